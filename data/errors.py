@@ -1,0 +1,76 @@
+"""The one exception tree.
+
+    UniBindError                 anything a user can mend; shown as one line, never as a traceback
+    ├── InputError               a file or a setting of the user's is wrong
+    │   ├── SampleError          one media file cannot be read: the sample is quarantined, the run goes on
+    │   ├── ManifestError        the manifest or the category list is wrong; lists every mistake
+    │   └── ProjectError         the project file is wrong; lists every mistake
+    ├── MissingDependencyError   an optional package or model is not installed; names the install command
+    ├── KnowledgeBaseError       the knowledge base is locked, incomplete or damaged
+    ├── TrainingError            the data cannot be trained on or evaluated
+    └── DescriberError           a describer failed
+        ├── TransientError       worth another try: 408, 409, 425, 5xx, time-outs, torn answers
+        ├── ThrottledError       429; may carry `retry_after` seconds
+        ├── RequestError         fatal for this request: 400, 413, 422, context length, content policy
+        └── RunError             fatal for the run: 401, 402, 403, unknown model, quota; resumable
+
+Messages say what is wrong, where, and how to mend it. Vendor errors are wrapped once, at the adapter.
+"""
+
+from __future__ import annotations
+
+
+class UniBindError(Exception):
+    """Anything a user can mend; the command line shows it as one line."""
+
+
+class InputError(UniBindError):
+    """A file or a setting of the user's is wrong."""
+
+
+class SampleError(InputError):
+    """One media file cannot be read. The sample is quarantined and the run goes on."""
+
+
+class ManifestError(InputError):
+    """The manifest or the category list is wrong."""
+
+
+class ProjectError(InputError):
+    """The project file is wrong."""
+
+
+class MissingDependencyError(UniBindError):
+    """An optional package or model is not installed."""
+
+
+class KnowledgeBaseError(UniBindError):
+    """The knowledge base is locked, incomplete or damaged."""
+
+
+class TrainingError(UniBindError):
+    """The data cannot be trained on or evaluated."""
+
+
+class DescriberError(UniBindError):
+    """A describer failed."""
+
+
+class TransientError(DescriberError):
+    """Worth another try: 408, 409, 425, 5xx, time-outs, torn answers."""
+
+
+class ThrottledError(DescriberError):
+    """429: too many requests."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RequestError(DescriberError):
+    """Fatal for this request: it is quarantined with its body, the run goes on."""
+
+
+class RunError(DescriberError):
+    """Fatal for the run, which stops and can be resumed."""

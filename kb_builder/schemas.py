@@ -1,0 +1,139 @@
+"""The knowledge base's tables: explicit, versioned, never inferred.
+
+    <kb>/
+      categories.parquet                    the classes to recognise
+      samples.parquet                       the samples that were accepted, with their hashes
+      rejects.parquet                       samples that were turned away, at which stage and why
+      descriptions/category/part-NNNNN.parquet   texts about categories, one row per text, rejected ones too
+      descriptions/sample/part-NNNNN.parquet     texts about samples
+      controls.parquet                      the control texts, as many per category as there may be centers
+      embeddings/<encoder>/...              the embedding store (kb_builder/store.py)
+      centers.parquet                       the embedding centers that localization chose
+      ledger.sqlite                         every request and its raw answer
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.files import atomic_path
+
+SCHEMA_VERSION = "1"
+
+
+def _schema(fields: list[tuple[str, pa.DataType, bool]]) -> pa.Schema:
+    return pa.schema(
+        [pa.field(name, kind, nullable=nullable) for name, kind, nullable in fields],
+        metadata={"unibind_schema_version": SCHEMA_VERSION},
+    )
+
+
+CATEGORIES = _schema(
+    [
+        ("category_id", pa.string(), False),
+        ("name", pa.string(), False),
+        ("aliases", pa.list_(pa.string()), False),
+        ("parent", pa.string(), True),
+        ("notes", pa.string(), True),
+    ]
+)
+
+SAMPLES = _schema(
+    [
+        ("sample_id", pa.string(), False),
+        ("object_id", pa.string(), True),
+        ("modality", pa.string(), False),
+        ("uri", pa.string(), False),
+        ("category_id", pa.string(), True),
+        ("split", pa.string(), False),
+        ("sha256", pa.string(), False),
+        ("bytes", pa.int64(), False),
+    ]
+)
+
+REJECTS = _schema(
+    [
+        ("sample_id", pa.string(), False),
+        ("stage", pa.string(), False),
+        ("reason", pa.string(), False),
+    ]
+)
+
+DESCRIPTIONS = _schema(
+    [
+        ("row_id", pa.string(), False),
+        ("kind", pa.string(), False),  # category | sample
+        ("modality", pa.string(), True),
+        ("category_id", pa.string(), True),
+        ("sample_id", pa.string(), True),
+        ("text", pa.string(), False),
+        ("text_norm_hash", pa.string(), False),
+        ("n_chars", pa.int32(), False),
+        ("n_tokens", pa.int32(), False),
+        ("status", pa.string(), False),  # ok | dup_exact | dup_near | too_long | refusal | no_name | unparsed
+        ("dup_of", pa.string(), True),
+        ("template_id", pa.string(), False),
+        ("template_version", pa.string(), False),
+        ("aspect", pa.string(), True),
+        ("prompt_hash", pa.string(), False),
+        ("request_key", pa.string(), False),
+        ("provider", pa.string(), False),
+        ("model_requested", pa.string(), False),
+        ("model_resolved", pa.string(), False),
+        ("temperature", pa.float64(), True),
+        ("top_p", pa.float64(), True),
+        ("max_tokens", pa.int32(), True),
+        ("seed", pa.int64(), True),
+        ("finish_reason", pa.string(), False),
+        ("prompt_tokens", pa.int32(), True),
+        ("completion_tokens", pa.int32(), True),
+        ("cost_usd", pa.float64(), True),
+        ("attempts", pa.int32(), False),
+        ("latency_ms", pa.float64(), False),
+        ("created_at", pa.timestamp("us", tz="UTC"), False),
+        ("source", pa.string(), False),  # online | batch | local | facts | fake | manifest
+        ("run_id", pa.string(), False),
+        ("parser_version", pa.string(), False),
+    ]
+)
+
+CONTROLS = _schema(
+    [
+        ("row_id", pa.string(), False),
+        ("control", pa.string(), False),  # class_name | templates | random_words
+        ("category_id", pa.string(), False),
+        ("rank", pa.int32(), False),
+        ("text", pa.string(), False),
+    ]
+)
+
+CENTERS = _schema(
+    [
+        ("category_id", pa.string(), False),
+        ("rank", pa.int32(), False),
+        ("row_id", pa.string(), False),
+        ("score", pa.float64(), False),
+        ("rule", pa.string(), False),
+        ("guided_by", pa.string(), True),  # the split whose samples guided the choice; null for rule `text`
+        ("encoder", pa.string(), False),
+    ]
+)
+
+
+def write_table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    """Write rows under an explicit schema, whole or not at all. A missing or unknown column is an error."""
+    for row in rows:
+        if row.keys() != set(schema.names):
+            raise ValueError(f"{path.name}: columns {sorted(row.keys() ^ set(schema.names))} do not fit the schema")
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """All rows of a Parquet file, or of every `*.parquet` file of a folder in name order, as dicts."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    return [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]

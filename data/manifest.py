@@ -1,0 +1,301 @@
+"""Manifests: the list of samples that is a dataset.
+
+Columns: `uri` (a path relative to the manifest's folder); optionally
+
+- `sample_id`: default the uri;
+- `modality`: default the `modality` argument, else guessed from the file name (`data.modality`);
+- `split` (train, val, test): default test, so the samples are scored and never trained on;
+- `category` (a name) and/or `category_id` (default: the name's slug): default none;
+- `object_id`: ties the samples of one thing together; default none;
+- `description`: a text about the sample, which wins over any describer's; default none.
+
+A default is for a whole column that is missing; `Manifest.notes` says which were taken. In a column that is
+there, an empty `modality` or `split` is a mistake.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.category_list import read_categories
+from data.errors import ManifestError, SampleError
+from data.files import atomic_path
+from data.modality import MODALITIES, Modality, guess_modality
+from data.paths import resolve, resolver, slug
+from data.sample import Category, Sample, Split
+from data.tables import Mistakes, Row, Table, read_table
+from data.unibind_lists import LISTS, find_lists, read_lists
+
+__all__ = ["Manifest", "read_manifest", "resolve", "write_manifest"]
+
+T = TypeVar("T", bound=str)
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+COLUMNS = (
+    "sample_id", "object_id", "modality", "uri", "category", "category_id", "split", "description"
+)  # fmt: skip
+
+# Words that people use for a modality or a split; they are suggested, never taken silently.
+_MODALITY_WORDS: dict[str, Modality] = {
+    **dict.fromkeys(("photo", "picture", "rgb", "img", "vision"), "image"),
+    **dict.fromkeys(("sound", "wav", "speech", "music"), "audio"),
+    **dict.fromkeys(("pointcloud", "point_cloud", "point cloud", "pc", "3d", "lidar", "mesh"), "point"),
+    **dict.fromkeys(("infrared", "ir", "heat", "temperature"), "thermal"),
+    **dict.fromkeys(("movie", "clip", "film"), "video"),
+    **dict.fromkeys(("dvs", "neuromorphic"), "event"),
+    **dict.fromkeys(("txt", "caption", "language", "string"), "text"),
+}
+_SPLIT_WORDS: dict[str, Split] = {
+    **dict.fromkeys(("training", "fit"), "train"),
+    **dict.fromkeys(("valid", "validation", "dev", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("testing", "holdout", "held_out"), "test"),
+}
+
+_SCHEMA = pa.schema(
+    [pa.field(name, pa.string(), nullable=name not in {"sample_id", "uri"}) for name in COLUMNS]
+)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A dataset that has been checked. `uri`s are relative to `root`; `notes` tell what was defaulted."""
+
+    root: Path
+    samples: tuple[Sample, ...]
+    categories: tuple[Category, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_manifest(
+    path: Path, *, categories: Path | None = None, modality: Modality | None = None, root: Path | None = None
+) -> Manifest:
+    """Read a manifest (Parquet, CSV, JSONL) or the official UniBind lists (their folder, or one of them).
+
+    `categories` is a category list (`data.category_list`); without one the categories are those that the
+    samples name. `modality` is that of every sample where the manifest has no such column. `root` is the
+    folder that uris are relative to: by default the manifest's.
+
+    Files need not exist: `kb_builder.ingest` turns missing ones away, one by one. Raises one ManifestError
+    that lists every structural mistake with its row.
+    """
+    lists = find_lists(path)
+    if path.is_dir() and not lists:
+        raise ManifestError(
+            f"{path} is a folder without a manifest; name a .parquet, .csv or .jsonl file, "
+            f"put {' / '.join(LISTS)} there, or make a manifest with `unibind init {path}`"
+        )
+    if path.suffix.lower() == ".json" and not lists:
+        raise ManifestError(f"{path}: a .json manifest must be one of the UniBind lists {', '.join(LISTS)}")
+    listed = read_categories(categories) if categories is not None else None
+    mistakes = Mistakes(path)
+    table = read_lists(lists, mistakes) if lists else read_table(path, mistakes)
+    _check_columns(table, mistakes)
+    root = root or (lists[0].parent if lists else path.parent)
+    names = _CategoryNames(listed, table)
+    in_root = resolver(root)
+    samples: dict[str, Sample] = {}
+    seen_at: dict[str, str] = {}
+    for row in table.rows:
+        sample = _sample(row, table, names, modality, mistakes)
+        if sample is None:
+            continue
+        try:
+            in_root(sample.uri)
+        except SampleError as error:
+            mistakes.add(row.where, f"uri {error}")
+        if sample.sample_id in samples:
+            mistakes.add(
+                row.where, f"sample_id {sample.sample_id!r} is already that of {seen_at[sample.sample_id]}"
+            )
+        samples[sample.sample_id] = sample
+        seen_at.setdefault(sample.sample_id, row.where)
+    if not table.rows:
+        mistakes.add("manifest", "no sample in it")
+    mistakes.raise_if_any()
+    found = tuple(samples.values())
+    return Manifest(root, found, names.categories(), _notes(table, found, names, modality))
+
+
+def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequence[Category] = ()) -> None:
+    """Write samples as a Parquet manifest, in the given order, whole or not at all.
+
+    `categories` gives the names of their category ids; without it `read_manifest` needs a category list to
+    know more than the ids.
+    """
+    names = {category.category_id: category.name for category in categories}
+    columns = [name for name in COLUMNS if name != "category" or names]
+    rows = [
+        {"category": names.get(sample.category_id or "")}
+        | {name: getattr(sample, name) for name in COLUMNS if name != "category"}
+        for sample in samples
+    ]
+    schema = pa.schema([_SCHEMA.field(name) for name in columns])
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+
+
+def _check_columns(table: Table, mistakes: Mistakes) -> None:
+    for column in sorted(table.columns - set(COLUMNS)):
+        mistakes.add("header", f"unknown column {column!r}", given=column, known=COLUMNS)
+    if table.rows and "uri" not in table.columns:
+        mistakes.add("header", "no column 'uri', the file's path relative to the manifest's folder")
+        mistakes.raise_if_any()
+
+
+def _sample(
+    row: Row, table: Table, names: _CategoryNames, modality: Modality | None, mistakes: Mistakes
+) -> Sample | None:
+    cells = row.cells
+    for column in COLUMNS:
+        if isinstance(cells.get(column), list):
+            mistakes.add(row.where, f"{column} is a list, not text")
+            return None
+    uri = cells.get("uri")
+    if uri is None:
+        mistakes.add(row.where, "no uri")
+        return None
+    sample_id = cells.get("sample_id") if "sample_id" in table.columns else uri
+    if sample_id is None:
+        mistakes.add(row.where, "no sample_id")
+        return None
+    if any(letter in sample_id + uri for letter in "\n\r\t"):
+        mistakes.add(row.where, f"a line break or tab in sample_id or uri: {uri!r}")
+        return None
+    kind = _modality(row, uri, table, modality, mistakes)
+    split = _split(row, table, mistakes)
+    category_id = names.id_of(row, mistakes)
+    if kind is None or split is None:
+        return None
+    return Sample(
+        sample_id, kind, uri, split, category_id, cells.get("object_id"), description=cells.get("description")
+    )
+
+
+def _modality(
+    row: Row, uri: str, table: Table, default: Modality | None, mistakes: Mistakes
+) -> Modality | None:
+    if "modality" not in table.columns:
+        kind = default or guess_modality(Path(uri))
+        if kind is None:
+            mistakes.add(row.where, f"{uri!r} does not tell its modality; add a column 'modality'")
+        return kind
+    return _one_of(MODALITIES, _MODALITY_WORDS, "modality", row, mistakes)
+
+
+def _split(row: Row, table: Table, mistakes: Mistakes) -> Split | None:
+    if "split" not in table.columns:
+        return "test"
+    return _one_of(SPLITS, _SPLIT_WORDS, "split", row, mistakes)
+
+
+def _one_of(known: Sequence[T], words: dict[str, T], column: str, row: Row, mistakes: Mistakes) -> T | None:
+    given = row.cells.get(column)
+    if given in known:
+        return known[known.index(given)]
+    if given is None:
+        mistakes.add(row.where, f"no {column}: one of {', '.join(known)}")
+    elif given.casefold() in words:
+        mistakes.add(row.where, f"unknown {column} {given!r}; did you mean {words[given.casefold()]!r}?")
+    else:
+        mistakes.add(row.where, f"unknown {column} {given!r}", given=given, known=known)
+    return None
+
+
+class _CategoryNames:
+    """Which category a row means: one of the list's, or, without a list, one that the rows name."""
+
+    def __init__(self, listed: tuple[Category, ...] | None, table: Table) -> None:
+        self._listed = listed is not None
+        self._by_id = {category.category_id: category for category in listed or ()}
+        self._id_by_name = {category.name: category.category_id for category in listed or ()}
+        self._has_names = "category" in table.columns
+        self._has_ids = "category_id" in table.columns
+        self.named_by_id = not self._listed and self._has_ids and not self._has_names
+
+    def id_of(self, row: Row, mistakes: Mistakes) -> str | None:
+        """The row's category id; None where it names none, or wrongly (then a mistake is noted)."""
+        name: str | None = row.cells.get("category")
+        category_id: str | None = row.cells.get("category_id")
+        if category_id is None and name is not None:
+            category_id = self._id_by_name.get(name) or self._id_of_name(name, row, mistakes)
+        if category_id is None:
+            return None
+        known = self._by_id.get(category_id)
+        if known is None:
+            if self._listed:
+                mistakes.add(
+                    row.where,
+                    f"category_id {category_id!r} is not in the category list",
+                    given=category_id,
+                    known=self._by_id,
+                )
+                return None
+            known = Category(category_id, name or category_id.replace("-", " ").replace("_", " "))
+            self._by_id[category_id] = known
+            self._id_by_name.setdefault(known.name, category_id)
+        if name is not None and name != known.name and name != category_id:
+            mistakes.add(
+                row.where,
+                f"category {name!r} has the id {category_id!r} of {known.name!r}; spell it in one way",
+            )
+            return None
+        return category_id
+
+    def _id_of_name(self, name: str, row: Row, mistakes: Mistakes) -> str | None:
+        if self._listed:
+            if name in self._by_id:
+                return name
+            mistakes.add(
+                row.where,
+                f"category {name!r} is not in the category list",
+                given=name,
+                known=self._id_by_name,
+            )
+            return None
+        category_id = slug(name)
+        if not category_id:
+            mistakes.add(row.where, f"category {name!r} has no letter or digit to make an id from")
+        return category_id or None
+
+    def categories(self) -> tuple[Category, ...]:
+        """The list's categories in its order, or the found ones by id."""
+        found = tuple(self._by_id.values())
+        return found if self._listed else tuple(sorted(found, key=lambda category: category.category_id))
+
+
+def _notes(
+    table: Table, samples: Sequence[Sample], names: _CategoryNames, modality: Modality | None
+) -> tuple[str, ...]:
+    notes = []
+    if "sample_id" not in table.columns:
+        notes.append("no column sample_id: the uri is the id")
+    if "modality" not in table.columns:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(Counter(s.modality for s in samples).items()))
+        notes.append(
+            f"no column modality: {'as told' if modality else 'guessed from the file names'} ({kinds})"
+        )
+    if "split" not in table.columns:
+        notes.append("no column split: every sample is 'test', scored and never trained on")
+    if names.named_by_id:
+        notes.append("no category names: made from the category ids")
+    unlabelled = sum(sample.category_id is None for sample in samples)
+    if unlabelled:
+        notes.append(f"{unlabelled} of {len(samples)} samples have no category: they are not scored")
+    used = {sample.category_id for sample in samples}
+    unused = sum(category.category_id not in used for category in names.categories())
+    if unused:
+        notes.append(
+            f"{unused} categories have no sample: they are candidates, but nothing is scored for them"
+        )
+    trained = {sample.uri for sample in samples if sample.split == "train"}
+    leaked = len({sample.uri for sample in samples if sample.split != "train"} & trained)
+    if leaked:
+        notes.append(f"{leaked} files are in split train and in another: scores on them are no evidence")
+    return tuple(notes)

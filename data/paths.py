@@ -1,0 +1,69 @@
+"""Names of files and categories that come from outside: paths that stay in their folder, ids from names."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from data.errors import SampleError
+
+_NOT_WORD = re.compile(r"[\W_]+")
+
+
+def slug(name: str) -> str:
+    """A category's id from its name: `"Ice cream"` gives `ice-cream`. Letters of every script are kept.
+
+    Empty for a name without a letter or digit: the caller must then ask for an explicit id.
+    """
+    return _NOT_WORD.sub("-", unicodedata.normalize("NFKC", name).casefold()).strip("-")
+
+
+def resolve(root: Path, uri: str) -> Path:
+    """The path of `uri` under `root`. It need not exist.
+
+    Raises SampleError where the path would lie outside `root`: absolute, with `..`, an address, or through a
+    link that leads out.
+    """
+    return resolver(root)(uri)
+
+
+def resolver(root: Path) -> Callable[[str], Path]:
+    """`resolve` for many uris of one root: each folder on the way is looked at once."""
+    real_root = os.path.realpath(root)
+    real_folders: dict[str, str] = {}
+
+    def resolve_one(uri: str) -> Path:
+        _check_form(uri)
+        target = root / uri
+        folder = str(target.parent)
+        real_folder = real_folders.get(folder)
+        if real_folder is None:
+            real_folder = real_folders[folder] = os.path.realpath(folder)
+        inside = _is_inside(real_folder, real_root)
+        if inside and target.is_symlink():
+            inside = _is_inside(os.path.realpath(target), real_root)
+        if not inside:
+            raise SampleError(
+                f"{uri!r} is or passes a link that leads outside the folder {root}; copy the file in"
+            )
+        return target
+
+    return resolve_one
+
+
+def _check_form(uri: str) -> None:
+    if not uri or "\0" in uri:
+        raise SampleError(f"{uri!r} is not a path")
+    if "://" in uri:
+        raise SampleError(f"{uri!r} is an address; download the file and give its path")
+    if PurePosixPath(uri).is_absolute() or PureWindowsPath(uri).anchor:
+        raise SampleError(f"{uri!r} is absolute; give the path relative to the manifest's folder")
+    if ".." in PurePosixPath(uri).parts or ".." in PureWindowsPath(uri).parts:
+        raise SampleError(f"{uri!r} contains '..'; samples must lie inside the manifest's folder")
+
+
+def _is_inside(real_path: str, real_root: str) -> bool:
+    return real_path == real_root or real_path.startswith(real_root.rstrip(os.sep) + os.sep)

@@ -1,0 +1,75 @@
+"""The official UniBind JSON lists, read as the rows of a manifest.
+
+A dataset is a folder with `train_data.json`, `eval_data.json` and `test_data.json` (any of them may be
+missing), each a list of `{"data": file, "label": category, "description": text}`; eval and test lists have no
+descriptions. `data` is relative to `train_dataset/`, `eval_dataset/` or `test_dataset/` beside the lists, as
+in the official README, or to the folder itself where there is no such sub-folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.errors import ManifestError
+from data.tables import Mistakes, Row, Table, parse_json, read_text
+
+LISTS = {"train_data.json": "train", "eval_data.json": "val", "test_data.json": "test"}
+_COLUMNS = {"data": "uri", "label": "category", "description": "description"}
+
+
+def find_lists(path: Path) -> list[Path]:
+    """The lists of a folder, or a list and its siblings. Empty where `path` is neither."""
+    if path.is_dir():
+        folder = path
+    elif path.name in LISTS and path.is_file():
+        folder = path.parent
+    else:
+        return []
+    return [folder / name for name in LISTS if (folder / name).is_file()]
+
+
+def read_lists(lists: list[Path], mistakes: Mistakes) -> Table:
+    """The lists as one table with the columns sample_id, uri, category, split and description.
+
+    `sample_id` is `<split>/<data>`, because official lists may name one file in several splits. Entries with
+    missing or unknown keys go to `mistakes`. Raises ManifestError where a file is not a JSON list.
+    """
+    rows = []
+    for path in lists:
+        split = LISTS[path.name]
+        media = f"{path.name.removesuffix('_data.json')}_dataset"
+        prefix = f"{media}/" if (path.parent / media).is_dir() else ""
+        try:
+            entries = parse_json(read_text(path))
+        except ValueError as error:
+            raise ManifestError(f"{path}: not valid JSON: {error}") from None
+        if not isinstance(entries, list):
+            raise ManifestError(f"{path}: a {type(entries).__name__}, not a list of objects")
+        for number, entry in enumerate(entries, start=1):
+            where = f"{path.name} entry {number}"
+            if not isinstance(entry, dict):
+                mistakes.add(where, f"a {type(entry).__name__}, not an object")
+                continue
+            for key in entry.keys() - _COLUMNS.keys():
+                mistakes.add(where, f"unknown key {key!r}", given=key, known=_COLUMNS)
+            data, label, text = (entry.get(key) for key in ("data", "label", "description"))
+            label = str(label) if isinstance(label, int) and not isinstance(label, bool) else label
+            if not isinstance(data, str) or not data.strip():
+                mistakes.add(where, "'data' is missing; it names the file")
+            elif not isinstance(label, str) or not label.strip():
+                mistakes.add(where, "'label' is missing; it names the category")
+            elif text is not None and not isinstance(text, str):
+                mistakes.add(where, f"'description' is {type(text).__name__}, not text")
+            else:
+                name = data.strip()
+                cells = {
+                    "sample_id": f"{split}/{name}",
+                    "uri": name
+                    if name.startswith("/")
+                    else prefix + name,  # an absolute one is refused later
+                    "category": label.strip(),
+                    "split": split,
+                    "description": text.strip() or None if text else None,
+                }
+                rows.append(Row(where, cells))
+    return Table(frozenset({"sample_id", "uri", "category", "split", "description"}), rows)

@@ -100,27 +100,34 @@ def read_manifest(
     root = root or (lists[0].parent if lists else path.parent)
     names = _CategoryNames(listed, table)
     in_root = resolver(root)
-    samples: dict[str, Sample] = {}
+    samples: list[Sample] = []
     seen_at: dict[str, str] = {}
     for row in table.rows:
-        sample = _sample(row, table, names, modality, mistakes)
-        if sample is None:
+        identity = _identity(row, table, mistakes)
+        if identity is None:
             continue
+        sample_id, uri = identity
         try:
-            in_root(sample.uri)
+            in_root(uri)
         except SampleError as error:
             mistakes.add(row.where, f"uri {error}")
-        if sample.sample_id in samples:
-            mistakes.add(
-                row.where, f"sample_id {sample.sample_id!r} is already that of {seen_at[sample.sample_id]}"
+        first = seen_at.setdefault(sample_id, row.where)
+        if first != row.where:
+            mistakes.add(row.where, f"sample_id {sample_id!r} is already that of {first}")
+        kind = _modality(row, uri, table, modality, mistakes)
+        split = _split(row, table, mistakes)
+        category_id = names.id_of(row, mistakes)
+        if kind and split:
+            cells = row.cells
+            samples.append(
+                Sample(
+                    sample_id, kind, uri, split, category_id, cells.get("object_id"), cells.get("description")
+                )
             )
-        samples[sample.sample_id] = sample
-        seen_at.setdefault(sample.sample_id, row.where)
     if not table.rows:
         mistakes.add("manifest", "no sample in it")
     mistakes.raise_if_any()
-    found = tuple(samples.values())
-    return Manifest(root, found, names.categories(), _notes(table, found, names, modality))
+    return Manifest(root, tuple(samples), names.categories(), _notes(table, samples, names, modality))
 
 
 def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequence[Category] = ()) -> None:
@@ -149,33 +156,25 @@ def _check_columns(table: Table, mistakes: Mistakes) -> None:
         mistakes.raise_if_any()
 
 
-def _sample(
-    row: Row, table: Table, names: _CategoryNames, modality: Modality | None, mistakes: Mistakes
-) -> Sample | None:
+def _identity(row: Row, table: Table, mistakes: Mistakes) -> tuple[str, str] | None:
+    """The row's sample_id and uri; None, with a mistake noted, where the row cannot be read further."""
     cells = row.cells
     for column in COLUMNS:
         if isinstance(cells.get(column), list):
             mistakes.add(row.where, f"{column} is a list, not text")
             return None
-    uri = cells.get("uri")
+    uri: str | None = cells.get("uri")
     if uri is None:
         mistakes.add(row.where, "no uri")
         return None
-    sample_id = cells.get("sample_id") if "sample_id" in table.columns else uri
+    sample_id: str | None = cells.get("sample_id") if "sample_id" in table.columns else uri
     if sample_id is None:
         mistakes.add(row.where, "no sample_id")
         return None
     if any(letter in sample_id + uri for letter in "\n\r\t"):
         mistakes.add(row.where, f"a line break or tab in sample_id or uri: {uri!r}")
         return None
-    kind = _modality(row, uri, table, modality, mistakes)
-    split = _split(row, table, mistakes)
-    category_id = names.id_of(row, mistakes)
-    if kind is None or split is None:
-        return None
-    return Sample(
-        sample_id, kind, uri, split, category_id, cells.get("object_id"), description=cells.get("description")
-    )
+    return sample_id, uri
 
 
 def _modality(

@@ -1,0 +1,27 @@
+"""Opening video and audio containers with PyAV, without letting them open anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+
+from data.readers.untrusted import check_file, decoding
+
+# FFmpeg also "opens" play lists and concat scripts, which name other files and addresses to fetch. Only real
+# containers are allowed, whatever the file is called, and only from this file.
+DEMUXERS = "mov,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,mp3,aac,flac,wav,aiff,amr"
+OPTIONS = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
+
+
+@contextmanager
+def open_container(path: Path, *, what: str, max_bytes: int) -> Iterator[Any]:
+    """An open `av` input container of one bounded file; `what` names it in error messages."""
+    check_file(path, max_bytes=max_bytes)
+    with decoding(path, what):
+        container = av.open(str(path.absolute()), options=OPTIONS)
+    with container:
+        yield container

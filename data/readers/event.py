@@ -1,0 +1,120 @@
+"""Event streams: N-Caltech101 `.bin`, N-ImageNet `.npz`, and streams that somebody drew as a picture."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from data.errors import SampleError
+from data.readers.image import read_image
+from data.readers.payload import AnyArray, Events, Picture
+from data.readers.untrusted import MEBIBYTE, check_file, decoding
+
+MAX_EVENTS = 10_000_000
+MAX_BYTES = 256 * MEBIBYTE  # packed; `.npz` is held to as much unpacked
+
+BIN_SENSOR = (240, 180)  # width, height of an N-Caltech101 recording
+BIN_EVENT_BYTES = 5
+# N-Caltech101's own readers take an "event" on row 240, below the sensor, as the mark of a timer that ran
+# over: 2^13 µs are added from there on, and the mark is dropped (gorchard/event-Python, eventvision.py).
+BIN_OVERFLOW_ROW, BIN_OVERFLOW_US = 240, 2**13
+NPZ_SENSOR = (640, 480)  # width, height of N-ImageNet's camera (Samsung DVS Gen3)
+NPZ_FIELDS = ("x", "y", "t", "p")
+
+
+def read_event(path: Path) -> Events | Picture:
+    """Read an event stream: `.bin` and `.npz` as events, any other ending as a drawn picture.
+
+    Raises `SampleError` for no events, torn files, and pixels outside the sensor.
+    """
+    return READERS.get(path.suffix.lower(), read_image)(path)
+
+
+def _read_bin(path: Path) -> Events:
+    """N-Caltech101: five bytes an event, big-endian: x, y, one bit of polarity, 23 bits of microseconds."""
+    size = check_file(path, max_bytes=min(MAX_BYTES, MAX_EVENTS * BIN_EVENT_BYTES))
+    if size % BIN_EVENT_BYTES:
+        raise SampleError(
+            f"{path}: {size:,} bytes are no whole number of {BIN_EVENT_BYTES}-byte events; fetch it again"
+        )
+    raw_N5 = np.fromfile(path, dtype=np.uint8).reshape(-1, BIN_EVENT_BYTES)
+    word_N = raw_N5[:, 2].astype(np.int64) << 16 | raw_N5[:, 3].astype(np.int64) << 8 | raw_N5[:, 4]
+    overflow_N = raw_N5[:, 1] == BIN_OVERFLOW_ROW
+    t_us_N = (word_N & 0x7FFFFF) + BIN_OVERFLOW_US * np.cumsum(overflow_N)
+    kept_N = ~overflow_N
+    return _checked(
+        path, raw_N5[kept_N, 0], raw_N5[kept_N, 1], t_us_N[kept_N], word_N[kept_N] >> 23, sensor=BIN_SENSOR
+    )
+
+
+def _read_npz(path: Path) -> Events:
+    """N-ImageNet: `event_data`, records of x, y, t (microseconds), p, or those four as [N, 4] columns."""
+    check_file(path, max_bytes=MAX_BYTES)
+    events = _load_npz(path)
+    if events.dtype.names is not None:
+        if missing := [name for name in NPZ_FIELDS if name not in events.dtype.names]:
+            raise SampleError(
+                f"{path}: event_data lacks {', '.join(missing)}; it needs the fields x, y, t and p"
+            )
+        columns = [events[name].ravel() for name in NPZ_FIELDS]
+    elif events.ndim == 2 and events.shape[1] == 4:
+        columns = list(events.T)
+    else:
+        raise SampleError(
+            f"{path}: event_data has shape {events.shape}; it needs fields x, y, t, p or four columns"
+        )
+    return _checked(path, *columns, sensor=NPZ_SENSOR)
+
+
+def _load_npz(path: Path) -> AnyArray:
+    """`event_data` of a zip whose directory says how large it unpacks, so that no zip bomb is unpacked."""
+    with decoding(path, "N-ImageNet event file"), zipfile.ZipFile(path) as archive:
+        if "event_data.npy" not in archive.namelist():
+            raise SampleError(f"{path}: holds no event_data; save it with np.savez(…, event_data=…)")
+        unpacked = archive.getinfo("event_data.npy").file_size
+        if unpacked > MAX_BYTES:
+            raise SampleError(
+                f"{path}: unpacks to {unpacked / MEBIBYTE:,.0f} MiB, more than "
+                f"{MAX_BYTES / MEBIBYTE:,.0f}; cut the recording"
+            )
+        with archive.open("event_data.npy") as member:
+            # zipfile gives no more than `file_size` bytes: a header that declares more ends in an error.
+            events: AnyArray = np.lib.format.read_array(member, allow_pickle=False, max_header_size=10_000)
+    return events
+
+
+def _checked(
+    path: Path, x_N: AnyArray, y_N: AnyArray, t_N: AnyArray, p_N: AnyArray, *, sensor: tuple[int, int]
+) -> Events:
+    width, height = sensor
+    if not len(x_N):
+        raise SampleError(f"{path}: holds no events; record or fetch it again")
+    if len(x_N) > MAX_EVENTS:
+        raise SampleError(f"{path}: {len(x_N):,} events are more than {MAX_EVENTS:,}; cut the recording")
+    if any(column.dtype.kind not in "buif" for column in (x_N, y_N, t_N, p_N)):
+        raise SampleError(f"{path}: its events are not numbers; it needs numeric x, y, t and p")
+    outside_N = ~((x_N >= 0) & (x_N < width) & (y_N >= 0) & (y_N < height))  # also true of NaN
+    if outside_N.any():
+        n = int(outside_N.argmax())
+        raise SampleError(
+            f"{path}: {int(outside_N.sum()):,} events lie outside the {width} × {height} sensor, the first "
+            f"is number {n} at ({x_N[n]}, {y_N[n]}); mend or fetch it again"
+        )
+    if not np.isfinite(t_N).all() or np.abs(t_N.astype(np.float64)).max() > 2**53:
+        raise SampleError(f"{path}: holds times that are not finite microseconds; mend or fetch it again")
+    if not np.isin(p_N, (-1, 0, 1)).all():
+        raise SampleError(f"{path}: holds polarities other than 0, 1 and −1; mend or fetch it again")
+    return Events(
+        x_N=x_N.astype(np.uint16),
+        y_N=y_N.astype(np.uint16),
+        t_us_N=t_N.astype(np.int64),
+        polarity_N=p_N > 0,
+        width=width,
+        height=height,
+    )
+
+
+READERS: dict[str, Callable[[Path], Events | Picture]] = {".bin": _read_bin, ".npz": _read_npz}

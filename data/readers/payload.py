@@ -1,0 +1,89 @@
+"""What a reader hands over: one frozen record per modality, already checked (finite, not empty, in range).
+
+Shape legend: H height, W width, N points or events, T sound samples, F frames; the last axis of a picture
+is red, green, blue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+Floats: TypeAlias = npt.NDArray[np.float32]
+Doubles: TypeAlias = npt.NDArray[np.float64]
+Integers: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A photo, or an event stream that somebody drew as a picture: upright, sRGB, transparency on white."""
+
+    rgb_HW3: Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Waveform:
+    """A sound as one channel; full scale is ±1."""
+
+    samples_T: Floats
+    rate: int  # samples per second
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples_T) / self.rate
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """A cloud in the units and the order of its file; `data.readers.geometry.unit_sphere` normalises it."""
+
+    xyz_N3: Floats
+    rgb_N3: Bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ThermalPicture:
+    """Temperatures in kelvin where the file says so; else the sensor's counts, whose scale is unknown."""
+
+    values_HW: Floats
+    unit: Literal["kelvin", "counts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Frames taken at evenly spaced moments of a video.
+
+    `times_s_F` are the moments at which the frames begin to show, from the start of the video. The frames are
+    upright, and no larger than `data.readers.video.SHORT_SIDE` on their short side.
+    """
+
+    frames_FHW3: Bytes
+    times_s_F: Doubles
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What an event camera saw, in the order of the file. Polarity is true where the light grew."""
+
+    x_N: npt.NDArray[np.uint16]
+    y_N: npt.NDArray[np.uint16]
+    t_us_N: Integers
+    polarity_N: npt.NDArray[np.bool_]
+    width: int  # of the sensor, in pixels
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text, without byte-order mark and outer white space."""
+
+    text: str
+
+
+Payload: TypeAlias = Picture | Waveform | Points | ThermalPicture | Clip | Events | Text
+AnyArray: TypeAlias = npt.NDArray[Any]

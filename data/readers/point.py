@@ -1,0 +1,142 @@
+"""Point clouds: PLY, PCD, OFF, OBJ, XYZ, NPY and torch tensors. Meshes are sampled by area."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from data.errors import SampleError
+from data.readers.payload import AnyArray, Bytes, Points
+from data.readers.untrusted import MEBIBYTE, check_file, decoding
+
+MAX_BYTES = 256 * MEBIBYTE
+MAX_POINTS = 5_000_000
+MIN_POINTS = 16  # fewer have no shape to speak of
+
+# What the reader of a format gives: xyz[N, 3] of any number type, and uint8[N, 3] colours if it has them.
+RawCloud: TypeAlias = tuple[AnyArray, Bytes | None]
+
+
+def read_point(path: Path) -> Points:
+    """Read a cloud in the file's own units and order; a mesh becomes `mesh.SURFACE_POINTS` points by area.
+
+    Raises `SampleError` for fewer than `MIN_POINTS` points, for points that all coincide and for coordinates
+    that are not finite.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise SampleError(
+            f"{path}: no point cloud format ends in {path.suffix!r}; use {', '.join(sorted(READERS))}"
+        )
+    check_file(path, max_bytes=MAX_BYTES)
+    raw_N3, rgb_N3 = reader(path)
+    if len(raw_N3) < MIN_POINTS:
+        raise SampleError(f"{path}: {len(raw_N3)} points are fewer than {MIN_POINTS}; use a denser cloud")
+    if len(raw_N3) > MAX_POINTS:
+        raise SampleError(f"{path}: {len(raw_N3):,} points are more than {MAX_POINTS:,}; thin the cloud")
+    if not np.isfinite(raw_N3).all():
+        raise SampleError(f"{path}: holds NaN or infinite coordinates; remove those points")
+    # Geo-referenced clouds lie millions of metres from the origin, where float32 has no centimetres left.
+    wide_N3 = raw_N3.astype(np.float64)
+    middle_3 = (wide_N3.min(axis=0) + wide_N3.max(axis=0)) / 2
+    reach = np.abs(wide_N3 - middle_3).max()
+    if not 0 < reach < 1e18:  # squares must stay within float32
+        raise SampleError(f"{path}: all points coincide or lie beyond reason; export the cloud again")
+    if np.abs(middle_3).max() > 1000 * reach:
+        wide_N3 -= middle_3
+    return Points(wide_N3.astype(np.float32), rgb_N3)
+
+
+def columns_to_cloud(columns_NC: AnyArray, path: Path) -> RawCloud:
+    """Split x y z [+ three more] columns. The three are colours if none is negative and none above 255."""
+    if columns_NC.ndim == 3 and columns_NC.shape[0] == 1:
+        columns_NC = columns_NC[0]  # a batch of one
+    if columns_NC.ndim != 2 or columns_NC.shape[1] < 3 or columns_NC.dtype.kind not in "iuf":
+        raise SampleError(
+            f"{path}: {columns_NC.dtype}{list(columns_NC.shape)} is no cloud; save numbers as [N, 3]"
+        )
+    return columns_NC[:, :3], to_colours(columns_NC[:, 3:6])
+
+
+def to_colours(columns_N3: AnyArray) -> Bytes | None:
+    """uint8 colours from bytes, 0…1 or 0…255 numbers; None where the columns are something else (normals)."""
+    if columns_N3.shape[1] != 3 or not len(columns_N3):
+        return None
+    if columns_N3.dtype == np.uint8:
+        return np.ascontiguousarray(columns_N3)
+    if not (columns_N3.min() >= 0 and columns_N3.max() <= 255):  # NaN fails too
+        return None
+    scale = 255.0 if columns_N3.max() <= 1 else 1.0
+    return np.rint(columns_N3.astype(np.float64) * scale).astype(np.uint8)
+
+
+def _read_ply(path: Path) -> RawCloud:
+    from data.readers.mesh import read_ply
+
+    return read_ply(path)
+
+
+def _read_mesh(path: Path) -> RawCloud:
+    from data.readers.mesh import read_mesh
+
+    return read_mesh(path)
+
+
+def _read_pcd(path: Path) -> RawCloud:
+    from data.readers.pcd import read_pcd
+
+    return read_pcd(path)
+
+
+def _read_xyz(path: Path) -> RawCloud:
+    """Lines of x y z [r g b | nx ny nz …], parted by spaces or commas; `#` begins a comment."""
+    with decoding(path, "XYZ cloud"):
+        text = path.read_text(encoding="ascii").replace(",", " ")
+        columns_NC = (
+            np.loadtxt(text.splitlines(), dtype=np.float64, ndmin=2) if text.strip() else np.zeros((0, 3))
+        )
+    return columns_to_cloud(columns_NC, path)
+
+
+def _read_npy(path: Path) -> RawCloud:
+    with decoding(path, "NumPy array"):
+        # Mapped, so that a header which declares more than the file holds is refused before memory is taken.
+        columns_NC = np.load(path, mmap_mode="r", allow_pickle=False)
+    return columns_to_cloud(columns_NC, path)
+
+
+def _read_torch(path: Path) -> RawCloud:
+    """One dense tensor saved by torch ≥ 1.6, loaded without unpickling anything but tensors."""
+    import torch
+
+    with decoding(path, "torch tensor"), zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > MAX_BYTES:
+        raise SampleError(f"{path}: unpacks to {unpacked / MEBIBYTE:,.0f} MiB; save a smaller tensor")
+    with decoding(path, "torch tensor"):
+        tensor = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(tensor, torch.Tensor):
+        raise SampleError(f"{path}: holds a {type(tensor).__name__}; save one tensor of shape [N, 3]")
+    # A view with stride 0 may claim any size over a few bytes: bound it before it is made real.
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
+        raise SampleError(f"{path}: not a plain dense tensor; save tensor.dense().float()")
+    if tensor.numel() * tensor.element_size() > MAX_BYTES:
+        raise SampleError(f"{path}: a tensor of shape {list(tensor.shape)} is too large; save fewer points")
+    with decoding(path, "torch tensor"):
+        plain = tensor.detach().to(torch.float64).numpy()
+    return columns_to_cloud(plain, path)
+
+
+READERS: dict[str, Callable[[Path], RawCloud]] = {
+    ".ply": _read_ply,
+    ".off": _read_mesh,
+    ".obj": _read_mesh,
+    ".pcd": _read_pcd,
+    ".xyz": _read_xyz,
+    ".npy": _read_npy,
+    ".pt": _read_torch,
+}

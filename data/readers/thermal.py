@@ -1,0 +1,106 @@
+"""Thermal pictures: 16-bit or float TIFF, and 8-bit pictures. Values are never clipped.
+
+A TIFF tells that it holds temperatures by JSON in its ImageDescription tag:
+
+    {"unit": "kelvin", "scale": 0.01, "offset": 0.0}        kelvin = stored value × scale + offset
+
+`tifffile.imwrite(..., metadata={"unit": "kelvin", "scale": 0.01})` writes just that. `scale` and `offset`
+may be left out (1 and 0). Without it the values are counts: a camera maker's private scale is not guessed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from data.errors import SampleError
+from data.readers.image import MAX_PIXELS, open_picture
+from data.readers.payload import AnyArray, ThermalPicture
+from data.readers.untrusted import MEBIBYTE, check_file, decoding
+
+MAX_BYTES = 256 * MEBIBYTE
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def read_thermal(path: Path) -> ThermalPicture:
+    """Read a thermal picture as float32[H, W].
+
+    A coloured 8-bit picture gives its luma (ITU-R BT.601), since a false-colour palette cannot be undone.
+    """
+    check_file(path, max_bytes=MAX_BYTES)
+    with path.open("rb") as file:
+        is_tiff = file.read(4) in TIFF_MAGIC
+    if not is_tiff:
+        return ThermalPicture(_read_picture(path), "counts")
+    page = _first_page(path)
+    values_HW = page.values_HW if page.values_HW is not None else _read_picture(path)
+    if not np.isfinite(values_HW).all():
+        raise SampleError(f"{path}: holds NaN or infinite values; replace the dead pixels")
+    if page.scale is None:
+        return ThermalPicture(values_HW, "counts")
+    scale, offset = page.scale
+    kelvin_HW = (values_HW.astype(np.float64) * scale + offset).astype(np.float32)
+    if not np.isfinite(kelvin_HW).all() or kelvin_HW.min() < 0:
+        raise SampleError(f"{path}: its scale gives temperatures below 0 K or infinite; mend its description")
+    return ThermalPicture(kelvin_HW, "kelvin")
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A TIFF's one page. `values_HW` is None where only Pillow can unpack it."""
+
+    values_HW: AnyArray | None
+    scale: tuple[float, float] | None  # to kelvin: factor, offset
+
+
+def _first_page(path: Path) -> _Page:
+    with decoding(path, "thermal TIFF"), tifffile.TiffFile(path) as tiff:
+        pages = [page for page in tiff.pages if not (page.keyframe.subfiletype & 1)]  # bit 0: a thumbnail
+        if len(pages) != 1:
+            raise SampleError(f"{path}: holds {len(pages)} pictures; split the sequence into one file each")
+        page = pages[0].aspage()
+        if page.imagewidth * page.imagelength > MAX_PIXELS:
+            raise SampleError(
+                f"{path}: {page.imagewidth} × {page.imagelength} pixels are more than {MAX_PIXELS:,}; "
+                "scale the picture down"
+            )
+        scale = _kelvin_scale(page.description, path)
+        # A compressed strip may unpack to any size: libtiff, behind Pillow, holds it to the picture's bounds.
+        plain = page.compression == 1 and page.samplesperpixel == 1 and page.dtype is not None
+        if not plain:
+            return _Page(None, scale)
+        if page.imagedepth != 1 or page.dtype.kind not in "uif":
+            raise SampleError(
+                f"{path}: not a single-channel picture of numbers; save it as 16-bit or float grey"
+            )
+        return _Page(page.asarray().reshape(page.imagelength, page.imagewidth).astype(np.float32), scale)
+
+
+def _kelvin_scale(description: str, path: Path) -> tuple[float, float] | None:
+    """(scale, offset) to kelvin from a TIFF's ImageDescription, or None where it names no unit."""
+    try:
+        told = json.loads(description)
+    except (json.JSONDecodeError, RecursionError):  # most cameras write prose there
+        return None
+    if not isinstance(told, dict) or "unit" not in told:
+        return None
+    if told["unit"] == "counts":
+        return None
+    scale, offset = told.get("scale", 1.0), told.get("offset", 0.0)
+    if told["unit"] != "kelvin" or not all(isinstance(value, int | float) for value in (scale, offset)):
+        raise SampleError(
+            f"{path}: its description says unit {told['unit']!r}; "
+            'write {"unit": "kelvin", "scale": …, "offset": …}'
+        )
+    return float(scale), float(offset)
+
+
+def _read_picture(path: Path) -> AnyArray:
+    """float32[H, W] through Pillow: greys of any depth as they are, colours as luma."""
+    with open_picture(path) as picture, decoding(path, "thermal picture"):
+        grey = picture.mode in {"L", "I", "F"} or picture.mode.startswith("I;16")
+        return np.array(picture if grey else picture.convert("L"), dtype=np.float32)

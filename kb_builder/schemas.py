@@ -3,7 +3,8 @@
     <kb>/
       categories.parquet                    the classes to recognise
       samples.parquet                       the samples that were accepted, with their hashes
-      rejects.parquet                       samples that were turned away, at which stage and why
+      rejects/<stage>.parquet               samples that were turned away, at which stage and why
+      given_descriptions.parquet            descriptions of samples that the manifest brought along
       descriptions/category/part-NNNNN.parquet   texts about categories, one row per text, rejected ones too
       descriptions/sample/part-NNNNN.parquet     texts about samples
       controls.parquet                      the control texts, as many per category as there may be centers
@@ -60,6 +61,13 @@ REJECTS = _schema(
         ("sample_id", pa.string(), False),
         ("stage", pa.string(), False),
         ("reason", pa.string(), False),
+    ]
+)
+
+GIVEN_DESCRIPTIONS = _schema(
+    [
+        ("sample_id", pa.string(), False),
+        ("text", pa.string(), False),
     ]
 )
 

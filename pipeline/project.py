@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.errors import ProjectError
+from data.modality import Modality
 from data.tabletop.settings import TabletopSettings
 from kb_builder.settings import DescribeCategories, DescribeSamples, Encode
 from trainer.settings import Evaluate, Localize, Train
@@ -26,6 +27,8 @@ class DataSection(_Section):
     """`[data]`: which samples."""
 
     manifest: str = Field(min_length=1)  # "tabletop", or a path relative to the project file
+    root: str | None = None  # the folder the manifest's uris are relative to; its own folder by default
+    modality: Modality | None = None  # of every sample, where the manifest has no such column
     categories: str | None = None  # an optional category list, relative to the project file
 
 
@@ -71,6 +74,13 @@ class Project(_File):
         if self.data.manifest == TABLETOP:
             return self.run / "world" / "manifest.parquet"
         return self.path.parent / self.data.manifest
+
+    @property
+    def data_root(self) -> Path:
+        """The folder that the manifest's uris are relative to."""
+        if self.data.root is not None:
+            return self.path.parent / self.data.root
+        return self.manifest if self.manifest.is_dir() else self.manifest.parent
 
     @property
     def categories(self) -> Path | None:
@@ -129,13 +139,17 @@ def _mistake(error: Any) -> str:
     if error["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         known = _known_keys(keys[:-1])
         close = difflib.get_close_matches(keys[-1], known, n=1)
-        return f"{key}: unknown key; " + (f"did you mean `{close[0]}`?" if close else f"known: {', '.join(known)}")
+        return f"{key}: unknown key; " + (
+            f"did you mean `{close[0]}`?" if close else f"known: {', '.join(known)}"
+        )
     if error["type"] == "missing":
         return f"{key}: missing"
     if error["type"] == "literal_error":
         given = error["input"]
         allowed = error["ctx"]["expected"]
-        close = difflib.get_close_matches(str(given), allowed.replace("'", "").replace(" or ", ", ").split(", "), n=1)
+        close = difflib.get_close_matches(
+            str(given), allowed.replace("'", "").replace(" or ", ", ").split(", "), n=1
+        )
         return f"{key}: {given!r} is not {allowed}" + (f"; did you mean {close[0]!r}?" if close else "")
     return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]} (given: {error['input']!r})"
 

@@ -1,0 +1,205 @@
+"""The command line `unibind`. Heavy imports stay inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from data.errors import UniBindError
+
+if TYPE_CHECKING:
+    from pipeline.project import Project
+
+app = typer.Typer(
+    name="unibind",
+    help="Build a knowledge base of LLM-written descriptions and align seven modalities to it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+kb_app = typer.Typer(help="Look into the knowledge base (Parquet, through DuckDB).", no_args_is_help=True)
+app.add_typer(kb_app, name="kb")
+
+ProjectFile = Annotated[Path, typer.Option("--project", "-p", help="The project file.")]
+Modality = Annotated[str | None, typer.Option(help="The files' modality, where the name does not tell it.")]
+Top = Annotated[int, typer.Option(min=1, help="How many answers.")]
+DEFAULT_PROJECT = Path("unibind.toml")
+DEMO_PROJECT = Path(__file__).parent.parent / "demo.toml"
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on stderr, never a traceback."""
+    try:
+        app()
+    except UniBindError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\nstopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `unibind … | head`: the reader has had enough
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _load(path: Path) -> Project:
+    from pipeline.project import load_project
+
+    return load_project(path)
+
+
+def _run(path: Path, names: list[str] | None = None) -> None:
+    """Run stages (default: the whole plan) and print the result table when there is a fresh evaluation."""
+    import json
+
+    from pipeline.stages import plan, run_stages
+    from pipeline.table import result_table
+
+    project = _load(path)
+    run_stages(project, names or plan(project))
+    if names is None or "evaluate" in names:
+        metrics = project.run / "metrics.json"
+        print(result_table(json.loads(metrics.read_text(encoding="utf-8"))))
+        print(f"\nmetrics  {_short(metrics)}\nreport   {_short(project.run / 'report.html')}")
+
+
+def _short(path: Path) -> Path:
+    """A path as seen from here, where that is shorter."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+@app.command()
+def demo(project: ProjectFile = DEMO_PROJECT) -> None:
+    """Run the whole main job on the tabletop sample world, with a real LLM."""
+    _run(project)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder whose sub-folders are the categories.")],
+    project: ProjectFile = DEFAULT_PROJECT,
+) -> None:
+    """Write a manifest and a commented project file for a folder of files."""
+    from pipeline.init import init_project
+
+    for line in init_project(folder, project):
+        print(line)
+
+
+@app.command()
+def run(project: ProjectFile = DEFAULT_PROJECT) -> None:
+    """Run every stage of a project; finished ones are recognised and skipped."""
+    _run(project)
+
+
+@app.command()
+def describe(project: ProjectFile = DEFAULT_PROJECT) -> None:
+    """Write the knowledge base's descriptions of categories and samples."""
+    _run(project, ["world", "ingest", "describe-categories", "describe-samples"])
+
+
+@app.command()
+def encode(project: ProjectFile = DEFAULT_PROJECT) -> None:
+    """Turn texts and samples into vectors."""
+    _run(project, ["encode"])
+
+
+@app.command()
+def localize(project: ProjectFile = DEFAULT_PROJECT) -> None:
+    """Choose each category's embedding centers."""
+    _run(project, ["localize"])
+
+
+@app.command()
+def train(project: ProjectFile = DEFAULT_PROJECT) -> None:
+    """Localize, train the alignment heads on the knowledge base's vectors, evaluate and report."""
+    _run(project, ["localize", "train", "evaluate", "report"])
+
+
+@app.command()
+def evaluate(project: ProjectFile = DEFAULT_PROJECT) -> None:
+    """Measure recognition and retrieval beside the controls, and write the report."""
+    _run(project, ["evaluate", "report"])
+
+
+@app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Media files of any modality.")],
+    project: ProjectFile = DEFAULT_PROJECT,
+    categories: Annotated[
+        str | None,
+        typer.Option(
+            help='Zero-shot: "imagenet", a file with one name a line, or names separated by commas.'
+        ),
+    ] = None,
+    modality: Modality = None,
+    top: Top = 5,
+) -> None:
+    """Recognise files, with the description that spoke for each answer."""
+    from pipeline.predict import predict_files, predict_zero_shot
+
+    given = [(file, modality) for file in files]
+    predictions = (
+        predict_zero_shot(given, categories, top=top)
+        if categories
+        else predict_files(_load(project), given, top=top)
+    )
+    failed = False
+    for prediction in predictions:
+        print(prediction.told())
+        failed = failed or prediction.error is not None
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def retrieve(
+    query: Annotated[str, typer.Argument(help="A file, or a text in words.")],
+    project: ProjectFile = DEFAULT_PROJECT,
+    into: Annotated[str | None, typer.Option(help="Only samples of this modality.")] = None,
+    modality: Modality = None,
+    top: Top = 10,
+) -> None:
+    """Find the samples nearest to a file or a text, across modalities."""
+    from pipeline.predict import retrieve_samples
+
+    for hit in retrieve_samples(_load(project), query, modality=modality, into=into, top=top):
+        print(hit.told())
+
+
+@app.command()
+def doctor(project: ProjectFile = DEFAULT_PROJECT) -> None:
+    """Say what is installed, which models are there, and which endpoints answer."""
+    from pipeline.doctor import examine
+
+    checks = examine(_load(project) if project.exists() else None)
+    for check in checks:
+        print(check.told())
+    if any(check.needed and not check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+@kb_app.command("stats")
+def kb_stats(project: ProjectFile = DEFAULT_PROJECT) -> None:
+    """Count what the knowledge base holds."""
+    from kb_builder.browse import stats
+
+    print(stats(_load(project).kb))
+
+
+@kb_app.command("show")
+def kb_show(category: str, project: ProjectFile = DEFAULT_PROJECT) -> None:
+    """Show a category's descriptions, its centers, and what was rejected and why."""
+    from kb_builder.browse import show
+
+    print(show(_load(project).kb, category))
+
+
+@kb_app.command("sql")
+def kb_sql(query: str, project: ProjectFile = DEFAULT_PROJECT) -> None:
+    """Run a read-only SQL query over the knowledge base's views."""
+    from kb_builder.browse import sql
+
+    print(sql(_load(project).kb, query))

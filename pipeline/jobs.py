@@ -1,0 +1,244 @@
+"""What the stages are: what each calls, what it reads and writes, and on which it stands.
+
+    world → ingest → describe-categories → describe-samples → encode → localize → train → evaluate → report
+
+How they are run, recognised and skipped is in pipeline/stages.py. The calls import what they need themselves,
+so that reading this list costs nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.files import write_json
+from data.manifest import Manifest, read_manifest
+from data.paths import resolver
+from pipeline.project import TABLETOP, Project
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. `run` returns the counts to report; with `shards`, it takes the shard as second argument."""
+
+    name: str
+    needs: tuple[str, ...]
+    code: tuple[str, ...]  # the folders and files whose source is part of the fingerprint
+    settings: Callable[[Project], Any]
+    run: Callable[..., dict[str, Any]]
+    outputs: Callable[[Project], Iterable[Path]]
+    reads: Callable[[Project], Any] = lambda project: None  # files from outside, as something to hash
+    shards: Callable[[Project], int] | None = None
+
+
+def _manifest(project: Project) -> Manifest:
+    return read_manifest(
+        project.manifest,
+        categories=project.categories,
+        modality=project.data.modality,
+        root=project.data_root,
+    )
+
+
+def _world(project: Project) -> dict[str, Any]:
+    if project.data.manifest != TABLETOP:
+        return {}
+    from data.tabletop import build_world
+
+    build_world(project.manifest.parent, project.tabletop)
+    return {"samples": len(_manifest(project).samples)}
+
+
+def _world_outputs(project: Project) -> Iterable[Path]:
+    return (path for path in (project.run / "world").rglob("*") if path.is_file())
+
+
+def _ingest(project: Project) -> dict[str, Any]:
+    from kb_builder.ingest import ingest
+
+    manifest = _manifest(project)
+    for note in manifest.notes:
+        print(f"  note: {note}", file=sys.stderr)
+    return ingest(manifest, project.kb)
+
+
+def _media_stats(project: Project) -> Any:
+    """Every sample with its size and time of change: an edited photo is noticed without being read."""
+    manifest = _manifest(project)
+    locate = resolver(manifest.root)
+    stats = []
+    for sample in manifest.samples:
+        path = Path(locate(sample.uri))
+        stat = path.stat() if path.exists() else None
+        stats.append((sample, stat and (stat.st_size, stat.st_mtime_ns)))
+    return [manifest.categories, stats]
+
+
+def _category_shards(project: Project) -> int:
+    from kb_builder.describe_categories import category_shard_count
+
+    return category_shard_count(project.kb, project.describe.categories)
+
+
+def _describe_categories(project: Project, shard: int) -> dict[str, Any]:
+    from kb_builder.describe_categories import describe_category_shard
+
+    return describe_category_shard(project.kb, shard, project.describe.categories, run_id=project.name)
+
+
+def _sample_shards(project: Project) -> int:
+    from kb_builder.describe_samples import sample_shard_count
+
+    return sample_shard_count(project.kb, project.describe.samples)
+
+
+def _describe_samples(project: Project, shard: int) -> dict[str, Any]:
+    from kb_builder.describe_samples import describe_sample_shard
+
+    return describe_sample_shard(
+        project.kb, project.data_root, shard, project.describe.samples, run_id=project.name
+    )
+
+
+def _encode(project: Project) -> dict[str, Any]:
+    from kb_builder.controls import write_controls
+    from kb_builder.embed import embed_samples, embed_texts
+
+    controls = write_controls(project.kb, count=project.localize.k, seed=project.seed)
+    texts = embed_texts(project.kb, project.encode)
+    samples = embed_samples(project.kb, project.data_root, project.encode)
+    return {"controls": controls, "texts": texts, "samples": samples}
+
+
+def _encode_outputs(project: Project) -> Iterable[Path]:
+    yield project.kb / "controls.parquet"
+    yield from (path for path in (project.kb / "embeddings").rglob("*") if path.is_file())
+
+
+def _localize(project: Project) -> dict[str, Any]:
+    from trainer.centers import localize
+
+    return localize(project.kb, project.localize)
+
+
+def _train(project: Project) -> dict[str, Any]:
+    from trainer.train import train
+
+    return train(project.kb, project.run, project.train)
+
+
+def _evaluate(project: Project) -> dict[str, Any]:
+    from trainer.evaluate import evaluate
+
+    write_json(project.run / "evaluation.json", evaluate(project.kb, project.run, project.evaluate))
+    return {}
+
+
+def _report(project: Project) -> dict[str, Any]:
+    from pipeline.report import write_report
+    from pipeline.stages import write_metrics
+
+    metrics = write_metrics(project)
+    write_report(
+        title=project.name,
+        run=project.run,
+        kb=project.kb,
+        data_root=project.data_root,
+        metrics=metrics,
+        target=project.run / "report.html",
+    )
+    return {}
+
+
+def _table_files(project: Project, *parts: str) -> list[Path]:
+    return sorted(path for part in parts for path in project.kb.glob(part))
+
+
+STAGES = (
+    Stage(
+        name="world",
+        needs=(),
+        code=("data/tabletop",),
+        settings=lambda project: [project.data.manifest == TABLETOP, project.tabletop],
+        run=_world,
+        outputs=_world_outputs,
+    ),
+    Stage(
+        name="ingest",
+        needs=("world",),
+        code=("data", "kb_builder/ingest.py", "kb_builder/schemas.py"),
+        settings=lambda project: project.data.model_dump(),
+        run=_ingest,
+        outputs=lambda project: _table_files(
+            project,
+            "categories.parquet",
+            "samples.parquet",
+            "given_descriptions.parquet",
+            "rejects/ingest.parquet",
+        ),
+        reads=_media_stats,
+    ),
+    Stage(
+        name="describe-categories",
+        needs=("ingest",),
+        code=("kb_builder",),
+        settings=lambda project: project.describe.categories,
+        run=_describe_categories,
+        outputs=lambda project: _table_files(project, "descriptions/category/*.parquet"),
+        shards=_category_shards,
+    ),
+    Stage(
+        name="describe-samples",
+        needs=("ingest",),
+        code=("data", "kb_builder"),
+        settings=lambda project: project.describe.samples,
+        run=_describe_samples,
+        outputs=lambda project: _table_files(
+            project, "descriptions/sample/*.parquet", "rejects/describe-*.parquet"
+        ),
+        shards=_sample_shards,
+    ),
+    Stage(
+        name="encode",
+        needs=("describe-categories", "describe-samples"),
+        code=("data", "kb_builder"),
+        settings=lambda project: [project.encode, project.localize.k, project.seed],
+        run=_encode,
+        outputs=_encode_outputs,
+    ),
+    Stage(
+        name="localize",
+        needs=("encode",),
+        code=("trainer", "kb_builder/store.py"),
+        settings=lambda project: project.localize,
+        run=_localize,
+        outputs=lambda project: [project.kb / "centers.parquet"],
+    ),
+    Stage(
+        name="train",
+        needs=("localize",),
+        code=("trainer", "kb_builder/store.py"),
+        settings=lambda project: project.train,
+        run=_train,
+        outputs=lambda project: [project.run / "heads.safetensors", project.run / "train_log.parquet"],
+    ),
+    Stage(
+        name="evaluate",
+        needs=("train",),
+        code=("trainer", "kb_builder/store.py"),
+        settings=lambda project: project.evaluate,
+        run=_evaluate,
+        outputs=lambda project: [project.run / "evaluation.json"],
+    ),
+    Stage(
+        name="report",
+        needs=("evaluate",),
+        code=("pipeline", "data/render"),
+        settings=lambda project: None,
+        run=_report,
+        outputs=lambda project: [project.run / "report.html"],
+    ),
+)

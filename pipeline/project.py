@@ -91,7 +91,7 @@ class Project(_File):
 
 
 # The sections that hold a `seed` of their own take the project's unless they name one.
-_SEEDED = (("tabletop",), ("describe", "categories"), ("encode",), ("train",), ("evaluate",))
+_SEEDED = (("tabletop",), ("describe", "categories"), ("train",), ("evaluate",))
 
 
 def load_project(path: Path) -> Project:

@@ -1,0 +1,73 @@
+"""The project file: read whole, all mistakes told at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data.errors import ProjectError
+from pipeline.project import load_project
+
+MINIMAL = 'name = "x"\n[data]\nmanifest = "m.csv"\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "unibind.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_minimal_file_takes_every_default(tmp_path: Path) -> None:
+    """Two keys are enough; paths are relative to the project file."""
+    project = load_project(write(tmp_path, MINIMAL))
+    assert project.manifest == tmp_path / "m.csv"
+    assert project.data_root == tmp_path
+    assert project.run == tmp_path / "runs" / "x"
+    assert project.localize.k == 50
+
+
+def test_the_seed_reaches_every_section_that_has_one(tmp_path: Path) -> None:
+    """One seed at the top is enough, and a section may still name its own."""
+    project = load_project(write(tmp_path, "seed = 7\n" + MINIMAL + "[train]\nseed = 9\n"))
+    assert project.describe.categories.seed == 7
+    assert project.evaluate.seed == 7
+    assert project.tabletop.seed == 7
+    assert project.train.seed == 9
+
+
+def test_three_mistakes_are_told_at_once_each_with_its_key(tmp_path: Path) -> None:
+    """A misspelt key, a wrong choice and a value out of range come in one message, with suggestions."""
+    text = MINIMAL + '[describe.categories]\ndescriber = "opnai"\n[localize]\nkk = 5\nk = 0\n'
+    with pytest.raises(ProjectError) as caught:
+        load_project(write(tmp_path, text))
+    message = str(caught.value)
+    assert "3 mistakes" in message
+    assert "describe.categories.describer" in message
+    assert "did you mean 'openai'" in message
+    assert "localize.kk: unknown key; did you mean `k`?" in message
+    assert "localize.k:" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name = \n", "not valid TOML"),
+        ('[data]\nmanifest = "m.csv"\n', "name: missing"),
+        ('name = "../x"\n[data]\nmanifest = "m.csv"\n', "name:"),
+        ('name = "x"\ndata = 3\n', "data:"),
+        ('name = "x"\nseed = "a"\n[data]\nmanifest = "m.csv"\n', "seed:"),
+        (MINIMAL + '[encode]\nbatch_size = "many"\n', "encode.batch_size:"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_place(tmp_path: Path, text: str, told: str) -> None:
+    """Whatever is wrong, the message names the key or the line."""
+    with pytest.raises(ProjectError, match=r"unibind\.toml") as caught:
+        load_project(write(tmp_path, text))
+    assert told in str(caught.value)
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    """Where there is no project file, `unibind init` is named."""
+    with pytest.raises(ProjectError, match="unibind init"):
+        load_project(tmp_path / "unibind.toml")

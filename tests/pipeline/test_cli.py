@@ -1,0 +1,76 @@
+"""The command line: quick help, one-line errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def unibind(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_help_lists_every_command(tmp_path: Path) -> None:
+    """All commands that the README names are there."""
+    told = unibind("--help", cwd=tmp_path).stdout
+    for command in [
+        "demo",
+        "init",
+        "run",
+        "describe",
+        "encode",
+        "localize",
+        "train",
+        "evaluate",
+        "predict",
+        "retrieve",
+        "doctor",
+        "kb",
+    ]:
+        assert f" {command} " in told
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    """`--help` must not wait for torch and its like."""
+    heavy = {"torch", "numpy", "pyarrow", "pydantic", "prefect"}
+    code = f"import sys, pipeline.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["run", "describe", "encode", "localize", "train", "evaluate"])
+def test_a_missing_project_is_one_line(tmp_path: Path, command: str) -> None:
+    """Without a project file every command says so in one line and exits with 1."""
+    done = unibind(command, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "unibind init" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_project_with_three_mistakes_lists_them_without_a_traceback(tmp_path: Path) -> None:
+    """All the mistakes of the file are told in one go."""
+    (tmp_path / "unibind.toml").write_text('name = ""\n[dta]\n[localize]\nk = 0\n', encoding="utf-8")
+    done = unibind("run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "4 mistakes" in done.stderr
+    assert "dta: unknown key; did you mean `data`?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_manifest_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    """The manifest's path is in the message."""
+    (tmp_path / "unibind.toml").write_text('name = "x"\n[data]\nmanifest = "no.csv"\n', encoding="utf-8")
+    done = unibind("run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no.csv" in done.stderr
+    assert "Traceback" not in done.stderr

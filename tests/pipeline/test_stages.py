@@ -1,0 +1,170 @@
+"""Stages are recognised by fingerprint, skipped when whole, and go on where they stopped."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.errors import InputError, KnowledgeBaseError
+from data.files import write_json, write_text
+from pipeline import stages
+from pipeline.jobs import Stage
+from pipeline.project import Project, load_project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    path = tmp_path / "unibind.toml"
+    path.write_text('name = "x"\n[data]\nmanifest = "m.csv"\n', encoding="utf-8")
+    (tmp_path / "m.csv").write_text("a", encoding="utf-8")
+    return load_project(path)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Two small stages in place of the real ones: `copy` reads the manifest, `parts` has three shards."""
+    made: list[Any] = []
+
+    def copy(project: Project) -> dict[str, Any]:
+        made.append("copy")
+        write_text(project.run / "copy.txt", project.manifest.read_text(encoding="utf-8"))
+        return {"files": 1}
+
+    def part(project: Project, shard: int) -> dict[str, Any]:
+        made.append(shard)
+        write_text(project.kb / f"part-{shard:05d}.txt", (project.run / "copy.txt").read_text() + str(shard))
+        return {"rows": shard, "by": {"ok": 1}, "late": [shard]}
+
+    table = {
+        "copy": Stage(
+            name="copy",
+            needs=(),
+            code=("pipeline/init.py",),
+            settings=lambda project: project.seed,
+            run=copy,
+            outputs=lambda project: [project.run / "copy.txt"],
+            reads=lambda project: project.manifest.read_text(encoding="utf-8"),
+        ),
+        "parts": Stage(
+            name="parts",
+            needs=("copy",),
+            code=("pipeline/init.py",),
+            settings=lambda project: None,
+            run=part,
+            outputs=lambda project: project.kb.glob("part-*.txt"),
+            shards=lambda project: 3,
+        ),
+    }
+    monkeypatch.setattr(stages, "_BY_NAME", table)
+    return made
+
+
+def test_a_finished_stage_is_skipped_and_says_what_it_did(project: Project, calls: list[Any]) -> None:
+    """The second call does nothing and returns the first one's counts."""
+    first = stages.run_stage(project, "copy")
+    second = stages.run_stage(project, "copy")
+    assert calls == ["copy"]
+    assert (first.skipped, second.skipped) == (False, True)
+    assert second.summary == {"files": 1}
+    assert second.seconds == first.seconds
+
+
+@pytest.mark.parametrize("harm", ["settings", "input", "deleted", "changed"])
+def test_a_stage_runs_again_when_anything_it_stands_on_changed(
+    project: Project, calls: list[Any], harm: str
+) -> None:
+    """New settings, another input, a deleted or an edited output: none of them is passed over."""
+    stages.run_stage(project, "copy")
+    if harm == "settings":
+        project = project.model_copy(update={"seed": 1})
+    elif harm == "input":
+        project.manifest.write_text("b", encoding="utf-8")
+    elif harm == "deleted":
+        (project.run / "copy.txt").unlink()
+    else:
+        (project.run / "copy.txt").write_text("z", encoding="utf-8")
+    assert not stages.run_stage(project, "copy").skipped
+    assert calls == ["copy", "copy"]
+
+
+def test_an_output_that_was_only_touched_is_still_recognised(project: Project, calls: list[Any]) -> None:
+    """A copied or touched file with the same bytes is the same file."""
+    stages.run_stage(project, "copy")
+    (project.run / "copy.txt").write_text("a", encoding="utf-8")
+    assert stages.run_stage(project, "copy").skipped
+
+
+def test_what_comes_after_runs_again_only_if_the_content_changed(project: Project, calls: list[Any]) -> None:
+    """A stage that ran again and put out the same bytes leaves the later ones alone."""
+    stages.run_stage(project, "copy")
+    stages.run_stage(project, "parts")
+    (project.run / "copy.txt").unlink()
+    stages.run_stage(project, "copy")
+    assert stages.run_stage(project, "parts").skipped
+    project.manifest.write_text("b", encoding="utf-8")
+    stages.run_stage(project, "copy")
+    assert not stages.run_stage(project, "parts").skipped
+
+
+def test_shards_are_recognised_one_by_one_and_add_up(project: Project, calls: list[Any]) -> None:
+    """What a killed run had finished is not done again; the counts of all shards are added."""
+    stages.run_stage(project, "copy")
+    assert stages.shards(project, "parts") == [0, 1, 2]
+    stages.run_shard(project, "parts", 1)
+    result = stages.run_stage(project, "parts")
+    assert calls == ["copy", 1, 0, 2]
+    assert result.summary == {"rows": 3, "by": {"ok": 3}, "late": [0, 1, 2]}
+
+
+def test_parts_of_shards_that_no_longer_are_get_removed(
+    project: Project, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the data shrinks, a glob over the parts must not read yesterday's rows."""
+    stages.run_stage(project, "copy")
+    stages.run_stage(project, "parts")
+    smaller = replace(stages._BY_NAME["parts"], shards=lambda project: 2, settings=lambda project: "smaller")
+    monkeypatch.setitem(stages._BY_NAME, "parts", smaller)
+    stages.run_stage(project, "parts")
+    assert sorted(path.name for path in project.kb.iterdir()) == ["part-00000.txt", "part-00001.txt"]
+
+
+def test_a_stage_before_its_time_says_what_to_run_first(project: Project, calls: list[Any]) -> None:
+    """A stage whose ground is missing names the stage that must come first."""
+    with pytest.raises(KnowledgeBaseError, match="'copy' has not been run"):
+        stages.run_stage(project, "parts")
+
+
+def test_an_unknown_stage_is_named(project: Project) -> None:
+    """A stage that is not there is one line with those that are."""
+    with pytest.raises(InputError, match="the stages are: world, ingest"):
+        stages.run_stage(project, "wrold")
+
+
+def test_a_full_disk_is_one_line_and_marks_nothing(
+    project: Project, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After ENOSPC the stage is not marked done and the same command goes on later."""
+
+    def full(project: Project) -> dict[str, Any]:
+        raise OSError(errno.ENOSPC, "No space left on device", "copy.txt")
+
+    working = stages._BY_NAME["copy"]
+    monkeypatch.setitem(stages._BY_NAME, "copy", replace(working, run=full))
+    with pytest.raises(InputError, match=r"No space left on device \(copy.txt\)"):
+        stages.run_stage(project, "copy")
+    monkeypatch.setitem(stages._BY_NAME, "copy", working)
+    assert not stages.run_stage(project, "copy").skipped
+
+
+def test_metrics_hold_every_stage_that_ran_with_its_time(project: Project, calls: list[Any]) -> None:
+    """metrics.json is the evaluation beside data set, seed and the wall time of each stage."""
+    write_json(project.run / "evaluation.json", {"recognition": []})
+    write_json(project.run / "stages" / "world.json", {"seconds": 1.5})
+    metrics = stages.write_metrics(project)
+    assert metrics["dataset"] == "x"
+    assert metrics["stages"] == [{"name": "world", "seconds": 1.5, "skipped": False}]
+    assert (project.run / "metrics.json").exists()

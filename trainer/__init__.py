@@ -1,1 +1,1 @@
-"""Stage 2: embedding centers, alignment heads, training, evaluation, retrieval; reads the knowledge base only."""
+"""Stage 2: embedding centers, alignment heads, training, evaluation, retrieval; reads the knowledge base."""

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+
+Count = Annotated[int, Ge(1)]
+Share = Annotated[float, Ge(0), Le(1)]
 
 
 @dataclass(frozen=True)
@@ -12,7 +17,7 @@ class Localize:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (read by pydantic at the project file's edge)
 
-    k: int = 50  # centers per category
+    k: Count = 50  # centers per category
     rule: Literal["visual", "text"] = "visual"  # `visual` falls back to `text` where no train sample guides
 
 
@@ -23,12 +28,18 @@ class Train:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     enabled: bool = True
-    epochs: int = 15
-    batch_size: int = 1024
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    seed: int = 1234
+    start: Literal["ridge", "random"] = "ridge"  # `ridge`: closed form, from features to text vectors
+    epochs: Annotated[int, Ge(0)] = 30  # 0 keeps the start as it is
+    batch_size: Annotated[int, Ge(2)] = 1024  # shared evenly by the modalities
+    learning_rate: Annotated[float, Gt(0)] = 5e-4  # at its peak; linear warm-up, cosine decay to zero
+    warmup: Share = 0.1  # share of all steps
+    weight_decay: Annotated[float, Ge(0)] = 0.01
+    clip_norm: Annotated[float, Gt(0)] = 1.0
+    temperature: Annotated[float, Ge(0.01), Le(1)] = 0.07  # at the start; learned, within [0.01, 1]
+    center_weight: Share = (
+        0.5  # share of the loss that pulls to category centers; the rest, to own descriptions
+    )
+    seed: Annotated[int, Ge(0)] = 1234
 
 
 @dataclass(frozen=True)
@@ -38,5 +49,5 @@ class Evaluate:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     scorer: Literal["nearest"] = "nearest"
-    bootstrap: int = 1000  # resamples behind every interval
-    seed: int = 0
+    bootstrap: Count = 1000  # resamples behind every interval
+    seed: Annotated[int, Ge(0)] = 0

@@ -1,0 +1,104 @@
+"""The alignment heads: one linear map per modality from its encoder's space into the text space.
+
+On disk, `heads.safetensors`: tensors `<modality>.weight` [D_text, D_in] and `<modality>.bias` [D_text],
+float32, and one metadata entry `unibind`, a canonical JSON object (one entry, because safetensors writes
+several in no fixed order and equal heads must be equal files).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from data.errors import TrainingError
+from data.files import atomic_path, canonical_json
+from trainer.geometry import unit_rows
+from trainer.records import Floats
+
+FORMAT = "unibind-heads-1"
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The trained heads, by modality, and where they come from."""
+
+    weights: dict[str, Floats]  # modality -> [D_text, D_in]
+    biases: dict[str, Floats]  # modality -> [D_text]
+    metadata: dict[str, Any]  # format, encoders (role -> folder name), settings, epoch, …
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that can be mapped; text needs no head, it is where the others go."""
+        return tuple(sorted({*self.weights, "text"}))
+
+    def map(self, modality: str, x_ND: Floats) -> Floats:
+        """Rows of a modality's encoder (float32[N, D_in]) as unit rows of the text space (float32[N, T]).
+
+        Text is there already. A row that maps to zero stays zero. Raises TrainingError for a modality
+        without a head, and for rows of another dimension than it was trained on.
+        """
+        if modality not in self.weights:
+            if modality == "text":
+                return unit_rows(x_ND)
+            raise TrainingError(
+                f"no head for {modality!r} (there are: {', '.join(sorted(self.weights))});"
+                " it needs train samples of that modality"
+            )
+        weight_TD = self.weights[modality]
+        if x_ND.shape[1] != weight_TD.shape[1]:
+            raise TrainingError(
+                f"the {modality} head takes {weight_TD.shape[1]} dimensions, not {x_ND.shape[1]}:"
+                " it was trained on another encoder; run `unibind train` again"
+            )
+        return unit_rows(x_ND @ weight_TD.T + self.biases[modality])
+
+    def parameters(self, modality: str) -> int:
+        """How many numbers were trained for a modality; 0 without a head."""
+        if modality not in self.weights:
+            return 0
+        return self.weights[modality].size + self.biases[modality].size
+
+
+def save_heads(run: Path, heads: Heads) -> Path:
+    """Write `<run>/heads.safetensors` whole or not at all; equal heads give equal bytes."""
+    tensors = {f"{modality}.weight": weight for modality, weight in heads.weights.items()}
+    tensors |= {f"{modality}.bias": bias for modality, bias in heads.biases.items()}
+    path = run / "heads.safetensors"
+    with atomic_path(path) as temporary:
+        save_file(
+            {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)},
+            temporary,
+            metadata={"unibind": canonical_json({"format": FORMAT, **heads.metadata})},
+        )
+    return path
+
+
+def has_heads(run: Path) -> bool:
+    """Whether a run has trained heads."""
+    return (run / "heads.safetensors").exists()
+
+
+def load_heads(run: Path) -> Heads:
+    """Read `<run>/heads.safetensors`; a missing, damaged or foreign file raises TrainingError."""
+    path = run / "heads.safetensors"
+    if not path.exists():
+        raise TrainingError(f"{path}: no trained heads; run `unibind train`")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = json.loads((file.metadata() or {}).get("unibind", "{}"))
+            tensors: dict[str, Floats] = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise TrainingError(f"{path}: damaged ({error}); run `unibind train` again") from error
+    if metadata.get("format") != FORMAT:
+        raise TrainingError(f"{path}: not a {FORMAT} file; run `unibind train` again")
+    kinds = {
+        kind: {n.removesuffix(kind): t for n, t in tensors.items() if n.endswith(kind)}
+        for kind in (".weight", ".bias")
+    }
+    return Heads(weights=kinds[".weight"], biases=kinds[".bias"], metadata=metadata)

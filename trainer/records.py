@@ -1,0 +1,86 @@
+"""The records that travel through stage 2: texts that stand for categories, and encoded samples.
+
+Shapes: N rows, D dimensions, C categories. A category is known by its index in `categories`, in the order of
+its id; -1 means "no category".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Centers:
+    """Encoded texts that stand for categories: embedding centers, a control, or all there is to choose from.
+
+    Rows are sorted by category; within one, the best comes first. A category may have no row.
+    """
+
+    categories: tuple[str, ...]  # C category ids, sorted
+    row_ids: tuple[str, ...]
+    category_N: Ints
+    vectors_ND: Floats
+
+    def counts(self) -> Ints:
+        """How many rows each category has: int64[C]."""
+        return np.bincount(self.category_N, minlength=len(self.categories)).astype(np.int64)
+
+    def take(self, rows: Ints | Bools) -> Centers:
+        """The centers of some rows only, in the order that `rows` gives."""
+        indices = np.arange(len(self.row_ids))[rows]
+        return replace(
+            self,
+            row_ids=tuple(self.row_ids[i] for i in indices),
+            category_N=self.category_N[indices],
+            vectors_ND=self.vectors_ND[indices],
+        )
+
+    def first(self, counts_C: Ints) -> Centers:
+        """At most `counts_C[c]` rows of each category c, the best ones."""
+        return self.take(self._ranks() < counts_C[self.category_N])
+
+    def of(self, candidates_C: Bools) -> Centers:
+        """The rows of some categories only; the others stay in `categories` without rows."""
+        return self.take(candidates_C[self.category_N])
+
+    def _ranks(self) -> Ints:
+        starts_C = np.searchsorted(self.category_N, np.arange(len(self.categories)))
+        return np.arange(len(self.category_N)) - starts_C[self.category_N]
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """The encoded samples of one modality, sorted by sample id."""
+
+    modality: str
+    sample_ids: tuple[str, ...]
+    splits_N: npt.NDArray[np.str_]  # train | val | test
+    category_N: Ints
+    object_N: Ints  # equal numbers: one thing, in whatever modality; -1: unknown
+    vectors_ND: Floats
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def take(self, rows: Ints | Bools) -> SampleSet:
+        """Some rows only, in the order that `rows` gives."""
+        indices = np.arange(len(self.sample_ids))[rows]
+        return replace(
+            self,
+            sample_ids=tuple(self.sample_ids[i] for i in indices),
+            splits_N=self.splits_N[indices],
+            category_N=self.category_N[indices],
+            object_N=self.object_N[indices],
+            vectors_ND=self.vectors_ND[indices],
+        )
+
+    def split(self, name: str) -> SampleSet:
+        """The samples of one split."""
+        return self.take(self.splits_N == name)

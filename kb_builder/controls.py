@@ -1,0 +1,101 @@
+"""Controls: anchors that know a category by nothing but its name, as many per category as there are centers.
+
+- `class_name`: the bare name, one text;
+- `templates`: the name in prompt templates (a prompt ensemble as in Radford et al., 2021, section 3.1.4);
+- `random_words`: `a photo of a NAME, which has ...` followed by random words or random letters, in turns
+  (Roth et al., "Waffling around for Performance", ICCV 2023). Every category gets the same draws, so nothing
+  but the name tells two categories apart.
+
+A knowledge base is good when its centers beat these. (`permuted`, the fourth control, needs no texts: the
+trainer gives each category another's centers.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from data.errors import InputError
+from data.files import hash_json
+from kb_builder.control_texts import TEMPLATES, WORDS
+from kb_builder.schemas import CONTROLS, read_rows, write_table
+
+WORDS_PER_TEXT = 2
+LETTERS_PER_WORD = 6
+
+
+def write_controls(kb: Path, *, count: int, seed: int) -> dict[str, int]:
+    """Write `controls.parquet`: `count` texts per category and control (one for `class_name`).
+
+    Depends on the categories' names, `count` and `seed` alone. Returns the number of texts of each control.
+    Raises InputError where `count` is below one or above the number of templates.
+    """
+    if not 1 <= count <= len(TEMPLATES):
+        raise InputError(
+            f"controls of {count} texts per category: between 1 and {len(TEMPLATES)} can be made; "
+            "set localize.k accordingly"
+        )
+    noises = random_descriptors(count, seed=seed)
+    rows = [
+        _row(control, category["category_id"], rank, text)
+        for category in read_rows(kb / "categories.parquet")
+        for control, texts in _texts(category["name"], count, noises).items()
+        for rank, text in enumerate(texts)
+    ]
+    rows.sort(key=lambda row: (row["control"], row["category_id"], row["rank"]))
+    write_table(kb / "controls.parquet", rows, CONTROLS)
+    return dict(sorted(Counter(str(row["control"]) for row in rows).items()))
+
+
+def random_descriptors(count: int, *, seed: int) -> list[str]:
+    """`count` different descriptors: word pairs and letter pairs in turns, the same for the same seed.
+
+    Drawn by SHA-256 rather than by a library's generator, whose stream may change between versions.
+    """
+    found: dict[str, None] = {}
+    attempt = 0
+    while len(found) < count:
+        of_words = len(found) % 2 == 0
+        place = f"{seed}/{attempt}"
+        parts = [
+            WORDS[_draw(f"{place}/{part}", len(WORDS))]
+            if of_words
+            else "".join(
+                string.ascii_lowercase[_draw(f"{place}/{part}/{letter}", 26)]
+                for letter in range(LETTERS_PER_WORD)
+            )
+            for part in range(WORDS_PER_TEXT)
+        ]
+        found[(" " if of_words else ", ").join(parts)] = None
+        attempt += 1
+    return list(found)
+
+
+def _texts(name: str, count: int, noises: list[str]) -> dict[str, list[str]]:
+    article = "an" if name[:1].casefold() in set("aeiou") else "a"
+    return {
+        "class_name": [name],
+        # A name may hold braces: replace, not format.
+        "templates": [
+            template.replace("{a}", article).replace("{name}", name) for template in TEMPLATES[:count]
+        ],
+        "random_words": [f"a photo of {article} {name}, which has {noise}." for noise in noises],
+    }
+
+
+def _row(control: str, category_id: str, rank: int, text: str) -> dict[str, Any]:
+    return {
+        "row_id": hash_json([control, category_id, rank, text]),
+        "control": control,
+        "category_id": category_id,
+        "rank": rank,
+        "text": text,
+    }
+
+
+def _draw(place: str, n: int) -> int:
+    """A number in 0 ... n - 1; the bias of the remainder is below n / 2**64."""
+    return int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big") % n

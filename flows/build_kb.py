@@ -1,0 +1,34 @@
+"""Stage 1 as a flow: samples and categories in, descriptions and their embeddings out; then stage 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.localize_centers import localize_centers
+from flows.tasks import in_one_line, run_shard, run_stage
+from flows.train_alignment import train_alignment
+from pipeline import stages
+from pipeline.project import load_project
+
+
+@flow(name="build-kb", flow_run_name="build-kb {project}", log_prints=True)
+@in_one_line
+def build_kb(project: str = "demo.toml", downstream: bool = True) -> None:
+    """Build the knowledge base of a project file; with `downstream`, localize and train on it as well."""
+    run_stage(project, "world")
+    run_stage(project, "ingest")
+    describe(project, "describe-categories")
+    describe(project, "describe-samples")
+    run_stage(project, "encode")
+    if downstream:
+        localize_centers(project)
+        train_alignment(project)
+
+
+def describe(project: str, name: str) -> None:
+    """Describe shard by shard, one task each; the stage after them only marks itself complete."""
+    for shard in stages.shards(load_project(Path(project)), name):
+        run_shard(project, name, shard)
+    run_stage(project, name)

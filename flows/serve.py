@@ -1,0 +1,154 @@
+"""`make serve`: a Prefect server on loopback if none answers, and one process that serves the deployments.
+
+What is served stands in prefect.yaml, where the server is in pyproject.toml ([tool.prefect], api.url). Both
+are read from the folder one stands in, as Prefect's own commands do: run this in the repository's root.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import httpx
+import yaml  # type: ignore[import-untyped]
+from prefect import serve
+from prefect.deployments.runner import RunnerDeployment
+from prefect.settings import get_current_settings
+
+from data.errors import InputError, UniBindError
+from flows.silent_runs import watch_silent_runs
+
+START_SECONDS = 120.0  # a first start makes the database, which takes 10 to 30 seconds on a slow disk
+STOP_SECONDS = 20.0
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+def main() -> None:
+    """Serve until Ctrl-C; a user's mistake is one line on stderr."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C does: leave through the `finally`s
+        signal.signal(ending, _leave)
+    try:
+        to_serve = deployments(Path("prefect.yaml"))
+        with server(api_url()):
+            asyncio.run(watch_silent_runs())
+            # One run at a time, the next wait: each uses every core, and a knowledge base has one writer.
+            serve(*to_serve, limit=1, pause_on_shutdown=False)
+    except UniBindError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def deployments(path: Path) -> list[RunnerDeployment]:
+    """Read prefect.yaml: the deployments as `serve` takes them. Raises InputError where there is none."""
+    try:
+        listed = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
+    except FileNotFoundError:
+        raise InputError(f"{path.absolute()}: no such file; run this in the repository's root") from None
+    return [
+        RunnerDeployment.from_entrypoint(
+            each["entrypoint"],
+            name=each["name"],
+            parameters=each["parameters"],
+            description=each["description"],
+        )
+        for each in listed
+    ]
+
+
+def api_url() -> str:
+    """Prefect's API address as set. Raises InputError when there is none."""
+    url = get_current_settings().api.url
+    if url is None:
+        raise InputError(
+            "no Prefect API address is set; run this in the repository's root, or set PREFECT_API_URL"
+        )
+    return url.rstrip("/")
+
+
+@contextmanager
+def server(url: str) -> Iterator[None]:
+    """See to it that a Prefect server answers at `url`: use the one there is, or start one and stop it after.
+
+    Raises InputError when something else has the port, when the address is another machine's and does not
+    answer, and when the server does not start.
+    """
+    address = urlsplit(url)
+    version = prefect_version(url)
+    if version is not None:
+        print(f"using the Prefect server {version} that answers at {url}", flush=True)
+        yield
+        return
+    if address.hostname not in LOOPBACK:
+        raise InputError(f"no Prefect server answers at {url}; start it there, or unset PREFECT_API_URL")
+    home = get_current_settings().home.absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "server.log"
+    print(f"starting a Prefect server at {url} (log: {log})", flush=True)
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "server", "start"]
+    command += ["--host", str(address.hostname), "--port", str(address.port or 80)]
+    with log.open("wb") as output:
+        # In a session of its own, so that Ctrl-C reaches the runner first, which still has things to tell it.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        _wait_for(url, process, log)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def prefect_version(url: str) -> str | None:
+    """The version of the Prefect server at `url`; None when nothing listens there.
+
+    Raises InputError when what listens is not a Prefect server.
+    """
+    taken = InputError(
+        f"{url}: that port is in use by something that is not a Prefect server; stop it, or choose another "
+        "port for this and every later command: export PREFECT_API_URL=http://127.0.0.1:4300/api"
+    )
+    try:
+        # Never through a proxy: the address is this machine's, or one the user has named.
+        answer = httpx.get(f"{url}/admin/version", timeout=10, trust_env=False)
+        version: Any = answer.json() if answer.is_success else None
+    except httpx.ConnectError:
+        return None
+    except (httpx.HTTPError, ValueError):
+        raise taken from None
+    if not isinstance(version, str):
+        raise taken
+    return version
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while prefect_version(url) is None:
+        if process.poll() is not None:
+            raise InputError(f"the Prefect server did not start; its last words stand in {log}")
+        if time.monotonic() > deadline:
+            raise InputError(
+                f"the Prefect server did not answer within {START_SECONDS:.0f} seconds; see {log}"
+            )
+        time.sleep(0.2)
+
+
+def _leave(signum: int, frame: Any) -> NoReturn:
+    sys.exit(128 + signum)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The two tasks the flows are made of: one whole stage, and one shard of a describe stage.
+
+Prefect conducts, the pipeline works: a stage or a shard that is complete is recognised by its own
+fingerprint and skipped, so Prefect caches nothing and keeps no result. That is also why a killed flow, when
+it is retried or triggered anew, goes on where it stood. A task is never as small as one request: it costs
+Prefect up to 60 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import State, Task, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Failed
+
+from data.errors import ThrottledError, TransientError, UniBindError
+from pipeline import stages
+from pipeline.project import load_project
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# What may pass by itself, once the scheduler's own patience is at its end: an endpoint that is down or full.
+PASSING = (TransientError, ThrottledError, ConnectionError)
+
+
+def in_one_line(function: Callable[P, R]) -> Callable[P, R | State[Any]]:
+    """Turn a UniBindError into a failed state with its message; any other exception is our bug and is raised.
+
+    Prefect would log an exception with its traceback, which is of no use to someone who has mistyped a path.
+    """
+
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
+        try:
+            return function(*args, **kwargs)
+        except UniBindError as error:
+            return Failed(message=str(error), data=error)
+
+    return wrapper
+
+
+def may_pass(task: Task[..., Any], task_run: Any, state: State[Any]) -> bool:
+    """Whether another try makes sense: never for a user's mistake, a refused key or a bug."""
+    return isinstance(state.data, PASSING)
+
+
+@task(
+    name="stage",
+    task_run_name="{name}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=30,
+    retry_condition_fn=may_pass,
+)
+@in_one_line
+def run_stage(project: str, name: str) -> stages.StageResult:
+    """Run one stage of the project file `project`, or skip it when nothing it depends on has changed."""
+    result = stages.run_stage(load_project(Path(project)), name)
+    told = (
+        "skipped, nothing it depends on has changed" if result.skipped else f"done in {result.seconds:.1f} s"
+    )
+    get_run_logger().info("%s: %s %s", name, told, result.summary or "")
+    return result
+
+
+@task(
+    name="shard",
+    task_run_name="{name} {shard}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=30,
+    retry_condition_fn=may_pass,
+)
+@in_one_line
+def run_shard(project: str, name: str, shard: int) -> dict[str, Any]:
+    """Run one shard of a describe stage, or skip it when it is complete."""
+    done = stages.run_shard(load_project(Path(project)), name, shard)
+    get_run_logger().info("%s, shard %d: %s", name, shard, done)
+    return done

@@ -1,0 +1,49 @@
+"""Renderings: every modality drawn as pictures, for encoders, vision LLMs and people that know only pictures.
+
+| modality | drawn as | views |
+|---|---|---|
+| image | the picture itself, reduced | 1 |
+| audio | log-mel spectrogram, fixed decibel range | 1 |
+| point | shaded depth, from four sides | 4 |
+| thermal | grey, between the picture's own robust limits | 1 |
+| video | the frames at the middle of each quarter | 4 |
+| event | polarity histogram; a drawn event picture passes as it is | 1 |
+
+All are uint8[H, W, 3], about `canvas.SIZE` pixels, and depend on nothing but the payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from data.readers.payload import Bytes, Clip, Events, Payload, Picture, Points, Text, ThermalPicture, Waveform
+from data.render.canvas import contact_sheet, shrink
+from data.render.depth import depth_views
+from data.render.event import polarity_histogram
+from data.render.spectrogram import spectrogram
+from data.render.thermal import heat_picture
+from data.render.video import quarter_frames
+
+# Part of an encoder's identity: change it whenever a drawing changes by a single bit, since stored vectors
+# then no longer belong to the pictures that are drawn.
+RENDER_VERSION = "1:mel128db80,depth4,heat-p0.5,quarters4,polarity-histogram"
+
+RENDERERS: dict[type, Callable[[Any], list[Bytes]]] = {
+    Picture: lambda payload: [shrink(payload.rgb_HW3)],
+    Waveform: lambda payload: [spectrogram(payload)],
+    Points: depth_views,
+    ThermalPicture: lambda payload: [heat_picture(payload)],
+    Clip: quarter_frames,
+    Events: lambda payload: [polarity_histogram(payload)],
+}
+
+
+def render(payload: Payload) -> list[Bytes]:
+    """Draw a payload as one or more uint8[H, W, 3] views. Raises ValueError for a text, which has none."""
+    if isinstance(payload, Text):
+        raise ValueError("a text has no rendering; encode it with a text encoder")
+    return RENDERERS[type(payload)](payload)
+
+
+__all__ = ["RENDER_VERSION", "contact_sheet", "render"]

@@ -7,14 +7,13 @@ from pathlib import Path
 from prefect import flow
 
 from flows.localize_centers import localize_centers
-from flows.tasks import in_one_line, run_shard, run_stage
+from flows.tasks import run_shard, run_stage
 from flows.train_alignment import train_alignment
 from pipeline import stages
 from pipeline.project import load_project
 
 
 @flow(name="build-kb", flow_run_name="build-kb {project}", log_prints=True)
-@in_one_line
 def build_kb(project: str = "demo.toml", downstream: bool = True) -> None:
     """Build the knowledge base of a project file; with `downstream`, localize and train on it as well."""
     run_stage(project, "world")

@@ -8,40 +8,30 @@ Prefect up to 60 ms.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
+import logging
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from prefect import State, Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Failed
 
 from data.errors import ThrottledError, TransientError, UniBindError
 from pipeline import stages
 from pipeline.project import load_project
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 # What may pass by itself, once the scheduler's own patience is at its end: an endpoint that is down or full.
 PASSING = (TransientError, ThrottledError, ConnectionError)
 
 
-def in_one_line(function: Callable[P, R]) -> Callable[P, R | State[Any]]:
-    """Turn a UniBindError into a failed state with its message; any other exception is our bug and is raised.
+def in_one_line(record: logging.LogRecord) -> bool:
+    """Keep the traceback of a user's mistake out of the log: its message says all. Our bugs keep theirs."""
+    if record.exc_info and isinstance(record.exc_info[1], UniBindError):
+        record.exc_info = None
+    return True
 
-    Prefect would log an exception with its traceback, which is of no use to someone who has mistyped a path.
-    """
 
-    @wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
-        try:
-            return function(*args, **kwargs)
-        except UniBindError as error:
-            return Failed(message=str(error), data=error)
-
-    return wrapper
+for runs in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(runs).addFilter(in_one_line)
 
 
 def may_pass(task: Task[..., Any], task_run: Any, state: State[Any]) -> bool:
@@ -58,7 +48,6 @@ def may_pass(task: Task[..., Any], task_run: Any, state: State[Any]) -> bool:
     retry_delay_seconds=30,
     retry_condition_fn=may_pass,
 )
-@in_one_line
 def run_stage(project: str, name: str) -> stages.StageResult:
     """Run one stage of the project file `project`, or skip it when nothing it depends on has changed."""
     result = stages.run_stage(load_project(Path(project)), name)
@@ -78,7 +67,6 @@ def run_stage(project: str, name: str) -> stages.StageResult:
     retry_delay_seconds=30,
     retry_condition_fn=may_pass,
 )
-@in_one_line
 def run_shard(project: str, name: str, shard: int) -> dict[str, Any]:
     """Run one shard of a describe stage, or skip it when it is complete."""
     done = stages.run_shard(load_project(Path(project)), name, shard)

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.tasks import in_one_line, run_stage
+from flows.tasks import run_stage
 from pipeline.project import load_project
 from pipeline.stages import plan
 
 
 @flow(name="train-alignment", flow_run_name="train-alignment {project}", log_prints=True)
-@in_one_line
 def train_alignment(project: str = "demo.toml") -> None:
     """Train on localized centers, evaluate and report; a project with training off is evaluated zero-shot."""
     if "train" in plan(load_project(Path(project))):

@@ -17,6 +17,7 @@ RATE = 16_000  # the rate of the field's audio encoders (METHOD.md)
 MAX_BYTES = 512 * MEBIBYTE
 MAX_SECONDS = 30 * 60
 MAX_CHANNELS = 64
+MAX_PEAK = 1000.0  # float files may go beyond ±1, but 60 dB beyond is damage
 BLOCK_FRAMES = 2**16
 
 # A WAV writer that cannot seek back (a pipe) leaves one of these as the size of the data.
@@ -44,6 +45,8 @@ def read_audio(path: Path) -> Waveform:
         raise SampleError(f"{path}: holds no sound (zero samples); record or fetch it again")
     if not np.isfinite(mono_T).all():
         raise SampleError(f"{path}: holds NaN or infinite samples; export it again as 16-bit PCM")
+    if (peak := float(np.abs(mono_T).max())) > MAX_PEAK:
+        raise SampleError(f"{path}: peaks at {peak:.3g} times full scale; export it again as 16-bit PCM")
     samples_T = mono_T if rate == RATE else soxr.resample(mono_T, rate, RATE, quality="HQ")
     if not len(samples_T):
         raise SampleError(f"{path}: {len(mono_T)} samples at {rate} Hz are too short to be a sound")
@@ -99,7 +102,8 @@ def _read_with_av(path: Path) -> tuple[Floats, int]:
         if not container.streams.audio:
             raise SampleError(f"{path}: holds no sound track; use another file")
         stream = container.streams.audio[0]
-        rate, channels = int(stream.rate), int(stream.channels)
+        with decoding(path, "sound"):
+            rate, channels = int(stream.rate), int(stream.channels)
         _check_length(path, seconds=(container.duration or 0) / av.time_base, channels=channels)
         blocks: list[Floats] = []
         total = 0

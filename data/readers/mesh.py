@@ -46,8 +46,12 @@ def read_mesh(path: Path) -> tuple[AnyArray, Bytes | None]:
         mesh = trimesh.load(
             file, file_type=path.suffix[1:].lower(), process=False, skip_materials=True, split_objects=False
         )
+        if not hasattr(mesh, "vertices"):
+            raise SampleError(f"{path}: holds no vertices; export the mesh again")
         vertices_V3 = np.asarray(mesh.vertices, dtype=np.float64)
         faces_M3 = np.asarray(getattr(mesh, "faces", np.zeros((0, 3))), dtype=np.int64)
+    if path.suffix.lower() == ".off":
+        _check_off_whole(path, len(faces_M3))
     return (_sample(path, vertices_V3, faces_M3) if len(faces_M3) else vertices_V3), None
 
 
@@ -60,6 +64,16 @@ def _check_declared(path: Path) -> None:
     )
     if declared > path.stat().st_size:
         raise SampleError(f"{path}: truncated, its header declares {declared:,} elements; fetch it again")
+
+
+def _check_off_whole(path: Path, triangles: int) -> None:
+    """Refuse an OFF file with fewer faces than its header declares; trimesh takes what is there."""
+    text = re.sub(r"#.*", "", path.read_text(encoding="utf-8", errors="replace"))
+    counts = text.partition("OFF")[2].split(
+        maxsplit=2
+    )  # vertices, faces; each face gives one triangle or more
+    if triangles < int(counts[1]):
+        raise SampleError(f"{path}: truncated, {triangles} of {counts[1]} faces are there; fetch it again")
 
 
 def _corner_list(faces: AnyArray) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from data.readers.untrusted import MEBIBYTE, check_file, decoding
 MAX_BYTES = 256 * MEBIBYTE
 MAX_POINTS = 5_000_000
 MIN_POINTS = 16  # fewer have no shape to speak of
+NPY_MAGIC = b"\x93NUMPY"
 
 # What the reader of a format gives: xyz[N, 3] of any number type, and uint8[N, 3] colours if it has them.
 RawCloud: TypeAlias = tuple[AnyArray, Bytes | None]
@@ -24,6 +26,7 @@ RawCloud: TypeAlias = tuple[AnyArray, Bytes | None]
 def read_point(path: Path) -> Points:
     """Read a cloud in the file's own units and order; a mesh becomes `mesh.SURFACE_POINTS` points by area.
 
+    A cloud that lies a thousand times its size from the origin is moved there: float32 would flatten it.
     Raises `SampleError` for fewer than `MIN_POINTS` points, for points that all coincide and for coordinates
     that are not finite.
     """
@@ -40,7 +43,7 @@ def read_point(path: Path) -> Points:
         raise SampleError(f"{path}: {len(raw_N3):,} points are more than {MAX_POINTS:,}; thin the cloud")
     if not np.isfinite(raw_N3).all():
         raise SampleError(f"{path}: holds NaN or infinite coordinates; remove those points")
-    # Geo-referenced clouds lie millions of metres from the origin, where float32 has no centimetres left.
+    # Geo-referenced clouds lie millions of metres away, where float32 has no centimetres left.
     wide_N3 = raw_N3.astype(np.float64)
     middle_3 = (wide_N3.min(axis=0) + wide_N3.max(axis=0)) / 2
     reach = np.abs(wide_N3 - middle_3).max()
@@ -103,6 +106,11 @@ def _read_xyz(path: Path) -> RawCloud:
 
 
 def _read_npy(path: Path) -> RawCloud:
+    with path.open("rb") as file:
+        if (
+            file.read(len(NPY_MAGIC)) != NPY_MAGIC
+        ):  # else NumPy takes it for a pickle, and advises to trust it
+            raise SampleError(f"{path}: not a NumPy array; save it with np.save")
     with decoding(path, "NumPy array"):
         # Mapped, so that a header which declares more than the file holds is refused before memory is taken.
         columns_NC = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -117,8 +125,16 @@ def _read_torch(path: Path) -> RawCloud:
         unpacked = sum(member.file_size for member in archive.infolist())
     if unpacked > MAX_BYTES:
         raise SampleError(f"{path}: unpacks to {unpacked / MEBIBYTE:,.0f} MiB; save a smaller tensor")
-    with decoding(path, "torch tensor"):
-        tensor = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with decoding(path, "torch tensor"):
+            tensor = torch.load(path, map_location="cpu", weights_only=True)
+    except SampleError as refused:
+        if not isinstance(refused.__cause__, pickle.UnpicklingError):
+            raise
+        # torch's own message advises to switch the protection off.
+        raise SampleError(
+            f"{path}: holds more than tensors, which is not loaded; save one tensor"
+        ) from refused
     if not isinstance(tensor, torch.Tensor):
         raise SampleError(f"{path}: holds a {type(tensor).__name__}; save one tensor of shape [N, 3]")
     # A view with stride 0 may claim any size over a few bytes: bound it before it is made real.

@@ -5,12 +5,15 @@ A TIFF tells that it holds temperatures by JSON in its ImageDescription tag:
     {"unit": "kelvin", "scale": 0.01, "offset": 0.0}        kelvin = stored value × scale + offset
 
 `tifffile.imwrite(..., metadata={"unit": "kelvin", "scale": 0.01})` writes just that. `scale` and `offset`
-may be left out (1 and 0). Without it the values are counts: a camera maker's private scale is not guessed.
+may be left out (1 and 0). The word "centikelvin" in a description in prose says 0.01 as well. Without either
+the values are counts: a camera maker's private scale is not guessed.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +26,12 @@ from data.readers.payload import AnyArray, ThermalPicture
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
 
 MAX_BYTES = 256 * MEBIBYTE
+MAX_VALUE = 1e12  # above any sensor's counts, and its square still fits float32
+CENTIKELVIN = (0.01, 0.0)  # scale, offset
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+# Of a damaged file tifffile logs several lines; our one SampleError says what matters.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def read_thermal(path: Path) -> ThermalPicture:
@@ -40,6 +48,8 @@ def read_thermal(path: Path) -> ThermalPicture:
     values_HW = page.values_HW if page.values_HW is not None else _read_picture(path)
     if not np.isfinite(values_HW).all():
         raise SampleError(f"{path}: holds NaN or infinite values; replace the dead pixels")
+    if not values_HW.size or np.abs(values_HW).max() > MAX_VALUE:
+        raise SampleError(f"{path}: holds no pixels or values beyond reason; export it again")
     if page.scale is None:
         return ThermalPicture(values_HW, "counts")
     scale, offset = page.scale
@@ -85,7 +95,7 @@ def _kelvin_scale(description: str, path: Path) -> tuple[float, float] | None:
     try:
         told = json.loads(description)
     except (json.JSONDecodeError, RecursionError):  # most cameras write prose there
-        return None
+        return CENTIKELVIN if re.search(r"\bcentikelvin\b", description, re.IGNORECASE) else None
     if not isinstance(told, dict) or "unit" not in told:
         return None
     if told["unit"] == "counts":

@@ -47,5 +47,6 @@ def decoding(path: Path, what: str) -> Iterator[None]:
     except SampleError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        told = getattr(error, "strerror", None) or str(error).replace(str(path), path.name)
+        reason = " ".join(told.split())[:160] or type(error).__name__
         raise SampleError(f"{path}: not a readable {what} ({reason}); export or fetch it again") from error

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 from data.errors import SampleError
@@ -60,28 +61,31 @@ def _moving_picture(container: Any, path: Path) -> Any:
 
 def _timeline(path: Path) -> tuple[list[int], int, Fraction]:
     """When each frame begins to show (sorted), when the last one ends, and the unit of both in seconds."""
+    moments: dict[int, int] = {}  # start -> duration
+    last_s = 0.0  # the end of the longest stream
     with open_container(path, what="video", max_bytes=MAX_BYTES) as container:
         stream = _moving_picture(container, path)
         unit: Fraction = stream.time_base
-        rate = stream.average_rate or stream.guessed_rate
-        moments: dict[int, int] = {}  # start -> duration
         with decoding(path, "video"):
-            for packet in container.demux(stream):
+            rate = stream.average_rate or stream.guessed_rate
+            for packet in container.demux():
                 start = packet.pts if packet.pts is not None else packet.dts  # AVI has no presentation times
-                if start is not None and packet.size and not packet.is_discard:
-                    moments[start] = packet.duration or (round(1 / (rate * unit)) if rate else 0)
-        if not moments:
+                if start is None or not packet.size or packet.is_discard:
+                    continue
+                duration = packet.duration or 0
+                last_s = max(last_s, float((start + duration) * packet.time_base))
+                if packet.stream_index == stream.index:
+                    moments[start] = duration or (round(1 / (rate * unit)) if rate else 0)
+        end = max((start + duration for start, duration in moments.items()), default=0)
+        if not moments or end <= min(moments):
             raise SampleError(f"{path}: zero length, it holds no frames; record or fetch it again")
-        end = max(start + duration for start, duration in moments.items())
-        here_s = float((end - min(moments)) * unit)
-        promised_s = float(stream.duration * unit) if stream.duration else 0.0
-        if here_s < promised_s * (1 - TRUNCATED_SHARE):
-            raise SampleError(
-                f"{path}: truncated, {here_s:.1f} of {promised_s:.1f} s are there; fetch it again"
-            )
-        if here_s <= 0:
-            raise SampleError(f"{path}: zero length, its frames last no time; record or fetch it again")
-        return sorted(moments), end, unit
+        if stream.duration:
+            here_s, promised_s = float((end - min(moments)) * unit), float(stream.duration * unit)
+        else:  # Matroska keeps one duration, that of the longest stream
+            here_s, promised_s = last_s, (container.duration or 0) / av.time_base
+    if here_s < promised_s * (1 - TRUNCATED_SHARE):
+        raise SampleError(f"{path}: truncated, {here_s:.1f} of {promised_s:.1f} s are there; fetch it again")
+    return sorted(moments), end, unit
 
 
 def _decode(path: Path, picks: list[int], unit: Fraction, *, may_seek: bool = True) -> list[Bytes]:

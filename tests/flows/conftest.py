@@ -1,0 +1,157 @@
+"""One real `make serve` for all flow tests, on a free loopback port, its processes' connections watched."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+import pipeline.stages
+from pipeline.stages import StageResult
+
+ROOT = Path(__file__).parents[2]
+
+# Python imports a `sitecustomize` at its start: this one notes every address that a process looks up or
+# connects to and that is not this machine's.
+WATCH = """
+import os, socket
+
+def note(address):
+    host = address[0] if isinstance(address, tuple) else address
+    if host not in (None, "", "localhost", "127.0.0.1", "::1", b"localhost", b"127.0.0.1"):
+        with open(os.environ["WATCH_LOG"], "a") as log:
+            log.write(f"{host}\\n")
+
+connect, connect_ex, lookup = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+def watched_connect(self, address):
+    if self.family != socket.AF_UNIX:
+        note(address)
+    return connect(self, address)
+
+def watched_connect_ex(self, address):
+    if self.family != socket.AF_UNIX:
+        note(address)
+    return connect_ex(self, address)
+
+def watched_lookup(host, *args, **kwargs):
+    note(host)
+    return lookup(host, *args, **kwargs)
+
+socket.socket.connect = watched_connect
+socket.socket.connect_ex = watched_connect_ex
+socket.getaddrinfo = watched_lookup
+"""
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running `python -m flows.serve`."""
+
+    url: str
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes]
+    log: Path
+    elsewhere: Path  # what its processes looked up or connected to that is not this machine
+
+    def prefect(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run the real Prefect command line in the repository's root."""
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("prefect")), *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """`make serve` on a free port and with a home of its own; stopped by Ctrl-C, server and all."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "sitecustomize.py").write_text(WATCH)
+    url = f"http://127.0.0.1:{free_port()}/api"
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT", "PYTEST")) and name not in {"DO_NOT_TRACK", "CI"}
+    }
+    environment = {
+        **kept,
+        "PREFECT_API_URL": url,
+        "PREFECT_HOME": str(folder / "home"),
+        "PYTHONPATH": str(folder),
+        "PYTHONUNBUFFERED": "1",
+        "WATCH_LOG": str(folder / "elsewhere.log"),
+        "COLUMNS": "200",
+    }
+    log = folder / "serve.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.serve"],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until(lambda: b"being served" in log.read_bytes(), process, log)
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_HOME: folder / "home"}):
+            yield Served(url, environment, process, log, folder / "elsewhere.log")
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def wait_until(condition: Any, process: subprocess.Popen[bytes], log: Path, *, seconds: float = 120) -> None:
+    """Wait until `condition()` holds; fail with the log's end when the process ends or time is up."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"{log} ends with\n{log.read_text()[-2000:]}")
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> str:
+    """The smallest project file there can be."""
+    path = tmp_path / "small.toml"
+    path.write_text('name = "small"\n[data]\nmanifest = "manifest.csv"\n')
+    return str(path)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stages and shards in the order in which the flows had them run, of a pipeline that only takes notes."""
+    calls: list[str] = []
+
+    def run_stage(project: Any, name: str) -> StageResult:
+        calls.append(name)
+        return StageResult(name, 1.0, False, {})
+
+    def run_shard(project: Any, name: str, shard: int) -> dict[str, Any]:
+        calls.append(f"{name} {shard}")
+        return {"seconds": 1.0, "summary": {}}
+
+    monkeypatch.setattr(pipeline.stages, "run_stage", run_stage)
+    monkeypatch.setattr(pipeline.stages, "run_shard", run_shard)
+    monkeypatch.setattr(pipeline.stages, "shards", lambda project, name: [0, 1])
+    return calls

@@ -1,0 +1,89 @@
+"""The flow build-kb."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+
+import pipeline.stages
+from data.errors import RunError, TransientError
+from flows import tasks
+from flows.build_kb import build_kb
+
+BUILDING = [
+    "world",
+    "ingest",
+    "describe-categories 0",
+    "describe-categories 1",
+    "describe-categories",
+    "describe-samples 0",
+    "describe-samples 1",
+    "describe-samples",
+    "encode",
+]
+
+
+@pytest.mark.usefixtures("served")
+def test_runs_the_stages_in_order_and_then_the_downstream_flows(project: str, ran: list[str]) -> None:
+    """Every shard is a task of its own, and localization and training are runs of their own flows."""
+    state = build_kb(project, return_state=True)
+    assert state.is_completed()
+    assert ran == [*BUILDING, "localize", "train", "evaluate", "report"]
+    run_id = state.state_details.flow_run_id
+    assert run_id is not None
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(run_id).name == f"build-kb {project}"
+        below = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run_id]))
+        )
+    assert {run.name for run in below} == {f"localize-centers {project}", f"train-alignment {project}"}
+
+
+@pytest.mark.usefixtures("served")
+def test_without_downstream_it_ends_with_the_embeddings(project: str, ran: list[str]) -> None:
+    """`downstream=False` stops after encoding."""
+    build_kb(project, downstream=False)
+    assert ran == BUILDING
+
+
+@pytest.mark.usefixtures("served", "ran")
+def test_a_users_mistake_fails_in_one_line(
+    project: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A refused key stops the flow at once: the message as its state, no retry, no traceback in the log."""
+    tries: list[str] = []
+
+    def refuse(project: Any, name: str, shard: int) -> dict[str, Any]:
+        tries.append(name)
+        raise RunError("https://llm.example answered 401: check OPENAI_API_KEY")
+
+    monkeypatch.setattr(pipeline.stages, "run_shard", refuse)
+    state = build_kb(project, return_state=True)
+    assert state.is_failed()
+    assert state.message is not None
+    assert state.message.endswith("RunError: https://llm.example answered 401: check OPENAI_API_KEY")
+    assert tries == ["describe-categories"]
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.usefixtures("served")
+def test_a_passing_failure_is_tried_again(
+    project: str, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint that was down for a while costs a retry of one shard, not the run."""
+    tries: list[int] = []
+
+    def falter(project: Any, name: str, shard: int) -> dict[str, Any]:
+        tries.append(shard)
+        if len(tries) == 1:
+            raise TransientError("connection lost")
+        return {"seconds": 1.0, "summary": {}}
+
+    monkeypatch.setattr(pipeline.stages, "run_shard", falter)
+    monkeypatch.setattr(tasks.run_shard, "retry_delay_seconds", 0)
+    build_kb(project, downstream=False)
+    assert tries == [0, 0, 1, 0, 1]
+    assert ran == ["world", "ingest", "describe-categories", "describe-samples", "encode"]

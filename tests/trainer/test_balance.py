@@ -1,0 +1,132 @@
+"""The balance measures, against scikit-learn, SciPy and plain loops."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import pdist
+from sklearn.linear_model import Ridge
+from sklearn.metrics import silhouette_score
+
+from trainer import balance as module
+from trainer.balance import alignment, balance, modality_gaps, modality_probe, silhouette, uniformity
+from trainer.geometry import unit_rows
+from trainer.records import Floats, SampleSet
+
+
+def _space(n: int = 90, dim: int = 7) -> tuple[Floats, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    modality_N = rng.integers(0, 3, size=n)
+    shift_MD = 0.6 * rng.normal(size=(3, dim))
+    x_ND = unit_rows((rng.normal(size=(n, dim)) + shift_MD[modality_N]).astype(np.float32))
+    return x_ND, modality_N, rng.integers(-1, 20, size=n)
+
+
+def test_gaps_are_distances_of_means() -> None:
+    """One gap per pair of modalities, against NumPy in float64."""
+    x_ND, modality_N, _ = _space()
+    means = [x_ND[modality_N == m].astype(np.float64).mean(axis=0) for m in range(3)]
+    expected = [np.linalg.norm(a - b) for a, b in combinations(means, 2)]
+    np.testing.assert_allclose(modality_gaps(x_ND, modality_N), expected, rtol=1e-12)
+
+
+def test_alignment_is_the_mean_over_true_pairs() -> None:
+    """Only pairs of one object in two modalities count."""
+    x_ND, modality_N, object_N = _space()
+    distances = [
+        float(np.sum((x_ND[i].astype(np.float64) - x_ND[j]) ** 2))
+        for i, j in combinations(range(len(x_ND)), 2)
+        if object_N[i] == object_N[j] >= 0 and modality_N[i] != modality_N[j]
+    ]
+    assert alignment(x_ND, modality_N, object_N) == pytest.approx(np.mean(distances), rel=1e-9)
+    assert alignment(x_ND, modality_N, np.full(len(x_ND), -1)) is None
+    assert alignment(x_ND, np.zeros_like(modality_N), object_N) is None
+
+
+def test_uniformity_is_that_of_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """log E exp(-2 d²) over all pairs, in one block and in many."""
+    x_ND, _, _ = _space()
+    expected = np.log(np.mean(np.exp(-2 * pdist(x_ND.astype(np.float64), "sqeuclidean"))))
+    assert uniformity(x_ND) == pytest.approx(expected, rel=1e-9)
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 7)
+    assert uniformity(x_ND) == pytest.approx(expected, rel=1e-9)
+    assert uniformity(x_ND[:1]) is None
+
+
+@pytest.mark.parametrize("rows", [7, 1024])
+def test_silhouette_is_that_of_scikit_learn(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean silhouette, with a label of a single sample and with duplicates."""
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", rows)
+    x_ND, label_N, _ = _space()
+    label_N[4] = 9
+    x_ND[10:14] = x_ND[10]
+    expected = silhouette_score(x_ND.astype(np.float64), label_N)
+    assert silhouette(x_ND, label_N) == pytest.approx(expected, abs=1e-6)
+
+
+def test_silhouette_needs_two_labels_and_a_pair() -> None:
+    """One label, or a label for every sample, has no silhouette; all samples in one point have 0."""
+    x_ND, label_N, _ = _space()
+    assert silhouette(x_ND, np.zeros_like(label_N)) is None
+    assert silhouette(x_ND, np.arange(len(x_ND))) is None
+    assert silhouette(np.ones((6, 3), dtype=np.float32), np.array([0, 0, 0, 1, 1, 1])) == 0
+
+
+def test_the_probe_is_a_ridge_classifier_over_folds_of_objects() -> None:
+    """Guesses agree with scikit-learn's ridge on one-hot targets, trained without the fold's objects."""
+    x_ND, modality_N, object_N = _space(200)
+    fold_N = np.where(object_N < 0, np.arange(200), object_N) % 5
+    right = 0
+    for fold in range(5):
+        test_N = fold_N == fold
+        fit = Ridge(alpha=1.0).fit(x_ND[~test_N].astype(np.float64), np.eye(3)[modality_N[~test_N]])
+        right += int(
+            (fit.predict(x_ND[test_N].astype(np.float64)).argmax(axis=1) == modality_N[test_N]).sum()
+        )
+    assert modality_probe(x_ND, modality_N, object_N) == pytest.approx(right / 200)
+
+
+def _set(modality: str, x_ND: Floats) -> SampleSet:
+    n = len(x_ND)
+    return SampleSet(
+        modality, tuple(f"{i:03}" for i in range(n)), np.full(n, "test"), np.arange(n) % 4, np.arange(n), x_ND
+    )
+
+
+def test_a_balanced_space_measures_so() -> None:
+    """Equal vectors in both modalities: no gap, perfect alignment; shifted ones are told apart."""
+    x_ND = _space(100)[0]
+    shifted_ND = unit_rows(x_ND + np.float32(3))
+    values = {
+        name: {row["measure"]: row["value"] for row in balance(sets, [], anchors="aligned")}
+        for name, sets in {
+            "same": {"audio": _set("audio", x_ND), "point": _set("point", x_ND)},
+            "apart": {"audio": _set("audio", x_ND), "point": _set("point", shifted_ND)},
+        }.items()
+    }
+    assert values["same"]["modality_gap_max"] == 0
+    assert values["same"]["alignment"] == 0
+    assert values["same"]["modality_probe_accuracy"] <= 0.5
+    assert values["apart"]["modality_probe_accuracy"] > 0.9
+    assert values["apart"]["modality_gap_mean"] > 0.5
+    assert values["apart"]["silhouette_by_modality"] > values["same"]["silhouette_by_modality"]
+
+
+def test_retrieval_is_summed_up_per_level() -> None:
+    """Mean, spread and worst pair of recall@10."""
+    x_ND = _space(20)[0]
+    retrieval = [{"level": "category", "r10": 0.2}, {"level": "category", "r10": 0.6}]
+    rows = balance({"a": _set("a", x_ND), "b": _set("b", x_ND)}, retrieval, anchors="aligned")
+    values = {row["measure"]: row["value"] for row in rows}
+    assert values["category_r10_mean"] == pytest.approx(0.4)
+    assert values["category_r10_spread"] == pytest.approx(0.2)
+    assert values["category_r10_worst"] == 0.2
+    assert "object_r10_mean" not in values
+    assert {row["anchors"] for row in rows} == {"aligned"}
+
+
+def test_one_modality_has_no_balance() -> None:
+    """With fewer than two modalities there is nothing to balance."""
+    assert balance({"a": _set("a", _space(20)[0])}, [], anchors="aligned") == []

@@ -5,8 +5,6 @@ Shape legend: N pixels; the last axis is red, green, blue or L*, a*, b*.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -53,15 +51,26 @@ _NAMED: dict[str, tuple[int, int, int]] = {
 COLOUR_NAMES: tuple[str, ...] = tuple(_NAMED)
 
 
-def to_lab(rgb: npt.NDArray[Any]) -> Doubles:
+# The light behind each of the 256 values of a channel (IEC 61966-2-1).
+_VALUE = np.arange(256) / 255
+_LINEAR = np.where(_VALUE <= 0.04045, _VALUE / 12.92, ((_VALUE + 0.055) / 1.055) ** 2.4)
+
+
+def to_lab(rgb: npt.NDArray[np.uint8]) -> Doubles:
     """CIE 1976 L*a*b* of 8-bit sRGB, any leading shape. L* is 0 (black) to 100 (white)."""
-    value = rgb.astype(np.float64) / 255
-    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    xyz = linear @ _TO_XYZ.T
-    # The cube root, with a straight line near black (CIE 15:2004, equations 8.3 to 8.11).
-    root = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    root = _compressed(_LINEAR[rgb] @ _TO_XYZ.T)
     x, y, z = root[..., 0], root[..., 1], root[..., 2]
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def to_lightness(rgb: npt.NDArray[np.uint8]) -> Doubles:
+    """L* alone."""
+    return 116 * _compressed(_LINEAR[rgb] @ _TO_XYZ[1]) - 16
+
+
+def _compressed(xyz: Doubles) -> Doubles:
+    """The cube root, with a straight line near black (CIE 15:2004, equations 8.3 to 8.11)."""
+    return np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
 
 
 _PROTOTYPES = to_lab(np.array(list(_NAMED.values()), dtype=np.uint8))

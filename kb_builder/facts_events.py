@@ -24,7 +24,13 @@ def describe_events(events: Events) -> str:
     per_pixel = number / (events.width * events.height)
     rate = grade(
         per_pixel / seconds if seconds > 0 else 0.0,
-        [(0.5, "a sparse stream"), (3.0, "a moderate stream"), (10.0, "a dense stream")],
+        [
+            (0.3, "a very sparse stream"),
+            (0.6, "a sparse stream"),
+            (1.0, "a moderate stream"),
+            (2.0, "a lively stream"),
+            (5.0, "a dense stream"),
+        ],
         "a very dense stream",
     )
     facts = [rate] if seconds > 0 else ["all at one moment"]
@@ -43,6 +49,8 @@ def describe_events(events: Events) -> str:
     facts.append(
         f"on {active / (events.width * events.height):.0%} of the sensor, {_pattern(events, active)}"
     )
+    each = grade(number / active, [(1.5, "one"), (3.3, "few"), (4.7, "several"), (10.0, "many")], "very many")
+    facts.append(f"{each} at each pixel that saw any")
     if seconds > 0:
         facts.append(_course(events))
     return f"{head}: {'; '.join(facts)}."
@@ -56,7 +64,9 @@ def _pattern(events: Events, active: int) -> str:
     # 0.9 of the events in each direction lie in the region; about as many of the active pixels do.
     filled = 0.81 * active / (width * height)
     lines = grade(
-        filled, [(0.15, "thin outlines"), (0.45, "outlines with some texture")], "filled with texture"
+        filled,
+        [(0.3, "thin outlines"), (0.6, "outlines with some texture"), (0.85, "mostly filled")],
+        "filled with texture",
     )
     form = grade(width / height, [(0.6, "tall"), (1.7, "compact")], "wide")
     return f"{lines} in a {form} region"

@@ -14,10 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from data.readers.payload import Clip, Picture, ThermalPicture
-from kb_builder.colour import colour_phrase, to_lab
+from kb_builder.colour import colour_phrase, to_lab, to_lightness
 from kb_builder.grading import grade, with_article
 
-_SIDE = 128  # pixels on the long side at which everything is measured: facts must not depend on resolution
+_SIDE = 96  # pixels on the long side at which everything is measured: facts must not depend on resolution
 _PLAIN_BORDER = 12.0  # ΔE: the border's median distance from its own median colour, below which it is plain
 _STANDS_OUT = 14.0  # ΔE from a plain background; about six times a just noticeable difference (2.3)
 _LEAST_OBJECT, _MOST_OBJECT = 0.005, 0.95  # shares of the picture between which a region is called an object
@@ -43,8 +43,8 @@ def describe_picture(picture: Picture) -> str:
 
 def describe_clip(clip: Clip) -> str:
     """Length, amount of motion, and what the middle frame shows."""
-    frames = [to_lab(_shrink(frame)) for frame in clip.frames_FHW3]
-    steps = [float(np.abs(b[..., 0] - a[..., 0]).mean()) for a, b in pairwise(frames)]
+    frames = [to_lightness(_shrink(frame)) for frame in clip.frames_FHW3]
+    steps = [float(np.abs(b - a).mean()) for a, b in pairwise(frames)]
     # The sampled frames may lie far apart: the change from frame to frame is what is graded, not a speed.
     motion = grade(
         float(np.mean(steps)) if steps else 0.0,
@@ -56,7 +56,7 @@ def describe_clip(clip: Clip) -> str:
 
 
 def describe_thermal(picture: ThermalPicture) -> str:
-    """Coldest, mean and warmest value, and the region that differs from the picture's border."""
+    """Coldest, mean and warmest value; the warmer part by Otsu's threshold; the middle against the border."""
     full_HW = picture.values_HW
     low, mean, high = float(full_HW.min()), float(full_HW.mean(dtype=np.float64)), float(full_HW.max())
     kelvin = picture.unit == "kelvin"
@@ -68,23 +68,29 @@ def describe_thermal(picture: ThermalPicture) -> str:
     warm_HW = values_HW > otsu_threshold(values_HW)
     if not warm_HW.any():
         return f"A thermal picture of an even temperature, {span}."
-    border = _border(warm_HW)
-    warm_object = border.mean() < 0.5
-    region_HW = warm_HW if warm_object else ~warm_HW
-    step = float(values_HW[warm_HW].mean() - values_HW[~warm_HW].mean())
-    unevenness = float(values_HW[region_HW].std()) / max(step, 1e-9)
-    graded = (
-        grade(step, [(1, "barely "), (4, "slightly "), (12, ""), (40, "much ")], "very much ")
-        if kelvin
-        else grade(step / max(high - low, 1e-9), [(0.3, "slightly "), (0.6, "")], "much ")
+    warm_N, cool_N = values_HW[warm_HW], values_HW[~warm_HW]
+    step = float(warm_N.mean() - cool_N.mean())
+    evenness = grade(float(warm_N.std()) / step, [(0.15, "even"), (0.35, "fairly even")], "uneven")
+    part = (
+        f"the warmer part, {_outline(_shape(warm_HW))}, {warm_HW.mean():.0%} of the picture, is "
+        f"{_warmer(step, picture, high - low)} the rest and {evenness}"
     )
-    amount = f" by {step:.0f} °C" if kelvin and step >= 1 else ""
-    evenness = grade(unevenness, [(0.15, "evenly"), (0.4, "fairly evenly")], "unevenly")
+    height, width = values_HW.shape
+    middle_HW = values_HW[height // 4 : height - height // 4, width // 4 : width - width // 4]
+    inward = float(middle_HW.mean() - _border(values_HW).mean())
     return (
-        f"A thermal picture, {span}: {with_article(_outline(_shape(region_HW)))} region is "
-        f"{graded}{'warmer' if warm_object else 'cooler'} than its surroundings{amount} and {evenness} "
-        f"{'warm' if warm_object else 'cool'}, {region_HW.mean():.0%} of the picture."
+        f"A thermal picture, {span}: {part}; the middle is {_warmer(inward, picture, high - low)} the border."
     )
+
+
+def _warmer(step: float, picture: ThermalPicture, span: float) -> str:
+    """`much warmer than`: graded in kelvin where the unit is known, else in shares of the picture's span."""
+    size, direction = abs(step), "warmer" if step > 0 else "cooler"
+    if picture.unit == "kelvin":
+        word = grade(size, [(1, "about as warm as"), (4, "slightly "), (12, ""), (40, "much ")], "very much ")
+        return word if size < 1 else f"{word}{direction} (by {size:.0f} °C) than"
+    word = grade(size / span, [(0.03, "about as warm as"), (0.2, "slightly "), (0.5, "")], "much ")
+    return word if size < 0.03 * span else f"{word}{direction} than"
 
 
 def otsu_threshold(values: npt.NDArray[np.float64], bins: int = 256) -> float:

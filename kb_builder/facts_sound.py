@@ -26,7 +26,12 @@ def describe_sound(sound: Waveform) -> str:
     length = f"{sound.seconds:.1f} seconds"
     if np.abs(samples_T).max() < _SILENCE:
         return f"A silent recording of {length}."
-    power_B, hertz_B = _spectrum(samples_T, sound.rate)
+    fade = fading_seconds(samples_T, sound.rate)
+    sounding_T = samples_T
+    if fade is not None:  # what comes after the strike has faded is background
+        onset = _onset(samples_T)
+        sounding_T = samples_T[onset : onset + round(max(fade, _WINDOW_S) * sound.rate)]
+    power_B, hertz_B = _spectrum(sounding_T, sound.rate)
     loudness = grade(
         _loudest_decibels(samples_T, sound.rate),
         [(-45, "very quiet"), (-28, "quiet"), (-14, "medium loud")],
@@ -34,16 +39,15 @@ def describe_sound(sound: Waveform) -> str:
     )
     brightness = grade(
         spectral_centroid(power_B, hertz_B),
-        [(350, "very dull"), (800, "dull"), (1600, "mellow"), (3000, "bright")],
+        [(250, "very dull"), (700, "dull"), (1500, "mellow"), (2800, "bright")],
         "very bright",
     )
     tones = _tones(power_B, hertz_B)
-    fade = fading_seconds(samples_T, sound.rate)
     if fade is None:
         course = _course(samples_T, sound.rate)
         return f"A {course} sound of {length}: {loudness}, {brightness}; {tones}."
     strike = grade(
-        fade, [(0.1, "dead thud"), (0.3, "short knock"), (0.8, "short ring"), (2.0, "ring")], "long ring"
+        fade, [(0.08, "dead thud"), (0.3, "short knock"), (0.8, "short ring"), (2.0, "ring")], "long ring"
     )
     return (
         f"A struck sound of {length}: a {loudness}, {brightness} {strike} that fades within {fade:.2f} "
@@ -52,9 +56,11 @@ def describe_sound(sound: Waveform) -> str:
 
 
 def spectral_centroid(power_B: Doubles, hertz_B: Doubles) -> float:
-    """The mean frequency in hertz, weighted by amplitude (Peeters, 2004, section 6.1.1)."""
-    amplitude_B = np.sqrt(power_B)
-    return float((amplitude_B * hertz_B).sum() / amplitude_B.sum())
+    """The mean frequency in hertz, weighted by power (Peeters, "A large set of audio features", 2004, 6.1.1).
+
+    By power rather than amplitude, so that a faint hiss across the band does not make a thud bright.
+    """
+    return float((power_B * hertz_B).sum() / power_B.sum())
 
 
 def spectral_flatness(power_B: Doubles) -> float:
@@ -70,19 +76,29 @@ def fading_seconds(samples_T: Doubles, rate: int) -> float | None:
     """The time in which a struck sound falls by 60 dB; None for a sound that does not fade like a strike.
 
     Schroeder's backward integration ("New method of measuring reverberation time", 1965): the energy still to
-    come, from the first sample above a tenth of the peak. Its fall from -5 to -25 dB is taken three times, as
-    ISO 3382-1 does for T20. An exponential decay reaches -5 dB after a fifth of the time to -25 dB, a steady
-    sound after about two thirds of it: the limit lies between.
+    come, from the onset. Its fall from -5 to -25 dB is taken three times, as ISO 3382-1 does for T20; the
+    background, taken from the last tenth, is subtracted first (Chu, "Comparison of reverberation
+    measurements", 1978). A ring that outlasts the recording is told too short.
+
+    An exponential decay reaches -5 dB after a fifth of the time to -25 dB, a steady sound after about two
+    thirds of it: the limit lies between.
     """
-    level = np.abs(samples_T)
-    onset = int(np.argmax(level > 0.1 * level.max()))
-    to_come = np.cumsum((samples_T[onset:] ** 2)[::-1])[::-1]
-    before = float((samples_T[:onset] ** 2).sum())
+    power_T = samples_T**2
+    onset = _onset(samples_T)
+    background = float(power_T[-max(1, len(power_T) // 10) :].mean())
+    to_come = np.cumsum((power_T[onset:] - background)[::-1])[::-1]
+    before = float(power_T[:onset].sum())
     at_5 = int(np.argmax(to_come < to_come[0] * 10**-0.5))
     at_25 = int(np.argmax(to_come < to_come[0] * 10**-2.5))
-    if not 0 < at_5 < 0.45 * at_25 or before > 0.1 * to_come[0]:
+    if not 0 < at_5 < 0.55 * at_25 or before > 0.1 * to_come[0]:
         return None
     return 3.0 * (at_25 - at_5) / rate
+
+
+def _onset(samples_T: Doubles) -> int:
+    """The first sample above a tenth of the peak."""
+    level_T = np.abs(samples_T)
+    return int(np.argmax(level_T > 0.1 * level_T.max()))
 
 
 def _spectrum(samples_T: Doubles, rate: int) -> tuple[Doubles, Doubles]:

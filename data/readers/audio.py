@@ -12,6 +12,7 @@ from data.errors import SampleError
 from data.readers.container import open_container
 from data.readers.payload import Floats, Waveform
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
+from data.readers.whole import check_whole
 
 RATE = 16_000  # the rate of the field's audio encoders (METHOD.md)
 MAX_BYTES = 512 * MEBIBYTE
@@ -20,9 +21,6 @@ MAX_CHANNELS = 64
 MAX_PEAK = 1000.0  # float files may go beyond ±1, but 60 dB beyond is damage
 BLOCK_FRAMES = 2**16
 
-# A WAV writer that cannot seek back (a pipe) leaves one of these as the size of the data.
-UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF)
-
 
 def read_audio(path: Path) -> Waveform:
     """Read a sound as float32[T], channels averaged, resampled to 16 kHz (soxr, high quality).
@@ -30,7 +28,7 @@ def read_audio(path: Path) -> Waveform:
     Raises `SampleError` for empty, truncated or over-long sounds and for NaN or infinite samples.
     """
     check_file(path, max_bytes=MAX_BYTES)
-    _check_wav_whole(path)
+    check_whole(path)
     try:
         with decoding(path, "sound"):
             sound = soundfile.SoundFile(path)
@@ -74,24 +72,6 @@ def _read_with_soundfile(sound: soundfile.SoundFile, path: Path) -> Floats:
             f"{path}: truncated, {len(mono_T):,} of {sound.frames:,} samples are there; fetch it again"
         )
     return mono_T
-
-
-def _check_wav_whole(path: Path) -> None:
-    """Refuse a RIFF WAV whose data chunk says more bytes than follow; libsndfile would read it short."""
-    with path.open("rb") as file:
-        riff = file.read(12)
-        if riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
-            return
-        size = path.stat().st_size
-        while len(head := file.read(8)) == 8:
-            declared, here = int.from_bytes(head[4:], "little"), size - file.tell()
-            if head[:4] == b"data":
-                if declared > here and declared not in UNKNOWN_SIZES:
-                    raise SampleError(
-                        f"{path}: truncated, {here:,} of {declared:,} bytes of sound; fetch it again"
-                    )
-                return
-            file.seek(declared + declared % 2, 1)  # chunks are padded to even sizes
 
 
 def _read_with_av(path: Path) -> tuple[Floats, int]:

@@ -79,9 +79,13 @@ def _timeline(path: Path) -> tuple[list[int], int, Fraction]:
         end = max((start + duration for start, duration in moments.items()), default=0)
         if not moments or end <= min(moments):
             raise SampleError(f"{path}: zero length, it holds no frames; record or fetch it again")
-        if stream.duration:
-            here_s, promised_s = float((end - min(moments)) * unit), float(stream.duration * unit)
-        else:  # Matroska keeps one duration, that of the longest stream
+        here_s = float((end - min(moments)) * unit)
+        # Each format keeps what it promises elsewhere, and FFmpeg cuts the duration of a cut AVI by itself.
+        if container.format.name == "avi" and rate:
+            promised_s = float(stream.frames / rate)
+        elif stream.duration:
+            promised_s = float(stream.duration * unit)
+        else:  # Matroska: one duration, that of the longest stream
             here_s, promised_s = last_s, (container.duration or 0) / av.time_base
     if here_s < promised_s * (1 - TRUNCATED_SHARE):
         raise SampleError(f"{path}: truncated, {here_s:.1f} of {promised_s:.1f} s are there; fetch it again")

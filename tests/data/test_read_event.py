@@ -1,0 +1,145 @@
+"""Event streams: two file layouts, and drawn pictures."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.errors import SampleError
+from data.readers import read
+from data.readers.payload import Events, Picture
+
+RECORD = [("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "?")]
+
+
+def seen(path: Path) -> Events:
+    payload = read("event", path)
+    assert isinstance(payload, Events)
+    return payload
+
+
+def test_an_event_of_five_bytes_is_decoded_by_hand(tmp_path: Path) -> None:
+    """x, y, then one bit of polarity and 23 bits of microseconds, big-endian, as worked out by hand."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes([239, 179, 0x80 | 0x04, 0x93, 0xE0]) + bytes([1, 2, 0x7F, 0xFF, 0xFF]))
+    events = seen(path)
+    assert events.x_N.tolist() == [239, 1]
+    assert events.y_N.tolist() == [179, 2]
+    assert events.t_us_N.tolist() == [0x0493E0, 2**23 - 1]  # 300,000 µs
+    assert events.polarity_N.tolist() == [True, False]
+    assert (events.width, events.height) == (240, 180)
+
+
+def test_timer_overflow_marks_move_time_on(tmp_path: Path) -> None:
+    """An event on row 240 is a mark: it is dropped, and 8,192 µs are added from there on."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes([5, 5, 0, 0, 10]) + bytes([0, 240, 0, 0, 0]) + bytes([5, 5, 0, 0, 20]))
+    assert seen(path).t_us_N.tolist() == [10, 8192 + 20]
+
+
+def test_npz_records_and_columns_agree(tmp_path: Path) -> None:
+    """N-ImageNet's record array and the same numbers as four columns give the same events."""
+    rng = np.random.default_rng(0)
+    records = np.zeros(200, RECORD)
+    records["x"], records["y"] = rng.integers(0, 640, 200), rng.integers(0, 480, 200)
+    records["t"], records["p"] = np.sort(rng.integers(0, 10**6, 200)), rng.integers(0, 2, 200)
+    columns = np.stack([records[name].astype(np.float64) for name in "xytp"], axis=1)
+    columns[:, 3] = columns[:, 3] * 2 - 1  # polarity as −1 and 1
+    np.savez_compressed(tmp_path / "records.npz", event_data=records)
+    np.savez(tmp_path / "columns.npz", event_data=columns)
+    for path in (tmp_path / "records.npz", tmp_path / "columns.npz"):
+        events = seen(path)
+        np.testing.assert_array_equal(events.x_N, records["x"])
+        np.testing.assert_array_equal(events.t_us_N, records["t"])
+        np.testing.assert_array_equal(events.polarity_N, records["p"])
+        assert (events.width, events.height) == (640, 480)
+
+
+def test_a_drawn_stream_is_a_picture(tmp_path: Path) -> None:
+    """An event frame that was saved as PNG is read as a picture."""
+    Image.new("RGB", (8, 6), "red").save(tmp_path / "event_a.png")
+    assert isinstance(read("event", tmp_path / "event_a.png"), Picture)
+
+
+@pytest.mark.parametrize("pixel", [(240, 0), (0, 180), (255, 179), (0, 241)])
+def test_pixels_outside_the_sensor_are_refused(pixel: tuple[int, int], tmp_path: Path) -> None:
+    """The refusal names the sensor, the number of such events and the first one."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes([1, 1, 0, 0, 0]) + bytes([*pixel, 0, 0, 1]))
+    with pytest.raises(
+        SampleError, match=rf"1 events lie outside the 240 × 180 sensor.*number 1 at \({pixel[0]}"
+    ):
+        read("event", path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("x", 640, "outside"),
+        ("y", -1, "outside"),
+        ("x", np.nan, "outside"),
+        ("t", np.inf, "times"),
+        ("p", 2, "polar"),
+    ],
+)
+def test_numbers_that_are_no_events_are_refused(
+    field: str, value: float, reason: str, tmp_path: Path
+) -> None:
+    """Columns out of range, NaN or of an unknown polarity are refused with the reason."""
+    columns = np.ones((20, 4))
+    columns[7, "xytp".index(field)] = value
+    np.savez(tmp_path / "a.npz", event_data=columns)
+    with pytest.raises(SampleError, match=reason):
+        read("event", tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"events": np.ones((20, 4))}, "no event_data"),
+        ({"event_data": np.ones((20, 3))}, "four columns"),
+        ({"event_data": np.zeros(20, RECORD[:3])}, "lacks p"),
+        ({"event_data": np.zeros(0, RECORD)}, "holds no events"),
+        ({"event_data": np.full((20, 4), "1")}, "not numbers"),
+        ({"event_data": np.full((20, 4), {}, object)}, "not a readable"),
+    ],
+)
+def test_other_npz_files_are_refused(arrays: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    """Wrong names, shapes and types, nothing at all, and pickled objects are refused."""
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(SampleError, match=reason):
+        read("event", tmp_path / "a.npz")
+
+
+def test_a_torn_event_is_refused(tmp_path: Path) -> None:
+    """A `.bin` whose size is no multiple of five bytes was cut."""
+    (tmp_path / "a.bin").write_bytes(bytes(12))
+    with pytest.raises(SampleError, match="5-byte events"):
+        read("event", tmp_path / "a.bin")
+
+
+def test_zip_bombs_are_refused_unopened(tmp_path: Path) -> None:
+    """300 MiB of zeros in 300 kB, and a header that declares a terabyte, are refused."""
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("event_data.npy", "w", force_zip64=True) as member,
+    ):
+        for _ in range(300):
+            member.write(bytes(2**20))
+    with pytest.raises(SampleError, match="unpacks to 300 MiB"):
+        read("event", tmp_path / "bomb.npz")
+
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f8", "fortran_order": False, "shape": (2**35, 4)}
+    )
+    with zipfile.ZipFile(tmp_path / "liar.npz", "w") as archive:
+        archive.writestr("event_data.npy", header.getvalue() + bytes(640))
+    with pytest.raises(SampleError, match="not a readable"):
+        read("event", tmp_path / "liar.npz")

@@ -1,0 +1,119 @@
+"""Pictures: what Pillow gives, made upright, opaque and bounded."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.errors import SampleError
+from data.readers import read
+from data.readers.payload import Bytes, Picture
+
+
+def rgb_of(path: Path) -> Bytes:
+    payload = read("image", path)
+    assert isinstance(payload, Picture)
+    return payload.rgb_HW3
+
+
+def gradient(height: int = 24, width: int = 40) -> Bytes:
+    rows, columns = np.indices((height, width))
+    return np.stack([rows * 8, columns * 5, 255 - rows * 4], axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "ppm", "webp", "tif"])
+def test_lossless_formats_come_through_bit_for_bit(ending: str, tmp_path: Path) -> None:
+    """What was saved without loss is read back exactly, as uint8 RGB."""
+    path = tmp_path / f"picture.{ending}"
+    Image.fromarray(gradient()).save(path, lossless=True)  # WebP's option; the others are lossless anyway
+    np.testing.assert_array_equal(rgb_of(path), gradient())
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [
+        (2, lambda rgb: rgb[:, ::-1]),
+        (3, lambda rgb: rgb[::-1, ::-1]),
+        (6, lambda rgb: np.rot90(rgb, -1)),
+        (8, lambda rgb: np.rot90(rgb, 1)),
+    ],
+)
+def test_exif_orientation_is_honoured(orientation: int, turned: object, tmp_path: Path) -> None:
+    """A camera's orientation tag (EXIF 2.3, tag 274) turns the picture upright."""
+    path = tmp_path / "photo.png"
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(gradient()).save(path, exif=exif)
+    np.testing.assert_array_equal(rgb_of(path), turned(gradient()))  # type: ignore[operator]
+
+
+def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    """Clip art with alpha or a transparent palette entry stands on white, not on its hidden colour."""
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[0] = (255, 0, 0, 255)
+    rgba[1] = (0, 0, 0, 128)
+    Image.fromarray(rgba).save(tmp_path / "alpha.png")
+    seen = rgb_of(tmp_path / "alpha.png")
+    assert seen[0, 0].tolist() == [255, 0, 0]
+    assert seen[1, 0].tolist() == [127, 127, 127]
+    assert seen[3, 3].tolist() == [255, 255, 255]
+
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette([10, 20, 30] + [0] * 765)
+    palette.save(tmp_path / "palette.gif", transparency=0)
+    assert rgb_of(tmp_path / "palette.gif").min() == 255
+
+
+def test_sixteen_bit_greys_are_scaled_not_clipped(tmp_path: Path) -> None:
+    """65,535 is white and half of it is mid-grey; Pillow's own conversion would clip both to white."""
+    path = tmp_path / "grey.png"
+    Image.fromarray(np.array([[0, 257 * 100, 65535]], np.uint16)).save(path)
+    np.testing.assert_array_equal(rgb_of(path), [[[0] * 3, [100] * 3, [255] * 3]])
+
+
+def test_float_pixels_are_refused(tmp_path: Path) -> None:
+    """A float picture has no defined white, so it is not guessed."""
+    path = tmp_path / "heat.tif"
+    Image.fromarray(np.ones((4, 4), np.float32)).save(path)
+    with pytest.raises(SampleError, match="no defined white"):
+        read("image", path)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "gif", "bmp"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.85])
+def test_truncated_pictures_are_refused(ending: str, share: float, tmp_path: Path) -> None:
+    """A file cut anywhere inside its pixels is refused, never filled up with grey."""
+    path = tmp_path / f"cut.{ending}"
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(SampleError, match="not a readable picture"):
+        read("image", path)
+
+
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    """A few bytes that declare 10 to 2,500 million pixels are refused before anything is unpacked."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    for side in (8_100, 10_000, 50_000):
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+        path = tmp_path / f"bomb{side}.png"
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+        with pytest.raises(SampleError, match="pixels"):
+            read("image", path)
+
+
+def test_postscript_is_never_started(tmp_path: Path) -> None:
+    """EPS, which Pillow hands to Ghostscript, is not among the formats, whatever the file is called."""
+    path = tmp_path / "photo.png"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(SampleError, match="cannot identify"):
+        read("image", path)

@@ -1,0 +1,231 @@
+"""Point clouds: seven formats of the same cloud, meshes, and files that mean harm."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from plyfile import PlyData, PlyElement
+
+from data.errors import SampleError
+from data.readers import read
+from data.readers.mesh import SURFACE_POINTS
+from data.readers.payload import Bytes, Floats, Points
+
+
+def cloud_of(path: Path) -> Points:
+    payload = read("point", path)
+    assert isinstance(payload, Points)
+    return payload
+
+
+@pytest.fixture
+def xyz() -> Floats:
+    return np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def rgb() -> Bytes:
+    return np.random.default_rng(1).integers(0, 256, (50, 3)).astype(np.uint8)
+
+
+def save_ply(path: Path, xyz: Floats, rgb: Bytes | None = None, *, text: bool = False) -> None:
+    colours = [] if rgb is None else [("red", "u1"), ("green", "u1"), ("blue", "u1")]
+    vertices = np.zeros(len(xyz), [("x", "f4"), ("y", "f4"), ("z", "f4"), *colours])
+    for name, column in zip("xyz", xyz.T, strict=True):
+        vertices[name] = column
+    for (name, _), column in zip(colours, () if rgb is None else rgb.T, strict=True):
+        vertices[name] = column
+    PlyData([PlyElement.describe(vertices, "vertex")], text=text).write(str(path))
+
+
+def save_pcd(path: Path, xyz: Floats, rgb: Bytes, *, data: str) -> None:
+    rows = np.zeros(len(xyz), [("xyz", "<f4", 3), ("pad", "u1", 2), ("rgb", "<u4")])
+    rows["xyz"] = xyz
+    rows["rgb"] = rgb.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    head = (
+        "# .PCD v0.7 - Point Cloud Data file format\nVERSION 0.7\nFIELDS x y z _ rgb\nSIZE 4 4 4 1 4\n"
+        f"TYPE F F F U U\nCOUNT 1 1 1 2 1\nWIDTH {len(xyz)}\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\n"
+        f"POINTS {len(xyz)}\nDATA {data}\n"
+    )
+    lines = "".join(
+        f"{x:.9g} {y:.9g} {z:.9g} 0 0 {c}\n" for (x, y, z), c in zip(xyz, rows["rgb"], strict=True)
+    )
+    path.write_bytes(head.encode() + (rows.tobytes() if data == "binary" else lines.encode()))
+
+
+def test_every_cloud_format_gives_the_same_points(tmp_path: Path, xyz: Floats, rgb: Bytes) -> None:
+    """PLY and PCD in both their forms, XYZ, NPY and a tensor give the same coordinates, in order."""
+    save_ply(tmp_path / "a.ply", xyz, rgb)
+    save_ply(tmp_path / "b.ply", xyz, rgb, text=True)
+    save_pcd(tmp_path / "a.pcd", xyz, rgb, data="binary")
+    save_pcd(tmp_path / "b.pcd", xyz, rgb, data="ascii")
+    np.savetxt(tmp_path / "a.xyz", np.hstack([xyz, rgb]), fmt="%.9g")
+    np.savetxt(tmp_path / "b.xyz", np.hstack([xyz, rgb]), fmt="%.9g", delimiter=", ")
+    np.save(tmp_path / "a.npy", np.hstack([xyz, rgb / 255.0]))
+    for path in sorted(tmp_path.iterdir()):
+        cloud = cloud_of(path)
+        np.testing.assert_allclose(cloud.xyz_N3, xyz, rtol=1e-6, err_msg=path.name)
+        assert cloud.rgb_N3 is not None, path.name
+        np.testing.assert_array_equal(cloud.rgb_N3, rgb, err_msg=path.name)
+    torch.save(torch.from_numpy(xyz)[None], tmp_path / "a.pt")  # a batch of one
+    np.testing.assert_array_equal(cloud_of(tmp_path / "a.pt").xyz_N3, xyz)
+    assert cloud_of(tmp_path / "a.pt").rgb_N3 is None
+
+
+def test_normals_are_not_taken_for_colours(tmp_path: Path, xyz: Floats) -> None:
+    """Three further columns with negative numbers are normals (ModelNet40's text files), not colours."""
+    np.savetxt(
+        tmp_path / "a.xyz", np.hstack([xyz, xyz / np.linalg.norm(xyz, axis=1, keepdims=True)]), delimiter=","
+    )
+    assert cloud_of(tmp_path / "a.xyz").rgb_N3 is None
+
+
+def test_invalid_pcd_points_are_dropped_as_pcl_defines(tmp_path: Path, xyz: Floats, rgb: Bytes) -> None:
+    """In a PCD, NaN marks a pixel of the depth camera that saw nothing."""
+    xyz[3] = np.nan
+    save_pcd(tmp_path / "a.pcd", xyz, rgb, data="binary")
+    cloud = cloud_of(tmp_path / "a.pcd")
+    assert cloud.rgb_N3 is not None
+    np.testing.assert_array_equal(cloud.rgb_N3, np.delete(rgb, 3, axis=0))
+
+
+@pytest.mark.parametrize("ending", ["off", "obj", "ply"])
+def test_meshes_are_sampled_over_their_surface(ending: str, tmp_path: Path) -> None:
+    """A sphere in any mesh format gives the same number of points on the sphere, evenly, twice the same."""
+    trimesh.creation.icosphere(subdivisions=4).export(tmp_path / f"a.{ending}")
+    xyz = cloud_of(tmp_path / f"a.{ending}").xyz_N3
+    assert xyz.shape == (SURFACE_POINTS, 3)
+    np.testing.assert_allclose(np.linalg.norm(xyz, axis=1), 1, atol=0.01)
+    np.testing.assert_allclose(np.cov(xyz.T), np.eye(3) / 3, atol=0.01)
+    np.testing.assert_array_equal(cloud_of(tmp_path / f"a.{ending}").xyz_N3, xyz)
+
+
+def test_modelnet_off_headers_without_a_line_break(tmp_path: Path) -> None:
+    """ModelNet40 has files that begin `OFF8 12 0`, on one line; they are meshes all the same."""
+    box = trimesh.creation.box()
+    box.export(tmp_path / "a.off")
+    text = (tmp_path / "a.off").read_text()
+    (tmp_path / "b.off").write_text(text.replace("OFF\n", "OFF", 1))
+    np.testing.assert_array_equal(cloud_of(tmp_path / "a.off").xyz_N3, cloud_of(tmp_path / "b.off").xyz_N3)
+
+
+def test_an_obj_opens_no_other_file(tmp_path: Path) -> None:
+    """The material library that an OBJ names is not looked at, even where it could be."""
+    trimesh.creation.box().export(tmp_path / "a.obj")
+    os.mkfifo(tmp_path / "trap.mtl")  # opening it would block for ever
+    (tmp_path / "a.obj").write_text("mtllib trap.mtl\nusemtl x\n" + (tmp_path / "a.obj").read_text())
+    assert len(cloud_of(tmp_path / "a.obj").xyz_N3) == SURFACE_POINTS
+
+
+def test_far_away_clouds_keep_their_shape(tmp_path: Path, xyz: Floats) -> None:
+    """A geo-referenced cloud, flat in float32 where it stands, is moved to the origin."""
+    np.save(tmp_path / "a.npy", xyz.astype(np.float64) + np.array([4e6, 5e6, 0]))
+    read_xyz = cloud_of(tmp_path / "a.npy").xyz_N3
+    np.testing.assert_allclose(read_xyz - read_xyz.mean(axis=0), xyz - xyz.mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((1, 3)), "fewer than 16"),
+        (np.ones((50, 3)), "coincide"),
+        (np.full((50, 3), np.nan), "NaN"),
+        (np.full((50, 3), -np.inf), "infinite"),
+        (np.arange(150.0).reshape(50, 3) * 1e30, "beyond reason"),
+        (np.zeros((50, 2)), "no cloud"),
+        (np.zeros(150), "no cloud"),
+        (np.zeros((50, 3), np.complex64), "no cloud"),
+        (np.zeros((50, 3), [("x", "f4")]), "no cloud"),
+        (np.zeros((0, 3)), "fewer than 16"),
+    ],
+)
+def test_clouds_without_a_shape_are_refused(array: np.ndarray[Any, Any], reason: str, tmp_path: Path) -> None:
+    """One point, no points, one place, NaN, infinity and wrong arrays are refused with the reason."""
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(SampleError, match=reason):
+        read("point", tmp_path / "a.npy")
+
+
+class Payload:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+def test_pickled_code_is_never_run(tmp_path: Path) -> None:
+    """Pickles inside `.npy` and `.pt`, and bare ones, are refused and leave no trace of having run."""
+    ran = tmp_path / "ran"
+    np.save(tmp_path / "a.npy", np.array([Payload(ran)] * 20, dtype=object), allow_pickle=True)
+    torch.save({"points": Payload(ran)}, tmp_path / "a.pt")
+    (tmp_path / "b.npy").write_bytes(pickle.dumps(Payload(ran)))
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(Payload(ran)))
+    for name in ("a.npy", "a.pt", "b.npy", "b.pt"):
+        with pytest.raises(SampleError):
+            read("point", tmp_path / name)
+    assert not ran.exists()
+
+
+def test_tensors_larger_than_their_file_are_refused(tmp_path: Path) -> None:
+    """A stride-0 view that claims 12 GB, a zip bomb, a sparse tensor and a dict are refused in time."""
+    torch.save(torch.zeros(1).expand(1_000_000_000, 3), tmp_path / "view.pt")
+    with pytest.raises(SampleError, match="too large"):
+        read("point", tmp_path / "view.pt")
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("archive/data/0", bytes(300 * 2**20))
+    with pytest.raises(SampleError, match="unpacks to 300 MiB"):
+        read("point", tmp_path / "bomb.pt")
+    torch.save(torch.eye(20)[:, :3].to_sparse(), tmp_path / "sparse.pt")
+    with pytest.raises(SampleError, match="dense"):
+        read("point", tmp_path / "sparse.pt")
+    torch.save({"points": torch.zeros(20, 3)}, tmp_path / "dict.pt")
+    with pytest.raises(SampleError, match="holds a dict"):
+        read("point", tmp_path / "dict.pt")
+
+
+def test_headers_that_promise_too_much_are_refused(tmp_path: Path, xyz: Floats, rgb: Bytes) -> None:
+    """PLY, NPY, PCD and OFF headers that declare more than there is are refused before memory is taken."""
+    save_ply(tmp_path / "a.ply", xyz, text=True)
+    huge = (tmp_path / "a.ply").read_bytes().replace(b"vertex 50", b"vertex 99999999999999")
+    (tmp_path / "a.ply").write_bytes(huge)
+    header = {"descr": "<f8", "fortran_order": False, "shape": (10**12, 3)}
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(bytes(1000))
+    save_pcd(tmp_path / "a.pcd", xyz, rgb, data="binary")
+    (tmp_path / "a.pcd").write_bytes(
+        (tmp_path / "a.pcd").read_bytes().replace(b"POINTS 50", b"POINTS 99999999999")
+    )
+    trimesh.creation.box().export(tmp_path / "a.off")
+    (tmp_path / "a.off").write_text((tmp_path / "a.off").read_text().replace("8 12 ", "8 13 ", 1))
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(SampleError, match=r"truncated|mmap length"):
+            read("point", path)
+
+
+def test_faces_that_name_no_vertex_are_refused(tmp_path: Path) -> None:
+    """A PLY face beyond the last vertex does not become an IndexError."""
+    trimesh.creation.box().export(tmp_path / "a.ply", encoding="ascii")
+    text = (tmp_path / "a.ply").read_text().splitlines()
+    text[-1] = "3 0 1 99"
+    (tmp_path / "a.ply").write_text("\n".join(text) + "\n")
+    with pytest.raises(SampleError, match="vertices that it does not hold"):
+        read("point", tmp_path / "a.ply")
+
+
+def test_unknown_endings_name_the_known_ones(tmp_path: Path) -> None:
+    """A cloud in a format that is not read is told which are."""
+    (tmp_path / "a.las").write_bytes(b"LASF")
+    with pytest.raises(SampleError, match=r"\.npy, \.obj, \.off"):
+        read("point", tmp_path / "a.las")

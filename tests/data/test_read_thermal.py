@@ -1,0 +1,136 @@
+"""Thermal pictures: kelvin where the file says so, counts elsewhere, never clipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from data.errors import SampleError
+from data.readers import read
+from data.readers.payload import ThermalPicture
+
+CENTIKELVIN = (29000 + 10 * np.indices((24, 32)).sum(axis=0)).astype(np.uint16)
+
+
+def thermal(path: Path) -> ThermalPicture:
+    payload = read("thermal", path)
+    assert isinstance(payload, ThermalPicture)
+    return payload
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_scaled_kelvin(compression: str | None, tmp_path: Path) -> None:
+    """A TIFF that tells its unit and scale gives kelvin, packed or not."""
+    told = {"unit": "kelvin", "scale": 0.01}
+    tifffile.imwrite(tmp_path / "a.tif", CENTIKELVIN, metadata=told, compression=compression)
+    picture = thermal(tmp_path / "a.tif")
+    assert picture.unit == "kelvin"
+    np.testing.assert_allclose(picture.values_HW, CENTIKELVIN / 100.0, rtol=1e-6)
+
+
+def test_celsius_by_offset(tmp_path: Path) -> None:
+    """Float degrees Celsius are kelvin with an offset."""
+    told = {"unit": "kelvin", "offset": 273.15}
+    tifffile.imwrite(tmp_path / "a.tif", np.full((8, 8), -10.0, np.float32), metadata=told)
+    np.testing.assert_allclose(thermal(tmp_path / "a.tif").values_HW, 263.15, rtol=1e-6)
+
+
+def test_centikelvin_in_prose(tmp_path: Path) -> None:
+    """The word centikelvin in a description is enough."""
+    tifffile.imwrite(
+        tmp_path / "a.tif", CENTIKELVIN, description="units of 0.01 K (centikelvin)", metadata=None
+    )
+    assert thermal(tmp_path / "a.tif").unit == "kelvin"
+    np.testing.assert_allclose(thermal(tmp_path / "a.tif").values_HW, CENTIKELVIN / 100.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.uint8, np.uint16, np.int16, np.int32, np.float16, np.float32, np.float64]
+)
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_counts_of_every_number_type(dtype: Any, byteorder: Any, tmp_path: Path) -> None:
+    """Without a unit, any single-channel TIFF gives its stored numbers as counts, to their full range."""
+    stored = np.array(
+        [[0, 1, 2], [3, 100, np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 6e4]], dtype
+    )
+    tifffile.imwrite(tmp_path / "a.tif", stored, byteorder=byteorder)
+    picture = thermal(tmp_path / "a.tif")
+    assert picture.unit == "counts"
+    np.testing.assert_allclose(picture.values_HW, stored.astype(np.float64), rtol=1e-6)
+
+
+@pytest.mark.parametrize("ending", ["png", "lzw.tif"])
+def test_sixteen_bits_through_pillow(ending: str, tmp_path: Path) -> None:
+    """16-bit PNG and LZW-packed TIFF, which tifffile alone cannot unpack, keep all their bits."""
+    options = {"compression": "tiff_lzw"} if ending.endswith("tif") else {}
+    Image.fromarray(CENTIKELVIN).save(tmp_path / f"a.{ending}", **options)
+    np.testing.assert_array_equal(thermal(tmp_path / f"a.{ending}").values_HW, CENTIKELVIN)
+
+
+def test_coloured_pictures_give_luma(tmp_path: Path) -> None:
+    """A false-colour picture gives counts by ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B."""
+    rgb = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    expected = rgb @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(thermal(tmp_path / "a.png").values_HW, expected, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"unit": "kelvin", "offset": -1000.0}, "below 0 K"),
+        ({"unit": "fahrenheit"}, "fahrenheit"),
+        ({"unit": "kelvin", "scale": "0.01"}, "scale"),
+    ],
+)
+def test_units_that_cannot_be_are_refused(told: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    """Temperatures below absolute zero and unknown units are refused, not guessed."""
+    tifffile.imwrite(tmp_path / "a.tif", CENTIKELVIN // 100, metadata=told)
+    with pytest.raises(SampleError, match=reason):
+        read("thermal", tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_dead_pixels_are_refused(value: float, tmp_path: Path) -> None:
+    """NaN, infinite and absurd values are refused by name."""
+    values = np.ones((8, 8), np.float32)
+    values[3, 3] = value
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    with pytest.raises(SampleError, match=r"NaN|beyond reason"):
+        read("thermal", tmp_path / "a.tif")
+
+
+def test_sequences_are_refused_but_thumbnails_pass(tmp_path: Path) -> None:
+    """Two frames in one TIFF are refused, not cut to the first; a reduced copy is ignored."""
+    tifffile.imwrite(tmp_path / "two.tif", np.stack([CENTIKELVIN, CENTIKELVIN]), photometric="minisblack")
+    with pytest.raises(SampleError, match="holds 2 pictures"):
+        read("thermal", tmp_path / "two.tif")
+    with tifffile.TiffWriter(tmp_path / "thumb.tif") as tiff:
+        tiff.write(CENTIKELVIN)
+        tiff.write(CENTIKELVIN[::4, ::4], subfiletype=1)
+    assert thermal(tmp_path / "thumb.tif").values_HW.shape == CENTIKELVIN.shape
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_truncated_pictures_are_refused(share: float, tmp_path: Path) -> None:
+    """A TIFF cut inside its pixels is refused."""
+    tifffile.imwrite(tmp_path / "a.tif", CENTIKELVIN)
+    whole = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(SampleError, match="not a readable"):
+        read("thermal", tmp_path / "a.tif")
+
+
+def test_a_huge_declared_size_is_refused(tmp_path: Path) -> None:
+    """A header that declares 10¹⁰ pixels is refused before memory is taken."""
+    tifffile.imwrite(tmp_path / "a.tif", CENTIKELVIN)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as tiff:
+        tiff.pages.first.tags["ImageWidth"].overwrite(100_000, dtype="I")
+        tiff.pages.first.tags["ImageLength"].overwrite(100_000, dtype="I")
+    with pytest.raises(SampleError, match="100000 × 100000 pixels"):
+        read("thermal", tmp_path / "a.tif")

@@ -131,11 +131,14 @@ def sql(kb: Path, query: str) -> Answer:
                 )
             return _ask(connection, query)
         except duckdb.Error as error:
-            raise InputError(f"{_first_line(error)}; the views are {', '.join(VIEWS)}") from None
+            views = (
+                f"; the views are {', '.join(VIEWS)}" if isinstance(error, duckdb.CatalogException) else ""
+            )
+            raise InputError(f"{_first_line(error)}{views}") from None
 
 
 def stats(kb: Path) -> Page:
-    """What a knowledge base holds: rows per category and model, rejects by reason, requests, vectors, centers."""
+    """What a knowledge base holds: texts per category and model, rejects, requests, vectors, centers."""
     with connect(kb) as connection:
         sections = [(title, _ask(connection, query)) for title, query in _STATS]
     sections.append(("requests in the ledger", _requests(kb)))
@@ -313,11 +316,9 @@ def _find(rows: tuple[tuple[Any, ...], ...], category: str) -> tuple[Any, ...]:
         for name in (row[0], row[1], *row[2]):
             names.setdefault(name.casefold(), row)
     if wanted not in names:
-        close = difflib.get_close_matches(wanted, names, n=3)
-        meant = f"did you mean {' or '.join(repr(str(names[name][1])) for name in close)}?" if close else ""
-        raise InputError(
-            f"there is no category {category!r}; {meant or f'there are {len(rows)}: see kb stats'}"
-        )
+        close = dict.fromkeys(str(names[name][1]) for name in difflib.get_close_matches(wanted, names, n=3))
+        meant = f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are {len(rows)}"
+        raise InputError(f"there is no category {category!r}; {meant}")
     return names[wanted]
 
 

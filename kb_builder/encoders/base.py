@@ -1,0 +1,62 @@
+"""What an encoder is: one interface for every frozen model.
+
+Shape legend: N samples, D dimensions, V views, S picture side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from data.modality import Modality
+
+Floats = npt.NDArray[np.float32]
+
+
+class Encoder(Protocol):
+    """A frozen model that turns texts or samples into unit vectors.
+
+    `prepare` decodes and preprocesses on the CPU, `encode` runs the model; both may be called from several
+    threads at once. Vectors of encoders with different identities must never be compared or mixed.
+    """
+
+    @property
+    def name(self) -> str:
+        """What `load_encoder` knows it by."""
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 over everything that decides the vectors: weights, preprocessing, renderings, dimension."""
+
+    @property
+    def dim(self) -> int:
+        """D."""
+
+    @property
+    def modalities(self) -> frozenset[str]:
+        """The modalities that `prepare` takes."""
+
+    @property
+    def licence(self) -> str:
+        """The licence of the weights, as their package states it."""
+
+    @property
+    def parameters(self) -> int:
+        """How many frozen parameters the model has."""
+
+    def prepare(self, modality: Modality, source: Path | str) -> Any:
+        """Decode one sample; for `text` a str is the text itself. Raises SampleError for a bad file."""
+
+    def encode(self, batch: Sequence[Any]) -> Floats:
+        """float32[N, D] with rows of unit length, in the order of the batch of prepared samples."""
+
+
+def unit_rows(vectors_ND: npt.NDArray[np.floating]) -> Floats:
+    """Every row scaled to length 1, computed in float64 so that the rounding is float32's alone."""
+    wide_ND = vectors_ND.astype(np.float64)
+    unit_ND: Floats = (wide_ND / np.linalg.norm(wide_ND, axis=1, keepdims=True)).astype(np.float32)
+    return unit_ND

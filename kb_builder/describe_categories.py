@@ -22,14 +22,14 @@ from data.errors import KnowledgeBaseError
 from data.files import hash_json
 from data.sample import Category
 from kb_builder.client import Describer
-from kb_builder.describers import PROMPTS, make_describer
+from kb_builder.describers import PROMPTS, make_describer, make_policy
 from kb_builder.gates import CategoryGate, Names, category_names
 from kb_builder.ledger import Entry, Ledger, open_ledger
 from kb_builder.parse import PARSER_VERSION, parse_text, read_answer
 from kb_builder.prompts import Library, Prompt, fill, load_prompts
 from kb_builder.request import Request, derived_seed, request_key
 from kb_builder.rows import description_row, row_id
-from kb_builder.scheduler import Policy, ask_all
+from kb_builder.scheduler import ask_all
 from kb_builder.schemas import DESCRIPTIONS, read_rows, write_table
 from kb_builder.settings import DescribeCategories
 from kb_builder.tokens import count_tokens
@@ -103,7 +103,7 @@ async def _describe(
     describer = make_describer(settings)
     library = load_prompts(PROMPTS[settings.describer])
     states = [_Progress(category, CategoryGate(names[category.category_id])) for category in categories]
-    policy = Policy(concurrency=settings.concurrency, deadline_s=settings.request_timeout_s)
+    policy = make_policy(settings)
     known = 0
     with tqdm(desc="category descriptions", unit="request", total=0, disable=None) as bar:
         try:

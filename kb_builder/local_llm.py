@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import importlib.util
 import logging
 import os
@@ -43,11 +45,7 @@ def identity(gguf: Path) -> str:
 
 @cache
 def _server(gguf: Path) -> Any:
-    try:
-        import xllamacpp
-    except ImportError:
-        raise MissingDependencyError("the local describer needs xllamacpp: pip install xllamacpp") from None
-
+    xllamacpp = _import_xllamacpp()
     cores = len(os.sched_getaffinity(0))
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(gguf)
@@ -67,6 +65,36 @@ def _server(gguf: Path) -> Any:
         raise RunError(f"the bundled LLM does not start ({gguf.name}): {error}") from error
     log.info("%s listens on %s", MODEL, server.listening_address)
     return server
+
+
+def _import_xllamacpp() -> Any:
+    # OpenMP threads spin while they wait for each other. Where other work shares the cores, the one that spins
+    # keeps the one it waits for from running: on 2 busy cores answers took 30 s instead of 5 s. libgomp reads
+    # this when it is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    try:
+        try:
+            return importlib.import_module("xllamacpp")
+        except ImportError as error:
+            if "libgomp" not in str(error) or not _load_openmp():
+                raise
+            return importlib.import_module("xllamacpp")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the local describer needs xllamacpp ({error}): pip install xllamacpp"
+        ) from None
+
+
+def _load_openmp() -> bool:
+    """Load torch's libgomp.so.1 for a machine that has none of its own; xllamacpp's package brings none."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return False
+    library = Path(spec.submodule_search_locations[0]) / "lib" / "libgomp.so.1"
+    if not library.is_file():
+        return False
+    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    return True
 
 
 def serve(gguf: Path) -> str:

@@ -27,10 +27,11 @@ _REFUSED_AT_ONCE = 20
 
 @dataclass(frozen=True)
 class Policy:
-    """`concurrency` calls in flight; `deadline_s` for one request, tries and pauses included."""
+    """`concurrency` calls in flight; `call_s` for a call, `deadline_s` for a request's calls and pauses."""
 
     concurrency: int
     deadline_s: float
+    call_s: float
     first_pause_s: float = 0.5
     longest_pause_s: float = 30.0
 
@@ -107,7 +108,7 @@ async def _ask(run: _Run, request: Request, permits: asyncio.Semaphore) -> Entry
             deadline = min(deadline, start + run.policy.deadline_s)  # counted from the first call
             error: DescriberError
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(min(deadline, start + run.policy.call_s)):
                     body = await run.describer.answer(request)
             except TimeoutError:
                 error = TransientError("no answer in time")

@@ -113,7 +113,10 @@ def connect(kb: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             parts = sorted((kb / "embeddings" / place / folder).glob("*.parquet")) if place else []
             connection.register(name, _data_set(parts, vector_schema(1)))
         connection.execute("SET lock_configuration = true")
-        yield connection
+        try:
+            yield connection
+        except duckdb.Error as error:
+            raise KnowledgeBaseError(f"{kb} holds a damaged table: {_first_line(error)}") from None
 
 
 def sql(kb: Path, query: str) -> Answer:
@@ -261,13 +264,21 @@ def _ask(connection: duckdb.DuckDBPyConnection, query: str, values: list[Any] | 
 
 
 def _data_set(files: list[Path], schema: pa.Schema) -> Any:
-    """The rows of several Parquet files as one Arrow data set; an empty table where there is no file."""
+    """The rows of several Parquet files as one Arrow data set; an empty table where there is no file.
+
+    Columns are those of `schema`; only the length of vectors is the files' own.
+    """
+    found = schema
+    for file in files:
+        try:
+            found = pq.read_schema(file)
+        except (pa.ArrowException, OSError) as error:
+            raise KnowledgeBaseError(f"{file} is damaged: {_first_line(error)}") from None
+        if found.names != schema.names:
+            raise KnowledgeBaseError(f"{file} has other columns than this version writes; build it again")
     if not files:
         return schema.empty_table()
-    try:
-        return pyarrow.dataset.dataset([str(file) for file in files], schema=pq.read_schema(files[0]))
-    except (pa.ArrowException, OSError) as error:
-        raise KnowledgeBaseError(f"{files[0].parent}: a damaged file: {_first_line(error)}") from None
+    return pyarrow.dataset.dataset([str(file) for file in files], schema=found)
 
 
 def _encoders(kb: Path) -> dict[str, str | None]:

@@ -24,7 +24,7 @@ _TO_XYZ = (
 )
 
 # One prototype each, chosen so that everyday things fall on the word one would use for them.
-_NAMED: dict[str, tuple[int, int, int]] = {
+COLOURS: dict[str, tuple[int, int, int]] = {
     "black": (15, 15, 15),
     "dark grey": (75, 75, 75),
     "grey": (135, 135, 135),
@@ -48,7 +48,7 @@ _NAMED: dict[str, tuple[int, int, int]] = {
     "light brown": (190, 145, 100),
     "beige": (230, 210, 175),
 }
-COLOUR_NAMES: tuple[str, ...] = tuple(_NAMED)
+COLOUR_NAMES: tuple[str, ...] = tuple(COLOURS)
 
 
 # The light behind each of the 256 values of a channel (IEC 61966-2-1).
@@ -73,7 +73,7 @@ def _compressed(xyz: Doubles) -> Doubles:
     return np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
 
 
-_PROTOTYPES = to_lab(np.array(list(_NAMED.values()), dtype=np.uint8))
+_PROTOTYPES = to_lab(np.array(list(COLOURS.values()), dtype=np.uint8))
 
 
 def colour_shares(lab_N3: Doubles) -> list[tuple[str, float]]:

@@ -1,0 +1,84 @@
+"""kb_builder.controls and control_texts: texts that know a name and nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.errors import InputError
+from kb_builder.control_texts import TEMPLATES, WORDS
+from kb_builder.controls import random_descriptors, write_controls
+from kb_builder.schemas import CATEGORIES, read_rows, write_table
+
+
+def make_kb(folder: Path, *names: str) -> Path:
+    rows: list[dict[str, Any]] = [
+        {"category_id": str(number), "name": name, "aliases": [], "parent": None, "notes": None}
+        for number, name in enumerate(names)
+    ]
+    write_table(folder / "categories.parquet", rows, CATEGORIES)
+    return folder
+
+
+def texts(kb: Path, control: str, category_id: str) -> list[str]:
+    rows = [row for row in read_rows(kb / "controls.parquet") if row["control"] == control]
+    chosen = [row for row in rows if row["category_id"] == category_id]
+    assert [row["rank"] for row in chosen] == list(range(len(chosen)))
+    return [row["text"] for row in chosen]
+
+
+def test_every_category_has_as_many_texts_as_centers(tmp_path: Path) -> None:
+    """One bare name, and `count` different templates and random texts, each naming the category."""
+    kb = make_kb(tmp_path, "dog", "apple {name} {a}")
+    assert write_controls(kb, count=50, seed=0) == {"class_name": 2, "random_words": 100, "templates": 100}
+    assert texts(kb, "class_name", "0") == ["dog"]
+    for control in ("templates", "random_words"):
+        for category_id, name in (("0", "a dog"), ("1", "an apple {name} {a}")):
+            made = texts(kb, control, category_id)
+            assert len(set(made)) == 50
+            assert all(name in text for text in made)
+    ids = [row["row_id"] for row in read_rows(kb / "controls.parquet")]
+    assert len(set(ids)) == len(ids)
+
+
+def test_categories_differ_by_name_alone(tmp_path: Path) -> None:
+    """The random part is the same for every category: words and letters in turns, as WaffleCLIP has them."""
+    kb = make_kb(tmp_path, "dog", "cat")
+    write_controls(kb, count=9, seed=3)
+    dogs, cats = (texts(kb, "random_words", category_id) for category_id in "01")
+    assert [text.replace("dog", "cat") for text in dogs] == cats
+    assert all(re.fullmatch(r"a photo of a dog, which has \w+ \w+\.", text) for text in dogs[::2])
+    assert all(re.fullmatch(r"a photo of a dog, which has [a-z]{6}, [a-z]{6}\.", text) for text in dogs[1::2])
+
+
+def test_seeds(tmp_path: Path) -> None:
+    """One seed gives the same bytes again, another gives other words; a smaller count is a beginning."""
+    assert random_descriptors(20, seed=1) == random_descriptors(20, seed=1)
+    assert random_descriptors(20, seed=1)[:10] == random_descriptors(10, seed=1)
+    assert not set(random_descriptors(20, seed=1)) & set(random_descriptors(20, seed=2))
+    kb = make_kb(tmp_path, "dog")
+    write_controls(kb, count=5, seed=0)
+    first = (kb / "controls.parquet").read_bytes()
+    write_controls(kb, count=5, seed=0)
+    assert (kb / "controls.parquet").read_bytes() == first
+
+
+def test_the_fixed_texts() -> None:
+    """There are enough templates for 50 centers, all different, and the first 16 speak of every modality."""
+    assert len(TEMPLATES) == len(set(TEMPLATES)) == 128
+    assert all(template.count("{name}") == template.count("{a}") == 1 for template in TEMPLATES)
+    assert not any(re.match(r"a [aeiou]|an [^aeiou]", template) for template in TEMPLATES)
+    first = " ".join(TEMPLATES[:16])
+    for word in ("photo", "sound", "point cloud", "thermal", "video", "event-camera", "text"):
+        assert word in first
+    assert len(WORDS) == len(set(WORDS)) > 300
+
+
+@pytest.mark.parametrize("count", [0, -1, 129])
+def test_counts_that_cannot_be_made(tmp_path: Path, count: int) -> None:
+    """More texts than templates would not be an equal number: that is said, not filled up."""
+    with pytest.raises(InputError, match="between 1 and 128"):
+        write_controls(make_kb(tmp_path, "dog"), count=count, seed=0)

@@ -190,34 +190,41 @@ def verdict(rows: Iterable[Row]) -> list[str]:
         return ["No row holds both LLM centers and a control: nothing can be compared."]
     ahead = [row for row in compared if not row.not_beaten()]
     surely = [row for row in ahead if len(row.clearly_below()) == len(row.controls)]
-    total = len(compared)
-    sentences = [
-        f"LLM centers are ahead of every control in {len(ahead)} of {total} rows, "
-        f"with intervals apart from all of them in {len(surely)}."
-    ]
+    share = f"{len(ahead)} of {len(compared)} rows (a row is a modality on a split)"
+    sentences = [f"LLM centers are ahead of every control in {share}{_surely(ahead, surely)}."]
     for name in anchor_names(compared)[1:]:
         faced = [row for row in compared if name in row.controls]
         losses = [row for row in faced if name in row.not_beaten()]
         if not losses:
             continue
         clear = [row for row in losses if name in row.clearly_above()]
-        surety = f"intervals apart in {len(clear)}" if clear else "intervals overlapping in all of them"
+        surety = f"with intervals apart in {len(clear)}" if clear else "but always with overlapping intervals"
         sentences.append(
-            f"They do not beat {anchor_title(name)} in {len(losses)} of {len(faced)} rows "
-            f"({surety}): {_places(losses)}."
+            f"They do not beat {anchor_title(name)} in {len(losses)} of {len(faced)} rows, "
+            f"{surety}: {_places(losses, faced)}."
         )
     if not any(row.not_beaten() for row in compared):
         sentences.append("No control is at or above them anywhere.")
     return sentences
 
 
-def _places(rows: Sequence[Row]) -> str:
-    """ "seen: image, audio; unseen: event" """
-    splits = dict.fromkeys(row.split for row in rows)
-    return "; ".join(
-        f"{split.replace('_', ' ')}: {', '.join(row.modality for row in rows if row.split == split)}"
-        for split in splits
-    )
+def _surely(ahead: Sequence[Row], surely: Sequence[Row]) -> str:
+    if not ahead:
+        return ""
+    if not surely:
+        return ", nowhere with intervals apart from all of them"
+    return f", in {len(surely)} of these with intervals apart from all of them"
+
+
+def _places(rows: Sequence[Row], of: Sequence[Row]) -> str:
+    """Where rows stand, by split: "seen (all 7); unseen (image, audio)"."""
+    places = []
+    for split in dict.fromkeys(row.split for row in rows):
+        here = [row.modality for row in rows if row.split == split]
+        all_of_them = len(here) > 2 and len(here) == sum(row.split == split for row in of)
+        told = f"all {len(here)}" if all_of_them else ", ".join(here)
+        places.append(f"{split.replace('_', ' ')} ({told})")
+    return "; ".join(places)
 
 
 def model_title(rows: Sequence[Row]) -> str:

@@ -1,0 +1,122 @@
+"""HTML that escapes by construction: every string is text until `el` has made an element of it.
+
+Names and texts in a report come from manifests, folders and language models, so they are untrusted. An `Html`
+can only come from this module; a plain `str` given as a child or as an attribute is always escaped. Building
+markup with an f-string yields a plain `str`, which shows up escaped on the page: a mistake is visible and
+harmless.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+
+_VOID = {"meta", "img", "br", "col"}
+_KINDS = {"l": None, "r": "num"}
+
+
+class Html(str):
+    """Markup that is safe to place on the page as it is."""
+
+    __slots__ = ()
+
+
+Child = str | Html
+Attribute = str | float | None
+
+
+def el(tag: str, /, *children: Child, **attributes: Attribute) -> Html:
+    """One element. `class_` gives the attribute `class`, `stroke_width` is `stroke-width`; None is left out.
+
+    >>> el("p", "a < b", class_="note")
+    '<p class="note">a &lt; b</p>'
+    """
+    given = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{escape(_plain(value))}"'
+        for name, value in attributes.items()
+        if value is not None
+    )
+    if tag in _VOID:
+        return Html(f"<{tag}{given}>")
+    return Html(f"<{tag}{given}>{join(children)}</{tag}>")
+
+
+def join(children: Iterable[Child], separator: Child = "") -> Html:
+    """Several children one after the other; plain strings are escaped."""
+    return Html(_safe(separator).join(_safe(child) for child in children))
+
+
+def table(
+    columns: str, head: Sequence[Child], rows: Iterable[Sequence[Child] | Html], *, caption: Child = ""
+) -> Html:
+    """A table that scrolls sideways by itself where the page is narrow.
+
+    `columns` has a letter per column: `l` for text, `r` for numbers. The first cell of a row is its heading.
+    A row may come ready-made, from `line`.
+    """
+    header = el(
+        "tr",
+        *(el("th", cell, class_=_KINDS[at], scope="col") for at, cell in zip(columns, head, strict=True)),
+    )
+    body = [row if isinstance(row, Html) else line(columns, row) for row in rows]
+    whole = el("table", el("caption", caption) if caption else "", el("thead", header), el("tbody", *body))
+    return el("div", whole, class_="scroll", tabindex="0")
+
+
+def line(columns: str, cells: Sequence[Child], *, class_: str | None = None) -> Html:
+    """One row of a table."""
+    kinds = [_KINDS[at] for at in columns]
+    heading = el("th", cells[0], class_=kinds[0], scope="row")
+    rest = [el("td", cell, class_=kind) for cell, kind in zip(cells[1:], kinds[1:], strict=True)]
+    return el("tr", heading, *rest, class_=class_)
+
+
+def document(title: str, body: Html, *, style: str) -> str:
+    """A whole page with its style sheet inside.
+
+    The content security policy forbids scripts and anything from outside, so that not even a mistake of ours
+    could run what a sample or a language model wrote.
+    """
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    head = el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", http_equiv="Content-Security-Policy", content=policy),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("title", title),
+        Html(f"<style>{style}</style>"),
+    )
+    return f"<!doctype html>\n{el('html', head, body, lang='en')}\n"
+
+
+def section(anchor: str, title: str, *children: Child) -> Html:
+    """A titled part of the page that can be linked to."""
+    return el("section", el("h2", title), *children, id=anchor)
+
+
+def figure(content: Child, caption: Child) -> Html:
+    """A picture with the words that explain it."""
+    return el("figure", content, el("figcaption", caption))
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """Bytes as a `data:` address, so that the page needs no other file."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def clipped(text: str, limit: int) -> str:
+    """A text on one line, cut at `limit` characters with an ellipsis."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def _safe(child: Child) -> str:
+    return str(child) if isinstance(child, Html) else escape(child)
+
+
+def _plain(value: str | float) -> str:
+    """Numbers of drawings with two decimals at most: 12.0 -> "12", 3.14159 -> "3.14"."""
+    if isinstance(value, float):
+        return f"{value:.2f}".rstrip("0").rstrip(".")
+    return str(value)

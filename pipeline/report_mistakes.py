@@ -1,0 +1,202 @@
+"""The report's page on mistakes: which categories are taken for which, and the text that misled.
+
+Looks at the hardest task that the run allows: unseen samples among the unseen categories, else seen ones.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from data.errors import SampleError
+from data.modality import MODALITIES, Modality
+from data.paths import resolver
+from data.readers import read
+from data.readers.payload import Text
+from data.render import contact_sheet, render
+from pipeline.report_html import Html, clipped, data_uri, el, section
+from trainer.centers import load_centers
+from trainer.inputs import KnowledgeBase, seen_categories
+from trainer.recognition import Task, tasks
+from trainer.records import SampleSet
+from trainer.scoring import score
+
+_PAIRS, _EXAMPLES = 6, 4
+_THUMB_PX = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A sample that was named wrongly, and the center that was nearest to it."""
+
+    sample_id: str
+    modality: str
+    cosine: float  # with the nearest center
+    own_cosine: float | None  # with the nearest center of its own category, if that has one
+    row_id: str  # the description behind the nearest center
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """One category taken for another: `count` times out of `of` samples."""
+
+    true: str
+    named: str
+    count: int
+    of: int
+    by_modality: dict[str, int]
+    examples: tuple[Mistake, ...]
+
+
+def worst_confusions(
+    base: KnowledgeBase, space: Mapping[str, SampleSet], *, labels_used: bool
+) -> tuple[str, list[Confusion]]:
+    """The split that was looked at and its commonest confusions, most frequent first.
+
+    `space` holds samples in the text space. Examples come from as many modalities as there are, the surest
+    mistakes first.
+    """
+    centers = load_centers(base)
+    to_do = tasks(seen_categories(base), labels_used=labels_used)
+    for task in sorted(to_do, key=lambda task: task.split != "unseen"):
+        shown = {modality: _shown(samples, task) for modality, samples in space.items()}
+        shown = {modality: samples for modality, samples in shown.items() if len(samples)}
+        among = centers.of(task.candidates_C)
+        if shown and len(among.row_ids):
+            break
+    else:
+        return "unseen", []
+    found: dict[tuple[int, int], list[Mistake]] = defaultdict(list)
+    totals: Counter[int] = Counter()
+    for modality, samples in shown.items():
+        ranked = score(samples.vectors_ND, among, top=1)
+        totals.update(samples.category_N.tolist())
+        for row, true in enumerate(samples.category_N.tolist()):
+            named = int(ranked.categories_NT[row, 0])
+            if named == true:
+                continue
+            own_cosines = among.vectors_ND[among.category_N == true] @ samples.vectors_ND[row]
+            own = float(own_cosines.max()) if len(own_cosines) else None
+            why = among.row_ids[ranked.why_NT[row, 0]]
+            mistake = Mistake(samples.sample_ids[row], modality, float(ranked.scores_NT[row, 0]), own, why)
+            found[true, named].append(mistake)
+    worst = sorted(
+        found.items(), key=lambda item: (-len(item[1]), -len(item[1]) / totals[item[0][0]], item[0])
+    )
+    return task.split, [
+        Confusion(
+            true=base.names[true],
+            named=base.names[named],
+            count=len(mistakes),
+            of=totals[true],
+            by_modality=dict(Counter(mistake.modality for mistake in mistakes)),
+            examples=_varied(mistakes),
+        )
+        for (true, named), mistakes in worst[:_PAIRS]
+    ]
+
+
+def _shown(samples: SampleSet, task: Task) -> SampleSet:
+    allowed_N = (samples.splits_N == "test") | (not task.test_only)
+    return samples.take(allowed_N & (samples.category_N >= 0) & task.shown_C[samples.category_N])
+
+
+def _varied(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:
+    """A few mistakes, of different modalities as far as there are, the surest wrong answers first."""
+    waiting: dict[str, list[Mistake]] = defaultdict(list)
+    for mistake in sorted(mistakes, key=lambda mistake: (-mistake.cosine, mistake.sample_id)):
+        waiting[mistake.modality].append(mistake)
+    turns = [
+        queue[turn]
+        for turn in range(_EXAMPLES)
+        for name in MODALITIES
+        if turn < len(queue := waiting.get(name, []))
+    ]
+    return tuple(turns[:_EXAMPLES])
+
+
+def mistakes_section(
+    base: KnowledgeBase, data_root: Path, space: Mapping[str, SampleSet], *, labels_used: bool
+) -> Html:
+    """The worst confusions, each with a few of its samples drawn and the text that was nearest."""
+    split, confusions = worst_confusions(base, space, labels_used=labels_used)
+    title = "Mistakes"
+    if not confusions:
+        return section(
+            "mistakes", title, el("p", "None: every sample that could be scored was named rightly.")
+        )
+    texts = _texts(base.folder, {mistake.row_id for one in confusions for mistake in one.examples})
+    uris = _uris(base.folder)
+    locate = resolver(data_root)
+    parts = [
+        el(
+            "p",
+            f"The commonest confusions among {split} categories, with the text of the nearest center.",
+            class_="sub",
+        )
+    ]
+    for one in confusions:
+        ordered = sorted(one.by_modality.items(), key=lambda item: (-item[1], item[0]))
+        by = ", ".join(f"{name} {count}" for name, count in ordered)
+        share = el("span", f" · {one.count} of {one.of} samples ({by})", class_="sub")
+        cards = [_card(mistake, uris, locate, texts) for mistake in one.examples]
+        parts.append(el("h3", one.true, " taken for ", one.named, share))
+        parts.append(el("div", *cards, class_="mistakes"))
+    return section("mistakes", title, *parts)
+
+
+def _card(
+    mistake: Mistake, uris: Mapping[str, str], locate: Callable[[str], Path], texts: Mapping[str, str]
+) -> Html:
+    own = f"; own category {mistake.own_cosine:.3f}" if mistake.own_cosine is not None else ""
+    words = [
+        el("span", f"{mistake.modality} · {clipped(mistake.sample_id, 60)}"),
+        el("br"),
+        el("q", clipped(texts.get(mistake.row_id, ""), 220)),
+        f" (cosine {mistake.cosine:.3f}{own})",
+    ]
+    try:
+        sight = _sight(mistake, locate(uris[mistake.sample_id]))
+    except SampleError as error:
+        sight = el("p", clipped(str(error), 200), class_="words")
+    return el("figure", sight, el("figcaption", *words))
+
+
+def _sight(mistake: Mistake, path: Path) -> Html:
+    """The sample as people can see it: its rendering, or its words."""
+    modality: Modality = next(name for name in MODALITIES if name == mistake.modality)
+    payload = read(modality, path)
+    if isinstance(payload, Text):
+        return el("blockquote", clipped(payload.text, 260), class_="words")
+    picture = thumbnail(contact_sheet(render(payload)))
+    return el("img", src=picture, class_="thumb", alt=f"{modality} sample {mistake.sample_id}")
+
+
+def thumbnail(rgb_HW3: npt.NDArray[np.uint8]) -> str:
+    """A uint8[H, W, 3] picture as a small JPEG `data:` address."""
+    from PIL import Image
+
+    picture = Image.fromarray(rgb_HW3)
+    picture.thumbnail((_THUMB_PX, _THUMB_PX))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=80, optimize=True)
+    return data_uri(buffer.getvalue(), "image/jpeg")
+
+
+def _texts(kb: Path, row_ids: set[str]) -> dict[str, str]:
+    """The texts of some category descriptions, by row id."""
+    wanted = [("row_id", "in", sorted(row_ids))]
+    table = pq.read_table(kb / "descriptions" / "category", columns=["row_id", "text"], filters=wanted)
+    return dict(zip(table["row_id"].to_pylist(), table["text"].to_pylist(), strict=True))
+
+
+def _uris(kb: Path) -> dict[str, str]:
+    table = pq.ParquetFile(kb / "samples.parquet").read(columns=["sample_id", "uri"])
+    return dict(zip(table["sample_id"].to_pylist(), table["uri"].to_pylist(), strict=True))

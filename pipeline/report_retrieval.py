@@ -1,0 +1,151 @@
+"""The report's pages on retrieval across modalities and on the balance of the space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, pstdev
+from typing import Any
+
+from data.modality import MODALITIES
+from pipeline.report_html import Child, Html, el, figure, join, section, table
+
+_LEVELS = {"category": "same category", "object": "same object"}
+_DEPTHS = ("r1", "r5", "r10", "r20")
+
+# What the measures of trainer/balance.py say, and which way is better.
+_MEASURES = {
+    "modality_gap_mean": ("modality gap, mean of pairs", "distance of two modalities’ means; 0 is none"),
+    "modality_gap_max": ("modality gap, widest pair", "0 is none"),
+    "alignment": ("alignment", "mean squared distance of one object in two modalities; smaller is better"),
+    "uniformity": ("uniformity", "how evenly the sphere is used; more negative is better"),
+    "modality_probe_accuracy": (
+        "modality probe",
+        "how often a linear probe guesses the modality; chance is best",
+    ),
+    "modality_probe_chance": ("modality probe, chance", "the share of the commonest modality"),
+    "silhouette_by_modality": (
+        "silhouette by modality",
+        "-1 to 1; at or below 0 is best: no clumps of modality",
+    ),
+    "silhouette_by_category": ("silhouette by category", "-1 to 1; higher is better: clumps of meaning"),
+    "category_r10_mean": ("recall@10 by category, mean", "over all ordered pairs; higher is better"),
+    "category_r10_spread": (
+        "recall@10 by category, spread",
+        "standard deviation over the pairs; smaller is better",
+    ),
+    "category_r10_worst": ("recall@10 by category, worst pair", "higher is better"),
+    "object_r10_mean": ("recall@10 by object, mean", "over all ordered pairs; higher is better"),
+    "object_r10_spread": (
+        "recall@10 by object, spread",
+        "standard deviation over the pairs; smaller is better",
+    ),
+    "object_r10_worst": ("recall@10 by object, worst pair", "higher is better"),
+}
+
+
+def retrieval_section(metrics: Mapping[str, Any], chances: Mapping[tuple[str, str, str], float]) -> Html:
+    """Heat maps of recall@10 by level. `chances`: (level, query, gallery) -> recall@10 of a random order."""
+    rows = metrics.get("retrieval", ())
+    levels = [level for level in _LEVELS if any(row["level"] == level for row in rows)]
+    if not levels:
+        words = "Nothing to retrieve: fewer than two modalities share the space."
+        return section("retrieval", "Retrieval across modalities", el("p", words))
+    maps = [_heat_map([row for row in rows if row["level"] == level], level, chances) for level in levels]
+    depths = [
+        [
+            _LEVELS[level],
+            *(_percent0(fmean(row[depth] for row in rows if row["level"] == level)) for depth in _DEPTHS),
+        ]
+        for level in levels
+    ]
+    return section(
+        "retrieval",
+        "Retrieval across modalities",
+        el(
+            "p",
+            "One modality asks, another answers: the share of test samples, in percent, that find something "
+            "relevant among their ten nearest. Rows ask, columns are searched.",
+        ),
+        el("div", *maps, class_="panels wide"),
+        table(
+            "lrrrr",
+            ["relevant is", *(f"recall@{depth[1:]}" for depth in _DEPTHS)],
+            depths,
+            caption="Mean over all ordered pairs of modalities, percent.",
+        ),
+    )
+
+
+def _heat_map(
+    rows: Sequence[Mapping[str, Any]], level: str, chances: Mapping[tuple[str, str, str], float]
+) -> Html:
+    value = {(row["query"], row["gallery"]): row["r10"] for row in rows}
+    names = [name for name in MODALITIES if any(name in pair for pair in value)]
+    head: list[Child] = ["", *(el("span", name) for name in (*names, "mean"))]
+    body: list[Html] = []
+    for query in names:
+        asked = [value[query, gallery] for gallery in names if (query, gallery) in value]
+        cells = [_cell(value.get((query, gallery)), own=query == gallery) for gallery in names]
+        mean = el("td", _percent0(fmean(asked)) if asked else "", class_="sum")
+        body.append(el("tr", el("th", query, scope="row"), *cells, mean))
+    found = [[value[query, gallery] for query in names if (query, gallery) in value] for gallery in names]
+    sums = [el("td", _percent0(fmean(column)) if column else "", class_="sum") for column in found]
+    body.append(
+        el(
+            "tr",
+            el("th", "mean", scope="row"),
+            *sums,
+            el("td", _percent0(fmean(value.values())), class_="sum"),
+        )
+    )
+    header = el("tr", *(el("th", name, scope="col") for name in head))
+    whole = el(
+        "div", el("table", el("thead", header), el("tbody", *body)), class_="heat scroll", tabindex="0"
+    )
+    return figure(join([el("h3", f"Recall@10, {_LEVELS[level]}"), whole]), _heat_words(value, level, chances))
+
+
+def _heat_words(
+    value: Mapping[tuple[str, str], float], level: str, chances: Mapping[tuple[str, str, str], float]
+) -> str:
+    ranked = sorted(value, key=lambda pair: (value[pair], pair))
+    lowest, highest = (f"{pair[0]} → {pair[1]} {_percent0(value[pair])}" for pair in (ranked[0], ranked[-1]))
+    mean, spread = fmean(value.values()), pstdev(value.values())
+    words = (
+        f"{len(value)} ordered pairs: mean {_percent0(mean)}, spread {_percent0(spread)}; "
+        f"worst {lowest}, best {highest}."
+    )
+    known = [chances[level, *pair] for pair in value if (level, *pair) in chances]
+    if known:
+        words += f" A random order would score {_percent0(fmean(known))} on average."
+    return words
+
+
+def _cell(value: float | None, *, own: bool) -> Html:
+    if value is None:
+        return el("td", "·" if own else "–", class_="own")
+    return el(
+        "td", _percent0(value), class_=f"cell{' deep' if value > 0.5 else ''}", style=f"--v:{value:.3f}"
+    )
+
+
+def _percent0(value: float) -> str:
+    return f"{100 * value:.0f}"
+
+
+def balance_section(metrics: Mapping[str, Any]) -> Html:
+    """The balance numbers: one line a measure, one column a space."""
+    rows = metrics.get("balance", ())
+    if not rows:
+        words = "Balance is between modalities: it needs two with test samples in one space."
+        return section("balance", "Balance", el("p", words))
+    anchors = list(dict.fromkeys(row["anchors"] for row in rows))
+    values = {(row["measure"], row["anchors"]): row["value"] for row in rows}
+    body: list[list[Child]] = []
+    for measure in dict.fromkeys(row["measure"] for row in rows):
+        title, meaning = _MEASURES.get(measure, (measure.replace("_", " "), ""))
+        numbers = [f"{values[measure, name]:.3f}" if (measure, name) in values else "–" for name in anchors]
+        body.append([title, *numbers, el("span", meaning, class_="sub")])
+    words = "Is the space about what things are, or about which modality showed them?"
+    head = ["measure", *(name.replace("_", " ") for name in anchors), ""]
+    return section("balance", "Balance", el("p", words), table(f"l{'r' * len(anchors)}l", head, body))

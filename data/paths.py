@@ -6,11 +6,13 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from data.errors import SampleError
 
 _NOT_WORD = re.compile(r"[\W_]+")
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:")  # of POSIX and of Windows, wherever the manifest was made
+_SEPARATOR = re.compile(r"[/\\]")
 
 
 def slug(name: str) -> str:
@@ -37,19 +39,19 @@ def resolver(root: Path) -> Callable[[str], Path]:
 
     def resolve_one(uri: str) -> Path:
         _check_form(uri)
-        target = root / uri
-        folder = str(target.parent)
+        target = os.path.join(root, uri)  # noqa: PTH118  (a Path costs ten times as much, for every sample)
+        folder = os.path.dirname(target)  # noqa: PTH120
         real_folder = real_folders.get(folder)
         if real_folder is None:
             real_folder = real_folders[folder] = os.path.realpath(folder)
         inside = _is_inside(real_folder, real_root)
-        if inside and target.is_symlink():
+        if inside and os.path.islink(target):  # noqa: PTH114
             inside = _is_inside(os.path.realpath(target), real_root)
         if not inside:
             raise SampleError(
                 f"{uri!r} is or passes a link that leads outside the folder {root}; copy the file in"
             )
-        return target
+        return Path(target)
 
     return resolve_one
 
@@ -59,9 +61,9 @@ def _check_form(uri: str) -> None:
         raise SampleError(f"{uri!r} is not a path")
     if "://" in uri:
         raise SampleError(f"{uri!r} is an address; download the file and give its path")
-    if PurePosixPath(uri).is_absolute() or PureWindowsPath(uri).anchor:
+    if _ABSOLUTE.match(uri):
         raise SampleError(f"{uri!r} is absolute; give the path relative to the manifest's folder")
-    if ".." in PurePosixPath(uri).parts or ".." in PureWindowsPath(uri).parts:
+    if ".." in _SEPARATOR.split(uri):
         raise SampleError(f"{uri!r} contains '..'; samples must lie inside the manifest's folder")
 
 

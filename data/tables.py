@@ -7,6 +7,7 @@ import difflib
 import io
 import json
 import math
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ import pyarrow.parquet as pq
 from data.errors import ManifestError
 
 FORMATS = (".parquet", ".csv", ".jsonl")
+# Control characters but line breaks and tabs, which a description may hold; and lone surrogates, which could
+# not even be stored.
+_UNFIT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _SHOWN = 20  # mistakes that are told one by one; the rest are counted
 
 
@@ -122,19 +126,10 @@ def _cell(value: Any, where: str, column: str, mistakes: Mistakes) -> Any:
         mistakes.add(where, f"{column} is {type(value).__name__} {value!r:.40}, not text")
         return None
     text = value.strip()
-    # Line breaks and tabs may stand in a description; a lone surrogate could not even be stored.
-    if any(ord(letter) < 32 and letter not in "\n\r\t" for letter in text) or not _is_utf8(text):
+    if _UNFIT.search(text):
         mistakes.add(where, f"{column} holds a control character or broken text: {text!r:.60}")
         return None
     return text or None
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

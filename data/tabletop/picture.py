@@ -17,7 +17,7 @@ SHADOW_RAYS = 5
 
 def write_picture(spec: ObjectSpec, solid: Any, path: Path, *, side: int) -> None:
     """Write the photograph of an object, `side` pixels square."""
-    Image.fromarray(take_picture(spec, solid, side=side)).save(path, format="PNG", compress_level=6)
+    Image.fromarray(take_picture(spec, solid, side=side)).save(path, format="PNG", compress_level=3)
 
 
 def take_picture(spec: ObjectSpec, solid: Any, *, side: int) -> np.ndarray:

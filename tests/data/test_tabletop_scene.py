@@ -1,0 +1,93 @@
+"""Cameras and ray casting."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from data.tabletop.objects import SHAPES, Shape, draw_object
+from data.tabletop.scene import (
+    FAR,
+    Body,
+    cast,
+    dot,
+    frame_camera,
+    is_blocked,
+    normals,
+    pixel_centres,
+    rays,
+    rotation,
+    solid_of,
+    table_distance,
+    unit,
+    upright,
+)
+from data.tabletop.shapes import f32
+
+
+def test_rays_meet_a_ball_where_the_quadratic_formula_says() -> None:
+    """Distances to the triangulated ball agree with those to the true ball to a thousandth of its size."""
+    spec = draw_object("steel", "sphere", index=0, seed=0)
+    body = upright(spec, solid_of(spec))
+    rng = np.random.default_rng(0)
+    origins = f32(unit(f32(rng.standard_normal((500, 3)))) * 0.4 + body.centre_3)
+    towards = unit(f32(body.centre_3 - origins + rng.normal(0, 0.02, (500, 3))))
+    along = dot(body.centre_3 - origins, towards)
+    gap = dot(body.centre_3 - origins, body.centre_3 - origins) - along**2
+    inside = gap < (0.97 * spec.radius) ** 2
+    expected = along - np.sqrt(np.maximum(spec.radius**2 - gap, 0))
+    found = cast(body, origins, towards)
+    np.testing.assert_allclose(found[inside], expected[inside], atol=2e-3 * spec.size)
+    assert np.all(found[gap > spec.radius**2] == FAR)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_true_normals_point_out_and_agree_with_the_triangles(shape: Shape) -> None:
+    """At points that rays hit, the formula's normal faces the ray, has unit length and fits the surface."""
+    spec = draw_object("stone", shape, index=2, seed=0)
+    body = Body(spec, solid_of(spec), rotation((1, 2, 3), 0.7), f32([0.1, -0.2, 0.3]))
+    camera = frame_camera(
+        body.centre_3, span=0.2, azimuth=1.0, elevation=0.6, width=80, height=80, view_angle=0.5
+    )
+    towards = rays(camera, *pixel_centres(camera))
+    eyes = np.broadcast_to(camera.eye_3, towards.shape)
+    distance = cast(body, eyes, towards)
+    hit = distance < FAR
+    assert 0.05 < hit.mean() < 0.9
+    points = eyes[hit] + towards[hit] * distance[hit, None]
+    normal = normals(body, points)
+    np.testing.assert_allclose(np.linalg.norm(normal, axis=1), 1, atol=1e-5)
+    assert (dot(normal, towards[hit]) < 0.05).mean() > 0.99
+    # Stepping out along the normal leaves the object, stepping in enters it.
+    step = f32(2e-3)
+    assert (~is_blocked(body, points + normal * step, f32(camera.eye_3 - body.centre_3) / 10)).mean() > 0.97
+    inward = cast(body, points - normal * step, -normal)
+    assert (inward < FAR).mean() > 0.98
+
+
+def test_shadow_rays_that_cannot_meet_the_object_are_not_cast() -> None:
+    """Skipping them gives the same answer as the geometry of a ball and its shadow."""
+    spec = draw_object("rubber", "sphere", index=0, seed=0)
+    body = upright(spec, solid_of(spec))
+    light = f32([0, 0, 1])
+    table = f32([[0, 0, 0], [0.9 * spec.radius, 0, 0], [1.1 * spec.radius, 0, 0], [1, 1, 0]])
+    assert is_blocked(body, table, light).tolist() == [True, True, False, False]
+
+
+def test_a_camera_sees_its_target_in_the_middle_and_its_span_at_the_borders() -> None:
+    """The ray through the middle meets the target; those at the borders pass half the span beside it."""
+    target = f32([0.3, 0.1, 0.2])
+    camera = frame_camera(target, span=0.4, azimuth=0.3, elevation=0.0, width=64, height=64, view_angle=0.5)
+    middle, left = rays(camera, f32([32, 0]), f32([32, 32]))
+    distance = np.linalg.norm(target - camera.eye_3)
+    np.testing.assert_allclose(camera.eye_3 + middle * distance, target, atol=1e-6)
+    meets = camera.eye_3 + left * (distance / float(left @ middle))
+    assert np.linalg.norm(meets - target) == pytest.approx(0.2, rel=1e-5)
+
+
+def test_the_table_is_met_only_by_rays_that_fall() -> None:
+    """A ray that drops half a metre per metre from one metre up meets the table after √5 metres."""
+    towards = unit(f32([[1, 0, -0.5], [1, 0, 0], [0, 0, 1]]))
+    found = table_distance(np.broadcast_to(f32([0, 0, 1]), (3, 3)), towards)
+    assert found[0] == pytest.approx(np.sqrt(5), rel=1e-6)
+    assert np.all(found[1:] == FAR)

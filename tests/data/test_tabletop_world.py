@@ -1,0 +1,160 @@
+"""The whole sample world on disk."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data.errors import ProjectError, UniBindError
+from data.files import hash_file
+from data.manifest import Manifest, read_manifest
+from data.modality import MODALITIES
+from data.readers import read
+from data.tabletop import TabletopSettings, build_world
+from data.tabletop.objects import UNSEEN, draw_object
+from data.tabletop.world import is_complete
+
+SMALL = TabletopSettings(objects_per_category=3, image_px=32, video_px=32, video_frames=4, points=128)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A small world, made by two processes."""
+    folder = tmp_path_factory.mktemp("world")
+    assert build_world(folder, SMALL, workers=2) == folder / "manifest.parquet"
+    yield folder
+    shutil.rmtree(folder)
+
+
+def _manifest(folder: Path) -> Manifest:
+    return read_manifest(folder / "manifest.parquet", categories=folder / "categories.csv")
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hash_file(path) for path in files}
+
+
+def test_every_object_has_seven_samples_and_every_file_can_be_read(world: Path) -> None:
+    """24 categories × 3 objects × 7 modalities; the readers for users' files accept each of them."""
+    manifest = _manifest(world)
+    assert len(manifest.categories) == 24
+    assert Counter(sample.modality for sample in manifest.samples) == dict.fromkeys(MODALITIES, 72)
+    per_object = Counter(sample.object_id for sample in manifest.samples)
+    assert set(per_object.values()) == {7}
+    for sample in manifest.samples:
+        assert sample.sample_id == f"{sample.object_id}/{sample.modality}"
+        if sample.object_id in {"glass-torus-000", "wooden-cone-002"}:
+            read(sample.modality, world / sample.uri)
+
+
+def test_unseen_categories_are_test_alone_and_the_others_have_all_splits(world: Path) -> None:
+    """Six categories have no train or val sample; all others have all three splits, in every modality."""
+    splits: dict[tuple[str | None, str], set[str]] = {}
+    for sample in _manifest(world).samples:
+        splits.setdefault((sample.category_id, sample.modality), set()).add(sample.split)
+    unseen = {f"{material}-{shape}" for material, shape in UNSEEN}
+    for (category, _), found in splits.items():
+        assert found == ({"test"} if category in unseen else {"train", "val", "test"})
+
+
+def test_a_world_made_by_one_process_has_the_same_bits(world: Path, tmp_path: Path) -> None:
+    """Neither the number of workers nor the order of work shows in any file, the manifest included."""
+    build_world(tmp_path / "other", SMALL, workers=1)
+    assert _hashes(tmp_path / "other") == _hashes(world)
+
+
+def test_only_what_is_missing_or_damaged_is_made_again(world: Path) -> None:
+    """A lost file, a damaged one and leavings of a killed run are mended; whole objects are left alone."""
+    before = _hashes(world)
+    kept = world / "media" / "cork-torus-000" / "image.png"
+    made = kept.stat().st_mtime_ns
+    (world / "media" / "glass-cone-001" / "audio.wav").unlink()
+    damaged = world / "media" / "steel-torus-002" / "point.ply"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    shutil.rmtree(world / "media" / "stone-cone-000")
+    leaving = world / "media" / ".stone-cone-000.tmp"
+    leaving.mkdir()
+    (leaving / "image.png").write_bytes(b"half a picture")
+    build_world(world, SMALL, workers=1)
+    assert _hashes(world) == before
+    assert kept.stat().st_mtime_ns == made
+
+
+def test_an_object_of_other_settings_is_not_taken_for_a_finished_one(world: Path) -> None:
+    """Another seed or size asks for other files; more objects per category leave the others alone."""
+    media = world / "media"
+
+    def complete(**changes: int) -> bool:
+        settings = replace(SMALL, **changes)
+        return is_complete(draw_object("cork", "cone", index=0, seed=settings.seed), settings, media)
+
+    assert complete()
+    assert complete(objects_per_category=9)
+    assert not complete(seed=1)
+    assert not complete(video_px=64)
+    assert not is_complete(draw_object("cork", "cone", index=7, seed=0), SMALL, media)
+
+
+def test_no_file_names_its_category(world: Path) -> None:
+    """Nothing inside a sample says what it shows."""
+    for name in ("image.png", "audio.wav", "point.ply", "thermal.tiff", "video.mp4", "text.txt"):
+        content = (world / "media" / "rubber-torus-000" / name).read_bytes().lower()
+        assert b"rubber" not in content
+        assert b"torus" not in content
+
+
+def test_a_folder_that_cannot_be_made_gives_one_clear_error(tmp_path: Path) -> None:
+    """A file where the folder should be: what, where, and what to do."""
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(UniBindError, match=r"cannot write the sample world to .*taken.*another folder"):
+        build_world(tmp_path / "taken", SMALL, workers=1)
+
+
+def test_bad_settings_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """Nothing is left behind by a refused order."""
+    with pytest.raises(ProjectError, match="objects_per_category"):
+        build_world(tmp_path / "never", TabletopSettings(objects_per_category=0))
+    with pytest.raises(UniBindError, match="at least one worker"):
+        build_world(tmp_path / "never", SMALL, workers=0)
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_full_disk_gives_one_clear_error_and_no_half_made_object(tmp_path: Path) -> None:
+    """With files limited to 8 kB, writing fails in the workers as on a full disk."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from data.errors import UniBindError\n"
+        "from data.tabletop import TabletopSettings, build_world\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        f"        build_world(Path({str(tmp_path)!r}), {SMALL!r}, workers=1)\n"
+        "    except UniBindError as error:\n"
+        "        sys.exit(f'one line: {error}')\n"
+    )
+    (tmp_path / "make.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "make.py")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)),
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("one line: cannot write the sample world to")
+    assert "free some space" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "media").iterdir()) == []
+    assert not (tmp_path / "manifest.parquet").exists()

@@ -60,8 +60,9 @@ def table(
         *(el("th", cell, class_=_KINDS[at], scope="col") for at, cell in zip(columns, head, strict=True)),
     )
     body = [row if isinstance(row, Html) else line(columns, row) for row in rows]
-    whole = el("table", el("caption", caption) if caption else "", el("thead", header), el("tbody", *body))
-    return el("div", whole, class_="scroll", tabindex="0")
+    whole = el("div", el("table", el("thead", header), el("tbody", *body)), class_="scroll", tabindex="0")
+    # Not a <caption>: that would be as wide as the table and scroll out of sight with it.
+    return join([el("p", caption, class_="caption"), whole]) if caption else whole
 
 
 def line(columns: str, cells: Sequence[Child], *, class_: str | None = None) -> Html:

@@ -65,7 +65,11 @@ def quarantine_section(kb: Path) -> Html:
     by_stage = Counter(reject["stage"] for reject in rejects)
     told = ", ".join(f"{count} at {stage}" for stage, count in sorted(by_stage.items()))
     rows: list[list[Child]] = [
-        [clipped(reject["sample_id"], 80), reject["stage"], clipped(reject["reason"], 240)]
+        [
+            clipped(reject["sample_id"], 80),
+            reject["stage"],
+            el("span", clipped(reject["reason"], 240), class_="prose"),
+        ]
         for reject in rejects[:_MOST_QUARANTINED]
     ]
     left = len(rejects) - len(rows)
@@ -141,7 +145,7 @@ def _per_category(counts: Sequence[tuple[str, dict[str, int]]]) -> Html:
     body: list[list[Child]] = []
     for name, found in shown:
         ok, all_of_them = found.get("ok", 0), sum(found.values())
-        bar = join([_bar(ok, most), _bar(all_of_them - ok, most, rest=True)])
+        bar = el("span", _bar(ok, most), _bar(all_of_them - ok, most, rest=True), class_="bars")
         rejected = [str(found[status]) if found.get(status) else "·" for status in statuses]
         body.append([clipped(name, 80), str(ok), bar, *rejected])
     left = len(counts) - len(shown)
@@ -165,7 +169,12 @@ def _rejected(tables: duckdb.DuckDBPyConnection) -> Html:
         WHERE status <> 'ok' GROUP BY kind, status ORDER BY kind, n DESC, status
     """
     body: list[list[Child]] = [
-        [f"{kind}: {status}", f"{count:,}", _STATUS_WORDS.get(status, ""), el("q", clipped(text, 160))]
+        [
+            f"{kind}: {status}",
+            f"{count:,}",
+            _STATUS_WORDS.get(status, ""),
+            el("q", clipped(text, 160), class_="prose"),
+        ]
         for kind, status, count, text in _rows(tables, query)
     ]
     if not body:

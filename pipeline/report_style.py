@@ -20,12 +20,14 @@ MODALITY_COLOURS: dict[str, tuple[str, str]] = {
 
 _LIGHT = """
   --paper: #fffefb; --ink: #1c1b19; --quiet: #6b6862; --line: #dedad1; --wash: #f5f2ea;
-  --accent: #0b5a7a; --warn: #b03a12; --warn-wash: #fbeae2; --heat: #07435c; --mid-ink: #1c1b19; --heat-ink: #ffffff;
+  --accent: #0b5a7a; --warn: #b03a12; --warn-wash: #fbeae2; --heat: #07435c;
+  --mid-ink: #1c1b19; --heat-ink: #ffffff;
   --dot-l: 0.56; --dot-c: 0.14;
 """
 _DARK = """
   --paper: #161513; --ink: #e9e6df; --quiet: #a09b91; --line: #38352f; --wash: #201e1b;
-  --accent: #7cc4e4; --warn: #f19a72; --warn-wash: #35211a; --heat: #7cc4e4; --mid-ink: #10100e; --heat-ink: #10100e;
+  --accent: #7cc4e4; --warn: #f19a72; --warn-wash: #35211a; --heat: #7cc4e4;
+  --mid-ink: #10100e; --heat-ink: #10100e;
   --dot-l: 0.74; --dot-c: 0.13;
 """
 
@@ -75,7 +77,8 @@ table { border-collapse: collapse; font: .86rem/1.35 system-ui, sans-serif;
 th { font-weight: 500; text-align: left; vertical-align: bottom; }
 thead th { color: var(--quiet); border-bottom: 1px solid var(--line); font-weight: 400; }
 td, th { padding: .22rem .9rem .22rem 0; vertical-align: baseline; }
-tbody th { overflow-wrap: anywhere; min-width: 5.5rem; }
+tbody th { overflow-wrap: anywhere; min-width: 7rem; }
+.bars { white-space: nowrap; } .prose { display: block; min-width: 14rem; overflow-wrap: anywhere; }
 .num { text-align: right; white-space: nowrap; }
 td.wrap, .wrap { white-space: normal; }
 tr.group th { padding-top: 1.1rem; color: var(--quiet); font-style: italic; font-weight: 400; }
@@ -127,6 +130,7 @@ footer { margin-top: 3.5rem; border-top: 1px solid var(--line); padding-top: .8r
   @page { margin: 1.6cm; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav { display: none; } .scroll { overflow: visible; }
+  .panels { --least: 12rem; } .panels.wide { --least: 18rem; }
   section { break-inside: auto; } h2, h3 { break-after: avoid; }
   figure, .panels > *, .mistakes > *, tr { break-inside: avoid; }
   .cell, .over, .bar, .words { print-color-adjust: exact; -webkit-print-color-adjust: exact; }

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +85,7 @@ def write_vectors(
         ],
         schema=schema,
     )
-    sorted_groups = [groups[row] for row in order]
-    starts = [row for row in range(len(order)) if row == 0 or sorted_groups[row] != sorted_groups[row - 1]]
+    sizes = [sum(1 for _ in rows) for _, rows in groupby(sorted(groups))]
     with (
         atomic_path(path) as temporary,
         pq.ParquetWriter(
@@ -98,8 +98,8 @@ def write_vectors(
             write_page_checksum=True,
         ) as writer,
     ):
-        for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
-            writer.write_table(table.slice(start, stop - start), row_group_size=stop - start)
+        for start, size in zip(accumulate(sizes, initial=0), sizes, strict=False):
+            writer.write_table(table.slice(start, size), row_group_size=size)
 
 
 def read_vectors(folder: Path) -> Vectors:
@@ -161,7 +161,8 @@ def read_part(path: Path) -> Vectors:
 def _check_rows(where: Path, ids: Sequence[str], vectors_ND: npt.NDArray[np.float32]) -> None:
     # A sum over the row is finite only if every value is (or two infinities meet, which gives NaN): one pass,
     # no temporary array of the matrix's size. Float64 keeps large finite values from overflowing.
-    finite_N = np.isfinite(vectors_ND.sum(axis=1, dtype=np.float64))
+    with np.errstate(invalid="ignore"):
+        finite_N = np.isfinite(vectors_ND.sum(axis=1, dtype=np.float64))
     if not finite_N.all():
         bad = ids[int(np.argmin(finite_N))]
         raise KnowledgeBaseError(f"{where}: the vector of {bad!r} holds NaN or infinite values; encode again")

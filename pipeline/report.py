@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_text
-from pipeline.report_html import document, el, join
+from pipeline.report_html import counted, document, el, join
 from pipeline.report_kb import knowledge_base_section, quarantine_section
 from pipeline.report_mistakes import mistakes_section
 from pipeline.report_results import (
@@ -56,7 +56,8 @@ def write_report(
     """
     base = open_kb(kb)
     space = unified_samples(base, run)
-    pictures = space_pictures(kb, run)
+    tested = any(sample["split"] == "test" for sample in base.samples)
+    pictures = space_pictures(kb, run) if tested else {}
     labels_used = has_heads(run) or labels_guided(base)
     parts = {
         "recognition": recognition_section(metrics),
@@ -80,7 +81,11 @@ def write_report(
         el("nav", join(links, " ")),
     )
     footer = el("footer", "The numbers of this page are in metrics.json, beside it.", class_="sub")
-    write_space_png(pictures, target.parent / "space.png")
+    picture = target.parent / "space.png"
+    if pictures:
+        write_space_png(pictures, picture)
+    else:
+        picture.unlink(missing_ok=True)  # one of an earlier run would be of other samples
     page = document(f"{title}: UniBind", el("body", header, el("main", *parts.values()), footer), style=STYLE)
     write_text(target, page)
     return target
@@ -92,10 +97,10 @@ def _facts(base: KnowledgeBase, metrics: Mapping[str, Any]) -> str:
     seen_C = seen_categories(base)
     unseen = f", {int((~seen_C).sum())} of them without a train sample" if seen_C.any() else ""
     seed = f", seed {metrics['seed']}" if "seed" in metrics else ""
-    return (
-        f"A UniBind run: {len(base.samples):,} samples in {len(modalities)} "
-        f"modalit{'y' if len(modalities) == 1 else 'ies'}, {len(base.names):,} categories{unseen}{seed}."
-    )
+    samples = counted(len(base.samples), "sample")
+    kinds = counted(len(modalities), "modality", "modalities")
+    categories = counted(len(base.names), "category", "categories")
+    return f"A UniBind run: {samples} in {kinds}, {categories}{unseen}{seed}."
 
 
 def unified_samples(base: KnowledgeBase, run: Path) -> dict[str, SampleSet]:

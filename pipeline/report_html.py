@@ -106,6 +106,11 @@ def data_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: "1 sample", "1,200 samples"; `many` where the plural is not `one` + s."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def clipped(text: str, limit: int) -> str:
     """A text on one line, cut at `limit` characters with an ellipsis."""
     line = " ".join(text.split())

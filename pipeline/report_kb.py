@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from kb_builder.schemas import CATEGORIES, CENTERS, DESCRIPTIONS, read_rows
-from pipeline.report_html import Child, Html, clipped, el, join, section, table
+from pipeline.report_html import Child, Html, clipped, counted, el, join, section, table
 
 _MOST_CATEGORIES = 60  # in tables and examples; the rest is counted
 _EXAMPLES = 3
@@ -77,7 +77,11 @@ def quarantine_section(kb: Path) -> Html:
     return section(
         "quarantine",
         "Quarantined samples",
-        el("p", f"{len(rejects)} samples were left out, no run was stopped: {told}.{more}", class_="sub"),
+        el(
+            "p",
+            f"{counted(len(rejects), 'sample')} left out without stopping the run: {told}.{more}",
+            class_="sub",
+        ),
         table("lll", ["sample", "stage", "reason"], rows),
     )
 
@@ -110,12 +114,10 @@ def _summary(counts: Sequence[tuple[str, dict[str, int]]]) -> str:
     if not good:
         return "There is no category."
     written = sum(sum(statuses.values()) for _, statuses in counts)
-    words = (
-        f"{len(good)} categories, {written:,} texts written about them, {sum(good):,} kept: "
-        f"{min(good)} to {max(good)} each."
-    )
+    categories, texts = counted(len(good), "category", "categories"), counted(written, "text")
+    words = f"{categories}, {texts} written about them, {sum(good):,} kept: {min(good)} to {max(good)} each."
     without = sum(count == 0 for count in good)
-    return f"{words} {without} categories have none and can never be named." if without else words
+    return f"{words} Without any text, and never to be named: {without}." if without else words
 
 
 def _per_model(tables: duckdb.DuckDBPyConnection) -> Html:

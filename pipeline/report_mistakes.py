@@ -58,7 +58,7 @@ class Confusion:
 def worst_confusions(
     base: KnowledgeBase, space: Mapping[str, SampleSet], *, labels_used: bool
 ) -> tuple[str, list[Confusion]]:
-    """The split that was looked at and its commonest confusions, most frequent first.
+    """The split that was looked at ("" if none could be) and its commonest confusions, most frequent first.
 
     `space` holds samples in the text space. Examples come from as many modalities as there are, the surest
     mistakes first.
@@ -72,7 +72,7 @@ def worst_confusions(
         if shown and len(among.row_ids):
             break
     else:
-        return "unseen", []
+        return "", []
     found: dict[tuple[int, int], list[Mistake]] = defaultdict(list)
     totals: Counter[int] = Counter()
     for modality, samples in shown.items():
@@ -129,9 +129,8 @@ def mistakes_section(
     split, confusions = worst_confusions(base, space, labels_used=labels_used)
     title = "Mistakes"
     if not confusions:
-        return section(
-            "mistakes", title, el("p", "None: every sample that could be scored was named rightly.")
-        )
+        none = "None: every sample that could be scored was named rightly." if split else ""
+        return section("mistakes", title, el("p", none or "No labelled sample could be scored."))
     texts = _texts(base.folder, {mistake.row_id for one in confusions for mistake in one.examples})
     uris = _uris(base.folder)
     locate = resolver(data_root)

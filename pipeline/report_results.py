@@ -59,9 +59,8 @@ def _best_control(mean: Mean) -> str:
     if not controls:
         return "No control was measured."
     best = max(controls, key=lambda name: controls[name])
-    outcome = (
-        "the LLM centers do not beat it" if controls[best] >= mean.top1[CENTERS] else "less than they do"
-    )
+    beaten = controls[best] < mean.top1[CENTERS]
+    outcome = "less than the LLM centers" if beaten else "the LLM centers do not beat it"
     return f"The best control, {anchor_title(best)}, reaches {percent(controls[best])}%: {outcome}."
 
 

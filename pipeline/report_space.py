@@ -52,6 +52,8 @@ class Label:
 
 def space_section(pictures: Mapping[str, Picture]) -> Html:
     """Panels by modality and by category for each picture of the space."""
+    if not pictures:
+        return section("space", "The space", el("p", "There are no test samples to draw."))
     hues = _hues(pictures)
     panels: list[Html] = []
     for name, picture in pictures.items():
@@ -81,7 +83,12 @@ def _words(pictures: Mapping[str, Picture]) -> str:
             "After: the same samples through their heads, in the text space. A ring is the mean of a "
             "category’s embedding centers."
         )
-    elif "zero_shot" not in pictures:
+    elif "zero_shot" in pictures:
+        words.append(
+            "Without training: the samples as the zero-shot encoder places them among the texts. A ring is "
+            "the mean of a category’s embedding centers."
+        )
+    else:
         words.append("The run has no trained heads, so there is no space after alignment to draw.")
     return " ".join(words)
 

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,7 @@ def describe_category_shard(
     categories = _read_categories(kb)
     mine = categories[shard * settings.shard_categories : (shard + 1) * settings.shard_categories]
     names = category_names(categories)
-    states, counts = asyncio.run(_describe(kb, mine, names, settings, run_id))
+    states, known = asyncio.run(_describe(kb, mine, names, settings, run_id))
     folder = kb / "descriptions" / "category"
     _remove_parts_beyond(folder, math.ceil(len(categories) / settings.shard_categories))
     rows = [row for state in states for row in state.rows]
@@ -86,7 +85,7 @@ def describe_category_shard(
     return {
         "categories": len(mine),
         "requests": len(rows),
-        "answered_from_ledger": counts,
+        "answered_from_ledger": known,
         "ok": statuses.pop("ok", 0),
         "rejected": dict(sorted(statuses.items())),
         "saturated": {
@@ -108,14 +107,7 @@ async def _describe(
     with tqdm(desc="category descriptions", unit="request", total=0, disable=None) as bar:
         try:
             async with open_ledger(kb) as ledger:
-                while rounds := [(state, _next_round(state, settings)) for state in states]:
-                    planned = [
-                        (state, plan(state.category, index, settings, describer, library))
-                        for state, indices in rounds
-                        for index in indices
-                    ]
-                    if not planned:
-                        break
+                while planned := _plan_round(states, settings, describer, library):
                     missing = [each.request for _, each in planned if ledger.get(each.key) is None]
                     known += len(planned) - len(missing)
                     bar.total += len(planned)
@@ -126,13 +118,25 @@ async def _describe(
                         ledger,
                         policy=policy,
                         run_id=run_id,
-                        on_entry=lambda entry: _advance(bar, entry),
+                        on_entry=lambda entry: bar.update(),
                     )
-                    _add_rows(planned, ledger, describer)
+                    _add_rows(planned, ledger)
                     _report(states, settings, bar)
+                _warn_of_errors(states, ledger)
         finally:
             await describer.close()
     return states, known
+
+
+def _plan_round(
+    states: list[_Progress], settings: DescribeCategories, describer: Describer, library: Library
+) -> list[tuple[_Progress, Planned]]:
+    """The next requests of every category that still lacks texts; empty when none does, or may ask on."""
+    return [
+        (state, plan(state.category, index, settings, describer, library))
+        for state in states
+        for index in _next_indices(state, settings)
+    ]
 
 
 def plan(
@@ -155,25 +159,25 @@ def plan(
     return Planned(request, request_key(request), prompt, opening)
 
 
-def _next_round(state: _Progress, settings: DescribeCategories) -> Iterator[int]:
-    """The indices of the next requests: as many as should yield what is missing, none at the limit."""
+def _next_indices(state: _Progress, settings: DescribeCategories) -> range:
+    """The next request numbers: as many as should yield what is missing, none beyond the limit."""
     asked, accepted = len(state.rows), state.gate.accepted
     limit = math.ceil(settings.n * settings.max_requests_per_text)
     share = max(accepted / asked, _LOWEST_YIELD) if asked else 1.0
     wanted = math.ceil(max(0, settings.n - accepted) / share)
-    return iter(range(asked, min(asked + wanted, limit)))
+    return range(asked, min(asked + wanted, limit))
 
 
-def _add_rows(planned: list[tuple[_Progress, Planned]], ledger: Ledger, describer: Describer) -> None:
+def _add_rows(planned: list[tuple[_Progress, Planned]], ledger: Ledger) -> None:
     """Parse and judge a round's answers in plan order."""
     for state, each in planned:
         entry = ledger.get(each.key)
         if entry is None:
             raise KnowledgeBaseError(f"the ledger lost request {each.key}: was it changed by hand?")
-        state.rows.append(_row(state, each, entry, describer))
+        state.rows.append(_row(state, each, entry))
 
 
-def _row(state: _Progress, planned: Planned, entry: Entry, describer: Describer) -> dict[str, Any]:
+def _row(state: _Progress, planned: Planned, entry: Entry) -> dict[str, Any]:
     answer = None if entry.answer is None else read_answer(entry.answer)
     finish = "error" if answer is None else answer.finish_reason
     content = None if answer is None else answer.text
@@ -217,10 +221,12 @@ def _row(state: _Progress, planned: Planned, entry: Entry, describer: Describer)
     )
 
 
-def _advance(bar: Any, entry: Entry) -> None:
-    bar.update()
-    if entry.error is not None:
-        log.warning("a request was refused: %s", entry.error)
+def _warn_of_errors(states: list[_Progress], ledger: Ledger) -> None:
+    """One line for all requests that failed for good; each has its reason in the ledger."""
+    keys = [row["request_key"] for state in states for row in state.rows if row["finish_reason"] == "error"]
+    if keys:
+        first = ledger.get(keys[0])
+        log.warning("%d requests failed for good, the first with: %s", len(keys), first and first.error)
 
 
 def _report(states: list[_Progress], settings: DescribeCategories, bar: Any) -> None:

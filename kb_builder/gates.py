@@ -35,7 +35,7 @@ class Verdict:
 class Names:
     """What a category's texts must and must not say. Words are stems, phrases are normalised."""
 
-    own: tuple[frozenset[str], ...]  # a text must hold all stems of one of these (name or alias)
+    own: tuple[frozenset[str], ...]  # a text must hold all stems of one of these (name or alias), if any
     rival_words: frozenset[str]
     rival_phrases: frozenset[str]
 
@@ -94,7 +94,7 @@ class CategoryGate:
         plain = normalise(text)
         words = plain.split()
         stems = set(map(_stem, words))
-        if not any(own <= stems for own in self._names.own):
+        if self._names.own and not any(own <= stems for own in self._names.own):
             return Verdict("no_name")
         if stems & self._names.rival_words or self._names_another(words):
             return Verdict("other_name")

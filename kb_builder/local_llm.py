@@ -68,9 +68,9 @@ def _server(gguf: Path) -> Any:
 
 
 def _import_xllamacpp() -> Any:
-    # OpenMP threads spin while they wait for each other. Where other work shares the cores, the one that spins
-    # keeps the one it waits for from running: on 2 busy cores answers took 30 s instead of 5 s. libgomp reads
-    # this when it is loaded.
+    # OpenMP threads spin while they wait for each other. Where other work shares the cores, the one that
+    # spins keeps the one it waits for from running: on 2 busy cores answers took 30 s instead of 5 s. libgomp
+    # reads this when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     try:
         try:
@@ -86,7 +86,7 @@ def _import_xllamacpp() -> Any:
 
 
 def _load_openmp() -> bool:
-    """Load torch's libgomp.so.1 for a machine that has none of its own; xllamacpp's package brings none."""
+    """Load torch's libgomp.so.1, for a machine that has none: the package of xllamacpp brings none."""
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.submodule_search_locations:
         return False

@@ -99,6 +99,7 @@ async def _ask(run: _Run, request: Request, permits: asyncio.Semaphore) -> Entry
     clock = asyncio.get_running_loop().time
     deadline = float("inf")
     attempt = 0
+    said: DescriberError | None = None  # the last thing the server said: it tells more than a time-out
     while True:
         async with permits:
             if run.stopped.is_set():
@@ -115,13 +116,13 @@ async def _ask(run: _Run, request: Request, permits: asyncio.Semaphore) -> Entry
             except RequestError as refusal:
                 return _refused(run, request, refusal, attempt, clock() - start)
             except (ThrottledError, TransientError) as failure:
-                error = failure
+                error = said = failure
             else:
                 run.last_answer = clock()
                 return _entry(run, request, body, None, attempt, clock() - start)
         pause = _pause(run, error, attempt)
         if clock() + pause >= deadline:
-            return _give_up(run, request, error, attempt, clock())
+            return _give_up(run, request, said or error, attempt, clock())
         await _sleep(run, pause)
 
 

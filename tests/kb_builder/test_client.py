@@ -1,0 +1,174 @@
+"""The client: every way a server can fail, told apart once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from data.errors import DescriberError, RequestError, RunError, ThrottledError, TransientError
+from kb_builder.client import check_body, endpoint_identity, error_for, openai_client, retry_after
+from kb_builder.request import Request
+
+REQUEST = Request(
+    endpoint="e",
+    model="m",
+    messages=(("user", 'Describe "dog".'),),
+    temperature=0.5,
+    top_p=None,
+    max_tokens=40,
+    seed=7,
+    sample_index=0,
+    extra={"stop": ["\n"], "min_p": 0.1},
+)
+
+
+def ask(url: str, request: Request = REQUEST) -> str:
+    """One answer through a client of its own."""
+
+    async def run() -> str:
+        client = openai_client(model="m", base_url=url, api_key_env="OPENAI_API_KEY")
+        try:
+            return await client.answer(request)
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+def test_an_answer_comes_back_as_it_was_sent(chat_server: Callable[..., Any]) -> None:
+    """The body is the server's own, and the server received the final request: no more, no less."""
+    sent: list[dict[str, Any]] = []
+    server = chat_server(lambda body, nth: sent.append(body))
+    answer = json.loads(ask(server.url))
+    assert answer["choices"][0]["message"]["content"].startswith("The dog has")
+    assert sent == [
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": 'Describe "dog".'}],
+            "temperature": 0.5,
+            "max_tokens": 40,
+            "seed": 7,
+            "stop": ["\n"],
+            "min_p": 0.1,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        ({"status": 400}, RequestError, "status 400: scripted"),
+        ({"status": 413}, RequestError, "413"),
+        ({"status": 422}, RequestError, "422"),
+        ({"status": 400, "body": {"error": {"code": "model_not_found"}}}, RunError, "`model`"),
+        ({"status": 401}, RunError, "api_key_env"),
+        ({"status": 402}, RunError, "402"),
+        ({"status": 403}, RunError, "rights"),
+        ({"status": 404, "body": "<html>Not Found</html>"}, RunError, "base_url"),
+        ({"status": 405}, RunError, "405"),
+        ({"status": 408}, TransientError, "408"),
+        ({"status": 409}, TransientError, "409"),
+        ({"status": 425}, TransientError, "425"),
+        ({"status": 429}, ThrottledError, "429"),
+        ({"status": 429, "body": {"error": {"code": "insufficient_quota"}}}, RunError, "quota"),
+        ({"status": 500}, TransientError, "500"),
+        ({"status": 503, "body": "upstream is down"}, TransientError, "upstream is down"),
+        ({"body": '{"choices": [{"mess'}, TransientError, "not JSON"),
+        ({"body": "<html>log in</html>"}, TransientError, "log in"),
+        ({"body": []}, TransientError, "not a JSON object"),
+        ({"body": {"error": {"message": "overloaded"}}}, TransientError, "overloaded"),
+        ({"body": {"error": {"message": "bad", "code": 400}}}, RequestError, "bad"),
+        ({"body": {"error": {"message": "poor", "code": "insufficient_quota"}}}, RunError, "poor"),
+        ({"body": {"choices": []}}, TransientError, "no choices"),
+        ({"body": {"choices": None}}, TransientError, "no choices"),
+        ({"body": {"choices": [{"index": 0}]}}, TransientError, "no message"),
+    ],
+)
+def test_each_fault_has_its_class(
+    chat_server: Callable[..., Any], fault: dict[str, Any], kind: type[DescriberError], words: str
+) -> None:
+    """Statuses and bodies map to the four classes, with a message that names the server and what it said."""
+    server = chat_server(lambda body, nth: fault)
+    with pytest.raises(DescriberError, match=words) as caught:
+        ask(server.url)
+    assert type(caught.value) is kind
+    assert server.url in str(caught.value)
+    assert server.seen.total() == 1  # the vendor's client tries nothing again by itself
+
+
+def test_a_closed_port_is_transient() -> None:
+    """Nobody listening may be a server that is starting."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+        with pytest.raises(TransientError, match=r"127\.0\.0\.1"):
+            ask(url)
+
+
+def test_a_wrong_key_stops_the_run_and_is_shown_nowhere(
+    chat_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server quotes the key back; neither the message, nor its causes, nor the log repeats it."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-of-the-user")
+    with pytest.raises(RunError, match="Incorrect API key provided: ") as caught:
+        ask(chat_server().url)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "secret" not in f"{error!r} {vars(error)}"
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    assert "secret" not in caplog.text
+
+
+def test_openai_itself_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing key is told before anything is sent, by the variable's name."""
+    monkeypatch.delenv("MY_KEY", raising=False)
+    client = openai_client(model="m", base_url=None, api_key_env="MY_KEY")
+    with pytest.raises(RunError, match="set the environment variable MY_KEY"):
+        asyncio.run(client.answer(REQUEST))
+
+
+def test_a_model_must_be_named() -> None:
+    """There is no default that could be paid for by mistake."""
+    with pytest.raises(RunError, match="needs `model`"):
+        openai_client(model=None, base_url=None, api_key_env="K")
+
+
+def test_retry_after_in_each_form() -> None:
+    """Seconds, milliseconds, a date; what cannot be read is no wish."""
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    assert retry_after({"retry-after": "1.5"}) == 1.5
+    assert retry_after({"retry-after-ms": "250", "retry-after": "9"}) == 0.25
+    dated = retry_after({"retry-after": soon})
+    assert dated is not None and 80 < dated <= 90
+    assert retry_after({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}) == 0.0
+    assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({}) is None
+
+
+def test_throttling_carries_the_servers_wish(chat_server: Callable[..., Any]) -> None:
+    """The header reaches the error."""
+    server = chat_server(lambda body, nth: {"status": 429, "headers": {"retry-after": "7"}})
+    with pytest.raises(ThrottledError) as caught:
+        ask(server.url)
+    assert caught.value.retry_after == 7.0
+
+
+def test_identities_hold_no_secret() -> None:
+    """User info and query may hold keys; a trailing slash is no other endpoint."""
+    assert endpoint_identity("https://user:pw@Host.org:8443/v1/?key=s") == "https://host.org:8443/v1"
+    assert endpoint_identity("https://api.openai.com/v1") == "https://api.openai.com/v1"
+
+
+def test_bodies_that_are_answers_pass() -> None:
+    """A refusal or an empty text is an answer: the gates judge it, nobody asks again."""
+    check_body('{"choices": [{"message": {"content": null, "refusal": "no"}}], "error": null}', where="x")
+    assert isinstance(error_for(418, "x"), RunError)

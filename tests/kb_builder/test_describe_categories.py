@@ -1,0 +1,295 @@
+"""Category descriptions from plan to Parquet: complete, resumable, never paid for twice."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from data.errors import KnowledgeBaseError, RunError
+from kb_builder.describe_categories import category_shard_count, describe_category_shard
+from kb_builder.ledger import read_entries
+from kb_builder.lock import write_lock
+from kb_builder.schemas import CATEGORIES, DESCRIPTIONS, read_rows, write_table
+from kb_builder.settings import DescribeCategories
+
+NAMES = ["dog", "church bells", "wooden sphere", "Shetland sheepdog, Shetland"]
+FAKE = DescribeCategories(describer="fake", n=12)
+# What may differ between an undisturbed run and one that was killed and resumed.
+WHEN = {"created_at", "latency_ms", "attempts", "run_id"}
+
+
+def knowledge_base(folder: Path, names: list[str]) -> Path:
+    rows = [
+        {"category_id": name.split(",")[0].lower().replace(" ", "-"), "name": name, "aliases": []}
+        | {"parent": None, "notes": None}
+        for name in names
+    ]
+    write_table(folder / "categories.parquet", rows, CATEGORIES)
+    return folder
+
+
+def table(kb: Path) -> list[dict[str, Any]]:
+    """The rows, less what may differ between two runs."""
+    return [
+        {name: value for name, value in row.items() if name not in WHEN}
+        for row in read_rows(kb / "descriptions" / "category")
+    ]
+
+
+def online(url: str, **changes: Any) -> DescribeCategories:
+    settings = DescribeCategories(describer="openai", model="m", base_url=url, n=12, request_timeout_s=30.0)
+    return replace(settings, **changes)
+
+
+def test_every_category_gets_its_texts(tmp_path: Path) -> None:
+    """At least n accepted texts that name their category and differ, in the schema's columns."""
+    kb = knowledge_base(tmp_path, NAMES)
+    summary = describe_category_shard(kb, 0, FAKE, run_id="r1")
+    part = kb / "descriptions" / "category" / "part-00000.parquet"
+    assert pq.read_schema(part).equals(DESCRIPTIONS, check_metadata=True)
+    rows = read_rows(part)
+    ok = [row for row in rows if row["status"] == "ok"]
+    assert {row["category_id"] for row in ok} == {"dog", "church-bells", "wooden-sphere", "shetland-sheepdog"}
+    assert min(Counter(row["category_id"] for row in ok).values()) >= 12
+    assert len({row["text_norm_hash"] for row in ok}) == len(ok)
+    assert len({row["row_id"] for row in rows}) == len(rows)
+    assert [row["category_id"] for row in rows] == sorted(row["category_id"] for row in rows)
+    assert {row["aspect"] for row in rows} == {"look", "shape", "material", "sound", "heat", "motion"}
+    assert summary == {
+        "categories": 4,
+        "requests": len(rows),
+        "answered_from_ledger": 0,
+        "ok": len(ok),
+        "rejected": dict(Counter(row["status"] for row in rows if row["status"] != "ok")),
+        "saturated": {},
+    }
+
+
+def test_rows_tell_where_they_come_from(tmp_path: Path) -> None:
+    """Each row points at its ledger entry, whose request is what the row says was asked."""
+    kb = knowledge_base(tmp_path, ["dog"])
+    describe_category_shard(kb, 0, FAKE, run_id="r1")
+    entries = {entry.key: entry for entry in read_entries(kb)}
+    rows = read_rows(kb / "descriptions" / "category")
+    assert {row["request_key"] for row in rows} == entries.keys()
+    for row in rows:
+        entry = entries[row["request_key"]]
+        assert (row["run_id"], row["source"], row["attempts"]) == ("r1", "fake", 1)
+        assert row["created_at"] == entry.time
+        assert f'"seed":{row["seed"]}' in entry.request
+        assert row["text"][:20] in entry.request + (entry.answer or "")
+
+
+def test_a_second_run_asks_nothing(tmp_path: Path) -> None:
+    """The table is made again from the ledger alone: same bytes, no request."""
+    kb = knowledge_base(tmp_path, NAMES)
+    first = describe_category_shard(kb, 0, FAKE, run_id="r1")
+    part = kb / "descriptions" / "category" / "part-00000.parquet"
+    content = part.read_bytes()
+    second = describe_category_shard(kb, 0, FAKE, run_id="r2")
+    assert second == first | {"answered_from_ledger": first["requests"]}
+    assert part.read_bytes() == content
+
+
+def test_rejected_texts_are_topped_up_and_kept(tmp_path: Path, chat_server: Callable[..., Any]) -> None:
+    """Refusals, nameless texts, repeats and 400s are made up for by more requests, and stay as rows."""
+
+    def script(body: dict[str, Any], nth: int) -> dict[str, Any] | None:
+        said = {
+            0: "I'm sorry, I cannot help.",
+            1: "It has four quick legs.",
+            2: "The dog has four quick legs.",
+        }
+        kind = body["seed"] % 8
+        if kind == 3:
+            return {"status": 400, "body": {"error": {"message": "content policy"}}}
+        if kind not in said:
+            return None
+        return {
+            "body": {"model": "m", "choices": [{"finish_reason": "stop", "message": {"content": said[kind]}}]}
+        }
+
+    kb = knowledge_base(tmp_path, ["dog"])
+    summary = describe_category_shard(kb, 0, online(chat_server(script).url, n=40), run_id="r")
+    assert summary["ok"] >= 40 and summary["saturated"] == {}
+    rows = read_rows(kb / "descriptions" / "category")
+    found = {
+        (row["status"], row["finish_reason"], row["text"])
+        for row in rows
+        if row["status"] not in {"ok", "dup_near"}
+    }
+    assert found == {
+        ("refusal", "stop", "I'm sorry, I cannot help."),
+        ("no_name", "stop", "It has four quick legs."),
+        ("dup_exact", "stop", "The dog has four quick legs."),
+        ("unparsed", "error", ""),
+    }
+    [first] = [row for row in rows if row["status"] == "ok" and row["text"] == "The dog has four quick legs."]
+    assert {row["dup_of"] for row in rows if row["status"] == "dup_exact"} == {first["row_id"]}
+
+
+def test_a_category_that_runs_dry_is_reported(tmp_path: Path, chat_server: Callable[..., Any]) -> None:
+    """A model that always says the same stops at the request limit, with what there is."""
+    body = {"choices": [{"finish_reason": "stop", "message": {"content": "The dog has four quick legs."}}]}
+    kb = knowledge_base(tmp_path, ["dog"])
+    server = chat_server(lambda _body, _nth: {"body": body})
+    settings = online(server.url, n=5, max_requests_per_text=2.5)
+    summary = describe_category_shard(kb, 0, settings, run_id="r")
+    assert summary["saturated"] == {"dog": 1}
+    assert summary["requests"] == server.seen.total() == math.ceil(5 * 2.5)
+
+
+def test_shards_divide_the_categories(tmp_path: Path) -> None:
+    """Every category is in one part, whatever the division; parts of a finer, older division go."""
+    kb = knowledge_base(tmp_path, NAMES)
+    whole, fine = FAKE, replace(FAKE, shard_categories=1)
+    assert (category_shard_count(kb, whole), category_shard_count(kb, fine)) == (1, 4)
+    for shard in range(4):
+        assert describe_category_shard(kb, shard, fine, run_id="r")["categories"] == 1
+    rows = table(kb)
+    assert describe_category_shard(kb, 0, whole, run_id="r")["answered_from_ledger"] == len(rows)
+    assert table(kb) == rows
+
+
+def test_the_categories_must_be_there(tmp_path: Path) -> None:
+    """A folder without categories is named, with what to do."""
+    with pytest.raises(KnowledgeBaseError, match=r"categories\.parquet is missing"):
+        category_shard_count(tmp_path, FAKE)
+
+
+def test_a_second_writer_is_told(tmp_path: Path) -> None:
+    """Two runs on one knowledge base: the second stops at once and says who is writing."""
+    kb = knowledge_base(tmp_path, ["dog"])
+    with (
+        write_lock(kb / "ledger.lock"),
+        pytest.raises(KnowledgeBaseError, match=f"is being written by process {os.getpid()}"),
+    ):
+        describe_category_shard(kb, 0, FAKE, run_id="r")
+
+
+def test_a_wrong_key_stops_and_is_written_nowhere(
+    tmp_path: Path, chat_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run stops after a few calls; then, with the right key, it completes; no file holds either key."""
+    kb = knowledge_base(tmp_path, ["dog"])
+    server = chat_server()
+    right = os.environ["OPENAI_API_KEY"]
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong-one-of-the-user")
+    with pytest.raises(RunError, match="Incorrect API key") as caught:
+        describe_category_shard(kb, 0, online(server.url), run_id="r")
+    assert "sk-wrong" not in str(caught.value)
+    assert server.seen.total() <= 8
+    monkeypatch.setenv("OPENAI_API_KEY", right)
+    assert describe_category_shard(kb, 0, online(server.url), run_id="r")["ok"] >= 12
+    for file in kb.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            assert right.encode() not in content and b"sk-wrong" not in content, file
+
+
+def storm(body: dict[str, Any], nth: int) -> dict[str, Any] | None:
+    """Every third request meets a fault at its first call."""
+    faults: list[dict[str, Any]] = [
+        {"status": 429, "headers": {"retry-after": "0.05"}},
+        {"status": 500},
+        {"body": '{"choices": [{"message": {"cont'},
+        {"body": {"choices": []}},
+        {"body": {"error": {"message": "overloaded"}}},
+    ]
+    return faults[body["seed"] % len(faults)] if nth == 1 and body["seed"] % 3 == 0 else None
+
+
+def test_a_storm_changes_nothing(tmp_path: Path, chat_server: Callable[..., Any]) -> None:
+    """With faults at a third of the requests the table is the one of a calm day."""
+    calm_server, storm_server = chat_server(), chat_server(storm)
+    calm, stormy = knowledge_base(tmp_path / "a", NAMES), knowledge_base(tmp_path / "b", NAMES)
+    describe_category_shard(calm, 0, online(calm_server.url), run_id="r")
+    describe_category_shard(stormy, 0, online(storm_server.url), run_id="r")
+    assert [row["text"] for row in table(stormy)] == [row["text"] for row in table(calm)]
+    assert max(storm_server.answered.values()) == 1
+    assert {row["attempts"] for row in read_rows(stormy / "descriptions" / "category")} == {1, 2}
+
+
+DESCRIBE = """
+import sys
+from pathlib import Path
+from kb_builder.describe_categories import describe_category_shard
+from kb_builder.settings import DescribeCategories
+settings = DescribeCategories(
+    describer="openai", model="m", base_url=sys.argv[2], n=12, concurrency=4, request_timeout_s=30.0
+)
+describe_category_shard(Path(sys.argv[1]), 0, settings, run_id="killed")
+"""
+
+
+@pytest.mark.parametrize("progress", [0.15, 0.6])
+def test_kill_9_and_resume(tmp_path: Path, chat_server: Callable[..., Any], progress: float) -> None:
+    """Killed in the middle of a storm, resumed: the same table, and nothing committed is asked again."""
+    server = chat_server(storm, delay=0.05)
+    kb = knowledge_base(tmp_path / "killed", NAMES)
+    planned = 12 * len(NAMES)
+    command = [sys.executable, "-c", DESCRIBE, str(kb), server.url]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 60
+        while len(server.answered) < progress * planned and time.monotonic() < until:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not list(kb.rglob("*.parquet"))[1:], "no table before the end"
+    committed = {entry.key for entry in read_entries(kb)}
+    answered_before = Counter(server.answered)
+    assert len(committed) < planned and len(answered_before) < planned
+
+    settings = online(server.url, concurrency=4)
+    summary = describe_category_shard(kb, 0, settings, run_id="resumed")
+    assert summary["answered_from_ledger"] == len(committed)
+    twice = [name for name, count in server.answered.items() if count > 1]
+    assert len(twice) <= len(answered_before) - len(committed)  # answered, but killed before the commit
+
+    undisturbed = knowledge_base(tmp_path / "undisturbed", NAMES)
+    describe_category_shard(undisturbed, 0, settings, run_id="calm")
+    assert table(kb) == table(undisturbed)
+    runs = Counter(row["run_id"] for row in read_rows(kb / "descriptions" / "category"))
+    assert runs["killed"] == len(committed)
+
+
+@contextmanager
+def file_size_limit(limit: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_stops_cleanly(tmp_path: Path) -> None:
+    """One clear error, no table, an intact ledger; with room again the run asks only the rest."""
+    kb = knowledge_base(tmp_path / "full", NAMES)
+    settings = replace(FAKE, n=60)
+    with file_size_limit(150_000), pytest.raises(KnowledgeBaseError, match="free some disk space"):
+        describe_category_shard(kb, 0, settings, run_id="r")
+    assert not (kb / "descriptions").exists()
+    connection = sqlite3.connect(kb / "ledger.sqlite")
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+    kept = len(read_entries(kb))
+    assert describe_category_shard(kb, 0, settings, run_id="r")["answered_from_ledger"] == kept
+    roomy = knowledge_base(tmp_path / "roomy", NAMES)
+    describe_category_shard(roomy, 0, settings, run_id="r")
+    assert table(kb) == table(roomy)

@@ -1,0 +1,56 @@
+"""One writer at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.errors import KnowledgeBaseError
+from kb_builder.lock import write_lock
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from kb_builder.lock import write_lock\n"
+    "with write_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+)
+
+
+def test_a_second_writer_is_told_who_holds_it_and_kill_9_frees_it(tmp_path: Path) -> None:
+    """The message names process and host; when the holder is killed the next writer gets in at once."""
+    path = tmp_path / "ledger.lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(KnowledgeBaseError, match=f"written by process {holder.pid} on .*run again"),
+            write_lock(path),
+        ):
+            pytest.fail("two writers")
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with write_lock(path):
+        assert f'"pid": {os.getpid()}' in path.read_text()
+
+
+def test_a_lock_can_be_taken_again(tmp_path: Path) -> None:
+    """The end of the block frees the lock, also when the block fails; what a dead holder left is ignored."""
+    path = tmp_path / "ledger.lock"
+    path.write_text('{"pid": 1, "host": "gone"}')
+    with pytest.raises(ZeroDivisionError), write_lock(path):
+        raise ZeroDivisionError
+    with write_lock(path):
+        pass
+
+
+def test_an_unsigned_lock_has_a_message_too(tmp_path: Path) -> None:
+    """A holder that has not yet written its name is "another process"."""
+    path = tmp_path / "ledger.lock"
+    with write_lock(path):
+        path.write_text("")
+        with pytest.raises(KnowledgeBaseError, match="another process"), write_lock(path):
+            pytest.fail("two writers")

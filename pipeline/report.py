@@ -137,11 +137,15 @@ def random_recalls(space: Mapping[str, SampleSet]) -> dict[tuple[str, str, str],
             ):
                 relevant, total = Counter(of_gallery_M.tolist()), len(of_gallery_M)
                 draws = min(_DEPTH, total)
-                hits = [
-                    1 - comb(total - relevant[label], draws) / comb(total, draws)
-                    for label in of_query_N.tolist()
+                asking = {
+                    label: count
+                    for label, count in Counter(of_query_N.tolist()).items()
                     if label >= 0 and relevant[label]
-                ]
-                if hits:
-                    chances[level, query, gallery] = sum(hits) / len(hits)
+                }
+                lucky = sum(
+                    count * (1 - comb(total - relevant[label], draws) / comb(total, draws))
+                    for label, count in asking.items()
+                )
+                if asking:
+                    chances[level, query, gallery] = lucky / sum(asking.values())
     return chances

@@ -82,8 +82,9 @@ def worst_confusions(
             named = int(ranked.categories_NT[row, 0])
             if named == true:
                 continue
-            own_cosines = among.vectors_ND[among.category_N == true] @ samples.vectors_ND[row]
-            own = float(own_cosines.max()) if len(own_cosines) else None
+            first, last = np.searchsorted(among.category_N, (true, true + 1))  # rows are sorted by category
+            own_cosines = among.vectors_ND[first:last] @ samples.vectors_ND[row]
+            own = float(own_cosines.max()) if last > first else None
             why = among.row_ids[ranked.why_NT[row, 0]]
             mistake = Mistake(samples.sample_ids[row], modality, float(ranked.scores_NT[row, 0]), own, why)
             found[true, named].append(mistake)

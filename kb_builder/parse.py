@@ -18,6 +18,9 @@ _PREAMBLE = re.compile(
 _MARKUP = re.compile(r"^\s*(?:[-*•>#]+|\d+[.)])\s+|[*_`#]{1,3}")
 _END = re.compile(r"[.!?]+[\"'”’)]*(?=\s|$)")
 _ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|approx|vs|cf|dr|mr|mrs|st|no|fig|[a-z])\.$", re.IGNORECASE)
+_WORD = re.compile(r"[^\W\d_][\w'’-]*")
+_FEWEST_WORDS = 2  # that go on from an opening; fewer say nothing
+
 # fmt: off
 # A sentence that ends here was broken off, whatever the model says.
 _DANGLING = frozenset({
@@ -59,12 +62,13 @@ def parse_text(content: str, *, opening: str, finish_reason: str) -> str | None:
 
     `opening` is the start that the model was given to go on from; servers differ in whether they repeat it.
     An answer that stopped by itself may lack its last full stop, one that was cut off (`length`) loses its
-    last, torn sentence. Sentences that break off in the middle of a phrase or go round in circles are no
-    sentences.
+    last, torn sentence. A sentence that breaks off in the
+    middle of a phrase, adds nothing to the opening, or goes round in circles is none.
     """
-    text = content.strip()
-    if opening and not text.startswith(opening):
-        text = f"{opening} {text}"
+    said = content.strip().removeprefix(opening)
+    if opening and len(_WORD.findall(said)) < _FEWEST_WORDS:
+        return None
+    text = f"{opening} {said.strip()}" if opening and not said.startswith("'") else opening + said
     text = " ".join(_MARKUP.sub("", line) for line in text.splitlines())
     text = " ".join(text.split())
     text = _PREAMBLE.sub("", text).strip('"“” ')
@@ -87,7 +91,7 @@ def _sentences(text: str) -> list[str]:
 
 
 def _broken_off(text: str) -> bool:
-    words = re.findall(r"[^\W\d_][\w'’-]*", text.casefold())
+    words = _WORD.findall(text.casefold())
     return len(words) < 4 or words[-1] in _DANGLING
 
 

@@ -27,18 +27,18 @@ class ChatServer:
     def __init__(self, script: Callable[[dict[str, Any], int], Fault | None], delay: float) -> None:
         self.script = script
         self.delay = delay
-        self.seen: Counter[str] = Counter()
-        self.answered: Counter[str] = Counter()
+        self.seen: Counter[int] = Counter()  # by seed: every request has its own
+        self.answered: Counter[int] = Counter()
         self.in_flight = self.most_in_flight = 0
         self.guard = threading.Lock()
         self.url = ""
 
     def reply(self, raw: bytes, authorization: str) -> tuple[int, dict[str, str], bytes]:
         body = json.loads(raw)
-        name = hash_json(body)
+        seed = body["seed"]
         with self.guard:
-            self.seen[name] += 1
-            nth = self.seen[name]
+            self.seen[seed] += 1
+            nth = self.seen[seed]
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
@@ -53,9 +53,9 @@ class ChatServer:
             fault = self.script(body, nth)
             if fault is None:
                 messages = tuple((m["role"], m["content"]) for m in body["messages"])
-                answer = json.dumps(fake_answer(messages, name, model=body["model"])).encode()
+                answer = json.dumps(fake_answer(messages, hash_json(body), model=body["model"])).encode()
                 with self.guard:
-                    self.answered[name] += 1
+                    self.answered[seed] += 1
                 return 200, {}, answer
             time.sleep(fault.get("hang", 0.0))
             content = fault.get("body", {"error": {"message": "scripted"}})

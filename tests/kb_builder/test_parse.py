@@ -34,8 +34,18 @@ def test_sentences_are_found(content: str, text: str) -> None:
 def test_an_opening_is_put_in_front_once() -> None:
     """Servers that repeat the opening and servers that do not give the same text."""
     opening = "When struck, the dog"
-    for content in ("When struck, the dog barks", " barks.", "barks"):
-        assert parse_text(content, opening=opening, finish_reason="stop") == "When struck, the dog barks."
+    for content in ("When struck, the dog barks loudly", " barks loudly.", "barks loudly"):
+        assert (
+            parse_text(content, opening=opening, finish_reason="stop") == "When struck, the dog barks loudly."
+        )
+    text = "When struck, the dog's bark is loud."
+    assert parse_text("'s bark is loud", opening=opening, finish_reason="stop") == text
+
+
+def test_an_opening_that_stays_alone_says_nothing() -> None:
+    """A model that adds a full stop, or one word, has not described anything."""
+    for content in (".", " barks.", "The dog makes a sound.", ""):
+        assert parse_text(content, opening="The dog makes a sound", finish_reason="stop") is None
 
 
 def test_a_cut_answer_keeps_its_whole_sentences() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from data.errors import TrainingError
 from trainer.centers import category_means, load_centers
 from trainer.heads import has_heads, load_heads
-from trainer.inputs import load_samples, open_kb
-from trainer.records import Ints, SampleSet
+from trainer.inputs import KnowledgeBase, load_samples, open_kb
+from trainer.records import Centers, Ints, SampleSet
 from trainer.tsne import tsne
 
 CENTER = "center"
@@ -31,53 +31,57 @@ class Picture:
 
 
 def space_pictures(kb: Path, run: Path, *, most: int = 500) -> dict[str, Picture]:
-    """The pictures "before" and "after" of a run's test samples, at most `most` of them in either.
+    """The pictures of a run's test samples, at most `most` of them in each: before and after alignment.
 
     before: the frozen features of the samples encoder, which know nothing of texts, so without centers (and
     without modalities that another encoder gives another dimension). after: the aligned space with the mean
-    of each category's centers; absent without heads. Of more samples than `most`, evenly spaced ones of
-    every modality are drawn. Raises TrainingError without test samples.
+    of each category's centers. zero_shot, in place of "after" where there are no heads: the same in the space
+    of the zero-shot encoder, where there is one. Of more samples than `most`, evenly spaced ones of every
+    modality are drawn. Raises TrainingError without test samples.
     """
     base = open_kb(kb)
-    sets, _ = load_samples(base, "samples")
-    test = {m: s.split("test") for m, s in sets.items() if (s.splits_N == "test").any()}
-    if not test:
+    shown = _shown(base, "samples", most)
+    if not shown:
         raise TrainingError(f"{kb}: no encoded test samples to draw; give the manifest rows of split `test`")
-    shown = {m: s.take(_spread(len(s), most // len(test))) for m, s in test.items()}
-    dims = Counter(s.vectors_ND.shape[1] for s in shown.values())
+    dims = Counter(s.vectors_ND.shape[1] for s in shown)
     dim = max(dims, key=lambda d: (dims[d], d))
-    raw = [s for s in shown.values() if s.vectors_ND.shape[1] == dim]
-    pictures = {"before": _picture(raw, [s.vectors_ND for s in raw], base.names)}
+    pictures = {"before": _picture([s for s in shown if s.vectors_ND.shape[1] == dim], base, None)}
     if has_heads(run):
-        heads, centers = load_heads(run), load_centers(base)
-        mapped = [s for m, s in shown.items() if m in heads.modalities]
-        filled = np.flatnonzero(centers.counts())
-        means_CD = category_means(centers.vectors_ND, centers.category_N, len(base.categories))[filled]
-        pictures["after"] = _picture(
-            mapped,
-            [*(heads.map(s.modality, s.vectors_ND) for s in mapped), means_CD.astype(np.float32)],
-            base.names,
-            center_ids=tuple(base.categories[c] for c in filled),
-            center_N=filled,
-        )
+        heads = load_heads(run)
+        mapped = [
+            replace(s, vectors_ND=heads.map(s.modality, s.vectors_ND))
+            for s in shown
+            if s.modality in heads.modalities
+        ]
+        pictures["after"] = _picture(mapped, base, load_centers(base))
+    elif base.encoders.get("zero_shot") is not None:
+        pictures["zero_shot"] = _picture(_shown(base, "zero_shot", most), base, load_centers(base))
     return pictures
 
 
-def _picture(
-    sets: list[SampleSet],
-    blocks: list[npt.NDArray[np.float32]],
-    names: tuple[str, ...],
-    *,
-    center_ids: tuple[str, ...] = (),
-    center_N: Ints | None = None,
-) -> Picture:
-    of_centers_N = np.zeros(0, dtype=np.int64) if center_N is None else center_N
+def _shown(base: KnowledgeBase, role: str, most: int) -> list[SampleSet]:
+    """Test samples of every modality, an even share of `most` of each."""
+    sets, _ = load_samples(base, role)
+    test = [s.split("test") for s in sets.values() if (s.splits_N == "test").any()]
+    return [s.take(_spread(len(s), most // len(test))) for s in test]
+
+
+def _picture(sets: list[SampleSet], base: KnowledgeBase, centers: Centers | None) -> Picture:
+    blocks = [s.vectors_ND for s in sets]
+    owners = [s.category_N for s in sets]
+    center_ids: tuple[str, ...] = ()
+    if centers is not None:
+        filled = np.flatnonzero(centers.counts())
+        means_CD = category_means(centers.vectors_ND, centers.category_N, len(base.categories))
+        blocks.append(means_CD[filled].astype(np.float32))
+        owners.append(filled)
+        center_ids = tuple(base.categories[c] for c in filled)
     return Picture(
         xy_N2=tsne(np.concatenate(blocks)),
         kinds=tuple(s.modality for s in sets for _ in s.sample_ids) + (CENTER,) * len(center_ids),
-        category_N=np.concatenate([*(s.category_N for s in sets), of_centers_N]),
+        category_N=np.concatenate(owners),
         ids=tuple(sample for s in sets for sample in s.sample_ids) + center_ids,
-        categories=names,
+        categories=base.names,
     )
 
 

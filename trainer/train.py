@@ -1,32 +1,22 @@
-"""Align the heads: LLM-augmented contrastive training on cached features.
-
-Encoders are frozen, so features never change and are held as matrices: a step is a gather, one product per
-modality and one logits matrix per kind of text. Shapes: B rows of a batch, D feature dimensions, T text
-dimensions, S steps.
-"""
+"""Align the heads: LLM-augmented contrastive training, the epoch that names val samples best is kept."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from kb_builder.schemas import write_table
+from trainer.aligner import Aligner, threads_for
 from trainer.centers import load_centers
-from trainer.geometry import unit_rows
 from trainer.heads import Heads, save_heads
 from trainer.inputs import KnowledgeBase, load_sample_texts, load_samples, open_kb, seen_categories
-from trainer.losses import bound_, symmetric_infonce
-from trainer.pairs import Pairs, batches, make_pairs
-from trainer.records import Centers, Floats, Ints, SampleSet
-from trainer.ridge import ridge
+from trainer.pairs import make_pairs
+from trainer.records import Centers, SampleSet
 from trainer.scoring import score
 from trainer.settings import Train
 
@@ -61,10 +51,13 @@ def train(kb: Path, run: Path, settings: Train) -> dict[str, Any]:
     pairs, texts_MT, counts = make_pairs(sets, texts, centers)
     validation = _validation(base, sets, centers)
 
-    aligner = _Aligner(pairs, texts_MT, settings)
+    aligner = Aligner(pairs, texts_MT, settings)
     log: list[dict[str, Any]] = []
     best_epoch, best_top1, best = 0, -1.0, aligner.heads(_provenance(base, settings, 0))
-    with tqdm(total=aligner.steps, desc="train", unit="step", disable=None) as bar:
+    with (
+        threads_for(aligner.products_per_step),
+        tqdm(total=aligner.steps, desc="train", unit="step", disable=None) as bar,
+    ):
         for epoch in range(settings.epochs + 1):
             rows = aligner.epoch() if epoch else [aligner.log_row()]
             bar.update(len(rows) if epoch else 0)
@@ -89,149 +82,6 @@ def train(kb: Path, run: Path, settings: Train) -> dict[str, Any]:
         "loss": log[-1]["loss"],
         "temperature": log[-1]["temperature"],
     }
-
-
-class _Aligner:
-    """The heads in training, their optimiser and their random stream (the state that lives across epochs)."""
-
-    def __init__(self, pairs: dict[str, Pairs], texts_MT: Floats, settings: Train) -> None:
-        self._settings = settings
-        self._pairs = pairs
-        self._rng = np.random.default_rng(settings.seed)
-        share = max(2, settings.batch_size // len(pairs))
-        self._sizes = {m: min(share, len(p.samples)) for m, p in pairs.items()}
-        self._steps_per_epoch = max(-(-len(p.samples) // self._sizes[m]) for m, p in pairs.items())
-        self.steps = settings.epochs * self._steps_per_epoch
-        self._step = 0
-
-        self._texts_MT = torch.from_numpy(texts_MT)
-        self._scales = {m: _Scale.of(p.samples.vectors_ND) for m, p in pairs.items()}
-        self._features = {
-            m: torch.from_numpy(self._scales[m].apply(p.samples.vectors_ND)) for m, p in pairs.items()
-        }
-        start = {m: self._start(m, texts_MT) for m in pairs}
-        self._weights = {m: torch.from_numpy(w).requires_grad_() for m, (w, _) in start.items()}
-        self._biases = {m: torch.from_numpy(b).requires_grad_() for m, (_, b) in start.items()}
-        self._log_temperature = torch.tensor(math.log(settings.temperature), requires_grad=True)
-        self._optimiser = torch.optim.AdamW(
-            [
-                {"params": [*self._weights.values()], "weight_decay": settings.weight_decay},
-                {"params": [*self._biases.values(), self._log_temperature], "weight_decay": 0.0},
-            ],
-            lr=settings.learning_rate,
-        )
-
-    def _start(self, modality: str, texts_MT: Floats) -> tuple[Floats, Floats]:
-        p = self._pairs[modality]
-        features_ND = self._features[modality].numpy()
-        if self._settings.start == "random":
-            # As torch.nn.Linear does: uniform within ±1/sqrt(D), from our own random stream.
-            bound = 1 / math.sqrt(features_ND.shape[1])
-            shape = (texts_MT.shape[1], features_ND.shape[1])
-            weight_TD = self._rng.uniform(-bound, bound, shape).astype(np.float32)
-            return weight_TD, np.zeros(shape[0], dtype=np.float32)
-        targets_NT = _mean_targets(p, texts_MT, self._settings.center_weight)
-        weight, bias_T, _ = ridge(features_ND, targets_NT, p.groups_N)
-        return weight.astype(np.float32), bias_T.astype(np.float32)
-
-    def epoch(self) -> list[dict[str, Any]]:
-        """One pass over the largest modality; the others come round more than once. One log row per step."""
-        orders = {
-            m: batches(len(p.samples), self._sizes[m], self._steps_per_epoch, self._rng)
-            for m, p in self._pairs.items()
-        }
-        return [
-            self._take_step({m: order[s] for m, order in orders.items()})
-            for s in range(self._steps_per_epoch)
-        ]
-
-    def _take_step(self, rows: dict[str, Ints]) -> dict[str, Any]:
-        self._step += 1
-        rate = learning_rate(self._step, self.steps, self._settings)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
-        loss, parts = self._loss(rows)
-        self._optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, self._settings.clip_norm)
-        self._optimiser.step()
-        bound_(self._log_temperature)
-        return {**self.log_row(), "learning_rate": rate, "loss": float(loss.detach()), **parts}
-
-    def _loss(self, rows: dict[str, Ints]) -> tuple[Tensor, dict[str, float | None]]:
-        mapped_BT = torch.cat(
-            [
-                torch.nn.functional.normalize(
-                    self._features[m][torch.from_numpy(r)] @ self._weights[m].T + self._biases[m], dim=1
-                )
-                for m, r in rows.items()
-            ]
-        )
-        groups_B = torch.from_numpy(np.concatenate([self._pairs[m].groups_N[r] for m, r in rows.items()]))
-        total, weights = torch.zeros(()), 0.0
-        parts: dict[str, float | None] = {"loss_description": None, "loss_center": None}
-        own_weight = 1 - self._settings.center_weight
-        for name, weight in (("own", own_weight), ("centers", self._settings.center_weight)):
-            drawn = [getattr(self._pairs[m], name).draw(r, self._rng) for m, r in rows.items()]
-            texts_B = torch.from_numpy(np.concatenate([d for d, _ in drawn]))
-            has_B = torch.from_numpy(np.concatenate([h for _, h in drawn]))
-            if weight == 0 or not has_B.any():
-                continue
-            part = symmetric_infonce(
-                mapped_BT[has_B], self._texts_MT[texts_B[has_B]], groups_B[has_B], self._log_temperature
-            )
-            parts["loss_description" if name == "own" else "loss_center"] = float(part.detach())
-            total, weights = total + weight * part, weights + weight
-        return total / max(weights, 1e-9), parts
-
-    def log_row(self) -> dict[str, Any]:
-        """The state now, without losses."""
-        return {
-            "step": self._step,
-            "learning_rate": None,
-            "loss": None,
-            "loss_description": None,
-            "loss_center": None,
-            "temperature": float(self._log_temperature.detach().exp()),
-        }
-
-    def heads(self, metadata: dict[str, Any]) -> Heads:
-        """The heads as they are now, for features as the encoder gives them."""
-        folded = {
-            m: self._scales[m].fold(self._weights[m].detach().numpy(), self._biases[m].detach().numpy())
-            for m in self._pairs
-        }
-        return Heads(
-            weights={m: weight for m, (weight, _) in folded.items()},
-            biases={m: bias for m, (_, bias) in folded.items()},
-            metadata=metadata,
-        )
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """Features are trained on centred and at unit mean square length, whatever the encoder's habits.
-
-    Pooled network features are all positive and nearly parallel; a head would spend its steps on their mean.
-    The map is affine, so it is folded into the head and the head on disk takes raw features.
-    """
-
-    mean_D: Floats
-    factor: float
-
-    @classmethod
-    def of(cls, x_ND: Floats) -> _Scale:
-        mean_D = x_ND.mean(axis=0, dtype=np.float64)
-        square = float(np.mean(np.sum((x_ND - mean_D) ** 2, axis=1)))
-        return cls(mean_D.astype(np.float32), 1 / math.sqrt(square) if square > 0 else 1.0)
-
-    def apply(self, x_ND: Floats) -> Floats:
-        return np.asarray((x_ND - self.mean_D) * self.factor, dtype=np.float32)
-
-    def fold(self, weight_TD: Floats, bias_T: Floats) -> tuple[Floats, Floats]:
-        scaled_TD = np.asarray(weight_TD * self.factor, dtype=np.float32)
-        return scaled_TD, np.asarray(bias_T - scaled_TD @ self.mean_D, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -265,29 +115,6 @@ def _validation(base: KnowledgeBase, sets: dict[str, SampleSet], centers: Center
         for m, s in sets.items()
     }
     return _Validation({m: s for m, s in chosen.items() if len(s)}, centers)
-
-
-def _mean_targets(p: Pairs, texts_MT: Floats, center_weight: float) -> Floats:
-    """Where each sample would best go: between the means of its own texts and its centers (float32[N, T])."""
-    target_NT = np.zeros((len(p.samples), texts_MT.shape[1]), dtype=np.float32)
-    for span, weight in ((p.own, 1 - center_weight), (p.centers, center_weight)):
-        sums_NT = np.stack(
-            [
-                texts_MT[start : start + count].sum(axis=0)
-                for start, count in zip(span.starts_N, span.counts_N, strict=True)
-            ]
-        )
-        target_NT += np.float32(weight) * unit_rows(sums_NT)
-    return unit_rows(target_NT)
-
-
-def learning_rate(step: int, steps: int, settings: Train) -> float:
-    """The rate of step 1 … `steps`: linear warm-up to the peak, then half a cosine down to zero."""
-    warmup = max(1, round(settings.warmup * steps))
-    if step <= warmup:
-        return settings.learning_rate * step / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
 
 def _provenance(base: KnowledgeBase, settings: Train, epoch: int) -> dict[str, Any]:

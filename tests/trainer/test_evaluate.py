@@ -1,0 +1,153 @@
+"""The whole of stage 2 on the planted world: centers carry over to unseen categories, permuted do not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.errors import TrainingError
+from data.files import write_json
+from kb_builder.schemas import SAMPLES, read_rows, write_table
+from trainer.centers import localize
+from trainer.evaluate import evaluate
+from trainer.settings import Evaluate, Localize, Train
+from trainer.train import train
+
+MakeKb = Callable[..., Path]
+SETTINGS = Evaluate(bootstrap=200)
+
+
+def _top1(rows: list[dict[str, Any]], split: str, anchors: str) -> float:
+    """The mean over the modalities that are not text."""
+    return float(
+        np.mean(
+            [
+                row["top1"]
+                for row in rows
+                if (row["split"], row["anchors"]) == (split, anchors) and row["modality"] != "text"
+            ]
+        )
+    )
+
+
+def test_from_texts_to_numbers(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Localize, train, evaluate: unseen categories are named far above chance, by permuted centers not."""
+    kb = make_kb()
+    localize(kb, Localize(k=5))
+    train(kb, tmp_path, Train())
+    metrics = evaluate(kb, tmp_path, SETTINGS)
+    json.dumps(metrics, allow_nan=False)
+    rows = metrics["recognition"]
+    assert {row["model"] for row in rows} == {"aligned"}
+    assert _top1(rows, "seen", "llm_centers") > 0.8
+    assert _top1(rows, "unseen", "llm_centers") > 0.8  # chance is 1/3
+    assert _top1(rows, "unseen_among_all", "llm_centers") > 3 / 12
+    assert _top1(rows, "seen", "permuted") < 0.3
+    assert _top1(rows, "unseen_among_all", "permuted") < 0.3
+    assert _top1(rows, "seen", "llm_centers") > _top1(rows, "seen", "random_words")
+
+    assert len(rows) == 4 * 3 * 5  # modalities × splits × anchors
+    assert {(row["anchors"], row["k"]) for row in rows} == {
+        ("llm_centers", 5),
+        ("class_name", 1),
+        ("templates", 5),
+        ("random_words", 5),
+        ("permuted", 5),
+    }
+    assert {(row["split"], row["chance"], row["n"]) for row in rows} == {
+        ("seen", 1 / 9, 18),
+        ("unseen", 1 / 3, 30),
+        ("unseen_among_all", 1 / 12, 30),
+    }
+
+    assert {(row["modality"], row["model"]) for row in metrics["zero_shot"]} == {
+        ("image", "zero_shot"),
+        ("text", "zero_shot"),
+    }
+    assert len(metrics["retrieval"]) == 4 * 3 * 2
+    assert {row["n"] for row in metrics["retrieval"]} == {48}
+    assert "modality_probe_accuracy" in {row["measure"] for row in metrics["balance"]}
+    assert metrics["parameters"] == [
+        {"modality": m, "head": 24 * 41, "encoder": 98400, "ratio": 0.01} for m in ("audio", "image", "point")
+    ]
+    assert metrics["rejects"] == [{"stage": "ingest", "n": 1}]
+    assert metrics["counts"] == {"samples_without_vector": {}, "samples_without_head": {}}
+
+
+def test_two_evaluations_are_equal(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Nothing in the numbers depends on the day."""
+    kb = make_kb()
+    localize(kb, Localize(k=5))
+    train(kb, tmp_path, Train(epochs=0))
+    assert evaluate(kb, tmp_path, SETTINGS) == evaluate(kb, tmp_path, SETTINGS)
+
+
+def test_without_heads_the_zero_shot_encoder_is_measured(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Centers guided by labels: test samples only, seen and unseen; no parameters were trained."""
+    kb = make_kb()
+    localize(kb, Localize(k=5))
+    metrics = evaluate(kb, tmp_path, SETTINGS)
+    assert metrics["recognition"] == metrics["zero_shot"]
+    assert {row["split"] for row in metrics["recognition"]} == {"seen", "unseen", "unseen_among_all"}
+    assert {row["anchors"] for row in metrics["balance"]} == {"zero_shot"}
+    assert metrics["parameters"] == []
+
+
+def test_where_no_label_was_used_every_sample_is_scored(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Rule `text` and no heads: all 120 pictures are unseen, among all 12 categories."""
+    kb = make_kb()
+    localize(kb, Localize(k=5, rule="text"))
+    rows = evaluate(kb, tmp_path, SETTINGS)["recognition"]
+    assert {(row["split"], row["n"], row["chance"]) for row in rows} == {("unseen", 120, 1 / 12)}
+    assert _top1(rows, "unseen", "llm_centers") > 3 / 12
+
+
+def test_a_modality_without_a_head_is_counted(make_kb: MakeKb, tmp_path: Path) -> None:
+    """No train samples, no head: absent from the rows, present in the counts."""
+    kb = make_kb()
+    rows = read_rows(kb / "samples.parquet")
+    write_table(
+        kb / "samples.parquet",
+        [{**row, "split": "test"} if row["modality"] == "point" else row for row in rows],
+        SAMPLES,
+    )
+    localize(kb, Localize(k=5))
+    train(kb, tmp_path, Train(epochs=0))
+    metrics = evaluate(kb, tmp_path, SETTINGS)
+    assert {row["modality"] for row in metrics["recognition"]} == {"audio", "image", "text"}
+    assert metrics["counts"]["samples_without_head"] == {"point": 120}
+
+
+def test_an_encoder_that_does_not_tell_its_size_has_no_ratio(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Unknown is null, not a guess."""
+    kb = make_kb()
+    write_json(kb / "embeddings" / "img-0" / "encoder.json", {"name": "img-0"})
+    localize(kb, Localize(k=5))
+    train(kb, tmp_path, Train(epochs=0))
+    row = evaluate(kb, tmp_path, SETTINGS)["parameters"][0]
+    assert (row["encoder"], row["ratio"]) == (None, None)
+
+
+def test_heads_of_another_encoder_are_refused(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Heads and vectors that do not belong together give no numbers."""
+    kb = make_kb()
+    localize(kb, Localize(k=5))
+    train(kb, tmp_path, Train(epochs=0))
+    (kb / "embeddings" / "img-0").rename(kb / "embeddings" / "img-1")
+    path = kb / "embeddings" / "encoders.json"
+    path.write_text(path.read_text().replace("img-0", "img-1"))
+    with pytest.raises(TrainingError, match="samples encoder img-0, but the knowledge base now has img-1"):
+        evaluate(kb, tmp_path, SETTINGS)
+
+
+def test_nothing_to_evaluate_is_refused(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Neither heads nor a shared-space encoder: the message names both ways out."""
+    kb = make_kb(zero_shot=False)
+    localize(kb, Localize(k=5))
+    with pytest.raises(TrainingError, match=r"run `unibind train`, or name `zero_shot`"):
+        evaluate(kb, tmp_path, SETTINGS)

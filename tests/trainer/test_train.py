@@ -1,0 +1,178 @@
+"""Training on the planted world: it learns what carries over to unseen categories, and only from train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.errors import TrainingError
+from kb_builder.schemas import SAMPLES, read_rows, write_table
+from kb_builder.store import read_vectors, write_vectors
+from trainer.aligner import Scale, learning_rate
+from trainer.centers import localize
+from trainer.heads import load_heads
+from trainer.inputs import load_samples, open_kb
+from trainer.settings import Localize, Train
+from trainer.train import train
+
+MakeKb = Callable[..., Path]
+QUICK = {"epochs": 3, "batch_size": 48}
+
+
+def _localized(make_kb: MakeKb, **options: Any) -> Path:
+    kb = make_kb(**options)
+    localize(kb, Localize(k=5))
+    return kb
+
+
+def _change_splits(kb: Path, change: Callable[[dict[str, Any]], str]) -> None:
+    rows = read_rows(kb / "samples.parquet")
+    write_table(kb / "samples.parquet", [{**row, "split": change(row)} for row in rows], SAMPLES)
+
+
+def test_it_fits_what_it_is_shown(make_kb: MakeKb, tmp_path: Path) -> None:
+    """From a random start the loss falls and the val samples come to be named; the log has every step."""
+    kb = _localized(make_kb)
+    settings = Train(start="random", epochs=25, batch_size=48, learning_rate=0.02)
+    summary = train(kb, tmp_path, settings)
+    log = read_rows(tmp_path / "train_log.parquet")
+    losses = [row["loss"] for row in log[1:]]
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+    assert summary["val_top1"] > 0.9
+    assert [row["step"] for row in log] == list(range(summary["steps"] + 1))
+    ends = [row["val_top1"] for row in log if row["val_top1"] is not None]
+    assert len(ends) == settings.epochs + 1
+    assert summary["epoch_kept"] == int(np.argmax(ends))
+    assert load_heads(tmp_path).metadata["epoch"] == summary["epoch_kept"]
+    for row in log[1:]:
+        expected = (row["loss_description"] + row["loss_center"]) / 2
+        assert row["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_two_runs_give_the_same_bytes(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Heads and log are those of the seed; another seed gives others."""
+    kb = _localized(make_kb)
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(kb, tmp_path / name, Train(**QUICK, seed=seed))
+    for file in ("heads.safetensors", "train_log.parquet"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    heads = [load_heads(tmp_path / name).weights["image"] for name in ("a", "c")]
+    assert not np.array_equal(*heads)
+
+
+def test_test_samples_and_unseen_categories_have_no_say(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Spoiling every test vector and calling unseen samples `val` leaves heads and log as they are."""
+    kb = _localized(make_kb)
+    train(kb, tmp_path / "before", Train(**QUICK))
+    tested = {row["sample_id"] for row in read_rows(kb / "samples.parquet") if row["split"] == "test"}
+    folder = kb / "embeddings" / "img-0" / "samples"
+    stored = read_vectors(folder)
+    vectors_ND = stored.vectors_ND.copy()
+    vectors_ND[[row for row, name in enumerate(stored.ids) if name in tested]] *= -1
+    write_vectors(folder / "part-00000.parquet", ids=stored.ids, groups=stored.groups, vectors_ND=vectors_ND)
+    unseen = {"m0-s0", "m1-s1", "m2-s2"}
+    _change_splits(kb, lambda row: "val" if row["category_id"] in unseen else row["split"])
+    train(kb, tmp_path / "after", Train(**QUICK))
+    for file in ("heads.safetensors", "train_log.parquet"):
+        assert (tmp_path / "before" / file).read_bytes() == (tmp_path / "after" / file).read_bytes()
+
+
+def test_without_val_samples_the_last_epoch_is_kept(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Nothing to choose by: the schedule is run to its end."""
+    kb = _localized(make_kb)
+    _change_splits(kb, lambda row: "test" if row["split"] == "val" else row["split"])
+    summary = train(kb, tmp_path, Train(**QUICK))
+    assert summary["epoch_kept"] == 3
+    assert summary["val_top1"] is None
+    assert {row["val_top1"] for row in read_rows(tmp_path / "train_log.parquet")} == {None}
+
+
+def test_no_epoch_keeps_the_closed_form(make_kb: MakeKb, tmp_path: Path) -> None:
+    """With 0 epochs the heads are the ridge start and the log is its one row."""
+    summary = train(_localized(make_kb), tmp_path, Train(epochs=0))
+    assert (summary["steps"], summary["epoch_kept"], summary["loss"]) == (0, 0, None)
+    assert summary["val_top1"] > 0.8
+    (row,) = read_rows(tmp_path / "train_log.parquet")
+    assert row["step"] == 0
+
+
+def test_descriptions_alone_are_enough(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Unlabelled samples with descriptions train; there is no center loss and nothing to validate by."""
+    kb = _localized(make_kb, labelled=False)
+    summary = train(kb, tmp_path, Train(**QUICK))
+    assert summary["train_without_label"] == 162
+    last = read_rows(tmp_path / "train_log.parquet")[-1]
+    assert last["loss_center"] is None
+    assert last["loss"] == pytest.approx(last["loss_description"])
+
+
+def test_labels_alone_are_enough(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Labelled samples without descriptions train on their categories' centers."""
+    summary = train(_localized(make_kb, sample_texts=False), tmp_path, Train(**QUICK))
+    assert summary["train_without_description"] == 162
+    last = read_rows(tmp_path / "train_log.parquet")[-1]
+    assert last["loss_description"] is None
+    assert last["loss"] == pytest.approx(last["loss_center"])
+    assert summary["val_top1"] > 0.8
+
+
+def test_small_modalities_keep_their_share(make_kb: MakeKb, tmp_path: Path) -> None:
+    """A modality with few samples is trained in every step, as often as the largest."""
+    kb = _localized(make_kb)
+    _change_splits(
+        kb,
+        lambda row: "test" if row["modality"] == "audio" and "-00-" not in row["sample_id"] else row["split"],
+    )
+    summary = train(kb, tmp_path, Train(epochs=2, batch_size=48))
+    assert summary["modalities"] == {"audio": 9, "image": 54, "point": 54}
+    assert summary["steps"] == 2 * 4  # 54 samples in batches of 16, whatever audio has
+
+
+def test_the_scale_folds_into_the_head() -> None:
+    """A head on scaled features and its folded form on raw ones give the same rows."""
+    rng = np.random.default_rng(0)
+    x_ND = (rng.normal(size=(30, 8)) * 4 + 9).astype(np.float32)
+    scale = Scale.of(x_ND)
+    scaled_ND = scale.apply(x_ND)
+    np.testing.assert_allclose(scaled_ND.mean(axis=0), 0, atol=1e-6)
+    assert np.mean(np.sum(scaled_ND**2, axis=1)) == pytest.approx(1, rel=1e-5)
+    weight, bias = rng.normal(size=(5, 8)).astype(np.float32), rng.normal(size=5).astype(np.float32)
+    folded, shifted = scale.fold(weight, bias)
+    np.testing.assert_allclose(x_ND @ folded.T + shifted, scaled_ND @ weight.T + bias, atol=1e-5)
+    assert np.isfinite(Scale.of(np.ones((4, 8), dtype=np.float32)).apply(x_ND)).all()
+
+
+def test_the_rate_warms_up_and_decays() -> None:
+    """Linear to the peak over the first tenth, half a cosine to zero over the rest."""
+    settings = Train(learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate(step, 100, settings) for step in range(1, 101)]
+    assert rates[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
+    assert rates[54] == pytest.approx(0.5)
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert learning_rate(1, 1, settings) == 1.0
+
+
+def test_nothing_to_train_on_is_refused_and_writes_nothing(make_kb: MakeKb, tmp_path: Path) -> None:
+    """One line for the user, and no half-made run."""
+    kb = _localized(make_kb)
+    _change_splits(kb, lambda row: "test")
+    with pytest.raises(TrainingError, match="nothing to train on"):
+        train(kb, tmp_path / "run", Train(**QUICK))
+    assert not (tmp_path / "run").exists()
+
+
+def test_heads_say_what_they_were_trained_on(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Encoders, settings and epoch travel with the weights, and the map takes raw features."""
+    kb = _localized(make_kb)
+    train(kb, tmp_path, Train(**QUICK))
+    heads = load_heads(tmp_path)
+    assert heads.metadata["encoders"] == {"text": "txt-0", "samples": "img-0", "zero_shot": "zs-0"}
+    assert heads.metadata["settings"]["batch_size"] == 48
+    image = load_samples(open_kb(kb), "samples")[0]["image"]
+    lengths = np.linalg.norm(heads.map("image", image.vectors_ND), axis=1)
+    np.testing.assert_allclose(lengths, 1, atol=1e-6)

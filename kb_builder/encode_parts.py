@@ -126,7 +126,7 @@ def encode_parts(parts: Sequence[Part], encoder: Encoder, *, batch_size: int, wh
     rejects: dict[str, str] = {}  # content -> why it has no vector
     finished: set[Path] = set()
     for part in parts:
-        if (known := _finished_rejects(part)) is not None:
+        if (known := _finished_rejects(part, encoder)) is not None:
             finished.add(part.path)
             rejects |= known
     todo = [part for part in parts if part.path not in finished]
@@ -207,8 +207,11 @@ def _write(part: Part, vectors: Mapping[str, _Vector], rejects: Mapping[str, str
     )
 
 
-def _finished_rejects(part: Part) -> dict[str, str] | None:
-    """The rejects of a part that is already there, whole and as planned; else None."""
+def _finished_rejects(part: Part, encoder: Encoder) -> dict[str, str] | None:
+    """The rejects of a part that is already there, whole and as planned; else None.
+
+    Also None where a rejected file can be read by now: it was put back, say, after it had been missing.
+    """
     if not part.path.exists():
         return None
     try:
@@ -220,7 +223,17 @@ def _finished_rejects(part: Part) -> dict[str, str] | None:
         logger.warning("%s; it is made again", error)
         return None
     rejects: dict[str, str] = json.loads(metadata["unibind_rejects"])
+    if any(_is_readable(row, encoder) for row in part.rows if row.content in rejects):
+        return None
     return rejects
+
+
+def _is_readable(row: Row, encoder: Encoder) -> bool:
+    try:
+        encoder.prepare(row.modality, row.source)
+    except SampleError:
+        return False
+    return True
 
 
 def _read_lent(part: Part) -> dict[str, _Vector]:

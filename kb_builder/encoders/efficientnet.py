@@ -15,6 +15,8 @@ from kb_builder.encoders.base import Floats, unit_rows
 from kb_builder.encoders.pictures import PICTURE_VERSION, PICTURED, Bytes, read_views
 
 NAME = "efficientnet-lite0"
+# Of 128, 160 and 224 pixels: 73, 75 and 75 % of tabletop samples told apart into 24 categories (leave-one-out
+# ridge, mean of six modalities); 224 costs twice as much as 160.
 SIZE = 160
 
 

@@ -85,7 +85,7 @@ def test_identity_follows_the_content_not_the_place(minilm: Any, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "not a name!"])
 def test_an_unknown_name_is_one_clear_line(name: str) -> None:
-    """A name that is nowhere on this machine says what there is and how to fetch it; nothing is downloaded."""
+    """A name that is nowhere on this machine says what there is and how to fetch it; no download."""
     with pytest.raises(InputError, match=r"unknown encoder .*minilm.*hf download") as caught:
         load_encoder(name)
     assert "\n" not in str(caught.value)

@@ -18,7 +18,7 @@ GROUPS = [("dog", "cat", "bird")[number % 3] for number in range(60)]
 
 
 @pytest.fixture
-def vectors_ND() -> np.ndarray:
+def vectors_ND() -> np.ndarray:  # noqa: N802  (the fixture is named as the argument it gives)
     return np.random.default_rng(7).normal(size=(60, 24)).astype(np.float32)
 
 

@@ -21,17 +21,17 @@ from data.readers.payload import Bytes, Clip, Events, Payload, Picture, Points, 
 from data.render.canvas import contact_sheet, shrink
 from data.render.depth import depth_views
 from data.render.event import polarity_histogram
-from data.render.spectrogram import spectrogram
+from data.render.spectrogram import mel_picture
 from data.render.thermal import heat_picture
 from data.render.video import quarter_frames
 
 # Part of an encoder's identity: change it whenever a drawing changes by a single bit, since stored vectors
 # then no longer belong to the pictures that are drawn.
-RENDER_VERSION = "1:mel128db80,depth4,heat-p0.5,quarters4,polarity-histogram"
+RENDER_VERSION = "1:mel128-60dB,depth4,heat-p0.1,quarters4,polarity-histogram"
 
 RENDERERS: dict[type, Callable[[Any], list[Bytes]]] = {
     Picture: lambda payload: [shrink(payload.rgb_HW3)],
-    Waveform: lambda payload: [spectrogram(payload)],
+    Waveform: lambda payload: [mel_picture(payload)],
     Points: depth_views,
     ThermalPicture: lambda payload: [heat_picture(payload)],
     Clip: quarter_frames,

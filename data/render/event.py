@@ -11,17 +11,19 @@ FULL_PERCENTILE = 99.0  # of the counts of touched pixels: the count that is dra
 
 
 def polarity_histogram(events: Events) -> Bytes:
-    """All events summed per pixel on white: growing light takes blue and green away (red), fading light red.
+    """All events summed per pixel on white: growing light is red, fading light blue, both together dark.
 
-    uint8[H, W, 3] at the sensor's size, but no more than about `SIZE` on the short side: larger sensors are
-    binned by whole pixels. Strength is the square root of the count (counts are Poisson-like, and the root
-    evens their variance), and full at the 99th percentile of the touched pixels.
+    uint8[H, W, 3], cut to the smallest rectangle that holds all events: the recordings of N-Caltech101 fill
+    different parts of their sensor. Sensors much larger than `SIZE` are binned by whole pixels. Strength is
+    the square root of the count (counts scatter like a Poisson variable's, and the root evens their variance),
+    and full at the 99th percentile of the touched pixels.
     """
     bin_size = max(1, round(min(events.width, events.height) / SIZE))
-    width, height = -(-events.width // bin_size), -(-events.height // bin_size)
     x_N, y_N = (events.x_N, events.y_N) if bin_size == 1 else (events.x_N // bin_size, events.y_N // bin_size)
-    # One histogram for both polarities: pixel numbers, doubled, plus the polarity.
-    place_N = (y_N.astype(np.int32) * width + x_N) * 2 + events.polarity_N
+    left, top = int(x_N.min()), int(y_N.min())
+    width, height = int(x_N.max()) - left + 1, int(y_N.max()) - top + 1
+    # One histogram for both polarities: the number of the pixel, doubled, plus the polarity.
+    place_N = ((y_N.astype(np.int32) - top) * width + (x_N - np.int32(left))) * 2 + events.polarity_N
     counts_HW2 = np.bincount(place_N, minlength=2 * width * height).reshape(height, width, 2)
     full = np.percentile(counts_HW2[counts_HW2 > 0], FULL_PERCENTILE)
     strength_HW2: Floats = np.sqrt(counts_HW2 / full).clip(0, 1).astype(np.float32)

@@ -14,12 +14,14 @@ from data.render.canvas import SIZE, COLOUR_SCALE_256x3, stretch, to_byte
 
 MELS = 128
 WINDOW_S, HOP_S = 0.025, 0.010
-FLOOR_DB = -80.0  # to 0, a full-scale sine: fixed, so that equal sounds get equal colours
+# To 0, a full-scale sine; fixed, so that equal sounds get equal colours. Of −50, −60, −70, −80 and −100, and
+# ranges below each sound's own peak, −60 told materials apart best (linear probe on the sample world).
+FLOOR_DB = -60.0
 CHUNK = 2048  # windows transformed at once: bounds memory for long sounds
 
 
-def spectrogram(sound: Waveform) -> Bytes:
-    """The whole sound as uint8[SIZE, SIZE, 3]: time to the right, mel frequency upwards, −80…0 dB."""
+def mel_picture(sound: Waveform) -> Bytes:
+    """The whole sound as uint8[SIZE, SIZE, 3]: time to the right, mel frequency upwards, −60…0 dB."""
     decibel_MW = log_mel(sound.samples_T, sound.rate)
     grey_MW = to_byte(decibel_MW[::-1], low=FLOOR_DB, high=0.0)
     return COLOUR_SCALE_256x3[stretch(grey_MW, width=SIZE, height=SIZE)]

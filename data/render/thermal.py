@@ -7,7 +7,7 @@ import numpy as np
 from data.readers.payload import Bytes, ThermalPicture
 from data.render.canvas import shrink, to_byte
 
-TAIL_PERCENT = 0.5  # of the pixels at each end that may saturate: dead pixels and glints
+TAIL_PERCENT = 0.1  # of the pixels at each end that may saturate: dead pixels and glints
 LEAST_SPAN = {"kelvin": 5.0, "counts": 1.0}  # else an even scene would be drawn as its sensor's noise
 
 

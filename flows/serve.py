@@ -84,7 +84,9 @@ def server(url: str) -> Iterator[None]:
     address = urlsplit(url)
     version = prefect_version(url)
     if version is not None:
-        print(f"using the Prefect server {version} that answers at {url}", flush=True)
+        print(
+            f"using the Prefect server {version} that answers at {url}, which goes on after this", flush=True
+        )
         yield
         return
     if address.hostname not in LOOPBACK:

@@ -70,5 +70,5 @@ def run_stage(project: str, name: str) -> stages.StageResult:
 def run_shard(project: str, name: str, shard: int) -> dict[str, Any]:
     """Run one shard of a describe stage, or skip it when it is complete."""
     done = stages.run_shard(load_project(Path(project)), name, shard)
-    get_run_logger().info("%s, shard %d: %s", name, shard, done)
+    get_run_logger().info("%s, shard %d: %.1f s of work %s", name, shard, done["seconds"], done["summary"])
     return done

@@ -15,8 +15,8 @@ def polarity_histogram(events: Events) -> Bytes:
 
     uint8[H, W, 3], cut to the smallest rectangle that holds all events: the recordings of N-Caltech101 fill
     different parts of their sensor. Sensors much larger than `SIZE` are binned by whole pixels. Strength is
-    the square root of the count (counts scatter like a Poisson variable's, and the root evens their variance),
-    and full at the 99th percentile of the touched pixels.
+    the square root of the count (counts scatter like a Poisson variable's; the root evens their variance) and
+    full at the 99th percentile of the touched pixels.
     """
     bin_size = max(1, round(min(events.width, events.height) / SIZE))
     x_N, y_N = (events.x_N, events.y_N) if bin_size == 1 else (events.x_N // bin_size, events.y_N // bin_size)

@@ -25,8 +25,7 @@ LICENCE = "Apache-2.0"
 
 # What the weights were trained with: pixel 127 is 0, and 128 levels are 1.
 _MEAN, _STD = 127.0, 128.0
-# Pictures per forward pass: their activations (12 MB each at 224 pixels) just about stay in the cache; 32 took
-# a third longer on a CPU, and 0.4 GB more.
+# Pictures per forward pass. 32 took a third longer on a CPU, whose cache they overflow, and 0.4 GB more.
 _PICTURES_PER_PASS = 8
 
 

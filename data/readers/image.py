@@ -15,6 +15,7 @@ from data.readers.payload import AnyArray, Picture
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
 
 MAX_BYTES = 256 * MEBIBYTE
+SHORT_SIDE = 448  # of a reduced JPEG, at least: twice what any encoder here looks at
 MAX_PIXELS = 64_000_000  # 192 MB decoded; below Pillow's own alarm at 89 million
 
 # Never EPS or PDF (they start Ghostscript) and no rare decoder that only an attacker would ask for.
@@ -27,16 +28,18 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 def read_image(path: Path) -> Picture:
     """Read a picture as 8-bit RGB: EXIF orientation applied, transparency laid on white, 16-bit greys scaled.
 
-    An animated file gives its first frame. Raises `SampleError` for truncated files, for more than
-    `MAX_PIXELS` and for float or 32-bit pixels, whose white is not defined.
+    A JPEG whose short side is twice `SHORT_SIDE` or more is decoded at 1/2, 1/4 or 1/8 of its size, which
+    averages its pixels: 12 megapixels then take 20 ms instead of 210. An animated file gives its first frame.
+    Raises `SampleError` for truncated files, for more than `MAX_PIXELS` and for float or 32-bit pixels, whose
+    white is not defined.
     """
-    with open_picture(path) as picture, decoding(path, "picture"):
+    with open_picture(path, may_reduce=True) as picture, decoding(path, "picture"):
         rgb_HW3 = _to_rgb(ImageOps.exif_transpose(picture), path)
     return Picture(rgb_HW3)
 
 
 @contextmanager
-def open_picture(path: Path) -> Iterator[Image.Image]:
+def open_picture(path: Path, *, may_reduce: bool = False) -> Iterator[Image.Image]:
     """A decoded Pillow picture, bounded and whole, in its file's own mode and orientation."""
     check_file(path, max_bytes=MAX_BYTES)
     with decoding(path, "picture"):
@@ -48,6 +51,8 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
                 f"{path}: {width} × {height} pixels are more than {MAX_PIXELS:,}; scale the picture down"
             )
         with decoding(path, "picture"):
+            if may_reduce:
+                picture.draft(None, (SHORT_SIDE, SHORT_SIDE))  # JPEG's own scaling; nothing elsewhere
             picture.load()  # here Pillow finds a truncated file
         yield picture
 

@@ -20,7 +20,10 @@ Integers: TypeAlias = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A photo, or an event stream that somebody drew as a picture: upright, sRGB, transparency on white."""
+    """A photo, or an event stream that somebody drew as a picture: upright, sRGB, transparency on white.
+
+    A large JPEG comes reduced by 2, 4 or 8, with a short side of `data.readers.image.SHORT_SIDE` or more.
+    """
 
     rgb_HW3: Bytes
 

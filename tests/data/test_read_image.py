@@ -12,6 +12,7 @@ from PIL import Image
 
 from data.errors import SampleError
 from data.readers import read
+from data.readers.image import SHORT_SIDE
 from data.readers.payload import Bytes, Picture
 
 
@@ -50,6 +51,20 @@ def test_exif_orientation_is_honoured(orientation: int, turned: object, tmp_path
     exif[274] = orientation
     Image.fromarray(gradient()).save(path, exif=exif)
     np.testing.assert_array_equal(rgb_of(path), turned(gradient()))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("side", "expected"), [(890, 890), (900, 450), (1800, 450), (3700, 463)])
+def test_large_photos_come_reduced(side: int, expected: int, tmp_path: Path) -> None:
+    """A JPEG is halved while its short side stays above SHORT_SIDE; the result is the mean of its pixels."""
+    rows, columns = np.indices((side, side + 16))
+    photo = np.stack([rows * 255 // side, columns * 255 // (side + 16), 0 * rows + 90], axis=2).astype(
+        np.uint8
+    )
+    Image.fromarray(photo).save(tmp_path / "photo.jpg", quality=95)
+    seen = rgb_of(tmp_path / "photo.jpg")
+    assert min(seen.shape[:2]) == expected >= min(side, SHORT_SIDE)
+    averaged = np.asarray(Image.fromarray(photo).resize(seen.shape[1::-1], Image.Resampling.BOX))
+    np.testing.assert_allclose(seen, averaged, atol=4)
 
 
 def test_transparency_is_laid_on_white(tmp_path: Path) -> None:

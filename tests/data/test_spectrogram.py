@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.signal
+import scipy.signal  # type: ignore[import-untyped]
 from transformers.audio_utils import mel_filter_bank
 
 from data.readers.payload import Floats, Waveform

@@ -22,7 +22,7 @@ EXTENSIONS: dict[str, Modality] = {
 
 
 def guess_modality(path: Path) -> Modality | None:
-    """The modality of a file by the words of its name (`thermal_…`, `event_…`, `point_…`), else by its ending."""
+    """The modality of a file by the first word of its name (`thermal_…`, `event_…`), else by its ending."""
     ending = EXTENSIONS.get(path.suffix.lower())
     first_word = path.stem.lower().replace("-", "_").split("_")[0]
     named: dict[str, Modality] = {"thermal": "thermal", "event": "event"}

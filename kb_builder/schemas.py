@@ -1,16 +1,16 @@
 """The knowledge base's tables: explicit, versioned, never inferred.
 
-    <kb>/
-      categories.parquet                    the classes to recognise
-      samples.parquet                       the samples that were accepted, with their hashes
-      rejects/<stage>.parquet               samples that were turned away, at which stage and why
-      given_descriptions.parquet            descriptions of samples that the manifest brought along
-      descriptions/category/part-NNNNN.parquet   texts about categories, one row per text, rejected ones too
-      descriptions/sample/part-NNNNN.parquet     texts about samples
-      controls.parquet                      the control texts, as many per category as there may be centers
-      embeddings/<encoder>/...              the embedding store (kb_builder/store.py)
-      centers.parquet                       the embedding centers that localization chose
-      ledger.sqlite                         every request and its raw answer
+<kb>/
+  categories.parquet                    the classes to recognise
+  samples.parquet                       the samples that were accepted, with their hashes
+  rejects/<stage>.parquet               samples that were turned away, at which stage and why
+  given_descriptions.parquet            descriptions of samples that the manifest brought along
+  descriptions/category/part-NNNNN.parquet   texts about categories, one row per text, rejected ones too
+  descriptions/sample/part-NNNNN.parquet     texts about samples
+  controls.parquet                      the control texts, as many per category as there may be centers
+  embeddings/<encoder>/...              the embedding store (kb_builder/store.py)
+  centers.parquet                       the embedding centers that localization chose
+  ledger.sqlite                         every request and its raw answer
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ def write_table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> No
     """Write rows under an explicit schema, whole or not at all. A missing or unknown column is an error."""
     for row in rows:
         if row.keys() != set(schema.names):
-            raise ValueError(f"{path.name}: columns {sorted(row.keys() ^ set(schema.names))} do not fit the schema")
+            wrong = sorted(row.keys() ^ set(schema.names))
+            raise ValueError(f"{path.name}: columns {wrong} do not fit the schema")
     with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
 

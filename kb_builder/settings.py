@@ -20,13 +20,13 @@ class DescribeCategories:
     n: Count = 50  # unique valid texts wanted per category
     model: str | None = None  # required for `openai`; the bundled SmolLM2-135M for `local`
     base_url: str | None = None  # `openai`: any OpenAI-compatible endpoint; None is OpenAI itself
-    api_key_env: str = "OPENAI_API_KEY"  # the name of the variable that holds the key; the key itself is never stored
+    api_key_env: str = "OPENAI_API_KEY"  # the variable that holds the key; the key is never stored
     temperature: Annotated[float, Ge(0), Le(2)] = 0.9
     top_p: Annotated[float, Gt(0), Le(1)] = 0.95
     max_tokens: Count = 40  # per answer
     concurrency: Annotated[int, Ge(1), Le(1024)] = 8  # requests in flight
     request_timeout_s: Annotated[float, Gt(0)] = 120.0  # total deadline of one request, retries included
-    max_requests_per_text: Annotated[float, Ge(1)] = 6.0  # stop topping a category up after n × this many requests
+    max_requests_per_text: Annotated[float, Ge(1)] = 6.0  # a category is saturated after n × this many
     seed: int = 0
     shard_categories: Count = 100  # categories per shard (one Prefect task, one Parquet file)
 

@@ -47,6 +47,14 @@ lint: $(READY) ## ruff, mypy --strict, the layers
 
 PROJECT ?= demo.toml
 
+serve: $(READY) ## a Prefect server on loopback and the three deployments; Ctrl-C stops both
+	@$(BIN)/python -m flows.serve
+
+build-kb: $(READY) ## trigger the served build-kb flow and watch it (PROJECT=demo.toml)
+	@$(BIN)/prefect server status >/dev/null 2>&1 || \
+	  { echo "no Prefect server answers: run 'make serve' in another terminal first"; exit 1; }
+	@$(BIN)/prefect deployment run build-kb/build-kb --param 'project="$(PROJECT)"' --watch
+
 train: $(READY) ## localize, train and evaluate from an existing knowledge base (PROJECT=demo.toml)
 	@$(BIN)/unibind train --project $(PROJECT)
 

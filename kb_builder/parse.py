@@ -62,8 +62,8 @@ def parse_text(content: str, *, opening: str, finish_reason: str) -> str | None:
 
     `opening` is the start that the model was given to go on from; servers differ in whether they repeat it.
     An answer that stopped by itself may lack its last full stop, one that was cut off (`length`) loses its
-    last, torn sentence. A sentence that breaks off in the
-    middle of a phrase, adds nothing to the opening, or goes round in circles is none.
+    last, torn sentence. A text that breaks off inside a phrase, adds nothing to the opening, or goes round in
+    circles is none.
     """
     said = content.strip().removeprefix(opening)
     if opening and len(_WORD.findall(said)) < _FEWEST_WORDS:

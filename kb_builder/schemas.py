@@ -82,7 +82,7 @@ DESCRIPTIONS = _schema(
         ("text_norm_hash", pa.string(), False),
         ("n_chars", pa.int32(), False),
         ("n_tokens", pa.int32(), False),
-        ("status", pa.string(), False),  # ok | dup_exact | dup_near | too_long | refusal | no_name | unparsed
+        ("status", pa.string(), False),  # one of rows.STATUSES
         ("dup_of", pa.string(), True),
         ("template_id", pa.string(), False),
         ("template_version", pa.string(), False),

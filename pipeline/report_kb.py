@@ -29,6 +29,7 @@ _STATUS_WORDS = {
     "too_long": "longer than the text encoder reads",
     "refusal": "the model refused",
     "no_name": "does not name its subject",
+    "other_name": "names another category",
     "unparsed": "answer could not be read",
 }
 
@@ -172,7 +173,8 @@ def _rejected(tables: duckdb.DuckDBPyConnection) -> Html:
     """
     body: list[list[Child]] = [
         [
-            f"{kind}: {status}",
+            el("code", status),
+            kind,
             f"{count:,}",
             _STATUS_WORDS.get(status, ""),
             el("q", clipped(text, 160), class_="prose"),
@@ -181,7 +183,7 @@ def _rejected(tables: duckdb.DuckDBPyConnection) -> Html:
     ]
     if not body:
         return el("p", "Nothing.")
-    return table("lrll", ["texts about: status", "texts", "meaning", "for example"], body)
+    return table("llrll", ["status", "texts about", "texts", "meaning", "for example"], body)
 
 
 def _examples(tables: duckdb.DuckDBPyConnection) -> Html:

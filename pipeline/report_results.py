@@ -118,7 +118,7 @@ def stages_section(metrics: Mapping[str, Any]) -> Html:
     ]
     total = sum(stage["seconds"] for stage in stages if not stage["skipped"])
     told = (
-        f"{total:.1f} seconds of work"
+        f"{total:,.1f} seconds of work"
         if any(not stage["skipped"] for stage in stages)
         else "nothing was run anew"
     )

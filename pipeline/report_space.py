@@ -10,7 +10,6 @@ from __future__ import annotations
 import colorsys
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,15 @@ import numpy.typing as npt
 from data.files import atomic_path
 from data.modality import MODALITIES
 from pipeline.report_html import Html, clipped, el, figure, join, section
+from pipeline.report_labels import RING, Label, place_labels
 from pipeline.report_style import MODALITY_COLOURS
 from trainer.space import CENTER, Picture
 
 _SIDE = 330.0  # of a panel, in its own units: about pixels at phone width
+_MARGIN = 20.0
 _ROUNDS = 8  # modalities are drawn in turns, so that the last one does not hide the others
 _MOST_LABELS = 40
 _LABEL_CHARS = 24
-# A label's size in units of the panel: 8.5-unit sans letters are about half as wide as they are high.
-_LETTER, _LABEL_HEIGHT, _LABEL_GAP = 4.5, 9.0, 8.0
 
 Plane = npt.NDArray[np.float64]
 Spots = dict[int, tuple[float, float]]  # category -> x, y
@@ -40,16 +39,6 @@ _TITLES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    """A category's name and where its middle stands."""
-
-    category: int
-    words: str
-    x: float
-    y: float
-
-
 def space_section(pictures: Mapping[str, Picture]) -> Html:
     """Panels by modality and by category for each picture of the space."""
     if not pictures:
@@ -57,10 +46,12 @@ def space_section(pictures: Mapping[str, Picture]) -> Html:
     hues = _hues(pictures)
     panels: list[Html] = []
     for name, picture in pictures.items():
-        xy_N2 = fitted(picture.xy_N2)
+        xy_N2, height = fitted(picture.xy_N2)
         title = _TITLES.get(name, name.replace("_", " "))
-        panels.append(el("div", el("h3", f"{title}, by modality"), _by_modality(picture, xy_N2)))
-        panels.append(el("div", el("h3", f"{title}, by category"), _by_category(picture, xy_N2, hues)))
+        panels.append(el("div", el("h3", f"{title}, by modality"), _by_modality(picture, xy_N2, height)))
+        panels.append(
+            el("div", el("h3", f"{title}, by category"), _by_category(picture, xy_N2, height, hues))
+        )
     kinds = {kind for picture in pictures.values() for kind in picture.kinds}
     key = el("ul", *(_key(kind) for kind in MODALITIES if kind in kinds), class_="key")
     content = join([key, el("div", *panels, class_="panels wide")])
@@ -98,27 +89,29 @@ def _key(kind: str) -> Html:
     return el("li", el("svg", dot, viewBox="0 0 16 16", aria_hidden="true"), kind)
 
 
-def fitted(xy_N2: Plane) -> Plane:
-    """The points moved and evenly scaled into the panel, with a margin for labels, y pointing down."""
-    margin = 14.0
+def fitted(xy_N2: Plane) -> tuple[Plane, float]:
+    """The points moved and evenly scaled into a panel, y pointing down, and the panel's height.
+
+    The panel is `_SIDE` wide and from half as high to as high, as the points need, with a margin.
+    """
     low_2, high_2 = xy_N2.min(axis=0), xy_N2.max(axis=0)
-    extent = float((high_2 - low_2).max()) or 1.0
-    middle_2 = (low_2 + high_2) / 2
-    scaled: Plane = (xy_N2 - middle_2) * np.array([1.0, -1.0]) * ((_SIDE - 2 * margin) / extent) + _SIDE / 2
-    return scaled
+    scale = (_SIDE - 2 * _MARGIN) / (float((high_2 - low_2).max()) or 1.0)
+    height = max(_SIDE / 2, scale * float(high_2[1] - low_2[1]) + 2 * _MARGIN)
+    placed: Plane = (xy_N2 - (low_2 + high_2) / 2) * np.array([scale, -scale])
+    return placed + np.array([_SIDE / 2, height / 2]), height
 
 
-def _by_modality(picture: Picture, xy_N2: Plane) -> Html:
+def _by_modality(picture: Picture, xy_N2: Plane, height: float) -> Html:
     marks = [
         _dots(xy_N2[rows], class_=f"dot m-{kind}")
         for turn in range(_ROUNDS)
         for kind in MODALITIES
         if (rows := [row for row, own in enumerate(picture.kinds) if own == kind][turn::_ROUNDS])
     ]
-    return _panel(marks, "test samples, coloured by modality")
+    return _panel(marks, height, "test samples, coloured by modality")
 
 
-def _by_category(picture: Picture, xy_N2: Plane, hues: Mapping[int, int]) -> Html:
+def _by_category(picture: Picture, xy_N2: Plane, height: float, hues: Mapping[int, int]) -> Html:
     samples, centers = _samples_and_centers(picture)
     by_category: dict[int, list[int]] = {}
     for row in samples:
@@ -130,17 +123,20 @@ def _by_category(picture: Picture, xy_N2: Plane, hues: Mapping[int, int]) -> Htm
     for row in centers:
         x, y = xy_N2[row]
         style = f"--h:{hues[int(picture.category_N[row])]}"
-        marks.append(el("circle", cx=x, cy=y, r=5, class_="ring hue", style=style))
-    for label in placed_labels(picture, xy_N2):
+        marks.append(el("circle", cx=x, cy=y, r=RING, class_="ring hue", style=style))
+    for label in labels(picture, xy_N2, height):
+        if label.leader:
+            (x1, y1), (x2, y2) = label.leader
+            marks.append(el("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="leader"))
         at = {"x": label.x, "y": label.y + 3}
         marks.append(el("text", label.words, **at, text_anchor="middle", class_="halo label"))
-    return _panel(marks, "test samples, coloured by category")
+    return _panel(marks, height, "test samples, coloured by category")
 
 
-def _panel(marks: Sequence[Html], title: str) -> Html:
-    side = f"{_SIDE:.0f}"
-    frame = el("rect", width=side, height=side, class_="frame")
-    return el("svg", el("title", title), frame, *marks, viewBox=f"0 0 {side} {side}", role="img")
+def _panel(marks: Sequence[Html], height: float, title: str) -> Html:
+    frame = el("rect", width=_SIDE, height=height, class_="frame")
+    view = f"0 0 {_SIDE:.0f} {height:.0f}"
+    return el("svg", el("title", title), frame, *marks, viewBox=view, role="img")
 
 
 def _dots(xy_N2: Plane, *, class_: str, style: str | None = None) -> Html:
@@ -169,9 +165,9 @@ def _hues(pictures: Mapping[str, Picture]) -> dict[int, int]:
     """A hue in degrees for each category, the same in every picture: steps of the golden angle round the
     unified space, so that neighbours there differ."""
     picture = pictures[_best(pictures)]
-    spots = _spots(picture, fitted(picture.xy_N2))
-    middle = _SIDE / 2
-    angles = {one: round(math.atan2(y - middle, x - middle), 6) for one, (x, y) in spots.items()}
+    xy_N2, height = fitted(picture.xy_N2)
+    spots = _spots(picture, xy_N2)
+    angles = {one: round(math.atan2(y - height / 2, x - _SIDE / 2), 6) for one, (x, y) in spots.items()}
     placed = sorted(angles, key=lambda one: (angles[one], one))
     everywhere = {int(number) for one in pictures.values() for number in one.category_N if number >= 0}
     ordered = placed + sorted(everywhere - set(placed))
@@ -183,8 +179,8 @@ def _best(pictures: Mapping[str, Picture]) -> str:
     return next(name for name in ("after", "zero_shot", *pictures) if name in pictures)
 
 
-def placed_labels(picture: Picture, xy_N2: Plane) -> list[Label]:
-    """The categories' names, each on the first free side of its spot: above, below, right, left.
+def labels(picture: Picture, xy_N2: Plane, height: float) -> list[Label]:
+    """The categories' names, placed on the map.
 
     Where several modalities lie apart and there are no centers, a category is in no one place: no labels.
     Of more than forty categories those with the most points are named.
@@ -195,28 +191,8 @@ def placed_labels(picture: Picture, xy_N2: Plane) -> list[Label]:
     spots = _spots(picture, xy_N2)
     counts = np.bincount(picture.category_N[picture.category_N >= 0], minlength=len(picture.categories))
     named = sorted(spots, key=lambda category: (-counts[category], category))[:_MOST_LABELS]
-    taken = [(x, y, 10.0, 10.0) for x, y in spots.values()] if centers else []
-    labels: list[Label] = []
-    for category in sorted(named, key=lambda category: (spots[category][1], category)):
-        words = clipped(picture.categories[category], _LABEL_CHARS)
-        wide, (x, y) = _LETTER * len(words), spots[category]
-        aside = wide / 2 + _LABEL_GAP
-        sides = ((0.0, -_LABEL_GAP - 3), (0.0, _LABEL_GAP + 3), (aside, 0.0), (-aside, 0.0))
-        boxes = [
-            (min(max(x + right, wide / 2), _SIDE - wide / 2), y + down, wide, _LABEL_HEIGHT)
-            for right, down in sides
-        ]
-        box = min(boxes, key=lambda box: sum(_overlap(box, other) for other in taken))
-        taken.append(box)
-        labels.append(Label(category, words, box[0], box[1]))
-    return labels
-
-
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
-    """The shared area of two boxes, each given by its middle, width and height."""
-    wide = (a[2] + b[2]) / 2 - abs(a[0] - b[0])
-    high = (a[3] + b[3]) / 2 - abs(a[1] - b[1])
-    return wide * high if wide > 0 and high > 0 else 0.0
+    words = {category: clipped(picture.categories[category], _LABEL_CHARS) for category in named}
+    return place_labels(spots, words, size=(_SIDE, height), dots_N2=xy_N2)
 
 
 def write_space_png(pictures: Mapping[str, Picture], target: Path) -> None:
@@ -228,15 +204,15 @@ def write_space_png(pictures: Mapping[str, Picture], target: Path) -> None:
     name = _best(pictures)
     picture = pictures[name]
     space = _TITLES.get(name, name).rpartition(": ")[2].capitalize()
-    xy_N2 = fitted(picture.xy_N2)
+    xy_N2, height = fitted(picture.xy_N2)
     with mpl.rc_context({"font.family": ["DejaVu Sans"], "font.size": 8}):
-        drawing = Figure(figsize=(10.4, 5.6), dpi=160, facecolor="white")
+        drawing = Figure(figsize=(10.4, 1 + 4.9 * height / _SIDE), dpi=160, facecolor="white")
         FigureCanvasAgg(drawing)
         left, right = drawing.subplots(1, 2)
         _draw_modalities(left, picture, xy_N2)
-        _draw_categories(right, picture, xy_N2, _hues(pictures))
+        _draw_categories(right, picture, xy_N2, height, _hues(pictures))
         for axes, title in ((left, "by modality"), (right, "by category")):
-            axes.set(xlim=(0, _SIDE), ylim=(_SIDE, 0), xticks=[], yticks=[], aspect="equal")
+            axes.set(xlim=(0, _SIDE), ylim=(height, 0), xticks=[], yticks=[], aspect="equal")
             axes.set_title(f"{space}, {title}", loc="left", size=9, color="#222222")
             axes.spines[:].set_color("#dddddd")
         drawing.subplots_adjust(wspace=0.04)
@@ -252,10 +228,12 @@ def _draw_modalities(axes: Any, picture: Picture, xy_N2: Plane) -> None:
     for kind in kinds:
         axes.scatter([], [], s=22, c=MODALITY_COLOURS[kind][0], label=kind)
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncol": len(kinds)}
-    axes.legend(**below, frameon=False, handletextpad=0, columnspacing=1.2)
+    axes.legend(**below, frameon=False, handletextpad=0, columnspacing=0.8)
 
 
-def _draw_categories(axes: Any, picture: Picture, xy_N2: Plane, hues: Mapping[int, int]) -> None:
+def _draw_categories(
+    axes: Any, picture: Picture, xy_N2: Plane, height: float, hues: Mapping[int, int]
+) -> None:
     from matplotlib.patheffects import withStroke
 
     samples, centers = _samples_and_centers(picture)
@@ -264,7 +242,9 @@ def _draw_categories(axes: Any, picture: Picture, xy_N2: Plane, hues: Mapping[in
     edges = [_rgb(hues[int(picture.category_N[row])], 0.36) for row in centers]
     axes.scatter(*xy_N2[centers].T, s=44, facecolors="none", edgecolors=edges, linewidths=1.3)
     halo = [withStroke(linewidth=1.6, foreground="white")]
-    for label in placed_labels(picture, xy_N2):
+    for label in labels(picture, xy_N2, height):
+        if label.leader:
+            axes.plot(*zip(*label.leader, strict=True), color="#999999", linewidth=0.6)
         words = label.words.replace("$", r"\$")
         look = {"ha": "center", "va": "center", "size": 6.5, "color": "#222222", "path_effects": halo}
         axes.text(label.x, label.y, words, **look)

@@ -100,6 +100,7 @@ tr.mean > * { border-top: 1px solid var(--line); }
 .heat .own { color: var(--line); }
 .heat .sum { color: var(--quiet); padding-left: .5rem; }
 .dot { fill: none; stroke: var(--c); stroke-linecap: round; stroke-width: 3.4px; }
+.leader { stroke: var(--quiet); stroke-width: .5px; }
 .ring { fill: none; stroke: var(--c); stroke-width: 1.5px; }
 svg text.label { font-size: 8.5px; }
 .hue { --c: oklch(var(--dot-l) var(--dot-c) var(--h)); }

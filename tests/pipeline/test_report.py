@@ -33,9 +33,10 @@ from kb_builder.store import write_vectors
 from pipeline.report import random_recalls, unified_samples, write_report
 from pipeline.report_html import clipped, el, join
 from pipeline.report_kb import knowledge_base_section
+from pipeline.report_labels import HEIGHT, LETTER, place_labels
 from pipeline.report_mistakes import worst_confusions
 from pipeline.report_results import headline
-from pipeline.report_space import Picture, fitted, placed_labels, space_section
+from pipeline.report_space import Picture, fitted, labels, space_section
 from trainer.centers import load_centers, localize
 from trainer.evaluate import evaluate
 from trainer.inputs import open_kb
@@ -462,7 +463,7 @@ def test_the_knowledge_base_is_counted(run: Run, page: Page) -> None:
         in page.text
     )
     assert f"category local model-x {len(rows)} {statuses['ok']}" in page.text
-    assert f"category: no_name {statuses['no_name']}" in page.text
+    assert f"no_name category {statuses['no_name']}" in page.text
     best = [r for r in read_rows(run.kb / "centers.parquet") if r["category_id"] == "a" and r["rank"] < 3]
     texts = {row["row_id"]: row["text"] for row in rows}
     assert " ".join(texts[row["row_id"]] for row in best) in page.text
@@ -511,27 +512,44 @@ def _picture(n: int, categories: int, kinds: tuple[str, ...]) -> Picture:
 def test_the_map_is_scaled_alike_in_both_directions() -> None:
     """Points fill the panel without stretching: ratios of distances stay, and y points down."""
     xy_N2 = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 5.0]])
-    a, b, c = fitted(xy_N2)
+    (a, b, c), height = fitted(xy_N2)
+    assert 165 < height < 330, "twice as wide as high, with a margin"
     assert np.linalg.norm(b - a) == pytest.approx(2 * np.linalg.norm(c - a))
     assert c[1] < a[1]
-    assert np.isfinite(fitted(np.zeros((3, 2)))).all()
+    assert np.isfinite(fitted(np.zeros((3, 2)))[0]).all()
 
 
 def test_labels_stay_inside_and_apart() -> None:
     """Ten labels among scattered centers neither leave the panel nor cover one another."""
     picture = _picture(60, 10, ("image", "audio"))
-    labels = placed_labels(picture, fitted(picture.xy_N2))
-    assert len(labels) == 10
-    boxes = [(label.x, label.y, 4.5 * len(label.words)) for label in labels]
+    placed = labels(picture, *fitted(picture.xy_N2))
+    assert len(placed) == 10
+    boxes = [(label.x, label.y, LETTER * len(label.words)) for label in placed]
     assert all(wide / 2 <= x <= 330 - wide / 2 for x, _, wide in boxes)
     for (x, y, wide), (other_x, other_y, other) in combinations(boxes, 2):
-        assert abs(x - other_x) >= (wide + other) / 2 or abs(y - other_y) >= 9
+        assert abs(x - other_x) >= (wide + other) / 2 or abs(y - other_y) >= HEIGHT - 1e-9
+
+
+def test_names_of_one_place_are_led_outwards() -> None:
+    """Eight categories on one spot: names do not overlap, and a line leads to those that stand away."""
+    spots = {key: (100.0 + key, 100.0) for key in range(8)}
+    words = {key: f"category {key}" for key in spots}
+    placed = place_labels(spots, words, size=(330.0, 330.0), dots_N2=np.zeros((0, 2)))
+    for one, other in combinations(placed, 2):
+        assert abs(one.x - other.x) >= LETTER * len("category 0") or abs(one.y - other.y) >= HEIGHT - 1e-9
+    leaders = [label for label in placed if label.leader]
+    assert leaders
+    for label in leaders:
+        start, end = label.leader or ((0, 0), (0, 0))
+        assert np.hypot(start[0] - spots[label.key][0], start[1] - 100) == pytest.approx(5)
+        assert abs(end[0] - label.x) <= LETTER * len(label.words) / 2 + 1e-9
+        assert abs(end[1] - label.y) <= HEIGHT / 2 + 1e-9
 
 
 def test_a_crowded_map_labels_some_and_draws_every_dot() -> None:
     """Sixty categories get forty labels; every sample is one dot of either panel."""
     picture = _picture(300, 60, ("image", "audio", "event"))
-    assert len(placed_labels(picture, fitted(picture.xy_N2))) == 40
+    assert len(labels(picture, *fitted(picture.xy_N2))) == 40
     markup = space_section({"after": picture})
     dots = [attributes["d"] for tag, attributes in parsed(markup).tags if tag == "path"]
     assert sum((path or "").count("h0") for path in dots) == 2 * 300

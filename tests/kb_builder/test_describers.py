@@ -28,7 +28,7 @@ def test_each_name_has_its_describer() -> None:
 
 
 def test_patience() -> None:
-    """An endpoint gets the deadline of the settings, a third of it per call; the local model is waited for."""
+    """An endpoint gets the set deadline, a third of it per call; the local model is waited for."""
     policy = make_policy(replace(ONLINE, concurrency=64, request_timeout_s=90.0))
     assert (policy.concurrency, policy.deadline_s, policy.call_s) == (64, 90.0, 30.0)
     assert make_policy(DescribeCategories()).call_s >= 3600.0

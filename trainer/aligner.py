@@ -17,12 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.geometry import unit_rows
 from trainer.heads import Heads
 from trainer.losses import bound_, symmetric_infonce
 from trainer.pairs import Pairs, batches
 from trainer.records import Floats, Ints
-from trainer.ridge import ridge
 from trainer.settings import Train
 
 # Below this many multiplications in a step's forward product one thread is as fast as several, and on a busy
@@ -61,9 +59,8 @@ class Aligner:
         self._features = {
             m: torch.from_numpy(self._scales[m].apply(p.samples.vectors_ND)) for m, p in pairs.items()
         }
-        start = {m: self._start(m, texts_MT) for m in pairs}
-        self._weights = {m: torch.from_numpy(w).requires_grad_() for m, (w, _) in start.items()}
-        self._biases = {m: torch.from_numpy(b).requires_grad_() for m, (_, b) in start.items()}
+        self._weights = {m: self._uniform(texts_MT.shape[1], x.shape[1]) for m, x in self._features.items()}
+        self._biases = {m: torch.zeros(texts_MT.shape[1], requires_grad=True) for m in pairs}
         self._log_temperature = torch.tensor(math.log(settings.temperature), requires_grad=True)
         self._optimiser = torch.optim.AdamW(
             [
@@ -73,18 +70,11 @@ class Aligner:
             lr=settings.learning_rate,
         )
 
-    def _start(self, modality: str, texts_MT: Floats) -> tuple[Floats, Floats]:
-        p = self._pairs[modality]
-        features_ND = self._features[modality].numpy()
-        if self._settings.start == "random":
-            # As torch.nn.Linear does: uniform within ±1/sqrt(D), from our own random stream.
-            bound = 1 / math.sqrt(features_ND.shape[1])
-            shape = (texts_MT.shape[1], features_ND.shape[1])
-            weight_TD = self._rng.uniform(-bound, bound, shape).astype(np.float32)
-            return weight_TD, np.zeros(shape[0], dtype=np.float32)
-        targets_NT = mean_targets(p, texts_MT, self._settings.center_weight)
-        weight, bias_T, _ = ridge(features_ND, targets_NT, p.groups_N)
-        return weight.astype(np.float32), bias_T.astype(np.float32)
+    def _uniform(self, rows: int, columns: int) -> Tensor:
+        """A weight as torch.nn.Linear starts it, within ±1/√columns, but from our own random stream."""
+        bound = 1 / math.sqrt(columns)
+        drawn = self._rng.uniform(-bound, bound, (rows, columns)).astype(np.float32)
+        return torch.from_numpy(drawn).requires_grad_()
 
     def epoch(self) -> list[dict[str, Any]]:
         """One pass over the largest modality; the others come round more than once. One log row per step."""
@@ -184,20 +174,6 @@ class Scale:
     def fold(self, weight_TD: Floats, bias_T: Floats) -> tuple[Floats, Floats]:
         scaled_TD = np.asarray(weight_TD * self.factor, dtype=np.float32)
         return scaled_TD, np.asarray(bias_T - scaled_TD @ self.mean_D, dtype=np.float32)
-
-
-def mean_targets(p: Pairs, texts_MT: Floats, center_weight: float) -> Floats:
-    """Where each sample would best go: between the means of its own texts and its centers (float32[N, T])."""
-    target_NT = np.zeros((len(p.samples), texts_MT.shape[1]), dtype=np.float32)
-    for span, weight in ((p.own, 1 - center_weight), (p.centers, center_weight)):
-        sums_NT = np.stack(
-            [
-                texts_MT[start : start + count].sum(axis=0)
-                for start, count in zip(span.starts_N, span.counts_N, strict=True)
-            ]
-        )
-        target_NT += np.float32(weight) * unit_rows(sums_NT)
-    return unit_rows(target_NT)
 
 
 def learning_rate(step: int, steps: int, settings: Train) -> float:

@@ -1,10 +1,14 @@
-"""Which texts a train sample is to meet: its own descriptions, and the centers of its category.
+"""Which texts a train sample is to meet: those about itself, and the centers of its category.
+
+Texts about a sample are its descriptions, and the train samples of modality `text` that show the same object:
+a person's note on a thing is a description of it. Test and val notes are not among them.
 
 Shapes: N samples of one modality, M texts of all kinds, D dimensions, B rows of a batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +39,7 @@ class Pairs:
 
     samples: SampleSet
     groups_N: Ints  # samples of one group are not negatives of each other
-    own: Span  # the samples' own descriptions
+    own: Span  # texts about the samples themselves
     centers: Span  # the centers of their categories
 
 
@@ -45,34 +49,35 @@ def make_pairs(
     """Pair the train samples of every modality with their texts.
 
     Returns the pairs by modality, the text matrix (unit rows, float32[M, D]) and the counts `train_samples`,
-    `train_without_description`, `train_without_label` and `train_without_text` (neither: not trained on).
-    Text samples need no head and are not paired. Raises TrainingError where nothing can be learned.
+    `train_without_own_text`, `train_without_label` and `train_without_any_text` (neither own texts nor
+    centers: not trained on). Text samples need no head and are paired with nothing. Raises TrainingError
+    where nothing can be learned.
     """
     pairs: dict[str, Pairs] = {}
+    sources = _own_texts(sets, texts)
     blocks = [centers.vectors_ND]
     offset = len(centers.row_ids)
-    counts = dict.fromkeys(("train_samples", "train_without_description", "train_without_label"), 0)
-    counts["train_without_text"] = 0
+    counts = dict.fromkeys(
+        ("train_samples", "train_without_own_text", "train_without_label", "train_without_any_text"), 0
+    )
     center_counts_C = centers.counts()
     center_starts_C = np.cumsum(center_counts_C) - center_counts_C
     for modality, encoded in sets.items():
         train = encoded.split("train")
         if modality == "text" or len(train) == 0:
             continue
-        rows = [texts.rows.get(sample, ()) for sample in train.sample_ids]
-        own_counts_N = np.array([len(r) for r in rows], dtype=np.int64)
+        own = [sources(s, o) for s, o in zip(train.sample_ids, train.object_N.tolist(), strict=True)]
+        own_counts_N = np.array([len(vectors) for vectors in own], dtype=np.int64)
         own_starts_N = offset + np.cumsum(own_counts_N) - own_counts_N
-        flat = np.array([row for own in rows for row in own], dtype=np.int64)
-        if len(flat):
-            blocks.append(texts.vectors_ND[flat])
-            offset += len(flat)
+        blocks += [np.stack(vectors) for vectors in own if vectors]
+        offset += int(own_counts_N.sum())
         labelled_N = train.category_N >= 0
         centers_N = np.where(labelled_N, center_counts_C[train.category_N], 0)
         keep_N = (own_counts_N > 0) | (centers_N > 0)
         counts["train_samples"] += len(train)
-        counts["train_without_description"] += int((own_counts_N == 0).sum())
+        counts["train_without_own_text"] += int((own_counts_N == 0).sum())
         counts["train_without_label"] += int((~labelled_N).sum())
-        counts["train_without_text"] += int((~keep_N).sum())
+        counts["train_without_any_text"] += int((~keep_N).sum())
         if keep_N.any():
             pairs[modality] = Pairs(
                 samples=train.take(keep_N),
@@ -85,6 +90,21 @@ def make_pairs(
     if len(dims) > 1:
         raise TrainingError(f"texts of {sorted(dims)} dimensions; run `unibind encode` and `localize` again")
     return _number_lone_groups(pairs), unit_rows(np.concatenate(blocks)), counts
+
+
+def _own_texts(sets: dict[str, SampleSet], texts: SampleTexts) -> Callable[[str, int], list[Floats]]:
+    """A function from a sample's id and object to the vectors of the texts about it."""
+    notes: dict[int, list[Floats]] = {}
+    if "text" in sets:
+        train = sets["text"].split("train")
+        for thing, vector_D in zip(train.object_N.tolist(), train.vectors_ND, strict=True):
+            if thing >= 0:
+                notes.setdefault(thing, []).append(vector_D)
+
+    def own(sample: str, thing: int) -> list[Floats]:
+        return [texts.vectors_ND[row] for row in texts.rows.get(sample, ())] + notes.get(thing, [])
+
+    return own
 
 
 def _groups(train: SampleSet) -> Ints:

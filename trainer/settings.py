@@ -28,10 +28,9 @@ class Train:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     enabled: bool = True
-    start: Literal["ridge", "random"] = "ridge"  # `ridge`: closed form, from features to text vectors
-    epochs: Annotated[int, Ge(0)] = 30  # 0 keeps the start as it is
+    epochs: Count = 30
     batch_size: Annotated[int, Ge(2)] = 1024  # shared evenly by the modalities
-    learning_rate: Annotated[float, Gt(0)] = 5e-4  # at its peak; linear warm-up, cosine decay to zero
+    learning_rate: Annotated[float, Gt(0)] = 2e-3  # at its peak; linear warm-up, cosine decay to zero
     warmup: Share = 0.1  # share of all steps
     weight_decay: Annotated[float, Ge(0)] = 0.01
     clip_norm: Annotated[float, Gt(0)] = 1.0

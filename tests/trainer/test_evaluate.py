@@ -39,7 +39,7 @@ def test_from_texts_to_numbers(make_kb: MakeKb, tmp_path: Path) -> None:
     """Localize, train, evaluate: unseen categories are named far above chance, by permuted centers not."""
     kb = make_kb()
     localize(kb, Localize(k=5))
-    train(kb, tmp_path, Train())
+    train(kb, tmp_path, Train(epochs=20, batch_size=48, learning_rate=0.02))
     metrics = evaluate(kb, tmp_path, SETTINGS)
     json.dumps(metrics, allow_nan=False)
     rows = metrics["recognition"]
@@ -83,7 +83,7 @@ def test_two_evaluations_are_equal(make_kb: MakeKb, tmp_path: Path) -> None:
     """Nothing in the numbers depends on the day."""
     kb = make_kb()
     localize(kb, Localize(k=5))
-    train(kb, tmp_path, Train(epochs=0))
+    train(kb, tmp_path, Train(epochs=1))
     assert evaluate(kb, tmp_path, SETTINGS) == evaluate(kb, tmp_path, SETTINGS)
 
 
@@ -117,7 +117,7 @@ def test_a_modality_without_a_head_is_counted(make_kb: MakeKb, tmp_path: Path) -
         SAMPLES,
     )
     localize(kb, Localize(k=5))
-    train(kb, tmp_path, Train(epochs=0))
+    train(kb, tmp_path, Train(epochs=1))
     metrics = evaluate(kb, tmp_path, SETTINGS)
     assert {row["modality"] for row in metrics["recognition"]} == {"audio", "image", "text"}
     assert metrics["counts"]["samples_without_head"] == {"point": 120}
@@ -128,7 +128,7 @@ def test_an_encoder_that_does_not_tell_its_size_has_no_ratio(make_kb: MakeKb, tm
     kb = make_kb()
     write_json(kb / "embeddings" / "img-0" / "encoder.json", {"name": "img-0"})
     localize(kb, Localize(k=5))
-    train(kb, tmp_path, Train(epochs=0))
+    train(kb, tmp_path, Train(epochs=1))
     row = evaluate(kb, tmp_path, SETTINGS)["parameters"][0]
     assert (row["encoder"], row["ratio"]) == (None, None)
 
@@ -137,7 +137,7 @@ def test_heads_of_another_encoder_are_refused(make_kb: MakeKb, tmp_path: Path) -
     """Heads and vectors that do not belong together give no numbers."""
     kb = make_kb()
     localize(kb, Localize(k=5))
-    train(kb, tmp_path, Train(epochs=0))
+    train(kb, tmp_path, Train(epochs=1))
     (kb / "embeddings" / "img-0").rename(kb / "embeddings" / "img-1")
     path = kb / "embeddings" / "encoders.json"
     path.write_text(path.read_text().replace("img-0", "img-1"))

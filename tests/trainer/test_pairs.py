@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.errors import TrainingError
-from kb_builder.schemas import SAMPLES, read_rows, write_table
+from kb_builder.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
 from trainer.centers import load_centers, localize
 from trainer.inputs import load_sample_texts, load_samples, open_kb
 from trainer.pairs import Pairs, Span, batches, make_pairs
@@ -26,17 +26,22 @@ def _pairs(kb: Path) -> tuple[dict[str, Pairs], Floats, dict[str, int]]:
 
 
 def test_every_sample_meets_its_own_text_and_its_category(make_kb: MakeKb) -> None:
-    """Own spans point at the sample's description and center spans at its category's centers."""
+    """Own spans hold the sample's description and its object's note, center spans its category's centers."""
     kb = make_kb()
     pairs, texts_MT, counts = _pairs(kb)
     base = open_kb(kb)
     own, centers = load_sample_texts(base)[0], load_centers(base)
+    notes = load_samples(base, "samples")[0]["text"]
     assert sorted(pairs) == ["audio", "image", "point"]  # text needs no head
     for p in pairs.values():
         assert set(p.samples.splits_N) == {"train"}
         for i in (0, 20, 53):
             row = own.rows[p.samples.sample_ids[i]][0]
-            np.testing.assert_allclose(texts_MT[p.own.starts_N[i]], own.vectors_ND[row], atol=1e-6)
+            start = p.own.starts_N[i]
+            np.testing.assert_allclose(texts_MT[start], own.vectors_ND[row], atol=1e-6)
+            note = notes.sample_ids.index(p.samples.sample_ids[i].replace(p.samples.modality, "text"))
+            np.testing.assert_allclose(texts_MT[start + 1], notes.vectors_ND[note], atol=1e-6)
+            assert p.own.counts_N[i] == 2
             start, count = p.centers.starts_N[i], p.centers.counts_N[i]
             expected = centers.vectors_ND[centers.category_N == p.samples.category_N[i]]
             assert count == 3
@@ -44,10 +49,18 @@ def test_every_sample_meets_its_own_text_and_its_category(make_kb: MakeKb) -> No
         assert np.array_equal(p.groups_N, p.samples.category_N)
     assert counts == {
         "train_samples": 162,
-        "train_without_description": 0,
+        "train_without_own_text": 0,
         "train_without_label": 0,
-        "train_without_text": 0,
+        "train_without_any_text": 0,
     }
+
+
+def test_only_notes_of_the_train_split_are_read(make_kb: MakeKb) -> None:
+    """A note in val or test is to be found by retrieval, not learned from."""
+    kb = _with_splits(make_kb(sample_texts=False), lambda row: row["modality"] != "text")
+    pairs, _, counts = _pairs(kb)
+    assert not any(p.own.counts_N.any() for p in pairs.values())
+    assert counts["train_without_own_text"] == 162
 
 
 def test_without_labels_an_object_is_a_group(make_kb: MakeKb) -> None:
@@ -78,16 +91,14 @@ def test_samples_without_any_text_are_counted_and_left_out(make_kb: MakeKb) -> N
     rows = read_rows(kb / "samples.parquet")
     mute = [row for row in rows if row["split"] == "train" and row["modality"] == "audio"][:5]
     for row in mute:
-        row["category_id"] = None
+        row["category_id"] = row["object_id"] = None
     write_table(kb / "samples.parquet", rows, SAMPLES)
     descriptions = kb / "descriptions" / "sample" / "part-00000.parquet"
     ids = {row["sample_id"] for row in mute}
     kept = [row for row in read_rows(descriptions) if row["sample_id"] not in ids]
-    from kb_builder.schemas import DESCRIPTIONS
-
     write_table(descriptions, kept, DESCRIPTIONS)
     pairs, _, counts = _pairs(kb)
-    assert counts["train_without_text"] == counts["train_without_label"] == 5
+    assert counts["train_without_any_text"] == counts["train_without_label"] == 5
     assert len(pairs["audio"].samples) == 49
 
 
@@ -139,7 +150,7 @@ def test_text_alone_is_refused(make_kb: MakeKb) -> None:
 
 def test_no_text_for_any_sample_is_refused(make_kb: MakeKb) -> None:
     """Neither descriptions nor labels: nothing to be drawn to."""
-    kb = make_kb(labelled=False, sample_texts=False)
+    kb = _with_splits(make_kb(labelled=False, sample_texts=False), lambda row: row["modality"] != "text")
     with pytest.raises(TrainingError, match="none of the 162 train samples has a description or a category"):
         _pairs(kb)
 

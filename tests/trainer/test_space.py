@@ -22,7 +22,7 @@ def test_before_and_after_show_samples_and_centers(make_kb: MakeKb, tmp_path: Pa
     """Before: the encoder's modalities. After: those and text, and one point per category."""
     kb = make_kb()
     localize(kb, Localize(k=5))
-    train(kb, tmp_path, Train(epochs=0))
+    train(kb, tmp_path, Train(epochs=1))
     pictures = space_pictures(kb, tmp_path, most=80)
     assert sorted(pictures) == ["after", "before"]
     before, after = pictures["before"], pictures["after"]

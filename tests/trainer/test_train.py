@@ -20,7 +20,7 @@ from trainer.settings import Localize, Train
 from trainer.train import train
 
 MakeKb = Callable[..., Path]
-QUICK = {"epochs": 3, "batch_size": 48}
+QUICK = {"epochs": 3, "batch_size": 48, "learning_rate": 0.02}
 
 
 def _localized(make_kb: MakeKb, **options: Any) -> Path:
@@ -35,9 +35,9 @@ def _change_splits(kb: Path, change: Callable[[dict[str, Any]], str]) -> None:
 
 
 def test_it_fits_what_it_is_shown(make_kb: MakeKb, tmp_path: Path) -> None:
-    """From a random start the loss falls and the val samples come to be named; the log has every step."""
+    """The loss falls, the val samples come to be named, and the log has every step."""
     kb = _localized(make_kb)
-    settings = Train(start="random", epochs=25, batch_size=48, learning_rate=0.02)
+    settings = Train(epochs=25, batch_size=48, learning_rate=0.02)
     summary = train(kb, tmp_path, settings)
     log = read_rows(tmp_path / "train_log.parquet")
     losses = [row["loss"] for row in log[1:]]
@@ -91,19 +91,11 @@ def test_without_val_samples_the_last_epoch_is_kept(make_kb: MakeKb, tmp_path: P
     assert {row["val_top1"] for row in read_rows(tmp_path / "train_log.parquet")} == {None}
 
 
-def test_no_epoch_keeps_the_closed_form(make_kb: MakeKb, tmp_path: Path) -> None:
-    """With 0 epochs the heads are the ridge start and the log is its one row."""
-    summary = train(_localized(make_kb), tmp_path, Train(epochs=0))
-    assert (summary["steps"], summary["epoch_kept"], summary["loss"]) == (0, 0, None)
-    assert summary["val_top1"] > 0.8
-    (row,) = read_rows(tmp_path / "train_log.parquet")
-    assert row["step"] == 0
-
-
 def test_descriptions_alone_are_enough(make_kb: MakeKb, tmp_path: Path) -> None:
     """Unlabelled samples with descriptions train; there is no center loss and nothing to validate by."""
     kb = _localized(make_kb, labelled=False)
     summary = train(kb, tmp_path, Train(**QUICK))
+    assert summary["train_without_own_text"] == 0
     assert summary["train_without_label"] == 162
     last = read_rows(tmp_path / "train_log.parquet")[-1]
     assert last["loss_center"] is None
@@ -111,13 +103,15 @@ def test_descriptions_alone_are_enough(make_kb: MakeKb, tmp_path: Path) -> None:
 
 
 def test_labels_alone_are_enough(make_kb: MakeKb, tmp_path: Path) -> None:
-    """Labelled samples without descriptions train on their categories' centers."""
-    summary = train(_localized(make_kb, sample_texts=False), tmp_path, Train(**QUICK))
-    assert summary["train_without_description"] == 162
+    """Labelled samples without descriptions and notes train on their categories' centers."""
+    kb = _localized(make_kb, sample_texts=False)
+    _change_splits(kb, lambda row: "test" if row["modality"] == "text" else row["split"])
+    summary = train(kb, tmp_path, Train(**QUICK))
+    assert summary["train_without_own_text"] == 162
     last = read_rows(tmp_path / "train_log.parquet")[-1]
     assert last["loss_description"] is None
     assert last["loss"] == pytest.approx(last["loss_center"])
-    assert summary["val_top1"] > 0.8
+    assert summary["val_top1"] > 0.5
 
 
 def test_small_modalities_keep_their_share(make_kb: MakeKb, tmp_path: Path) -> None:

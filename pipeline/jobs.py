@@ -239,6 +239,6 @@ STAGES = (
         code=("pipeline", "data/render"),
         settings=lambda project: None,
         run=_report,
-        outputs=lambda project: [project.run / "report.html"],
+        outputs=lambda project: [project.run / "report.html", *project.run.glob("space.png")],
     ),
 )

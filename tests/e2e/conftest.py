@@ -1,0 +1,80 @@
+"""One small tabletop project, run to its end once for all the tests of the main job."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# The main job in small: three objects per category instead of sixteen, and the deterministic describer.
+PROJECT = """\
+name = "small"
+seed = 3
+
+[data]
+manifest = "tabletop"
+
+[tabletop]
+objects_per_category = 3
+image_px = 96
+video_px = 64
+
+[describe.categories]
+describer = "fake"
+n = 6
+
+[localize]
+k = 4
+
+[evaluate]
+bootstrap = 200
+"""
+
+
+Unibind = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def unibind() -> Unibind:
+    """Run the command line in a folder, as a user would: `unibind(folder, "predict", "a.png")`."""
+
+    def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the project file and its sample world made: the start of every run below."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "unibind.toml").write_text(PROJECT, encoding="utf-8")
+    code = (
+        "from pathlib import Path; from pipeline.project import load_project;"
+        "from pipeline.stages import run_stage; run_stage(load_project(Path('unibind.toml')), 'world')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(small_world: Path, tmp_path_factory: pytest.TempPathFactory, unibind: Unibind) -> Path:
+    """The same project run to its end, undisturbed."""
+    folder = tmp_path_factory.mktemp("finished") / "p"
+    shutil.copytree(small_world, folder)
+    done = unibind(folder, "run")
+    assert done.returncode == 0, done.stderr
+    return folder

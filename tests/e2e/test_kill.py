@@ -1,0 +1,77 @@
+"""Killed at any moment, the main job goes on and ends with the same tables, asking nothing twice."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+Unibind = Callable[..., subprocess.CompletedProcess[str]]
+VOLATILE = ("created_at", "latency_ms")
+
+
+def tables(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Every table of the knowledge base, ordered, without times and latencies."""
+    kb = folder / "runs/small/kb"
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    for path in sorted(kb.rglob("*.parquet")):
+        relation = duckdb.sql(f"SELECT * FROM '{path}'")
+        columns = ", ".join(f'"{name}"' for name in relation.columns if name not in VOLATILE)
+        found[str(path.relative_to(kb))] = duckdb.sql(
+            f"SELECT {columns} FROM '{path}' ORDER BY ALL"
+        ).fetchall()
+    return found
+
+
+def asked(folder: Path) -> int:
+    """How many requests the ledger holds an answer to."""
+    with sqlite3.connect(folder / "runs/small/kb/ledger.sqlite") as ledger:
+        return int(ledger.execute("SELECT count(*) FROM entries").fetchone()[0])
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        "describe-categories",
+        pytest.param("describe-samples", marks=pytest.mark.slow),
+        "encode",
+        pytest.param("localize", marks=pytest.mark.slow),
+        pytest.param("train", marks=pytest.mark.slow),
+        pytest.param("evaluate", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_killed_in_a_stage_ends_as_an_undisturbed_one(
+    finished: Path, small_world: Path, tmp_path: Path, unibind: Unibind, sign: str
+) -> None:
+    """kill -9 as soon as the stage begins; the next run ends with the same tables and the same ledger."""
+    folder = tmp_path / "p"
+    shutil.copytree(small_world, folder)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from pipeline.cli import main; main()", "run"],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.strip() == f"▸ {sign}":
+            time.sleep(0.3)
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stderr.close()
+    assert process.wait() == -signal.SIGKILL
+    done = unibind(folder, "run")
+    assert done.returncode == 0, done.stderr
+    assert tables(folder) == tables(finished)
+    assert asked(folder) == asked(finished)
+    heads = "runs/small/heads.safetensors"
+    assert (folder / heads).read_bytes() == (finished / heads).read_bytes()

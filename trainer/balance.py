@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainer.recall import mixed_ndcg
 from trainer.records import Floats, Ints, SampleSet
 
 Doubles = npt.NDArray[np.float64]
@@ -47,6 +48,7 @@ def balance(
         "modality_probe_chance": float(np.bincount(modality_N).max() / len(modality_N)),
         "silhouette_by_modality": silhouette(x_ND, modality_N),
         "silhouette_by_category": silhouette(x_ND[labelled_N], category_N[labelled_N]),
+        "mixed_ndcg10": mixed_ndcg(sets),
     }
     for level in ("category", "object"):
         r10 = [row["r10"] for row in retrieval if row["level"] == level]

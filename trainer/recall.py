@@ -1,4 +1,4 @@
-"""Retrieval: recall@k for every ordered pair of modalities, by category and by object."""
+"""Retrieval: recall@k for every ordered pair of modalities, and how good one mixed list of all of them is."""
 
 from __future__ import annotations
 
@@ -39,3 +39,28 @@ def recalls(sets: dict[str, SampleSet]) -> list[dict[str, Any]]:
                 {"query": query, "gallery": gallery, "level": level, **shares, "n": int(answerable_N.sum())}
             )
     return rows
+
+
+def mixed_ndcg(sets: dict[str, SampleSet], depth: int = 10) -> float | None:
+    """Mean NDCG@depth of one list over all modalities for what has the query's category; None if nothing has.
+
+    Every labelled sample asks; the gallery is all other samples of all modalities, and one of the same
+    category has gain 1. NDCG = Σ_r gain_r / log2(r + 1) over the best list's (Järvelin and Kekäläinen, ACM
+    TOIS 2002). A space that puts a modality before meaning fills the list with the query's own modality.
+    """
+    x_ND = np.concatenate([s.vectors_ND for s in sets.values()])
+    category_N = np.concatenate([s.category_N for s in sets.values()])
+    relatives_N = np.where(category_N >= 0, np.bincount(category_N + 1)[category_N + 1] - 1, 0)
+    asking = np.flatnonzero(relatives_N > 0)
+    if len(asking) == 0:
+        return None
+    places_NT, _ = nearest(x_ND[asking], x_ND, depth + 1)
+    # The query itself is in the gallery: take it out, or the last place where it was not even found.
+    itself_NT = places_NT == asking[:, None]
+    itself_NT[~itself_NT.any(axis=1), -1] = True
+    others_NT = places_NT[~itself_NT].reshape(len(asking), -1)
+    discounts_T = 1 / np.log2(np.arange(2, others_NT.shape[1] + 2))
+    gains_NT = category_N[others_NT] == category_N[asking][:, None]
+    ideal_T = np.cumsum(discounts_T)
+    ideal_N = ideal_T[np.minimum(relatives_N[asking], len(ideal_T)) - 1]
+    return float(np.mean(gains_NT @ discounts_T / ideal_N))

@@ -54,7 +54,6 @@ def run_stage(project: Project, name: str) -> StageResult:
         summary, seconds = _timed(stage.run, project)
     else:
         parts = [run_shard(project, name, shard) for shard in shards(project, name)]
-        _remove_parts_beyond(project, stage, len(parts))
         summary = _add_up(part["summary"] for part in parts)
         seconds = sum(part["seconds"] for part in parts)
     _mark(project, name, fingerprint, seconds, summary, stage.outputs(project))
@@ -118,13 +117,6 @@ def plan(project: Project) -> list[str]:
 def _part_number(path: Path) -> int:
     """The shard a part file belongs to: 7 for `part-00007.parquet`."""
     return int(path.stem.rsplit("-", 1)[1])
-
-
-def _remove_parts_beyond(project: Project, stage: Stage, count: int) -> None:
-    """Remove the parts of shards that no longer are, lest a glob reads their rows beside the new ones."""
-    for path in stage.outputs(project):
-        if _part_number(path) >= count:
-            path.unlink()
 
 
 def _stage(name: str) -> Stage:

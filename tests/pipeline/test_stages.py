@@ -120,18 +120,6 @@ def test_shards_are_recognised_one_by_one_and_add_up(project: Project, calls: li
     assert result.summary == {"rows": 3, "by": {"ok": 3}, "late": [0, 1, 2]}
 
 
-def test_parts_of_shards_that_no_longer_are_get_removed(
-    project: Project, calls: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """When the data shrinks, a glob over the parts must not read yesterday's rows."""
-    stages.run_stage(project, "copy")
-    stages.run_stage(project, "parts")
-    smaller = replace(stages._BY_NAME["parts"], shards=lambda project: 2, settings=lambda project: "smaller")
-    monkeypatch.setitem(stages._BY_NAME, "parts", smaller)
-    stages.run_stage(project, "parts")
-    assert sorted(path.name for path in project.kb.iterdir()) == ["part-00000.txt", "part-00001.txt"]
-
-
 def test_a_stage_before_its_time_says_what_to_run_first(project: Project, calls: list[Any]) -> None:
     """A stage whose ground is missing names the stage that must come first."""
     with pytest.raises(KnowledgeBaseError, match="'copy' has not been run"):

@@ -1,7 +1,7 @@
 """The heads in training: one optimiser over one linear map per modality, on cached features.
 
 Encoders are frozen, so features never change and are held as matrices: a step is a gather, one product per
-modality and one logits matrix per kind of text. Shapes: B rows of a batch, N samples of a modality, M texts,
+modality and a few logits matrices. Shapes: B rows of a batch, N samples of a modality, M texts,
 D feature dimensions, T text dimensions.
 """
 
@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -102,30 +102,48 @@ class Aligner:
         return {**self.log_row(), "learning_rate": rate, "loss": float(loss.detach()), **parts}
 
     def _loss(self, rows: dict[str, Ints]) -> tuple[Tensor, dict[str, float | None]]:
-        mapped_BT = torch.cat(
-            [
-                torch.nn.functional.normalize(
-                    self._features[m][torch.from_numpy(r)] @ self._weights[m].T + self._biases[m], dim=1
-                )
-                for m, r in rows.items()
-            ]
-        )
-        groups_B = torch.from_numpy(np.concatenate([self._pairs[m].groups_N[r] for m, r in rows.items()]))
-        total, weights = torch.zeros(()), 0.0
-        parts: dict[str, float | None] = {"loss_description": None, "loss_center": None}
-        own_weight = 1 - self._settings.center_weight
-        for name, weight in (("own", own_weight), ("centers", self._settings.center_weight)):
-            drawn = [getattr(self._pairs[m], name).draw(r, self._rng) for m, r in rows.items()]
-            texts_B = torch.from_numpy(np.concatenate([d for d, _ in drawn]))
-            has_B = torch.from_numpy(np.concatenate([h for _, h in drawn]))
-            if weight == 0 or not has_B.any():
-                continue
-            part = symmetric_infonce(
-                mapped_BT[has_B], self._texts_MT[texts_B[has_B]], groups_B[has_B], self._log_temperature
+        """The weighted mean of two contrasts: with texts about the samples, and with centers.
+
+        Texts about samples are contrasted within each modality: those about a sound and those about a picture
+        are so easily told apart that heads would learn to say which modality it is, and the space would fall
+        into one clump per modality. Centers speak of no modality and are contrasted across all of them.
+        """
+        mapped = {
+            m: torch.nn.functional.normalize(
+                self._features[m][torch.from_numpy(r)] @ self._weights[m].T + self._biases[m], dim=1
             )
-            parts["loss_description" if name == "own" else "loss_center"] = float(part.detach())
-            total, weights = total + weight * part, weights + weight
-        return total / max(weights, 1e-9), parts
+            for m, r in rows.items()
+        }
+        own = [part for m in rows if (part := self._contrast("own", {m: rows[m]}, mapped)) is not None]
+        weighted = [
+            (1 - self._settings.center_weight, torch.stack(own).mean() if own else None),
+            (self._settings.center_weight, self._contrast("centers", rows, mapped)),
+        ]
+        present = [(weight, part) for weight, part in weighted if part is not None and weight > 0]
+        if not present:  # every sample of the batch has only texts of the kind that has no weight
+            return 0 * self._log_temperature, {"loss_description": None, "loss_center": None}
+        total = torch.stack([weight * part for weight, part in present]).sum()
+        names = ("loss_description", "loss_center")
+        parts = {
+            name: None if part is None else float(part.detach())
+            for name, (_, part) in zip(names, weighted, strict=True)
+        }
+        return total / sum(weight for weight, _ in present), parts
+
+    def _contrast(
+        self, kind: Literal["own", "centers"], rows: dict[str, Ints], mapped: dict[str, Tensor]
+    ) -> Tensor | None:
+        """The loss of some modalities' rows with one drawn text each; None where no row has such a text."""
+        drawn = [getattr(self._pairs[m], kind).draw(r, self._rng) for m, r in rows.items()]
+        has_B = torch.from_numpy(np.concatenate([has for _, has in drawn]))
+        if not has_B.any():
+            return None
+        texts_B = torch.from_numpy(np.concatenate([text for text, _ in drawn]))
+        groups_B = torch.from_numpy(np.concatenate([self._pairs[m].groups_N[r] for m, r in rows.items()]))
+        samples_BT = torch.cat([mapped[m] for m in rows])
+        return symmetric_infonce(
+            samples_BT[has_B], self._texts_MT[texts_B[has_B]], groups_B[has_B], self._log_temperature
+        )
 
     def log_row(self) -> dict[str, Any]:
         """The state now, without losses."""

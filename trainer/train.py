@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from data.errors import TrainingError
 from kb_builder.schemas import write_table
 from trainer.aligner import Aligner, threads_for
 from trainer.centers import load_centers
 from trainer.heads import Heads, save_heads
 from trainer.inputs import KnowledgeBase, load_sample_texts, load_samples, open_kb, seen_categories
-from trainer.pairs import make_pairs
+from trainer.pairs import Pairs, make_pairs
 from trainer.records import Centers, SampleSet
 from trainer.scoring import score
 from trainer.settings import Train
@@ -38,7 +39,7 @@ def train(kb: Path, run: Path, settings: Train) -> dict[str, Any]:
     """Train one linear head per modality; write `<run>/heads.safetensors` and `<run>/train_log.parquet`.
 
     All modalities are trained together, each with an equal share of every batch. A sample's positives are a
-    text drawn from its own descriptions and, where it is labelled, one drawn from its category's centers.
+    text drawn from those about it and, where it is labelled, one drawn from its category's centers.
     The epoch kept is the one that names the val samples of the trained categories best (the mean over
     modalities of top-1; the earlier one of equals), the last one where there are none. Equal inputs and
     settings give equal bits on one machine. Returns counts and what was reached. Raises TrainingError where
@@ -49,6 +50,7 @@ def train(kb: Path, run: Path, settings: Train) -> dict[str, Any]:
     sets, without_vector = load_samples(base, "samples")
     texts, missing = load_sample_texts(base)
     pairs, texts_MT, counts = make_pairs(sets, texts, centers)
+    _require_weight(pairs, settings)
     validation = _validation(base, sets, centers)
 
     aligner = Aligner(pairs, texts_MT, settings)
@@ -82,6 +84,19 @@ def train(kb: Path, run: Path, settings: Train) -> dict[str, Any]:
         "loss": log[-1]["loss"],
         "temperature": log[-1]["temperature"],
     }
+
+
+def _require_weight(pairs: dict[str, Pairs], settings: Train) -> None:
+    """Refuse a `center_weight` that gives all weight to texts that no sample has."""
+    weights = {"own": 1 - settings.center_weight, "centers": settings.center_weight}
+    if not any(
+        weights[kind] > 0 and getattr(p, kind).counts_N.any() for p in pairs.values() for kind in weights
+    ):
+        have = "categories with centers" if settings.center_weight == 0 else "descriptions"
+        raise TrainingError(
+            f"train.center_weight = {settings.center_weight:g} gives the only texts that the train samples"
+            f" have (their {have}) no weight; choose a value between 0 and 1"
+        )
 
 
 @dataclass(frozen=True)

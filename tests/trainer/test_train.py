@@ -12,10 +12,11 @@ import pytest
 from data.errors import TrainingError
 from kb_builder.schemas import SAMPLES, read_rows, write_table
 from kb_builder.store import read_vectors, write_vectors
-from trainer.aligner import Scale, learning_rate
-from trainer.centers import localize
+from trainer.aligner import Aligner, Scale, learning_rate
+from trainer.centers import load_centers, localize
 from trainer.heads import load_heads
-from trainer.inputs import load_samples, open_kb
+from trainer.inputs import load_sample_texts, load_samples, open_kb
+from trainer.pairs import make_pairs
 from trainer.settings import Localize, Train
 from trainer.train import train
 
@@ -112,6 +113,53 @@ def test_labels_alone_are_enough(make_kb: MakeKb, tmp_path: Path) -> None:
     assert last["loss_description"] is None
     assert last["loss"] == pytest.approx(last["loss_center"])
     assert summary["val_top1"] > 0.5
+
+
+@pytest.mark.parametrize(("options", "weight"), [({"labelled": False}, 1.0), ({"sample_texts": False}, 0.0)])
+def test_a_weight_that_leaves_no_text_is_refused(
+    make_kb: MakeKb, tmp_path: Path, options: dict[str, bool], weight: float
+) -> None:
+    """All weight on texts that no sample has would train nothing, silently."""
+    kb = _localized(make_kb, **options)
+    _change_splits(kb, lambda row: "test" if row["modality"] == "text" else row["split"])
+    with pytest.raises(TrainingError, match=f"train.center_weight = {weight:g} gives the only texts"):
+        train(kb, tmp_path, Train(**QUICK, center_weight=weight))
+
+
+def test_the_first_step_has_the_losses_of_the_formulas(make_kb: MakeKb) -> None:
+    """Own texts are contrasted within each modality, centers across all of them, the same category left out.
+
+    With one text of either kind per sample and all samples in one batch, nothing is left to chance.
+    """
+    kb = make_kb()
+    localize(kb, Localize(k=1))
+    _change_splits(kb, lambda row: "test" if row["modality"] == "text" else row["split"])
+    base = open_kb(kb)
+    sets, texts, centers = load_samples(base, "samples")[0], load_sample_texts(base)[0], load_centers(base)
+    aligner = Aligner(
+        make_pairs(sets, texts, centers)[0], make_pairs(sets, texts, centers)[1], Train(epochs=1)
+    )
+    heads = aligner.heads({})
+    (row,) = aligner.epoch()
+
+    def loss(x: np.ndarray, t: np.ndarray, groups: np.ndarray) -> float:
+        logits = x.astype(np.float64) @ t.T / 0.07
+        logits[(groups[:, None] == groups[None, :]) & ~np.eye(len(x), dtype=bool)] = -np.inf
+        both = [np.log(np.exp(logits).sum(axis=axis)) - np.diag(logits) for axis in (0, 1)]
+        return float(np.mean(both))
+
+    train_sets = {m: s.split("train") for m, s in sets.items() if m != "text"}
+    mapped = {m: heads.map(m, s.vectors_ND) for m, s in train_sets.items()}
+    own = {
+        m: np.stack([texts.vectors_ND[texts.rows[name][0]] for name in s.sample_ids])
+        for m, s in train_sets.items()
+    }
+    within = [loss(mapped[m], own[m], s.category_N) for m, s in train_sets.items()]
+    category_N = np.concatenate([s.category_N for s in train_sets.values()])
+    across = loss(np.concatenate([*mapped.values()]), centers.vectors_ND[category_N], category_N)
+    assert row["loss_description"] == pytest.approx(np.mean(within), rel=1e-5)
+    assert row["loss_center"] == pytest.approx(across, rel=1e-5)
+    assert row["loss"] == pytest.approx((np.mean(within) + across) / 2, rel=1e-5)
 
 
 def test_small_modalities_keep_their_share(make_kb: MakeKb, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ _MEASURES = {
         "standard deviation over the pairs; smaller is better",
     ),
     "object_r10_worst": ("recall@10 by object, worst pair", "higher is better"),
+    "mixed_ndcg10": ("NDCG@10 of one mixed list", "all modalities in one gallery; higher is better"),
 }
 
 

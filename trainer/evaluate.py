@@ -54,7 +54,7 @@ def evaluate(kb: Path, run: Path, settings: Evaluate) -> dict[str, Any]:
             " run `unibind train`, or name `zero_shot` under [encode]"
         )
     test = {modality: s.split("test") for modality, s in space.items()}
-    retrieval = recalls(test)
+    retrieval = recalls(test, resamples=settings.bootstrap, seed=settings.seed)
     model = "aligned" if heads else "zero_shot"
     zero_shot_rows = _recognition(zero_shot, anchors, to_do, "zero_shot", settings)
     return {

@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from trainer.bootstrap import interval
 from trainer.records import SampleSet
 from trainer.retrieval import nearest
 
 DEPTHS = (1, 5, 10, 20)
 
 
-def recalls(sets: dict[str, SampleSet]) -> list[dict[str, Any]]:
+def recalls(sets: dict[str, SampleSet], *, resamples: int, seed: int) -> list[dict[str, Any]]:
     """Rows {query, gallery, level, r1, r5, r10, r20, n} over all ordered pairs of modalities.
+
+    Beside each recall stands its 95% bootstrap interval: r1_low, r1_high, and so on.
 
     `sets` hold the test samples in one space. recall@k is the share of queries with at least one relevant
     item among their k nearest: of the same category (level `category`), the same object (`object`). Only
@@ -34,10 +37,12 @@ def recalls(sets: dict[str, SampleSet]) -> list[dict[str, Any]]:
             if not answerable_N.any():
                 continue
             relevant_NT = of_gallery_M[places_NT[answerable_N]] == of_query_N[answerable_N, None]
-            shares = {f"r{k}": float(relevant_NT[:, :k].any(axis=1).mean()) for k in DEPTHS}
-            rows.append(
-                {"query": query, "gallery": gallery, "level": level, **shares, "n": int(answerable_N.sum())}
-            )
+            row: dict[str, Any] = {"query": query, "gallery": gallery, "level": level}
+            for k in DEPTHS:
+                hits_N = relevant_NT[:, :k].any(axis=1)
+                low, high = interval(hits_N, resamples=resamples, seed=seed)
+                row |= {f"r{k}": float(hits_N.mean()), f"r{k}_low": low, f"r{k}_high": high}
+            rows.append({**row, "n": len(relevant_NT)})
     return rows
 
 

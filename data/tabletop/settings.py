@@ -21,7 +21,7 @@ class TabletopSettings:
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
     objects_per_category: Annotated[int, Interval(ge=3, le=999)] = 16  # one at least for train, val and test
     image_px: Annotated[int, Interval(ge=32, le=1024)] = 224  # side of the picture
-    # Side of the video and of the event sensor: even for 4:2:0 colour, at most the height of N-Caltech101's sensor.
+    # Side of the film and the event sensor: even for 4:2:0 colour, no higher than N-Caltech101's sensor.
     video_px: Annotated[int, Interval(ge=32, le=180), MultipleOf(2)] = 128
     video_frames: Annotated[int, Interval(ge=4, le=120)] = 16  # over one second
     points: Annotated[int, Interval(ge=128, le=100_000)] = 2048  # of a point cloud

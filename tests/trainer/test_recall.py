@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
@@ -23,10 +25,14 @@ def _set(modality: str, n: int, seed: int) -> SampleSet:
     )
 
 
+def _recalls(sets: dict[str, SampleSet]) -> list[dict[str, Any]]:
+    return recalls(sets, resamples=200, seed=0)
+
+
 def test_agrees_with_a_brute_force_loop() -> None:
     """Every number of every row is that of sorting the gallery for one query at a time."""
     sets = {"point": _set("point", 50, 0), "audio": _set("audio", 70, 1), "video": _set("video", 9, 2)}
-    rows = recalls(sets)
+    rows = _recalls(sets)
     assert [(r["query"], r["gallery"]) for r in rows if r["level"] == "category"] == [
         ("audio", "point"),
         ("audio", "video"),
@@ -49,12 +55,13 @@ def test_agrees_with_a_brute_force_loop() -> None:
                 hits[k] += bool(relevant[order[:k]].any())
         assert row["n"] == n
         assert [row[f"r{k}"] for k in DEPTHS] == pytest.approx([hits[k] / n for k in DEPTHS])
+        assert all(0 <= row[f"r{k}_low"] <= row[f"r{k}"] <= row[f"r{k}_high"] <= 1 for k in DEPTHS)
 
 
 def test_seven_modalities_have_42_pairs() -> None:
     """All ordered pairs, at both levels."""
     names = ("image", "text", "audio", "point", "thermal", "video", "event")
-    rows = recalls({name: _set(name, 60, seed) for seed, name in enumerate(names)})
+    rows = _recalls({name: _set(name, 60, seed) for seed, name in enumerate(names)})
     assert len(rows) == 84
     assert sum(row["level"] == "object" for row in rows) == 42
 
@@ -65,7 +72,7 @@ def test_the_same_thing_is_found_first() -> None:
     audio = SampleSet(
         "audio", audio.sample_ids, audio.splits_N, audio.category_N, np.arange(12), audio.vectors_ND
     )
-    rows = [row for row in recalls({"audio": audio, "point": audio}) if row["level"] == "object"]
+    rows = [row for row in _recalls({"audio": audio, "point": audio}) if row["level"] == "object"]
     assert [row["r1"] for row in rows] == [1.0, 1.0]
 
 
@@ -76,8 +83,8 @@ def test_nothing_relevant_means_no_row() -> None:
         "audio", unknown.sample_ids, unknown.splits_N, np.full(5, -1), np.full(5, -1), unknown.vectors_ND
     )
     empty = unknown.take(np.zeros(5, dtype=bool))
-    assert recalls({"audio": unknown, "point": unknown}) == []
-    assert recalls({"audio": _set("audio", 5, 4), "point": empty}) == []
+    assert _recalls({"audio": unknown, "point": unknown}) == []
+    assert _recalls({"audio": _set("audio", 5, 4), "point": empty}) == []
 
 
 @pytest.mark.parametrize("copies", [1, 15])

@@ -19,6 +19,7 @@ from typing import Any
 
 from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_file, hash_json, write_json
+from kb_builder.lock import write_lock
 from pipeline.jobs import STAGES as _STAGES
 from pipeline.jobs import Stage
 from pipeline.project import Project
@@ -42,8 +43,9 @@ class StageResult:
 def run_stage(project: Project, name: str) -> StageResult:
     """Run one stage, or skip it when its fingerprint and its outputs still hold.
 
-    Raises KnowledgeBaseError when a stage before it has not run, and whatever UniBindError the stage raises;
-    then nothing is marked as done and the next call goes on where this one stopped.
+    Raises KnowledgeBaseError when a stage before it has not run or another process works on this project,
+    and whatever UniBindError the stage raises; then nothing is marked as done and the next call goes on where
+    this one stopped.
     """
     stage = _stage(name)
     fingerprint = _fingerprint(project, stage)
@@ -51,12 +53,14 @@ def run_stage(project: Project, name: str) -> StageResult:
     if done is not None:
         return StageResult(name, done["seconds"], True, done["summary"])
     if stage.shards is None:
-        summary, seconds = _timed(stage.run, project)
+        with write_lock(project.run / "run.lock"):
+            summary, seconds = _timed(stage.run, project)
+            _mark(project, name, fingerprint, seconds, summary, stage.outputs(project))
     else:
         parts = [run_shard(project, name, shard) for shard in shards(project, name)]
         summary = _add_up(part["summary"] for part in parts)
         seconds = sum(part["seconds"] for part in parts)
-    _mark(project, name, fingerprint, seconds, summary, stage.outputs(project))
+        _mark(project, name, fingerprint, seconds, summary, stage.outputs(project))
     return StageResult(name, seconds, False, summary)
 
 
@@ -88,9 +92,10 @@ def run_shard(project: Project, name: str, shard: int) -> dict[str, Any]:
     key = f"{name}-{shard:05d}"
     done = _finished(project, key, fingerprint)
     if done is None:
-        summary, seconds = _timed(stage.run, project, shard)
-        written = [path for path in stage.outputs(project) if _part_number(path) == shard]
-        done = _mark(project, key, fingerprint, seconds, summary, written)
+        with write_lock(project.run / "run.lock"):
+            summary, seconds = _timed(stage.run, project, shard)
+            written = [path for path in stage.outputs(project) if _part_number(path) == shard]
+            done = _mark(project, key, fingerprint, seconds, summary, written)
     return {"seconds": done["seconds"], "summary": done["summary"]}
 
 

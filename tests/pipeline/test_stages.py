@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from data.errors import InputError, KnowledgeBaseError
 from data.files import write_json, write_text
+from kb_builder.lock import write_lock
 from pipeline import stages
 from pipeline.jobs import Stage
 from pipeline.project import Project, load_project
@@ -130,6 +132,16 @@ def test_an_unknown_stage_is_named(project: Project) -> None:
     """A stage that is not there is one line with those that are."""
     with pytest.raises(InputError, match="the stages are: world, ingest"):
         stages.run_stage(project, "wrold")
+
+
+def test_two_runs_of_one_project_do_not_mix(project: Project, calls: list[Any]) -> None:
+    """While one process works on a project, another is told which, and a finished stage is still skipped."""
+    stages.run_stage(project, "copy")
+    with write_lock(project.run / "run.lock"):
+        with pytest.raises(KnowledgeBaseError, match=f"process {os.getpid()}"):
+            stages.run_stage(project, "parts")
+        assert stages.run_stage(project, "copy").skipped
+    assert not stages.run_stage(project, "parts").skipped
 
 
 def test_a_full_disk_is_one_line_and_marks_nothing(

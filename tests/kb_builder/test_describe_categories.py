@@ -247,7 +247,7 @@ def test_kill_9_and_resume(tmp_path: Path, chat_server: Callable[..., Any], prog
     command = [sys.executable, "-c", DESCRIBE, str(kb), server.url]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         until = time.monotonic() + 60
-        while len(server.answered) < progress * planned and time.monotonic() < until:
+        while len(read_entries(kb)) < progress * planned and time.monotonic() < until:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()

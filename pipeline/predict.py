@@ -16,6 +16,7 @@ from data.errors import InputError, KnowledgeBaseError, SampleError, TrainingErr
 from data.modality import MODALITIES, Modality, guess_modality
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.base import Encoder
+from kb_builder.encoders.conse import encode_texts
 from pipeline.project import Project
 from trainer.centers import load_centers
 from trainer.heads import has_heads, load_heads
@@ -115,7 +116,7 @@ def predict_zero_shot(
     """
     names = _category_names(categories)
     text, media = load_encoder("minilm"), load_encoder("conse")
-    vectors_CD = text.encode([text.prepare("text", name) for name in names])
+    vectors_CD = encode_texts(text, names, what="category names")
     centers = Centers(
         categories=tuple(names),
         row_ids=tuple(names),

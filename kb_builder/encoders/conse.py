@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from data.files import hash_file, hash_json
 from data.modality import Modality
@@ -79,11 +80,18 @@ def encode_classes(text: Encoder) -> Floats:
     """
     classes = read_classes()
     texts = [imagenet_class.lemmas for imagenet_class in classes] + [each.gloss for each in classes]
-    prepared = [text.prepare("text", words) for words in texts]
+    vectors = encode_texts(text, texts, what="class texts")
+    return unit_rows(vectors[: len(classes)] + vectors[len(classes) :])
+
+
+def encode_texts(encoder: Encoder, texts: Sequence[str], *, what: str) -> Floats:
+    """Texts as vectors, float32[N, D], in batches on all cores; `what` names them beside the progress."""
+    prepared = [encoder.prepare("text", words) for words in texts]
     starts = range(0, len(prepared), _TEXTS_PER_BATCH)
     batches = (prepared[start : start + _TEXTS_PER_BATCH] for start in starts)
-    vectors = np.concatenate(list(map_batches(text.encode, batches)))
-    return unit_rows(vectors[: len(classes)] + vectors[len(classes) :])
+    results = map_batches(encoder.encode, batches)
+    with tqdm(results, total=len(starts), desc=f"encode {what}", unit=" batches", disable=None) as bar:
+        return np.concatenate(list(bar))
 
 
 def load_conse(text: Encoder) -> ConseEncoder:

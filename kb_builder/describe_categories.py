@@ -29,7 +29,7 @@ from kb_builder.prompts import Library, Prompt, fill, load_prompts
 from kb_builder.request import Request, derived_seed, request_key
 from kb_builder.rows import description_row, row_id
 from kb_builder.scheduler import ask_all
-from kb_builder.schemas import DESCRIPTIONS, read_rows, write_table
+from kb_builder.schemas import DESCRIPTIONS, read_rows, remove_parts_beyond, write_table
 from kb_builder.settings import DescribeCategories
 from kb_builder.tokens import count_tokens
 
@@ -78,7 +78,7 @@ def describe_category_shard(
     names = category_names(categories)
     states, known = asyncio.run(_describe(kb, mine, names, settings, run_id))
     folder = kb / "descriptions" / "category"
-    _remove_parts_beyond(folder, math.ceil(len(categories) / settings.shard_categories))
+    remove_parts_beyond(folder.glob("part-*.parquet"), math.ceil(len(categories) / settings.shard_categories))
     rows = [row for state in states for row in state.rows]
     write_table(folder / f"part-{shard:05d}.parquet", rows, DESCRIPTIONS)
     statuses = Counter(row["status"] for row in rows)
@@ -243,10 +243,3 @@ def _read_categories(kb: Path) -> list[Category]:
         raise KnowledgeBaseError(f"{path} is missing: read in a manifest first (`unibind run` does)")
     rows = sorted(read_rows(path), key=lambda row: str(row["category_id"]))
     return [Category(**(row | {"aliases": tuple(row["aliases"])})) for row in rows]
-
-
-def _remove_parts_beyond(folder: Path, count: int) -> None:
-    """Parts of an older, finer division would give their rows a second time."""
-    for part in sorted(folder.glob("part-*.parquet")):
-        if int(part.stem.removeprefix("part-")) >= count:
-            part.unlink()

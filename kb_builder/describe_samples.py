@@ -29,7 +29,7 @@ from data.sample import Reject
 from kb_builder.facts import FACTS_VERSION, measure
 from kb_builder.fake import fake_text
 from kb_builder.rows import description_row
-from kb_builder.schemas import DESCRIPTIONS, REJECTS, read_rows, write_table
+from kb_builder.schemas import DESCRIPTIONS, REJECTS, read_rows, remove_parts_beyond, write_table
 from kb_builder.settings import DescribeSamples
 from kb_builder.tokens import TOKEN_LIMIT, count_tokens
 
@@ -80,7 +80,8 @@ def describe_sample_shard(
     missing = [sample for sample in samples if sample["sample_id"] not in described]
     made, rejects = _DESCRIBE[settings.describer](missing, data_root, run_id)
     rows = sorted(rows + made, key=lambda row: (row["sample_id"], row["source"]))
-    _remove_parts_beyond(kb, count)
+    remove_parts_beyond((kb / "descriptions" / "sample").glob("part-*.parquet"), count)
+    remove_parts_beyond((kb / "rejects").glob(f"{STAGE}-*.parquet"), count)
     write_table(kb / "descriptions" / "sample" / f"part-{shard:05d}.parquet", rows, DESCRIPTIONS)
     rejected = [{"sample_id": r.sample_id, "stage": r.stage, "reason": r.reason} for r in rejects]
     write_table(kb / "rejects" / f"{STAGE}-{shard:05d}.parquet", rejected, REJECTS)
@@ -192,14 +193,3 @@ def _read_samples(kb: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise KnowledgeBaseError(f"{path} is missing: read in a manifest first (`unibind run` does)")
     return sorted(read_rows(path), key=lambda row: str(row["sample_id"]))
-
-
-def _remove_parts_beyond(kb: Path, count: int) -> None:
-    """Parts of an older, finer division would give their rows a second time."""
-    parts = [
-        *(kb / "descriptions" / "sample").glob("part-*.parquet"),
-        *(kb / "rejects").glob(f"{STAGE}-*.parquet"),
-    ]
-    for part in sorted(parts):
-        if int(part.stem.rsplit("-", 1)[1]) >= count:
-            part.unlink()

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """All rows of a Parquet file, or of every `*.parquet` file of a folder in name order, as dicts."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     return [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
+
+
+def remove_parts_beyond(parts: Iterable[Path], count: int) -> None:
+    """Remove files `…-NNNNN.parquet` from number `count` on.
+
+    Parts of an older, finer division would give their rows a second time.
+    """
+    for part in sorted(parts):
+        if int(part.stem.rsplit("-", 1)[1]) >= count:
+            part.unlink()

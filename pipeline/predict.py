@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from data.category_list import read_categories
@@ -16,16 +15,14 @@ from data.errors import InputError, KnowledgeBaseError, SampleError, TrainingErr
 from data.modality import MODALITIES, Modality, guess_modality
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.base import Encoder
-from kb_builder.encoders.conse import encode_texts
+from kb_builder.encoders.workers import encode_texts
 from pipeline.project import Project
 from trainer.centers import load_centers
 from trainer.heads import has_heads, load_heads
 from trainer.inputs import KnowledgeBase, encoder_card, load_samples, open_kb
-from trainer.records import Centers
+from trainer.records import Centers, Floats
 from trainer.retrieval import nearest
 from trainer.scoring import score
-
-Floats = npt.NDArray[np.float32]
 
 ALIGNED, ZERO_SHOT = "aligned heads", "zero-shot"
 _WHY_CHARS = 90

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from data.files import hash_file, hash_json
 from data.modality import Modality
@@ -20,12 +19,11 @@ from kb_builder.encoders import lite0
 from kb_builder.encoders.base import Encoder, Floats, unit_rows
 from kb_builder.encoders.imagenet import read_classes
 from kb_builder.encoders.pictures import PICTURE_VERSION, Bytes, read_views
-from kb_builder.encoders.workers import map_batches
+from kb_builder.encoders.workers import encode_texts
 
 NAME = "conse"
 SIZE = 224  # what the classifier was trained at
 TOP = 10  # T
-_TEXTS_PER_BATCH = 250
 
 # The classifier knows photos. The other modalities' renderings are none: there its answers mean nothing.
 PHOTOGRAPHED = frozenset({"image", "video"})
@@ -82,16 +80,6 @@ def encode_classes(text: Encoder) -> Floats:
     texts = [imagenet_class.lemmas for imagenet_class in classes] + [each.gloss for each in classes]
     vectors = encode_texts(text, texts, what="class texts")
     return unit_rows(vectors[: len(classes)] + vectors[len(classes) :])
-
-
-def encode_texts(encoder: Encoder, texts: Sequence[str], *, what: str) -> Floats:
-    """Texts as vectors, float32[N, D], in batches on all cores; `what` names them beside the progress."""
-    prepared = [encoder.prepare("text", words) for words in texts]
-    starts = range(0, len(prepared), _TEXTS_PER_BATCH)
-    batches = (prepared[start : start + _TEXTS_PER_BATCH] for start in starts)
-    results = map_batches(encoder.encode, batches)
-    with tqdm(results, total=len(starts), desc=f"encode {what}", unit=" batches", disable=None) as bar:
-        return np.concatenate(list(bar))
 
 
 def load_conse(text: Encoder) -> ConseEncoder:

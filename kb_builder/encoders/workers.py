@@ -8,11 +8,17 @@ batch's bits do not depend on how many cores there are.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
 import torch
+from tqdm import tqdm
+
+from kb_builder.encoders.base import Encoder, Floats
+
+_TEXTS_PER_BATCH = 250
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -41,3 +47,13 @@ def map_batches(function: Callable[[_Item], _Result], batches: Iterable[_Item]) 
                 pool.shutdown(cancel_futures=True)
     finally:
         torch.set_num_threads(workers)
+
+
+def encode_texts(encoder: Encoder, texts: Sequence[str], *, what: str) -> Floats:
+    """Texts as vectors, float32[N, D], in batches on all cores; `what` names them beside the progress."""
+    prepared = [encoder.prepare("text", words) for words in texts]
+    starts = range(0, len(prepared), _TEXTS_PER_BATCH)
+    batches = (prepared[start : start + _TEXTS_PER_BATCH] for start in starts)
+    results = map_batches(encoder.encode, batches)
+    with tqdm(results, total=len(starts), desc=f"encode {what}", unit=" batches", disable=None) as bar:
+        return np.concatenate(list(bar))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from data.errors import (
     ThrottledError,
     TransientError,
 )
-from kb_builder.request import Request
+from kb_builder.reply import Reply, read_limits
+from kb_builder.request import Media, Request
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -39,8 +41,8 @@ class Describer(Protocol):
     endpoint: str
     model: str
 
-    async def answer(self, request: Request) -> str:
-        """The answer's body, as JSON text with at least one choice; raises a `DescriberError`."""
+    async def answer(self, request: Request) -> Reply:
+        """One attempt at one request: a body with at least one choice. Raises a `DescriberError`."""
         ...
 
     async def close(self) -> None:
@@ -52,29 +54,40 @@ class ChatClient:
     """A `Describer` that speaks chat completions.
 
     `connect` returns (base URL, API key) and is called before the first request, not earlier: a run that
-    finds every answer in its ledger starts no server and needs no key.
+    finds every answer in its ledger starts no server and needs no key. `load` turns a `Media` of a message
+    into the part that is sent (data URL or base64); it is called in a thread, once per attempt.
     """
 
     def __init__(
-        self, *, provider: str, source: str, endpoint: str, model: str, connect: Callable[[], tuple[str, str]]
+        self,
+        *,
+        provider: str,
+        source: str,
+        endpoint: str,
+        model: str,
+        connect: Callable[[], tuple[str, str]],
+        load: Callable[[Media], dict[str, Any]] | None = None,
     ) -> None:
         self.provider = provider
         self.source = source
         self.endpoint = endpoint
         self.model = model
         self._connect = connect
+        self._load = load
         self._client: AsyncOpenAI | None = None
         self._url = ""
         self._key = ""
 
-    async def answer(self, request: Request) -> str:
+    async def answer(self, request: Request) -> Reply:
         """The answer's body as it came. Makes one attempt: trying again is the scheduler's work."""
         import openai
 
         client = self._client or self._open()
+        messages = await self._messages(request)
         try:
-            response = await client.chat.completions.with_raw_response.create(**self._body(request))
+            response = await client.chat.completions.with_raw_response.create(**self._body(request, messages))
             body = response.http_response.text
+            limits = read_limits(response.headers)
         except openai.APIStatusError as error:
             raise self._status_error(error) from None  # the vendor's error holds the request's headers
         except openai.APITimeoutError:
@@ -85,7 +98,7 @@ class ChatClient:
             raise TransientError(self._say(str(error))) from None
         body = self._hide(body)
         check_body(body, where=self._url)
-        return body
+        return Reply(body, limits)
 
     async def close(self) -> None:
         """Close the connections, if any were opened."""
@@ -102,12 +115,30 @@ class ChatClient:
         )
         return self._client
 
-    def _body(self, request: Request) -> dict[str, Any]:
+    async def _messages(self, request: Request) -> list[dict[str, Any]]:
+        """The messages as they are sent: media are read and encoded now, in a thread."""
+        if all(isinstance(content, str) for _, content in request.messages):
+            return [{"role": role, "content": content} for role, content in request.messages]
+        return await asyncio.to_thread(
+            lambda: [
+                {"role": role, "content": content if isinstance(content, str) else self._parts(content)}
+                for role, content in request.messages
+            ]
+        )
+
+    def _parts(self, content: tuple[str | Media, ...]) -> list[dict[str, Any]]:
+        if self._load is None:
+            raise ValueError("this client was made without `load`: it cannot send media")
+        return [
+            {"type": "text", "text": part} if isinstance(part, str) else self._load(part) for part in content
+        ]
+
+    def _body(self, request: Request, messages: list[dict[str, Any]]) -> dict[str, Any]:
         # OpenAI's own newer models refuse `max_tokens`; most compatible servers know only that name.
         limit = "max_completion_tokens" if self.endpoint == endpoint_identity(OPENAI_URL) else "max_tokens"
         body = {
             "model": request.model,
-            "messages": [{"role": role, "content": content} for role, content in request.messages],
+            "messages": messages,
             "temperature": request.temperature,
             "top_p": request.top_p,
             limit: request.max_tokens,
@@ -207,7 +238,13 @@ def shorten(text: str, limit: int = 300) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def openai_client(*, model: str | None, base_url: str | None, api_key_env: str) -> ChatClient:
+def openai_client(
+    *,
+    model: str | None,
+    base_url: str | None,
+    api_key_env: str,
+    load: Callable[[Media], dict[str, Any]] | None = None,
+) -> ChatClient:
     """A client for OpenAI or any compatible endpoint. The key is read when it is first needed."""
     if not model:
         raise RunError('describer = "openai" needs `model` in the project file')
@@ -220,7 +257,12 @@ def openai_client(*, model: str | None, base_url: str | None, api_key_env: str) 
         return url, key or "none"  # servers of one's own ask for no key; the client insists on some text
 
     return ChatClient(
-        provider="openai", source="online", endpoint=endpoint_identity(url), model=model, connect=connect
+        provider="openai",
+        source="online",
+        endpoint=endpoint_identity(url),
+        model=model,
+        connect=connect,
+        load=load,
     )
 
 

@@ -60,7 +60,7 @@ class _Progress:
 
 def category_shard_count(kb: Path, settings: DescribeCategories) -> int:
     """How many shards the categories of a knowledge base make."""
-    return math.ceil(len(_read_categories(kb)) / settings.shard_categories)
+    return math.ceil(len(_read_categories(kb)) / (settings.shard_categories or 100))
 
 
 def describe_category_shard(
@@ -74,11 +74,15 @@ def describe_category_shard(
     there.
     """
     categories = _read_categories(kb)
-    mine = categories[shard * settings.shard_categories : (shard + 1) * settings.shard_categories]
+    mine = categories[
+        shard * (settings.shard_categories or 100) : (shard + 1) * (settings.shard_categories or 100)
+    ]
     names = category_names(categories)
     states, known = asyncio.run(_describe(kb, mine, names, settings, run_id))
     folder = kb / "descriptions" / "category"
-    remove_parts_beyond(folder.glob("part-*.parquet"), math.ceil(len(categories) / settings.shard_categories))
+    remove_parts_beyond(
+        folder.glob("part-*.parquet"), math.ceil(len(categories) / (settings.shard_categories or 100))
+    )
     rows = [row for state in states for row in state.rows]
     write_table(folder / f"part-{shard:05d}.parquet", rows, DESCRIPTIONS)
     statuses = Counter(row["status"] for row in rows)

@@ -35,7 +35,7 @@ def make_policy(settings: DescribeCategories) -> Policy:
     """How many requests at once, and how long to wait: two calls may hang before a request's deadline."""
     if settings.describer == "local":
         return Policy(
-            concurrency=settings.concurrency, deadline_s=_LOCAL_PATIENCE_S, call_s=_LOCAL_PATIENCE_S
+            concurrency=settings.concurrency or 8, deadline_s=_LOCAL_PATIENCE_S, call_s=_LOCAL_PATIENCE_S
         )
     deadline = settings.request_timeout_s
-    return Policy(concurrency=settings.concurrency, deadline_s=deadline, call_s=deadline / 3)
+    return Policy(concurrency=settings.concurrency or 256, deadline_s=deadline, call_s=deadline / 3)

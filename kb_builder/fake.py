@@ -7,7 +7,8 @@ import random
 import re
 from typing import Any
 
-from kb_builder.request import Messages, Request, request_key
+from kb_builder.reply import Reply
+from kb_builder.request import Messages, Request, request_key, words
 
 _TONE = [
     "bright",
@@ -53,7 +54,7 @@ _NAME = re.compile(r'"([^"]+)"')
 def fake_text(messages: Messages, key: str) -> str:
     """One sentence that goes on from the opening, or names the first quoted thing of the question."""
     draw = random.Random(key)
-    role, content = messages[-1]
+    role, content = messages[-1][0], words(messages[-1][1])
     named = _NAME.search(content)
     opening = content if role == "assistant" else f"The {named.group(1) if named else 'thing'} has"
     one, two = draw.sample(_TONE, 2), draw.sample(_PART, 2)
@@ -70,7 +71,7 @@ def fake_answer(messages: Messages, key: str, *, model: str) -> dict[str, Any]:
         "model": model,
         "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
         "usage": {
-            "prompt_tokens": sum(len(c.split()) for _, c in messages),
+            "prompt_tokens": sum(len(words(content).split()) for _, content in messages),
             "completion_tokens": len(text.split()),
         },
     }
@@ -84,9 +85,9 @@ class FakeDescriber:
     endpoint = "fake:"
     model = "fake-1"
 
-    async def answer(self, request: Request) -> str:
-        """The fake's answer to a request, as JSON text."""
-        return json.dumps(fake_answer(request.messages, request_key(request), model=self.model))
+    async def answer(self, request: Request) -> Reply:
+        """The fake's answer to a request."""
+        return Reply(json.dumps(fake_answer(request.messages, request_key(request), model=self.model)))
 
     async def close(self) -> None:
         """Nothing is open."""

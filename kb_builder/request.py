@@ -10,7 +10,22 @@ from data.files import canonical_json, hash_json
 
 PROTOCOL = "openai.chat.completions"
 
-Messages = tuple[tuple[str, str], ...]  # (role, content), in the order they are sent
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A file's content inside a message, named by what it is made from, so that no key needs its pixels.
+
+    `kind` is image, audio or video; `sha256` is the hash of the *file*; `recipe` says how the file becomes
+    what is sent (rendering version, size, format). Same file and recipe, same bytes.
+    """
+
+    kind: str
+    sha256: str
+    recipe: str
+
+
+Content = str | tuple[str | Media, ...]  # a text, or parts in the order they are sent
+Messages = tuple[tuple[str, Content], ...]  # (role, content), in the order they are sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +47,13 @@ class Request:
     sample_index: int
     extra: Mapping[str, Any] = field(default_factory=dict)
     protocol: str = PROTOCOL
+
+
+def words(content: Content) -> str:
+    """The words of a message's content, without its media."""
+    return (
+        content if isinstance(content, str) else " ".join(part for part in content if isinstance(part, str))
+    )
 
 
 def request_json(request: Request) -> str:

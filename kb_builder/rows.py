@@ -11,7 +11,19 @@ from data.files import hash_json, hash_text
 from kb_builder.parse import PARSER_VERSION
 from kb_builder.tokens import count_tokens
 
-STATUSES = ("ok", "dup_exact", "dup_near", "too_long", "refusal", "no_name", "other_name", "unparsed")
+STATUSES = (
+    "ok",
+    "dup_exact",
+    "dup_near",
+    "too_long",
+    "refusal",
+    "wrong_language",
+    "boilerplate",
+    "no_name",
+    "other_name",
+    "unparsed",  # the answer holds no text that can be read
+    "failed",  # there is no answer: the request was refused for good
+)
 
 _NOT_WORD = re.compile(r"[\W_]+")
 
@@ -48,6 +60,7 @@ def description_row(
     category_id: str | None = None,
     sample_id: str | None = None,
     dup_of: str | None = None,
+    reason: str | None = None,
     aspect: str | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -84,6 +97,7 @@ def description_row(
         "n_tokens": count_tokens([text])[0] if n_tokens is None else n_tokens,
         "status": status,
         "dup_of": dup_of,
+        "reason": reason,
         "template_id": template_id,
         "template_version": template_version,
         "aspect": aspect,

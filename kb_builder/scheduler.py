@@ -110,7 +110,7 @@ async def _ask(run: _Run, request: Request, permits: asyncio.Semaphore) -> Entry
             error: DescriberError
             try:
                 async with asyncio.timeout_at(min(deadline, start + run.policy.call_s)):
-                    body = await run.describer.answer(request)
+                    reply = await run.describer.answer(request)
             except TimeoutError:
                 error = TransientError("no answer in time")
             except RequestError as refusal:
@@ -119,7 +119,7 @@ async def _ask(run: _Run, request: Request, permits: asyncio.Semaphore) -> Entry
                 error = said = failure
             else:
                 run.last_answer = clock()
-                return _entry(run, request, body, None, attempt, clock() - start)
+                return _entry(run, request, reply.body, None, attempt, clock() - start)
         pause = _pause(run, error, attempt)
         if clock() + pause >= deadline:
             return _give_up(run, request, said or error, attempt, clock())

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from data.files import atomic_path
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 
 def _schema(fields: list[tuple[str, pa.DataType, bool]]) -> pa.Schema:
@@ -85,6 +85,11 @@ DESCRIPTIONS = _schema(
         ("n_tokens", pa.int32(), False),
         ("status", pa.string(), False),  # one of rows.STATUSES
         ("dup_of", pa.string(), True),
+        (
+            "reason",
+            pa.string(),
+            True,
+        ),  # more about the status: how alike, what the server said; null where ok
         ("template_id", pa.string(), False),
         ("template_version", pa.string(), False),
         ("aspect", pa.string(), True),
@@ -98,9 +103,9 @@ DESCRIPTIONS = _schema(
         ("max_tokens", pa.int32(), True),
         ("seed", pa.int64(), True),
         ("finish_reason", pa.string(), False),
-        ("prompt_tokens", pa.int32(), True),
-        ("completion_tokens", pa.int32(), True),
-        ("cost_usd", pa.float64(), True),
+        ("prompt_tokens", pa.int32(), True),  # of the whole request
+        ("completion_tokens", pa.int32(), True),  # of the whole request
+        ("cost_usd", pa.float64(), True),  # the request's cost divided by its rows: sums are true
         ("attempts", pa.int32(), False),
         ("latency_ms", pa.float64(), False),
         ("created_at", pa.timestamp("us", tz="UTC"), False),

@@ -2,37 +2,91 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
 Count = Annotated[int, Ge(1)]
+Share = Annotated[float, Gt(0), Le(1)]
+Seconds = Annotated[float, Gt(0)]
+Dollars = Annotated[float, Ge(0)]
 
 
 @dataclass(frozen=True)
-class DescribeCategories:
-    """How category descriptions are written: `[describe.categories]`."""
+class Price:
+    """What a model costs, in US dollars per million tokens, and when that was true: `price = {...}`."""
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (read by pydantic at the project file's edge)
 
-    describer: Literal["local", "openai", "fake"] = "local"
-    n: Count = 50  # unique valid texts wanted per category
-    model: str | None = None  # required for `openai`; the bundled SmolLM2-135M for `local`
-    base_url: str | None = None  # `openai`: any OpenAI-compatible endpoint; None is OpenAI itself
-    api_key_env: str = "OPENAI_API_KEY"  # the variable that holds the key; the key is never stored
-    temperature: Annotated[float, Ge(0), Le(2)] = 0.9
-    top_p: Annotated[float, Gt(0), Le(1)] = 0.95
-    max_tokens: Count = 40  # per answer
-    concurrency: Annotated[int, Ge(1), Le(1024)] = 8  # requests in flight
-    request_timeout_s: Annotated[float, Gt(0)] = 120.0  # total deadline of one request, retries included
-    max_requests_per_text: Annotated[float, Ge(1)] = 6.0  # a category is saturated after n × this many
-    seed: int = 0
-    shard_categories: Count = 100  # categories per shard (one Prefect task, one Parquet file)
+    input: Dollars
+    output: Dollars
+    date: str  # YYYY-MM-DD
+    batch_share: Share = 0.5  # what a batch costs, as a share of the price online
+    image_tokens: Annotated[int, Ge(0)] | None = (
+        None  # at most so many input tokens per picture; None: unknown
+    )
 
 
 @dataclass(frozen=True)
-class DescribeSamples:
+class Asking:
+    """Whom to ask, and how hard: the keys that `[describe.categories]` and `[describe.samples]` share."""
+
+    model: str | None = None  # required for `openai`; a folder or hub name for `llava`
+    base_url: str | None = None  # any OpenAI-compatible endpoint; None is OpenAI itself
+    api_key_env: str = "OPENAI_API_KEY"  # the variable that holds the key; the key is never stored
+    temperature: Annotated[float, Ge(0), Le(2)] = 0.9
+    top_p: Share = 0.95
+    max_tokens: Count = 40  # per text; a request for several texts may use as many times more
+    seed: int = 0
+    language: Literal["en"] | None = "en"  # texts in another language are rejected; None keeps them all
+    submit: Literal["online", "batch"] = "online"  # batch: OpenAI's Batch API, cheaper, up to a day later
+    concurrency: Annotated[int, Ge(1), Le(1024)] | None = None  # in flight at most; None: the describer's own
+    requests_per_minute: Count | None = None  # None: what the endpoint's headers say, if anything
+    tokens_per_minute: Count | None = None
+    request_timeout_s: Seconds = 120.0  # total deadline of one request, retries included
+    outage_s: Seconds = 1800.0  # an endpoint that answers nothing for so long stops the run (resumable)
+    budget_usd: Dollars | None = None  # never spend more, over all runs of this knowledge base
+    price: Price | None = None  # None: kb_builder/prices.toml; a model that is not in it has no known price
+    reuse: bool = False  # when only max_tokens grew: ask again only what was cut off by the old limit
+
+
+# These say how a run goes about its work; no answer and no row depends on them.
+_ONLY_HOW = frozenset(
+    {
+        "api_key_env",
+        "submit",
+        "concurrency",
+        "requests_per_minute",
+        "tokens_per_minute",
+        "request_timeout_s",
+        "outage_s",
+        "budget_usd",
+        "price",
+    }
+)
+
+
+@dataclass(frozen=True)
+class DescribeCategories(Asking):
+    """How category descriptions are written: `[describe.categories]`."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    describer: Literal["local", "openai", "fake"] = "local"
+    n: Count = 50  # unique valid texts wanted per category
+    items: Count | None = None  # texts per request; None: 10 for `openai`, 1 for the others
+    max_requests_per_text: Annotated[float, Ge(1)] = 6.0  # asks for at most n × this many texts per category
+    saturated_below: Annotated[int, Ge(0), Le(100)] = 10  # stop at fewer new texts per 100 asked for
+    near_jaccard: Share = 0.7  # near duplicate: character 3-grams that alike ...
+    near_cosine: Share | None = 0.95  # ... or embeddings that alike; None: embeddings are not compared
+    contrast_pairs: Annotated[int, Ge(0)] = 1  # most confusable categories to set each one apart from
+    contrast_texts: Count = 5  # texts wanted for each such pair
+    shard_categories: Count | None = None  # per shard (a task and a file); None: about 1,000 requests
+
+
+@dataclass(frozen=True)
+class DescribeSamples(Asking):
     """How sample descriptions are written: `[describe.samples]`.
 
     A description given in the manifest always wins over a describer's.
@@ -40,8 +94,20 @@ class DescribeSamples:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    describer: Literal["facts", "fake", "none"] = "facts"
+    describer: Literal["facts", "facts+llm", "openai", "llava", "fake", "none"] = "facts"
+    llm: Literal["local", "openai"] = "local"  # who phrases the facts of `facts+llm`
+    max_tokens: Count = 80
+    tries: Count = 3  # requests per sample until a text passes the gates
+    max_side: Annotated[int, Ge(64), Le(4096)] = 768  # pixels of the longer side of a picture that is sent
+    native: tuple[Literal["audio", "video"], ...] = ()  # sent as they are, where the endpoint takes them
+    batch_size: Count = 8  # `llava`: samples per forward pass
+    device: str = "auto"  # `llava`: cpu, cuda, cuda:1 ...
     shard_samples: Count = 1000  # samples per shard (one Prefect task, one Parquet file)
+
+
+def what(settings: Asking) -> dict[str, Any]:
+    """The settings that rows depend on: what makes a finished stage out of date when it changes."""
+    return {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in _ONLY_HOW}
 
 
 @dataclass(frozen=True)

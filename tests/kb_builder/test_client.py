@@ -36,7 +36,7 @@ def ask(url: str, request: Request = REQUEST) -> str:
     async def run() -> str:
         client = openai_client(model="m", base_url=url, api_key_env="OPENAI_API_KEY")
         try:
-            return await client.answer(request)
+            return (await client.answer(request)).body
         finally:
             await client.close()
 

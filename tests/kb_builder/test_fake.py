@@ -18,7 +18,7 @@ def test_the_same_request_has_the_same_answer() -> None:
     """Deterministic by request, different between requests, and a body that the parser reads."""
 
     def text(request: Request) -> str | None:
-        body = asyncio.run(FakeDescriber().answer(request))
+        body = asyncio.run(FakeDescriber().answer(request)).body
         check_body(body, where="fake")
         answer = read_answer(body)
         assert answer.text is not None and json.loads(body)["usage"]["completion_tokens"] > 5

@@ -1,0 +1,36 @@
+"""What turns requests into ledger entries: the scheduler, the Batch API, or the ledger alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from kb_builder.ledger import Entry, Ledger
+from kb_builder.request import Request, request_key
+
+
+class Asker(Protocol):
+    """Brings requests to their entries. Many callers may ask at once."""
+
+    window: int  # so many requests may be waiting at once; more callers than fill it gain nothing
+
+    async def ask(self, requests: Sequence[Request]) -> list[Entry | None]:
+        """The entry of every request, in order: from the ledger where it is there, else by asking for it.
+
+        An entry is returned only after its commit. None: this asker does not ask, and the ledger has none.
+        Raises `RunError` or `KnowledgeBaseError` where the run cannot go on; what was answered is kept.
+        """
+        ...
+
+
+class LedgerOnly:
+    """An `Asker` that asks nobody: for parsing and judging again what is already paid for."""
+
+    window = 100_000
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def ask(self, requests: Sequence[Request]) -> list[Entry | None]:
+        """What the ledger holds; None for what was never answered."""
+        return [self._ledger.get(request_key(request)) for request in requests]

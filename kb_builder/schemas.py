@@ -6,7 +6,9 @@
   rejects/<stage>.parquet               samples that were turned away, at which stage and why
   given_descriptions.parquet            descriptions of samples that the manifest brought along
   descriptions/category/part-NNNNN.parquet   texts about categories, one row per text, rejected ones too
+  descriptions/category/contrast-NNNNN.parquet   texts that tell a category from one like it
   descriptions/sample/part-NNNNN.parquet     texts about samples
+  descriptions/manifest.json            every part with its rows and its hash (kb_builder/parts.py)
   controls.parquet                      the control texts, as many per category as there may be centers
   embeddings/<encoder>/...              the embedding store (kb_builder/store.py)
   centers.parquet                       the embedding centers that localization chose
@@ -140,9 +142,10 @@ CENTERS = _schema(
 
 def write_table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
     """Write rows under an explicit schema, whole or not at all. A missing or unknown column is an error."""
+    names = set(schema.names)
     for row in rows:
-        if row.keys() != set(schema.names):
-            wrong = sorted(row.keys() ^ set(schema.names))
+        if row.keys() != names:
+            wrong = sorted(row.keys() ^ names)
             raise ValueError(f"{path.name}: columns {wrong} do not fit the schema")
     with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -80,14 +81,29 @@ class ChatClient:
 
     async def answer(self, request: Request) -> Reply:
         """The answer's body as it came. Makes one attempt: trying again is the scheduler's work."""
-        import openai
-
-        client = self._client or self._open()
         messages = await self._messages(request)
-        try:
+        with self.vendor() as client:
             response = await client.chat.completions.with_raw_response.create(**self._body(request, messages))
             body = response.http_response.text
             limits = read_limits(response.headers)
+        body = self.hide(body)
+        check_body(body, where=self._url)
+        return Reply(body, limits)
+
+    def body_for(self, request: Request) -> dict[str, Any]:
+        """The whole body of a request, its media read and encoded now: for a thread, not the event loop."""
+        body = self._body(request, self._loaded(request))
+        extra: dict[str, Any] = body.pop("extra_body")
+        return body | extra
+
+    @contextmanager
+    def vendor(self) -> Iterator[AsyncOpenAI]:
+        """The vendor's client, opened on first use; its errors leave the block as ours."""
+        import openai
+
+        client = self._client or self._open()
+        try:
+            yield client
         except openai.APIStatusError as error:
             raise self._status_error(error) from None  # the vendor's error holds the request's headers
         except openai.APITimeoutError:
@@ -96,9 +112,10 @@ class ChatClient:
             raise TransientError(self._say(f"{error.__cause__ or error}")) from None
         except openai.OpenAIError as error:
             raise TransientError(self._say(str(error))) from None
-        body = self._hide(body)
-        check_body(body, where=self._url)
-        return Reply(body, limits)
+
+    def hide(self, text: str) -> str:
+        """Servers quote the API key back in errors; it must reach no table, log or message."""
+        return text.replace(self._key, "***") if len(self._key) >= 8 else text
 
     async def close(self) -> None:
         """Close the connections, if any were opened."""
@@ -118,13 +135,14 @@ class ChatClient:
     async def _messages(self, request: Request) -> list[dict[str, Any]]:
         """The messages as they are sent: media are read and encoded now, in a thread."""
         if all(isinstance(content, str) for _, content in request.messages):
-            return [{"role": role, "content": content} for role, content in request.messages]
-        return await asyncio.to_thread(
-            lambda: [
-                {"role": role, "content": content if isinstance(content, str) else self._parts(content)}
-                for role, content in request.messages
-            ]
-        )
+            return self._loaded(request)
+        return await asyncio.to_thread(self._loaded, request)
+
+    def _loaded(self, request: Request) -> list[dict[str, Any]]:
+        return [
+            {"role": role, "content": content if isinstance(content, str) else self._parts(content)}
+            for role, content in request.messages
+        ]
 
     def _parts(self, content: tuple[str | Media, ...]) -> list[dict[str, Any]]:
         if self._load is None:
@@ -159,11 +177,7 @@ class ChatClient:
         )
 
     def _say(self, text: str) -> str:
-        return f"{self._url}: {shorten(self._hide(text))}"
-
-    def _hide(self, text: str) -> str:
-        """Servers quote the API key back in errors; it must reach no table, log or message."""
-        return text.replace(self._key, "***") if len(self._key) >= 8 else text
+        return f"{self._url}: {shorten(self.hide(text))}"
 
 
 def error_for(

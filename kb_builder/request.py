@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -59,6 +60,19 @@ def words(content: Content) -> str:
 def request_json(request: Request) -> str:
     """The request as canonical JSON: what its key is the hash of, and what the ledger stores."""
     return canonical_json(asdict(request))
+
+
+def request_from_json(text: str) -> Request:
+    """The request that `request_json` wrote: the same key, and ready to be sent again."""
+    value = json.loads(text)
+    messages = tuple((role, _content(content)) for role, content in value.pop("messages"))
+    return Request(**value, messages=messages)
+
+
+def _content(content: Any) -> Content:
+    if isinstance(content, str):
+        return content
+    return tuple(part if isinstance(part, str) else Media(**part) for part in content)
 
 
 def request_key(request: Request) -> str:

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from kb_builder.request import Request, derived_seed, request_json, request_key
+from kb_builder.request import Media, Request, derived_seed, request_from_json, request_json, request_key
 
 REQUEST = Request(
     endpoint="https://example.org/v1",
@@ -65,3 +65,10 @@ def test_derived_seeds_differ_and_fit() -> None:
     assert (
         derived_seed(0, "dog", 1) == int(hashlib.sha256(b'["0","dog","1"]').hexdigest()[:8], 16) & 0x7FFFFFFF
     )
+
+
+@pytest.mark.parametrize("content", ["Dog?", ("What is this?", Media("image", "0" * 64, "png 64"))])
+def test_a_stored_request_can_be_sent_again(content: str | tuple[str | Media, ...]) -> None:
+    """What the ledger stores gives back the request, media named in it included."""
+    request = replace(REQUEST, messages=(("system", "Be brief."), ("user", content)))
+    assert request_from_json(request_json(request)) == request

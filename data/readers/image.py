@@ -25,22 +25,25 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def read_image(path: Path) -> Picture:
+def read_image(path: Path, *, short_side: int = SHORT_SIDE) -> Picture:
     """Read a picture as 8-bit RGB: EXIF orientation applied, transparency laid on white, 16-bit greys scaled.
 
-    A JPEG whose short side is twice `SHORT_SIDE` or more is decoded at 1/2, 1/4 or 1/8 of its size, which
+    A JPEG whose short side is twice `short_side` or more is decoded at 1/2, 1/4 or 1/8 of its size, which
     averages its pixels: 12 megapixels then take 20 ms instead of 210. An animated file gives its first frame.
     Raises `SampleError` for truncated files, for more than `MAX_PIXELS` and for float or 32-bit pixels, whose
     white is not defined.
     """
-    with open_picture(path, may_reduce=True) as picture, decoding(path, "picture"):
+    with open_picture(path, short_side=short_side) as picture, decoding(path, "picture"):
         rgb_HW3 = _to_rgb(ImageOps.exif_transpose(picture), path)
     return Picture(rgb_HW3)
 
 
 @contextmanager
-def open_picture(path: Path, *, may_reduce: bool = False) -> Iterator[Image.Image]:
-    """A decoded Pillow picture, bounded and whole, in its file's own mode and orientation."""
+def open_picture(path: Path, *, short_side: int | None = None) -> Iterator[Image.Image]:
+    """A decoded Pillow picture, bounded and whole, in its file's own mode and orientation.
+
+    With `short_side` a JPEG may come reduced, to no less than that.
+    """
     check_file(path, max_bytes=MAX_BYTES)
     with decoding(path, "picture"):
         picture = Image.open(path, formats=FORMATS)
@@ -51,8 +54,8 @@ def open_picture(path: Path, *, may_reduce: bool = False) -> Iterator[Image.Imag
                 f"{path}: {width} × {height} pixels are more than {MAX_PIXELS:,}; scale the picture down"
             )
         with decoding(path, "picture"):
-            if may_reduce:
-                picture.draft(None, (SHORT_SIDE, SHORT_SIDE))  # JPEG's own scaling; nothing elsewhere
+            if short_side is not None:
+                picture.draft(None, (short_side, short_side))  # JPEG's own scaling; nothing elsewhere
             picture.load()  # here Pillow finds a truncated file
         yield picture
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from data.readers.payload import Bytes, ThermalPicture
-from data.render.canvas import shrink, to_byte
+from data.render.canvas import SIZE, shrink, to_byte
 
 TAIL_PERCENT = 0.1  # of the pixels at each end that may saturate: dead pixels and glints
 LEAST_SPAN = {"kelvin": 5.0, "counts": 1.0}  # else an even scene would be drawn as its sensor's noise
 
 
-def heat_picture(picture: ThermalPicture) -> Bytes:
-    """Warm is bright, uint8[H, W, 3] with equal channels, scaled between `heat_limits`."""
+def heat_picture(picture: ThermalPicture, *, size: int = SIZE) -> Bytes:
+    """Warm is bright, uint8[H, W, 3] with equal channels, scaled between `heat_limits`.
+
+    A larger picture is reduced to `size` pixels on its short side.
+    """
     low, high = heat_limits(picture)
     grey_HW = to_byte(picture.values_HW, low=low, high=high)
-    return shrink(np.repeat(grey_HW[:, :, None], 3, axis=2))
+    return shrink(np.repeat(grey_HW[:, :, None], 3, axis=2), size)
 
 
 def heat_limits(picture: ThermalPicture) -> tuple[float, float]:

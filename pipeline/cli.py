@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data.errors import UniBindError
+from pipeline.cli_fake import fake_openai
 
 if TYPE_CHECKING:
     from pipeline.project import Project
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 kb_app = typer.Typer(help="Look into the knowledge base (Parquet, through DuckDB).", no_args_is_help=True)
 app.add_typer(kb_app, name="kb")
+app.command("fake-openai")(fake_openai)
 
 ProjectFile = Annotated[Path, typer.Option("--project", "-p", help="The project file.")]
 Modality = Annotated[str | None, typer.Option(help="The files' modality, where the name does not tell it.")]

@@ -6,37 +6,64 @@ Table `entries`, one row per request that has ended:
     request     TEXT   the final request, canonical JSON
     answer      TEXT   the answer's body as it came, or null where the request failed for good
     error       TEXT   why it failed for good, or null
-    attempts    INTEGER  calls made, the last one included
+    attempts    INTEGER  calls made, the last one included; 0 where another request's answer was used again
     latency_ms  REAL   of the last call
     created_at  INTEGER  microseconds since 1970, UTC
     provider, source, run_id   TEXT   who was asked, by which way, in which run
+    cost_usd    REAL   what the answer cost, or null where its price or its usage is not known
+    base_key    TEXT   SHA-256 of the request without its max_tokens: equal questions of other lengths
+
+Other modules may keep tables of their own in the same file (`Ledger.write`). Files of version 1, which had
+no cost_usd and no base_key, are brought to version 2 when they are opened for writing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 
 from data.errors import KnowledgeBaseError
+from data.files import hash_json, hash_text
 from kb_builder.lock import write_lock
+from kb_builder.request import Request, request_json
 
-LEDGER_VERSION = 1
+LEDGER_VERSION = 2
 GROUP_ROWS = 200  # a group is committed when it holds this many rows ...
 GROUP_SECONDS = 0.25  # ... or when its first row has waited this long
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CREATE = """
-CREATE TABLE IF NOT EXISTS entries (
-    key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEXT, error TEXT, attempts INTEGER NOT NULL,
-    latency_ms REAL NOT NULL, created_at INTEGER NOT NULL, provider TEXT NOT NULL, source TEXT NOT NULL,
-    run_id TEXT NOT NULL, CHECK ((answer IS NULL) <> (error IS NULL))
-) STRICT
-"""
+_KEYS_AT_ONCE = 500  # per query; SQLite takes at least 999 values
+_CREATE = (
+    """
+    CREATE TABLE entries (
+        key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEXT, error TEXT, attempts INTEGER NOT NULL,
+        latency_ms REAL NOT NULL, created_at INTEGER NOT NULL, provider TEXT NOT NULL, source TEXT NOT NULL,
+        run_id TEXT NOT NULL, cost_usd REAL, base_key TEXT NOT NULL,
+        CHECK ((answer IS NULL) <> (error IS NULL))
+    ) STRICT
+    """,
+)
+_FROM_VERSION_1 = (
+    "ALTER TABLE entries ADD COLUMN cost_usd REAL",
+    "ALTER TABLE entries ADD COLUMN base_key TEXT NOT NULL DEFAULT ''",
+    "UPDATE entries SET base_key = base_key_of(request)",
+)
+_INDEXES = (
+    "CREATE INDEX entries_by_base_key ON entries (base_key)",
+    "CREATE INDEX entries_by_cost ON entries (cost_usd)",  # sums need not read the answers
+)
+
+_T = TypeVar("_T")
+Work = Callable[[sqlite3.Connection], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +80,8 @@ class Entry:
     provider: str
     source: str
     run_id: str
+    cost_usd: float | None
+    base_key: str
 
     @property
     def time(self) -> datetime:
@@ -61,7 +90,48 @@ class Entry:
 
 
 _COLUMNS = ", ".join(field.name for field in fields(Entry))
-_INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES ({', '.join('?' * len(fields(Entry)))})"
+_COLUMNS_1 = _COLUMNS.replace("cost_usd, base_key", "NULL, base_key_of(request)")
+_INSERT = (
+    f"INSERT INTO entries ({_COLUMNS}) VALUES ({', '.join('?' * len(fields(Entry)))}) "
+    "ON CONFLICT (key) DO NOTHING"
+)
+
+
+def new_entry(
+    request: Request | str,
+    *,
+    provider: str,
+    source: str,
+    run_id: str,
+    attempts: int,
+    latency_ms: float,
+    answer: str | None = None,
+    error: str | None = None,
+    cost_usd: float | None = None,
+) -> Entry:
+    """An entry of now. `request` may be its canonical JSON, where that is at hand."""
+    text = request if isinstance(request, str) else request_json(request)
+    return Entry(
+        key=hash_text(text),
+        request=text,
+        answer=answer,
+        error=error,
+        attempts=attempts,
+        latency_ms=latency_ms,
+        created_at=microseconds_now(),
+        provider=provider,
+        source=source,
+        run_id=run_id,
+        cost_usd=cost_usd,
+        base_key=base_key_of(text),
+    )
+
+
+def base_key_of(request: str) -> str:
+    """SHA-256 (hex) of a request (canonical JSON) without its max_tokens."""
+    value = json.loads(request)
+    value.pop("max_tokens", None)
+    return hash_json(value)
 
 
 def microseconds_now() -> int:
@@ -74,30 +144,80 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._writer = _open(path)
         self._reader = _connect(path)
-        self._writer = _connect(path)
-        self._group: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._spent: float = self.read(
+            lambda connection: connection.execute("SELECT total(cost_usd) FROM entries").fetchone()[0]
+        )
+        self._group: list[tuple[Entry | Work, asyncio.Future[None]]] = []
         self._filled = asyncio.Event()
         self._started = asyncio.Event()
         self._closing = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._task = asyncio.create_task(self._write_groups())
 
     def get(self, key: str) -> Entry | None:
         """The committed entry of a request, or None."""
-        try:
-            row = self._reader.execute(f"SELECT {_COLUMNS} FROM entries WHERE key = ?", (key,)).fetchone()
-        except sqlite3.Error as error:
-            raise _broken(self._path, error) from error
-        return None if row is None else Entry(*row)
+        return self.get_many([key]).get(key)
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """The committed entries of those requests that have one."""
+        found: dict[str, Entry] = {}
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            some = keys[start : start + _KEYS_AT_ONCE]
+            query = f"SELECT {_COLUMNS} FROM entries WHERE key IN ({', '.join('?' * len(some))})"
+            found |= {row[0]: Entry(*row) for row in self._rows(query, some)}
+        return found
+
+    def shorter(self, base_key: str, max_tokens: int | None) -> Entry | None:
+        """The answer to the same request with the greatest max_tokens below `max_tokens` (None: no limit)."""
+        query = f"""
+            SELECT {_COLUMNS} FROM entries
+            WHERE base_key = ? AND answer IS NOT NULL AND json_extract(request, '$.max_tokens') < ?
+            ORDER BY json_extract(request, '$.max_tokens') DESC LIMIT 1
+        """
+        rows = self._rows(query, (base_key, float("inf") if max_tokens is None else max_tokens))
+        return Entry(*rows[0]) if rows else None
+
+    def spent(self) -> float:
+        """The sum of every committed entry's known cost, of all runs, in US dollars."""
+        return self._spent
+
+    def unpriced(self) -> Iterator[Entry]:
+        """The answers whose cost is not known, one by one. Nothing is to be recorded meanwhile."""
+        query = f"SELECT {_COLUMNS} FROM entries WHERE cost_usd IS NULL AND answer IS NOT NULL"
+        with _wrapped(self._path):
+            for row in self._reader.execute(query):
+                yield Entry(*row)
+
+    def read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """What `work` returns, given a connection to read from; it sees what is committed."""
+        with _wrapped(self._path):
+            return work(self._reader)
+
+    def submit(self, entry: Entry) -> asyncio.Future[None]:
+        """Store an entry. The future is done when it is committed, or holds `KnowledgeBaseError`.
+
+        An entry that the ledger holds already is left as it is; another answer to its request is an error.
+        """
+        return self._add(entry)
 
     async def record(self, entry: Entry) -> None:
-        """Store an entry; returns when it is committed, raises `KnowledgeBaseError` if it cannot be."""
-        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._group.append((entry, committed))
-        self._started.set()
-        if len(self._group) >= GROUP_ROWS:
+        """`submit`, and wait for the commit."""
+        await self._add(entry)
+
+    async def write(self, work: Work) -> None:
+        """Let `work` change tables that are not ours; returns when that is committed.
+
+        It runs in the writer's thread, after everything submitted before it. What it raises undoes its own
+        changes only.
+        """
+        await self._add(work)
+
+    def flush(self) -> None:
+        """Commit now what waits: the caller knows that nothing will join the group soon."""
+        if self._group:
             self._filled.set()
-        await committed
 
     async def close(self) -> None:
         """Commit what is waiting and close the file."""
@@ -107,10 +227,24 @@ class Ledger:
         try:
             await self._task
         finally:
+            self._thread.shutdown()
             self._reader.close()
             self._writer.close()
 
+    def _rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        with _wrapped(self._path):
+            return self._reader.execute(query, values).fetchall()
+
+    def _add(self, item: Entry | Work) -> asyncio.Future[None]:
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._group.append((item, committed))
+        self._started.set()
+        if len(self._group) >= GROUP_ROWS:
+            self._filled.set()
+        return committed
+
     async def _write_groups(self) -> None:
+        loop = asyncio.get_running_loop()
         while not (self._closing and not self._group):
             await self._started.wait()
             if not self._closing:
@@ -122,28 +256,60 @@ class Ledger:
             if not group:
                 continue
             try:
-                await asyncio.to_thread(self._commit, [entry for entry, _ in group])
+                errors = await loop.run_in_executor(self._thread, self._commit, [item for item, _ in group])
             except KnowledgeBaseError as error:
-                _settle([future for _, future in group], error)
-            else:
-                _settle([future for _, future in group], None)
+                errors = [error] * len(group)
+            for (_, future), failure in zip(group, errors, strict=True):
+                if future.done():  # its task was cancelled; the row is in the ledger all the same
+                    continue
+                if failure is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(failure)
 
-    def _commit(self, entries: Sequence[Entry]) -> None:
+    def _commit(self, items: Sequence[Entry | Work]) -> list[Exception | None]:
+        """Write a group in one transaction. Returns each item's own error; raises where none is written."""
+        errors: list[Exception | None] = []
+        spent = 0.0
+        with _wrapped(self._path):
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                for item in items:
+                    if isinstance(item, Entry):
+                        new, error = self._insert(item)
+                        spent += (item.cost_usd or 0.0) if new else 0.0
+                    else:
+                        error = self._work(item)
+                    errors.append(error)
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:  # a full disk has rolled it back by itself
+                    self._writer.execute("ROLLBACK")
+                raise
+        self._spent += spent
+        return errors
+
+    def _insert(self, entry: Entry) -> tuple[bool, Exception | None]:
+        """Whether the entry is new, and what is wrong with it."""
+        if self._writer.execute(_INSERT, astuple(entry)).rowcount:
+            return True, None
+        query = "SELECT answer, error FROM entries WHERE key = ?"
+        if self._writer.execute(query, (entry.key,)).fetchall() == [(entry.answer, entry.error)]:
+            return False, None
+        return False, KnowledgeBaseError(
+            f"{self._path}: holds another answer to request {entry.key}; it is kept, the new one is not"
+        )
+
+    def _work(self, work: Work) -> Exception | None:
+        self._writer.execute("SAVEPOINT work")
         try:
-            with self._writer:  # one transaction: commits, or rolls the whole group back
-                self._writer.executemany(_INSERT, map(astuple, entries))
-        except sqlite3.Error as error:
-            raise _broken(self._path, error) from error
-
-
-def _settle(futures: list[asyncio.Future[None]], error: KnowledgeBaseError | None) -> None:
-    for future in futures:
-        if future.done():  # its task was cancelled; the row is in the ledger all the same
-            continue
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
+            work(self._writer)
+        except Exception as error:
+            self._writer.execute("ROLLBACK TO work")
+            self._writer.execute("RELEASE work")
+            return _broken(self._path, error) if isinstance(error, sqlite3.Error) else error
+        self._writer.execute("RELEASE work")
+        return None
 
 
 @asynccontextmanager
@@ -158,33 +324,87 @@ async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
 
 
 def read_entries(kb: Path) -> list[Entry]:
-    """Every entry of a knowledge base's ledger, in the order of the keys. Needs no lock."""
-    with closing(_connect(kb / "ledger.sqlite")) as connection:
-        return [Entry(*row) for row in connection.execute(f"SELECT {_COLUMNS} FROM entries ORDER BY key")]
+    """Every entry of a knowledge base's ledger, in the order of the keys; [] where it has no ledger."""
+    return list(iter_entries(kb))
+
+
+def iter_entries(kb: Path) -> Iterator[Entry]:
+    """`read_entries`, one by one. Needs no lock, makes no file, and reads ledgers of older versions too."""
+    path = kb / "ledger.sqlite"
+    if not path.is_file():
+        return
+    with _wrapped(path), closing(_connect_to_read(path)) as connection:
+        version = _version(connection, path)
+        if version:
+            columns = _COLUMNS if version == LEDGER_VERSION else _COLUMNS_1
+            for row in connection.execute(f"SELECT {columns} FROM entries ORDER BY key"):
+                yield Entry(*row)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """The writer's connection to a ledger of this version: made or migrated where it is not there yet."""
+    connection = _connect(path)
+    try:
+        with _wrapped(path):
+            version = _version(connection, path)
+            if version != LEDGER_VERSION:
+                connection.execute("BEGIN IMMEDIATE")  # all of it, or nothing
+                for statement in (_FROM_VERSION_1 if version else _CREATE) + _INDEXES:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
+                connection.execute("COMMIT")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        # The writer's connection is used by worker threads, one commit at a time.
-        connection = sqlite3.connect(path, check_same_thread=False, timeout=30)
+    with _wrapped(path):
+        # Used by worker threads too, one at a time. No isolation level: transactions are written out.
+        connection = sqlite3.connect(path, check_same_thread=False, timeout=30, isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version not in {0, LEDGER_VERSION}:
-                raise KnowledgeBaseError(
-                    f"{path}: made by another version of this program (ledger format {version}, "
-                    f"this one reads {LEDGER_VERSION}); use that version, or another knowledge base folder"
-                )
-            with connection:
-                connection.execute(_CREATE)
-                connection.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
         except BaseException:
             connection.close()
             raise
+        connection.create_function("base_key_of", 1, base_key_of, deterministic=True)
+        return connection
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing.
+
+    A log that a writer has left (`-wal`) must be read with the file. A connection that may write removes the
+    log it makes for itself, a read-only one leaves it behind; a folder that cannot be written needs none.
+    """
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        mode = "mode=rw"
+    else:
+        mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30)
+    connection.execute("PRAGMA query_only = ON")
+    connection.create_function("base_key_of", 1, base_key_of, deterministic=True)
+    return connection
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > LEDGER_VERSION:
+        raise KnowledgeBaseError(
+            f"{path}: made by another version of this program (ledger format {version}, "
+            f"this one reads {LEDGER_VERSION}); use that version, or another knowledge base folder"
+        )
+    return version
+
+
+@contextmanager
+def _wrapped(path: Path) -> Iterator[None]:
+    try:
+        yield
     except sqlite3.Error as error:
         raise _broken(path, error) from error
-    return connection
 
 
 def _broken(path: Path, error: sqlite3.Error) -> KnowledgeBaseError:

@@ -16,8 +16,8 @@ from data.errors import (
     TransientError,
 )
 from kb_builder.client import Describer
-from kb_builder.ledger import GROUP_ROWS, Entry, Ledger, microseconds_now
-from kb_builder.request import Request, request_json, request_key
+from kb_builder.ledger import GROUP_ROWS, Entry, Ledger, new_entry
+from kb_builder.request import Request
 
 # Requests that sleep or wait for their commit hold no permit; at most so many of them wait.
 _WAITING = 2 * GROUP_ROWS
@@ -162,14 +162,12 @@ def _refused(run: _Run, request: Request, error: RequestError, attempt: int, sec
 def _entry(
     run: _Run, request: Request, answer: str | None, error: str | None, attempt: int, seconds: float
 ) -> Entry:
-    return Entry(
-        key=request_key(request),
-        request=request_json(request),
+    return new_entry(
+        request,
         answer=answer,
         error=error,
         attempts=attempt,
         latency_ms=seconds * 1000.0,
-        created_at=microseconds_now(),
         provider=run.describer.provider,
         source=run.describer.source,
         run_id=run.run_id,

@@ -5,14 +5,26 @@ from __future__ import annotations
 import asyncio
 import resource
 import sqlite3
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data.errors import KnowledgeBaseError
-from kb_builder.ledger import Entry, open_ledger, read_entries
+from kb_builder.ledger import (
+    GROUP_ROWS,
+    LEDGER_VERSION,
+    Entry,
+    Ledger,
+    base_key_of,
+    iter_entries,
+    new_entry,
+    open_ledger,
+    read_entries,
+)
+from kb_builder.request import Request, request_key
 
 ENTRY = Entry(
     key="k0",
@@ -25,6 +37,8 @@ ENTRY = Entry(
     provider="fake",
     source="fake",
     run_id="r",
+    cost_usd=0.25,
+    base_key="b0",
 )
 
 
@@ -167,3 +181,270 @@ def test_two_writers_are_kept_apart(tmp_path: Path) -> None:
 
     asyncio.run(run())
     assert read_entries(tmp_path) == [ENTRY]
+
+
+REQUEST = Request(
+    endpoint="e",
+    model="m",
+    messages=(("user", 'say "max_tokens":7 twice'),),
+    temperature=0.5,
+    top_p=None,
+    max_tokens=40,
+    seed=3,
+    sample_index=0,
+    extra={"max_tokens": 1},
+)
+
+
+def entry_of(request: Request, answer: str | None = "{}", **changes: Any) -> Entry:
+    """An entry for a request, made as the askers make theirs."""
+    error = "status 400" if answer is None else None
+    entry = new_entry(
+        request, provider="p", source="s", run_id="r", attempts=1, latency_ms=1.0, answer=answer, error=error
+    )
+    return replace(entry, **changes)
+
+
+def test_an_entry_knows_its_keys() -> None:
+    """The key is the request's; the base key leaves out max_tokens, and nothing else that is called so."""
+    entry, longer = entry_of(REQUEST), entry_of(replace(REQUEST, max_tokens=80))
+    assert entry.key == request_key(REQUEST) != longer.key
+    assert entry.base_key == longer.base_key == base_key_of(entry.request)
+    for other in (replace(REQUEST, seed=4), replace(REQUEST, extra={"max_tokens": 2})):
+        assert entry_of(other).base_key != entry.base_key
+
+
+def test_many_keys_are_found_at_once(tmp_path: Path) -> None:
+    """Any number of keys, those that are not there left out."""
+    stored = entries(1200)
+
+    async def run() -> None:
+        async with open_ledger(tmp_path) as ledger:
+            await asyncio.gather(*map(ledger.record, stored))
+            found = ledger.get_many([f"k{number}" for number in range(2400)])
+            assert found == {entry.key: entry for entry in stored}
+            assert ledger.get_many([]) == {}
+
+    asyncio.run(run())
+
+
+def test_the_longest_shorter_answer_is_found(tmp_path: Path) -> None:
+    """Of the same request with fewer max_tokens, the answered one with the most; no limit is the longest."""
+    lengths = [10, 20, 80, None]
+
+    async def run() -> None:
+        async with open_ledger(tmp_path) as ledger:
+            stored = {length: entry_of(replace(REQUEST, max_tokens=length)) for length in lengths}
+            failed = entry_of(replace(REQUEST, max_tokens=30), None)
+            other = entry_of(replace(REQUEST, max_tokens=35, seed=9))
+            await asyncio.gather(*map(ledger.record, (*stored.values(), failed, other)))
+            base = failed.base_key
+            assert ledger.shorter(base, 40) == stored[20]
+            assert ledger.shorter(base, 20) == stored[10]
+            assert ledger.shorter(base, 10) is None
+            assert ledger.shorter(base, None) == stored[80]
+
+    asyncio.run(run())
+
+
+def test_spending_is_a_running_sum_over_all_runs(tmp_path: Path) -> None:
+    """Known costs add up, unknown ones add nothing, and the next run begins with the sum of the earlier."""
+
+    async def run(costs: list[float | None], first: int) -> float:
+        async with open_ledger(tmp_path) as ledger:
+            await asyncio.gather(
+                *(
+                    ledger.record(replace(ENTRY, key=f"k{number}", cost_usd=cost))
+                    for number, cost in enumerate(costs, start=first)
+                )
+            )
+            assert [entry.key for entry in ledger.unpriced()] == ["k1"]
+            return ledger.spent()
+
+    assert asyncio.run(run([0.5, None, 0.25], 0)) == 0.75
+    assert asyncio.run(run([1.0], 3)) == 1.75
+
+
+def test_an_entry_that_is_there_is_no_error_and_never_overwritten(tmp_path: Path) -> None:
+    """A batch's results may be taken in twice; another answer is refused without harm to its neighbours."""
+
+    async def run() -> None:
+        async with open_ledger(tmp_path) as ledger:
+            await ledger.record(ENTRY)
+            again = replace(ENTRY, created_at=1, run_id="s")
+            other = replace(ENTRY, answer='{"choices":[1]}')
+            results = await asyncio.gather(
+                ledger.record(again),
+                ledger.record(other),
+                ledger.record(replace(ENTRY, key="k1")),
+                return_exceptions=True,
+            )
+            assert results[0] is None and results[2] is None
+            assert isinstance(results[1], KnowledgeBaseError) and "another answer" in str(results[1])
+            assert ledger.spent() == 0.5
+
+    asyncio.run(run())
+    assert read_entries(tmp_path) == [ENTRY, replace(ENTRY, key="k1")]
+
+
+def test_other_tables_are_written_in_order_with_the_entries(tmp_path: Path) -> None:
+    """A module's own write sees what was submitted before it, fails alone, and is read back."""
+
+    async def run() -> None:
+        async with open_ledger(tmp_path) as ledger:
+            await ledger.write(lambda connection: connection.execute("CREATE TABLE jobs (n INTEGER) STRICT"))
+
+            def fail(connection: sqlite3.Connection) -> None:
+                connection.execute("INSERT INTO jobs VALUES (7)")
+                raise ValueError("no")
+
+            results = await asyncio.gather(
+                ledger.record(ENTRY),
+                ledger.write(fail),
+                ledger.write(lambda c: c.execute("INSERT INTO jobs VALUES ('a text')")),
+                ledger.write(lambda c: c.execute("INSERT INTO jobs SELECT count(*) FROM entries")),
+                return_exceptions=True,
+            )
+            assert [type(result) for result in results] == [
+                type(None),
+                ValueError,
+                KnowledgeBaseError,
+                type(None),
+            ]
+            assert ledger.read(lambda c: c.execute("SELECT n FROM jobs").fetchall()) == [(1,)]
+
+    asyncio.run(run())
+
+
+def test_a_flushed_group_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the caller knows that nothing will join, the commit comes at once."""
+    monkeypatch.setattr("kb_builder.ledger.GROUP_SECONDS", 3600.0)
+
+    async def run() -> None:
+        async with open_ledger(tmp_path) as ledger:
+            committed = ledger.submit(ENTRY)
+            ledger.flush()
+            await committed
+            assert ledger.get("k0") == ENTRY
+
+    asyncio.run(run())
+
+
+def make_version_1(kb: Path, stored: list[Entry]) -> None:
+    """A ledger as version 1 wrote it."""
+    with sqlite3.connect(kb / "ledger.sqlite") as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(
+            """
+            CREATE TABLE entries (
+                key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEXT, error TEXT,
+                attempts INTEGER NOT NULL, latency_ms REAL NOT NULL, created_at INTEGER NOT NULL,
+                provider TEXT NOT NULL, source TEXT NOT NULL, run_id TEXT NOT NULL, CHECK ((answer IS NULL) <> (error IS NULL))
+            ) STRICT
+            """
+        )
+        connection.execute("PRAGMA user_version = 1")
+        rows = [astuple(entry)[:-2] for entry in stored]
+        connection.executemany(f"INSERT INTO entries VALUES ({', '.join('?' * 10)})", rows)
+    connection.close()
+
+
+def test_a_ledger_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Nothing is lost, base keys are there, costs are unknown; a reader needs no migration and makes none."""
+    stored = sorted(
+        (entry_of(replace(REQUEST, max_tokens=length)) for length in range(1, 1000)), key=lambda e: e.key
+    )
+    make_version_1(tmp_path, stored)
+    before = (tmp_path / "ledger.sqlite").read_bytes()
+    assert read_entries(tmp_path) == stored
+    assert (tmp_path / "ledger.sqlite").read_bytes() == before
+
+    async def run() -> None:
+        async with open_ledger(tmp_path) as ledger:
+            found = ledger.shorter(stored[0].base_key, 500)
+            assert found == entry_of(replace(REQUEST, max_tokens=499), created_at=found and found.created_at)
+            await ledger.record(ENTRY)
+
+    for _ in range(2):  # the second time it is up to date
+        asyncio.run(run())
+    assert read_entries(tmp_path) == sorted([*stored, ENTRY], key=lambda entry: entry.key)
+    assert user_version(tmp_path) == LEDGER_VERSION
+
+
+def test_a_migration_that_is_broken_off_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it or nothing: after a failure in its middle the file is still a whole version 1."""
+    make_version_1(tmp_path, [entry_of(REQUEST)])
+
+    async def run() -> None:
+        async with open_ledger(tmp_path):
+            return
+
+    with monkeypatch.context() as broken:
+        broken.setattr("kb_builder.ledger._INDEXES", ("CREATE INDEX nonsense",))
+        with pytest.raises(KnowledgeBaseError, match="ledger"):
+            asyncio.run(run())
+    assert user_version(tmp_path) == 1
+    asyncio.run(run())
+    assert user_version(tmp_path) == LEDGER_VERSION
+    assert [entry.key for entry in iter_entries(tmp_path)] == [request_key(REQUEST)]
+
+
+def user_version(kb: Path) -> int:
+    """The ledger's format, as SQLite keeps it."""
+    connection = sqlite3.connect(kb / "ledger.sqlite")
+    try:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+    finally:
+        connection.close()
+
+
+def test_reading_creates_nothing(tmp_path: Path) -> None:
+    """No ledger is no entries and no file; beside a closed ledger no log is left behind."""
+    assert read_entries(tmp_path / "nowhere") == []
+    assert list(tmp_path.iterdir()) == []
+
+    async def run() -> None:
+        async with open_ledger(tmp_path) as ledger:
+            await ledger.record(ENTRY)
+
+    asyncio.run(run())
+    before = sorted(tmp_path.iterdir())
+    assert read_entries(tmp_path) == [ENTRY]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_entries_are_read_while_they_are_written(tmp_path: Path) -> None:
+    """A reader in another process sees what is committed, and neither waits for the other."""
+
+    async def run() -> None:
+        async with open_ledger(tmp_path) as ledger:
+            await ledger.record(ENTRY)
+            reader = iter_entries(tmp_path)
+            assert next(reader) == ENTRY
+            await ledger.record(replace(ENTRY, key="k1"))
+            assert list(reader) == []
+            assert len(read_entries(tmp_path)) == 2
+
+    asyncio.run(run())
+
+
+def test_a_group_is_as_large_as_it_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full group is committed without waiting, and one commit takes no more than came until then."""
+    monkeypatch.setattr("kb_builder.ledger.GROUP_SECONDS", 3600.0)
+    sizes: list[int] = []
+    commit = Ledger._commit
+
+    def count(self: Ledger, items: list[Any]) -> list[Exception | None]:
+        sizes.append(len(items))
+        return commit(self, items)
+
+    monkeypatch.setattr(Ledger, "_commit", count)
+
+    async def run() -> None:
+        async with open_ledger(tmp_path) as ledger:
+            await asyncio.gather(*map(ledger.record, entries(GROUP_ROWS)))
+
+    asyncio.run(run())
+    assert sizes == [GROUP_ROWS]

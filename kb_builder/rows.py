@@ -21,6 +21,7 @@ STATUSES = (
     "boilerplate",
     "no_name",
     "other_name",
+    "unfaithful",  # a text about measured facts that does not stay with them
     "unparsed",  # the answer holds no text that can be read
     "failed",  # there is no answer: the request was refused for good
 )

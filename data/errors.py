@@ -19,6 +19,8 @@ Messages say what is wrong, where, and how to mend it. Vendor errors are wrapped
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class UniBindError(Exception):
     """Anything a user can mend; the command line shows it as one line."""
@@ -57,15 +59,23 @@ class DescriberError(UniBindError):
 
 
 class TransientError(DescriberError):
-    """Worth another try: 408, 409, 425, 5xx, time-outs, torn answers."""
+    """Worth another try: 408, 409, 425, 5xx, time-outs, torn answers.
+
+    `maybe_paid`: an answer may have been written, and charged for, though it did not arrive whole.
+    """
+
+    def __init__(self, message: str, *, maybe_paid: bool = False) -> None:
+        super().__init__(message)
+        self.maybe_paid = maybe_paid
 
 
 class ThrottledError(DescriberError):
-    """429: too many requests."""
+    """429: too many requests. `limits` are what the answer's headers said (`kb_builder.reply.Limits`)."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, limits: Any = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.limits = limits
 
 
 class RequestError(DescriberError):

@@ -24,7 +24,7 @@ from kb_builder.reply import Reply, read_limits
 from kb_builder.request import Media, Request
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI
+    from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -106,10 +106,8 @@ class ChatClient:
             yield client
         except openai.APIStatusError as error:
             raise self._status_error(error) from None  # the vendor's error holds the request's headers
-        except openai.APITimeoutError:
-            raise TransientError(f"{self._url}: no answer in time") from None
         except openai.APIConnectionError as error:
-            raise TransientError(self._say(f"{error.__cause__ or error}")) from None
+            raise self._connection_error(error) from None
         except openai.OpenAIError as error:
             raise TransientError(self._say(str(error))) from None
 
@@ -169,12 +167,29 @@ class ChatClient:
     def _status_error(self, error: APIStatusError) -> DescriberError:
         detail = error.body if isinstance(error.body, dict) else {}
         message = detail.get("message") or error.response.text.strip() or error.message
-        return error_for(
+        found = error_for(
             error.status_code,
             self._say(f"status {error.status_code}: {message}"),
             code=str(detail.get("code") or detail.get("type") or ""),
             retry_after=retry_after(error.response.headers),
         )
+        if isinstance(found, ThrottledError):
+            found.limits = read_limits(error.response.headers)
+        return found
+
+    def _connection_error(self, error: APIConnectionError) -> TransientError:
+        import aiohttp
+        import openai
+
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+            if isinstance(
+                cause, aiohttp.ClientConnectorError
+            ):  # nobody listens; the vendor calls it a time-out
+                return TransientError(self._say(str(cause)))
+        said = "no answer in time" if isinstance(error, openai.APITimeoutError) else str(cause)
+        return TransientError(self._say(said), maybe_paid=True)
 
     def _say(self, text: str) -> str:
         return f"{self._url}: {shorten(self.hide(text))}"
@@ -204,9 +219,9 @@ def check_body(body: str, *, where: str) -> None:
     try:
         value = json.loads(body)
     except ValueError:
-        raise TransientError(f"{where}: the answer is not JSON: {shorten(body)!r}") from None
+        raise TransientError(f"{where}: the answer is not JSON: {shorten(body)!r}", maybe_paid=True) from None
     if not isinstance(value, dict):
-        raise TransientError(f"{where}: the answer is not a JSON object: {shorten(body)!r}")
+        raise TransientError(f"{where}: the answer is not a JSON object: {shorten(body)!r}", maybe_paid=True)
     error = value.get("error")
     if error:
         detail = error if isinstance(error, dict) else {"message": str(error)}
@@ -217,9 +232,9 @@ def check_body(body: str, *, where: str) -> None:
         )
     choices = value.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise TransientError(f"{where}: the answer has no choices")
+        raise TransientError(f"{where}: the answer has no choices", maybe_paid=True)
     if not isinstance(choices[0].get("message"), dict):
-        raise TransientError(f"{where}: the answer's first choice has no message")
+        raise TransientError(f"{where}: the answer's first choice has no message", maybe_paid=True)
 
 
 def retry_after(headers: Any) -> float | None:

@@ -15,6 +15,7 @@ import pytest
 
 from data.errors import DescriberError, RequestError, RunError, ThrottledError, TransientError
 from kb_builder.client import check_body, endpoint_identity, error_for, openai_client, retry_after
+from kb_builder.reply import Limits
 from kb_builder.request import Request
 
 REQUEST = Request(
@@ -109,8 +110,28 @@ def test_a_closed_port_is_transient() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-        with pytest.raises(TransientError, match=r"127\.0\.0\.1"):
+        with pytest.raises(TransientError, match=r"127\.0\.0\.1.*Cannot connect") as caught:
             ask(url)
+    assert not caught.value.maybe_paid
+
+
+def test_answers_that_broke_off_may_have_been_paid_for(chat_server: Callable[..., Any]) -> None:
+    """A torn answer of status 200 cost something, a 500 did not."""
+    for fault, paid in (({"body": '{"choices": [{"mess'}, True), ({"status": 500}, False)):
+        server = chat_server(lambda body, nth, fault=fault: fault)
+        with pytest.raises(TransientError) as caught:
+            ask(server.url)
+        assert caught.value.maybe_paid is paid
+
+
+def test_a_429_tells_the_limits(chat_server: Callable[..., Any]) -> None:
+    """The headers of a throttled answer say as much as those of an answer."""
+    headers = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0", "retry-after": "3"}
+    server = chat_server(lambda body, nth: {"status": 429, "headers": headers})
+    with pytest.raises(ThrottledError) as caught:
+        ask(server.url)
+    assert caught.value.retry_after == 3.0
+    assert caught.value.limits == Limits(requests=60, requests_left=0)
 
 
 def test_a_wrong_key_stops_the_run_and_is_shown_nowhere(

@@ -27,7 +27,10 @@ _PIECES_PER_WINDOW = 256
 class Subject(Protocol):
     """What is described. `fill` calls it from one thread only, one method at a time."""
 
-    rows: list[dict[str, Any]]
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What became of the answers so far, in plan order."""
+        ...
 
     def plan(self) -> list[Request]:
         """The next round; [] when the subject is full, saturated or at its limit.

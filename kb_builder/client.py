@@ -81,24 +81,27 @@ class ChatClient:
 
     async def answer(self, request: Request) -> Reply:
         """The answer's body as it came. Makes one attempt: trying again is the scheduler's work."""
+        import httpx
+
         messages = await self._messages(request)
         with self.vendor() as client:
-            response = await client.chat.completions.with_raw_response.create(**self._body(request, messages))
-            body = response.http_response.text
-            limits = read_limits(response.headers)
-        body = self.hide(body)
+            # Not `chat.completions.create`: it walks through every message to bring it into the form that it
+            # has already, which costs half of the time of a request.
+            response = await client.post(
+                "/chat/completions", cast_to=httpx.Response, body=self._body(request, messages)
+            )
+        body = self.hide(response.text)
         check_body(body, where=self._url)
-        return Reply(body, limits)
+        return Reply(body, read_limits(response.headers))
 
     def body_for(self, request: Request) -> dict[str, Any]:
         """The whole body of a request, its media read and encoded now: for a thread, not the event loop."""
-        body = self._body(request, self._loaded(request))
-        extra: dict[str, Any] = body.pop("extra_body")
-        return body | extra
+        return self._body(request, self._loaded(request))
 
     @contextmanager
     def vendor(self) -> Iterator[AsyncOpenAI]:
         """The vendor's client, opened on first use; its errors leave the block as ours."""
+        import aiohttp
         import openai
 
         client = self._client or self._open()
@@ -110,6 +113,8 @@ class ChatClient:
             raise self._connection_error(error) from None
         except openai.OpenAIError as error:
             raise TransientError(self._say(str(error))) from None
+        except aiohttp.ClientError as error:  # a broken answer's head reaches us as it is
+            raise TransientError(self._say(str(error)), maybe_paid=True) from None
 
     def hide(self, text: str) -> str:
         """Servers quote the API key back in errors; it must reach no table, log or message."""
@@ -160,9 +165,7 @@ class ChatClient:
             limit: request.max_tokens,
             "seed": request.seed,
         }
-        return {name: value for name, value in body.items() if value is not None} | {
-            "extra_body": dict(request.extra)
-        }
+        return {name: value for name, value in body.items() if value is not None} | dict(request.extra)
 
     def _status_error(self, error: APIStatusError) -> DescriberError:
         detail = error.body if isinstance(error.body, dict) else {}

@@ -16,10 +16,12 @@ import openai
 import pytest
 from PIL import Image
 
-from kb_builder.client import retry_after
+from data.errors import ThrottledError, TransientError
+from kb_builder.client import openai_client, retry_after
 from kb_builder.fake_openai import PASSING, FakeSettings, all_faults, serve_fake
 from kb_builder.parse import read_answer
 from kb_builder.reply import read_limits
+from kb_builder.request import Request
 
 USER = [{"role": "user", "content": 'Write one sentence about "wooden sphere".'}]
 ITEMS = {
@@ -355,6 +357,32 @@ def test_every_passing_fault_was_tested() -> None:
     """A new fault must come with its test in this file."""
     source = Path(__file__).read_text(encoding="utf-8")
     assert all(f'"{name}"' in source for name in PASSING)
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_our_client_calls_every_passing_fault_one_worth_another_try(name: str) -> None:
+    """No error of the network or the vendor reaches the scheduler unwrapped."""
+    request = Request(
+        endpoint="e",
+        model="m",
+        messages=(("user", 'About "bell".'),),
+        temperature=None,
+        top_p=None,
+        max_tokens=None,
+        seed=1,
+        sample_index=0,
+    )
+
+    async def run() -> None:
+        async with serve_fake(only(name, hang_s=0.01)) as url:
+            client = openai_client(model="m", base_url=url, api_key_env="NO_SUCH_VARIABLE")
+            try:
+                with pytest.raises((TransientError, ThrottledError)):
+                    await client.answer(request)
+            finally:
+                await client.close()
+
+    asyncio.run(run())
 
 
 def test_a_passing_fault_passes() -> None:

@@ -1,0 +1,65 @@
+"""The identity of a model's files. Hashing gigabytes takes a while, so large files are hashed once.
+
+`<cache>/unibind/weights.json` remembers size, modification time and hash of every large file; `<cache>` is
+`$XDG_CACHE_HOME` or `~/.cache`. Without a writable cache they are hashed each time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from data.errors import InputError
+from data.files import hash_file, hash_json, write_json
+
+REMEMBERED_BYTES = 64 * 2**20  # smaller files are hashed in no time
+_PARTS = frozenset({".json", ".safetensors", ".jinja", ".model", ".txt"})
+
+
+def hash_weights(folder: Path) -> str:
+    """SHA-256 (hex) over a folder's configuration, tokenizer and safetensors, whatever the folder's name.
+
+    Raises InputError where there are no weights in safetensors.
+    """
+    files = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in _PARTS and path.is_file()
+    }
+    if not any(name.endswith(".safetensors") for name in files):
+        raise InputError(
+            f"{folder}: holds no *.safetensors; pickled weights (*.bin, *.pt) are not read, since a pickle "
+            "may run any code; convert them, or name another model"
+        )
+    remembered = _remembered()
+    before = dict(remembered)
+    hashes = {name: _hash(path, remembered) for name, path in files.items()}
+    if remembered != before:
+        with suppress(OSError):
+            write_json(_cache(), remembered)
+    return hash_json(hashes)
+
+
+def _hash(path: Path, remembered: dict[str, list[int | str]]) -> str:
+    stat = path.stat()
+    if stat.st_size < REMEMBERED_BYTES:
+        return hash_file(path)
+    key = str(path.resolve())
+    known = remembered.get(key)
+    if known is None or known[:2] != [stat.st_size, stat.st_mtime_ns]:
+        known = remembered[key] = [stat.st_size, stat.st_mtime_ns, hash_file(path)]
+    return str(known[2])
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unibind" / "weights.json"
+
+
+def _remembered() -> dict[str, list[int | str]]:
+    try:
+        value = json.loads(_cache().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

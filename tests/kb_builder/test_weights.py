@@ -1,0 +1,67 @@
+"""kb_builder.weights: a model's identity follows its files, and large files are read once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from data.errors import InputError
+from kb_builder import weights
+from kb_builder.weights import hash_weights
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"0" * 100)
+    (folder / "README.md").write_text("about", encoding="utf-8")
+    return folder
+
+
+def test_the_identity_follows_the_files_and_not_the_folder(model: Path) -> None:
+    """Weights and configuration count; the read-me and the folder's name do not."""
+    first = hash_weights(model)
+    (model / "README.md").write_text("other", encoding="utf-8")
+    moved = model.rename(model.with_name("moved"))
+    assert hash_weights(moved) == first
+    (moved / "config.json").write_text('{"a": 1}', encoding="utf-8")
+    second = hash_weights(moved)
+    (moved / "model.safetensors").write_bytes(b"1" * 100)
+    assert len({first, second, hash_weights(moved)}) == 3
+
+
+def test_large_files_are_hashed_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time only sizes and times are looked at; a touched file is read again."""
+    read: list[str] = []
+    honest = weights.hash_file
+    monkeypatch.setattr(weights, "REMEMBERED_BYTES", 50)
+    monkeypatch.setattr(weights, "hash_file", lambda path: read.append(path.name) or honest(path))
+    first = hash_weights(model)
+    assert hash_weights(model) == first
+    assert read.count("model.safetensors") == 1
+    os.utime(model / "model.safetensors", (1, 1))
+    assert hash_weights(model) == first
+    assert read.count("model.safetensors") == 2
+
+
+def test_a_damaged_or_readonly_cache_costs_time_only(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache is no part of the answer."""
+    monkeypatch.setattr(weights, "REMEMBERED_BYTES", 50)
+    first = hash_weights(model)
+    (model.parent / "cache" / "unibind" / "weights.json").write_text("[torn", encoding="utf-8")
+    assert hash_weights(model) == first
+    (model.parent / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(model.parent / "file"))
+    assert hash_weights(model) == first
+
+
+def test_pickled_weights_are_not_read(model: Path) -> None:
+    """A folder without safetensors is told why it is refused."""
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    with pytest.raises(InputError, match="pickle"):
+        hash_weights(model)

@@ -1,0 +1,34 @@
+"""`reuse`: an answer that the old, smaller max_tokens did not cut off is the answer under the new one too."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from data.files import hash_text
+from kb_builder.ledger import Entry, Ledger, base_key_of, microseconds_now
+
+
+def reused(ledger: Ledger, request: str, *, run_id: str) -> Entry | None:
+    """An entry for a request (canonical JSON) with the answer to the same request of fewer max_tokens.
+
+    None where there is no such answer or it was cut off. The entry has a key of its own, so that rows can
+    cite it; it cost nothing and took no call (`attempts` 0). Provider and source are those of the answer.
+    """
+    shorter = ledger.shorter(base_key_of(request), json.loads(request)["max_tokens"])
+    if shorter is None or shorter.answer is None or _cut_off(shorter.answer):
+        return None
+    return replace(
+        shorter,
+        key=hash_text(request),
+        request=request,
+        attempts=0,
+        latency_ms=0.0,
+        created_at=microseconds_now(),
+        run_id=run_id,
+        cost_usd=0.0,
+    )
+
+
+def _cut_off(answer: str) -> bool:
+    return any(choice.get("finish_reason") == "length" for choice in json.loads(answer)["choices"])

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
+import soundfile
+import tifffile
+from PIL import Image
 
-from data.files import hash_json
+from data.files import hash_json, hash_text
+from data.manifest import Manifest
+from data.modality import Modality
+from data.sample import Category, Sample
 from kb_builder.fake import fake_answer
+from kb_builder.ingest import ingest
+from kb_builder.ledger import Entry, new_entry, open_ledger
+from kb_builder.parts import write_part
+from kb_builder.request import Request
+from kb_builder.rows import description_row
+from kb_builder.schemas import CATEGORIES, GIVEN_DESCRIPTIONS, REJECTS, SAMPLES, write_table
 
 KEY = "sk-planted-0123456789"
 
@@ -114,3 +132,234 @@ def _serve(script: Callable[[dict[str, Any], int], Fault | None], delay: float) 
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.fixture
+def described_kb(tmp_path: Path) -> Path:
+    """A knowledge base of three categories and three samples, as stage 1 would leave it, without running it.
+
+    `ball` and `bell`: an answer of four texts (one of them a near duplicate, one an exact one), an answer of
+    one text, and a request that failed. `bell` has a contrast part that repeats its texts. Two answers of
+    earlier settings are in the ledger. Of the samples, one was measured, one given, one rejected.
+    """
+    kb = tmp_path / "kb"
+    categories = [
+        {"category_id": name, "name": name, "aliases": [], "parent": None, "notes": None}
+        for name in ("ball", "bell")
+    ]
+    write_table(kb / "categories.parquet", categories, CATEGORIES)
+    samples = [
+        {
+            "sample_id": name,
+            "object_id": None,
+            "modality": "image",
+            "uri": f"{name}.png",
+            "category_id": "ball",
+            "split": "train",
+            "sha256": hash_text(name),
+            "bytes": 7,
+        }
+        for name in ("measured", "given", "torn")
+    ]
+    write_table(kb / "samples.parquet", samples, SAMPLES)
+    given = [{"sample_id": "given", "text": "A red ball on the grass."}]
+    write_table(kb / "given_descriptions.parquet", given, GIVEN_DESCRIPTIONS)
+    rejects = [{"sample_id": "torn", "stage": "describe", "reason": "torn.png: ends early"}]
+    write_table(kb / "rejects" / "describe-00000.parquet", rejects, REJECTS)
+    asked = {
+        "ball": _answers("ball"),
+        "bell": _answers("bell"),
+        "contrast": _answers("bell", " not ball")[:1],
+    }
+
+    async def record() -> None:
+        async with open_ledger(kb) as ledger:
+            for entry in [*chain(*asked.values()), *_answers("earlier")[:2]]:
+                await ledger.record(entry)
+
+    asyncio.run(record())
+    for number, name in enumerate(("ball", "bell")):
+        rows = [row for entry in asked[name] for row in _rows_of(entry, name)]
+        for row in rows[1:3]:
+            row["dup_of"] = rows[0]["row_id"]
+        write_part(kb, "category", f"part-{number:05d}", rows)
+    again = _rows_of(asked["contrast"][0], "bell")
+    again[0]["status"] = "dup_exact"
+    for row in again[:3]:
+        row["dup_of"] = rows[0]["row_id"]
+    write_part(kb, "category", "contrast-00000", again)
+    measured = [("measured", "facts", "A plain picture in red."), ("given", "manifest", given[0]["text"])]
+    write_part(kb, "sample", "part-00000", [_unasked(*each) for each in measured])
+    return kb
+
+
+def _answers(name: str, other: str = "") -> list[Entry]:
+    """An answer of four texts, an answer of one, and a failure."""
+    whole = f"The {name} is round and rolls away over the lawn."
+    texts = [
+        whole,
+        f"The {name} is round and rolls away over the lawns.",
+        whole.upper(),
+        f"One {name} bounces.",
+    ]
+    several = {"response_format": {"type": "json_schema"}}
+    asked = [
+        (1, several, json.dumps({"descriptions": texts})),
+        (2, {}, f"The {name} shines in the sun like a mirror."),
+        (3, {}, None),
+    ]
+    return [
+        new_entry(
+            Request(
+                endpoint="fake:",
+                model="fake-1",
+                messages=(("system", "Be brief."), ("user", f'Describe "{name}"{other}.')),
+                temperature=0.5,
+                top_p=None,
+                max_tokens=40,
+                seed=seed,
+                sample_index=seed,
+                extra=extra,
+            ),
+            provider="fake",
+            source="fake",
+            run_id="r",
+            attempts=2,
+            latency_ms=12.5,
+            answer=None if content is None else json.dumps(_body(content)),
+            error="status 400: no" if content is None else None,
+            cost_usd=None if content is None else 0.004,
+        )
+        for seed, extra, content in asked
+    ]
+
+
+def _body(content: str) -> dict[str, Any]:
+    return {
+        "model": "fake-1-2026",
+        "choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": content}}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 20},
+    }
+
+
+def _rows_of(entry: Entry, category: str) -> list[dict[str, Any]]:
+    """What stage 1 writes of an entry, put together by hand."""
+    request = json.loads(entry.request)
+    if entry.answer is None:
+        texts, statuses = [""], ["failed"]
+    else:
+        content = json.loads(entry.answer)["choices"][0]["message"]["content"]
+        texts = json.loads(content)["descriptions"] if content.startswith("{") else [content]
+        statuses = ["ok", "dup_near", "dup_exact", "boilerplate"] if len(texts) > 1 else ["ok"]
+    reasons = {"failed": entry.error, "dup_near": "3-gram Jaccard 0.98", "boilerplate": "says no more"}
+    return [
+        description_row(
+            kind="category",
+            category_id=category,
+            text=text,
+            status=status,
+            reason=reasons.get(status),
+            template_id="t",
+            template_version="1",
+            aspect="sight",
+            prompt_hash=hash_json(request["messages"]),
+            request_key=entry.key,
+            provider=entry.provider,
+            model_requested="fake-1",
+            model_resolved="fake-1" if entry.answer is None else "fake-1-2026",
+            temperature=0.5,
+            max_tokens=40,
+            seed=request["seed"],
+            finish_reason="error" if entry.answer is None else "stop",
+            prompt_tokens=None if entry.answer is None else 9,
+            completion_tokens=None if entry.answer is None else 20,
+            cost_usd=None if entry.cost_usd is None else entry.cost_usd / len(texts),
+            attempts=2,
+            latency_ms=12.5,
+            created_at=entry.time,
+            source="fake",
+            run_id="r",
+            item=item,
+        )
+        for item, (text, status) in enumerate(zip(texts, statuses, strict=True))
+    ]
+
+
+def _unasked(sample: str, source: str, text: str) -> dict[str, Any]:
+    provider, model = ("unibind", "facts-1") if source == "facts" else ("manifest", "given")
+    return description_row(
+        kind="sample",
+        modality="image",
+        sample_id=sample,
+        text=text,
+        status="ok",
+        template_id=source,
+        template_version="1",
+        prompt_hash="0" * 64,
+        request_key=hash_json([provider, model, sample, hash_text(sample), text]),
+        provider=provider,
+        model_requested=model,
+        model_resolved=model,
+        finish_reason="stop",
+        attempts=1,
+        latency_ms=0.0,
+        created_at=datetime(1970, 1, 1, tzinfo=UTC),
+        source=source,
+        run_id="r",
+    )
+
+
+@pytest.fixture
+def sensor_files(tmp_path: Path) -> Path:
+    """A folder with one small file of each modality, and an event picture that somebody else drew."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    red_left = np.full((60, 90, 3), (200, 30, 30), np.uint8)
+    red_left[:, 45:] = (30, 30, 200)
+    Image.fromarray(red_left).save(folder / "photo.png")
+    time_T = np.arange(16_000) / 16_000
+    soundfile.write(folder / "tone.flac", 0.3 * np.sin(2 * np.pi * 440 * time_T), 16_000)
+    ball_N3 = draw.normal(size=(2_000, 3))
+    np.save(folder / "ball.npy", (ball_N3 / np.linalg.norm(ball_N3, axis=1)[:, None]).astype(np.float32))
+    heat_HW = np.full((48, 64), 29_000, np.uint16)
+    heat_HW[12:36, 16:48] = 31_000
+    tifffile.imwrite(folder / "warm.tif", heat_HW, metadata={"unit": "kelvin", "scale": 0.01})
+    with av.open(str(folder / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(8):
+            frame = np.full((48, 64, 3), 255, np.uint8)
+            frame[:, 6 * number : 6 * number + 12] = (20, 120, 20)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    x_N, y_N = draw.integers(20, 60, 400), draw.integers(20, 50, 400)
+    events = np.stack([x_N, y_N, np.arange(400) * 100, x_N > 40], axis=1)
+    np.savez(folder / "events.npz", event_data=events.astype(np.int64))
+    drawn = np.zeros((40, 30, 3), np.uint8)
+    drawn[10:30, 10:20] = (0, 160, 160)
+    Image.fromarray(drawn).save(folder / "drawn.png")
+    (folder / "words.txt").write_text("A brass bell with a wooden handle.", encoding="utf-8")
+    return folder
+
+
+_SENSOR_SAMPLES: tuple[tuple[str, Modality, str], ...] = (
+    ("drawn", "event", "drawn.png"),
+    ("event", "event", "events.npz"),
+    ("image", "image", "photo.png"),
+    ("point", "point", "ball.npy"),
+    ("sound", "audio", "tone.flac"),
+    ("text", "text", "words.txt"),
+    ("thermal", "thermal", "warm.tif"),
+    ("video", "video", "clip.mp4"),
+)
+
+
+@pytest.fixture
+def sensor_kb(sensor_files: Path) -> Path:
+    """A knowledge base of `sensor_files`, with two categories; the files lie in `<kb>/../data`."""
+    samples = tuple(Sample(name, modality, uri) for name, modality, uri in _SENSOR_SAMPLES)
+    categories = (Category("bell", "brass bell"), Category("ball", "ball"))
+    kb = sensor_files.parent / "kb"
+    ingest(Manifest(sensor_files, samples, categories), kb)
+    return kb

@@ -1,0 +1,69 @@
+"""What `kb verify` found: counts of everything, examples of each kind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Severity = Literal["error", "note"]
+
+EXAMPLES = 20  # kept of each kind of finding; all are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be: what kind of thing, where, and how it is instead."""
+
+    severity: Severity
+    what: str
+    where: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was looked at (`counts`), how often each kind of finding came, and examples of each."""
+
+    counts: Mapping[str, int]
+    totals: Mapping[tuple[Severity, str], int]
+    findings: tuple[Finding, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Whether there is no error; notes are none."""
+        return all(severity != "error" for severity, _ in self.totals)
+
+    def __str__(self) -> str:
+        lines = ["looked at " + ", ".join(f"{count:,} {name}" for name, count in self.counts.items())]
+        for (severity, what), total in self.totals.items():
+            lines.append(f"{severity}: {what}: {total:,}")
+            mine = [each for each in self.findings if (each.severity, each.what) == (severity, what)]
+            lines += [f"  {each.where}: {each.detail}" for each in mine]
+            if total > len(mine):
+                lines.append(f"  ... and {total - len(mine):,} more")
+        errors = sum(total for (severity, _), total in self.totals.items() if severity == "error")
+        lines.append("clean" if self.clean else f"NOT clean: {errors:,} errors")
+        return "\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines)
+
+
+@dataclass
+class Findings:
+    """Findings as they are made: counted all, kept some."""
+
+    totals: Counter[tuple[Severity, str]] = field(default_factory=Counter)
+    kept: list[Finding] = field(default_factory=list)
+
+    def error(self, what: str, where: str, detail: str) -> None:
+        """Something is wrong."""
+        self._add("error", what, where, detail)
+
+    def note(self, what: str, where: str, detail: str) -> None:
+        """Something is worth knowing and not wrong."""
+        self._add("note", what, where, detail)
+
+    def _add(self, severity: Severity, what: str, where: str, detail: str) -> None:
+        if self.totals[severity, what] < EXAMPLES:
+            self.kept.append(Finding(severity, what, where, detail))
+        self.totals[severity, what] += 1

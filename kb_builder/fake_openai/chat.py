@@ -26,8 +26,6 @@ async def chat(request: web.Request) -> web.Response:
     state = request.app[STATE]
     settings, stats = state.settings, state.stats
     stats.requests += 1
-    if stats.first_request is None:
-        stats.first_request = time.monotonic()
     away = _away(settings, stats.seconds())
     if away is not None:
         stats.faults[away] += 1
@@ -38,6 +36,8 @@ async def chat(request: web.Request) -> web.Response:
     body = _read(await request.read())
     prompt_tokens = check_request(body)
     check_model(body["model"], settings)
+    if stats.first_request is None:
+        stats.first_request = time.monotonic()
     key = request_hash(body)
     stats.asked[key] += 1
     nth = stats.asked[key]

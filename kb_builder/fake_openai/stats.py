@@ -29,7 +29,7 @@ class Stats:
     batches: int = 0
     batch_requests: int = 0
     started: float = field(default_factory=time.monotonic)
-    first_request: float | None = None
+    first_request: float | None = None  # of those that were understood: clients probe with empty ones
     last_answer: float | None = None
 
     def seconds(self) -> float:

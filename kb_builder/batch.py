@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 _CHUNK = 500  # results recorded together
+_A_HAIR = 1e-9  # US dollars: sums of floats
 _KEPT_S = 30 * 86_400  # the server keeps batches and files for about so long
 
 
@@ -136,7 +137,10 @@ class BatchAsker:
         self._last_ask = 0.0  # loop time
         self._room = asyncio.Event()  # the server's queue may take another file
         self._room.set()
-        self._following = 0  # submitted jobs
+        self._following = 0  # submitted jobs that have not ended
+        self._ending = 0  # jobs whose results are being taken in
+        self._settled = asyncio.Event()  # there are none of those, and will be none
+        self._settled.set()
         self._most = pace.file_requests  # requests per file: fewer where the server's queue is short
         self._invalid = 0  # files in a row that the server's validation refused
         self._worker: asyncio.Task[None] | None = None
@@ -179,8 +183,9 @@ class BatchAsker:
         return entries
 
     async def close(self) -> None:
-        """Stop waiting. Jobs that are under way stay so."""
+        """Stop waiting. Jobs that are under way stay so; results that are coming in are recorded first."""
         if self._worker is not None:
+            await self._settled.wait()
             self._worker.cancel()
             await asyncio.wait([self._worker])
         self._report()
@@ -220,6 +225,7 @@ class BatchAsker:
         while isinstance(reason, BaseExceptionGroup):
             reason = reason.exceptions[0]
         self._reason = reason if isinstance(reason, Exception) else RuntimeError(repr(reason))
+        self._settled.set()
         for waits in self._waits.values():
             for waiting in waits:
                 waiting.done.set()
@@ -290,7 +296,7 @@ class BatchAsker:
             worst = self._purse.bound(request)
             room -= worst
             if room < 0:
-                if not taken and not self._following:
+                if not taken and not self._purse.holds:
                     raise self._purse.used_up(worst)
                 if not taken:
                     self._room.clear()  # what is in flight will cost less than its worst case
@@ -368,10 +374,15 @@ class BatchAsker:
         self._following -= 1
         self._room.set()
         self._pause(None)
+        self._ending += 1
+        self._settled.clear()
         if batch is None:
             await self._lost(job, f"batch {batch_id} is not known to {job.endpoint}")
         else:
             await self._take_in(job, batch)
+        self._ending -= 1
+        if not self._ending:
+            self._settled.set()
 
     async def _lost(self, job: Job, what: str) -> None:
         """A batch, or its results, are not on the server. After a month that is usual; before, it is not."""
@@ -500,6 +511,7 @@ class BatchAsker:
             self._in_flight.discard(item.key)
             if item.key in self._waits:
                 self._queue[item.key] = request_from_json(item.request)
+        self._room.set()
         self._last_ask = asyncio.get_running_loop().time()
         self._asked.set()
         self._report()
@@ -578,6 +590,11 @@ class _Purse:
             if self._budget is None
             else self._budget.most - self._budget.spent - self._budget.reserved
         )
+
+    @property
+    def holds(self) -> bool:
+        """Whether something is set aside for jobs under way."""
+        return self._budget is not None and self._budget.reserved > _A_HAIR
 
     def bound(self, request: Request) -> float:
         """The most that a request can cost, where a budget asks for it; else 0."""

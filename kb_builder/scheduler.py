@@ -225,13 +225,24 @@ class Scheduler:
         found = self._ledger.get_many(keys)
         self._know(found.values())
         jobs: dict[str, _Job] = {}
+        waited = False
         for request, text, key in zip(requests, texts, keys, strict=True):
-            if key not in found and key not in jobs:
-                entered = self._jobs.get(key) or await self._enter(request, text, key)
-                if isinstance(entered, _Job):
-                    jobs[key] = entered
-                else:
-                    found[key] = entered
+            if key in found or key in jobs:
+                continue
+            waited = waited or self._room.locked()
+            await self._room.acquire()
+            job = self._jobs.get(key)
+            if job is None and waited:  # meanwhile another caller may have asked this and got its answer
+                found |= self._ledger.get_many([key])
+            if job is not None or key in found:
+                self._room.release()
+            elif self._stopped:
+                self._room.release()
+                raise self._ended()
+            else:
+                job = self._enter(request, text, key)
+            if job is not None:
+                jobs[key] = job
         if jobs:
             await asyncio.wait([job.done for job in jobs.values()])
         entries = [found[key] if key in found else jobs[key].done.result() for key in keys]
@@ -254,18 +265,8 @@ class Scheduler:
                 self._report.cancel()
             self._tell()
 
-    async def _enter(self, request: Request, text: str, key: str) -> _Job | Entry:
-        """A new job, as soon as there is room for one; or what another caller has brought meanwhile."""
-        full = self._room.locked()
-        await self._room.acquire()
-        other: _Job | Entry | None = None
-        if full:
-            other = self._jobs.get(key) or self._ledger.get(key)
-        if other is not None or self._stopped:
-            self._room.release()
-            if other is None:
-                raise self._ended()
-            return other
+    def _enter(self, request: Request, text: str, key: str) -> _Job:
+        """A new job; the room for it has been taken."""
         job = _Job(request, text, key, self._loop.create_future())
         self._jobs[key] = job
         old = reused(self._ledger, text, run_id=self._run_id) if self._policy.reuse else None

@@ -1,9 +1,14 @@
-"""The prompt library: TOML files, one per purpose, each crossing templates with aspects (and openings).
+"""The prompt library: TOML files, one per purpose, crossing templates, aspects and styles (or openings).
 
-    version = "1"                 raise it whenever a prompt's words change
-    [extra]                       optional: further fields of every request's body
-    [[template]]  id, user, system?    `{name}`, `{subject}` and `{ask}` are filled in
-    [[aspect]]    id, ask, openings?   the start of the answer, for models that can go on from it
+    version = "1"                       raise it whenever a prompt's words change
+    [extra]                             optional: further fields of every request's body
+    [[template]]  id, user, system?, several_user?, several_system?
+                                        `{name}`, `{subject}`, `{ask}`, `{how}` and `{count}` are filled in;
+                                        the `several_…` forms ask for `{count}` texts at once
+    [[style]]     id, how               optional: the manner of the sentence
+    [[aspect]]    id, ask, modality?, openings?
+                                        which modality shows it, and the start of the answer, for models that
+                                        can go on from it
 
 No prompt holds a worked example: a small model copies its material and shape into every answer.
 """
@@ -29,9 +34,11 @@ class Prompt:
     template_id: str
     version: str
     aspect: str
+    modality: str | None  # which modality shows the aspect
     system: str | None
     user: str
     ask: str
+    how: str
     opening: str | None
 
 
@@ -42,30 +49,60 @@ class Library:
     prompts: tuple[Prompt, ...]
     extra: Mapping[str, Any]
 
+    @property
+    def aspects(self) -> int:
+        """How many aspects there are: so many prompts in a row ask about different ones."""
+        return len({prompt.aspect for prompt in self.prompts})
+
 
 @cache
-def load_prompts(purpose: str) -> Library:
-    """Read `kb_builder/prompts/<purpose>.toml`."""
+def load_prompts(purpose: str, *, several: bool = False) -> Library:
+    """Read `kb_builder/prompts/<purpose>.toml`; `several` takes the form that asks for several texts at once.
+
+    Raises KeyError where the file has no such form.
+    """
     content = tomllib.loads(resources.files(__name__).joinpath(f"{purpose}.toml").read_text(encoding="utf-8"))
+    form = "several_" if several else ""
     by_aspect = [
         [
             Prompt(
-                template_id=template["id"] if opening is None else f"{template['id']}-{number}",
+                template_id="-".join(part for part in (template["id"], style["id"], number) if part),
                 version=content["version"],
                 aspect=aspect["id"],
-                system=template.get("system"),
-                user=template["user"],
+                modality=aspect.get("modality"),
+                system=template.get(f"{form}system"),
+                user=template[f"{form}user"],
                 ask=aspect["ask"],
+                how=style["how"],
                 opening=opening,
             )
+            for style in content.get("style", [{"id": "", "how": ""}])
             for template in content["template"]
-            for number, opening in enumerate(aspect.get("openings", [None]), start=1)
+            for number, opening in _numbered(aspect.get("openings"))
         ]
         for aspect in content["aspect"]
     ]
     turns = zip_longest(*by_aspect)
     prompts = tuple(prompt for turn in turns for prompt in turn if prompt is not None)
     return Library(prompts=prompts, extra=content.get("extra", {}))
+
+
+def _numbered(openings: list[str] | None) -> list[tuple[str, str | None]]:
+    return (
+        [(str(number), each) for number, each in enumerate(openings, start=1)] if openings else [("", None)]
+    )
+
+
+def several_texts(count: int) -> dict[str, Any]:
+    """The body's `response_format` for `count` texts: strict JSON, `{"descriptions": ["…", …]}`."""
+    texts = {"type": "array", "items": {"type": "string"}, "minItems": count, "maxItems": count}
+    schema = {
+        "type": "object",
+        "properties": {"descriptions": texts},
+        "required": ["descriptions"],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": "descriptions", "strict": True, "schema": schema}}
 
 
 def spoken_name(category: Category) -> str:
@@ -80,9 +117,19 @@ def subject(category: Category) -> str:
     return f'"{spoken_name(category)}"' + (f" ({told})" if told else "")
 
 
-def fill(prompt: Prompt, category: Category) -> tuple[Messages, str]:
-    """The messages to send about a category, and the start of the answer ("" where none is given)."""
-    words = {"name": spoken_name(category), "subject": subject(category), "ask": prompt.ask}
+def fill(prompt: Prompt, category: Category, *, count: int = 1, rival: str = "") -> tuple[Messages, str]:
+    """The messages to send about a category, and the start of the answer ("" where none is given).
+
+    `rival` is the name of the category to set it apart from, for prompts that ask for that.
+    """
+    words = {
+        "name": spoken_name(category),
+        "subject": subject(category),
+        "ask": prompt.ask,
+        "how": prompt.how,
+        "count": str(count),
+        "rival": rival,
+    }
     # Not str.format: a category may be called "{x}".
     opening = _fill(prompt.opening or "", words)
     system = [("system", _fill(prompt.system, words))] if prompt.system else []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
+import random
+import re
 import resource
 import signal
 import sqlite3
@@ -12,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +25,27 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import KnowledgeBaseError, RunError
-from kb_builder.describe_categories import category_shard_count, describe_category_shard
-from kb_builder.ledger import read_entries
+from kb_builder.category_texts import texts_per_request
+from kb_builder.describe_categories import (
+    categories_per_shard,
+    category_shard_count,
+    describe_category_shard,
+    describe_category_shards,
+    replay_categories,
+)
+from kb_builder.fake import fake_answer
+from kb_builder.fake_openai.texts import sentence
+from kb_builder.ledger import Entry, read_entries
 from kb_builder.lock import write_lock
+from kb_builder.parse import PARSER_VERSION
+from kb_builder.parts import read_manifest
+from kb_builder.request import Request, request_json, request_key
+from kb_builder.rows import row_id
 from kb_builder.schemas import CATEGORIES, DESCRIPTIONS, read_rows, write_table
-from kb_builder.settings import DescribeCategories
+from kb_builder.settings import DescribeCategories, Price
 
 NAMES = ["dog", "church bells", "wooden sphere", "Shetland sheepdog, Shetland"]
-FAKE = DescribeCategories(describer="fake", n=12)
+FAKE = DescribeCategories(describer="fake", n=12, near_cosine=None)
 # What may differ between an undisturbed run and one that was killed and resumed.
 WHEN = {"created_at", "latency_ms", "attempts", "run_id"}
 
@@ -53,8 +69,48 @@ def table(kb: Path) -> list[dict[str, Any]]:
 
 
 def online(url: str, **changes: Any) -> DescribeCategories:
-    settings = DescribeCategories(describer="openai", model="m", base_url=url, n=12, request_timeout_s=30.0)
+    settings = DescribeCategories(
+        describer="openai",
+        model="m",
+        base_url=url,
+        n=12,
+        items=1,
+        near_cosine=None,
+        request_timeout_s=30.0,
+    )
     return replace(settings, **changes)
+
+
+class Answers:
+    """An asker that answers as the fake does, in the order that it is given to."""
+
+    window = 16
+
+    def __init__(self, order: random.Random | None = None) -> None:
+        self.order = order
+
+    async def ask(self, requests: Sequence[Request]) -> list[Entry | None]:
+        for _ in range(self.order.randrange(50) if self.order else 0):
+            await asyncio.sleep(0)
+        return [answered(request) for request in requests]
+
+
+def answered(request: Request) -> Entry:
+    key = request_key(request)
+    return Entry(
+        key=key,
+        request=request_json(request),
+        answer=json.dumps(fake_answer(request.messages, key, model=request.model)),
+        error=None,
+        attempts=1,
+        latency_ms=0.0,
+        created_at=0,
+        provider="fake",
+        source="fake",
+        run_id="r",
+        cost_usd=None,
+        base_key="",
+    )
 
 
 def test_every_category_gets_its_texts(tmp_path: Path) -> None:
@@ -70,7 +126,16 @@ def test_every_category_gets_its_texts(tmp_path: Path) -> None:
     assert len({row["text_norm_hash"] for row in ok}) == len(ok)
     assert len({row["row_id"] for row in rows}) == len(rows)
     assert [row["category_id"] for row in rows] == sorted(row["category_id"] for row in rows)
-    assert {row["aspect"] for row in rows} == {"look", "shape", "material", "sound", "heat", "motion"}
+    shown_by = {row["aspect"]: row["modality"] for row in rows}
+    assert shown_by == {
+        "look": "image",
+        "shape": "point",
+        "material": "image",
+        "sound": "audio",
+        "heat": "thermal",
+        "motion": "video",
+        "use": "text",
+    }
     assert summary == {
         "categories": 4,
         "requests": len(rows),
@@ -78,6 +143,8 @@ def test_every_category_gets_its_texts(tmp_path: Path) -> None:
         "ok": len(ok),
         "rejected": dict(Counter(row["status"] for row in rows if row["status"] != "ok")),
         "saturated": {},
+        "spent_usd": summary["spent_usd"],
+        "saved_usd": 0.0,
     }
 
 
@@ -103,7 +170,8 @@ def test_a_second_run_asks_nothing(tmp_path: Path) -> None:
     part = kb / "descriptions" / "category" / "part-00000.parquet"
     content = part.read_bytes()
     second = describe_category_shard(kb, 0, FAKE, run_id="r2")
-    assert second == first | {"answered_from_ledger": first["requests"]}
+    money = {"spent_usd": 0.0, "saved_usd": first["spent_usd"]}
+    assert second == first | {"answered_from_ledger": first["requests"]} | money
     assert part.read_bytes() == content
 
 
@@ -130,15 +198,17 @@ def test_rejected_texts_are_topped_up_and_kept(tmp_path: Path, chat_server: Call
     assert summary["ok"] >= 40 and summary["saturated"] == {}
     rows = read_rows(kb / "descriptions" / "category")
     found = {
-        (row["status"], row["finish_reason"], row["text"])
+        (row["status"], row["finish_reason"], row["text"], row["reason"])
         for row in rows
         if row["status"] not in {"ok", "dup_near"}
     }
+    [failed] = [reason for status, _, _, reason in found if status == "failed"]
+    assert failed.endswith("status 400: content policy")
     assert found == {
-        ("refusal", "stop", "I'm sorry, I cannot help."),
-        ("no_name", "stop", "It has four quick legs."),
-        ("dup_exact", "stop", "The dog has four quick legs."),
-        ("unparsed", "error", ""),
+        ("refusal", "stop", "I'm sorry, I cannot help.", 'says "I\'m sorry"'),
+        ("no_name", "stop", "It has four quick legs.", "names none of: dog"),
+        ("dup_exact", "stop", "The dog has four quick legs.", "the same words"),
+        ("failed", "error", "", failed),
     }
     [first] = [row for row in rows if row["status"] == "ok" and row["text"] == "The dog has four quick legs."]
     assert {row["dup_of"] for row in rows if row["status"] == "dup_exact"} == {first["row_id"]}
@@ -153,6 +223,143 @@ def test_a_category_that_runs_dry_is_reported(tmp_path: Path, chat_server: Calla
     summary = describe_category_shard(kb, 0, settings, run_id="r")
     assert summary["saturated"] == {"dog": 1}
     assert summary["requests"] == server.seen.total() == math.ceil(5 * 2.5)
+
+
+def test_a_saturated_category_stops_early(tmp_path: Path, chat_server: Callable[..., Any]) -> None:
+    """Fewer than `saturated_below` new texts among the last 100 asked for: no more money for this one."""
+
+    def script(body: dict[str, Any], nth: int) -> dict[str, Any] | None:
+        if "dog" not in str(body["messages"]):
+            return None
+        told = {"message": {"content": sentence(random.Random(body["seed"] % 7), "dog")}}
+        return {"body": {"choices": [{"finish_reason": "stop", **told}]}}
+
+    kb = knowledge_base(tmp_path, ["dog", "church bells"])
+    server = chat_server(script)
+    summary = describe_category_shard(kb, 0, online(server.url, n=60), run_id="r")
+    asked = Counter(row["category_id"] for row in read_rows(kb / "descriptions" / "category"))
+    assert summary["saturated"] == {"dog": 7}
+    assert asked["dog"] == 60 + 100
+
+
+def several(body: dict[str, Any], nth: int) -> dict[str, Any]:
+    """Ten texts a request, as the schema wants them; some answers are torn, some are lists, some repeat."""
+    schema = body["response_format"]["json_schema"]["schema"]["properties"]["descriptions"]
+    assert schema["minItems"] == schema["maxItems"]
+    name = re.search(r'"([^"]+)"', body["messages"][-1]["content"])
+    assert name is not None
+    draw = random.Random(body["seed"])
+    texts = [sentence(draw, name.group(1)) for _ in range(schema["minItems"])]
+    content = json.dumps({"descriptions": texts})
+    finish = "stop"
+    match body["seed"] % 5:
+        case 0:
+            content, finish = content[: len(content) * 2 // 3], "length"
+        case 1:
+            content = "\n".join(f"{number}. {text}" for number, text in enumerate(texts, start=1))
+        case 2:
+            content = json.dumps({"descriptions": [texts[0]] * len(texts)})
+    choice = {"finish_reason": finish, "message": {"content": content}}
+    usage = {"prompt_tokens": 100, "completion_tokens": 200}
+    return {"body": {"model": "m", "choices": [choice], "usage": usage}}
+
+
+def test_several_texts_per_request(tmp_path: Path, chat_server: Callable[..., Any]) -> None:
+    """One row for each text of an answer; a torn list keeps its whole texts and says what was lost."""
+    price = Price(input=1.0, output=2.0, date="2026-01-01")
+    kb = knowledge_base(tmp_path, NAMES)
+    server = chat_server(several)
+    summary = describe_category_shard(
+        kb, 0, online(server.url, n=60, items=10, price=price, budget_usd=5.0), run_id="r"
+    )
+    rows = read_rows(kb / "descriptions" / "category")
+    assert summary["saturated"] == {} and summary["requests"] == server.seen.total() < len(rows) / 4
+    assert len({row["row_id"] for row in rows}) == len(rows)
+    by_request: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_request.setdefault(row["request_key"], []).append(row)
+    for key, mine in by_request.items():
+        ids = [row_id(key, choice=0, item=n, parser_version=PARSER_VERSION) for n in range(len(mine))]
+        assert [row["row_id"] for row in mine] == ids
+    lost = [row for row in rows if row["status"] == "unparsed"]
+    assert lost and all("was cut off by max_tokens after" in row["reason"] for row in lost)
+    assert {row["max_tokens"] for row in rows} == {10 * 40 + 32}
+    cost = 100 / 1e6 * 1.0 + 200 / 1e6 * 2.0
+    assert sum(row["cost_usd"] for row in rows) == pytest.approx(cost * summary["requests"])
+    assert summary["spent_usd"] == pytest.approx(cost * summary["requests"])
+    assert [entry.cost_usd for entry in read_entries(kb)] == pytest.approx([cost] * summary["requests"])
+
+
+def test_parts_are_written_as_their_shards_are_done(tmp_path: Path) -> None:
+    """One pipeline over all shards: a slow category holds up its own shard alone."""
+    kb = knowledge_base(tmp_path, ["ant", "bee", "cat", "dog"])
+    settings = replace(FAKE, n=5, shard_categories=1)
+    done: list[int] = []
+
+    class SlowAnt(Answers):
+        async def ask(self, requests: Sequence[Request]) -> list[Entry | None]:
+            if "the ant" in str(requests[0].messages):
+                while len(done) < 3:
+                    await asyncio.sleep(0)
+            return await super().ask(requests)
+
+    def on_shard(shard: int, summary: dict[str, Any]) -> None:
+        assert (kb / f"descriptions/category/part-{shard:05d}.parquet").is_file()
+        assert summary["ok"] >= 5
+        done.append(shard)
+
+    describe_category_shards(kb, range(4), settings, run_id="r", on_shard=on_shard, asker=SlowAnt())
+    assert done[-1] == 0 and sorted(done) == [0, 1, 2, 3]
+    manifest = read_manifest(kb)
+    assert sorted(manifest.parts) == [f"category/part-{shard:05d}.parquet" for shard in range(4)]
+
+
+def test_the_order_of_answers_changes_no_row(tmp_path: Path) -> None:
+    """Whichever answers come first, the parts are the same to the byte."""
+    names = [f"thing{number}q" for number in range(12)]
+    settings = replace(FAKE, n=20, shard_categories=5)
+    parts = []
+    for run in range(3):
+        kb = knowledge_base(tmp_path / str(run), names)
+        asker = Answers(random.Random(run))
+        describe_category_shards(kb, range(3), settings, run_id="r", on_shard=lambda *_: None, asker=asker)
+        parts.append([path.read_bytes() for path in sorted(kb.glob("descriptions/category/*.parquet"))])
+    assert parts[0] == parts[1] == parts[2] and len(parts[0]) == 3
+
+
+def test_a_replay_asks_nobody(tmp_path: Path) -> None:
+    """Parsed and judged again from the ledger: the same table; where answers are missing, what there is."""
+    kb = knowledge_base(tmp_path, NAMES)
+    describe_category_shard(kb, 0, FAKE, run_id="r1")
+    rows = table(kb)
+    entries = read_entries(kb)
+    (kb / "descriptions/category/part-00000.parquet").unlink()
+    replay_categories(kb, [0], FAKE, on_shard=lambda *_: None)
+    assert table(kb) == rows and read_entries(kb) == entries
+    summaries: list[dict[str, Any]] = []
+    replay_categories(kb, [0], replace(FAKE, n=20), on_shard=lambda _, summary: summaries.append(summary))
+    assert read_entries(kb) == entries
+    assert table(kb) == rows
+    assert set(summaries[0]["saturated"]) == {row["category_id"] for row in rows}
+
+
+def test_shards_hold_about_a_thousand_requests() -> None:
+    """At least one category, at most 500, unless the settings say how many."""
+    fake = DescribeCategories(describer="fake")
+    assert categories_per_shard(fake) == 20
+    assert categories_per_shard(replace(fake, n=5000)) == 1
+    assert categories_per_shard(replace(fake, n=1)) == 500
+    assert categories_per_shard(replace(fake, n=1000, items=20)) == 20
+    assert categories_per_shard(replace(fake, shard_categories=7)) == 7
+
+
+def test_few_texts_still_ask_about_every_aspect() -> None:
+    """Ten texts a request where nothing is said, and fewer where that would leave aspects out."""
+    settings = DescribeCategories(describer="openai", model="m")
+    for n, items in ((1000, 10), (80, 10), (50, 7), (8, 1), (1, 1)):
+        assert texts_per_request(replace(settings, n=n)) == items
+    assert texts_per_request(replace(settings, items=20)) == 20
+    assert texts_per_request(DescribeCategories(describer="local", n=1000)) == 1
 
 
 def test_shards_divide_the_categories(tmp_path: Path) -> None:
@@ -192,7 +399,7 @@ def test_a_wrong_key_stops_and_is_written_nowhere(
     right = os.environ["OPENAI_API_KEY"]
     monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong-one-of-the-user")
     with pytest.raises(RunError, match="Incorrect API key") as caught:
-        describe_category_shard(kb, 0, online(server.url), run_id="r")
+        describe_category_shard(kb, 0, online(server.url, concurrency=4), run_id="r")
     assert "sk-wrong" not in str(caught.value)
     assert server.seen.total() <= 8
     monkeypatch.setenv("OPENAI_API_KEY", right)
@@ -232,7 +439,8 @@ from pathlib import Path
 from kb_builder.describe_categories import describe_category_shard
 from kb_builder.settings import DescribeCategories
 settings = DescribeCategories(
-    describer="openai", model="m", base_url=sys.argv[2], n=12, concurrency=4, request_timeout_s=30.0
+    describer="openai", model="m", base_url=sys.argv[2], n=12, items=1, concurrency=4,
+    near_cosine=None, request_timeout_s=30.0,
 )
 describe_category_shard(Path(sys.argv[1]), 0, settings, run_id="killed")
 """

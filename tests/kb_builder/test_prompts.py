@@ -7,27 +7,81 @@ from itertools import pairwise
 import pytest
 
 from data.sample import Category
-from kb_builder.describers import PROMPTS
-from kb_builder.prompts import fill, load_prompts, spoken_name, subject
+from kb_builder.prompts import fill, load_prompts, several_texts, spoken_name, subject
+from kb_builder.request import words
 
-ASPECTS = {"look", "shape", "material", "sound", "heat", "motion"}
-PURPOSES = sorted(set(PROMPTS.values()))
+MODALITIES = {
+    "look": "image",
+    "material": "image",
+    "sound": "audio",
+    "heat": "thermal",
+    "shape": "point",
+    "motion": "video",
+    "use": "text",
+}
+EVERY = [
+    ("category_openings", False),
+    ("category", False),
+    ("category", True),
+    ("contrast", False),
+    ("contrast", True),
+]
 
 
-@pytest.mark.parametrize("purpose", PURPOSES)
-def test_every_library_covers_the_aspects_in_turn(purpose: str) -> None:
-    """The first six prompts ask about six aspects, neighbours differ, and no prompt comes twice."""
-    prompts = load_prompts(purpose).prompts
-    assert {prompt.aspect for prompt in prompts[:6]} == ASPECTS
+@pytest.mark.parametrize(("purpose", "several"), EVERY[:3])
+def test_every_library_covers_the_aspects_in_turn(purpose: str, several: bool) -> None:
+    """The first prompts ask about every aspect, neighbours differ, and no prompt comes twice."""
+    library = load_prompts(purpose, several=several)
+    prompts = library.prompts
+    expected = MODALITIES if purpose == "category_openings" else MODALITIES | {"event": "event"}
+    assert {prompt.aspect: prompt.modality for prompt in prompts[: library.aspects]} == expected
     assert all(one.aspect != other.aspect for one, other in pairwise(prompts))
     assert len({(prompt.template_id, prompt.aspect) for prompt in prompts}) == len(prompts) >= 24
 
 
-@pytest.mark.parametrize("purpose", PURPOSES)
-def test_prompts_leak_no_example(purpose: str) -> None:
+def test_templates_are_crossed_with_aspects_and_styles() -> None:
+    """Every template asks about every aspect in every style, and its id tells which."""
+    prompts = load_prompts("category").prompts
+    told = {(prompt.template_id, prompt.aspect) for prompt in prompts}
+    templates = {template for template, _ in told}
+    assert len(told) == len(templates) * 8 == 2 * 6 * 8
+    assert {"plain-sentence", "plain-caption", "recognise-comparison", "recognise-conditions"} <= templates
+
+
+def test_one_and_several_texts_are_asked_for_alike() -> None:
+    """The form for several texts has the same prompts in the same order, and asks for so many."""
+    one, many = load_prompts("category"), load_prompts("category", several=True)
+    assert [(p.template_id, p.aspect) for p in one.prompts] == [
+        (p.template_id, p.aspect) for p in many.prompts
+    ]
+    messages, _ = fill(many.prompts[0], Category("x", "dog"), count=12)
+    assert "12 different texts" in words(messages[-1][1]) and "12 texts" in words(messages[-1][1])
+    with pytest.raises(KeyError):
+        load_prompts("category_openings", several=True)
+
+
+def test_the_schema_asks_for_so_many_texts() -> None:
+    """Strict, with exactly the wanted number of items and nothing else."""
+    form = several_texts(7)["json_schema"]
+    assert form["strict"] is True and form["name"] == "descriptions"
+    texts = form["schema"]["properties"]["descriptions"]
+    assert (texts["minItems"], texts["maxItems"], texts["items"]) == (7, 7, {"type": "string"})
+    assert form["schema"]["required"] == ["descriptions"] and form["schema"]["additionalProperties"] is False
+
+
+def test_a_contrast_names_both_and_asks_about_one() -> None:
+    """The rival stands in the question, with the request to leave it out of the answer."""
+    for several in (False, True):
+        for prompt in load_prompts("contrast", several=several).prompts:
+            text = words(fill(prompt, Category("x", "dog"), count=5, rival="grey wolf")[0][-1][1])
+            assert '"dog"' in text and "ention" in text and text.count('"grey wolf"') >= 2
+
+
+@pytest.mark.parametrize(("purpose", "several"), EVERY)
+def test_prompts_leak_no_example(purpose: str, several: bool) -> None:
     """No prompt holds a material or a shape that a small model could copy into its answers."""
-    for prompt in load_prompts(purpose).prompts:
-        words = f"{prompt.user} {prompt.ask} {prompt.opening}".casefold()
+    for prompt in load_prompts(purpose, several=several).prompts:
+        text = f"{prompt.user} {prompt.ask} {prompt.how} {prompt.opening}".casefold()
         for leak in (
             "wood",
             "steel",
@@ -41,15 +95,16 @@ def test_prompts_leak_no_example(purpose: str) -> None:
             "dog",
             "cat ",
         ):
-            assert leak not in words
+            assert leak not in text
 
 
-@pytest.mark.parametrize("purpose", PURPOSES)
-def test_prompts_name_the_category_and_leave_no_blank(purpose: str) -> None:
+@pytest.mark.parametrize(("purpose", "several"), EVERY)
+def test_prompts_name_the_category_and_leave_no_blank(purpose: str, several: bool) -> None:
     """Whatever the name, it is in the prompt as it is, and nothing else in braces is."""
-    for prompt in load_prompts(purpose).prompts:
-        messages, opening = fill(prompt, Category("x", "Fire {0} truck, fire engine"))
-        text = " ".join(content for _, content in messages)
+    for prompt in load_prompts(purpose, several=several).prompts:
+        category = Category("x", "Fire {0} truck, fire engine")
+        messages, opening = fill(prompt, category, count=3, rival="hearse")
+        text = " ".join(words(content) for _, content in messages)
         assert "Fire {0} truck" in messages[-1][1]
         assert "{" not in text.replace("{0}", "")
         assert messages[-1] == (("assistant", opening) if opening else messages[-1])

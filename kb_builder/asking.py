@@ -1,0 +1,84 @@
+"""What a stage asks with: describer, ledger, an asker over both, and a bar that shows its progress."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from data.errors import RunError
+from kb_builder.asker import Asker
+from kb_builder.client import ChatClient, Describer
+from kb_builder.ledger import Ledger, open_ledger
+from kb_builder.scheduler import Progress, open_asker
+from kb_builder.settings import Asking
+
+
+class AskingBar:
+    """A progress bar of texts, with what the asker says beside it. Silent where nobody looks."""
+
+    def __init__(self, title: str, *, unit: str, total: int) -> None:
+        self._bar: Any = tqdm(desc=title, unit=unit, total=total, disable=None)
+
+    def add(self, count: int) -> None:
+        """So many texts more."""
+        self._bar.update(count)
+
+    def show(self, progress: Progress) -> None:
+        """What the asker reports: requests, how many at once, money, and why it pauses."""
+        if not self._bar.disable:
+            self._bar.set_postfix_str(describe_progress(progress), refresh=False)
+            self._bar.update(0)
+
+    def __enter__(self) -> AskingBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+
+def describe_progress(progress: Progress) -> str:
+    """`1,204 requests, 300 known, 56/256 in flight, $1.20 spent, $0.40 saved, paused: …`."""
+    told = [f"{progress.answered:,} requests"]
+    if progress.from_ledger:
+        told.append(f"{progress.from_ledger:,} known")
+    if progress.failed:
+        told.append(f"{progress.failed:,} failed")
+    told.append(f"{progress.in_flight}/{progress.limit} in flight")
+    if progress.spent_usd is not None:
+        told.append(f"${progress.spent_usd:.2f} spent")
+    if progress.saved_usd:
+        told.append(f"${progress.saved_usd:.2f} saved")
+    if progress.paused is not None:
+        told.append(f"paused: {progress.paused}")
+    return ", ".join(told)
+
+
+@asynccontextmanager
+async def open_asking(
+    kb: Path, describer: Describer, settings: Asking, *, run_id: str, bar: AskingBar
+) -> AsyncIterator[Asker]:
+    """An asker over the knowledge base's ledger, as `settings.submit` wants it; closes the describer too."""
+    try:
+        async with open_ledger(kb) as ledger, _open(kb, describer, ledger, settings, run_id, bar) as asker:
+            yield asker
+    finally:
+        await describer.close()
+
+
+def _open(
+    kb: Path, describer: Describer, ledger: Ledger, settings: Asking, run_id: str, bar: AskingBar
+) -> AbstractAsyncContextManager[Asker]:
+    if settings.submit == "online":
+        return open_asker(describer, ledger, settings=settings, run_id=run_id, on_progress=bar.show)
+    if not isinstance(describer, ChatClient) or describer.source != "online":
+        raise RunError(f'submit = "batch" needs describer = "openai": {describer.provider} has no batches')
+    from kb_builder.batch import open_batch_asker
+
+    return open_batch_asker(kb, ledger, describer, settings=settings, run_id=run_id, on_progress=bar.show)

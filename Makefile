@@ -45,6 +45,18 @@ lint: $(READY) ## ruff, mypy --strict, the layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+.PHONY: bench-peers bench-kb
+
+bench-peers: ## other builders to compare with, each in a virtual environment of its own
+	@for peer in bespokelabs-curator distilabel; do \
+	  $(PYTHON) -m venv bench/.venvs/$$peer && \
+	  bench/.venvs/$$peer/bin/python -m pip --disable-pip-version-check install --quiet \
+	    --requirement bench/peers/$$peer.txt || exit 1; \
+	done
+
+bench-kb: $(READY) ## speed and memory of the knowledge-base builder, beside others (half an hour)
+	@$(BIN)/python -m bench.kb
+
 PROJECT ?= demo.toml
 
 serve: $(READY) ## a Prefect server on loopback and the three deployments; Ctrl-C stops both

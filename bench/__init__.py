@@ -1,0 +1,1 @@
+"""Benchmarks, run by hand: `make bench-kb`. Their results are in `bench/results/`."""

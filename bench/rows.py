@@ -1,0 +1,56 @@
+"""The rows of `bench/results/*.json`: one number each, with what it is compared to."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+
+def row(
+    name: str,
+    value: float | None,
+    unit: str,
+    *,
+    against: str | None = None,
+    ratio: float | None = None,
+    goal: str | None = None,
+    met: bool | None = None,
+    runs: Sequence[float] = (),
+    note: str | None = None,
+) -> dict[str, Any]:
+    """A row. `runs` are the single measurements of which `value` is the median; `note` says what happened."""
+    found: dict[str, Any] = {
+        "name": name,
+        "value": _rounded(value),
+        "unit": unit,
+        "against": against,
+        "ratio": _rounded(ratio),
+        "goal": goal,
+        "met": met,
+    }
+    if runs:
+        found["runs"] = [_rounded(value) for value in runs]
+    if note:
+        found["note"] = note
+    return found
+
+
+def at_least(ratio: float | None, goal: float) -> dict[str, Any]:
+    """The goal's fields of a row whose ratio is to be at least so high."""
+    return {"goal": f"ratio >= {goal:g}", "met": None if ratio is None else ratio >= goal}
+
+
+def at_most(value: float | None, goal: float, unit: str) -> dict[str, Any]:
+    """The goal's fields of a row whose value is to be at most so high."""
+    return {"goal": f"<= {goal:g} {unit}", "met": None if value is None else value <= goal}
+
+
+def median(values: Sequence[float]) -> float | None:
+    """The median, or None of nothing."""
+    return statistics.median(values) if values else None
+
+
+def _rounded(value: float | None) -> float | None:
+    """Four digits that count."""
+    return None if value is None else float(f"{value:.4g}")

@@ -17,7 +17,8 @@ class Asker(Protocol):
     async def ask(self, requests: Sequence[Request]) -> list[Entry | None]:
         """The entry of every request, in order: from the ledger where it is there, else by asking for it.
 
-        An entry is returned only after its commit. None: this asker does not ask, and the ledger has none.
+        An entry is returned only after its commit. None: the ledger has none, and this asker does not ask, or
+        the request's media cannot be read (`SampleError`): nothing was sent then, and nothing is recorded.
         Raises `RunError` or `KnowledgeBaseError` where the run cannot go on; what was answered is kept.
         """
         ...

@@ -12,12 +12,11 @@ The deadline of a request (`request_timeout_s`) does not hold here: a batch may 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -27,15 +26,15 @@ from typing import TYPE_CHECKING, Any
 from data.errors import (
     RequestError,
     RunError,
-    SampleError,
     ThrottledError,
     TransientError,
 )
 from kb_builder import batch_jobs
-from kb_builder.batch_api import ENDPOINT, BatchApi, file_name
+from kb_builder.batch_api import BatchApi, file_name
+from kb_builder.batch_files import File, read_lines, read_result, write_file
 from kb_builder.batch_jobs import DEAD, DONE, PLANNED, SUBMITTED, UPLOADED, Item, Job
 from kb_builder.budget import Budget, booked_cost, bounded_worst_case, open_budget
-from kb_builder.client import ChatClient, check_body, error_for, shorten
+from kb_builder.client import ChatClient, error_for, shorten
 from kb_builder.cost import cost, usage_of, worst_case
 from kb_builder.ledger import Entry, Ledger, microseconds_now, new_entry
 from kb_builder.request import Request, request_from_json, request_json, request_key
@@ -151,7 +150,7 @@ class BatchAsker:
         self._saved = 0.0
 
     async def ask(self, requests: Sequence[Request]) -> list[Entry | None]:
-        """The entry of every request, in order; see `Asker.ask`."""
+        """The entry of every request, in order; see `Asker.ask`. None: its media cannot be read."""
         if self._reason is not None:
             raise self._reason
         keys = [request_key(request) for request in requests]
@@ -172,7 +171,7 @@ class BatchAsker:
             await waiting.done.wait()
             if waiting.lacks and self._reason is not None:
                 raise self._reason
-        return [entries[key] for key in keys]
+        return [entries.get(key) for key in keys]
 
     async def _reused(self, requests: Iterable[Request]) -> dict[str, Entry]:
         found = [reused(self._ledger, request_json(request), run_id=self._run_id) for request in requests]
@@ -270,8 +269,10 @@ class BatchAsker:
         ]
         kept = frozenset(file.keys)
         written = {key: request for key, request in taken if key in kept}
-        for key in (*file.keys, *file.refused):
+        for key in (*file.keys, *file.refused, *file.unreadable):
             del self._queue[key]
+        for key in file.unreadable:
+            self._bring(key, None)
         await self._record(refused)
         if not written:
             return
@@ -428,7 +429,7 @@ class BatchAsker:
 
     async def _take_in_lines(self, job: Job, lines: Iterable[bytes], died: dict[str, str]) -> RunError | None:
         """Record some results. What died on the way is noted in `died`; returns what should end the run."""
-        results = dict(_read_lines(lines))
+        results = dict(read_lines(lines))
         items = batch_jobs.find(self._ledger, job.token, list(results))
         known = self._ledger.get_many(list(items))  # recorded, and not yet settled when the run was killed
         entries = list(known.values())
@@ -527,16 +528,21 @@ class BatchAsker:
         await batch_jobs.settle(self._ledger, [entry.key for entry in entries])
         for entry in entries:
             self._in_flight.discard(entry.key)
-            for waiting in self._waits.pop(entry.key, ()):
-                waiting.entries[entry.key] = entry
-                waiting.lacks.discard(entry.key)
-                if not waiting.lacks:
-                    waiting.done.set()
+            self._bring(entry.key, entry)
         self._purse.spend(new)
         failed = sum(entry.answer is None for entry in new)
         self._failed += failed
         self._answered += len(new) - failed
         self._report()
+
+    def _bring(self, key: str, entry: Entry | None) -> None:
+        """Hand an entry to whoever waits for it; None: there will be none."""
+        for waiting in self._waits.pop(key, ()):
+            if entry is not None:
+                waiting.entries[key] = entry
+            waiting.lacks.discard(key)
+            if not waiting.lacks:
+                waiting.done.set()
 
     def _entry(self, item: Item, *, answer: str | None = None, error: str | None = None) -> Entry:
         return new_entry(
@@ -640,77 +646,3 @@ class _Purse:
             if entry.answer is not None:
                 request = request_from_json(entry.request)
                 self._budget.spent += booked_cost(self.price, request, entry.answer, batch=True)
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """What a batch file holds: the keys of its lines, why other requests are in no file, and its size."""
-
-    keys: tuple[str, ...]
-    refused: Mapping[str, str]
-    bytes: int
-
-
-def write_file(
-    path: Path,
-    requests: Iterable[tuple[str, Request]],
-    body_for: Callable[[Request], dict[str, Any]],
-    *,
-    most_bytes: int,
-) -> File:
-    """Write the requests of a batch, one line each, until the file is full. Media are read one by one.
-
-    A request is refused whose media cannot be read, or that is larger alone than a file may be.
-    """
-    keys: list[str] = []
-    refused: dict[str, str] = {}
-    size = 0
-    with path.open("wb") as file:
-        for key, request in requests:
-            try:
-                body = body_for(request)
-            except (RequestError, SampleError) as error:
-                refused[key] = str(error)
-                continue
-            value = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body}
-            line = json.dumps(value, separators=(",", ":")).encode() + b"\n"
-            if len(line) > most_bytes:
-                refused[key] = f"the request alone is {len(line)} bytes, a batch file holds {most_bytes}"
-                continue
-            if size + len(line) > most_bytes:
-                break
-            file.write(line)
-            size += len(line)
-            keys.append(key)
-    return File(tuple(keys), refused, size)
-
-
-def read_result(value: Mapping[str, Any], *, where: str) -> str:
-    """The answer's body (JSON text) of one line of a batch's results; raises what it says instead."""
-    response, error = value.get("response"), value.get("error")
-    if not isinstance(response, dict):
-        detail = error if isinstance(error, dict) else {}
-        raise TransientError(f"{where}: {detail.get('code')}: {shorten(str(detail.get('message')))}")
-    status, body = response.get("status_code"), response.get("body")
-    if status != 200:
-        inside = body.get("error") if isinstance(body, dict) else None
-        detail = inside if isinstance(inside, dict) else {"message": str(body)}
-        raise error_for(
-            status if isinstance(status, int) else 500,
-            f"{where}: status {status}: {shorten(str(detail.get('message')))}",
-            code=str(detail.get("code") or detail.get("type") or ""),
-        )
-    text = json.dumps(body)
-    check_body(text, where=where)
-    return text
-
-
-def _read_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Key and value of each line; what is torn is left out, and its request counts as not answered."""
-    for line in lines:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict) and isinstance(value.get("custom_id"), str):
-            yield value["custom_id"], value

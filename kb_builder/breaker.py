@@ -60,6 +60,11 @@ class Breaker:
         self._probing = self._open
         return self._probing
 
+    def unsent(self, *, probe: bool) -> None:
+        """A call was begun, but nothing was sent: where it was the probe, another takes its place."""
+        if probe:
+            self._probing = False
+
     def answered(self, now: float) -> None:
         """The endpoint lives."""
         self._failures = 0

@@ -43,7 +43,8 @@ class Describer(Protocol):
     model: str
 
     async def answer(self, request: Request) -> Reply:
-        """One attempt at one request: a body with at least one choice. Raises a `DescriberError`."""
+        """One attempt at one request: a body with at least one choice. Raises a `DescriberError`, or a
+        `SampleError` where its media cannot be read."""
         ...
 
     async def close(self) -> None:

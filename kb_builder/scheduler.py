@@ -24,6 +24,7 @@ from data.errors import (
     ProjectError,
     RequestError,
     RunError,
+    SampleError,
     ThrottledError,
     TransientError,
 )
@@ -144,7 +145,11 @@ def policy_for(describer: Describer, settings: Asking) -> Policy:
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    """A request on its way to its entry. `done` gives None where the run stopped first."""
+    """A request on its way to its entry.
+
+    `done` gives None where there is none: the run stopped first, or the request could not be made up
+    (`unsendable`).
+    """
 
     request: Request
     text: str
@@ -157,6 +162,7 @@ class _Job:
     tokens: float = 0.0  # reserved for the call under way
     worst: float = 0.0  # US dollars
     weighed: bool = False
+    unsendable: bool = False
 
 
 @dataclass(eq=False)
@@ -246,7 +252,7 @@ class Scheduler:
         if jobs:
             await asyncio.wait([job.done for job in jobs.values()])
         entries = [found[key] if key in found else jobs[key].done.result() for key in keys]
-        if any(entry is None for entry in entries):
+        if any(entry is None and not jobs[key].unsendable for key, entry in zip(keys, entries, strict=True)):
             raise self._ended()
         return entries
 
@@ -379,6 +385,12 @@ class Scheduler:
             self._refuse(job, outcome, now - sent)
         elif isinstance(outcome, ThrottledError | TransientError):
             self._fail(job, outcome, now, sent, probe=probe)
+        elif isinstance(outcome, SampleError):
+            # Nothing was sent: that says nothing of the endpoint, and is no answer to be kept.
+            self._breaker.unsent(probe=probe)
+            self._counts.failed += 1
+            job.unsendable = True
+            self._resolve(job, None)
         else:
             raise outcome
 

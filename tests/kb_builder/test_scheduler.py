@@ -18,8 +18,10 @@ from data.errors import (
     ProjectError,
     RequestError,
     RunError,
+    SampleError,
     ThrottledError,
     TransientError,
+    UniBindError,
 )
 from kb_builder.cost import worst_case
 from kb_builder.fake import FakeDescriber
@@ -44,7 +46,7 @@ QUICK = Policy(
 )
 PRICE = Price(input=1.0, output=1.0, date="2026-01-01")
 
-Script = Callable[[int, int], DescriberError | None]
+Script = Callable[[int, int], UniBindError | None]
 
 
 class Scripted:
@@ -282,6 +284,48 @@ def test_a_refused_request_is_kept_with_its_reason(tmp_path: Path) -> None:
     assert [(entry.answer, entry.error) for entry in entries if entry.error] == [(None, "status 400: bad")]
     assert describer.calls[3] == 1
     assert len(entries) == 10
+
+
+def test_what_cannot_be_sent_is_not_recorded(tmp_path: Path) -> None:
+    """A request whose file cannot be read has no entry, harms no other, and is asked once it is mended."""
+    torn = Scripted(lambda number, attempt: SampleError("torn") if number % 3 == 0 else None)
+
+    async def ask(describer: Scripted) -> list[Entry | None]:
+        async with (
+            open_ledger(tmp_path) as ledger,
+            open_asker(describer, ledger, settings=Asking(), run_id="r", policy=QUICK) as asker,
+        ):
+            return await asker.ask(requests(40))
+
+    found = asyncio.run(ask(torn))
+    assert [entry is None for entry in found] == [number % 3 == 0 for number in range(40)]
+    assert set(torn.calls.values()) == {1}
+    assert len(read_entries(tmp_path)) == 26
+    mended = Scripted()
+    assert None not in asyncio.run(ask(mended))
+    assert sorted(mended.calls) == [number for number in range(40) if number % 3 == 0]
+
+
+def test_an_unreadable_probe_ends_no_outage(tmp_path: Path) -> None:
+    """While all are paused, a probe that cannot be sent gives its place to another."""
+    failures = 30
+
+    def script(number: int, attempt: int) -> UniBindError | None:
+        nonlocal failures
+        if failures > 0:
+            failures -= 1
+            return TransientError("down")
+        return SampleError("torn") if number < 20 else None
+
+    async def ask() -> list[Entry | None]:
+        async with (
+            open_ledger(tmp_path) as ledger,
+            open_asker(Scripted(script), ledger, settings=Asking(), run_id="r", policy=QUICK) as asker,
+        ):
+            return await asker.ask(requests(40))
+
+    found = asyncio.run(asyncio.wait_for(ask(), 20))
+    assert [entry is None for entry in found] == [number < 20 for number in range(40)]
 
 
 def test_refusals_from_the_first_on_stop_the_run(tmp_path: Path) -> None:

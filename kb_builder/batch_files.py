@@ -1,0 +1,94 @@
+"""The files of a batch: requests on their way out, one JSON line each, and results on their way in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.errors import RequestError, SampleError, TransientError
+from kb_builder.batch_api import ENDPOINT
+from kb_builder.client import check_body, error_for, shorten
+from kb_builder.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """What a batch file holds: the keys of its lines, and its size.
+
+    `refused`: keys of requests that can be in no file, and why. `unreadable`: those whose media cannot be
+    read now; that is no answer to them, a mended file is asked about in the next run.
+    """
+
+    keys: tuple[str, ...]
+    refused: Mapping[str, str]
+    unreadable: tuple[str, ...]
+    bytes: int
+
+
+def write_file(
+    path: Path,
+    requests: Iterable[tuple[str, Request]],
+    body_for: Callable[[Request], dict[str, Any]],
+    *,
+    most_bytes: int,
+) -> File:
+    """Write the requests of a batch, one line each, until the file is full. Media are read one by one."""
+    keys: list[str] = []
+    unreadable: list[str] = []
+    refused: dict[str, str] = {}
+    size = 0
+    with path.open("wb") as file:
+        for key, request in requests:
+            try:
+                body = body_for(request)
+            except SampleError:
+                unreadable.append(key)
+                continue
+            except RequestError as error:
+                refused[key] = str(error)
+                continue
+            value = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body}
+            line = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+            if len(line) > most_bytes:
+                refused[key] = f"the request alone is {len(line)} bytes, a batch file holds {most_bytes}"
+                continue
+            if size + len(line) > most_bytes:
+                break
+            file.write(line)
+            size += len(line)
+            keys.append(key)
+    return File(tuple(keys), refused, tuple(unreadable), size)
+
+
+def read_result(value: Mapping[str, Any], *, where: str) -> str:
+    """The answer's body (JSON text) of one line of a batch's results; raises what it says instead."""
+    response, error = value.get("response"), value.get("error")
+    if not isinstance(response, dict):
+        detail = error if isinstance(error, dict) else {}
+        raise TransientError(f"{where}: {detail.get('code')}: {shorten(str(detail.get('message')))}")
+    status, body = response.get("status_code"), response.get("body")
+    if status != 200:
+        inside = body.get("error") if isinstance(body, dict) else None
+        detail = inside if isinstance(inside, dict) else {"message": str(body)}
+        raise error_for(
+            status if isinstance(status, int) else 500,
+            f"{where}: status {status}: {shorten(str(detail.get('message')))}",
+            code=str(detail.get("code") or detail.get("type") or ""),
+        )
+    text = json.dumps(body)
+    check_body(text, where=where)
+    return text
+
+
+def read_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Key and value of each line; what is torn is left out, and its request counts as not answered."""
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and isinstance(value.get("custom_id"), str):
+            yield value["custom_id"], value

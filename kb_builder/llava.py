@@ -78,6 +78,9 @@ class LlavaDescriber:
         self.model = self._folder.name if Path(model).is_dir() else model
         self.endpoint = f"llava:{self.model}@{hash_weights(self._folder)}"
         self._load_picture = load
+        self.concurrency = (
+            2 * batch_size
+        )  # while one batch is in the model, the pictures of the next are read
         self._batch_size = batch_size  # is halved where memory does not suffice
         self._device = device
         self._loaded: _Loaded | None = None

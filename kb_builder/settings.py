@@ -63,6 +63,7 @@ _ONLY_HOW = frozenset(
         "outage_s",
         "budget_usd",
         "price",
+        "reuse",  # a reused answer is recorded under the new request's key: later runs find it there
     }
 )
 

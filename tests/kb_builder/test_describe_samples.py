@@ -19,6 +19,8 @@ from kb_builder.schemas import read_rows
 from kb_builder.settings import DescribeSamples
 from kb_builder.tokens import TOKEN_LIMIT
 
+NOTHING_ASKED = {"requests": 0, "answered_from_ledger": 0, "spent_usd": 0.0, "saved_usd": 0.0}
+
 
 @pytest.fixture
 def kb(tmp_path: Path) -> Path:
@@ -47,8 +49,13 @@ def describe(kb: Path, settings: DescribeSamples, shard: int = 0) -> dict[str, o
 
 def test_facts_for_all_but_what_was_given(kb: Path) -> None:
     """Each readable sample has one `ok` text of honest origin; the torn one is rejected by name."""
-    summary = describe(kb, DescribeSamples())
-    assert summary == {"samples": 6, "ok": 5, "given": 1, "rejected": {"unreadable": 1}}
+    assert describe(kb, DescribeSamples()) == NOTHING_ASKED | {
+        "samples": 6,
+        "ok": 5,
+        "given": 1,
+        "without_text": 1,
+        "rejected": {"unreadable": 1},
+    }
     rows = {row["sample_id"]: row for row in read_rows(kb / "descriptions" / "sample")}
     assert list(rows) == ["a", "b", "c", "d", "given"]
     assert rows["a"]["text"] == rows["b"]["text"]
@@ -94,15 +101,18 @@ def test_parts_of_a_finer_division_are_removed(kb: Path) -> None:
 
 
 def test_fake_and_none(kb: Path) -> None:
-    """`fake` reads no file and says so; `none` leaves what was given, and an empty table has its columns."""
-    assert describe(kb, DescribeSamples(describer="fake")) == {
+    """`fake` reads no file but texts; `none` leaves what was given, and an empty table has its columns."""
+    assert describe(kb, DescribeSamples(describer="fake")) == NOTHING_ASKED | {
         "samples": 6,
+        "requests": 4,
         "ok": 6,
         "given": 1,
+        "without_text": 0,
         "rejected": {},
+        "spent_usd": None,
     }
     rows = read_rows(kb / "descriptions" / "sample")
-    assert {row["source"] for row in rows} == {"fake", "manifest"}
+    assert [row["source"] for row in rows] == ["fake", "fake", "fake", "facts", "manifest", "fake"]
     assert describe(kb, DescribeSamples(describer="none"))["ok"] == 1
     assert describe(kb, DescribeSamples(describer="none", shard_samples=1), 0)["ok"] == 0
     assert read_rows(kb / "descriptions" / "sample" / "part-00000.parquet") == []
@@ -113,8 +123,13 @@ def test_a_given_text_that_is_too_long_stays_and_is_measured_beside(tmp_path: Pa
     (tmp_path / "d.txt").write_text("short", encoding="utf-8")
     sample = Sample("d", "text", "d.txt", description="word " * (TOKEN_LIMIT + 1))
     ingest(Manifest(tmp_path, (sample,), ()), tmp_path / "kb")
-    summary = describe(tmp_path / "kb", DescribeSamples())
-    assert summary == {"samples": 1, "ok": 1, "given": 1, "rejected": {"too_long": 1}}
+    assert describe(tmp_path / "kb", DescribeSamples()) == NOTHING_ASKED | {
+        "samples": 1,
+        "ok": 1,
+        "given": 1,
+        "without_text": 0,
+        "rejected": {"too_long": 1},
+    }
     rows = read_rows(tmp_path / "kb" / "descriptions" / "sample")
     assert [(row["source"], row["status"]) for row in rows] == [("facts", "ok"), ("manifest", "too_long")]
 

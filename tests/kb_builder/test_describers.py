@@ -1,18 +1,21 @@
-"""Which describer answers, and with how much patience."""
+"""Which describer answers, by the name in the project file."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from data.errors import MissingDependencyError
-from kb_builder import local_llm
-from kb_builder.describers import PROMPTS, make_describer, make_policy
-from kb_builder.settings import DescribeCategories
+from data.errors import InputError, MissingDependencyError, RunError
+from kb_builder import llava, local_llm
+from kb_builder.describers import make_describer
+from kb_builder.media import MediaFiles
+from kb_builder.settings import DescribeCategories, DescribeSamples
 
 ONLINE = DescribeCategories(describer="openai", model="m", base_url="http://localhost:1/v1/")
+VISION = DescribeSamples(describer="openai", model="m", base_url="http://localhost:1/v1/")
 
 
 def test_each_name_has_its_describer() -> None:
@@ -24,14 +27,36 @@ def test_each_name_has_its_describer() -> None:
     assert [each.source for each in (local, online, fake)] == ["local", "online", "fake"]
     assert [each.model for each in (local, online, fake)] == [local_llm.MODEL, "m", "fake-1"]
     assert online.endpoint == "http://localhost:1/v1"
-    assert PROMPTS.keys() == {"local", "openai", "fake"}
 
 
-def test_patience() -> None:
-    """An endpoint gets the set deadline, a third of it per call; the local model is waited for."""
-    policy = make_policy(replace(ONLINE, concurrency=64, request_timeout_s=90.0))
-    assert (policy.concurrency, policy.deadline_s, policy.call_s) == (64, 90.0, 30.0)
-    assert make_policy(DescribeCategories()).call_s >= 3600.0
+def test_samples_have_theirs(tmp_path: Path) -> None:
+    """`facts+llm` asks the text model that `llm` names; `facts` and `none` ask nobody."""
+    files = MediaFiles(tmp_path, [])
+    assert make_describer(VISION, files=files).source == "online"
+    phrased = replace(VISION, describer="facts+llm")
+    assert make_describer(phrased, files=files).model == local_llm.MODEL
+    assert make_describer(replace(phrased, llm="openai"), files=files).model == "m"
+    for name in ("facts", "none"):
+        with pytest.raises(ValueError, match="asks nobody"):
+            make_describer(DescribeSamples(describer=name), files=files)
+
+
+def test_what_llava_lacks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model, native sounds, a model that is nowhere, no transformers: one line with its remedy each."""
+    files = MediaFiles(tmp_path, [])
+    settings = DescribeSamples(describer="llava", model="nobody/nothing")
+    with pytest.raises(RunError, match="needs `model`"):
+        make_describer(replace(settings, model=None), files=files)
+    with pytest.raises(RunError, match="take `native` out"):
+        make_describer(replace(settings, native=("audio",)), files=files)
+    with pytest.raises(InputError, match="hf download"):
+        make_describer(settings, files=files)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingDependencyError, match="pip install 'unibind-pipeline\\[llava\\]'"):
+        llava.load_model(tmp_path, device="cpu")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingDependencyError, match="llava"):
+        make_describer(settings, files=files)
 
 
 def test_a_missing_model_names_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,14 +26,6 @@ class FolderScan:
     skipped: tuple[tuple[str, str], ...]
 
 
-def scan_folder(
-    folder: Path, *, modality: Modality | None = None
-) -> tuple[tuple[Sample, ...], tuple[Category, ...]]:
-    """The samples and categories of `survey_folder`."""
-    scan = survey_folder(folder, modality=modality)
-    return scan.samples, scan.categories
-
-
 def survey_folder(folder: Path, *, modality: Modality | None = None) -> FolderScan:
     """Read a folder's files as samples; each direct sub-folder is a category, at any depth below it.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import ManifestError
-from data.folder import scan_folder, survey_folder
+from data.folder import survey_folder
 from data.manifest import read_manifest, write_manifest
 from data.sample import Category
 
@@ -23,7 +23,8 @@ def fill(folder: Path, *names: str) -> None:
 def test_sub_folders_are_categories(tmp_path: Path) -> None:
     """A category is named as its folder, at any depth below; endings tell the modality."""
     fill(tmp_path, "golden_retriever/a.JPG", "golden_retriever/more/b.png", "Bells/c.wav")
-    samples, categories = scan_folder(tmp_path)
+    scan = survey_folder(tmp_path)
+    samples, categories = scan.samples, scan.categories
     assert categories == (Category("bells", "Bells"), Category("golden-retriever", "golden retriever"))
     assert {(s.uri, s.modality, s.category_id) for s in samples} == {
         ("golden_retriever/a.JPG", "image", "golden-retriever"),
@@ -35,7 +36,7 @@ def test_sub_folders_are_categories(tmp_path: Path) -> None:
 def test_the_split_is_60_20_20_in_each_category_and_stays(tmp_path: Path) -> None:
     """Ten files give 6, 2 and 2; one gives a test sample; the same folder gives the same split."""
     fill(tmp_path, *(f"many/{n}.png" for n in range(10)), *(f"many/{n}.wav" for n in range(2)), "one/a.png")
-    samples, _ = scan_folder(tmp_path)
+    samples = survey_folder(tmp_path).samples
     counts = Counter((s.category_id, s.modality, s.split) for s in samples)
     assert counts == {
         ("many", "image", "train"): 6,
@@ -45,7 +46,7 @@ def test_the_split_is_60_20_20_in_each_category_and_stays(tmp_path: Path) -> Non
         ("many", "audio", "test"): 1,
         ("one", "image", "test"): 1,
     }
-    assert scan_folder(tmp_path)[0] == samples
+    assert survey_folder(tmp_path).samples == samples
 
 
 def test_what_is_left_out_is_listed(tmp_path: Path) -> None:
@@ -93,18 +94,19 @@ def test_a_flat_folder_has_no_categories(tmp_path: Path) -> None:
 def test_folders_that_give_nothing(tmp_path: Path) -> None:
     """A missing folder, one without samples, and two names for one category are refused."""
     with pytest.raises(ManifestError, match="no such folder"):
-        scan_folder(tmp_path / "none")
+        survey_folder(tmp_path / "none")
     with pytest.raises(ManifestError, match="no sample in it"):
-        scan_folder(tmp_path)
+        survey_folder(tmp_path)
     fill(tmp_path, "ice_cream/a.png", "Ice cream/b.png")
     with pytest.raises(ManifestError, match="one category by name"):
-        scan_folder(tmp_path)
+        survey_folder(tmp_path)
 
 
 def test_a_scan_survives_the_manifest(tmp_path: Path) -> None:
     """What was scanned is what the written manifest reads back, categories' names included."""
     fill(tmp_path, "ice_cream/a.png", "dog/b.wav", "dog/c d.png", "犬/e.png")
-    samples, categories = scan_folder(tmp_path)
+    scan = survey_folder(tmp_path)
+    samples, categories = scan.samples, scan.categories
     write_manifest(tmp_path / "manifest.parquet", samples, categories=categories)
     manifest = read_manifest(tmp_path / "manifest.parquet")
     assert (manifest.samples, manifest.categories, manifest.notes) == (samples, categories, ())

@@ -19,6 +19,7 @@ def build_kb(project: str = "demo.toml", downstream: bool = True) -> None:
     run_stage(project, "world")
     run_stage(project, "ingest")
     describe(project, "describe-categories")
+    run_stage(project, "describe-contrasts")
     describe(project, "describe-samples")
     run_stage(project, "encode")
     if downstream:

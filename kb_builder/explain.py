@@ -56,7 +56,6 @@ def explain(kb: Path, row_id: str) -> Page:
         told = {
             "facts": "measured from the file; nobody was asked",
             "manifest": "given in the manifest; nobody was asked",
-            "fake": "made up for a rehearsal; nobody was asked",
         }
         what = told.get(row["source"], "its request is not in the ledger: `unibind kb verify` tells more")
         sections.append(("origin", _pairs({"source": row["source"], "how": what})))

@@ -173,11 +173,11 @@ def _subjects(kb: Path, found: Findings) -> Subjects:
 
 def _check_orphans(stored: StoredEntries, rows: RowCheck, found: Findings) -> int:
     """Entries that no row cites: paid for, and not needed by the present settings. Returns all entries."""
-    cited = np.unique(np.concatenate(rows.cited)) if rows.cited else np.array([], dtype="S16")
+    cited = np.unique(np.concatenate([np.array([], dtype=np.uint64), *rows.cited]))
     count = 0
     for key in stored.keys():  # noqa: SIM118  (not a dict)
         count += 1
-        place = np.searchsorted(cited, np.bytes_(key_hash(key)))
-        if place == len(cited) or cited[place] != np.bytes_(key_hash(key)):
+        place = np.searchsorted(cited, np.uint64(key_hash(key)))
+        if place == len(cited) or cited[place] != key_hash(key):
             found.note("answer that no row cites", key[:12], "earlier settings leave such")
     return count

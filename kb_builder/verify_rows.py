@@ -26,11 +26,11 @@ from kb_builder.tokens import count_tokens
 from kb_builder.verify_report import Findings
 
 _BATCH = 10_000  # rows in memory at once
-_UNASKED = frozenset({"facts", "manifest", "fake"})  # sources whose rows may have no ledger entry
+_UNASKED = frozenset({"facts", "manifest"})  # sources whose rows have no ledger entry
 _DUPLICATES = frozenset({"dup_exact", "dup_near"})
 _JACCARD = re.compile(r"Jaccard (\d\.\d+)")
 
-_Hashes = npt.NDArray[np.bytes_]  # S16
+_Hashes = npt.NDArray[np.uint64]
 _Numbers = npt.NDArray[np.int64]
 _Row = dict[str, Any]
 
@@ -105,9 +105,10 @@ def derive(entry: Entry) -> Derived:
 
 
 class RowCheck:
-    """Checks part after part; what must hold over all of them is kept as hashes of 16 bytes.
+    """Checks part after part; what must hold over all of them is kept as hashes of 64 bits.
 
-    `entries` looks up keys in the ledger.
+    Among a million rows two different ones share such a hash with a probability of 1 : 40,000,000. `entries`
+    looks up keys in the ledger.
     """
 
     def __init__(self, entries: Any, found: Findings, subjects: Subjects) -> None:
@@ -346,9 +347,7 @@ class RowCheck:
 
     def _find_repeated(self) -> None:
         for one, other, value in _repeated(self._row_ids, None):
-            self._found.error(
-                "row twice", self._where(other), f"{value.hex()[:12]} is {self._where(one)} as well"
-            )
+            self._found.error("row twice", self._where(other), f"{value:016x}… is {self._where(one)} as well")
         for one, other, _ in _repeated(self._ok_texts, self._ok_rows):
             self._found.error(
                 "text twice", self._where(other), f"{self._where(one)} is `ok` with the same text"
@@ -396,19 +395,19 @@ def _same_cost(one: float | None, other: float | None) -> bool:
     return one == other if one is None or other is None else math.isclose(one, other, rel_tol=1e-9)
 
 
-def key_hash(hexadecimal: str) -> bytes:
-    """The first 16 bytes of a hash in hex; of what is none, all the same 16 bytes."""
+def key_hash(hexadecimal: str) -> int:
+    """The first 64 bits of a hash in hex; of what is none, those of its own hash."""
     try:
-        return bytes.fromhex(hexadecimal)[:16]
+        return int(hexadecimal[:16], 16)
     except ValueError:
-        return hash_text(hexadecimal).encode()[:16]
+        return int(hash_text(hexadecimal)[:16], 16)
 
 
 def _hashes(values: Iterable[str]) -> _Hashes:
-    return np.array([key_hash(value) for value in values], dtype="S16")
+    return np.array([key_hash(value) for value in values], dtype=np.uint64)
 
 
-def _repeated(hashes: list[_Hashes], numbers: list[_Numbers] | None) -> Iterator[tuple[int, int, bytes]]:
+def _repeated(hashes: list[_Hashes], numbers: list[_Numbers] | None) -> Iterator[tuple[int, int, int]]:
     """Pairs of rows (by number over all parts) whose hashes are equal, and the hash."""
     if not hashes:
         return
@@ -418,4 +417,4 @@ def _repeated(hashes: list[_Hashes], numbers: list[_Numbers] | None) -> Iterator
     (places,) = np.nonzero(every[order[1:]] == every[order[:-1]])
     for place in places:
         one, other = order[place], order[place + 1]
-        yield int(rows[one]), int(rows[other]), bytes(every[one])
+        yield int(rows[one]), int(rows[other]), int(every[one])

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from data.errors import UniBindError
 from pipeline.cli_fake import fake_openai
-
-if TYPE_CHECKING:
-    from pipeline.project import Project
+from pipeline.cli_kb import DEFAULT_PROJECT, ProjectFile, kb_app, load
 
 app = typer.Typer(
     name="unibind",
@@ -21,14 +19,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-kb_app = typer.Typer(help="Look into the knowledge base (Parquet, through DuckDB).", no_args_is_help=True)
 app.add_typer(kb_app, name="kb")
 app.command("fake-openai")(fake_openai)
 
-ProjectFile = Annotated[Path, typer.Option("--project", "-p", help="The project file.")]
 Modality = Annotated[str | None, typer.Option(help="The files' modality, where the name does not tell it.")]
 Top = Annotated[int, typer.Option(min=1, help="How many answers.")]
-DEFAULT_PROJECT = Path("unibind.toml")
+DESCRIBING = ("world", "ingest", "describe-categories", "describe-contrasts", "describe-samples")
 DEMO_PROJECT = Path(__file__).parent.parent / "demo.toml"
 
 
@@ -46,12 +42,6 @@ def main() -> None:
         sys.exit(0)
 
 
-def _load(path: Path) -> Project:
-    from pipeline.project import load_project
-
-    return load_project(path)
-
-
 def _run(path: Path, names: list[str] | None = None) -> None:
     """Run stages (default: the whole plan) and print the result table when there is a fresh evaluation."""
     import json
@@ -59,7 +49,7 @@ def _run(path: Path, names: list[str] | None = None) -> None:
     from pipeline.stages import plan, run_stages
     from pipeline.table import result_table
 
-    project = _load(path)
+    project = load(path)
     run_stages(project, names or plan(project))
     if names is None or "evaluate" in names:
         metrics = project.run / "metrics.json"
@@ -97,9 +87,32 @@ def run(project: ProjectFile = DEFAULT_PROJECT) -> None:
 
 
 @app.command()
-def describe(project: ProjectFile = DEFAULT_PROJECT) -> None:
+def describe(
+    project: ProjectFile = DEFAULT_PROJECT,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Send nothing; say how many requests, tokens and dollars.")
+    ] = False,
+    reuse: Annotated[
+        bool,
+        typer.Option(
+            "--reuse", help="Where only max_tokens grew, ask again only what the old limit cut off."
+        ),
+    ] = False,
+) -> None:
     """Write the knowledge base's descriptions of categories and samples."""
-    _run(project, ["world", "ingest", "describe-categories", "describe-samples"])
+    from kb_builder.dry_run import forecast, tell
+    from pipeline.stages import run_stages
+
+    checked = load(project)
+    if reuse:
+        checked = checked.with_reuse()
+    if dry_run:
+        run_stages(checked, ["world", "ingest"])
+        categories, samples = checked.describe.categories, checked.describe.samples
+        encoder = checked.encode.text
+        print(tell(forecast(checked.kb, checked.data_root, categories, samples, encoder=encoder)))
+    else:
+        run_stages(checked, [*DESCRIBING])
 
 
 @app.command()
@@ -146,7 +159,7 @@ def predict(
     predictions = (
         predict_zero_shot(given, categories, top=top)
         if categories
-        else predict_files(_load(project), given, top=top)
+        else predict_files(load(project), given, top=top)
     )
     failed = False
     for prediction in predictions:
@@ -167,7 +180,7 @@ def retrieve(
     """Find the samples nearest to a file or a text, across modalities."""
     from pipeline.predict import retrieve_samples
 
-    for hit in retrieve_samples(_load(project), query, modality=modality, into=into, top=top):
+    for hit in retrieve_samples(load(project), query, modality=modality, into=into, top=top):
         print(hit.told())
 
 
@@ -176,32 +189,8 @@ def doctor(project: ProjectFile = DEFAULT_PROJECT) -> None:
     """Say what is installed, which models are there, and which endpoints answer."""
     from pipeline.doctor import examine
 
-    checks = examine(_load(project) if project.exists() else None)
+    checks = examine(load(project) if project.exists() else None)
     for check in checks:
         print(check.told())
     if any(check.needed and not check.ok for check in checks):
         raise typer.Exit(1)
-
-
-@kb_app.command("stats")
-def kb_stats(project: ProjectFile = DEFAULT_PROJECT) -> None:
-    """Count what the knowledge base holds."""
-    from kb_builder.browse import stats
-
-    print(stats(_load(project).kb))
-
-
-@kb_app.command("show")
-def kb_show(category: str, project: ProjectFile = DEFAULT_PROJECT) -> None:
-    """Show a category's descriptions, its centers, and what was rejected and why."""
-    from kb_builder.browse import show
-
-    print(show(_load(project).kb, category))
-
-
-@kb_app.command("sql")
-def kb_sql(query: str, project: ProjectFile = DEFAULT_PROJECT) -> None:
-    """Run a read-only SQL query over the knowledge base's views."""
-    from kb_builder.browse import sql
-
-    print(sql(_load(project).kb, query))

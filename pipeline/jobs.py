@@ -1,6 +1,7 @@
 """What the stages are: what each calls, what it reads and writes, and on which it stands.
 
-    world → ingest → describe-categories → describe-samples → encode → localize → train → evaluate → report
+    world → ingest → describe-categories → describe-contrasts → describe-samples
+          → encode → localize → train → evaluate → report
 
 How they are run, recognised and skipped is in pipeline/stages.py. The calls import what they need themselves,
 so that reading this list costs nothing.
@@ -17,18 +18,25 @@ from typing import Any
 from data.files import write_json
 from data.manifest import Manifest, read_manifest
 from data.paths import resolver
+from kb_builder.settings import what
 from pipeline.project import TABLETOP, Project
+
+Completed = Callable[[int, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. `run` returns the counts to report; with `shards`, it takes the shard as second argument."""
+    """One stage. `run` returns the counts to report.
+
+    With `shards` it takes the numbers of the shards to make as second argument, and as third a function to
+    call with each shard's number and counts once its files are written.
+    """
 
     name: str
     needs: tuple[str, ...]
     code: tuple[str, ...]  # the folders and files whose source is part of the fingerprint
     settings: Callable[[Project], Any]
-    run: Callable[..., dict[str, Any]]
+    run: Callable[..., Any]
     outputs: Callable[[Project], Iterable[Path]]
     reads: Callable[[Project], Any] = lambda project: None  # files from outside, as something to hash
     shards: Callable[[Project], int] | None = None
@@ -83,10 +91,25 @@ def _category_shards(project: Project) -> int:
     return category_shard_count(project.kb, project.describe.categories)
 
 
-def _describe_categories(project: Project, shard: int) -> dict[str, Any]:
-    from kb_builder.describe_categories import describe_category_shard
+def _describe_categories(project: Project, shards: list[int], complete: Completed) -> None:
+    from kb_builder.describe_categories import describe_category_shards
 
-    return describe_category_shard(project.kb, shard, project.describe.categories, run_id=project.name)
+    settings = project.describe.categories
+    describe_category_shards(
+        project.kb,
+        shards,
+        settings,
+        run_id=project.name,
+        on_shard=complete,
+        encoder=project.encode.text,
+    )
+
+
+def _describe_contrasts(project: Project) -> dict[str, Any]:
+    from kb_builder.contrast import describe_contrasts
+
+    settings = project.describe.categories
+    return describe_contrasts(project.kb, settings, run_id=project.name, encoder=project.encode.text)
 
 
 def _sample_shards(project: Project) -> int:
@@ -95,11 +118,17 @@ def _sample_shards(project: Project) -> int:
     return sample_shard_count(project.kb, project.describe.samples)
 
 
-def _describe_samples(project: Project, shard: int) -> dict[str, Any]:
-    from kb_builder.describe_samples import describe_sample_shard
+def _describe_samples(project: Project, shards: list[int], complete: Completed) -> None:
+    from kb_builder.describe_samples import describe_sample_shards
 
-    return describe_sample_shard(
-        project.kb, project.data_root, shard, project.describe.samples, run_id=project.name
+    describe_sample_shards(
+        project.kb,
+        project.data_root,
+        shards,
+        project.describe.samples,
+        run_id=project.name,
+        on_shard=complete,
+        encoder=project.encode.text,
     )
 
 
@@ -185,16 +214,24 @@ STAGES = (
         name="describe-categories",
         needs=("ingest",),
         code=("kb_builder",),
-        settings=lambda project: project.describe.categories,
+        settings=lambda project: [what(project.describe.categories), project.encode.text],
         run=_describe_categories,
-        outputs=lambda project: _table_files(project, "descriptions/category/*.parquet"),
+        outputs=lambda project: _table_files(project, "descriptions/category/part-*.parquet"),
         shards=_category_shards,
+    ),
+    Stage(
+        name="describe-contrasts",
+        needs=("describe-categories",),
+        code=("kb_builder",),
+        settings=lambda project: [what(project.describe.categories), project.encode.text],
+        run=_describe_contrasts,
+        outputs=lambda project: _table_files(project, "descriptions/category/contrast-*.parquet"),
     ),
     Stage(
         name="describe-samples",
         needs=("ingest",),
         code=("data", "kb_builder"),
-        settings=lambda project: project.describe.samples,
+        settings=lambda project: [what(project.describe.samples), project.encode.text],
         run=_describe_samples,
         outputs=lambda project: _table_files(
             project, "descriptions/sample/*.parquet", "rejects/describe-*.parquet"
@@ -203,7 +240,7 @@ STAGES = (
     ),
     Stage(
         name="encode",
-        needs=("describe-categories", "describe-samples"),
+        needs=("describe-categories", "describe-contrasts", "describe-samples"),
         code=("data", "kb_builder"),
         settings=lambda project: [project.encode, project.localize.k, project.seed],
         run=_encode,

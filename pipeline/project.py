@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,14 @@ class Project(_File):
             return self.path.parent / self.data.root
         return self.manifest if self.manifest.is_dir() else self.manifest.parent
 
+    def with_reuse(self) -> Project:
+        """The same project with `reuse` on in both describe sections."""
+        describe = DescribeSection(
+            categories=replace(self.describe.categories, reuse=True),
+            samples=replace(self.describe.samples, reuse=True),
+        )
+        return self.model_copy(update={"describe": describe})
+
     @property
     def categories(self) -> Path | None:
         """The category list's path, if there is one."""
@@ -91,7 +99,7 @@ class Project(_File):
 
 
 # The sections that hold a `seed` of their own take the project's unless they name one.
-_SEEDED = (("tabletop",), ("describe", "categories"), ("train",), ("evaluate",))
+_SEEDED = (("tabletop",), ("describe", "categories"), ("describe", "samples"), ("train",), ("evaluate",))
 
 
 def load_project(path: Path) -> Project:

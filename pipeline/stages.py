@@ -57,10 +57,11 @@ def run_stage(project: Project, name: str) -> StageResult:
             summary, seconds = _timed(stage.run, project)
             _mark(project, name, fingerprint, seconds, summary, stage.outputs(project))
     else:
-        parts = [run_shard(project, name, shard) for shard in shards(project, name)]
+        parts = _run_shards(project, stage, shards(project, name))
         summary = _add_up(part["summary"] for part in parts)
         seconds = sum(part["seconds"] for part in parts)
-        _mark(project, name, fingerprint, seconds, summary, stage.outputs(project))
+        with write_lock(project.run / "run.lock"):
+            _mark(project, name, fingerprint, seconds, summary, stage.outputs(project))
     return StageResult(name, seconds, False, summary)
 
 
@@ -87,16 +88,37 @@ def shards(project: Project, name: str) -> list[int]:
 
 def run_shard(project: Project, name: str, shard: int) -> dict[str, Any]:
     """Run one shard of a describe stage, or skip it when it is done. Returns its seconds and summary."""
-    stage = _stage(name)
-    fingerprint = hash_json([_fingerprint(project, stage), shard])
-    key = f"{name}-{shard:05d}"
-    done = _finished(project, key, fingerprint)
-    if done is None:
-        with write_lock(project.run / "run.lock"):
-            summary, seconds = _timed(stage.run, project, shard)
-            written = [path for path in stage.outputs(project) if _part_number(path) == shard]
-            done = _mark(project, key, fingerprint, seconds, summary, written)
+    (done,) = _run_shards(project, _stage(name), [shard])
     return {"seconds": done["seconds"], "summary": done["summary"]}
+
+
+def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[dict[str, Any]]:
+    """Run those of the shards that are not done, all in one pipeline; each is marked as it is completed.
+
+    A shard's seconds are those since the one before it was completed: they add up to the stage's.
+    """
+    whole = _fingerprint(project, stage)
+    fingerprints = {shard: hash_json([whole, shard]) for shard in numbers}
+    done = {shard: _finished(project, f"{stage.name}-{shard:05d}", fingerprints[shard]) for shard in numbers}
+    missing = [shard for shard in numbers if done[shard] is None]
+    if missing:
+        with write_lock(project.run / "run.lock"):
+            clock = time.perf_counter()
+
+            def complete(shard: int, summary: dict[str, Any]) -> None:
+                nonlocal clock
+                now = time.perf_counter()
+                seconds, clock = round(now - clock, 3), now
+                written = [path for path in stage.outputs(project) if _part_number(path) == shard]
+                done[shard] = _mark(
+                    project, f"{stage.name}-{shard:05d}", fingerprints[shard], seconds, summary, written
+                )
+
+            _timed(stage.run, project, missing, complete)
+    lacking = [shard for shard in numbers if done[shard] is None]
+    if lacking:
+        raise RuntimeError(f"{stage.name} returned without completing shards {lacking}")
+    return [each for each in done.values() if each is not None]
 
 
 def write_metrics(project: Project, results: Iterable[StageResult] = ()) -> dict[str, Any]:
@@ -130,7 +152,7 @@ def _stage(name: str) -> Stage:
     return _BY_NAME[name]
 
 
-def _timed(function: Callable[..., dict[str, Any]], *arguments: Any) -> tuple[dict[str, Any], float]:
+def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     started = time.perf_counter()
     try:
         summary = function(*arguments)
@@ -239,6 +261,8 @@ def _add_up(summaries: Iterable[dict[str, Any]]) -> dict[str, Any]:
                 total[key] = value
             elif isinstance(value, dict):
                 total[key] = _add_up([total[key], value])
+            elif value is None or total[key] is None:  # a cost that is not known makes the sum unknown
+                total[key] = None
             else:
                 total[key] = total[key] + value
     return total
@@ -248,5 +272,5 @@ def _flat(summary: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]
     for key, value in summary.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key} ")
-        elif not isinstance(value, list) or value:
+        elif value is not None and (not isinstance(value, list) or value):
             yield f"{prefix}{key}", len(value) if isinstance(value, list) else value

@@ -14,7 +14,7 @@ from data.errors import InputError, KnowledgeBaseError
 from data.files import write_json, write_text
 from kb_builder.lock import write_lock
 from pipeline import stages
-from pipeline.jobs import Stage
+from pipeline.jobs import Completed, Stage
 from pipeline.project import Project, load_project
 
 
@@ -36,10 +36,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         write_text(project.run / "copy.txt", project.manifest.read_text(encoding="utf-8"))
         return {"files": 1}
 
-    def part(project: Project, shard: int) -> dict[str, Any]:
-        made.append(shard)
-        write_text(project.kb / f"part-{shard:05d}.txt", (project.run / "copy.txt").read_text() + str(shard))
-        return {"rows": shard, "by": {"ok": 1}, "late": [shard]}
+    def part(project: Project, shards: list[int], complete: Completed) -> None:
+        for shard in shards:
+            made.append(shard)
+            text = (project.run / "copy.txt").read_text() + str(shard)
+            write_text(project.kb / f"part-{shard:05d}.txt", text)
+            cost = None if shard == 2 else 0.5
+            complete(shard, {"rows": shard, "by": {"ok": 1}, "late": [shard], "usd": cost})
 
     table = {
         "copy": Stage(
@@ -119,7 +122,26 @@ def test_shards_are_recognised_one_by_one_and_add_up(project: Project, calls: li
     stages.run_shard(project, "parts", 1)
     result = stages.run_stage(project, "parts")
     assert calls == ["copy", 1, 0, 2]
-    assert result.summary == {"rows": 3, "by": {"ok": 3}, "late": [0, 1, 2]}
+    assert result.summary == {"rows": 3, "by": {"ok": 3}, "late": [0, 1, 2], "usd": None}
+
+
+def test_a_shard_that_was_completed_counts_though_a_later_one_fails(
+    project: Project, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each shard is marked as soon as its files are written, not when all of them are."""
+    stages.run_stage(project, "copy")
+    working = stages._BY_NAME["parts"]
+
+    def fails_after_one(project: Project, shards: list[int], complete: Completed) -> None:
+        working.run(project, shards[:1], complete)
+        raise KnowledgeBaseError("no more")
+
+    monkeypatch.setitem(stages._BY_NAME, "parts", replace(working, run=fails_after_one))
+    with pytest.raises(KnowledgeBaseError, match="no more"):
+        stages.run_stage(project, "parts")
+    monkeypatch.setitem(stages._BY_NAME, "parts", working)
+    assert not stages.run_stage(project, "parts").skipped
+    assert calls == ["copy", 0, 1, 2]
 
 
 def test_a_stage_before_its_time_says_what_to_run_first(project: Project, calls: list[Any]) -> None:

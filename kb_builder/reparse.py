@@ -1,0 +1,129 @@
+"""`kb reparse`: the descriptions anew from the stored answers, by today's parser and gates. Nobody is asked.
+
+Every part is written again as `describe` would write it, were each request that lacks an answer left out. So
+a category whose texts no longer pass ends with fewer than it wants, and the next `describe` asks for what is
+missing. Parts that are missing or damaged are mended by this, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kb_builder.browse import Answer
+from kb_builder.contrast import replay_contrasts
+from kb_builder.describe_categories import category_shard_count, replay_categories
+from kb_builder.describe_samples import replay_samples, sample_shard_count
+from kb_builder.parts import KINDS
+from kb_builder.schemas import DESCRIPTIONS
+from kb_builder.settings import DescribeCategories, DescribeSamples
+
+# What a row is known by from one parser to the next: its row_id changes with the parser's version.
+_IDENTITY = ("request_key", "text")
+_COLUMNS = ("kind", "status", *_IDENTITY)
+
+
+@dataclass(frozen=True)
+class Reparsed:
+    """How the rows stand now. `moves`: (kind, status before, status now) -> rows; None: it was not there.
+
+    `short`: categories with fewer texts than wanted, and how many they have.
+    """
+
+    moves: Mapping[tuple[str, str | None, str | None], int]
+    short: Mapping[str, int]
+    unreadable: tuple[str, ...]  # parts that could not be read before, and were written anew
+
+    @property
+    def changed(self) -> int:
+        """Rows that are new, gone, or judged otherwise."""
+        return sum(count for (_, before, now), count in self.moves.items() if before != now)
+
+    def __str__(self) -> str:
+        rows = [
+            (kind, before or "(no row)", now or "(gone)", count)
+            for (kind, before, now), count in self.moves.items()
+            if before != now
+        ]
+        total = sum(self.moves.values())
+        lines = [f"{total:,} rows, {self.changed:,} of them changed; nothing was sent"]
+        if rows:
+            lines.append(str(Answer(("kind", "before", "now", "rows"), tuple(rows))))
+        lines += [f"written anew, could not be read before: {name}" for name in self.unreadable]
+        if self.short:
+            few = ", ".join(f"{name} ({count})" for name, count in list(self.short.items())[:10])
+            more = f" and {len(self.short) - 10} more" if len(self.short) > 10 else ""
+            lines.append(
+                f"{len(self.short)} categories have fewer texts than wanted: {few}{more}; "
+                "`unibind describe` asks for what is missing, unless they are saturated"
+            )
+        return "\n".join(lines)
+
+
+def reparse(
+    kb: Path,
+    data_root: Path,
+    categories: DescribeCategories,
+    samples: DescribeSamples,
+    *,
+    run_id: str,
+    encoder: str,
+) -> Reparsed:
+    """Write every part of the descriptions anew from the ledger, and say what has changed.
+
+    `encoder` names the text encoder that will read the texts, `run_id` stands in rows that nobody was asked
+    for. The caller holds the project's lock. Raises KnowledgeBaseError where there is no knowledge base or
+    its ledger cannot be read.
+    """
+    summaries: list[dict[str, Any]] = []
+
+    def keep(shard: int, summary: dict[str, Any]) -> None:
+        summaries.append(summary)
+
+    category_shards = range(category_shard_count(kb, categories))
+    sample_shards = range(sample_shard_count(kb, samples))
+    before, unreadable = _read(kb)
+    replay_categories(kb, category_shards, categories, on_shard=keep, encoder=encoder)
+    short = {name: count for summary in summaries for name, count in summary["saturated"].items()}
+    replay_contrasts(kb, categories, encoder=encoder)
+    replay_samples(kb, data_root, sample_shards, samples, run_id=run_id, on_shard=keep, encoder=encoder)
+    after, _ = _read(kb)
+    return Reparsed(_moves(before, after), dict(sorted(short.items())), unreadable)
+
+
+def _read(kb: Path) -> tuple[pa.Table, tuple[str, ...]]:
+    """What is compared of all rows, and the parts that cannot be read."""
+    schema = pa.schema([DESCRIPTIONS.field(name) for name in _COLUMNS])
+    tables = [schema.empty_table()]
+    unreadable = []
+    for kind in KINDS:
+        for path in sorted((kb / "descriptions" / kind).glob("*.parquet")):
+            try:
+                tables.append(pq.read_table(path, columns=list(_COLUMNS), partitioning=None).cast(schema))
+            except (pa.ArrowException, OSError, ValueError):
+                unreadable.append(f"{kind}/{path.name}")
+    return pa.concat_tables(tables), tuple(unreadable)
+
+
+def _moves(before: pa.Table, after: pa.Table) -> dict[tuple[str, str | None, str | None], int]:
+    """Rows by kind and by their status before and now. An answer that says one text twice has two rows."""
+    key = ", ".join(("kind", *_IDENTITY))
+    numbered = f"SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY status) AS copy FROM"
+    with closing(duckdb.connect()) as connection:
+        connection.register("before", before)
+        connection.register("after", after)
+        rows = connection.execute(
+            f"""
+            SELECT kind, b.status, a.status, count(*)
+            FROM ({numbered} before) AS b FULL JOIN ({numbered} after) AS a USING ({key}, copy)
+            GROUP BY ALL ORDER BY kind, b.status NULLS LAST, a.status NULLS LAST
+            """
+        ).fetchall()
+    return {(kind, old, new): count for kind, old, new, count in rows}

@@ -1,0 +1,125 @@
+"""kb_builder.reparse: stored answers, judged again by other rules; nobody is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.errors import KnowledgeBaseError
+from data.manifest import Manifest
+from data.sample import Category, Sample
+from kb_builder.contrast import describe_contrasts
+from kb_builder.describe_categories import describe_category_shard
+from kb_builder.describe_samples import describe_sample_shard
+from kb_builder.ingest import ingest
+from kb_builder.reparse import Reparsed, reparse
+from kb_builder.schemas import read_rows
+from kb_builder.settings import DescribeCategories, DescribeSamples
+from kb_builder.tokens import MINILM
+from kb_builder.verify import verify
+
+SAMPLES = DescribeSamples()
+
+
+def categories(url: str, **changes: Any) -> DescribeCategories:
+    settings = DescribeCategories(
+        describer="openai", model="m", base_url=url, n=8, items=1, near_cosine=None, contrast_texts=2
+    )
+    return replace(settings, **changes)
+
+
+@pytest.fixture
+def described(tmp_path: Path, chat_server: Callable[..., Any]) -> tuple[Path, str, Any]:
+    """A finished knowledge base of two categories, with contrasts, a measured and a given sample."""
+    for name in ("a", "b"):
+        Image.fromarray(np.full((8, 8, 3), (200, 30, 30), np.uint8)).save(tmp_path / f"{name}.png")
+    samples = (Sample("a", "image", "a.png"), Sample("b", "image", "b.png", description="a red square"))
+    kb = tmp_path / "kb"
+    ingest(Manifest(tmp_path, samples, (Category("dog", "dog"), Category("bell", "bell"))), kb)
+    server = chat_server()
+    settings = categories(server.url)
+    describe_category_shard(kb, 0, settings, run_id="first")
+    describe_contrasts(kb, settings, run_id="first")
+    describe_sample_shard(kb, tmp_path, 0, SAMPLES, run_id="first")
+    return kb, server.url, server
+
+
+def again(kb: Path, settings: DescribeCategories, samples: DescribeSamples = SAMPLES) -> Reparsed:
+    return reparse(kb, kb.parent, settings, samples, run_id="first", encoder=MINILM)
+
+
+def parts(kb: Path) -> dict[str, bytes]:
+    folder = kb / "descriptions"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.*"))}
+
+
+def test_the_same_rules_give_the_same_bytes(described: tuple[Path, str, Any]) -> None:
+    """Nothing has changed, so nothing changes, and the server hears nothing of it."""
+    kb, url, server = described
+    before, asked = parts(kb), server.seen.total()
+    done = again(kb, categories(url))
+    assert parts(kb) == before
+    assert done.changed == 0
+    assert sum(done.moves.values()) == len(read_rows(kb / "descriptions" / "category")) + 2
+    assert "0 of them changed; nothing was sent" in str(done)
+    assert server.seen.total() == asked
+
+
+def test_stricter_rules_reject_and_a_later_run_asks_for_what_is_missing(
+    described: tuple[Path, str, Any],
+) -> None:
+    """A lower threshold makes near duplicates of kept rows; going back brings every row back, unpaid."""
+    kb, url, server = described
+    before, asked = parts(kb), server.seen.total()
+    strict = categories(url, near_jaccard=0.15)
+    done = again(kb, strict)
+    rejected = done.moves[("category", "ok", "dup_near")]
+    assert rejected > 0
+    assert set(done.short) <= {"dog", "bell"}
+    assert done.short
+    assert "fewer texts than wanted" in str(done)
+    assert verify(kb).clean
+    assert server.seen.total() == asked
+    back = again(kb, categories(url))
+    assert back.moves[("category", "dup_near", "ok")] == rejected
+    assert parts(kb) == before
+    again(kb, strict)
+    describe_category_shard(kb, 0, strict, run_id="second")
+    assert server.seen.total() > asked
+
+
+def test_a_lost_and_a_damaged_part_are_written_anew(described: tuple[Path, str, Any]) -> None:
+    """What is derived can be lost: the ledger gives every part back, byte for byte."""
+    kb, url, _ = described
+    before = parts(kb)
+    (kb / "descriptions" / "category" / "part-00000.parquet").write_bytes(b"PAR1 torn")
+    (kb / "descriptions" / "sample" / "part-00000.parquet").unlink()
+    (kb / "descriptions" / "manifest.json").unlink()
+    done = again(kb, categories(url))
+    assert done.unreadable == ("category/part-00000.parquet",)
+    assert done.moves[("sample", None, "ok")] == 2
+    assert "could not be read before: category/part-00000.parquet" in str(done)
+    assert parts(kb) == before
+
+
+def test_an_answer_that_is_not_there_ends_its_category_only(described: tuple[Path, str, Any]) -> None:
+    """More texts wanted than were asked for: what is there stays, and the shortage is told."""
+    kb, url, server = described
+    asked = server.seen.total()
+    done = again(kb, categories(url, n=20))
+    assert {*done.short} == {"dog", "bell"}
+    assert done.moves.get(("category", "ok", None), 0) == 0
+    assert server.seen.total() == asked
+
+
+def test_no_knowledge_base(tmp_path: Path) -> None:
+    """There is nothing to judge where nothing was read in."""
+    with pytest.raises(KnowledgeBaseError, match=r"categories\.parquet is missing"):
+        again(tmp_path / "none", categories("http://127.0.0.1:9/v1"))
+    assert not (tmp_path / "none").exists()

@@ -339,7 +339,8 @@ def make_version_1(kb: Path, stored: list[Entry]) -> None:
             CREATE TABLE entries (
                 key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEXT, error TEXT,
                 attempts INTEGER NOT NULL, latency_ms REAL NOT NULL, created_at INTEGER NOT NULL,
-                provider TEXT NOT NULL, source TEXT NOT NULL, run_id TEXT NOT NULL, CHECK ((answer IS NULL) <> (error IS NULL))
+                provider TEXT NOT NULL, source TEXT NOT NULL, run_id TEXT NOT NULL,
+                CHECK ((answer IS NULL) <> (error IS NULL))
             ) STRICT
             """
         )

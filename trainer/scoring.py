@@ -1,6 +1,6 @@
 """Which category does a vector belong to, and why: the one that owns its nearest center.
 
-Shapes: N queries, D dimensions, M centers, C categories, T best.
+Shapes: N queries, D dimensions, M centers, U distinct centers, C categories, T best.
 """
 
 from __future__ import annotations
@@ -53,10 +53,13 @@ def score(
     categories_NT = np.empty((len(queries_ND), top), dtype=np.int64)
     scores_NT = np.empty((len(queries_ND), top), dtype=np.float32)
     why_NT = np.empty((len(queries_ND), top), dtype=np.int64)
+    # A matrix product may round equal columns differently, by their place. Each distinct center is multiplied
+    # once, so that equal centers have equal scores on every machine.
+    distinct_UD, place_M = np.unique(centers.vectors_ND, axis=0, return_inverse=True)
     step = max(1, _CHUNK_NUMBERS // len(centers.row_ids))
     for start in range(0, len(queries_ND), step):
         chunk = slice(start, start + step)
-        cosine_NM = queries_ND[chunk] @ centers.vectors_ND.T
+        cosine_NM = (queries_ND[chunk] @ distinct_UD.T)[:, place_M]
         np.round(cosine_NM, SCORE_DECIMALS, out=cosine_NM)
         best_NC = np.maximum.reduceat(cosine_NM, starts_C, axis=1)
         order_NT = np.argsort(-best_NC, axis=1, kind="stable")[:, :top]

@@ -35,18 +35,22 @@ def request_to_it() -> Request:
     )
 
 
-def answers(requests: list[Request]) -> list[str]:
-    """The texts of requests that are asked all at once."""
+def bodies(requests: list[Request]) -> list[str]:
+    """The answers to requests that are asked all at once, as they came."""
 
     async def ask() -> list[str]:
         client = local_client()
         try:
-            bodies = await asyncio.gather(*map(client.answer, requests))
+            return [reply.body for reply in await asyncio.gather(*map(client.answer, requests))]
         finally:
             await client.close()
-        return [json.loads(body)["choices"][0]["message"]["content"] for body in bodies]
 
     return asyncio.run(ask())
+
+
+def answers(requests: list[Request]) -> list[str]:
+    """The texts in them."""
+    return [json.loads(body)["choices"][0]["message"]["content"] for body in bodies(requests)]
 
 
 def test_it_goes_on_from_the_opening_and_repeats_itself(request_to_it: Request) -> None:
@@ -63,19 +67,11 @@ def test_its_identity_is_the_model_not_the_port(request_to_it: Request) -> None:
     gguf = local_llm.model_file()
     assert gguf is not None
     assert request_to_it.endpoint == f"local:smollm2-135m-instruct-q4_1:{hash_file(gguf)[:16]}"
-    [body] = asyncio.run(_bodies([request_to_it]))
+    [body] = bodies([request_to_it])
     assert json.loads(body)["model"] == local_llm.MODEL
     assert str(gguf.parent) not in body
     assert local_llm.serve(gguf).startswith("http://127.0.0.1:")
     assert local_llm.serve(gguf) == local_llm.serve(gguf)
-
-
-async def _bodies(requests: list[Request]) -> list[str]:
-    client = local_client()
-    try:
-        return [await client.answer(request) for request in requests]
-    finally:
-        await client.close()
 
 
 def test_waiting_threads_do_not_spin(request_to_it: Request) -> None:

@@ -6,11 +6,14 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
+from pydantic import BeforeValidator
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Gt(0), Le(1)]
 Seconds = Annotated[float, Gt(0)]
 Dollars = Annotated[float, Ge(0)]
+# TOML has no null: "off" in a project file says None.
+OrOff = BeforeValidator(lambda value: None if value == "off" else value)
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Asking:
     top_p: Share = 0.95
     max_tokens: Count = 40  # per text; a request for several texts may use as many times more
     seed: int = 0
-    language: Literal["en"] | None = "en"  # texts in another language are rejected; None keeps them all
+    language: Annotated[Literal["en"] | None, OrOff] = "en"  # others are rejected; "off" keeps them all
     submit: Literal["online", "batch"] = "online"  # batch: OpenAI's Batch API, cheaper, up to a day later
     concurrency: Annotated[int, Ge(1), Le(1024)] | None = None  # in flight at most; None: the describer's own
     requests_per_minute: Count | None = None  # None: what the endpoint's headers say, if anything
@@ -80,7 +83,7 @@ class DescribeCategories(Asking):
     max_requests_per_text: Annotated[float, Ge(1)] = 6.0  # asks for at most n × this many texts per category
     saturated_below: Annotated[int, Ge(0), Le(100)] = 10  # stop at fewer new texts per 100 asked for
     near_jaccard: Share = 0.7  # near duplicate: character 3-grams that alike ...
-    near_cosine: Share | None = 0.95  # ... or embeddings that alike; None: embeddings are not compared
+    near_cosine: Annotated[Share | None, OrOff] = 0.95  # ... or embeddings that alike; "off": not compared
     contrast_pairs: Annotated[int, Ge(0)] = 1  # most confusable categories to set each one apart from
     contrast_texts: Count = 5  # texts wanted for each such pair
     shard_categories: Count | None = None  # per shard (a task and a file); None: about 1,000 requests
@@ -119,5 +122,5 @@ class Encode:
 
     text: str = "minilm"  # or the name or folder of any sentence-transformers model
     samples: str = "efficientnet-lite0"  # features of every modality's renderings, mapped by the heads
-    zero_shot: str | None = "conse"  # an encoder that shares the text space without training
+    zero_shot: Annotated[str | None, OrOff] = "conse"  # shares the text space without training; or "off"
     batch_size: Count = 64

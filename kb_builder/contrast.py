@@ -2,9 +2,10 @@
 
 How easily A is taken for B is measured on the texts of the first pass. Of each category up to 50 `ok` texts
 are embedded. *Mixing* of A with B is the share of A's texts whose nearest other text belongs to B, among A's
-own texts and those of the 20 categories with the nearest mean vectors; where shares are equal, the cosine of
-the mean vectors decides. Mean vectors are compared in blocks and texts only with those of 20 categories, so
-10,000 categories need neither all pairs of texts nor all pairs of categories in memory at once.
+own texts and those of the 20 categories with the nearest mean vectors. Where shares are equal, and where a
+text is as near to texts of two others, the cosine of the mean vectors decides; a text that is as near to one
+of its own category is not mixed. Mean vectors are compared in blocks and texts only with those of 20
+categories, so that of 10,000 neither all pairs of texts nor all pairs of categories are in memory at once.
 
 Each category is then asked about again, once for each of its `contrast_pairs` nearest ones: what is true of
 it and not of the other? The other's name stands in the question only; a text that names it is rejected.
@@ -16,7 +17,7 @@ import asyncio
 import logging
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -42,7 +43,6 @@ from kb_builder.category_texts import (
 from kb_builder.describe_categories import read_categories, summarise
 from kb_builder.describers import make_describer
 from kb_builder.encoders import load_encoder
-from kb_builder.encoders.workers import map_batches
 from kb_builder.fill import fill
 from kb_builder.gates import CategoryGate, category_names
 from kb_builder.ledger import Entry, microseconds_now, open_ledger
@@ -61,6 +61,7 @@ CANDIDATES = 20
 _BLOCK = 512  # categories whose mean vectors are compared with all others at once
 _EMBEDDED_TOGETHER = 64
 _REPORTED = 10
+_SAME = 1e-6  # cosines that differ by no more are equal: the last digits depend on the machine's arithmetic
 
 Floats = npt.NDArray[np.float32]
 
@@ -158,7 +159,8 @@ async def _describe(
             asker = await stack.enter_async_context(
                 open_asking(kb, describer, settings, run_id=run_id, bar=bar)
             )
-        await fill(_subjects(kb, categories, found, writing, bar), asker, on_done=finish)
+        texts = contrast_texts(ok_texts(kb), categories, found, writing, on_ok=bar.add)
+        await fill(map(_Contrasts, texts), asker, on_done=finish)
     ordered = [done[category_id] for category_id in sorted(done)]
     write_part(kb, "category", "contrast-00000", [row for each in ordered for row in each.rows])
     remove_beyond(kb, "category", "contrast", 1)
@@ -166,6 +168,11 @@ async def _describe(
     summary = summarise([texts for each in ordered for texts in each.texts])
     return summary | {
         "categories": len(ordered),
+        "saturated": {
+            each.texts[0].category.category_id: sum(texts.ok for texts in each.texts)
+            for each in ordered
+            if any(texts.short for texts in each.texts)
+        },
         "pairs": len(found),
         "closest": [[pair.category_id, pair.rival_id, pair.mixing, pair.cosine] for pair in closest],
     }
@@ -177,41 +184,44 @@ def _skip(kb: Path, reason: str) -> dict[str, Any]:
     return {"pairs": 0, "skipped": reason}
 
 
-def _subjects(
-    kb: Path,
+def contrast_texts(
+    earlier: Iterable[tuple[str, Mapping[str, str]]],
     categories: Sequence[Category],
     found: Sequence[Confusable],
     writing: Writing,
-    bar: AskingBar,
-) -> Iterator[_Contrasts]:
+    *,
+    on_ok: Callable[[int], None] = lambda count: None,
+) -> Iterator[list[CategoryTexts]]:
+    """Of each category, its texts against each of its rivals. They share a gate: one must follow the other.
+
+    `earlier` are the category's texts of the first pass, as `ok_texts` gives them.
+    """
     by_id = {category.category_id: category for category in categories}
     names = category_names(categories)
     rivals: dict[str, list[str]] = defaultdict(list)
     for pair in found:
         rivals[pair.category_id].append(pair.rival_id)
-    for category_id, earlier in _ok_texts(kb):
+    for category_id, texts in earlier:
         if category_id not in rivals:
             continue
         gate = CategoryGate(names[category_id], writing.rules)
-        gate.remember(list(earlier), list(earlier.values()))
-        yield _Contrasts(
-            [
-                CategoryTexts(
-                    by_id[category_id],
-                    gate,
-                    writing,
-                    wanted=writing.settings.contrast_texts,
-                    rival=Rival(rival_id, spoken_name(by_id[rival_id]), names[rival_id].own),
-                    on_ok=bar.add,
-                )
-                for rival_id in rivals[category_id]
-            ]
-        )
+        gate.remember(list(texts), list(texts.values()))
+        yield [
+            CategoryTexts(
+                by_id[category_id],
+                gate,
+                writing,
+                wanted=writing.settings.contrast_texts,
+                rival=Rival(rival_id, spoken_name(by_id[rival_id]), names[rival_id].own),
+                on_ok=on_ok,
+            )
+            for rival_id in rivals[category_id]
+        ]
 
 
 def find_confusable(kb: Path, *, pairs: int) -> list[Confusable]:
     """For each category with texts, the `pairs` others it is most easily taken for, nearest first."""
-    texts = {category_id: list(found.values())[:TEXTS_PER_CATEGORY] for category_id, found in _ok_texts(kb)}
+    texts = {category_id: list(found.values())[:TEXTS_PER_CATEGORY] for category_id, found in ok_texts(kb)}
     if len(texts) < 2:
         return []
     ids = sorted(texts)
@@ -238,6 +248,8 @@ def rank_rivals(
             cosines_C[mine] = -np.inf
             count = min(CANDIDATES, len(ids) - 1)
             nearest_M = np.argpartition(-cosines_C, count - 1)[:count]
+            # In an order of its own: argpartition's depends on the processor.
+            nearest_M = nearest_M[np.lexsort((nearest_M, -cosines_C[nearest_M].round(4)))]
             mixing_M = _mixing(mine, nearest_M, vectors_ND, starts_C)
             # Rounded: the last digits depend on the machine's arithmetic.
             rivals = [
@@ -252,7 +264,10 @@ def rank_rivals(
 def _mixing(
     mine: int, others_M: npt.NDArray[np.intp], vectors_ND: Floats, starts_C: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.float64]:
-    """For each other category, the share of this one's texts whose nearest other text is in it."""
+    """For each other category, the share of this one's texts whose nearest other text is in it.
+
+    A text that is as near to several is the first one's; one that is as near to one of its own is nobody's.
+    """
     own_ND = np.asarray(vectors_ND[starts_C[mine] : starts_C[mine + 1]])
     own_NN = own_ND @ own_ND.T
     np.fill_diagonal(own_NN, -np.inf)
@@ -260,13 +275,16 @@ def _mixing(
         [(own_ND @ vectors_ND[starts_C[other] : starts_C[other + 1]].T).max(axis=1) for other in others_M],
         axis=1,
     )
-    nearest_N = best_NM.argmax(axis=1)
-    foreign_N = best_NM.max(axis=1) > own_NN.max(axis=1)
+    most_N = best_NM.max(axis=1)
+    nearest_N = (best_NM >= most_N[:, None] - _SAME).argmax(axis=1)
+    foreign_N = most_N > own_NN.max(axis=1) + _SAME
     return np.bincount(nearest_N[foreign_N], minlength=len(others_M)) / len(own_ND)
 
 
 def _embed(texts: Sequence[str], path: Path) -> Floats:
     """The texts' vectors, float32[N, D], in a file: of 10,000 categories they are 0.8 GB."""
+    from kb_builder.encoders.workers import map_batches  # torch: whoever only plans does not wait for it
+
     encoder = load_encoder(MINILM)
     vectors_ND: Floats = np.memmap(path, np.float32, "w+", shape=(len(texts), encoder.dim))
     order = sorted(range(len(texts)), key=lambda place: (len(texts[place]), place))
@@ -279,7 +297,7 @@ def _embed(texts: Sequence[str], path: Path) -> Floats:
     return vectors_ND
 
 
-def _ok_texts(kb: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
+def ok_texts(kb: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
     """Category by category, in the order of the parts: row_id -> `ok` text of the first pass."""
     for path in sorted((kb / "descriptions" / "category").glob("part-*.parquet")):
         table = pq.ParquetFile(path).read(columns=["category_id", "row_id", "text", "status"])

@@ -1,35 +1,48 @@
 """What stage 1 would ask and cost, told before anything is sent.
 
-The plan is carried out against the stored answers alone, into a folder that is thrown away: what is not in
-the ledger yet is counted instead of sent. So after a pause the answer is what is *left*.
+The plan is carried out against the stored answers alone, and what it writes goes into a folder that is thrown
+away: what is not in the ledger yet is counted instead of sent. So after a pause the answer is what is *left*.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import shutil
-import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
-from kb_builder.category_texts import contrast_library, texts_per_request
+from kb_builder.category_texts import (
+    CategoryTexts,
+    Writing,
+    category_library,
+    contrast_items,
+    contrast_library,
+    make_writing,
+)
+from kb_builder.client import Describer
+from kb_builder.contrast import Confusable, contrast_texts, find_confusable, ok_texts
 from kb_builder.cost import Estimate, estimate, price_of
-from kb_builder.describe_categories import category_shard_count, describe_category_shards
+from kb_builder.describe_categories import category_shard_count, describe_category_shards, read_categories
 from kb_builder.describe_samples import describe_sample_shards, sample_shard_count
 from kb_builder.describers import make_describer
-from kb_builder.ledger import Entry
-from kb_builder.request import Request, request_key
+from kb_builder.fill import fill
+from kb_builder.gates import CategoryGate, category_names
+from kb_builder.ledger import Entry, StoredEntries, read_ledger
+from kb_builder.media import MediaFiles
+from kb_builder.prompts import Library
+from kb_builder.request import Request, request_json, request_key
+from kb_builder.reuse import reused
 from kb_builder.settings import Asking, DescribeCategories, DescribeSamples, Price
 
 _TABLES = ("categories.parquet", "samples.parquet", "given_descriptions.parquet")
 _FREE = frozenset({"facts", "fake", "none"})  # sample describers that ask nobody
-_COLUMNS = ", ".join(field.name for field in fields(Entry))
+_CONTRASTS = "contrasts of confusable categories"
+_NOTHING = Estimate(0, 0, 0, 0.0, True)
 
 
 @dataclass(frozen=True)
@@ -54,26 +67,74 @@ class _Counter:
 
     window = 10_000
 
-    def __init__(self, ledger: Path, price: Price | None, *, batch: bool) -> None:
+    def __init__(self, ledger: StoredEntries | None, describer: Describer, settings: Asking) -> None:
+        self.model = describer.model
+        self.price = price_of(describer.model, settings.price, endpoint=describer.endpoint)
         self.answered = 0
-        self.missing = Estimate(0, 0, 0, 0.0, True)
-        self._ledger, self._price, self._batch = ledger, price, batch
+        self.missing = _NOTHING
+        self.tried = 0  # requests made before for what the missing ones ask about again
+        self._ledger, self._settings = ledger, settings
 
     async def ask(self, requests: Sequence[Request]) -> list[Entry | None]:
         """The stored entries; None for what would have to be sent."""
-        found = self._find([request_key(request) for request in requests])
+        found = self._find(requests)
         missing = [request for request, entry in zip(requests, found, strict=True) if entry is None]
         self.answered += len(found) - len(missing)
-        self.missing = _sum(self.missing, estimate(missing, self._price, batch=self._batch))
+        self.tried += sum(request.sample_index for request in missing)
+        if missing:
+            batch = self._settings.submit == "batch"
+            self.missing = _sum(self.missing, estimate(missing, self.price, batch=batch))
         return found
 
-    def _find(self, keys: list[str]) -> list[Entry | None]:
-        if not self._ledger.is_file():
-            return [None] * len(keys)
-        with closing(sqlite3.connect(f"{self._ledger.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            query = f"SELECT {_COLUMNS} FROM entries WHERE key = ?"
-            rows = [connection.execute(query, (key,)).fetchone() for key in keys]
-        return [row and Entry(*row) for row in rows]
+    def _find(self, requests: Sequence[Request]) -> list[Entry | None]:
+        ledger = self._ledger
+        if ledger is None:
+            return [None] * len(requests)
+        keys = [request_key(request) for request in requests]
+        stored = ledger.get_many(keys)
+        if self._settings.reuse:
+            for key, request in zip(keys, requests, strict=True):
+                if key not in stored and (old := reused(ledger, request_json(request), run_id="")):
+                    stored[key] = old
+        return [stored.get(key) for key in keys]
+
+    def forecast(self, stage: str, *, expected: int, most: int) -> Forecast:
+        """The forecast for so many requests of the size of those that are missing."""
+        left = _scaled(self.missing, expected)
+        return Forecast(stage, self.model, self.answered, left, most, _scaled(left, most).usd, self.price)
+
+
+class _Tally:
+    """A `fill.Subject`: texts wanted one after the other, and the requests that they have left."""
+
+    def __init__(self, texts: Sequence[CategoryTexts], writing: Writing, *, wanted: int) -> None:
+        self.expected = self.most = 0
+        self.rows: list[dict[str, Any]] = []
+        self._texts = list(texts)
+        self._wanted, self._items = wanted, writing.items
+        self._limit = math.ceil(wanted * writing.settings.max_requests_per_text / writing.items)
+        self._missing = 0
+
+    def plan(self) -> list[Request]:
+        """The next round. What is missing of one text's requests keeps no other from being counted."""
+        while self._texts:
+            if requests := self._texts[0].plan():
+                return requests
+            self._count(self._texts.pop(0))
+        return []
+
+    def absorb(self, entries: list[Entry | None]) -> None:
+        """Judge what is there."""
+        self._missing = sum(entry is None for entry in entries)
+        self._texts[0].absorb(entries)
+
+    def _count(self, texts: CategoryTexts) -> None:
+        if not texts.abandoned:  # full, saturated or at its limit
+            return
+        most = self._limit - texts.spending.requests
+        lacking = math.ceil(max(0, self._wanted - texts.ok) / self._items)
+        self.expected += min(max(self._missing, lacking), most)
+        self.most += most
 
 
 def forecast(
@@ -84,12 +145,21 @@ def forecast(
     *,
     encoder: str,
 ) -> list[Forecast]:
-    """The describe stages that ask somebody, with what each has left to ask."""
-    found = [_categories(kb, categories, encoder)]
-    if categories.contrast_pairs and contrast_library(categories) is not None:
-        found.append(_contrasts(kb, categories, found[0]))
-    if samples.describer not in _FREE:
-        found.append(_samples(kb, data_root, samples, encoder))
+    """The describe stages that ask somebody, with what each has left to ask.
+
+    Raises KnowledgeBaseError where nothing was read in yet, or the ledger cannot be read.
+    """
+    with read_ledger(kb) as ledger:
+        found = [_categories(kb, ledger, categories, encoder)]
+        library = contrast_library(categories)
+        if categories.contrast_pairs and library is not None:
+            found.append(
+                _likely_contrasts(kb, categories, library, encoder)
+                if found[0].expected.requests
+                else _contrasts(kb, ledger, categories, library, encoder)
+            )
+        if samples.describer not in _FREE:
+            found.append(_samples(kb, data_root, ledger, samples, encoder))
     return found
 
 
@@ -105,104 +175,123 @@ def tell(forecasts: Sequence[Forecast]) -> str:
             f"{each.stage} ({each.model})",
             f"  {each.answered:,} requests are answered already",
             f"  {left.requests:,} are left if every text is kept, {each.most_requests:,} at most: {tokens}",
-            f"  {_dollars(left.usd)}, and {_dollars(each.most_usd)} if as many are rejected as may be"
-            if each.price is not None
-            else "  cost unknown: no price for this model (set `price` in the project file)",
+            f"  {_cost(each)}",
         ]
         if each.price is not None:
             lines.append(f"  prices of {each.price.date}")
     known = [each.most_usd for each in forecasts]
     total = None if None in known else sum(cost for cost in known if cost is not None)
     requests = sum(each.most_requests for each in forecasts)
-    lines.append(
-        f"in all at most {requests:,} requests"
-        + (f", {_dollars(total)}" if total is not None else ", cost unknown")
-    )
+    lines.append(f"in all at most {requests:,} requests, {_dollars(total)}")
     return "\n".join(lines)
 
 
-def _categories(kb: Path, settings: DescribeCategories, encoder: str) -> Forecast:
-    counter, price, model = _counter(kb, settings)
-    with _scratch(kb) as scratch:
-        shards = range(category_shard_count(scratch, settings))
-        describe_category_shards(
-            scratch, shards, settings, run_id="", on_shard=_ignore, asker=counter, encoder=encoder
-        )
-        count = duckdb.sql(f"SELECT count(*) FROM '{scratch}/categories.parquet'").fetchall()[0][0]
-        kept = f"""
-            SELECT coalesce(sum(least(ok, {settings.n})), 0) FROM (
-                SELECT count(*) FILTER (status = 'ok') AS ok
-                FROM '{scratch}/descriptions/category/*.parquet' GROUP BY category_id
+def _categories(
+    kb: Path, ledger: StoredEntries | None, settings: DescribeCategories, encoder: str
+) -> Forecast:
+    describer = make_describer(settings)
+    writing = make_writing(settings, describer, category_library(settings), encoder=encoder, started=0)
+    categories = read_categories(kb)
+    names = category_names(categories)
+    texts = (
+        [
+            CategoryTexts(
+                category,
+                CategoryGate(names[category.category_id], writing.rules),
+                writing,
+                wanted=settings.n,
             )
-        """
-        ok = int(duckdb.sql(kept).fetchall()[0][0])
-    items = texts_per_request(settings)
-    lacking = math.ceil((count * settings.n - ok) / items) if counter.missing.requests else 0
-    limit = math.ceil(settings.n * settings.max_requests_per_text / items) * count
-    most = max(lacking, limit - counter.answered) if counter.missing.requests else 0
-    expected = _scaled(counter.missing, max(lacking, counter.missing.requests))
-    return Forecast(
-        "category descriptions",
-        model,
-        counter.answered,
-        expected,
-        most,
-        _scaled(expected, most).usd,
-        price,
+        ]
+        for category in categories
     )
+    counter = _Counter(ledger, describer, settings)
+    return _count("category descriptions", counter, texts, writing, wanted=settings.n)
 
 
-def _contrasts(kb: Path, settings: DescribeCategories, first: Forecast) -> Forecast:
-    """Who is confusable is known only after the first pass: as many requests, of the first pass's size."""
-    count = duckdb.sql(f"SELECT count(*) FROM '{kb}/categories.parquet'").fetchall()[0][0]
-    items = min(texts_per_request(settings), settings.contrast_texts)
-    pairs = count * min(settings.contrast_pairs, max(0, count - 1))
-    requests = pairs * math.ceil(settings.contrast_texts / items)
-    expected = _scaled(first.expected, requests)
-    most = pairs * math.ceil(settings.contrast_texts * settings.max_requests_per_text / items)
-    return Forecast(
-        "contrasts of confusable categories (not looked up in the ledger)",
-        first.model,
-        0,
-        expected,
-        most,
-        _scaled(first.expected, most).usd,
-        first.price,
-    )
-
-
-def _samples(kb: Path, data_root: Path, settings: DescribeSamples, encoder: str) -> Forecast:
-    counter, price, model = _counter(kb, settings)
+def _contrasts(
+    kb: Path, ledger: StoredEntries | None, settings: DescribeCategories, library: Library, encoder: str
+) -> Forecast:
+    """The first pass is answered: written into a scratch folder, it shows who is confusable."""
+    describer, writing = _contrast_writing(settings, library, encoder)
+    categories = read_categories(kb)
+    counter = _Counter(ledger, describer, settings)
     with _scratch(kb) as scratch:
-        shards = range(sample_shard_count(scratch, settings))
+        describe_category_shards(
+            scratch,
+            range(category_shard_count(scratch, settings)),
+            settings,
+            run_id="",
+            on_shard=_ignore,
+            asker=_Counter(ledger, describer, settings),
+            encoder=encoder,
+        )
+        found = find_confusable(scratch, pairs=settings.contrast_pairs)
+        texts = contrast_texts(ok_texts(scratch), categories, found, writing)
+        return _count(_CONTRASTS, counter, texts, writing, wanted=settings.contrast_texts)
+
+
+def _likely_contrasts(kb: Path, settings: DescribeCategories, library: Library, encoder: str) -> Forecast:
+    """Who is confusable shows only after the first pass: till then a category's neighbours stand in."""
+    describer, writing = _contrast_writing(settings, library, encoder)
+    categories = read_categories(kb)
+    ids = [category.category_id for category in categories]
+    found = [
+        Confusable(one, ids[(place + step) % len(ids)], mixing=0.0, cosine=0.0)
+        for place, one in enumerate(ids)
+        for step in range(1, min(settings.contrast_pairs, len(ids) - 1) + 1)
+    ]
+    texts = contrast_texts([(each, {}) for each in ids], categories, found, writing)
+    counter = _Counter(None, describer, settings)
+    stage = f"{_CONTRASTS} (not looked up in the ledger before the first pass is done)"
+    told = _count(stage, counter, texts, writing, wanted=settings.contrast_texts)
+    return replace(told, expected=replace(told.expected, exact_tokens=False))
+
+
+def _contrast_writing(
+    settings: DescribeCategories, library: Library, encoder: str
+) -> tuple[Describer, Writing]:
+    describer = make_describer(settings)
+    items = contrast_items(settings)
+    return describer, make_writing(settings, describer, library, encoder=encoder, started=0, items=items)
+
+
+def _count(
+    stage: str,
+    counter: _Counter,
+    texts: Iterable[Sequence[CategoryTexts]],
+    writing: Writing,
+    *,
+    wanted: int,
+) -> Forecast:
+    """Plan all of these texts, of each category one after the other, and sum up what they have left."""
+    expected = most = 0
+
+    def finish(tally: _Tally) -> None:
+        nonlocal expected, most
+        expected += tally.expected
+        most += tally.most
+
+    asyncio.run(fill((_Tally(each, writing, wanted=wanted) for each in texts), counter, on_done=finish))
+    return counter.forecast(stage, expected=expected, most=most)
+
+
+def _samples(
+    kb: Path, data_root: Path, ledger: StoredEntries | None, settings: DescribeSamples, encoder: str
+) -> Forecast:
+    counter = _Counter(ledger, make_describer(settings, files=MediaFiles(data_root, ())), settings)
+    with _scratch(kb) as scratch:
         describe_sample_shards(
             scratch,
             data_root,
-            shards,
+            range(sample_shard_count(scratch, settings)),
             settings,
             run_id="",
             on_shard=_ignore,
             asker=counter,
             encoder=encoder,
         )
-    most = counter.missing.requests * settings.tries
-    return Forecast(
-        "sample descriptions",
-        model,
-        counter.answered,
-        counter.missing,
-        most,
-        _scaled(counter.missing, most).usd,
-        price,
-    )
-
-
-def _counter(kb: Path, settings: Any) -> tuple[_Counter, Price | None, str]:
-    asking: Asking = settings
-    describer = make_describer(settings)
-    price = price_of(asking.model, asking.price, endpoint=describer.endpoint)
-    counter = _Counter(kb / "ledger.sqlite", price, batch=asking.submit == "batch")
-    return counter, price, describer.model
+    left = counter.missing.requests
+    return counter.forecast("sample descriptions", expected=left, most=left * settings.tries - counter.tried)
 
 
 @contextmanager
@@ -243,5 +332,15 @@ def _scaled(measured: Estimate, requests: int) -> Estimate:
     )
 
 
+def _cost(forecast: Forecast) -> str:
+    if forecast.most_usd is not None:
+        most = f"{_dollars(forecast.most_usd)} if as many are rejected as may be"
+        return f"{_dollars(forecast.expected.usd)}, and {most}"
+    if forecast.price is None:
+        return "cost unknown: no price for this model (set `price` in the project file)"
+    return "cost unknown: no price for what is sent beside words (pictures: set `image_tokens` in `price`)"
+
+
 def _dollars(usd: float | None) -> str:
-    return "cost unknown" if usd is None else f"at most ${usd:,.2f}"
+    """Whole cents, rounded up: an upper bound stays one."""
+    return "cost unknown" if usd is None else f"at most ${math.ceil(round(usd * 100, 6)) / 100:,.2f}"

@@ -139,22 +139,12 @@ def microseconds_now() -> int:
     return (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
-class Ledger:
-    """An open ledger. Make one with `open_ledger`, which holds the write lock around it."""
+class StoredEntries:
+    """What a ledger file holds, for looking up. Make one with `read_ledger`: it needs no lock."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reader: sqlite3.Connection) -> None:
         self._path = path
-        self._writer = _open(path)
-        self._reader = _connect(path)
-        self._spent: float = self.read(
-            lambda connection: connection.execute("SELECT total(cost_usd) FROM entries").fetchone()[0]
-        )
-        self._group: list[tuple[Entry | Work, asyncio.Future[None]]] = []
-        self._filled = asyncio.Event()
-        self._started = asyncio.Event()
-        self._closing = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        self._task = asyncio.create_task(self._write_groups())
+        self._reader = reader
 
     def get(self, key: str) -> Entry | None:
         """The committed entry of a request, or None."""
@@ -179,6 +169,32 @@ class Ledger:
         rows = self._rows(query, (base_key, float("inf") if max_tokens is None else max_tokens))
         return Entry(*rows[0]) if rows else None
 
+    def read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """What `work` returns, given a connection to read from; it sees what is committed."""
+        with _wrapped(self._path):
+            return work(self._reader)
+
+    def _rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        with _wrapped(self._path):
+            return self._reader.execute(query, values).fetchall()
+
+
+class Ledger(StoredEntries):
+    """An open ledger. Make one with `open_ledger`, which holds the write lock around it."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = _open(path)  # makes the file where there is none
+        super().__init__(path, _connect(path))
+        self._spent: float = self.read(
+            lambda connection: connection.execute("SELECT total(cost_usd) FROM entries").fetchone()[0]
+        )
+        self._group: list[tuple[Entry | Work, asyncio.Future[None]]] = []
+        self._filled = asyncio.Event()
+        self._started = asyncio.Event()
+        self._closing = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._task = asyncio.create_task(self._write_groups())
+
     def spent(self) -> float:
         """The sum of every committed entry's known cost, of all runs, in US dollars."""
         return self._spent
@@ -189,11 +205,6 @@ class Ledger:
         with _wrapped(self._path):
             for row in self._reader.execute(query):
                 yield Entry(*row)
-
-    def read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """What `work` returns, given a connection to read from; it sees what is committed."""
-        with _wrapped(self._path):
-            return work(self._reader)
 
     def submit(self, entry: Entry) -> asyncio.Future[None]:
         """Store an entry. The future is done when it is committed, or holds `KnowledgeBaseError`.
@@ -230,10 +241,6 @@ class Ledger:
             self._thread.shutdown()
             self._reader.close()
             self._writer.close()
-
-    def _rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        with _wrapped(self._path):
-            return self._reader.execute(query, values).fetchall()
 
     def _add(self, item: Entry | Work) -> asyncio.Future[None]:
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -321,6 +328,22 @@ async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
             yield ledger
         finally:
             await ledger.close()
+
+
+@contextmanager
+def read_ledger(kb: Path) -> Iterator[StoredEntries | None]:
+    """`<kb>/ledger.sqlite` to look up in, or None where nothing was ever asked. Leaves no file behind."""
+    path = kb / "ledger.sqlite"
+    if not path.is_file():
+        yield None
+        return
+    with _wrapped(path), closing(_connect_to_read(path)) as connection:
+        version = _version(connection, path)
+        if version not in {0, LEDGER_VERSION}:
+            raise KnowledgeBaseError(
+                f"{path}: in an older format ({version}); `unibind kb reparse` brings it up to date"
+            )
+        yield StoredEntries(path, connection) if version else None
 
 
 def read_entries(kb: Path) -> list[Entry]:

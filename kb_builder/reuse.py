@@ -6,10 +6,10 @@ import json
 from dataclasses import replace
 
 from data.files import hash_text
-from kb_builder.ledger import Entry, Ledger, base_key_of, microseconds_now
+from kb_builder.ledger import Entry, StoredEntries, base_key_of, microseconds_now
 
 
-def reused(ledger: Ledger, request: str, *, run_id: str) -> Entry | None:
+def reused(ledger: StoredEntries, request: str, *, run_id: str) -> Entry | None:
     """An entry for a request (canonical JSON) with the answer to the same request of fewer max_tokens.
 
     None where there is no such answer or it was cut off. The entry has a key of its own, so that rows can

@@ -15,7 +15,7 @@ from kb_builder.gates import Candidate, CategoryGate, Floats, Rules, Verdict
 from kb_builder.ledger import Entry
 from kb_builder.parse import PARSER_VERSION, Answer, Item, parse_answer, read_answer
 from kb_builder.prompts import Library, Prompt, fill, load_prompts, several_texts
-from kb_builder.request import Request, derived_seed, request_key
+from kb_builder.request import Request, asked, derived_seed, request_key
 from kb_builder.rows import description_row, row_id
 from kb_builder.settings import DescribeCategories
 from kb_builder.tokens import TokenCounter, token_counter
@@ -322,7 +322,12 @@ class CategoryTexts:
         if entry.answer is None:
             return None, (Item(None, "", entry.error),)
         answer = read_answer(entry.answer)
-        return answer, parse_answer(answer, opening=planned.opening, several=self._writing.items > 1)
+        return answer, parse_answer(
+            answer,
+            opening=planned.opening,
+            several=self._writing.items > 1,
+            asked=asked(planned.request.messages),
+        )
 
     def _row(
         self,

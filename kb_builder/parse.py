@@ -21,6 +21,7 @@ _MARKUP = re.compile(r"^\s*(?:[-*•>#]+|\d+[.)])\s+|[*_`#]{1,3}")
 _END = re.compile(r"[.!?]+[\"'”’)]*(?=\s|$)")
 _ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|approx|vs|cf|dr|mr|mrs|st|no|fig|[a-z])\.$", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_][\w'’-]*")
+_WORD_OR_FIGURE = re.compile(r"\d+(?:[.,]\d+)*|[\w'’-]+")
 _FEWEST_WORDS = 2  # that go on from an opening; fewer say nothing
 
 _THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|$)", re.DOTALL | re.IGNORECASE)
@@ -89,26 +90,28 @@ def read_answer(body: str) -> Answer:
     )
 
 
-def parse_answer(answer: Answer, *, opening: str = "", several: bool = False) -> tuple[Item, ...]:
+def parse_answer(
+    answer: Answer, *, opening: str = "", several: bool = False, asked: str = ""
+) -> tuple[Item, ...]:
     """The texts of an answer, at least one item: where there is none, the item says what came instead.
 
     `opening` is the start that the model was given to go on from (one text); `several` says that a list of
     texts was asked for, in the JSON schema of `prompts.several` or, from models that ignore a schema, as a
-    numbered or bulleted list.
+    numbered or bulleted list. `asked` is the question in words: repeating what it repeats is no loop.
     """
     if answer.text is None:
         return (Item(None, answer.refusal or "", answer.refusal or f"no text ({answer.finish_reason})"),)
     content = answer.text
     if not several:
-        return (_item(content, opening, answer.finish_reason),)
+        return (_item(content, opening, answer.finish_reason, asked),)
     found = _split(content)
     cut = answer.finish_reason == "length"
     if not found.texts:
         reason = "was cut off by max_tokens before the first whole text" if cut else "holds no description"
         return (Item(None, content.strip(), reason),)
-    items = [_item(text, "", "stop") for text in found.texts]
+    items = [_item(text, "", "stop", asked) for text in found.texts]
     if found.open_end and cut:
-        items[-1] = _item(found.texts[-1], "", "length")
+        items[-1] = _item(found.texts[-1], "", "length", asked)
     if found.rest is not None:
         how = "was cut off by max_tokens" if cut else "is broken"
         items.append(Item(None, found.rest, f"the list {how} after {len(found.texts)} whole texts"))
@@ -123,10 +126,10 @@ def parse_text(content: str, *, opening: str, finish_reason: str) -> str | None:
     last, torn sentence. A text that breaks off inside a phrase, adds nothing to the opening, or goes round in
     circles is none.
     """
-    return _item(content, opening, finish_reason).text
+    return _item(content, opening, finish_reason, "").text
 
 
-def _item(content: str, opening: str, finish_reason: str) -> Item:
+def _item(content: str, opening: str, finish_reason: str, asked: str) -> Item:
     said = content.strip().removeprefix(opening)
     if opening and len(_WORD.findall(said)) < _FEWEST_WORDS:
         return Item(None, content.strip(), "adds nothing to the opening")
@@ -143,7 +146,7 @@ def _item(content: str, opening: str, finish_reason: str) -> Item:
         else "breaks off inside a sentence"
         if _broken_off(result)
         else "goes round in circles"
-        if _circular(result)
+        if _circular(result, asked)
         else None
     )
     return Item(None if reason else result, content.strip(), reason)
@@ -282,9 +285,20 @@ def _broken_off(text: str) -> bool:
     return len(words) < 4 or words[-1] in _DANGLING
 
 
-def _circular(text: str) -> bool:
-    """Whether three words in a row come twice, or one long word more than twice: a small model's loop."""
-    words = re.findall(r"[\w'’-]+", text.casefold())
+def _circular(text: str, asked: str) -> bool:
+    """Whether three words in a row come twice, or one long word four times: a small model's loop.
+
+    What the question itself repeats ("sides 1.0 to 0.7 to 0.7") may come as often as it does there.
+    """
+    triples, long = _repetitions(text)
+    asked_triples, asked_long = _repetitions(asked)
+    return any(count > max(1, asked_triples[each]) for each, count in triples.items()) or any(
+        count > max(3, asked_long[each]) for each, count in long.items()
+    )
+
+
+def _repetitions(text: str) -> tuple[Counter[tuple[str, str, str]], Counter[str]]:
+    """How often each three words in a row come, and each word of more than four letters."""
+    words = _WORD_OR_FIGURE.findall(text.casefold())
     triples = Counter(zip(words, words[1:], words[2:], strict=False))
-    longer = Counter(word for word in words if len(word) > 4)
-    return max(triples.values(), default=0) > 1 or max(longer.values(), default=0) > 3
+    return triples, Counter(word for word in words if len(word) > 4)

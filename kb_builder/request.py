@@ -57,6 +57,11 @@ def words(content: Content) -> str:
     )
 
 
+def asked(messages: Messages) -> str:
+    """The words of the question: of the user's last message."""
+    return next((words(content) for role, content in reversed(messages) if role == "user"), "")
+
+
 def request_json(request: Request) -> str:
     """The request as canonical JSON: what its key is the hash of, and what the ledger stores."""
     return canonical_json(asdict(request))

@@ -21,7 +21,7 @@ from kb_builder.ledger import Entry
 from kb_builder.media import MediaFiles, media_for
 from kb_builder.parse import parse_answer, read_answer
 from kb_builder.prompts.samples import SamplePrompt, SamplePrompts, load_sample_prompts, sample_purpose
-from kb_builder.request import Content, Media, Request, derived_seed, request_key
+from kb_builder.request import Content, Media, Request, asked, derived_seed, request_key
 from kb_builder.rows import description_row
 from kb_builder.settings import DescribeSamples
 from kb_builder.tokens import TokenCounter
@@ -162,7 +162,8 @@ class SampleTexts:
 
     def _row(self, request: Request, prompt: SamplePrompt, entry: Entry) -> Row:
         answer = None if entry.answer is None else read_answer(entry.answer)
-        item = None if answer is None else parse_answer(answer, opening=prompt.opening)[0]
+        question = asked(request.messages)
+        item = None if answer is None else parse_answer(answer, opening=prompt.opening, asked=question)[0]
         text = "" if item is None else item.text or item.said  # a rejected row keeps what the model said
         (n_tokens,) = self._job.tokens.count([text])
         if answer is None or item is None:

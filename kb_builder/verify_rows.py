@@ -21,6 +21,7 @@ from data.files import hash_json, hash_text
 from kb_builder.ledger import Entry
 from kb_builder.parse import PARSER_VERSION, Item, parse_answer, read_answer
 from kb_builder.parts import KINDS
+from kb_builder.request import asked, request_from_json, words
 from kb_builder.rows import STATUSES, normalise, row_id
 from kb_builder.tokens import count_tokens
 from kb_builder.verify_report import Findings
@@ -71,15 +72,17 @@ class Derived:
 def derive(entry: Entry) -> Derived:
     """Parse an entry again. Raises ValueError, KeyError or TypeError where it holds no answer."""
     request = json.loads(entry.request)
+    messages = request_from_json(entry.request).messages
     answer = None if entry.answer is None else read_answer(entry.answer)
     if answer is None:
         items: tuple[Item, ...] = (Item(None, "", entry.error),)
     else:
-        role, content = request["messages"][-1]
+        role, content = messages[-1]
         items = parse_answer(
             answer,
-            opening=content if role == "assistant" else "",
+            opening=words(content) if role == "assistant" else "",
             several="response_format" in request["extra"],
+            asked=asked(messages),
         )
     return Derived(
         items,

@@ -255,3 +255,16 @@ def test_what_a_refusal_says_is_kept() -> None:
     assert item.said == item.reason == "I can't help with that."
     [item] = parse_answer(Answer(None, "content_filter", None, None, None))
     assert (item.said, item.reason) == ("", "no text (content_filter)")
+
+
+def test_what_the_question_repeats_is_no_loop() -> None:
+    """A measured sentence may be said back as it is; the same words more often, or unasked, are a loop."""
+    facts = "A box with sides 1.0 to 0.7 to 0.7, much warmer than the table and much warmer than the air."
+    answer = Answer(facts, "stop", None, None, None)
+    [item] = parse_answer(answer, asked=f"Say this in other words: {facts}")
+    assert item.text == facts
+    [item] = parse_answer(answer, asked="What is it?")
+    assert item.reason == "goes round in circles"
+    more = Answer(f"{facts[:-1]} and much warmer than the floor.", "stop", None, None, None)
+    [item] = parse_answer(more, asked=facts)
+    assert item.reason == "goes round in circles"

@@ -67,8 +67,9 @@ def read_result(value: Mapping[str, Any], *, where: str) -> str:
     """The answer's body (JSON text) of one line of a batch's results; raises what it says instead."""
     response, error = value.get("response"), value.get("error")
     if not isinstance(response, dict):
-        detail = error if isinstance(error, dict) else {}
-        raise TransientError(f"{where}: {detail.get('code')}: {shorten(str(detail.get('message')))}")
+        detail = error if isinstance(error, dict) else {"message": "a line with neither response nor error"}
+        said = ": ".join(str(detail[name]) for name in ("code", "message") if detail.get(name) is not None)
+        raise TransientError(f"{where}: {shorten(said)}")
     status, body = response.get("status_code"), response.get("body")
     if status != 200:
         inside = body.get("error") if isinstance(body, dict) else None

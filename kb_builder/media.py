@@ -186,8 +186,9 @@ def _encode_sound(path: Path, recipe: Mapping[str, Any]) -> tuple[str, bytes]:
     sound = read("audio", path)  # whole and sane, or it is not sent
     assert isinstance(sound, Waveform)
     form = _SENT_SOUNDS.get(recipe["ending"])
-    content = path.read_bytes() if form else _wav(sound)
-    return f"audio/{form or 'wav'}", _bounded(path, content)
+    content = _whole(path) if form else _wav(sound)
+    _check_size(path, len(content))
+    return f"audio/{form or 'wav'}", content
 
 
 def _wav(sound: Waveform) -> bytes:
@@ -210,16 +211,24 @@ def _encode_video(path: Path, recipe: Mapping[str, Any]) -> tuple[str, bytes]:
             f"{path}: a video that is sent as it is must be one of {', '.join(_VIDEO_TYPES)}; convert it, "
             "or take `video` out of `native`"
         )
-    return mime, _bounded(path, path.read_bytes())
+    return mime, _whole(path)
 
 
-def _bounded(path: Path, content: bytes) -> bytes:
-    if len(content) > NATIVE_MAX_BYTES:
+def _whole(path: Path) -> bytes:
+    """A file as it is; its size is looked at before it is read."""
+    try:
+        _check_size(path, path.stat().st_size)
+        return path.read_bytes()
+    except OSError as error:
+        raise SampleError(f"{path}: {error.strerror or error}") from None
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > NATIVE_MAX_BYTES:
         raise SampleError(
-            f"{path}: {len(content) / 2**20:,.0f} MiB are more than the {NATIVE_MAX_BYTES >> 20} MiB "
+            f"{path}: {size / 2**20:,.0f} MiB are more than the {NATIVE_MAX_BYTES >> 20} MiB "
             "that are sent as they are; cut it, or take its modality out of `native`"
         )
-    return content
 
 
 _MAKE: dict[str, Callable[[Path, Mapping[str, Any]], tuple[str, bytes]]] = {

@@ -168,7 +168,7 @@ def environment() -> dict[str, str]:
 def describe(folder: Path) -> None:
     """Run stage 1 to its end."""
     done = subprocess.run(
-        [*COMMAND, "describe"], cwd=folder, env=environment(), capture_output=True, text=True, timeout=3000
+        [*COMMAND, "describe"], cwd=folder, env=environment(), capture_output=True, text=True, timeout=6000
     )
     assert done.returncode == 0, done.stderr
     (folder / "told.log").write_text(done.stdout + done.stderr, encoding="utf-8")
@@ -235,7 +235,10 @@ def test_a_storm_loses_and_doubles_nothing(tmp_path: Path, port: int, unibind: U
     requests = int(os.environ.get("UNIBIND_STORM", "3000"))
     size = {"categories": min(1000, requests // 100), "n": 100, "items": 1, "concurrency": 256, "shard": 50}
     faults = [f"--fault={name}=0.005" for name in LASTING]
-    with served(tmp_path, port, "--latency", "0.05", "--faults", "0.3", *faults) as server:
+    # One answer in twenty is a 429 with a Retry-After, and everybody waits for it: at a second each, 100,000
+    # requests would take an hour and a half of waiting.
+    options = ("--latency", "0.05", "--retry-after", "0.05", "--hang", "1", "--faults", "0.3")
+    with served(tmp_path, port, *options, *faults) as server:
         folder = project(tmp_path / "p", server.url, timeout=30, **size)
         describe(folder)
         whole = Counter(server.whole_answers())

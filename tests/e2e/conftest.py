@@ -1,11 +1,13 @@
-"""One small tabletop project, run to its end once for all the tests of the main job."""
+"""One small tabletop project, run to its end once for all the tests of the main job; fake-openai for stage 1."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,37 @@ bootstrap = 200
 
 
 Unibind = Callable[..., subprocess.CompletedProcess[str]]
+Served = Callable[..., AbstractContextManager[str]]
+
+
+@pytest.fixture
+def planted_key(monkeypatch: pytest.MonkeyPatch) -> str:
+    """An API key that must never be written down; every process that a test starts has it."""
+    key = "sk-planted-7f3c9a1e5b2d4c68"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    return key
+
+
+@pytest.fixture
+def served(planted_key: str) -> Served:
+    """Run fake-openai in a process of its own, which wants the planted key: `with served(*options) as url`."""
+
+    @contextmanager
+    def serve(*options: str) -> Iterator[str]:
+        command = [sys.executable, "-c", "from pipeline.cli import main; main()", "fake-openai"]
+        process = subprocess.Popen(
+            [*command, "--api-key-env", "OPENAI_API_KEY", *options], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("listening on "), line
+            yield line.split()[-1]
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+
+    return serve
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from PIL import Image
 
 from kb_builder.verify import verify
 
-KEY = "sk-planted-7f3c9a1e5b2d4c68"
+Served = Callable[..., AbstractContextManager[str]]
 CATEGORIES = ("brass bell", "oak barrel", "steel anvil", "silk umbrella")
 # What says by which way, when, how fast, in how many tries and at what price a text came.
 OF_THE_WAY = ("source", "created_at", "latency_ms", "attempts", "cost_usd")
@@ -59,25 +59,6 @@ price = {{ input = 1.0, output = 4.0, date = "2026-01-01", image_tokens = 1000 }
 native = ["audio"]
 shard_samples = 5
 """
-
-
-@contextmanager
-def served(*options: str) -> Iterator[str]:
-    """fake-openai in a process of its own; gives its address."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "fake-openai", "--api-key-env", "OPENAI_API_KEY", *options],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OPENAI_API_KEY": KEY},
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("listening on "), line
-        yield line.split()[-1]
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
 
 
 def stats(url: str) -> dict[str, Any]:
@@ -123,7 +104,6 @@ def started(folder: Path, code: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code, "describe"],
         cwd=folder,
-        env=os.environ | {"OPENAI_API_KEY": KEY},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -195,7 +175,7 @@ def of_asked(folder: Path, column: str) -> list[Any]:
     ],
 )
 def test_killed_and_resumed_it_ends_as_an_online_run(
-    tmp_path: Path, pace: str, faults: tuple[str, ...], kills: list[bool]
+    tmp_path: Path, pace: str, faults: tuple[str, ...], kills: list[bool], served: Served, planted_key: str
 ) -> None:
     """kill -9 while a batch of samples (or of categories) is out: the same rows for half, nothing twice."""
     code = pace + COMMAND
@@ -230,5 +210,7 @@ def test_killed_and_resumed_it_ends_as_an_online_run(
     assert sum(of_asked(batch, "attempts")) >= len(costs) + bool(faults)
     for folder in (online, batch):
         assert verify(folder / "runs/p/kb").findings == ()
-        assert [str(p) for p in folder.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()] == []
+        assert [
+            str(p) for p in folder.rglob("*") if p.is_file() and planted_key.encode() in p.read_bytes()
+        ] == []
     assert not (batch / "runs/p/kb/batches").exists()

@@ -19,7 +19,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ import pytest
 from kb_builder.ledger import GROUP_ROWS
 
 Unibind = Callable[..., subprocess.CompletedProcess[str]]
+Served = Callable[..., AbstractContextManager[str]]
 COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
-KEY = "sk-planted-7f3c9a1e5b2d4c68"
 # No row says when, how fast or in how many tries: everything else must be equal.
 VOLATILE = ("created_at", "latency_ms", "attempts")
 LASTING = ("refusal", "refusal_field", "content_filter", "length", "torn_content", "policy")
@@ -85,33 +85,11 @@ def port() -> int:
 
 
 @contextmanager
-def served(folder: Path, port: int, *options: str) -> Iterator[Server]:
-    """fake-openai in a process of its own, with the planted key. The endpoint is a part of every request."""
+def logged(served: Served, folder: Path, port: int, *options: str) -> Iterator[Server]:
+    """A server with a log, always on one port: the endpoint is a part of every request."""
     log = folder / "answers.log"
-    process = subprocess.Popen(
-        [
-            *COMMAND,
-            "fake-openai",
-            "--port",
-            str(port),
-            "--api-key-env",
-            "OPENAI_API_KEY",
-            "--log",
-            str(log),
-            *options,
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OPENAI_API_KEY": KEY},
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("listening on "), line
-        yield Server(line.split()[-1], log)
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
+    with served("--port", str(port), "--log", str(log), *options) as url:
+        yield Server(url, log)
 
 
 def project(folder: Path, url: str, *, categories: int, **settings: Any) -> Path:
@@ -161,15 +139,9 @@ def answered(folder: Path) -> int:
             return 0
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"OPENAI_API_KEY": KEY}
-
-
 def describe(folder: Path) -> None:
     """Run stage 1 to its end."""
-    done = subprocess.run(
-        [*COMMAND, "describe"], cwd=folder, env=environment(), capture_output=True, text=True, timeout=6000
-    )
+    done = subprocess.run([*COMMAND, "describe"], cwd=folder, capture_output=True, text=True, timeout=6000)
     assert done.returncode == 0, done.stderr
     (folder / "told.log").write_text(done.stdout + done.stderr, encoding="utf-8")
 
@@ -179,7 +151,6 @@ def killed_at(folder: Path, count: int, extra_s: float) -> bool:
     process = subprocess.Popen(
         [*COMMAND, "describe"],
         cwd=folder,
-        env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -190,13 +161,15 @@ def killed_at(folder: Path, count: int, extra_s: float) -> bool:
     return process.wait() == -signal.SIGKILL
 
 
-def holds_key(folder: Path) -> list[str]:
-    """Every file below a folder that holds the planted key."""
-    return [str(p) for p in folder.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
+def that_hold(key: str, folder: Path) -> list[str]:
+    """Every file below a folder that holds the key."""
+    return [str(p) for p in folder.rglob("*") if p.is_file() and key.encode() in p.read_bytes()]
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(24, marks=pytest.mark.slow)])
-def test_killed_again_and_again_it_ends_as_an_undisturbed_run(tmp_path: Path, port: int, kills: int) -> None:
+def test_killed_again_and_again_it_ends_as_an_undisturbed_run(
+    tmp_path: Path, port: int, served: Served, planted_key: str, kills: int
+) -> None:
     """kill -9 at random moments, a fifth of all calls failing: the same rows, little asked twice."""
     moments = random.Random()
     seed = moments.getrandbits(32)
@@ -206,11 +179,11 @@ def test_killed_again_and_again_it_ends_as_an_undisturbed_run(tmp_path: Path, po
     size = {"categories": 40 if kills > 5 else 12, "n": 60 if kills > 5 else 20, "timeout": 6}
     calm, wild = tmp_path / "calm", tmp_path / "wild"
     options = ("--latency", "0.05", "--jitter", "0.05", *faults)
-    with served(tmp_path, port, *options) as server:
+    with logged(served, tmp_path, port, *options) as server:
         describe(project(calm, server.url, **size))
     (tmp_path / "answers.log").unlink()
     total = answered(calm)
-    with served(tmp_path, port, *options, "--faults", "0.2") as server:
+    with logged(served, tmp_path, port, *options, "--faults", "0.2") as server:
         project(wild, server.url, **size)
         kept = 0
         for moment in sorted(moments.sample(range(total), kills)):
@@ -226,11 +199,13 @@ def test_killed_again_and_again_it_ends_as_an_undisturbed_run(tmp_path: Path, po
     assert rows(wild) == rows(calm), f"seed {seed}"
     assert len(whole) == answered(wild) == total, f"seed {seed}"
     assert whole.total() - len(whole) == kept, f"asked twice without a kill as the cause (seed {seed})"
-    assert holds_key(wild) == []
+    assert that_hold(planted_key, wild) == []
 
 
 @pytest.mark.slow
-def test_a_storm_loses_and_doubles_nothing(tmp_path: Path, port: int, unibind: Unibind) -> None:
+def test_a_storm_loses_and_doubles_nothing(
+    tmp_path: Path, port: int, served: Served, planted_key: str, unibind: Unibind
+) -> None:
     """Three calls in ten fail, in all ways: every planned row is there, `ok` or with its reason, once."""
     requests = int(os.environ.get("UNIBIND_STORM", "3000"))
     size = {"categories": min(1000, requests // 100), "n": 100, "items": 1, "concurrency": 256, "shard": 50}
@@ -238,7 +213,7 @@ def test_a_storm_loses_and_doubles_nothing(tmp_path: Path, port: int, unibind: U
     # One answer in twenty is a 429 with a Retry-After, and everybody waits for it: at a second each, 100,000
     # requests would take an hour and a half of waiting.
     options = ("--latency", "0.05", "--retry-after", "0.05", "--hang", "1", "--faults", "0.3")
-    with served(tmp_path, port, *options, *faults) as server:
+    with logged(served, tmp_path, port, *options, *faults) as server:
         folder = project(tmp_path / "p", server.url, timeout=30, **size)
         describe(folder)
         whole = Counter(server.whole_answers())
@@ -262,5 +237,5 @@ def test_a_storm_loses_and_doubles_nothing(tmp_path: Path, port: int, unibind: U
     ).fetchall()
     verified = unibind(folder, "kb", "verify")
     assert verified.returncode == 0, verified.stdout
-    assert holds_key(folder) == []
+    assert that_hold(planted_key, folder) == []
     print(f"{entries} requests, {stats}, categories below n: {short}", file=sys.stderr)

@@ -40,6 +40,7 @@ from kb_builder.category_texts import (
     contrast_library,
     make_writing,
 )
+from kb_builder.cited import require_cited_answers
 from kb_builder.describe_categories import read_categories, summarise
 from kb_builder.describers import make_describer
 from kb_builder.encoders import load_encoder
@@ -129,6 +130,7 @@ class _Contrasts:
 async def _describe(
     kb: Path, settings: DescribeCategories, run_id: str, asker: Asker | None, encoder: str
 ) -> dict[str, Any]:
+    require_cited_answers(kb, "category", "contrast")
     library = contrast_library(settings)
     if library is None:
         return _skip(kb, f"describer {settings.describer!r} is too small to tell what sets things apart")

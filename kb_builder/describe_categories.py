@@ -31,6 +31,7 @@ from kb_builder.category_texts import (
     make_writing,
     texts_per_request,
 )
+from kb_builder.cited import require_cited_answers
 from kb_builder.describers import make_describer
 from kb_builder.fill import fill
 from kb_builder.gates import CategoryGate, category_names
@@ -45,6 +46,9 @@ log = logging.getLogger(__name__)
 _SHARD_REQUESTS = 1000  # a shard is a task and a file: minutes of work, not hours
 _MOST_CATEGORIES = 500
 
+FAILED_FOR_GOOD = (
+    "%d requests failed for good, the first with: %s (`unibind describe --retry-failed` asks them again)"
+)
 OnShard = Callable[[int, dict[str, Any]], None]
 
 
@@ -137,6 +141,7 @@ class _Shard:
 
 async def _describe(job: _Job, asker: Asker | None) -> None:
     settings = job.settings
+    require_cited_answers(job.kb, "category", "part")
     categories = read_categories(job.kb)
     size = categories_per_shard(settings)
     count = math.ceil(len(categories) / size)
@@ -203,7 +208,7 @@ def summarise(done: Sequence[CategoryTexts]) -> dict[str, Any]:
     failed = statuses["failed"]
     if failed:
         first = next(texts.first_error for texts in done if texts.first_error)
-        log.warning("%d requests failed for good, the first with: %s", failed, first)
+        log.warning(FAILED_FOR_GOOD, failed, first)
     costs: tuple[float | None, ...] = (0.0,)
     return {
         "categories": len(done),

@@ -34,7 +34,8 @@ from data.paths import resolver
 from kb_builder.asker import Asker, LedgerOnly
 from kb_builder.asking import AskingBar, open_asking
 from kb_builder.category_texts import add_cost
-from kb_builder.describe_categories import read_categories
+from kb_builder.cited import require_cited_answers
+from kb_builder.describe_categories import FAILED_FOR_GOOD, read_categories
 from kb_builder.describers import make_describer
 from kb_builder.facts_llm import category_phrases
 from kb_builder.fill import fill
@@ -143,6 +144,7 @@ class _Shard:
 
 async def _describe(run: _Run, asker: Asker | None, *, turned_away: Mapping[str, str]) -> None:
     settings, size = run.settings, run.settings.shard_samples
+    require_cited_answers(run.kb, "sample", "part")
     samples = _read_samples(run.kb)
     count = math.ceil(len(samples) / size)
     for shard in run.shards:
@@ -259,7 +261,7 @@ def _write(kb: Path, number: int, done: Sequence[SampleTexts]) -> dict[str, Any]
         log.warning("sample descriptions: %d unreadable samples. The first: %s", len(rejects), first)
     if statuses["failed"]:
         first = next(row["reason"] for row in rows if row["status"] == "failed")
-        log.warning("%d requests failed for good, the first with: %s", statuses["failed"], first)
+        log.warning(FAILED_FOR_GOOD, statuses["failed"], first)
     nothing: tuple[float | None, ...] = (0.0,)
     return {
         "samples": len(done),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,27 @@ def test_an_answer_that_is_not_there_ends_its_category_only(described: tuple[Pat
     assert {*done.short} == {"dog", "bell"}
     assert done.moves.get(("category", "ok", None), 0) == 0
     assert server.seen.total() == asked
+
+
+@pytest.mark.parametrize("loss", ["gone", "emptied", "older"])
+def test_a_lost_ledger_takes_no_text_with_it(described: tuple[Path, str, Any], loss: str) -> None:
+    """No part is written anew from less than it was made from, and nothing is paid for again."""
+    kb, url, server = described
+    before, asked = parts(kb), server.seen.total()
+    ledger = kb / "ledger.sqlite"
+    if loss == "older":
+        with closing(sqlite3.connect(ledger)) as connection, connection:
+            connection.execute("DELETE FROM entries WHERE rowid = (SELECT min(rowid) FROM entries)")
+    else:
+        ledger.unlink() if loss == "gone" else ledger.write_bytes(b"")
+    with pytest.raises(KnowledgeBaseError, match=r"lost or replaced\. Restore it"):
+        again(kb, categories(url))
+    with pytest.raises(KnowledgeBaseError, match=r"lost or replaced\. Restore it"):
+        describe_category_shard(kb, 0, categories(url), run_id="second")
+    assert parts(kb) == before
+    assert server.seen.total() == asked
+    if loss == "gone":
+        assert verify(kb).totals["error", "no ledger entry"] > 0
 
 
 def test_no_knowledge_base(tmp_path: Path) -> None:

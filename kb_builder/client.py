@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 OPENAI_URL = "https://api.openai.com/v1"
 
+_SHORTEST_KEY = 8  # shorter ones ("none") are words, and no secrets
 _TRANSIENT = {408, 409, 425}
 _ROW = {400, 413, 422}  # this request is wrong; every other 4xx is wrong for all of them
 _OUT_OF_MONEY = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
@@ -57,7 +59,8 @@ class ChatClient:
 
     `connect` returns (base URL, API key) and is called before the first request, not earlier: a run that
     finds every answer in its ledger starts no server and needs no key. `load` turns a `Media` of a message
-    into the part that is sent (data URL or base64); it is called in a thread, once per attempt.
+    into the part that is sent (data URL or base64); it is called in a thread, once per attempt. `key_name` is
+    the variable that the key is read from, if any.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class ChatClient:
         model: str,
         connect: Callable[[], tuple[str, str]],
         load: Callable[[Media], dict[str, Any]] | None = None,
+        key_name: str | None = None,
     ) -> None:
         self.provider = provider
         self.source = source
@@ -77,8 +81,8 @@ class ChatClient:
         self._connect = connect
         self._load = load
         self._client: AsyncOpenAI | None = None
-        self._url = ""
-        self._key = ""
+        self._key_name = key_name
+        self._key: re.Pattern[str] | None = None  # as servers may quote it back; None: there is none to hide
 
     async def answer(self, request: Request) -> Reply:
         """The answer's body as it came. Makes one attempt: trying again is the scheduler's work."""
@@ -92,7 +96,7 @@ class ChatClient:
                 "/chat/completions", cast_to=httpx.Response, body=self._body(request, messages)
             )
         body = self.hide(response.text)
-        check_body(body, where=self._url)
+        check_body(body, where=self.endpoint)
         return Reply(body, read_limits(response.headers))
 
     def body_for(self, request: Request) -> dict[str, Any]:
@@ -119,7 +123,7 @@ class ChatClient:
 
     def hide(self, text: str) -> str:
         """Servers quote the API key back in errors; it must reach no table, log or message."""
-        return text.replace(self._key, "***") if len(self._key) >= 8 else text
+        return text if self._key is None else self._key.sub("***", text)
 
     async def close(self) -> None:
         """Close the connections, if any were opened."""
@@ -130,9 +134,11 @@ class ChatClient:
     def _open(self) -> AsyncOpenAI:
         from openai import AsyncOpenAI, DefaultAioHttpClient
 
-        self._url, self._key = self._connect()
+        url, key = self._connect()
+        if len(key) >= _SHORTEST_KEY:
+            self._key = re.compile(re.escape(key), re.IGNORECASE)
         self._client = AsyncOpenAI(
-            base_url=self._url, api_key=self._key, max_retries=0, http_client=DefaultAioHttpClient()
+            base_url=url, api_key=key, max_retries=0, http_client=DefaultAioHttpClient()
         )
         return self._client
 
@@ -171,6 +177,8 @@ class ChatClient:
     def _status_error(self, error: APIStatusError) -> DescriberError:
         detail = error.body if isinstance(error.body, dict) else {}
         message = detail.get("message") or error.response.text.strip() or error.message
+        if error.status_code in {401, 403} and self._key_name is not None and self._key is None:
+            message = f"{message} ({self._key_name} is not set: no key was sent)"
         found = error_for(
             error.status_code,
             self._say(f"status {error.status_code}: {message}"),
@@ -196,7 +204,8 @@ class ChatClient:
         return TransientError(self._say(said), maybe_paid=True)
 
     def _say(self, text: str) -> str:
-        return f"{self._url}: {shorten(self.hide(text))}"
+        # Not the address itself: its query may hold a secret.
+        return f"{self.endpoint}: {shorten(self.hide(text))}"
 
 
 def error_for(
@@ -284,9 +293,13 @@ def openai_client(
     url = base_url or OPENAI_URL
 
     def connect() -> tuple[str, str]:
-        key = os.environ.get(api_key_env, "")
+        key = os.environ.get(api_key_env, "").strip()
         if not key and base_url is None:
             raise RunError(f"no API key: set the environment variable {api_key_env} (or set `base_url`)")
+        if not (key.isascii() and key.isprintable()):
+            raise RunError(
+                f"the value of {api_key_env} is no API key: it holds a line break, or letters beyond ASCII"
+            )
         return url, key or "none"  # servers of one's own ask for no key; the client insists on some text
 
     return ChatClient(
@@ -296,6 +309,7 @@ def openai_client(
         model=model,
         connect=connect,
         load=load,
+        key_name=api_key_env,
     )
 
 

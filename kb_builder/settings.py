@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
+from datetime import date
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Gt(0), Le(1)]
@@ -14,6 +17,40 @@ Seconds = Annotated[float, Gt(0)]
 Dollars = Annotated[float, Ge(0)]
 # TOML has no null: "off" in a project file says None.
 OrOff = BeforeValidator(lambda value: None if value == "off" else value)
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("must be the name of a variable; the key itself belongs into none of these files")
+    return name
+
+
+def _address(url: str) -> str:
+    """No message repeats the address: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        usable = False
+    if not usable:
+        raise ValueError('must be an address such as "http://127.0.0.1:8000/v1"; leave it out for OpenAI')
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must hold no user name and no password: the key is read from `api_key_env`")
+    return url
+
+
+def _day(value: object) -> object:
+    """TOML has dates of its own; a text must be one."""
+    if isinstance(value, date):
+        return value.isoformat()[:10]
+    if isinstance(value, str):
+        date.fromisoformat(value)  # its ValueError says what is wrong
+    return value
+
+
+Variable = Annotated[str, AfterValidator(_variable)]
+Address = Annotated[str, AfterValidator(_address)]
+Day = Annotated[str, BeforeValidator(_day)]
 
 
 @dataclass(frozen=True)
@@ -24,7 +61,7 @@ class Price:
 
     input: Dollars
     output: Dollars
-    date: str  # YYYY-MM-DD
+    date: Day  # YYYY-MM-DD
     batch_share: Share = 0.5  # what a batch costs, as a share of the price online
     image_tokens: Annotated[int, Ge(0)] | None = (
         None  # at most so many input tokens per picture; None: unknown
@@ -36,8 +73,8 @@ class Asking:
     """Whom to ask, and how hard: the keys that `[describe.categories]` and `[describe.samples]` share."""
 
     model: str | None = None  # required for `openai`; a folder or hub name for `llava`
-    base_url: str | None = None  # any OpenAI-compatible endpoint; None is OpenAI itself
-    api_key_env: str = "OPENAI_API_KEY"  # the variable that holds the key; the key is never stored
+    base_url: Address | None = None  # any OpenAI-compatible endpoint; None is OpenAI itself
+    api_key_env: Variable = "OPENAI_API_KEY"  # the variable that holds the key; the key is never stored
     temperature: Annotated[float, Ge(0), Le(2)] = 0.9
     top_p: Share = 0.95
     max_tokens: Count = 40  # per text; a request for several texts may use as many times more

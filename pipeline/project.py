@@ -159,6 +159,8 @@ def _mistake(error: Any) -> str:
             str(given), allowed.replace("'", "").replace(" or ", ", ").split(", "), n=1
         )
         return f"{key}: {given!r} is not {allowed}" + (f"; did you mean {close[0]!r}?" if close else "")
+    if error["type"] == "value_error":  # a check of our own, which says all; what was given may be a secret
+        return f"{key}: {error['ctx']['error']}"
     return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]} (given: {error['input']!r})"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -193,3 +194,53 @@ def test_bodies_that_are_answers_pass() -> None:
     """A refusal or an empty text is an answer: the gates judge it, nobody asks again."""
     check_body('{"choices": [{"message": {"content": null, "refusal": "no"}}], "error": null}', where="x")
     assert isinstance(error_for(418, "x"), RunError)
+
+
+def test_a_key_is_hidden_however_it_is_written(chat_server: Callable[..., Any]) -> None:
+    """Some servers quote it back in capitals."""
+    key = os.environ["OPENAI_API_KEY"]
+    server = chat_server(
+        lambda body, nth: {"status": 400, "body": {"error": {"message": f"No {key.upper()}"}}}
+    )
+    with pytest.raises(RequestError) as caught:
+        ask(server.url)
+    assert key not in str(caught.value).lower()
+    assert "No ***" in str(caught.value)
+
+
+def test_the_query_of_an_address_is_not_told(chat_server: Callable[..., Any]) -> None:
+    """It may hold a signature; the error names the endpoint without it."""
+    server = chat_server(lambda body, nth: {"status": 400})
+    with pytest.raises(RequestError) as caught:
+        ask(f"{server.url}?sig=SECRET")
+    assert "SECRET" not in str(caught.value)
+    assert server.url in str(caught.value)
+
+
+def test_a_key_that_is_not_set_is_named(
+    chat_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 401 to a request without a key says which variable holds none."""
+    server = chat_server()
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(RunError, match="OPENAI_API_KEY is not set: no key was sent"):
+        ask(server.url)
+
+
+@pytest.mark.parametrize("end", ["", "\n", " "])
+def test_a_key_may_end_in_a_line_break(
+    chat_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """As a key does that was read from a file."""
+    server = chat_server()
+    monkeypatch.setenv("OPENAI_API_KEY", os.environ["OPENAI_API_KEY"] + end)
+    assert ask(server.url)
+
+
+@pytest.mark.parametrize("key", ["sk-one\nsk-two", "sk-schlüssel"])
+def test_what_can_be_no_key_is_told_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """One line that names the variable."""
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(RunError, match="the value of OPENAI_API_KEY is no API key") as caught:
+        ask("http://127.0.0.1:9/v1")
+    assert "sk-" not in str(caught.value)

@@ -94,3 +94,33 @@ def test_reuse_reaches_both_describe_sections(tmp_path: Path) -> None:
     assert reusing.describe.samples.reuse
     assert reusing.describe.categories.n == 7
     assert not project.describe.categories.reuse
+
+
+@pytest.mark.parametrize(
+    ("line", "told", "secret"),
+    [
+        ('base_url = ""', "leave it out for OpenAI", None),
+        ('base_url = "localhost:8000/v1"', "must be an address", None),
+        ('base_url = "http://127.0.0.1:99999/v1"', "must be an address", None),
+        ('base_url = "http://me:pa55word@h/v1"', "no user name and no password", "pa55word"),
+        ('api_key_env = "sk-planted-1"', "must be the name of a variable", "sk-planted-1"),
+        ('price = { input = 1, output = 1, date = "yesterday" }', "Invalid isoformat", None),
+    ],
+)
+def test_addresses_keys_and_dates_are_checked(
+    tmp_path: Path, line: str, told: str, secret: str | None
+) -> None:
+    """A slip is told with its key before anything is sent, and nothing that may be a secret is repeated."""
+    with pytest.raises(ProjectError, match=r"describe\.categories") as caught:
+        load_project(write(tmp_path, MINIMAL + f"[describe.categories]\n{line}\n"))
+    assert told in str(caught.value)
+    assert secret is None or secret not in str(caught.value)
+
+
+def test_a_date_may_be_one_of_toml(tmp_path: Path) -> None:
+    """With and without quotation marks."""
+    for given in ("2026-11-01", '"2026-11-01"'):
+        text = f"[describe.categories]\nprice = {{ input = 1, output = 1, date = {given} }}\n"
+        price = load_project(write(tmp_path, MINIMAL + text)).describe.categories.price
+        assert price is not None
+        assert price.date == "2026-11-01"

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
+from pathlib import Path
 
-from data.errors import RunError
-from kb_builder.cost import cost, usage_of, worst_case
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data.errors import ProjectError, RunError
+from kb_builder.client import OPENAI_URL, endpoint_identity
+from kb_builder.cost import cost, price_of, usage_of, worst_case
 from kb_builder.ledger import Entry, Ledger
 from kb_builder.request import Request, request_from_json
-from kb_builder.settings import Price
+from kb_builder.settings import DescribeSamples, Price
+
+_UNBOUNDED = "`budget_usd` is set, and nothing bounds what a request may cost"
+_NO_MEDIA_PRICE = "give `image_tokens` in `price` (sound and video have no bound: empty `native`)"
 
 
 class Budget:
@@ -16,7 +25,9 @@ class Budget:
 
     Before a call its worst case is reserved. After it the reservation is given back and what the answer cost
     is booked: its true cost, or the whole reservation where the answer does not say what it used, or broke
-    off and may have been charged for. So the sum never passes `most`, and the server's bill cannot either.
+    off and may have been charged for. What broke off is written into the ledger's file (`write_off`), so that
+    later runs count it too. So the sum never passes `most`; the server's bill can, by what was in flight when
+    a run was killed.
     """
 
     def __init__(self, most: float, *, spent: float) -> None:
@@ -40,7 +51,8 @@ class Budget:
         """What to say when `wanted` does not fit and nothing is in flight."""
         return RunError(
             f"the budget of ${self.most:g} is used up: ${self.spent:.4f} is spent over all runs of this "
-            f"knowledge base and the next request may cost ${wanted:.6f}; raise `budget_usd` and run again: "
+            "knowledge base, answers that broke off and may have been charged for included, and the next "
+            f"request may cost ${wanted:.6f}; raise `budget_usd` and run again: "
             "answered requests are kept"
         )
 
@@ -50,7 +62,20 @@ def open_budget(most: float, price: Price, ledger: Ledger, *, endpoint: str, mod
 
     Answers whose cost is not in the ledger count by their usage, or else with their worst case.
     """
-    return Budget(most, spent=ledger.spent() + _unpriced(ledger.unpriced(), price, endpoint, model))
+    unpriced = _unpriced(ledger.unpriced(), price, endpoint, model)
+    return Budget(most, spent=ledger.spent() + unpriced + ledger.read(written_off))
+
+
+def write_off(connection: sqlite3.Connection, *, usd: float) -> None:
+    """Write down, for `Ledger.write`, what an answer that broke off may have cost."""
+    connection.execute("CREATE TABLE IF NOT EXISTS write_offs (usd REAL NOT NULL) STRICT")
+    connection.execute("INSERT INTO write_offs VALUES (?)", (usd,))
+
+
+def written_off(connection: sqlite3.Connection) -> float:
+    """The sum of all that was written off, in US dollars."""
+    (there,) = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'write_offs'").fetchone()
+    return float(connection.execute("SELECT total(usd) FROM write_offs").fetchone()[0]) if there else 0.0
 
 
 def _unpriced(entries: Iterable[Entry], price: Price, endpoint: str, model: str) -> float:
@@ -72,14 +97,33 @@ def booked_cost(price: Price, request: Request, answer: str, *, batch: bool = Fa
     return paid or 0.0
 
 
+def require_bounds(kb: Path, samples: DescribeSamples) -> None:
+    """Raise ProjectError where the samples' budget cannot hold because nothing bounds what a request costs.
+
+    That would be found at their first request; this tells it before the categories are paid for.
+    """
+    if samples.budget_usd is None or samples.describer != "openai":
+        return
+    price = price_of(samples.model, samples.price, endpoint=endpoint_identity(samples.base_url or OPENAI_URL))
+    asked = pc.unique(pq.read_table(kb / "samples.parquet", columns=["modality"])["modality"]).to_pylist()
+    if price is None:
+        raise ProjectError(unknown_price(samples.model))
+    if price.image_tokens is None and set(asked) - {"text"}:
+        raise ProjectError(f"[describe.samples] {_UNBOUNDED}: {_NO_MEDIA_PRICE}")
+
+
+def unknown_price(model: str | None) -> str:
+    """What to say where a budget is set for a model without a price."""
+    return (
+        f"`budget_usd` is set, and the price of {model!r} is not known: set `price = "
+        '{ input = ..., output = ..., date = "YYYY-MM-DD" }` (US dollars per million tokens)'
+    )
+
+
 def bounded_worst_case(price: Price, request: Request, *, batch: bool = False) -> float:
     """The most that a request can cost; `RunError` where nothing bounds it, which a budget cannot allow."""
     worst = worst_case(price, request, batch=batch)
     if worst is None:
-        lacks = (
-            "it has no `max_tokens`"
-            if request.max_tokens is None
-            else "give `image_tokens` in `price` (sound and video have no bound: empty `native`)"
-        )
-        raise RunError(f"`budget_usd` is set, and nothing bounds what a request may cost: {lacks}")
+        lacks = "it has no `max_tokens`" if request.max_tokens is None else _NO_MEDIA_PRICE
+        raise RunError(f"{_UNBOUNDED}: {lacks}")
     return worst

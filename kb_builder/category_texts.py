@@ -11,7 +11,7 @@ from data.files import hash_json
 from data.sample import Category
 from kb_builder.client import Describer
 from kb_builder.encoders.base import Encoder
-from kb_builder.gates import Candidate, CategoryGate, Floats, Rules, Verdict
+from kb_builder.gates import Candidate, CategoryGate, Floats, Rules, Verdict, refusal_in
 from kb_builder.ledger import Entry
 from kb_builder.parse import PARSER_VERSION, Answer, Item, parse_answer, read_answer
 from kb_builder.prompts import Library, Prompt, fill, load_prompts, several_texts
@@ -377,9 +377,12 @@ class CategoryTexts:
 
 
 def _is_refused(answer: Answer | None, item: Item) -> bool:
-    """By the endpoint's own word; whole texts before a content filter struck are texts."""
+    """By the endpoint's own word, or by words that make no text ("I cannot help with that.").
+
+    Whole texts before a content filter struck are texts.
+    """
     if answer is None:
         return False
     return answer.finish_reason == "refusal" or (
-        answer.finish_reason == "content_filter" and item.text is None
+        item.text is None and (answer.finish_reason == "content_filter" or refusal_in(item.said) is not None)
     )

@@ -171,7 +171,8 @@ class SampleTexts:
         elif answer.finish_reason in {"refusal", "content_filter"}:
             verdict = Verdict("refusal", reason=item.reason or f"finish_reason {answer.finish_reason}")
         elif item.text is None:
-            verdict = Verdict("unparsed", reason=item.reason)
+            declined = refusal_in(item.said)
+            verdict = Verdict("refusal" if declined else "unparsed", reason=item.reason)
         else:
             verdict = self._judge(item.text, n_tokens)
         return description_row(

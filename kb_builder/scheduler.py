@@ -30,7 +30,7 @@ from data.errors import (
 )
 from data.files import hash_text
 from kb_builder.breaker import Breaker
-from kb_builder.budget import bounded_worst_case, open_budget
+from kb_builder.budget import bounded_worst_case, open_budget, unknown_price, write_off
 from kb_builder.client import Describer
 from kb_builder.cost import cost, estimate_tokens, price_of, usage_of
 from kb_builder.ledger import GROUP_ROWS, Entry, Ledger, new_entry
@@ -125,10 +125,7 @@ def policy_for(describer: Describer, settings: Asking) -> Policy:
     deadline = max(_LOCAL_PATIENCE_S, settings.request_timeout_s) if local else settings.request_timeout_s
     price = price_of(describer.model, settings.price, endpoint=describer.endpoint)
     if settings.budget_usd is not None and price is None and not local:
-        raise ProjectError(
-            f"`budget_usd` is set, and the price of {describer.model!r} is not known: set `price = "
-            '{ input = ..., output = ..., date = "YYYY-MM-DD" }` (US dollars per million tokens)'
-        )
+        raise ProjectError(unknown_price(describer.model))
     own: int = getattr(describer, "concurrency", _IN_FLIGHT.get(describer.source, 8))
     return Policy(
         concurrency=settings.concurrency or own,
@@ -219,6 +216,8 @@ class Scheduler:
         self._counts = _Counts()
         self._last_life = float("-inf")  # when the endpoint last said something of its own, breaker's clock
         self._jitter = random.Random(0)  # spreads calls; changes no result
+        self._refused_first: list[str] = []  # keys of requests refused before any was answered
+        self._unfounded: list[str] = []  # those of them whose refusal is to be forgotten
         self._stopped = False
         self._reason: BaseException | None = None
         self._wake: asyncio.TimerHandle | None = None
@@ -261,11 +260,13 @@ class Scheduler:
         self._stop(None)
         try:
             if self._calls:
-                log.info("waiting for %d calls in flight: they may have been paid for", len(self._calls))
+                log.warning("waiting for %d calls in flight: they may have been paid for", len(self._calls))
                 await asyncio.wait(self._calls)
             if self._commits:
                 self._ledger.flush()
                 await asyncio.wait(self._commits)
+            if self._unfounded:
+                await self._ledger.forget_failed(self._unfounded)
         finally:
             if self._report is not None:
                 self._report.cancel()
@@ -409,10 +410,11 @@ class Scheduler:
             self._rates.learn(now, limits)
         if self._budget is not None:
             # An answer that does not say what it used counts in full, and so does one that broke off.
-            unknown = isinstance(outcome, Reply) or (
-                isinstance(outcome, TransientError) and outcome.maybe_paid
-            )
+            broken_off = isinstance(outcome, TransientError) and outcome.maybe_paid
+            unknown = isinstance(outcome, Reply) or broken_off
             self._budget.settle(job.worst, paid if paid is not None else job.worst * unknown)
+            if broken_off:  # no entry will tell the next run of it
+                self._keep(self._loop.create_task(self._ledger.write(partial(write_off, usd=job.worst))))
         return paid
 
     def _alive(self, now: float) -> None:
@@ -421,10 +423,14 @@ class Scheduler:
 
     def _refuse(self, job: _Job, error: RequestError, seconds: float) -> None:
         self._counts.refused += 1
-        if not self._counts.answered and self._counts.refused >= _REFUSED_AT_ONCE:
-            raise RunError(
-                f"the first {self._counts.refused} requests were all refused, the last with: {error}"
-            )
+        if not self._counts.answered:
+            self._refused_first.append(job.key)
+            if self._counts.refused >= _REFUSED_AT_ONCE:
+                self._unfounded = self._refused_first  # these refusals say nothing of the requests
+                raise RunError(
+                    f"the first {self._counts.refused} requests were all refused, the last with: {error}; "
+                    "mend that and run again"
+                )
         self._record(job, seconds, error=str(error))
 
     def _fail(
@@ -493,6 +499,18 @@ class Scheduler:
             cost_usd=cost_usd,
         )
         self._commit(job, entry)
+
+    def _keep(self, commit: asyncio.Future[None]) -> None:
+        """Wait for a commit that nobody else waits for; what cannot be kept ends the run."""
+
+        def committed(commit: asyncio.Future[None]) -> None:
+            self._commits.discard(commit)
+            if error := commit.exception():
+                self._stop(error)
+            self._pump()
+
+        self._commits.add(commit)
+        commit.add_done_callback(committed)
 
     def _commit(self, job: _Job, entry: Entry) -> None:
         commit = self._ledger.submit(entry)

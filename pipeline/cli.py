@@ -25,21 +25,26 @@ app.command("fake-openai")(fake_openai)
 Modality = Annotated[str | None, typer.Option(help="The files' modality, where the name does not tell it.")]
 Top = Annotated[int, typer.Option(min=1, help="How many answers.")]
 DESCRIBING = ("world", "ingest", "describe-categories", "describe-contrasts", "describe-samples")
+_INTERRUPTED = 130
 DEMO_PROJECT = Path(__file__).parent.parent / "demo.toml"
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line on stderr, never a traceback."""
+    """Run the command line; a user's mistake, or the disk's, is one line on stderr, never a traceback."""
     try:
         app()
     except UniBindError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("\nstopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:  # typer makes this of Ctrl-C
+            print("\nstopped; run the same command again to go on", file=sys.stderr)
+        raise
     except BrokenPipeError:  # `unibind … | head`: the reader has had enough
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        sys.exit(f"error: {error.strerror or error}{where}; mend that and run again: nothing is lost")
 
 
 def _run(path: Path, names: list[str] | None = None) -> None:
@@ -98,14 +103,22 @@ def describe(
             "--reuse", help="Where only max_tokens grew, ask again only what the old limit cut off."
         ),
     ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed", help="Ask again what the endpoint refused or never answered in earlier runs."
+        ),
+    ] = False,
 ) -> None:
     """Write the knowledge base's descriptions of categories and samples."""
     from kb_builder.dry_run import forecast, tell
-    from pipeline.stages import run_stages
+    from pipeline.stages import forget_failed, run_stages
 
     checked = load(project)
     if reuse:
         checked = checked.with_reuse()
+    if retry_failed:
+        print(f"{forget_failed(checked):,} failed requests are to be asked again")
     if dry_run:
         run_stages(checked, ["world", "ingest"])
         categories, samples = checked.describe.categories, checked.describe.samples

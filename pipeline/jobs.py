@@ -92,9 +92,11 @@ def _category_shards(project: Project) -> int:
 
 
 def _describe_categories(project: Project, shards: list[int], complete: Completed) -> None:
+    from kb_builder.budget import require_bounds
     from kb_builder.describe_categories import describe_category_shards
 
     settings = project.describe.categories
+    require_bounds(project.kb, project.describe.samples)  # before anything is paid for categories
     describe_category_shards(
         project.kb,
         shards,

@@ -8,6 +8,7 @@ work in shards (one Prefect task each), recognised in the same way one by one.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
@@ -19,6 +20,7 @@ from typing import Any
 
 from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_file, hash_json, write_json
+from kb_builder.ledger import open_ledger
 from kb_builder.lock import write_lock
 from pipeline.jobs import STAGES as _STAGES
 from pipeline.jobs import Stage
@@ -119,6 +121,25 @@ def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[dict
     if lacking:
         raise RuntimeError(f"{stage.name} returned without completing shards {lacking}")
     return [each for each in done.values() if each is not None]
+
+
+def forget_failed(project: Project) -> int:
+    """Let the describe stages ask again what failed for good in earlier runs; returns how many requests.
+
+    What was answered stays, and is not asked again.
+    """
+
+    async def forget() -> int:
+        async with open_ledger(project.kb) as ledger:
+            return await ledger.forget_failed()
+
+    if not (project.kb / "ledger.sqlite").is_file():
+        return 0
+    with write_lock(project.run / "run.lock"):
+        count = asyncio.run(forget())
+        for mark in (project.run / "stages").glob("describe-*.json") if count else ():
+            mark.unlink()
+    return count
 
 
 def write_metrics(project: Project, results: Iterable[StageResult] = ()) -> dict[str, Any]:

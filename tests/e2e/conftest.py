@@ -1,8 +1,7 @@
-"""One small tabletop project, run to its end once for all the tests of the main job; fake-openai for stage 1."""
+"""One small tabletop project, run to its end once for all tests of the main job; fake-openai for stage 1."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -51,7 +50,7 @@ def planted_key(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def served(planted_key: str) -> Served:
-    """Run fake-openai in a process of its own, which wants the planted key: `with served(*options) as url`."""
+    """fake-openai in a process of its own, which wants the planted key: `with served(*options) as url`."""
 
     @contextmanager
     def serve(*options: str) -> Iterator[str]:

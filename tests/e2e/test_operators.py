@@ -51,7 +51,7 @@ def asked(url: str) -> int:
 
 
 def test_the_commands_in_one_screen(folder: Path, served: Served, unibind: Unibind, planted_key: str) -> None:
-    """Estimate, describe, verify, look, explain, reparse: each tells what the page says, and none asks twice."""
+    """Estimate, describe, verify, look, explain, reparse: each says what the page says; none asks twice."""
 
     def told(*arguments: str) -> str:
         done = unibind(folder, *arguments)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from data.errors import RunError
-from kb_builder.budget import Budget, booked_cost, bounded_worst_case, open_budget
+from data.errors import ProjectError, RunError
+from kb_builder.budget import Budget, booked_cost, bounded_worst_case, open_budget, require_bounds, write_off
 from kb_builder.cost import worst_case
 from kb_builder.ledger import new_entry, open_ledger
 from kb_builder.request import Media, Request
-from kb_builder.settings import Price
+from kb_builder.schemas import SAMPLES, write_table
+from kb_builder.settings import DescribeSamples, Price
 
 PRICE = Price(input=1.0, output=10.0, date="2026-01-01")
 REQUEST = Request(
@@ -97,3 +99,41 @@ def test_earlier_runs_count(tmp_path: Path) -> None:
 
     worst = worst_case(PRICE, replace(REQUEST, sample_index=2))
     assert asyncio.run(run()).spent == pytest.approx(0.5 + 0.002 + (worst or 0.0))
+
+
+def test_what_was_written_off_counts_in_every_later_run(tmp_path: Path) -> None:
+    """An answer that broke off has no entry, and yet may have been charged for."""
+
+    async def opened(*amounts: float) -> float:
+        async with open_ledger(tmp_path) as ledger:
+            for amount in amounts:
+                await ledger.write(partial(write_off, usd=amount))
+            return open_budget(1.0, PRICE, ledger, endpoint="e", model="m").spent
+
+    assert asyncio.run(opened()) == 0.0
+    assert asyncio.run(opened(0.25, 0.5)) == 0.75
+    assert asyncio.run(opened()) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("modality", "price", "told"),
+    [
+        ("image", PRICE, "image_tokens"),
+        ("image", replace(PRICE, image_tokens=100), None),
+        ("text", PRICE, None),
+        ("image", None, "price of 'm' is not known"),
+    ],
+)
+def test_a_budget_that_cannot_hold_is_told_at_the_start(
+    tmp_path: Path, modality: str, price: Price | None, told: str | None
+) -> None:
+    """What nothing bounds is refused before anything is paid for, and only where it would be asked."""
+    row = {"sample_id": "s", "object_id": None, "modality": modality, "uri": "s", "category_id": None}
+    write_table(tmp_path / "samples.parquet", [row | {"split": "test", "sha256": "0", "bytes": 1}], SAMPLES)
+    samples = DescribeSamples(describer="openai", model="m", base_url="http://h/v1", price=price)
+    require_bounds(tmp_path, samples)  # without a budget nothing needs a bound
+    if told is None:
+        require_bounds(tmp_path, replace(samples, budget_usd=1.0))
+    else:
+        with pytest.raises(ProjectError, match=told):
+            require_bounds(tmp_path, replace(samples, budget_usd=1.0))

@@ -286,6 +286,33 @@ def test_a_refused_request_is_kept_with_its_reason(tmp_path: Path) -> None:
     assert len(entries) == 10
 
 
+def test_refusals_before_any_answer_say_nothing_of_the_requests(tmp_path: Path) -> None:
+    """Twenty in a row end the run and are forgotten: mended, every request is asked and answered."""
+    wrong = Scripted(lambda number, attempt: RequestError("status 413: too large"))
+    with pytest.raises(RunError, match=r"first 20 requests were all refused.*413.*mend"):
+        run(tmp_path, wrong, 60)
+    assert read_entries(tmp_path) == []
+    assert all(entry.answer for entry in run(tmp_path, Scripted(), 60))
+
+
+def test_failed_requests_can_be_asked_again(tmp_path: Path) -> None:
+    """`forget_failed` removes what holds no answer, of some requests or of all, and nothing else."""
+    describer = Scripted(lambda number, attempt: RequestError("no") if number in {3, 5, 7} else None)
+    failed = [entry.key for entry in run(tmp_path, describer, 10) if entry.error]
+
+    async def forget(keys: list[str] | None) -> int:
+        async with open_ledger(tmp_path) as ledger:
+            return await ledger.forget_failed(keys)
+
+    every = [entry.key for entry in read_entries(tmp_path)]
+    assert asyncio.run(forget([failed[0], *set(every) - set(failed)])) == 1
+    assert asyncio.run(forget(None)) == 2
+    assert len(read_entries(tmp_path)) == 7
+    again = Scripted()
+    run(tmp_path, again, 10)
+    assert sorted(again.calls) == [3, 5, 7]
+
+
 def test_what_cannot_be_sent_is_not_recorded(tmp_path: Path) -> None:
     """A request whose file cannot be read has no entry, harms no other, and is asked once it is mended."""
     torn = Scripted(lambda number, attempt: SampleError("torn") if number % 3 == 0 else None)
@@ -512,13 +539,14 @@ def test_answers_without_usage_count_in_full(tmp_path: Path) -> None:
 
 
 def test_answers_that_broke_off_count_in_full(tmp_path: Path) -> None:
-    """A torn answer may have been charged for: the budget allows for it."""
+    """A torn answer may have been charged for: the budget allows for it, in this run and the next."""
     plan = requests(50, replace(BASE, max_tokens=100_000))
     describer = Scripted(lambda number, attempt: TransientError("torn", maybe_paid=True))
     policy = replace(QUICK, price=PRICE, budget_usd=1.0)
-    (result,) = asyncio.run(ask_in(tmp_path, describer, [plan], policy))
-    assert isinstance(result, RunError) and "budget" in str(result)
-    assert describer.calls.total() == 9
+    for _ in range(2):
+        (result,) = asyncio.run(ask_in(tmp_path, describer, [plan], policy))
+        assert isinstance(result, RunError) and "budget" in str(result)
+        assert describer.calls.total() == 9
 
 
 def test_reuse_asks_only_what_was_cut_off(tmp_path: Path) -> None:

@@ -74,3 +74,31 @@ def test_a_manifest_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no.csv" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_disk_that_takes_nothing_is_one_line(tmp_path: Path) -> None:
+    """What the system says, and where; never a traceback."""
+    (tmp_path / "unibind.toml").write_text('name = "x"\n[data]\nmanifest = "m.csv"\n', encoding="utf-8")
+    (tmp_path / "m.csv").write_text("uri,modality\na.txt,text\n", encoding="utf-8")
+    (tmp_path / "a.txt").write_text("a bell", encoding="utf-8")
+    (tmp_path / "runs").write_text("a file where a folder should be", encoding="utf-8")
+    done = unibind("describe", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "error: Not a directory" in done.stderr
+    assert str(tmp_path / "runs") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    """An interrupt ends with 130 and one line."""
+    code = (
+        "import pipeline.cli as cli\n"
+        "def stop(project): raise KeyboardInterrupt\n"
+        "cli.load = stop\n"
+        "import sys; sys.argv = ['unibind', 'describe']\n"
+        "cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 130
+    assert "stopped; run the same command again to go on" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -16,6 +16,7 @@ import logging
 import math
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+_NO_HURRY = "this may take up to a day: stop the command and run it again whenever you like"
 _CHUNK = 500  # results recorded together
 _A_HAIR = 1e-9  # US dollars: sums of floats
 _KEPT_S = 30 * 86_400  # the server keeps batches and files for about so long
@@ -137,6 +139,7 @@ class BatchAsker:
         self._room = asyncio.Event()  # the server's queue may take another file
         self._room.set()
         self._following = 0  # submitted jobs that have not ended
+        self._at_server: dict[str, Batch] = {}  # those, by id, as they were when last looked at
         self._ending = 0  # jobs whose results are being taken in
         self._settled = asyncio.Event()  # there are none of those, and will be none
         self._settled.set()
@@ -330,7 +333,9 @@ class BatchAsker:
         if job.state == UPLOADED:
             batch = await self._api.create(job)
             job = await self._update(job, state=SUBMITTED, batch_id=batch.id)
-            log.info("batch %s: %d requests submitted", batch.id, job.requests)
+            self._say(f"batch {batch.id} submitted: {job.requests:,} requests; {_NO_HURRY}")
+        else:
+            self._say(f"batch {job.batch_id} was submitted before: {job.requests:,} requests; {_NO_HURRY}")
         self._following += 1
         tasks.create_task(self._follow(job))
 
@@ -369,10 +374,14 @@ class BatchAsker:
             batch = await self._api.retrieve(batch_id)
             if batch is None or batch.status in _ENDED:
                 break
+            self._at_server[batch_id] = batch
             self._report()
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, self._pace.longest_poll_s)
+        if batch is not None:
+            self._say(_told_end(batch, job))
         self._following -= 1
+        self._at_server.pop(batch_id, None)
         self._room.set()
         self._pause(None)
         self._ending += 1
@@ -561,6 +570,23 @@ class BatchAsker:
         self._paused = reason
         self._report()
 
+    def _say(self, text: str) -> None:
+        """A line for whoever waits, on a terminal or in a file. The server's words are in it."""
+        log.warning("%s", self._client.hide(shorten(text)))
+
+    def _waits_for(self) -> str | None:
+        """Why nothing comes: the server is away, or how the batches stand that it works on."""
+        if self._paused is not None or not self._at_server:
+            return self._paused
+        batches = self._at_server.values()
+        states = Counter(str(batch.status) for batch in batches)
+        told = ", ".join(f"{count} {status}" for status, count in sorted(states.items()))
+        answered, failed, total = map(sum, zip(*map(_counts, batches), strict=True))
+        some = f", {answered + failed:,} of {total:,} requests done" if total else ""
+        plural = "es" if len(batches) > 1 else ""
+        text = f"waiting for {len(batches)} batch{plural} at the server ({told}){some}; {_NO_HURRY}"
+        return self._client.hide(shorten(text))
+
     def _report(self) -> None:
         if self._on_progress is not None:
             self._on_progress(
@@ -572,9 +598,23 @@ class BatchAsker:
                     limit=self.window,
                     spent_usd=self._ledger.spent() if self._purse.price is not None else None,
                     saved_usd=self._saved,
-                    paused=self._paused,
+                    paused=self._waits_for(),
                 )
             )
+
+
+def _counts(batch: Batch) -> tuple[int, int, int]:
+    """Requests answered, failed and all; zeros where the server does not tell."""
+    answered, failed, total = (
+        getattr(batch.request_counts, name, None) or 0 for name in ("completed", "failed", "total")
+    )
+    return answered, failed, total
+
+
+def _told_end(batch: Batch, job: Job) -> str:
+    answered, failed, total = _counts(batch)
+    told = f" ({answered:,} answered, {failed:,} failed)" if total else ""
+    return f"batch {batch.id} ended as {batch.status}: {job.requests:,} requests{told}"
 
 
 class _Purse:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from data.errors import InputError, KnowledgeBaseError
+from kb_builder.ledger import read_ledger
 from kb_builder.schemas import (
     CATEGORIES,
     CENTERS,
@@ -141,7 +141,7 @@ def sql(kb: Path, query: str) -> Answer:
 
 
 def stats(kb: Path) -> Page:
-    """What a knowledge base holds: texts per category and model, rejects, requests, vectors, centers."""
+    """What a knowledge base holds: texts per category and model, rejects, requests and dollars, vectors."""
     with connect(kb) as connection:
         sections = [(title, _ask(connection, query)) for title, query in _STATS]
     sections.append(("requests in the ledger", _requests(kb)))
@@ -290,19 +290,24 @@ def _encoders(kb: Path) -> dict[str, str | None]:
 
 
 def _requests(kb: Path) -> Answer:
-    columns = ("provider", "source", "answered", "failed", "calls")
-    ledger = kb / "ledger.sqlite"
-    if not ledger.is_file():
-        return Answer(columns, ())
+    """Requests by who was asked, with what is known of their cost; a sum leaves unknown costs out."""
+    columns = (
+        "provider",
+        "source",
+        "answered",
+        "failed",
+        "calls",
+        "known_cost_usd",
+        "answers_of_unknown_cost",
+    )
     query = """
-        SELECT provider, source, count(answer), count(error), sum(attempts)
+        SELECT provider, source, count(answer), count(error), sum(attempts), sum(cost_usd),
+               count(*) FILTER (WHERE answer IS NOT NULL AND cost_usd IS NULL)
         FROM entries GROUP BY provider, source ORDER BY provider, source
     """
-    try:
-        with closing(sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            return Answer(columns, tuple(connection.execute(query).fetchall()))
-    except sqlite3.Error as error:
-        raise KnowledgeBaseError(f"{ledger} cannot be read: {error}") from None
+    with read_ledger(kb) as ledger:
+        found = [] if ledger is None else ledger.read(lambda entries: entries.execute(query).fetchall())
+    return Answer(columns, tuple(found))
 
 
 def _embeddings(kb: Path) -> Answer:

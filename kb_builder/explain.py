@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,9 @@ import pyarrow.parquet as pq
 
 from data.errors import InputError, KnowledgeBaseError
 from kb_builder.browse import Answer, Page
-from kb_builder.ledger import Entry
+from kb_builder.ledger import Entry, read_ledger
 from kb_builder.parts import KINDS
 from kb_builder.rows import row_id as id_of
-from kb_builder.verify import StoredEntries
 from kb_builder.verify_rows import derive, jaccard
 
 SHORTEST = 6  # characters of a row_id
@@ -49,8 +47,8 @@ def explain(kb: Path, row_id: str) -> Page:
     Raises InputError, in one line with suggestions, where no row or more than one fits.
     """
     path, row = _find(kb, row_id.strip().lower())
-    with closing(StoredEntries(kb)) as stored:
-        entry = stored.find([row["request_key"]]).get(row["request_key"])
+    with read_ledger(kb) as ledger:
+        entry = None if ledger is None else ledger.get(row["request_key"])
     sections = [("row", _pairs(_about(row))), ("subject", _pairs(_subject(kb, row)))]
     if entry is None:
         told = {

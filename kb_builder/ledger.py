@@ -42,6 +42,16 @@ GROUP_SECONDS = 0.25  # ... or when its first row has waited this long
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KEYS_AT_ONCE = 500  # per query; SQLite takes at least 999 values
+# What SQLite and Python's module say of a file whose content is not what was written into it.
+_DAMAGE = (
+    "not a database",
+    "malformed",
+    "unsupported file format",
+    "Could not decode to UTF-8",
+    "user-defined function raised exception",  # base_key_of: a request that is no JSON
+    "no such table: entries",
+    "no such column",
+)
 _CREATE = (
     """
     CREATE TABLE entries (
@@ -225,6 +235,22 @@ class Ledger(StoredEntries):
         """
         await self._add(work)
 
+    async def forget_failed(self, keys: Sequence[str] | None = None) -> int:
+        """Remove entries that hold no answer (of these requests, or all), so that they are asked again.
+
+        Returns how many were removed. What was answered is never removed.
+        """
+        removed = 0
+
+        def work(connection: sqlite3.Connection) -> None:
+            nonlocal removed
+            among = "" if keys is None else f" AND key IN ({', '.join('?' * len(keys))})"
+            found = connection.execute(f"DELETE FROM entries WHERE answer IS NULL{among}", keys or ())
+            removed = found.rowcount
+
+        await self.write(work)
+        return removed
+
     def flush(self) -> None:
         """Commit now what waits: the caller knows that nothing will join the group soon."""
         if self._group:
@@ -346,6 +372,20 @@ def read_ledger(kb: Path) -> Iterator[StoredEntries | None]:
         yield StoredEntries(path, connection) if version else None
 
 
+def lacking(kb: Path, keys: Sequence[str]) -> list[str]:
+    """Those of the keys that the ledger does not hold. Reads ledgers of older versions too, makes no file."""
+    path = kb / "ledger.sqlite"
+    if not path.is_file():
+        return list(keys)
+    held: set[str] = set()
+    with _wrapped(path), closing(_connect_to_read(path)) as connection:
+        for start in range(0, len(keys), _KEYS_AT_ONCE) if _version(connection, path) else ():
+            some = keys[start : start + _KEYS_AT_ONCE]
+            query = f"SELECT key FROM entries WHERE key IN ({', '.join('?' * len(some))})"
+            held.update(key for (key,) in connection.execute(query, some))
+    return [key for key in keys if key not in held]
+
+
 def read_entries(kb: Path) -> list[Entry]:
     """Every entry of a knowledge base's ledger, in the order of the keys; [] where it has no ledger."""
     return list(iter_entries(kb))
@@ -431,11 +471,14 @@ def _wrapped(path: Path) -> Iterator[None]:
 
 
 def _broken(path: Path, error: sqlite3.Error) -> KnowledgeBaseError:
-    text = str(error)
-    if "full" in text or "I/O" in text:
+    text = str(error).partition(" with text ")[0]  # what follows is the damaged text itself
+    if any(words in text for words in _DAMAGE):
+        mend = (
+            "the file is damaged: restore it from a backup: it holds what was paid for "
+            "(without it everything is asked, and paid for, again)"
+        )
+    elif "full" in text or "I/O" in text:
         mend = "free some disk space (or raise the file size limit) and run again: what was committed is kept"
-    elif "not a database" in text or "malformed" in text:
-        mend = "the file is damaged: restore it from a backup, or move it away to start a new ledger"
     else:
         mend = "see that the folder exists, is writable and on a local disk, then run again"
     return KnowledgeBaseError(f"{path}: {text}; {mend}")

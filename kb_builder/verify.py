@@ -13,9 +13,7 @@ megabytes.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import fields
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +23,11 @@ import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError
 from data.files import hash_file
-from kb_builder.ledger import Entry
-from kb_builder.parts import KINDS, MANIFEST, read_manifest
+from kb_builder.ledger import StoredEntries, read_ledger
+from kb_builder.parts import KINDS, MANIFEST, Part, read_manifest
 from kb_builder.schemas import DESCRIPTIONS, SCHEMA_VERSION, read_rows
 from kb_builder.verify_report import Findings, Verification
 from kb_builder.verify_rows import PartFile, RowCheck, Subjects, key_hash
-
-_LOOKUP = 500  # keys per SQL query
 
 
 def verify(kb: Path) -> Verification:
@@ -44,12 +40,12 @@ def verify(kb: Path) -> Verification:
     found = Findings()
     parts = _check_parts(kb, found)
     subjects = _subjects(kb, found)
-    with closing(StoredEntries(kb)) as stored:
-        rows = RowCheck(stored.find, found, subjects)
+    with read_ledger(kb) as ledger:  # a knowledge base of facts alone has none
+        rows = RowCheck(ledger, found, subjects)
         for part in parts:
             rows.check_file(part)
         rows.finish()
-        entries = _check_orphans(stored, rows, found)
+        entries = 0 if ledger is None else _check_orphans(ledger, rows, found)
     return Verification(
         counts={
             "parts": len(parts),
@@ -63,68 +59,14 @@ def verify(kb: Path) -> Verification:
     )
 
 
-class StoredEntries:
-    """The ledger, for looking up; needs no lock. A knowledge base of facts alone has none."""
-
-    def __init__(self, kb: Path) -> None:
-        self._path = kb / "ledger.sqlite"
-        self._connection = (
-            sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
-            if self._path.is_file()
-            else None
-        )
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._connection is not None:
-            self._connection.close()
-
-    def find(self, keys: Iterable[str]) -> dict[str, Entry]:
-        """The entries of some keys."""
-        columns = ", ".join(each.name for each in fields(Entry))
-        wanted = list(keys)
-        found: dict[str, Entry] = {}
-        for start in range(0, len(wanted), _LOOKUP):
-            some = wanted[start : start + _LOOKUP]
-            marks = ", ".join("?" * len(some))
-            for row in self._rows(f"SELECT {columns} FROM entries WHERE key IN ({marks})", some):
-                found[row[0]] = Entry(*row)
-        return found
-
-    def keys(self) -> Iterator[str]:
-        """Every key, in order."""
-        for (key,) in self._rows("SELECT key FROM entries ORDER BY key"):
-            yield key
-
-    def _rows(self, query: str, values: Sequence[str] = ()) -> Iterator[Any]:
-        if self._connection is None:
-            return
-        try:
-            yield from self._connection.execute(query, values)
-        except sqlite3.Error as error:
-            raise KnowledgeBaseError(
-                f"{self._path}: {error}; restore it from a backup: it holds what was paid for"
-            ) from None
-
-
 def _check_parts(kb: Path, found: Findings) -> list[PartFile]:
-    """Compare the manifest with the files; returns those that can be read."""
+    """Compare the manifest with the files; returns those that can be read, whatever the manifest is worth."""
     folder = kb / "descriptions"
-    try:
-        manifest = read_manifest(kb)
-    except KnowledgeBaseError as error:
-        found.error("manifest", MANIFEST, str(error))
-        return []
-    if manifest.schema_version != SCHEMA_VERSION:
-        found.error("manifest", MANIFEST, f"schema {manifest.schema_version}, this is {SCHEMA_VERSION}")
     names = {f"{kind}/{path.name}" for kind in KINDS for path in (folder / kind).glob("*.parquet")}
-    for name in sorted(names - manifest.parts.keys()):
-        found.error("part not in the manifest", name, "nothing says that it is whole and belongs here")
-    for name in sorted(manifest.parts.keys() - names):
-        found.error("part missing", name, f"{manifest.parts[name].rows} rows are gone with it")
+    parts = _manifest_parts(kb, names, found)
     readable = []
     for name in sorted(names):
-        path, part = folder / name, manifest.parts.get(name)
+        path, part = folder / name, parts.get(name)
         if part is not None:
             if path.stat().st_size != part.bytes:
                 told = f"{path.stat().st_size} bytes, the manifest says {part.bytes}"
@@ -133,11 +75,29 @@ def _check_parts(kb: Path, found: Findings) -> list[PartFile]:
                 found.error("part changed", name, "its SHA-256 is not the manifest's")
         reason = _unreadable(path)
         if reason is None:
-            statuses = None if part is None else part.statuses
-            readable.append(PartFile(name, name.split("/")[0], path, statuses))
+            readable.append(PartFile(name, name.split("/")[0], path, part))
         else:
             found.error("part unreadable", name, reason)
     return readable
+
+
+def _manifest_parts(kb: Path, names: set[str], found: Findings) -> Mapping[str, Part]:
+    """What the manifest says of every part; tells where it does not fit the parts that are there."""
+    try:
+        manifest = read_manifest(kb)
+    except KnowledgeBaseError as error:
+        found.error("manifest", MANIFEST, str(error))
+        return {}
+    if not all(isinstance(part.statuses, dict) for part in manifest.parts.values()):
+        found.error("manifest", MANIFEST, "its `statuses` are no counts; `unibind kb reparse` writes it anew")
+        return {}
+    if manifest.schema_version != SCHEMA_VERSION:
+        found.error("manifest", MANIFEST, f"schema {manifest.schema_version}, this is {SCHEMA_VERSION}")
+    for name in sorted(names - manifest.parts.keys()):
+        found.error("part not in the manifest", name, "nothing says that it is whole and belongs here")
+    for name in sorted(manifest.parts.keys() - names):
+        found.error("part missing", name, f"{manifest.parts[name].rows} rows are gone with it")
+    return manifest.parts
 
 
 def _unreadable(path: Path) -> str | None:
@@ -171,13 +131,17 @@ def _subjects(kb: Path, found: Findings) -> Subjects:
     )
 
 
-def _check_orphans(stored: StoredEntries, rows: RowCheck, found: Findings) -> int:
+def _check_orphans(ledger: StoredEntries, rows: RowCheck, found: Findings) -> int:
     """Entries that no row cites: paid for, and not needed by the present settings. Returns all entries."""
     cited = np.unique(np.concatenate([np.array([], dtype=np.uint64), *rows.cited]))
-    count = 0
-    for key in stored.keys():  # noqa: SIM118  (not a dict)
-        count += 1
-        place = np.searchsorted(cited, np.uint64(key_hash(key)))
-        if place == len(cited) or cited[place] != key_hash(key):
-            found.note("answer that no row cites", key[:12], "earlier settings leave such")
-    return count
+
+    def check(entries: sqlite3.Connection) -> int:
+        count = 0
+        for (key,) in entries.execute("SELECT key FROM entries ORDER BY key"):
+            count += 1
+            place = np.searchsorted(cited, np.uint64(key_hash(key)))
+            if place == len(cited) or cited[place] != key_hash(key):
+                found.note("answer that no row cites", key[:12], "earlier settings leave such")
+        return count
+
+    return ledger.read(check)

@@ -9,7 +9,7 @@ from typing import Literal
 
 Severity = Literal["error", "note"]
 
-EXAMPLES = 20  # kept of each kind of finding; all are counted
+EXAMPLES: Mapping[Severity, int] = {"error": 20, "note": 3}  # kept of each kind; all are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,6 @@ class Findings:
         self._add("note", what, where, detail)
 
     def _add(self, severity: Severity, what: str, where: str, detail: str) -> None:
-        if self.totals[severity, what] < EXAMPLES:
+        if self.totals[severity, what] < EXAMPLES[severity]:
             self.kept.append(Finding(severity, what, where, detail))
         self.totals[severity, what] += 1

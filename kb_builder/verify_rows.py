@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.files import hash_json, hash_text
-from kb_builder.ledger import Entry
+from kb_builder.ledger import Entry, StoredEntries
 from kb_builder.parse import PARSER_VERSION, Item, parse_answer, read_answer
-from kb_builder.parts import KINDS
+from kb_builder.parts import KINDS, Part
 from kb_builder.request import asked, request_from_json, words
 from kb_builder.rows import STATUSES, normalise, row_id
 from kb_builder.tokens import count_tokens
@@ -43,7 +43,7 @@ class PartFile:
     name: str  # <kind>/<part>.parquet
     kind: str
     path: Path
-    statuses: Mapping[str, int] | None  # as the manifest tells them
+    told: Part | None  # what the manifest says of it, if anything
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,14 @@ def derive(entry: Entry) -> Derived:
 class RowCheck:
     """Checks part after part; what must hold over all of them is kept as hashes of 64 bits.
 
-    Among a million rows two different ones share such a hash with a probability of 1 : 40,000,000. `entries`
-    looks up keys in the ledger.
+    Among a million rows two different ones share such a hash with a probability of 1 : 40,000,000. `ledger`
+    is None where nobody was ever asked.
     """
 
-    def __init__(self, entries: Any, found: Findings, subjects: Subjects) -> None:
+    def __init__(self, ledger: StoredEntries | None, found: Findings, subjects: Subjects) -> None:
         self.count = 0
         self.cited: list[_Hashes] = []  # entries that rows cite, as `key_hash`
-        self._entries = entries
+        self._ledger = ledger
         self._found = found
         self._subjects = subjects
         self._files: list[tuple[int, PartFile]] = []  # with the number of the first row
@@ -149,8 +149,13 @@ class RowCheck:
         except (pa.ArrowException, OSError) as error:
             self._found.error("part unreadable", file.name, str(error).splitlines()[0])
             return
-        if file.statuses is not None and statuses != Counter(file.statuses):
-            told = ", ".join(f"{count} {status}" for status, count in sorted(file.statuses.items()))
+        if file.told is None:
+            return
+        if file.told.rows != statuses.total():
+            told = f"it has {statuses.total()} rows, the manifest says {file.told.rows}"
+            self._found.error("part changed", file.name, told)
+        if statuses != Counter(file.told.statuses):
+            told = ", ".join(f"{count} {status}" for status, count in sorted(file.told.statuses.items()))
             self._found.error("part changed", file.name, f"the manifest says: {told or 'no rows'}")
 
     def finish(self) -> None:
@@ -284,7 +289,8 @@ class RowCheck:
     # --- against the ledger ----------------------------------------------------------------------------
 
     def _check_entries(self, places: Sequence[str], rows: Sequence[_Row]) -> None:
-        entries: dict[str, Entry] = self._entries(dict.fromkeys(row["request_key"] for row in rows))
+        keys = list(dict.fromkeys(row["request_key"] for row in rows))
+        entries = {} if self._ledger is None else self._ledger.get_many(keys)
         self.cited.append(_hashes(entries))
         for key, group in groupby(zip(places, rows, strict=True), key=lambda pair: pair[1]["request_key"]):
             mine = list(group)

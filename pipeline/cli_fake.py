@@ -69,6 +69,7 @@ def fake_openai(
         shares[name] = shares.get(name, 0.0) + share
     if refusal_rate:
         shares["refusal"] = shares.get("refusal", 0.0) + refusal_rate
+    _check_log(log)
     settings = FakeSettings(
         seed=seed,
         models=tuple(model or ()),
@@ -91,6 +92,19 @@ def fake_openai(
         batch_rejects=batch_rejects,
     )
     asyncio.run(serve_until_stopped(settings, port=port, log=log, say=lambda text: print(text, flush=True)))
+
+
+def _check_log(log: Path | None) -> None:
+    """Fail now, not at the first answer."""
+    if log is None:
+        return
+    try:
+        with log.open("ab"):
+            return
+    except OSError as error:
+        raise InputError(
+            f"--log {log}: cannot be written ({error.strerror}); name a file in a folder that is there"
+        ) from None
 
 
 def _fault(text: str) -> tuple[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from data.errors import InputError
 from kb_builder.fake_openai import batches
 from kb_builder.fake_openai.chat import chat, check_key
 from kb_builder.fake_openai.errors import ApiError
@@ -55,7 +57,10 @@ def make_app(state: State) -> web.Application:
 async def serve_fake(
     settings: FakeSettings | None = None, *, port: int = 0, log: Path | None = None
 ) -> AsyncIterator[str]:
-    """Serve on loopback inside the running loop; gives the base URL, which ends in /v1. Port 0: any."""
+    """Serve on loopback inside the running loop; gives the base URL, which ends in /v1. Port 0: any.
+
+    Raises InputError where the port cannot be had.
+    """
     async with _serving(State(settings or FakeSettings(), log), port) as url:
         yield url
 
@@ -83,7 +88,13 @@ async def _serving(state: State, port: int) -> AsyncIterator[str]:
     await runner.setup()
     try:
         site = web.TCPSite(runner, HOST, port, backlog=_BACKLOG)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise InputError(
+                f"port {port} of {HOST} cannot be had ({why}); give another one, or 0 for any free one"
+            ) from None
         yield f"http://{HOST}:{runner.addresses[0][1]}/v1"
     finally:
         state.stop()

@@ -6,7 +6,9 @@ import asyncio
 import base64
 import io
 import json
+import logging
 import random
+import re
 import signal
 import sqlite3
 import sys
@@ -135,6 +137,49 @@ def test_many_callers_share_files(tmp_path: Path) -> None:
     assert (last.answered, last.failed, last.from_ledger, last.in_flight) == (25, 0, 25, 0)
     assert last.spent_usd == pytest.approx(last.saved_usd)
     assert not (world.kb / "batches").exists()
+
+
+def test_what_is_told_while_batches_are_worked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """States and counts are reported, each batch's begin and end is logged, and no key is in any of it."""
+    key = "sk-planted-0123456789"
+    monkeypatch.setenv("UNIBIND_NONE", key)
+    caplog.set_level(logging.WARNING, logger="kb_builder.batch")
+
+    async def play(world: World) -> None:
+        async with world.asker(pace=replace(QUICK, file_requests=4)) as (asker, _):
+            assert all(await asker.ask(world.requests(8)))
+
+    world = run(tmp_path, play, replace(FAKE, batch_s=1.0, api_key=key))
+    told = [progress.paused for progress in world.progress if progress.paused]
+    both = [text for text in told if text.startswith("waiting for 2 batches at the server (")]
+    assert any(re.search(r"\(2 in_progress\), \d of 8 requests done; .* run it again", text) for text in both)
+    assert world.progress[-1].paused is None
+    lines = [record.getMessage() for record in caplog.records]
+    ids = [line.split()[1] for line in lines if " submitted: 4 requests; " in line]
+    assert len(set(ids)) == 2
+    ended = sorted(f"batch {each} ended as completed: 4 requests (4 answered, 0 failed)" for each in ids)
+    assert sorted(line for line in lines if " ended " in line) == ended
+    assert len(lines) == 4
+    assert all(key not in text for text in (*told, *lines))
+
+
+def test_a_batch_of_an_earlier_run_is_told_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Going on with a batch says which one, and that it is not submitted again."""
+
+    async def play(world: World) -> None:
+        with pytest.raises(_KilledError):
+            async with world.asker() as (asker, _):
+                with _killing(batch_jobs, "update", nth=2, after=True):
+                    await asker.ask(world.requests(3))
+        async with world.asker() as (asker, _):
+            assert all(await asker.ask(world.requests(3)))
+
+    run(tmp_path, play)
+    begin, end = (record.getMessage() for record in caplog.records if record.name == "kb_builder.batch")
+    assert re.match(r"batch batch_\w+ was submitted before: 3 requests; ", begin)
+    assert end.startswith(f"batch {begin.split()[1]} ended as completed")
 
 
 def test_what_expired_or_failed_is_asked_again_alone(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_text, write_json
 from kb_builder.browse import VIEWS, connect, show, sql, stats
 from kb_builder.controls import write_controls
+from kb_builder.ledger import Entry, open_ledger
 from kb_builder.rows import description_row
 from kb_builder.schemas import CATEGORIES, CENTERS, DESCRIPTIONS, REJECTS, SAMPLES, write_table
 from kb_builder.store import write_vectors
@@ -119,15 +122,67 @@ def test_stats_count_everything(kb: Path) -> None:
     assert "SmolLM2" in str(stats(kb))
 
 
+def record(kb: Path, entries: list[Entry]) -> None:
+    """Put entries into the ledger."""
+
+    async def run() -> None:
+        async with open_ledger(kb) as ledger:
+            await asyncio.gather(*map(ledger.record, entries))
+
+    asyncio.run(run())
+
+
+LOCAL = Entry(
+    key="0",
+    request="{}",
+    answer="{}",
+    error=None,
+    attempts=1,
+    latency_ms=1.0,
+    created_at=0,
+    provider="local",
+    source="local",
+    run_id="test",
+    cost_usd=None,
+    base_key="0",
+)
+
+
 def test_stats_count_the_ledger(kb: Path) -> None:
-    """Requests are counted from the ledger as it is on disk, answered and failed."""
-    with closing(sqlite3.connect(kb / "ledger.sqlite")) as ledger, ledger:
-        ledger.execute("CREATE TABLE entries (provider, source, answer, error, attempts)")
-        entries = [("local", "local", "{}", None, 1), ("local", "local", None, "400", 3)]
-        ledger.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", entries)
-    assert dict(stats(kb).sections)["requests in the ledger"].rows == (("local", "local", 1, 1, 4),)
+    """Requests per provider and way, answered and failed, with known dollars and answers without a price."""
+    paid = replace(LOCAL, provider="openai", source="online")
+    record(
+        kb,
+        [
+            LOCAL,
+            replace(LOCAL, key="1", answer=None, error="400", attempts=3),
+            replace(paid, key="2", cost_usd=0.25),
+            replace(paid, key="3", cost_usd=0.5, attempts=2),
+            replace(paid, key="4"),
+            replace(paid, key="5", source="batch", cost_usd=0.125),
+        ],
+    )
+    before = sorted(kb.iterdir())
+    answer = dict(stats(kb).sections)["requests in the ledger"]
+    assert answer.columns[-2:] == ("known_cost_usd", "answers_of_unknown_cost")
+    assert answer.rows == (
+        ("local", "local", 1, 1, 4, None, 1),
+        ("openai", "batch", 1, 0, 1, 0.125, 0),
+        ("openai", "online", 3, 0, 4, 0.75, 1),
+    )
+    assert "0.75" in str(answer)
+    assert sorted(kb.iterdir()) == before
+
+
+def test_stats_of_a_ledger_that_cannot_be_read(kb: Path) -> None:
+    """A damaged one is to be restored; one of an older format is brought up to date by a command."""
     (kb / "ledger.sqlite").write_bytes(b"not a database" * 100)
-    with pytest.raises(KnowledgeBaseError, match="ledger"):
+    with pytest.raises(KnowledgeBaseError, match=r"ledger\.sqlite.*restore it from a backup"):
+        stats(kb)
+    (kb / "ledger.sqlite").unlink()
+    with closing(sqlite3.connect(kb / "ledger.sqlite")) as ledger:
+        ledger.execute("PRAGMA user_version = 1")
+    with pytest.raises(KnowledgeBaseError, match="unibind kb reparse"):
         stats(kb)
 
 

@@ -101,6 +101,17 @@ def test_what_strangers_write_reaches_no_terminal(described_kb: Path) -> None:
     assert "\\x1b[31mred\\n" in text
 
 
+def test_a_row_whose_ledger_is_gone(described_kb: Path) -> None:
+    """The row is told all the same; looking makes no ledger and leaves nothing beside one."""
+    row = read_rows(described_kb / PART)[0]
+    before = sorted(described_kb.rglob("*"))
+    explain(described_kb, row["row_id"])
+    assert sorted(described_kb.rglob("*")) == before
+    (described_kb / "ledger.sqlite").unlink()
+    assert "not in the ledger" in str(explain(described_kb, row["row_id"]))
+    assert not (described_kb / "ledger.sqlite").exists()
+
+
 def test_where_there_is_nothing(tmp_path: Path, described_kb: Path) -> None:
     """No knowledge base, and a damaged part, are one line each."""
     with pytest.raises(KnowledgeBaseError, match="unibind run"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import sqlite3
 from dataclasses import astuple, replace
@@ -23,6 +24,7 @@ from kb_builder.ledger import (
     new_entry,
     open_ledger,
     read_entries,
+    read_ledger,
 )
 from kb_builder.request import Request, request_key
 
@@ -153,6 +155,91 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
 
     with pytest.raises(KnowledgeBaseError, match=r"ledger\.sqlite: .*(damaged|folder)"):
         asyncio.run(run())
+
+
+def damage_answer(kb: Path) -> None:
+    """An answer's bytes, as they are in the file, that are no UTF-8 any more."""
+    marked = replace(ENTRY, answer='{"choices":["MARKED"]}')
+
+    async def run() -> None:
+        async with open_ledger(kb) as ledger:
+            await ledger.record(marked)
+
+    asyncio.run(run())
+    path = kb / "ledger.sqlite"
+    whole = path.read_bytes()
+    assert whole.count(b"MARKED") == 1
+    path.write_bytes(whole.replace(b"MARKED", b"\xff\xfe\x1b[1m"))
+
+
+def test_a_text_that_cannot_be_decoded_is_damage(tmp_path: Path) -> None:
+    """The advice is the backup, it says that a new ledger is paid for again, and the text is not shown."""
+    damage_answer(tmp_path)
+    with read_ledger(tmp_path) as ledger:
+        assert ledger is not None
+        with pytest.raises(KnowledgeBaseError, match=r"Could not decode .*restore it from a backup") as error:
+            ledger.get("k0")
+    assert "holds what was paid for" in str(error.value)
+    assert "asked, and paid for, again" in str(error.value)
+    assert "choices" not in str(error.value)
+    with pytest.raises(KnowledgeBaseError, match="restore it from a backup"):
+        read_entries(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "statement", ["DROP TABLE entries", "ALTER TABLE entries RENAME COLUMN answer TO reply"]
+)
+def test_a_ledger_without_its_table_is_damaged(tmp_path: Path, statement: str) -> None:
+    """A file that says it is a ledger and holds none is not told to be on a wrong disk."""
+
+    async def run() -> None:
+        async with open_ledger(tmp_path):
+            return
+
+    asyncio.run(run())
+    connection = sqlite3.connect(tmp_path / "ledger.sqlite")
+    connection.execute(statement)
+    connection.close()
+    with pytest.raises(KnowledgeBaseError, match="restore it from a backup"):
+        read_entries(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_read_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a log the file is opened as unchanging, which needs no file beside it; else with its log."""
+
+    async def run() -> None:
+        async with open_ledger(tmp_path) as ledger:
+            await ledger.record(ENTRY)
+
+    asyncio.run(run())
+    access = os.access
+    monkeypatch.setattr(
+        "kb_builder.ledger.os.access",
+        lambda path, mode: mode != os.W_OK and access(path, mode),  # root may write wherever it likes
+    )
+    asked: list[str] = []
+    connect = sqlite3.connect
+
+    def note(database: Any, *args: Any, **values: Any) -> sqlite3.Connection:
+        asked.append(str(database))
+        return connect(database, *args, **values)
+
+    monkeypatch.setattr("kb_builder.ledger.sqlite3.connect", note)
+    before = sorted(tmp_path.iterdir())
+    assert read_entries(tmp_path) == [ENTRY]
+    assert sorted(tmp_path.iterdir()) == before
+    (tmp_path / "ledger.sqlite-wal").touch()
+    assert read_entries(tmp_path) == [ENTRY]
+    assert [uri.rpartition("?")[2] for uri in asked] == ["immutable=1", "mode=ro"]
+
+
+def test_looking_up_in_an_older_ledger_names_the_remedy(tmp_path: Path) -> None:
+    """Version 1 is not migrated by who only reads: `unibind kb reparse` does it."""
+    make_version_1(tmp_path, [entry_of(REQUEST)])
+    with pytest.raises(KnowledgeBaseError, match="unibind kb reparse"), read_ledger(tmp_path):
+        pytest.fail("opened")
 
 
 def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -183,6 +183,34 @@ def test_counts_in_the_manifest(described_kb: Path) -> None:
     assert errors(described_kb) == {"part changed": 1, "manifest": 1}
 
 
+def test_the_number_of_rows_in_the_manifest(described_kb: Path) -> None:
+    """`rows` that the file does not have is an error of its own, whatever the rows per status say."""
+    path = described_kb / "descriptions" / "manifest.json"
+    value = json.loads(path.read_text(encoding="utf-8"))
+    value["parts"][PART]["rows"] += 1
+    path.write_text(json.dumps(value), encoding="utf-8")
+    assert errors(described_kb) == {"part changed": 1}
+    assert "it has 6 rows, the manifest says 7" in str(verify(described_kb))
+
+
+@pytest.mark.parametrize("break_it", [lambda value: value.clear(), lambda value: _without_statuses(value)])
+def test_a_damaged_manifest_hides_no_part(
+    described_kb: Path, break_it: Callable[[dict[str, Any]], object]
+) -> None:
+    """The parts on the disk are read all the same: what is described is not told as missing."""
+    path = described_kb / "descriptions" / "manifest.json"
+    value = json.loads(path.read_text(encoding="utf-8"))
+    break_it(value)
+    path.write_text(json.dumps(value), encoding="utf-8")
+    verification = verify(described_kb)
+    assert verification.counts["rows"] == 18
+    assert verification.totals == {("error", "manifest"): 1, ("note", "answer that no row cites"): 2}
+
+
+def _without_statuses(value: dict[str, Any]) -> None:
+    value["parts"][PART]["statuses"] = None
+
+
 def test_a_part_of_another_schema(described_kb: Path) -> None:
     """Columns of another version are not compared with this one's."""
     table = pq.ParquetFile(part(described_kb)).read()
@@ -275,6 +303,31 @@ def test_many_findings_are_counted_and_some_shown(described_kb: Path) -> None:
     assert sum(finding.what == "row twice" for finding in verification.findings) == 20
     assert "... and 9 more" in str(verification)
     assert "\x1b" not in str(verification)
+
+
+def test_of_notes_three_examples_are_enough(described_kb: Path) -> None:
+    """They are no errors: all are counted, few are shown."""
+    rewrite(described_kb, lambda rows: [row.update(parser_version="0") for row in rows])
+    verification = verify(described_kb)
+    kept = [finding for finding in verification.findings if finding.what == "row of another parser"]
+    assert verification.clean
+    assert (len(kept), verification.totals["note", "row of another parser"]) == (3, 6)
+    assert "... and 3 more" in str(verification)
+
+
+def test_nothing_is_left_beside_the_ledger(described_kb: Path) -> None:
+    """Checking makes no log and no other file."""
+    before = sorted(described_kb.rglob("*"))
+    assert verify(described_kb).clean
+    assert sorted(described_kb.rglob("*")) == before
+
+
+def test_a_ledger_of_an_older_format(described_kb: Path) -> None:
+    """It is not damaged: the command that brings it up to date is named."""
+    with closing(sqlite3.connect(described_kb / "ledger.sqlite")) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    with pytest.raises(KnowledgeBaseError, match="unibind kb reparse"):
+        verify(described_kb)
 
 
 def test_where_there_is_no_knowledge_base(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -84,3 +85,19 @@ def test_mistakes_in_its_options_are_one_line() -> None:
         done = subprocess.run([UNIBIND, "fake-openai", *options], capture_output=True, text=True)
         assert done.returncode == 1
         assert done.stderr.startswith("error: ") and words in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_what_it_cannot_have_is_one_line_at_its_start(tmp_path: Path) -> None:
+    """A port in use, and a log in a folder that is not there, are told at once, and nothing is served."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for options, words in (
+            (["--port", port], f"port {port} of 127.0.0.1 cannot be had (Address already in use)"),
+            (["--log", str(tmp_path / "nowhere" / "log")], "nowhere/log: cannot be written (No such file"),
+        ):
+            done = subprocess.run(
+                [UNIBIND, "fake-openai", *options], capture_output=True, text=True, timeout=60
+            )
+            assert done.returncode == 1
+            assert done.stderr.startswith("error: ") and words in done.stderr
+            assert done.stderr.count("\n") == 1 and done.stdout == ""

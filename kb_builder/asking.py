@@ -22,7 +22,8 @@ class AskingBar:
     """A progress bar of texts, with what the asker says beside it. Silent where nobody looks."""
 
     def __init__(self, title: str, *, unit: str, total: int) -> None:
-        self._bar: Any = tqdm(desc=title, unit=unit, total=total, disable=None)
+        # miniters 0: after a burst of texts tqdm would wait for another one before it shows anything new.
+        self._bar: Any = tqdm(desc=title, unit=unit, total=total, disable=None, miniters=0)
 
     def add(self, count: int) -> None:
         """So many texts more."""
@@ -44,8 +45,12 @@ class AskingBar:
 
 
 def describe_progress(progress: Progress) -> str:
-    """`1,204 requests, 300 known, 56/256 in flight, $1.20 spent, $0.40 saved, paused: …`."""
-    told = [f"{progress.answered:,} requests"]
+    """`paused: …, 1,204 requests, 300 known, 56/256 in flight, $1.20 spent, $0.40 saved`.
+
+    The pause comes first: a narrow terminal cuts the end.
+    """
+    told = [] if progress.paused is None else [f"paused: {progress.paused}"]
+    told.append(f"{progress.answered:,} requests")
     if progress.from_ledger:
         told.append(f"{progress.from_ledger:,} known")
     if progress.failed:
@@ -55,8 +60,6 @@ def describe_progress(progress: Progress) -> str:
         told.append(f"${progress.spent_usd:.2f} spent")
     if progress.saved_usd:
         told.append(f"${progress.saved_usd:.2f} saved")
-    if progress.paused is not None:
-        told.append(f"paused: {progress.paused}")
     return ", ".join(told)
 
 

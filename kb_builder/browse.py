@@ -24,6 +24,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from data.errors import InputError, KnowledgeBaseError
+from kb_builder.budget import written_off
 from kb_builder.ledger import read_ledger
 from kb_builder.schemas import (
     CATEGORIES,
@@ -290,7 +291,10 @@ def _encoders(kb: Path) -> dict[str, str | None]:
 
 
 def _requests(kb: Path) -> Answer:
-    """Requests by who was asked, with what is known of their cost; a sum leaves unknown costs out."""
+    """Requests by who was asked, with what is known of their cost; a sum leaves unknown costs out.
+
+    The last line is what calls that broke off may have cost beside that, where a budget counted it.
+    """
     columns = (
         "provider",
         "source",
@@ -306,7 +310,11 @@ def _requests(kb: Path) -> Answer:
         FROM entries GROUP BY provider, source ORDER BY provider, source
     """
     with read_ledger(kb) as ledger:
-        found = [] if ledger is None else ledger.read(lambda entries: entries.execute(query).fetchall())
+        if ledger is None:
+            return Answer(columns, ())
+        found = ledger.read(lambda entries: entries.execute(query).fetchall())
+        if off := ledger.read(written_off):
+            found.append(("(broke off)", "", None, None, None, off, None))
     return Answer(columns, tuple(found))
 
 

@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_text, write_json
 from kb_builder.browse import VIEWS, connect, show, sql, stats
+from kb_builder.budget import write_off
 from kb_builder.controls import write_controls
 from kb_builder.ledger import Entry, open_ledger
 from kb_builder.rows import description_row
@@ -172,6 +174,16 @@ def test_stats_count_the_ledger(kb: Path) -> None:
     )
     assert "0.75" in str(answer)
     assert sorted(kb.iterdir()) == before
+
+    async def break_off() -> None:
+        async with open_ledger(kb) as ledger:
+            await ledger.write(partial(write_off, usd=0.5))
+
+    asyncio.run(break_off())
+    assert dict(stats(kb).sections)["requests in the ledger"].rows == (
+        *answer.rows,
+        ("(broke off)", "", None, None, None, 0.5, None),
+    )
 
 
 def test_stats_of_a_ledger_that_cannot_be_read(kb: Path) -> None:

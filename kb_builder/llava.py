@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-INSTALL = "describer = \"llava\" needs transformers: pip install 'unibind-pipeline[llava]'"
+INSTALL = "describer = \"llava\" needs transformers: pip install --editable '.[llava]' in this repository"
 _EXAMPLES = "llava-hf/llava-1.5-7b-hf or HuggingFaceTB/SmolVLM-256M-Instruct"
 # Pictures are decoded beside the inference; a batch that is not full waits so long for the next one.
 LINGER_S = 0.02

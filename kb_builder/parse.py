@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -291,10 +292,16 @@ def _circular(text: str, asked: str) -> bool:
     What the question itself repeats ("sides 1.0 to 0.7 to 0.7") may come as often as it does there.
     """
     triples, long = _repetitions(text)
-    asked_triples, asked_long = _repetitions(asked)
+    asked_triples, asked_long = _asked_repetitions(asked)
     return any(count > max(1, asked_triples[each]) for each, count in triples.items()) or any(
         count > max(3, asked_long[each]) for each, count in long.items()
     )
+
+
+@lru_cache(maxsize=16)
+def _asked_repetitions(asked: str) -> tuple[Counter[tuple[str, str, str]], Counter[str]]:
+    """`_repetitions` of a question, which is the same for all texts of its answer."""
+    return _repetitions(asked)
 
 
 def _repetitions(text: str) -> tuple[Counter[tuple[str, str, str]], Counter[str]]:

@@ -52,7 +52,7 @@ def test_what_llava_lacks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(InputError, match="hf download"):
         make_describer(settings, files=files)
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingDependencyError, match="pip install 'unibind-pipeline\\[llava\\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install --editable '\.\[llava\]'"):
         llava.load_model(tmp_path, device="cpu")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingDependencyError, match="llava"):

@@ -16,7 +16,7 @@ from kb_builder.ledger import Entry
 from kb_builder.parse import PARSER_VERSION, Answer, Item, parse_answer, read_answer
 from kb_builder.prompts import Library, Prompt, fill, load_prompts, several_texts
 from kb_builder.request import Request, asked, derived_seed, request_key
-from kb_builder.rows import description_row, row_id
+from kb_builder.rows import columns_of, description_row, row_id
 from kb_builder.settings import DescribeCategories
 from kb_builder.tokens import TokenCounter, token_counter
 
@@ -356,23 +356,9 @@ class CategoryTexts:
             aspect=prompt.aspect if self._rival is None else f"contrast:{self._rival.category_id}",
             prompt_hash=planned.prompt_hash,
             request_key=planned.key,
-            provider=entry.provider,
-            model_requested=request.model,
-            model_resolved=(answer.model if answer else None) or request.model,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            max_tokens=request.max_tokens,
-            seed=request.seed,
-            finish_reason=answer.finish_reason if answer else "error",
-            prompt_tokens=answer.prompt_tokens if answer else None,
-            completion_tokens=answer.completion_tokens if answer else None,
             cost_usd=None if entry.cost_usd is None else entry.cost_usd / of,
             item=item,
-            attempts=entry.attempts,
-            latency_ms=entry.latency_ms,
-            created_at=entry.time,
-            source=entry.source,
-            run_id=entry.run_id,
+            **columns_of(request, entry, answer),
         )
 
 

@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from data.files import hash_json, hash_text
-from kb_builder.parse import PARSER_VERSION
+from kb_builder.ledger import Entry
+from kb_builder.parse import PARSER_VERSION, Answer
+from kb_builder.request import Request
 from kb_builder.tokens import count_tokens
 
 STATUSES = (
@@ -37,6 +39,30 @@ def normalise(text: str) -> str:
 def row_id(request_key: str, *, choice: int, item: int, parser_version: str) -> str:
     """The row's identity: the same answer, parsed by the same rules, is the same row in every run."""
     return hash_json([request_key, choice, item, parser_version])
+
+
+def columns_of(request: Request, entry: Entry, answer: Answer | None) -> dict[str, Any]:
+    """The columns of a row that follow from its request and its entry; `answer` None: the request failed.
+
+    `kb verify` derives them by itself, from the ledger's JSON.
+    """
+    return {
+        "provider": entry.provider,
+        "model_requested": request.model,
+        "model_resolved": (answer.model if answer else None) or request.model,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "max_tokens": request.max_tokens,
+        "seed": request.seed,
+        "finish_reason": answer.finish_reason if answer else "error",
+        "prompt_tokens": answer.prompt_tokens if answer else None,
+        "completion_tokens": answer.completion_tokens if answer else None,
+        "attempts": entry.attempts,
+        "latency_ms": entry.latency_ms,
+        "created_at": entry.time,
+        "source": entry.source,
+        "run_id": entry.run_id,
+    }
 
 
 def description_row(

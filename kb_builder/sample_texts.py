@@ -22,7 +22,7 @@ from kb_builder.media import MediaFiles, media_for
 from kb_builder.parse import parse_answer, read_answer
 from kb_builder.prompts.samples import SamplePrompt, SamplePrompts, load_sample_prompts, sample_purpose
 from kb_builder.request import Content, Media, Request, asked, derived_seed, request_key
-from kb_builder.rows import description_row
+from kb_builder.rows import columns_of, description_row
 from kb_builder.settings import DescribeSamples
 from kb_builder.tokens import TokenCounter
 
@@ -187,22 +187,8 @@ class SampleTexts:
             template_version=prompt.version,
             prompt_hash=hash_json(request.messages),
             request_key=request_key(request),
-            provider=entry.provider,
-            model_requested=request.model,
-            model_resolved=(answer.model if answer else None) or request.model,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            max_tokens=request.max_tokens,
-            seed=request.seed,
-            finish_reason="error" if answer is None else answer.finish_reason,
-            prompt_tokens=answer.prompt_tokens if answer else None,
-            completion_tokens=answer.completion_tokens if answer else None,
             cost_usd=entry.cost_usd,
-            attempts=entry.attempts,
-            latency_ms=entry.latency_ms,
-            created_at=entry.time,
-            source=entry.source,
-            run_id=entry.run_id,
+            **columns_of(request, entry, answer),
         )
 
     def _judge(self, text: str, n_tokens: int) -> Verdict:

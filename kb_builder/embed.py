@@ -2,14 +2,15 @@
 
     <kb>/embeddings/
       encoders.json                              which folder serves as text, samples and zero_shot encoder
-      <encoder>-<identity[:12]>/
-        encoder.json                             its name, identity, dimension, modalities, licence
-        category_texts/part-NNNNN.parquet        id = row_id, group = category_id
-        sample_texts/part-NNNNN.parquet          id = row_id, group = modality
-        controls/part-NNNNN.parquet              id = row_id, group = category_id
-        samples/part-NNNNN.parquet               id = sample_id, group = modality
+      <encoder>-<identity[:12]>-<dtype>/
+        encoder.json                             its name, identity, dimension, dtype, modalities, licence
+        category_texts/                          id = row_id, group = category_id
+        sample_texts/                            id = row_id, group = modality
+        controls/                                id = row_id, group = category_id
+        samples/                                 id = sample_id, group = modality
 
-kb_builder/encode_parts.py says how parts are planned, made, recognised and repeated bit for bit.
+Each of the four is a table of kb_builder/store.py. kb_builder/encode_parts.py says how its parts are made,
+recognised and repeated bit for bit.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.errors import InputError, KnowledgeBaseError, SampleError
-from data.files import write_json
+from data.files import hash_text, write_json
 from data.paths import resolver
-from kb_builder.encode_parts import Row, encode_parts, plan_parts
+from kb_builder.encode_parts import encode_parts
+from kb_builder.encode_plan import Wanted, plan_parts
 from kb_builder.encoders import Encoder, load_encoder
+from kb_builder.encoders.imported import PREFIX, find_imported
 from kb_builder.schemas import REJECTS, write_table
 from kb_builder.settings import Encode
+from kb_builder.shards import Dtype, first_line
 
 # Rows per part: what a kill can cost at most, some tens of seconds of encoding on two cores.
 TEXTS_PER_PART = 4096
 SAMPLES_PER_PART = 512
+_TEXTS_AT_A_TIME = 10_000  # as Python strings, beside all of them in Arrow's form
+
+# Tables of texts: where in the knowledge base they lie, and which column makes their groups.
+TEXT_TABLES = {
+    "category_texts": ("descriptions/category", "category_id"),
+    "sample_texts": ("descriptions/sample", "modality"),
+    "controls": ("controls.parquet", "category_id"),
+}
 
 
 def embed_texts(kb: Path, settings: Encode) -> dict[str, int]:
@@ -45,21 +57,21 @@ def embed_texts(kb: Path, settings: Encode) -> dict[str, int]:
     Returns how many distinct texts there are (`distinct`), how many were `encoded` now, and how many rows
     were `reused` from finished parts. Raises KnowledgeBaseError where there are no category descriptions.
     """
-    encoder = load_encoder(settings.text)
+    encoder = _load(kb, settings.text, settings)
     if "text" not in encoder.modalities:
         raise InputError(f"[encode] text = {settings.text!r} takes no texts; use e.g. 'minilm'")
-    folder = _open_folder(kb, encoder)
+    folder = encoder_folder(kb, encoder, settings.dtype)
     _remember(kb, {"text": folder.name})
     categories = kb / "descriptions" / "category"
     if not any(categories.glob("*.parquet")):
         raise KnowledgeBaseError(f"{categories}: no category descriptions; run `unibind describe` first")
-    tables = {
-        "category_texts": _text_rows(categories, group="category_id"),
-        "sample_texts": _text_rows(kb / "descriptions" / "sample", group="modality"),
-        "controls": _text_rows(kb / "controls.parquet", group="category_id"),
-    }
-    parts = plan_parts(folder, tables, identity=encoder.identity, rows_per_part=TEXTS_PER_PART)
-    return asdict(encode_parts(parts, encoder, batch_size=settings.batch_size, what="texts").counts)
+    plan = plan_parts(
+        folder,
+        {table: wanted_texts(kb, table) for table in TEXT_TABLES},
+        identity=encoder.identity,
+        rows_per_part=TEXTS_PER_PART,
+    )
+    return asdict(encode_parts(plan, encoder, settings, what="texts").counts)
 
 
 def embed_samples(kb: Path, data_root: Path, settings: Encode) -> dict[str, int]:
@@ -70,31 +82,40 @@ def embed_samples(kb: Path, data_root: Path, settings: Encode) -> dict[str, int]
     rejects/encode.parquet. Returns the counts of `embed_texts`, summed over the encoders, and how many
     samples were `quarantined`. Raises InputError where an encoder does not take what it is asked to.
     """
-    samples = _columns(kb / "samples.parquet", ["sample_id", "modality", "uri", "sha256"])
+    samples = _columns(kb / "samples.parquet", ["sample_id", "modality", "uri", "sha256"]).to_pylist()
     present = frozenset(row["modality"] for row in samples)
-    roles = _load_roles(settings, present)
+    roles = _load_roles(kb, settings, present)
     _remember(
-        kb, {role: _open_folder(kb, encoder).name if encoder else None for role, encoder in roles.items()}
+        kb,
+        {
+            role: encoder_folder(kb, encoder, settings.dtype).name if encoder else None
+            for role, encoder in roles.items()
+        },
     )
-    rows, reasons = _sample_rows(samples, data_root)
+    reasons: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for encoder, modalities in _assign(roles, present):
-        parts = plan_parts(
-            _open_folder(kb, encoder),
-            {"samples": [row for row in rows if row.modality in modalities]},
+        wanted, unlocated = _wanted_samples(samples, data_root, modalities)
+        plan = plan_parts(
+            encoder_folder(kb, encoder, settings.dtype),
+            {"samples": wanted},
             identity=encoder.identity,
             rows_per_part=SAMPLES_PER_PART,
         )
-        result = encode_parts(parts, encoder, batch_size=settings.batch_size, what="samples")
+        result = encode_parts(plan, encoder, settings, what="samples")
         counts.update(asdict(result.counts))
-        reasons |= result.reasons
+        reasons |= unlocated | result.reasons
     rejects = [{"sample_id": key, "stage": "encode", "reason": reasons[key]} for key in sorted(reasons)]
     write_table(kb / "rejects" / "encode.parquet", rejects, REJECTS)
     return dict(counts) | {"quarantined": len(rejects)}
 
 
-def _load_roles(settings: Encode, present: frozenset[str]) -> dict[str, Encoder | None]:
-    samples = load_encoder(settings.samples)
+def _load(kb: Path, name: str, settings: Encode) -> Encoder:
+    return find_imported(kb, name) if name.startswith(PREFIX) else load_encoder(name, settings.device)
+
+
+def _load_roles(kb: Path, settings: Encode, present: frozenset[str]) -> dict[str, Encoder | None]:
+    samples = _load(kb, settings.samples, settings)
     untaken = sorted(present - {"text"} - samples.modalities)
     if untaken:
         raise InputError(
@@ -103,9 +124,9 @@ def _load_roles(settings: Encode, present: frozenset[str]) -> dict[str, Encoder 
         )
     zero_shot = _zero_shot_name(settings)
     return {
-        "text": load_encoder(settings.text),
+        "text": _load(kb, settings.text, settings),
         "samples": samples,
-        "zero_shot": None if zero_shot is None else load_encoder(zero_shot),
+        "zero_shot": None if zero_shot is None else _load(kb, zero_shot, settings),
     }
 
 
@@ -137,58 +158,74 @@ def _assign(roles: Mapping[str, Encoder | None], present: frozenset[str]) -> lis
     return list(assigned.values())
 
 
-def _sample_rows(samples: list[dict[str, Any]], data_root: Path) -> tuple[list[Row], dict[str, str]]:
-    """The rows to encode, and by sample id why some have none."""
+def _wanted_samples(
+    samples: list[dict[str, Any]], data_root: Path, modalities: Collection[str]
+) -> tuple[Wanted, dict[str, str]]:
+    """The samples to encode, and by sample id why some cannot be."""
     find = resolver(data_root)
-    rows: list[Row] = []
+    rows: list[tuple[str, str, str, str, str]] = []
     reasons: dict[str, str] = {}
     for sample in samples:
-        modality = sample["modality"]
+        if sample["modality"] not in modalities:
+            continue
         try:
             path = find(sample["uri"])
         except SampleError as error:
             reasons[sample["sample_id"]] = str(error)
             continue
-        content = f"{modality}:{sample['sha256']}"
-        rows.append(Row(sample["sample_id"], modality, modality, path, content, label=sample["uri"]))
-    return rows, reasons
+        row = (sample["sample_id"], sample["modality"], sample["sha256"], str(path), sample["uri"])
+        rows.append(row)
+    ids, groups, contents, sources, labels = (
+        pa.array([row[at] for row in rows], pa.string()) for at in range(5)
+    )
+    return Wanted(ids, groups, contents, sources, files=True, labels=labels), reasons
 
 
-def _text_rows(path: Path, *, group: str) -> list[Row]:
-    """The texts of a table or a folder of tables; of descriptions, those with status `ok`."""
+def wanted_texts(kb: Path, table: str) -> Wanted:
+    """The texts of which a table of the store is to have vectors; of descriptions, those with status `ok`."""
+    where, group = TEXT_TABLES[table]
+    path = kb / where
     rows = _columns(path, ["row_id", group, "text"], only_ok=path.is_dir())
-    return [Row(row["row_id"], row[group] or "", "text", row["text"], row["text"]) for row in rows]
+    ids, groups, texts = (pa.concat_arrays(rows[name].chunks) for name in rows.column_names)
+    contents = [pa.array([], pa.string())]
+    for start in range(0, len(texts), _TEXTS_AT_A_TIME):
+        some = texts.slice(start, _TEXTS_AT_A_TIME).to_pylist()
+        contents.append(pa.array(map(hash_text, some), pa.string()))
+    return Wanted(ids, pc.fill_null(groups, ""), pa.concat_arrays(contents), texts)
 
 
-def _columns(path: Path, names: list[str], *, only_ok: bool = False) -> list[dict[str, Any]]:
-    """Some columns of a Parquet file or of a folder's, in name order; none where there is no file."""
+def _columns(path: Path, names: list[str], *, only_ok: bool = False) -> pa.Table:
+    """Some string columns of a Parquet file or of a folder's, in name order; no rows of no file."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path] if path.exists() else []
-    rows: list[dict[str, Any]] = []
+    tables = [pa.schema([(name, pa.string()) for name in names]).empty_table()]
     for file in files:
         try:
             table = pq.ParquetFile(file).read(columns=[*names, "status"] if only_ok else names)
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise KnowledgeBaseError(f"{file}: damaged ({reason}); delete it and run again") from error
+            raise KnowledgeBaseError(
+                f"{file}: damaged ({first_line(error)}); delete it and run again"
+            ) from error
         if only_ok:
             table = table.filter(pc.equal(table["status"], "ok"))
-        rows += table.select(names).to_pylist()
-    return rows
+        tables.append(table.select(names).cast(tables[0].schema))
+    return pa.concat_tables(tables).combine_chunks()
 
 
-def _open_folder(kb: Path, encoder: Encoder) -> Path:
-    """The encoder's folder in the store, with its encoder.json."""
+def encoder_folder(kb: Path, encoder: Encoder, dtype: Dtype) -> Path:
+    """The encoder's folder in the store; its encoder.json is written (anew)."""
     plain_name = re.sub(
         r"[^\w.-]+", "-", Path(encoder.name).name if Path(encoder.name).is_dir() else encoder.name
     )
-    folder = kb / "embeddings" / f"{plain_name}-{encoder.identity[:12]}"
+    folder = kb / "embeddings" / f"{plain_name}-{encoder.identity[:12]}-{dtype}"
     card = {
         "name": encoder.name,
         "identity": encoder.identity,
         "dim": encoder.dim,
+        "dtype": dtype,
         "modalities": sorted(encoder.modalities),
         "licence": encoder.licence,
         "parameters": encoder.parameters,
+        "agreement": getattr(encoder, "agreement", None),
     }
     write_json(folder / "encoder.json", card)
     return folder

@@ -160,4 +160,6 @@ class Encode:
     text: str = "minilm"  # or the name or folder of any sentence-transformers model
     samples: str = "efficientnet-lite0"  # features of every modality's renderings, mapped by the heads
     zero_shot: Annotated[str | None, OrOff] = "conse"  # shares the text space without training; or "off"
+    dtype: Literal["float16", "float32"] = "float16"  # of the stored vectors; computed with in float32
+    device: str = "auto"  # cpu, cuda (every one), cuda:0,cuda:2 ...; auto: CUDA where there is one
     batch_size: Count = 64

@@ -1,176 +1,306 @@
-"""The embedding store: vectors in plain Parquet files that any tool reads.
+"""The embedding store: tables of vectors in plain Parquet, each with a manifest that says which files count.
 
-One file, `part-NNNNN.parquet`:
+A table is a folder of shards (kb_builder/shards.py) and `manifest.json`:
 
-    id      string                          unique within a folder
-    group   string                          what one reads together: a category, a modality
-    vector  fixed_size_list<float32>[D]     never null, never NaN or infinite
+    format, encoder (its identity), dim, dtype
+    shards: [{name, bytes, rows, row_groups: [{group, rows, offset, crc32}]}]
+    sha256: of all the above
 
-Rows are sorted by (group, id) and each group is one row group. Vectors are PLAIN and uncompressed, without
-dictionary or statistics, so that a row group's floats lie contiguously in the file as little-endian float32:
-this reads faster than pyarrow's defaults and DuckDB skips the groups it was not asked for. Every page carries
-a CRC-32, so a damaged file is refused, not trained on.
+A shard is never changed: new content has a new name. So a writer makes its shards beside the old ones,
+replaces the manifest (atomically) and then removes what the manifest no longer names: who reads meanwhile has
+the old table or the new one. Files that the manifest does not name are unfinished work and are not read.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate, groupby
+import hashlib
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError
-from data.files import atomic_path
+from data.files import hash_json, write_json
+from kb_builder.shards import (
+    Dtype,
+    Floats,
+    RowGroup,
+    Shard,
+    damaged,
+    inspect_shard,
+    read_floats,
+    read_names,
+    write_shard,
+)
 
-# One page holds a whole row group (of up to pyarrow's 20,000 rows): 1 MiB, the default, would cut its floats.
-_PAGE_BYTES = 2**30
+MANIFEST = "manifest.json"
+FORMAT = 1
+_TRIES, _PAUSE_S = 20, 0.02  # while a table is replaced, its reader begins anew
+_ROWS_PER_SHARD = 100_000  # of tables that are written in one go
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """The rows of a folder: `vectors_ND[i]` belongs to `ids[i]` and `groups[i]`."""
+    """Rows of a table: `vectors_ND[i]` belongs to `ids[i]` and `groups[i]`."""
 
     ids: list[str]
     groups: list[str]
-    vectors_ND: npt.NDArray[np.float32]
+    vectors_ND: Floats
 
 
-def vector_schema(dim: int) -> pa.Schema:
-    """The schema of a store file of `dim`-dimensional vectors."""
-    element = pa.field("element", pa.float32(), nullable=False)
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("group", pa.string(), nullable=False),
-            pa.field("vector", pa.list_(element, dim), nullable=False),
+@dataclass(frozen=True)
+class Table:
+    """A table as it was when it was opened. Nothing but its manifest is held in memory."""
+
+    folder: Path
+    encoder: str  # the identity of the encoder that made the vectors; "" where it is not known
+    dim: int
+    dtype: Dtype
+    shards: tuple[Shard, ...]
+    groups: dict[str, int]  # rows of each group, by name in order
+    _places: dict[str, list[tuple[int, int]]] = field(repr=False)  # group -> (shard, row group)s
+
+    def __len__(self) -> int:
+        return sum(self.groups.values())
+
+    def read(self, group: str) -> Vectors:
+        """The rows of one group, ids ascending; no others are touched. KeyError for an unknown group."""
+        blocks, ids = [], pa.array([], pa.string())
+        for shard, numbers in _runs(self._places[group]):
+            names = read_names(self.folder / self.shards[shard].name, numbers).column("id")
+            block_ND = np.empty((len(names), self.dim), np.float32)
+            self._fill(shard, numbers[0], numbers[-1] + 1, block_ND)
+            blocks.append(block_ND)
+            ids = pa.concat_arrays([ids, *names.chunks])
+        vectors_ND = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        names = ids.to_pylist()
+        return Vectors(names, [group] * len(names), vectors_ND)
+
+    def read_vectors(self) -> Floats:
+        """All vectors without their names, shard by shard: float32[N, D]; shards are read side by side."""
+        out_ND = np.empty((len(self), self.dim), np.float32)
+        ends = np.cumsum([shard.rows for shard in self.shards])
+
+        def fill(number: int) -> None:
+            shard = self.shards[number]
+            rows = slice(ends[number] - shard.rows, ends[number])
+            self._fill(number, 0, len(shard.row_groups), out_ND[rows])
+
+        if self.shards:
+            with ThreadPoolExecutor(min(len(self.shards), len(os.sched_getaffinity(0)))) as pool:
+                list(pool.map(fill, range(len(self.shards))))
+        return out_ND
+
+    def read_names(self) -> tuple[pa.Array, pa.Array]:
+        """The ids and groups of all rows, in the order of `read_vectors`, as string arrays."""
+        tables = [
+            read_names(self.folder / shard.name, range(len(shard.row_groups)), ["id", "group"])
+            for shard in self.shards
+            if shard.rows
         ]
+        if not tables:
+            return pa.array([], pa.string()), pa.array([], pa.string())
+        joined = pa.concat_tables(tables).combine_chunks()
+        return joined.column("id").combine_chunks(), joined.column("group").combine_chunks()
+
+    def _fill(self, number: int, first: int, stop: int, out_ND: Floats) -> None:
+        shard = self.shards[number]
+        path = self.folder / shard.name
+        try:
+            read_floats(path, shard, first, stop, out_ND, self.dtype)
+        except KnowledgeBaseError as error:
+            raise self._foreign(path) or error from None
+
+    def _foreign(self, path: Path) -> KnowledgeBaseError | None:
+        """What is known of a file that is not the one that the manifest means, if anything."""
+        try:
+            held = inspect_shard(path)
+        except KnowledgeBaseError:
+            return None
+        dim, encoder = held.stored_ND.shape[1], held.metadata.get("unibind_encoder", "")
+        if dim != self.dim:
+            return damaged(path, f"{dim} dimensions, its table has {self.dim}")
+        if encoder != self.encoder:
+            return damaged(path, "made by another encoder than its table")
+        return None
+
+
+def open_table(folder: Path) -> Table:
+    """Open a table by its manifest; no vector is read.
+
+    Raises KnowledgeBaseError where there is none, or where it was made by another encoder, or in another
+    form, than the folder around it says.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise KnowledgeBaseError(f"{folder}: no vectors here, or not all; run `unibind encode`")
+    shards = tuple(_shard(each) for each in manifest["shards"])
+    places: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    rows: defaultdict[str, int] = defaultdict(int)
+    for number, shard in enumerate(shards):
+        for at, row_group in enumerate(shard.row_groups):
+            places[row_group.group].append((number, at))
+            rows[row_group.group] += row_group.rows
+    _require_own_encoder(folder, manifest)
+    return Table(
+        folder=folder,
+        encoder=manifest["encoder"],
+        dim=manifest["dim"],
+        dtype=manifest["dtype"],
+        shards=shards,
+        groups={group: rows[group] for group in sorted(rows)},
+        _places=dict(places),
     )
 
 
+def read_vectors(folder: Path) -> Vectors:
+    """Every row of a table: as it is now, or as it was if it is replaced meanwhile; never a mixture.
+
+    Raises KnowledgeBaseError, naming the file, where there is no table or a shard is damaged, missing or
+    another's.
+    """
+    for left in reversed(range(_TRIES)):
+        table = open_table(folder)
+        try:
+            ids, groups = table.read_names()
+            return Vectors(ids.to_pylist(), groups.to_pylist(), table.read_vectors())
+        except KnowledgeBaseError:
+            if left == 0 or not _is_replaced(table):
+                raise
+            time.sleep(_PAUSE_S)
+    raise AssertionError("the last try returns or raises")
+
+
+def part_paths(folder: Path) -> list[Path]:
+    """The files of a table by its manifest, in order; none where there is no table (yet)."""
+    manifest = read_manifest(folder)
+    return [] if manifest is None else [folder / each["name"] for each in manifest["shards"]]
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """A table's manifest, or None where there is none. Raises KnowledgeBaseError for a damaged one."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        claimed = manifest.pop("sha256")
+        whole = hash_json(manifest) == claimed
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, AttributeError) as error:
+        raise damaged(path, f"not a manifest: {error}") from error
+    if not whole:
+        raise damaged(path, "its checksum does not fit what it says")
+    if manifest["format"] != FORMAT:
+        raise KnowledgeBaseError(
+            f"{path}: format {manifest['format']}, this version reads {FORMAT}; run `unibind encode` again"
+        )
+    found: dict[str, Any] = manifest
+    return found
+
+
+def commit(folder: Path, shards: Iterable[Shard], *, encoder: str, dim: int, dtype: Dtype) -> None:
+    """Make these shards, which lie in `folder`, its table; then remove the shards of the table before."""
+    manifest = _manifest(shards, encoder=encoder, dim=dim, dtype=dtype)
+    if read_manifest_or_none(folder) != manifest:
+        write_json(folder / MANIFEST, {**manifest, "sha256": hash_json(manifest)})
+    named = {each["name"] for each in manifest["shards"]}
+    for path in sorted(folder.glob("*.parquet")):
+        if path.name not in named:
+            path.unlink()
+
+
+def read_manifest_or_none(folder: Path) -> dict[str, Any] | None:
+    """A table's manifest, or None where there is none that can be used: it is about to be replaced."""
+    try:
+        return read_manifest(folder)
+    except KnowledgeBaseError:
+        return None
+
+
 def write_vectors(
-    path: Path,
+    folder: Path,
     *,
     ids: Sequence[str],
     groups: Sequence[str],
     vectors_ND: npt.NDArray[np.floating],
-    metadata: dict[str, str] | None = None,
+    contents: Sequence[str] | None = None,
+    dtype: Dtype = "float16",
+    encoder: str = "",
 ) -> None:
-    """Write one store file, whole or not at all; the same rows in any order give the same bytes.
+    """Write a whole table in one go, in place of the one that is there.
 
-    `vectors_ND` is stored as float32; N may be 0 (the file then says only the dimension). `metadata` goes
-    into the file's schema metadata, where `read_metadata` finds it. Raises KnowledgeBaseError naming the row
-    for a value that is NaN or infinite and for a duplicate id, and ValueError where the arguments do not fit
-    together.
+    `contents` are SHA-256 of what each row was made from (default: "", unknown). Raises as `write_shard`
+    does.
     """
-    if vectors_ND.ndim != 2 or vectors_ND.shape[1] == 0 or not len(ids) == len(groups) == len(vectors_ND):
-        raise ValueError(
-            f"{len(ids)} ids, {len(groups)} groups and vectors of shape {vectors_ND.shape} do not fit"
-        )
-    vectors_ND = np.asarray(vectors_ND, dtype=np.float32)
-    _check_rows(path, ids, vectors_ND)
     order = sorted(range(len(ids)), key=lambda row: (groups[row], ids[row]))
-    schema = vector_schema(vectors_ND.shape[1]).with_metadata(metadata)
-    floats = vectors_ND[order].reshape(-1)
-    table = pa.Table.from_arrays(
-        [
-            pa.array([ids[row] for row in order], pa.string()),
-            pa.array([groups[row] for row in order], pa.string()),
-            pa.FixedSizeListArray.from_arrays(floats, type=schema.field("vector").type),
-        ],
-        schema=schema,
-    )
-    sizes = [sum(1 for _ in rows) for _, rows in groupby(sorted(groups))]
-    with (
-        atomic_path(path) as temporary,
-        pq.ParquetWriter(
-            temporary,
-            schema,
-            compression="none",
-            use_dictionary=False,
-            write_statistics=["id", "group"],
-            data_page_size=_PAGE_BYTES,
-            write_page_checksum=True,
-        ) as writer,
-    ):
-        for start, size in zip(accumulate(sizes, initial=0), sizes, strict=False):
-            writer.write_table(table.slice(start, size), row_group_size=size)
-
-
-def read_vectors(folder: Path) -> Vectors:
-    """Every row of every `part-*.parquet` of a folder, parts in name order.
-
-    Raises KnowledgeBaseError, naming the file and the row, where the folder has no part, a file is damaged,
-    is no store file or has another dimension than its neighbours, a value is NaN or infinite, or an id comes
-    twice.
-    """
-    paths = sorted(folder.glob("part-*.parquet"))
-    if not paths:
-        raise KnowledgeBaseError(f"{folder}: no vectors here; encode first (unibind encode)")
-    ids: list[str] = []
-    groups: list[str] = []
-    blocks: list[npt.NDArray[np.float32]] = []
-    for path in paths:
-        part = read_part(path)
-        dim = part.vectors_ND.shape[1]
-        if blocks and dim != blocks[0].shape[1]:
-            raise KnowledgeBaseError(
-                f"{path}: {dim} dimensions, but {paths[0].name} has {blocks[0].shape[1]};"
-                " delete the folder and encode again"
+    shards = []
+    for number, start in enumerate(range(0, len(order), _ROWS_PER_SHARD)):
+        rows = order[start : start + _ROWS_PER_SHARD]
+        block = {
+            "ids": [ids[row] for row in rows],
+            "groups": [groups[row] for row in rows],
+            "contents": ["" if contents is None else contents[row] for row in rows],
+        }
+        block_ND = np.ascontiguousarray(vectors_ND[rows])
+        digest = hashlib.sha256(block_ND.tobytes()).hexdigest()
+        name = f"part-{number:05d}-{hash_json([encoder, dtype, block, digest])[:8]}.parquet"
+        shards.append(
+            write_shard(
+                folder / name,
+                **block,
+                vectors_ND=block_ND,
+                dtype=dtype,
+                metadata={"unibind_encoder": encoder},
             )
-        ids += part.ids
-        groups += part.groups
-        blocks.append(part.vectors_ND)
-    vectors_ND = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    _check_rows(folder, ids, vectors_ND)
-    return Vectors(ids, groups, vectors_ND)
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata that a store file was written with. Raises KnowledgeBaseError for a damaged file."""
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
-    return {key.decode(): value.decode() for key, value in metadata.items()}
-
-
-def read_part(path: Path) -> Vectors:
-    """The rows of one store file, every page checked against its CRC-32. Raises KnowledgeBaseError."""
-    try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read()
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
-    kind = table.schema.field("vector").type if "vector" in table.schema.names else pa.null()
-    dim = kind.list_size if pa.types.is_fixed_size_list(kind) else 0
-    if dim == 0 or not table.schema.equals(vector_schema(dim)):
-        raise KnowledgeBaseError(
-            f"{path}: not a store file (columns id, group, vector); delete it and encode again"
         )
-    vector = table.column("vector").combine_chunks()
-    # `.flatten()`, not `.values`: the latter ignores the offset of a slice.
-    vectors_ND = vector.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
-    return Vectors(table.column("id").to_pylist(), table.column("group").to_pylist(), vectors_ND)
+    commit(folder, shards, encoder=encoder, dim=vectors_ND.shape[1], dtype=dtype)
 
 
-def _check_rows(where: Path, ids: Sequence[str], vectors_ND: npt.NDArray[np.float32]) -> None:
-    # A sum over the row is finite only if every value is (or two infinities meet, which gives NaN): one pass,
-    # no temporary array of the matrix's size. Float64 keeps large finite values from overflowing.
-    with np.errstate(invalid="ignore"):
-        finite_N = np.isfinite(vectors_ND.sum(axis=1, dtype=np.float64))
-    if not finite_N.all():
-        bad = ids[int(np.argmin(finite_N))]
-        raise KnowledgeBaseError(f"{where}: the vector of {bad!r} holds NaN or infinite values; encode again")
-    if len(set(ids)) != len(ids):
-        twice, _ = Counter(ids).most_common(1)[0]
-        raise KnowledgeBaseError(f"{where}: the id {twice!r} comes twice; delete the folder and encode again")
+def _manifest(shards: Iterable[Shard], *, encoder: str, dim: int, dtype: Dtype) -> dict[str, Any]:
+    listed = [{**asdict(shard), "rows": shard.rows} for shard in shards]
+    for shard in listed:
+        shard["row_groups"] = list(shard["row_groups"])
+    return {"format": FORMAT, "encoder": encoder, "dim": dim, "dtype": dtype, "shards": listed}
 
 
-def _damaged(path: Path, error: Exception) -> KnowledgeBaseError:
-    reason = str(error).splitlines()[0]
-    return KnowledgeBaseError(f"{path}: damaged ({reason}); delete the file and encode again")
+def _is_replaced(table: Table) -> bool:
+    """Has a writer been here since the table was opened? Then its files are gone, or others are named."""
+    opened = _manifest(table.shards, encoder=table.encoder, dim=table.dim, dtype=table.dtype)
+    gone = any(not (table.folder / shard.name).exists() for shard in table.shards)
+    return gone or read_manifest(table.folder) != opened
+
+
+def _shard(listed: dict[str, Any]) -> Shard:
+    row_groups = tuple(RowGroup(**each) for each in listed["row_groups"])
+    return Shard(listed["name"], listed["bytes"], row_groups)
+
+
+def _require_own_encoder(folder: Path, manifest: dict[str, Any]) -> None:
+    """A table that was copied here from another encoder's folder must not be taken for this one's."""
+    path = folder.parent / "encoder.json"
+    if not path.is_file() or not manifest["encoder"]:
+        return
+    card = json.loads(path.read_text(encoding="utf-8"))
+    own = (card.get("identity", manifest["encoder"]), card.get("dim", manifest["dim"]))
+    if own != (manifest["encoder"], manifest["dim"]):
+        raise KnowledgeBaseError(
+            f"{folder}: made by another encoder (identity {manifest['encoder'][:12]}, {manifest['dim']}"
+            f" dimensions) than {path} names ({own[0][:12]}, {own[1]}); delete the folder and encode again"
+        )
+
+
+def _runs(places: list[tuple[int, int]]) -> list[tuple[int, list[int]]]:
+    """(shard, row groups) of one group: in each shard its row groups follow one another."""
+    runs: dict[int, list[int]] = {}
+    for shard, number in places:
+        runs.setdefault(shard, []).append(number)
+    return list(runs.items())

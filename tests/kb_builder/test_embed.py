@@ -104,13 +104,13 @@ def store_bytes(kb: Path) -> dict[str, str]:
 def test_each_distinct_ok_text_is_encoded_once(encoded: Any) -> None:
     """Seven rows hold six distinct texts; the refused one has no vector."""
     kb, texts, _ = encoded
-    assert texts == {"distinct": 6, "encoded": 6, "reused": 0, "quarantined": 0}
+    assert texts == {"distinct": 6, "encoded": 6, "carried": 0, "reused": 0, "quarantined": 0}
     stored = read_vectors(folder_of(kb, "text") / "category_texts")
     assert stored.ids == ["cat-0", "cat-1", "dog-0", "dog-1"]
     assert stored.groups == ["cat", "cat", "dog", "dog"]
     np.testing.assert_array_equal(stored.vectors_ND[1], stored.vectors_ND[3])
     expected = load_encoder("minilm").encode(["A dog barks at the postman."])[0]
-    np.testing.assert_allclose(stored.vectors_ND[2], expected, atol=1e-5)
+    np.testing.assert_allclose(stored.vectors_ND[2], expected, atol=2e-4)
     assert read_vectors(folder_of(kb, "text") / "sample_texts").groups == ["image"]
     assert read_vectors(folder_of(kb, "text") / "controls").ids == ["c-cat", "c-dog"]
 
@@ -127,7 +127,7 @@ def test_each_sample_goes_to_the_encoders_that_take_it(encoded: Any) -> None:
     assert shared.ids == pictures and shared.vectors_ND.shape == (5, 384)
     texts = read_vectors(folder_of(kb, "text") / "samples")
     assert texts.ids == ["note"]
-    np.testing.assert_allclose(texts.vectors_ND, load_encoder("minilm").encode(["A cat purrs."]), atol=1e-5)
+    np.testing.assert_allclose(texts.vectors_ND, load_encoder("minilm").encode(["A cat purrs."]), atol=2e-4)
     np.testing.assert_array_equal(features.vectors_ND[4], features.vectors_ND[5])
 
 
@@ -148,7 +148,7 @@ def test_the_cards_say_which_encoder_made_the_vectors(encoded: Any) -> None:
     for role, name in {"text": "minilm", "samples": "efficientnet-lite0", "zero_shot": "conse"}.items():
         card = json.loads((folder_of(kb, role) / "encoder.json").read_text())
         encoder = load_encoder(card["name"])
-        assert card["name"] == name and folder_of(kb, role).name == f"{name}-{encoder.identity[:12]}"
+        assert card["name"] == name and folder_of(kb, role).name == f"{name}-{encoder.identity[:12]}-float16"
         assert (card["identity"], card["dim"]) == (encoder.identity, encoder.dim)
         assert card["licence"].startswith("Apache-2.0") and card["parameters"] > 3_000_000
 
@@ -157,7 +157,13 @@ def test_a_second_run_changes_nothing(encoded: Any, world: tuple[Path, Path]) ->
     """Everything is reused, nothing is written anew, the rejects stay."""
     kb, media = world
     before = store_bytes(kb)
-    assert embed_texts(kb, SETTINGS) == {"distinct": 6, "encoded": 0, "reused": 7, "quarantined": 0}
+    assert embed_texts(kb, SETTINGS) == {
+        "distinct": 6,
+        "encoded": 0,
+        "carried": 0,
+        "reused": 7,
+        "quarantined": 0,
+    }
     again = embed_samples(kb, media, SETTINGS)
     assert (again["encoded"], again["reused"], again["quarantined"]) == (0, 12, 2)
     assert store_bytes(kb) == before

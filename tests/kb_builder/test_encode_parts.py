@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from data.errors import KnowledgeBaseError, SampleError
 from data.files import hash_file
 from data.modality import Modality
-from kb_builder.encode_parts import Encoded, Row, encode_parts, plan_parts
-from kb_builder.store import read_metadata, read_vectors
+from kb_builder.encode_parts import Encoded, encode_parts
+from kb_builder.encode_plan import Wanted, plan_parts
+from kb_builder.settings import Encode
+from kb_builder.shards import inspect_shard
+from kb_builder.store import part_paths, read_vectors
 
 
 @dataclass
@@ -52,8 +56,31 @@ class LetterCounter:
         return vectors.astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Row:
+    """One row to be, as tests write it."""
+
+    id: str
+    group: str
+    source: str
+    content: str
+    file: bool = False
+
+
 def row(name: str, text: str, group: str = "g") -> Row:
-    return Row(name, group, "text", text, text)
+    return Row(name, group, text, text)
+
+
+def picture(name: str, path: str, content: str) -> Row:
+    return Row(name, "image", path, content, file=True)
+
+
+def wanted(rows: Sequence[Row]) -> Wanted:
+    """Rows as the columns that the plan takes."""
+    names = ("id", "group", "content", "source")
+    columns = [pa.array([getattr(each, name) for each in rows], pa.string()) for name in names]
+    labels = pa.array([Path(each.source).name for each in rows], pa.string())
+    return Wanted(*columns, files=any(each.file for each in rows), labels=labels)
 
 
 TABLES = {
@@ -63,9 +90,16 @@ TABLES = {
 }
 
 
-def run(folder: Path, encoder: LetterCounter, tables: dict[str, list[Row]] = TABLES) -> Encoded:
-    parts = plan_parts(folder, tables, identity=encoder.identity, rows_per_part=8)
-    return encode_parts(parts, encoder, batch_size=3, what="texts")
+def run(
+    folder: Path, encoder: LetterCounter, tables: dict[str, list[Row]] = TABLES, dtype: Any = "float32"
+) -> Encoded:
+    columns = {name: wanted(rows) for name, rows in tables.items()}
+    plan = plan_parts(folder, columns, identity=encoder.identity, rows_per_part=8)
+    return encode_parts(plan, encoder, Encode(batch_size=3, dtype=dtype), what="texts")
+
+
+def part_names(folder: Path) -> list[str]:
+    return [path.name for path in part_paths(folder)]
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -92,14 +126,15 @@ def test_every_row_gets_its_vector_and_each_text_is_encoded_once(tmp_path: Path)
     assert read_vectors(tmp_path / "none").vectors_ND.shape == (0, 26)
 
 
-def test_parts_have_fixed_boundaries(tmp_path: Path) -> None:
-    """Rows sorted by group and id are cut every eight, whatever their order was."""
+def test_parts_follow_from_the_rows_alone(tmp_path: Path) -> None:
+    """The same rows in another order give the same files; a group of 15 is cut, two of 3 share a part."""
     shuffled = {name: table[::-1] for name, table in TABLES.items()}
     there, here = tmp_path / "there", tmp_path / "here"
     run(there, LetterCounter())
     run(here, LetterCounter(), shuffled)
     assert hashes(there) == hashes(here)
-    assert len(list((here / "one").iterdir())) == 4
+    groups = [set(inspect_shard(path).groups.to_pylist()) for path in part_paths(here / "one")]
+    assert groups == [{"a"}, {"a"}, {"b"}, {"b"}]
 
 
 def test_a_second_run_encodes_nothing(tmp_path: Path) -> None:
@@ -123,15 +158,13 @@ def test_a_broken_run_ends_with_the_same_bytes(tmp_path: Path, fail_after: int) 
     assert hashes(tmp_path / "broken") == hashes(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(
-    "lost", [["one/part-00000"], ["one/part-00002", "two/part-00001"], ["two/part-00000"]]
-)
-def test_lost_parts_are_made_again_with_the_same_bytes(tmp_path: Path, lost: list[str]) -> None:
+@pytest.mark.parametrize("lost", [[("one", 0)], [("one", 2), ("two", 1)], [("two", 0)]], ids=str)
+def test_lost_parts_are_made_again_with_the_same_bytes(tmp_path: Path, lost: list[tuple[str, int]]) -> None:
     """Deleted parts come back bit for bit, whether they lend texts or borrow them."""
     run(tmp_path, LetterCounter())
     before = hashes(tmp_path)
-    for name in lost:
-        (tmp_path / f"{name}.parquet").unlink()
+    for table, number in lost:
+        part_paths(tmp_path / table)[number].unlink()
     encoder = LetterCounter()
     run(tmp_path, encoder)
     assert hashes(tmp_path) == before
@@ -142,7 +175,7 @@ def test_a_damaged_part_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureF
     """A flipped bit is noticed by the page's checksum, said, and mended."""
     run(tmp_path, LetterCounter())
     before = hashes(tmp_path)
-    path = tmp_path / "one" / "part-00001.parquet"
+    path = part_paths(tmp_path / "one")[1]
     content = bytearray(path.read_bytes())
     content[content.index(read_vectors(tmp_path / "one").vectors_ND[8:12].tobytes())] ^= 1
     path.write_bytes(content)
@@ -151,18 +184,60 @@ def test_a_damaged_part_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "made again" in caplog.text
 
 
-def test_a_changed_text_is_encoded_again(tmp_path: Path) -> None:
-    """One changed text costs its part and the parts that borrow from it, and no old vector stays."""
+def test_a_changed_text_is_encoded_again_and_nothing_else(tmp_path: Path) -> None:
+    """One changed text costs one encoding: its part is replaced, its neighbours' vectors are taken over."""
     run(tmp_path, LetterCounter())
     changed = TABLES | {"two": [*TABLES["two"][:-1], row("b24", "qqqq quite another text")]}
     encoder = LetterCounter()
-    run(tmp_path, encoder, changed)
-    assert encoder.seen["qqqq quite another text"] == 1
-    stored = read_vectors(tmp_path / "two")
-    expected = LetterCounter().encode(["qqqq quite another text"])[0]
-    np.testing.assert_allclose(stored.vectors_ND[stored.ids.index("b24")], expected, atol=1e-5)
+    result = run(tmp_path, encoder, changed)
+    assert dict(encoder.seen) == {"qqqq quite another text": 1}
+    assert (result.counts.encoded, result.counts.reused) == (1, 54)
     run(tmp_path / "fresh", LetterCounter(), changed)
-    assert hashes(tmp_path / "fresh") == {k: v for k, v in hashes(tmp_path).items() if "fresh" not in k}
+    assert part_names(tmp_path / "two") == part_names(tmp_path / "fresh" / "two")
+    for name in TABLES:
+        stored, fresh = read_vectors(tmp_path / name), read_vectors(tmp_path / "fresh" / name)
+        assert stored.ids == fresh.ids
+        np.testing.assert_allclose(stored.vectors_ND, fresh.vectors_ND, atol=1e-5)
+
+
+def test_an_added_group_in_front_is_encoded_alone(tmp_path: Path) -> None:
+    """New rows shift the cut of all later ones, whose vectors are taken over, not encoded again."""
+    run(tmp_path, LetterCounter())
+    new = [row(f"Z{n}", f"new {'y' * n}", "a") for n in range(5)]
+    encoder = LetterCounter()
+    result = run(tmp_path, encoder, TABLES | {"one": [*new, *TABLES["one"]]})
+    assert set(encoder.seen) == {each.source for each in new}
+    assert result.counts.carried > 0
+    assert read_vectors(tmp_path / "one").ids[:5] == [each.id for each in new]
+
+
+def test_a_reader_sees_the_old_table_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    """A run that broke in the midst of a change leaves the old rows readable, and none of the new."""
+    run(tmp_path, LetterCounter())
+    before = {name: read_vectors(tmp_path / name) for name in TABLES}
+    changed = {
+        "one": [row(f"c{n}", f"other {'x' * n}", "c") for n in range(20)],
+        "two": TABLES["two"],
+        "none": [],
+    }
+    with pytest.raises(RuntimeError, match="killed"):
+        run(tmp_path, LetterCounter(fail_after=9), changed)
+    assert len(list((tmp_path / "one").glob("*.parquet"))) > len(part_paths(tmp_path / "one"))
+    for name, vectors in before.items():
+        assert read_vectors(tmp_path / name).ids == vectors.ids
+    run(tmp_path, LetterCounter(), changed)
+    assert read_vectors(tmp_path / "one").ids == sorted(each.id for each in changed["one"])
+    assert len(list((tmp_path / "one").glob("*.parquet"))) == len(part_paths(tmp_path / "one"))
+
+
+def test_half_floats_are_the_rounded_floats(tmp_path: Path) -> None:
+    """float16 keeps each vector to its rounding; a resumed run and borrowed vectors keep the bits."""
+    run(tmp_path / "half", LetterCounter(), dtype="float16")
+    run(tmp_path / "full", LetterCounter())
+    for name in TABLES:
+        half, full = read_vectors(tmp_path / "half" / name), read_vectors(tmp_path / "full" / name)
+        assert np.array_equal(half.vectors_ND, full.vectors_ND.astype(np.float16).astype(np.float32))
+    assert run(tmp_path / "half", LetterCounter()).counts.reused == 0
 
 
 def test_another_encoder_reuses_nothing(tmp_path: Path) -> None:
@@ -176,46 +251,55 @@ def test_fewer_rows_leave_no_stale_part(tmp_path: Path) -> None:
     """Parts that the plan no longer has are removed."""
     run(tmp_path, LetterCounter())
     run(tmp_path, LetterCounter(), TABLES | {"one": TABLES["one"][:5]})
-    assert [path.name for path in (tmp_path / "one").iterdir()] == ["part-00000.parquet"]
+    assert len(list((tmp_path / "one").glob("*.parquet"))) == 1
     assert read_vectors(tmp_path / "one").vectors_ND.shape == (5, 26)
 
 
 def test_unreadable_files_are_quarantined_also_when_resumed(tmp_path: Path) -> None:
-    """A file that cannot be read gets a reason, not a vector, in every part that names it, every time."""
-    bad = Row("x1", "a", "image", Path("/somewhere/unreadable.png"), "image:h", label="unreadable.png")
-    tables = {"one": [*TABLES["one"], bad], "two": [*TABLES["two"], replace(bad, id="x2")]}
+    """A file that cannot be read gets a reason, not a vector, in every table that names it, every time."""
+    good = [picture(f"g{n}", f"/somewhere/{n}.png", f"good{n}") for n in range(9)]
+    tables = {
+        "one": [*good, picture("x1", "/somewhere/unreadable.png", "h")],
+        "two": [picture("x2", "/somewhere/unreadable.png", "h")],
+    }
     first = run(tmp_path, LetterCounter(), tables)
     reason = "unreadable.png: cannot be read; export it again"
     assert first.reasons == {"x1": reason, "x2": reason}
-    assert first.counts.quarantined == 2
-    assert not {"x1", "x2"} & {*read_vectors(tmp_path / "one").ids, *read_vectors(tmp_path / "two").ids}
+    assert (first.counts.encoded, first.counts.quarantined) == (9, 2)
+    assert read_vectors(tmp_path / "one").ids == [each.id for each in good]
+    assert read_vectors(tmp_path / "two").vectors_ND.shape == (0, 26)
     again = run(tmp_path, LetterCounter(), tables)
     assert again.reasons == first.reasons
     assert again.counts.encoded == 0
-    noted = [
-        json.loads(read_metadata(path)["unibind_rejects"]) for path in sorted((tmp_path / "one").iterdir())
-    ]
-    assert {"image:h": reason} in noted
+    noted = [inspect_shard(path).metadata["unibind_rejects"] for path in part_paths(tmp_path / "one")]
+    assert noted[-1] == f'{{"image:h": "{reason}"}}'
 
 
 def test_a_file_that_was_put_back_gets_its_vector(tmp_path: Path) -> None:
-    """A reject is looked at again by the next run; its part ends as if it had never been missing."""
-    gone = Row("x1", "a", "image", "unreadable now", "image:h", label="x1.png")
-    back = replace(gone, source="readable now")
-    run(tmp_path / "kb", LetterCounter(), {"one": [*TABLES["one"], gone]})
-    result = run(tmp_path / "kb", LetterCounter(), {"one": [*TABLES["one"], back]})
-    assert result.counts.quarantined == 0
-    assert 0 < result.counts.encoded < 20
-    run(tmp_path / "other", LetterCounter(), {"one": [*TABLES["one"], back]})
-    assert hashes(tmp_path / "kb") == hashes(tmp_path / "other")
+    """A reject is looked at again by the next run; only it is encoded then."""
+    others = [picture(f"g{n}", f"/somewhere/{n}.png", f"good{n}") for n in range(5)]
+    gone = picture("x1", "unreadable now", "h")
+    run(tmp_path, LetterCounter(), {"one": [*others, gone]})
+    result = run(tmp_path, LetterCounter(), {"one": [*others, replace(gone, source="can be read")]})
+    assert (result.counts.quarantined, result.counts.encoded, result.counts.carried) == (0, 1, 5)
+    assert read_vectors(tmp_path / "one").ids[-1] == "x1"
 
 
 def test_a_part_of_unreadable_files_only(tmp_path: Path) -> None:
-    """Where nothing can be read, an empty part remains."""
-    rows = [Row(f"x{n}", "a", "image", Path(f"unreadable{n}"), f"h{n}") for n in range(4)]
-    result = run(tmp_path, LetterCounter(), {"one": rows})
+    """Where nothing can be read, an empty table remains."""
+    result = run(
+        tmp_path, LetterCounter(), {"one": [picture(f"x{n}", f"unreadable{n}", f"h{n}") for n in range(4)]}
+    )
     assert (result.counts.encoded, result.counts.quarantined) == (0, 4)
     assert read_vectors(tmp_path / "one").vectors_ND.shape == (0, 26)
+
+
+def test_one_file_as_two_modalities_is_encoded_as_both(tmp_path: Path) -> None:
+    """Equal bytes as an image and as a thermal picture are two contents."""
+    encoder = LetterCounter()
+    both = [picture("i", "a.png", "h"), replace(picture("t", "a.png", "h"), group="thermal")]
+    assert run(tmp_path, encoder, {"one": both}).counts.encoded == 2
+    assert read_vectors(tmp_path / "one").groups == ["image", "thermal"]
 
 
 def test_a_duplicate_id_is_refused_by_name(tmp_path: Path) -> None:

@@ -1,193 +1,266 @@
-"""The embedding store, read back by our reader, by plain pyarrow and by plain DuckDB."""
+"""The embedding store: whole tables, read back by our reader, by plain pyarrow and by plain DuckDB."""
 
 from __future__ import annotations
 
+import json
+import shutil
+import threading
 from pathlib import Path
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from data.errors import KnowledgeBaseError
-from kb_builder.store import read_metadata, read_part, read_vectors, write_vectors
+from data.files import hash_json, write_json
+from kb_builder.store import MANIFEST, open_table, part_paths, read_vectors, write_vectors
 
 IDS = [f"row-{number:03d}" for number in range(60)]
 GROUPS = [("dog", "cat", "bird")[number % 3] for number in range(60)]
 
 
+def unit(seed: int, n: int = 60, dim: int = 24) -> np.ndarray:
+    x_ND = np.random.default_rng(seed).normal(size=(n, dim))
+    return (x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True)).astype(np.float32)
+
+
 @pytest.fixture
 def vectors_ND() -> np.ndarray:  # noqa: N802  (the fixture is named as the argument it gives)
-    return np.random.default_rng(7).normal(size=(60, 24)).astype(np.float32)
+    return unit(7)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, vectors_ND: np.ndarray) -> Path:
-    write_vectors(tmp_path / "part-00000.parquet", ids=IDS, groups=GROUPS, vectors_ND=vectors_ND)
-    return tmp_path
+@pytest.fixture(params=["float16", "float32"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, vectors_ND: np.ndarray) -> Path:
+    write_vectors(tmp_path / "t", ids=IDS, groups=GROUPS, vectors_ND=vectors_ND, dtype=request.param)
+    return tmp_path / "t"
 
 
-def expected_order() -> list[int]:
-    return sorted(range(60), key=lambda row: (GROUPS[row], IDS[row]))
+def stored(folder: Path, vectors_ND: np.ndarray) -> np.ndarray:
+    """What a table is to give back: rows sorted by group and id, rounded to its dtype."""
+    order = sorted(range(60), key=lambda row: (GROUPS[row], IDS[row]))
+    return vectors_ND[order].astype(open_table(folder).dtype).astype(np.float32)
 
 
 def test_round_trip_is_exact(folder: Path, vectors_ND: np.ndarray) -> None:
-    """What was written comes back bit for bit, sorted by group and id."""
+    """What was written comes back, rounded to the stored dtype, sorted by group and id."""
     read = read_vectors(folder)
-    order = expected_order()
-    assert read.ids == [IDS[row] for row in order]
-    assert read.groups == [GROUPS[row] for row in order]
+    assert read.ids == [name for _, name in sorted(zip(GROUPS, IDS, strict=True))]
+    assert read.groups == sorted(GROUPS)
     assert read.vectors_ND.dtype == np.float32
-    assert read.vectors_ND.tobytes() == vectors_ND[order].tobytes()
+    assert np.array_equal(read.vectors_ND, stored(folder, vectors_ND))
 
 
-def test_order_of_rows_does_not_change_the_bytes(folder: Path, vectors_ND: np.ndarray) -> None:
-    """The same rows in another order give the same file."""
-    shuffled = np.random.default_rng(1).permutation(60)
-    write_vectors(
-        folder / "other.parquet",
-        ids=[IDS[row] for row in shuffled],
-        groups=[GROUPS[row] for row in shuffled],
-        vectors_ND=vectors_ND[shuffled],
-    )
-    assert (folder / "other.parquet").read_bytes() == (folder / "part-00000.parquet").read_bytes()
+def test_one_group_is_read_alone(folder: Path, vectors_ND: np.ndarray) -> None:
+    """A group's rows are those of the whole; the table tells its groups and their sizes."""
+    table = open_table(folder)
+    assert table.groups == {"bird": 20, "cat": 20, "dog": 20}
+    assert (len(table), table.dim) == (60, 24)
+    cats = table.read("cat")
+    assert cats.ids == [name for name, group in zip(IDS, GROUPS, strict=True) if group == "cat"]
+    assert np.array_equal(cats.vectors_ND, stored(folder, vectors_ND)[20:40])
+    with pytest.raises(KeyError):
+        table.read("wolf")
 
 
-def test_each_group_is_one_row_group_of_contiguous_floats(folder: Path, vectors_ND: np.ndarray) -> None:
-    """A group's floats lie in one piece in the file, little-endian, uncompressed, without statistics."""
-    path = folder / "part-00000.parquet"
-    metadata = pq.ParquetFile(path).metadata
-    assert metadata.num_row_groups == 3
-    column = metadata.row_group(0).column(2)
-    assert (column.compression, column.is_stats_set, column.has_dictionary_page) == (
-        "UNCOMPRESSED",
-        False,
-        False,
-    )
-    assert "PLAIN" in column.encodings
-    birds = [row for row in expected_order() if GROUPS[row] == "bird"]
-    assert vectors_ND[birds].astype("<f4").tobytes() in path.read_bytes()
+def test_a_group_may_lie_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rows come together, in the order of their ids."""
+    monkeypatch.setattr("kb_builder.store._ROWS_PER_SHARD", 7)
+    vectors_ND = unit(3)
+    write_vectors(tmp_path / "t", ids=IDS, groups=["a"] * 60, vectors_ND=vectors_ND, dtype="float32")
+    assert len(part_paths(tmp_path / "t")) == 9
+    read = open_table(tmp_path / "t").read("a")
+    assert read.ids == IDS
+    assert np.array_equal(read.vectors_ND, vectors_ND)
 
 
 def test_duckdb_finds_the_nearest_without_our_code(folder: Path, vectors_ND: np.ndarray) -> None:
-    """DuckDB answers a nearest-neighbour query on the file alone, as NumPy does."""
+    """DuckDB answers a nearest-neighbour query on the files alone, half floats too, as NumPy does."""
     query = f"""
-        SELECT a.id, list_cosine_similarity(a.vector, b.vector) AS similarity
+        SELECT a.id, list_inner_product(a.vector, b.vector) AS similarity
         FROM '{folder}/*.parquet' a, (SELECT vector FROM '{folder}/*.parquet' WHERE id = 'row-017') b
         ORDER BY similarity DESC LIMIT 5"""
     found = duckdb.sql(query).fetchall()
-    unit = vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    cosines = unit @ unit[17]
+    cosines = vectors_ND @ vectors_ND[17]
     nearest = np.argsort(-cosines)[:5]
     assert [name for name, _ in found] == [IDS[row] for row in nearest]
-    np.testing.assert_allclose([cosine for _, cosine in found], cosines[nearest], atol=1e-5)
+    np.testing.assert_allclose([cosine for _, cosine in found], cosines[nearest], atol=1e-3)
 
 
 def test_plain_pyarrow_reads_it(folder: Path) -> None:
-    """pyarrow sees three non-null columns, the vector of fixed size."""
-    table = pq.read_table(folder / "part-00000.parquet")
-    assert table.schema.names == ["id", "group", "vector"]
+    """pyarrow sees four non-null columns, the vector of fixed size."""
+    (path,) = part_paths(folder)
+    table = pq.read_table(path)
+    assert table.schema.names == ["id", "group", "content", "vector"]
     assert table.schema.field("vector").type.list_size == 24
     assert not any(field.nullable for field in table.schema)
 
 
-def test_parts_are_read_together_in_name_order(folder: Path, vectors_ND: np.ndarray) -> None:
-    """A folder's rows are those of all its parts."""
-    write_vectors(folder / "part-00001.parquet", ids=["z"], groups=["ant"], vectors_ND=vectors_ND[:1])
-    read = read_vectors(folder)
-    assert read.ids[-1] == "z"
-    assert read.vectors_ND.shape == (61, 24)
-
-
 def test_no_rows_still_tell_the_dimension(tmp_path: Path) -> None:
-    """An empty part is a valid part."""
-    write_vectors(tmp_path / "part-00000.parquet", ids=[], groups=[], vectors_ND=np.zeros((0, 5), np.float32))
-    read = read_vectors(tmp_path)
-    assert (read.ids, read.vectors_ND.shape) == ([], (0, 5))
+    """An empty table is a valid table."""
+    write_vectors(tmp_path / "t", ids=[], groups=[], vectors_ND=np.zeros((0, 5), np.float32))
+    read = read_vectors(tmp_path / "t")
+    assert (read.ids, read.vectors_ND.shape, open_table(tmp_path / "t").dim) == ([], (0, 5), 5)
 
 
-def test_metadata_comes_back(tmp_path: Path, vectors_ND: np.ndarray) -> None:
-    """A part carries what its writer noted about it."""
-    path = tmp_path / "part-00000.parquet"
-    write_vectors(path, ids=IDS, groups=GROUPS, vectors_ND=vectors_ND, metadata={"fingerprint": "ü1"})
-    assert read_metadata(path) == {"fingerprint": "ü1"}
-    assert len(read_part(path).ids) == 60
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_refused_by_name(
-    tmp_path: Path, vectors_ND: np.ndarray, value: float
-) -> None:
-    """NaN or infinity names its row and leaves no file."""
-    vectors_ND[41, 3] = value
-    with pytest.raises(KnowledgeBaseError, match="row-041"):
-        write_vectors(tmp_path / "part-00000.parquet", ids=IDS, groups=GROUPS, vectors_ND=vectors_ND)
-    assert not list(tmp_path.iterdir())
-
-
-def test_infinities_of_both_signs_are_refused(tmp_path: Path, vectors_ND: np.ndarray) -> None:
-    """Two infinities in a row do not cancel out."""
-    vectors_ND[5, :2] = np.inf, -np.inf
-    with pytest.raises(KnowledgeBaseError, match="row-005"):
-        write_vectors(tmp_path / "part-00000.parquet", ids=IDS, groups=GROUPS, vectors_ND=vectors_ND)
-
-
-def test_duplicate_ids_are_refused_by_name(folder: Path, vectors_ND: np.ndarray) -> None:
-    """An id that comes twice, in one part or in two, is named."""
-    with pytest.raises(KnowledgeBaseError, match="'row-001' comes twice"):
-        write_vectors(
-            folder / "part-00009.parquet", ids=["row-001"] * 2, groups=["a", "b"], vectors_ND=vectors_ND[:2]
-        )
-    write_vectors(folder / "part-00001.parquet", ids=["row-001"], groups=["a"], vectors_ND=vectors_ND[:1])
-    with pytest.raises(KnowledgeBaseError, match="'row-001' comes twice"):
+def test_a_folder_without_a_manifest_is_no_table(folder: Path) -> None:
+    """Files that no manifest names are unfinished; the message says what to run."""
+    (folder / MANIFEST).unlink()
+    assert part_paths(folder) == []
+    with pytest.raises(KnowledgeBaseError, match="unibind encode"):
         read_vectors(folder)
 
 
-def test_another_dimension_is_refused_by_name(folder: Path) -> None:
-    """Parts of different dimension do not mix."""
-    write_vectors(
-        folder / "part-00001.parquet", ids=["z"], groups=["a"], vectors_ND=np.ones((1, 8), np.float32)
-    )
-    with pytest.raises(
-        KnowledgeBaseError, match=r"part-00001.parquet: 8 dimensions, but part-00000.parquet has 24"
-    ):
-        read_vectors(folder)
+def test_a_replaced_table_leaves_no_file_of_the_old(folder: Path) -> None:
+    """Writing again takes the place of all that was there."""
+    write_vectors(folder, ids=["z"], groups=["ant"], vectors_ND=unit(1, 1))
+    assert read_vectors(folder).ids == ["z"]
+    assert [path.name for path in folder.glob("*.parquet")] == [path.name for path in part_paths(folder)]
+
+
+def test_an_unfinished_file_is_not_read(folder: Path) -> None:
+    """A part that the manifest does not name is no part of the table, not even a damaged one."""
+    before = read_vectors(folder).ids
+    (folder / "part-00009-deadbeef.parquet").write_bytes(b"half a file")
+    assert read_vectors(folder).ids == before
+
+
+def test_a_reader_during_writes_sees_one_table_or_another(tmp_path: Path) -> None:
+    """While two tables replace each other without end, every read is one of the two, whole."""
+    tables = [(["a", "b"], unit(1, 2)), ([f"c{n}" for n in range(40)], unit(2, 40))]
+    done = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not done.is_set():
+            ids, vectors_ND = tables[number % 2]
+            write_vectors(
+                tmp_path / "t", ids=ids, groups=["g"] * len(ids), vectors_ND=vectors_ND, dtype="float32"
+            )
+            number += 1
+
+    ids, vectors_ND = tables[0]
+    write_vectors(tmp_path / "t", ids=ids, groups=["g"] * 2, vectors_ND=vectors_ND, dtype="float32")
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(60):
+            read = read_vectors(tmp_path / "t")
+            expected = tables[0] if len(read.ids) == 2 else tables[1]
+            assert read.ids == sorted(expected[0])
+            order = np.argsort(expected[0])
+            assert np.array_equal(read.vectors_ND, expected[1][order])
+    finally:
+        done.set()
+        writer.join()
 
 
 def test_a_truncated_file_is_refused_by_name(folder: Path) -> None:
     """Half a file is damaged, not short."""
-    path = folder / "part-00000.parquet"
+    (path,) = part_paths(folder)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(KnowledgeBaseError, match=r"part-00000.parquet: damaged"):
+    with pytest.raises(KnowledgeBaseError, match=rf"{path.name}: damaged"):
         read_vectors(folder)
 
 
-def test_one_flipped_bit_is_noticed(folder: Path, vectors_ND: np.ndarray) -> None:
-    """A flipped bit among the floats fails the page's checksum."""
-    path = folder / "part-00000.parquet"
+@pytest.mark.parametrize("place", range(40, 4000, 173))
+def test_a_flipped_bit_never_changes_what_is_read(tmp_path: Path, place: int) -> None:
+    """Wherever in a file a bit turns, the reader refuses it by name or gives exactly what was written."""
+    folder, vectors_ND = tmp_path / "t", unit(4)
+    write_vectors(folder, ids=IDS, groups=GROUPS, vectors_ND=vectors_ND)
+    before = read_vectors(folder)
+    (path,) = part_paths(folder)
     content = bytearray(path.read_bytes())
-    at = content.index(vectors_ND[expected_order()[0]].tobytes())
-    content[at] ^= 1
+    content[place % len(content)] ^= 16
     path.write_bytes(content)
-    with pytest.raises(KnowledgeBaseError, match="damaged"):
+    try:
+        read = read_vectors(folder)
+    except KnowledgeBaseError as error:
+        assert path.name in str(error)
+    else:
+        assert read.ids == before.ids and read.groups == before.groups
+        assert np.array_equal(read.vectors_ND, before.vectors_ND)
+
+
+def test_a_flipped_bit_among_the_vectors_is_refused_by_name(folder: Path, vectors_ND: np.ndarray) -> None:
+    """The checksum in the manifest notices it, in the whole and in the group alone."""
+    (path,) = part_paths(folder)
+    content = bytearray(path.read_bytes())
+    dtype = open_table(folder).dtype
+    content[content.index(stored(folder, vectors_ND)[20].astype(dtype).tobytes())] ^= 1
+    path.write_bytes(content)
+    for read in (lambda: read_vectors(folder), lambda: open_table(folder).read("cat")):
+        with pytest.raises(KnowledgeBaseError, match=rf"{path.name}: damaged \(.*'cat'.* checksum"):
+            read()
+    assert len(open_table(folder).read("dog").ids) == 20
+
+
+def test_a_shard_of_another_dimension_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    """A file of other vectors under a shard's name is told by what it is."""
+    write_vectors(tmp_path / "other", ids=["z"], groups=["a"], vectors_ND=unit(1, 1, 8))
+    (path,) = part_paths(folder)
+    shutil.copy(part_paths(tmp_path / "other")[0], path)
+    with pytest.raises(KnowledgeBaseError, match=r"part-.*: damaged \(8 dimensions, its table has 24\)"):
+        open_table(folder).read_vectors()
+
+
+def test_a_shard_of_another_encoder_is_refused_by_name(tmp_path: Path) -> None:
+    """Vectors of equal form by another encoder are told by the identity in their file."""
+    for name in ("one", "two"):
+        write_vectors(
+            tmp_path / name,
+            ids=IDS,
+            groups=GROUPS,
+            vectors_ND=unit(ord(name[1])),
+            encoder=name,
+            dtype="float32",
+        )
+    (path,) = part_paths(tmp_path / "one")
+    shutil.copy(part_paths(tmp_path / "two")[0], path)
+    with pytest.raises(KnowledgeBaseError, match=rf"{path.name}: damaged \(made by another encoder"):
+        open_table(tmp_path / "one").read_vectors()
+
+
+def test_a_table_of_another_encoder_is_refused_by_name(tmp_path: Path) -> None:
+    """A table copied into the folder of another encoder does not pass for that one's."""
+    write_vectors(tmp_path / "t", ids=IDS, groups=GROUPS, vectors_ND=unit(1), encoder="a" * 64)
+    write_json(tmp_path / "encoder.json", {"identity": "b" * 64, "dim": 24})
+    with pytest.raises(KnowledgeBaseError, match="made by another encoder"):
+        open_table(tmp_path / "t")
+
+
+def test_a_missing_file_is_refused_by_name(folder: Path) -> None:
+    """A shard that the manifest names and nobody finds is an error, not fewer rows."""
+    (path,) = part_paths(folder)
+    path.unlink()
+    with pytest.raises(KnowledgeBaseError, match=path.name):
         read_vectors(folder)
 
 
-def test_another_table_is_no_store_file(tmp_path: Path) -> None:
-    """Parquet of other columns is refused."""
-    pq.write_table(pa.table({"id": ["a"], "vector": [[1.0]]}), tmp_path / "part-00000.parquet")
-    with pytest.raises(KnowledgeBaseError, match="not a store file"):
-        read_vectors(tmp_path)
+@pytest.mark.parametrize("change", [("dim", 23), ("dtype", "float64"), ("shards", [])], ids=str)
+def test_a_changed_manifest_is_refused(folder: Path, change: tuple[str, object]) -> None:
+    """A manifest that does not fit its own checksum is damaged, and says so."""
+    path = folder / MANIFEST
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, change[0]: change[1]}))
+    with pytest.raises(KnowledgeBaseError, match=r"manifest.json: damaged"):
+        open_table(folder)
 
 
-def test_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:
-    """No part at all is one clear line."""
-    with pytest.raises(KnowledgeBaseError, match="unibind encode"):
-        read_vectors(tmp_path / "nothing")
+def test_a_later_format_is_not_guessed_at(folder: Path) -> None:
+    """A manifest of a format to come is refused."""
+    path = folder / MANIFEST
+    manifest = {**json.loads(path.read_text()), "format": 99}
+    del manifest["sha256"]
+    path.write_text(json.dumps({**manifest, "sha256": hash_json(manifest)}))
+    with pytest.raises(KnowledgeBaseError, match="format 99"):
+        open_table(folder)
 
 
-def test_arguments_that_do_not_fit_are_our_own_bug(tmp_path: Path, vectors_ND: np.ndarray) -> None:
-    """Counts that differ raise ValueError."""
-    with pytest.raises(ValueError, match="do not fit"):
-        write_vectors(tmp_path / "part-00000.parquet", ids=IDS[:-1], groups=GROUPS, vectors_ND=vectors_ND)
+def test_nothing_is_written_where_a_row_is_unfit(tmp_path: Path) -> None:
+    """A refused row leaves neither file nor manifest."""
+    bad_ND = unit(1)
+    bad_ND[3, 3] = np.nan
+    with pytest.raises(KnowledgeBaseError, match="row-003"):
+        write_vectors(tmp_path / "t", ids=IDS, groups=GROUPS, vectors_ND=bad_ND)
+    assert not list(tmp_path.rglob("*.*"))

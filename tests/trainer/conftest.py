@@ -162,7 +162,7 @@ def build(kb: Path, world: World) -> Path:
         if name == "zero" and not world.zero_shot:
             continue
         write_vectors(
-            places[name] / "part-00000.parquet",
+            places[name],
             ids=[i for i, _, _ in rows],
             groups=[g for _, g, _ in rows],
             vectors_ND=np.stack([v for _, _, v in rows]),

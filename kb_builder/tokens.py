@@ -15,6 +15,9 @@ from data.errors import InputError, MissingDependencyError
 MINILM = "minilm"
 TOKEN_LIMIT = 256  # all-MiniLM-L6-v2 reads this many tokens, [CLS] and [SEP] included, and drops the rest
 
+# `[encode] text` may say how a model is run; it reads the same.
+_SAME_TOKENS = {"fp16", "bf16", "onnx", "onnx-int8"}
+
 Count = Callable[[Sequence[str]], list[int]]
 
 
@@ -30,9 +33,15 @@ class TokenCounter:
 def token_counter(encoder: str = MINILM) -> TokenCounter:
     """The tokenizer and the limit of a text encoder: `minilm`, or a sentence-transformers model.
 
-    `encoder` is what `[encode] text` names. Reads the model's files alone where they say enough (no torch is
+    `encoder` is what `[encode] text` names; how much the model behind imported vectors reads is not known, so
+    they count as `minilm`. Reads the model's files alone where they say enough (no torch is
     loaded), else loads the model. Raises InputError where it is no text encoder, or says no limit.
     """
+    family, _, name = encoder.partition(":")
+    if family in _SAME_TOKENS:
+        encoder = name
+    elif family == "imported":
+        encoder = MINILM
     folder = _minilm_folder() if encoder == MINILM else Path(encoder)
     limit = TOKEN_LIMIT if encoder == MINILM else _stated_limit(folder)
     if limit is not None and (folder / "tokenizer.json").is_file():
@@ -84,7 +93,7 @@ def _count_by_file(path: Path) -> Count:
 def _of_model(encoder: str) -> TokenCounter:
     from kb_builder.encoders import load_encoder
 
-    model: Any = getattr(load_encoder(encoder), "model", None)
+    model: Any = getattr(load_encoder(encoder, "cpu"), "model", None)
     tokenizer, limit = getattr(model, "tokenizer", None), getattr(model, "max_seq_length", None)
     if not callable(tokenizer) or not isinstance(limit, int):
         raise InputError(

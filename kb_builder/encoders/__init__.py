@@ -3,35 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from data.errors import InputError
 from kb_builder.encoders.base import Encoder
 
 
-def _efficientnet(_: str) -> Encoder:
+def _efficientnet(_: str, device: str) -> Encoder:
     from kb_builder.encoders.efficientnet import load_efficientnet
 
-    return load_efficientnet()
+    return load_efficientnet(device=device)
 
 
-def _conse(text_name: str) -> Encoder:
+def _conse(text_name: str, device: str) -> Encoder:
     from kb_builder.encoders.conse import load_conse
 
-    text = load_encoder(text_name or "minilm")
+    text = load_encoder(text_name or "minilm", device)
     if "text" not in text.modalities:
         raise InputError(f"conse:{text_name}: {text_name!r} takes no texts; name a text encoder, e.g. minilm")
-    return load_conse(text)
+    return load_conse(text, device=device)
 
 
-FACTORIES: dict[str, Callable[[str], Encoder]] = {
+def _imported(name: str, _: str) -> Encoder:
+    from kb_builder.encoders.imported import cannot_encode
+
+    cannot_encode(name)
+
+
+def _at(precision: str) -> Factory:
+    def load(name: str, device: str) -> Encoder:
+        from kb_builder.encoders.sentence import load_sentence_encoder
+
+        return load_sentence_encoder(name, device=device, precision=precision)
+
+    return load
+
+
+def _onnx(name: str, _: str, *, int8: bool = False) -> Encoder:
+    from kb_builder.encoders.onnx import load_onnx_encoder
+
+    return load_onnx_encoder(name, int8=int8)
+
+
+Factory = Callable[[str, str], Encoder]  # what follows the colon, the device
+FACTORIES: dict[str, Factory] = {
     "efficientnet-lite0": _efficientnet,
     "conse": _conse,
+    "imported": _imported,
+    "fp32": _at("fp32"),
+    "fp16": _at("fp16"),
+    "bf16": _at("bf16"),
+    "onnx": _onnx,
+    "onnx-int8": partial(_onnx, int8=True),
 }
 
 
-@lru_cache(maxsize=8)
-def load_encoder(name: str) -> Encoder:
+def load_encoder(name: str, device: str = "auto") -> Encoder:
     """Load an encoder; asked again, the process gets the same one.
 
     | name | encoder |
@@ -40,17 +67,29 @@ def load_encoder(name: str) -> Encoder:
     | `efficientnet-lite0` | renderings of every modality but text, in a space of their own |
     | `conse` | photos and videos in MiniLM's space without training |
     | `conse:NAME` | the same in the space of another text encoder |
+    | `fp16:NAME`, `bf16:NAME` | a sentence-transformers model in half precision, for a GPU |
+    | `onnx:NAME`, `onnx-int8:NAME` | a text encoder run by ONNX Runtime, exact or with 8-bit weights |
+    | `imported:NAME` | vectors that were made elsewhere; nothing can be encoded with it |
     | anything else | the folder or name of a sentence-transformers model, text-only or CLIP-like |
 
-    Raises InputError for an unknown name and MissingDependencyError, which names the install command, where a
-    bundled model is not installed.
+    `device` is `auto`, `cpu`, `cuda` or some CUDA devices (`cuda:0,cuda:1`), each of which gets the model.
+    Raises InputError for an unknown name or device and MissingDependencyError, which names the install
+    command, where a bundled model or an extra is not installed.
     """
-    family, _, detail = name.partition(":")
-    if family in FACTORIES:
-        return FACTORIES[family](detail)
-    from kb_builder.encoders.sentence import load_sentence_encoder
+    from kb_builder.encoders.devices import device_names
 
-    return load_sentence_encoder(name)
+    return _loaded(name, device_names(device))
+
+
+@lru_cache(maxsize=8)
+def _loaded(name: str, devices: tuple[str, ...]) -> Encoder:
+    from kb_builder.encoders.devices import Replicas
+
+    family, _, detail = name.partition(":")
+    if family not in FACTORIES:
+        family, detail = "fp32", name
+    each = [FACTORIES[family](detail, device) for device in devices]
+    return each[0] if len(each) == 1 else Replicas(each)
 
 
 __all__ = ["Encoder", "load_encoder"]

@@ -82,7 +82,7 @@ def encode_classes(text: Encoder) -> Floats:
     return unit_rows(vectors[: len(classes)] + vectors[len(classes) :])
 
 
-def load_conse(text: Encoder) -> ConseEncoder:
+def load_conse(text: Encoder, *, device: str = "cpu") -> ConseEncoder:
     """ConSE in the space of a text encoder. Raises MissingDependencyError for a missing package."""
     classes = read_classes()
     identity = hash_json(
@@ -96,7 +96,7 @@ def load_conse(text: Encoder) -> ConseEncoder:
             "dim": text.dim,
         }
     )
-    network = lite0.load_network(SIZE)
+    network = lite0.load_network(SIZE, device=device)
     return ConseEncoder(
         network=network,
         class_vectors_KD=encode_classes(text),

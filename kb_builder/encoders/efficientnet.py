@@ -52,7 +52,7 @@ def mean_features(network: lite0.Network, batch: Sequence[Bytes]) -> Floats:
     return means
 
 
-def load_efficientnet() -> EfficientNetEncoder:
+def load_efficientnet(*, device: str = "cpu") -> EfficientNetEncoder:
     """Raises MissingDependencyError where the packages of network or weights are not installed."""
     identity = hash_json(
         {
@@ -62,5 +62,5 @@ def load_efficientnet() -> EfficientNetEncoder:
             "dim": lite0.FEATURES,
         }
     )
-    network = lite0.load_network(SIZE)
+    network = lite0.load_network(SIZE, device=device)
     return EfficientNetEncoder(network, identity, sum(weight.numel() for weight in network.parameters()))

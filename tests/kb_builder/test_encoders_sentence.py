@@ -14,6 +14,7 @@ from PIL import Image
 
 from data.errors import InputError
 from kb_builder.encoders import load_encoder
+from kb_builder.encoders.sentence import text_passes
 
 TEXTS = [
     "a wooden sphere",
@@ -137,3 +138,34 @@ def test_a_clip_like_model_takes_pictures_too(clip_folder: Path, tmp_path: Path)
         encoder.model.encode(each, normalize_embeddings=True) for each in ("a dog", Image.fromarray(pixels))
     ]
     np.testing.assert_allclose(vectors, np.stack(theirs), atol=1e-5)
+
+
+def test_a_clip_text_tower_computes_no_padding(clip_folder: Path) -> None:
+    """Texts are as long as the longest beside them, not as the tower's limit; padding changes nothing."""
+    import torch
+
+    encoder: Any = load_encoder(str(clip_folder))
+    texts = ["a dog", "a brown otter"]
+    lengths: list[int] = []
+    body = encoder.model[0].model.text_model
+    hook = body.register_forward_pre_hook(
+        lambda _, __, given: lengths.append(given["input_ids"].shape[1]), with_kwargs=True
+    )
+    trimmed = encoder.encode(texts)
+    hook.remove()
+    tokens = encoder.model.tokenizer(texts, padding="max_length", max_length=32, return_tensors="pt")
+    with torch.inference_mode():
+        padded = encoder.model[0].model.get_text_features(**tokens).pooler_output
+    assert lengths == [int(tokens["attention_mask"].sum(dim=1).max())]
+    np.testing.assert_allclose(trimmed, torch.nn.functional.normalize(padded).numpy(), atol=1e-6)
+
+
+def test_a_pass_holds_about_as_many_characters_whatever_the_length() -> None:
+    """Short texts share a pass with many, long ones with few, and none is lost."""
+    texts = [(row, "x" * length) for row, length in enumerate([1] * 5000 + [100] * 100 + [9000] * 2)]
+    passes = list(text_passes(texts))
+    assert [item for each in passes for item in each] == texts
+    for each in passes:
+        assert len(each) == 1 or len(each) * len(each[-1][1]) <= 4096
+    assert len(passes) == 2 + 3 + 2
+    assert list(text_passes([])) == []

@@ -1,0 +1,70 @@
+"""Vectors that were made elsewhere, in the place of an encoder: `imported:NAME`.
+
+`unibind kb import` (kb_builder/exchange.py) puts them into the embedding store. What has none cannot be
+encoded here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from data.errors import InputError, SampleError
+from data.files import hash_json
+from data.modality import Modality
+from kb_builder.encoders.base import Floats
+
+PREFIX = "imported:"
+
+
+@dataclass(frozen=True)
+class ImportedVectors:
+    """An encoder that has encoded already, somewhere else."""
+
+    name: str  # with the prefix
+    dim: int
+    modalities: frozenset[str]
+    licence: str = "unknown"
+    parameters: int = 0
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 over the name and the dimension: the model itself is not known here."""
+        return hash_json([self.name, self.dim])
+
+    def prepare(self, modality: Modality, source: Path | str) -> NoReturn:
+        """Raises SampleError: what comes here has no vector."""
+        shown = source if isinstance(source, Path) else f"“{source[:60]}”"
+        raise SampleError(f"{shown}: no vector of it was imported as {self.name!r}; see `unibind kb import`")
+
+    def encode(self, batch: Sequence[object]) -> Floats:
+        """No vectors of nothing."""
+        assert not batch
+        return np.zeros((0, self.dim), np.float32)
+
+
+def find_imported(kb: Path, name: str) -> ImportedVectors:
+    """The vectors that were imported into a knowledge base under a name. Raises InputError for none."""
+    cards = [json.loads(path.read_text(encoding="utf-8")) for path in kb.glob("embeddings/*/encoder.json")]
+    for card in cards:
+        if card["name"] == name:
+            return ImportedVectors(name, card["dim"], frozenset(card["modalities"]))
+    there = sorted({card["name"] for card in cards if card["name"].startswith(PREFIX)})
+    raise InputError(
+        f"[encode] {name!r}: nothing was imported under this name"
+        + (f" (there is {', '.join(there)})" if there else "")
+        + "; run `unibind kb import`"
+    )
+
+
+def cannot_encode(name: str) -> NoReturn:
+    """Raise InputError: vectors that were made elsewhere cannot be made of anything new."""
+    raise InputError(
+        f"{PREFIX}{name}: its vectors were imported, so nothing new can be encoded with it here; encode where"
+        " they were made, and import"
+    )

@@ -1,0 +1,151 @@
+"""A text encoder's network run by ONNX Runtime: `onnx:NAME`, or with 8-bit weights `onnx-int8:NAME`.
+
+The network is exported once and kept in the user's cache under the hash of its weights. What it gives is
+compared with the network that it replaces, on the glosses of ImageNet's classes: `agreement` is the least
+cosine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from data.errors import InputError, MissingDependencyError
+from data.files import hash_json
+from kb_builder.encoders.base import Floats
+from kb_builder.encoders.imagenet import read_classes
+from kb_builder.encoders.linear import as_published
+from kb_builder.encoders.sentence import SentenceEncoder, load_sentence_encoder
+
+VERSION = 1  # of the export: another one is another encoder
+AGREEMENT = 0.9999  # what a float32 network must reach, and a quantised one need not
+_COMPARED = 64  # texts
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+logger = logging.getLogger(__name__)
+
+
+def load_onnx_encoder(name: str, *, int8: bool) -> SentenceEncoder:
+    """The text encoder `name` with its transformer in ONNX Runtime, on the CPU, one thread per call.
+
+    Raises MissingDependencyError without the extra `onnx`, and InputError for an encoder that is not a text
+    transformer of sentence-transformers, and where float32 falls short of `AGREEMENT`.
+    """
+    if missing := [package for package in _PACKAGES if importlib.util.find_spec(package) is None]:
+        raise MissingDependencyError(
+            f"onnx:{name} needs {', '.join(missing)}: pip install --editable '.[onnx]'"
+        )
+    family = "onnx-int8" if int8 else "onnx"
+    encoder = load_sentence_encoder(name, device="cpu")
+    transformer: Any = encoder.model[0]
+    inputs = encoder.model.preprocess(["a text", "a longer text"], prompt=None)
+    names = [key for key in ("input_ids", "attention_mask", "token_type_ids") if key in inputs]
+    if encoder.modalities != {"text"} or "input_ids" not in names or not hasattr(transformer, "model"):
+        raise InputError(f"{family}:{name}: only a text transformer can be exported; {name!r} is none")
+    as_published(encoder.model)
+    texts = [each.gloss for each in read_classes()[:_COMPARED]]
+    wanted_ND = encoder.encode(texts)
+    path = _cache() / f"{encoder.identity[:24]}-{VERSION}{'-int8' if int8 else ''}.onnx"
+    if not path.is_file():
+        _export(transformer.model, {key: inputs[key] for key in names}, path, int8=int8)
+    transformer.model = _Session(path, names, transformer.model.config)
+    agreement = least_cosine(encoder.encode(texts), wanted_ND)
+    logger.info("%s:%s agrees with %s to a cosine of %.6f at least", family, name, name, agreement)
+    if not int8 and agreement < AGREEMENT:
+        raise InputError(
+            f"{family}:{name}: agrees with {name} to a cosine of {agreement:.6f} only; delete {path}, or"
+            f" encode with {name}"
+        )
+    return replace(
+        encoder,
+        name=f"{family}:{name}",
+        identity=hash_json([encoder.identity, family, VERSION]),
+        agreement=agreement,
+    )
+
+
+def least_cosine(a_ND: Floats, b_ND: Floats) -> float:
+    """The least cosine between rows of the same place; both are unit rows."""
+    return float(np.vecdot(a_ND.astype(np.float64), b_ND.astype(np.float64)).min())
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "unibind" / "onnx"
+
+
+def _export(body: nn.Module, inputs: dict[str, torch.Tensor], path: Path, *, int8: bool) -> None:
+    """Write the network as one file, whole or not at all."""
+    logger.info("exporting to %s, once", path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows, tokens = torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, about its insides
+        exported = Path(scratch) / "model.onnx"
+        torch.onnx.export(
+            _Plain(body, list(inputs)),
+            tuple(inputs.values()),
+            exported,
+            input_names=list(inputs),
+            output_names=["last_hidden_state"],
+            dynamic_shapes=(({0: rows, 1: tokens},) * len(inputs),),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        if int8:
+            from onnxruntime.quantization import QuantType, quantize_dynamic
+
+            small = Path(scratch) / "int8.onnx"
+            quantize_dynamic(
+                exported,
+                small,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                op_types_to_quantize=["MatMul", "Gemm"],
+            )
+            exported = small
+        exported.replace(path)
+
+
+class _Plain(nn.Module):
+    """The network with positional inputs and one output, as the exporter wants it."""
+
+    def __init__(self, body: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self._body, self._names = body, names
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self._body(**dict(zip(self._names, inputs, strict=True))).last_hidden_state
+        return found
+
+
+class _Session(nn.Module):
+    """In the network's place: the exported file in ONNX Runtime."""
+
+    def __init__(self, path: Path, names: list[str], config: Any) -> None:
+        super().__init__()
+        import onnxruntime
+
+        self.config = config  # sentence-transformers asks the network for it
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # batches run side by side
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._names = names
+
+    def forward(self, **inputs: torch.Tensor) -> BaseModelOutput:
+        given = {name: inputs[name].numpy() for name in self._names}
+        (found_BTD,) = self._session.run(None, given)
+        return BaseModelOutput(last_hidden_state=torch.from_numpy(found_BTD))

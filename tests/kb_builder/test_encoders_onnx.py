@@ -1,0 +1,78 @@
+"""Text encoders by ONNX Runtime: the same vectors, or nearly and said so."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.errors import InputError, MissingDependencyError
+from kb_builder.encoders import load_encoder, onnx
+from kb_builder.encoders.onnx import AGREEMENT, load_onnx_encoder
+from kb_builder.tokens import token_counter
+
+TEXTS = ["a wooden sphere", "A steel torus rings for a long time.", "", "x " * 300, *"abcdef"]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Exports of this test alone; without the packages, the test is skipped."""
+    for package in onnx._PACKAGES:
+        pytest.importorskip(package)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "unibind" / "onnx"
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+def test_onnx_gives_the_vectors_of_the_model(cache: Path) -> None:
+    """Texts of every length agree to 0.9999, in any batch; the encoder is another one, and exported once."""
+    plain, encoder = load_encoder("minilm"), load_onnx_encoder("minilm", int8=False)
+    assert (encoder.name, encoder.dim, encoder.modalities) == ("onnx:minilm", 384, frozenset({"text"}))
+    assert encoder.identity != plain.identity
+    assert encoder.agreement is not None
+    assert encoder.agreement >= AGREEMENT
+    together = encoder.encode(TEXTS)
+    assert np.vecdot(together, plain.encode(TEXTS)).min() >= AGREEMENT
+    alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    (file,) = cache.iterdir()
+    before = file.stat().st_mtime_ns
+    assert load_onnx_encoder("minilm", int8=False).identity == encoder.identity
+    assert file.stat().st_mtime_ns == before
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_int8_states_how_far_it_agrees(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """8-bit weights come near, and the figure is measured, told and kept."""
+    with caplog.at_level(logging.INFO):
+        encoder = load_onnx_encoder("minilm", int8=True)
+    assert encoder.agreement is not None
+    assert 0.95 < encoder.agreement < AGREEMENT
+    assert f"{encoder.agreement:.6f}" in caplog.text
+    assert np.vecdot(encoder.encode(TEXTS), load_encoder("minilm").encode(TEXTS)).min() > 0.9
+    assert encoder.identity != load_onnx_encoder("minilm", int8=False).identity
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_export_that_is_off_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where float32 does not agree, it is not used under float32's name."""
+    monkeypatch.setattr(onnx, "least_cosine", lambda *_: 0.9998)
+    with pytest.raises(InputError, match=r"agrees with minilm to a cosine of 0\.999800 only"):
+        load_onnx_encoder("minilm", int8=False)
+
+
+def test_what_is_not_installed_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra, the message is how to get it."""
+    monkeypatch.setattr(onnx, "_PACKAGES", ("onnx_that_is_not_there",))
+    with pytest.raises(MissingDependencyError, match=r"onnx_that_is_not_there: pip install .*\[onnx\]"):
+        load_onnx_encoder("minilm", int8=False)
+
+
+def test_tokens_are_counted_as_by_the_model_itself(cache: Path) -> None:
+    """The gate for too long texts needs no export."""
+    texts: list[Any] = ["a wooden sphere", "x " * 300]
+    assert token_counter("onnx-int8:minilm").count(texts) == token_counter("minilm").count(texts)
+    assert not cache.exists()

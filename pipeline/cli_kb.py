@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +11,9 @@ import typer
 if TYPE_CHECKING:
     from pipeline.project import Project
 
-kb_app = typer.Typer(
-    help="Look into the knowledge base, check it, and judge its answers anew.", no_args_is_help=True
-)
+kb_app = typer.Typer(help="Look into the knowledge base, check it, and judge its answers anew.")
 ProjectFile = Annotated[Path, typer.Option("--project", "-p", help="The project file.")]
+WithSql = Annotated[bool, typer.Option("--sql", help="Print the SQL of each answer above it.")]
 DEFAULT_PROJECT = Path("unibind.toml")
 
 
@@ -24,28 +24,113 @@ def load(path: Path) -> Project:
     return load_project(path)
 
 
-@kb_app.command("stats")
-def kb_stats(project: ProjectFile = DEFAULT_PROJECT) -> None:
-    """Count what the knowledge base holds."""
-    from kb_builder.browse import stats
+@kb_app.callback(invoke_without_command=True)
+def kb(
+    context: typer.Context,
+    project: Annotated[Path | None, typer.Option("--project", "-p", help="The project file.")] = None,
+) -> None:
+    """Look into the knowledge base, check it, and judge its answers anew.
 
-    print(stats(load(project).kb))
+    Without a command: a prompt for SQL over its views; from a pipe, the statements that it brings.
+    """
+    from data.errors import InputError
+
+    if context.invoked_subcommand is not None:
+        if project is not None:
+            raise InputError(
+                f"say --project after the command: unibind kb {context.invoked_subcommand} -p ..."
+            )
+        return
+    from kb_builder.shell import interact, run_script
+
+    folder = load(project or DEFAULT_PROJECT).kb
+    if sys.stdin.isatty():
+        interact(folder)
+    else:
+        run_script(folder, sys.stdin)
+
+
+@kb_app.command("stats")
+def kb_stats(project: ProjectFile = DEFAULT_PROJECT, with_sql: WithSql = False) -> None:
+    """Count what the knowledge base holds."""
+    from kb_builder.overview import stats
+
+    print(stats(load(project).kb).told(with_sql=with_sql))
 
 
 @kb_app.command("show")
-def kb_show(category: str, project: ProjectFile = DEFAULT_PROJECT) -> None:
+def kb_show(category: str, project: ProjectFile = DEFAULT_PROJECT, with_sql: WithSql = False) -> None:
     """Show a category's descriptions, its centers, and what was rejected and why."""
-    from kb_builder.browse import show
+    from kb_builder.overview import show
 
-    print(show(load(project).kb, category))
+    print(show(load(project).kb, category).told(with_sql=with_sql))
+
+
+@kb_app.command("nearest")
+def kb_nearest(
+    text: str,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many descriptions.")] = 10,
+    project: ProjectFile = DEFAULT_PROJECT,
+    with_sql: WithSql = False,
+) -> None:
+    """Show the category descriptions nearest to a text."""
+    from kb_builder.browse import nearest
+
+    print(nearest(load(project).kb, text, k=k).told(with_sql=with_sql))
 
 
 @kb_app.command("sql")
-def kb_sql(query: str, project: ProjectFile = DEFAULT_PROJECT) -> None:
+def kb_sql(query: str, project: ProjectFile = DEFAULT_PROJECT, with_sql: WithSql = False) -> None:
     """Run a read-only SQL query over the knowledge base's views."""
     from kb_builder.browse import sql
 
-    print(sql(load(project).kb, query))
+    print(sql(load(project).kb, query).told(with_sql=with_sql))
+
+
+@kb_app.command("views")
+def kb_views(project: ProjectFile = DEFAULT_PROJECT) -> None:
+    """Print the views as SQL for any DuckDB: unibind kb views > views.sql; duckdb -init views.sql."""
+    from kb_builder.views import script
+
+    print(script(load(project).kb))
+
+
+@kb_app.command("export")
+def kb_export(
+    target: Annotated[Path, typer.Argument(help="The folder to make.")],
+    table: Annotated[
+        str, typer.Option("--table", help="category_texts, sample_texts, controls or samples.")
+    ] = "category_texts",
+    form: Annotated[str, typer.Option("--format", help="npy, safetensors or datasets.")] = "npy",
+    role: Annotated[
+        str | None, typer.Option("--role", help="Whose vectors: text, samples or zero_shot.")
+    ] = None,
+    project: ProjectFile = DEFAULT_PROJECT,
+) -> None:
+    """Write a table of vectors, with its names and its encoder's card, for other tools."""
+    from kb_builder.exchange import export_table
+
+    rows = export_table(load(project).kb, table, target, form=form, role=role)
+    print(f"{rows} vectors in {target}")
+
+
+@kb_app.command("import")
+def kb_import(
+    vectors: Annotated[Path, typer.Argument(help="A matrix of floats, .npy, one row per vector.")],
+    ids: Annotated[Path, typer.Argument(help="A text file: which row_id, sample_id or uri each row is.")],
+    name: Annotated[str, typer.Option("--name", help='Then `[encode] samples = "imported:NAME"` uses them.')],
+    table: Annotated[
+        str, typer.Option("--table", help="category_texts, sample_texts, controls or samples.")
+    ] = "samples",
+    project: ProjectFile = DEFAULT_PROJECT,
+) -> None:
+    """Put vectors that were made elsewhere into the embedding store, in the place of an encoder's."""
+    from kb_builder.exchange import import_vectors
+    from kb_builder.lock import write_lock
+
+    checked = load(project)
+    with write_lock(checked.run / "run.lock"):
+        print(import_vectors(checked.kb, vectors, ids, table=table, name=name, dtype=checked.encode.dtype))
 
 
 @kb_app.command("verify")

@@ -22,17 +22,27 @@ import soundfile
 import tifffile
 from PIL import Image
 
-from data.files import hash_json, hash_text
+from data.files import hash_json, hash_text, write_json
 from data.manifest import Manifest
 from data.modality import Modality
 from data.sample import Category, Sample
+from kb_builder.controls import write_controls
 from kb_builder.fake import fake_answer
 from kb_builder.ingest import ingest
 from kb_builder.ledger import Entry, new_entry, open_ledger
 from kb_builder.parts import write_part
 from kb_builder.request import Request
 from kb_builder.rows import description_row
-from kb_builder.schemas import CATEGORIES, GIVEN_DESCRIPTIONS, REJECTS, SAMPLES, write_table
+from kb_builder.schemas import (
+    CATEGORIES,
+    CENTERS,
+    DESCRIPTIONS,
+    GIVEN_DESCRIPTIONS,
+    REJECTS,
+    SAMPLES,
+    write_table,
+)
+from kb_builder.store import write_vectors
 
 KEY = "sk-planted-0123456789"
 
@@ -363,3 +373,86 @@ def sensor_kb(sensor_files: Path) -> Path:
     kb = sensor_files.parent / "kb"
     ingest(Manifest(sensor_files, samples, categories), kb)
     return kb
+
+
+@pytest.fixture
+def browsed_kb(tmp_path: Path) -> Path:
+    """A knowledge base of two categories in a folder whose name is hostile to globs, quotes and terminals.
+
+    Seven accepted texts, `A dog is number 0.` … `5.` and `A cat is small.`, whose vectors lie on a quarter of
+    the unit circle, 10 degrees apart.
+    """
+    kb = tmp_path / "it's a=1 [k]*b?\x1b[31m"
+    categories = [
+        {"category_id": name, "name": name.upper(), "aliases": [f"{name}gy"], "parent": None, "notes": None}
+        for name in ("cat", "dog")
+    ]
+    write_table(kb / "categories.parquet", categories, CATEGORIES)
+    sample = {
+        "sample_id": "s",
+        "object_id": None,
+        "modality": "image",
+        "uri": "a.png",
+        "category_id": "dog",
+        "split": "test",
+        "sha256": "0",
+        "bytes": 1,
+    }
+    write_table(kb / "samples.parquet", [sample], SAMPLES)
+    reject = {"sample_id": "t", "stage": "ingest", "reason": "t.png: no such file"}
+    write_table(kb / "rejects" / "ingest.parquet", [reject], REJECTS)
+    texts = [_text_row("dog", f"A dog is number {n}.") for n in range(6)]
+    texts += [_text_row("cat", "A cat is small.")]
+    refused = [_text_row("cat", "I cannot say \x1b[31m that.", "refusal")]
+    folder = kb / "descriptions" / "category"
+    write_table(folder / "part-00000.parquet", texts[:4], DESCRIPTIONS)
+    write_table(folder / "part-00001.parquet", texts[4:] + refused, DESCRIPTIONS)
+    encoder = kb / "embeddings" / "minilm-0123456789ab-float16"
+    angle_N = np.deg2rad(10.0 * np.arange(len(texts)))
+    write_vectors(
+        encoder / "category_texts",
+        ids=[row["row_id"] for row in texts],
+        groups=[row["category_id"] for row in texts],
+        contents=[hash_text(row["text"]) for row in texts],
+        vectors_ND=np.stack([np.cos(angle_N), np.sin(angle_N)], axis=1).astype(np.float32),
+        encoder="0123456789ab",
+    )
+    card = {"name": "minilm", "identity": "0123456789ab", "dim": 2, "dtype": "float16"}
+    write_json(encoder / "encoder.json", {**card, "modalities": ["text"]})
+    roles = {"text": encoder.name, "samples": None, "zero_shot": None}
+    write_json(kb / "embeddings" / "encoders.json", roles)
+    center = {
+        "category_id": "dog",
+        "rank": 0,
+        "row_id": texts[0]["row_id"],
+        "score": 0.5,
+        "rule": "visual",
+        "guided_by": "train",
+        "encoder": "minilm",
+    }
+    write_table(kb / "centers.parquet", [center], CENTERS)
+    write_controls(kb, count=2, seed=0)
+    return kb
+
+
+def _text_row(category_id: str, text: str, status: str = "ok") -> dict[str, Any]:
+    return description_row(
+        kind="category",
+        category_id=category_id,
+        text=text,
+        n_tokens=5,
+        status=status,
+        template_id="t",
+        template_version="1",
+        prompt_hash="p",
+        request_key=hash_text(text),
+        provider="local",
+        model_requested="SmolLM2",
+        model_resolved="SmolLM2",
+        finish_reason="stop",
+        attempts=1,
+        latency_ms=1.0,
+        created_at=datetime(2025, 1, 1, tzinfo=UTC),
+        source="local",
+        run_id="test",
+    )

@@ -1,6 +1,7 @@
 """The fixed texts behind the controls: prompt templates that suit every modality, words that mean nothing.
 
-The order of both is part of the result: the first `count` templates are the ones that a run uses.
+The order of both is part of the result: the first `count` templates are the ones that a run uses. Places and
+times come in after 128 of them, for knowledge bases of which all descriptions are centers.
 """
 
 from __future__ import annotations
@@ -27,8 +28,31 @@ _RECORDS = (
 )
 _MANNERS = ("", "clear ", "blurry ", "good ", "poor ", "typical ", "plain ", "noisy ")
 
+_PLACES = (
+    "",
+    " indoors",
+    " outdoors",
+    " nearby",
+    " far away",
+    " in a corner",
+    " on the left",
+    " on the right",
+)
+_TIMES = (
+    "",
+    " by day",
+    " at night",
+    " in the morning",
+    " in spring",
+    " in summer",
+    " in autumn",
+    " in winter",
+)
+
 TEMPLATES: tuple[str, ...] = tuple(
-    f"{'an' if (manner + record)[0] in 'aeiou' else 'a'} {manner}{record} of {{a}} {{name}}"
+    f"{'an' if (manner + record)[0] in 'aeiou' else 'a'} {manner}{record} of {{a}} {{name}}{place}{time}"
+    for time in _TIMES
+    for place in _PLACES
     for manner in _MANNERS
     for record in _RECORDS
 )

@@ -16,38 +16,47 @@ import hashlib
 import string
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from data.errors import InputError
 from data.files import hash_json
 from kb_builder.control_texts import TEMPLATES, WORDS
+from kb_builder.embed import wanted_texts
 from kb_builder.schemas import CONTROLS, read_rows, write_table
 
 WORDS_PER_TEXT = 2
 LETTERS_PER_WORD = 6
 
 
-def write_controls(kb: Path, *, count: int, seed: int) -> dict[str, int]:
+def write_controls(kb: Path, *, count: int | Literal["all"], seed: int) -> dict[str, int]:
     """Write `controls.parquet`: `count` texts per category and control (one for `class_name`).
 
-    Depends on the categories' names, `count` and `seed` alone. Returns the number of texts of each control.
-    Raises InputError where `count` is below one or above the number of templates.
+    `all` is as many as the category with the most valid descriptions has, which all become centers. Depends
+    on the categories' names, the count and `seed` alone. Returns the number of texts of each control. Raises
+    InputError where the count is below one or above the number of templates.
     """
-    if not 1 <= count <= len(TEMPLATES):
+    n = _most_descriptions(kb) if count == "all" else count
+    if not 1 <= n <= len(TEMPLATES):
         raise InputError(
-            f"controls of {count} texts per category: between 1 and {len(TEMPLATES)} can be made; "
+            f"controls of {n} texts per category: between 1 and {len(TEMPLATES)} can be made; "
             "set localize.k accordingly"
         )
-    noises = random_descriptors(count, seed=seed)
+    noises = random_descriptors(n, seed=seed)
     rows = [
         _row(control, category["category_id"], rank, text)
         for category in read_rows(kb / "categories.parquet")
-        for control, texts in _texts(category["name"], count, noises).items()
+        for control, texts in _texts(category["name"], n, noises).items()
         for rank, text in enumerate(texts)
     ]
     rows.sort(key=lambda row: (row["control"], row["category_id"], row["rank"]))
     write_table(kb / "controls.parquet", rows, CONTROLS)
     return dict(sorted(Counter(str(row["control"]) for row in rows).items()))
+
+
+def _most_descriptions(kb: Path) -> int:
+    """How many valid descriptions the category with the most of them has; 1 where there are none."""
+    owners = wanted_texts(kb, "category_texts").groups.to_pylist()
+    return max(Counter(owners).values(), default=1)
 
 
 def random_descriptors(count: int, *, seed: int) -> list[str]:

@@ -1,153 +1,157 @@
 """Embedding center localization: which of a category's descriptions stand for it.
 
-Shapes: N texts, D dimensions, C categories.
+The rules themselves, over arrays, are in trainer/rules.py. Here they are run category by category over a
+knowledge base: never more descriptions are in memory than those of one category per core.
+
+Shapes: N texts, M samples, D dimensions, C categories, K chosen.
 """
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from data.errors import KnowledgeBaseError
-from kb_builder.schemas import CENTERS, read_rows, write_table
-from kb_builder.store import read_vectors
+from data.errors import InputError, KnowledgeBaseError
+from data.files import atomic_path
+from kb_builder.schemas import CENTERS
+from kb_builder.store import open_table
+from trainer.blas import one_thread_each, spread
 from trainer.geometry import unit_rows
-from trainer.inputs import KnowledgeBase, load_descriptions, load_samples, open_kb
+from trainer.guides import Guides, group_guides, visible_samples
+from trainer.inputs import CategoryTexts, KnowledgeBase, open_category_texts, open_kb
 from trainer.records import Centers, Floats, Ints
-from trainer.settings import Localize
+from trainer.rules import (
+    Doubles,
+    Ranked,
+    largest_cosines,
+    mean_direction,
+    rank_by_coverage,
+    rank_by_distinctness,
+    rank_by_mean,
+    rank_by_nearest,
+)
+from trainer.settings import LEAKAGE, Localize
 
-Doubles = npt.NDArray[np.float64]
+TRANSDUCTIVE = "transductive"  # in the column `guided_by`
+SPLITS = ("train", "val", "test")
 
-# Scores are float64 products rounded to this, so that equal texts tie and the row id decides, not the BLAS.
-_DECIMALS = 9
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def localize(kb: Path, settings: Localize) -> dict[str, Any]:
     """Choose up to `settings.k` centers of every category and write `<kb>/centers.parquet`.
 
-    Rule `visual`: a category's descriptions ranked by cosine with the mean of its encoded samples, in the
-    space of the zero-shot encoder, which it shares with the texts. Only samples of the train split guide;
-    categories without any (and knowledge bases without such an encoder) fall back to rule `text`.
+    - `visual`: by the cosine with the unit mean of the category's encoded samples, in the space of the
+      zero-shot encoder, which it shares with the texts; or, with `nearest_samples`, by the mean cosine with
+      so many samples nearest to the text. The samples of the splits in `guide` guide.
+    - `text`: by the cosine with the mean of the category's own texts, less the largest with another's mean.
+    - `diverse`: so that every guiding sample, and then every text, has a center near it.
+    - `pseudo`: as `visual`, but guided by all encoded samples of every split without their labels: each
+      counts for the category of its nearest center by rule `text`.
 
-    Rule `text`: ranked by the cosine with the mean of the category's own descriptions, less the largest
-    cosine with another category's mean. A text that would fit a neighbour as well says little about its own
-    category, however typical it is.
-
-    Ties go by row id. Returns counts: `centers`, categories `by_rule`, `fewer_than_k` (category: number of
-    centers), `without_centers` (category ids), `guiding_samples`, `texts_without_vector`. Raises
-    KnowledgeBaseError where there is no description or the spaces do not fit.
+    Where nothing guides a category, or its samples cancel each other out, `visual` and `pseudo` fall back to
+    `text` there, and `diverse` covers its texts. Ties go by row id. Returns counts: `centers`, categories
+    `by_rule`, `fewer_than_k` (category: number of centers), `without_centers` (category ids),
+    `guiding_samples`, `texts_without_vector`. Raises InputError for guides that leak and for settings without
+    effect, and KnowledgeBaseError where there is no description or the spaces do not fit.
     """
+    _require_sound(settings)
     base = open_kb(kb)
-    texts, missing = load_descriptions(base)
-    if len(texts.row_ids) == 0:
-        raise KnowledgeBaseError(f"{kb}: no valid description of any category; see `unibind kb stats`")
-    guides_CD, guiding = _guides(base, texts) if settings.rule == "visual" else ({}, 0)
-    rows = _rank_all(texts, guides_CD, settings.k, encoder=base.encoder("text").name)
-    write_table(kb / "centers.parquet", rows, CENTERS)
+    texts = open_category_texts(base)
+    k = sys.maxsize if settings.k == "all" else settings.k
+    with one_thread_each():
+        guides, centroids_CD = _prepare(base, texts, settings, k)
 
-    chosen_C = dict.fromkeys(base.categories, 0)
-    for row in rows:
-        chosen_C[row["category_id"]] += 1
-    firsts = [row for row in rows if row["rank"] == 0]
+        def choose(category: int) -> tuple[pa.RecordBatch, int]:
+            ids, vectors_ND = texts.read(category)
+            ranked, rule, guided_by = _rank(vectors_ND, category, guides, centroids_CD, settings, k)
+            n = len(ranked.rows_K)
+            columns = {
+                "category_id": [base.categories[category]] * n,
+                "rank": range(n),
+                "row_id": [ids[row] for row in ranked.rows_K],
+                "score": ranked.scores_K,
+                "rule": [rule] * n,
+                "guided_by": [guided_by] * n,
+                "encoder": [base.encoder("text").name] * n,
+            }
+            return pa.RecordBatch.from_pydict(columns, schema=CENTERS), len(ids)
+
+        done = _with_progress(choose, range(len(base.categories)), "localize")
+    if not any(found for _, found in done):
+        raise KnowledgeBaseError(f"{kb}: no valid description of any category; see `unibind kb stats`")
+    with atomic_path(kb / "centers.parquet") as temporary:
+        pq.write_table(pa.Table.from_batches([batch for batch, _ in done], schema=CENTERS), temporary)
+
+    chosen_C = {name: len(batch) for name, (batch, _) in zip(base.categories, done, strict=True)}
+    rules = [batch.column("rule")[0].as_py() for batch, _ in done if len(batch)]
+    guided = [c for c, (batch, _) in enumerate(done) if batch.column("guided_by").null_count < len(batch)]
     return {
         "k": settings.k,
-        "centers": len(rows),
-        "by_rule": {rule: sum(row["rule"] == rule for row in firsts) for rule in ("visual", "text")},
-        "fewer_than_k": {name: n for name, n in chosen_C.items() if 0 < n < settings.k},
+        "centers": sum(chosen_C.values()),
+        "by_rule": {rule: rules.count(rule) for rule in dict.fromkeys((settings.rule, "text"))},
+        "fewer_than_k": {name: n for name, n in chosen_C.items() if 0 < n < k and settings.k != "all"},
         "without_centers": [name for name, n in chosen_C.items() if n == 0],
-        "guiding_samples": guiding,
-        **missing,
+        "guiding_samples": sum(len(guides.of(category)) for category in guided),
+        "texts_without_vector": len(texts.row_ids) - sum(found for _, found in done),
     }
 
 
 def load_centers(kb: KnowledgeBase) -> Centers:
-    """The localized centers, rows sorted by (category, rank); stale ones raise KnowledgeBaseError."""
-    rows = _center_rows(kb)
-    vectors = read_vectors(kb.encoder("text") / "category_texts")
-    place = {row_id: row for row, row_id in enumerate(vectors.ids)}
-    stale = [row for row in rows if row["row_id"] not in place or row["encoder"] != kb.encoder("text").name]
-    if stale or any(row["category_id"] not in kb.index for row in rows):
-        raise KnowledgeBaseError(
-            f"{kb.folder / 'centers.parquet'}: chosen from other texts or by another encoder;"
-            " run `unibind localize` again"
-        )
-    rows.sort(key=lambda row: (kb.index[row["category_id"]], row["rank"]))
+    """The localized centers, rows sorted by (category, rank); stale ones raise KnowledgeBaseError.
+
+    Of the store, only one category per core is in memory at a time.
+    """
+    stale = KnowledgeBaseError(
+        f"{kb.folder / 'centers.parquet'}: chosen from other texts or by another encoder;"
+        " run `unibind localize` again"
+    )
+    rows = _center_rows(kb).sort_by([("category_id", "ascending"), ("rank", "ascending")]).combine_chunks()
+    table = open_table(kb.encoder("text") / "category_texts")
+    names, counts = np.unique(rows["category_id"].to_numpy(), return_counts=True)
+    known = all(name in kb.index and name in table.groups for name in names)
+    if not known or set(rows["encoder"].unique().to_pylist()) - {kb.encoder("text").name}:
+        raise stale
+    row_ids = rows["row_id"].to_pylist()
+
+    def read(job: tuple[str, int, int]) -> Floats:
+        name, start, stop = job
+        stored = table.read(name)
+        place_K = pc.index_in(pa.array(row_ids[start:stop]), value_set=pa.array(stored.ids))
+        if place_K.null_count:
+            raise stale
+        return unit_rows(stored.vectors_ND[place_K.to_numpy()])
+
+    stops = np.cumsum(counts)
+    jobs = list(zip(names.tolist(), (stops - counts).tolist(), stops.tolist(), strict=True))
+    with one_thread_each():
+        blocks = spread(read, jobs)
     return Centers(
         categories=kb.categories,
-        row_ids=tuple(row["row_id"] for row in rows),
-        category_N=np.array([kb.index[row["category_id"]] for row in rows], dtype=np.int64),
-        vectors_ND=unit_rows(vectors.vectors_ND[[place[row["row_id"]] for row in rows]]),
+        row_ids=tuple(row_ids),
+        category_N=np.repeat(np.array([kb.index[name] for name in names], dtype=np.int64), counts),
+        vectors_ND=np.concatenate([np.zeros((0, table.dim), np.float32), *blocks]),
     )
 
 
 def labels_guided(kb: KnowledgeBase) -> bool:
     """Whether labelled samples had a say in the choice of any center."""
-    return any(row["guided_by"] is not None for row in _center_rows(kb))
+    return bool(_guided_by(kb) - {None, TRANSDUCTIVE})
 
 
-def _center_rows(kb: KnowledgeBase) -> list[dict[str, Any]]:
-    path = kb.folder / "centers.parquet"
-    if not path.exists():
-        raise KnowledgeBaseError(f"{path}: missing; run `unibind localize`")
-    return read_rows(path)
-
-
-def _guides(kb: KnowledgeBase, texts: Centers) -> tuple[dict[int, Doubles], int]:
-    """The unit mean of each category's encoded train samples, where it has some; and how many guide."""
-    if kb.encoders.get("zero_shot") is None:
-        return {}, 0
-    sets, _ = load_samples(kb, "zero_shot")
-    # Text samples are left out: the rule asks what the category looks like, not what is said of it.
-    train = [s.split("train") for modality, s in sets.items() if modality != "text"]
-    guides: dict[int, Doubles] = {}
-    guiding = 0
-    for category in range(len(kb.categories)):
-        members = [s.vectors_ND[s.category_N == category].astype(np.float64) for s in train]
-        x_ND = np.concatenate(members) if members else np.zeros((0, texts.vectors_ND.shape[1]))
-        if x_ND.shape[1] != texts.vectors_ND.shape[1]:
-            raise KnowledgeBaseError(
-                f"{kb.encoder('zero_shot').name} gives {x_ND.shape[1]} dimensions and the texts have"
-                f" {texts.vectors_ND.shape[1]}: a zero-shot encoder must share the text encoder's space"
-            )
-        mean_D = x_ND.mean(axis=0) if len(x_ND) else np.zeros(1)
-        # Samples that cancel out (or are all zero) point nowhere: they do not guide.
-        if np.linalg.norm(mean_D) > 0:
-            guides[category] = mean_D / np.linalg.norm(mean_D)
-            guiding += len(x_ND)
-    return guides, guiding
-
-
-def _rank_all(texts: Centers, guides: dict[int, Doubles], k: int, *, encoder: str) -> list[dict[str, Any]]:
-    vectors_ND = unit_rows(texts.vectors_ND)
-    centroids_CD = category_means(vectors_ND, texts.category_N, len(texts.categories))
-    rows: list[dict[str, Any]] = []
-    for category in tqdm(np.unique(texts.category_N), desc="localize", unit="category", disable=None):
-        members = np.flatnonzero(texts.category_N == category)
-        own_ND = vectors_ND[members].astype(np.float64)
-        guide_D = guides.get(int(category))
-        if guide_D is not None:
-            rule, score_N = "visual", own_ND @ guide_D
-        else:
-            rule, score_N = "text", _distinctness(own_ND, centroids_CD, int(category))
-        score_N = np.round(score_N, _DECIMALS)
-        best_first = sorted(range(len(members)), key=lambda i: (-score_N[i], texts.row_ids[members[i]]))
-        rows += [
-            {
-                "category_id": texts.categories[category],
-                "rank": rank,
-                "row_id": texts.row_ids[members[i]],
-                "score": float(score_N[i]),
-                "rule": rule,
-                "guided_by": "train" if rule == "visual" else None,
-                "encoder": encoder,
-            }
-            for rank, i in enumerate(best_first[:k])
-        ]
-    return rows
+def transductive(kb: KnowledgeBase) -> bool:
+    """Whether unlabelled samples of every split, test too, had a say in the choice of any center."""
+    return TRANSDUCTIVE in _guided_by(kb)
 
 
 def category_means(vectors_ND: Floats, category_N: Ints, n_categories: int) -> Doubles:
@@ -159,14 +163,110 @@ def category_means(vectors_ND: Floats, category_N: Ints, n_categories: int) -> D
     return means_CD
 
 
-def _distinctness(own_ND: Doubles, centroids_CD: Doubles, category: int) -> Doubles:
-    """cos(text, own centroid) - max over the other categories of cos(text, their centroid): float64[N]."""
-    cosine_NC = own_ND @ centroids_CD.T
-    own_N: Doubles = cosine_NC[:, category].copy()
-    # Categories without texts have a zero centroid: they are no rivals.
-    rivals_C = np.any(centroids_CD != 0, axis=1)
-    rivals_C[category] = False
-    if not rivals_C.any():
-        return own_N
-    difference_N: Doubles = own_N - cosine_NC[:, rivals_C].max(axis=1)
-    return difference_N
+def _require_sound(settings: Localize) -> None:
+    if set(settings.guide.split("+")) - {"train", "val"}:
+        raise InputError(f"localize.guide: {LEAKAGE}")
+    if settings.rule == "pseudo" and not settings.transductive:
+        raise InputError(
+            "localize.rule: `pseudo` looks at every encoded sample, those of the test split too (not at their"
+            " labels); if you want that, set `transductive = true` in [localize]: results are marked so"
+        )
+    if settings.nearest_samples is not None and settings.rule not in ("visual", "pseudo"):
+        raise InputError(
+            f"localize.nearest_samples: rule `{settings.rule}` does not use it; take it out, or set `rule` to"
+            " `visual` or `pseudo`"
+        )
+
+
+def _prepare(
+    kb: KnowledgeBase, texts: CategoryTexts, settings: Localize, k: int
+) -> tuple[Guides, Doubles | None]:
+    """What guides each category; and the categories' centroids, where some category goes by rule `text`."""
+    n = len(kb.categories)
+    pseudo = settings.rule == "pseudo"
+    splits = SPLITS if pseudo else () if settings.rule == "text" else tuple(settings.guide.split("+"))
+    samples_MD, category_M = visible_samples(kb, texts.table.dim, splits)
+    if not pseudo:
+        guides = group_guides(samples_MD, category_M, n, guided_by=settings.guide)
+        if settings.rule == "diverse" or (
+            settings.rule == "visual" and guides.directions_CD.any(axis=1).all()
+        ):
+            return guides, None
+    means = _with_progress(lambda category: mean_direction(texts.read(category)[1]), range(n), "centroids")
+    centroids_CD = np.stack(means)
+    if pseudo:
+        label_M = _pseudo_labels(samples_MD, texts, centroids_CD, k)
+        guides = group_guides(samples_MD, label_M, n, guided_by=TRANSDUCTIVE)
+    return guides, centroids_CD
+
+
+def _pseudo_labels(samples_MD: Floats, texts: CategoryTexts, centroids_CD: Doubles, k: int) -> Ints:
+    """The category of each sample's nearest center by rule `text`: int64[M]; of equal ones, the first."""
+    best_M = np.full(len(samples_MD), -np.inf)
+    label_M = np.full(len(samples_MD), -1)
+    merging = threading.Lock()
+
+    def compare(category: int) -> None:
+        _, vectors_ND = texts.read(category)
+        if len(vectors_ND) == 0:
+            return
+        rows_K = rank_by_distinctness(vectors_ND, centroids_CD, category, k).rows_K
+        cosine_M = largest_cosines(samples_MD, vectors_ND[rows_K])
+        with merging:  # in any order, for the outcome does not depend on it
+            better_M = (cosine_M > best_M) | ((cosine_M == best_M) & (category < label_M))
+            best_M[better_M] = cosine_M[better_M]
+            label_M[better_M] = category
+
+    _with_progress(compare, range(len(texts.categories)), "pseudo-labels")
+    return label_M
+
+
+def _rank(
+    vectors_ND: Floats,
+    category: int,
+    guides: Guides,
+    centroids_CD: Doubles | None,
+    settings: Localize,
+    k: int,
+) -> tuple[Ranked, str, str | None]:
+    """One category's choice, the rule that made it, and what guided that."""
+    if len(vectors_ND) == 0:
+        return Ranked(np.zeros(0, np.int64), np.zeros(0)), settings.rule, None
+    samples_MD = guides.of(category)
+    if settings.rule == "diverse":
+        guided_by = guides.guided_by if len(samples_MD) else None
+        return rank_by_coverage(vectors_ND, samples_MD, k), "diverse", guided_by
+    direction_D = guides.directions_CD[category]
+    if not direction_D.any():
+        assert centroids_CD is not None
+        return rank_by_distinctness(vectors_ND, centroids_CD, category, k), "text", None
+    if settings.nearest_samples is not None:
+        ranked = rank_by_nearest(vectors_ND, samples_MD, settings.nearest_samples, k)
+    else:
+        rows_1K, scores_1K = rank_by_mean(vectors_ND, np.array([0, len(vectors_ND)]), direction_D[None], k)
+        ranked = Ranked(rows_1K[0], scores_1K[0])
+    return ranked, settings.rule, guides.guided_by
+
+
+def _with_progress(work: Callable[[_Item], _Result], items: Iterable[_Item], what: str) -> list[_Result]:
+    """`spread` with a progress bar."""
+    items = list(items)
+    with tqdm(total=len(items), desc=what, unit="category", disable=None) as bar:
+
+        def work_and_tell(item: _Item) -> _Result:
+            result = work(item)
+            bar.update()
+            return result
+
+        return spread(work_and_tell, items)
+
+
+def _center_rows(kb: KnowledgeBase) -> pa.Table:
+    path = kb.folder / "centers.parquet"
+    if not path.exists():
+        raise KnowledgeBaseError(f"{path}: missing; run `unibind localize`")
+    return pq.ParquetFile(path).read()
+
+
+def _guided_by(kb: KnowledgeBase) -> set[str | None]:
+    return set(_center_rows(kb)["guided_by"].unique().to_pylist())

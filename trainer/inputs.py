@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError
-from kb_builder.store import Vectors, read_vectors
-from trainer.records import Bools, Centers, Floats, SampleSet
+from kb_builder.store import Table, open_table, read_manifest, read_vectors
+from trainer.records import Bools, Centers, Floats, Ints, SampleSet
 
 
 @dataclass(frozen=True)
@@ -91,47 +93,68 @@ def encoder_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def load_descriptions(kb: KnowledgeBase) -> tuple[Centers, dict[str, int]]:
-    """The encoded `ok` descriptions of all categories, sorted by (category, row_id); and what was missing."""
+@dataclass(frozen=True)
+class CategoryTexts:
+    """Which descriptions are `ok`, and where their vectors lie; any thread may read a category."""
+
+    categories: tuple[str, ...]
+    table: Table
+    row_ids: pa.StringArray  # of the `ok` rows, sorted by category
+    starts_C1: Ints  # category c has the ids starts_C1[c] … starts_C1[c + 1] - 1
+
+    def read(self, category: int) -> tuple[list[str], Floats]:
+        """The category's encoded `ok` descriptions: row ids, ascending, and their vectors, float32[N, D]."""
+        name = self.categories[category]
+        if name not in self.table.groups:
+            return [], np.zeros((0, self.table.dim), np.float32)
+        stored = self.table.read(name)
+        start, stop = self.starts_C1[category : category + 2].tolist()
+        is_ok = pc.is_in(pa.array(stored.ids, pa.string()), value_set=self.row_ids[start:stop])
+        rows = np.flatnonzero(is_ok.to_numpy(zero_copy_only=False))
+        ids = [stored.ids[row] for row in rows]
+        return ids, stored.vectors_ND if len(rows) == len(stored.ids) else stored.vectors_ND[rows]
+
+
+def open_category_texts(kb: KnowledgeBase) -> CategoryTexts:
+    """The descriptions of all categories. Raises KnowledgeBaseError where there are none, or no vectors."""
     folder = kb.folder / "descriptions" / "category"
-    rows = _columns(folder, ["row_id", "category_id", "status"], hint="unibind describe")
-    chosen = [
-        (row_id, category)
-        for row_id, category, status in zip(*rows.values(), strict=True)
-        if status == "ok" and category in kb.index
-    ]
-    keys = {row_id: (kb.index[category], row_id) for row_id, category in chosen}
-    return _texts(kb, read_vectors(kb.encoder("text") / "category_texts"), keys)
+    table = _table(folder, ["row_id", "category_id", "status"], hint="unibind describe")
+    category_N = _places(table["category_id"], kb.categories)
+    category_N[~pc.equal(table["status"], "ok").to_numpy()] = -1
+    order = np.argsort(category_N, kind="stable")
+    order = order[np.count_nonzero(category_N < 0) :]
+    return CategoryTexts(
+        categories=kb.categories,
+        table=open_table(kb.encoder("text") / "category_texts"),
+        row_ids=_one_chunk(table["row_id"].take(pa.array(order))),
+        starts_C1=np.searchsorted(category_N[order], np.arange(len(kb.categories) + 1)),
+    )
 
 
 def load_controls(kb: KnowledgeBase) -> dict[str, Centers]:
     """The encoded control texts, control by control, rows sorted by (category, rank)."""
     path = kb.folder / "controls.parquet"
-    rows = _columns(path, ["row_id", "control", "category_id", "rank"], hint="unibind describe")
-    keys: dict[str, dict[str, tuple[int, Any]]] = {}
-    for row_id, control, category, rank in zip(*rows.values(), strict=True):
-        if category in kb.index:
-            keys.setdefault(control, {})[row_id] = (kb.index[category], (rank, row_id))
-    if not keys:
+    table = _table(path, ["row_id", "control", "category_id", "rank"], hint="unibind describe")
+    category = pa.array(_places(table["category_id"], kb.categories))
+    table = table.append_column("category", category).filter(pc.greater_equal(category, 0))
+    if len(table) == 0:
         return {}
+    table = table.sort_by([(name, "ascending") for name in ("control", "category", "rank", "row_id")])
     vectors = read_vectors(kb.encoder("text") / "controls")
-    return {control: _texts(kb, vectors, keys[control])[0] for control in sorted(keys)}
-
-
-def _texts(
-    kb: KnowledgeBase, vectors: Vectors, keys: dict[str, tuple[int, Any]]
-) -> tuple[Centers, dict[str, int]]:
-    """The vectors of the rows in `keys` (row id -> category index, sort key), sorted; what was missing."""
-    place = {row_id: row for row, row_id in enumerate(vectors.ids)}
-    found = sorted((key, row_id) for row_id, key in keys.items() if row_id in place)
-    row_ids = tuple(row_id for _, row_id in found)
-    centers = Centers(
-        categories=kb.categories,
-        row_ids=row_ids,
-        category_N=np.array([keys[row_id][0] for row_id in row_ids], dtype=np.int64),
-        vectors_ND=vectors.vectors_ND[[place[row_id] for row_id in row_ids]],
-    )
-    return centers, {"texts_without_vector": len(keys) - len(found)}
+    place_N = _places(table["row_id"], vectors.ids)
+    control_N = table["control"].to_numpy()
+    category_N = table["category"].to_numpy()
+    row_ids = table["row_id"].to_pylist()
+    controls: dict[str, Centers] = {}
+    for control in sorted(set(control_N)):
+        rows = np.flatnonzero((control_N == control) & (place_N >= 0))
+        controls[control] = Centers(
+            categories=kb.categories,
+            row_ids=tuple(row_ids[row] for row in rows),
+            category_N=category_N[rows],
+            vectors_ND=vectors.vectors_ND[place_N[rows]],
+        )
+    return controls
 
 
 def load_samples(kb: KnowledgeBase, role: str) -> tuple[dict[str, SampleSet], dict[str, int]]:
@@ -140,17 +163,22 @@ def load_samples(kb: KnowledgeBase, role: str) -> tuple[dict[str, SampleSet], di
     Samples of the modality `text` come from the text encoder in either role, for they need no other.
     Returns the sets by modality, and `samples_without_vector` by modality (only those where there are some).
     """
-    vectors: dict[str, Floats] = {}
-    for folder in dict.fromkeys((kb.encoder(role), kb.encoder("text"))):
-        if any((folder / "samples").glob("part-*.parquet")):
-            read = read_vectors(folder / "samples")
-            vectors |= dict(zip(read.ids, read.vectors_ND, strict=True))
+    folders = {"text": kb.encoder("text") / "samples", "": kb.encoder(role) / "samples"}
+    tables = {key: open_table(folder) for key, folder in folders.items() if read_manifest(folder) is not None}
     objects = {name: i for i, name in enumerate(sorted({row["object_id"] for row in kb.samples} - {None}))}
+    rows_of: dict[str, list[dict[str, Any]]] = {}
+    for row in kb.samples:
+        rows_of.setdefault(row["modality"], []).append(row)
     sets: dict[str, SampleSet] = {}
     missing: dict[str, int] = {}
-    for modality in sorted({row["modality"] for row in kb.samples}):
-        rows = [row for row in kb.samples if row["modality"] == modality]
-        found = [row for row in rows if row["sample_id"] in vectors]
+    for modality, rows in sorted(rows_of.items()):
+        table = tables.get("text" if modality == "text" else "")
+        if table is None or modality not in table.groups:
+            missing[modality] = len(rows)
+            continue
+        vectors = table.read(modality)
+        place_N = _places(pa.array([row["sample_id"] for row in rows], pa.string()), vectors.ids)
+        found = [row for row, place in zip(rows, place_N.tolist(), strict=True) if place >= 0]
         if len(found) < len(rows):
             missing[modality] = len(rows) - len(found)
         if found:
@@ -160,7 +188,7 @@ def load_samples(kb: KnowledgeBase, role: str) -> tuple[dict[str, SampleSet], di
                 splits_N=np.array([row["split"] for row in found]),
                 category_N=np.array([kb.index.get(row["category_id"], -1) for row in found], dtype=np.int64),
                 object_N=np.array([objects.get(row["object_id"], -1) for row in found], dtype=np.int64),
-                vectors_ND=np.stack([vectors[row["sample_id"]] for row in found]),
+                vectors_ND=vectors.vectors_ND[place_N[place_N >= 0]],
             )
     return sets, missing
 
@@ -178,18 +206,19 @@ def load_sample_texts(kb: KnowledgeBase) -> tuple[SampleTexts, dict[str, int]]:
     folder = kb.folder / "descriptions" / "sample"
     if not any(folder.glob("*.parquet")):
         return SampleTexts({}, np.zeros((0, 0), np.float32)), {"sample_texts_without_vector": 0}
-    rows = _columns(folder, ["row_id", "sample_id", "status"], hint="unibind describe")
-    owners = {row_id: sample for row_id, sample, status in zip(*rows.values(), strict=True) if status == "ok"}
-    if not owners:
+    table = _table(folder, ["row_id", "sample_id", "status"], hint="unibind describe")
+    table = table.filter(pc.equal(table["status"], "ok"))
+    if len(table) == 0:
         return SampleTexts({}, np.zeros((0, 0), np.float32)), {"sample_texts_without_vector": 0}
     vectors = read_vectors(kb.encoder("text") / "sample_texts")
+    place_N = _places(table["row_id"], vectors.ids)
+    table = table.append_column("place", pa.array(place_N)).filter(pa.array(place_N >= 0))
+    table = table.sort_by([("sample_id", "ascending"), ("row_id", "ascending")])
     found: dict[str, list[int]] = {}
-    for row in sorted(range(len(vectors.ids)), key=lambda row: vectors.ids[row]):
-        owner = owners.get(vectors.ids[row])
-        if owner is not None:
-            found.setdefault(owner, []).append(row)
-    texts = SampleTexts({sample: tuple(found[sample]) for sample in sorted(found)}, vectors.vectors_ND)
-    return texts, {"sample_texts_without_vector": len(owners) - sum(map(len, found.values()))}
+    for sample, place in zip(table["sample_id"].to_pylist(), table["place"].to_pylist(), strict=True):
+        found.setdefault(sample, []).append(place)
+    texts = SampleTexts({sample: tuple(rows) for sample, rows in found.items()}, vectors.vectors_ND)
+    return texts, {"sample_texts_without_vector": len(place_N) - len(table)}
 
 
 def seen_categories(kb: KnowledgeBase) -> Bools:
@@ -207,11 +236,17 @@ def count_rejects(folder: Path) -> list[dict[str, Any]]:
 
 
 def _columns(path: Path, names: list[str], *, hint: str) -> dict[str, list[Any]]:
+    """Some columns as lists; see `_table`."""
+    table = _table(path, names, hint=hint)
+    return {name: table[name].to_pylist() for name in names}
+
+
+def _table(path: Path, names: list[str], *, hint: str) -> pa.Table:
     """Some columns of a Parquet file, or of all `*.parquet` files of a folder in name order."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise KnowledgeBaseError(f"{path}: empty; run `{hint}`")
-    columns: dict[str, list[Any]] = {name: [] for name in names}
+    tables = []
     for file in files:
         try:
             table = pq.ParquetFile(file).read(columns=names)
@@ -223,5 +258,15 @@ def _columns(path: Path, names: list[str], *, hint: str) -> dict[str, list[Any]]
         for name in names:
             if name not in table.column_names:
                 raise KnowledgeBaseError(f"{file}: no column {name!r}; delete it and run `{hint}`")
-            columns[name] += table.column(name).to_pylist()
-    return columns
+        tables.append(table.select(names).replace_schema_metadata(None))
+    return pa.concat_tables(tables)
+
+
+def _places(names: pa.Array | pa.ChunkedArray, known: Sequence[str]) -> Ints:
+    """Where each name stands in `known`: int64[N]; -1 for one that does not."""
+    places = pc.fill_null(pc.index_in(names, value_set=pa.array(known, pa.string())), -1)
+    return np.asarray(places.to_numpy(), dtype=np.int64)
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

@@ -6,9 +6,28 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
+from pydantic import BeforeValidator
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Le(1)]
+
+LEAKAGE = (
+    "guiding by test samples is leakage: what is measured on them would be no result. Guide by `train`, `val`"
+    ' or `train+val`; to let unlabelled test samples take part, and have it marked, set `rule = "pseudo"` and'
+    " `transductive = true`"
+)
+
+
+def _count_or_all(value: object) -> object:
+    if value == "all" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError(f'must be a whole number from 1 on, or "all" (given: {value!r})')
+
+
+def _no_test(value: object) -> object:
+    if isinstance(value, str) and "test" in value.casefold():
+        raise ValueError(LEAKAGE)
+    return value
 
 
 @dataclass(frozen=True)
@@ -17,8 +36,13 @@ class Localize:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (read by pydantic at the project file's edge)
 
-    k: Count = 50  # centers per category
-    rule: Literal["visual", "text"] = "visual"  # `visual` falls back to `text` where no train sample guides
+    k: Annotated[int | Literal["all"], BeforeValidator(_count_or_all)] = 50  # centers per category
+    # What the rules do is told in trainer/centers.py; formulas stand in trainer/rules.py.
+    rule: Literal["visual", "text", "diverse", "pseudo"] = "visual"
+    guide: Annotated[Literal["train", "val", "train+val"], BeforeValidator(_no_test)] = "train"
+    # `visual` and `pseudo`: cosine with so many samples nearest to a text, instead of with the samples' mean
+    nearest_samples: Count | None = None
+    transductive: bool = False  # `pseudo` asks for it: unlabelled samples of every split take part, test too
 
 
 @dataclass(frozen=True)
@@ -41,12 +65,16 @@ class Train:
     seed: Annotated[int, Ge(0)] = 1234
 
 
+# How the centers of a category become its score; the formulas stand in trainer/scoring.py.
+Scorer = Literal["nearest", "logsumexp", "mean", "medoid"]
+
+
 @dataclass(frozen=True)
 class Evaluate:
     """How the result is measured: `[evaluate]`."""
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    scorer: Literal["nearest"] = "nearest"
+    scorer: Scorer = "nearest"
     bootstrap: Count = 1000  # resamples behind every interval
     seed: Annotated[int, Ge(0)] = 0

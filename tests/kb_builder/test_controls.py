@@ -11,7 +11,7 @@ import pytest
 from data.errors import InputError
 from kb_builder.control_texts import TEMPLATES, WORDS
 from kb_builder.controls import random_descriptors, write_controls
-from kb_builder.schemas import CATEGORIES, read_rows, write_table
+from kb_builder.schemas import CATEGORIES, DESCRIPTIONS, read_rows, write_table
 
 
 def make_kb(folder: Path, *names: str) -> Path:
@@ -44,6 +44,21 @@ def test_every_category_has_as_many_texts_as_centers(tmp_path: Path) -> None:
     assert len(set(ids)) == len(ids)
 
 
+def test_all_is_what_the_largest_category_has(tmp_path: Path) -> None:
+    """Of 200 valid descriptions and of three; those that were turned away do not count."""
+    kb = make_kb(tmp_path, "dog", "cat")
+    blank = {field.name: None if field.nullable else 0 for field in DESCRIPTIONS}
+    blank |= {field.name: "" for field in DESCRIPTIONS if field.type == "string" and not field.nullable}
+    owners = [("0", "ok")] * 200 + [("0", "refusal")] * 9 + [("1", "ok")] * 3
+    rows = [
+        {**blank, "row_id": str(number), "category_id": owner, "status": status}
+        for number, (owner, status) in enumerate(owners)
+    ]
+    write_table(kb / "descriptions" / "category" / "part-00000.parquet", rows, DESCRIPTIONS)
+    assert write_controls(kb, count="all", seed=0) == {"class_name": 2, "random_words": 400, "templates": 400}
+    assert len(set(texts(kb, "templates", "1"))) == 200
+
+
 def test_categories_differ_by_name_alone(tmp_path: Path) -> None:
     """The random part is the same for every category: words and letters in turns, as WaffleCLIP has them."""
     kb = make_kb(tmp_path, "dog", "cat")
@@ -67,8 +82,8 @@ def test_seeds(tmp_path: Path) -> None:
 
 
 def test_the_fixed_texts() -> None:
-    """There are enough templates for 50 centers, all different, and the first 16 speak of every modality."""
-    assert len(TEMPLATES) == len(set(TEMPLATES)) == 128
+    """There are templates for thousands of centers, all different; the first 16 speak of every modality."""
+    assert len(TEMPLATES) == len(set(TEMPLATES)) == 8192
     assert all(template.count("{name}") == template.count("{a}") == 1 for template in TEMPLATES)
     assert not any(re.match(r"a [aeiou]|an [^aeiou]", template) for template in TEMPLATES)
     first = " ".join(TEMPLATES[:16])
@@ -77,8 +92,8 @@ def test_the_fixed_texts() -> None:
     assert len(WORDS) == len(set(WORDS)) > 300
 
 
-@pytest.mark.parametrize("count", [0, -1, 129])
+@pytest.mark.parametrize("count", [0, -1, 8193])
 def test_counts_that_cannot_be_made(tmp_path: Path, count: int) -> None:
     """More texts than templates would not be an equal number: that is said, not filled up."""
-    with pytest.raises(InputError, match="between 1 and 128"):
+    with pytest.raises(InputError, match="between 1 and 8192"):
         write_controls(make_kb(tmp_path, "dog"), count=count, seed=0)

@@ -1,22 +1,25 @@
-"""Localization, against a float64 reference and on inputs that are out to trip it."""
+"""Localization: what guides it, what it refuses, and inputs that are out to trip it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
-from data.errors import KnowledgeBaseError
-from kb_builder.schemas import DESCRIPTIONS, read_rows, write_table
+from data.errors import InputError, KnowledgeBaseError
+from kb_builder.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
 from kb_builder.store import read_vectors, write_vectors
-from trainer.centers import labels_guided, load_centers, localize
-from trainer.inputs import load_descriptions, load_samples, open_kb
+from trainer.centers import labels_guided, load_centers, localize, transductive
+from trainer.inputs import open_kb
 from trainer.settings import Localize
 
 MakeKb = Callable[..., Path]
 TEXTS = Path("embeddings/txt-0/category_texts")
+ZERO_SHOT = Path("embeddings/zs-0/samples")
 
 
 def _chosen(kb: Path) -> dict[str, list[str]]:
@@ -28,49 +31,19 @@ def _chosen(kb: Path) -> dict[str, list[str]]:
 
 
 def _set_vectors(folder: Path, change: Callable[[list[str], np.ndarray], None]) -> None:
-    """Change a store folder's vectors in place: `change(ids, vectors)`."""
+    """Change a table's vectors in place: `change(ids, vectors)`."""
     stored = read_vectors(folder)
     vectors_ND = stored.vectors_ND.copy()
     change(stored.ids, vectors_ND)
-    write_vectors(folder / "part-00000.parquet", ids=stored.ids, groups=stored.groups, vectors_ND=vectors_ND)
+    write_vectors(folder, ids=stored.ids, groups=stored.groups, vectors_ND=vectors_ND)
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def _reference(kb: Path, rule: str, k: int) -> dict[str, list[tuple[str, float]]]:
-    """Both rules as the docstring states them, one text at a time, in float64."""
-    base = open_kb(kb)
-    texts, _ = load_descriptions(base)
-    image = load_samples(base, "zero_shot")[0]["image"].split("train")
-    vectors = _unit(texts.vectors_ND.astype(np.float64))
-    centroids = {c: _unit(vectors[texts.category_N == c].sum(axis=0)) for c in range(len(base.categories))}
-    expected = {}
-    for c, name in enumerate(base.categories):
-        guides = image.vectors_ND[image.category_N == c].astype(np.float64)
-        scores = {}
-        for row in np.flatnonzero(texts.category_N == c):
-            if rule == "visual" and len(guides):
-                scores[texts.row_ids[row]] = float(vectors[row] @ _unit(guides.mean(axis=0)))
-            else:
-                rival = max(vectors[row] @ centroids[other] for other in centroids if other != c)
-                scores[texts.row_ids[row]] = float(vectors[row] @ centroids[c] - rival)
-        best_first = sorted(scores.items(), key=lambda item: (-round(item[1], 9), item[0]))
-        expected[name] = best_first[:k]
-    return expected
-
-
-@pytest.mark.parametrize("rule", ["visual", "text"])
-@pytest.mark.parametrize("k", [1, 5, 50])
-def test_agrees_with_a_float64_reference(make_kb: MakeKb, rule: str, k: int) -> None:
-    """The chosen rows, their order and their scores are those of a plain loop."""
-    kb = make_kb()
-    localize(kb, Localize(k=k, rule=rule))  # type: ignore[arg-type]
-    expected = _reference(kb, rule, k)
-    assert _chosen(kb) == {c: [row_id for row_id, _ in rows] for c, rows in expected.items()}
-    for row in read_rows(kb / "centers.parquet"):
-        assert row["score"] == pytest.approx(expected[row["category_id"]][row["rank"]][1], abs=1e-6)
+def _texts(kb: Path) -> dict[str, list[str]]:
+    """Category -> row ids of its valid descriptions, ascending."""
+    rows = sorted(read_rows(kb / "descriptions" / "category"), key=lambda row: str(row["row_id"]))
+    valid = [row for row in rows if row["status"] == "ok"]
+    categories = sorted({row["category_id"] for row in valid})
+    return {c: [row["row_id"] for row in valid if row["category_id"] == c] for c in categories}
 
 
 def test_every_center_says_where_it_comes_from(make_kb: MakeKb) -> None:
@@ -89,6 +62,78 @@ def test_every_center_says_where_it_comes_from(make_kb: MakeKb) -> None:
     assert labels_guided(open_kb(kb))
 
 
+@pytest.mark.parametrize(
+    ("options", "guided_by"),
+    [
+        ({"guide": "val"}, "val"),
+        ({"guide": "train+val", "nearest_samples": 2}, "train+val"),
+        ({"rule": "diverse"}, "train"),
+        ({"rule": "pseudo", "transductive": True}, "transductive"),
+    ],
+    ids=str,
+)
+def test_every_center_says_who_guided_it(make_kb: MakeKb, options: dict[str, Any], guided_by: str) -> None:
+    """The splits by name where labels guided; `transductive` where unlabelled samples did, and no labels."""
+    kb = make_kb()
+    localize(kb, Localize(k=3, **options))
+    named = {(row["rule"], row["guided_by"]) for row in read_rows(kb / "centers.parquet")}
+    assert (options.get("rule", "visual"), guided_by) in named
+    assert {guide for _, guide in named} <= {guided_by, None}
+    assert transductive(open_kb(kb)) == (guided_by == "transductive")
+    assert labels_guided(open_kb(kb)) == (guided_by != "transductive")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"guide": "test"}, "guiding by test samples is leakage"),
+        ({"guide": "train+test"}, "guiding by test samples is leakage"),
+        ({"rule": "pseudo"}, "set `transductive = true`"),
+        ({"rule": "text", "nearest_samples": 3}, "rule `text` does not use it"),
+        ({"rule": "diverse", "nearest_samples": 3}, "rule `diverse` does not use it"),
+    ],
+    ids=str,
+)
+def test_settings_that_leak_or_do_nothing_are_refused(
+    make_kb: MakeKb, options: dict[str, Any], reason: str
+) -> None:
+    """Test samples as guides, unlabelled ones without saying so, and a setting without effect."""
+    kb = make_kb()
+    with pytest.raises(InputError, match=reason):
+        localize(kb, Localize(**options))
+    assert not (kb / "centers.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"guide": "test"}, "guiding by test samples is leakage"),
+        ({"k": 0}, 'a whole number from 1 on, or "all" \\(given: 0\\)'),
+        ({"k": True}, "given: True"),
+        ({"k": "most"}, "given: 'most'"),
+        ({"nearest_samples": 0}, "greater than or equal to 1"),
+        ({"rule": "best"}, "'visual', 'text', 'diverse' or 'pseudo'"),
+    ],
+    ids=str,
+)
+def test_the_project_file_is_told_what_is_wrong(given: dict[str, Any], reason: str) -> None:
+    """What no rule could do is refused when the project file is read."""
+    with pytest.raises(ValidationError, match=reason):
+        TypeAdapter(Localize).validate_python(given)
+
+
+def test_pseudo_labels_do_not_look_at_labels(make_kb: MakeKb) -> None:
+    """Without any label the file is the same, byte by byte."""
+    kb = make_kb()
+    settings = Localize(k=5, rule="pseudo", transductive=True)
+    localize(kb, settings)
+    before = (kb / "centers.parquet").read_bytes()
+    samples = [{**row, "category_id": None} for row in read_rows(kb / "samples.parquet")]
+    write_table(kb / "samples.parquet", samples, SAMPLES)
+    localize(kb, settings)
+    assert (kb / "centers.parquet").read_bytes() == before
+
+
 def test_val_and_test_samples_do_not_guide(make_kb: MakeKb) -> None:
     """Turning every val and test sample round leaves the file as it is, byte by byte."""
     kb = make_kb()
@@ -99,7 +144,7 @@ def test_val_and_test_samples_do_not_guide(make_kb: MakeKb) -> None:
     def turn(ids: list[str], vectors_ND: np.ndarray) -> None:
         vectors_ND[[row for row, name in enumerate(ids) if name not in train]] *= -1
 
-    _set_vectors(kb / "embeddings" / "zs-0" / "samples", turn)
+    _set_vectors(kb / ZERO_SHOT, turn)
     localize(kb, Localize(k=5))
     assert (kb / "centers.parquet").read_bytes() == before
 
@@ -132,17 +177,15 @@ def test_categories_with_fewer_than_k_say_so(make_kb: MakeKb) -> None:
     assert load_centers(open_kb(kb)).counts().tolist() == [1, 0] + [6] * 10
 
 
-@pytest.mark.parametrize("rule", ["visual", "text"])
+@pytest.mark.parametrize("rule", ["visual", "text", "diverse"])
 def test_equal_texts_come_in_the_order_of_their_ids(make_kb: MakeKb, rule: str) -> None:
     """Ties go by row id, whatever the BLAS makes of the last bit."""
     kb = make_kb(texts=40)
-    descriptions = open_kb(kb)
-    texts, _ = load_descriptions(descriptions)
+    owned = [set(rows) for rows in _texts(kb).values()]
 
     def copy(ids: list[str], vectors_ND: np.ndarray) -> None:
-        owner = {row_id: int(c) for row_id, c in zip(texts.row_ids, texts.category_N, strict=True)}
-        for category in range(12):
-            rows = [row for row, name in enumerate(ids) if owner[name] == category]
+        for own in owned:
+            rows = [row for row, name in enumerate(ids) if name in own]
             vectors_ND[rows] = vectors_ND[rows[0]]
 
     _set_vectors(kb / TEXTS, copy)
@@ -154,7 +197,7 @@ def test_equal_texts_come_in_the_order_of_their_ids(make_kb: MakeKb, rule: str) 
 def test_zero_vectors_rank_by_their_score_of_zero(make_kb: MakeKb) -> None:
     """A text and a sample without direction say nothing: score 0, and no NaN anywhere."""
     kb = make_kb()
-    zeroed = load_descriptions(open_kb(kb))[0].row_ids[0]
+    zeroed = _texts(kb)["m0-s1"][0]
 
     def zero(ids: list[str], vectors_ND: np.ndarray) -> None:
         vectors_ND[ids.index(zeroed)] = 0
@@ -163,11 +206,29 @@ def test_zero_vectors_rank_by_their_score_of_zero(make_kb: MakeKb) -> None:
         vectors_ND[[row for row, name in enumerate(ids) if name.startswith("m0-s1")]] = 0
 
     _set_vectors(kb / TEXTS, zero)
-    _set_vectors(kb / "embeddings" / "zs-0" / "samples", zero_category)
+    _set_vectors(kb / ZERO_SHOT, zero_category)
     summary = localize(kb, Localize(k=8))
     assert summary["by_rule"] == {"visual": 8, "text": 4}  # samples that point nowhere do not guide
     row = next(row for row in read_rows(kb / "centers.parquet") if row["row_id"] == zeroed)
     assert row["score"] == 0
+
+
+def test_texts_without_vector_are_counted(make_kb: MakeKb) -> None:
+    """A text that was never encoded is no center and is in the summary; a category of such has no vectors."""
+    kb = make_kb()
+    gone = {_texts(kb)["m0-s0"][0], *_texts(kb)["m0-s1"]}
+    stored = read_vectors(kb / TEXTS)
+    keep = [row for row, name in enumerate(stored.ids) if name not in gone]
+    write_vectors(
+        kb / TEXTS,
+        ids=[stored.ids[row] for row in keep],
+        groups=[stored.groups[row] for row in keep],
+        vectors_ND=stored.vectors_ND[keep],
+    )
+    summary = localize(kb, Localize(k="all"))
+    assert summary["texts_without_vector"] == len(gone) == 9
+    assert summary["without_centers"] == ["m0-s1"]
+    assert not gone & {row["row_id"] for row in read_rows(kb / "centers.parquet")}
 
 
 def test_two_runs_give_the_same_bytes(make_kb: MakeKb) -> None:
@@ -188,7 +249,8 @@ def test_centers_load_with_their_vectors(make_kb: MakeKb) -> None:
     assert list(centers.row_ids) == [row for rows in _chosen(kb).values() for row in rows]
     stored = read_vectors(kb / TEXTS)
     for row in (0, 20, 47):
-        expected = stored.vectors_ND[stored.ids.index(centers.row_ids[row])]
+        expected = stored.vectors_ND[stored.ids.index(centers.row_ids[row])].astype(np.float64)
+        expected /= np.linalg.norm(expected)  # the store rounds to float16
         np.testing.assert_allclose(centers.vectors_ND[row], expected, atol=1e-7)
 
 
@@ -208,14 +270,9 @@ def test_stale_centers_are_refused(make_kb: MakeKb) -> None:
 def test_a_zero_shot_encoder_of_another_space_is_refused(make_kb: MakeKb) -> None:
     """Texts and guiding samples must share one space."""
     kb = make_kb()
-    folder = kb / "embeddings" / "zs-0" / "samples"
-    stored = read_vectors(folder)
-    write_vectors(
-        folder / "part-00000.parquet",
-        ids=stored.ids,
-        groups=stored.groups,
-        vectors_ND=np.ones((len(stored.ids), 5), dtype=np.float32),
-    )
+    stored = read_vectors(kb / ZERO_SHOT)
+    others_ND = np.eye(5, dtype=np.float32)[np.zeros(len(stored.ids), np.int64)]
+    write_vectors(kb / ZERO_SHOT, ids=stored.ids, groups=stored.groups, vectors_ND=others_ND)
     with pytest.raises(KnowledgeBaseError, match="gives 5 dimensions and the texts have 24"):
         localize(kb, Localize())
 

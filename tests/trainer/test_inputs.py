@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,14 +14,14 @@ import pytest
 
 from data.errors import KnowledgeBaseError
 from kb_builder.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
-from kb_builder.store import read_vectors, write_vectors
+from kb_builder.store import part_paths, read_vectors, write_vectors
 from trainer.inputs import (
     count_rejects,
     encoder_card,
     load_controls,
-    load_descriptions,
     load_sample_texts,
     load_samples,
+    open_category_texts,
     open_kb,
     seen_categories,
 )
@@ -33,7 +34,7 @@ def _drop_vectors(folder: Path, ids: set[str]) -> None:
     vectors = read_vectors(folder)
     keep = [row for row, name in enumerate(vectors.ids) if name not in ids]
     write_vectors(
-        folder / "part-00000.parquet",
+        folder,
         ids=[vectors.ids[row] for row in keep],
         groups=[vectors.groups[row] for row in keep],
         vectors_ND=vectors.vectors_ND[keep],
@@ -41,40 +42,55 @@ def _drop_vectors(folder: Path, ids: set[str]) -> None:
 
 
 def test_descriptions_meet_their_vectors(planted_kb: Path) -> None:
-    """Only `ok` rows are taken, in the order (category, row id), each with its own vector."""
-    centers, missing = load_descriptions(open_kb(planted_kb))
+    """Each category's `ok` rows and no others, ids ascending, each with its own vector."""
+    kb = open_kb(planted_kb)
+    texts = open_category_texts(kb)
     rows = [row for row in read_rows(planted_kb / "descriptions" / "category") if row["status"] == "ok"]
-    expected = sorted((row["category_id"], row["row_id"]) for row in rows)
-    assert [
-        (centers.categories[c], row) for c, row in zip(centers.category_N, centers.row_ids, strict=True)
-    ] == expected
     stored = read_vectors(planted_kb / "embeddings" / "txt-0" / "category_texts")
-    for row in (0, 17, 95):
-        where = stored.ids.index(centers.row_ids[row])
-        assert np.array_equal(centers.vectors_ND[row], stored.vectors_ND[where])
-    assert missing == {"texts_without_vector": 0}
+    vectors = dict(zip(stored.ids, stored.vectors_ND, strict=True))
+    for number, category in enumerate(kb.categories):
+        ids, vectors_ND = texts.read(number)
+        assert ids == sorted(row["row_id"] for row in rows if row["category_id"] == category)
+        assert np.array_equal(vectors_ND, [vectors[name] for name in ids])
+    assert len(texts.row_ids) == len(rows) == 96
 
 
-def test_a_description_without_a_vector_is_counted(make_kb: MakeKb) -> None:
-    """A text that was never encoded is missing from the matrix and present in the count."""
+def test_a_description_without_a_vector_is_left_out(make_kb: MakeKb) -> None:
+    """A text that was never encoded is not read, nor is a category of such; their rows are still known."""
     kb = make_kb()
-    first = load_descriptions(open_kb(kb))[0].row_ids[0]
-    _drop_vectors(kb / "embeddings" / "txt-0" / "category_texts", {first})
-    centers, missing = load_descriptions(open_kb(kb))
-    assert first not in centers.row_ids
-    assert missing == {"texts_without_vector": 1}
+    texts = open_category_texts(open_kb(kb))
+    (first, *others), gone = texts.read(0)[0], texts.read(5)[0]
+    _drop_vectors(kb / "embeddings" / "txt-0" / "category_texts", {first, *gone})
+    texts = open_category_texts(open_kb(kb))
+    assert texts.read(0)[0] == others
+    assert texts.read(5)[0] == []
+    assert texts.read(5)[1].shape == (0, 24)
+    assert len(texts.row_ids) == 96
 
 
 def test_a_vector_whose_text_was_turned_away_is_stale(make_kb: MakeKb) -> None:
-    """A row that is no longer `ok` is not used, though its vector is still stored."""
+    """A row that is no longer `ok`, or whose category is gone, is not used though its vector is stored."""
     kb = make_kb()
     path = kb / "descriptions" / "category" / "part-00000.parquet"
     rows = read_rows(path)
     rows[0]["status"] = "refusal"
+    rows[1]["category_id"] = "gone"
     write_table(path, rows, DESCRIPTIONS)
-    centers, missing = load_descriptions(open_kb(kb))
-    assert rows[0]["row_id"] not in centers.row_ids
-    assert missing == {"texts_without_vector": 0}
+    texts = open_category_texts(open_kb(kb))
+    assert set(texts.read(0)[0]) == {row["row_id"] for row in rows[2:8]}
+    assert len(texts.row_ids) == 94
+
+
+def test_without_descriptions_there_is_nothing_to_open(make_kb: MakeKb) -> None:
+    """No table of descriptions, and no vectors, each name the command that makes them."""
+    kb = make_kb()
+    vectors = kb / "embeddings" / "txt-0" / "category_texts"
+    vectors.rename(vectors.with_name("elsewhere"))
+    with pytest.raises(KnowledgeBaseError, match=r"category_texts: no vectors here.*`unibind encode`"):
+        open_category_texts(open_kb(kb))
+    (kb / "descriptions" / "category" / "part-00000.parquet").unlink()
+    with pytest.raises(KnowledgeBaseError, match=r"category: empty; run `unibind describe`"):
+        open_category_texts(open_kb(kb))
 
 
 def test_controls_come_by_name_and_rank(planted_kb: Path) -> None:
@@ -203,16 +219,16 @@ def test_a_label_without_a_category_is_refused(make_kb: MakeKb) -> None:
 
 
 def test_nan_vectors_are_refused(make_kb: MakeKb) -> None:
-    """A store that holds NaN (written by other hands) is refused with the row's id."""
+    """A store that was filled with NaN by other hands is refused by the file's name."""
     kb = make_kb()
-    path = kb / "embeddings" / "img-0" / "samples" / "part-00000.parquet"
+    (path,) = part_paths(kb / "embeddings" / "img-0" / "samples")
     table = pq.read_table(path)
     rows = table.column("vector").to_pylist()
     rows[3][0] = float("nan")
-    field = table.schema.field("vector")
-    spoiled = table.set_column(2, field, [pa.array(rows, field.type)])
-    pq.write_table(spoiled, path)
-    with pytest.raises(KnowledgeBaseError, match="NaN"):
+    place = table.schema.get_field_index("vector")
+    field = table.schema.field(place)
+    pq.write_table(table.set_column(place, field, [pa.array(rows, field.type)]), path)
+    with pytest.raises(KnowledgeBaseError, match=re.escape(path.name)):
         load_samples(open_kb(kb), "samples")
 
 

@@ -11,6 +11,7 @@ import pytest
 from data.errors import TrainingError
 from kb_builder.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
 from trainer.centers import load_centers, localize
+from trainer.geometry import unit_rows
 from trainer.inputs import load_sample_texts, load_samples, open_kb
 from trainer.pairs import Pairs, Span, batches, make_pairs
 from trainer.records import Floats
@@ -32,15 +33,16 @@ def test_every_sample_meets_its_own_text_and_its_category(make_kb: MakeKb) -> No
     base = open_kb(kb)
     own, centers = load_sample_texts(base)[0], load_centers(base)
     notes = load_samples(base, "samples")[0]["text"]
+    own_ND, notes_ND = unit_rows(own.vectors_ND), unit_rows(notes.vectors_ND)  # stored as float16
     assert sorted(pairs) == ["audio", "image", "point"]  # text needs no head
     for p in pairs.values():
         assert set(p.samples.splits_N) == {"train"}
         for i in (0, 20, 53):
             row = own.rows[p.samples.sample_ids[i]][0]
             start = p.own.starts_N[i]
-            np.testing.assert_allclose(texts_MT[start], own.vectors_ND[row], atol=1e-6)
+            np.testing.assert_allclose(texts_MT[start], own_ND[row], atol=1e-6)
             note = notes.sample_ids.index(p.samples.sample_ids[i].replace(p.samples.modality, "text"))
-            np.testing.assert_allclose(texts_MT[start + 1], notes.vectors_ND[note], atol=1e-6)
+            np.testing.assert_allclose(texts_MT[start + 1], notes_ND[note], atol=1e-6)
             assert p.own.counts_N[i] == 2
             start, count = p.centers.starts_N[i], p.centers.counts_N[i]
             expected = centers.vectors_ND[centers.category_N == p.samples.category_N[i]]

@@ -1,0 +1,139 @@
+"""Localization against every rule as its docstring states it: one text at a time, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kb_builder.schemas import read_rows
+from kb_builder.store import read_vectors
+from trainer.centers import localize
+from trainer.settings import Localize
+
+MakeKb = Callable[..., Path]
+Ranking = list[tuple[str, float]]
+TEXTS = Path("embeddings/txt-0/category_texts")
+ZERO_SHOT = Path("embeddings/zs-0/samples")
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def _stored(folder: Path) -> dict[str, np.ndarray]:
+    stored = read_vectors(folder)
+    return dict(zip(stored.ids, _unit(stored.vectors_ND.astype(np.float64)), strict=True))
+
+
+def _texts(kb: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Category -> row id -> unit vector, of the valid descriptions."""
+    vectors, texts = _stored(kb / TEXTS), {}
+    for row in read_rows(kb / "descriptions" / "category"):
+        if row["status"] == "ok":
+            texts.setdefault(row["category_id"], {})[row["row_id"]] = vectors[row["row_id"]]
+    return {category: dict(sorted(texts[category].items())) for category in sorted(texts)}
+
+
+def _best(scores: dict[str, float], k: int) -> Ranking:
+    return sorted(scores.items(), key=lambda item: (-round(item[1], 9), item[0]))[:k]
+
+
+def _text(texts: dict[str, dict[str, np.ndarray]], own: str, k: int) -> Ranking:
+    """Cosine with the own centroid, less the largest with another's."""
+    centroids = {c: _unit(sum(rows.values())) for c, rows in texts.items()}
+    scores = {}
+    for row_id, x in texts[own].items():
+        rival = max(x @ centroid for c, centroid in centroids.items() if c != own)
+        scores[row_id] = float(x @ centroids[own] - rival)
+    return _best(scores, k)
+
+
+def _visual(rows: dict[str, np.ndarray], guides: list[np.ndarray], nearest: int | None, k: int) -> Ranking:
+    """Cosine with the guides' mean, or the mean cosine with the nearest guides."""
+    if nearest is None:
+        return _best({row_id: float(x @ _unit(np.mean(guides, axis=0))) for row_id, x in rows.items()}, k)
+    closest = {row_id: sorted((float(x @ y) for y in guides), reverse=True) for row_id, x in rows.items()}
+    return _best({row_id: float(np.mean(cosines[:nearest])) for row_id, cosines in closest.items()}, k)
+
+
+def _diverse(rows: dict[str, np.ndarray], guides: list[np.ndarray], k: int) -> Ranking:
+    """The row whose choice raises the samples' mean largest cosine most, then that of the own texts."""
+    chosen: Ranking = []
+    for covered in (guides, list(rows.values())):
+        while covered and len(chosen) < min(k, len(rows)):
+            now = [max((rows[c] @ y for c, _ in chosen), default=0.0) for y in covered]
+            gains = {
+                row_id: float(
+                    np.mean([max(x @ y, was) if chosen else x @ y for y, was in pairs]) - np.mean(now)
+                )
+                for row_id, x in rows.items()
+                if row_id not in dict(chosen)
+                for pairs in [list(zip(covered, now, strict=True))]
+            }
+            ((row_id, gain),) = _best(gains, 1)
+            if chosen and round(gain, 9) <= 0:
+                break
+            chosen.append((row_id, gain))
+    return chosen
+
+
+def _pseudo_labels(texts: dict[str, dict[str, np.ndarray]], samples: list[np.ndarray], k: int) -> list[str]:
+    """The category of the nearest text that rule `text` would choose."""
+    centers = {c: [texts[c][row_id] for row_id, _ in _text(texts, c, k)] for c in texts}
+    return [max(texts, key=lambda c: max(round(float(x @ y), 9) for x in centers[c])) for y in samples]
+
+
+def _reference(kb: Path, settings: Localize) -> dict[str, Ranking]:
+    """All rules as their docstring states them, one text at a time, in float64."""
+    texts, vectors = _texts(kb), _stored(kb / ZERO_SHOT)
+    k = 10**6 if settings.k == "all" else settings.k
+    images = [row for row in read_rows(kb / "samples.parquet") if row["modality"] == "image"]
+    if settings.rule == "pseudo":
+        labels = _pseudo_labels(texts, [vectors[row["sample_id"]] for row in images], k)
+    else:
+        images = [row for row in images if row["split"] in settings.guide.split("+")]
+        labels = [row["category_id"] for row in images]
+    expected = {}
+    for category, rows in texts.items():
+        own = [row for row, label in zip(images, labels, strict=True) if label == category]
+        guides = [vectors[row["sample_id"]] for row in own]
+        if settings.rule == "diverse":
+            expected[category] = _diverse(rows, guides, k)
+        elif settings.rule == "text" or not guides:
+            expected[category] = _text(texts, category, k)
+        else:
+            expected[category] = _visual(rows, guides, settings.nearest_samples, k)
+    return expected
+
+
+@pytest.mark.parametrize("k", [1, 5, 50, "all"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"guide": "val"},
+        {"guide": "train+val"},
+        {"nearest_samples": 2},
+        {"nearest_samples": 99, "guide": "train+val"},
+        {"rule": "text"},
+        {"rule": "diverse"},
+        {"rule": "diverse", "guide": "val"},
+        {"rule": "pseudo", "transductive": True},
+        {"rule": "pseudo", "transductive": True, "nearest_samples": 3},
+    ],
+    ids=str,
+)
+def test_agrees_with_a_float64_reference(make_kb: MakeKb, options: dict[str, Any], k: int | str) -> None:
+    """The chosen rows, their order and their scores are those of a plain loop."""
+    kb = make_kb()
+    settings = Localize(k=k, **options)  # type: ignore[arg-type]
+    localize(kb, settings)
+    expected = _reference(kb, settings)
+    rows = sorted(read_rows(kb / "centers.parquet"), key=lambda row: (row["category_id"], row["rank"]))
+    wanted = [(c, rank, *best) for c, ranking in expected.items() for rank, best in enumerate(ranking)]
+    assert [(row["category_id"], row["rank"], row["row_id"]) for row in rows] == [each[:3] for each in wanted]
+    np.testing.assert_allclose([row["score"] for row in rows], [each[3] for each in wanted], atol=2e-9)

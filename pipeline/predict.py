@@ -17,24 +17,32 @@ from kb_builder.encoders import load_encoder
 from kb_builder.encoders.base import Encoder
 from kb_builder.encoders.workers import encode_texts
 from pipeline.project import Project
+from pipeline.temperatures import load_temperatures
+from trainer.calibration import probabilities
 from trainer.centers import load_centers
 from trainer.heads import has_heads, load_heads
 from trainer.inputs import KnowledgeBase, encoder_card, load_samples, open_kb
 from trainer.records import Centers, Floats
 from trainer.retrieval import nearest
-from trainer.scoring import score
+from trainer.scoring import category_scores, score
 
-ALIGNED, ZERO_SHOT = "aligned heads", "zero-shot"
+ALIGNED, ZERO_SHOT, TEXT = "aligned heads", "zero-shot", "text encoder"
+# What the evaluation calls them. Texts are in the text space under either model.
+_EVALUATED = {ALIGNED: ("aligned",), ZERO_SHOT: ("zero_shot",), TEXT: ("aligned", "zero_shot")}
 _WHY_CHARS = 90
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One category for a file: its score (cosine with its nearest center) and that center's text."""
+    """One category for a file: its score by the project's scorer, and the text of its nearest center.
+
+    `probability`, among all the project's categories, is None where nothing was calibrated.
+    """
 
     category: str
     score: float
     why: str
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class Prediction:
     model: str
     answers: tuple[Answer, ...] = ()
     error: str | None = None
+    uncalibrated: str | None = None  # why the answers have no probability
 
     def told(self) -> str:
         """The prediction as lines for a terminal."""
@@ -53,10 +62,14 @@ class Prediction:
             return f"{self.file}: error: {self.error}"
         width = max((len(answer.category) for answer in self.answers), default=0)
         lines = [f"{self.file}  ({self.modality}, {self.model})"]
-        lines += [
-            f"  {rank}  {answer.category:<{width}}  {answer.score:.3f}  {_shortened(answer.why)}".rstrip()
-            for rank, answer in enumerate(self.answers, start=1)
-        ]
+        for rank, answer in enumerate(self.answers, start=1):
+            share = "" if answer.probability is None else f"  {answer.probability:>6.1%}"
+            line = (
+                f"  {rank}  {answer.category:<{width}}  {answer.score:.3f}{share}  {_shortened(answer.why)}"
+            )
+            lines.append(line.rstrip())
+        if self.uncalibrated is not None:
+            lines.append(f"  no probability: {self.uncalibrated}")
         return "\n".join(lines)
 
 
@@ -81,11 +94,13 @@ def predict_files(
 ) -> Iterator[Prediction]:
     """Recognise files among a project's categories: (path, modality or None to guess it from the name).
 
-    Uses the aligned head of the file's modality, else the zero-shot encoder where that covers it. A file that
+    Uses the aligned head of the file's modality, else the zero-shot encoder where that covers it; the scorer
+    of [evaluate], and the temperature that the evaluation fitted for that modality and model. A file that
     cannot be read gives a Prediction with `error`; a project without centers raises KnowledgeBaseError.
     """
     space = _Space(project)
     centers = load_centers(space.kb)
+    scorer, temperatures = project.evaluate.scorer, load_temperatures(project)
     texts = _description_texts(space.kb)
     for path, modality in given:
         try:
@@ -94,14 +109,21 @@ def predict_files(
         except (SampleError, TrainingError) as error:
             yield Prediction(str(path), modality or "unknown", "", error=str(error))
             continue
-        ranked = score(query_1D, centers, top=top)
+        ranked = score(query_1D, centers, scorer=scorer, top=top)
+        temperature, uncalibrated = temperatures.of(known, _EVALUATED[model])
+        shares_C: list[float | None] = [None] * len(centers.categories)
+        if temperature is not None:
+            shares_C = probabilities(category_scores(query_1D, centers, scorer), temperature)[0].tolist()
         answers = tuple(
-            Answer(space.kb.names[category], float(cosine), texts.get(why, ""))
-            for category, cosine, why in zip(
-                ranked.categories_NT[0], ranked.scores_NT[0], ranked.why(centers, 0), strict=True
+            Answer(space.kb.names[category], value, texts.get(why, ""), shares_C[category])
+            for category, value, why in zip(
+                ranked.categories_NT[0].tolist(),
+                ranked.scores_NT[0].tolist(),
+                ranked.why(centers, 0),
+                strict=True,
             )
         )
-        yield Prediction(str(path), known, model, answers)
+        yield Prediction(str(path), known, model, answers, uncalibrated=uncalibrated)
 
 
 def predict_zero_shot(
@@ -139,7 +161,13 @@ def predict_zero_shot(
             Answer(names[category], float(cosine), "")
             for category, cosine in zip(ranked.categories_NT[0], ranked.scores_NT[0], strict=True)
         )
-        yield Prediction(str(path), known, ZERO_SHOT, answers)
+        yield Prediction(
+            str(path),
+            known,
+            ZERO_SHOT,
+            answers,
+            uncalibrated="bare names have no val samples to calibrate on",
+        )
 
 
 def retrieve_samples(
@@ -184,7 +212,7 @@ class _Space:
     def place(self, modality: Modality, source: Path | str) -> tuple[Floats, str]:
         """A file or text as one unit row of the text space (float32[1, D]), and by which model."""
         if modality == "text":
-            return self._encode(self._text, modality, source), "text encoder"
+            return self._encode(self._text, modality, source), TEXT
         if self.heads is not None and modality in self.heads.modalities:
             return self.heads.map(modality, self._encode(self._samples, modality, source)), ALIGNED
         if self._zero_shot is not None and modality in self._zero_shot.modalities:

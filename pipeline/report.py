@@ -18,9 +18,11 @@ from pipeline.report_html import counted, document, el, join
 from pipeline.report_kb import knowledge_base_section, quarantine_section
 from pipeline.report_mistakes import mistakes_section
 from pipeline.report_results import (
+    calibration_section,
     headline,
     parameters_section,
     recognition_section,
+    scorer_of,
     stages_section,
     zero_shot_section,
 )
@@ -40,8 +42,8 @@ _HOW_TO_READ = (
     "How it works: a language model wrote short texts about each category; the best of them are the "
     "category’s embedding centers. Frozen encoders turn texts and samples into vectors, a linear head per "
     "modality (where trained) maps samples to texts, and a sample gets the category that owns its nearest "
-    "center. Whether the texts are worth anything shows beside the controls: other texts in their place, all "
-    "else the same."
+    "center (or by another rule, where the run names one). Whether the texts are worth anything shows beside "
+    "the controls: other texts in their place, all else the same."
 )
 
 
@@ -63,7 +65,10 @@ def write_report(
         "recognition": recognition_section(metrics),
         "zero-shot": zero_shot_section(metrics),
         "space": space_section(pictures),
-        "mistakes": mistakes_section(base, data_root, space, labels_used=labels_used),
+        "calibration": calibration_section(metrics),
+        "mistakes": mistakes_section(
+            base, data_root, space, labels_used=labels_used, scorer=scorer_of(metrics)
+        ),
         "retrieval": retrieval_section(metrics, random_recalls(space)),
         "balance": balance_section(metrics),
         "knowledge base": knowledge_base_section(kb),

@@ -26,7 +26,8 @@ from trainer.centers import load_centers
 from trainer.inputs import KnowledgeBase, seen_categories
 from trainer.recognition import Task, tasks
 from trainer.records import SampleSet
-from trainer.scoring import score
+from trainer.scoring import category_scores, score
+from trainer.settings import Scorer
 
 _PAIRS, _EXAMPLES = 6, 4
 _THUMB_PX = 240
@@ -34,12 +35,12 @@ _THUMB_PX = 240
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A sample that was named wrongly, and the center that was nearest to it."""
+    """A sample that was named wrongly, and the center of that category that is nearest to it."""
 
     sample_id: str
     modality: str
-    cosine: float  # with the nearest center
-    own_cosine: float | None  # with the nearest center of its own category, if that has one
+    score: float  # of the category that it was taken for
+    own_score: float | None  # of its own category, if that has a center
     row_id: str  # the description behind the nearest center
 
 
@@ -56,7 +57,7 @@ class Confusion:
 
 
 def worst_confusions(
-    base: KnowledgeBase, space: Mapping[str, SampleSet], *, labels_used: bool
+    base: KnowledgeBase, space: Mapping[str, SampleSet], *, labels_used: bool, scorer: Scorer = "nearest"
 ) -> tuple[str, list[Confusion]]:
     """The split that was looked at ("" if none could be) and its commonest confusions, most frequent first.
 
@@ -76,17 +77,15 @@ def worst_confusions(
     found: dict[tuple[int, int], list[Mistake]] = defaultdict(list)
     totals: Counter[int] = Counter()
     for modality, samples in shown.items():
-        ranked = score(samples.vectors_ND, among, top=1)
+        ranked = score(samples.vectors_ND, among, scorer=scorer, top=1)
         totals.update(samples.category_N.tolist())
-        for row, true in enumerate(samples.category_N.tolist()):
-            named = int(ranked.categories_NT[row, 0])
-            if named == true:
-                continue
-            first, last = np.searchsorted(among.category_N, (true, true + 1))  # rows are sorted by category
-            own_cosines = among.vectors_ND[first:last] @ samples.vectors_ND[row]
-            own = float(own_cosines.max()) if last > first else None
+        wrong = np.flatnonzero(ranked.categories_NT[:, 0] != samples.category_N)
+        scores_NC = category_scores(samples.vectors_ND[wrong], among, scorer)
+        for row, scores_C in zip(wrong.tolist(), scores_NC, strict=True):
+            true, named = int(samples.category_N[row]), int(ranked.categories_NT[row, 0])
+            own = float(scores_C[true]) if np.isfinite(scores_C[true]) else None
             why = among.row_ids[ranked.why_NT[row, 0]]
-            mistake = Mistake(samples.sample_ids[row], modality, float(ranked.scores_NT[row, 0]), own, why)
+            mistake = Mistake(samples.sample_ids[row], modality, float(scores_C[named]), own, why)
             found[true, named].append(mistake)
     worst = sorted(
         found.items(), key=lambda item: (-len(item[1]), -len(item[1]) / totals[item[0][0]], item[0])
@@ -112,7 +111,7 @@ def _shown(samples: SampleSet, task: Task) -> SampleSet:
 def _varied(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:
     """A few mistakes, of different modalities as far as there are, the surest wrong answers first."""
     waiting: dict[str, list[Mistake]] = defaultdict(list)
-    for mistake in sorted(mistakes, key=lambda mistake: (-mistake.cosine, mistake.sample_id)):
+    for mistake in sorted(mistakes, key=lambda mistake: (-mistake.score, mistake.sample_id)):
         waiting[mistake.modality].append(mistake)
     turns = [
         queue[turn]
@@ -124,10 +123,15 @@ def _varied(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:
 
 
 def mistakes_section(
-    base: KnowledgeBase, data_root: Path, space: Mapping[str, SampleSet], *, labels_used: bool
+    base: KnowledgeBase,
+    data_root: Path,
+    space: Mapping[str, SampleSet],
+    *,
+    labels_used: bool,
+    scorer: Scorer = "nearest",
 ) -> Html:
     """The worst confusions, each with a few of its samples drawn and the text that was nearest."""
-    split, confusions = worst_confusions(base, space, labels_used=labels_used)
+    split, confusions = worst_confusions(base, space, labels_used=labels_used, scorer=scorer)
     title = "Mistakes"
     if not confusions:
         none = "None: every sample that could be scored was named rightly." if split else ""
@@ -155,12 +159,12 @@ def mistakes_section(
 def _card(
     mistake: Mistake, uris: Mapping[str, str], locate: Callable[[str], Path], texts: Mapping[str, str]
 ) -> Html:
-    own = f"; own category {mistake.own_cosine:.3f}" if mistake.own_cosine is not None else ""
+    own = f"; own category {mistake.own_score:.3f}" if mistake.own_score is not None else ""
     words = [
         el("span", f"{mistake.modality} · {clipped(mistake.sample_id, 60)}"),
         el("br"),
         el("q", clipped(texts.get(mistake.row_id, ""), 220)),
-        f" (cosine {mistake.cosine:.3f}{own})",
+        f" (score {mistake.score:.3f}{own})",
     ]
     try:
         sight = _sight(mistake, locate(uris[mistake.sample_id]))

@@ -25,10 +25,38 @@ from pipeline.table import (
     split_title,
     verdict,
 )
+from trainer.settings import Scorer
+
+# How each scorer names a category: as a rule, and as the headline's subject.
+_SCORERS = {
+    "nearest": ("nearest center", "the nearest LLM-written center names"),
+    "logsumexp": (
+        "soft maximum over each category’s centers (logsumexp)",
+        "the soft maximum over the LLM-written centers names",
+    ),
+    "mean": ("mean of each category’s centers", "the mean of the LLM-written centers names"),
+    "medoid": ("each category’s most central center (medoid)", "the most central LLM-written center names"),
+}
+_MODELS = {"aligned": "aligned heads", "zero_shot": "zero-shot"}
+_TRANSDUCTIVE = (
+    "Transductive: unlabelled samples of every split, the test split too, helped to choose the centers. "
+    "Do not compare these numbers with those of runs that never saw the test samples."
+)
+
+
+def scorer_of(metrics: Mapping[str, Any]) -> Scorer:
+    """The scorer that the run was measured with; `nearest` where nothing could be scored."""
+    scorers: list[Scorer] = [row["scorer"] for row in metrics.get("recognition", ())]
+    return scorers[0] if scorers else "nearest"
 
 
 def headline(metrics: Mapping[str, Any]) -> Html:
-    """One honest sentence with the number that matters most, and one on the controls."""
+    """One honest sentence with the number that matters most, one on the controls; warnings stand before."""
+    warning = el("p", el("strong", _TRANSDUCTIVE)) if metrics.get("transductive") else ""
+    return join([warning, _lead(metrics)])
+
+
+def _lead(metrics: Mapping[str, Any]) -> Html:
     rows = recognition_rows(metrics)
     split = "unseen" if any(row.split == "unseen" and row.centers for row in rows) else "seen"
     mean = split_mean([row for row in rows if row.centers], split)
@@ -45,7 +73,7 @@ def headline(metrics: Mapping[str, Any]) -> Html:
     of = f"mean of {len(mean.modalities)} modalities" if len(mean.modalities) > 1 else mean.modalities[0]
     first = join(
         [
-            f"{what}, the nearest LLM-written center names the right category in ",
+            f"{what}, {_SCORERS[scorer_of(metrics)][1]} the right category in ",
             el("strong", f"{percent(top1)}%"),
             f" of {mean.n} samples ({of}); chance is {percent(mean.chance)}%. ",
         ]
@@ -72,7 +100,7 @@ def recognition_section(metrics: Mapping[str, Any]) -> Html:
     return section(
         "recognition",
         "Recognition, beside its controls",
-        el("p", f"Model: {model_title(rows)}. {_rules(metrics)}", class_="sub"),
+        el("p", f"Model: {model_title(rows)}. Rule: {_SCORERS[scorer_of(metrics)][0]}.", class_="sub"),
         el("ul", *(el("li", sentence) for sentence in verdict(rows))),
         accuracy_plots(rows),
         _result_table(rows),
@@ -101,6 +129,44 @@ def zero_shot_section(metrics: Mapping[str, Any]) -> Html:
         el("ul", *(el("li", sentence) for sentence in verdict(rows))),
         _result_table(rows),
     )
+
+
+def calibration_section(metrics: Mapping[str, Any]) -> Html:
+    """How far probabilities can be believed, before and after a temperature was fitted."""
+    found = metrics.get("calibration", ())
+    if not found:
+        words = (
+            "Not measured: that takes labelled samples in the val split, to fit on, and in the test split."
+        )
+        return section("calibration", "Calibration", el("p", words))
+    rows = [
+        [
+            row["modality"],
+            _MODELS[row["model"]],
+            split_title(row["split"]),
+            _decimals(row["temperature"], 4),
+            *(_decimals(row[name], 3) for name in ("nll_before", "nll", "ece_before", "ece")),
+            str(row["n_fit"]),
+            str(row["n"]),
+        ]
+        for row in found
+    ]
+    words = (
+        "A probability is the softmax of the categories’ scores over a temperature, which the val split "
+        "fits for each modality and model; `unibind predict` uses it. NLL is the mean negative "
+        "log-likelihood, ECE the expected calibration error (15 bins): the mean distance between how sure "
+        "the answers are and how often they are right. Before: temperature 1. A temperature fitted on "
+        "trained categories may be far too sure of others: compare the rows. No temperature: the val samples "
+        "were all named rightly, or no better than by chance."
+    )
+    head = ["", "model", "samples", "temperature", "NLL before", "NLL", "ECE before", "ECE", "n val", "n"]
+    return section(
+        "calibration", "Calibration", el("p", words, class_="sub"), table("lllrrrrrrr", head, rows)
+    )
+
+
+def _decimals(value: float | None, places: int) -> str:
+    return "–" if value is None else f"{value:.{places}f}"
 
 
 def stages_section(metrics: Mapping[str, Any]) -> Html:
@@ -152,11 +218,6 @@ def parameters_section(metrics: Mapping[str, Any]) -> Html:
 
 def _share(stage: Mapping[str, Any], longest: float) -> str:
     return f"width:{12 * stage['seconds'] / longest:.2f}rem"
-
-
-def _rules(metrics: Mapping[str, Any]) -> str:
-    scorers = ", ".join(dict.fromkeys(row["scorer"] for row in metrics.get("recognition", ())))
-    return f"Rule: {scorers} center." if scorers else ""
 
 
 def _fine_print(rows: Sequence[Row]) -> Html:

@@ -67,6 +67,14 @@ def run_stage(project: Project, name: str) -> StageResult:
     return StageResult(name, seconds, False, summary)
 
 
+def is_current(project: Project, name: str) -> bool:
+    """Whether a stage has run on what those before it last put out, with these settings and this code."""
+    stage = _stage(name)
+    if any(_state(project, need) is None for need in _needs(project, stage)):
+        return False
+    return _finished(project, name, _fingerprint(project, stage)) is not None
+
+
 def run_stages(project: Project, names: Iterable[str]) -> list[StageResult]:
     """Run stages in order, saying on stderr what was done and what was skipped; then write metrics.json."""
     results = []

@@ -8,7 +8,8 @@ from typing import Any
 
 from data.errors import TrainingError
 from trainer.balance import balance
-from trainer.centers import labels_guided, load_centers
+from trainer.calibration import calibrate
+from trainer.centers import labels_guided, load_centers, transductive
 from trainer.controls import anchor_sets
 from trainer.geometry import unit_rows
 from trainer.heads import Heads, has_heads, load_heads
@@ -30,11 +31,12 @@ from trainer.settings import Evaluate
 def evaluate(kb: Path, run: Path, settings: Evaluate) -> dict[str, Any]:
     """The metrics of a run, in the long form of DESIGN.md's metrics.json.
 
-    Keys: `recognition`, `zero_shot`, `retrieval`, `balance`, `parameters`, `rejects` (lists of flat rows) and
+    Keys: `transductive` (whether unlabelled test samples helped to choose the centers), `recognition`,
+    `zero_shot`, `calibration`, `retrieval`, `balance`, `parameters`, `rejects` (lists of flat rows) and
     `counts` (samples without a vector, and those that no head maps). With heads in `run`, `recognition`,
     `retrieval` and `balance` are those of the aligned space, else those of the zero-shot encoder, whose
-    recognition stands in `zero_shot` in either case. Raises TrainingError where there is neither, or where
-    the heads were trained on other encoders.
+    recognition stands in `zero_shot` in either case; `calibration` is of both. Raises TrainingError where
+    there is neither, or where the heads were trained on other encoders.
     """
     base = open_kb(kb)
     centers = load_centers(base)
@@ -57,9 +59,16 @@ def evaluate(kb: Path, run: Path, settings: Evaluate) -> dict[str, Any]:
     retrieval = recalls(test, resamples=settings.bootstrap, seed=settings.seed)
     model = "aligned" if heads else "zero_shot"
     zero_shot_rows = _recognition(zero_shot, anchors, to_do, "zero_shot", settings)
+    spaces = {"zero_shot": zero_shot, model: space}
     return {
+        "transductive": transductive(base),
         "recognition": _recognition(space, anchors, to_do, model, settings) if heads else zero_shot_rows,
         "zero_shot": zero_shot_rows,
+        "calibration": [
+            row
+            for name, sets in spaces.items()
+            for row in calibrate(sets, centers, to_do, model=name, scorer=settings.scorer)
+        ],
         "retrieval": retrieval,
         "balance": balance(test, retrieval, anchors=model),
         "parameters": _parameters(base, heads) if heads else [],

@@ -10,6 +10,7 @@ import numpy as np
 from trainer.bootstrap import interval
 from trainer.records import Bools, Centers, SampleSet
 from trainer.scoring import score
+from trainer.settings import Scorer
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def recognise(
     tasks: list[Task],
     *,
     model: str,
-    scorer: Literal["nearest"],
+    scorer: Scorer,
     resamples: int,
     seed: int,
 ) -> list[dict[str, Any]]:

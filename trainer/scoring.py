@@ -1,20 +1,30 @@
-"""Which category does a vector belong to, and why: the one that owns its nearest center.
+"""Which category does a vector belong to, and why: by its nearest center, or by all of a category's.
 
-Shapes: N queries, D dimensions, M centers, U distinct centers, C categories, T best.
+Shapes: N queries, Q queries of a chunk, D dimensions, M centers, K centers of one category or tile,
+C categories, F categories that have a center, T best.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
+from trainer.blas import one_thread_each, spread
 from trainer.geometry import SCORE_DECIMALS, require_finite
 from trainer.records import Centers, Floats, Ints
+from trainer.settings import Scorer
+from trainer.topk import nearest_keys, top_segments
+from trainer.topk_exact import TILE, Doubles, Keys
 
-# Scores are held for as many queries at a time as fit into this many numbers (float32: 128 MiB).
-_CHUNK_NUMBERS = 2**25
+# A query's cosines with the centers of one category differ by about this much (0.04 to 0.07 with MiniLM): the
+# nearest few speak together. Towards 0 it becomes `nearest`, towards infinity the mean of the cosines.
+TEMPERATURE = 0.05
+
+_CELLS = 2**17  # products of a chunk of queries with one tile of centers: 1 MiB on each core
+_SCORES = 2**21  # scores of a chunk of queries: 16 MiB on each core
 
 
 @dataclass(frozen=True)
@@ -22,51 +32,162 @@ class Ranked:
     """The T best categories of each query, best first."""
 
     categories_NT: Ints  # indices into `Centers.categories`
-    scores_NT: Floats  # cosine with the winning center
-    why_NT: Ints  # the row of `Centers.row_ids` that won within the category
+    scores_NT: Doubles
+    why_NT: Ints  # the row of `Centers.row_ids` that is nearest within the category
 
     def why(self, centers: Centers, query: int) -> list[str]:
-        """The row ids of a query's winning centers, best category first."""
+        """The row ids of the centers nearest to a query, best category first."""
         return [centers.row_ids[row] for row in self.why_NT[query]]
 
 
 def score(
-    queries_ND: Floats, centers: Centers, *, scorer: Literal["nearest"] = "nearest", top: int = 5
+    queries_ND: Floats,
+    centers: Centers,
+    *,
+    scorer: Scorer = "nearest",
+    top: int = 5,
+    temperature: float = TEMPERATURE,
 ) -> Ranked:
-    """Rank the categories for each query by their nearest center (UniBind, CVPR 2024, section 3.4).
+    """Rank the categories for each query x by the centers z_1 … z_K of each; all are unit vectors.
 
-    score(x, c) = max_k x · z_c^k over the centers z_c^k of category c; x and z are unit vectors. Only
-    categories that have a center take part, so fewer than `top` columns may come back. Scores are rounded to
-    six decimals; ties go to the lower category index, and within a category to the earlier center, so a zero
-    query gets the first category with score 0. Raises ValueError for NaN, for no centers and for an unknown
-    scorer.
+    - nearest: max_k x · z_k (UniBind, CVPR 2024, section 3.4).
+    - logsumexp: τ log mean_k exp(x · z_k / τ), a soft maximum with τ = `temperature`; by the mean over the
+      category's own K centers, categories with many and few are comparable.
+    - mean: x · the unit mean of the centers, in float32 as centers are.
+    - medoid: x · the center with the largest summed cosine to the category's others.
+
+    Only categories that have a center take part, so fewer than `top` columns may come back. Scores are
+    computed in float64 and rounded to nine decimals; ties go to the lower category index, and within a
+    category to the earlier center, so a zero query gets the first category with score 0. `why_NT` is the
+    nearest center within the category, by whatever scorer it was ranked. Beside the answer it takes about
+    100 MB, whatever N and M. Raises ValueError for NaN and infinity (with the row), for no centers or ones
+    that are not sorted by category, an unknown scorer, a temperature that is not positive and `top` below 1.
     """
-    if scorer != "nearest":
-        raise ValueError(f"unknown scorer {scorer!r}; known: nearest")
-    if len(centers.row_ids) == 0:
-        raise ValueError("there are no centers to score against")
+    owners_F, starts_F = _owners(centers, scorer, temperature)
+    if top < 1:
+        raise ValueError(f"cannot take the best {top}")
+    if scorer == "nearest":
+        best = top_segments(queries_ND, centers.vectors_ND, starts_F, top=top, keys_name="centers")
+        return Ranked(owners_F[best.segments_NT], best.scores_NT, best.keys_NT)
+    require_finite(queries_ND, "queries")  # which the kernel sees to itself
+    require_finite(centers.vectors_ND, "centers")
+    if scorer == "logsumexp":
+        places_NT, scores_NT = _soft_top(queries_ND, centers.vectors_ND, starts_F, temperature, top)
+    else:
+        speakers_FD = _speakers(centers.vectors_ND, starts_F, scorer)
+        best = top_segments(queries_ND, speakers_FD, top=top, keys_name="centers")
+        places_NT, scores_NT = best.segments_NT, best.scores_NT
+    why_NT = nearest_keys(queries_ND, centers.vectors_ND, starts_F, places_NT)
+    return Ranked(owners_F[places_NT], scores_NT, why_NT)
+
+
+def category_scores(
+    queries_ND: Floats, centers: Centers, scorer: Scorer = "nearest", *, temperature: float = TEMPERATURE
+) -> Doubles:
+    """The score of every category for each query, as `score` defines it: float64[N, C].
+
+    A category without centers scores minus infinity. Raises what `score` raises.
+    """
     require_finite(queries_ND, "queries")
     require_finite(centers.vectors_ND, "centers")
-    owners_C, starts_C = np.unique(centers.category_N, return_index=True)
-    stops_C = np.append(starts_C[1:], len(centers.category_N))
-    top = min(top, len(owners_C))
-    categories_NT = np.empty((len(queries_ND), top), dtype=np.int64)
-    scores_NT = np.empty((len(queries_ND), top), dtype=np.float32)
-    why_NT = np.empty((len(queries_ND), top), dtype=np.int64)
-    # A matrix product may round equal columns differently, by their place. Each distinct center is multiplied
-    # once, so that equal centers have equal scores on every machine.
-    distinct_UD, place_M = np.unique(centers.vectors_ND, axis=0, return_inverse=True)
-    step = max(1, _CHUNK_NUMBERS // len(centers.row_ids))
-    for start in range(0, len(queries_ND), step):
-        chunk = slice(start, start + step)
-        cosine_NM = (queries_ND[chunk] @ distinct_UD.T)[:, place_M]
-        np.round(cosine_NM, SCORE_DECIMALS, out=cosine_NM)
-        best_NC = np.maximum.reduceat(cosine_NM, starts_C, axis=1)
-        order_NT = np.argsort(-best_NC, axis=1, kind="stable")[:, :top]
-        categories_NT[chunk] = owners_C[order_NT]
-        scores_NT[chunk] = np.take_along_axis(best_NC, order_NT, axis=1)
-        for row, places_T in enumerate(order_NT):
-            why_NT[start + row] = [
-                starts_C[c] + np.argmax(cosine_NM[row, starts_C[c] : stops_C[c]]) for c in places_T
-            ]
-    return Ranked(categories_NT, scores_NT, why_NT)
+    owners_F, starts_F = _owners(centers, scorer, temperature)
+    scores_NC = np.full((len(queries_ND), len(centers.categories)), -np.inf)
+    keys_MD = centers.vectors_ND
+    if scorer in ("mean", "medoid"):
+        keys_MD = _speakers(keys_MD, starts_F, scorer)
+        starts_F = np.arange(len(starts_F))
+
+    def fill(rows: slice, scores_QF: Doubles) -> None:
+        scores_NC[rows, owners_F] = scores_QF
+
+    _each_chunk(queries_ND, keys_MD, starts_F, temperature if scorer == "logsumexp" else None, fill)
+    return scores_NC
+
+
+def _owners(centers: Centers, scorer: str, temperature: float) -> tuple[Ints, Ints]:
+    """The categories that have centers, and where theirs begin; ValueError for what cannot be scored."""
+    if scorer not in get_args(Scorer):
+        raise ValueError(f"unknown scorer {scorer!r}; known: {', '.join(get_args(Scorer))}")
+    if not 0 < temperature < np.inf:
+        raise ValueError(f"the temperature must be positive, not {temperature}")
+    if len(centers.row_ids) == 0:
+        raise ValueError("there are no centers to score against")
+    if (np.diff(centers.category_N) < 0).any():
+        raise ValueError("the centers are not sorted by category")
+    return np.unique(centers.category_N, return_index=True)
+
+
+def _speakers(centers_MD: Floats, starts_F: Ints, scorer: Scorer) -> Floats:
+    """One unit vector per category, for `mean` and `medoid`: float32[F, D]."""
+    speakers_FD = np.empty((len(starts_F), centers_MD.shape[1]), dtype=np.float32)
+    for place, own_KD in enumerate(np.split(centers_MD, starts_F[1:])):
+        sum_D = own_KD.sum(axis=0, dtype=np.float64)
+        if scorer == "mean":
+            length = float(np.linalg.norm(sum_D))
+            speakers_FD[place] = sum_D / length if length > 0 else 0.0
+        else:
+            x_KD = own_KD.astype(np.float64)
+            to_others_K = x_KD @ sum_D - np.vecdot(x_KD, x_KD)
+            speakers_FD[place] = own_KD[np.argmax(np.round(to_others_K, SCORE_DECIMALS))]
+    return speakers_FD
+
+
+def _soft_top(
+    queries_ND: Floats, centers_MD: Floats, starts_F: Ints, temperature: float, top: int
+) -> tuple[Ints, Doubles]:
+    """The places of the T best categories by `logsumexp`, which needs every center of each: no shortcut."""
+    top = min(top, len(starts_F))
+    places_NT = np.empty((len(queries_ND), top), dtype=np.int64)
+    scores_NT = np.empty((len(queries_ND), top))
+
+    def choose(rows: slice, scores_QF: Doubles) -> None:
+        every_Q = np.arange(len(scores_QF))
+        for rank in range(top):
+            best_Q = scores_QF.argmax(axis=1)
+            places_NT[rows, rank], scores_NT[rows, rank] = best_Q, scores_QF[every_Q, best_Q]
+            scores_QF[every_Q, best_Q] = -np.inf
+
+    _each_chunk(queries_ND, centers_MD, starts_F, temperature, choose)
+    return places_NT, scores_NT
+
+
+def _each_chunk(
+    queries_ND: Floats,
+    centers_MD: Floats,
+    starts_F: Ints,
+    temperature: float | None,
+    use: Callable[[slice, Doubles], None],
+) -> None:
+    """Give `use` the rounded scores of all categories, float64[Q, F], for some queries at a time.
+
+    Without a temperature, a category's score is that of its nearest center.
+    """
+    bounds = np.append(starts_F, len(centers_MD))
+    tiles = Keys(centers_MD, bounds).tiles()
+    step = max(1, min(_CELLS // max(TILE, int(np.diff(bounds).max())), _SCORES // len(starts_F)))
+
+    def work(start: int) -> None:
+        rows = slice(start, start + step)
+        x_QD = queries_ND[rows].astype(np.float64)
+        scores_QF = np.empty((len(x_QD), len(starts_F)))
+        for first, last in tiles:
+            cosines_QK = x_QD @ centers_MD[bounds[first] : bounds[last]].astype(np.float64).T
+            scores_QF[:, first:last] = _tile_scores(cosines_QK, bounds[first : last + 1], temperature)
+        use(rows, np.round(scores_QF, SCORE_DECIMALS) + 0.0)
+
+    with one_thread_each():
+        spread(work, range(0, len(queries_ND), step))
+
+
+def _tile_scores(cosines_QK: Doubles, bounds: Ints, temperature: float | None) -> Doubles:
+    """The score of each category that ends at the next of `bounds`; `cosines_QK` is written over."""
+    starts = bounds[:-1] - bounds[0]
+    highest_QF: Doubles = np.maximum.reduceat(cosines_QK, starts, axis=1)
+    if temperature is None:
+        return highest_QF
+    sizes = np.diff(bounds)
+    cosines_QK -= np.repeat(highest_QF, sizes, axis=1)  # the largest exponent is 0: no overflow
+    cosines_QK /= temperature
+    np.exp(cosines_QK, out=cosines_QK)
+    means_QF = np.add.reduceat(cosines_QK, starts, axis=1) / sizes
+    return highest_QF + temperature * np.log(means_QF)

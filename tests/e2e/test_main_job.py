@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -94,7 +96,7 @@ def test_the_report_is_one_file_that_asks_the_network_for_nothing(finished: Path
 
 
 def test_predict_reads_all_modalities_of_the_world(finished: Path, unibind: Unibind) -> None:
-    """A new file of each modality is placed, with the description that spoke for the answer."""
+    """A file of each modality is placed, with the text that spoke for it, and a probability or why none."""
     media = finished / "runs/small/world"
     kinds = {
         "png": "image",
@@ -107,8 +109,37 @@ def test_predict_reads_all_modalities_of_the_world(finished: Path, unibind: Unib
     files = [next(path for path in sorted(media.rglob(f"*.{ending}")) if path.is_file()) for ending in kinds]
     done = unibind(finished, "predict", *map(str, files), "--top", "2")
     assert done.returncode == 0, done.stdout + done.stderr
-    for modality in kinds.values():
-        assert f"({modality}, aligned heads)" in done.stdout
+    evaluation = json.loads((finished / "runs/small/evaluation.json").read_text(encoding="utf-8"))
+    fitted = {
+        row["modality"]
+        for row in evaluation["calibration"]
+        if row["model"] == "aligned" and row["temperature"] is not None
+    }
+    answers = re.split(r"^(?=\S)", done.stdout, flags=re.MULTILINE)[1:]
+    assert len(answers) == len(kinds)
+    for modality, answer in zip(kinds.values(), answers, strict=True):
+        assert f"({modality}, aligned heads)" in answer
+        shares = re.findall(r" \d\.\d{3} +(\d+\.\d)%  ", answer)
+        assert (len(shares), "no probability: " in answer) == (
+            (2, False) if modality in fitted else (0, True)
+        )
+
+
+def test_another_scorer_is_measured_anew(finished: Path, unibind: Unibind, tmp_path: Path) -> None:
+    """`scorer` under [evaluate] runs the evaluation again, whose rows name it; until then, no probability."""
+    folder = shutil.copytree(finished, tmp_path / "p")
+    project = folder / "unibind.toml"
+    told = project.read_text(encoding="utf-8").replace("[evaluate]", '[evaluate]\nscorer = "logsumexp"')
+    project.write_text(told, encoding="utf-8")
+    picture = str(next((folder / "runs/small/world").rglob("*.png")))
+    assert "other centers, heads or settings" in unibind(folder, "predict", picture).stdout
+    done = unibind(folder, "evaluate")
+    assert done.returncode == 0, done.stderr
+    assert "evaluate: skipped" not in done.stderr
+    evaluation = json.loads((folder / "runs/small/evaluation.json").read_text(encoding="utf-8"))
+    rows = evaluation["recognition"] + evaluation["zero_shot"] + evaluation["calibration"]
+    assert {row["scorer"] for row in rows} == {"logsumexp"}
+    assert "other centers, heads or settings" not in unibind(folder, "predict", picture).stdout
 
 
 def test_predict_tells_an_unreadable_file_and_goes_on(finished: Path, unibind: Unibind) -> None:

@@ -35,13 +35,13 @@ from pipeline.report_html import clipped, el, join
 from pipeline.report_kb import knowledge_base_section
 from pipeline.report_labels import HEIGHT, LETTER, place_labels
 from pipeline.report_mistakes import worst_confusions
-from pipeline.report_results import headline
+from pipeline.report_results import calibration_section, headline
 from pipeline.report_space import Picture, fitted, labels, space_section
 from trainer.centers import load_centers, localize
 from trainer.evaluate import evaluate
 from trainer.inputs import open_kb
 from trainer.records import SampleSet
-from trainer.settings import Evaluate, Localize, Train
+from trainer.settings import Evaluate, Localize, Scorer, Train
 from trainer.train import train
 
 HOSTILE = '<script>alert("x")</script>'
@@ -167,7 +167,7 @@ def build(root: Path) -> None:
     }
     for name, rows in vectors.items():
         write_vectors(
-            kb / "embeddings" / places[name] / "part-00000.parquet",
+            kb / "embeddings" / places[name],
             ids=[row for row, _, _ in rows],
             groups=[group for _, group, _ in rows],
             vectors_ND=np.stack([vector for _, _, vector in rows]),
@@ -327,6 +327,52 @@ def test_the_headline_says_the_mean_and_the_best_control() -> None:
     )
     untrained = [dict(row, model="zero_shot") for row in rows]
     assert "no label used but for scoring" in parsed(headline({"recognition": untrained})).text
+
+
+@pytest.mark.parametrize(
+    ("scorer", "subject"),
+    [
+        ("logsumexp", "the soft maximum over the LLM-written centers names"),
+        ("mean", "the mean of the LLM-written centers names"),
+        ("medoid", "the most central LLM-written center names"),
+    ],
+)
+def test_the_page_says_by_which_scorer(run: Run, tmp_path: Path, scorer: Scorer, subject: str) -> None:
+    """Headline and rule name the scorer that was measured, and the mistakes are counted with it."""
+    metrics = json.loads(json.dumps(evaluate(run.kb, run.root, Evaluate(bootstrap=10, scorer=scorer))))
+    words = parsed(run.write(tmp_path / "report.html", metrics).read_text(encoding="utf-8")).text
+    assert f"{subject} the right category" in words
+    assert f"({scorer})" in words or f"Rule: {scorer} of" in words
+    base = open_kb(run.kb)
+    _, confusions = worst_confusions(base, unified_samples(base, run.root), labels_used=True, scorer=scorer)
+    rows = [r for r in metrics["recognition"] if (r["split"], r["anchors"]) == ("unseen", "llm_centers")]
+    wrong = sum(round(r["n"] * (1 - r["top1"])) for r in rows)
+    assert sum(one.count for one in confusions) == wrong > 0
+    assert all(m.own_score is not None and m.own_score <= m.score for one in confusions for m in one.examples)
+
+
+def test_the_calibration_table_shows_every_number(run: Run, page: Page) -> None:
+    """Each row of the metrics, with a dash where no temperature was fitted; without rows, why."""
+    rows = run.metrics["calibration"]
+    assert {row["temperature"] is None for row in rows} == {True, False}
+    words = parsed(calibration_section(run.metrics)).text
+    for row in rows:
+        fitted = [_told(row["temperature"], 4)]
+        fitted += [_told(row[name], 3) for name in ("nll_before", "nll", "ece_before", "ece")]
+        assert f"{' '.join(fitted)} {row['n_fit']} {row['n']}" in words
+    assert "Calibration" in page.text
+    assert "Not measured" in parsed(calibration_section({})).text
+
+
+def _told(value: float | None, places: int) -> str:
+    return "–" if value is None else f"{value:.{places}f}"
+
+
+def test_transductive_results_carry_a_warning(run: Run) -> None:
+    """Before the first number, and only where it is so."""
+    assert "Transductive" not in parsed(headline(run.metrics)).text
+    warned = parsed(headline({**run.metrics, "transductive": True})).text
+    assert warned.startswith("Transductive: unlabelled samples of every split, the test split too")
 
 
 def test_the_heat_maps_hold_every_ordered_pair(run: Run) -> None:

@@ -96,6 +96,24 @@ def test_a_stage_runs_again_when_anything_it_stands_on_changed(
     assert calls == ["copy", "copy"]
 
 
+def test_a_stage_is_current_until_what_it_stands_on_changes(project: Project, calls: list[Any]) -> None:
+    """Not before it and those it needs have run; no longer when their output or its own has changed."""
+    assert not stages.is_current(project, "copy")
+    assert not stages.is_current(project, "parts")
+    stages.run_stage(project, "copy")
+    stages.run_stage(project, "parts")
+    assert stages.is_current(project, "copy")
+    assert stages.is_current(project, "parts")
+    write_text(project.manifest, "b")
+    assert not stages.is_current(project, "copy")
+    assert stages.is_current(project, "parts")
+    stages.run_stage(project, "copy")
+    assert not stages.is_current(project, "parts")
+    write_text(project.run / "copy.txt", "edited")
+    assert not stages.is_current(project, "copy")
+    assert calls == ["copy", 0, 1, 2, "copy"]
+
+
 def test_an_output_that_was_only_touched_is_still_recognised(project: Project, calls: list[Any]) -> None:
     """A copied or touched file with the same bytes is the same file."""
     stages.run_stage(project, "copy")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from data.files import write_json
 from kb_builder.schemas import SAMPLES, read_rows, write_table
 from trainer.centers import localize
 from trainer.evaluate import evaluate
-from trainer.settings import Evaluate, Localize, Train
+from trainer.settings import Evaluate, Localize, Scorer, Train
 from trainer.train import train
 
 MakeKb = Callable[..., Path]
@@ -77,6 +78,45 @@ def test_from_texts_to_numbers(make_kb: MakeKb, tmp_path: Path) -> None:
     ]
     assert metrics["rejects"] == [{"stage": "ingest", "n": 1}]
     assert metrics["counts"] == {"samples_without_vector": {}, "samples_without_head": {}}
+    assert metrics["transductive"] is False
+
+
+@pytest.mark.parametrize("scorer", get_args(Scorer))
+def test_every_scorer_is_measured_and_named(make_kb: MakeKb, tmp_path: Path, scorer: Scorer) -> None:
+    """Rows of recognition and calibration say which scorer, and each finds unseen categories above chance."""
+    kb = make_kb()
+    localize(kb, Localize(k=5))
+    train(kb, tmp_path, Train(epochs=20, batch_size=48, learning_rate=0.02))
+    metrics = evaluate(kb, tmp_path, replace(SETTINGS, scorer=scorer))
+    rows = metrics["recognition"] + metrics["zero_shot"] + metrics["calibration"]
+    assert {row["scorer"] for row in rows} == {scorer}
+    assert _top1(metrics["recognition"], "unseen", "llm_centers") > 0.6  # chance is 1/3
+
+
+def test_calibration_is_of_both_models(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Fitted on the val samples of each modality and model; on what it was fitted for, it is no worse."""
+    kb = make_kb(noise=0.9)
+    localize(kb, Localize(k=5))
+    train(kb, tmp_path, Train(epochs=20, batch_size=48, learning_rate=0.02))
+    rows = evaluate(kb, tmp_path, SETTINGS)["calibration"]
+    models = {(row["model"], row["modality"]) for row in rows}
+    aligned = {("aligned", modality) for modality in ("audio", "image", "point", "text")}
+    assert models == aligned | {("zero_shot", "image"), ("zero_shot", "text")}
+    assert {(row["split"], row["n_fit"], row["n"]) for row in rows} == {
+        ("seen", 18, 18),
+        ("unseen", 18, 30),
+        ("unseen_among_all", 18, 30),
+    }
+    seen = [row for row in rows if row["split"] == "seen"]
+    assert np.mean([row["nll"] for row in seen]) < np.mean([row["nll_before"] for row in seen])
+
+
+def test_results_of_transductive_centers_are_marked(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Unlabelled test samples had a say in the centers: the metrics say so, first of all."""
+    kb = make_kb()
+    localize(kb, Localize(k=5, rule="pseudo", transductive=True))
+    metrics = evaluate(kb, tmp_path, SETTINGS)
+    assert next(iter(metrics.items())) == ("transductive", True)
 
 
 def test_two_evaluations_are_equal(make_kb: MakeKb, tmp_path: Path) -> None:

@@ -48,14 +48,19 @@ lint: $(READY) ## ruff, mypy --strict, the layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-.PHONY: bench-peers bench-kb
+.PHONY: bench-peers bench-kb bench-store
 
-bench-peers: ## other builders to compare with, each in a virtual environment of its own
+bench-peers: $(READY) ## what the benchmarks compare with; other builders each in a virtual environment of its own
 	@for peer in bespokelabs-curator distilabel; do \
 	  $(PYTHON) -m venv bench/.venvs/$$peer && \
 	  bench/.venvs/$$peer/bin/python -m pip --disable-pip-version-check install --quiet \
 	    --requirement bench/peers/$$peer.txt || exit 1; \
 	done
+	@rm -rf bench/.venvs/store
+	@$(PIP) --no-deps --target bench/.venvs/store --requirement bench/peers/store.txt
+
+bench-store: $(READY) ## speed and memory of the store, localization, scoring and encoding, beside others (an hour)
+	@$(BIN)/python -m bench.store
 
 bench-kb: $(READY) ## speed and memory of the knowledge-base builder, beside others (half an hour)
 	@$(BIN)/python -m bench.kb

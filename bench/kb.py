@@ -9,13 +9,13 @@ a knowledge base of a million descriptions. A part that is left out keeps its ro
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from bench.machine import machine, versions
 from bench.million import measure_million
 from bench.rate import PEERS, measure_rates
+from bench.rows import last_rows, verdict
 from data.files import write_json
 
 HERE = Path(__file__).parent
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="share of the million")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
-    parts = {name: rows for name, rows in _last(given.results).items() if name in PARTS}
+    parts = {name: rows for name, rows in last_rows(given.results).items() if name in PARTS}
     for name in given.only or PARTS:
         parts[name] = (
             measure_rates(Path(sys.executable), rounds=given.rounds, cycles=given.cycles)
@@ -51,16 +51,7 @@ def main() -> None:
         },
     )
     for row in rows:
-        print(f"{row['name']}: {row['value']} {row['unit']}", _verdict(row))
-
-
-def _last(results: Path) -> dict[str, list[dict[str, object]]]:
-    """The rows of the last time, by part."""
-    found: dict[str, list[dict[str, object]]] = {}
-    if results.exists():
-        for row in json.loads(results.read_text(encoding="utf-8"))["rows"]:
-            found.setdefault(row.pop("part"), []).append(row)
-    return found
+        print(f"{row['name']}: {row['value']} {row['unit']}", verdict(row))
 
 
 def _peer_versions() -> dict[str, str]:
@@ -71,13 +62,6 @@ def _peer_versions() -> dict[str, str]:
         for info in site.glob(f"*/site-packages/{peer.replace('-', '_')}-*.dist-info"):
             found[peer] = info.name.removesuffix(".dist-info").rpartition("-")[2]
     return found
-
-
-def _verdict(row: dict[str, object]) -> str:
-    if row["goal"] is None:
-        return "" if row["ratio"] is None else f"({row['ratio']} of {row['against']})"
-    met = {True: "met", False: "MISSED", None: "not measured"}[row["met"]]  # type: ignore[index]
-    return f"({row['ratio'] or ''} {row['goal']}: {met})"
 
 
 if __name__ == "__main__":

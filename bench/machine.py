@@ -25,8 +25,14 @@ def machine() -> dict[str, Any]:
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Python's version and these packages'."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+    """Python's version and those of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def others_share() -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -49,6 +51,23 @@ def at_most(value: float | None, goal: float, unit: str) -> dict[str, Any]:
 def median(values: Sequence[float]) -> float | None:
     """The median, or None of nothing."""
     return statistics.median(values) if values else None
+
+
+def last_rows(results: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of the last time, by part."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    if results.exists():
+        for each in json.loads(results.read_text(encoding="utf-8"))["rows"]:
+            found.setdefault(each.pop("part"), []).append(each)
+    return found
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """Whether a row met its goal, or what it is compared to."""
+    if row["goal"] is None:
+        return "" if row["ratio"] is None else f"({row['ratio']} of {row['against']})"
+    met = {True: "met", False: "MISSED", None: "not measured"}[row["met"]]
+    return f"({row['ratio'] or ''} {row['goal']}: {met})"
 
 
 def _rounded(value: float | None) -> float | None:

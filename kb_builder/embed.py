@@ -51,11 +51,12 @@ TEXT_TABLES = {
 }
 
 
-def embed_texts(kb: Path, settings: Encode) -> dict[str, int]:
+def embed_texts(kb: Path, settings: Encode) -> dict[str, float]:
     """Encode the `ok` descriptions and the controls with the text encoder.
 
     Returns how many distinct texts there are (`distinct`), how many were `encoded` now, and how many rows
-    were `reused` from finished parts. Raises KnowledgeBaseError where there are no category descriptions.
+    were `reused` from finished parts; and the encoder's `agreement`, where it states one. Raises
+    KnowledgeBaseError where there are no category descriptions.
     """
     encoder = _load(kb, settings.text, settings)
     if "text" not in encoder.modalities:
@@ -71,7 +72,9 @@ def embed_texts(kb: Path, settings: Encode) -> dict[str, int]:
         identity=encoder.identity,
         rows_per_part=TEXTS_PER_PART,
     )
-    return asdict(encode_parts(plan, encoder, settings, what="texts").counts)
+    counts = asdict(encode_parts(plan, encoder, settings, what="texts").counts)
+    agreement = _agreement(encoder)
+    return counts if agreement is None else counts | {"agreement": round(agreement, 6)}
 
 
 def embed_samples(kb: Path, data_root: Path, settings: Encode) -> dict[str, int]:
@@ -225,10 +228,16 @@ def encoder_folder(kb: Path, encoder: Encoder, dtype: Dtype) -> Path:
         "modalities": sorted(encoder.modalities),
         "licence": encoder.licence,
         "parameters": encoder.parameters,
-        "agreement": getattr(encoder, "agreement", None),
+        "agreement": _agreement(encoder),
     }
     write_json(folder / "encoder.json", card)
     return folder
+
+
+def _agreement(encoder: Encoder) -> float | None:
+    """The least cosine with the model as it was published, of an encoder that runs one in another way."""
+    agreement: float | None = getattr(encoder, "agreement", None)
+    return agreement
 
 
 def _remember(kb: Path, folders: Mapping[str, str | None]) -> None:

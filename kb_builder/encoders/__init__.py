@@ -56,6 +56,7 @@ FACTORIES: dict[str, Factory] = {
     "onnx": _onnx,
     "onnx-int8": partial(_onnx, int8=True),
 }
+ON_CPU = {"onnx", "onnx-int8"}  # wherever the others run
 
 
 def load_encoder(name: str, device: str = "auto") -> Encoder:
@@ -68,7 +69,7 @@ def load_encoder(name: str, device: str = "auto") -> Encoder:
     | `conse` | photos and videos in MiniLM's space without training |
     | `conse:NAME` | the same in the space of another text encoder |
     | `fp16:NAME`, `bf16:NAME` | a sentence-transformers model in half precision, for a GPU |
-    | `onnx:NAME`, `onnx-int8:NAME` | a text encoder run by ONNX Runtime, exact or with 8-bit weights |
+    | `onnx:NAME`, `onnx-int8:NAME` | a text encoder by ONNX Runtime on the CPU, exact or in 8-bit integers |
     | `imported:NAME` | vectors that were made elsewhere; nothing can be encoded with it |
     | anything else | the folder or name of a sentence-transformers model, text-only or CLIP-like |
 
@@ -78,7 +79,8 @@ def load_encoder(name: str, device: str = "auto") -> Encoder:
     """
     from kb_builder.encoders.devices import device_names
 
-    return _loaded(name, device_names(device))
+    devices = device_names(device)
+    return _loaded(name, ("cpu",) if name.partition(":")[0] in ON_CPU else devices)
 
 
 @lru_cache(maxsize=8)

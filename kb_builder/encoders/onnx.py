@@ -3,6 +3,10 @@
 The network is exported once and kept in the user's cache under the hash of its weights. What it gives is
 compared with the network that it replaces, on the glosses of ImageNet's classes: `agreement` is the least
 cosine.
+
+ONNX Runtime's own dynamic quantisation takes one scale for a whole batch, so that a text's vector depends on
+its neighbours (cosines down to 0.98). Here every row that enters a linear layer has its own, so that a text
+has one vector, nearer to the published one than without, at 0.85 of the speed.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ import logging
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +34,7 @@ from kb_builder.encoders.imagenet import read_classes
 from kb_builder.encoders.linear import as_published
 from kb_builder.encoders.sentence import SentenceEncoder, load_sentence_encoder
 
-VERSION = 1  # of the export: another one is another encoder
+VERSION = 2  # of the export: another one is another encoder
 AGREEMENT = 0.9999  # what a float32 network must reach, and a quantised one need not
 _COMPARED = 64  # texts
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -40,7 +46,7 @@ def load_onnx_encoder(name: str, *, int8: bool) -> SentenceEncoder:
     """The text encoder `name` with its transformer in ONNX Runtime, on the CPU, one thread per call.
 
     Raises MissingDependencyError without the extra `onnx`, and InputError for an encoder that is not a text
-    transformer of sentence-transformers, and where float32 falls short of `AGREEMENT`.
+    transformer of sentence-transformers, for a damaged export, and where float32 falls short of `AGREEMENT`.
     """
     if missing := [package for package in _PACKAGES if importlib.util.find_spec(package) is None]:
         raise MissingDependencyError(
@@ -90,8 +96,11 @@ def _export(body: nn.Module, inputs: dict[str, torch.Tensor], path: Path, *, int
     logger.info("exporting to %s, once", path)
     path.parent.mkdir(parents=True, exist_ok=True)
     rows, tokens = torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own, about its insides
+    if int8:
+        for module in body.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = _RowScaledLinear
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, _quiet():
         exported = Path(scratch) / "model.onnx"
         torch.onnx.export(
             _Plain(body, list(inputs)),
@@ -105,18 +114,58 @@ def _export(body: nn.Module, inputs: dict[str, torch.Tensor], path: Path, *, int
             verbose=False,
         )
         if int8:
-            from onnxruntime.quantization import QuantType, quantize_dynamic
-
-            small = Path(scratch) / "int8.onnx"
-            quantize_dynamic(
-                exported,
-                small,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-                op_types_to_quantize=["MatMul", "Gemm"],
-            )
-            exported = small
+            exported = _quantize(exported)
         exported.replace(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings about its insides."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+class _RowScaledLinear(nn.Linear):
+    """`nn.Linear` whose product sees rows within [-1, 1]; equal up to rounding."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """input @ weight.T + bias."""
+        scale = input.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        scaled = nn.functional.linear(input / scale, self.weight) * scale
+        return scaled if self.bias is None else scaled + self.bias
+
+
+def _quantize(exported: Path) -> Path:
+    """Let the products of the linear layers be of 8-bit integers; rows, within [-1, 1], come in 1/127."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    graph = onnx.load(exported).graph
+    scaled = {name for node in graph.node if node.op_type == "Div" for name in node.output}
+    products = [node.name for node in graph.node if node.op_type == "MatMul" and node.input[0] in scaled]
+    path = exported.with_name("int8.onnx")
+    quantize_dynamic(
+        exported, path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_quantize=products
+    )
+    model = onnx.load(path)
+    fixed = {"row_step": np.array(1 / 127, np.float32), "row_zero": np.array(128, np.uint8)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in fixed.items())
+    renamed: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type == "DynamicQuantizeLinear":
+            rows, (quantized, *measured) = node.input[0], node.output
+            renamed |= dict(zip(measured, fixed, strict=True))
+            node.CopyFrom(onnx.helper.make_node("QuantizeLinear", [rows, *fixed], [quantized]))
+    for node in model.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    onnx.save(model, path)
+    return path
 
 
 class _Plain(nn.Module):
@@ -142,7 +191,11 @@ class _Session(nn.Module):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # batches run side by side
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the library's own have no common base but this
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path}: cannot be loaded ({reason}); delete it and run again") from error
         self._names = names
 
     def forward(self, **inputs: torch.Tensor) -> BaseModelOutput:

@@ -115,6 +115,19 @@ def test_each_distinct_ok_text_is_encoded_once(encoded: Any) -> None:
     assert read_vectors(folder_of(kb, "text") / "controls").ids == ["c-cat", "c-dog"]
 
 
+def test_a_stated_agreement_is_in_the_summary_and_on_the_card(
+    world: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An encoder that runs a model in another way says how near it comes, wherever its vectors are."""
+    kb = shutil.copytree(world[0], tmp_path / "kb", ignore=shutil.ignore_patterns("embeddings"))
+    other: Any = load_encoder("minilm")
+    other = replace(other, name="onnx-int8:minilm", identity="of this test", agreement=0.9951967607)
+    monkeypatch.setattr(embed, "load_encoder", lambda *_: other)
+    assert embed_texts(kb, SETTINGS)["agreement"] == 0.995197
+    card = json.loads((folder_of(kb, "text") / "encoder.json").read_text(encoding="utf-8"))
+    assert card["agreement"] == 0.9951967607
+
+
 def test_each_sample_goes_to_the_encoders_that_take_it(encoded: Any) -> None:
     """Pictures and sounds to the samples encoder, pictures to ConSE too, texts to the text encoder."""
     kb, _, _ = encoded

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from data.errors import InputError
+from kb_builder import encoders
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.devices import Replicas, device_names
 
@@ -60,6 +61,23 @@ def test_replicas_take_batches_in_turn_and_are_one_encoder() -> None:
     np.testing.assert_array_equal(found, np.concatenate([one.encode(batch) for batch in batches]))
     for what in ("name", "identity", "dim", "modalities", "licence", "parameters"):
         assert getattr(both, what) == getattr(one, what)
+
+
+def test_onnx_runtime_is_loaded_once_whatever_devices_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs on the CPU: two GPUs do not make two of it, and a device that is not there is still refused."""
+    loaded: list[tuple[str, str]] = []
+    one = load_encoder("minilm")
+
+    def load(name: str, device: str) -> Any:
+        loaded.append((name, device))
+        return one
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setitem(encoders.FACTORIES, "onnx", load)
+    assert load_encoder("onnx:of this test", "cuda") is one
+    assert loaded == [("of this test", "cpu")]
+    with pytest.raises(InputError, match="have cpu, cuda:0, cuda:1"):
+        load_encoder("onnx:of this test", "cuda:7")
 
 
 def test_half_precision_is_another_encoder_near_the_first() -> None:

@@ -74,7 +74,7 @@ def test_test_samples_and_unseen_categories_have_no_say(make_kb: MakeKb, tmp_pat
     stored = read_vectors(folder)
     vectors_ND = stored.vectors_ND.copy()
     vectors_ND[[row for row, name in enumerate(stored.ids) if name in tested]] *= -1
-    write_vectors(folder / "part-00000.parquet", ids=stored.ids, groups=stored.groups, vectors_ND=vectors_ND)
+    write_vectors(folder, ids=stored.ids, groups=stored.groups, vectors_ND=vectors_ND)
     unseen = {"m0-s0", "m1-s1", "m2-s2"}
     _change_splits(kb, lambda row: "val" if row["category_id"] in unseen else row["split"])
     train(kb, tmp_path / "after", Train(**QUICK))

@@ -48,7 +48,7 @@ lint: $(READY) ## ruff, mypy --strict, the layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-.PHONY: bench-peers bench-kb bench-store
+.PHONY: bench-peers bench-kb bench-store bench-train
 
 bench-peers: $(READY) ## what the benchmarks compare with; other builders each in a virtual environment of its own
 	@for peer in bespokelabs-curator distilabel; do \
@@ -61,6 +61,9 @@ bench-peers: $(READY) ## what the benchmarks compare with; other builders each i
 
 bench-store: $(READY) ## speed and memory of the store, localization, scoring and encoding, beside others (an hour)
 	@$(BIN)/python -m bench.store
+
+bench-train: $(READY) ## a training step, its memory and its feeding, beside others (five minutes)
+	@$(BIN)/python -m bench.train
 
 bench-kb: $(READY) ## speed and memory of the knowledge-base builder, beside others (half an hour)
 	@$(BIN)/python -m bench.kb

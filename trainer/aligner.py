@@ -1,4 +1,4 @@
-"""The heads in training: one optimiser over one linear map per modality, on cached features.
+"""The heads in training: one optimiser over one map per modality, on cached features.
 
 Encoders are frozen, so features never change and are held as matrices: a step is a gather, one product per
 modality and a few logits matrices. Shapes: B rows of a batch, N samples of a modality, M texts,
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from trainer.heads import Heads
-from trainer.losses import bound_, symmetric_infonce
+from trainer.losses import bound_, centers_loss, official_loss, sigmoid_loss, symmetric_infonce
+from trainer.maps import make_map
 from trainer.pairs import Pairs, batches
 from trainer.records import Floats, Ints
 from trainer.settings import Train
@@ -42,8 +43,10 @@ def threads_for(products: int) -> Iterator[None]:
 class Aligner:
     """The heads in training, their optimiser and their random stream (the state that lives across epochs)."""
 
-    def __init__(self, pairs: dict[str, Pairs], texts_MT: Floats, settings: Train) -> None:
+    def __init__(self, pairs: dict[str, Pairs], texts_MT: Floats, owners_M: Ints, settings: Train) -> None:
+        """`owners_M`: the categories of the centers, which are the first rows of `texts_MT`."""
         self._settings = settings
+        self._owners_M = owners_M
         self._pairs = pairs
         self._rng = np.random.default_rng(settings.seed)
         share = max(2, settings.batch_size // len(pairs))
@@ -59,22 +62,39 @@ class Aligner:
         self._features = {
             m: torch.from_numpy(self._scales[m].apply(p.samples.vectors_ND)) for m, p in pairs.items()
         }
-        self._weights = {m: self._uniform(texts_MT.shape[1], x.shape[1]) for m, x in self._features.items()}
-        self._biases = {m: torch.zeros(texts_MT.shape[1], requires_grad=True) for m in pairs}
+        self._maps = {
+            m: make_map(x.numpy(), self._targets(pairs[m], texts_MT), settings, self._rng)
+            for m, x in self._features.items()
+        }
         self._log_temperature = torch.tensor(math.log(settings.temperature), requires_grad=True)
+        # Where negatives are many, most pairs are none: the bias starts there (SigLIP, section 3.2).
+        self._sigmoid_bias = torch.tensor(-math.log(max(2, share)), requires_grad=True)
+        biases = [bias for each in self._maps.values() for bias in each.biases]
         self._optimiser = torch.optim.AdamW(
             [
-                {"params": [*self._weights.values()], "weight_decay": settings.weight_decay},
-                {"params": [*self._biases.values(), self._log_temperature], "weight_decay": 0.0},
+                {
+                    "params": [weight for each in self._maps.values() for weight in each.weights],
+                    "weight_decay": settings.weight_decay,
+                },
+                {"params": [*biases, self._log_temperature, self._sigmoid_bias], "weight_decay": 0.0},
             ],
             lr=settings.learning_rate,
         )
+        # The averages of weights and biases, in their order.
+        self._averages = [p.detach().clone() for p in self._trained()] if settings.ema else []
 
-    def _uniform(self, rows: int, columns: int) -> Tensor:
-        """A weight as torch.nn.Linear starts it, within ±1/√columns, but from our own random stream."""
-        bound = 1 / math.sqrt(columns)
-        drawn = self._rng.uniform(-bound, bound, (rows, columns)).astype(np.float32)
-        return torch.from_numpy(drawn).requires_grad_()
+    def _trained(self) -> list[Tensor]:
+        return [tensor for each in self._maps.values() for tensor in (*each.weights, *each.biases)]
+
+    @staticmethod
+    def _targets(pairs: Pairs, texts_MT: Floats) -> Floats:
+        """For a closed-form start: the mean of each sample's own texts, else of its category's centers."""
+        spans = zip(
+            np.where(pairs.own.counts_N > 0, pairs.own.starts_N, pairs.centers.starts_N).tolist(),
+            np.where(pairs.own.counts_N > 0, pairs.own.counts_N, pairs.centers.counts_N).tolist(),
+            strict=True,
+        )
+        return np.stack([texts_MT[start : start + count].mean(axis=0) for start, count in spans])
 
     def epoch(self) -> list[dict[str, Any]]:
         """One pass over the largest modality; the others come round more than once. One log row per step."""
@@ -99,6 +119,10 @@ class Aligner:
         torch.nn.utils.clip_grad_norm_(parameters, self._settings.clip_norm)
         self._optimiser.step()
         bound_(self._log_temperature)
+        for average, tensor in zip(self._averages, self._trained() if self._averages else (), strict=True):
+            # As Adam's moments: corrected, so that the start does not weigh (the decay grows to its value).
+            decay = min(self._settings.ema, self._step / (self._step + 9))
+            average.lerp_(tensor.detach(), 1 - decay)
         return {**self.log_row(), "learning_rate": rate, "loss": float(loss.detach()), **parts}
 
     def _loss(self, rows: dict[str, Ints]) -> tuple[Tensor, dict[str, float | None]]:
@@ -109,15 +133,13 @@ class Aligner:
         into one clump per modality. Centers speak of no modality and are contrasted across all of them.
         """
         mapped = {
-            m: torch.nn.functional.normalize(
-                self._features[m][torch.from_numpy(r)] @ self._weights[m].T + self._biases[m], dim=1
-            )
+            m: torch.nn.functional.normalize(self._maps[m](self._features[m][torch.from_numpy(r)]), dim=1)
             for m, r in rows.items()
         }
         own = [part for m in rows if (part := self._contrast("own", {m: rows[m]}, mapped)) is not None]
         weighted = [
             (1 - self._settings.center_weight, torch.stack(own).mean() if own else None),
-            (self._settings.center_weight, self._contrast("centers", rows, mapped)),
+            (self._settings.center_weight, self._meet_centers(rows, mapped)),
         ]
         present = [(weight, part) for weight, part in weighted if part is not None and weight > 0]
         if not present:  # every sample of the batch has only texts of the kind that has no weight
@@ -140,9 +162,31 @@ class Aligner:
             return None
         texts_B = torch.from_numpy(np.concatenate([text for text, _ in drawn]))
         groups_B = torch.from_numpy(np.concatenate([self._pairs[m].groups_N[r] for m, r in rows.items()]))
-        samples_BT = torch.cat([mapped[m] for m in rows])
-        return symmetric_infonce(
-            samples_BT[has_B], self._texts_MT[texts_B[has_B]], groups_B[has_B], self._log_temperature
+        x_BT, t_BT = torch.cat([mapped[m] for m in rows])[has_B], self._texts_MT[texts_B[has_B]]
+        if self._settings.loss == "official":
+            return official_loss(x_BT, t_BT)
+        if self._settings.loss == "sigmoid":
+            return sigmoid_loss(x_BT, t_BT, groups_B[has_B], self._log_temperature, self._sigmoid_bias)
+        return symmetric_infonce(x_BT, t_BT, groups_B[has_B], self._log_temperature)
+
+    def _meet_centers(self, rows: dict[str, Ints], mapped: dict[str, Tensor]) -> Tensor | None:
+        """The loss of all rows with their categories' centers; None where no row's category has one."""
+        if self._settings.loss == "official":
+            return None
+        if self._settings.centers == "one":
+            return self._contrast("centers", rows, mapped)
+        has_B = np.concatenate([self._pairs[m].centers.counts_N[r] > 0 for m, r in rows.items()])
+        if not has_B.any():
+            return None
+        category_B = np.concatenate([self._pairs[m].samples.category_N[r] for m, r in rows.items()])
+        x_BT = torch.cat([mapped[m] for m in rows])[torch.from_numpy(has_B)]
+        owners_M = torch.from_numpy(self._owners_M)
+        return centers_loss(
+            x_BT,
+            self._texts_MT[: len(owners_M)],
+            owners_M,
+            torch.from_numpy(category_B[has_B]),
+            self._log_temperature,
         )
 
     def log_row(self) -> dict[str, Any]:
@@ -158,15 +202,27 @@ class Aligner:
 
     def heads(self, metadata: dict[str, Any]) -> Heads:
         """The heads as they are now, for features as the encoder gives them."""
-        folded = {
-            m: self._scales[m].fold(self._weights[m].detach().numpy(), self._biases[m].detach().numpy())
-            for m in self._pairs
-        }
-        return Heads(
-            weights={m: weight for m, (weight, _) in folded.items()},
-            biases={m: bias for m, (_, bias) in folded.items()},
-            metadata=metadata,
-        )
+        weights, biases, hidden = {}, {}, {}
+        with self._averaged():
+            for m, each in self._maps.items():
+                weights[m], biases[m], first = each.numbers()
+                if first is None:
+                    weights[m], biases[m] = self._scales[m].fold(weights[m], biases[m])
+                else:
+                    hidden[m] = self._scales[m].fold(*first)
+        parameters = {m: each.parameters for m, each in self._maps.items()}
+        return Heads(weights, biases, {**metadata, "parameters": parameters}, hidden)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within: the heads are their moving averages, where those are kept."""
+        with torch.no_grad():
+            now = [tensor.clone() for tensor in self._trained()] if self._averages else []
+            for average, tensor in zip(self._averages, self._trained() if now else (), strict=True):
+                tensor.copy_(average)
+            yield
+            for before, tensor in zip(now, self._trained() if now else (), strict=True):
+                tensor.copy_(before)
 
 
 @dataclass(frozen=True)
@@ -195,9 +251,11 @@ class Scale:
 
 
 def learning_rate(step: int, steps: int, settings: Train) -> float:
-    """The rate of step 1 … `steps`: linear warm-up to the peak, then half a cosine down to zero."""
+    """The rate of step 1 … `steps`: linear warm-up to the peak, then half a cosine or a line down to zero."""
     warmup = max(1, round(settings.warmup * steps))
     if step <= warmup:
         return settings.learning_rate * step / warmup
     progress = (step - warmup) / max(1, steps - warmup)
+    if settings.schedule == "linear":
+        return settings.learning_rate * (1 - progress)
     return settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2

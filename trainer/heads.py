@@ -1,14 +1,16 @@
-"""The alignment heads: one linear map per modality from its encoder's space into the text space.
+"""The alignment heads: one map per modality from its encoder's space into the text space.
 
 On disk, `heads.safetensors`: tensors `<modality>.weight` [D_text, D_in] and `<modality>.bias` [D_text],
-float32, and one metadata entry `unibind`, a canonical JSON object (one entry, because safetensors writes
-several in no fixed order and equal heads must be equal files).
+float32; where there is a hidden layer, `<modality>.hidden.weight` [H, D_in] and `<modality>.hidden.bias` [H],
+and the weight is [D_text, H]. Residual and low-rank heads are linear ones by now. And one metadata entry
+`unibind`, a canonical JSON object (one entry, because safetensors writes several in no fixed order and equal
+heads must be equal files).
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ class Heads:
 
     weights: dict[str, Floats]  # modality -> [D_text, D_in]
     biases: dict[str, Floats]  # modality -> [D_text]
-    metadata: dict[str, Any]  # format, encoders (role -> folder name), settings, epoch, …
+    metadata: dict[str, Any]  # format, encoders (role -> folder name), settings, epoch, parameters, …
+    hidden: dict[str, tuple[Floats, Floats]] = field(default_factory=dict)  # modality -> [H, D_in], [H]
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -50,25 +53,31 @@ class Heads:
                 f"no head for {modality!r} (there are: {', '.join(sorted(self.weights))});"
                 " it needs train samples of that modality"
             )
-        weight_TD = self.weights[modality]
-        if x_ND.shape[1] != weight_TD.shape[1]:
+        first = self.hidden[modality][0] if modality in self.hidden else self.weights[modality]
+        if x_ND.shape[1] != first.shape[1]:
             raise TrainingError(
-                f"the {modality} head takes {weight_TD.shape[1]} dimensions, not {x_ND.shape[1]}:"
+                f"the {modality} head takes {first.shape[1]} dimensions, not {x_ND.shape[1]}:"
                 " it was trained on another encoder; run `unibind train` again"
             )
-        return unit_rows(x_ND @ weight_TD.T + self.biases[modality])
+        if modality in self.hidden:
+            weight_HD, bias_H = self.hidden[modality]
+            x_ND = np.maximum(x_ND @ weight_HD.T + bias_H, 0)
+        return unit_rows(x_ND @ self.weights[modality].T + self.biases[modality])
 
     def parameters(self, modality: str) -> int:
         """How many numbers were trained for a modality; 0 without a head."""
         if modality not in self.weights:
             return 0
-        return self.weights[modality].size + self.biases[modality].size
+        whole = (self.weights[modality], self.biases[modality], *self.hidden.get(modality, ()))
+        return int(self.metadata.get("parameters", {}).get(modality, sum(tensor.size for tensor in whole)))
 
 
 def save_heads(run: Path, heads: Heads) -> Path:
     """Write `<run>/heads.safetensors` whole or not at all; equal heads give equal bytes."""
     tensors = {f"{modality}.weight": weight for modality, weight in heads.weights.items()}
     tensors |= {f"{modality}.bias": bias for modality, bias in heads.biases.items()}
+    tensors |= {f"{modality}.hidden.weight": weight for modality, (weight, _) in heads.hidden.items()}
+    tensors |= {f"{modality}.hidden.bias": bias for modality, (_, bias) in heads.hidden.items()}
     path = run / "heads.safetensors"
     with atomic_path(path) as temporary:
         save_file(
@@ -97,8 +106,12 @@ def load_heads(run: Path) -> Heads:
         raise TrainingError(f"{path}: damaged ({error}); run `unibind train` again") from error
     if metadata.get("format") != FORMAT:
         raise TrainingError(f"{path}: not a {FORMAT} file; run `unibind train` again")
-    kinds = {
-        kind: {n.removesuffix(kind): t for n, t in tensors.items() if n.endswith(kind)}
+    weights, biases = (
+        {n.removesuffix(kind): t for n, t in tensors.items() if n.endswith(kind)}
         for kind in (".weight", ".bias")
+    )
+    hidden = {
+        name.removesuffix(".hidden"): (weights.pop(name), biases.pop(name))
+        for name in [name for name in weights if name.endswith(".hidden")]
     }
-    return Heads(weights=kinds[".weight"], biases=kinds[".bias"], metadata=metadata)
+    return Heads(weights=weights, biases=biases, metadata=metadata, hidden=hidden)

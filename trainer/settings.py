@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BeforeValidator
 
 Count = Annotated[int, Ge(1)]
@@ -54,7 +54,16 @@ class Train:
     enabled: bool = True
     epochs: Count = 30
     batch_size: Annotated[int, Ge(2)] = 1024  # shared evenly by the modalities
-    learning_rate: Annotated[float, Gt(0)] = 2e-3  # at its peak; linear warm-up, cosine decay to zero
+    # The kinds of heads, and how they start, are told in trainer/maps.py.
+    head: Literal["linear", "residual", "low-rank", "mlp"] = "linear"
+    start: Literal["random", "ridge", "procrustes"] = "random"
+    rank: Count = 16  # of a `low-rank` head
+    hidden: Count = 512  # units of an `mlp` head
+    # Formulas in trainer/losses.py; `official` is the published recipe: one way, no temperature, no centers.
+    loss: Literal["infonce", "sigmoid", "official"] = "infonce"
+    centers: Literal["one", "all"] = "one"  # meet a center of the category drawn at random, or all of them
+    learning_rate: Annotated[float, Gt(0)] = 2e-3  # at its peak, after a linear warm-up
+    schedule: Literal["cosine", "linear"] = "cosine"  # how it decays, to zero
     warmup: Share = 0.1  # share of all steps
     weight_decay: Annotated[float, Ge(0)] = 0.01
     clip_norm: Annotated[float, Gt(0)] = 1.0
@@ -62,6 +71,10 @@ class Train:
     center_weight: Share = (
         0.5  # share of the loss that pulls to category centers; the rest, to own descriptions
     )
+    ema: Annotated[float, Ge(0), Lt(1)] = (
+        0.0  # keep the moving average of the heads, with this decay per step
+    )
+    patience: Count | None = None  # stop after so many epochs without a better one on val
     seed: Annotated[int, Ge(0)] = 1234
 
 

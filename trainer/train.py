@@ -36,7 +36,7 @@ TRAIN_LOG = pa.schema(
 
 
 def train(kb: Path, run: Path, settings: Train) -> dict[str, Any]:
-    """Train one linear head per modality; write `<run>/heads.safetensors` and `<run>/train_log.parquet`.
+    """Train one head per modality; write `<run>/heads.safetensors` and `<run>/train_log.parquet`.
 
     All modalities are trained together, each with an equal share of every batch. A sample's positives are a
     text drawn from those about it and, where it is labelled, one drawn from its category's centers.
@@ -53,7 +53,7 @@ def train(kb: Path, run: Path, settings: Train) -> dict[str, Any]:
     _require_weight(pairs, settings)
     validation = _validation(base, sets, centers)
 
-    aligner = Aligner(pairs, texts_MT, settings)
+    aligner = Aligner(pairs, texts_MT, centers.category_N, settings)
     log: list[dict[str, Any]] = []
     best_epoch, best_top1, best = 0, -1.0, aligner.heads(_provenance(base, settings, 0))
     with (
@@ -70,6 +70,8 @@ def train(kb: Path, run: Path, settings: Train) -> dict[str, Any]:
             if top1 is None or top1 > best_top1:
                 best_epoch, best_top1, best = epoch, -1.0 if top1 is None else top1, heads
             bar.set_postfix(loss=rows[-1]["loss"], val=top1, refresh=False)
+            if settings.patience and top1 is not None and epoch - best_epoch >= settings.patience:
+                break
 
     save_heads(run, best)
     write_table(run / "train_log.parquet", log, TRAIN_LOG)
@@ -78,7 +80,7 @@ def train(kb: Path, run: Path, settings: Train) -> dict[str, Any]:
         **missing,
         "samples_without_vector": without_vector,
         "modalities": {modality: len(p.samples) for modality, p in pairs.items()},
-        "steps": aligner.steps,
+        "steps": log[-1]["step"],
         "epoch_kept": best_epoch,
         "val_top1": None if best_top1 < 0 else best_top1,
         "loss": log[-1]["loss"],

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.losses import MAX_TEMPERATURE, MIN_TEMPERATURE, bound_, symmetric_infonce
+from trainer import losses
+from trainer.losses import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    bound_,
+    centers_loss,
+    official_loss,
+    sigmoid_loss,
+    symmetric_infonce,
+)
 
 
 def _pairs(seed: int, b: int, dim: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,3 +107,98 @@ def test_the_temperature_is_put_back_into_its_bounds(given: float, bounded: floa
     log_temperature = torch.tensor(math.log(given), requires_grad=True)
     bound_(log_temperature)
     assert math.exp(float(log_temperature.detach())) == pytest.approx(bounded, rel=1e-6)
+
+
+def _softplus(z: float) -> float:
+    return max(z, 0.0) + math.log1p(math.exp(-abs(z)))
+
+
+GROUPS = [0, 0, 1, 1, 2, 2, 2, 3, 4, 5, 6]
+
+
+@pytest.fixture(params=["whole", "blocks"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once with the whole matrix of logits, once in blocks of four rows."""
+    if request.param == "blocks":
+        monkeypatch.setattr(losses, "_WHOLE", 1)
+        monkeypatch.setattr(losses, "_BLOCK", 4)
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_every_loss_over_pairs_is_its_formula() -> None:
+    """InfoNCE, the sigmoid loss and the published one, one pair at a time in float64."""
+    x, t = _pairs(5, len(GROUPS))
+    x_, t_, n = x.numpy(), t.numpy(), len(GROUPS)
+    cold, bias = torch.tensor(-1.5, dtype=torch.float64), torch.tensor(-0.7, dtype=torch.float64)
+    tau = math.exp(-1.5)
+    assert float(symmetric_infonce(x, t, torch.tensor(GROUPS), cold)) == pytest.approx(
+        _reference(x_, t_, GROUPS, tau), rel=1e-12
+    )
+    total = 0.0
+    for i in range(n):
+        total += _softplus(-(x_[i] @ t_[i] / tau - 0.7))
+        for j in range(n):
+            if GROUPS[j] != GROUPS[i]:
+                total += _softplus(x_[i] @ t_[j] / tau - 0.7)
+    assert float(sigmoid_loss(x, t, torch.tensor(GROUPS), cold, bias)) == pytest.approx(total / n, rel=1e-12)
+    published = -torch.log_softmax(x @ t.T, dim=-1).diagonal().mean()
+    assert float(official_loss(x, t)) == pytest.approx(float(published), rel=1e-12)
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_every_gradient_is_that_of_finite_differences() -> None:
+    """For samples, texts, temperature and bias, with masked pairs, whole and in blocks."""
+    x, t = (each.requires_grad_() for each in _pairs(6, len(GROUPS)))
+    groups = torch.tensor(GROUPS)
+    cold = torch.tensor(-1.0, dtype=torch.float64, requires_grad=True)
+    bias = torch.tensor(-0.7, dtype=torch.float64, requires_grad=True)
+    check = torch.autograd.gradcheck
+    assert check(lambda a, b, s: symmetric_infonce(a, b, groups, s), (x, t, cold))
+    assert check(lambda a, b, s, c: sigmoid_loss(a, b, groups, s, c), (x, t, cold, bias))
+    assert check(official_loss, (x, t))
+    texts = t.detach()
+    assert check(lambda a, s: symmetric_infonce(a, texts, groups, s), (x, cold))
+    assert check(lambda a, s: sigmoid_loss(a, texts, groups, s, bias.detach()), (x, cold))
+
+
+def test_blocks_change_the_loss_by_rounding_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand float32 pairs give the same loss and gradient whole and in blocks of odd size."""
+    x, t = (each.float().requires_grad_() for each in _pairs(7, 1000, dim=16))
+    groups, cold = torch.arange(1000) // 3, torch.tensor(-2.5)
+    found = []
+    for block in (1000, 97):
+        monkeypatch.setattr(losses, "_WHOLE", block)
+        monkeypatch.setattr(losses, "_BLOCK", block)
+        loss = symmetric_infonce(x, t, groups, cold)
+        found.append((loss.detach(), *torch.autograd.grad(loss, (x, t))))
+    for whole, in_blocks in zip(*found, strict=True):
+        torch.testing.assert_close(whole, in_blocks, rtol=1e-5, atol=1e-8)
+
+
+def test_logits_far_apart_neither_overflow_nor_vanish() -> None:
+    """At the lowest temperature in float32, opposite vectors give a large finite loss and gradient."""
+    x = torch.tensor([[1.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    loss = symmetric_infonce(x, -x.detach(), torch.arange(2), torch.tensor(math.log(MIN_TEMPERATURE)))
+    assert float(loss.detach()) == pytest.approx(100, rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss, x)
+    assert torch.isfinite(gradient).all()
+    assert gradient.abs().max() > 10
+
+
+def test_meeting_all_centers_is_its_formula() -> None:
+    """Every center of the category pulls alike and all others push; one without centers does neither."""
+    x, _ = _pairs(8, 5)
+    z, _ = _pairs(9, 7)
+    owners, groups = [0, 0, 2, 2, 2, 3, 5], [0, 2, 3, 5, 0]
+    total = 0.0
+    for i, group in enumerate(groups):
+        s = (z @ x[i] / 0.3).tolist()
+        own = [s[k] for k, owner in enumerate(owners) if owner == group]
+        total -= sum(own) / len(own) - math.log(sum(map(math.exp, s)))
+    cold = torch.tensor(math.log(0.3), dtype=torch.float64, requires_grad=True)
+    loss = centers_loss(x, z, torch.tensor(owners), torch.tensor(groups), cold)
+    assert float(loss.detach()) == pytest.approx(total / 5, rel=1e-12)
+    assert torch.autograd.gradcheck(
+        lambda a, s: centers_loss(a, z, torch.tensor(owners), torch.tensor(groups), s),
+        (x.requires_grad_(), cold),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,8 @@ def test_the_first_step_has_the_losses_of_the_formulas(make_kb: MakeKb) -> None:
     _change_splits(kb, lambda row: "test" if row["modality"] == "text" else row["split"])
     base = open_kb(kb)
     sets, texts, centers = load_samples(base, "samples")[0], load_sample_texts(base)[0], load_centers(base)
-    aligner = Aligner(
-        make_pairs(sets, texts, centers)[0], make_pairs(sets, texts, centers)[1], Train(epochs=1)
-    )
+    pairs, texts_MT, _ = make_pairs(sets, texts, centers)
+    aligner = Aligner(pairs, texts_MT, centers.category_N, Train(epochs=1))
     heads = aligner.heads({})
     (row,) = aligner.epoch()
 
@@ -160,6 +160,57 @@ def test_the_first_step_has_the_losses_of_the_formulas(make_kb: MakeKb) -> None:
     assert row["loss_description"] == pytest.approx(np.mean(within), rel=1e-5)
     assert row["loss_center"] == pytest.approx(across, rel=1e-5)
     assert row["loss"] == pytest.approx((np.mean(within) + across) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "trained"),
+    [
+        ({"head": "residual", "start": "ridge"}, None),
+        ({"head": "low-rank", "start": "procrustes", "rank": 2}, "fewer"),
+        ({"head": "mlp", "hidden": 24}, None),
+        ({"start": "ridge"}, None),
+        ({"loss": "sigmoid"}, None),
+        ({"centers": "all"}, None),
+        ({"loss": "official", "learning_rate": 0.05}, None),
+        ({"ema": 0.9, "schedule": "linear"}, None),
+    ],
+    ids=str,
+)
+def test_every_head_start_and_loss_learns(
+    make_kb: MakeKb, tmp_path: Path, options: dict[str, Any], trained: str | None
+) -> None:
+    """Each names the val samples of the planted world far above chance, and comes back from the disk."""
+    kb = _localized(make_kb)
+    summary = train(kb, tmp_path, Train(**{"epochs": 12, "batch_size": 48, "learning_rate": 0.02} | options))
+    assert summary["val_top1"] > 0.5
+    heads = load_heads(tmp_path)
+    assert heads.parameters("image") == heads.metadata["parameters"]["image"]
+    stored = heads.weights["image"].size + heads.biases["image"].size
+    assert (heads.parameters("image") < stored) == (trained == "fewer")
+    assert ("image" in heads.hidden) == (options.get("head") == "mlp")
+
+
+def test_the_average_of_a_run_is_not_its_last_step(make_kb: MakeKb, tmp_path: Path) -> None:
+    """With `ema` other heads are kept; what is trained, and so the log, stays the same."""
+    kb = _localized(make_kb)
+    _change_splits(kb, lambda row: "test" if row["split"] == "val" else row["split"])
+    for name, ema in (("plain", 0.0), ("averaged", 0.9)):
+        train(kb, tmp_path / name, Train(**QUICK, ema=ema))
+    logs = [(tmp_path / name / "train_log.parquet").read_bytes() for name in ("plain", "averaged")]
+    assert logs[0] == logs[1]
+    plain, averaged = (load_heads(tmp_path / name).weights["image"] for name in ("plain", "averaged"))
+    assert not np.array_equal(plain, averaged)
+    assert np.linalg.norm(plain - averaged) < 0.5 * np.linalg.norm(plain)
+
+
+def test_patience_ends_a_run_that_gets_no_better(make_kb: MakeKb, tmp_path: Path) -> None:
+    """So many epochs after the best one, the run ends and keeps that one."""
+    kb = _localized(make_kb)
+    summary = train(kb, tmp_path, Train(epochs=60, batch_size=48, learning_rate=0.02, patience=3))
+    log = read_rows(tmp_path / "train_log.parquet")
+    assert summary["epoch_kept"] == log[-1]["epoch"] - 3
+    assert log[-1]["epoch"] < 60
+    assert summary["steps"] == log[-1]["step"]
 
 
 def test_small_modalities_keep_their_share(make_kb: MakeKb, tmp_path: Path) -> None:
@@ -197,6 +248,9 @@ def test_the_rate_warms_up_and_decays() -> None:
     assert rates[-1] == pytest.approx(0, abs=1e-12)
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert learning_rate(1, 1, settings) == 1.0
+    straight = [learning_rate(step, 100, replace(settings, schedule="linear")) for step in range(1, 101)]
+    assert straight[:10] == rates[:10]
+    assert straight[9:] == pytest.approx([1 - i / 90 for i in range(91)])
 
 
 def test_nothing_to_train_on_is_refused_and_writes_nothing(make_kb: MakeKb, tmp_path: Path) -> None:

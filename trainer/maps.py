@@ -1,0 +1,139 @@
+"""The kinds of alignment heads, while they are trained: maps from a modality's features into the text space.
+
+    linear    W x + b                      the paper's head
+    residual  (W0 + W) x + b, W from 0     starts as W0 and learns the difference
+    low-rank  (W0 + B A) x + b, B from 0   the same with a difference of rank r (LoRA, Hu et al., ICLR 2022)
+    mlp       W2 max(W1 x + b1, 0) + b
+
+W0 is the identity where features have the text space's dimension, else the closed-form start; it is not
+trained. Linear heads, too, may start from a closed form. Shapes: B rows, N samples, D feature dimensions,
+T text dimensions, H hidden units, R rank.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.errors import TrainingError
+from trainer.records import Floats
+from trainer.settings import Train
+
+_RIDGE = 1e-2  # of the mean eigenvalue of the features' covariance
+
+
+@dataclass(frozen=True)
+class HeadMap:
+    """One head in training. `base_TD` is frozen, `factors` are A [R, D] and B [T, R], `hidden` W1 and b1."""
+
+    bias_T: Tensor
+    weight_TD: Tensor | None = None
+    base_TD: Tensor | None = None
+    factors: tuple[Tensor, Tensor] | None = None
+    hidden: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, x_BD: Tensor) -> Tensor:
+        """Rows of the text space, [B, T]; not yet of unit length."""
+        if self.hidden is not None:
+            weight_HD, bias_H = self.hidden
+            x_BD = torch.relu(torch.addmm(bias_H, x_BD, weight_HD.T))
+        weight_TD = self._whole()
+        return torch.addmm(self.bias_T, x_BD, weight_TD.T)
+
+    def _whole(self) -> Tensor:
+        parts = [part for part in (self.base_TD, self.weight_TD) if part is not None]
+        if self.factors is not None:
+            a_RD, b_TR = self.factors
+            parts.append(b_TR @ a_RD)
+        whole_TD = parts[0]
+        for part in parts[1:]:
+            whole_TD = whole_TD + part
+        return whole_TD
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """The trained matrices, which decay."""
+        found = [self.weight_TD, *(self.factors or ()), *(self.hidden or ())[:1]]
+        return [tensor for tensor in found if tensor is not None]
+
+    @property
+    def biases(self) -> list[Tensor]:
+        """The trained vectors, which do not decay."""
+        return [self.bias_T, *(self.hidden or ())[1:]]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(tensor.numel() for tensor in (*self.weights, *self.biases))
+
+    def numbers(self) -> tuple[Floats, Floats, tuple[Floats, Floats] | None]:
+        """The map as it is now: weight [T, D or H], bias [T] and the hidden layer, if any."""
+        with torch.no_grad():
+            hidden = None if self.hidden is None else (_copied(self.hidden[0]), _copied(self.hidden[1]))
+            return _copied(self._whole()), _copied(self.bias_T), hidden
+
+
+def make_map(x_ND: Floats, targets_NT: Floats, settings: Train, rng: np.random.Generator) -> HeadMap:
+    """A head of the kind that the settings name, at its start.
+
+    `targets_NT` are the texts that the samples are to meet, for a closed-form start. Raises TrainingError for
+    a residual or low-rank head without a base to start from.
+    """
+    d, t = x_ND.shape[1], targets_NT.shape[1]
+    bias_T = torch.zeros(t, requires_grad=True)
+    if settings.head == "mlp":
+        hidden = settings.hidden
+        return HeadMap(
+            bias_T=bias_T,
+            weight_TD=_uniform(rng, t, hidden),
+            hidden=(_uniform(rng, hidden, d), torch.zeros(hidden, requires_grad=True)),
+        )
+    start_TD = None if settings.start == "random" else closed_form(x_ND, targets_NT, settings.start)
+    if settings.head == "linear":
+        if start_TD is None:
+            return HeadMap(bias_T=bias_T, weight_TD=_uniform(rng, t, d))
+        return HeadMap(bias_T=bias_T, weight_TD=torch.from_numpy(start_TD).requires_grad_())
+    if start_TD is None:
+        if d != t:
+            raise TrainingError(
+                f'train.head = "{settings.head}" starts as the identity, but the features have {d} dimensions'
+                f' and the texts {t}; set train.start = "ridge" or "procrustes"'
+            )
+        start_TD = np.eye(t, dtype=np.float32)
+    base_TD = torch.from_numpy(start_TD)
+    if settings.head == "residual":
+        return HeadMap(bias_T=bias_T, base_TD=base_TD, weight_TD=torch.zeros(t, d, requires_grad=True))
+    factors = _uniform(rng, settings.rank, d), torch.zeros(t, settings.rank, requires_grad=True)
+    return HeadMap(bias_T=bias_T, base_TD=base_TD, factors=factors)
+
+
+def closed_form(x_ND: Floats, targets_NT: Floats, how: str) -> Floats:
+    """The linear map of features onto their texts in one go: float32[T, D].
+
+    ridge: argmin_W Σ |W x - t|² + λ |W|², λ one hundredth of the features' mean eigenvalue. procrustes: the
+    map with orthonormal rows or columns that maximises Σ t · W x, U Vᵀ of the singular value decomposition of
+    Tᵀ X (Schönemann, Psychometrika 1966).
+    """
+    x_ND, t_NT = x_ND.astype(np.float64), targets_NT.astype(np.float64)
+    if how == "procrustes":
+        u, _, vh = np.linalg.svd(t_NT.T @ x_ND, full_matrices=False)
+        return np.asarray(u @ vh, dtype=np.float32)
+    gram_DD = x_ND.T @ x_ND
+    gram_DD[np.diag_indices_from(gram_DD)] += _RIDGE * np.trace(gram_DD) / len(gram_DD) + 1e-12
+    return np.asarray(np.linalg.solve(gram_DD, x_ND.T @ t_NT).T, dtype=np.float32)
+
+
+def _uniform(rng: np.random.Generator, rows: int, columns: int) -> Tensor:
+    """A weight as torch.nn.Linear starts it, within ±1/√columns, but from our own random stream."""
+    bound = 1 / math.sqrt(columns)
+    drawn = rng.uniform(-bound, bound, (rows, columns)).astype(np.float32)
+    return torch.from_numpy(drawn).requires_grad_()
+
+
+def _copied(tensor: Tensor) -> Floats:
+    copied: Floats = tensor.detach().numpy().copy()
+    return copied

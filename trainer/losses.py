@@ -22,7 +22,7 @@ MAX_TEMPERATURE = 1.0
 
 # A batch up to this many rows keeps its matrix of logits (64 MiB); a larger one makes it twice, in blocks.
 _WHOLE = 4096
-_BLOCK = 1024
+_BLOCK = 512
 
 
 def symmetric_infonce(
@@ -124,7 +124,7 @@ class _InfoNCE(torch.autograd.Function):
         if both:
             loss = (loss + (column_B - positive_B).mean()) / 2
         if any(ctx.needs_input_grad):
-            dx_BD, dt_BD = torch.empty_like(x_BD), torch.zeros_like(t_BD)
+            dx_BD, dt_BD = torch.empty_like(x_BD), _zeros_if(ctx.needs_input_grad[1], t_BD)
             for rows in blocks:
                 if len(blocks) > 1:
                     logits = _logits(x_BD, t_BD, groups_B, rows, scale)
@@ -164,7 +164,7 @@ class _Sigmoid(torch.autograd.Function):
     ) -> Tensor:
         n, scale = len(x_BD), float((-log_temperature).exp())
         loss, d_bias = x_BD.new_zeros(()), x_BD.new_zeros(())
-        dx_BD, dt_BD = torch.empty_like(x_BD), torch.zeros_like(t_BD)
+        dx_BD, dt_BD = torch.empty_like(x_BD), _zeros_if(ctx.needs_input_grad[1], t_BD)
         for rows in _blocks(n):
             logits = _logits(x_BD, t_BD, groups_B, rows, scale) + bias
             # -log σ(-z) = softplus(z) for a negative, softplus(-z) = softplus(z) - z for the positive;
@@ -187,6 +187,10 @@ class _Sigmoid(torch.autograd.Function):
         return tuple(
             each if needed else None for each, needed in zip(found, ctx.needs_input_grad, strict=True)
         )
+
+
+def _zeros_if(needed: bool, like_BD: Tensor) -> Tensor:
+    return torch.zeros_like(like_BD) if needed else like_BD.new_zeros(())
 
 
 def _blocks(n: int) -> list[slice]:

@@ -166,18 +166,19 @@ class CategoryGate:
         met = self._meet(candidates, plain, alone)
         self._embed_where_needed(met.values())
         verdicts: list[Verdict] = []
-        first: dict[str, Verdict] = {}  # of every text that came through alone, the verdict on it
+        first: dict[str, int] = {}  # where each text that came through alone stands first
         for place, verdict in enumerate(alone):
             text = plain[place]
             if verdict is None and text in self._exact:
                 verdict = Verdict("dup_exact", self._exact[text], "the same words")
             elif verdict is None:
-                # A second copy of what was no news the first time is no news for the same reason.
-                verdict = first[text] if text in first else self._judge_new(met[place])
-                first[text] = verdict
+                # A second copy of what was no news meets what was kept since, too, as in a later round.
+                each = self._meet_again(met[first[text]], text) if text in first else met[place]
+                first.setdefault(text, place)
+                verdict = self._judge_new(each)
                 if verdict.status == "ok":
                     self._exact[text] = candidates[place].row_id
-                    self._index.kept[met[place].number] = True
+                    self._index.kept[each.number] = True
             verdicts.append(verdict)
         return verdicts
 
@@ -242,10 +243,6 @@ class CategoryGate:
         self, candidates: Sequence[Candidate], plain: Sequence[str], alone: Sequence[Verdict | None]
     ) -> dict[int, _Met]:
         """Each new text of a round, by its place, with the earlier texts (of this round too) like it."""
-        rules = self._rules
-        floor = rules.near_jaccard
-        if rules.near_cosine is not None:
-            floor = min(floor, COSINE_FROM_JACCARD)
         met: dict[int, _Met] = {}
         seen: set[str] = set()
         for place, verdict in enumerate(alone):
@@ -253,10 +250,21 @@ class CategoryGate:
                 continue
             seen.add(plain[place])
             grams = self._index.gram_ids(plain[place])
-            others, alike = self._index.like(grams, floor)
+            others, alike = self._index.like(grams, self._floor)
             number = self._index.add(candidates[place].text or "", candidates[place].row_id, grams)
             met[place] = _Met(number, others, alike)
         return met
+
+    def _meet_again(self, met: _Met, plain: str) -> _Met:
+        """A text with all texts like it; of those that count, the kept ones, each is embedded by now."""
+        return _Met(met.number, *self._index.like(self._index.gram_ids(plain), self._floor))
+
+    @property
+    def _floor(self) -> float:
+        """How alike texts must be, by their 3-grams, to be looked at more closely."""
+        if self._rules.near_cosine is None:
+            return self._rules.near_jaccard
+        return min(self._rules.near_jaccard, COSINE_FROM_JACCARD)
 
     def _embed_where_needed(self, met: Iterable[_Met]) -> None:
         """Embed, together, the texts of which a verdict may need the embedding."""

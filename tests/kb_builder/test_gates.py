@@ -7,7 +7,7 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data.sample import Category
@@ -404,6 +404,13 @@ _TEXTS = st.lists(st.lists(_WORDS, min_size=2, max_size=5), min_size=1, max_size
     cuts=st.sets(st.integers(1, 24)),
     cosine=st.sampled_from([None, 0.7, 0.9]),
     seed=st.integers(0, 9),
+)
+@example(
+    # The second "blue red" is like what was kept after the first, more than like what that repeats.
+    texts=[["red", "rolls"], ["blue", "red"], ["red", "red"], ["blue", "table", "round"], ["blue", "red"]],
+    cuts=set(),
+    cosine=None,
+    seed=0,
 )
 def test_duplicates_are_those_of_a_brute_force(
     texts: list[list[str]], cuts: set[int], cosine: float | None, seed: int

@@ -24,7 +24,7 @@ class Contest:
         names = list(contenders)
         for run in contenders.values():
             run()
-        self.disturbed = wait_for_quiet(QUIET, at_most_s=WAIT_S)
+        wait_for_quiet(QUIET, at_most_s=WAIT_S)
         self.seconds: dict[str, list[float]] = {name: [] for name in names}
         for turn in range(rounds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:

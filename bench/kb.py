@@ -12,11 +12,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.machine import machine, versions
+from bench.machine import versions
 from bench.million import measure_million
 from bench.rate import PEERS, measure_rates
-from bench.rows import last_rows, verdict
-from data.files import write_json
+from bench.rows import last_rows, publish, tell
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "kb.json"
@@ -41,17 +40,9 @@ def main() -> None:
             else measure_million(scale=given.scale)
         )
     rows = [{"part": name, **row} for name in PARTS for row in parts.get(name, [])]
-    write_json(
-        given.results,
-        {
-            "machine": machine(),
-            "versions": versions(PACKAGES) | _peer_versions(),
-            "command": "python -m bench.kb " + " ".join(sys.argv[1:]),
-            "rows": rows,
-        },
-    )
-    for row in rows:
-        print(f"{row['name']}: {row['value']} {row['unit']}", verdict(row))
+    command = "python -m bench.kb " + " ".join(sys.argv[1:])
+    publish(given.results, rows, versions=versions(PACKAGES) | _peer_versions(), command=command)
+    tell(rows)
 
 
 def _peer_versions() -> dict[str, str]:

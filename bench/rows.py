@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.machine import machine
+from data.files import write_json
+
 
 def row(
     name: str,
@@ -60,6 +63,17 @@ def last_rows(results: Path) -> dict[str, list[dict[str, Any]]]:
         for each in json.loads(results.read_text(encoding="utf-8"))["rows"]:
             found.setdefault(each.pop("part"), []).append(each)
     return found
+
+
+def publish(results: Path, rows: list[dict[str, Any]], *, versions: dict[str, str], command: str) -> None:
+    """Write `bench/results/NAME.json`: the rows, and what they were measured on."""
+    write_json(results, {"machine": machine(), "versions": versions, "command": command, "rows": rows})
+
+
+def tell(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the rows, each with its verdict."""
+    for each in rows:
+        print(f"{each['name']}: {each['value']} {each['unit']}", verdict(each), flush=True)
 
 
 def verdict(row: dict[str, Any]) -> str:

@@ -12,9 +12,8 @@ import importlib
 import sys
 from pathlib import Path
 
-from bench.machine import machine, versions
-from bench.rows import last_rows, verdict
-from data.files import write_json
+from bench.machine import versions
+from bench.rows import last_rows, publish, tell
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "store.json"
@@ -48,18 +47,10 @@ def main() -> None:
         module, function = PARTS[name]
         measured = getattr(importlib.import_module(module), function)(rounds=given.rounds, scale=given.scale)
         parts[name] = measured
-        write_json(
-            given.results,
-            {
-                "machine": machine(),
-                "versions": versions(PACKAGES) | versions(PEER_PACKAGES),
-                "command": "python -m bench.store",
-                "scale": given.scale,
-                "rows": [{"part": part, **row} for part in PARTS for row in parts.get(part, [])],
-            },
-        )
-        for row in measured:
-            print(f"{row['name']}: {row['value']} {row['unit']}", verdict(row), flush=True)
+        rows = [{"part": part, **row} for part in PARTS for row in parts.get(part, [])]
+        command = f"python -m bench.store --scale {given.scale:g}"
+        publish(given.results, rows, versions=versions(PACKAGES + PEER_PACKAGES), command=command)
+        tell(measured)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from sentence_transformers import SentenceTransformer
 
 from bench.contest import Contest
 from bench.rows import at_least, row
-from bench.store import PEERS
 from bench.vectors import texts
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.workers import map_batches
@@ -29,8 +27,6 @@ def measure_encode(*, rounds: int, scale: float) -> list[dict[str, Any]]:
 
 def _minilm(n: int, rounds: int) -> list[dict[str, Any]]:
     """Descriptions of 15 to 30 words; ours as the stage `encode` runs them."""
-    if str(PEERS) not in sys.path:
-        sys.path.append(str(PEERS))
     written = texts(n)
     encoders: dict[str, Any] = {
         name: load_encoder(name) for name in ("minilm", "onnx:minilm", "onnx-int8:minilm")

@@ -24,11 +24,10 @@ from torch import Tensor
 
 from bench.child import run
 from bench.contest import Contest
-from bench.machine import machine, versions
+from bench.machine import versions
 from bench.memory import memory_rise
-from bench.rows import at_least, at_most, row, verdict
+from bench.rows import at_least, at_most, publish, row, tell
 from bench.vectors import unit
-from data.files import write_json
 from trainer.losses import symmetric_infonce
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
@@ -47,17 +46,8 @@ def main() -> None:
         _tell_memory(given.memory_of)
         return
     rows = [*_steps(given.rounds), *_memory(), *_feeding(given.rounds)]
-    write_json(
-        RESULTS,
-        {
-            "machine": machine(),
-            "versions": versions(("torch", "numpy")),
-            "command": "python -m bench.train",
-            "rows": rows,
-        },
-    )
-    for each in rows:
-        print(f"{each['name']}: {each['value']} {each['unit']}", verdict(each), flush=True)
+    publish(RESULTS, rows, versions=versions(("torch", "numpy")), command="python -m bench.train")
+    tell(rows)
 
 
 def clip_loss(x_BD: Tensor, t_BD: Tensor, scale: Tensor) -> Tensor:

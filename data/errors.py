@@ -22,6 +22,11 @@ from __future__ import annotations
 from typing import Any
 
 
+def first_line(error: Exception) -> str:
+    """What a library says of a failure, without its traceback's worth of detail."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 class UniBindError(Exception):
     """Anything a user can mend; the command line shows it as one line."""
 

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import ManifestError
+from data.errors import ManifestError, first_line
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 # Control characters but line breaks and tabs, which a description may hold; and lone surrogates, which could
@@ -137,7 +137,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         with pq.ParquetFile(path) as file:
             table = file.read()
     except (pa.ArrowException, OSError) as error:
-        raise ManifestError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
+        raise ManifestError(f"{path}: not a readable Parquet file: {first_line(error)}") from None
     if len(set(table.column_names)) < len(table.column_names):
         raise ManifestError(f"{path}: a column name stands twice in {table.column_names}")
     if not table.num_rows:

@@ -16,7 +16,7 @@ from typing import Any
 
 import duckdb
 
-from data.errors import InputError, KnowledgeBaseError
+from data.errors import InputError, KnowledgeBaseError, first_line
 from kb_builder.answer import Answer, Page
 from kb_builder.sources import (
     Stamp,
@@ -176,12 +176,11 @@ def _embedder(kb: Path) -> Callable[[str], list[float]]:
 
 def _explained(error: duckdb.Error, files: Iterable[Path]) -> InputError | KnowledgeBaseError:
     """What an error of DuckDB's means: a file of the knowledge base, or the query."""
-    told = str(error).strip() or type(error).__name__
-    if ours := re.search(r"while executing the UDF: \w+: (.*)", told):
+    if ours := re.search(r"while executing the UDF: \w+: (.*)", str(error)):
         return InputError(ours[1])
     if isinstance(error, _OF_FILES) or type(error) is duckdb.Error:
         for file in files:
             if (reason := unreadable(file)) is not None:
                 return reason
     known = f"; the views are {', '.join(VIEWS)}" if isinstance(error, duckdb.CatalogException) else ""
-    return InputError(told.splitlines()[0] + known)
+    return InputError(first_line(error) + known)

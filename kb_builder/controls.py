@@ -21,8 +21,7 @@ from typing import Any, Literal
 from data.errors import InputError
 from data.files import hash_json
 from kb_builder.control_texts import TEMPLATES, WORDS
-from kb_builder.embed import wanted_texts
-from kb_builder.schemas import CONTROLS, read_rows, write_table
+from kb_builder.schemas import CONTROLS, read_columns, read_rows, write_table
 
 WORDS_PER_TEXT = 2
 LETTERS_PER_WORD = 6
@@ -55,8 +54,12 @@ def write_controls(kb: Path, *, count: int | Literal["all"], seed: int) -> dict[
 
 def _most_descriptions(kb: Path) -> int:
     """How many valid descriptions the category with the most of them has; 1 where there are none."""
-    owners = wanted_texts(kb, "category_texts").groups.to_pylist()
-    return max(Counter(owners).values(), default=1)
+    counts: Counter[str] = Counter()
+    for file in sorted((kb / "descriptions" / "category").glob("*.parquet")):
+        rows = read_columns(file, ["category_id", "status"], hint="unibind describe").to_pydict()
+        owned = zip(rows["category_id"], rows["status"], strict=True)
+        counts.update(owner for owner, status in owned if status == "ok")
+    return max(counts.values(), default=1)
 
 
 def random_descriptors(count: int, *, seed: int) -> list[str]:

@@ -25,7 +25,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from data.errors import InputError, KnowledgeBaseError, SampleError
 from data.files import hash_text, write_json
@@ -34,9 +33,9 @@ from kb_builder.encode_parts import encode_parts
 from kb_builder.encode_plan import Wanted, plan_parts
 from kb_builder.encoders import Encoder, load_encoder
 from kb_builder.encoders.imported import PREFIX, find_imported
-from kb_builder.schemas import REJECTS, write_table
+from kb_builder.schemas import REJECTS, read_columns, write_table
 from kb_builder.settings import Encode
-from kb_builder.shards import Dtype, first_line
+from kb_builder.shards import Dtype
 
 # Rows per part: what a kill can cost at most, some tens of seconds of encoding on two cores.
 TEXTS_PER_PART = 4096
@@ -202,12 +201,8 @@ def _columns(path: Path, names: list[str], *, only_ok: bool = False) -> pa.Table
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path] if path.exists() else []
     tables = [pa.schema([(name, pa.string()) for name in names]).empty_table()]
     for file in files:
-        try:
-            table = pq.ParquetFile(file).read(columns=[*names, "status"] if only_ok else names)
-        except (pa.ArrowException, OSError) as error:
-            raise KnowledgeBaseError(
-                f"{file}: damaged ({first_line(error)}); delete it and run again"
-            ) from error
+        wanted = [*names, "status"] if only_ok else names
+        table = read_columns(file, wanted, hint="unibind describe")
         if only_ok:
             table = table.filter(pc.equal(table["status"], "ok"))
         tables.append(table.select(names).cast(tables[0].schema))

@@ -22,13 +22,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
 from data.errors import InputError, KnowledgeBaseError
 from kb_builder.embed import TEXT_TABLES, encoder_folder, wanted_texts
 from kb_builder.encoders.imported import PREFIX, ImportedVectors, find_imported
+from kb_builder.schemas import read_columns
 from kb_builder.shards import Dtype, Floats, inspect_shard
+from kb_builder.sources import encoder_folders
 from kb_builder.store import Table, open_table, part_paths, read_manifest, write_vectors
 
 TABLES = (*TEXT_TABLES, "samples")
@@ -116,13 +117,12 @@ def _require(given: str, known: tuple[str, ...], what: str) -> None:
 
 
 def _folder_of(kb: Path, role: str) -> Path:
-    path = kb / "embeddings" / "encoders.json"
-    if not path.is_file():
-        raise KnowledgeBaseError(f"{path}: missing; run `unibind encode`")
-    serving = {key: name for key, name in json.loads(path.read_text(encoding="utf-8")).items() if name}
+    serving = {encoder.role: encoder.folder for encoder in encoder_folders(kb) if encoder.role}
+    if not serving:
+        raise KnowledgeBaseError(f"{kb}: nothing is encoded yet; run `unibind encode`")
     if role not in serving:
         raise InputError(f"no encoder serves as {role!r}; there are {', '.join(sorted(serving))}")
-    return path.parent / str(serving[role])
+    return kb / "embeddings" / serving[role]
 
 
 @contextmanager
@@ -225,10 +225,8 @@ def _lines(path: Path) -> list[str]:
 def _rows_of(kb: Path, table: str) -> pa.Table:
     """What may have a vector in a table: its id, uri (of a sample), group, content and modality."""
     if table == "samples":
-        path = kb / "samples.parquet"
-        if not path.is_file():
-            raise KnowledgeBaseError(f"{path}: missing; run `unibind ingest`")
-        rows = pq.ParquetFile(path).read(columns=["sample_id", "uri", "modality", "sha256"])
+        names = ["sample_id", "uri", "modality", "sha256"]
+        rows = read_columns(kb / "samples.parquet", names, hint="unibind ingest")
         columns = [rows["sample_id"], rows["uri"], rows["modality"], rows["sha256"], rows["modality"]]
     else:
         wanted = wanted_texts(kb, table)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data.errors import InputError, KnowledgeBaseError
+from data.errors import InputError, KnowledgeBaseError, first_line
 from kb_builder.browse import Answer, Page
 from kb_builder.ledger import Entry, read_ledger
 from kb_builder.parts import KINDS
@@ -102,7 +102,7 @@ def _column(path: Path) -> Any:
     try:
         return pq.read_table(path, columns=["row_id"], partitioning=None).column(0).combine_chunks()
     except (pa.ArrowException, OSError) as error:
-        raise KnowledgeBaseError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+        raise KnowledgeBaseError(f"{path} is damaged: {first_line(error)}") from None
 
 
 def _read_row(path: Path, number: int) -> _Row:

@@ -17,13 +17,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.errors import KnowledgeBaseError, first_line
 from data.files import atomic_path
 
 SCHEMA_VERSION = "2"
@@ -155,6 +156,25 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """All rows of a Parquet file, or of every `*.parquet` file of a folder in name order, as dicts."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     return [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
+
+
+def read_columns(file: Path, names: Sequence[str], *, hint: str) -> pa.Table:
+    """Some columns of a Parquet file.
+
+    Raises KnowledgeBaseError where it is missing, damaged or lacks one; `hint` is the command that mends it.
+    """
+    try:
+        table = pq.ParquetFile(file).read(columns=list(names))
+    except FileNotFoundError as error:
+        raise KnowledgeBaseError(f"{file}: missing; run `{hint}`") from error
+    except (pa.ArrowException, OSError) as error:
+        raise KnowledgeBaseError(
+            f"{file}: damaged ({first_line(error)}); delete it and run `{hint}`"
+        ) from error
+    for name in names:
+        if name not in table.column_names:
+            raise KnowledgeBaseError(f"{file}: no column {name!r}; delete it and run `{hint}`")
+    return table.select(names).replace_schema_metadata(None)
 
 
 def remove_parts_beyond(parts: Iterable[Path], count: int) -> None:

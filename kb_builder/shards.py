@@ -27,7 +27,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import KnowledgeBaseError
+from data.errors import KnowledgeBaseError, first_line
 from data.files import atomic_path
 
 try:
@@ -237,11 +237,6 @@ def check_rows(where: Path, ids: Sequence[str], vectors_ND: npt.NDArray[np.float
 def damaged(path: Path, reason: str) -> KnowledgeBaseError:
     """The error for a shard that must not be used."""
     return KnowledgeBaseError(f"{path}: damaged ({reason}); run `unibind encode` again")
-
-
-def first_line(error: Exception) -> str:
-    """What a library says of a file, without its traceback's worth of detail."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def stored_vectors(column: pa.ChunkedArray, dim: int, dtype: Dtype) -> npt.NDArray[Any]:

@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import InputError, KnowledgeBaseError
+from data.errors import InputError, KnowledgeBaseError, first_line
 from kb_builder.schemas import (
     CATEGORIES,
     CENTERS,
@@ -27,7 +27,7 @@ from kb_builder.schemas import (
     REJECTS,
     SAMPLES,
 )
-from kb_builder.shards import COLUMNS, first_line
+from kb_builder.shards import COLUMNS
 from kb_builder.store import part_paths
 
 # View: where its files lie, and their schema.
@@ -117,7 +117,7 @@ def encoder_folders(kb: Path) -> tuple[EncoderFolder, ...]:
         for role, folder in served.items()
     ]
     unused = sorted(path for path in store.glob("*/") if path.name not in served.values())
-    return (*serving, *(EncoderFolder(None, path.name, _card_or_none(path)) for path in unused))
+    return (*serving, *(EncoderFolder(None, path.name, card_or_empty(path)) for path in unused))
 
 
 def quoted(text: str) -> str:
@@ -152,11 +152,12 @@ def require_text(given: str) -> None:
         raise InputError(f"{given!a} is not UTF-8; DuckDB takes nothing else") from None
 
 
-def _card_or_none(folder: Path) -> dict[str, Any]:
+def card_or_empty(folder: Path) -> dict[str, Any]:
+    """An encoder's card; empty where it is missing or damaged, which matters only to who needs that one."""
     try:
         return _object(folder / "encoder.json", _CARD)
     except KnowledgeBaseError:
-        return {}  # nothing depends on it
+        return {}
 
 
 def _object(path: Path, needed: dict[str, type]) -> dict[str, Any]:

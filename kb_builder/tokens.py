@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from data.errors import InputError, MissingDependencyError
+from data.errors import InputError, MissingDependencyError, first_line
 
 MINILM = "minilm"
 TOKEN_LIMIT = 256  # all-MiniLM-L6-v2 reads this many tokens, [CLS] and [SEP] included, and drops the rest
@@ -79,7 +79,7 @@ def _count_by_file(path: Path) -> Count:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for a damaged file
-        raise InputError(f"{path}: cannot be read as a tokenizer: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path}: cannot be read as a tokenizer: {first_line(error)}") from error
     # The file may ask for 128 tokens, padded: every count would be 128.
     tokenizer.no_truncation()
     tokenizer.no_padding()

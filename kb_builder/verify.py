@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import KnowledgeBaseError
+from data.errors import KnowledgeBaseError, first_line
 from data.files import hash_file
 from kb_builder.ledger import StoredEntries, read_ledger
 from kb_builder.parts import KINDS, MANIFEST, Part, read_manifest
@@ -105,7 +105,7 @@ def _unreadable(path: Path) -> str | None:
     try:
         opened = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        return str(error).splitlines()[0]
+        return first_line(error)
     with opened:
         if not opened.schema_arrow.equals(DESCRIPTIONS, check_metadata=True):
             return "its columns are not those of this version"
@@ -120,7 +120,7 @@ def _subjects(kb: Path, found: Findings) -> Subjects:
         try:
             return read_rows(path)
         except (pa.ArrowException, OSError) as error:
-            found.error("table unreadable", name, str(error).splitlines()[0])
+            found.error("table unreadable", name, first_line(error))
             return []
 
     return Subjects(

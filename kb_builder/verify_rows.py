@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.errors import first_line
 from data.files import hash_json, hash_text
 from kb_builder.ledger import Entry, StoredEntries
 from kb_builder.parse import PARSER_VERSION, Item, parse_answer, read_answer
@@ -147,7 +148,7 @@ class RowCheck:
                     statuses.update(row["status"] for row in rows)
                     self._check_rows(file, rows)
         except (pa.ArrowException, OSError) as error:
-            self._found.error("part unreadable", file.name, str(error).splitlines()[0])
+            self._found.error("part unreadable", file.name, first_line(error))
             return
         if file.told is None:
             return

@@ -53,8 +53,13 @@ def _hash(path: Path, remembered: dict[str, list[int | str]]) -> str:
     return str(known[2])
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept between runs: `$XDG_CACHE_HOME` or `~/.cache`, in `unibind`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unibind"
+
+
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unibind" / "weights.json"
+    return cache_folder() / "weights.json"
 
 
 def _remembered() -> dict[str, list[int | str]]:

@@ -251,7 +251,7 @@ STAGES = (
     Stage(
         name="localize",
         needs=("encode",),
-        code=("trainer", "kb_builder/store.py", "kb_builder/shards.py"),
+        code=("trainer", "kb_builder/schemas.py", "kb_builder/store.py", "kb_builder/shards.py"),
         settings=lambda project: project.localize,
         run=_localize,
         outputs=lambda project: [project.kb / "centers.parquet"],
@@ -259,7 +259,7 @@ STAGES = (
     Stage(
         name="train",
         needs=("localize",),
-        code=("trainer", "kb_builder/store.py", "kb_builder/shards.py"),
+        code=("trainer", "kb_builder/schemas.py", "kb_builder/store.py", "kb_builder/shards.py"),
         settings=lambda project: project.train,
         run=_train,
         outputs=lambda project: [project.run / "heads.safetensors", project.run / "train_log.parquet"],
@@ -267,7 +267,7 @@ STAGES = (
     Stage(
         name="evaluate",
         needs=("train",),
-        code=("trainer", "kb_builder/store.py", "kb_builder/shards.py"),
+        code=("trainer", "kb_builder/schemas.py", "kb_builder/store.py", "kb_builder/shards.py"),
         settings=lambda project: project.evaluate,
         run=_evaluate,
         outputs=lambda project: [project.run / "evaluation.json"],

@@ -10,12 +10,9 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from trainer.recall import mixed_ndcg
-from trainer.records import Floats, Ints, SampleSet
-
-Doubles = npt.NDArray[np.float64]
+from trainer.records import Doubles, Floats, Ints, SampleSet
 
 _ROWS_AT_ONCE = 1024
 _FOLDS = 5

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from trainer.recognition import Task
-from trainer.records import Centers, Ints, SampleSet
+from trainer.records import Centers, Doubles, Ints, SampleSet
 from trainer.scoring import category_scores
 from trainer.settings import Scorer
-from trainer.topk_exact import Doubles
 
 BINS = 15
 

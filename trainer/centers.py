@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,15 +22,14 @@ from tqdm import tqdm
 
 from data.errors import InputError, KnowledgeBaseError
 from data.files import atomic_path
-from kb_builder.schemas import CENTERS
+from kb_builder.schemas import CENTERS, read_columns
 from kb_builder.store import open_table
 from trainer.blas import one_thread_each, spread
 from trainer.geometry import unit_rows
 from trainer.guides import Guides, group_guides, visible_samples
 from trainer.inputs import CategoryTexts, KnowledgeBase, open_category_texts, open_kb
-from trainer.records import Centers, Floats, Ints
+from trainer.records import Centers, Doubles, Floats, Ints
 from trainer.rules import (
-    Doubles,
     Ranked,
     largest_cosines,
     mean_direction,
@@ -116,7 +115,8 @@ def load_centers(kb: KnowledgeBase) -> Centers:
         f"{kb.folder / 'centers.parquet'}: chosen from other texts or by another encoder;"
         " run `unibind localize` again"
     )
-    rows = _center_rows(kb).sort_by([("category_id", "ascending"), ("rank", "ascending")]).combine_chunks()
+    rows = _center_rows(kb, ["category_id", "rank", "row_id", "encoder"])
+    rows = rows.sort_by([("category_id", "ascending"), ("rank", "ascending")]).combine_chunks()
     table = open_table(kb.encoder("text") / "category_texts")
     names, counts = np.unique(rows["category_id"].to_numpy(), return_counts=True)
     known = all(name in kb.index and name in table.groups for name in names)
@@ -261,12 +261,9 @@ def _with_progress(work: Callable[[_Item], _Result], items: Iterable[_Item], wha
         return spread(work_and_tell, items)
 
 
-def _center_rows(kb: KnowledgeBase) -> pa.Table:
-    path = kb.folder / "centers.parquet"
-    if not path.exists():
-        raise KnowledgeBaseError(f"{path}: missing; run `unibind localize`")
-    return pq.ParquetFile(path).read()
+def _center_rows(kb: KnowledgeBase, names: Sequence[str]) -> pa.Table:
+    return read_columns(kb.folder / "centers.parquet", names, hint="unibind localize")
 
 
 def _guided_by(kb: KnowledgeBase) -> set[str | None]:
-    return set(_center_rows(kb)["guided_by"].unique().to_pylist())
+    return set(_center_rows(kb, ["guided_by"])["guided_by"].unique().to_pylist())

@@ -5,13 +5,20 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from trainer.records import Floats
+from trainer.records import Doubles, Floats
 
 # Float64 products of unit vectors agree between BLAS libraries, and between places in one matrix, to about
 # 1e-16. Rounded here, equal vectors tie exactly and the rule for ties decides, not the machine.
 SCORE_DECIMALS = 9
 
 _ROWS = 4096  # looked at in one go
+
+
+def rounded(scores: Doubles) -> Doubles:
+    """Scores rounded to `SCORE_DECIMALS`, in place, without a negative zero; the same array."""
+    np.round(scores, SCORE_DECIMALS, out=scores)
+    scores += 0.0
+    return scores
 
 
 def unit_rows(x_ND: Floats) -> Floats:

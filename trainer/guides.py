@@ -11,8 +11,8 @@ import numpy as np
 
 from data.errors import KnowledgeBaseError
 from trainer.inputs import KnowledgeBase, load_samples
-from trainer.records import Floats, Ints
-from trainer.rules import Doubles, mean_direction
+from trainer.records import Doubles, Floats, Ints
+from trainer.rules import mean_direction
 
 
 @dataclass(frozen=True)

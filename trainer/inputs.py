@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError
+from kb_builder.schemas import read_columns
 from kb_builder.store import Table, open_table, read_manifest, read_vectors
 from trainer.records import Bools, Centers, Floats, Ints, SampleSet
 
@@ -246,20 +246,7 @@ def _table(path: Path, names: list[str], *, hint: str) -> pa.Table:
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise KnowledgeBaseError(f"{path}: empty; run `{hint}`")
-    tables = []
-    for file in files:
-        try:
-            table = pq.ParquetFile(file).read(columns=names)
-        except FileNotFoundError as error:
-            raise KnowledgeBaseError(f"{file}: missing; run `{hint}`") from error
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise KnowledgeBaseError(f"{file}: damaged ({reason}); delete it and run `{hint}`") from error
-        for name in names:
-            if name not in table.column_names:
-                raise KnowledgeBaseError(f"{file}: no column {name!r}; delete it and run `{hint}`")
-        tables.append(table.select(names).replace_schema_metadata(None))
-    return pa.concat_tables(tables)
+    return pa.concat_tables([read_columns(file, names, hint=hint) for file in files])
 
 
 def _places(names: pa.Array | pa.ChunkedArray, known: Sequence[str]) -> Ints:

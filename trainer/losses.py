@@ -144,15 +144,7 @@ class _InfoNCE(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         dx_BD, dt_BD, d_log_temperature = ctx.saved_tensors
-        (grad,) = grads
-        needs_x, needs_t, _, needs_temperature, _ = ctx.needs_input_grad
-        return (
-            grad * dx_BD if needs_x else None,
-            grad * dt_BD if needs_t else None,
-            None,
-            grad * d_log_temperature if needs_temperature else None,
-            None,
-        )
+        return _scaled(grads[0], (dx_BD, dt_BD, None, d_log_temperature, None), ctx)
 
 
 class _Sigmoid(torch.autograd.Function):
@@ -182,11 +174,13 @@ class _Sigmoid(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         dx_BD, dt_BD, d_log_temperature, d_bias = ctx.saved_tensors
-        (grad,) = grads
-        found = (grad * dx_BD, grad * dt_BD, None, grad * d_log_temperature, grad * d_bias)
-        return tuple(
-            each if needed else None for each, needed in zip(found, ctx.needs_input_grad, strict=True)
-        )
+        return _scaled(grads[0], (dx_BD, dt_BD, None, d_log_temperature, d_bias), ctx)
+
+
+def _scaled(grad: Tensor, found: tuple[Tensor | None, ...], ctx: Any) -> tuple[Tensor | None, ...]:
+    """The gradients that are asked for, times that of what the loss went into."""
+    needed = zip(found, ctx.needs_input_grad, strict=True)
+    return tuple(grad * each if each is not None and is_needed else None for each, is_needed in needed)
 
 
 def _zeros_if(needed: bool, like_BD: Tensor) -> Tensor:

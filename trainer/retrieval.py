@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from trainer.records import Floats, Ints
+from trainer.records import Doubles, Floats, Ints
 from trainer.topk import top_segments
-from trainer.topk_exact import Doubles
 
 
 def nearest(

@@ -17,11 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trainer.blas import one_thread_each, spread
-from trainer.geometry import SCORE_DECIMALS, require_finite
-from trainer.records import Floats, Ints
-
-Doubles = npt.NDArray[np.float64]
+from trainer.blas import largest_error, one_thread_each, spread
+from trainer.geometry import SCORE_DECIMALS, require_finite, rounded
+from trainer.records import Doubles, Floats, Ints
 
 # Stored rows are of unit length within 1e-3, and rounding them to float16 adds half of that.
 NORM_TOLERANCE = 2e-3
@@ -177,7 +175,7 @@ def _greedy(unit_ND: Doubles, covered_MD: Doubles, chosen: list[int], k: int) ->
     rows whose bound reaches the best gain of this step are looked at again (Minoux, 1978).
     """
     if not chosen:
-        score_N = _rounded(unit_ND @ covered_MD.mean(axis=0))
+        score_N = rounded(unit_ND @ covered_MD.mean(axis=0))
         first = int(np.argmax(score_N))  # the first of equal ones
         yield first, float(score_N[first])
         chosen = [first]
@@ -204,7 +202,7 @@ def _greedy(unit_ND: Doubles, covered_MD: Doubles, chosen: list[int], k: int) ->
             gain_X = _gains(unit_ND[batch], covered_MD, best_M)
             bound_N[batch] = gain_X + 1e-12
             fresh_N[batch] = True
-            gain_X = _rounded(gain_X)
+            gain_X = rounded(gain_X)
             top = batch[gain_X == gain_X.max()].min()
             if (gain_X.max(), -top) > (gain, -row):
                 gain, row = float(gain_X.max()), int(top)
@@ -235,7 +233,7 @@ def largest_cosines(samples_MD: Floats, vectors_ND: Floats) -> Doubles:
     largest_M = np.empty(len(samples_MD))
     for part in _parts(len(samples_MD), max(unit_ND.shape)):
         largest_M[part] = (unit_doubles(samples_MD[part], "samples") @ unit_ND.T).max(axis=1)
-    return _rounded(largest_M)
+    return rounded(largest_M)
 
 
 def mean_direction(vectors_ND: Floats) -> Doubles:
@@ -259,10 +257,9 @@ def unit_doubles(x_ND: npt.NDArray[np.floating], what: str) -> Doubles:
 def _float32_error(dim: int) -> float:
     """A bound on the error of a float32 product of two unit rows of `dim` values, each rounded to float32.
 
-    D * u / (1 - D * u) for the sum in any order (Higham, "Accuracy and Stability of Numerical Algorithms",
-    section 3.1), u for rounding each of the two, u = 2^-24; and a little for rows not quite of unit length.
+    Rounding the two counts as two values more; and a little for rows not quite of unit length.
     """
-    return 1.01 * (dim + 2) * 2.0**-24
+    return 1.01 * largest_error(dim + 2, 0.0)
 
 
 def _slack(kth: npt.NDArray[np.floating], dim: int) -> npt.NDArray[np.floating]:
@@ -286,16 +283,10 @@ def _still_possible(screen_N: npt.NDArray[np.floating], k: int, dim: int) -> Int
 
 
 def _best(rows_X: Ints, score_X: Doubles, k: int) -> Ranked:
-    """The first k by their score, for rows in ascending order."""
-    score_X = _rounded(score_X)
+    """The first k by their score, which is rounded in place, for rows in ascending order."""
+    rounded(score_X)
     order_K = np.argsort(-score_X, kind="stable")[:k]
     return Ranked(rows_X[order_K], score_X[order_K])
-
-
-def _rounded(score_X: Doubles) -> Doubles:
-    """Rounded to nine decimals, without negative zeros."""
-    rounded_X: Doubles = np.round(score_X, SCORE_DECIMALS) + 0.0
-    return rounded_X
 
 
 def _parts(n: int, width: int) -> Iterator[slice]:

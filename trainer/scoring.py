@@ -13,11 +13,11 @@ from typing import get_args
 import numpy as np
 
 from trainer.blas import one_thread_each, spread
-from trainer.geometry import SCORE_DECIMALS, require_finite
-from trainer.records import Centers, Floats, Ints
+from trainer.geometry import require_finite, rounded
+from trainer.records import Centers, Doubles, Floats, Ints
 from trainer.settings import Scorer
 from trainer.topk import nearest_keys, top_segments
-from trainer.topk_exact import TILE, Doubles, Keys
+from trainer.topk_exact import TILE, Keys
 
 # A query's cosines with the centers of one category differ by about this much (0.04 to 0.07 with MiniLM): the
 # nearest few speak together. Towards 0 it becomes `nearest`, towards infinity the mean of the cosines.
@@ -128,7 +128,7 @@ def _speakers(centers_MD: Floats, starts_F: Ints, scorer: Scorer) -> Floats:
         else:
             x_KD = own_KD.astype(np.float64)
             to_others_K = x_KD @ sum_D - np.vecdot(x_KD, x_KD)
-            speakers_FD[place] = own_KD[np.argmax(np.round(to_others_K, SCORE_DECIMALS))]
+            speakers_FD[place] = own_KD[np.argmax(rounded(to_others_K))]
     return speakers_FD
 
 
@@ -173,7 +173,7 @@ def _each_chunk(
         for first, last in tiles:
             cosines_QK = x_QD @ centers_MD[bounds[first] : bounds[last]].astype(np.float64).T
             scores_QF[:, first:last] = _tile_scores(cosines_QK, bounds[first : last + 1], temperature)
-        use(rows, np.round(scores_QF, SCORE_DECIMALS) + 0.0)
+        use(rows, rounded(scores_QF))
 
     with one_thread_each():
         spread(work, range(0, len(queries_ND), step))

@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from trainer.blas import Product, cores, fastest_products, largest_error, one_thread_each, spread
 from trainer.geometry import require_finite
-from trainer.records import Floats, Ints
-from trainer.topk_exact import BLOCK, Doubles, Keys, Top, compare_all, compare_pairs, joined
+from trainer.records import Doubles, Floats, Ints
+from trainer.topk_exact import BLOCK, Keys, Top, compare_all, compare_pairs, joined
 from trainer.topk_screen import SPARE, Pairs, merged, screen
 
 # Up to so many multiplications, float64 at once is done before threads and products are chosen.

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trainer.geometry import SCORE_DECIMALS
-from trainer.records import Floats, Ints
-
-Doubles = npt.NDArray[np.float64]
+from trainer.geometry import rounded
+from trainer.records import Doubles, Floats, Ints
 
 TILE = 500  # keys that are compared at a time: with 512 queries, their float32 product stays near the core
 BLOCK = 64  # queries of one float64 product
@@ -108,7 +106,7 @@ def compare_pairs(queries_ND: Floats, keys: Keys, query_P: Ints, segment_P: Ints
             x_PD = queries_ND[query_P[chunk]].astype(np.float64)
             y_PD = keys.vectors_MD[segment_P[chunk]].astype(np.float64)
             np.vecdot(x_PD, y_PD, out=score_P[chunk])
-        return _rounded(score_P), segment_P
+        return rounded(score_P), segment_P
     key_P = np.empty(len(query_P), dtype=np.int64)
     scratch = _Scratch(queries_ND.shape[1])
     runs = np.flatnonzero(np.diff(segment_P, prepend=-1, append=-1))
@@ -165,11 +163,4 @@ def _scores(x_QD: Doubles, keys: Keys, start: int, stop: int, scratch: _Scratch)
     np.copyto(keys_KD, keys.vectors_MD[start:stop])
     scores_QK = scratch.scores[: len(x_QD) * len(keys_KD)].reshape(len(x_QD), len(keys_KD))
     np.matmul(x_QD, keys_KD.T, out=scores_QK)
-    return _rounded(scores_QK)
-
-
-def _rounded(scores: Doubles) -> Doubles:
-    """In place; without a negative zero."""
-    np.round(scores, SCORE_DECIMALS, out=scores)
-    scores += 0.0
-    return scores
+    return rounded(scores_QK)

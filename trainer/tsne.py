@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-Doubles = npt.NDArray[np.float64]
+from trainer.records import Doubles
 
 _EXAGGERATION, _EXAGGERATED_SHARE = 12.0, 0.25
 _TINY = 1e-12

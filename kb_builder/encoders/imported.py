@@ -6,7 +6,6 @@ encoded here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from data.errors import InputError, SampleError
 from data.files import hash_json
 from data.modality import Modality
 from kb_builder.encoders.base import Floats
+from kb_builder.sources import card_or_empty
 
 PREFIX = "imported:"
 
@@ -50,11 +50,10 @@ class ImportedVectors:
 
 def find_imported(kb: Path, name: str) -> ImportedVectors:
     """The vectors that were imported into a knowledge base under a name. Raises InputError for none."""
-    cards = [json.loads(path.read_text(encoding="utf-8")) for path in kb.glob("embeddings/*/encoder.json")]
-    for card in cards:
-        if card["name"] == name:
-            return ImportedVectors(name, card["dim"], frozenset(card["modalities"]))
-    there = sorted({card["name"] for card in cards if card["name"].startswith(PREFIX)})
+    cards = {card["name"]: card for path in kb.glob("embeddings/*/") if (card := card_or_empty(path))}
+    if name in cards:
+        return ImportedVectors(name, cards[name]["dim"], frozenset(cards[name]["modalities"]))
+    there = sorted(known for known in cards if known.startswith(PREFIX))
     raise InputError(
         f"[encode] {name!r}: nothing was imported under this name"
         + (f" (there is {', '.join(there)})" if there else "")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -27,12 +26,13 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from data.errors import InputError, MissingDependencyError
+from data.errors import InputError, MissingDependencyError, first_line
 from data.files import hash_json
 from kb_builder.encoders.base import Floats
 from kb_builder.encoders.imagenet import read_classes
 from kb_builder.encoders.linear import as_published
 from kb_builder.encoders.sentence import SentenceEncoder, load_sentence_encoder
+from kb_builder.weights import cache_folder
 
 VERSION = 2  # of the export: another one is another encoder
 AGREEMENT = 0.9999  # what a float32 network must reach, and a quantised one need not
@@ -62,7 +62,7 @@ def load_onnx_encoder(name: str, *, int8: bool) -> SentenceEncoder:
     as_published(encoder.model)
     texts = [each.gloss for each in read_classes()[:_COMPARED]]
     wanted_ND = encoder.encode(texts)
-    path = _cache() / f"{encoder.identity[:24]}-{VERSION}{'-int8' if int8 else ''}.onnx"
+    path = cache_folder() / "onnx" / f"{encoder.identity[:24]}-{VERSION}{'-int8' if int8 else ''}.onnx"
     if not path.is_file():
         _export(transformer.model, {key: inputs[key] for key in names}, path, int8=int8)
     transformer.model = _Session(path, names, transformer.model.config)
@@ -84,11 +84,6 @@ def load_onnx_encoder(name: str, *, int8: bool) -> SentenceEncoder:
 def least_cosine(a_ND: Floats, b_ND: Floats) -> float:
     """The least cosine between rows of the same place; both are unit rows."""
     return float(np.vecdot(a_ND.astype(np.float64), b_ND.astype(np.float64)).min())
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "unibind" / "onnx"
 
 
 def _export(body: nn.Module, inputs: dict[str, torch.Tensor], path: Path, *, int8: bool) -> None:
@@ -194,7 +189,7 @@ class _Session(nn.Module):
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library's own have no common base but this
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise InputError(f"{path}: cannot be loaded ({reason}); delete it and run again") from error
         self._names = names
 

@@ -22,7 +22,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 from transformers.utils.logging import disable_progress_bar
 
-from data.errors import InputError, MissingDependencyError
+from data.errors import InputError, MissingDependencyError, first_line
 from data.files import hash_file, hash_json
 from data.modality import Modality
 from data.readers import read
@@ -140,7 +140,7 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
         )
         dim, pictures = model.get_embedding_dimension(), model.supports("image")
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise InputError(f"the encoder {name!r} ({folder}) cannot be loaded: {reason}") from error
     if dim is None:
         raise InputError(f"the encoder {name!r} ({folder}) does not say its dimension; name another model")

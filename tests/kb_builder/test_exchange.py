@@ -58,7 +58,14 @@ def kb(tmp_path: Path) -> Path:
     write_table(kb / "controls.parquet", [], CONTROLS)
     folder = kb / "embeddings" / "e-0-float16"
     folder.mkdir(parents=True)
-    card = {"name": "e", "identity": "0", "dim": 8, "licence": "MIT", "modalities": ["text"]}
+    card = {
+        "name": "e",
+        "identity": "0",
+        "dim": 8,
+        "dtype": "float16",
+        "licence": "MIT",
+        "modalities": ["text"],
+    }
     (folder / "encoder.json").write_text(json.dumps(card))
     (kb / "embeddings/encoders.json").write_text(json.dumps({"text": folder.name, "zero_shot": None}))
     groups = ["cat", "cat", "dog"]

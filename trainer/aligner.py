@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trainer.heads import Heads
 from trainer.losses import bound_, centers_loss, official_loss, sigmoid_loss, symmetric_infonce
-from trainer.maps import make_map
+from trainer.maps import closed_form, make_map
 from trainer.pairs import Pairs, batches
 from trainer.records import Floats, Ints
 from trainer.settings import Train
@@ -63,7 +63,9 @@ class Aligner:
             m: torch.from_numpy(self._scales[m].apply(p.samples.vectors_ND)) for m, p in pairs.items()
         }
         self._maps = {
-            m: make_map(x.numpy(), self._targets(pairs[m], texts_MT), settings, self._rng)
+            m: make_map(
+                x.shape[1], texts_MT.shape[1], self._start(x.numpy(), pairs[m], texts_MT), settings, self._rng
+            )
             for m, x in self._features.items()
         }
         self._log_temperature = torch.tensor(math.log(settings.temperature), requires_grad=True)
@@ -86,15 +88,20 @@ class Aligner:
     def _trained(self) -> list[Tensor]:
         return [tensor for each in self._maps.values() for tensor in (*each.weights, *each.biases)]
 
-    @staticmethod
-    def _targets(pairs: Pairs, texts_MT: Floats) -> Floats:
-        """For a closed-form start: the mean of each sample's own texts, else of its category's centers."""
+    def _start(self, x_ND: Floats, pairs: Pairs, texts_MT: Floats) -> Floats | None:
+        """A closed form, where one is wanted.
+
+        Its targets are the mean of each sample's own texts, else of its category's centers.
+        """
+        if self._settings.start == "random":
+            return None
         spans = zip(
             np.where(pairs.own.counts_N > 0, pairs.own.starts_N, pairs.centers.starts_N).tolist(),
             np.where(pairs.own.counts_N > 0, pairs.own.counts_N, pairs.centers.counts_N).tolist(),
             strict=True,
         )
-        return np.stack([texts_MT[start : start + count].mean(axis=0) for start, count in spans])
+        targets_NT = np.stack([texts_MT[start : start + count].mean(axis=0) for start, count in spans])
+        return closed_form(x_ND, targets_NT, self._settings.start)
 
     def epoch(self) -> list[dict[str, Any]]:
         """One pass over the largest modality; the others come round more than once. One log row per step."""

@@ -77,13 +77,11 @@ class HeadMap:
             return _copied(self._whole()), _copied(self.bias_T), hidden
 
 
-def make_map(x_ND: Floats, targets_NT: Floats, settings: Train, rng: np.random.Generator) -> HeadMap:
-    """A head of the kind that the settings name, at its start.
+def make_map(d: int, t: int, start_TD: Floats | None, settings: Train, rng: np.random.Generator) -> HeadMap:
+    """A head of the kind that the settings name, at its start: `start_TD`, a closed form, or None.
 
-    `targets_NT` are the texts that the samples are to meet, for a closed-form start. Raises TrainingError for
-    a residual or low-rank head without a base to start from.
+    Raises TrainingError for a residual or low-rank head without a base to start from.
     """
-    d, t = x_ND.shape[1], targets_NT.shape[1]
     bias_T = torch.zeros(t, requires_grad=True)
     if settings.head == "mlp":
         hidden = settings.hidden
@@ -92,7 +90,6 @@ def make_map(x_ND: Floats, targets_NT: Floats, settings: Train, rng: np.random.G
             weight_TD=_uniform(rng, t, hidden),
             hidden=(_uniform(rng, hidden, d), torch.zeros(hidden, requires_grad=True)),
         )
-    start_TD = None if settings.start == "random" else closed_form(x_ND, targets_NT, settings.start)
     if settings.head == "linear":
         if start_TD is None:
             return HeadMap(bias_T=bias_T, weight_TD=_uniform(rng, t, d))

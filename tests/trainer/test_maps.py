@@ -20,7 +20,9 @@ def _world(n: int = 60, d: int = 8, t: int = 8) -> tuple[np.ndarray, np.ndarray]
 
 
 def _made(x: np.ndarray, t: np.ndarray, **options: Any) -> Any:
-    return make_map(x, t, Train(**options), np.random.default_rng(1))
+    settings = Train(**options)
+    start = None if settings.start == "random" else closed_form(x, t, settings.start)
+    return make_map(x.shape[1], t.shape[1], start, settings, np.random.default_rng(1))
 
 
 @pytest.mark.parametrize(

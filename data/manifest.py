@@ -5,7 +5,9 @@ Columns: `uri` (a path relative to the manifest's folder); optionally
 - `sample_id`: default the uri;
 - `modality`: default the `modality` argument, else guessed from the file name (`data.modality`);
 - `split` (train, val, test): default test, so the samples are scored and never trained on;
-- `category` (a name) and/or `category_id` (default: the name's slug): default none;
+- `category` (a name) and/or `category_id` (default: the name's slug): default none. Several of one sample
+  are a list, or text with `|` between them (a name of the category list that holds a `|` wins); the first
+  is the one that is trained on, any of them is right;
 - `object_id`: ties the samples of one thing together; default none;
 - `description`: a text about the sample, which wins over any describer's; default none.
 
@@ -25,10 +27,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.category_list import read_categories
+from data.category_names import BETWEEN, CategoryNames
 from data.errors import ManifestError, SampleError
 from data.files import atomic_path
 from data.modality import MODALITIES, Modality, guess_modality
-from data.paths import resolve, resolver, slug
+from data.paths import resolve, resolver
 from data.sample import Category, Sample, Split
 from data.tables import Mistakes, Row, Table, read_table
 from data.unibind_lists import LISTS, find_lists, read_lists
@@ -41,6 +44,8 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 COLUMNS = (
     "sample_id", "object_id", "modality", "uri", "category", "category_id", "split", "description"
 )  # fmt: skip
+
+_SEVERAL = ("category", "category_id")  # may be lists
 
 # Words that people use for a modality or a split; they are suggested, never taken silently.
 _MODALITY_WORDS: dict[str, Modality] = {
@@ -98,7 +103,7 @@ def read_manifest(
     table = read_lists(lists, mistakes) if lists else read_table(path, mistakes)
     _check_columns(table, mistakes)
     root = root or (lists[0].parent if lists else path.parent)
-    names = _CategoryNames(listed, table)
+    names = CategoryNames(listed, table)
     in_root = resolver(root)
     samples: list[Sample] = []
     seen_at: dict[str, str] = {}
@@ -116,12 +121,20 @@ def read_manifest(
             mistakes.add(row.where, f"sample_id {sample_id!r} is already that of {first}")
         kind = _modality(row, uri, table, modality, mistakes)
         split = _split(row, table, mistakes)
-        category_id = names.id_of(row, mistakes)
+        ids = names.ids_of(row, mistakes)
         if kind and split:
             cells = row.cells
+            object_id, description = cells.get("object_id"), cells.get("description")
             samples.append(
                 Sample(
-                    sample_id, kind, uri, split, category_id, cells.get("object_id"), cells.get("description")
+                    sample_id,
+                    kind,
+                    uri,
+                    split,
+                    ids[0] if ids else None,
+                    object_id,
+                    description,
+                    tuple(ids[1:]),
                 )
             )
     if not table.rows:
@@ -138,11 +151,13 @@ def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequenc
     """
     names = {category.category_id: category.name for category in categories}
     columns = [name for name in COLUMNS if name != "category" or names]
-    rows = [
-        {"category": names.get(sample.category_id or "")}
-        | {name: getattr(sample, name) for name in COLUMNS if name != "category"}
-        for sample in samples
-    ]
+    rows = []
+    for sample in samples:
+        row = {name: getattr(sample, name) for name in COLUMNS if name != "category"}
+        ids = [sample.category_id, *sample.more_category_ids] if sample.category_id else []
+        row["category"] = BETWEEN.join(names[each] for each in ids if each in names) or None
+        row["category_id"] = BETWEEN.join(ids) or None
+        rows.append(row)
     schema = pa.schema([_SCHEMA.field(name) for name in columns])
     with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
@@ -160,7 +175,7 @@ def _identity(row: Row, table: Table, mistakes: Mistakes) -> tuple[str, str] | N
     """The row's sample_id and uri; None, with a mistake noted, where the row cannot be read further."""
     cells = row.cells
     for column in COLUMNS:
-        if isinstance(cells.get(column), list):
+        if column not in _SEVERAL and isinstance(cells.get(column), list):
             mistakes.add(row.where, f"{column} is a list, not text")
             return None
     uri: str | None = cells.get("uri")
@@ -207,70 +222,8 @@ def _one_of(known: Sequence[T], words: dict[str, T], column: str, row: Row, mist
     return None
 
 
-class _CategoryNames:
-    """Which category a row means: one of the list's, or, without a list, one that the rows name."""
-
-    def __init__(self, listed: tuple[Category, ...] | None, table: Table) -> None:
-        self._listed = listed is not None
-        self._by_id = {category.category_id: category for category in listed or ()}
-        self._id_by_name = {category.name: category.category_id for category in listed or ()}
-        self._has_names = "category" in table.columns
-        self._has_ids = "category_id" in table.columns
-        self.named_by_id = not self._listed and self._has_ids and not self._has_names
-
-    def id_of(self, row: Row, mistakes: Mistakes) -> str | None:
-        """The row's category id; None where it names none, or wrongly (then a mistake is noted)."""
-        name: str | None = row.cells.get("category")
-        category_id: str | None = row.cells.get("category_id")
-        if category_id is None and name is not None:
-            category_id = self._id_by_name.get(name) or self._id_of_name(name, row, mistakes)
-        if category_id is None:
-            return None
-        known = self._by_id.get(category_id)
-        if known is None:
-            if self._listed:
-                mistakes.add(
-                    row.where,
-                    f"category_id {category_id!r} is not in the category list",
-                    given=category_id,
-                    known=self._by_id,
-                )
-                return None
-            known = Category(category_id, name or category_id.replace("-", " ").replace("_", " "))
-            self._by_id[category_id] = known
-            self._id_by_name.setdefault(known.name, category_id)
-        if name is not None and name != known.name and name != category_id:
-            mistakes.add(
-                row.where,
-                f"category {name!r} has the id {category_id!r} of {known.name!r}; spell it in one way",
-            )
-            return None
-        return category_id
-
-    def _id_of_name(self, name: str, row: Row, mistakes: Mistakes) -> str | None:
-        if self._listed:
-            if name in self._by_id:
-                return name
-            mistakes.add(
-                row.where,
-                f"category {name!r} is not in the category list",
-                given=name,
-                known=self._id_by_name,
-            )
-            return None
-        category_id = slug(name)
-        if not category_id:
-            mistakes.add(row.where, f"category {name!r} has no letter or digit to make an id from")
-        return category_id or None
-
-    def categories(self) -> tuple[Category, ...]:
-        """The list's categories in its order, or the found ones by id."""
-        found = tuple(self._by_id.values())
-        return found if self._listed else tuple(sorted(found, key=lambda category: category.category_id))
-
-
 def _notes(
-    table: Table, samples: Sequence[Sample], names: _CategoryNames, modality: Modality | None
+    table: Table, samples: Sequence[Sample], names: CategoryNames, modality: Modality | None
 ) -> tuple[str, ...]:
     notes = []
     if "sample_id" not in table.columns:
@@ -287,7 +240,7 @@ def _notes(
     unlabelled = sum(sample.category_id is None for sample in samples)
     if unlabelled:
         notes.append(f"{unlabelled} of {len(samples)} samples have no category: they are not scored")
-    used = {sample.category_id for sample in samples}
+    used = {each for sample in samples for each in (sample.category_id, *sample.more_category_ids)}
     unused = sum(category.category_id not in used for category in names.categories())
     if unused:
         notes.append(

@@ -32,6 +32,7 @@ class Sample:
     category_id: str | None = None
     object_id: str | None = None
     description: str | None = None
+    more_category_ids: tuple[str, ...] = ()  # where it shows more than one; training goes by category_id
 
 
 @dataclass(frozen=True, slots=True)

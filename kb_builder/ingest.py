@@ -64,7 +64,7 @@ def ingest(manifest: Manifest, kb: Path) -> dict[str, int]:
     write_table(kb / "given_descriptions.parquet", _by(given, "sample_id"), GIVEN_DESCRIPTIONS)
     rejected = [{"sample_id": r.sample_id, "stage": r.stage, "reason": r.reason} for r in rejects]
     write_table(kb / "rejects" / f"{STAGE}.parquet", _by(rejected, "sample_id"), REJECTS)
-    used = {row["category_id"] for row in accepted}
+    used = {each for row in accepted for each in (row["category_id"], *(row["more_category_ids"] or ()))}
     counts = {
         "samples": len(accepted),
         "categories": len(categories),
@@ -115,6 +115,7 @@ def _hash_one(sample: Sample, locate: Callable[[str], Path]) -> dict[str, Any] |
         "split": sample.split,
         "sha256": digest,
         "bytes": size,
+        "more_category_ids": list(sample.more_category_ids) or None,
     }
 
 

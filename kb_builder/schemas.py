@@ -30,10 +30,14 @@ from data.files import atomic_path
 SCHEMA_VERSION = "2"
 
 
-def _schema(fields: list[tuple[str, pa.DataType, bool]]) -> pa.Schema:
+# Columns that came later, all nullable: files without them are read, and rows without them get null.
+LATER_COLUMNS = frozenset({"more_category_ids"})
+
+
+def _schema(fields: list[tuple[str, pa.DataType, bool]], *, version: str = SCHEMA_VERSION) -> pa.Schema:
     return pa.schema(
         [pa.field(name, kind, nullable=nullable) for name, kind, nullable in fields],
-        metadata={"unibind_schema_version": SCHEMA_VERSION},
+        metadata={"unibind_schema_version": version},
     )
 
 
@@ -57,7 +61,9 @@ SAMPLES = _schema(
         ("split", pa.string(), False),
         ("sha256", pa.string(), False),
         ("bytes", pa.int64(), False),
-    ]
+        ("more_category_ids", pa.list_(pa.string()), True),  # null: it has no more than the first
+    ],
+    version="3",  # 2 had no more_category_ids
 )
 
 REJECTS = _schema(
@@ -145,8 +151,8 @@ def write_table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> No
     """Write rows under an explicit schema, whole or not at all. A missing or unknown column is an error."""
     names = set(schema.names)
     for row in rows:
-        if row.keys() != names:
-            wrong = sorted(row.keys() ^ names)
+        wrong = sorted((row.keys() ^ names) - (LATER_COLUMNS - row.keys()))
+        if wrong:
             raise ValueError(f"{path.name}: columns {wrong} do not fit the schema")
     with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
@@ -158,13 +164,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
 
 
-def read_columns(file: Path, names: Sequence[str], *, hint: str) -> pa.Table:
-    """Some columns of a Parquet file.
+def read_columns(
+    file: Path, names: Sequence[str], *, hint: str, optional: Sequence[pa.Field] = ()
+) -> pa.Table:
+    """Some columns of a Parquet file; those of `optional`, which an older file may lack, are null there.
 
     Raises KnowledgeBaseError where it is missing, damaged or lacks one; `hint` is the command that mends it.
     """
     try:
-        table = pq.ParquetFile(file).read(columns=list(names))
+        table = pq.ParquetFile(file).read(columns=[*names, *(field.name for field in optional)])
     except FileNotFoundError as error:
         raise KnowledgeBaseError(f"{file}: missing; run `{hint}`") from error
     except (pa.ArrowException, OSError) as error:
@@ -174,7 +182,10 @@ def read_columns(file: Path, names: Sequence[str], *, hint: str) -> pa.Table:
     for name in names:
         if name not in table.column_names:
             raise KnowledgeBaseError(f"{file}: no column {name!r}; delete it and run `{hint}`")
-    return table.select(names).replace_schema_metadata(None)
+    for field in optional:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select([*names, *(field.name for field in optional)]).replace_schema_metadata(None)
 
 
 def remove_parts_beyond(parts: Iterable[Path], count: int) -> None:

@@ -24,6 +24,7 @@ from kb_builder.schemas import (
     CONTROLS,
     DESCRIPTIONS,
     GIVEN_DESCRIPTIONS,
+    LATER_COLUMNS,
     REJECTS,
     SAMPLES,
 )
@@ -60,7 +61,7 @@ class Source:
     """The files of one view; `pattern`, a glob below `base`, finds them and perhaps others beside them.
 
     `schema` is that of a table of rows, None for vectors; `dim` is the vectors' length, of an empty view that
-    of the encoder that is to write them (1: none is).
+    of the encoder that is to write them (1: none is). `lacking` names columns that came after the files.
     """
 
     view: str
@@ -69,6 +70,7 @@ class Source:
     files: tuple[Path, ...]
     schema: pa.Schema | None = None
     dim: int = 1
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,13 @@ def sources(kb: Path) -> tuple[Source, ...]:
     found = []
     for view, (pattern, schema) in _TABLES.items():
         files = tuple(sorted(kb.glob(pattern)))
+        lacking: set[str] = set()
         for file in files:
-            if _footer(file).names != schema.names:
+            names = _footer(file).names
+            lacking |= LATER_COLUMNS & (set(schema.names) - set(names))
+            if names != [name for name in schema.names if name not in lacking]:
                 raise KnowledgeBaseError(f"{file} has other columns than this version writes; build it again")
-        found.append(Source(view, kb, pattern, files, schema))
+        found.append(Source(view, kb, pattern, files, schema, lacking=tuple(sorted(lacking))))
     serving = {encoder.role: encoder for encoder in encoder_folders(kb) if encoder.role}
     for view, (role, table) in _VECTORS.items():
         encoder = serving.get(role)

@@ -157,6 +157,10 @@ def _over_files(source: Source, *, globs: bool) -> str:
     # Otherwise a folder `a=1` on the way there would become a column.
     options = ", hive_partitioning = false" if "=" in str(source.files[0]) else ""
     columns = "*" if source.schema else f'id, "group", content, vector::FLOAT[{source.dim}] AS vector'
+    if source.schema:
+        columns += "".join(
+            f", NULL::{_TYPES[source.schema.field(name).type]} AS {name}" for name in source.lacking
+        )
     return f"SELECT {columns} FROM read_parquet({files}{options})"
 
 

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.errors import KnowledgeBaseError
-from kb_builder.schemas import read_columns
+from kb_builder.schemas import SAMPLES, read_columns
 from kb_builder.store import Table, open_table, read_manifest, read_vectors
 from trainer.records import Bools, Centers, Floats, Ints, SampleSet
 
@@ -34,6 +35,11 @@ class KnowledgeBase:
     samples: tuple[dict[str, Any], ...]  # rows of samples.parquet, sorted by sample_id
     encoders: dict[str, Path | None]  # "text", "samples", "zero_shot" -> folder
     index: dict[str, int] = field(repr=False)  # category id -> its place in `categories`
+
+    @cached_property
+    def objects(self) -> tuple[str, ...]:
+        """The object ids, sorted; an object is known by its place here."""
+        return tuple(sorted({row["object_id"] for row in self.samples} - {None}))
 
     def encoder(self, role: str) -> Path:
         """The folder of the encoder in a role. Raises KnowledgeBaseError where there is none."""
@@ -50,12 +56,15 @@ def open_kb(folder: Path) -> KnowledgeBase:
     rows = _columns(folder / "categories.parquet", ["category_id", "name"], hint="unibind describe")
     names = dict(sorted(zip(rows["category_id"], rows["name"], strict=True)))
     columns = ["sample_id", "object_id", "modality", "category_id", "split"]
-    samples = _columns(folder / "samples.parquet", columns, hint="unibind describe")
-    table = [dict(zip(columns, row, strict=True)) for row in zip(*samples.values(), strict=True)]
-    unknown = sorted({row["category_id"] for row in table} - set(names) - {None})
+    more = SAMPLES.field("more_category_ids")
+    path = folder / "samples.parquet"
+    table = read_columns(path, columns, hint="unibind describe", optional=[more]).to_pylist()
+    named = {row["category_id"] for row in table}
+    named.update(category for row in table for category in row[more.name] or ())
+    unknown = sorted(named - set(names) - {None})
     if unknown:
         raise KnowledgeBaseError(
-            f"{folder / 'samples.parquet'}: the category {unknown[0]!r} is not in categories.parquet;"
+            f"{path}: the category {unknown[0]!r} is not in categories.parquet;"
             " delete both and run `unibind describe`"
         )
     return KnowledgeBase(
@@ -165,7 +174,7 @@ def load_samples(kb: KnowledgeBase, role: str) -> tuple[dict[str, SampleSet], di
     """
     folders = {"text": kb.encoder("text") / "samples", "": kb.encoder(role) / "samples"}
     tables = {key: open_table(folder) for key, folder in folders.items() if read_manifest(folder) is not None}
-    objects = {name: i for i, name in enumerate(sorted({row["object_id"] for row in kb.samples} - {None}))}
+    objects = {name: i for i, name in enumerate(kb.objects)}
     rows_of: dict[str, list[dict[str, Any]]] = {}
     for row in kb.samples:
         rows_of.setdefault(row["modality"], []).append(row)
@@ -189,8 +198,21 @@ def load_samples(kb: KnowledgeBase, role: str) -> tuple[dict[str, SampleSet], di
                 category_N=np.array([kb.index.get(row["category_id"], -1) for row in found], dtype=np.int64),
                 object_N=np.array([objects.get(row["object_id"], -1) for row in found], dtype=np.int64),
                 vectors_ND=vectors.vectors_ND[place_N[place_N >= 0]],
+                more_NL=_more_categories(found, kb.index),
             )
     return sets, missing
+
+
+def _more_categories(rows: list[dict[str, Any]], index: dict[str, int]) -> Ints | None:
+    """The categories of samples beyond their first, or None where no sample has one: int64[N, L]."""
+    longest = max(len(row["more_category_ids"] or ()) for row in rows)
+    if longest == 0:
+        return None
+    more_NL = np.full((len(rows), longest), -1, dtype=np.int64)
+    for more_L, row in zip(more_NL, rows, strict=True):
+        categories = row["more_category_ids"] or ()
+        more_L[: len(categories)] = [index[category] for category in categories]
+    return more_NL
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,9 @@ class SampleSet:
     category_N: Ints
     object_N: Ints  # equal numbers: one thing, in whatever modality; -1: unknown
     vectors_ND: Floats
+    more_NL: Ints | None = (
+        None  # further categories, -1 where there are fewer than L; None: no sample has one
+    )
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -80,7 +83,13 @@ class SampleSet:
             category_N=self.category_N[indices],
             object_N=self.object_N[indices],
             vectors_ND=self.vectors_ND[indices],
+            more_NL=None if self.more_NL is None else self.more_NL[indices],
         )
+
+    def labels(self) -> Ints:
+        """Every category of each sample, the first one first: int64[N, 1 + L], -1 where there are fewer."""
+        first_N1 = self.category_N[:, None]
+        return first_N1 if self.more_NL is None else np.concatenate([first_N1, self.more_NL], axis=1)
 
     def split(self, name: str) -> SampleSet:
         """The samples of one split."""

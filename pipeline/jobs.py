@@ -270,7 +270,9 @@ STAGES = (
         code=("trainer", "kb_builder/schemas.py", "kb_builder/store.py", "kb_builder/shards.py"),
         settings=lambda project: project.evaluate,
         run=_evaluate,
-        outputs=lambda project: [project.run / "evaluation.json"],
+        outputs=lambda project: [
+            project.run / name for name in ("evaluation.json", "named.parquet", "ranks.parquet")
+        ],
     ),
     Stage(
         name="report",

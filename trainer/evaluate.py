@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from data.errors import TrainingError
 from trainer.balance import balance
 from trainer.calibration import calibrate
 from trainer.centers import labels_guided, load_centers, transductive
 from trainer.controls import anchor_sets
+from trainer.few_shot import few_shot_rows
 from trainer.geometry import unit_rows
 from trainer.heads import Heads, has_heads, load_heads
 from trainer.inputs import (
@@ -22,48 +25,75 @@ from trainer.inputs import (
     open_kb,
     seen_categories,
 )
+from trainer.outcomes import Naming, named_table, ranks_table, write_outcomes
+from trainer.probe import probe_rows
 from trainer.recall import recalls
-from trainer.recognition import Task, recognise, tasks
+from trainer.recognition import recognise, tasks
 from trainer.records import Centers, SampleSet
 from trainer.settings import Evaluate
+from trainer.sweeps import sweep_rows
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The numbers of a run, and what became of every sample (`outcomes.NAMED`, `outcomes.RANKS`)."""
+
+    metrics: dict[str, Any]
+    named: pa.Table
+    ranks: pa.Table
 
 
 def evaluate(kb: Path, run: Path, settings: Evaluate) -> dict[str, Any]:
-    """The metrics of a run, in the long form of DESIGN.md's metrics.json.
+    """Measure a run and write `<run>/named.parquet` and `<run>/ranks.parquet`; returns the metrics.
 
-    Keys: `transductive` (whether unlabelled test samples helped to choose the centers), `recognition`,
-    `zero_shot`, `calibration`, `retrieval`, `balance`, `parameters`, `rejects` (lists of flat rows) and
-    `counts` (samples without a vector, and those that no head maps). With heads in `run`, `recognition`,
-    `retrieval` and `balance` are those of the aligned space, else those of the zero-shot encoder, whose
-    recognition stands in `zero_shot` in either case; `calibration` is of both. Raises TrainingError where
-    there is neither, or where the heads were trained on other encoders.
+    What they hold is told in `measure`. Raises TrainingError where there is nothing to measure.
     """
     base = open_kb(kb)
-    centers = load_centers(base)
-    anchors = anchor_sets(centers, load_controls(base), seed=settings.seed)
     heads = load_heads(run) if has_heads(run) else None
-    labels_used = heads is not None or labels_guided(base)
-    to_do = tasks(seen_categories(base), labels_used=labels_used)
+    measured = measure(base, load_centers(base), heads, settings)
+    write_outcomes(run, measured.named, measured.ranks)
+    return measured.metrics
 
-    zero_shot = _zero_shot_space(base)
-    if heads is not None:
-        space, counts = _aligned_space(base, heads)
-    else:
-        space, counts = zero_shot, {}
-    if not space:
-        raise TrainingError(
-            f"{run}: nothing to evaluate: no trained heads, and the knowledge base has no zero-shot encoder;"
-            " run `unibind train`, or name `zero_shot` under [encode]"
+
+def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings: Evaluate) -> Measured:
+    """What some heads (None: the zero-shot encoder alone) reach with some centers; nothing is written.
+
+    Keys of the metrics, each told in docs/metrics.md: `transductive` (whether unlabelled test samples helped
+    to choose the centers), `recognition`, `zero_shot`, `probe`, `few_shot`, `sweeps`, `calibration`,
+    `retrieval`, `balance`, `parameters`, `rejects` (lists of flat rows) and `counts` (samples without a
+    vector, and those that no head maps). With heads, `recognition`, `retrieval` and `balance` are those of
+    the aligned space, else those of the zero-shot encoder, whose recognition stands in `zero_shot` in either
+    case; `calibration` and `sweeps` are of both. Raises TrainingError where there is neither, or where the
+    heads were trained on other encoders.
+    """
+    anchors = anchor_sets(centers, load_controls(base), seed=settings.seed)
+    seen_C = seen_categories(base)
+    to_do = tasks(seen_C, labels_used=heads is not None or labels_guided(base))
+    frozen, without_vector = load_samples(base, "samples") if base.encoders.get("samples") else ({}, {})
+    spaces = _spaces(base, frozen, heads)
+    resampling = {"resamples": settings.bootstrap, "seed": settings.seed}
+
+    rows: dict[str, list[dict[str, Any]]] = {}
+    named: dict[str, list[Naming]] = {}
+    for model, sets in spaces.items():
+        rows[model], named[model] = recognise(
+            sets, anchors, to_do, model=model, scorer=settings.scorer, **resampling
         )
-    test = {modality: s.split("test") for modality, s in space.items()}
-    retrieval = recalls(test, resamples=settings.bootstrap, seed=settings.seed)
     model = "aligned" if heads else "zero_shot"
-    zero_shot_rows = _recognition(zero_shot, anchors, to_do, "zero_shot", settings)
-    spaces = {"zero_shot": zero_shot, model: space}
-    return {
+    test = {modality: s.split("test") for modality, s in spaces[model].items()}
+    retrieval, rankings = recalls(test, **resampling)
+    metrics = {
         "transductive": transductive(base),
-        "recognition": _recognition(space, anchors, to_do, model, settings) if heads else zero_shot_rows,
-        "zero_shot": zero_shot_rows,
+        "recognition": rows[model],
+        "zero_shot": rows.get("zero_shot", []),
+        "probe": probe_rows(frozen, seen_C, named[model], **resampling) if settings.probe else [],
+        "few_shot": few_shot_rows(frozen, seen_C, settings),
+        "sweeps": [
+            row
+            for name, sets in spaces.items()
+            if settings.sweeps
+            for row in sweep_rows(sets, centers, to_do, model=name, settings=settings)
+        ],
         "calibration": [
             row
             for name, sets in spaces.items()
@@ -72,23 +102,37 @@ def evaluate(kb: Path, run: Path, settings: Evaluate) -> dict[str, Any]:
         "retrieval": retrieval,
         "balance": balance(test, retrieval, anchors=model),
         "parameters": _parameters(base, heads) if heads else [],
-        "rejects": count_rejects(kb),
-        "counts": counts,
+        "rejects": count_rejects(base.folder),
+        "counts": _counts(frozen, without_vector, heads) if heads else {},
     }
+    tables = [named_table(base, namings, model=name) for name, namings in named.items()]
+    return Measured(metrics, pa.concat_tables(tables), ranks_table(base, rankings, model=model))
 
 
-def _zero_shot_space(base: KnowledgeBase) -> dict[str, SampleSet]:
-    """The samples as the untrained zero-shot encoder sees them, which shares the text space."""
-    if base.encoders.get("zero_shot") is None:
-        return {}
-    sets, _ = load_samples(base, "zero_shot")
-    return {m: replace(s, vectors_ND=unit_rows(s.vectors_ND)) for m, s in sets.items()}
+def _spaces(
+    base: KnowledgeBase, frozen: dict[str, SampleSet], heads: Heads | None
+) -> dict[str, dict[str, SampleSet]]:
+    """The samples in the text space: by the untrained zero-shot encoder, and as the heads map them."""
+    spaces: dict[str, dict[str, SampleSet]] = {}
+    if base.encoders.get("zero_shot") is not None:
+        sets, _ = load_samples(base, "zero_shot")
+        spaces["zero_shot"] = {m: replace(s, vectors_ND=unit_rows(s.vectors_ND)) for m, s in sets.items()}
+    if heads is not None:
+        _require_same_encoders(base, heads)
+        spaces["aligned"] = {
+            m: replace(s, vectors_ND=heads.map(m, s.vectors_ND))
+            for m, s in frozen.items()
+            if m in heads.modalities
+        }
+    if not spaces.get("aligned" if heads else "zero_shot"):
+        raise TrainingError(
+            f"{base.folder}: nothing to evaluate: no trained heads, and the knowledge base has no zero-shot"
+            " encoder; run `unibind train`, or name `zero_shot` under [encode]"
+        )
+    return spaces
 
 
-def _aligned_space(
-    base: KnowledgeBase, heads: Heads
-) -> tuple[dict[str, SampleSet], dict[str, dict[str, int]]]:
-    """The samples as the heads map them, and how many had no vector or no head, by modality."""
+def _require_same_encoders(base: KnowledgeBase, heads: Heads) -> None:
     for role in ("text", "samples"):
         trained_on, now = heads.metadata["encoders"].get(role), base.encoder(role).name
         if trained_on != now:
@@ -96,30 +140,14 @@ def _aligned_space(
                 f"the heads were trained on the {role} encoder {trained_on}, but the knowledge base now has"
                 f" {now}; run `unibind train` again"
             )
-    sets, without_vector = load_samples(base, "samples")
-    without_head = {m: len(s) for m, s in sets.items() if m not in heads.modalities}
-    mapped = {
-        m: replace(s, vectors_ND=heads.map(m, s.vectors_ND)) for m, s in sets.items() if m in heads.modalities
-    }
-    return mapped, {"samples_without_vector": without_vector, "samples_without_head": without_head}
 
 
-def _recognition(
-    space: dict[str, SampleSet],
-    anchors: dict[str, Centers],
-    to_do: list[Task],
-    model: str,
-    settings: Evaluate,
-) -> list[dict[str, Any]]:
-    return recognise(
-        space,
-        anchors,
-        to_do,
-        model=model,
-        scorer=settings.scorer,
-        resamples=settings.bootstrap,
-        seed=settings.seed,
-    )
+def _counts(
+    frozen: dict[str, SampleSet], without_vector: dict[str, int], heads: Heads
+) -> dict[str, dict[str, int]]:
+    """How many samples had no vector or no head, by modality."""
+    without_head = {m: len(s) for m, s in frozen.items() if m not in heads.modalities}
+    return {"samples_without_vector": without_vector, "samples_without_head": without_head}
 
 
 def _parameters(base: KnowledgeBase, heads: Heads) -> list[dict[str, Any]]:

@@ -8,42 +8,49 @@ from typing import Any
 import numpy as np
 
 from trainer.bootstrap import interval
+from trainer.outcomes import Ranking
+from trainer.ranks import first_ranks
 from trainer.records import SampleSet
 from trainer.retrieval import nearest
 
 DEPTHS = (1, 5, 10, 20)
 
 
-def recalls(sets: dict[str, SampleSet], *, resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Rows {query, gallery, level, r1, r5, r10, r20, n} over all ordered pairs of modalities.
+def recalls(
+    sets: dict[str, SampleSet], *, resamples: int, seed: int
+) -> tuple[list[dict[str, Any]], list[Ranking]]:
+    """Rows {query, gallery, level, r1, r5, r10, r20, median_rank, n} over all ordered pairs of modalities.
 
-    Beside each recall stands its 95% bootstrap interval: r1_low, r1_high, and so on.
+    Beside each recall stands its 95% bootstrap interval: r1_low, r1_high, and so on. And the rank of the
+    first relevant item for every query that counts.
 
     `sets` hold the test samples in one space. recall@k is the share of queries with at least one relevant
-    item among their k nearest: of the same category (level `category`), the same object (`object`). Only
-    queries that have a relevant item in the gallery count, `n` of them; a pair with none has no row.
+    item among their k nearest: of the same (first) category (level `category`), the same object (`object`).
+    Only queries that have a relevant item in the gallery count, `n` of them; a pair with none has no row.
     """
     rows: list[dict[str, Any]] = []
+    rankings: list[Ranking] = []
     for query, gallery in permutations(sorted(sets), 2):
         asked, found = sets[query], sets[gallery]
         if len(asked) == 0 or len(found) == 0:
             continue
         places_NT, _ = nearest(asked.vectors_ND, found.vectors_ND, max(DEPTHS))
-        for level, of_query_N, of_gallery_M in (
-            ("category", asked.category_N, found.category_N),
-            ("object", asked.object_N, found.object_N),
-        ):
-            answerable_N = (of_query_N >= 0) & np.isin(of_query_N, of_gallery_M)
-            if not answerable_N.any():
+        levels = {
+            "category": (asked.category_N, found.category_N),
+            "object": (asked.object_N, found.object_N),
+        }
+        ranks = first_ranks(asked.vectors_ND, found.vectors_ND, places_NT, list(levels.values()))
+        for level, (answerable, rank_A) in zip(levels, ranks, strict=True):
+            if len(answerable) == 0:
                 continue
-            relevant_NT = of_gallery_M[places_NT[answerable_N]] == of_query_N[answerable_N, None]
+            rankings.append(Ranking(query, gallery, level, asked.take(answerable), rank_A))
             row: dict[str, Any] = {"query": query, "gallery": gallery, "level": level}
             for k in DEPTHS:
-                hits_N = relevant_NT[:, :k].any(axis=1)
-                low, high = interval(hits_N, resamples=resamples, seed=seed)
-                row |= {f"r{k}": float(hits_N.mean()), f"r{k}_low": low, f"r{k}_high": high}
-            rows.append({**row, "n": len(relevant_NT)})
-    return rows
+                hits_A = rank_A <= k
+                low, high = interval(hits_A, resamples=resamples, seed=seed)
+                row |= {f"r{k}": float(hits_A.mean()), f"r{k}_low": low, f"r{k}_high": high}
+            rows.append({**row, "median_rank": float(np.median(rank_A)), "n": len(rank_A)})
+    return rows, rankings
 
 
 def mixed_ndcg(sets: dict[str, SampleSet], depth: int = 10) -> float | None:

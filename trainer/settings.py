@@ -90,4 +90,8 @@ class Evaluate:
 
     scorer: Scorer = "nearest"
     bootstrap: Count = 1000  # resamples behind every interval
+    probe: bool = True  # a linear probe of the frozen features, beside what the centers reach
+    # Labelled train samples per category and modality for probes and heads of a handful; [] for none of it.
+    few_shot: tuple[Count, ...] = (1, 2, 4, 8, 16)
+    sweeps: bool = True  # measure with fewer centers and with the other scorers, too
     seed: Annotated[int, Ge(0)] = 0

@@ -26,7 +26,7 @@ def _set(modality: str, n: int, seed: int) -> SampleSet:
 
 
 def _recalls(sets: dict[str, SampleSet]) -> list[dict[str, Any]]:
-    return recalls(sets, resamples=200, seed=0)
+    return recalls(sets, resamples=200, seed=0)[0]
 
 
 def test_agrees_with_a_brute_force_loop() -> None:

@@ -49,7 +49,7 @@ def _by_hand(shown: set[int], among: set[int], splits: set[str], depth: int) -> 
 
 def test_rows_agree_with_counting_by_hand() -> None:
     """Top-1, top-5, chance and n of the three tasks are those of a plain loop."""
-    rows = recognise(
+    rows, _ = recognise(
         {"audio": _samples()},
         {"llm_centers": _centers()},
         tasks(SEEN_C, labels_used=True),
@@ -79,7 +79,7 @@ def test_rows_agree_with_counting_by_hand() -> None:
 
 def test_without_labels_every_sample_is_scored() -> None:
     """Where no label was used, samples of every split count, among all categories."""
-    (row,) = recognise(
+    (row,), _ = recognise(
         {"audio": _samples()},
         {"llm_centers": _centers()},
         tasks(SEEN_C, labels_used=False),
@@ -95,7 +95,7 @@ def test_without_labels_every_sample_is_scored() -> None:
 
 def test_what_cannot_be_asked_has_no_row() -> None:
     """No test samples, or no text for any candidate: no row, no NaN."""
-    rows = recognise(
+    rows, _ = recognise(
         {"audio": _samples().take(_samples().splits_N == "train"), "image": _samples()},
         {"llm_centers": _centers().of(SEEN_C)},
         tasks(SEEN_C, labels_used=True),

@@ -153,6 +153,20 @@ def evaluate(project: ProjectFile = DEFAULT_PROJECT) -> None:
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or project files; two or more.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+) -> None:
+    """Say which of several runs on the same samples is better, and whether that may be luck."""
+    from pipeline.compare import compare as compared
+    from pipeline.compare import open_run
+    from pipeline.compare_told import told
+
+    comparison = compared([open_run(run) for run in runs])
+    print(comparison.as_json() if as_json else told(comparison))
+
+
+@app.command()
 def predict(
     files: Annotated[list[Path], typer.Argument(help="Media files of any modality.")],
     project: ProjectFile = DEFAULT_PROJECT,

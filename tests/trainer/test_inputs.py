@@ -246,3 +246,22 @@ def test_an_encoder_card_is_an_object(tmp_path: Path) -> None:
     (tmp_path / "encoder.json").write_text(json.dumps([1]))
     with pytest.raises(KnowledgeBaseError, match="not a JSON object"):
         encoder_card(tmp_path)
+
+
+def test_more_categories_come_along_and_old_tables_have_none(make_kb: MakeKb) -> None:
+    """A table without the column is read as one whose samples have one category each."""
+    kb = make_kb()
+    rows = read_rows(kb / "samples.parquet")
+    old = pa.Table.from_pylist([{k: v for k, v in row.items() if k != "more_category_ids"} for row in rows])
+    pq.write_table(old, kb / "samples.parquet")
+    assert load_samples(open_kb(kb), "samples")[0]["image"].more_NL is None
+    rows[0] = {**rows[0], "more_category_ids": ["m1-s1", "m2-s2"]}
+    write_table(kb / "samples.parquet", rows, SAMPLES)
+    base = open_kb(kb)
+    samples = load_samples(base, "samples")[0][rows[0]["modality"]]
+    place = samples.sample_ids.index(rows[0]["sample_id"])
+    assert [base.categories[c] for c in samples.labels()[place].tolist()] == ["m0-s0", "m1-s1", "m2-s2"]
+    assert (samples.take(np.arange(len(samples)) != place).labels()[:, 1:] == -1).all()
+    write_table(kb / "samples.parquet", [{**rows[0], "more_category_ids": ["no"]}, *rows[1:]], SAMPLES)
+    with pytest.raises(KnowledgeBaseError, match="the category 'no' is not in"):
+        open_kb(kb)

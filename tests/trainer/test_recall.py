@@ -44,16 +44,18 @@ def test_agrees_with_a_brute_force_loop() -> None:
     for row in rows:
         asked, found = sets[row["query"]], sets[row["gallery"]]
         key = "category_N" if row["level"] == "category" else "object_N"
-        hits, n = dict.fromkeys(DEPTHS, 0), 0
+        hits, n, ranks = dict.fromkeys(DEPTHS, 0), 0, []
         for x_D, wanted in zip(asked.vectors_ND.astype(np.float64), getattr(asked, key), strict=True):
             relevant = getattr(found, key) == wanted
             if wanted < 0 or not relevant.any():
                 continue
             n += 1
             order = np.argsort(-(found.vectors_ND.astype(np.float64) @ x_D), kind="stable")
+            ranks.append(int(np.flatnonzero(relevant[order])[0]) + 1)
             for k in DEPTHS:
                 hits[k] += bool(relevant[order[:k]].any())
         assert row["n"] == n
+        assert row["median_rank"] == np.median(ranks)
         assert [row[f"r{k}"] for k in DEPTHS] == pytest.approx([hits[k] / n for k in DEPTHS])
         assert all(0 <= row[f"r{k}_low"] <= row[f"r{k}"] <= row[f"r{k}_high"] <= 1 for k in DEPTHS)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score, recall_score, top_k_accuracy_score
 
 from trainer.geometry import unit_rows
 from trainer.recognition import recognise, tasks
@@ -108,3 +112,77 @@ def test_what_cannot_be_asked_has_no_row() -> None:
         ("image", "seen"),
         ("image", "unseen_among_all"),
     ]
+
+
+def test_accuracies_are_those_of_scikit_learn() -> None:
+    """Top-1, top-5, mean recall and mean average precision of nine categories."""
+    rng = np.random.default_rng(8)
+    label_N = rng.permutation(np.arange(150) % 9)
+    vectors_ND = unit_rows(rng.normal(size=(150, 5)).astype(np.float32))
+    samples = replace(_samples(150), category_N=label_N, vectors_ND=vectors_ND)
+    z_CD = unit_rows(rng.normal(size=(9, 5)).astype(np.float32))
+    centers = Centers(tuple("abcdefghi"), tuple("abcdefghi"), np.arange(9), z_CD)
+    (row,), (naming,) = recognise(
+        {"audio": samples},
+        {"llm_centers": centers},
+        tasks(np.ones(9, dtype=bool), labels_used=False),
+        model="aligned",
+        scorer="nearest",
+        resamples=10,
+        seed=0,
+    )
+    scores_NC = vectors_ND.astype(np.float64) @ z_CD.T.astype(np.float64)
+    assert row["top1"] == pytest.approx(top_k_accuracy_score(label_N, scores_NC, k=1))
+    assert row["top5"] == pytest.approx(top_k_accuracy_score(label_N, scores_NC, k=5))
+    assert row["mean_recall"] == pytest.approx(
+        recall_score(label_N, scores_NC.argmax(axis=1), average="macro")
+    )
+    onehot_NC = label_N[:, None] == np.arange(9)
+    assert row["map"] == pytest.approx(average_precision_score(onehot_NC, scores_NC, average="macro"))
+    assert (naming.named_N == scores_NC.argmax(axis=1)).all()
+    assert naming.hit5_N.mean() == row["top5"]
+
+
+def test_any_of_several_categories_is_right() -> None:
+    """A second label makes hits of what was wrong; recall counts the sample for each of its labels."""
+    one = _samples()
+    more_N1 = np.random.default_rng(3).integers(-1, 5, size=(len(one), 1))
+    more_N1[more_N1[:, 0] == one.category_N] = -1
+    several = replace(one, more_NL=more_N1)
+    (row,), (naming,) = recognise(
+        {"audio": several},
+        {"llm_centers": _centers()},
+        tasks(SEEN_C, labels_used=False),
+        model="zero_shot",
+        scorer="nearest",
+        resamples=10,
+        seed=0,
+    )
+    shown = one.category_N >= 0
+    labels = [{int(a), int(b)} - {-1} for a, b in zip(one.category_N[shown], more_N1[shown, 0], strict=True)]
+    hits = [named in own for named, own in zip(naming.named_N.tolist(), labels, strict=True)]
+    assert row["top1"] == pytest.approx(np.mean(hits))
+    recalls = [np.mean([hit for hit, own in zip(hits, labels, strict=True) if c in own]) for c in range(6)]
+    assert row["mean_recall"] == pytest.approx(np.mean(recalls))
+
+
+def test_controls_say_how_far_the_centers_are_ahead() -> None:
+    """lead is the difference of the two top-1, within its interval; the centers themselves have none."""
+    rows, namings = recognise(
+        {"audio": _samples()},
+        {"llm_centers": _centers(), "permuted": _centers(1)},
+        tasks(SEEN_C, labels_used=False),
+        model="zero_shot",
+        scorer="nearest",
+        resamples=300,
+        seed=0,
+    )
+    ours, control = rows
+    assert "lead" not in ours
+    assert control["lead"] == pytest.approx(ours["top1"] - control["top1"])
+    assert control["lead_low"] <= control["lead"] <= control["lead_high"]
+    b = int((namings[0].hit_N & ~namings[1].hit_N).sum())
+    c = int((namings[1].hit_N & ~namings[0].hit_N).sum())
+    assert control["p"] == pytest.approx(binomtest(b, b + c).pvalue)
+    assert ours["map"] is not None
+    assert control["map"] is None

@@ -1,0 +1,83 @@
+"""A comparison of runs in plain text, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.compare import Comparison, Line
+from pipeline.table import percent, split_title
+
+_MEASURES = {"r10_mean": "mean over pairs", "r10_worst": "worst pair"}
+_LEGEND = (
+    "top-1 and recall@10 in percent, difference with its 95% interval (paired bootstrap over objects);\n"
+    "p: exact McNemar, of means and worst pairs the bootstrap's"
+)
+
+
+def told(comparison: Comparison) -> str:
+    """The tables: one for each run beside the first, then the balance of all."""
+    first, *others = comparison.runs
+    blocks = ["\n".join(_head(comparison)), _LEGEND + (", Holm-corrected" if len(others) > 1 else "")]
+    for other in others:
+        lines = [line for line in comparison.lines if line.run == other["name"]]
+        header = ["", "n", first["name"], other["name"], "difference", "", "p", "verdict"]
+        table: list[list[str]] = [header]
+        for title in dict.fromkeys(_title(line) for line in lines):
+            table.append([title])
+            table += [_cells(line) for line in lines if _title(line) == title]
+        blocks.append(f"{other['name']} beside {first['name']}\n\n" + "\n".join(_aligned(table)))
+    if comparison.balance:
+        names = [run["name"] for run in comparison.runs]
+        rows = [["balance", *names]]
+        rows += [[row["measure"], *(_number(row[name]) for name in names)] for row in comparison.balance]
+        blocks.append("\n".join(_aligned(rows)))
+    return "\n\n".join(blocks)
+
+
+def _head(comparison: Comparison) -> list[str]:
+    lines = []
+    for run in comparison.runs:
+        model = run["model"].replace("_", "-")
+        lines.append(f"{run['name']}: {run['folder']} ({model})")
+        if run["left_out"]:
+            lines.append(f"  left out: {run['left_out']} samples of it that not every run has")
+    return lines + [f"note: {note}" for note in comparison.notes]
+
+
+def _title(line: Line) -> str:
+    return split_title(line.group) if line.measure == "top1" else f"retrieval by {line.group}, recall@10"
+
+
+def _cells(line: Line) -> list[str]:
+    label = _MEASURES.get(line.measure, line.modality or "mean over modalities")
+    return [
+        f"  {label}",
+        str(line.n),
+        percent(line.first),
+        percent(line.value),
+        f"{100 * line.difference:+.1f}",
+        f"[{100 * line.low:+.1f} to {100 * line.high:+.1f}]",
+        "<0.001" if line.p_holm < 0.001 else f"{line.p_holm:.3f}",
+        line.verdict,
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Columns padded to one width: words to the left, numbers to the right. Lone cells are headings."""
+    columns = max(len(line) for line in lines)
+    widths = [max(len(line[at]) for line in lines if len(line) > max(at, 1)) for at in range(columns)]
+    last_is_words = lines[0][-1] == "verdict"
+    texts = []
+    for line in lines:
+        padded = [
+            cell.ljust(widths[at])
+            if at == 0 or (last_is_words and at == columns - 1)
+            else cell.rjust(widths[at])
+            for at, cell in enumerate(line)
+        ]
+        texts.append("  ".join(padded).rstrip() if len(line) > 1 else line[0])
+    return texts

@@ -1,0 +1,195 @@
+"""Comparing runs: joined by sample, paired by object, told in words and as JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from data.errors import InputError
+from data.files import write_json
+from pipeline.compare import Run, compare, open_run, verdict
+from pipeline.compare_told import told
+from trainer.outcomes import NAMED, RANKS, write_outcomes
+from trainer.paired import lead
+
+OBJECTS = 80
+
+
+def _write(folder: Path, skill: float, seed: int = 0, *, objects: int = OBJECTS) -> Path:
+    """A run whose answers are right with a probability; what is hard for one is hard for all."""
+    hard = np.random.default_rng(99).random((objects, 2))
+    luck = np.random.default_rng(seed).normal(0, 0.1, (objects, 2))
+    right = hard + luck < skill
+    named, ranks = [], []
+    for o in range(objects):
+        for m, modality in enumerate(("image", "audio")):
+            sample = {"sample_id": f"o{o}-{modality}", "object_id": f"o{o}" if o % 4 else None}
+            row = {
+                "model": "aligned",
+                "split": "seen",
+                "modality": modality,
+                "category_id": "a",
+                "named": "a",
+            }
+            for anchors in ("llm_centers", "permuted"):
+                hit = bool(right[o, m]) and anchors == "llm_centers"
+                named.append({**row, **sample, "anchors": anchors, "hit": hit, "hit5": True})
+            rank = 3 if right[o, m] else 40
+            query = {"query": modality, "gallery": "audio" if m == 0 else "image", "level": "category"}
+            ranks.append({"model": "aligned", **query, **sample, "rank": rank})
+    write_outcomes(
+        folder, pa.Table.from_pylist(named, schema=NAMED), pa.Table.from_pylist(ranks, schema=RANKS)
+    )
+    recognition = [
+        {"model": "aligned", "modality": m, "split": "seen", "chance": 0.1} for m in ("image", "audio")
+    ]
+    balance = [{"measure": "modality_gap_mean", "anchors": "aligned", "value": skill}]
+    write_json(
+        folder / "metrics.json", {"dataset": folder.name, "recognition": recognition, "balance": balance}
+    )
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Run]:
+    """A middling run, a far better one, and one that is like the first."""
+    skills = {"base": (0.5, 0), "better": (0.8, 1), "like": (0.51, 2)}
+    return [open_run(_write(tmp_path / name, *skill)) for name, skill in skills.items()]
+
+
+def test_lines_are_paired_by_sample_and_object(runs: list[Run]) -> None:
+    """Top-1, difference, interval and p are those of `lead` on the joined samples; the mean is theirs."""
+    found = compare(runs[:2], resamples=4000)
+    lines = {(line.measure, line.modality): line for line in found.lines}
+    for modality in ("image", "audio"):
+        line = lines["top1", modality]
+        first, second = (run.named.filter(pc.equal(run.named["modality"], modality)) for run in runs[:2])
+        objects = pc.rank(pc.coalesce(first["object_id"], first["sample_id"]), tiebreaker="dense")
+        expected = lead(
+            second["hit"].to_numpy(), first["hit"].to_numpy(), objects.to_numpy(), resamples=4000, seed=0
+        )
+        assert (line.difference, line.p) == (pytest.approx(expected.value), pytest.approx(expected.p))
+        assert (line.low, line.high) == (
+            pytest.approx(expected.low, abs=0.02),
+            pytest.approx(expected.high, abs=0.02),
+        )
+        assert (line.n, line.verdict, line.p_holm) == (OBJECTS, "better", line.p)
+    mean = lines["top1", None]
+    assert mean.value == pytest.approx((lines["top1", "image"].value + lines["top1", "audio"].value) / 2)
+    assert mean.low < mean.difference < mean.high
+
+
+def test_retrieval_is_compared_by_mean_and_worst_pair(runs: list[Run]) -> None:
+    """recall@10 over the two pairs of modalities: 3 is within ten, 40 is not."""
+    lines = {line.measure: line for line in compare(runs[:2]).lines if line.group == "category"}
+    recalls = [
+        [
+            np.mean(run.ranks.filter(pc.equal(run.ranks["query"], query))["rank"].to_numpy() <= 10)
+            for query in ("image", "audio")
+        ]
+        for run in runs[:2]
+    ]
+    assert (lines["r10_mean"].first, lines["r10_mean"].value) == pytest.approx(tuple(map(np.mean, recalls)))
+    assert (lines["r10_worst"].first, lines["r10_worst"].value) == pytest.approx(tuple(map(min, recalls)))
+    assert {line.verdict for line in lines.values()} == {"better"}
+
+
+def test_three_runs_are_corrected_and_equal_ones_are_not_told_apart(runs: list[Run]) -> None:
+    """Holm over the runs beside the first; luck is called what it is."""
+    found = compare(runs)
+    image = {line.run: line for line in found.lines if line.modality == "image"}
+    assert image["better"].p_holm == pytest.approx(2 * image["better"].p)
+    assert image["like"].verdict == "no difference that these samples can show"
+    assert found.balance == ({"measure": "modality_gap_mean", "base": 0.5, "better": 0.8, "like": 0.51},)
+
+
+def test_samples_of_one_run_only_are_counted(tmp_path: Path, runs: list[Run]) -> None:
+    """They are left out of every number, and told."""
+    small = open_run(_write(tmp_path / "small", 0.8, seed=1, objects=50))
+    found = compare([runs[0], small])
+    assert [run["left_out"] for run in found.runs] == [2 * (OBJECTS - 50), 0]
+    assert {line.n for line in found.lines if line.modality} == {50}
+    assert "left out: 60 samples" in told(found)
+
+
+def test_the_text_holds_every_verdict(runs: list[Run]) -> None:
+    """One block per run beside the first, one line per number."""
+    words = told(compare(runs))
+    assert words.count("no difference that these samples can show") >= 3
+    for title in (
+        "better beside base",
+        "like beside base",
+        "seen categories",
+        "Holm-corrected",
+        "worst pair",
+    ):
+        assert title in words
+
+
+def test_unequal_tasks_are_noted(runs: list[Run]) -> None:
+    """Another number of candidates, or training in one run only, is said."""
+    rows = [{**row, "chance": 0.5} for row in runs[1].metrics["recognition"]]
+    other = replace(runs[1], model="zero_shot", metrics={**runs[1].metrics, "recognition": rows})
+    notes = "; ".join(compare([runs[0], other]).notes)
+    assert "another number of categories than base on seen" in notes
+    assert "base aligned, better zero_shot" in notes
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "words"),
+    [
+        (0.01, 0.2, 0.01, "better"),
+        (-0.2, -0.01, 0.01, "worse"),
+        (0.01, 0.2, 0.06, "no difference that these samples can show"),
+        (-0.01, 0.2, 0.01, "no difference that these samples can show"),
+    ],
+)
+def test_a_verdict_needs_interval_and_p(low: float, high: float, p: float, words: str) -> None:
+    """Only where both agree is a difference told."""
+    assert verdict(low, high, p) == words
+
+
+def test_what_cannot_be_compared_is_one_line(tmp_path: Path, runs: list[Run]) -> None:
+    """One run alone, a folder without metrics, other data, a damaged table."""
+    with pytest.raises(InputError, match="one run alone"):
+        compare(runs[:1])
+    with pytest.raises(InputError, match=r"no metrics\.json there"):
+        open_run(tmp_path)
+    renamed = runs[1].named.set_column(4, "sample_id", pa.array([f"x{i}" for i in range(len(runs[1].named))]))
+    stranger = replace(runs[1], named=renamed, ranks=runs[1].ranks.slice(0, 0))
+    with pytest.raises(InputError, match="no sample in common"):
+        compare([runs[0], stranger])
+    (runs[0].folder / "ranks.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="damaged"):
+        open_run(runs[0].folder)
+    (runs[0].folder / "ranks.parquet").unlink()
+    with pytest.raises(InputError, match="missing; run `unibind evaluate` again"):
+        open_run(runs[0].folder)
+
+
+def test_the_command_prints_text_and_json(tmp_path: Path, runs: list[Run]) -> None:
+    """`unibind compare A B` by folder and by project file; a mistake is one line and exit 1."""
+    project = tmp_path / "unibind.toml"
+    project.write_text('name = "better"\n[data]\nmanifest = "m.csv"\n')
+    _write(tmp_path / "runs" / "better", 0.8, seed=1)
+
+    def unibind(*places: str | Path) -> subprocess.CompletedProcess[str]:
+        code = "from pipeline.cli import main; main()"
+        command = [sys.executable, "-c", code, "compare", *map(str, places)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    done = unibind(runs[0].folder, project)
+    assert "better beside base" in done.stdout, done.stderr
+    value = json.loads(unibind(runs[0].folder, project, "--json").stdout)
+    assert {line["verdict"] for line in value["lines"]} == {"better"}
+    failed = unibind(runs[0].folder, tmp_path / "nowhere")
+    assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
+    assert "no metrics.json there" in failed.stderr

@@ -1,0 +1,87 @@
+"""Paired intervals against a naive loop over objects, exact tests against scipy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from trainer.paired import by_object, holm, interval_of, lead, mcnemar, resampled
+
+
+def _answers(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two ways of answering n questions about objects, some alone; those of one object are alike."""
+    rng = np.random.default_rng(seed)
+    object_N = rng.integers(-1, n // 4, size=n)
+    luck_N = np.where(object_N < 0, rng.random(n), rng.random(n // 4 + 1)[object_N])
+    return luck_N + 0.3 * rng.random(n) < 0.8, luck_N + 0.3 * rng.random(n) < 0.7, object_N
+
+
+def test_the_interval_is_that_of_a_naive_loop() -> None:
+    """Drawing object by object and averaging over samples gives the same interval, but for luck."""
+    first_N, second_N, object_N = _answers(120, 0)
+    found = lead(first_N, second_N, object_N, resamples=20_000, seed=1)
+    assert found.value == pytest.approx(first_N.mean() - second_N.mean())
+    groups = [np.flatnonzero(object_N == o) for o in np.unique(object_N[object_N >= 0])]
+    groups += [np.array([i]) for i in np.flatnonzero(object_N < 0)]
+    rng = np.random.default_rng(2)
+    ahead_N = first_N.astype(float) - second_N
+    means = [
+        ahead_N[np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])].mean()
+        for _ in range(8000)
+    ]
+    low, high = np.quantile(means, (0.025, 0.975))
+    assert (found.low, found.high) == (pytest.approx(low, abs=0.006), pytest.approx(high, abs=0.006))
+
+
+def test_objects_widen_the_interval_of_samples_that_agree() -> None:
+    """Eight equal answers about one object are one answer: the interval is as wide as without the copies."""
+    first_N, second_N, _ = _answers(60, 3)
+    once = lead(first_N, second_N, np.full(60, -1), resamples=5000, seed=0)
+    copied = (np.repeat(first_N, 8), np.repeat(second_N, 8))
+    eight = lead(*copied, np.repeat(np.arange(60), 8), resamples=5000, seed=0)
+    naive = lead(*copied, np.full(480, -1), resamples=5000, seed=0)
+    assert (eight.low, eight.high) == pytest.approx((once.low, once.high))
+    assert naive.high - naive.low < 0.5 * (eight.high - eight.low)
+
+
+def test_sums_by_object_keep_samples_without_one_apart() -> None:
+    """Rows of one object are added; each row of -1 stands alone, after them."""
+    sums_OK = by_object(np.arange(10).reshape(5, 2), np.array([3, -1, 3, 1, -1]))
+    assert sums_OK.tolist() == [[6, 7], [4, 6], [2, 3], [8, 9]]
+
+
+def test_draws_are_whole_objects_and_the_seed_decides() -> None:
+    """Every resample has as many objects as there are; blocks of draws and seeds repeat."""
+    sums_OK = np.column_stack([np.ones(9), np.arange(9.0)])
+    drawn_BK = resampled(sums_OK, resamples=50, seed=4)
+    assert (drawn_BK[:, 0] == 9).all()
+    assert (drawn_BK == resampled(sums_OK, resamples=50, seed=4)).all()
+    assert (drawn_BK != resampled(sums_OK, resamples=50, seed=5)).any()
+    with pytest.raises(ValueError, match="no objects"):
+        resampled(np.zeros((0, 2)), resamples=5, seed=0)
+
+
+def test_values_that_are_no_number_do_not_count() -> None:
+    """A resample without a single question has no share."""
+    assert interval_of(np.array([np.nan, 1.0, 1.0])) == (1.0, 1.0)
+    with pytest.raises(ValueError, match="no resample"):
+        interval_of(np.array([np.nan]))
+
+
+@pytest.mark.parametrize(
+    ("b", "c"), [(0, 0), (1, 0), (5, 5), (3, 12), (40, 71), (900, 1100), (20_000, 20_400)]
+)
+def test_mcnemar_is_the_exact_binomial_test(b: int, c: int) -> None:
+    """p is that of scipy's two-sided binomial test on the samples that only one gets right."""
+    first_N = np.array([True] * b + [False] * c + [True] * 7)
+    second_N = np.array([False] * b + [True] * c + [True] * 7)
+    expected = binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
+    assert mcnemar(first_N, second_N) == pytest.approx(expected, rel=1e-7)
+
+
+def test_holm_steps_down() -> None:
+    """The smallest p is multiplied by their number, the next by one fewer, and none falls below another."""
+    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []

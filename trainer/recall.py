@@ -9,7 +9,7 @@ import numpy as np
 
 from trainer.bootstrap import interval
 from trainer.outcomes import Ranking
-from trainer.ranks import first_ranks
+from trainer.depth import first_ranks
 from trainer.records import SampleSet
 from trainer.retrieval import nearest
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trainer.geometry import rounded, unit_rows
-from trainer.ranks import first_ranks
+from trainer.depth import first_ranks
 from trainer.records import Ints
 from trainer.retrieval import nearest
 

@@ -142,8 +142,20 @@ def localize(project: ProjectFile = DEFAULT_PROJECT) -> None:
 
 @app.command()
 def train(project: ProjectFile = DEFAULT_PROJECT) -> None:
-    """Localize, train the alignment heads on the knowledge base's vectors, evaluate and report."""
+    """Localize, train the alignment heads on the knowledge base's vectors, evaluate and report.
+
+    Several processes train as one: torchrun --nproc-per-node 2 --no-python unibind train
+    """
+    from trainer.ranks import follows, part
+
+    if follows():
+        from trainer.train import follow
+
+        checked = load(project)
+        follow(checked.kb, checked.run, checked.train)
+        return
     _run(project, ["localize", "train", "evaluate", "report"])
+    part()
 
 
 @app.command()

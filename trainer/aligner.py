@@ -1,8 +1,8 @@
 """The heads in training: one optimiser over one map per modality, on cached features.
 
 Encoders are frozen, so features never change and are held as matrices: a step is a gather, one product per
-modality and a few logits matrices. Shapes: B rows of a batch, N samples of a modality, M texts,
-D feature dimensions, T text dimensions.
+modality and a few logits matrices. Shapes: B rows of a batch, b of them this process's, N samples of a
+modality, M texts, D feature dimensions, T text dimensions.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from data.errors import TrainingError, first_line
 from trainer.heads import Heads
 from trainer.losses import bound_, centers_loss, official_loss, sigmoid_loss, symmetric_infonce
-from trainer.maps import closed_form, make_map
+from trainer.maps import Scale, closed_form, make_map
+from trainer.optimiser import Optimiser
 from trainer.pairs import Pairs, batches
+from trainer.ranks import ALONE, Ranks
 from trainer.records import Floats, Ints
 from trainer.settings import Train
 
@@ -43,50 +45,60 @@ def threads_for(products: int) -> Iterator[None]:
 class Aligner:
     """The heads in training, their optimiser and their random stream (the state that lives across epochs)."""
 
-    def __init__(self, pairs: dict[str, Pairs], texts_MT: Floats, owners_M: Ints, settings: Train) -> None:
-        """`owners_M`: the categories of the centers, which are the first rows of `texts_MT`."""
+    def __init__(
+        self,
+        pairs: dict[str, Pairs],
+        texts_MT: Floats,
+        owners_M: Ints,
+        settings: Train,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """`owners_M`: the categories of the centers, which are the first rows of `texts_MT`.
+
+        Raises TrainingError for heads that the dimensions do not allow, and a device that is not there.
+        """
         self._settings = settings
-        self._owners_M = owners_M
+        self._ranks = ranks
+        self._device = torch_device(settings.device)
         self._pairs = pairs
         self._rng = np.random.default_rng(settings.seed)
         share = max(2, settings.batch_size // len(pairs))
         self._sizes = {m: min(share, len(p.samples)) for m, p in pairs.items()}
         self._steps_per_epoch = max(-(-len(p.samples) // self._sizes[m]) for m, p in pairs.items())
-        self.steps = settings.epochs * self._steps_per_epoch
         features = sum(size * pairs[m].samples.vectors_ND.shape[1] for m, size in self._sizes.items())
         self.products_per_step = features * texts_MT.shape[1]
-        self._step = 0
 
-        self._texts_MT = torch.from_numpy(texts_MT)
+        self._owners_M = torch.from_numpy(owners_M).to(self._device)
+        self._texts_MT = torch.from_numpy(texts_MT).to(self._device)
         self._scales = {m: Scale.of(p.samples.vectors_ND) for m, p in pairs.items()}
-        self._features = {
-            m: torch.from_numpy(self._scales[m].apply(p.samples.vectors_ND)) for m, p in pairs.items()
-        }
+        features_of = {m: self._scales[m].apply(p.samples.vectors_ND) for m, p in pairs.items()}
         self._maps = {
             m: make_map(
-                x.shape[1], texts_MT.shape[1], self._start(x.numpy(), pairs[m], texts_MT), settings, self._rng
-            )
-            for m, x in self._features.items()
+                x.shape[1], texts_MT.shape[1], self._start(x, pairs[m], texts_MT), settings, self._rng
+            ).to(self._device)
+            for m, x in features_of.items()
         }
-        self._log_temperature = torch.tensor(math.log(settings.temperature), requires_grad=True)
+        self._features = {m: torch.from_numpy(x).to(self._device) for m, x in features_of.items()}
+        # One place for each gather: a new one for every step would be asked of the system anew.
+        self._gathered = {
+            m: torch.empty(self._sizes[m], x.shape[1], device=self._device) for m, x in self._features.items()
+        }
+        self._log_temperature = _scalar(math.log(settings.temperature), self._device)
         # Where negatives are many, most pairs are none: the bias starts there (SigLIP, section 3.2).
-        self._sigmoid_bias = torch.tensor(-math.log(max(2, share)), requires_grad=True)
-        biases = [bias for each in self._maps.values() for bias in each.biases]
-        self._optimiser = torch.optim.AdamW(
-            [
-                {
-                    "params": [weight for each in self._maps.values() for weight in each.weights],
-                    "weight_decay": settings.weight_decay,
-                },
-                {"params": [*biases, self._log_temperature, self._sigmoid_bias], "weight_decay": 0.0},
-            ],
-            lr=settings.learning_rate,
+        self._sigmoid_bias = _scalar(-math.log(max(2, share)), self._device)
+        self._optimiser = Optimiser(
+            [weight for each in self._maps.values() for weight in each.weights],
+            [bias for each in self._maps.values() for bias in each.biases],
+            [self._log_temperature, self._sigmoid_bias],
+            settings=settings,
+            steps=settings.epochs * self._steps_per_epoch,
+            ranks=ranks,
         )
-        # The averages of weights and biases, in their order.
-        self._averages = [p.detach().clone() for p in self._trained()] if settings.ema else []
 
-    def _trained(self) -> list[Tensor]:
-        return [tensor for each in self._maps.values() for tensor in (*each.weights, *each.biases)]
+    @property
+    def steps(self) -> int:
+        """How many steps all epochs have."""
+        return self._optimiser.steps
 
     def _start(self, x_ND: Floats, pairs: Pairs, texts_MT: Floats) -> Floats | None:
         """A closed form, where one is wanted.
@@ -109,72 +121,95 @@ class Aligner:
             m: batches(len(p.samples), self._sizes[m], self._steps_per_epoch, self._rng)
             for m, p in self._pairs.items()
         }
-        return [
+        first = self._optimiser.step + 1
+        taken = [
             self._take_step({m: order[s] for m, order in orders.items()})
             for s in range(self._steps_per_epoch)
         ]
+        # Read here in one go, so that a GPU is not waited for at every step.
+        numbers = [torch.stack([values[name] for _, values in taken]) for name in taken[0][1]]
+        self._ranks.add_up(
+            [each for each, name in zip(numbers, taken[0][1], strict=True) if name != "temperature"]
+        )
+        columns = dict(zip(taken[0][1], (each.tolist() for each in numbers), strict=True))
+        return [
+            {
+                "step": first + s,
+                "learning_rate": rate,
+                **{name: None if math.isnan(c[s]) else c[s] for name, c in columns.items()},
+            }
+            for s, (rate, _) in enumerate(taken)
+        ]
 
-    def _take_step(self, rows: dict[str, Ints]) -> dict[str, Any]:
-        self._step += 1
-        rate = learning_rate(self._step, self.steps, self._settings)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
+    def _take_step(self, rows: dict[str, Ints]) -> tuple[float, dict[str, Tensor]]:
         loss, parts = self._loss(rows)
-        self._optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, self._settings.clip_norm)
-        self._optimiser.step()
+        rate = self._optimiser.take_step(loss)
         bound_(self._log_temperature)
-        for average, tensor in zip(self._averages, self._trained() if self._averages else (), strict=True):
-            # As Adam's moments: corrected, so that the start does not weigh (the decay grows to its value).
-            decay = min(self._settings.ema, self._step / (self._step + 9))
-            average.lerp_(tensor.detach(), 1 - decay)
-        return {**self.log_row(), "learning_rate": rate, "loss": float(loss.detach()), **parts}
+        told = {"loss": loss, **parts, "temperature": self._log_temperature.exp()}
+        return rate, {name: value.detach() for name, value in told.items()}
 
-    def _loss(self, rows: dict[str, Ints]) -> tuple[Tensor, dict[str, float | None]]:
+    def _loss(self, rows: dict[str, Ints]) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted mean of two contrasts: with texts about the samples, and with centers.
 
         Texts about samples are contrasted within each modality: those about a sound and those about a picture
         are so easily told apart that heads would learn to say which modality it is, and the space would fall
         into one clump per modality. Centers speak of no modality and are contrasted across all of them.
+        Several ranks have a part each of every loss.
         """
-        mapped = {
-            m: torch.nn.functional.normalize(self._maps[m](self._features[m][torch.from_numpy(r)]), dim=1)
-            for m, r in rows.items()
-        }
+        mapped = {m: self._map(m, r) for m, r in rows.items()}
         own = [part for m in rows if (part := self._contrast("own", {m: rows[m]}, mapped)) is not None]
         weighted = [
             (1 - self._settings.center_weight, torch.stack(own).mean() if own else None),
             (self._settings.center_weight, self._meet_centers(rows, mapped)),
         ]
         present = [(weight, part) for weight, part in weighted if part is not None and weight > 0]
-        if not present:  # every sample of the batch has only texts of the kind that has no weight
-            return 0 * self._log_temperature, {"loss_description": None, "loss_center": None}
-        total = torch.stack([weight * part for weight, part in present]).sum()
+        total = 0 * self._log_temperature  # where all texts of the batch are of the kind that has no weight
+        for weight, part in present:
+            total = total + weight / sum(weight for weight, _ in present) * part
+        nothing = torch.full((), math.nan, device=self._device)
         names = ("loss_description", "loss_center")
-        parts = {
-            name: None if part is None else float(part.detach())
-            for name, (_, part) in zip(names, weighted, strict=True)
-        }
-        return total / sum(weight for weight, _ in present), parts
+        return total, {n: nothing if p is None else p for n, (_, p) in zip(names, weighted, strict=True)}
+
+    def _map(self, modality: str, rows_B: Ints) -> Tensor:
+        """This rank's rows of a batch in the text space, of unit length."""
+        mine = torch.from_numpy(rows_B[self._ranks.share(len(rows_B))]).to(self._device)
+        x_bD = self._gathered[modality][: len(mine)]
+        torch.index_select(self._features[modality], 0, mine, out=x_bD)
+        return torch.nn.functional.normalize(self._maps[modality](x_bD), dim=1)
 
     def _contrast(
         self, kind: Literal["own", "centers"], rows: dict[str, Ints], mapped: dict[str, Tensor]
     ) -> Tensor | None:
-        """The loss of some modalities' rows with one drawn text each; None where no row has such a text."""
-        drawn = [getattr(self._pairs[m], kind).draw(r, self._rng) for m, r in rows.items()]
-        has_B = torch.from_numpy(np.concatenate([has for _, has in drawn]))
-        if not has_B.any():
+        """The loss of some modalities' rows with one drawn text each; None where no row has such a text.
+
+        The batch's rows are put in the order of the ranks, so that each has one stretch of them.
+        """
+        drawn = {m: getattr(self._pairs[m], kind).draw(r, self._rng) for m, r in rows.items()}
+        groups = {m: self._pairs[m].groups_N[r] for m, r in rows.items()}
+        if not any(has.any() for _, has in drawn.values()):
             return None
-        texts_B = torch.from_numpy(np.concatenate([text for text, _ in drawn]))
-        groups_B = torch.from_numpy(np.concatenate([self._pairs[m].groups_N[r] for m, r in rows.items()]))
-        x_BT, t_BT = torch.cat([mapped[m] for m in rows])[has_B], self._texts_MT[texts_B[has_B]]
+        shares = [Ranks(rank, self._ranks.size).share for rank in range(self._ranks.size)]
+        has_B, texts_B, groups_B = (
+            np.concatenate([column[m][share(len(rows[m]))] for share in shares for m in rows])
+            for column in (
+                {m: has for m, (_, has) in drawn.items()},
+                {m: t for m, (t, _) in drawn.items()},
+                groups,
+            )
+        )
+        bounds = np.cumsum([0] + [sum(len(r[share(len(r))]) for r in rows.values()) for share in shares])
+        mine = slice(int(bounds[self._ranks.rank]), int(bounds[self._ranks.rank + 1]))
+        place = slice(int(has_B[: mine.start].sum()), int(has_B[: mine.stop].sum()))
+        has_b = torch.from_numpy(np.flatnonzero(has_B[mine])).to(self._device)
+        x_bT = torch.cat([mapped[m] for m in rows])
+        x_bT = x_bT if len(has_b) == len(x_bT) else x_bT[has_b]
+        t_BT = self._texts_MT[torch.from_numpy(texts_B[has_B]).to(self._device)]
         if self._settings.loss == "official":
-            return official_loss(x_BT, t_BT)
+            return official_loss(x_bT, t_BT, place)
+        group = torch.from_numpy(groups_B[has_B]).to(self._device)
         if self._settings.loss == "sigmoid":
-            return sigmoid_loss(x_BT, t_BT, groups_B[has_B], self._log_temperature, self._sigmoid_bias)
-        return symmetric_infonce(x_BT, t_BT, groups_B[has_B], self._log_temperature)
+            return sigmoid_loss(x_bT, t_BT, group, self._log_temperature, self._sigmoid_bias, place)
+        return symmetric_infonce(x_bT, t_BT, group, self._log_temperature, place, self._ranks)
 
     def _meet_centers(self, rows: dict[str, Ints], mapped: dict[str, Tensor]) -> Tensor | None:
         """The loss of all rows with their categories' centers; None where no row's category has one."""
@@ -182,24 +217,25 @@ class Aligner:
             return None
         if self._settings.centers == "one":
             return self._contrast("centers", rows, mapped)
-        has_B = np.concatenate([self._pairs[m].centers.counts_N[r] > 0 for m, r in rows.items()])
-        if not has_B.any():
+        mine = {m: r[self._ranks.share(len(r))] for m, r in rows.items()}
+        n = sum(int((self._pairs[m].centers.counts_N[r] > 0).sum()) for m, r in rows.items())
+        if n == 0:
             return None
-        category_B = np.concatenate([self._pairs[m].samples.category_N[r] for m, r in rows.items()])
-        x_BT = torch.cat([mapped[m] for m in rows])[torch.from_numpy(has_B)]
-        owners_M = torch.from_numpy(self._owners_M)
+        has_b = np.concatenate([self._pairs[m].centers.counts_N[r] > 0 for m, r in mine.items()])
+        category_b = np.concatenate([self._pairs[m].samples.category_N[r] for m, r in mine.items()])
         return centers_loss(
-            x_BT,
-            self._texts_MT[: len(owners_M)],
-            owners_M,
-            torch.from_numpy(category_B[has_B]),
+            torch.cat([mapped[m] for m in rows])[torch.from_numpy(has_b).to(self._device)],
+            self._texts_MT[: len(self._owners_M)],
+            self._owners_M,
+            torch.from_numpy(category_b[has_b]).to(self._device),
             self._log_temperature,
+            n,
         )
 
     def log_row(self) -> dict[str, Any]:
         """The state now, without losses."""
         return {
-            "step": self._step,
+            "step": self._optimiser.step,
             "learning_rate": None,
             "loss": None,
             "loss_description": None,
@@ -210,7 +246,7 @@ class Aligner:
     def heads(self, metadata: dict[str, Any]) -> Heads:
         """The heads as they are now, for features as the encoder gives them."""
         weights, biases, hidden = {}, {}, {}
-        with self._averaged():
+        with self._optimiser.averaged():
             for m, each in self._maps.items():
                 weights[m], biases[m], first = each.numbers()
                 if first is None:
@@ -220,49 +256,33 @@ class Aligner:
         parameters = {m: each.parameters for m, each in self._maps.items()}
         return Heads(weights, biases, {**metadata, "parameters": parameters}, hidden)
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Within: the heads are their moving averages, where those are kept."""
-        with torch.no_grad():
-            now = [tensor.clone() for tensor in self._trained()] if self._averages else []
-            for average, tensor in zip(self._averages, self._trained() if now else (), strict=True):
-                tensor.copy_(average)
-            yield
-            for before, tensor in zip(now, self._trained() if now else (), strict=True):
-                tensor.copy_(before)
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that later epochs depend on, as tensors and as something for JSON."""
+        return self._optimiser.state(), {"step": self._optimiser.step, "rng": self._rng.bit_generator.state}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go on from where `state()` was taken, with the same bits."""
+        self._optimiser.restore(tensors, facts["step"])
+        self._rng.bit_generator.state = facts["rng"]
 
 
-@dataclass(frozen=True)
-class Scale:
-    """Features are trained on centred and at unit mean square length, whatever the encoder's habits.
+def torch_device(name: str) -> torch.device:
+    """The device to train on: `auto` is the first GPU (under torchrun, this process's), else the CPU.
 
-    Pooled network features are all positive and nearly parallel; a head would spend its steps on their mean.
-    The map is affine, so it is folded into the head and the head on disk takes raw features.
+    Raises TrainingError for one that is not here.
     """
-
-    mean_D: Floats
-    factor: float
-
-    @classmethod
-    def of(cls, x_ND: Floats) -> Scale:
-        mean_D = x_ND.mean(axis=0, dtype=np.float64)
-        square = float(np.mean(np.sum((x_ND - mean_D) ** 2, axis=1)))
-        return cls(mean_D.astype(np.float32), 1 / math.sqrt(square) if square > 0 else 1.0)
-
-    def apply(self, x_ND: Floats) -> Floats:
-        return np.asarray((x_ND - self.mean_D) * self.factor, dtype=np.float32)
-
-    def fold(self, weight_TD: Floats, bias_T: Floats) -> tuple[Floats, Floats]:
-        scaled_TD = np.asarray(weight_TD * self.factor, dtype=np.float32)
-        return scaled_TD, np.asarray(bias_T - scaled_TD @ self.mean_D, dtype=np.float32)
+    if name == "auto":
+        name = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = first_line(error)
+        raise TrainingError(
+            f'train.device = "{name}": not to be had here ({reason}); "cpu" always is'
+        ) from error
+    return device
 
 
-def learning_rate(step: int, steps: int, settings: Train) -> float:
-    """The rate of step 1 … `steps`: linear warm-up to the peak, then half a cosine or a line down to zero."""
-    warmup = max(1, round(settings.warmup * steps))
-    if step <= warmup:
-        return settings.learning_rate * step / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    if settings.schedule == "linear":
-        return settings.learning_rate * (1 - progress)
-    return settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+def _scalar(value: float, device: torch.device) -> Tensor:
+    return torch.tensor(value, dtype=torch.float32, device=device, requires_grad=True)

@@ -74,10 +74,7 @@ class Heads:
 
 def save_heads(run: Path, heads: Heads) -> Path:
     """Write `<run>/heads.safetensors` whole or not at all; equal heads give equal bytes."""
-    tensors = {f"{modality}.weight": weight for modality, weight in heads.weights.items()}
-    tensors |= {f"{modality}.bias": bias for modality, bias in heads.biases.items()}
-    tensors |= {f"{modality}.hidden.weight": weight for modality, (weight, _) in heads.hidden.items()}
-    tensors |= {f"{modality}.hidden.bias": bias for modality, (_, bias) in heads.hidden.items()}
+    tensors = to_tensors(heads)
     path = run / "heads.safetensors"
     with atomic_path(path) as temporary:
         save_file(
@@ -106,6 +103,19 @@ def load_heads(run: Path) -> Heads:
         raise TrainingError(f"{path}: damaged ({error}); run `unibind train` again") from error
     if metadata.get("format") != FORMAT:
         raise TrainingError(f"{path}: not a {FORMAT} file; run `unibind train` again")
+    return from_tensors(tensors, metadata)
+
+
+def to_tensors(heads: Heads) -> dict[str, Floats]:
+    """The heads' numbers, by the names they have on disk."""
+    tensors = {f"{modality}.weight": weight for modality, weight in heads.weights.items()}
+    tensors |= {f"{modality}.bias": bias for modality, bias in heads.biases.items()}
+    tensors |= {f"{modality}.hidden.weight": weight for modality, (weight, _) in heads.hidden.items()}
+    return tensors | {f"{modality}.hidden.bias": bias for modality, (_, bias) in heads.hidden.items()}
+
+
+def from_tensors(tensors: dict[str, Floats], metadata: dict[str, Any]) -> Heads:
+    """The heads whose numbers `to_tensors` gave."""
     weights, biases = (
         {n.removesuffix(kind): t for n, t in tensors.items() if n.endswith(kind)}
         for kind in (".weight", ".bias")

@@ -1,6 +1,7 @@
 """The contrastive losses that draw a sample's vector to its text and away from the others'.
 
-Shapes: B pairs in a batch, M centers, D dimensions. All vectors are unit rows. τ is the temperature; it is
+Shapes: B pairs in a batch, b of them here (all, unless several processes share the batch), M centers,
+D dimensions. All vectors are unit rows. τ is the temperature; it is
 learned through its logarithm, which `bound_` keeps in bounds between steps.
 
 Losses over a B × B matrix form it in blocks of rows, and their gradient with it, in the forward pass: no
@@ -16,17 +17,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.ranks import ALONE, Ranks
+
 # Bounds of the learned temperature (CLIP, too, clips at 0.01: Radford et al., ICML 2021, section 2.5).
 MIN_TEMPERATURE = 0.01
 MAX_TEMPERATURE = 1.0
 
-# A batch up to this many rows keeps its matrix of logits (64 MiB); a larger one makes it twice, in blocks.
-_WHOLE = 4096
-_BLOCK = 512
+# A batch with no more pairs than this keeps its matrix of logits (64 MiB, on a GPU 1 GiB); a larger one makes
+# it twice, in blocks of an eighth of that.
+_WHOLE = {"cpu": 2**24, "cuda": 2**28}
 
 
 def symmetric_infonce(
-    samples_BD: Tensor, texts_BD: Tensor, groups_B: Tensor, log_temperature: Tensor
+    samples_bD: Tensor,
+    texts_BD: Tensor,
+    groups_B: Tensor,
+    log_temperature: Tensor,
+    rows: slice = slice(None),
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """InfoNCE in both directions over one matrix of logits, with same-category masking: a scalar.
 
@@ -40,36 +48,50 @@ def symmetric_infonce(
     2021, fig. 3); that others of the same group are neither positive nor negative is the usual removal of
     false negatives. `groups_B` holds category numbers; give samples without a category numbers of their own.
     A batch of one group has nothing to contrast: its loss is 0.
+
+    With several `ranks` each gives the samples of its `rows` of the batch and gets its part of the loss; the
+    negatives are still those of the whole batch, for texts are known to all and of the samples only the sums
+    over columns are exchanged. The ranks' losses, and their gradients, add up to those of one process.
     """
-    return _apply(_InfoNCE, samples_BD, texts_BD, groups_B, log_temperature, True)
+    return _apply(_InfoNCE, samples_bD, texts_BD, groups_B, log_temperature, True, rows, ranks)
 
 
 def sigmoid_loss(
-    samples_BD: Tensor, texts_BD: Tensor, groups_B: Tensor, log_temperature: Tensor, bias: Tensor
+    samples_bD: Tensor,
+    texts_BD: Tensor,
+    groups_B: Tensor,
+    log_temperature: Tensor,
+    bias: Tensor,
+    rows: slice = slice(None),
 ) -> Tensor:
     """The pairwise sigmoid loss, with same-category masking: a scalar.
 
         L = -1/B Σ_i [ log σ(s_ii + b) + Σ_{j : g_j ≠ g_i} log σ(-(s_ij + b)) ],  s_ij = x_i · t_j / τ
 
     SigLIP (Zhai et al., ICCV 2023, section 3.2), whose negatives here leave out those of the same group.
-    `bias` is the learned scalar b.
+    `bias` is the learned scalar b. `rows`: as in `symmetric_infonce`.
     """
-    return _apply(_Sigmoid, samples_BD, texts_BD, groups_B, log_temperature, bias)
+    return _apply(_Sigmoid, samples_bD, texts_BD, groups_B, log_temperature, bias, rows)
 
 
-def official_loss(samples_BD: Tensor, texts_BD: Tensor) -> Tensor:
+def official_loss(samples_bD: Tensor, texts_BD: Tensor, rows: slice = slice(None)) -> Tensor:
     """The published recipe, exactly: one direction, cosine logits without a temperature: a scalar.
 
         L = -1/B Σ_i [ x_i · t_i - log Σ_j exp(x_i · t_j) ]
 
     UniBind's code: the mean diagonal of `log_softmax(v @ t.T)`. With unit rows it cannot fall far below
-    log B.
+    log B. `rows`: as in `symmetric_infonce`.
     """
-    return _apply(_InfoNCE, samples_BD, texts_BD, None, samples_BD.new_zeros(()), False)
+    return _apply(_InfoNCE, samples_bD, texts_BD, None, samples_bD.new_zeros(()), False, rows, ALONE)
 
 
 def centers_loss(
-    samples_BD: Tensor, centers_MD: Tensor, owners_M: Tensor, groups_B: Tensor, log_temperature: Tensor
+    samples_bD: Tensor,
+    centers_MD: Tensor,
+    owners_M: Tensor,
+    groups_b: Tensor,
+    log_temperature: Tensor,
+    n: int | None = None,
 ) -> Tensor:
     """Pull a sample to every center of its category and push it from all others': a scalar.
 
@@ -77,14 +99,16 @@ def centers_loss(
 
     Supervised contrastive learning with the sum outside the logarithm (Khosla et al., NeurIPS 2020, eq. 2),
     whose other side are frozen texts. Every sample's category must own a center. Centers get no gradient.
+    `n`: the rows B of the whole batch, where these are only some of them.
     """
-    scaled_BD = samples_BD * (-log_temperature).exp()
+    scaled_bD = samples_bD * (-log_temperature).exp()
     sums_CD = centers_MD.new_zeros(int(owners_M.max()) + 1, centers_MD.shape[1])
     sums_CD.index_add_(0, owners_M, centers_MD)
     counts_C = torch.bincount(owners_M, minlength=len(sums_CD))
-    means_BD = (sums_CD / counts_C[:, None].clamp(min=1))[groups_B]
+    means_bD = (sums_CD / counts_C[:, None].clamp(min=1))[groups_b]
     # The mean over a category's centers of x · z is x · (their mean): one product for all negatives is left.
-    return (torch.logsumexp(scaled_BD @ centers_MD.T, dim=1) - (scaled_BD * means_BD).sum(dim=1)).mean()
+    losses_b = torch.logsumexp(scaled_bD @ centers_MD.T, dim=1) - (scaled_bD * means_bD).sum(dim=1)
+    return losses_b.sum() / (n or len(losses_b))
 
 
 def bound_(log_temperature: Tensor) -> None:
@@ -104,47 +128,52 @@ class _InfoNCE(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        x_BD: Tensor,
+        x_bD: Tensor,
         t_BD: Tensor,
         groups_B: Tensor | None,
         log_temperature: Tensor,
         both: bool,
+        rows: slice,
+        ranks: Ranks,
     ) -> Tensor:
-        n, scale = len(x_BD), float((-log_temperature).exp())
-        row_B, positive_B, column_B = (x_BD.new_full((n,), -torch.inf) for _ in range(3))
-        blocks = _blocks(n)
+        n, scale = len(t_BD), (-log_temperature).exp()
+        first = rows.start or 0
+        row_b, positive_b = (x_bD.new_empty(len(x_bD)) for _ in range(2))
+        column_B = x_bD.new_full((n,), -torch.inf)
+        blocks = _blocks(len(x_bD), n, x_bD.device.type)
         logits = torch.empty(0)
-        for rows in blocks:
-            logits = _logits(x_BD, t_BD, groups_B, rows, scale)
-            row_B[rows] = torch.logsumexp(logits, dim=1)
-            positive_B[rows] = logits.diagonal(rows.start)
+        for block in blocks:
+            logits = _logits(x_bD, t_BD, groups_B, block, first, scale)
+            row_b[block] = torch.logsumexp(logits, dim=1)
+            positive_b[block] = logits.diagonal(first + block.start)
             if both:
-                torch.logaddexp(column_B, torch.logsumexp(logits, dim=0), out=column_B)
-        loss = (row_B - positive_B).mean()
+                below_B = torch.logsumexp(logits, dim=0)
+                column_B = below_B if len(blocks) == 1 else torch.logaddexp(column_B, below_B)
+        loss = (row_b - positive_b).sum() / n
         if both:
-            loss = (loss + (column_B - positive_B).mean()) / 2
+            column_B = ranks.logsumexp(column_B)
+            mine_b = column_B[first : first + len(x_bD)]
+            loss = (loss + (mine_b - positive_b).sum() / n) / 2
         if any(ctx.needs_input_grad):
-            dx_BD, dt_BD = torch.empty_like(x_BD), _zeros_if(ctx.needs_input_grad[1], t_BD)
-            for rows in blocks:
+            dx_bD, dt_BD = torch.empty_like(x_bD), _zeros_if(ctx.needs_input_grad[1], t_BD)
+            d_log_temperature = x_bD.new_zeros(())
+            factor = scale / (2 * n if both else n)
+            for block in blocks:
                 if len(blocks) > 1:
-                    logits = _logits(x_BD, t_BD, groups_B, rows, scale)
+                    logits = _logits(x_bD, t_BD, groups_B, block, first, scale)
                 # dL/ds_ij, the shares of both softmaxes less the positive's
-                grad = torch.sub(logits, row_B[rows, None]).exp_()
+                grad = torch.sub(logits, row_b[block, None]).exp_()
                 if both:
                     grad += logits.sub_(column_B).exp_()
-                grad.diagonal(rows.start).sub_(2 if both else 1)
-                factor = scale / (2 * n if both else n)
-                torch.mul(grad @ t_BD, factor, out=dx_BD[rows])
-                if ctx.needs_input_grad[1]:
-                    dt_BD.addmm_(grad.T, x_BD[rows], alpha=factor)
-            # s depends on log τ as -s: Σ_ij dL/ds_ij s_ij = Σ_i x_i · dL/dx_i
-            ctx.save_for_backward(dx_BD, dt_BD, -(x_BD * dx_BD).sum())
+                grad.diagonal(first + block.start).sub_(2 if both else 1)
+                d_log_temperature += _give_back(ctx, grad, x_bD, t_BD, block, factor, dx_bD, dt_BD)
+            ctx.save_for_backward(dx_bD, dt_BD, d_log_temperature)
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        dx_BD, dt_BD, d_log_temperature = ctx.saved_tensors
-        return _scaled(grads[0], (dx_BD, dt_BD, None, d_log_temperature, None), ctx)
+        dx_bD, dt_BD, d_log_temperature = ctx.saved_tensors
+        return _scaled(grads[0], (dx_bD, dt_BD, None, d_log_temperature, None, None, None), ctx)
 
 
 class _Sigmoid(torch.autograd.Function):
@@ -152,29 +181,56 @@ class _Sigmoid(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_BD: Tensor, t_BD: Tensor, groups_B: Tensor, log_temperature: Tensor, bias: Tensor
+        ctx: Any,
+        x_bD: Tensor,
+        t_BD: Tensor,
+        groups_B: Tensor,
+        log_temperature: Tensor,
+        bias: Tensor,
+        rows: slice,
     ) -> Tensor:
-        n, scale = len(x_BD), float((-log_temperature).exp())
-        loss, d_bias = x_BD.new_zeros(()), x_BD.new_zeros(())
-        dx_BD, dt_BD = torch.empty_like(x_BD), _zeros_if(ctx.needs_input_grad[1], t_BD)
-        for rows in _blocks(n):
-            logits = _logits(x_BD, t_BD, groups_B, rows, scale) + bias
+        n, scale = len(t_BD), (-log_temperature).exp()
+        first = rows.start or 0
+        loss, d_bias, d_log_temperature = (x_bD.new_zeros(()) for _ in range(3))
+        dx_bD, dt_BD = torch.empty_like(x_bD), _zeros_if(ctx.needs_input_grad[1], t_BD)
+        for block in _blocks(len(x_bD), n, x_bD.device.type):
+            logits = _logits(x_bD, t_BD, groups_B, block, first, scale) + bias
             # -log σ(-z) = softplus(z) for a negative, softplus(-z) = softplus(z) - z for the positive;
             # a masked logit is -∞ and gives 0 in both.
-            loss += torch.nn.functional.softplus(logits).sum() - logits.diagonal(rows.start).sum()
+            positive = logits.diagonal(first + block.start)
+            loss += torch.nn.functional.softplus(logits).sum() - positive.sum()
             grad = logits.sigmoid_()
-            grad.diagonal(rows.start).sub_(1)
-            torch.mul(grad @ t_BD, scale / n, out=dx_BD[rows])
-            if ctx.needs_input_grad[1]:
-                dt_BD.addmm_(grad.T, x_BD[rows], alpha=scale / n)
+            grad.diagonal(first + block.start).sub_(1)
+            d_log_temperature += _give_back(ctx, grad, x_bD, t_BD, block, scale / n, dx_bD, dt_BD)
             d_bias += grad.sum() / n
-        ctx.save_for_backward(dx_BD, dt_BD, -(x_BD * dx_BD).sum(), d_bias)
+        ctx.save_for_backward(dx_bD, dt_BD, d_log_temperature, d_bias)
         return loss / n
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        dx_BD, dt_BD, d_log_temperature, d_bias = ctx.saved_tensors
-        return _scaled(grads[0], (dx_BD, dt_BD, None, d_log_temperature, d_bias), ctx)
+        dx_bD, dt_BD, d_log_temperature, d_bias = ctx.saved_tensors
+        return _scaled(grads[0], (dx_bD, dt_BD, None, d_log_temperature, d_bias, None), ctx)
+
+
+def _give_back(
+    ctx: Any,
+    grad: Tensor,
+    x_bD: Tensor,
+    t_BD: Tensor,
+    block: slice,
+    factor: Tensor,
+    dx_bD: Tensor,
+    dt_BD: Tensor,
+) -> Tensor:
+    """Write a block's gradients, of `grad` = dL/ds before its factor; returns its share of dL/d log τ.
+
+    s depends on log τ as -s: Σ_ij dL/ds_ij s_ij = Σ_i x_i · dL/dx_i.
+    """
+    torch.mul(grad @ t_BD, factor, out=dx_bD[block])
+    if ctx.needs_input_grad[1]:
+        dt_BD += (grad.T @ x_bD[block]) * factor
+    share: Tensor = -torch.linalg.vecdot(x_bD[block], dx_bD[block]).sum()
+    return share
 
 
 def _scaled(grad: Tensor, found: tuple[Tensor | None, ...], ctx: Any) -> tuple[Tensor | None, ...]:
@@ -187,18 +243,21 @@ def _zeros_if(needed: bool, like_BD: Tensor) -> Tensor:
     return torch.zeros_like(like_BD) if needed else like_BD.new_zeros(())
 
 
-def _blocks(n: int) -> list[slice]:
-    if n <= _WHOLE:
-        return [slice(0, n)]
-    return [slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK)]
+def _blocks(rows: int, columns: int, device: str) -> list[slice]:
+    """Rows whose logits are held at a time."""
+    whole = _WHOLE.get(device, _WHOLE["cpu"])
+    step = max(1, rows if rows * columns <= whole else whole // 8 // columns)
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def _logits(x_BD: Tensor, t_BD: Tensor, groups_B: Tensor | None, rows: slice, scale: float) -> Tensor:
-    """Some rows of the matrix of logits; -∞ where two of a group are no pair."""
-    logits = x_BD[rows] @ t_BD.T
+def _logits(
+    x_bD: Tensor, t_BD: Tensor, groups_B: Tensor | None, block: slice, first: int, scale: Tensor
+) -> Tensor:
+    """Some rows of the matrix of logits; -∞ where two of a group are no pair. x's rows begin at `first`."""
+    logits = x_bD[block] @ t_BD.T
     logits *= scale
     if groups_B is not None:
-        same = groups_B[rows, None] == groups_B
-        same.diagonal(rows.start).fill_(False)
+        same = groups_B[first + block.start : first + block.stop, None] == groups_B
+        same.diagonal(first + block.start).fill_(False)
         logits.masked_fill_(same, -torch.inf)
     return logits

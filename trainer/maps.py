@@ -54,6 +54,19 @@ class HeadMap:
             whole_TD = whole_TD + part
         return whole_TD
 
+    def to(self, device: torch.device) -> HeadMap:
+        """The same map on a device, trained there."""
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            if tensor is None or tensor.device == device:
+                return tensor
+            return tensor.detach().to(device).requires_grad_(tensor.requires_grad)
+
+        pairs = [
+            None if pair is None else tuple(moved(t) for t in pair) for pair in (self.factors, self.hidden)
+        ]
+        return HeadMap(moved(self.bias_T), moved(self.weight_TD), moved(self.base_TD), *pairs)  # type: ignore[arg-type]
+
     @property
     def weights(self) -> list[Tensor]:
         """The trained matrices, which decay."""
@@ -75,6 +88,31 @@ class HeadMap:
         with torch.no_grad():
             hidden = None if self.hidden is None else (_copied(self.hidden[0]), _copied(self.hidden[1]))
             return _copied(self._whole()), _copied(self.bias_T), hidden
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Features are trained on centred and at unit mean square length, whatever the encoder's habits.
+
+    Pooled network features are all positive and nearly parallel; a head would spend its steps on their mean.
+    The map is affine, so it is folded into the head and the head on disk takes raw features.
+    """
+
+    mean_D: Floats
+    factor: float
+
+    @classmethod
+    def of(cls, x_ND: Floats) -> Scale:
+        mean_D = x_ND.mean(axis=0, dtype=np.float64)
+        square = float(np.mean(np.sum((x_ND - mean_D) ** 2, axis=1)))
+        return cls(mean_D.astype(np.float32), 1 / math.sqrt(square) if square > 0 else 1.0)
+
+    def apply(self, x_ND: Floats) -> Floats:
+        return np.asarray((x_ND - self.mean_D) * self.factor, dtype=np.float32)
+
+    def fold(self, weight_TD: Floats, bias_T: Floats) -> tuple[Floats, Floats]:
+        scaled_TD = np.asarray(weight_TD * self.factor, dtype=np.float32)
+        return scaled_TD, np.asarray(bias_T - scaled_TD @ self.mean_D, dtype=np.float32)
 
 
 def make_map(d: int, t: int, start_TD: Floats | None, settings: Train, rng: np.random.Generator) -> HeadMap:
@@ -132,5 +170,5 @@ def _uniform(rng: np.random.Generator, rows: int, columns: int) -> Tensor:
 
 
 def _copied(tensor: Tensor) -> Floats:
-    copied: Floats = tensor.detach().numpy().copy()
+    copied: Floats = tensor.detach().cpu().numpy().copy()
     return copied

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BeforeValidator
 
+from data.modality import Modality
+
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Le(1)]
 
@@ -52,8 +54,12 @@ class Train:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     enabled: bool = True
+    modalities: tuple[Modality, ...] | None = None  # only these; all that have train samples otherwise
+    # What samples are drawn to: texts; or, for comparison and as in ImageBind, images of the same object and
+    # category, which were aligned with the texts before (trainer/rounds.py).
+    align: Literal["text", "image"] = "text"
     epochs: Count = 30
-    batch_size: Annotated[int, Ge(2)] = 1024  # shared evenly by the modalities
+    batch_size: Annotated[int, Ge(2)] = 1024  # shared evenly by the modalities, however many samples each has
     # The kinds of heads, and how they start, are told in trainer/maps.py.
     head: Literal["linear", "residual", "low-rank", "mlp"] = "linear"
     start: Literal["random", "ridge", "procrustes"] = "random"
@@ -75,6 +81,11 @@ class Train:
         0.0  # keep the moving average of the heads, with this decay per step
     )
     patience: Count | None = None  # stop after so many epochs without a better one on val
+    device: str = "auto"  # the first GPU where there is one; "cpu", "cuda:1", …
+    # Of the products' factors, as torch.set_float32_matmul_precision has it: `high` is TF32 on GPUs, `medium`
+    # bfloat16 on GPUs and processors that have it; sums and results are float32 in any case.
+    precision: Literal["highest", "high", "medium"] = "highest"
+    tensorboard: bool = False  # a log for TensorBoard beside train_log.parquet
     seed: Annotated[int, Ge(0)] = 1234
 
 

@@ -118,10 +118,9 @@ GROUPS = [0, 0, 1, 1, 2, 2, 2, 3, 4, 5, 6]
 
 @pytest.fixture(params=["whole", "blocks"])
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once with the whole matrix of logits, once in blocks of four rows."""
+    """Once with the whole matrix of logits, once row by row."""
     if request.param == "blocks":
-        monkeypatch.setattr(losses, "_WHOLE", 1)
-        monkeypatch.setattr(losses, "_BLOCK", 4)
+        monkeypatch.setitem(losses._WHOLE, "cpu", 64)  # an eighth is less than a row of eleven
 
 
 @pytest.mark.usefixtures("both_ways")
@@ -166,9 +165,8 @@ def test_blocks_change_the_loss_by_rounding_alone(monkeypatch: pytest.MonkeyPatc
     x, t = (each.float().requires_grad_() for each in _pairs(7, 1000, dim=16))
     groups, cold = torch.arange(1000) // 3, torch.tensor(-2.5)
     found = []
-    for block in (1000, 97):
-        monkeypatch.setattr(losses, "_WHOLE", block)
-        monkeypatch.setattr(losses, "_BLOCK", block)
+    for whole in (1000**2, 8 * 97 * 1000):  # the second gives blocks of 97 rows
+        monkeypatch.setitem(losses._WHOLE, "cpu", whole)
         loss = symmetric_infonce(x, t, groups, cold)
         found.append((loss.detach(), *torch.autograd.grad(loss, (x, t))))
     for whole, in_blocks in zip(*found, strict=True):

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from data.errors import TrainingError
 from kb_builder.schemas import SAMPLES, read_rows, write_table
 from kb_builder.store import read_vectors, write_vectors
-from trainer.aligner import Aligner, Scale, learning_rate
+from trainer.aligner import Aligner
 from trainer.centers import load_centers, localize
 from trainer.heads import load_heads
 from trainer.inputs import load_sample_texts, load_samples, open_kb
+from trainer.maps import Scale
+from trainer.optimiser import learning_rate
 from trainer.pairs import make_pairs
 from trainer.settings import Localize, Train
 from trainer.train import train
@@ -272,3 +275,22 @@ def test_heads_say_what_they_were_trained_on(make_kb: MakeKb, tmp_path: Path) ->
     image = load_samples(open_kb(kb), "samples")[0]["image"]
     lengths = np.linalg.norm(heads.map("image", image.vectors_ND), axis=1)
     np.testing.assert_allclose(lengths, 1, atol=1e-6)
+
+
+def test_a_device_that_is_not_there_is_refused(make_kb: MakeKb, tmp_path: Path) -> None:
+    """One line names the setting, the device and what always works."""
+    with pytest.raises(
+        TrainingError, match=r'train.device = "cuda:99": not to be had here .*"cpu" always is'
+    ):
+        train(_localized(make_kb), tmp_path, Train(**QUICK, device="cuda:99"))
+
+
+def test_coarser_products_learn_the_same(make_kb: MakeKb, tmp_path: Path) -> None:
+    """With `medium` precision val samples are named as well, and torch's setting is put back."""
+    kb = _localized(make_kb)
+    settings = Train(epochs=25, batch_size=48, learning_rate=0.02)
+    reached = [
+        train(kb, tmp_path / p, replace(settings, precision=p))["val_top1"] for p in ("highest", "medium")
+    ]
+    assert reached[1] == pytest.approx(reached[0], abs=0.1)
+    assert torch.get_float32_matmul_precision() == "highest"

@@ -1,0 +1,123 @@
+"""Several processes train as one: the same gradients, the same heads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from kb_builder.schemas import read_rows
+from trainer import ranks as ranks_module
+from trainer.aligner import Aligner
+from trainer.centers import load_centers, localize
+from trainer.heads import load_heads
+from trainer.inputs import load_sample_texts, load_samples, open_kb
+from trainer.pairs import make_pairs
+from trainer.ranks import ALONE, Ranks
+from trainer.settings import Localize, Train
+from trainer.train import train
+
+MakeKb = Callable[..., Path]
+ROOT = Path(ranks_module.__file__).parent.parent
+SETTINGS = {
+    "one center": Train(epochs=2, batch_size=49),
+    "all centers": Train(epochs=2, batch_size=50, centers="all"),
+    "sigmoid": Train(epochs=2, batch_size=48, loss="sigmoid"),
+    "official": Train(epochs=2, batch_size=47, loss="official"),
+}
+
+
+def _gradients(kb: Path, settings: Train, ranks: Ranks) -> list[torch.Tensor]:
+    """The gradients of the first step, summed over the ranks; and the loss."""
+    base = open_kb(kb)
+    centers = load_centers(base)
+    pairs, texts_MT, _ = make_pairs(load_samples(base, "samples")[0], load_sample_texts(base)[0], centers)
+    aligner = Aligner(pairs, texts_MT, centers.category_N, settings, ranks)
+    seen: list[torch.Tensor] = []
+    adam = aligner._optimiser._adam
+
+    def look(*_: object) -> None:
+        if not seen:
+            seen.extend(
+                p.grad.clone() for group in adam.param_groups for p in group["params"] if p.grad is not None
+            )
+
+    torch.nn.utils.clip_grad_norm_, before = lambda *a, **k: None, torch.nn.utils.clip_grad_norm_
+    try:
+        adam.register_step_pre_hook(look)
+        rows = aligner.epoch()
+    finally:
+        torch.nn.utils.clip_grad_norm_ = before
+    return [*seen, torch.tensor([row["loss"] for row in rows])]
+
+
+def _one_of_two(rank: int, kb: Path, place: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    torch.distributed.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
+    found = {name: _gradients(kb, settings, Ranks(rank, 2)) for name, settings in SETTINGS.items()}
+    torch.save(found, place / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_have_the_gradients_of_one(make_kb: MakeKb, tmp_path: Path) -> None:
+    """For every loss, with batches of odd sizes: equal to rounding, and equal bits on both ranks."""
+    kb = make_kb()
+    localize(kb, Localize(k=5))
+    mp.start_processes(_one_of_two, args=(kb, tmp_path), nprocs=2, start_method="spawn")
+    zero, one = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    for name, settings in SETTINGS.items():
+        alone = _gradients(kb, settings, ALONE)
+        assert len(alone) > 3
+        for mine, theirs, whole in zip(zero[name], one[name], alone, strict=True):
+            assert torch.equal(mine, theirs)
+            torch.testing.assert_close(mine, whole, rtol=2e-4, atol=2e-6)
+
+
+def test_torchrun_trains_the_heads_of_one_process(make_kb: MakeKb, tmp_path: Path) -> None:
+    """`train` under torchrun with two processes writes what one writes, to rounding; rank 0 alone writes."""
+    kb = make_kb()
+    localize(kb, Localize(k=5))
+    (tmp_path / "job.py").write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from trainer.ranks import follows, part\n"
+        "from trainer.settings import Train\n"
+        "from trainer.train import follow, train\n"
+        "given = Path(sys.argv[1]), Path(sys.argv[2]), Train(epochs=3, batch_size=48)\n"
+        "follow(*given) if follows() else train(*given)\n"
+        "part()\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, tmp_path / "job.py", kb, tmp_path / "two"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    train(kb, tmp_path / "one", Train(epochs=3, batch_size=48))
+    two, one = load_heads(tmp_path / "two"), load_heads(tmp_path / "one")
+    for modality, weight in one.weights.items():
+        np.testing.assert_allclose(two.weights[modality], weight, rtol=1e-3, atol=1e-4)
+    logs = [read_rows(tmp_path / name / "train_log.parquet") for name in ("one", "two")]
+    for a, b in zip(*(log[1:] for log in logs), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+def test_shares_cover_all_rows_once() -> None:
+    """However many rows and processes: stretches in order that differ by one row at most."""
+    for n in (0, 1, 5, 8, 1023):
+        for size in (1, 2, 3, 7):
+            rows = [list(range(n))[Ranks(rank, size).share(n)] for rank in range(size)]
+            assert [row for share in rows for row in share] == list(range(n))
+            assert max(map(len, rows)) - min(map(len, rows)) <= 1

@@ -87,7 +87,7 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
         "recognition": rows[model],
         "zero_shot": rows.get("zero_shot", []),
         "probe": probe_rows(frozen, seen_C, named[model], **resampling) if settings.probe else [],
-        "few_shot": few_shot_rows(frozen, seen_C, settings),
+        "few_shot": few_shot_rows(base, frozen, centers, heads, settings),
         "sweeps": [
             row
             for name, sets in spaces.items()

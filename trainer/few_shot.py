@@ -5,64 +5,118 @@ Shapes: N samples, C categories.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from data.errors import TrainingError
 from trainer.bootstrap import interval
+from trainer.heads import Heads
+from trainer.inputs import KnowledgeBase, seen_categories
 from trainer.probe import fit_probe, labelled
 from trainer.recognition import Task
-from trainer.records import Bools, SampleSet
-from trainer.settings import Evaluate
+from trainer.records import Bools, Centers, Ints, SampleSet
+from trainer.scoring import score
+from trainer.settings import Evaluate, Train
+from trainer.shots import with_shots
+from trainer.train import fit
 
 
-def few_shot_rows(sets: dict[str, SampleSet], seen_C: Bools, settings: Evaluate) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Handful:
+    """So many labelled train samples per category and modality, and what there is to name."""
+
+    shots: int
+    base: KnowledgeBase  # its only train samples are these
+    train: dict[str, SampleSet]
+    val: dict[str, SampleSet]
+    shown: dict[str, SampleSet]
+
+
+def few_shot_rows(
+    base: KnowledgeBase,
+    frozen: dict[str, SampleSet],
+    centers: Centers,
+    heads: Heads | None,
+    settings: Evaluate,
+) -> list[dict[str, Any]]:
     """Rows {shots, method, modality, split, top1, top1_low, top1_high, n, n_train}, on split `seen`.
 
-    `sets` hold the frozen features. method `probe`: the linear probe of so many train samples per category
-    and modality.
+    `frozen` holds the features. Which train samples are kept is told in `shots.with_shots`; both methods get
+    the same. method `probe`: the linear probe of `probe.fit_probe`. `heads`, where there are `heads`: new
+    ones, trained as these were but for the samples, and the run's centers, which all guides had a say in.
+    Both choose by all val samples. What cannot be fitted with so few has no row.
     """
+    seen_C = seen_categories(base)
     task = Task("seen", seen_C, seen_C)
-    shown = {modality: task.of(encoded) for modality, encoded in sets.items()}
+    shown = {modality: task.of(encoded) for modality, encoded in frozen.items()}
+    shown = {modality: samples for modality, samples in shown.items() if len(samples)}
     rows: list[dict[str, Any]] = []
-    for shots in settings.few_shot:
-        for modality, encoded in sets.items():
-            if len(shown[modality]) == 0:
-                continue
-            drawn = draw_shots(labelled(encoded, "train"), shots, seed=settings.seed)
-            probe = fit_probe(drawn, encoded.split("val"))
-            if probe is None:
-                continue
-            named_N = probe.named(shown[modality].vectors_ND, 1)[:, 0]
-            rows.append(_row(shots, "probe", shown[modality], named_N, len(drawn), settings))
+    for shots in settings.few_shot if shown else ():
+        few = with_shots(base, shots, seed=settings.seed)
+        kept = {row["sample_id"] for row in few.samples if row["split"] == "train"}
+        train = {m: labelled(frozen[m], "train") for m in shown}
+        handful = _Handful(
+            shots=shots,
+            base=few,
+            train={
+                m: s.take(np.array([name in kept for name in s.sample_ids], bool)) for m, s in train.items()
+            },
+            val={m: frozen[m].split("val") for m in shown},
+            shown=shown,
+        )
+        named = {"probe": _by_probe(handful)}
+        if heads is not None:
+            named["heads"] = _by_heads(handful, centers.of(seen_C), centers, heads, settings)
+        rows += [
+            _row(handful, method, modality, named_N, settings)
+            for method, by_modality in named.items()
+            for modality, named_N in by_modality.items()
+        ]
     return rows
 
 
-def draw_shots(train: SampleSet, shots: int, *, seed: int) -> SampleSet:
-    """So many samples of each category, all where there are fewer; samples stay in their order.
-
-    One seed draws nested sets: what 2 shots hold, 4 hold too.
-    """
-    luck_N = np.random.default_rng(seed).random(len(train))
-    order = np.lexsort((luck_N, train.category_N))
-    category_N = train.category_N[order]
-    rank_N = np.arange(len(order)) - np.searchsorted(category_N, category_N)
-    return train.take(np.sort(order[rank_N < shots]))
+def _by_probe(handful: _Handful) -> dict[str, Ints]:
+    named: dict[str, Ints] = {}
+    for modality, shown in handful.shown.items():
+        probe = fit_probe(handful.train[modality], handful.val[modality])
+        if probe is not None:
+            named[modality] = probe.named(shown.vectors_ND, 1)[:, 0]
+    return named
 
 
-def _row(
-    shots: int, method: str, shown: SampleSet, named_N: Any, n_train: int, settings: Evaluate
-) -> dict[str, Any]:
-    hit_N = (named_N[:, None] == shown.labels()).any(axis=1)
+def _by_heads(
+    handful: _Handful, among: Centers, centers: Centers, heads: Heads, settings: Evaluate
+) -> dict[str, Ints]:
+    """What new heads, trained on the handful by the recipe of `heads`, name the samples."""
+    recipe = TypeAdapter(Train).validate_python(heads.metadata["settings"])
+    try:
+        fitted = fit(handful.base, centers, replace(recipe, tensorboard=False)).heads
+    except TrainingError:  # so few samples may not have what the recipe asks for, say descriptions
+        return {}
+    return {
+        modality: score(
+            fitted.map(modality, shown.vectors_ND), among, scorer=settings.scorer, top=1
+        ).categories_NT[:, 0]
+        for modality, shown in handful.shown.items()
+        if modality in fitted.weights and len(among.row_ids)
+    }
+
+
+def _row(handful: _Handful, method: str, modality: str, named_N: Ints, settings: Evaluate) -> dict[str, Any]:
+    shown = handful.shown[modality]
+    hit_N: Bools = (named_N[:, None] == shown.labels()).any(axis=1)
     low, high = interval(hit_N, resamples=settings.bootstrap, seed=settings.seed)
     return {
-        "shots": shots,
+        "shots": handful.shots,
         "method": method,
-        "modality": shown.modality,
+        "modality": modality,
         "split": "seen",
         "top1": float(hit_N.mean()),
         "top1_low": low,
         "top1_high": high,
         "n": len(shown),
-        "n_train": n_train,
+        "n_train": len(handful.train[modality]),
     }

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from trainer.bootstrap import interval
-from trainer.outcomes import Ranking
 from trainer.depth import first_ranks
+from trainer.outcomes import Ranking
 from trainer.records import SampleSet
 from trainer.retrieval import nearest
 

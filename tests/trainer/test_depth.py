@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.geometry import rounded, unit_rows
 from trainer.depth import first_ranks
+from trainer.geometry import rounded, unit_rows
 from trainer.records import Ints
 from trainer.retrieval import nearest
 

@@ -1,58 +1,80 @@
-"""Few-shot rows, and the draw behind them."""
+"""Few-shot rows: probes and heads on a handful of samples, by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 
-from trainer.few_shot import draw_shots, few_shot_rows
+from trainer.centers import load_centers, localize
+from trainer.few_shot import few_shot_rows
+from trainer.heads import load_heads
+from trainer.inputs import load_samples, open_kb, seen_categories
 from trainer.probe import fit_probe
-from trainer.records import SampleSet
-from trainer.settings import Evaluate
+from trainer.scoring import score
+from trainer.settings import Evaluate, Localize, Train
+from trainer.shots import with_shots
+from trainer.train import fit, train
 
-SEEN_C = np.ones(4, dtype=bool)
-
-
-def _samples(n: int = 200) -> SampleSet:
-    rng = np.random.default_rng(0)
-    category_N = np.minimum(rng.geometric(0.4, size=n) - 1, 3)
-    return SampleSet(
-        modality="point",
-        sample_ids=tuple(f"s{i:03d}" for i in range(n)),
-        splits_N=rng.choice(["train", "val", "test"], size=n),
-        category_N=category_N,
-        object_N=np.full(n, -1),
-        vectors_ND=(np.eye(4)[category_N] + 0.5 * rng.normal(size=(n, 4))).astype(np.float32),
-    )
+SETTINGS = Evaluate(bootstrap=50, few_shot=(1, 3), seed=5)
+RECIPE = Train(epochs=3, batch_size=48, learning_rate=0.02)
 
 
-def test_a_draw_is_even_nested_and_seeded() -> None:
-    """So many of each category, all of a small one; more shots hold the fewer; the order stays."""
-    train = _samples().split("train")
-    has_C = np.bincount(train.category_N, minlength=4)
-    held: set[str] = set()
-    for shots in (1, 2, 4, 8, 1000):
-        drawn = draw_shots(train, shots, seed=3)
-        assert (np.bincount(drawn.category_N, minlength=4) == np.minimum(has_C, shots)).all()
-        assert list(drawn.sample_ids) == sorted(drawn.sample_ids)
-        assert held <= set(drawn.sample_ids)
-        held = set(drawn.sample_ids)
-    assert draw_shots(train, 2, seed=3).sample_ids == draw_shots(train, 2, seed=3).sample_ids
-    assert draw_shots(train, 2, seed=3).sample_ids != draw_shots(train, 2, seed=4).sample_ids
+def test_rows_are_those_of_fitting_by_hand(make_kb: Callable[..., Path], tmp_path: Path) -> None:
+    """Probe and heads are fitted on the same samples, the heads by the run's own recipe."""
+    kb = make_kb(noise=0.5)
+    localize(kb, Localize(k=5))
+    train(kb, tmp_path, RECIPE)
+    base = open_kb(kb)
+    frozen, centers, seen_C = load_samples(base, "samples")[0], load_centers(base), seen_categories(base)
+    rows = few_shot_rows(base, frozen, centers, load_heads(tmp_path), SETTINGS)
+    found = {(row["shots"], row["method"], row["modality"]): row for row in rows}
+    assert len(found) == len(rows) == 2 * (4 + 3)  # text has no head
+    for shots in (1, 3):
+        few = with_shots(base, shots, seed=5)
+        small = load_samples(few, "samples")[0]
+        heads = fit(few, centers, RECIPE).heads
+        for modality in ("audio", "image", "point"):
+            test = frozen[modality].split("test")
+            test = test.take(seen_C[test.category_N])
+            probe = fit_probe(small[modality].split("train"), frozen[modality].split("val"))
+            assert probe is not None
+            mapped_ND = heads.map(modality, test.vectors_ND)
+            named = {
+                "probe": probe.named(test.vectors_ND, 1)[:, 0],
+                "heads": score(mapped_ND, centers.of(seen_C), top=1).categories_NT[:, 0],
+            }
+            for method, named_N in named.items():
+                row = found[shots, method, modality]
+                assert row["top1"] == np.mean(named_N == test.category_N)
+                assert (row["split"], row["n"], row["n_train"]) == ("seen", len(test), 9 * shots)
+                assert row["top1_low"] <= row["top1"] <= row["top1_high"]
 
 
-def test_rows_are_those_of_probes_on_the_draws() -> None:
-    """Each row's top-1 is that of a probe fitted on the draw; `[]` gives none."""
-    samples = _samples()
-    test = samples.split("test")
-    settings = Evaluate(bootstrap=50, few_shot=(1, 4), seed=5)
-    rows = few_shot_rows({"point": samples}, SEEN_C, settings)
-    assert [row["shots"] for row in rows] == [1, 4]
-    for row in rows:
-        drawn = draw_shots(samples.split("train"), row["shots"], seed=5)
-        probe = fit_probe(drawn, samples.split("val"))
-        assert probe is not None
-        named_N = probe.named(test.vectors_ND, 1)[:, 0]
-        assert row["top1"] == np.mean(named_N == test.category_N)
-        assert (row["n"], row["n_train"]) == (len(test), len(drawn))
-        assert row["top1_low"] <= row["top1"] <= row["top1_high"]
-    assert few_shot_rows({"point": samples}, SEEN_C, Evaluate(few_shot=())) == []
+def test_without_heads_there_are_probes_only_and_without_shots_nothing(
+    make_kb: Callable[..., Path],
+) -> None:
+    """An untrained run has no recipe; `few_shot = []` switches all of it off."""
+    kb = make_kb()
+    localize(kb, Localize(k=5))
+    base = open_kb(kb)
+    frozen, centers = load_samples(base, "samples")[0], load_centers(base)
+    rows = few_shot_rows(base, frozen, centers, None, SETTINGS)
+    assert {row["method"] for row in rows} == {"probe"}
+    assert few_shot_rows(base, frozen, centers, None, Evaluate(few_shot=())) == []
+
+
+def test_a_recipe_that_so_few_cannot_follow_has_no_row(make_kb: Callable[..., Path], tmp_path: Path) -> None:
+    """Descriptions alone, which no sample has: heads are absent, probes stay."""
+    kb = make_kb(sample_texts=False)
+    localize(kb, Localize(k=5))
+    train(kb, tmp_path, replace(RECIPE, epochs=1))
+    heads = load_heads(tmp_path)
+    recipe = {**heads.metadata["settings"], "center_weight": 0.0, "align": "image", "modalities": ["video"]}
+    heads = replace(heads, metadata={**heads.metadata, "settings": recipe})
+    base = open_kb(kb)
+    frozen, centers = load_samples(base, "samples")[0], load_centers(base)
+    rows = few_shot_rows(base, frozen, centers, heads, SETTINGS)
+    assert {row["method"] for row in rows} == {"probe"}

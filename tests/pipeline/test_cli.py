@@ -31,6 +31,7 @@ def test_help_lists_every_command(tmp_path: Path) -> None:
         "localize",
         "train",
         "evaluate",
+        "compare",
         "predict",
         "retrieve",
         "doctor",

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from data.errors import TrainingError
 from data.files import write_json
 from kb_builder.schemas import SAMPLES, read_rows, write_table
-from trainer.centers import localize
-from trainer.evaluate import evaluate
+from trainer.centers import load_centers, localize
+from trainer.evaluate import evaluate, measure
+from trainer.heads import load_heads
+from trainer.inputs import open_kb
+from trainer.outcomes import NAMED, RANKS
 from trainer.settings import Evaluate, Localize, Scorer, Train
 from trainer.train import train
 
 MakeKb = Callable[..., Path]
-SETTINGS = Evaluate(bootstrap=200)
+SETTINGS = Evaluate(bootstrap=200, few_shot=(2,))
 
 
 def _top1(rows: list[dict[str, Any]], split: str, anchors: str) -> float:
@@ -119,12 +124,91 @@ def test_results_of_transductive_centers_are_marked(make_kb: MakeKb, tmp_path: P
     assert next(iter(metrics.items())) == ("transductive", True)
 
 
-def test_two_evaluations_are_equal(make_kb: MakeKb, tmp_path: Path) -> None:
-    """Nothing in the numbers depends on the day."""
+def test_two_runs_of_one_seed_are_equal(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Trained and measured twice: the same metrics as JSON, the same bytes in both tables."""
+    kb = make_kb(noise=0.9)
+    localize(kb, Localize(k=5))
+    texts = []
+    for run in (tmp_path / "one", tmp_path / "two"):
+        train(kb, run, Train(epochs=2))
+        texts.append(json.dumps(evaluate(kb, run, SETTINGS)))
+    assert texts[0] == texts[1]
+    for name in ("named.parquet", "ranks.parquet"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_measuring_writes_nothing_and_evaluating_two_tables(make_kb: MakeKb, tmp_path: Path) -> None:
+    """The tables hold what the shares are made of: every row's top-1, top-5, recall and median rank."""
+    kb = make_kb(noise=0.9)
+    localize(kb, Localize(k=5))
+    train(kb, tmp_path / "run", Train(epochs=2))
+    base = open_kb(kb)
+    before = sorted(tmp_path.rglob("*"))
+    measured = measure(base, load_centers(base), load_heads(tmp_path / "run"), SETTINGS)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert evaluate(kb, tmp_path / "run", SETTINGS) == measured.metrics
+    assert pq.read_table(tmp_path / "run" / "named.parquet").equals(measured.named)
+    assert pq.read_table(tmp_path / "run" / "ranks.parquet").equals(measured.ranks)
+
+    named = measured.named.group_by(["model", "modality", "split", "anchors"]).aggregate(
+        [("hit", "mean"), ("hit5", "mean"), ("sample_id", "count")]
+    )
+    shares = {
+        tuple(row[key] for key in ("model", "modality", "split", "anchors")): row for row in named.to_pylist()
+    }
+    rows = measured.metrics["recognition"] + measured.metrics["zero_shot"]
+    assert len(shares) == len(rows)
+    for row in rows:
+        share = shares[row["model"], row["modality"], row["split"], row["anchors"]]
+        assert (share["hit_mean"], share["hit5_mean"]) == pytest.approx((row["top1"], row["top5"]))
+        assert share["sample_id_count"] == row["n"]
+    for row in measured.metrics["retrieval"]:
+        ranks = np.array(
+            [
+                each["rank"]
+                for each in measured.ranks.to_pylist()
+                if all(each[key] == row[key] for key in ("query", "gallery", "level"))
+            ]
+        )
+        assert (np.mean(ranks <= 10), np.median(ranks)) == pytest.approx((row["r10"], row["median_rank"]))
+        assert len(ranks) == row["n"]
+
+
+def test_every_key_is_documented(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Each key of metrics.json stands in its section of docs/metrics.md, and each column in its file's."""
+    kb = make_kb(noise=0.9)
+    localize(kb, Localize(k=6))
+    train(kb, tmp_path, Train(epochs=1))
+    metrics = {"dataset": "", "seed": 0, "stages": [dict.fromkeys(("name", "seconds", "skipped"))]}
+    metrics |= evaluate(kb, tmp_path, SETTINGS)
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    sections = {part.split("\n", 1)[0].strip("` "): part for part in re.split(r"^##+ ", page, flags=re.M)}
+    recognition = sections["recognition"]
+    for key, value in metrics.items():
+        assert f"`{key}`" in sections["metrics.json"], key
+        if isinstance(value, bool | int | str):
+            continue
+        assert value, key  # or this test would look at nothing
+        told = sections[key] + (recognition if key in ("zero_shot", "probe", "sweeps", "few_shot") else "")
+        for name in {name for row in value for name in row} if isinstance(value, list) else value:
+            assert f"`{name}`" in told, (key, name)
+    for row in metrics["balance"]:
+        assert f"`{row['measure']}`" in sections["balance"]
+    for file, schema in (("named.parquet", NAMED), ("ranks.parquet", RANKS)):
+        for name in schema.names:
+            assert f"`{name}`" in sections[file], (file, name)
+
+
+def test_extras_can_be_switched_off(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Probe, few-shot and sweeps are empty lists then; all else is as it was."""
     kb = make_kb()
     localize(kb, Localize(k=5))
-    train(kb, tmp_path, Train(epochs=1))
-    assert evaluate(kb, tmp_path, SETTINGS) == evaluate(kb, tmp_path, SETTINGS)
+    metrics = evaluate(kb, tmp_path, replace(SETTINGS, few_shot=(), probe=False, sweeps=False))
+    assert (metrics["probe"], metrics["few_shot"], metrics["sweeps"]) == ([], [], [])
+    full = evaluate(kb, tmp_path, SETTINGS)
+    assert {row["method"] for row in full["few_shot"]} == {"probe"}
+    assert len(full["probe"]) == 4
+    assert full["recognition"] == metrics["recognition"]
 
 
 def test_without_heads_the_zero_shot_encoder_is_measured(make_kb: MakeKb, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 
 from kb_builder.browse import sql
 from kb_builder.schemas import CATEGORIES, write_table
@@ -71,3 +72,15 @@ def test_the_script_of_an_empty_knowledge_base(tmp_path: Path) -> None:
         for view in PLAIN:
             assert connection.sql(f"FROM {view}").fetchall() == []
         assert connection.sql("FROM v_category_vectors").columns == ["id", "group", "content", "vector"]
+
+
+def test_a_table_of_an_earlier_version_has_nulls_where_it_lacks_a_column(browsed_kb: Path) -> None:
+    """A samples.parquet from before `more_category_ids` is shown with it, and its script runs."""
+    path = browsed_kb / "samples.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["more_category_ids"]), path)
+    answer = sql(browsed_kb, "FROM v_samples")
+    assert answer.columns[-1] == "more_category_ids"
+    assert {row[-1] for row in answer.rows} == {None}
+    with closing(duckdb.connect()) as connection:
+        connection.execute(script(browsed_kb))
+        assert connection.execute("SELECT more_category_ids FROM v_samples").fetchone() == (None,)

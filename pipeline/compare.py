@@ -69,7 +69,7 @@ class Comparison:
 
     runs: tuple[dict[str, Any], ...]  # name, folder, model, and samples that not all runs have
     lines: tuple[Line, ...]
-    balance: tuple[dict[str, Any], ...]  # measure, and its value in each run (by name)
+    balance: tuple[dict[str, Any], ...]  # measure, run, value
     notes: tuple[str, ...] = field(default=())
 
     def as_json(self) -> str:
@@ -110,9 +110,14 @@ def compare(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = SEED
             " they are runs of different data"
         )
     lines = _recognition(named, names, resamples, seed) + _retrieval(ranks, names, resamples, seed)
-    common = set(pc.unique(named["sample_id"]).to_pylist()) | set(pc.unique(ranks["sample_id"]).to_pylist())
+    common = _sample_ids(named, ranks)
     told = [
-        {"name": name, "folder": str(run.folder), "model": run.model, "left_out": _left_out(run, common)}
+        {
+            "name": name,
+            "folder": str(run.folder),
+            "model": run.model,
+            "left_out": len(_sample_ids(run.named, run.ranks) - common),
+        }
         for name, run in zip(names, runs, strict=True)
     ]
     return Comparison(tuple(told), tuple(lines), tuple(_balance(runs, names)), tuple(_notes(runs, names)))
@@ -148,11 +153,8 @@ def _joined(tables: Sequence[pa.Table], keys: list[str], answer: str) -> pa.Tabl
     return joined.sort_by([(key, "ascending") for key in keys])
 
 
-def _left_out(run: Run, common: set[str]) -> int:
-    own = set(pc.unique(run.named["sample_id"]).to_pylist()) | set(
-        pc.unique(run.ranks["sample_id"]).to_pylist()
-    )
-    return len(own - common)
+def _sample_ids(*tables: pa.Table) -> set[str]:
+    return {name for table in tables for name in pc.unique(table["sample_id"]).to_pylist()}
 
 
 @dataclass(frozen=True)
@@ -243,27 +245,10 @@ def _lines(
     ahead_BR = drawn_BR[:, 1:] - drawn_BR[:, :1]
     p = p if p is not None else [_bootstrap_p(ahead_B) for ahead_B in ahead_BR.T]
     lines = []
-    for run, (one, corrected) in enumerate(zip(p, holm(p), strict=True), start=1):
-        low, high = interval_of(ahead_BR[:, run - 1])
-        first, value = float(now_R[0]), float(now_R[run])
-        told = verdict(low, high, corrected)
-        lines.append(
-            Line(
-                measure,
-                group,
-                modality,
-                names[run],
-                first,
-                value,
-                value - first,
-                low,
-                high,
-                one,
-                corrected,
-                n,
-                told,
-            )
-        )
+    for name, value, ahead_B, one, each in zip(names[1:], now_R[1:], ahead_BR.T, p, holm(p), strict=True):
+        low, high = interval_of(ahead_B)
+        numbers = (float(now_R[0]), float(value), float(value - now_R[0]), low, high, one, each)
+        lines.append(Line(measure, group, modality, name, *numbers, n, verdict(low, high, each)))
     return lines
 
 
@@ -286,10 +271,8 @@ def _bootstrap_p(ahead_B: Doubles) -> float:
 def _balance(runs: Sequence[Run], names: Sequence[str]) -> Iterable[dict[str, Any]]:
     values = [{row["measure"]: row["value"] for row in run.metrics.get("balance", ())} for run in runs]
     for measure in dict.fromkeys(measure for each in values for measure in each):
-        yield {
-            "measure": measure,
-            **{name: each.get(measure) for name, each in zip(names, values, strict=True)},
-        }
+        for name, each in zip(names, values, strict=True):
+            yield {"measure": measure, "run": name, "value": each.get(measure)}
 
 
 def _notes(runs: Sequence[Run], names: Sequence[str]) -> Iterable[str]:

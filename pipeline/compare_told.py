@@ -28,8 +28,10 @@ def told(comparison: Comparison) -> str:
         blocks.append(f"{other['name']} beside {first['name']}\n\n" + "\n".join(_aligned(table)))
     if comparison.balance:
         names = [run["name"] for run in comparison.runs]
+        values = {(row["measure"], row["run"]): row["value"] for row in comparison.balance}
         rows = [["balance", *names]]
-        rows += [[row["measure"], *(_number(row[name]) for name in names)] for row in comparison.balance]
+        for measure in dict.fromkeys(row["measure"] for row in comparison.balance):
+            rows.append([measure, *(_number(values[measure, name]) for name in names)])
         blocks.append("\n".join(_aligned(rows)))
     return "\n\n".join(blocks)
 

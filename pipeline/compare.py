@@ -1,8 +1,8 @@
 """Two or more runs on the same samples: who is better, and could it be luck?
 
-All that is compared is joined sample by sample; the first run is what the others are compared with. An
-interval is the 95% paired bootstrap over objects (trainer/paired.py). Shapes: N rows of the joined table,
-O objects, B resamples, R runs, G groups (modalities, or pairs of them), K = G · (R + 1) columns.
+All that is compared is joined sample by sample (pipeline/answers.py); the first run is what the others are
+compared with. An interval is the 95% paired bootstrap over objects (trainer/paired.py).
+Shapes: B resamples, R runs, G groups.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import pyarrow.parquet as pq
 
 from data.errors import InputError, first_line
 from data.modality import MODALITIES
+from pipeline.answers import Answers, Summary, columns, joined
 from pipeline.project import load_project
 from pipeline.table import CENTERS, SPLITS
 from trainer.outcomes import NAMED, NAMED_FILE, RANKS, RANKS_FILE
-from trainer.paired import holm, interval_of, mcnemar, resampled
-from trainer.records import Bools, Doubles, Ints
+from trainer.paired import holm, interval_of, mcnemar
+from trainer.records import Doubles
 
 RESAMPLES, SEED = 2000, 0
 _DEPTH = 10
@@ -46,7 +47,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Line:
-    """One number of one run beside that of the first run; `p` is exact McNemar or the bootstrap's."""
+    """One number of one run beside that of the first run; `p` is exact McNemar's or the swap test's."""
 
     measure: str  # top1 | r10_mean | r10_worst
     group: str  # split or level
@@ -102,8 +103,8 @@ def compare(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = SEED
     if len(runs) < 2:
         raise InputError("one run alone cannot be compared; name two or more")
     names = _distinct([run.name for run in runs], [run.folder for run in runs])
-    named = _joined([run.named for run in runs], _NAMED_KEYS, "hit")
-    ranks = _joined([run.ranks for run in runs], _RANK_KEYS, "rank")
+    named = joined([run.named for run in runs], _NAMED_KEYS, "hit")
+    ranks = joined([run.ranks for run in runs], _RANK_KEYS, "rank")
     if len(named) == 0 and len(ranks) == 0:
         raise InputError(
             f"{runs[0].folder} and {', '.join(str(run.folder) for run in runs[1:])} have no sample in common:"
@@ -144,52 +145,8 @@ def _distinct(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
     return list(names)
 
 
-def _joined(tables: Sequence[pa.Table], keys: list[str], answer: str) -> pa.Table:
-    """The rows that every table has, by key: the keys, the first's object, and the answer of each."""
-    joined = tables[0].select([*keys, "object_id", answer]).rename_columns([*keys, "object_id", "answer_0"])
-    for number, table in enumerate(tables[1:], start=1):
-        other = table.select([*keys, answer]).rename_columns([*keys, f"answer_{number}"])
-        joined = joined.join(other, keys=keys, join_type="inner")
-    return joined.sort_by([(key, "ascending") for key in keys])
-
-
 def _sample_ids(*tables: pa.Table) -> set[str]:
     return {name for table in tables for name in pc.unique(table["sample_id"]).to_pylist()}
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """Hits of R runs on the same questions, the group of each, and the object that it is about."""
-
-    hits_NR: Bools
-    group_N: Ints
-    unit_N: Ints
-
-    def shares(self, resamples: int, seed: int) -> tuple[Doubles, Doubles]:
-        """The share of hits of each group and run, float64[G, R], and resampled, float64[B, G, R]."""
-        groups, runs = int(self.group_N.max()) + 1, self.hits_NR.shape[1]
-        sums = np.zeros((int(self.unit_N.max()) + 1, groups, runs + 1))
-        np.add.at(
-            sums, (self.unit_N, self.group_N), np.column_stack([self.hits_NR, np.ones(len(self.hits_NR))])
-        )
-        drawn = resampled(sums.reshape(len(sums), -1), resamples=resamples, seed=seed)
-        drawn = drawn.reshape(resamples, groups, runs + 1)
-        whole = sums.sum(axis=0)
-        with np.errstate(invalid="ignore"):  # no question of a group was drawn: no share
-            return whole[:, :-1] / whole[:, -1:], drawn[..., :-1] / drawn[..., -1:]
-
-
-def _answers(table: pa.Table, groups: Sequence[str], hits_NR: Bools) -> _Answers:
-    """`groups`: the columns that tell the groups apart; numbers follow the sorted order of their values."""
-    labels = pc.binary_join_element_wise(*[table[name] for name in groups], "\n")
-    # A sample without an object is about itself; no object id has a line break.
-    own = pc.binary_join_element_wise("\n", table["sample_id"], "")
-    units = pc.coalesce(table["object_id"], own)
-    return _Answers(hits_NR, _numbers(labels), _numbers(units))
-
-
-def _numbers(column: pa.ChunkedArray) -> Ints:
-    return np.unique(column.to_numpy(), return_inverse=True)[1].astype(np.int64)
 
 
 def _recognition(table: pa.Table, names: Sequence[str], resamples: int, seed: int) -> list[Line]:
@@ -199,16 +156,17 @@ def _recognition(table: pa.Table, names: Sequence[str], resamples: int, seed: in
         modalities = [m for m in MODALITIES if pc.any(pc.equal(block["modality"], m)).as_py()]
         for modality in modalities:
             rows = block.filter(pc.equal(block["modality"], modality))
-            hits_NR = _columns(rows, len(names)).astype(np.bool_)
-            now, drawn = _answers(rows, ["modality"], hits_NR).shares(resamples, seed)
+            answers = Answers.of(rows, ["modality"], columns(rows, len(names)) > 0)
+            hits_NR = answers.hits_NR
             p = [mcnemar(hits_NR[:, run], hits_NR[:, 0]) for run in range(1, len(names))]
-            lines += _lines("top1", split, modality, names, now[0], drawn[:, 0], len(rows), p)
+            summary = answers.summary(_mean, resamples=resamples, seed=seed)
+            lines += _lines("top1", split, modality, names, summary, p)
         media = [m for m in modalities if m != "text"] or modalities
         if len(media) > 1:
             rows = block.filter(pc.is_in(block["modality"], pa.array(media)))
-            answers = _answers(rows, ["modality"], _columns(rows, len(names)).astype(np.bool_))
-            now, drawn = answers.shares(resamples, seed)
-            lines += _lines("top1", split, None, names, now.mean(axis=0), drawn.mean(axis=1), len(rows))
+            answers = Answers.of(rows, ["modality"], columns(rows, len(names)) > 0)
+            summary = answers.summary(_mean, resamples=resamples, seed=seed)
+            lines += _lines("top1", split, None, names, summary, summary.p)
     return lines
 
 
@@ -218,17 +176,19 @@ def _retrieval(table: pa.Table, names: Sequence[str], resamples: int, seed: int)
         rows = table.filter(pc.equal(table["level"], level))
         if len(rows) == 0:
             continue
-        answers = _answers(rows, ["query", "gallery"], _columns(rows, len(names)) <= _DEPTH)
-        now, drawn = answers.shares(resamples, seed)
-        for measure, of_pairs in (("r10_mean", np.mean), ("r10_worst", np.min)):
-            lines += _lines(
-                measure, level, None, names, of_pairs(now, axis=0), of_pairs(drawn, axis=1), len(rows)
-            )
+        answers = Answers.of(rows, ["query", "gallery"], columns(rows, len(names)) <= _DEPTH)
+        for measure, statistic in (("r10_mean", _mean), ("r10_worst", _worst)):
+            summary = answers.summary(statistic, resamples=resamples, seed=seed)
+            lines += _lines(measure, level, None, names, summary, summary.p)
     return lines
 
 
-def _columns(rows: pa.Table, runs: int) -> Ints:
-    return np.column_stack([rows[f"answer_{run}"].to_numpy().astype(np.int64) for run in range(runs)])
+def _mean(shares_G: Doubles) -> Doubles:
+    return np.asarray(shares_G.mean(axis=-1))
+
+
+def _worst(shares_G: Doubles) -> Doubles:
+    return np.asarray(shares_G.min(axis=-1))
 
 
 def _lines(
@@ -236,19 +196,18 @@ def _lines(
     group: str,
     modality: str | None,
     names: Sequence[str],
-    now_R: Doubles,
-    drawn_BR: Doubles,
-    n: int,
-    p: Sequence[float] | None = None,
+    summary: Summary,
+    p: Sequence[float],
 ) -> list[Line]:
-    """A line for each run but the first. Without `p`, it is the bootstrap's."""
-    ahead_BR = drawn_BR[:, 1:] - drawn_BR[:, :1]
-    p = p if p is not None else [_bootstrap_p(ahead_B) for ahead_B in ahead_BR.T]
+    """A line for each run but the first."""
     lines = []
-    for name, value, ahead_B, one, each in zip(names[1:], now_R[1:], ahead_BR.T, p, holm(p), strict=True):
+    first = summary.value_R[0]
+    for name, value, ahead_B, one, each in zip(
+        names[1:], summary.value_R[1:], summary.ahead_BR.T, p, holm(p), strict=True
+    ):
         low, high = interval_of(ahead_B)
-        numbers = (float(now_R[0]), float(value), float(value - now_R[0]), low, high, one, each)
-        lines.append(Line(measure, group, modality, name, *numbers, n, verdict(low, high, each)))
+        numbers = (float(first), float(value), float(value - first), low, high, one, each)
+        lines.append(Line(measure, group, modality, name, *numbers, summary.n, verdict(low, high, each)))
     return lines
 
 
@@ -259,13 +218,6 @@ def verdict(low: float, high: float, p: float) -> str:
     if p < 0.05 and high < 0:
         return "worse"
     return "no difference that these samples can show"
-
-
-def _bootstrap_p(ahead_B: Doubles) -> float:
-    """Two-sided: twice the share of resamples on the rarer side of zero (Davison and Hinkley 1997, ch. 4)."""
-    ahead_B = ahead_B[~np.isnan(ahead_B)]
-    rarer = min(int((ahead_B <= 0).sum()), int((ahead_B >= 0).sum()))
-    return min(1.0, 2 * (rarer + 1) / (len(ahead_B) + 1))
 
 
 def _balance(runs: Sequence[Run], names: Sequence[str]) -> Iterable[dict[str, Any]]:

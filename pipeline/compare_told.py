@@ -10,7 +10,7 @@ from pipeline.table import percent, split_title
 _MEASURES = {"r10_mean": "mean over pairs", "r10_worst": "worst pair"}
 _LEGEND = (
     "top-1 and recall@10 in percent, difference with its 95% interval (paired bootstrap over objects);\n"
-    "p: exact McNemar, of means and worst pairs the bootstrap's"
+    "p: exact McNemar; of means and worst pairs, the two runs' answers about an object exchanged at random"
 )
 
 

@@ -54,6 +54,8 @@ def few_shot_rows(
     shown = {modality: task.of(encoded) for modality, encoded in frozen.items()}
     shown = {modality: samples for modality, samples in shown.items() if len(samples)}
     rows: list[dict[str, Any]] = []
+    before: set[str] = set()
+    named: dict[str, dict[str, Ints]] = {}
     for shots in settings.few_shot if shown else ():
         few = with_shots(base, shots, seed=settings.seed)
         kept = {row["sample_id"] for row in few.samples if row["split"] == "train"}
@@ -67,9 +69,11 @@ def few_shot_rows(
             val={m: frozen[m].split("val") for m in shown},
             shown=shown,
         )
-        named = {"probe": _by_probe(handful)}
-        if heads is not None:
-            named["heads"] = _by_heads(handful, centers.of(seen_C), centers, heads, settings)
+        if kept != before:  # else there are no more samples to be had, and the same comes of them
+            named = {"probe": _by_probe(handful)}
+            if heads is not None:
+                named["heads"] = _by_heads(handful, centers.of(seen_C), centers, heads, settings)
+        before = kept
         rows += [
             _row(handful, method, modality, named_N, settings)
             for method, by_modality in named.items()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import product
+
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, permutation_test
 
-from trainer.paired import by_object, holm, interval_of, lead, mcnemar, resampled
+from trainer.paired import by_object, holm, interval_of, lead, mcnemar, resampled, swap_test
 
 
 def _answers(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -78,6 +81,46 @@ def test_mcnemar_is_the_exact_binomial_test(b: int, c: int) -> None:
     second_N = np.array([False] * b + [True] * c + [True] * 7)
     expected = binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
     assert mcnemar(first_N, second_N) == pytest.approx(expected, rel=1e-7)
+
+
+def _mean(shares: np.ndarray) -> np.ndarray:
+    return np.asarray(shares.mean(axis=-1))
+
+
+def _worst(shares: np.ndarray) -> np.ndarray:
+    return np.asarray(shares.min(axis=-1))
+
+
+@pytest.mark.parametrize("statistic", [_mean, _worst])
+def test_swapping_agrees_with_all_exchanges(statistic: Callable[[np.ndarray], np.ndarray]) -> None:
+    """p is the share of the 1,024 exchanges of ten objects that set the two as far apart, but for luck."""
+    rng = np.random.default_rng(1)
+    hits_OG, others_OG = rng.integers(0, 3, (10, 3)) / 1.0, rng.integers(0, 4, (10, 3)) / 1.0
+    n_G = np.array([40.0, 50.0, 60.0])
+    apart = []
+    for exchanged in product([False, True], repeat=10):
+        swap_O1 = np.array(exchanged)[:, None]
+        first_OG, second_OG = np.where(swap_O1, others_OG, hits_OG), np.where(swap_O1, hits_OG, others_OG)
+        apart.append(float(statistic(second_OG.sum(axis=0) / n_G) - statistic(first_OG.sum(axis=0) / n_G)))
+    exact = np.mean(np.abs(apart) >= abs(apart[0]) - 1e-12)
+    p = swap_test(hits_OG, others_OG, n_G, statistic, resamples=40_000, seed=0)
+    assert p == pytest.approx(exact, abs=0.01)
+    if statistic is _mean:
+        ahead_O = ((others_OG - hits_OG) / n_G).sum(axis=1)
+        reference = permutation_test(
+            (ahead_O, np.zeros(10)),
+            lambda a, b, axis: np.sum(a - b, axis=axis),
+            permutation_type="samples",
+            n_resamples=np.inf,
+        )
+        assert exact == pytest.approx(reference.pvalue)
+
+
+def test_a_few_answers_that_differ_prove_nothing() -> None:
+    """Four objects on which one way is ahead: two of sixteen exchanges; none at all: p is 1."""
+    none_OG, all_OG, n_G = np.zeros((4, 1)), np.ones((4, 1)), np.array([100.0])
+    assert swap_test(none_OG, all_OG, n_G, _mean, resamples=20_000, seed=0) == pytest.approx(1 / 8, abs=0.01)
+    assert swap_test(all_OG, all_OG, n_G, _mean, resamples=10, seed=0) == 1.0
 
 
 def test_holm_steps_down() -> None:

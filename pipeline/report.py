@@ -29,6 +29,7 @@ from pipeline.report_results import (
 from pipeline.report_retrieval import balance_section, retrieval_section
 from pipeline.report_space import space_section, write_space_png
 from pipeline.report_style import STYLE
+from pipeline.report_training import training_section
 from trainer.centers import labels_guided
 from trainer.geometry import unit_rows
 from trainer.heads import has_heads, load_heads
@@ -61,7 +62,7 @@ def write_report(
     tested = any(sample["split"] == "test" for sample in base.samples)
     pictures = space_pictures(kb, run) if tested else {}
     labels_used = has_heads(run) or labels_guided(base)
-    parts = {
+    sections = {
         "recognition": recognition_section(metrics),
         "zero-shot": zero_shot_section(metrics),
         "space": space_section(pictures),
@@ -71,11 +72,13 @@ def write_report(
         ),
         "retrieval": retrieval_section(metrics, random_recalls(space)),
         "balance": balance_section(metrics),
+        "training": training_section(run),
         "knowledge base": knowledge_base_section(kb),
         "quarantine": quarantine_section(kb),
         "parameters": parameters_section(metrics),
         "stages": stages_section(metrics),
     }
+    parts = {name: part for name, part in sections.items() if part}
     links = [el("a", name, href=f"#{name.replace(' ', '-')}") for name in parts]
     header = el(
         "header",

@@ -66,10 +66,15 @@ svg .halo { paint-order: stroke; stroke: var(--paper); stroke-width: 2.5px; stro
 .panels { display: grid; gap: 1.6rem 2.2rem; --least: 19rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, var(--least)), 1fr)); }
 .panels.wide { --least: 26rem; }
+.panels.charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--least)), 1fr)); }
+.panels h3 { margin-top: .4rem; } .panels .sub { margin: 0 0 .5rem; }
+.grid { stroke: var(--line); stroke-width: .6px; }
+.chance { stroke: var(--quiet); stroke-dasharray: 2 2; }
+.level { stroke: var(--quiet); stroke-width: 1px; }
 .key { display: flex; flex-wrap: wrap; gap: .15rem 1.2rem; font: .82rem/1.7 system-ui, sans-serif;
   color: var(--quiet); margin: .4rem 0; padding: 0; max-width: none; list-style: none; }
 .key li { display: inline-flex; align-items: center; gap: .4rem; margin: 0; white-space: nowrap; }
-.key svg { width: 14px; height: 14px; flex: none; }
+.key svg { width: 14px; height: 14px; flex: none; } .key svg.long { width: 24px; }
 .scroll { overflow-x: auto; margin: .8rem 0 1rem; }
 table { border-collapse: collapse; font: .86rem/1.35 system-ui, sans-serif;
   font-variant-numeric: tabular-nums; }

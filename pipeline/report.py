@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_text
+from pipeline.report_balance import balance_section
 from pipeline.report_html import counted, document, el, join
 from pipeline.report_kb import knowledge_base_section, quarantine_section
 from pipeline.report_mistakes import mistakes_section
@@ -26,7 +27,7 @@ from pipeline.report_results import (
     stages_section,
     zero_shot_section,
 )
-from pipeline.report_retrieval import balance_section, retrieval_section
+from pipeline.report_retrieval import retrieval_section
 from pipeline.report_space import space_section, write_space_png
 from pipeline.report_style import STYLE
 from pipeline.report_training import training_section

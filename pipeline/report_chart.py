@@ -14,7 +14,7 @@ from pipeline.report_html import Html, clipped, el
 
 WIDTH = 300.0
 _LEFT, _RIGHT, _TOP = 34.0, 10.0, 16.0
-_ROW = 27.0
+_ROW = 30.0
 _LABEL_CHARS = 44
 
 Look = Literal["strong", "second", "third", "fourth"]
@@ -207,16 +207,15 @@ def dot_chart(
     axis = axis_over(values, start=6.0, end=WIDTH - 6.0)
     bottom = _ROW * len(rows) + 2
     marks: list[Html] = []
+    tops = [_ROW * number for number in range(len(rows))]
     for tick in axis.ticks():
         x, words = axis.at(tick), axis.label(tick, percent=percent)
-        marks.append(el("line", x1=x, x2=x, y1=0, y2=bottom, class_="grid"))
+        marks.append(_strips(x, tops, "grid"))
         marks.append(el("text", words, x=x, y=bottom + 11, text_anchor="middle", class_="faint"))
     if level is not None:
-        x = axis.at(level)
-        marks.append(el("line", x1=x, x2=x, y1=0, y2=bottom, class_="level"))
-    for number, row in enumerate(rows):
-        top = _ROW * number
-        kind = "title halo" if row.strong else "halo"
+        marks.append(_strips(axis.at(level), tops, "level"))
+    for top, row in zip(tops, rows, strict=True):
+        kind = "title" if row.strong else None
         marks.append(el("text", clipped(row.label, _LABEL_CHARS), x=0, y=top + 9, class_=kind))
         marks.append(el("text", row.told, x=WIDTH, y=top + 9, text_anchor="end", class_=kind))
         colour = "var(--accent)" if row.strong else "var(--quiet)"
@@ -226,10 +225,15 @@ def dot_chart(
     return el("svg", el("title", title), *marks, viewBox=view, role="img")
 
 
+def _strips(x: float, tops: Sequence[float], kind: str) -> Html:
+    """A line down through the dots of all rows that leaves their words free."""
+    return el("path", d="".join(f"M{x:.1f} {top + 12.5:.1f}v13" for top in tops), class_=kind)
+
+
 def _dot(dot: Dot, axis: Axis, y: float, colour: str) -> list[Html]:
     x = axis.at(dot.value)
     if dot.mark == "chance":
-        return [el("line", x1=x, x2=x, y1=y - 7, y2=y + 6, class_="chance")]
+        return [el("line", x1=x, x2=x, y1=y - 6.5, y2=y + 6.5, class_="chance")]
     marks = []
     if dot.low is not None and dot.high is not None:
         ends = {"x1": axis.at(dot.low), "x2": axis.at(dot.high)}

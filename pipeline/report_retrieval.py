@@ -1,4 +1,4 @@
-"""The report's pages on retrieval across modalities and on the balance of the space."""
+"""The report's page on retrieval across modalities: every ordered pair, by category and by object."""
 
 from __future__ import annotations
 
@@ -11,37 +11,6 @@ from pipeline.report_html import Child, Html, el, figure, join, section, table
 
 _LEVELS = {"category": "same category", "object": "same object"}
 _DEPTHS = ("r1", "r5", "r10", "r20")
-
-# What the measures of trainer/balance.py say, and which way is better.
-_MEASURES = {
-    "modality_gap_mean": ("modality gap, mean of pairs", "distance of two modalities’ means; 0 is none"),
-    "modality_gap_max": ("modality gap, widest pair", "0 is none"),
-    "alignment": ("alignment", "mean squared distance of one object in two modalities; smaller is better"),
-    "uniformity": ("uniformity", "how evenly the sphere is used; more negative is better"),
-    "modality_probe_accuracy": (
-        "modality probe",
-        "how often a linear probe guesses the modality; chance is best",
-    ),
-    "modality_probe_chance": ("modality probe, chance", "the share of the commonest modality"),
-    "silhouette_by_modality": (
-        "silhouette by modality",
-        "-1 to 1; at or below 0 is best: no clumps of modality",
-    ),
-    "silhouette_by_category": ("silhouette by category", "-1 to 1; higher is better: clumps of meaning"),
-    "category_r10_mean": ("recall@10 by category, mean", "over all ordered pairs; higher is better"),
-    "category_r10_spread": (
-        "recall@10 by category, spread",
-        "standard deviation over the pairs; smaller is better",
-    ),
-    "category_r10_worst": ("recall@10 by category, worst pair", "higher is better"),
-    "object_r10_mean": ("recall@10 by object, mean", "over all ordered pairs; higher is better"),
-    "object_r10_spread": (
-        "recall@10 by object, spread",
-        "standard deviation over the pairs; smaller is better",
-    ),
-    "object_r10_worst": ("recall@10 by object, worst pair", "higher is better"),
-    "mixed_ndcg10": ("NDCG@10 of one mixed list", "all modalities in one gallery; higher is better"),
-}
 
 
 def retrieval_section(metrics: Mapping[str, Any], chances: Mapping[tuple[str, str, str], float]) -> Html:
@@ -132,21 +101,3 @@ def _cell(value: float | None, *, own: bool) -> Html:
 
 def _percent0(value: float) -> str:
     return f"{100 * value:.0f}"
-
-
-def balance_section(metrics: Mapping[str, Any]) -> Html:
-    """The balance numbers: one line a measure, one column a space."""
-    rows = metrics.get("balance", ())
-    if not rows:
-        words = "Balance is between modalities: it needs two with test samples in one space."
-        return section("balance", "Balance", el("p", words))
-    anchors = list(dict.fromkeys(row["anchors"] for row in rows))
-    values = {(row["measure"], row["anchors"]): row["value"] for row in rows}
-    body: list[list[Child]] = []
-    for measure in dict.fromkeys(row["measure"] for row in rows):
-        title, meaning = _MEASURES.get(measure, (measure.replace("_", " "), ""))
-        numbers = [f"{values[measure, name]:.3f}" if (measure, name) in values else "–" for name in anchors]
-        body.append([title, *numbers, el("span", meaning, class_="sub prose")])
-    words = "Is the space about what things are, or about which modality showed them?"
-    head = ["measure", *(name.replace("_", " ") for name in anchors), ""]
-    return section("balance", "Balance", el("p", words), table(f"l{'r' * len(anchors)}l", head, body))

@@ -70,7 +70,7 @@ svg .halo { paint-order: stroke; stroke: var(--paper); stroke-width: 2.5px; stro
 .panels h3 { margin-top: .4rem; } .panels .sub { margin: 0 0 .5rem; }
 .grid { stroke: var(--line); stroke-width: .6px; }
 .chance { stroke: var(--quiet); stroke-dasharray: 2 2; }
-.level { stroke: var(--quiet); stroke-width: 1px; }
+.level { stroke: var(--ink); stroke-width: 1px; }
 .key { display: flex; flex-wrap: wrap; gap: .15rem 1.2rem; font: .82rem/1.7 system-ui, sans-serif;
   color: var(--quiet); margin: .4rem 0; padding: 0; max-width: none; list-style: none; }
 .key li { display: inline-flex; align-items: center; gap: .4rem; margin: 0; white-space: nowrap; }

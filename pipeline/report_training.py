@@ -69,7 +69,7 @@ def _points(log: Sequence[Mapping[str, Any]], column: str) -> _Points:
     return tuple(
         (float(row["step"]), float(row[column]))
         for row in log
-        if row[column] is not None and math.isfinite(row[column])
+        if row.get(column) is not None and math.isfinite(row[column])
     )
 
 

@@ -112,6 +112,7 @@ svg text.label { font-size: 8.5px; }
 .frame { fill: none; stroke: var(--line); }
 .mistakes { display: grid; gap: 1.2rem 1.6rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 13rem), 1fr)); }
+.mistakes figcaption p { margin: .25rem 0; } .who { color: var(--ink); }
 .mistakes figure { margin: 0; } .mistakes figcaption { font-size: .84rem; overflow-wrap: anywhere; }
 .thumb { display: block; width: 100%; max-width: 15rem; height: auto; max-height: 12rem; object-fit: contain;
   object-position: left top; }

@@ -18,15 +18,8 @@ from pipeline.report_balance import balance_section
 from pipeline.report_html import counted, document, el, join
 from pipeline.report_kb import knowledge_base_section, quarantine_section
 from pipeline.report_mistakes import mistakes_section
-from pipeline.report_results import (
-    calibration_section,
-    headline,
-    parameters_section,
-    recognition_section,
-    scorer_of,
-    stages_section,
-    zero_shot_section,
-)
+from pipeline.report_recognition import recognition_section, scorer_of, zero_shot_section
+from pipeline.report_results import calibration_section, headline, parameters_section, stages_section
 from pipeline.report_retrieval import retrieval_section
 from pipeline.report_space import space_section, write_space_png
 from pipeline.report_style import STYLE

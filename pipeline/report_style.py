@@ -75,6 +75,7 @@ svg .halo { paint-order: stroke; stroke: var(--paper); stroke-width: 2.5px; stro
   color: var(--quiet); margin: .4rem 0; padding: 0; max-width: none; list-style: none; }
 .key li { display: inline-flex; align-items: center; gap: .4rem; margin: 0; white-space: nowrap; }
 .key svg { width: 14px; height: 14px; flex: none; } .key svg.long { width: 24px; }
+details { margin: 1rem 0; } summary { cursor: pointer; color: var(--accent); font-size: .95rem; }
 .scroll { overflow-x: auto; margin: .8rem 0 1rem; }
 table { border-collapse: collapse; font: .86rem/1.35 system-ui, sans-serif;
   font-variant-numeric: tabular-nums; }

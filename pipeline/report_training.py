@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipeline.comparison import percent
 from pipeline.report_chart import Line, Look, line_chart, line_key
 from pipeline.report_html import Html, counted, el, figure, join, section
-from pipeline.table import percent
 from trainer.heads import has_heads, load_heads
 
 _MOST_POINTS = 300  # of a line: more could not be told apart at this width

@@ -245,3 +245,52 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def page(run: Run) -> Page:
     """The report of the trained run, parsed."""
     return _parsed(run.target.read_text(encoding="utf-8"))
+
+
+def _record(
+    modality: str, split: str, anchors: str, top1: float, *, half: float = 0.05, **other: Any
+) -> dict[str, Any]:
+    """One row of metrics.json with an interval of `half` to either side."""
+    row = {
+        "modality": modality,
+        "split": split,
+        "anchors": anchors,
+        "k": 50,
+        "scorer": "nearest",
+        "model": "aligned",
+        "top1": top1,
+        "top1_low": max(0.0, top1 - half),
+        "top1_high": min(1.0, top1 + half),
+        "top5": min(1.0, top1 + 0.2),
+        "chance": 0.25,
+        "n": 40,
+    }
+    return {**row, **other}
+
+
+_MIXED = (
+    _record("event", "unseen", "permuted", 0.10),
+    _record("event", "unseen", "llm_centers", 0.80),
+    _record("event", "unseen", "class_name", 0.60),
+    _record("image", "unseen", "llm_centers", 0.50),
+    _record("image", "unseen", "class_name", 0.52),
+    _record("image", "unseen", "permuted", 0.20),
+    _record("text", "unseen", "llm_centers", 1.0),
+    _record("text", "unseen", "class_name", 1.0),
+    _record("text", "unseen", "permuted", 0.0),
+    _record("image", "seen", "llm_centers", 0.30),
+    _record("image", "seen", "class_name", 0.90),
+    _record("image", "seen", "permuted", 0.0),
+)
+
+
+@pytest.fixture(scope="session")
+def record() -> Callable[..., dict[str, Any]]:
+    """A recognition row of metrics.json: modality, split, anchors, top-1, and what else is given."""
+    return _record
+
+
+@pytest.fixture
+def mixed() -> dict[str, Any]:
+    """Metrics in which the LLM centers win, lose and tie."""
+    return {"recognition": list(_MIXED)}

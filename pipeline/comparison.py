@@ -122,7 +122,7 @@ def recognition_rows(metrics: Mapping[str, Any], key: str = "recognition") -> li
             group[record["anchors"]] = record
     rows = [_row(split, modality, model, group) for (split, modality, model), group in found.items()]
     return sorted(
-        rows, key=lambda row: (_place(SPLITS, row.split), _place(MODALITIES, row.modality), row.model)
+        rows, key=lambda row: (place(SPLITS, row.split), place(MODALITIES, row.modality), row.model)
     )
 
 
@@ -157,7 +157,7 @@ def _lead(record: Mapping[str, Any]) -> Lead | None:
     return Lead(record["lead"], record["lead_low"], record["lead_high"], record.get("p"))
 
 
-def _place(order: Sequence[str], value: str) -> tuple[int, str]:
+def place(order: Sequence[str], value: str) -> tuple[int, str]:
     """Sort by a known order; unknown words come after it, by name."""
     return (order.index(value) if value in order else len(order), value)
 
@@ -198,7 +198,7 @@ def split_mean(rows: Iterable[Row], split: str) -> Mean | None:
 def anchor_names(rows: Iterable[Row]) -> list[str]:
     """Every anchor set that occurs, the LLM centers first, then the controls in their usual order."""
     names = {name for row in rows for name in row.cells()}
-    return sorted(names, key=lambda name: _place((CENTERS, *CONTROLS), name))
+    return sorted(names, key=lambda name: place((CENTERS, *CONTROLS), name))
 
 
 def anchor_title(name: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from data.files import write_text
 from pipeline.report_balance import balance_section
+from pipeline.report_baselines import few_shot_section, probe_section, sweeps_section
 from pipeline.report_html import counted, document, el, join
 from pipeline.report_kb import knowledge_base_section, quarantine_section
 from pipeline.report_mistakes import mistakes_section
@@ -59,6 +60,9 @@ def write_report(
     sections = {
         "recognition": recognition_section(metrics),
         "zero-shot": zero_shot_section(metrics),
+        "probe": probe_section(metrics),
+        "few-shot": few_shot_section(metrics),
+        "sweeps": sweeps_section(metrics),
         "space": space_section(pictures),
         "calibration": calibration_section(metrics),
         "mistakes": mistakes_section(

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data.modality import MODALITIES
 from pipeline.comparison import (
     CENTERS,
+    SPLITS,
     Accuracy,
     Row,
     anchor_names,
@@ -17,6 +19,7 @@ from pipeline.comparison import (
     media,
     model_title,
     percent,
+    place,
     recognition_rows,
     split_mean,
     split_title,
@@ -194,9 +197,8 @@ def _points(difference: float) -> str:
 
 def _more_measures(records: Sequence[Mapping[str, Any]]) -> Child:
     """Top-5, mean recall and mean average precision of the LLM centers; nothing in metrics without them."""
-    shown = [
-        record for record in records if record["anchors"] == CENTERS and record.get("mean_recall") is not None
-    ]
+    measured = (r for r in records if r["anchors"] == CENTERS and r.get("mean_recall") is not None)
+    shown = sorted(measured, key=lambda r: (place(SPLITS, r["split"]), place(MODALITIES, r["modality"])))
     if not shown:
         return ""
     body: list[Html] = []

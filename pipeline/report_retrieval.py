@@ -7,9 +7,11 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from data.modality import MODALITIES
-from pipeline.report_html import Child, Html, el, figure, join, section, table
+from pipeline.comparison import place
+from pipeline.report_html import Child, Html, el, figure, join, line, section, table
 
 _LEVELS = {"category": "same category", "object": "same object"}
+_Rows = Sequence[Mapping[str, Any]]
 _DEPTHS = ("r1", "r5", "r10", "r20")
 
 
@@ -21,13 +23,6 @@ def retrieval_section(metrics: Mapping[str, Any], chances: Mapping[tuple[str, st
         words = "Nothing to retrieve: fewer than two modalities share the space."
         return section("retrieval", "Retrieval across modalities", el("p", words))
     maps = [_heat_map([row for row in rows if row["level"] == level], level, chances) for level in levels]
-    depths = [
-        [
-            _LEVELS[level],
-            *(_percent0(fmean(row[depth] for row in rows if row["level"] == level)) for depth in _DEPTHS),
-        ]
-        for level in levels
-    ]
     return section(
         "retrieval",
         "Retrieval across modalities",
@@ -37,18 +32,60 @@ def retrieval_section(metrics: Mapping[str, Any], chances: Mapping[tuple[str, st
             "relevant among their ten nearest. Rows ask, columns are searched.",
         ),
         el("div", *maps, class_="panels wide"),
-        table(
-            "lrrrr",
-            ["relevant is", *(f"recall@{depth[1:]}" for depth in _DEPTHS)],
-            depths,
-            caption="Mean over all ordered pairs of modalities, percent.",
-        ),
+        _means(rows, levels),
+        _pairs(rows, levels),
     )
 
 
-def _heat_map(
-    rows: Sequence[Mapping[str, Any]], level: str, chances: Mapping[tuple[str, str, str], float]
-) -> Html:
+def _means(rows: _Rows, levels: Sequence[str]) -> Html:
+    """The mean over all ordered pairs at each depth and, where it was measured, of the median ranks."""
+    ranked = all(row.get("median_rank") is not None for row in rows)
+    body = []
+    for level in levels:
+        own = [row for row in rows if row["level"] == level]
+        cells = [_LEVELS[level], *(_percent0(fmean(row[depth] for row in own)) for depth in _DEPTHS)]
+        body.append([*cells, f"{fmean(row['median_rank'] for row in own):.1f}"] if ranked else cells)
+    head = ["relevant is", *(f"recall@{depth[1:]}" for depth in _DEPTHS), *(["median rank"] * ranked)]
+    caption = "Mean over all ordered pairs of modalities; recall in percent."
+    if ranked:
+        caption += " Median rank: where the first relevant item stands for half of the queries; 1 is best."
+    return table(f"lrrrr{'r' * ranked}", head, body, caption=caption)
+
+
+def _pairs(rows: _Rows, levels: Sequence[str]) -> Html:
+    """Every ordered pair in numbers."""
+    ranked = any(row.get("median_rank") is not None for row in rows)
+    columns = f"lrrrr{'r' * ranked}r"
+    body: list[Html] = []
+    for level in levels:
+        body.append(el("tr", el("th", _LEVELS[level], colspan=len(columns)), class_="group"))
+        for row in _ordered(rows, level):
+            cells: list[Child] = [f"{row['query']} → {row['gallery']}"]
+            cells += [_with_interval(row, depth) for depth in _DEPTHS]
+            rank = row.get("median_rank")
+            cells += ["–" if rank is None else f"{rank:g}"] * ranked
+            body.append(line(columns, [*cells, str(row["n"])]))
+    head = ["", *(f"recall@{depth[1:]}" for depth in _DEPTHS), *(["median rank"] * ranked), "n"]
+    caption = "Recall in percent with its 95% interval. n: queries that have something relevant to find."
+    whole = el("div", table(columns, head, body, caption=caption), class_="pinned")
+    return el("details", el("summary", "Every pair in numbers"), whole)
+
+
+def _ordered(rows: _Rows, level: str) -> _Rows:
+    """The pairs of a level in the order of the heat map."""
+    own = (row for row in rows if row["level"] == level)
+    return sorted(own, key=lambda row: (place(MODALITIES, row["query"]), place(MODALITIES, row["gallery"])))
+
+
+def _with_interval(row: Mapping[str, Any], depth: str) -> Child:
+    number = f"{100 * row[depth]:.1f}"
+    low, high = row.get(f"{depth}_low"), row.get(f"{depth}_high")
+    if low is None or high is None:
+        return number
+    return join([number, el("span", f"{100 * low:.1f}–{100 * high:.1f}", class_="ci")])
+
+
+def _heat_map(rows: _Rows, level: str, chances: Mapping[tuple[str, str, str], float]) -> Html:
     value = {(row["query"], row["gallery"]): row["r10"] for row in rows}
     names = [name for name in MODALITIES if any(name in pair for pair in value)]
     head: list[Child] = ["", *(el("span", name) for name in (*names, "mean"))]

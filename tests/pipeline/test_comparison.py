@@ -103,7 +103,7 @@ def _paired(lead: float, low: float, high: float, p: float | None = 0.5) -> dict
 
 
 def test_a_paired_interval_decides_where_there_is_one(record: Any) -> None:
-    """A lead is sure where its paired interval excludes 0, whether or not the accuracies' intervals overlap."""
+    """A lead is sure where its paired interval excludes 0, whatever the accuracies' own intervals do."""
     rows = recognition_rows(
         _metrics(
             record("image", "seen", "llm_centers", 0.55),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.report import random_recalls
+from pipeline.report_retrieval import retrieval_section
 from trainer.records import SampleSet
 
 MODALITIES = ("image", "audio", "text")
@@ -46,3 +47,31 @@ def test_random_recall_is_the_share_of_lucky_draws() -> None:
     lucky = [sum(label in draw for draw in draws) / len(draws) for label in (0, 1)]
     assert chances["category", "image", "audio"] == pytest.approx(sum(lucky) / 2)
     assert "object" not in {level for level, _, _ in chances}
+
+
+def _pair(query: str, gallery: str, level: str, **other: Any) -> dict[str, Any]:
+    row = {"query": query, "gallery": gallery, "level": level, "n": 7}
+    row |= {f"r{k}": 0.25 for k in (1, 5, 10, 20)}
+    return {**row, **other}
+
+
+def test_median_ranks_are_told_where_they_were_measured(parsed: Any) -> None:
+    """Each pair's own, and their mean; a pair without one is a dash, and then there is no mean."""
+    pairs = [
+        _pair("audio", "image", "object", median_rank=4.5, r1_low=0.2, r1_high=0.3),
+        _pair("image", "audio", "object", median_rank=2.0),
+    ]
+    text = parsed(retrieval_section({"retrieval": pairs}, {})).text
+    assert "same object 25 25 25 25 3.2" in text
+    assert "image → audio 25.0 25.0 25.0 25.0 2 7" in text
+    assert "audio → image 25.0 20.0–30.0 25.0 25.0 25.0 4.5 7" in text
+    some = [pairs[0], _pair("image", "audio", "object", median_rank=None)]
+    text = parsed(retrieval_section({"retrieval": some}, {})).text
+    assert "same object 25 25 25 25 Every" in text
+    assert "image → audio 25.0 25.0 25.0 25.0 – 7" in text
+
+
+def test_without_median_ranks_nothing_speaks_of_them(run: Any, page: Any) -> None:
+    """Metrics of older runs have the pairs without that column."""
+    pairs = [{k: v for k, v in row.items() if k != "median_rank"} for row in run.metrics["retrieval"]]
+    assert "median rank" not in retrieval_section({"retrieval": pairs}, {}).lower()

@@ -216,6 +216,12 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def points(difference: float) -> str:
+    """A difference of shares in percentage points with its sign: 0.042 -> "+4.2"."""
+    rounded = round(100 * difference, 1) + 0.0  # no minus before a zero
+    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
+
+
 def verdict(rows: Iterable[Row]) -> list[str]:
     """Plain sentences: where the LLM centers are ahead of their controls, where not, and how surely.
 

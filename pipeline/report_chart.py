@@ -15,10 +15,10 @@ from pipeline.report_html import Html, clipped, el
 WIDTH = 300.0
 _LEFT, _RIGHT, _TOP = 34.0, 10.0, 16.0
 _ROW = 30.0
-_LABEL_CHARS = 44
+_LABEL_CHARS = 38
 
 Look = Literal["strong", "second", "third", "fourth"]
-Mark = Literal["full", "open", "chance"]
+Mark = Literal["full", "open", "chance", "tick"]
 
 # Told apart without colour too: by dashes and by the shape at the points.
 _STROKES: dict[Look, tuple[str, str | None]] = {
@@ -171,7 +171,10 @@ def line_key(lines: Iterable[tuple[str, Look]]) -> Html:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A number on a row's line, with its interval if it has one. `chance` is a short dashed stroke."""
+    """A number on a row's line, with its interval if it has one.
+
+    `chance` is a short dashed stroke, `tick` a small one: one of the numbers that a mean was made of.
+    """
 
     value: float
     mark: Mark = "full"
@@ -181,12 +184,16 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class DotRow:
-    """One thing that was measured: its name, the number in words at the right, its dots below them."""
+    """One thing that was measured: its name, the number in words at the right, its dots below them.
+
+    `colour` is one of the style sheet's, the accent where none is given; rows that are not strong are quiet.
+    """
 
     label: str
     told: str
     dots: tuple[Dot, ...]
     strong: bool = True
+    colour: str | None = None
 
 
 def dot_chart(
@@ -218,7 +225,7 @@ def dot_chart(
         kind = "title" if row.strong else None
         marks.append(el("text", clipped(row.label, _LABEL_CHARS), x=0, y=top + 9, class_=kind))
         marks.append(el("text", row.told, x=WIDTH, y=top + 9, text_anchor="end", class_=kind))
-        colour = "var(--accent)" if row.strong else "var(--quiet)"
+        colour = row.colour or ("var(--accent)" if row.strong else "var(--quiet)")
         for dot in row.dots:
             marks += _dot(dot, axis, top + 19, colour)
     view = f"0 0 {WIDTH:.0f} {bottom + 15:.0f}"
@@ -234,6 +241,8 @@ def _dot(dot: Dot, axis: Axis, y: float, colour: str) -> list[Html]:
     x = axis.at(dot.value)
     if dot.mark == "chance":
         return [el("line", x1=x, x2=x, y1=y - 6.5, y2=y + 6.5, class_="chance")]
+    if dot.mark == "tick":
+        return [el("line", x1=x, x2=x, y1=y - 3.5, y2=y + 3.5, stroke=colour, stroke_width=0.8)]
     marks = []
     if dot.low is not None and dot.high is not None:
         ends = {"x1": axis.at(dot.low), "x2": axis.at(dot.high)}
@@ -243,7 +252,7 @@ def _dot(dot: Dot, axis: Axis, y: float, colour: str) -> list[Html]:
 
 
 def dot_key(names: Iterable[tuple[Mark, str]]) -> Html:
-    """The meaning of full, open and dashed marks."""
+    """The meaning of the marks."""
     axis = Axis(0.0, 1.0, 1.0, 0.0, 16.0)
     items = []
     for mark, name in names:

@@ -20,6 +20,7 @@ from pipeline.comparison import (
     model_title,
     percent,
     place,
+    points,
     recognition_rows,
     split_mean,
     split_title,
@@ -184,15 +185,9 @@ def _lead(row: Row, name: str) -> Child:
     lead = control.lead
     sure = name in row.clearly_above() or name in row.clearly_below()
     kind = "over" if lead.high < 0 else None
-    told = el("b" if sure else "span", _points(lead.value), class_=kind)
+    told = el("b" if sure else "span", points(lead.value), class_=kind)
     p = "" if lead.p is None else f", p {lead.p:.3f}" if lead.p >= 0.001 else ", p < 0.001"
-    return join([told, el("span", f"{_points(lead.low)} to {_points(lead.high)}{p}", class_="ci")])
-
-
-def _points(difference: float) -> str:
-    """A difference of shares in percentage points with its sign: 0.042 -> "+4.2"."""
-    rounded = round(100 * difference, 1) + 0.0  # no minus before a zero
-    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
+    return join([told, el("span", f"{points(lead.low)} to {points(lead.high)}{p}", class_="ci")])
 
 
 def _more_measures(records: Sequence[Mapping[str, Any]]) -> Child:

@@ -94,6 +94,12 @@ tr.mean > * { border-top: 1px solid var(--line); }
 .center { color: var(--accent); }
 .over { color: var(--warn); background: var(--warn-wash); padding: 0 .3em; border-radius: 3px; }
 .tag { display: block; min-width: 13rem; color: var(--warn); font-size: .8rem; }
+.better { color: var(--accent); } .worse { color: var(--warn); }
+.question { font-size: 1.15rem; font-style: italic; } tr.reference { background: var(--wash); }
+.set { white-space: normal; max-width: 16rem; overflow-wrap: anywhere; }
+.study thead th { white-space: normal; max-width: 7rem; }
+.study tbody th { position: sticky; left: 0; background: var(--paper); z-index: 1; }
+.study tr.reference th { background: var(--wash); }
 .bar { display: inline-block; height: .62rem; background: var(--accent); min-width: 1px; }
 .bar.rest { background: var(--line); }
 .heat table { table-layout: fixed; }

@@ -40,7 +40,7 @@ DIM, FEATURES = 12, 20
 
 @dataclass
 class Page(HTMLParser):
-    """A parsed page: its tags with their attributes, its text, and whether every tag was closed in turn."""
+    """A parsed page: its tags with their attributes, and its text. Every tag must be closed in its turn."""
 
     tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
@@ -294,3 +294,9 @@ def record() -> Callable[..., dict[str, Any]]:
 def mixed() -> dict[str, Any]:
     """Metrics in which the LLM centers win, lose and tie."""
     return {"recognition": list(_MIXED)}
+
+
+@pytest.fixture
+def study() -> dict[str, Any]:
+    """The result of a small ablation study: a part that matters, one that hardly does, three claims."""
+    return dict(json.loads((Path(__file__).parent / "study.json").read_text(encoding="utf-8")))

@@ -27,7 +27,7 @@ def accuracy_plots(rows: Sequence[Row]) -> Html:
         class_="key",
     )
     caption = "Top-1 accuracy. Controls stand below the line of the centers they are to be measured against."
-    return figure(join([key, el("div", *panels, class_="panels")]), caption)
+    return figure(join([key, el("div", *panels, class_="panels charts")]), caption)
 
 
 def _key(mark: Html, words: str) -> Html:

@@ -81,7 +81,7 @@ def calibration_section(metrics: Mapping[str, Any]) -> Html:
         [
             row["modality"],
             _MODELS[row["model"]],
-            split_title(row["split"]),
+            el("span", split_title(row["split"]), class_="prose"),
             _decimals(row["temperature"], 4),
             *(_decimals(row[name], 3) for name in ("nll_before", "nll", "ece_before", "ece")),
             str(row["n_fit"]),

@@ -143,7 +143,8 @@ footer { margin-top: 3.5rem; border-top: 1px solid var(--line); padding-top: .8r
 @media print {
   @page { margin: 1.6cm; }
   body { max-width: none; padding: 0; font-size: 10pt; }
-  nav { display: none; } .scroll { overflow: visible; }
+  nav { display: none; } details::details-content { content-visibility: visible; block-size: auto; }
+  .scroll { overflow: visible; }
   .panels { --least: 12rem; } .panels.wide { --least: 18rem; }
   section { break-inside: auto; } h2, h3 { break-after: avoid; }
   figure, .panels > *, .mistakes > *, tr { break-inside: avoid; }

@@ -169,8 +169,8 @@ def _leads(rows: Sequence[Row]) -> Child:
     caption = (
         "Percentage points that the LLM centers are ahead of a control (behind: below 0), the 95% interval "
         "of a bootstrap over objects, in which both sides answer for the same ones, and the exact p of "
-        "McNemar’s test. Bold: the interval excludes 0. Of many intervals at 95%, one in twenty misses the "
-        "truth by chance."
+        "McNemar’s test (which takes samples as independent). Bold: the interval excludes 0. "
+        "Of many intervals at 95%, one in twenty misses the truth by chance."
     )
     head = ["", *(f"over {anchor_title(name)}" for name in names)]
     summary = el("summary", "The lead over each control, compared sample by sample")

@@ -144,14 +144,8 @@ def _build(root: Path) -> None:
     write_table(kb / "controls.parquet", controls, CONTROLS)
     gone = [{"sample_id": HOSTILE, "stage": "encode", "reason": f"broken{HOSTILE}.wav: cut short"}]
     write_table(kb / "rejects" / "encode.parquet", gone, REJECTS)
-    places = {
-        "category_texts": "txt/category_texts",
-        "controls": "txt/controls",
-        "text_samples": "txt/samples",
-        "sample_texts": "txt/sample_texts",
-        "samples": "img/samples",
-        "zero_shot": "zs/samples",
-    }
+    places = {name: f"txt/{name}" for name in ("category_texts", "controls", "sample_texts")}
+    places |= {"text_samples": "txt/samples", "samples": "img/samples", "zero_shot": "zs/samples"}
     for name, rows in vectors.items():
         write_vectors(
             kb / "embeddings" / places[name],

@@ -2,7 +2,6 @@
 
     python -m bench.train [--rounds 9]
 
-A step is: a gather of features, one head, the loss with texts that are frozen, the gradients, AdamW.
 Shapes: B rows of a batch, N samples, D dimensions of features and texts.
 """
 
@@ -14,26 +13,24 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bench.child import run
 from bench.contest import Contest
 from bench.machine import versions
 from bench.memory import memory_rise
 from bench.rows import at_least, at_most, publish, row, tell
+from bench.train_step import OURS, THEIRS, Steps, clip_loss, step_rows
 from bench.vectors import unit
 from trainer.losses import symmetric_infonce
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
 N, D, B, LARGE = 20_000, 1_024, 1_024, 8_192
-STEPS = 5  # of one turn
-WAYS = ("ours", "open_clip's form")
+WAYS = (OURS, THEIRS)
 
 
 def main() -> None:
@@ -45,92 +42,11 @@ def main() -> None:
     if given.memory_of:
         _tell_memory(given.memory_of)
         return
-    rows = [*_steps(given.rounds), *_memory(), *_feeding(given.rounds)]
+    steps = Steps(n=8 * B, dim=D, batch=B, device="cpu")
+    title = f"a step, batch {B:,}, {D:,} → {D:,}"
+    rows = [*step_rows(steps, title, rounds=given.rounds), *_memory(), *_feeding(given.rounds)]
     publish(RESULTS, rows, versions=versions(("torch", "numpy")), command="python -m bench.train")
     tell(rows)
-
-
-def clip_loss(x_BD: Tensor, t_BD: Tensor, scale: Tensor) -> Tensor:
-    """The form of `open_clip.loss.ClipLoss` on one device: two matrices of logits, two cross entropies."""
-    labels_B = torch.arange(len(x_BD))
-    per_sample_BB = scale * x_BD @ t_BD.T
-    per_text_BB = scale * t_BD @ x_BD.T
-    cross_entropy = torch.nn.functional.cross_entropy
-    return (cross_entropy(per_sample_BB, labels_B) + cross_entropy(per_text_BB, labels_B)) / 2
-
-
-class _Head:
-    """A linear head, its temperature and their optimiser, over cached features."""
-
-    def __init__(self, batch: int) -> None:
-        torch.manual_seed(0)
-        self.features_ND, self.texts_ND = (
-            torch.from_numpy(unit(N, dim=D)),
-            torch.from_numpy(unit(N, dim=D, seed=1)),
-        )
-        self.weight_DD = (torch.randn(D, D) / math.sqrt(D)).requires_grad_()
-        self.log_temperature = torch.tensor(math.log(0.07), requires_grad=True)
-        self.optimiser = torch.optim.AdamW([self.weight_DD, self.log_temperature], lr=1e-4)
-        self.groups_B = torch.arange(batch)
-        self.rows = np.random.default_rng(0).permutation(N)[:batch]
-
-    def step(self, way: str) -> float:
-        """One step; gives the loss."""
-        rows = torch.from_numpy(self.rows)
-        x_BD = torch.nn.functional.normalize(self.features_ND[rows] @ self.weight_DD.T, dim=1)
-        if way == "ours":
-            loss = symmetric_infonce(x_BD, self.texts_ND[rows], self.groups_B, self.log_temperature)
-        else:
-            loss = clip_loss(x_BD, self.texts_ND[rows], (-self.log_temperature).exp())
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        self.optimiser.step()
-        return float(loss.detach())
-
-
-def _steps(rounds: int) -> list[dict[str, Any]]:
-    heads = {way: _Head(B) for way in WAYS}
-    losses = [heads[way].step(way) for way in WAYS]
-    if abs(losses[0] - losses[1]) > 1e-4:
-        raise AssertionError(f"the losses differ: {losses}")
-    a_BD, w_DD, s_BB = torch.randn(B, D), torch.randn(D, D), torch.randn(B, B)
-
-    def floor() -> None:
-        """Head, logits, and the gradients for the head's output and for its weight."""
-        for _ in range(STEPS):
-            for left, right in ((a_BD, w_DD), (a_BD, w_DD), (s_BB, a_BD), (s_BB, a_BD)):
-                left @ right
-
-    def several(way: str) -> Callable[[], None]:
-        def steps() -> None:
-            for _ in range(STEPS):
-                heads[way].step(way)
-
-        return steps
-
-    contest = Contest({**{way: several(way) for way in WAYS}, "four bare products": floor}, rounds=rounds)
-    title = f"a step, batch {B:,}, {D:,} → {D:,}"
-    slower = 1 / contest.ratio("ours", "four bare products")
-    faster = contest.ratio("ours", "open_clip's form")
-    return [
-        *(row(f"{title}: {name}", 1e3 * contest.median(name) / STEPS, "ms") for name in contest.seconds),
-        row(
-            f"{title}: ours, of four bare products",
-            slower,
-            "times as long",
-            against="four bare products",
-            ratio=slower,
-            **at_most(slower, 1.2, "times"),
-        ),
-        row(
-            f"{title}: ours against open_clip's form",
-            faster,
-            "times as fast",
-            against="open_clip's form",
-            ratio=faster,
-            **at_least(faster, 1.4),
-        ),
-    ]
 
 
 def _memory() -> list[dict[str, Any]]:
@@ -142,7 +58,7 @@ def _memory() -> list[dict[str, Any]]:
             if ended.code:
                 return [row(f"batch {LARGE:,}: {way}", None, "MB", note=ended.failure)]
             found[way] = tuple(json.loads(ended.last_line))
-    share = found["ours"][0] / found["open_clip's form"][0]
+    share = found[OURS][0] / found[THEIRS][0]
     return [
         *(
             row(
@@ -173,7 +89,7 @@ def _tell_memory(way: str) -> None:
         start = time.perf_counter()
         loss = (
             symmetric_infonce(x_BD, t_BD, groups_B, cold)
-            if way == "ours"
+            if way == OURS
             else clip_loss(x_BD, t_BD, (-cold).exp())
         )
         torch.autograd.backward(loss)

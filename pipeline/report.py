@@ -14,21 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_text
+from pipeline.report_balance import balance_section
+from pipeline.report_baselines import few_shot_section, probe_section, sweeps_section
 from pipeline.report_html import counted, document, el, join
 from pipeline.report_kb import knowledge_base_section, quarantine_section
 from pipeline.report_mistakes import mistakes_section
-from pipeline.report_results import (
-    calibration_section,
-    headline,
-    parameters_section,
-    recognition_section,
-    scorer_of,
-    stages_section,
-    zero_shot_section,
-)
-from pipeline.report_retrieval import balance_section, retrieval_section
+from pipeline.report_recognition import recognition_section, scorer_of, zero_shot_section
+from pipeline.report_results import calibration_section, headline, parameters_section, stages_section
+from pipeline.report_retrieval import retrieval_section
 from pipeline.report_space import space_section, write_space_png
 from pipeline.report_style import STYLE
+from pipeline.report_training import training_section
 from trainer.centers import labels_guided
 from trainer.geometry import unit_rows
 from trainer.heads import has_heads, load_heads
@@ -61,9 +57,12 @@ def write_report(
     tested = any(sample["split"] == "test" for sample in base.samples)
     pictures = space_pictures(kb, run) if tested else {}
     labels_used = has_heads(run) or labels_guided(base)
-    parts = {
+    sections = {
         "recognition": recognition_section(metrics),
         "zero-shot": zero_shot_section(metrics),
+        "probe": probe_section(metrics),
+        "few-shot": few_shot_section(metrics),
+        "sweeps": sweeps_section(metrics),
         "space": space_section(pictures),
         "calibration": calibration_section(metrics),
         "mistakes": mistakes_section(
@@ -71,11 +70,13 @@ def write_report(
         ),
         "retrieval": retrieval_section(metrics, random_recalls(space)),
         "balance": balance_section(metrics),
+        "training": training_section(run),
         "knowledge base": knowledge_base_section(kb),
         "quarantine": quarantine_section(kb),
         "parameters": parameters_section(metrics),
         "stages": stages_section(metrics),
     }
+    parts = {name: part for name, part in sections.items() if part}
     links = [el("a", name, href=f"#{name.replace(' ', '-')}") for name in parts]
     header = el(
         "header",

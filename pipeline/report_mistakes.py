@@ -1,4 +1,4 @@
-"""The report's page on mistakes: which categories are taken for which, and the text that misled.
+"""The report's page on mistakes: which categories are taken for which, and the texts that decided.
 
 Looks at the hardest task that the run allows: unseen samples among the unseen categories, else seen ones.
 """
@@ -25,8 +25,8 @@ from pipeline.report_html import Html, clipped, data_uri, el, section
 from trainer.centers import load_centers
 from trainer.inputs import KnowledgeBase, seen_categories
 from trainer.recognition import Task, tasks
-from trainer.records import SampleSet
-from trainer.scoring import category_scores, score
+from trainer.records import Centers, SampleSet
+from trainer.scoring import score
 from trainer.settings import Scorer
 
 _PAIRS, _EXAMPLES = 6, 4
@@ -35,13 +35,14 @@ _THUMB_PX = 240
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A sample that was named wrongly, and the center of that category that is nearest to it."""
+    """A sample that was named wrongly, with the nearest center of that category and of its own."""
 
     sample_id: str
     modality: str
     score: float  # of the category that it was taken for
-    own_score: float | None  # of its own category, if that has a center
-    row_id: str  # the description behind the nearest center
+    row_id: str  # the description behind that category's nearest center
+    own_score: float | None  # of its own category; None where that has no center
+    own_row_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +81,17 @@ def worst_confusions(
         ranked = score(samples.vectors_ND, among, scorer=scorer, top=1)
         totals.update(samples.category_N.tolist())
         wrong = np.flatnonzero(ranked.categories_NT[:, 0] != samples.category_N)
-        scores_NC = category_scores(samples.vectors_ND[wrong], among, scorer)
-        for row, scores_C in zip(wrong.tolist(), scores_NC, strict=True):
+        own = _own_centers(samples.take(wrong), among, scorer)
+        for row, (own_score, own_row_id) in zip(wrong.tolist(), own, strict=True):
             true, named = int(samples.category_N[row]), int(ranked.categories_NT[row, 0])
-            own = float(scores_C[true]) if np.isfinite(scores_C[true]) else None
-            why = among.row_ids[ranked.why_NT[row, 0]]
-            mistake = Mistake(samples.sample_ids[row], modality, float(scores_C[named]), own, why)
+            mistake = Mistake(
+                samples.sample_ids[row],
+                modality,
+                score=float(ranked.scores_NT[row, 0]),
+                row_id=among.row_ids[ranked.why_NT[row, 0]],
+                own_score=own_score,
+                own_row_id=own_row_id,
+            )
             found[true, named].append(mistake)
     worst = sorted(
         found.items(), key=lambda item: (-len(item[1]), -len(item[1]) / totals[item[0][0]], item[0])
@@ -101,6 +107,22 @@ def worst_confusions(
         )
         for (true, named), mistakes in worst[:_PAIRS]
     ]
+
+
+def _own_centers(
+    samples: SampleSet, centers: Centers, scorer: Scorer
+) -> list[tuple[float, str] | tuple[None, None]]:
+    """The score of each sample's own category and its nearest center there; None where there is none."""
+    found: list[tuple[float, str] | tuple[None, None]] = [(None, None)] * len(samples)
+    for category in np.unique(samples.category_N):
+        own = centers.of(np.arange(len(centers.categories)) == category)
+        if not own.row_ids:
+            continue
+        rows = np.flatnonzero(samples.category_N == category)
+        ranked = score(samples.vectors_ND[rows], own, scorer=scorer, top=1)
+        for row, value, why in zip(rows, ranked.scores_NT[:, 0], ranked.why_NT[:, 0], strict=True):
+            found[row] = float(value), own.row_ids[why]
+    return found
 
 
 def _shown(samples: SampleSet, task: Task) -> SampleSet:
@@ -136,13 +158,17 @@ def mistakes_section(
     if not confusions:
         none = "None: every sample that could be scored was named rightly." if split else ""
         return section("mistakes", title, el("p", none or "No labelled sample could be scored."))
-    texts = _texts(base.folder, {mistake.row_id for one in confusions for mistake in one.examples})
+    shown = [mistake for one in confusions for mistake in one.examples]
+    needed = {row_id for one in shown for row_id in (one.row_id, one.own_row_id) if row_id}
+    texts = _texts(base.folder, needed)
     uris = _uris(base.folder)
     locate = resolver(data_root)
     parts = [
         el(
             "p",
-            f"The commonest confusions among {split} categories, with the text of the nearest center.",
+            f"The commonest confusions among {split} categories. Under each sample stand the nearest center "
+            "of the category that it was taken for and the nearest of its own, with the categories’ scores: "
+            "the first text misled, the second should have won.",
             class_="sub",
         )
     ]
@@ -150,27 +176,38 @@ def mistakes_section(
         ordered = sorted(one.by_modality.items(), key=lambda item: (-item[1], item[0]))
         by = ", ".join(f"{name} {count}" for name, count in ordered)
         share = el("span", f" · {one.count} of {one.of} samples ({by})", class_="sub")
-        cards = [_card(mistake, uris, locate, texts) for mistake in one.examples]
+        cards = [_card(one, mistake, uris, locate, texts) for mistake in one.examples]
         parts.append(el("h3", one.true, " taken for ", one.named, share))
         parts.append(el("div", *cards, class_="mistakes"))
     return section("mistakes", title, *parts)
 
 
 def _card(
-    mistake: Mistake, uris: Mapping[str, str], locate: Callable[[str], Path], texts: Mapping[str, str]
+    pair: Confusion,
+    mistake: Mistake,
+    uris: Mapping[str, str],
+    locate: Callable[[str], Path],
+    texts: Mapping[str, str],
 ) -> Html:
-    own = f"; own category {mistake.own_score:.3f}" if mistake.own_score is not None else ""
     words = [
-        el("span", f"{mistake.modality} · {clipped(mistake.sample_id, 60)}"),
-        el("br"),
-        el("q", clipped(texts.get(mistake.row_id, ""), 220)),
-        f" (score {mistake.score:.3f}{own})",
+        el("p", f"{mistake.modality} · {clipped(mistake.sample_id, 60)}"),
+        _because("taken for", pair.named, mistake.score, texts.get(mistake.row_id, "")),
     ]
+    if mistake.own_score is None or mistake.own_row_id is None:
+        words.append(el("p", f"really {pair.true}, which has no center and can never be named"))
+    else:
+        words.append(_because("really", pair.true, mistake.own_score, texts.get(mistake.own_row_id, "")))
     try:
         sight = _sight(mistake, locate(uris[mistake.sample_id]))
     except SampleError as error:
         sight = el("p", clipped(str(error), 200), class_="words")
     return el("figure", sight, el("figcaption", *words))
+
+
+def _because(role: str, category: str, score: float, text: str) -> Html:
+    """A category's score and the text of its nearest center."""
+    told = f"{role} {clipped(category, 60)} · {score:.3f}"
+    return el("p", el("span", told, class_="who"), " ", el("q", clipped(text, 180)))
 
 
 def _sight(mistake: Mistake, path: Path) -> Html:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from pipeline.comparison import CENTERS, Row, anchor_names, anchor_title, percent, split_title
 from pipeline.report_html import Html, el, figure, join
-from pipeline.table import CENTERS, Row, anchor_names, anchor_title, percent, split_title
 
 # The plot's own units; 300 wide, so that at phone width a unit is about a pixel.
 _WIDTH, _LEFT, _RIGHT, _TOP, _STEP = 300.0, 52.0, 14.0, 22.0, 27.0
@@ -27,7 +27,7 @@ def accuracy_plots(rows: Sequence[Row]) -> Html:
         class_="key",
     )
     caption = "Top-1 accuracy. Controls stand below the line of the centers they are to be measured against."
-    return figure(join([key, el("div", *panels, class_="panels")]), caption)
+    return figure(join([key, el("div", *panels, class_="panels charts")]), caption)
 
 
 def _key(mark: Html, words: str) -> Html:

@@ -1,53 +1,30 @@
-"""The report's first pages: the headline, recognition beside its controls, what was run, what was trained.
+"""The report's headline, and its pages on calibration, on what was run and on what was trained.
 
-Everything here is read from `metrics` alone; the comparison itself is pipeline/table.py's.
+Everything here is read from `metrics` alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from pipeline.report_html import Child, Html, el, join, line, section, table
-from pipeline.report_plot import accuracy_plots
-from pipeline.table import (
+from pipeline.comparison import (
     CENTERS,
-    Accuracy,
     Mean,
-    Row,
-    anchor_names,
     anchor_title,
-    media,
-    model_title,
     percent,
     recognition_rows,
     split_mean,
     split_title,
-    verdict,
 )
-from trainer.settings import Scorer
+from pipeline.report_html import Html, el, join, section, table
+from pipeline.report_recognition import SCORERS, scorer_of
 
-# How each scorer names a category: as a rule, and as the headline's subject.
-_SCORERS = {
-    "nearest": ("nearest center", "the nearest LLM-written center names"),
-    "logsumexp": (
-        "soft maximum over each category’s centers (logsumexp)",
-        "the soft maximum over the LLM-written centers names",
-    ),
-    "mean": ("mean of each category’s centers", "the mean of the LLM-written centers names"),
-    "medoid": ("each category’s most central center (medoid)", "the most central LLM-written center names"),
-}
 _MODELS = {"aligned": "aligned heads", "zero_shot": "zero-shot"}
 _TRANSDUCTIVE = (
     "Transductive: unlabelled samples of every split, the test split too, helped to choose the centers. "
     "Do not compare these numbers with those of runs that never saw the test samples."
 )
-
-
-def scorer_of(metrics: Mapping[str, Any]) -> Scorer:
-    """The scorer that the run was measured with; `nearest` where nothing could be scored."""
-    scorers: list[Scorer] = [row["scorer"] for row in metrics.get("recognition", ())]
-    return scorers[0] if scorers else "nearest"
 
 
 def headline(metrics: Mapping[str, Any]) -> Html:
@@ -73,7 +50,7 @@ def _lead(metrics: Mapping[str, Any]) -> Html:
     of = f"mean of {len(mean.modalities)} modalities" if len(mean.modalities) > 1 else mean.modalities[0]
     first = join(
         [
-            f"{what}, {_SCORERS[scorer_of(metrics)][1]} the right category in ",
+            f"{what}, {SCORERS[scorer_of(metrics)][1]} the right category in ",
             el("strong", f"{percent(top1)}%"),
             f" of {mean.n} samples ({of}); chance is {percent(mean.chance)}%. ",
         ]
@@ -92,45 +69,6 @@ def _best_control(mean: Mean) -> str:
     return f"The best control, {anchor_title(best)}, reaches {percent(controls[best])}%: {outcome}."
 
 
-def recognition_section(metrics: Mapping[str, Any]) -> Html:
-    """Recognition of the run's model: the verdict, the picture, the table."""
-    rows = recognition_rows(metrics)
-    if not rows:
-        return section("recognition", "Recognition", el("p", "No labelled sample could be scored."))
-    return section(
-        "recognition",
-        "Recognition, beside its controls",
-        el("p", f"Model: {model_title(rows)}. Rule: {_SCORERS[scorer_of(metrics)][0]}.", class_="sub"),
-        el("ul", *(el("li", sentence) for sentence in verdict(rows))),
-        accuracy_plots(rows),
-        _result_table(rows),
-        _fine_print(rows),
-    )
-
-
-def zero_shot_section(metrics: Mapping[str, Any]) -> Html:
-    """The same for the untrained encoder that shares the text space, unless that is the run's own model."""
-    rows, own = recognition_rows(metrics, "zero_shot"), recognition_rows(metrics)
-    if not rows:
-        words = "The run had no encoder that shares the text space without training."
-        return section("zero-shot", "Zero-shot, without training", el("p", words))
-    if own and all(row.model == "zero_shot" for row in own):
-        words = "This run was not trained: its table above is the zero-shot table."
-        return section("zero-shot", "Zero-shot, without training", el("p", words))
-    modalities = ", ".join(dict.fromkeys(row.modality for row in rows))
-    return section(
-        "zero-shot",
-        "Zero-shot, without training",
-        el(
-            "p",
-            "The same samples and centers, but no head: the frozen encoder that shares the text space "
-            f"answers, for {modalities}.",
-        ),
-        el("ul", *(el("li", sentence) for sentence in verdict(rows))),
-        _result_table(rows),
-    )
-
-
 def calibration_section(metrics: Mapping[str, Any]) -> Html:
     """How far probabilities can be believed, before and after a temperature was fitted."""
     found = metrics.get("calibration", ())
@@ -143,7 +81,7 @@ def calibration_section(metrics: Mapping[str, Any]) -> Html:
         [
             row["modality"],
             _MODELS[row["model"]],
-            split_title(row["split"]),
+            el("span", split_title(row["split"]), class_="prose"),
             _decimals(row["temperature"], 4),
             *(_decimals(row[name], 3) for name in ("nll_before", "nll", "ece_before", "ece")),
             str(row["n_fit"]),
@@ -218,69 +156,3 @@ def parameters_section(metrics: Mapping[str, Any]) -> Html:
 
 def _share(stage: Mapping[str, Any], longest: float) -> str:
     return f"width:{12 * stage['seconds'] / longest:.2f}rem"
-
-
-def _fine_print(rows: Sequence[Row]) -> Html:
-    counts = {
-        name: sorted({row.cells()[name].k for row in rows if name in row.cells()})
-        for name in anchor_names(rows)
-    }
-    told = ", ".join(
-        f"{anchor_title(name)} {ks[0]}" if len(ks) == 1 else f"{anchor_title(name)} {ks[0]}–{ks[-1]}"
-        for name, ks in counts.items()
-    )
-    return el(
-        "p",
-        "Class name: the bare name. Templates: the name in prompt templates. Random words: the name with "
-        "words drawn at random. Permuted: another category’s LLM centers. "
-        f"Texts per category at most: {told}. Intervals are by bootstrap. Both sides of a row "
-        "are measured on the same samples: where intervals do not overlap, the difference is very likely "
-        "real; where they do, it may be the luck of these samples. An interval of no width (all right or all "
-        "wrong) says little where n is small.",
-        class_="note",
-    )
-
-
-def _result_table(rows: Sequence[Row]) -> Html:
-    names = anchor_names(rows)
-    columns = f"l{'r' * (len(names) + 2)}l"
-    body: list[Html] = []
-    for split in dict.fromkeys(row.split for row in rows):
-        block = [row for row in rows if row.split == split]
-        body.append(el("tr", el("th", split_title(split), colspan=len(columns)), class_="group"))
-        body += [line(columns, _table_row(row, names)) for row in block]
-        mean = split_mean(block, split)
-        if mean is not None and len(mean.modalities) > 1:
-            numbers = [percent(mean.top1[name]) if name in mean.top1 else "–" for name in names]
-            title = f"mean of {len(mean.modalities)}"
-            body.append(
-                line(columns, [title, *numbers, percent(mean.chance), str(mean.n), ""], class_="mean")
-            )
-    caption = (
-        "Top-1 accuracy in percent, with its 95% interval. Bold: the best of the row. Marked: a control at "
-        "or above the LLM centers; named at the right, bold where the intervals are apart."
-    )
-    if len(media(rows)) < len(rows):
-        caption += " Means leave text out, which starts inside the text space."
-    head = ["", *(anchor_title(name) for name in names), "chance", "n", "not beaten"]
-    return el("div", table(columns, head, body, caption=caption), class_="pinned")
-
-
-def _table_row(row: Row, names: Sequence[str]) -> list[Child]:
-    cells, best, warned, sure = row.cells(), row.best(), row.not_beaten(), row.clearly_above()
-    numbers = [
-        _number(name, cells[name], best=best, warned=warned) if name in cells else "–" for name in names
-    ]
-    told = [el("b" if name in sure else "span", anchor_title(name)) for name in warned]
-    tag = el("span", join(told, ", "), class_="tag") if told else ""
-    return [row.modality, *numbers, percent(row.chance), str(row.n), tag]
-
-
-def _number(name: str, cell: Accuracy, *, best: Sequence[str], warned: Sequence[str]) -> Html:
-    classes = [
-        kind
-        for kind, is_so in (("best", name in best), ("center", name == CENTERS), ("over", name in warned))
-        if is_so
-    ]
-    number = el("span", percent(cell.top1), class_=" ".join(classes) or None)
-    return join([number, el("span", f"{percent(cell.low)}–{percent(cell.high)}", class_="ci")])

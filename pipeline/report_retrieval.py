@@ -1,4 +1,4 @@
-"""The report's pages on retrieval across modalities and on the balance of the space."""
+"""The report's page on retrieval across modalities: every ordered pair, by category and by object."""
 
 from __future__ import annotations
 
@@ -7,41 +7,12 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from data.modality import MODALITIES
-from pipeline.report_html import Child, Html, el, figure, join, section, table
+from pipeline.comparison import place
+from pipeline.report_html import Child, Html, el, figure, join, line, section, table
 
 _LEVELS = {"category": "same category", "object": "same object"}
+_Rows = Sequence[Mapping[str, Any]]
 _DEPTHS = ("r1", "r5", "r10", "r20")
-
-# What the measures of trainer/balance.py say, and which way is better.
-_MEASURES = {
-    "modality_gap_mean": ("modality gap, mean of pairs", "distance of two modalities’ means; 0 is none"),
-    "modality_gap_max": ("modality gap, widest pair", "0 is none"),
-    "alignment": ("alignment", "mean squared distance of one object in two modalities; smaller is better"),
-    "uniformity": ("uniformity", "how evenly the sphere is used; more negative is better"),
-    "modality_probe_accuracy": (
-        "modality probe",
-        "how often a linear probe guesses the modality; chance is best",
-    ),
-    "modality_probe_chance": ("modality probe, chance", "the share of the commonest modality"),
-    "silhouette_by_modality": (
-        "silhouette by modality",
-        "-1 to 1; at or below 0 is best: no clumps of modality",
-    ),
-    "silhouette_by_category": ("silhouette by category", "-1 to 1; higher is better: clumps of meaning"),
-    "category_r10_mean": ("recall@10 by category, mean", "over all ordered pairs; higher is better"),
-    "category_r10_spread": (
-        "recall@10 by category, spread",
-        "standard deviation over the pairs; smaller is better",
-    ),
-    "category_r10_worst": ("recall@10 by category, worst pair", "higher is better"),
-    "object_r10_mean": ("recall@10 by object, mean", "over all ordered pairs; higher is better"),
-    "object_r10_spread": (
-        "recall@10 by object, spread",
-        "standard deviation over the pairs; smaller is better",
-    ),
-    "object_r10_worst": ("recall@10 by object, worst pair", "higher is better"),
-    "mixed_ndcg10": ("NDCG@10 of one mixed list", "all modalities in one gallery; higher is better"),
-}
 
 
 def retrieval_section(metrics: Mapping[str, Any], chances: Mapping[tuple[str, str, str], float]) -> Html:
@@ -52,13 +23,6 @@ def retrieval_section(metrics: Mapping[str, Any], chances: Mapping[tuple[str, st
         words = "Nothing to retrieve: fewer than two modalities share the space."
         return section("retrieval", "Retrieval across modalities", el("p", words))
     maps = [_heat_map([row for row in rows if row["level"] == level], level, chances) for level in levels]
-    depths = [
-        [
-            _LEVELS[level],
-            *(_percent0(fmean(row[depth] for row in rows if row["level"] == level)) for depth in _DEPTHS),
-        ]
-        for level in levels
-    ]
     return section(
         "retrieval",
         "Retrieval across modalities",
@@ -68,18 +32,60 @@ def retrieval_section(metrics: Mapping[str, Any], chances: Mapping[tuple[str, st
             "relevant among their ten nearest. Rows ask, columns are searched.",
         ),
         el("div", *maps, class_="panels wide"),
-        table(
-            "lrrrr",
-            ["relevant is", *(f"recall@{depth[1:]}" for depth in _DEPTHS)],
-            depths,
-            caption="Mean over all ordered pairs of modalities, percent.",
-        ),
+        _means(rows, levels),
+        _pairs(rows, levels),
     )
 
 
-def _heat_map(
-    rows: Sequence[Mapping[str, Any]], level: str, chances: Mapping[tuple[str, str, str], float]
-) -> Html:
+def _means(rows: _Rows, levels: Sequence[str]) -> Html:
+    """The mean over all ordered pairs at each depth and, where it was measured, of the median ranks."""
+    ranked = all(row.get("median_rank") is not None for row in rows)
+    body = []
+    for level in levels:
+        own = [row for row in rows if row["level"] == level]
+        cells = [_LEVELS[level], *(_percent0(fmean(row[depth] for row in own)) for depth in _DEPTHS)]
+        body.append([*cells, f"{fmean(row['median_rank'] for row in own):.1f}"] if ranked else cells)
+    head = ["relevant is", *(f"recall@{depth[1:]}" for depth in _DEPTHS), *(["median rank"] * ranked)]
+    caption = "Mean over all ordered pairs of modalities; recall in percent."
+    if ranked:
+        caption += " Median rank: where the first relevant item stands for half of the queries; 1 is best."
+    return table(f"lrrrr{'r' * ranked}", head, body, caption=caption)
+
+
+def _pairs(rows: _Rows, levels: Sequence[str]) -> Html:
+    """Every ordered pair in numbers."""
+    ranked = any(row.get("median_rank") is not None for row in rows)
+    columns = f"lrrrr{'r' * ranked}r"
+    body: list[Html] = []
+    for level in levels:
+        body.append(el("tr", el("th", _LEVELS[level], colspan=len(columns)), class_="group"))
+        for row in _ordered(rows, level):
+            cells: list[Child] = [f"{row['query']} → {row['gallery']}"]
+            cells += [_with_interval(row, depth) for depth in _DEPTHS]
+            rank = row.get("median_rank")
+            cells += ["–" if rank is None else f"{rank:g}"] * ranked
+            body.append(line(columns, [*cells, str(row["n"])]))
+    head = ["", *(f"recall@{depth[1:]}" for depth in _DEPTHS), *(["median rank"] * ranked), "n"]
+    caption = "Recall in percent with its 95% interval. n: queries that have something relevant to find."
+    whole = el("div", table(columns, head, body, caption=caption), class_="pinned")
+    return el("details", el("summary", "Every pair in numbers"), whole)
+
+
+def _ordered(rows: _Rows, level: str) -> _Rows:
+    """The pairs of a level in the order of the heat map."""
+    own = (row for row in rows if row["level"] == level)
+    return sorted(own, key=lambda row: (place(MODALITIES, row["query"]), place(MODALITIES, row["gallery"])))
+
+
+def _with_interval(row: Mapping[str, Any], depth: str) -> Child:
+    number = f"{100 * row[depth]:.1f}"
+    low, high = row.get(f"{depth}_low"), row.get(f"{depth}_high")
+    if low is None or high is None:
+        return number
+    return join([number, el("span", f"{100 * low:.1f}–{100 * high:.1f}", class_="ci")])
+
+
+def _heat_map(rows: _Rows, level: str, chances: Mapping[tuple[str, str, str], float]) -> Html:
     value = {(row["query"], row["gallery"]): row["r10"] for row in rows}
     names = [name for name in MODALITIES if any(name in pair for pair in value)]
     head: list[Child] = ["", *(el("span", name) for name in (*names, "mean"))]
@@ -132,21 +138,3 @@ def _cell(value: float | None, *, own: bool) -> Html:
 
 def _percent0(value: float) -> str:
     return f"{100 * value:.0f}"
-
-
-def balance_section(metrics: Mapping[str, Any]) -> Html:
-    """The balance numbers: one line a measure, one column a space."""
-    rows = metrics.get("balance", ())
-    if not rows:
-        words = "Balance is between modalities: it needs two with test samples in one space."
-        return section("balance", "Balance", el("p", words))
-    anchors = list(dict.fromkeys(row["anchors"] for row in rows))
-    values = {(row["measure"], row["anchors"]): row["value"] for row in rows}
-    body: list[list[Child]] = []
-    for measure in dict.fromkeys(row["measure"] for row in rows):
-        title, meaning = _MEASURES.get(measure, (measure.replace("_", " "), ""))
-        numbers = [f"{values[measure, name]:.3f}" if (measure, name) in values else "–" for name in anchors]
-        body.append([title, *numbers, el("span", meaning, class_="sub prose")])
-    words = "Is the space about what things are, or about which modality showed them?"
-    head = ["measure", *(name.replace("_", " ") for name in anchors), ""]
-    return section("balance", "Balance", el("p", words), table(f"l{'r' * len(anchors)}l", head, body))

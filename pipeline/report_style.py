@@ -66,10 +66,16 @@ svg .halo { paint-order: stroke; stroke: var(--paper); stroke-width: 2.5px; stro
 .panels { display: grid; gap: 1.6rem 2.2rem; --least: 19rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, var(--least)), 1fr)); }
 .panels.wide { --least: 26rem; }
+.panels.charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--least)), 1fr)); }
+.panels h3 { margin-top: .4rem; } .panels .sub { margin: 0 0 .5rem; }
+.grid { stroke: var(--line); stroke-width: .6px; }
+.chance { stroke: var(--quiet); stroke-dasharray: 2 2; }
+.level { stroke: var(--ink); stroke-width: 1px; }
 .key { display: flex; flex-wrap: wrap; gap: .15rem 1.2rem; font: .82rem/1.7 system-ui, sans-serif;
   color: var(--quiet); margin: .4rem 0; padding: 0; max-width: none; list-style: none; }
 .key li { display: inline-flex; align-items: center; gap: .4rem; margin: 0; white-space: nowrap; }
-.key svg { width: 14px; height: 14px; flex: none; }
+.key svg { width: 14px; height: 14px; flex: none; } .key svg.long { width: 24px; }
+details { margin: 1rem 0; } summary { cursor: pointer; color: var(--accent); font-size: .95rem; }
 .scroll { overflow-x: auto; margin: .8rem 0 1rem; }
 table { border-collapse: collapse; font: .86rem/1.35 system-ui, sans-serif;
   font-variant-numeric: tabular-nums; }
@@ -88,6 +94,12 @@ tr.mean > * { border-top: 1px solid var(--line); }
 .center { color: var(--accent); }
 .over { color: var(--warn); background: var(--warn-wash); padding: 0 .3em; border-radius: 3px; }
 .tag { display: block; min-width: 13rem; color: var(--warn); font-size: .8rem; }
+.better { color: var(--accent); } .worse { color: var(--warn); }
+.question { font-size: 1.15rem; font-style: italic; } tr.reference { background: var(--wash); }
+.set { white-space: normal; max-width: 16rem; overflow-wrap: anywhere; }
+.study thead th { white-space: normal; max-width: 7rem; }
+.study tbody th { position: sticky; left: 0; background: var(--paper); z-index: 1; }
+.study tr.reference th { background: var(--wash); }
 .bar { display: inline-block; height: .62rem; background: var(--accent); min-width: 1px; }
 .bar.rest { background: var(--line); }
 .heat table { table-layout: fixed; }
@@ -107,6 +119,7 @@ svg text.label { font-size: 8.5px; }
 .frame { fill: none; stroke: var(--line); }
 .mistakes { display: grid; gap: 1.2rem 1.6rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 13rem), 1fr)); }
+.mistakes figcaption p { margin: .25rem 0; } .who { color: var(--ink); }
 .mistakes figure { margin: 0; } .mistakes figcaption { font-size: .84rem; overflow-wrap: anywhere; }
 .thumb { display: block; width: 100%; max-width: 15rem; height: auto; max-height: 12rem; object-fit: contain;
   object-position: left top; }
@@ -130,7 +143,8 @@ footer { margin-top: 3.5rem; border-top: 1px solid var(--line); padding-top: .8r
 @media print {
   @page { margin: 1.6cm; }
   body { max-width: none; padding: 0; font-size: 10pt; }
-  nav { display: none; } .scroll { overflow: visible; }
+  nav { display: none; } details::details-content { content-visibility: visible; block-size: auto; }
+  .scroll { overflow: visible; }
   .panels { --least: 12rem; } .panels.wide { --least: 18rem; }
   section { break-inside: auto; } h2, h3 { break-after: avoid; }
   figure, .panels > *, .mistakes > *, tr { break-inside: avoid; }

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from data.errors import TrainingError, first_line
 from trainer.heads import Heads
-from trainer.losses import bound_, centers_loss, official_loss, sigmoid_loss, symmetric_infonce
+from trainer.losses import bound_, center_means, centers_loss, official_loss, sigmoid_loss, symmetric_infonce
 from trainer.maps import Scale, closed_form, make_map
 from trainer.optimiser import Optimiser
 from trainer.pairs import Pairs, batches
@@ -68,8 +68,10 @@ class Aligner:
         features = sum(size * pairs[m].samples.vectors_ND.shape[1] for m, size in self._sizes.items())
         self.products_per_step = features * texts_MT.shape[1]
 
-        self._owners_M = torch.from_numpy(owners_M).to(self._device)
         self._texts_MT = torch.from_numpy(texts_MT).to(self._device)
+        self._centers_MT = self._texts_MT[: len(owners_M)]
+        means_CT = center_means(torch.from_numpy(texts_MT[: len(owners_M)]), torch.from_numpy(owners_M))
+        self._means_CT = means_CT.to(self._device)
         self._scales = {m: Scale.of(p.samples.vectors_ND) for m, p in pairs.items()}
         features_of = {m: self._scales[m].apply(p.samples.vectors_ND) for m, p in pairs.items()}
         self._maps = {
@@ -225,8 +227,8 @@ class Aligner:
         category_b = np.concatenate([self._pairs[m].samples.category_N[r] for m, r in mine.items()])
         return centers_loss(
             torch.cat([mapped[m] for m in rows])[torch.from_numpy(has_b).to(self._device)],
-            self._texts_MT[: len(self._owners_M)],
-            self._owners_M,
+            self._centers_MT,
+            self._means_CT,
             torch.from_numpy(category_b[has_b]).to(self._device),
             self._log_temperature,
             n,

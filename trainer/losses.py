@@ -17,15 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.passes import blocks_of, masked, passes
 from trainer.ranks import ALONE, Ranks
 
 # Bounds of the learned temperature (CLIP, too, clips at 0.01: Radford et al., ICML 2021, section 2.5).
 MIN_TEMPERATURE = 0.01
 MAX_TEMPERATURE = 1.0
-
-# A batch with no more pairs than this keeps its matrix of logits (64 MiB, on a GPU 1 GiB); a larger one makes
-# it twice, in blocks of an eighth of that.
-_WHOLE = {"cpu": 2**24, "cuda": 2**28}
 
 
 def symmetric_infonce(
@@ -88,7 +85,7 @@ def official_loss(samples_bD: Tensor, texts_BD: Tensor, rows: slice = slice(None
 def centers_loss(
     samples_bD: Tensor,
     centers_MD: Tensor,
-    owners_M: Tensor,
+    means_CD: Tensor,
     groups_b: Tensor,
     log_temperature: Tensor,
     n: int | None = None,
@@ -98,17 +95,20 @@ def centers_loss(
         L = -1/B Σ_i 1/|P_i| Σ_{k ∈ P_i} [ s_ik - log Σ_{j=1..M} exp s_ij ],  P_i = {k : owner_k = g_i}
 
     Supervised contrastive learning with the sum outside the logarithm (Khosla et al., NeurIPS 2020, eq. 2),
-    whose other side are frozen texts. Every sample's category must own a center. Centers get no gradient.
-    `n`: the rows B of the whole batch, where these are only some of them.
+    whose other side are frozen texts. `means_CD`: of `center_means`. Every sample's category must own a
+    center. Centers get no gradient. `n`: the rows B of the whole batch, where these are only some of them.
     """
     scaled_bD = samples_bD * (-log_temperature).exp()
-    sums_CD = centers_MD.new_zeros(int(owners_M.max()) + 1, centers_MD.shape[1])
-    sums_CD.index_add_(0, owners_M, centers_MD)
-    counts_C = torch.bincount(owners_M, minlength=len(sums_CD))
-    means_bD = (sums_CD / counts_C[:, None].clamp(min=1))[groups_b]
     # The mean over a category's centers of x · z is x · (their mean): one product for all negatives is left.
-    losses_b = torch.logsumexp(scaled_bD @ centers_MD.T, dim=1) - (scaled_bD * means_bD).sum(dim=1)
-    return losses_b.sum() / (n or len(losses_b))
+    own_b = (scaled_bD * means_CD[groups_b]).sum(dim=1)
+    return (torch.logsumexp(scaled_bD @ centers_MD.T, dim=1) - own_b).sum() / (n or len(own_b))
+
+
+def center_means(centers_MD: Tensor, owners_M: Tensor) -> Tensor:
+    """The mean of each category's centers, not of unit length; zeros for one without: [C, D]."""
+    sums_CD = centers_MD.new_zeros(int(owners_M.max()) + 1 if len(owners_M) else 0, centers_MD.shape[1])
+    sums_CD.index_add_(0, owners_M, centers_MD)
+    return sums_CD / torch.bincount(owners_M, minlength=len(sums_CD))[:, None].clamp(min=1)
 
 
 def bound_(log_temperature: Tensor) -> None:
@@ -140,15 +140,14 @@ class _InfoNCE(torch.autograd.Function):
         first = rows.start or 0
         row_b, positive_b = (x_bD.new_empty(len(x_bD)) for _ in range(2))
         column_B = x_bD.new_full((n,), -torch.inf)
-        blocks = _blocks(len(x_bD), n, x_bD.device.type)
+        blocks = blocks_of(len(x_bD), n, x_bD.device.type)
+        prepare, sums, gradient = passes(x_bD.device.type, len(x_bD) * n)
+        where = scale, groups_B, first
         logits = torch.empty(0)
         for block in blocks:
-            logits = _logits(x_bD, t_BD, groups_B, block, first, scale)
-            row_b[block] = torch.logsumexp(logits, dim=1)
-            positive_b[block] = logits.diagonal(first + block.start)
-            if both:
-                below_B = torch.logsumexp(logits, dim=0)
-                column_B = below_B if len(blocks) == 1 else torch.logaddexp(column_B, below_B)
+            logits = prepare(x_bD[block] @ t_BD.T, *where, block)
+            row_b[block], below_B, positive_b[block] = sums(logits, *where, block)
+            column_B = below_B if len(blocks) == 1 else torch.logaddexp(column_B, below_B)
         loss = (row_b - positive_b).sum() / n
         if both:
             column_B = ranks.logsumexp(column_B)
@@ -160,11 +159,8 @@ class _InfoNCE(torch.autograd.Function):
             factor = scale / (2 * n if both else n)
             for block in blocks:
                 if len(blocks) > 1:
-                    logits = _logits(x_bD, t_BD, groups_B, block, first, scale)
-                # dL/ds_ij, the shares of both softmaxes less the positive's
-                grad = torch.sub(logits, row_b[block, None]).exp_()
-                if both:
-                    grad += logits.sub_(column_B).exp_()
+                    logits = prepare(x_bD[block] @ t_BD.T, *where, block)
+                grad = gradient(logits, *where, block, row_b[block], column_B if both else None)
                 grad.diagonal(first + block.start).sub_(2 if both else 1)
                 d_log_temperature += _give_back(ctx, grad, x_bD, t_BD, block, factor, dx_bD, dt_BD)
             ctx.save_for_backward(dx_bD, dt_BD, d_log_temperature)
@@ -193,8 +189,8 @@ class _Sigmoid(torch.autograd.Function):
         first = rows.start or 0
         loss, d_bias, d_log_temperature = (x_bD.new_zeros(()) for _ in range(3))
         dx_bD, dt_BD = torch.empty_like(x_bD), _zeros_if(ctx.needs_input_grad[1], t_BD)
-        for block in _blocks(len(x_bD), n, x_bD.device.type):
-            logits = _logits(x_bD, t_BD, groups_B, block, first, scale) + bias
+        for block in blocks_of(len(x_bD), n, x_bD.device.type):
+            logits = masked(x_bD[block] @ t_BD.T, scale, groups_B, first, block) + bias
             # -log σ(-z) = softplus(z) for a negative, softplus(-z) = softplus(z) - z for the positive;
             # a masked logit is -∞ and gives 0 in both.
             positive = logits.diagonal(first + block.start)
@@ -241,23 +237,3 @@ def _scaled(grad: Tensor, found: tuple[Tensor | None, ...], ctx: Any) -> tuple[T
 
 def _zeros_if(needed: bool, like_BD: Tensor) -> Tensor:
     return torch.zeros_like(like_BD) if needed else like_BD.new_zeros(())
-
-
-def _blocks(rows: int, columns: int, device: str) -> list[slice]:
-    """Rows whose logits are held at a time."""
-    whole = _WHOLE.get(device, _WHOLE["cpu"])
-    step = max(1, rows if rows * columns <= whole else whole // 8 // columns)
-    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
-
-
-def _logits(
-    x_bD: Tensor, t_BD: Tensor, groups_B: Tensor | None, block: slice, first: int, scale: Tensor
-) -> Tensor:
-    """Some rows of the matrix of logits; -∞ where two of a group are no pair. x's rows begin at `first`."""
-    logits = x_bD[block] @ t_BD.T
-    logits *= scale
-    if groups_B is not None:
-        same = groups_B[first + block.start : first + block.stop, None] == groups_B
-        same.diagonal(first + block.start).fill_(False)
-        logits.masked_fill_(same, -torch.inf)
-    return logits

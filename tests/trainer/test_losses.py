@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from trainer import losses
+from trainer import passes
 from trainer.losses import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     bound_,
+    center_means,
     centers_loss,
     official_loss,
     sigmoid_loss,
@@ -120,7 +121,7 @@ GROUPS = [0, 0, 1, 1, 2, 2, 2, 3, 4, 5, 6]
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once with the whole matrix of logits, once row by row."""
     if request.param == "blocks":
-        monkeypatch.setitem(losses._WHOLE, "cpu", 64)  # an eighth is less than a row of eleven
+        monkeypatch.setitem(passes._WHOLE, "cpu", 64)  # an eighth is less than a row of eleven
 
 
 @pytest.mark.usefixtures("both_ways")
@@ -166,7 +167,7 @@ def test_blocks_change_the_loss_by_rounding_alone(monkeypatch: pytest.MonkeyPatc
     groups, cold = torch.arange(1000) // 3, torch.tensor(-2.5)
     found = []
     for whole in (1000**2, 8 * 97 * 1000):  # the second gives blocks of 97 rows
-        monkeypatch.setitem(losses._WHOLE, "cpu", whole)
+        monkeypatch.setitem(passes._WHOLE, "cpu", whole)
         loss = symmetric_infonce(x, t, groups, cold)
         found.append((loss.detach(), *torch.autograd.grad(loss, (x, t))))
     for whole, in_blocks in zip(*found, strict=True):
@@ -194,9 +195,10 @@ def test_meeting_all_centers_is_its_formula() -> None:
         own = [s[k] for k, owner in enumerate(owners) if owner == group]
         total -= sum(own) / len(own) - math.log(sum(map(math.exp, s)))
     cold = torch.tensor(math.log(0.3), dtype=torch.float64, requires_grad=True)
-    loss = centers_loss(x, z, torch.tensor(owners), torch.tensor(groups), cold)
+    means = center_means(z, torch.tensor(owners))
+    loss = centers_loss(x, z, means, torch.tensor(groups), cold)
     assert float(loss.detach()) == pytest.approx(total / 5, rel=1e-12)
     assert torch.autograd.gradcheck(
-        lambda a, s: centers_loss(a, z, torch.tensor(owners), torch.tensor(groups), s),
+        lambda a, s: centers_loss(a, z, means, torch.tensor(groups), s),
         (x.requires_grad_(), cold),
     )

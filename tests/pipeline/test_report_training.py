@@ -1,0 +1,72 @@
+"""The report's training curves: the log's own numbers, the kept epoch marked, nothing where nothing was."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kb_builder.schemas import read_rows, write_table
+from pipeline.report_training import thinned, training_section
+from trainer.heads import load_heads
+from trainer.train import TRAIN_LOG
+
+
+def test_the_curves_are_those_of_the_log(run: Any, parsed: Any) -> None:
+    """The temperature curve has a point per step, at the places of its numbers."""
+    section = training_section(run.root)
+    assert section is not None
+    log = read_rows(run.root / "train_log.parquet")
+    chart = next(s for s in re.findall(r"<svg.*?</svg>", section) if "<title>temperature" in s)
+    path = next(a["d"] for tag, a in parsed(chart).tags if tag == "path")
+    points = [tuple(map(float, point.split())) for point in path[1:].split("L")]
+    wanted = [(row["step"], row["temperature"]) for row in log]
+    assert len(points) == len(wanted)
+    for at in (0, 1):  # both coordinates are linear in the numbers
+        drawn, given = [p[at] for p in points], [w[at] for w in wanted]
+        scale = (drawn[-1] - drawn[0]) / (given[-1] - given[0])
+        assert drawn == pytest.approx([drawn[0] + scale * (one - given[0]) for one in given], abs=0.11)
+
+
+def test_the_kept_epoch_is_marked_and_told(run: Any, parsed: Any) -> None:
+    """Every chart names the epoch that the heads on disk come from, and the words give its val top-1."""
+    kept = load_heads(run.root).metadata["epoch"]
+    section = training_section(run.root)
+    assert section is not None
+    assert section.count(f"epoch {kept} kept") == section.count("<svg viewBox=") - 2 == 3  # two are the key's
+    log = read_rows(run.root / "train_log.parquet")
+    top1 = next(r["val_top1"] for r in log if r["epoch"] == kept and r["val_top1"] is not None)
+    assert f"epoch {kept} was kept, with {100 * top1:.1f}% top-1 on val samples." in parsed(section).text
+
+
+def test_without_training_there_are_no_curves(run: Any, tmp_path: Path) -> None:
+    """Without heads, or without the log of an older run, the page has no such section."""
+    assert training_section(tmp_path) is None
+    shutil.copy(run.root / "heads.safetensors", tmp_path)
+    assert training_section(tmp_path) is None
+
+
+def test_a_log_without_val_samples_and_with_one_loss(run: Any, tmp_path: Path, parsed: Any) -> None:
+    """A loss that was not measured has no line, and the words do not speak of val samples."""
+    shutil.copy(run.root / "heads.safetensors", tmp_path)
+    log = [
+        {**row, "val_top1": None, "loss_center": None} for row in read_rows(run.root / "train_log.parquet")
+    ]
+    write_table(tmp_path / "train_log.parquet", log, TRAIN_LOG)
+    text = parsed(training_section(tmp_path)).text
+    assert "Without labelled val samples the last epoch is kept." in text
+    assert "against its category’s centers" not in text
+    assert "Top-1" not in text
+
+
+def test_long_logs_are_thinned_to_means() -> None:
+    """A thousand steps become at most 300 points, each the mean of its neighbours, none left out."""
+    points = tuple((float(step), float(step % 2)) for step in range(1000))
+    few = thinned(points)
+    assert len(few) == 250
+    assert few[0] == (1.5, 0.5)
+    assert sum(4 * x for x, _ in few) == pytest.approx(sum(x for x, _ in points))
+    assert thinned(points[:300]) == points[:300]

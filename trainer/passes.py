@@ -1,0 +1,122 @@
+"""The passes over a block of a batch's B × B matrix, between the two products of a contrastive loss.
+
+Shapes: b rows of samples and B columns of texts. `first` is the column of the positive of the samples' row 0,
+so a block's positives lie on one diagonal.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# A batch with no more pairs than this keeps its matrix of logits (64 MiB, on a GPU 1 GiB); a larger one makes
+# it twice, in blocks of an eighth of that.
+_WHOLE = {"cpu": 2**24, "cuda": 2**28}
+_FUSED = 2**24  # pairs from which on a GPU's passes over them are worth compiling
+
+
+def blocks_of(rows: int, columns: int, device: str) -> list[slice]:
+    """Rows whose logits are held at a time."""
+    whole = _WHOLE.get(device, _WHOLE["cpu"])
+    step = max(1, rows if rows * columns <= whole else whole // 8 // columns)
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def passes(device: str, pairs: int) -> tuple[Any, Any, Any]:
+    """`masked`, `_sums` and `_gradient`: what is done to products, one after the other.
+
+    For large matrices on a GPU, where each pass waits for memory, torch.compile makes one of each
+    (`bench/train_gpu.py` measures from where on it pays).
+    """
+    if device != "cuda" or pairs < _FUSED or importlib.util.find_spec("triton") is None:
+        return masked, _sums, lambda logits, *given: _gradient(logits, *given[-2:])
+    return lambda products, *_: products, _fused_sums, _fused_gradient
+
+
+def masked(products_bB: Tensor, scale: Tensor, groups_B: Tensor | None, first: int, block: slice) -> Tensor:
+    """The logits, in place of the products; -∞ where two of a group are no pair."""
+    products_bB *= scale
+    if groups_B is not None:
+        same_bB = groups_B[first + block.start : first + block.stop, None] == groups_B
+        same_bB.diagonal(first + block.start).fill_(False)
+        products_bB.masked_fill_(same_bB, -torch.inf)
+    return products_bB
+
+
+def _sums(
+    logits_bB: Tensor, scale: Tensor, groups_B: Tensor | None, first: int, block: slice
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log Σ exp over rows and over columns, and the logits of the positives."""
+    return *_both_ways(logits_bB), logits_bB.diagonal(first + block.start)
+
+
+def _both_ways(logits_bB: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.logsumexp(logits_bB, dim=1), torch.logsumexp(logits_bB, dim=0)
+
+
+def _gradient(logits_bB: Tensor, row_b: Tensor, column_B: Tensor | None) -> Tensor:
+    """The shares of both softmaxes: dL/ds, but for the positives. The logits are written over."""
+    grad_bB = torch.sub(logits_bB, row_b[:, None]).exp_()
+    if column_B is not None:
+        grad_bB += logits_bB.sub_(column_B).exp_()
+    return grad_bB
+
+
+@cache
+def _compiled(function: Any) -> Any:
+    return torch.compile(function)
+
+
+def _fused_sums(
+    products_bB: Tensor, scale: Tensor, groups_B: Tensor | None, first: int, block: slice
+) -> tuple[Tensor, Tensor, Tensor]:
+    where = _rows_and_columns(products_bB, groups_B, first, block)
+    row_b, column_B = _compiled(_sums_of_products)(products_bB, scale, *where)
+    return row_b, column_B, products_bB.diagonal(first + block.start) * scale
+
+
+def _fused_gradient(
+    products_bB: Tensor,
+    scale: Tensor,
+    groups_B: Tensor | None,
+    first: int,
+    block: slice,
+    row_b: Tensor,
+    column_B: Tensor | None,
+) -> Tensor:
+    grad: Tensor = _compiled(_gradient_of_products)(
+        products_bB, scale, *_rows_and_columns(products_bB, groups_B, first, block), row_b, column_B
+    )
+    return grad
+
+
+def _rows_and_columns(
+    products_bB: Tensor, groups_B: Tensor | None, first: int, block: slice
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The column of each row's positive, the rows' groups, the columns' groups; each a group without any."""
+    own_b = torch.arange(first + block.start, first + block.stop, device=products_bB.device)
+    return own_b, own_b if groups_B is None else groups_B[own_b], groups_B
+
+
+def _logits(
+    products_bB: Tensor, scale: Tensor, own_b: Tensor, groups_b: Tensor, groups_B: Tensor | None
+) -> Tensor:
+    """As `masked`, anew: what is compiled writes nothing over."""
+    logits_bB = products_bB * scale
+    if groups_B is None:
+        return logits_bB
+    other_bB = torch.arange(len(groups_B), device=own_b.device) != own_b[:, None]
+    return logits_bB.masked_fill((groups_b[:, None] == groups_B) & other_bB, -torch.inf)
+
+
+def _sums_of_products(products_bB: Tensor, *where: Any) -> tuple[Tensor, Tensor]:
+    return _both_ways(_logits(products_bB, *where))
+
+
+def _gradient_of_products(products_bB: Tensor, *given: Any) -> Tensor:
+    *where, row_b, column_B = given
+    return _gradient(_logits(products_bB, *where), row_b, column_B)

@@ -28,6 +28,7 @@ from trainer.blas import one_thread_each, spread
 from trainer.geometry import unit_rows
 from trainer.guides import Guides, group_guides, visible_samples
 from trainer.inputs import CategoryTexts, KnowledgeBase, open_category_texts, open_kb
+from trainer.names import CLASS_NAME, load_names
 from trainer.records import Centers, Doubles, Floats, Ints
 from trainer.rules import (
     Ranked,
@@ -37,11 +38,13 @@ from trainer.rules import (
     rank_by_distinctness,
     rank_by_mean,
     rank_by_nearest,
+    unit_doubles,
 )
 from trainer.settings import LEAKAGE, Localize
 
 TRANSDUCTIVE = "transductive"  # in the column `guided_by`
 SPLITS = ("train", "val", "test")
+UNGUIDED = ("text", "name")  # rules that look at no sample
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -53,35 +56,42 @@ def localize(kb: Path, settings: Localize) -> dict[str, Any]:
     - `visual`: by the cosine with the unit mean of the category's encoded samples, in the space of the
       zero-shot encoder, which it shares with the texts; or, with `nearest_samples`, by the mean cosine with
       so many samples nearest to the text. The samples of the splits in `guide` guide.
+    - `distinct`: as `visual`, less the largest cosine with the mean of another category's samples.
     - `text`: by the cosine with the mean of the category's own texts, less the largest with another's mean.
+    - `name`: by the cosine with the category's own name, less the largest with another's name.
     - `diverse`: so that every guiding sample, and then every text, has a center near it.
     - `pseudo`: as `visual`, but guided by all encoded samples of every split without their labels: each
       counts for the category of its nearest center by rule `text`.
 
-    Where nothing guides a category, or its samples cancel each other out, `visual` and `pseudo` fall back to
-    `text` there, and `diverse` covers its texts. Ties go by row id. Returns counts: `centers`, categories
-    `by_rule`, `fewer_than_k` (category: number of centers), `without_centers` (category ids),
-    `guiding_samples`, `texts_without_vector`. Raises InputError for guides that leak and for settings without
-    effect, and KnowledgeBaseError where there is no description or the spaces do not fit.
+    Where nothing guides a category, or its samples cancel each other out, `visual`, `distinct` and `pseudo`
+    fall back to `text` there, and `diverse` covers its texts. With `with_name`, the bare name is the first of
+    the category's centers, with score 1, rule `class_name` and no guide. Ties go by row id. Returns counts:
+    `centers`, categories `by_rule`, `fewer_than_k` (category: number of centers), `without_centers` (category
+    ids), `guiding_samples`, `texts_without_vector`. Raises InputError for guides that leak and for settings
+    without effect, and KnowledgeBaseError where there is no description or the spaces do not fit.
     """
     _require_sound(settings)
     base = open_kb(kb)
     texts = open_category_texts(base)
     k = sys.maxsize if settings.k == "all" else settings.k
+    names = load_names(base) if settings.with_name else None
+    k_texts = k - 1 if settings.with_name else k
     with one_thread_each():
-        guides, centroids_CD = _prepare(base, texts, settings, k)
+        guides, centroids_CD = _prepare(base, texts, settings, k_texts)
 
         def choose(category: int) -> tuple[pa.RecordBatch, int]:
             ids, vectors_ND = texts.read(category)
-            ranked, rule, guided_by = _rank(vectors_ND, category, guides, centroids_CD, settings, k)
-            n = len(ranked.rows_K)
+            ranked, rule, guided_by = _rank(vectors_ND, category, guides, centroids_CD, settings, k_texts)
+            chosen = len(ranked.rows_K)
+            own = [names.row_ids[category]] if names is not None else []
+            n = len(own) + chosen
             columns = {
                 "category_id": [base.categories[category]] * n,
                 "rank": range(n),
-                "row_id": [ids[row] for row in ranked.rows_K],
-                "score": ranked.scores_K,
-                "rule": [rule] * n,
-                "guided_by": [guided_by] * n,
+                "row_id": own + [ids[row] for row in ranked.rows_K],
+                "score": [1.0] * len(own) + ranked.scores_K.tolist(),
+                "rule": [CLASS_NAME] * len(own) + [rule] * chosen,
+                "guided_by": [None] * len(own) + [guided_by] * chosen,
                 "encoder": [base.encoder("text").name] * n,
             }
             return pa.RecordBatch.from_pydict(columns, schema=CENTERS), len(ids)
@@ -93,12 +103,12 @@ def localize(kb: Path, settings: Localize) -> dict[str, Any]:
         pq.write_table(pa.Table.from_batches([batch for batch, _ in done], schema=CENTERS), temporary)
 
     chosen_C = {name: len(batch) for name, (batch, _) in zip(base.categories, done, strict=True)}
-    rules = [batch.column("rule")[0].as_py() for batch, _ in done if len(batch)]
+    rules = [batch.column("rule")[-1].as_py() for batch, _ in done if len(batch)]
     guided = [c for c, (batch, _) in enumerate(done) if batch.column("guided_by").null_count < len(batch)]
     return {
         "k": settings.k,
         "centers": sum(chosen_C.values()),
-        "by_rule": {rule: rules.count(rule) for rule in dict.fromkeys((settings.rule, "text"))},
+        "by_rule": {rule: rules.count(rule) for rule in dict.fromkeys((settings.rule, "text", *rules))},
         "fewer_than_k": {name: n for name, n in chosen_C.items() if 0 < n < k and settings.k != "all"},
         "without_centers": [name for name, n in chosen_C.items() if n == 0],
         "guiding_samples": sum(len(guides.of(category)) for category in guided),
@@ -115,22 +125,31 @@ def load_centers(kb: KnowledgeBase) -> Centers:
         f"{kb.folder / 'centers.parquet'}: chosen from other texts or by another encoder;"
         " run `unibind localize` again"
     )
-    rows = _center_rows(kb, ["category_id", "rank", "row_id", "encoder"])
+    rows = _center_rows(kb, ["category_id", "rank", "row_id", "rule", "encoder"])
     rows = rows.sort_by([("category_id", "ascending"), ("rank", "ascending")]).combine_chunks()
     table = open_table(kb.encoder("text") / "category_texts")
     names, counts = np.unique(rows["category_id"].to_numpy(), return_counts=True)
-    known = all(name in kb.index and name in table.groups for name in names)
-    if not known or set(rows["encoder"].unique().to_pylist()) - {kb.encoder("text").name}:
+    if not all(name in kb.index for name in names) or set(rows["encoder"].unique().to_pylist()) - {
+        kb.encoder("text").name
+    }:
         raise stale
     row_ids = rows["row_id"].to_pylist()
+    own = load_names(kb) if CLASS_NAME in rows["rule"].unique().to_pylist() else None
 
     def read(job: tuple[str, int, int]) -> Floats:
         name, start, stop = job
-        stored = table.read(name)
-        place_K = pc.index_in(pa.array(row_ids[start:stop]), value_set=pa.array(stored.ids))
+        ids, vectors_ND = [], np.zeros((0, table.dim), np.float32)
+        if name in table.groups:
+            stored = table.read(name)
+            ids, vectors_ND = stored.ids, stored.vectors_ND
+        if own is not None:
+            category = kb.index[name]
+            ids = [*ids, own.row_ids[category]]
+            vectors_ND = np.concatenate([vectors_ND, own.vectors_CD[category : category + 1]])
+        place_K = pc.index_in(pa.array(row_ids[start:stop]), value_set=pa.array(ids, pa.string()))
         if place_K.null_count:
             raise stale
-        return unit_rows(stored.vectors_ND[place_K.to_numpy()])
+        return unit_rows(vectors_ND[place_K.to_numpy()])
 
     stops = np.cumsum(counts)
     jobs = list(zip(names.tolist(), (stops - counts).tolist(), stops.tolist(), strict=True))
@@ -184,14 +203,16 @@ def _prepare(
     """What guides each category; and the categories' centroids, where some category goes by rule `text`."""
     n = len(kb.categories)
     pseudo = settings.rule == "pseudo"
-    splits = SPLITS if pseudo else () if settings.rule == "text" else tuple(settings.guide.split("+"))
+    splits = SPLITS if pseudo else () if settings.rule in UNGUIDED else tuple(settings.guide.split("+"))
     samples_MD, category_M = visible_samples(kb, texts.table.dim, splits)
     if not pseudo:
         guides = group_guides(samples_MD, category_M, n, guided_by=settings.guide)
         if settings.rule == "diverse" or (
-            settings.rule == "visual" and guides.directions_CD.any(axis=1).all()
+            settings.rule in ("visual", "distinct") and guides.directions_CD.any(axis=1).all()
         ):
             return guides, None
+        if settings.rule == "name":
+            return guides, unit_doubles(load_names(kb).vectors_CD, "names")
     means = _with_progress(lambda category: mean_direction(texts.read(category)[1]), range(n), "centroids")
     centroids_CD = np.stack(means)
     if pseudo:
@@ -230,7 +251,7 @@ def _rank(
     k: int,
 ) -> tuple[Ranked, str, str | None]:
     """One category's choice, the rule that made it, and what guided that."""
-    if len(vectors_ND) == 0:
+    if len(vectors_ND) == 0 or k == 0:
         return Ranked(np.zeros(0, np.int64), np.zeros(0)), settings.rule, None
     samples_MD = guides.of(category)
     if settings.rule == "diverse":
@@ -239,7 +260,11 @@ def _rank(
     direction_D = guides.directions_CD[category]
     if not direction_D.any():
         assert centroids_CD is not None
-        return rank_by_distinctness(vectors_ND, centroids_CD, category, k), "text", None
+        rule = settings.rule if settings.rule in UNGUIDED else "text"
+        return rank_by_distinctness(vectors_ND, centroids_CD, category, k), rule, None
+    if settings.rule == "distinct":
+        ranked = rank_by_distinctness(vectors_ND, guides.directions_CD, category, k)
+        return ranked, "distinct", guides.guided_by
     if settings.nearest_samples is not None:
         ranked = rank_by_nearest(vectors_ND, samples_MD, settings.nearest_samples, k)
     else:

@@ -28,7 +28,7 @@ _TINY = 1e-300  # in place of a zero row's length
 _LEAST = 10.0**-SCORE_DECIMALS  # the least difference between two scores
 _CATEGORIES_PER_TURN = 16  # of a thread: enough to hide what a turn costs
 _CELLS = 2**21  # of a float64 matrix that is made in one go: 16 MiB
-_RIVALS = 64  # centroids near a category's own that screen its descriptions by rule `text`
+_RIVALS = 64  # centroids near a category's own that screen its descriptions in `rank_by_distinctness`
 _BATCH = 16  # candidates whose gain is looked at together
 
 
@@ -110,9 +110,10 @@ def _mean_of_largest(cosine_NM: npt.NDArray[np.floating], count: int) -> Doubles
 
 
 def rank_by_distinctness(vectors_ND: Floats, centroids_CD: Doubles, own: int, k: int) -> Ranked:
-    """Rule `text`: by cos(row, own centroid) - max over the other categories of cos(row, their centroid).
+    """By cos(row, own centroid) - max over the other categories of cos(row, their centroid).
 
-    A text that would fit a neighbour as well says little about its own category, however typical it is.
+    The centroids are means of texts (rule `text`), encoded names (`name`) or means of samples (`distinct`). A
+    text that would fit a neighbour as well says little about its own category, however typical it is.
     Centroids are unit rows; a zero one (of a category without texts) is no rival, and without any rival the
     cosine alone counts. Rows may have any length. Raises ValueError for NaN and infinite values.
     """

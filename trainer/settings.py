@@ -40,10 +40,11 @@ class Localize:
 
     k: Annotated[int | Literal["all"], BeforeValidator(_count_or_all)] = 50  # centers per category
     # What the rules do is told in trainer/centers.py; formulas stand in trainer/rules.py.
-    rule: Literal["visual", "text", "diverse", "pseudo"] = "visual"
+    rule: Literal["visual", "distinct", "text", "name", "diverse", "pseudo"] = "visual"
     guide: Annotated[Literal["train", "val", "train+val"], BeforeValidator(_no_test)] = "train"
     # `visual` and `pseudo`: cosine with so many samples nearest to a text, instead of with the samples' mean
     nearest_samples: Count | None = None
+    with_name: bool = False  # the category's bare name is the first of its k centers
     transductive: bool = False  # `pseudo` asks for it: unlabelled samples of every split take part, test too
 
 

@@ -68,6 +68,7 @@ def test_every_center_says_where_it_comes_from(make_kb: MakeKb) -> None:
         ({"guide": "val"}, "val"),
         ({"guide": "train+val", "nearest_samples": 2}, "train+val"),
         ({"rule": "diverse"}, "train"),
+        ({"rule": "distinct", "guide": "val"}, "val"),
         ({"rule": "pseudo", "transductive": True}, "transductive"),
     ],
     ids=str,
@@ -90,6 +91,7 @@ def test_every_center_says_who_guided_it(make_kb: MakeKb, options: dict[str, Any
         ({"guide": "train+test"}, "guiding by test samples is leakage"),
         ({"rule": "pseudo"}, "set `transductive = true`"),
         ({"rule": "text", "nearest_samples": 3}, "rule `text` does not use it"),
+        ({"rule": "distinct", "nearest_samples": 3}, "rule `distinct` does not use it"),
         ({"rule": "diverse", "nearest_samples": 3}, "rule `diverse` does not use it"),
     ],
     ids=str,
@@ -112,7 +114,7 @@ def test_settings_that_leak_or_do_nothing_are_refused(
         ({"k": True}, "given: True"),
         ({"k": "most"}, "given: 'most'"),
         ({"nearest_samples": 0}, "greater than or equal to 1"),
-        ({"rule": "best"}, "'visual', 'text', 'diverse' or 'pseudo'"),
+        ({"rule": "best"}, "'visual', 'distinct', 'text', 'name', 'diverse' or 'pseudo'"),
     ],
     ids=str,
 )
@@ -177,7 +179,7 @@ def test_categories_with_fewer_than_k_say_so(make_kb: MakeKb) -> None:
     assert load_centers(open_kb(kb)).counts().tolist() == [1, 0] + [6] * 10
 
 
-@pytest.mark.parametrize("rule", ["visual", "text", "diverse"])
+@pytest.mark.parametrize("rule", ["visual", "distinct", "text", "name", "diverse"])
 def test_equal_texts_come_in_the_order_of_their_ids(make_kb: MakeKb, rule: str) -> None:
     """Ties go by row id, whatever the BLAS makes of the last bit."""
     kb = make_kb(texts=40)

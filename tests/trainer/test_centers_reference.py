@@ -17,6 +17,7 @@ from trainer.settings import Localize
 MakeKb = Callable[..., Path]
 Ranking = list[tuple[str, float]]
 TEXTS = Path("embeddings/txt-0/category_texts")
+CONTROLS = Path("embeddings/txt-0/controls")
 ZERO_SHOT = Path("embeddings/zs-0/samples")
 
 
@@ -42,14 +43,18 @@ def _best(scores: dict[str, float], k: int) -> Ranking:
     return sorted(scores.items(), key=lambda item: (-round(item[1], 9), item[0]))[:k]
 
 
-def _text(texts: dict[str, dict[str, np.ndarray]], own: str, k: int) -> Ranking:
-    """Cosine with the own centroid, less the largest with another's."""
-    centroids = {c: _unit(sum(rows.values())) for c, rows in texts.items()}
+def _distinct(rows: dict[str, np.ndarray], meanings: dict[str, np.ndarray], own: str, k: int) -> Ranking:
+    """Cosine with what the own category means, less the largest with what another means."""
     scores = {}
-    for row_id, x in texts[own].items():
-        rival = max(x @ centroid for c, centroid in centroids.items() if c != own)
-        scores[row_id] = float(x @ centroids[own] - rival)
+    for row_id, x in rows.items():
+        rival = max(x @ meaning for c, meaning in meanings.items() if c != own)
+        scores[row_id] = float(x @ meanings[own] - rival)
     return _best(scores, k)
+
+
+def _text(texts: dict[str, dict[str, np.ndarray]], own: str, k: int) -> Ranking:
+    """A category means the mean of its texts."""
+    return _distinct(texts[own], {c: _unit(sum(rows.values())) for c, rows in texts.items()}, own, k)
 
 
 def _visual(rows: dict[str, np.ndarray], guides: list[np.ndarray], nearest: int | None, k: int) -> Ranking:
@@ -97,14 +102,24 @@ def _reference(kb: Path, settings: Localize) -> dict[str, Ranking]:
     else:
         images = [row for row in images if row["split"] in settings.guide.split("+")]
         labels = [row["category_id"] for row in images]
+    control = _stored(kb / CONTROLS)
+    names = {c: control[f"class_name-{c}-0"] for c in texts}
+    guided = {
+        c: [vectors[row["sample_id"]] for row, label in zip(images, labels, strict=True) if label == c]
+        for c in texts
+    }
+    seen = {c: _unit(sum(guides)) for c, guides in guided.items() if guides}
     expected = {}
     for category, rows in texts.items():
-        own = [row for row, label in zip(images, labels, strict=True) if label == category]
-        guides = [vectors[row["sample_id"]] for row in own]
+        guides = guided[category]
         if settings.rule == "diverse":
             expected[category] = _diverse(rows, guides, k)
+        elif settings.rule == "name":
+            expected[category] = _distinct(rows, names, category, k)
         elif settings.rule == "text" or not guides:
             expected[category] = _text(texts, category, k)
+        elif settings.rule == "distinct":
+            expected[category] = _distinct(rows, seen, category, k)
         else:
             expected[category] = _visual(rows, guides, settings.nearest_samples, k)
     return expected
@@ -120,6 +135,9 @@ def _reference(kb: Path, settings: Localize) -> dict[str, Ranking]:
         {"nearest_samples": 2},
         {"nearest_samples": 99, "guide": "train+val"},
         {"rule": "text"},
+        {"rule": "name"},
+        {"rule": "distinct"},
+        {"rule": "distinct", "guide": "train+val"},
         {"rule": "diverse"},
         {"rule": "diverse", "guide": "val"},
         {"rule": "pseudo", "transductive": True},

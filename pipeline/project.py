@@ -99,7 +99,14 @@ class Project(_File):
 
 
 # The sections that hold a `seed` of their own take the project's unless they name one.
-_SEEDED = (("tabletop",), ("describe", "categories"), ("describe", "samples"), ("train",), ("evaluate",))
+_SEEDED = (
+    ("tabletop",),
+    ("describe", "categories"),
+    ("describe", "samples"),
+    ("localize",),
+    ("train",),
+    ("evaluate",),
+)
 
 
 def load_project(path: Path) -> Project:

@@ -25,7 +25,7 @@ from pipeline.report_retrieval import retrieval_section
 from pipeline.report_space import space_section, write_space_png
 from pipeline.report_style import STYLE
 from pipeline.report_training import training_section
-from trainer.centers import labels_guided
+from trainer.centers import load_centers
 from trainer.geometry import unit_rows
 from trainer.heads import has_heads, load_heads
 from trainer.inputs import KnowledgeBase, load_samples, open_kb, seen_categories
@@ -56,7 +56,7 @@ def write_report(
     space = unified_samples(base, run)
     tested = any(sample["split"] == "test" for sample in base.samples)
     pictures = space_pictures(kb, run) if tested else {}
-    labels_used = has_heads(run) or labels_guided(base)
+    labels_used = has_heads(run) or load_centers(base).labels_guided
     sections = {
         "recognition": recognition_section(metrics),
         "zero-shot": zero_shot_section(metrics),

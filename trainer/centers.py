@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ from trainer.geometry import unit_rows
 from trainer.guides import Guides, group_guides, visible_samples
 from trainer.inputs import CategoryTexts, KnowledgeBase, open_category_texts, open_kb
 from trainer.names import CLASS_NAME, load_names
-from trainer.records import Centers, Doubles, Floats, Ints
+from trainer.records import TRANSDUCTIVE, Centers, Doubles, Floats, Ints
 from trainer.rules import (
     Ranked,
     largest_cosines,
@@ -42,7 +42,6 @@ from trainer.rules import (
 )
 from trainer.settings import LEAKAGE, Localize
 
-TRANSDUCTIVE = "transductive"  # in the column `guided_by`
 SPLITS = ("train", "val", "test")
 UNGUIDED = ("text", "name")  # rules that look at no sample
 
@@ -70,9 +69,16 @@ def localize(kb: Path, settings: Localize) -> dict[str, Any]:
     ids), `guiding_samples`, `texts_without_vector`. Raises InputError for guides that leak and for settings
     without effect, and KnowledgeBaseError where there is no description or the spaces do not fit.
     """
+    table, summary = choose_centers(open_kb(kb), settings)
+    with atomic_path(kb / "centers.parquet") as temporary:
+        pq.write_table(table, temporary)
+    return summary
+
+
+def choose_centers(base: KnowledgeBase, settings: Localize) -> tuple[pa.Table, dict[str, Any]]:
+    """What `localize` writes and returns; nothing is written."""
     _require_sound(settings)
-    base = open_kb(kb)
-    texts = open_category_texts(base)
+    texts = open_category_texts(base, settings.texts, seed=settings.seed)
     k = sys.maxsize if settings.k == "all" else settings.k
     names = load_names(base) if settings.with_name else None
     k_texts = k - 1 if settings.with_name else k
@@ -98,14 +104,13 @@ def localize(kb: Path, settings: Localize) -> dict[str, Any]:
 
         done = _with_progress(choose, range(len(base.categories)), "localize")
     if not any(found for _, found in done):
-        raise KnowledgeBaseError(f"{kb}: no valid description of any category; see `unibind kb stats`")
-    with atomic_path(kb / "centers.parquet") as temporary:
-        pq.write_table(pa.Table.from_batches([batch for batch, _ in done], schema=CENTERS), temporary)
-
+        raise KnowledgeBaseError(
+            f"{base.folder}: no valid description of any category; see `unibind kb stats`"
+        )
     chosen_C = {name: len(batch) for name, (batch, _) in zip(base.categories, done, strict=True)}
     rules = [batch.column("rule")[-1].as_py() for batch, _ in done if len(batch)]
     guided = [c for c, (batch, _) in enumerate(done) if batch.column("guided_by").null_count < len(batch)]
-    return {
+    summary = {
         "k": settings.k,
         "centers": sum(chosen_C.values()),
         "by_rule": {rule: rules.count(rule) for rule in dict.fromkeys((settings.rule, "text", *rules))},
@@ -114,6 +119,7 @@ def localize(kb: Path, settings: Localize) -> dict[str, Any]:
         "guiding_samples": sum(len(guides.of(category)) for category in guided),
         "texts_without_vector": len(texts.row_ids) - sum(found for _, found in done),
     }
+    return pa.Table.from_batches([batch for batch, _ in done], schema=CENTERS), summary
 
 
 def load_centers(kb: KnowledgeBase) -> Centers:
@@ -121,13 +127,18 @@ def load_centers(kb: KnowledgeBase) -> Centers:
 
     Of the store, only one category per core is in memory at a time.
     """
+    names = ["category_id", "rank", "row_id", "rule", "guided_by", "encoder"]
+    return read_centers(kb, read_columns(kb.folder / "centers.parquet", names, hint="unibind localize"))
+
+
+def read_centers(kb: KnowledgeBase, table: pa.Table) -> Centers:
+    """The centers that a table of `choose_centers` names, as `load_centers` gives them."""
     stale = KnowledgeBaseError(
         f"{kb.folder / 'centers.parquet'}: chosen from other texts or by another encoder;"
         " run `unibind localize` again"
     )
-    rows = _center_rows(kb, ["category_id", "rank", "row_id", "rule", "encoder"])
-    rows = rows.sort_by([("category_id", "ascending"), ("rank", "ascending")]).combine_chunks()
-    table = open_table(kb.encoder("text") / "category_texts")
+    rows = table.sort_by([("category_id", "ascending"), ("rank", "ascending")]).combine_chunks()
+    stored_texts = open_table(kb.encoder("text") / "category_texts")
     names, counts = np.unique(rows["category_id"].to_numpy(), return_counts=True)
     if not all(name in kb.index for name in names) or set(rows["encoder"].unique().to_pylist()) - {
         kb.encoder("text").name
@@ -138,9 +149,9 @@ def load_centers(kb: KnowledgeBase) -> Centers:
 
     def read(job: tuple[str, int, int]) -> Floats:
         name, start, stop = job
-        ids, vectors_ND = [], np.zeros((0, table.dim), np.float32)
-        if name in table.groups:
-            stored = table.read(name)
+        ids, vectors_ND = [], np.zeros((0, stored_texts.dim), np.float32)
+        if name in stored_texts.groups:
+            stored = stored_texts.read(name)
             ids, vectors_ND = stored.ids, stored.vectors_ND
         if own is not None:
             category = kb.index[name]
@@ -159,18 +170,9 @@ def load_centers(kb: KnowledgeBase) -> Centers:
         categories=kb.categories,
         row_ids=tuple(row_ids),
         category_N=np.repeat(np.array([kb.index[name] for name in names], dtype=np.int64), counts),
-        vectors_ND=np.concatenate([np.zeros((0, table.dim), np.float32), *blocks]),
+        vectors_ND=np.concatenate([np.zeros((0, stored_texts.dim), np.float32), *blocks]),
+        guided_by=frozenset(rows["guided_by"].unique().to_pylist()) - {None},
     )
-
-
-def labels_guided(kb: KnowledgeBase) -> bool:
-    """Whether labelled samples had a say in the choice of any center."""
-    return bool(_guided_by(kb) - {None, TRANSDUCTIVE})
-
-
-def transductive(kb: KnowledgeBase) -> bool:
-    """Whether unlabelled samples of every split, test too, had a say in the choice of any center."""
-    return TRANSDUCTIVE in _guided_by(kb)
 
 
 def category_means(vectors_ND: Floats, category_N: Ints, n_categories: int) -> Doubles:
@@ -284,11 +286,3 @@ def _with_progress(work: Callable[[_Item], _Result], items: Iterable[_Item], wha
             return result
 
         return spread(work_and_tell, items)
-
-
-def _center_rows(kb: KnowledgeBase, names: Sequence[str]) -> pa.Table:
-    return read_columns(kb.folder / "centers.parquet", names, hint="unibind localize")
-
-
-def _guided_by(kb: KnowledgeBase) -> set[str | None]:
-    return set(_center_rows(kb, ["guided_by"])["guided_by"].unique().to_pylist())

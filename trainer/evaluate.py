@@ -11,7 +11,7 @@ import pyarrow as pa
 from data.errors import TrainingError
 from trainer.balance import balance
 from trainer.calibration import calibrate
-from trainer.centers import labels_guided, load_centers, transductive
+from trainer.centers import load_centers
 from trainer.controls import anchor_sets
 from trainer.few_shot import few_shot_rows
 from trainer.geometry import unit_rows
@@ -68,7 +68,7 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     """
     anchors = anchor_sets(centers, load_controls(base), seed=settings.seed)
     seen_C = seen_categories(base)
-    to_do = tasks(seen_C, labels_used=heads is not None or labels_guided(base))
+    to_do = tasks(seen_C, labels_used=heads is not None or centers.labels_guided)
     frozen, without_vector = load_samples(base, "samples") if base.encoders.get("samples") else ({}, {})
     spaces = _spaces(base, frozen, heads)
     resampling = {"resamples": settings.bootstrap, "seed": settings.seed}
@@ -83,7 +83,7 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     test = {modality: s.split("test") for modality, s in spaces[model].items()}
     retrieval, rankings = recalls(test, **resampling)
     metrics = {
-        "transductive": transductive(base),
+        "transductive": centers.transductive,
         "recognition": rows[model],
         "zero_shot": rows.get("zero_shot", []),
         "probe": probe_rows(frozen, seen_C, named[model], **resampling) if settings.probe else [],

@@ -124,20 +124,34 @@ class CategoryTexts:
         return ids, stored.vectors_ND if len(rows) == len(stored.ids) else stored.vectors_ND[rows]
 
 
-def open_category_texts(kb: KnowledgeBase) -> CategoryTexts:
-    """The descriptions of all categories. Raises KnowledgeBaseError where there are none, or no vectors."""
+def open_category_texts(kb: KnowledgeBase, most: int | None = None, *, seed: int = 0) -> CategoryTexts:
+    """The descriptions of all categories; of each at most `most`, if given, evenly drawn.
+
+    Raises KnowledgeBaseError where there are none, or no vectors.
+    """
     folder = kb.folder / "descriptions" / "category"
     table = _table(folder, ["row_id", "category_id", "status"], hint="unibind describe")
     category_N = _places(table["category_id"], kb.categories)
     category_N[~pc.equal(table["status"], "ok").to_numpy()] = -1
     order = np.argsort(category_N, kind="stable")
     order = order[np.count_nonzero(category_N < 0) :]
+    if most is not None:
+        order = _drawn(order, category_N[order], most, seed)
     return CategoryTexts(
         categories=kb.categories,
         table=open_table(kb.encoder("text") / "category_texts"),
         row_ids=_one_chunk(table["row_id"].take(pa.array(order))),
         starts_C1=np.searchsorted(category_N[order], np.arange(len(kb.categories) + 1)),
     )
+
+
+def _drawn(order: Ints, category_N: Ints, most: int, seed: int) -> Ints:
+    """Of rows sorted by category at most `most` of each, evenly drawn, in their order."""
+    rng = np.random.default_rng(seed)
+    shuffled = np.lexsort((rng.random(len(order)), category_N))
+    starts_N = np.searchsorted(category_N, category_N, side="left")
+    kept = shuffled[np.arange(len(order)) - starts_N < most]
+    return order[np.sort(kept)]
 
 
 def load_controls(kb: KnowledgeBase) -> dict[str, Centers]:

@@ -16,6 +16,8 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+TRANSDUCTIVE = "transductive"  # in the column `guided_by` of the centers
+
 
 @dataclass(frozen=True)
 class Centers:
@@ -28,6 +30,17 @@ class Centers:
     row_ids: tuple[str, ...]
     category_N: Ints
     vectors_ND: Floats
+    guided_by: frozenset[str] = frozenset()  # splits whose labels had a say in the choice, or TRANSDUCTIVE
+
+    @property
+    def labels_guided(self) -> bool:
+        """Whether labelled samples had a say in the choice of any center."""
+        return bool(self.guided_by - {TRANSDUCTIVE})
+
+    @property
+    def transductive(self) -> bool:
+        """Whether unlabelled samples of every split, test too, had a say in the choice of any center."""
+        return TRANSDUCTIVE in self.guided_by
 
     def counts(self) -> Ints:
         """How many rows each category has: int64[C]."""

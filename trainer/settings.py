@@ -44,6 +44,10 @@ class Localize:
     guide: Annotated[Literal["train", "val", "train+val"], BeforeValidator(_no_test)] = "train"
     # `visual` and `pseudo`: cosine with so many samples nearest to a text, instead of with the samples' mean
     nearest_samples: Count | None = None
+    texts: Count | None = (
+        None  # choose from so many descriptions of each category, drawn by `seed`; else from all
+    )
+    seed: Annotated[int, Ge(0)] = 0
     with_name: bool = False  # the category's bare name is the first of its k centers
     transductive: bool = False  # `pseudo` asks for it: unlabelled samples of every split take part, test too
 

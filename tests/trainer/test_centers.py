@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from data.errors import InputError, KnowledgeBaseError
 from kb_builder.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
 from kb_builder.store import read_vectors, write_vectors
-from trainer.centers import labels_guided, load_centers, localize, transductive
+from trainer.centers import load_centers, localize
 from trainer.inputs import open_kb
 from trainer.settings import Localize
 
@@ -59,7 +59,7 @@ def test_every_center_says_where_it_comes_from(make_kb: MakeKb) -> None:
     assert summary["centers"] == 36
     assert summary["guiding_samples"] == 9 * 6
     assert summary["fewer_than_k"] == {}
-    assert labels_guided(open_kb(kb))
+    assert load_centers(open_kb(kb)).labels_guided
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_every_center_says_who_guided_it(make_kb: MakeKb, options: dict[str, Any
     named = {(row["rule"], row["guided_by"]) for row in read_rows(kb / "centers.parquet")}
     assert (options.get("rule", "visual"), guided_by) in named
     assert {guide for _, guide in named} <= {guided_by, None}
-    assert transductive(open_kb(kb)) == (guided_by == "transductive")
-    assert labels_guided(open_kb(kb)) == (guided_by != "transductive")
+    assert load_centers(open_kb(kb)).transductive == (guided_by == "transductive")
+    assert load_centers(open_kb(kb)).labels_guided == (guided_by != "transductive")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_without_guides_every_category_goes_by_its_texts(make_kb: MakeKb, option
     kb = make_kb(**options)
     summary = localize(kb, Localize(k=5))
     assert summary["by_rule"] == {"visual": 0, "text": 12}
-    assert not labels_guided(open_kb(kb))
+    assert not load_centers(open_kb(kb)).labels_guided
     visual = _chosen(kb)
     localize(kb, Localize(k=5, rule="text"))
     assert _chosen(kb) == visual

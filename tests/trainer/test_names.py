@@ -11,7 +11,7 @@ import pytest
 from data.errors import KnowledgeBaseError
 from kb_builder.schemas import CENTERS, CONTROLS, DESCRIPTIONS, read_rows, write_table
 from kb_builder.store import read_vectors
-from trainer.centers import labels_guided, load_centers, localize
+from trainer.centers import load_centers, localize
 from trainer.geometry import unit_rows
 from trainer.inputs import open_kb
 from trainer.names import load_names
@@ -72,7 +72,7 @@ def test_the_name_alone_is_the_control(make_kb: MakeKb) -> None:
     assert centers.row_ids == names.row_ids
     np.testing.assert_array_equal(centers.vectors_ND, unit_rows(names.vectors_CD))
     assert summary["by_rule"]["class_name"] == 12
-    assert not labels_guided(base)
+    assert not load_centers(base).labels_guided
 
 
 def test_names_load_among_the_texts(make_kb: MakeKb) -> None:

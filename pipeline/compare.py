@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from data.errors import InputError, first_line
 from data.modality import MODALITIES
 from pipeline.answers import Answers, Summary, columns, joined
+from pipeline.comparison import CENTERS, SPLITS
 from pipeline.project import load_project
-from pipeline.table import CENTERS, SPLITS
 from trainer.outcomes import NAMED, NAMED_FILE, RANKS, RANKS_FILE
 from trainer.paired import holm, interval_of, mcnemar
 from trainer.records import Doubles

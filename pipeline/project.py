@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,8 @@ _SEEDED = (
 )
 
 
-def load_project(path: Path) -> Project:
-    """Read and check a project file.
+def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Project:
+    """Read and check a project file; with `changes`, as if they were written in it.
 
     Raises ProjectError: no such file, not TOML (with the line), or the list of all its mistakes.
     """
@@ -128,12 +129,24 @@ def load_project(path: Path) -> Project:
     except tomllib.TOMLDecodeError as error:
         raise ProjectError(f"{path}: not valid TOML: {error}") from None
     try:
-        checked = _File.model_validate(_with_seed(content))
+        checked = _File.model_validate(_with_seed(merged(content, changes or {})))
     except ValidationError as error:
         mistakes = [_mistake(each) for each in error.errors()]
         count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
         raise ProjectError(f"{path}: {count}\n" + "\n".join(f"  {each}" for each in mistakes)) from None
     return Project(path=path, **dict(checked))
+
+
+def merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables with other values in some places."""
+    result = dict(content)
+    for key, value in changes.items():
+        inner = result.get(key)
+        if isinstance(value, Mapping) and isinstance(inner, Mapping):
+            result[key] = merged(inner, value)
+        else:
+            result[key] = value
+    return result
 
 
 def _with_seed(content: dict[str, Any]) -> dict[str, Any]:

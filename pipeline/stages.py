@@ -201,9 +201,9 @@ def _fingerprint(project: Project, stage: Stage) -> str:
     return hash_json(
         {
             "settings": stage.settings(project),
-            "code": [_code_hash(place) for place in stage.code],
+            "code": [code_hash(place) for place in stage.code],
             "reads": stage.reads(project),
-            "needs": [_digest(project, need) for need in _needs(project, stage)],
+            "needs": [digest(project, need) for need in _needs(project, stage)],
         }
     )
 
@@ -215,7 +215,8 @@ def _needs(project: Project, stage: Stage) -> list[str]:
     return list(stage.needs)
 
 
-def _digest(project: Project, name: str) -> str:
+def digest(project: Project, name: str) -> str:
+    """The hash of all that a finished stage wrote. Raises KnowledgeBaseError where it has not run."""
     done = _state(project, name)
     if done is None:
         raise KnowledgeBaseError(
@@ -225,7 +226,8 @@ def _digest(project: Project, name: str) -> str:
 
 
 @cache
-def _code_hash(place: str) -> str:
+def code_hash(place: str) -> str:
+    """The hash of the source at a place in this repository: a file or a folder."""
     path = _ROOT / place
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in {".py", ".toml"})
     return hash_json([(file.relative_to(_ROOT).as_posix(), hash_file(file)) for file in files])

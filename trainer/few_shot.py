@@ -13,13 +13,14 @@ from pydantic import TypeAdapter
 
 from data.errors import TrainingError
 from trainer.bootstrap import interval
+from trainer.centers import choose_centers, read_centers
 from trainer.heads import Heads
 from trainer.inputs import KnowledgeBase, seen_categories
 from trainer.probe import fit_probe, labelled
 from trainer.recognition import Task
 from trainer.records import Bools, Centers, Ints, SampleSet
 from trainer.scoring import score
-from trainer.settings import Evaluate, Train
+from trainer.settings import Evaluate, Localize, Train
 from trainer.shots import with_shots
 from trainer.train import fit
 
@@ -46,8 +47,9 @@ def few_shot_rows(
 
     `frozen` holds the features. Which train samples are kept is told in `shots.with_shots`; both methods get
     the same. method `probe`: the linear probe of `probe.fit_probe`. `heads`, where there are `heads`: new
-    ones, trained as these were but for the samples, and the run's centers, which all guides had a say in.
-    Both choose by all val samples. What cannot be fitted with so few has no row.
+    ones, trained as these were but for the samples. Where labelled samples guided the run's centers, others
+    are chosen, by rule `visual` and guided by these samples alone. Both methods choose by all val samples.
+    What cannot be fitted with so few has no row.
     """
     seen_C = seen_categories(base)
     task = Task("seen", seen_C, seen_C)
@@ -72,7 +74,8 @@ def few_shot_rows(
         if kept != before:  # else there are no more samples to be had, and the same comes of them
             named = {"probe": _by_probe(handful)}
             if heads is not None:
-                named["heads"] = _by_heads(handful, centers.of(seen_C), centers, heads, settings)
+                known = _chosen_by(few, centers)
+                named["heads"] = _by_heads(handful, known.of(seen_C), known, heads, settings)
         before = kept
         rows += [
             _row(handful, method, modality, named_N, settings)
@@ -80,6 +83,14 @@ def few_shot_rows(
             for modality, named_N in by_modality.items()
         ]
     return rows
+
+
+def _chosen_by(few: KnowledgeBase, centers: Centers) -> Centers:
+    """The run's centers, if no label had a say in them; else as many, guided by what few samples show."""
+    if not centers.labels_guided:
+        return centers
+    table, _ = choose_centers(few, Localize(k=int(centers.counts().max())))
+    return read_centers(few, table)
 
 
 def _by_probe(handful: _Handful) -> dict[str, Ints]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.centers import load_centers, localize
+from trainer.centers import choose_centers, load_centers, localize, read_centers
 from trainer.few_shot import few_shot_rows
 from trainer.heads import load_heads
 from trainer.inputs import load_samples, open_kb, seen_categories
@@ -35,7 +35,8 @@ def test_rows_are_those_of_fitting_by_hand(make_kb: Callable[..., Path], tmp_pat
     for shots in (1, 3):
         few = with_shots(base, shots, seed=5)
         small = load_samples(few, "samples")[0]
-        heads = fit(few, centers, RECIPE).heads
+        known = read_centers(few, choose_centers(few, Localize(k=5))[0])
+        heads = fit(few, known, RECIPE).heads
         for modality in ("audio", "image", "point"):
             test = frozen[modality].split("test")
             test = test.take(seen_C[test.category_N])
@@ -44,7 +45,7 @@ def test_rows_are_those_of_fitting_by_hand(make_kb: Callable[..., Path], tmp_pat
             mapped_ND = heads.map(modality, test.vectors_ND)
             named = {
                 "probe": probe.named(test.vectors_ND, 1)[:, 0],
-                "heads": score(mapped_ND, centers.of(seen_C), top=1).categories_NT[:, 0],
+                "heads": score(mapped_ND, known.of(seen_C), top=1).categories_NT[:, 0],
             }
             for method, named_N in named.items():
                 row = found[shots, method, modality]

@@ -1,0 +1,115 @@
+"""One variant of the method with one seed, from centers to outcomes, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data.errors import TrainingError
+from trainer.centers import choose_centers, read_centers
+from trainer.controls import anchor_sets
+from trainer.evaluate import Measured, measure
+from trainer.inputs import load_controls, open_kb
+from trainer.seeds import Answers
+from trainer.settings import Evaluate, Localize, Train
+from trainer.shots import with_shots
+from trainer.train import fit
+
+CENTERS = "llm_centers"
+_DEPTH = 10  # of the recalls
+
+
+@dataclass(frozen=True)
+class Variant:
+    """All that a run depends on beside its knowledge base."""
+
+    localize: Localize
+    train: Train
+    evaluate: Evaluate
+    anchors: str = CENTERS  # the texts that stand for categories, in training and after it
+    shots: int | None = None  # labelled train samples per category and modality
+
+
+def run_variant(kb: Path, variant: Variant) -> Measured:
+    """Choose centers, train (where the variant has it enabled) and measure; nothing is written.
+
+    Raises TrainingError for anchors that the knowledge base does not have, and what the steps raise.
+    """
+    base = open_kb(kb)
+    if variant.shots is not None:
+        base = with_shots(base, variant.shots, seed=variant.localize.seed)
+    centers = read_centers(base, choose_centers(base, variant.localize)[0])
+    sets = anchor_sets(centers, load_controls(base), seed=variant.evaluate.seed)
+    if variant.anchors not in sets:
+        raise TrainingError(f"there are no anchors {variant.anchors!r}; there are: {', '.join(sets)}")
+    anchors = sets[variant.anchors]
+    heads = fit(base, anchors, variant.train).heads if variant.train.enabled else None
+    quick = replace(variant.evaluate, bootstrap=1, few_shot=(), probe=False, sweeps=False)
+    return measure(base, anchors, heads, quick)
+
+
+def answers(cells: Sequence[tuple[pa.Table, pa.Table]], anchors: str = CENTERS) -> dict[str, Answers]:
+    """What the outcomes (`named`, `ranks`) of one variant, seed by seed, say: answers by measure.
+
+    seen, unseen, unseen_among_all: is the category named? zero_shot: the same by the encoder that was not
+    trained, on unseen categories. r10, r10_worst, object_r10, object_r10_worst: is a relevant item among the
+    ten nearest? Groups are the modalities without text (which starts inside the text space, unless there is
+    nothing else), and the ordered pairs of all modalities. A measure without answers is absent.
+    """
+    found: dict[str, Answers] = {}
+    named = [table.filter(pc.equal(table["anchors"], anchors)) for table, _ in cells]
+    for measure_, model, split in (
+        ("seen", "aligned", "seen"),
+        ("unseen", "aligned", "unseen"),
+        ("unseen_among_all", "aligned", "unseen_among_all"),
+        ("zero_shot", "zero_shot", "unseen"),
+    ):
+        chosen = [_where(table, model=model, split=split) for table in named]
+        media = [table.filter(pc.not_equal(table["modality"], "text")) for table in chosen]
+        rows = media if len(media[0]) else chosen
+        if len(rows[0]):
+            found[measure_] = _answers(
+                [(_object(t), t["modality"].to_numpy(), t["hit"].to_numpy()) for t in rows]
+            )
+    for level, prefix in (("category", "r10"), ("object", "object_r10")):
+        tables = [_where(ranks, level=level) for _, ranks in cells]
+        if len(tables[0]):
+            of_pairs = _answers([(_object(t), _pair(t), t["rank"].to_numpy() <= _DEPTH) for t in tables])
+            found[f"{prefix}_mean"] = of_pairs
+            found[f"{prefix}_worst"] = replace(of_pairs, worst=True)
+    return found
+
+
+def _where(table: pa.Table, **values: str) -> pa.Table:
+    for name, value in values.items():
+        table = table.filter(pc.equal(table[name], value))
+    return table
+
+
+def _object(table: pa.Table) -> np.ndarray:
+    return np.asarray(pc.coalesce(table["object_id"], table["sample_id"]).to_numpy(), dtype=str)
+
+
+def _pair(table: pa.Table) -> np.ndarray:
+    return np.asarray(
+        pc.binary_join_element_wise(table["query"], table["gallery"], "→").to_numpy(), dtype=str
+    )
+
+
+def _answers(seeds: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Answers:
+    """Add up hits by object and group, seed by seed; every seed must ask about the same."""
+    seeds = list(seeds)
+    objects, groups = (np.unique(np.asarray(seeds[0][column], dtype=str)) for column in (0, 1))
+    hits_SOG = np.zeros((len(seeds), len(objects), len(groups)))
+    asked_OG = np.zeros((len(objects), len(groups)))
+    for s, (object_N, group_N, hit_N) in enumerate(seeds):
+        place = np.searchsorted(objects, object_N), np.searchsorted(groups, np.asarray(group_N, dtype=str))
+        np.add.at(hits_SOG[s], place, np.asarray(hit_N, dtype=float))
+        if s == 0:
+            np.add.at(asked_OG, place, 1.0)
+    return Answers(tuple(objects.tolist()), tuple(groups.tolist()), hits_SOG, asked_OG)

@@ -179,6 +179,24 @@ def compare(
 
 
 @app.command()
+def study(
+    file: Annotated[Path, typer.Argument(help="A study file, such as ablation.toml.")],
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes at a time; by default one per core.")
+    ] = None,
+) -> None:
+    """Exchange parts of the method one by one, over several seeds, and say what each is worth."""
+    from pipeline.study import run_study
+    from pipeline.study_file import load_study
+    from pipeline.study_told import study_text
+
+    checked = load_study(file)
+    print(study_text(run_study(checked, jobs=jobs)))
+    folder = checked.project.run / "studies" / checked.file.name
+    print(f"\nnumbers  {_short(folder / 'study.json')}\npage     {_short(folder / 'study.html')}")
+
+
+@app.command()
 def predict(
     files: Annotated[list[Path], typer.Argument(help="Media files of any modality.")],
     project: ProjectFile = DEFAULT_PROJECT,

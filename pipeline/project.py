@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -138,14 +139,14 @@ def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Projec
 
 
 def merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables with other values in some places."""
-    result = dict(content)
+    """Nested tables with other values in some places; nothing in it is shared with what was given."""
+    result = deepcopy(dict(content))
     for key, value in changes.items():
         inner = result.get(key)
         if isinstance(value, Mapping) and isinstance(inner, Mapping):
             result[key] = merged(inner, value)
         else:
-            result[key] = value
+            result[key] = deepcopy(value)
     return result
 
 

@@ -1,8 +1,8 @@
 """Run an ablation study: every variant with every seed, and what the differences are worth.
 
-Each variant with a seed is a cell, worked out in a process of its own and kept in
-`<run>/studies/<name>/cells/<hash>/`; a study that was stopped, or changed, works out what is missing. The hash is of
-all that a cell depends on: settings, knowledge base, and the source of stage 2.
+Each variant with a seed is a cell, worked out in a process of its own and kept under
+`<run>/studies/<name>/cells/`; a study that was stopped, or changed, works out what is missing. A cell is named by
+the hash of all that it depends on: settings, knowledge base, and the source of stage 2.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from data.errors import InputError, UniBindError
 from data.files import hash_json, write_json
 from pipeline.stages import code_hash, digest, plan, run_stages
 from pipeline.study_file import Study
+from pipeline.study_page import write_study_page
 from trainer.outcomes import NAMED_FILE, RANKS_FILE, write_outcomes
 from trainer.seeds import Estimate, difference, estimate, estimate_of
 from trainer.variant import CENTERS, Variant, answers, run_variant
@@ -47,7 +48,7 @@ class Cell:
 
 
 def run_study(study: Study, *, jobs: int | None = None) -> dict[str, Any]:
-    """Build the knowledge base, work out what is missing, and write `study.json`; returns its content.
+    """Build the knowledge base, work out what is missing, write study.json and study.html; returns the first.
 
     The form is told in docs/metrics.md. Raises InputError where no variant could be worked out, and whatever
     the stages up to `encode` raise.
@@ -60,7 +61,6 @@ def run_study(study: Study, *, jobs: int | None = None) -> dict[str, Any]:
     wanted = {
         _key(base, variant): variant
         for variant in [*study.reference, *(v for each in study.variants.values() for v in each)]
-        if variant.train.enabled or _counts_untrained(study, variant)
     }
     _work_out(project.kb, folder / "cells", wanted, jobs or os.cpu_count() or 1)
     cells = {key: _read(folder / "cells" / key) for key in wanted}
@@ -68,13 +68,8 @@ def run_study(study: Study, *, jobs: int | None = None) -> dict[str, Any]:
         raise InputError(f"no variant could be worked out: {next(iter(cells.values())).error}")
     found = _summary(study, base, cells)
     write_json(folder / "study.json", found)
+    write_study_page(found, folder / "study.html")
     return found
-
-
-def _counts_untrained(study: Study, variant: Variant) -> bool:
-    """Where nothing is trained, a variant that differs in training alone is the reference again."""
-    reference = study.reference[0]
-    return variant.shots is None or variant.localize != reference.localize
 
 
 def _key(base: str, variant: Variant) -> str:

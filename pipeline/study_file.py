@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.errors import ProjectError
 from pipeline.project import Project, load_project, merged
-from trainer.variant import CENTERS, Variant
+from trainer.variant import Variant
 
 Anchors = Literal["llm_centers", "class_name", "templates", "random_words", "permuted"]
 
@@ -27,8 +27,8 @@ class VariantSection(_Section):
     localize: dict[str, Any] = {}
     train: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
-    anchors: Anchors = CENTERS  # the texts that stand for categories, in training and after it
-    at_test: Anchors = CENTERS  # after it alone; the heads are the reference's
+    anchors: Anchors = "llm_centers"  # the texts that stand for categories, in training and after it
+    at_test: Anchors = "llm_centers"  # after it alone; the heads are the reference's
     shots: int | None = Field(default=None, ge=1)  # labelled train samples per category and modality
 
 
@@ -72,7 +72,7 @@ class Study:
 def load_study(path: Path) -> Study:
     """Read and check a study file.
 
-    Raises ProjectError: no such file, not TOML, or the list of its mistakes; of the settings of a variant, too.
+    Raises ProjectError: no such file, not TOML, or its mistakes; those in the settings of a variant, too.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -113,5 +113,5 @@ def _check_claims(path: Path, file: StudyFile) -> None:
         )
         if claim.variant not in variants:
             raise ProjectError(
-                f"{path}: the claim {claim.text!r} is about {claim.ablation}, {claim.variant}, which is not there"
+                f"{path}: the claim {claim.text!r} is about {claim.ablation}, {claim.variant}: not there"
             )

@@ -1,8 +1,8 @@
 """What several seeds of several variants say: means, intervals and paired differences.
 
 A share is measured on test objects that are a sample, with heads that are one draw of the seed: both are
-drawn anew, crosswise, by one bootstrap. Shapes: S seeds, O objects, G groups (modalities, or pairs of them), R
-resamples.
+drawn anew, crosswise, by one bootstrap. Shapes: S seeds, O objects, G groups (modalities, or pairs of them),
+R resamples.
 """
 
 from __future__ import annotations

@@ -1,0 +1,153 @@
+"""A study over a small project: every variant with every seed, kept, told and checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.errors import ProjectError
+from pipeline import study as studies
+from pipeline.project import load_project
+from pipeline.study import run_study
+from pipeline.study_file import load_study
+from pipeline.study_told import study_text
+
+PROJECT = """
+name = "small"
+[data]
+manifest = "m.csv"
+[localize]
+k = 4
+[train]
+epochs = 2
+batch_size = 16
+"""
+STUDY = """
+name = "s"
+project = "unibind.toml"
+seeds = [3, 4]
+[ablations.losses]
+question = "Which loss?"
+[ablations.losses.variants]
+"ours" = {}
+"published" = { train.loss = "official" }
+"broken" = { train.head = "residual" }
+[ablations.centers]
+question = "How many?"
+[ablations.centers.variants]
+"one" = { localize.k = 1 }
+"names at test" = { at_test = "class_name" }
+[[claims]]
+text = "Ours is better."
+ablation = "losses"
+variant = "published"
+measure = "seen"
+[[claims]]
+text = "Better than a broken one."
+ablation = "losses"
+variant = "broken"
+measure = "seen"
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a project, whose knowledge base is the finished run's, and a study file."""
+    (tmp_path / "unibind.toml").write_text(PROJECT)
+    (tmp_path / "s.toml").write_text(STUDY)
+    (tmp_path / "runs" / "small").mkdir(parents=True)
+    (tmp_path / "runs" / "small" / "kb").symlink_to(run.kb)
+    monkeypatch.setattr(studies, "run_stages", lambda project, names: [])
+    monkeypatch.setattr(studies, "digest", lambda project, name: name)
+    return tmp_path
+
+
+def test_a_study_says_what_every_variant_is_worth(place: Path) -> None:
+    """Means, intervals and verdicts of every variant; a broken one says why; claims are judged."""
+    study = load_study(place / "s.toml")
+    found = run_study(study, jobs=2)
+    folder = place / "runs" / "small" / "studies" / "s"
+    assert json.loads((folder / "study.json").read_text()) == json.loads(json.dumps(found))
+    assert (folder / "study.html").exists()
+    losses, centers = found["ablations"]
+    ours, published, broken = losses["variants"]
+    assert ours["is_reference"] and "against_reference" not in ours
+    for measure, each in published["measures"].items():
+        assert len(each["per_seed"]) == 2
+        assert each["low"] <= each["mean"] <= each["high"], measure
+        apart = published["against_reference"][measure]
+        assert apart["difference"] == pytest.approx(
+            each["mean"] - ours["measures"][measure]["mean"], abs=1e-9
+        )
+        inside = apart["low"] <= 0 <= apart["high"]
+        assert (apart["verdict"] == "no difference") == inside
+    assert 'set train.start = "ridge"' in broken["error"]
+    assert [v["name"] for v in centers["variants"]] == ["the reference", "one", "names at test"]
+    assert set(centers["variants"][2]["measures"]) == {"seen", "unseen", "unseen_among_all", "zero_shot"}
+    assert [claim["holds"] for claim in found["claims"]][1] is None
+    told = study_text(found)
+    assert "Which loss?" in told and "undecided: Better than a broken one." in told
+
+
+def test_seeds_are_seeds(place: Path) -> None:
+    """Every variant has its own settings for every seed, and all three sections take the seed."""
+    study = load_study(place / "s.toml")
+    for variants in (*study.variants.values(), study.reference):
+        assert [v.train.seed for v in variants] == [3, 4]
+        assert [v.localize.seed for v in variants] == [3, 4]
+        assert [v.evaluate.seed for v in variants] == [3, 4]
+    assert study.variants["centers", "one"][0].localize.k == 1
+    assert study.reference[0].localize.k == 4
+
+
+def test_what_is_done_is_not_done_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped or longer study works out only what is missing, and comes to the same."""
+    first = run_study(load_study(place / "s.toml"), jobs=1)
+    worked: list[Any] = []
+    work_out = studies._work_out
+
+    def watch(kb: Path, folder: Path, wanted: Any, jobs: int) -> None:
+        worked.extend(key for key in wanted if not (folder / key / "cell.json").exists())
+        work_out(kb, folder, wanted, jobs)
+
+    monkeypatch.setattr(studies, "_work_out", watch)
+    assert run_study(load_study(place / "s.toml"), jobs=1) == first
+    assert worked == []
+    (place / "s.toml").write_text(STUDY.replace("seeds = [3, 4]", "seeds = [3, 4, 5]"))
+    run_study(load_study(place / "s.toml"), jobs=2)
+    assert len(worked) == 4  # ours, published, broken, one; names at test are ours
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            ('train.loss = "official"', 'train.los = "official"'),
+            "train.los: unknown key; did you mean `loss`",
+        ),
+        (('question = "Which loss?"\n', ""), "ablations.losses.question: Field required"),
+        (('variant = "published"', 'variant = "gone"'), "is about losses, gone: not there"),
+        (('project = "unibind.toml"', 'project = "no.toml"'), "no such project file"),
+        (("[ablations.centers]", "[ablations.centers"), "not valid TOML"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_mistakes_are_told(place: Path, change: tuple[str, str], told: str) -> None:
+    """In the study file, in a variant's settings, in a claim, and in what it names."""
+    (place / "s.toml").write_text(STUDY.replace(*change))
+    with pytest.raises(ProjectError, match=told):
+        load_study(place / "s.toml")
+    with pytest.raises(ProjectError, match="no such study file"):
+        load_study(place / "gone.toml")
+
+
+def test_the_studies_of_this_repository_are_sound() -> None:
+    """ablation.toml and its like load: every setting, every claim."""
+    root = Path(studies.__file__).parent.parent
+    for file in root.glob("ablation*.toml"):
+        study = load_study(file)
+        assert len(study.file.seeds) >= 5
+        assert study.project == load_project(root / study.file.project, study.file.set)

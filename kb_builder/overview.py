@@ -142,8 +142,8 @@ _SHOW: tuple[tuple[str, str], ...] = (
     (
         "embedding centers",
         """
-        SELECT c.rank, round(c.score, 4) AS score, c.rule, c.guided_by, d.text
-        FROM v_centers c LEFT JOIN v_descriptions d USING (row_id)
+        SELECT c.rank, round(c.score, 4) AS score, c.rule, c.guided_by, coalesce(d.text, n.text) AS text
+        FROM v_centers c LEFT JOIN v_descriptions d USING (row_id) LEFT JOIN v_controls n USING (row_id)
         WHERE c.category_id = $category ORDER BY c.rank
         """,
     ),

@@ -36,8 +36,9 @@ n = 30  # unique valid texts per category
 describer = "facts"  # measured facts about each file; used by training, not by zero-shot
 
 [localize]
-k = 20  # embedding centers per category
-rule = "text"  # no labels used; "visual" lets the labelled train split guide the choice
+k = 5  # embedding centers per category
+rule = "name"  # no labels used; "visual" and "distinct" let the labelled train split guide the choice
+with_name = true  # the bare name is one of the centers: a small LLM's texts alone can fall behind it
 
 [train]
 enabled = false  # `unibind run` stays zero-shot; `unibind train` aligns heads on the labelled train split

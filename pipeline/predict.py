@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from data.category_list import read_categories
 from data.errors import InputError, KnowledgeBaseError, SampleError, TrainingError
@@ -21,7 +20,7 @@ from pipeline.temperatures import load_temperatures
 from trainer.calibration import probabilities
 from trainer.centers import load_centers
 from trainer.heads import has_heads, load_heads
-from trainer.inputs import KnowledgeBase, encoder_card, load_samples, open_kb
+from trainer.inputs import KnowledgeBase, center_texts, encoder_card, load_samples, open_kb
 from trainer.records import Centers, Floats
 from trainer.retrieval import nearest
 from trainer.scoring import category_scores, score
@@ -101,7 +100,7 @@ def predict_files(
     space = _Space(project)
     centers = load_centers(space.kb)
     scorer, temperatures = project.evaluate.scorer, load_temperatures(project)
-    texts = _description_texts(space.kb)
+    texts = center_texts(space.kb.folder, centers.row_ids)
     for path, modality in given:
         try:
             known = _modality(path, modality)
@@ -287,15 +286,6 @@ def _category_names(categories: str) -> list[str]:
             f"--categories {categories}: not a file, not `imagenet`, not names separated by commas"
         )
     return names
-
-
-def _description_texts(kb: KnowledgeBase) -> dict[str, str]:
-    """The text of every category description by row id."""
-    texts: dict[str, str] = {}
-    for path in sorted((kb.folder / "descriptions" / "category").glob("*.parquet")):
-        table = pq.ParquetFile(path).read(columns=["row_id", "text"])
-        texts |= dict(zip(table["row_id"].to_pylist(), table["text"].to_pylist(), strict=True))
-    return texts
 
 
 def _shortened(text: str) -> str:

@@ -23,7 +23,7 @@ from data.readers.payload import Text
 from data.render import contact_sheet, render
 from pipeline.report_html import Html, clipped, data_uri, el, section
 from trainer.centers import load_centers
-from trainer.inputs import KnowledgeBase, seen_categories
+from trainer.inputs import KnowledgeBase, center_texts, seen_categories
 from trainer.recognition import Task, tasks
 from trainer.records import Centers, SampleSet
 from trainer.scoring import score
@@ -80,7 +80,7 @@ def worst_confusions(
     for modality, samples in shown.items():
         ranked = score(samples.vectors_ND, among, scorer=scorer, top=1)
         totals.update(samples.category_N.tolist())
-        wrong = np.flatnonzero(ranked.categories_NT[:, 0] != samples.category_N)
+        wrong = np.flatnonzero(~(ranked.categories_NT == samples.labels()).any(axis=1))
         own = _own_centers(samples.take(wrong), among, scorer)
         for row, (own_score, own_row_id) in zip(wrong.tolist(), own, strict=True):
             true, named = int(samples.category_N[row]), int(ranked.categories_NT[row, 0])
@@ -160,7 +160,7 @@ def mistakes_section(
         return section("mistakes", title, el("p", none or "No labelled sample could be scored."))
     shown = [mistake for one in confusions for mistake in one.examples]
     needed = {row_id for one in shown for row_id in (one.row_id, one.own_row_id) if row_id}
-    texts = _texts(base.folder, needed)
+    texts = center_texts(base.folder, needed)
     uris = _uris(base.folder)
     locate = resolver(data_root)
     parts = [
@@ -229,13 +229,6 @@ def thumbnail(rgb_HW3: npt.NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=80, optimize=True)
     return data_uri(buffer.getvalue(), "image/jpeg")
-
-
-def _texts(kb: Path, row_ids: set[str]) -> dict[str, str]:
-    """The texts of some category descriptions, by row id."""
-    wanted = [("row_id", "in", sorted(row_ids))]
-    table = pq.read_table(kb / "descriptions" / "category", columns=["row_id", "text"], filters=wanted)
-    return dict(zip(table["row_id"].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
 def _uris(kb: Path) -> dict[str, str]:

@@ -43,6 +43,9 @@ MEASURES: dict[str, Measure] = {
     "object_r10_mean": Measure(
         "Recall@10 by object, mean of pairs", "recall@10 of objects", "higher is better"
     ),
+    "object_r10_worst": Measure(
+        "Recall@10 by object, worst pair", "recall@10 of objects, worst pair", "higher is better"
+    ),
     "modality_probe": Measure("Modality probe", "modality probe", "lower is better, down to chance"),
     "modality_gap": Measure("Modality gap", "modality gap", "lower is better", share=False),
 }

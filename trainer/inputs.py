@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError
 from kb_builder.schemas import SAMPLES, read_columns
@@ -152,6 +153,17 @@ def _drawn(order: Ints, category_N: Ints, most: int, seed: int) -> Ints:
     starts_N = np.searchsorted(category_N, category_N, side="left")
     kept = shuffled[np.arange(len(order)) - starts_N < most]
     return order[np.sort(kept)]
+
+
+def center_texts(folder: Path, row_ids: Iterable[str]) -> dict[str, str]:
+    """What some embedding centers say, by row id: descriptions, and bare names where those are centers."""
+    wanted = pc.field("row_id").isin(sorted(row_ids))
+    found: dict[str, str] = {}
+    for place in (folder / "descriptions" / "category", folder / "controls.parquet"):
+        if place.exists():
+            table = pq.read_table(place, columns=["row_id", "text"], filters=wanted)
+            found |= dict(zip(table["row_id"].to_pylist(), table["text"].to_pylist(), strict=True))
+    return found
 
 
 def load_controls(kb: KnowledgeBase) -> dict[str, Centers]:

@@ -65,13 +65,14 @@ class Answers:
             return self._of(hits_RG / asked_RG)
 
     def sharing(self, other: Answers) -> Answers:
-        """Of the groups only those that `other` has too."""
-        kept = [g for g, name in enumerate(self.groups) if name in other.groups]
+        """Of the groups and objects only those that `other` has too."""
+        groups = [g for g, name in enumerate(self.groups) if name in set(other.groups)]
+        objects = [o for o, name in enumerate(self.objects) if name in set(other.objects)]
         return Answers(
-            self.objects,
-            tuple(self.groups[g] for g in kept),
-            self.hits_SOG[:, :, kept],
-            self.asked_OG[:, kept],
+            tuple(self.objects[o] for o in objects),
+            tuple(self.groups[g] for g in groups),
+            self.hits_SOG[:, objects][:, :, groups],
+            self.asked_OG[objects][:, groups],
             self.worst,
         )
 
@@ -101,15 +102,15 @@ def estimate(answers: Answers, *, resamples: int, seed: int) -> Estimate:
 
 
 def difference(answers: Answers, reference: Answers, *, resamples: int, seed: int) -> Estimate | None:
-    """How far a variant is above a reference, in the groups that both have; None where they have none.
+    """How far a variant is above a reference, where both were asked; None where nowhere.
 
-    Both are resampled with the same seeds and objects. Raises ValueError for other objects or seeds.
+    Both are resampled with the same seeds and objects. Raises ValueError for other numbers of seeds.
     """
+    if len(answers.hits_SOG) != len(reference.hits_SOG):
+        raise ValueError("the two have other numbers of seeds")
     answers, reference = answers.sharing(reference), reference.sharing(answers)
-    if not answers.groups:
+    if not answers.groups or not answers.objects:
         return None
-    if answers.objects != reference.objects or len(answers.hits_SOG) != len(reference.hits_SOG):
-        raise ValueError("the two were not asked about the same objects with as many seeds")
     draws = _draws(answers, resamples, seed)
     low, high = interval_of(answers.drawn(*draws) - reference.drawn(*draws))
     return Estimate(float(np.mean(answers.values()) - np.mean(reference.values())), low, high)

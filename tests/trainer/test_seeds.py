@@ -69,8 +69,8 @@ def test_a_difference_is_paired() -> None:
     assert same is not None and (same.value, same.low, same.high) == (0, 0, 0) and not same.excludes_zero
 
 
-def test_only_groups_that_both_have_are_compared() -> None:
-    """A variant without a modality is compared on the others; one with none of them is not compared."""
+def test_what_both_were_asked_is_compared() -> None:
+    """Without a modality, or with fewer objects, a variant is compared on the others; with nothing, not."""
     whole = _answers(3)
     part = Answers(whole.objects, ("g1",), whole.hits_SOG[:, :, 1:2], whole.asked_OG[:, 1:2])
     apart = difference(part, whole, resamples=50, seed=0)
@@ -78,8 +78,11 @@ def test_only_groups_that_both_have_are_compared() -> None:
     other = Answers(whole.objects, ("x",), part.hits_SOG, part.asked_OG)
     assert difference(other, whole, resamples=50, seed=0) is None
     fewer = Answers(whole.objects[1:], whole.groups, whole.hits_SOG[:, 1:], whole.asked_OG[1:])
-    with pytest.raises(ValueError, match="not asked about the same objects"):
-        difference(fewer, whole, resamples=50, seed=0)
+    apart = difference(fewer, whole, resamples=50, seed=0)
+    assert apart is not None and (apart.value, apart.low, apart.high) == (0, 0, 0)
+    one_seed = Answers(whole.objects, whole.groups, whole.hits_SOG[:1], whole.asked_OG)
+    with pytest.raises(ValueError, match="other numbers of seeds"):
+        difference(one_seed, whole, resamples=50, seed=0)
 
 
 def test_one_number_per_seed_has_students_interval() -> None:

@@ -1,8 +1,8 @@
 """Run an ablation study: every variant with every seed, and what the differences are worth.
 
 Each variant with a seed is a cell, worked out in a process of its own and kept in
-`<run>/studies/<name>/cells/`; a study that was stopped, or changed, works out what is missing. Its hash names a
-cell: of all that it depends on, settings, knowledge base, and the source of stage 2.
+`<run>/studies/<name>/cells/`; a study that was stopped, or changed, works out what is missing. A cell is
+named by the hash of all that it depends on: settings, knowledge base, and the source of stage 2.
 """
 
 from __future__ import annotations

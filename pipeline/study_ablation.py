@@ -56,7 +56,8 @@ def ablation_section(ablation: Mapping[str, Any], anchor: str) -> Html:
     variants: Sequence[Variant] = ablation["variants"]
     names = measure_names(variants)
     still = [name for name in names if name in MEASURES and _unmoved(variants, name)]
-    moved = [name for name in names if name in MEASURES and name not in still]
+    compared = [name for name in names if sum(name in one["measures"] for one in variants) > 1]
+    moved = [name for name in compared if name in MEASURES and name not in still]
     panels = [_forest(variants, name) for name in moved]
     parts: list[Child] = [el("p", ablation["question"], class_="question")]
     parts.append(el("ul", *(el("li", _verdict(one)) for one in variants if not one.get("is_reference"))))
@@ -103,8 +104,9 @@ def _title(name: str) -> str:
 
 
 def _unmoved(variants: Sequence[Variant], name: str) -> bool:
-    """Whether all variants have the very same mean: a chart of it would say nothing."""
-    return len({one["measures"].get(name, {}).get("mean") for one in variants}) == 1
+    """Whether several variants have the very same mean: a chart of it would say nothing."""
+    means = [one["measures"][name]["mean"] for one in variants if name in one["measures"]]
+    return len(means) > 1 and len(set(means)) == 1
 
 
 def _verdict(variant: Variant) -> Html:

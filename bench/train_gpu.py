@@ -38,7 +38,7 @@ def main() -> None:
             title = f"a step, batch {batch:,}, 1,024 → 1,024, {name}"
             compiled = batch == 1_024
             steps = Steps(n=n, dim=D, batch=batch, device="cuda", compiled=compiled)
-            rows += step_rows(steps, title, rounds=ROUNDS, compiled=compiled)
+            rows += step_rows(steps, title, rounds=ROUNDS, compiled=compiled, goals=False)
             ours, theirs = _peak(steps.ours), _peak(steps.theirs)
             rows.append(row(f"{title}: memory of ours beside the data", ours, "MB"))
             rows.append(

@@ -88,7 +88,7 @@ class Train:
     patience: Count | None = None  # stop after so many epochs without a better one on val
     device: str = "auto"  # the first GPU where there is one; "cpu", "cuda:1", …
     # Of the products' factors, as torch.set_float32_matmul_precision has it: `high` is TF32 on GPUs, `medium`
-    # bfloat16 on GPUs and processors that have it; sums and results are float32 in any case.
+    # bfloat16 too on processors that have it; sums and results are float32 in any case.
     precision: Literal["highest", "high", "medium"] = "highest"
     tensorboard: bool = False  # a log for TensorBoard beside train_log.parquet
     seed: Annotated[int, Ge(0)] = 1234

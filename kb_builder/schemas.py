@@ -141,7 +141,7 @@ CENTERS = _schema(
         ("row_id", pa.string(), False),
         ("score", pa.float64(), False),
         ("rule", pa.string(), False),
-        ("guided_by", pa.string(), True),  # the split whose samples guided the choice; null for rules that look at none
+        ("guided_by", pa.string(), True),  # whose samples guided the choice; null: nobody's
         ("encoder", pa.string(), False),
     ]
 )

@@ -26,6 +26,7 @@ from trainer.train import train
 
 MakeKb = Callable[..., Path]
 ROOT = Path(ranks_module.__file__).parent.parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SETTINGS = {
     "one center": Train(epochs=2, batch_size=49),
     "all centers": Train(epochs=2, batch_size=50, centers="all"),
@@ -81,23 +82,20 @@ def test_two_processes_have_the_gradients_of_one(make_kb: MakeKb, tmp_path: Path
             torch.testing.assert_close(mine, whole, rtol=2e-4, atol=2e-6)
 
 
-def test_torchrun_trains_the_heads_of_one_process(make_kb: MakeKb, tmp_path: Path) -> None:
-    """`train` under torchrun with two processes writes what one writes, to rounding; rank 0 alone writes."""
-    kb = make_kb()
-    localize(kb, Localize(k=5))
-    (tmp_path / "job.py").write_text(
+def _torchrun(place: Path, what: str, kb: Path, run: Path) -> None:
+    """Two processes that do what the command line does with `what` in the place of training."""
+    (place / "job.py").write_text(
         "import sys\n"
         "from pathlib import Path\n"
         "from trainer.ranks import follows, part\n"
         "from trainer.settings import Train\n"
         "from trainer.train import follow, train\n"
         "given = Path(sys.argv[1]), Path(sys.argv[2]), Train(epochs=3, batch_size=48)\n"
-        "follow(*given) if follows() else train(*given)\n"
+        f"{what}\n"
         "part()\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, tmp_path / "job.py", kb, tmp_path / "two"],
+        [*TORCHRUN, place / "job.py", kb, run],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -105,6 +103,13 @@ def test_torchrun_trains_the_heads_of_one_process(make_kb: MakeKb, tmp_path: Pat
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_torchrun_trains_the_heads_of_one_process(make_kb: MakeKb, tmp_path: Path) -> None:
+    """`train` under torchrun with two processes writes what one writes, to rounding; rank 0 alone writes."""
+    kb = make_kb()
+    localize(kb, Localize(k=5))
+    _torchrun(tmp_path, "follow(*given) if follows() else train(*given)", kb, tmp_path / "two")
     train(kb, tmp_path / "one", Train(epochs=3, batch_size=48))
     two, one = load_heads(tmp_path / "two"), load_heads(tmp_path / "one")
     for modality, weight in one.weights.items():
@@ -112,6 +117,12 @@ def test_torchrun_trains_the_heads_of_one_process(make_kb: MakeKb, tmp_path: Pat
     logs = [read_rows(tmp_path / name / "train_log.parquet") for name in ("one", "two")]
     for a, b in zip(*(log[1:] for log in logs), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+def test_the_others_are_let_go_where_there_is_nothing_to_train(tmp_path: Path) -> None:
+    """Where rank 0 finds its heads up to date, those that wait for it end too, and touch nothing."""
+    _torchrun(tmp_path, "if follows(): follow(*given)", tmp_path / "no-kb", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_shares_cover_all_rows_once() -> None:

@@ -93,16 +93,18 @@ def keep_present(
 ) -> list[str]:
     """Those of the listed uris whose files are there: all, or with `partial` some; else ManifestError.
 
-    Each folder is read once. A file that is there in another spelling is told apart from a missing one.
+    Each folder is read once. A file that is there in another spelling of upper and lower case is refused
+    even with `partial`: it is not missing.
     """
     here = _Listings(root)
     missing = [uri for uri in uris if not here.has(uri)]
-    if missing and (not partial or len(missing) == len(uris)):
-        spelt = here.spelt_otherwise(missing[0])
-        found = f"it is there as {spelt}: rename it" if spelt else "no such file"
+    misspelt = next(((uri, spelt) for uri in missing if (spelt := here.spelt_otherwise(uri))), None)
+    if missing and (misspelt or not partial or len(missing) == len(uris)):
+        first, spelt = misspelt or (missing[0], None)
+        found = f"it is there as {spelt}: rename it" if spelt else f"no such file;{_PARTIAL}"
         raise ManifestError(
-            f"{root}: expected the {len(uris):,} {what} that {listed_in.name} lists; {len(missing):,} are"
-            f" missing, the first is {missing[0]} ({found});{_PARTIAL}"
+            f"{root}: expected the {len(uris):,} {what} that {listed_in.name} lists; {len(missing):,}"
+            f" {'is' if len(missing) == 1 else 'are'} missing, such as {first}: {found}"
         )
     lost = set(missing)
     return [uri for uri in uris if uri not in lost]

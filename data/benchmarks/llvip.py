@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from data.benchmarks.layout import files_in, keep_present, require_count, require_folder
+from data.benchmarks.layout import files_in, keep_present, require_count, require_folder, told_missing
 from data.benchmarks.record import Benchmark, Imported, Paper, Prepare, Wanted
 from data.benchmarks.splits import draw_val
 from data.errors import ManifestError, SampleError
@@ -51,6 +51,7 @@ def read_llvip(root: Path, wanted: Wanted) -> Imported:
     samples: list[Sample] = []
     boxes: dict[str, Box] = {}
     unplaced = 0
+    notes: tuple[str, ...] = ()
     for split, expected in PICTURES.items():
         if split == "train" and not wanted.train:
             continue
@@ -58,7 +59,9 @@ def read_llvip(root: Path, wanted: Wanted) -> Imported:
         pictures = [Path(name).stem for name in files_in(folder, {".jpg"})]
         require_count(folder, len(pictures), expected, f"{split} pictures (*.jpg)", partial=wanted.partial)
         xmls = [f"Annotations/{picture}.xml" for picture in pictures]
-        for xml in keep_present(root, xmls, listed_in=folder, partial=wanted.partial, what="annotations"):
+        kept = keep_present(root, xmls, listed_in=folder, partial=wanted.partial, what="annotations")
+        notes += told_missing(len(xmls), len(kept), f"{split} annotations")
+        for xml in kept:
             picture = Path(xml).stem
             size, persons = read_annotation(root / xml)
             for i, person in enumerate(persons):
@@ -71,7 +74,8 @@ def read_llvip(root: Path, wanted: Wanted) -> Imported:
                         sample = Sample(uri, "thermal", uri, split, category, object_id=picture)
                         samples.append(sample)
                         boxes[uri] = box
-    notes = (f"{unplaced:,} background boxes found no place free of persons",) if unplaced else ()
+    if unplaced:
+        notes += (f"{unplaced:,} background boxes found no place free of persons",)
     categories = (Category("person", "person"), Category("background", "background"))
     return Imported(tuple(draw_val(samples)), categories, notes, _prepare(infrared, boxes), RECIPE)
 

@@ -27,7 +27,7 @@ from data.paths import resolver
 from data.sample import Reject, Sample
 from kb_builder.lock import write_lock
 from pipeline.project import Project
-from pipeline.reproduce_project import EMBEDDED, FEATURES, Order, write_project
+from pipeline.reproduce_project import EMBEDDED, FEATURES, Order, settled, write_project
 from pipeline.reproduce_result import Outcome, Result, outcome
 from pipeline.stages import plan, run_stages
 
@@ -107,13 +107,14 @@ def encode_section(order: Order) -> dict[str, str]:
     if order.encoder not in {EMBEDDED, FEATURES}:
         from kb_builder.encoders import load_encoder
 
-        taken = load_encoder(order.encoder).modalities
+        name = settled(order.encoder)
+        taken = load_encoder(name).modalities
         if not {"text", modality} <= taken:
             raise InputError(
                 f"{order.benchmark.title} needs an encoder of texts and of {modality}; {order.encoder!r}"
                 f" takes {', '.join(sorted(taken))}"
             )
-        return dict.fromkeys(("text", "samples", "zero_shot"), order.encoder)
+        return dict.fromkeys(("text", "samples", "zero_shot"), name)
     from kb_builder.encoders.conse import PHOTOGRAPHED
 
     zero_shot = order.encoder == EMBEDDED and modality in PHOTOGRAPHED

@@ -48,6 +48,12 @@ class Order:
         return "fine-tuned" if self.train else "zero-shot"
 
 
+def settled(encoder: str) -> str:
+    """The encoder's name with a folder in it made absolute, so that the project file runs from anywhere."""
+    family, colon, detail = encoder.rpartition(":")
+    return f"{family}{colon}{Path(detail).resolve()}" if Path(detail).is_dir() else encoder
+
+
 def write_project(
     order: Order,
     fold: int | None,

@@ -376,3 +376,29 @@ def own_tree(tmp_path: Path) -> Callable[[str], Path]:
 def media() -> dict[str, Callable[..., None]]:
     """The writers of single files."""
     return {"picture": picture, "cloud_text": cloud_text, "film": film, "lines": lines}
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP model with random weights, as a user has it on the disk: letters are its words."""
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizerFast
+
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    config = CLIPConfig(
+        text_config=tower | ids | {"vocab_size": len(words), "max_position_embeddings": 512},
+        vision_config=tower | {"image_size": 32, "patch_size": 16},
+        projection_dim=16,
+    )
+    folder = tmp_path_factory.mktemp("clip")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        CLIPModel(config).save_pretrained(folder)
+    vocabulary = {word: n for n, word in enumerate(words)}
+    CLIPTokenizerFast(vocab=vocabulary, merges=[], model_max_length=512).save_pretrained(folder)
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    processor.save_pretrained(folder)
+    return folder

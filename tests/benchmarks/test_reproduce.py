@@ -136,6 +136,18 @@ def test_a_limit_is_kept_and_marked(tree: Tree, tmp_path: Path) -> None:
     assert "MARKED: --limit-per-category 1" in result.told()
 
 
+def test_a_brought_model_encodes_texts_and_samples(
+    tree: Tree, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CLIP folder, named from here, is every encoder of the project, which runs from anywhere."""
+    monkeypatch.chdir(clip_folder.parent)
+    result = reproduce(order("places365", tree("places365"), tmp_path, encoder=clip_folder.name))
+    line = result.lines()[1]
+    assert line.ours is not None
+    encode = load_project(tmp_path / "zero-shot.toml").encode
+    assert {encode.text, encode.samples, encode.zero_shot} == {str(clip_folder.resolve())}
+
+
 def test_what_cannot_be_done_is_told_before_anything_is_paid(tree: Tree, tmp_path: Path) -> None:
     """Encoders without the modality, unknown folds and variants are one line each."""
     audio = order("esc-50", tree("esc-50"), tmp_path)

@@ -4,6 +4,7 @@ there."""
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -128,10 +129,10 @@ def read_lines(path: Path) -> list[str]:
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a CSV file with at least these columns; ManifestError where it is none, or has no row."""
-    reader = csv.DictReader(read_text(path).splitlines())
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
-    except (csv.Error, AttributeError) as error:  # AttributeError: a row with more cells than the header
+    except csv.Error as error:
         raise ManifestError(f"{path}: not valid CSV near line {reader.line_num}: {error}") from None
     header = reader.fieldnames or ()
     lacking = [name for name in columns if name not in header]

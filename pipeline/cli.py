@@ -11,6 +11,7 @@ import typer
 from data.errors import UniBindError
 from pipeline.cli_fake import fake_openai
 from pipeline.cli_kb import DEFAULT_PROJECT, ProjectFile, kb_app, load
+from pipeline.cli_reproduce import reproduce
 
 app = typer.Typer(
     name="unibind",
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(kb_app, name="kb")
 app.command("fake-openai")(fake_openai)
+app.command()(reproduce)
 
 Modality = Annotated[str | None, typer.Option(help="The files' modality, where the name does not tell it.")]
 Top = Annotated[int, typer.Option(min=1, help="How many answers.")]

@@ -1,0 +1,233 @@
+"""Finding a benchmark's parts on the disk, and saying in one line what was expected where and what is
+there."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from data.errors import ManifestError
+from data.tables import parse_json, read_text
+
+_SHOWN = 3  # names that a message spells out
+
+
+def require_folder(root: Path, *places: str, what: str) -> Path:
+    """The first of some sub-folders that is there (`"."` is `root` itself); else ManifestError.
+
+    The message names what was found instead: another spelling, or the same folder one level deeper.
+    """
+    if not root.is_dir():
+        raise ManifestError(f"{root}: no such folder; --data names the folder of the unpacked benchmark")
+    for place in places:
+        if (root / place).is_dir():
+            return root / place
+    raise ManifestError(f"{root}: expected {what} in {_either(places)}; {_instead(root, places)}")
+
+
+def require_file(root: Path, *places: str, what: str) -> Path:
+    """The first of some files that is there; else ManifestError, which says what was found instead."""
+    found = find_file(root, *places)
+    if found is None:
+        raise ManifestError(
+            f"{root}: expected {what} in the file {_either(places)}; {_instead(root, places)}"
+        )
+    return found
+
+
+def find_file(root: Path, *places: str) -> Path | None:
+    """The first of some files that is there, or None."""
+    return next((root / place for place in places if (root / place).is_file()), None)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, sorted, without hidden ones; ManifestError where it cannot be listed."""
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+    except OSError as error:
+        raise ManifestError(f"{folder}: cannot be listed: {error.strerror}") from None
+
+
+def folders_in(folder: Path) -> list[str]:
+    """The names of a folder's sub-folders, sorted."""
+    return [name for name in names_in(folder) if (folder / name).is_dir()]
+
+
+def files_in(folder: Path, endings: Collection[str]) -> list[str]:
+    """The names of a folder's files with one of some endings (in lower case), sorted."""
+    return [name for name in names_in(folder) if Path(name).suffix.lower() in endings]
+
+
+def require_classes(where: Path, found: Collection[str], known: Collection[str], *, partial: bool) -> None:
+    """Check a split's class folders against the list of classes.
+
+    An unknown one, or none at all, is always refused; missing ones unless `partial`.
+    """
+    unknown = sorted(set(found) - set(known))
+    if unknown:
+        folded = {name.casefold(): name for name in known}
+        meant = [f"{name} ({folded[name.casefold()]})" for name in unknown if name.casefold() in folded]
+        hint = f"; rename to the spelling in brackets: {_some(meant)}" if meant else ""
+        raise ManifestError(
+            f"{where}: expected the {len(known):,} class folders of the benchmark; found {len(unknown):,}"
+            f" that {'is' if len(unknown) == 1 else 'are'} none of them: {_some(unknown)}{hint}"
+        )
+    missing = sorted(set(known) - set(found))
+    if not found or (missing and not partial):
+        raise ManifestError(
+            f"{where}: expected {len(known):,} class folders; found {len(found):,}, without {_some(missing)};"
+            f"{_PARTIAL}"
+        )
+
+
+def require_count(where: Path, found: int, expected: int, what: str, *, partial: bool) -> None:
+    """Refuse a split with fewer files than the benchmark has, unless `partial`; and one without any."""
+    if not found or (found < expected and not partial):
+        raise ManifestError(f"{where}: expected {expected:,} {what}; found {found:,};{_PARTIAL}")
+
+
+def keep_present(
+    root: Path, uris: Sequence[str], *, listed_in: Path, partial: bool, what: str = "files"
+) -> list[str]:
+    """Those of the listed uris whose files are there: all, or with `partial` some; else ManifestError.
+
+    Each folder is read once. A file that is there in another spelling of upper and lower case is refused
+    even with `partial`: it is not missing.
+    """
+    here = _Listings(root)
+    missing = [uri for uri in uris if not here.has(uri)]
+    misspelt = next(((uri, spelt) for uri in missing if (spelt := here.spelt_otherwise(uri))), None)
+    if missing and (misspelt or not partial or len(missing) == len(uris)):
+        first, spelt = misspelt or (missing[0], None)
+        found = f"it is there as {spelt}: rename it" if spelt else f"no such file;{_PARTIAL}"
+        raise ManifestError(
+            f"{root}: expected the {len(uris):,} {what} that {listed_in.name} lists; {len(missing):,}"
+            f" {'is' if len(missing) == 1 else 'are'} missing, such as {first}: {found}"
+        )
+    lost = set(missing)
+    return [uri for uri in uris if uri not in lost]
+
+
+def told_missing(listed: int, kept: int, what: str) -> tuple[str, ...]:
+    """The note for what `partial` left out: none where nothing was."""
+    return (
+        (f"{listed - kept:,} of {listed:,} {what} are not there and were left out",) if kept < listed else ()
+    )
+
+
+def read_lines(path: Path) -> list[str]:
+    """The non-empty lines of a text file, stripped; ManifestError where it is none or has no line."""
+    lines = [line.strip() for line in read_text(path).splitlines()]
+    lines = [line for line in lines if line]
+    if not lines:
+        raise ManifestError(f"{path}: expected a list, one entry a line; found an empty file")
+    return lines
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file with at least these columns; ManifestError where it is none, or has no row."""
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+    except csv.Error as error:
+        raise ManifestError(f"{path}: not valid CSV near line {reader.line_num}: {error}") from None
+    header = reader.fieldnames or ()
+    lacking = [name for name in columns if name not in header]
+    if lacking or not rows:
+        raise ManifestError(
+            f"{path}: expected rows with the columns {', '.join(columns)}; found {len(rows):,} rows with"
+            f" {', '.join(header) or 'no header'}"
+        )
+    return rows
+
+
+def read_json(path: Path) -> object:
+    """A JSON file; ManifestError where it is none."""
+    try:
+        value: object = parse_json(read_text(path))
+    except ValueError as error:
+        raise ManifestError(f"{path}: not valid JSON: {error}") from None
+    return value
+
+
+def number(text: str, path: Path, what: str) -> int:
+    """A whole number of a list; ManifestError where it is none."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ManifestError(f"{path}: expected a whole number as {what}; found {text!r}") from None
+
+
+def known_or_refuse(name: str, known: Collection[str], path: Path, what: str) -> str:
+    """`name`, where it is one of the known ones; else ManifestError."""
+    if name not in known:
+        raise ManifestError(f"{path}: expected one of the {len(known):,} {what}; found {name!r}")
+    return name
+
+
+_PARTIAL = " copy the rest, or take what is there with --partial, which marks the result"
+
+
+class _Listings:
+    """The files under a root, folder by folder, each read once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._names: dict[str, frozenset[str]] = {}
+
+    def _of(self, folder: str) -> frozenset[str]:
+        if folder not in self._names:
+            path = self._root / folder
+            self._names[folder] = frozenset(os.listdir(path) if path.is_dir() else ())  # noqa: PTH208  (names only)
+        return self._names[folder]
+
+    def has(self, uri: str) -> bool:
+        folder, _, name = uri.rpartition("/")
+        return name in self._of(folder)
+
+    def spelt_otherwise(self, uri: str) -> str | None:
+        """The same path in another spelling of upper and lower case, if there is one."""
+        found = ""
+        for part in uri.split("/"):
+            match = [name for name in sorted(self._of(found)) if name.casefold() == part.casefold()]
+            if not match:
+                return None
+            found = f"{found}/{match[0]}".lstrip("/")
+        return found
+
+
+def _instead(root: Path, places: Iterable[str]) -> str:
+    """What is there in place of something: another spelling, a level deeper, or what the folder has."""
+    here = _Listings(root)
+    for place in places:
+        spelt = here.spelt_otherwise(place)
+        if spelt and spelt != place:
+            return f"found {spelt}: rename it"
+    names = names_in(root)
+    for name in names:
+        if (root / name).is_dir() and any((root / name / place).exists() for place in places if place != "."):
+            return f"found it one level deeper: give --data {root / name}"
+    return f"found {len(names):,} entries{': ' + _some(names) if names else ''}"
+
+
+def _either(places: Sequence[str]) -> str:
+    return " or ".join("the folder itself" if place == "." else place for place in places)
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def walk_classes(
+    split: Path, classes: Iterable[str], endings: Collection[str], inside: Callable[[str], str]
+) -> Iterator[tuple[str, str]]:
+    """(class, uri) of every file of a split that lies in class folders; `inside` gives a class's sub-path."""
+    for name in classes:
+        folder = inside(name)
+        if (split / folder).is_dir():
+            for file in files_in(split / folder, endings):
+                yield name, f"{folder}/{file}"

@@ -1,0 +1,67 @@
+"""Names of WordNet synsets, for the benchmarks whose classes are synsets (ImageNet, N-ImageNet, ShapeNet).
+
+Lemmas and glosses are data files of package timm, which is never imported: it needs torchvision. A class is
+called by its first lemma. Where two classes share one, those that have a lemma of their own are called by
+that ("Cardigan Welsh corgi"), and the one pair without (two cranes) is told apart by hand. The other lemmas
+are aliases, the gloss is a note.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.errors import MissingDependencyError
+from data.sample import Category
+
+_INSTALL = "the class names lie in package timm: pip install --no-deps timm"
+_TOLD_APART = {"n02012849": "crane (bird)", "n03126707": "crane (machine)"}
+
+
+def imagenet_synsets() -> list[str]:
+    """The thousand WordNet ids of ImageNet-1k, in the order of the usual class numbers (sorted)."""
+    return _read("imagenet_synsets.txt").split()
+
+
+def synset_categories(synsets: Sequence[str]) -> list[Category]:
+    """The categories of some synsets, in their order, with names that are unique whatever the case.
+
+    Raises MissingDependencyError without timm's files, KeyError for an id that is not among their 21,844.
+    """
+    lemmas = _table("imagenet_synset_to_lemma.txt")
+    glosses = _table("imagenet_synset_to_definition.txt")
+    names_of = {synset: [name.strip() for name in lemmas[synset].split(",")] for synset in synsets}
+    uses = Counter(name.casefold() for names in names_of.values() for name in dict.fromkeys(names))
+    firsts = Counter(names[0].casefold() for names in names_of.values())
+    called = {}
+    for synset, names in names_of.items():
+        name = names[0]
+        if firsts[name.casefold()] > 1:
+            name = next((own for own in names if uses[own.casefold()] == 1), name)
+        called[synset] = _TOLD_APART.get(synset, name)
+    taken = {name.casefold() for name in called.values()}
+    return [
+        Category(
+            synset,
+            called[synset],
+            tuple(other for other in dict.fromkeys(names) if other.casefold() not in taken),
+            notes=glosses.get(synset),
+        )
+        for synset, names in names_of.items()
+    ]
+
+
+def _read(name: str) -> str:
+    spec = importlib.util.find_spec("timm")
+    if spec is None or spec.origin is None:
+        raise MissingDependencyError(_INSTALL)
+    try:
+        return (Path(spec.origin).parent / "data" / "_info" / name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise MissingDependencyError(f"{error.filename}: missing; {_INSTALL}") from error
+
+
+def _table(name: str) -> dict[str, str]:
+    return {synset: text for synset, _, text in (line.partition("\t") for line in _read(name).splitlines())}

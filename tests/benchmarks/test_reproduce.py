@@ -1,0 +1,216 @@
+"""Each benchmark goes from a tree in its official layout to a finished row beside the paper's number."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from data.benchmarks import BENCHMARKS, find_benchmark
+from data.errors import InputError, ManifestError
+from pipeline.cli import app
+from pipeline.project import load_project
+from pipeline.reproduce import encode_section, folds_of, inherit, reproduce
+from pipeline.reproduce_project import Order
+from pipeline.stages import run_stages
+
+Tree = Callable[[str], Path]
+PHOTOGRAPHED = {"image", "video"}  # what the embedded encoder names without training
+
+
+def order(name: str, data: Path, out: Path, **more: Any) -> Order:
+    settings = {"describer": "fake", "texts": 3, "partial": True, "epochs": 2, **more}
+    return Order(benchmark=find_benchmark(name), data=data, out=out, **settings)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_reaches_its_row_of_the_table(name: str, tree: Tree, tmp_path: Path) -> None:
+    """From the official layout to a finished row: zero-shot for photos and videos, else trained, one fold."""
+    benchmark = BENCHMARKS[name]
+    train = benchmark.modality not in PHOTOGRAPHED
+    fold = "1" if benchmark.folds else None
+    result = reproduce(order(name, tree(name), tmp_path / name, train=train, fold=fold))
+    lines = {(line.setting, line.model): line for line in result.lines()}
+    ours = lines["fine-tuned" if train else "zero-shot", "UniBind"]
+    assert ours.ours is not None
+    assert 0 <= ours.ours <= 1
+    paper = benchmark.paper
+    assert ours.paper == (paper.fine_tuned_unibind if train else paper.zero_shot_unibind)
+    assert lines["zero-shot", "bare category names"].paper == paper.zero_shot_base
+    (outcome,) = result.outcomes
+    assert outcome.n == outcome.n_test > 0
+    assert outcome.quarantined == {}
+    told = result.told()
+    assert paper.base in told
+    assert benchmark.split_rule in told
+    assert "MARKED: --partial" in told
+    written = json.loads((tmp_path / name / f"{'fine-tuned' if train else 'zero-shot'}.json").read_text())
+    assert written["benchmark"] == name
+    assert written["outcomes"][0]["n"] == outcome.n
+
+
+@pytest.mark.parametrize("form", ["modelnet40/resampled", "shapenet/part16"])
+def test_clouds_in_text_files_are_converted_once(form: str, tree: Tree, tmp_path: Path) -> None:
+    """The prepared folder holds one array per cloud, and the finished row counts them all."""
+    result = reproduce(order(form.split("/")[0], tree(form), tmp_path, train=True))
+    made = sorted((tmp_path / "prepared" / "clouds-1").rglob("*.npy"))
+    assert len(made) == 18
+    assert result.outcomes[0].n == 6
+
+
+def test_folds_are_run_one_by_one_and_averaged(tree: Tree, tmp_path: Path) -> None:
+    """The three splits of UCF-101 give the mean of their accuracies, and ask for each text once."""
+    result = reproduce(order("ucf-101", tree("ucf-101"), tmp_path, train=True, fold="all"))
+    assert [outcome.fold for outcome in result.outcomes] == [1, 2, 3]
+    each = [outcome.fine_tuned.top1 for outcome in result.outcomes if outcome.fine_tuned]
+    line = result.lines()[-1]
+    assert line.ours == pytest.approx(sum(each) / 3)
+    assert line.deviation is not None
+    assert line.low is None
+    assert "mean of 3 folds" in result.told()
+    stage = tmp_path / "runs/fine-tuned-fold-2/stages/describe-categories.json"
+    summary = json.loads(stage.read_text())["summary"]
+    assert summary["answered_from_ledger"] == summary["requests"] > 0
+
+
+def test_corrupt_files_are_quarantined_and_counted(own_tree: Tree, tmp_path: Path) -> None:
+    """The accuracy says over how many samples it was computed; torn and empty files are not among them."""
+    root = own_tree("imagenet-1k")
+    torn, empty = sorted((root / "val").rglob("*.JPEG"))[:3:2]
+    torn.write_bytes(torn.read_bytes()[:100])
+    empty.write_bytes(b"")
+    result = reproduce(order("imagenet-1k", root, tmp_path / "out"))
+    (outcome,) = result.outcomes
+    assert (outcome.n, outcome.n_test) == (4, 6)
+    assert outcome.quarantined == {"test": 2}
+    assert "over 4 of 6 test samples; quarantined: 2" in result.told()
+    assert "0.6667" in result.told()
+
+
+def test_files_that_cannot_be_prepared_are_quarantined(own_tree: Tree, tmp_path: Path) -> None:
+    """A torn thermal picture costs its own crops, no more."""
+    root = own_tree("llvip")
+    torn = root / "infrared/test/190001.jpg"
+    torn.write_bytes(torn.read_bytes()[:200])
+    result = reproduce(order("llvip", root, tmp_path / "out", train=True))
+    (outcome,) = result.outcomes
+    assert outcome.quarantined == {"test": 4}
+    assert outcome.n == outcome.n_test - 4
+
+
+def test_the_project_file_is_ordinary_and_an_edit_is_respected(tree: Tree, tmp_path: Path) -> None:
+    """`unibind run` runs the file as it stands; once edited, it is never overwritten."""
+    asked = order("imagenet-1k", tree("imagenet-1k"), tmp_path)
+    first = reproduce(asked)
+    path = tmp_path / "zero-shot.toml"
+    project = load_project(path)
+    assert [each.skipped for each in run_stages(project, ["ingest", "encode", "evaluate"])] == [True] * 3
+    assert reproduce(asked).outcomes == first.outcomes
+    path.write_text(path.read_text().replace("k = 3", "k = 2"))
+    with pytest.raises(InputError, match="was edited; run it with `unibind run --project"):
+        reproduce(asked)
+
+
+def test_training_after_zero_shot_takes_over_what_is_there(tree: Tree, tmp_path: Path) -> None:
+    """The second run finds every answer in the ledger and encodes only the train pictures."""
+    data = tree("places365")
+    reproduce(order("places365", data, tmp_path))
+    result = reproduce(order("places365", data, tmp_path, train=True))
+    stages = tmp_path / "runs/fine-tuned/stages"
+    described = json.loads((stages / "describe-categories.json").read_text())["summary"]
+    encoded = json.loads((stages / "encode.json").read_text())["summary"]["samples"]
+    assert described["answered_from_ledger"] == described["requests"] > 0
+    assert encoded["carried"] + encoded["reused"] >= 6
+    assert result.lines()[1].ours is not None  # zero-shot stands beside the trained number
+
+
+def test_a_limit_is_kept_and_marked(tree: Tree, tmp_path: Path) -> None:
+    """One sample of each category and split; the table says so."""
+    result = reproduce(order("imagenet-1k", tree("imagenet-1k"), tmp_path, per_category=1))
+    assert result.outcomes[0].n == 3
+    assert "MARKED: --limit-per-category 1" in result.told()
+
+
+def test_a_brought_model_encodes_texts_and_samples(
+    tree: Tree, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CLIP folder, named from here, is every encoder of the project, which runs from anywhere."""
+    monkeypatch.chdir(clip_folder.parent)
+    result = reproduce(order("places365", tree("places365"), tmp_path, encoder=clip_folder.name))
+    line = result.lines()[1]
+    assert line.ours is not None
+    encode = load_project(tmp_path / "zero-shot.toml").encode
+    assert {encode.text, encode.samples, encode.zero_shot} == {str(clip_folder.resolve())}
+
+
+def test_what_cannot_be_done_is_told_before_anything_is_paid(tree: Tree, tmp_path: Path) -> None:
+    """Encoders without the modality, unknown folds and variants are one line each."""
+    audio = order("esc-50", tree("esc-50"), tmp_path)
+    with pytest.raises(InputError, match="cannot compare audio with texts; add --train"):
+        reproduce(audio)
+    with pytest.raises(InputError, match=r"takes text$"):
+        encode_section(order("esc-50", tree("esc-50"), tmp_path, encoder="minilm"))
+    for name, more, message in [
+        ("esc-50", {"fold": "6"}, "expected all or a number from 1 to 5; found '6'"),
+        ("places365", {"fold": "1"}, "has no folds"),
+        ("msr-vtt", {"variant": "7k"}, "has the variants full, 1k-a"),
+        ("llvip", {"variant": "rgb"}, "has no variants"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            folds_of(order(name, tree(name), tmp_path, **more))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_which_folds_are_run_by_default(tmp_path: Path) -> None:
+    """Zero-shot needs no folds, but UCF-101's test set is that of a split; training averages over all."""
+    assert folds_of(order("esc-50", tmp_path, tmp_path)) == [None]
+    assert folds_of(order("ucf-101", tmp_path, tmp_path)) == [1]
+    assert folds_of(order("urbansound8k", tmp_path, tmp_path, train=True)) == list(range(1, 11))
+    assert folds_of(order("imagenet-1k", tmp_path, tmp_path, train=True)) == [None]
+
+
+def test_links_that_lead_outside_are_one_line(tree: Tree, tmp_path: Path) -> None:
+    """A folder of links names the link, not each of its files."""
+    root = tmp_path / "linked"
+    root.mkdir()
+    (root / "val").symlink_to(tree("imagenet-1k") / "val")
+    with pytest.raises(InputError, match="leads outside") as caught:
+        reproduce(order("imagenet-1k", root, tmp_path / "out"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_with_a_knowledge_base_inherits_nothing(tree: Tree, tmp_path: Path) -> None:
+    """What is there is never replaced."""
+    reproduce(order("imagenet-1k", tree("imagenet-1k"), tmp_path))
+    project = load_project(tmp_path / "zero-shot.toml")
+    before = (project.kb / "ledger.sqlite").stat().st_mtime_ns
+    shutil.copytree(project.run, project.run.with_name("newer"))
+    inherit(project)
+    assert (project.kb / "ledger.sqlite").stat().st_mtime_ns == before
+
+
+def test_the_command_lists_the_benchmarks_and_asks_for_the_folder() -> None:
+    """Without a name all twelve are listed; without a folder it says which is wanted and from where."""
+    listed = CliRunner().invoke(app, ["reproduce"])
+    assert listed.exit_code == 0
+    assert all(name in listed.output for name in BENCHMARKS)
+    asked = CliRunner().invoke(app, ["reproduce", "UCF101"])
+    assert isinstance(asked.exception, InputError)
+    assert "ucfTrainTestlist" in str(asked.exception)
+
+
+def test_the_command_prints_the_table(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its projects and runs go to reproduce/NAME by default."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["reproduce", "imagenet-1k", "--data", str(tree("imagenet-1k")), "--describer", "fake"]
+    done = CliRunner().invoke(app, [*arguments, "--texts", "3", "--partial"])
+    assert done.exit_code == 0, done.output
+    assert "83.25" in done.output
+    assert (tmp_path / "reproduce/imagenet-1k/zero-shot.toml").is_file()
+    without = CliRunner().invoke(app, arguments)
+    assert isinstance(without.exception, ManifestError)

@@ -39,7 +39,7 @@ def test_init_writes_a_project_that_loads_beside_an_untouched_folder(tmp_path: P
     assert "10 image in 2 categories" in told
     assert ".xyzzy" in told
     assert not project.train.enabled
-    assert project.localize.rule == "text"
+    assert project.localize.rule == "name"
 
 
 def test_init_never_overwrites(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pr
         monkeypatch.setattr(predict, "_Space", _PlantedSpace)
         monkeypatch.setattr(predict, "load_centers", _PlantedSpace(project).centers)
         monkeypatch.setattr(
-            predict, "_description_texts", lambda kb: {f"r{i}": f"text {i}" for i in range(6)}
+            predict, "center_texts", lambda folder, rows: {f"r{i}": f"text {i}" for i in range(6)}
         )
         monkeypatch.setattr(predict, "load_temperatures", lambda project: temperatures)
         (prediction,) = predict.predict_files(project, [(tmp_path / "a.png", None)], top=2)

@@ -24,10 +24,10 @@ from data.render import contact_sheet, render
 from pipeline.report_html import Html, clipped, data_uri, el, section
 from trainer.centers import load_centers
 from trainer.inputs import KnowledgeBase, center_texts, seen_categories
-from trainer.recognition import Task, tasks
 from trainer.records import Centers, SampleSet
 from trainer.scoring import score
 from trainer.settings import Scorer
+from trainer.tasks import Task, tasks
 
 _PAIRS, _EXAMPLES = 6, 4
 _THUMB_PX = 240

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from data.errors import TrainingError
+from trainer.answers import ask
 from trainer.balance import balance
 from trainer.calibration import calibrate
 from trainer.centers import load_centers
@@ -28,10 +29,11 @@ from trainer.inputs import (
 from trainer.outcomes import Naming, named_table, ranks_table, write_outcomes
 from trainer.probe import probe_rows
 from trainer.recall import recalls
-from trainer.recognition import recognise, tasks
+from trainer.recognition import recognise
 from trainer.records import Centers, SampleSet
 from trainer.settings import Evaluate
 from trainer.sweeps import sweep_rows
+from trainer.tasks import tasks
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,18 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     spaces = _spaces(base, frozen, heads)
     resampling = {"resamples": settings.bootstrap, "seed": settings.seed}
 
-    rows: dict[str, list[dict[str, Any]]] = {}
-    named: dict[str, list[Naming]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in spaces}
+    named: dict[str, list[Naming]] = {name: [] for name in spaces}
+    sweeps: list[dict[str, Any]] = []
+    calibration: list[dict[str, Any]] = []
     for model, sets in spaces.items():
-        rows[model], named[model] = recognise(
-            sets, anchors, to_do, model=model, scorer=settings.scorer, **resampling
-        )
+        for samples in sets.values():
+            asked = ask(samples, anchors, to_do, scorer=settings.scorer, sweeps=settings.sweeps)
+            recognised, namings = recognise(asked, model=model, **resampling)
+            rows[model] += recognised
+            named[model] += namings
+            sweeps += sweep_rows(asked, model=model, **resampling)
+            calibration += calibrate(samples, centers, asked, model=model, scorer=settings.scorer)
     model = "aligned" if heads else "zero_shot"
     test = {modality: s.split("test") for modality, s in spaces[model].items()}
     retrieval, rankings = recalls(test, **resampling)
@@ -88,17 +96,8 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
         "zero_shot": rows.get("zero_shot", []),
         "probe": probe_rows(frozen, seen_C, named[model], **resampling) if settings.probe else [],
         "few_shot": few_shot_rows(base, frozen, centers, heads, settings),
-        "sweeps": [
-            row
-            for name, sets in spaces.items()
-            if settings.sweeps
-            for row in sweep_rows(sets, centers, to_do, model=name, settings=settings)
-        ],
-        "calibration": [
-            row
-            for name, sets in spaces.items()
-            for row in calibrate(sets, centers, to_do, model=name, scorer=settings.scorer)
-        ],
+        "sweeps": sweeps,
+        "calibration": calibration,
         "retrieval": retrieval,
         "balance": balance(test, retrieval, anchors=model),
         "parameters": _parameters(base, heads) if heads else [],

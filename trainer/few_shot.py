@@ -17,11 +17,11 @@ from trainer.centers import choose_centers, read_centers
 from trainer.heads import Heads
 from trainer.inputs import KnowledgeBase, seen_categories
 from trainer.probe import fit_probe, labelled
-from trainer.recognition import Task
 from trainer.records import Bools, Centers, Ints, SampleSet
 from trainer.scoring import score
 from trainer.settings import Evaluate, Localize, Train
 from trainer.shots import with_shots
+from trainer.tasks import Task
 from trainer.train import fit
 
 

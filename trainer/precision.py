@@ -1,68 +1,51 @@
 """Average precision: does a category's score put its samples before all others?
 
-Shapes: N samples, C categories, B categories of a block, L labels of a sample.
+Shapes: N samples, C categories, B categories of a block, R relevant samples, L labels of a sample.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from trainer.blas import spread
-from trainer.records import Bools, Centers, Doubles, Floats, Ints
-from trainer.scoring import category_scores
-from trainer.settings import Scorer
+from trainer.records import Bools, Ints
+from trainer.ways import Scores
 
-_CELLS = 2**24  # scores that are held at a time: 128 MiB
+_BLOCK = 64  # categories whose scores are laid side by side
 
 
-def average_precision(scores_N: Doubles, relevant_N: Bools) -> float:
+def average_precision(scores_N: Scores, relevant_N: Bools) -> float:
     """Σ_k (R_k - R_{k-1}) P_k over the distinct scores, highest first; equal scores are one step.
 
     P_k and R_k are precision and recall among the samples with at least the k-th score: not interpolated, as
-    scikit-learn's `average_precision_score`. Raises ValueError where nothing is relevant.
+    scikit-learn's `average_precision_score`. Every relevant sample adds the precision at its own score, so
+    that only the values are sorted. Raises ValueError where nothing is relevant.
     """
-    total = int(relevant_N.sum())
-    if total == 0:
+    relevant_R = np.sort(scores_N[relevant_N])
+    if len(relevant_R) == 0:
         raise ValueError("nothing is relevant")
-    order = np.argsort(-scores_N, kind="stable")
-    sorted_N = scores_N[order]
-    ends = np.append(np.flatnonzero(sorted_N[1:] != sorted_N[:-1]), len(order) - 1)
-    found = np.cumsum(relevant_N[order])[ends]
-    return float(np.sum(np.diff(found, prepend=0) * found / (ends + 1)) / total)
+    above_R = len(scores_N) - np.searchsorted(np.sort(scores_N), relevant_R)
+    relevant_above_R = len(relevant_R) - np.searchsorted(relevant_R, relevant_R)
+    return float(np.mean(relevant_above_R / above_R))
 
 
-def mean_average_precision(
-    vectors_ND: Floats, labels_NL: Ints, centers: Centers, shown_C: Bools, *, scorer: Scorer
-) -> float | None:
+def mean_average_precision(scores_NC: Scores, labels_NL: Ints, shown_C: Bools) -> float | None:
     """The mean of the average precision over the categories in `shown_C` that some sample has.
 
     Each category ranks all samples by its own score (`scoring.category_scores`); a sample counts for every
     label it has (`labels_NL`, -1 where there are fewer). A category without a center ranks nothing: all tie.
-    None where no sample has a category that is shown. All scores are computed, a block of categories at a
-    time: N · M products in float64 for M centers.
+    None where no sample has a category that is shown.
     """
     categories = np.intersect1d(labels_NL, np.flatnonzero(shown_C))
     if len(categories) == 0:
         return None
-    values: list[float] = []
-    step = max(1, _CELLS // len(vectors_ND))
-    for start in range(0, len(categories), step):
-        block = categories[start : start + step]
-        in_block_C = np.isin(np.arange(len(shown_C)), block)
-        own = centers.of(in_block_C)
-        scores_NB = np.zeros((len(vectors_ND), len(block)))
-        if len(own.row_ids):
-            names = tuple(centers.categories[category] for category in block.tolist())
-            own = replace(own, categories=names, category_N=np.searchsorted(block, own.category_N))
-            scores_NB = category_scores(vectors_ND, own, scorer)
-        values += _each(scores_NB, labels_NL, block)
-    return float(np.mean(values))
 
+    def block(start: int) -> list[float]:
+        own = categories[start : start + _BLOCK]
+        columns_BN = np.ascontiguousarray(scores_NC[:, own].T)
+        return [
+            average_precision(scores_N, (labels_NL == category).any(axis=1))
+            for scores_N, category in zip(columns_BN, own.tolist(), strict=True)
+        ]
 
-def _each(scores_NB: Doubles, labels_NL: Ints, categories: Ints) -> list[float]:
-    def one(place: int) -> float:
-        return average_precision(scores_NB[:, place], (labels_NL == categories[place]).any(axis=1))
-
-    return spread(one, range(len(categories)))
+    return float(np.mean(np.concatenate(spread(block, range(0, len(categories), _BLOCK)))))

@@ -19,8 +19,9 @@ from trainer.aligner import threads_for
 from trainer.outcomes import Naming
 from trainer.paired import lead
 from trainer.precision import average_precision
-from trainer.recognition import CENTERS, Task, accuracies, naming_of
+from trainer.recognition import accuracies, naming_of
 from trainer.records import Bools, Doubles, Floats, Ints, SampleSet
+from trainer.tasks import CENTERS, Task
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # C of the objective: the larger, the freer the weights
 _WITHOUT_VAL = 1.0

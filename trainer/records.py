@@ -48,6 +48,8 @@ class Centers:
 
     def take(self, rows: Ints | Bools) -> Centers:
         """The centers of some rows only, in the order that `rows` gives."""
+        if rows.dtype == np.bool_ and rows.all():
+            return self
         indices = np.arange(len(self.row_ids))[rows]
         return replace(
             self,

@@ -1,30 +1,25 @@
 """Which category does a vector belong to, and why: by its nearest center, or by all of a category's.
 
-Shapes: N queries, Q queries of a chunk, D dimensions, M centers, K centers of one category or tile,
-C categories, F categories that have a center, T best.
+Shapes: N queries, D dimensions, M centers, K centers of one category, C categories, F categories that have a
+center, T best.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 
-from trainer.blas import one_thread_each, spread
 from trainer.geometry import require_finite, rounded
 from trainer.records import Centers, Doubles, Floats, Ints
 from trainer.settings import Scorer
 from trainer.topk import nearest_keys, top_segments
-from trainer.topk_exact import TILE, Keys
+from trainer.ways import Measure, Scores, Way, rank_ways
 
 # A query's cosines with the centers of one category differ by about this much (0.04 to 0.07 with MiniLM): the
 # nearest few speak together. Towards 0 it becomes `nearest`, towards infinity the mean of the cosines.
 TEMPERATURE = 0.05
-
-_CELLS = 2**17  # products of a chunk of queries with one tile of centers: 1 MiB on each core
-_SCORES = 2**21  # scores of a chunk of queries: 16 MiB on each core
 
 
 @dataclass(frozen=True)
@@ -64,44 +59,63 @@ def score(
     that are not sorted by category, an unknown scorer, a temperature that is not positive and `top` below 1.
     """
     owners_F, starts_F = _owners(centers, scorer, temperature)
-    if top < 1:
-        raise ValueError(f"cannot take the best {top}")
-    if scorer == "nearest":
-        best = top_segments(queries_ND, centers.vectors_ND, starts_F, top=top, keys_name="centers")
-        return Ranked(owners_F[best.segments_NT], best.scores_NT, best.keys_NT)
-    require_finite(queries_ND, "queries")  # which the kernel sees to itself
-    require_finite(centers.vectors_ND, "centers")
-    if scorer == "logsumexp":
-        places_NT, scores_NT = _soft_top(queries_ND, centers.vectors_ND, starts_F, temperature, top)
-    else:
-        speakers_FD = _speakers(centers.vectors_ND, starts_F, scorer)
-        best = top_segments(queries_ND, speakers_FD, top=top, keys_name="centers")
-        places_NT, scores_NT = best.segments_NT, best.scores_NT
-    why_NT = nearest_keys(queries_ND, centers.vectors_ND, starts_F, places_NT)
+    places_NT, scores_NT, why_NT = _ranked(queries_ND, centers, starts_F, scorer, top, temperature)
+    if why_NT is None:
+        why_NT = nearest_keys(queries_ND, centers.vectors_ND, starts_F, places_NT)
     return Ranked(owners_F[places_NT], scores_NT, why_NT)
+
+
+def best_categories(queries_ND: Floats, centers: Centers, *, scorer: Scorer, top: int) -> Ints:
+    """`score` without reasons, which cost as much again for all scorers but `nearest`: int64[N, T]."""
+    owners_F, starts_F = _owners(centers, scorer, TEMPERATURE)
+    return owners_F[_ranked(queries_ND, centers, starts_F, scorer, top, TEMPERATURE)[0]]
 
 
 def category_scores(
     queries_ND: Floats, centers: Centers, scorer: Scorer = "nearest", *, temperature: float = TEMPERATURE
-) -> Doubles:
+) -> Scores:
     """The score of every category for each query, as `score` defines it: float64[N, C].
 
-    A category without centers scores minus infinity. Raises what `score` raises.
+    A category without centers scores minus infinity. Of very many queries and centers (see `ways.rank_ways`)
+    it is float32. Raises what `score` raises.
     """
     require_finite(queries_ND, "queries")
     require_finite(centers.vectors_ND, "centers")
     owners_F, starts_F = _owners(centers, scorer, temperature)
-    scores_NC = np.full((len(queries_ND), len(centers.categories)), -np.inf)
-    keys_MD = centers.vectors_ND
+    keys_MD, soft = centers.vectors_ND, scorer == "logsumexp"
     if scorer in ("mean", "medoid"):
         keys_MD = _speakers(keys_MD, starts_F, scorer)
         starts_F = np.arange(len(starts_F))
-
-    def fill(rows: slice, scores_QF: Doubles) -> None:
-        scores_NC[rows, owners_F] = scores_QF
-
-    _each_chunk(queries_ND, keys_MD, starts_F, temperature if scorer == "logsumexp" else None, fill)
+    _, scores_NF = rank_ways(
+        queries_ND, keys_MD, starts_F, (), top=1, temperature=temperature, whole=Measure(soft)
+    )
+    if len(owners_F) == len(centers.categories):
+        return scores_NF
+    scores_NC = np.full((len(queries_ND), len(centers.categories)), -np.inf, scores_NF.dtype)
+    scores_NC[:, owners_F] = scores_NF
     return scores_NC
+
+
+def _ranked(
+    queries_ND: Floats, centers: Centers, starts_F: Ints, scorer: Scorer, top: int, temperature: float
+) -> tuple[Ints, Doubles, Ints | None]:
+    """Places of the best categories, their scores, and their nearest centers if these are known already."""
+    if top < 1:
+        raise ValueError(f"cannot take the best {top}")
+    if scorer == "nearest":
+        best = top_segments(queries_ND, centers.vectors_ND, starts_F, top=top, keys_name="centers")
+        return best.segments_NT, best.scores_NT, best.keys_NT
+    require_finite(queries_ND, "queries")  # which the kernel sees to itself
+    require_finite(centers.vectors_ND, "centers")
+    if scorer == "logsumexp":
+        way = Way(Measure(soft=True), np.arange(len(starts_F)))
+        ((ranking,), _) = rank_ways(
+            queries_ND, centers.vectors_ND, starts_F, [way], top=top, temperature=temperature
+        )
+        return ranking.categories_NT, ranking.scores_NT, None
+    speakers_FD = _speakers(centers.vectors_ND, starts_F, scorer)
+    best = top_segments(queries_ND, speakers_FD, top=top, keys_name="centers")
+    return best.segments_NT, best.scores_NT, None
 
 
 def _owners(centers: Centers, scorer: str, temperature: float) -> tuple[Ints, Ints]:
@@ -130,64 +144,3 @@ def _speakers(centers_MD: Floats, starts_F: Ints, scorer: Scorer) -> Floats:
             to_others_K = x_KD @ sum_D - np.vecdot(x_KD, x_KD)
             speakers_FD[place] = own_KD[np.argmax(rounded(to_others_K))]
     return speakers_FD
-
-
-def _soft_top(
-    queries_ND: Floats, centers_MD: Floats, starts_F: Ints, temperature: float, top: int
-) -> tuple[Ints, Doubles]:
-    """The places of the T best categories by `logsumexp`, which needs every center of each: no shortcut."""
-    top = min(top, len(starts_F))
-    places_NT = np.empty((len(queries_ND), top), dtype=np.int64)
-    scores_NT = np.empty((len(queries_ND), top))
-
-    def choose(rows: slice, scores_QF: Doubles) -> None:
-        every_Q = np.arange(len(scores_QF))
-        for rank in range(top):
-            best_Q = scores_QF.argmax(axis=1)
-            places_NT[rows, rank], scores_NT[rows, rank] = best_Q, scores_QF[every_Q, best_Q]
-            scores_QF[every_Q, best_Q] = -np.inf
-
-    _each_chunk(queries_ND, centers_MD, starts_F, temperature, choose)
-    return places_NT, scores_NT
-
-
-def _each_chunk(
-    queries_ND: Floats,
-    centers_MD: Floats,
-    starts_F: Ints,
-    temperature: float | None,
-    use: Callable[[slice, Doubles], None],
-) -> None:
-    """Give `use` the rounded scores of all categories, float64[Q, F], for some queries at a time.
-
-    Without a temperature, a category's score is that of its nearest center.
-    """
-    bounds = np.append(starts_F, len(centers_MD))
-    tiles = Keys(centers_MD, bounds).tiles()
-    step = max(1, min(_CELLS // max(TILE, int(np.diff(bounds).max())), _SCORES // len(starts_F)))
-
-    def work(start: int) -> None:
-        rows = slice(start, start + step)
-        x_QD = queries_ND[rows].astype(np.float64)
-        scores_QF = np.empty((len(x_QD), len(starts_F)))
-        for first, last in tiles:
-            cosines_QK = x_QD @ centers_MD[bounds[first] : bounds[last]].astype(np.float64).T
-            scores_QF[:, first:last] = _tile_scores(cosines_QK, bounds[first : last + 1], temperature)
-        use(rows, rounded(scores_QF))
-
-    with one_thread_each():
-        spread(work, range(0, len(queries_ND), step))
-
-
-def _tile_scores(cosines_QK: Doubles, bounds: Ints, temperature: float | None) -> Doubles:
-    """The score of each category that ends at the next of `bounds`; `cosines_QK` is written over."""
-    starts = bounds[:-1] - bounds[0]
-    highest_QF: Doubles = np.maximum.reduceat(cosines_QK, starts, axis=1)
-    if temperature is None:
-        return highest_QF
-    sizes = np.diff(bounds)
-    cosines_QK -= np.repeat(highest_QF, sizes, axis=1)  # the largest exponent is 0: no overflow
-    cosines_QK /= temperature
-    np.exp(cosines_QK, out=cosines_QK)
-    means_QF = np.add.reduceat(cosines_QK, starts, axis=1) / sizes
-    return highest_QF + temperature * np.log(means_QF)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from trainer.blas import Product
 from trainer.records import Bools, Floats, Ints
@@ -58,7 +59,7 @@ def screen(
             np.maximum(bar_Q, scores_SQ.max(axis=0) - slack_Q, out=bar_Q)
         np.greater_equal(scores_SQ, bar_Q, out=hits_SQ)
         if np.count_nonzero(hits_SQ) > _GROUPS * top * n:
-            np.maximum(bar_Q, _first_bar(scores_SQ, top) - slack_Q, out=bar_Q)
+            np.maximum(bar_Q, first_bar(scores_SQ, top) - slack_Q, out=bar_Q)
             np.greater_equal(scores_SQ, bar_Q, out=hits_SQ)
         found_P = np.flatnonzero(hits_SQ)
         segment_P, query_P = np.divmod(found_P, n)
@@ -107,12 +108,12 @@ def _segment_scores(
     return best_SQ
 
 
-def _first_bar(scores_SQ: Floats, top: int) -> Floats:
+def first_bar(scores_SQ: npt.NDArray[np.floating], top: int) -> npt.NDArray[np.floating]:
     """A lower bound of the T-th best score of each query: the T-th best maximum of groups of segments."""
     n_groups = min(_GROUPS * top, len(scores_SQ))
     size = len(scores_SQ) // n_groups
     highest_GQ = scores_SQ[: size * n_groups].reshape(n_groups, size, -1).max(axis=1)
-    bar_Q: Floats = np.partition(highest_GQ, n_groups - top, axis=0)[n_groups - top]
+    bar_Q: npt.NDArray[np.floating] = np.partition(highest_GQ, n_groups - top, axis=0)[n_groups - top]
     return bar_Q
 
 

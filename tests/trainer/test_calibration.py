@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,12 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from trainer import calibration
+from trainer.answers import ask
 from trainer.calibration import BINS, calibrate, calibration_error, fit_temperature, log_loss, probabilities
 from trainer.geometry import unit_rows
-from trainer.recognition import Task, tasks
 from trainer.records import Centers, Ints, SampleSet
+from trainer.settings import Scorer
+from trainer.tasks import CENTERS, Task, tasks
 
 Doubles = npt.NDArray[np.float64]
 
@@ -165,11 +168,18 @@ def _by_hand(samples: SampleSet, centers: Centers, split: str, task: Task) -> tu
     return np.array(rows), np.array(labels)
 
 
+def _calibrated(
+    samples: SampleSet, centers: Centers, to_do: list[Task], scorer: Scorer = "nearest"
+) -> list[dict[str, Any]]:
+    asked = ask(samples, {CENTERS: centers}, to_do, scorer=scorer, sweeps=False)
+    return calibrate(samples, centers, asked, model="aligned", scorer=scorer)
+
+
 def test_rows_agree_with_fitting_by_hand() -> None:
     """Fitted on val among all, measured on test among the candidates; only what has a label and a center."""
     samples, centers = _world()
     to_do = tasks(SEEN_C, labels_used=True)
-    rows = calibrate({"audio": samples}, centers, to_do, model="aligned", scorer="nearest")
+    rows = _calibrated(samples, centers, to_do)
     everything = Task("unseen", np.ones(5, bool), np.ones(5, bool))
     val = _by_hand(samples, centers, "val", everything)
     assert [row["split"] for row in rows] == ["seen", "unseen", "unseen_among_all"]
@@ -194,7 +204,7 @@ def test_without_val_or_test_samples_there_is_no_row(missing: str) -> None:
     samples, centers = _world()
     samples = samples.take(samples.splits_N != missing)
     to_do = tasks(SEEN_C, labels_used=True)
-    assert calibrate({"audio": samples}, centers, to_do, model="aligned", scorer="mean") == []
+    assert _calibrated(samples, centers, to_do, "mean") == []
 
 
 def test_where_no_temperature_is_best_the_row_says_so() -> None:
@@ -204,6 +214,6 @@ def test_where_no_temperature_is_best_the_row_says_so() -> None:
     is_val = (samples.splits_N == "val")[:, None]
     samples = replace(samples, vectors_ND=np.where(is_val, centers.vectors_ND[0], samples.vectors_ND))
     seen = tasks(SEEN_C, labels_used=True)[:1]
-    (row,) = calibrate({"audio": samples}, centers, seen, model="aligned", scorer="nearest")
+    (row,) = _calibrated(samples, centers, seen)
     assert (row["temperature"], row["nll"], row["ece"]) == (None, None, None)
     assert row["nll_before"] > 0

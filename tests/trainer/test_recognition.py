@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, recall_score, top_k_accuracy_score
 
+from trainer.answers import ask
 from trainer.geometry import unit_rows
-from trainer.recognition import recognise, tasks
+from trainer.outcomes import Naming
+from trainer.recognition import recognise
 from trainer.records import Centers, SampleSet
+from trainer.settings import Scorer
+from trainer.tasks import Task, tasks
 
 SEEN_C = np.array([True, True, False, False, True, False])
 
@@ -34,6 +39,19 @@ def _samples(n: int = 200) -> SampleSet:
     )
 
 
+def _recognised(
+    sets: dict[str, SampleSet],
+    anchors: dict[str, Centers],
+    to_do: list[Task],
+    *,
+    model: str,
+    resamples: int,
+    scorer: Scorer = "nearest",
+) -> tuple[list[dict[str, Any]], list[Naming]]:
+    asked = [each for s in sets.values() for each in ask(s, anchors, to_do, scorer=scorer, sweeps=False)]
+    return recognise(asked, model=model, resamples=resamples, seed=0)
+
+
 def _by_hand(shown: set[int], among: set[int], splits: set[str], depth: int) -> tuple[float, int]:
     samples, centers = _samples(), _centers()
     hits = n = 0
@@ -53,14 +71,12 @@ def _by_hand(shown: set[int], among: set[int], splits: set[str], depth: int) -> 
 
 def test_rows_agree_with_counting_by_hand() -> None:
     """Top-1, top-5, chance and n of the three tasks are those of a plain loop."""
-    rows, _ = recognise(
+    rows, _ = _recognised(
         {"audio": _samples()},
         {"llm_centers": _centers()},
         tasks(SEEN_C, labels_used=True),
         model="aligned",
-        scorer="nearest",
         resamples=200,
-        seed=0,
     )
     seen, unseen = {0, 1, 4}, {2, 3, 5}
     expected = {"seen": (seen, seen), "unseen": (unseen, unseen), "unseen_among_all": (unseen, seen | unseen)}
@@ -83,14 +99,12 @@ def test_rows_agree_with_counting_by_hand() -> None:
 
 def test_without_labels_every_sample_is_scored() -> None:
     """Where no label was used, samples of every split count, among all categories."""
-    (row,), _ = recognise(
+    (row,), _ = _recognised(
         {"audio": _samples()},
         {"llm_centers": _centers()},
         tasks(SEEN_C, labels_used=False),
         model="zero_shot",
-        scorer="nearest",
         resamples=10,
-        seed=0,
     )
     top1, n = _by_hand(set(range(6)), set(range(6)), {"train", "val", "test"}, 1)
     assert (row["split"], row["top1"], row["n"]) == ("unseen", pytest.approx(top1), n)
@@ -99,14 +113,15 @@ def test_without_labels_every_sample_is_scored() -> None:
 
 def test_what_cannot_be_asked_has_no_row() -> None:
     """No test samples, or no text for any candidate: no row, no NaN."""
-    rows, _ = recognise(
-        {"audio": _samples().take(_samples().splits_N == "train"), "image": _samples()},
+    rows, _ = _recognised(
+        {
+            "audio": _samples().take(_samples().splits_N == "train"),
+            "image": replace(_samples(), modality="image"),
+        },
         {"llm_centers": _centers().of(SEEN_C)},
         tasks(SEEN_C, labels_used=True),
         model="aligned",
-        scorer="nearest",
         resamples=10,
-        seed=0,
     )
     assert [(row["modality"], row["split"]) for row in rows] == [
         ("image", "seen"),
@@ -122,14 +137,12 @@ def test_accuracies_are_those_of_scikit_learn() -> None:
     samples = replace(_samples(150), category_N=label_N, vectors_ND=vectors_ND)
     z_CD = unit_rows(rng.normal(size=(9, 5)).astype(np.float32))
     centers = Centers(tuple("abcdefghi"), tuple("abcdefghi"), np.arange(9), z_CD)
-    (row,), (naming,) = recognise(
+    (row,), (naming,) = _recognised(
         {"audio": samples},
         {"llm_centers": centers},
         tasks(np.ones(9, dtype=bool), labels_used=False),
         model="aligned",
-        scorer="nearest",
         resamples=10,
-        seed=0,
     )
     scores_NC = vectors_ND.astype(np.float64) @ z_CD.T.astype(np.float64)
     assert row["top1"] == pytest.approx(top_k_accuracy_score(label_N, scores_NC, k=1))
@@ -149,14 +162,12 @@ def test_any_of_several_categories_is_right() -> None:
     more_N1 = np.random.default_rng(3).integers(-1, 5, size=(len(one), 1))
     more_N1[more_N1[:, 0] == one.category_N] = -1
     several = replace(one, more_NL=more_N1)
-    (row,), (naming,) = recognise(
+    (row,), (naming,) = _recognised(
         {"audio": several},
         {"llm_centers": _centers()},
         tasks(SEEN_C, labels_used=False),
         model="zero_shot",
-        scorer="nearest",
         resamples=10,
-        seed=0,
     )
     shown = one.category_N >= 0
     labels = [{int(a), int(b)} - {-1} for a, b in zip(one.category_N[shown], more_N1[shown, 0], strict=True)]
@@ -168,14 +179,12 @@ def test_any_of_several_categories_is_right() -> None:
 
 def test_controls_say_how_far_the_centers_are_ahead() -> None:
     """lead is the difference of the two top-1, within its interval; the centers themselves have none."""
-    rows, namings = recognise(
+    rows, namings = _recognised(
         {"audio": _samples()},
         {"llm_centers": _centers(), "permuted": _centers(1)},
         tasks(SEEN_C, labels_used=False),
         model="zero_shot",
-        scorer="nearest",
         resamples=300,
-        seed=0,
     )
     ours, control = rows
     assert "lead" not in ours

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer import scoring, topk, topk_exact, topk_screen
+from trainer import scoring, topk, topk_exact, topk_screen, ways
 from trainer.geometry import unit_rows
 from trainer.records import Centers, Floats
 from trainer.scoring import category_scores, score
@@ -100,7 +100,7 @@ def _agree(queries_ND: Floats, centers: Centers, scorer: Scorer, top: int) -> No
         np.testing.assert_allclose(ranked.scores_NT[i], [value for _, value, _ in told[:top]], atol=2e-9)
         by_category = {category: value for category, value, _ in told}
         every = [by_category.get(c, -math.inf) for c in range(len(centers.categories))]
-        np.testing.assert_allclose(scores_NC[i], every, atol=2e-9)
+        np.testing.assert_allclose(scores_NC[i], every, atol=2e-9 if scores_NC.dtype == np.float64 else 5e-7)
 
 
 @pytest.fixture
@@ -109,9 +109,11 @@ def small_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topk, "_SMALL", 0)
     monkeypatch.setattr(topk, "_QUERIES", 7)
     monkeypatch.setattr(topk_screen, "SPARE", 2)
-    for module in (topk_exact, topk_screen, scoring):
+    for module in (topk_exact, topk_screen):
         monkeypatch.setattr(module, "TILE", 5)
-    monkeypatch.setattr(scoring, "_CELLS", 60)
+    monkeypatch.setattr(ways, "_SMALL", 0)
+    monkeypatch.setattr(ways, "_CELLS", 60)
+    monkeypatch.setattr(ways, "_PAIRS", 9)
 
 
 @pytest.mark.parametrize("scorer", SCORERS)

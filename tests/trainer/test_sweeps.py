@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import get_args
 
 import numpy as np
+import pytest
 
+from trainer.answers import ask
 from trainer.geometry import unit_rows
-from trainer.recognition import recognise, tasks
+from trainer.recognition import recognise
 from trainer.records import Centers, SampleSet
-from trainer.settings import Evaluate, Scorer
+from trainer.settings import Scorer
 from trainer.sweeps import sweep_rows
+from trainer.tasks import CENTERS, tasks
 
 
-def test_each_row_is_recognition_in_another_way() -> None:
+@pytest.mark.parametrize("scorer", get_args(Scorer))
+def test_each_row_is_recognition_in_another_way(scorer: Scorer) -> None:
     """k below the localized number with the run's scorer, and every scorer with all of them."""
     rng = np.random.default_rng(0)
     category_N = np.repeat(np.arange(3), (12, 12, 7))
@@ -32,19 +36,13 @@ def test_each_row_is_recognition_in_another_way() -> None:
         unit_rows(rng.normal(size=(40, 5)).astype(np.float32)),
     )
     to_do = tasks(np.array([True, True, False]), labels_used=True)
-    settings = Evaluate(bootstrap=20, scorer="mean")
-    rows = sweep_rows({"event": samples}, centers, to_do, model="aligned", settings=settings)
+    asked = ask(samples, {CENTERS: centers}, to_do, scorer=scorer, sweeps=True)
+    rows = sweep_rows(asked, model="aligned", resamples=20, seed=0)
     seen = [(row["k"], row["scorer"]) for row in rows if row["split"] == "seen"]
-    assert seen == [(1, "mean"), (5, "mean"), (10, "mean"), *((12, s) for s in get_args(Scorer))]
+    assert seen == [(1, scorer), (5, scorer), (10, scorer), *((12, s) for s in get_args(Scorer))]
     for row in rows:
         few = centers.first(np.full(3, row["k"]))
-        expected, _ = recognise(
-            {"event": samples},
-            {"llm_centers": few},
-            [task for task in to_do if task.split == row["split"]],
-            model="aligned",
-            scorer=row["scorer"],
-            resamples=20,
-            seed=0,
-        )
+        own = [task for task in to_do if task.split == row["split"]]
+        again = ask(samples, {CENTERS: few}, own, scorer=row["scorer"], sweeps=False)
+        expected, _ = recognise(again, model="aligned", resamples=20, seed=0)
         assert {**row, "k": 0, "map": 0} == {**expected[0], "k": 0, "map": 0}

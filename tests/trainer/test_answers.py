@@ -1,0 +1,123 @@
+"""What comes of one product is what asking each set of texts by itself gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from trainer import answers as module
+from trainer.answers import COUNTS, ask
+from trainer.controls import anchor_sets
+from trainer.geometry import unit_rows
+from trainer.records import Centers, SampleSet
+from trainer.scoring import category_scores, score
+from trainer.settings import Scorer
+from trainer.tasks import CENTERS, Task, tasks
+
+SEEN_C = np.array([True, True, False, False, True, False, True])
+C = len(SEEN_C)
+
+
+def _centers(seed: int, counts: tuple[int, ...], prefix: str) -> Centers:
+    category_N = np.repeat(np.arange(C), counts)
+    vectors_ND = unit_rows(np.random.default_rng(seed).normal(size=(len(category_N), 5)).astype(np.float32))
+    return Centers(
+        tuple("abcdefg"), tuple(f"{prefix}{i}" for i in range(len(category_N))), category_N, vectors_ND
+    )
+
+
+def _anchors() -> dict[str, Centers]:
+    """Category f has no center; the others up to 12."""
+    controls = {"class_name": _centers(1, (1,) * C, "n"), "templates": _centers(2, (12,) * C, "t")}
+    return anchor_sets(_centers(0, (12, 3, 7, 12, 1, 0, 5), "r"), controls, seed=4)
+
+
+def _samples(n: int = 90) -> SampleSet:
+    rng = np.random.default_rng(5)
+    ids, splits_N = tuple(f"s{i}" for i in range(n)), rng.choice(["train", "val", "test"], n)
+    x_ND = unit_rows(rng.normal(size=(n, 5)).astype(np.float32))
+    return SampleSet("point", ids, splits_N, rng.integers(-1, C, n), np.full(n, -1), x_ND)
+
+
+def _alone(shown: SampleSet, texts: Centers, task: Task, scorer: Scorer) -> list[list[int]]:
+    ranked = score(shown.vectors_ND, texts.of(task.candidates_C), scorer=scorer, top=5)
+    return ranked.categories_NT.tolist()
+
+
+@pytest.mark.parametrize("labels_used", [True, False])
+@pytest.mark.parametrize("scorer", get_args(Scorer))
+def test_each_answer_is_that_of_its_texts_alone(scorer: Scorer, labels_used: bool) -> None:
+    """Every task, anchor set and sweep; scores of every category."""
+    samples, anchors = _samples(), _anchors()
+    to_do = tasks(SEEN_C, labels_used=labels_used)
+    asked = ask(samples, anchors, to_do, scorer=scorer, sweeps=True)
+    assert [each.task.split for each in asked] == [task.split for task in to_do]
+    for each in asked:
+        assert each.shown.sample_ids == each.task.of(samples).sample_ids
+        assert [named.anchors for named in each.by_anchors] == list(anchors)
+        for named in each.by_anchors:
+            texts = anchors[named.anchors]
+            assert named.categories_NT.tolist() == _alone(each.shown, texts, each.task, scorer)
+            assert named.k == texts.of(each.task.candidates_C).counts().max()
+        ways = [(k, scorer) for k in COUNTS if k < 12] + [(12, other) for other in get_args(Scorer)]
+        assert [(named.k, named.scorer) for named in each.by_sweep] == ways
+        for named in each.by_sweep:
+            few = anchors[CENTERS].first(np.full(C, named.k))
+            assert named.categories_NT.tolist() == _alone(each.shown, few, each.task, named.scorer)
+        candidates_C = each.task.candidates_C
+        expected_NC = category_scores(each.shown.vectors_ND, anchors[CENTERS], scorer)
+        np.testing.assert_allclose(
+            each.scores_NC[:, candidates_C], expected_NC[:, candidates_C], rtol=0, atol=1.1e-9
+        )
+
+
+def test_permuted_centers_are_not_multiplied_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have the centers' vectors; texts with the same ids and other vectors are asked by themselves."""
+    asked_alone: list[Centers] = []
+
+    def best_categories(queries_ND: object, texts: Centers, **given: object) -> np.ndarray:
+        asked_alone.append(texts)
+        return np.zeros((1, 1), np.int64)
+
+    monkeypatch.setattr(module, "best_categories", best_categories)
+    centers = _anchors()[CENTERS]
+    one = tasks(SEEN_C, labels_used=False)
+    permuted = _anchors()["permuted"]
+    ask(_samples(), {CENTERS: centers, "permuted": permuted}, one, scorer="nearest", sweeps=False)
+    assert asked_alone == []
+    for other in (
+        replace(permuted, vectors_ND=-permuted.vectors_ND),
+        permuted.take(np.arange(5)),
+        replace(permuted, row_ids=permuted.row_ids[::-1]),
+    ):
+        ask(_samples(), {CENTERS: centers, "permuted": other}, one, scorer="nearest", sweeps=False)
+    assert len(asked_alone) == 3
+
+
+def test_what_cannot_be_asked_has_no_answer() -> None:
+    """No samples: no answers. No centers among the candidates: only the controls answer, and no sweep."""
+    samples, anchors = _samples(), _anchors()
+    to_do = tasks(SEEN_C, labels_used=True)
+    train = samples.take(samples.splits_N == "train")
+    assert ask(train, anchors, to_do, scorer="nearest", sweeps=True) == []
+    seen_only = anchors | {CENTERS: anchors[CENTERS].of(SEEN_C)}
+    by_split = {
+        each.task.split: each for each in ask(samples, seen_only, to_do, scorer="nearest", sweeps=True)
+    }
+    unseen = by_split["unseen"]
+    assert CENTERS not in [named.anchors for named in unseen.by_anchors]
+    assert "class_name" in [named.anchors for named in unseen.by_anchors]
+    assert unseen.by_sweep == ()
+    assert len(by_split["unseen_among_all"].by_sweep) == 7
+
+
+@pytest.mark.parametrize("broken", ["samples", "centers"])
+def test_what_is_not_finite_is_refused(broken: str) -> None:
+    """A comparison with NaN is silently false."""
+    samples, centers = _samples(), _anchors()[CENTERS]
+    (samples if broken == "samples" else centers).vectors_ND[:] = np.nan
+    with pytest.raises(ValueError, match="row 0 holds NaN"):
+        ask(samples, {CENTERS: centers}, tasks(SEEN_C, labels_used=False), scorer="nearest", sweeps=False)

@@ -27,7 +27,7 @@ from data.render.video import quarter_frames
 
 # Part of an encoder's identity: change it whenever a reader or a drawing changes by a single bit, since the
 # stored vectors then no longer belong to the pictures that are drawn.
-RENDER_VERSION = "1:mel128-60dB,depth4,heat-p0.1,quarters4,polarity-histogram"
+RENDER_VERSION = "2:mel128-60dB,depth4,heat-p0.1,quarters4,polarity-histogram"
 
 RENDERERS: dict[type, Callable[[Any], list[Bytes]]] = {
     Picture: lambda payload: [shrink(payload.rgb_HW3)],

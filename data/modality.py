@@ -16,9 +16,12 @@ EXTENSIONS: dict[str, Modality] = {
     **dict.fromkeys((".ply", ".off", ".obj", ".xyz", ".npy", ".pcd", ".pt"), "point"),
     **dict.fromkeys((".tif", ".tiff"), "thermal"),
     **dict.fromkeys((".mp4", ".avi", ".mkv", ".mov", ".webm"), "video"),
-    **dict.fromkeys((".bin", ".npz"), "event"),
+    **dict.fromkeys((".bin", ".npz", ".aedat4"), "event"),
     **dict.fromkeys((".txt",), "text"),
 }
+
+
+EVENT_RECORDINGS = (".dat", ".raw")  # of Prophesee's cameras, and of much else: their names must say it
 
 
 def guess_modality(path: Path) -> Modality | None:
@@ -26,6 +29,8 @@ def guess_modality(path: Path) -> Modality | None:
     ending = EXTENSIONS.get(path.suffix.lower())
     first_word = path.stem.lower().replace("-", "_").split("_")[0]
     named: dict[str, Modality] = {"thermal": "thermal", "event": "event"}
+    if path.suffix.lower() in EVENT_RECORDINGS:
+        return "event" if first_word == "event" else None
     if ending in {"image", "thermal"} and first_word in named:
         return named[first_word]
     return ending

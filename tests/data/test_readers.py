@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from data.errors import SampleError
-from data.modality import EXTENSIONS, MODALITIES
+from data.modality import EVENT_RECORDINGS, EXTENSIONS, MODALITIES
 from data.readers import READERS, read
 from data.readers.payload import Text
 from data.readers.point import READERS as POINT_READERS
 from data.readers.text import MAX_BYTES
 
 ENDINGS = sorted((modality, ending) for ending, modality in EXTENSIONS.items())
+ENDINGS += [("event", ending) for ending in EVENT_RECORDINGS]
 
 
 def test_every_modality_has_a_reader() -> None:

@@ -12,7 +12,7 @@ MODALITIES: tuple[Modality, ...] = get_args(Modality)
 # by its ending: only a manifest, a folder name or `--modality` can tell.
 EXTENSIONS: dict[str, Modality] = {
     **dict.fromkeys((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm"), "image"),
-    **dict.fromkeys((".wav", ".flac", ".ogg", ".mp3", ".m4a", ".aac"), "audio"),
+    **dict.fromkeys((".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff"), "audio"),
     **dict.fromkeys((".ply", ".off", ".obj", ".xyz", ".npy", ".pcd", ".pt"), "point"),
     **dict.fromkeys((".tif", ".tiff"), "thermal"),
     **dict.fromkeys((".mp4", ".avi", ".mkv", ".mov", ".webm"), "video"),

@@ -20,6 +20,7 @@ MAX_SECONDS = 30 * 60
 MAX_CHANNELS = 64
 MAX_PEAK = 1000.0  # float files may go beyond ±1, but 60 dB beyond is damage
 BLOCK_FRAMES = 2**16
+MPEG_FRAME = 1152  # samples
 
 
 def read_audio(path: Path) -> Waveform:
@@ -62,12 +63,15 @@ def _read_with_soundfile(sound: soundfile.SoundFile, path: Path) -> Floats:
     """float32[T] at the file's own rate. Blocks keep memory at one channel, whatever the channel count."""
     _check_length(path, seconds=sound.frames / sound.samplerate, channels=sound.channels)
     with decoding(path, "sound"):
-        blocks = [
-            block_TC.mean(axis=1, dtype=np.float32)
-            for block_TC in sound.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True)
-        ]
+        blocks: list[Floats] = []
+        # Not sound.blocks(): it refuses codecs in which libsndfile cannot seek (GSM), and where less is there
+        # than declared it fills up with what the block before left.
+        for start in range(0, sound.frames, BLOCK_FRAMES):
+            block_TC = sound.read(min(BLOCK_FRAMES, sound.frames - start), dtype="float32", always_2d=True)
+            blocks.append(block_TC.mean(axis=1, dtype=np.float32))
     mono_T = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    if len(mono_T) < sound.frames:
+    missing = MPEG_FRAME if sound.format == "MP3" else 0  # the length of MPEG sounds is an estimate
+    if len(mono_T) < sound.frames - missing:
         raise SampleError(
             f"{path}: truncated, {len(mono_T):,} of {sound.frames:,} samples are there; fetch it again"
         )

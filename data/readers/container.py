@@ -13,7 +13,7 @@ from data.readers.untrusted import check_file, decoding
 
 # FFmpeg also "opens" play lists and concat scripts, which name other files and addresses to fetch. Only real
 # containers are allowed, whatever the file is called, and only from this file.
-DEMUXERS = "mov,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,mp3,aac,flac,wav,aiff,amr"
+DEMUXERS = "mov,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,mp3,aac,ac3,eac3,flac,wav,w64,caf,aiff,amr"
 OPTIONS = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
 
 

@@ -1,4 +1,4 @@
-"""Event streams: N-Caltech101 `.bin`, N-ImageNet `.npz`, and streams that somebody drew as a picture."""
+"""Event streams: N-Caltech101, N-ImageNet, Prophesee, AEDAT 4, and streams that somebody drew."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import SampleError
+from data.readers.event_columns import MAX_EVENTS, checked_events
 from data.readers.image import read_image
 from data.readers.payload import AnyArray, Events, Picture
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
 
-MAX_EVENTS = 10_000_000
 MAX_BYTES = 256 * MEBIBYTE  # packed; `.npz` is held to as much unpacked
 
 BIN_SENSOR = (240, 180)  # width, height of an N-Caltech101 recording
@@ -26,7 +26,7 @@ NPZ_FIELDS = ("x", "y", "t", "p")
 
 
 def read_event(path: Path) -> Events | Picture:
-    """Read an event stream: `.bin` and `.npz` as events, any other ending as a drawn picture.
+    """Read an event stream by its ending, see `READERS`; any other ending is read as a drawn picture.
 
     Raises `SampleError` for no events, torn files, and pixels outside the sensor.
     """
@@ -45,7 +45,7 @@ def _read_bin(path: Path) -> Events:
     overflow_N = raw_N5[:, 1] == BIN_OVERFLOW_ROW
     t_us_N = (word_N & 0x7FFFFF) + BIN_OVERFLOW_US * np.cumsum(overflow_N)
     kept_N = ~overflow_N
-    return _checked(
+    return checked_events(
         path, raw_N5[kept_N, 0], raw_N5[kept_N, 1], t_us_N[kept_N], word_N[kept_N] >> 23, sensor=BIN_SENSOR
     )
 
@@ -66,7 +66,7 @@ def _read_npz(path: Path) -> Events:
         raise SampleError(
             f"{path}: event_data has shape {events.shape}; it needs fields x, y, t, p or four columns"
         )
-    return _checked(path, *columns, sensor=NPZ_SENSOR)
+    return checked_events(path, *columns, sensor=NPZ_SENSOR)
 
 
 def _load_npz(path: Path) -> AnyArray:
@@ -86,35 +86,28 @@ def _load_npz(path: Path) -> AnyArray:
     return events
 
 
-def _checked(
-    path: Path, x_N: AnyArray, y_N: AnyArray, t_N: AnyArray, p_N: AnyArray, *, sensor: tuple[int, int]
-) -> Events:
-    width, height = sensor
-    if not len(x_N):
-        raise SampleError(f"{path}: holds no events; record or fetch it again")
-    if len(x_N) > MAX_EVENTS:
-        raise SampleError(f"{path}: {len(x_N):,} events are more than {MAX_EVENTS:,}; cut the recording")
-    if any(column.dtype.kind not in "buif" for column in (x_N, y_N, t_N, p_N)):
-        raise SampleError(f"{path}: its events are not numbers; it needs numeric x, y, t and p")
-    outside_N = ~((x_N >= 0) & (x_N < width) & (y_N >= 0) & (y_N < height))  # also true of NaN
-    if outside_N.any():
-        n = int(outside_N.argmax())
-        raise SampleError(
-            f"{path}: {int(outside_N.sum()):,} events lie outside the {width} × {height} sensor, the first "
-            f"is number {n} at ({x_N[n]}, {y_N[n]}); mend or fetch it again"
-        )
-    if not np.isfinite(t_N).all() or np.abs(t_N.astype(np.float64)).max() > 2**53:
-        raise SampleError(f"{path}: holds times that are not finite microseconds; mend or fetch it again")
-    if not np.isin(p_N, (-1, 0, 1)).all():
-        raise SampleError(f"{path}: holds polarities other than 0, 1 and −1; mend or fetch it again")
-    return Events(
-        x_N=x_N.astype(np.uint16),
-        y_N=y_N.astype(np.uint16),
-        t_us_N=t_N.astype(np.int64),
-        polarity_N=p_N > 0,
-        width=width,
-        height=height,
-    )
+def _read_dat(path: Path) -> Events:
+    from data.readers.prophesee import read_dat
+
+    return read_dat(path)
 
 
-READERS: dict[str, Callable[[Path], Events | Picture]] = {".bin": _read_bin, ".npz": _read_npz}
+def _read_raw(path: Path) -> Events:
+    from data.readers.prophesee import read_raw
+
+    return read_raw(path)
+
+
+def _read_aedat(path: Path) -> Events:
+    from data.readers.aedat import read_aedat
+
+    return read_aedat(path)
+
+
+READERS: dict[str, Callable[[Path], Events | Picture]] = {
+    ".bin": _read_bin,
+    ".npz": _read_npz,
+    ".dat": _read_dat,
+    ".raw": _read_raw,
+    ".aedat4": _read_aedat,
+}

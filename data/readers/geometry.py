@@ -27,7 +27,8 @@ def farthest_points(xyz_N3: Floats, count: int) -> Integers:
     """Indices int64[K] of K = min(count, N) points, each the farthest from those chosen before it.
 
     Gonzalez (1985), as PointNet++ samples; it starts at the point farthest from the mean instead of at a
-    random one, and ties go to the first point, so equal clouds give equal answers. O(N · K).
+    random one, and ties go to the first point, so equal clouds give equal answers. Exact: every distance is
+    worked out, in float32. No index comes twice, even where points coincide. O(N · K).
     """
     xyz_3N = np.ascontiguousarray(xyz_N3.T, dtype=np.float32)
     count = min(count, xyz_3N.shape[1])
@@ -39,6 +40,7 @@ def farthest_points(xyz_N3: Floats, count: int) -> Integers:
         chosen_K[k] = newest
         step_3N = xyz_3N - xyz_3N[:, newest, None]
         np.minimum(away_N, np.einsum("ij,ij->j", step_3N, step_3N), out=away_N)
+        away_N[newest] = -1  # below any distance, so that it is not taken again
         newest = int(away_N.argmax())
     return chosen_K
 

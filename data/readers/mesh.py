@@ -27,9 +27,9 @@ def read_ply(path: Path) -> tuple[AnyArray, Bytes | None]:
         vertices = ply["vertex"].data
         xyz_V3 = np.stack([vertices[axis] for axis in "xyz"], axis=1)
         faces = ply["face"].data if "face" in ply and len(ply["face"].data) else None
-        corners = None if faces is None else [list(map(int, face[_corner_list(faces)])) for face in faces]
-    if corners is not None:
-        return _sample(path, xyz_V3, _triangles(corners)), None
+        triangles = None if faces is None else _triangles(list(faces[_corner_list(faces)]))
+    if triangles is not None:
+        return _sample(path, xyz_V3, triangles), None
     names = vertices.dtype.names or ()
     colour_names = next(
         (c for c in (("red", "green", "blue"), ("r", "g", "b")) if set(c) <= set(names)), None
@@ -80,10 +80,14 @@ def _corner_list(faces: AnyArray) -> str:
     return next(name for name in ("vertex_indices", "vertex_index") if name in (faces.dtype.names or ()))
 
 
-def _triangles(corners: list[list[int]]) -> AnyArray:
+def _triangles(polygons: list[AnyArray]) -> AnyArray:
     """int64[M, 3]: polygons as fans around their first corner."""
-    fans = [(face[0], face[k], face[k + 1]) for face in corners for k in range(1, len(face) - 1)]
-    return np.array(fans, dtype=np.int64).reshape(-1, 3)
+    corners = np.concatenate(polygons).astype(np.int64)
+    sides = np.array([len(polygon) for polygon in polygons])
+    fans = np.maximum(sides - 2, 0)  # triangles of each polygon
+    first_M = np.repeat(np.cumsum(sides) - sides, fans)
+    second_M = first_M + 1 + np.arange(fans.sum()) - np.repeat(np.cumsum(fans) - fans, fans)
+    return np.stack([corners[first_M], corners[second_M], corners[second_M + 1]], axis=1)
 
 
 def _sample(path: Path, vertices_V3: AnyArray, faces_M3: AnyArray) -> AnyArray:

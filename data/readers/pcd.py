@@ -1,16 +1,18 @@
-"""PCD, the Point Cloud Library's format, version 0.7: `ascii` and `binary` data."""
+"""PCD, the Point Cloud Library's format, version 0.7: `ascii`, `binary` and `binary_compressed` data."""
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 
 from data.errors import SampleError
 from data.readers.payload import AnyArray, Bytes
-from data.readers.untrusted import decoding
+from data.readers.untrusted import MEBIBYTE, decoding
 
 MAX_HEADER_LINES = 64
+MAX_UNPACKED = 256 * MEBIBYTE
 
 
 def read_pcd(path: Path) -> tuple[AnyArray, Bytes | None]:
@@ -47,12 +49,59 @@ def _decode(path: Path, body: bytes, row_type: np.dtype[np.void], rows: int, enc
         if rows * row_type.itemsize > len(body):
             raise SampleError(f"{path}: truncated, {rows:,} points are declared; fetch it again")
         return np.frombuffer(body, row_type, count=rows)
+    if encoding == "binary_compressed":
+        return _decode_packed(path, body, row_type, rows)
     if encoding == "ascii":
         flat = np.loadtxt(body.decode("ascii").splitlines(), dtype=np.float64, ndmin=2)
         if len(flat) != rows:
             raise SampleError(f"{path}: {len(flat):,} of {rows:,} declared points are there; fetch it again")
         return _to_rows(flat, row_type)
-    raise SampleError(f"{path}: PCD data {encoding!r} is not read; save it as binary or ascii")
+    raise SampleError(f"{path}: PCD data {encoding!r} is not read; save it as binary")
+
+
+def _decode_packed(path: Path, body: bytes, row_type: np.dtype[np.void], rows: int) -> AnyArray:
+    """Two sizes, then all values of the first field, all of the second …, packed together by LZF."""
+    packed, unpacked = struct.unpack_from("<II", body)
+    if unpacked != rows * row_type.itemsize or unpacked > MAX_UNPACKED or packed > len(body) - 8:
+        raise SampleError(f"{path}: truncated, {rows:,} points are declared; fetch it again")
+    columns = _unpack_lzf(body[8 : 8 + packed], unpacked)
+    cloud = np.zeros(rows, row_type)
+    start = 0
+    for name in row_type.names or ():
+        field = row_type[name]
+        cloud[name] = np.frombuffer(columns, field.base, rows * field.shape[0], start).reshape(rows, -1)
+        start += rows * field.itemsize
+    return cloud
+
+
+def _unpack_lzf(packed: bytes, size: int) -> bytes:
+    """LZF (Marc Lehmann's LibLZF): runs of bytes as they are, and copies of what came before.
+
+    Raises ValueError where it does not unpack to `size` bytes.
+    """
+    out = bytearray()
+    at = 0
+    while at < len(packed) and len(out) <= size:
+        control = packed[at]
+        at += 1
+        if control < 32:  # a run of control + 1 bytes
+            out += packed[at : at + control + 1]
+            at += control + 1
+            continue
+        length = control >> 5
+        if length == 7:
+            length += packed[at]
+            at += 1
+        back = (control & 31) << 8 | packed[at]
+        at += 1
+        if back >= len(out):
+            raise ValueError("a copy of what lies before the beginning")
+        source = out[len(out) - back - 1 :][: length + 2]
+        repeats = -(-(length + 2) // len(source))  # a copy may overlap what it writes: a pattern, repeated
+        out += (source * repeats)[: length + 2]
+    if len(out) != size:
+        raise ValueError(f"{len(out):,} of {size:,} bytes")
+    return bytes(out)
 
 
 def _to_rows(flat_NC: AnyArray, row_type: np.dtype[np.void]) -> AnyArray:

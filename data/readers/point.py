@@ -153,6 +153,8 @@ READERS: dict[str, Callable[[Path], RawCloud]] = {
     ".obj": _read_mesh,
     ".pcd": _read_pcd,
     ".xyz": _read_xyz,
+    ".txt": _read_xyz,  # ModelNet40's resampled clouds; as a point cloud only where that is told
+    ".pts": _read_xyz,
     ".npy": _read_npy,
     ".pt": _read_torch,
 }

@@ -5,8 +5,8 @@ A TIFF tells that it holds temperatures by JSON in its ImageDescription tag:
     {"unit": "kelvin", "scale": 0.01, "offset": 0.0}        kelvin = stored value × scale + offset
 
 `tifffile.imwrite(..., metadata={"unit": "kelvin", "scale": 0.01})` writes just that. `scale` and `offset`
-may be left out (1 and 0). The word "centikelvin" in a description in prose says 0.01 as well. Without either
-the values are counts: a camera maker's private scale is not guessed.
+may be left out (1 and 0), and `"unit": "celsius"` adds 273.15. The word "centikelvin" in a description in
+prose says 0.01 as well. Without either the values are counts: a camera maker's private scale is not guessed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from data.readers.untrusted import MEBIBYTE, check_file, decoding
 MAX_BYTES = 256 * MEBIBYTE
 MAX_VALUE = 1e12  # above any sensor's counts, and its square still fits float32
 CENTIKELVIN = (0.01, 0.0)  # scale, offset
+ZERO_CELSIUS_K = 273.15
+PACKED_BITS = (10, 12, 14)  # of sensors whose pixels are stored without room between them
+BLOCK_PIXELS = 2**20  # unpacked at once: bounds memory
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # Of a damaged file tifffile logs several lines; our one SampleError says what matters.
@@ -46,6 +49,8 @@ def read_thermal(path: Path) -> ThermalPicture:
         return ThermalPicture(_read_picture(path), "counts")
     page = _first_page(path)
     values_HW = page.values_HW if page.values_HW is not None else _read_picture(path)
+    if page.inverted:
+        values_HW = 255 - values_HW
     if not np.isfinite(values_HW).all():
         raise SampleError(f"{path}: holds NaN or infinite values; replace the dead pixels")
     if not values_HW.size or np.abs(values_HW).max() > MAX_VALUE:
@@ -65,6 +70,7 @@ class _Page:
 
     values_HW: AnyArray | None
     scale: tuple[float, float] | None  # to kelvin: factor, offset
+    inverted: bool = False  # Pillow turns 8-bit greys around whose 0 is said to be white
 
 
 def _first_page(path: Path) -> _Page:
@@ -82,12 +88,35 @@ def _first_page(path: Path) -> _Page:
         # A compressed strip may unpack to any size: libtiff, behind Pillow, holds it to the picture's bounds.
         plain = page.compression == 1 and page.samplesperpixel == 1 and page.dtype is not None
         if not plain:
-            return _Page(None, scale)
+            return _Page(None, scale, inverted=page.photometric == 0 and page.bitspersample == 8)
         if page.imagedepth != 1 or page.dtype.kind not in "uif":
             raise SampleError(
                 f"{path}: not a single-channel picture of numbers; save it as 16-bit or float grey"
             )
+        if page.bitspersample in PACKED_BITS:
+            return _Page(_unpacked(page, path), scale)
         return _Page(page.asarray().reshape(page.imagelength, page.imagewidth).astype(np.float32), scale)
+
+
+def _unpacked(page: tifffile.TiffPage, path: Path) -> AnyArray:
+    """float32[H, W] of pixels of 10, 12 or 14 bits, highest first; each row begins with a byte (TIFF 6.0)."""
+    bits, width, height = page.bitspersample, page.imagewidth, page.imagelength
+    row_bytes, whole = -(-width * bits // 8), page.rowsperstrip
+    values_HW = np.empty((height, width), np.float32)
+    block = max(1, BLOCK_PIXELS // width)
+    if page.is_tiled or page.fillorder != 1 or len(page.dataoffsets) != -(-height // whole):
+        raise SampleError(f"{path}: its {bits}-bit pixels lie in tiles or backwards; save it with 16 bits")
+    weights = 2 ** np.arange(bits - 1, -1, -1).astype(np.float32)
+    with path.open("rb") as file:
+        for strip, offset in enumerate(page.dataoffsets):
+            file.seek(offset)
+            end = min((strip + 1) * whole, height)
+            for top in range(strip * whole, end, block):
+                rows = min(block, end - top)
+                packed_HB = np.frombuffer(file.read(rows * row_bytes), np.uint8).reshape(rows, row_bytes)
+                bits_HWb = np.unpackbits(packed_HB, axis=1)[:, : width * bits].reshape(rows, width, bits)
+                values_HW[top : top + rows] = bits_HWb @ weights
+    return values_HW
 
 
 def _kelvin_scale(description: str, path: Path) -> tuple[float, float] | None:
@@ -101,12 +130,14 @@ def _kelvin_scale(description: str, path: Path) -> tuple[float, float] | None:
     if told["unit"] == "counts":
         return None
     scale, offset = told.get("scale", 1.0), told.get("offset", 0.0)
-    if told["unit"] != "kelvin" or not all(isinstance(value, int | float) for value in (scale, offset)):
+    if told["unit"] not in {"kelvin", "celsius"} or not all(
+        isinstance(value, int | float) for value in (scale, offset)
+    ):
         raise SampleError(
             f"{path}: its description says unit {told['unit']!r}; "
             'write {"unit": "kelvin", "scale": …, "offset": …}'
         )
-    return float(scale), float(offset)
+    return float(scale), float(offset) + (ZERO_CELSIUS_K if told["unit"] == "celsius" else 0.0)
 
 
 def _read_picture(path: Path) -> AnyArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import trimesh
@@ -36,6 +38,26 @@ def test_farthest_points_against_brute_force() -> None:
     for k in range(1, 40):
         nearest = distances[:, chosen[:k]].min(axis=1)
         assert nearest[chosen[k]] == pytest.approx(nearest.max())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_farthest_points_against_a_slow_loop(seed: int) -> None:
+    """Point by point, in float64, the same points are chosen in the same order."""
+    cloud = np.random.default_rng(seed).normal(size=(150, 3)).astype(np.float32)
+    wide = cloud.astype(np.float64).tolist()
+    middle = [sum(axis) / len(wide) for axis in zip(*wide, strict=True)]
+    away = [math.inf] * len(wide)
+    expected = [max(range(len(wide)), key=lambda i: math.dist(wide[i], middle))]
+    while len(expected) < 60:
+        away = [min(a, math.dist(point, wide[expected[-1]])) for a, point in zip(away, wide, strict=True)]
+        expected.append(max(range(len(wide)), key=lambda i: away[i]))
+    assert farthest_points(cloud, 60).tolist() == expected
+
+
+def test_points_that_coincide_are_each_taken_once() -> None:
+    """Where every other point lies at the same place, the rest follows in its order, and none comes twice."""
+    cloud = np.repeat(np.array([[0, 0, 0], [1, 0, 0]], np.float32), (19, 1), axis=0)
+    assert farthest_points(cloud, 20).tolist() == [19, *range(19)]
 
 
 def test_farthest_points_of_a_small_cloud_are_all_of_it() -> None:

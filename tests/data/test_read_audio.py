@@ -86,6 +86,57 @@ def test_other_containers(ending: str, tmp_path: Path) -> None:
     assert np.abs(sound.samples_T[4000:12000]).max() == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "subtype", "rate"),
+    [
+        ("a.wav", "GSM610", 8000),  # libsndfile cannot seek in it
+        ("a.wav", "MS_ADPCM", 22050),  # UrbanSound8K has some
+        ("a.wav", "PCM_U8", 11025),
+        ("a.wav", "DOUBLE", 192_000),
+        ("a.aiff", "PCM_24", 44100),
+        ("a.caf", "ALAC_16", 48000),
+        ("a.mp3", "MPEG_LAYER_III", 32000),
+    ],
+)
+def test_other_codings_and_rates(name: str, subtype: str, rate: int, tmp_path: Path) -> None:
+    """What libsndfile codes, at any rate, gives the same tone."""
+    soundfile.write(tmp_path / name, sine(500, rate=rate, seconds=1.0), rate, subtype=subtype)
+    sound = heard(tmp_path / name)
+    assert sound.seconds == pytest.approx(1.0, abs=0.1)
+    assert pitch(sound) == pytest.approx(500, abs=2)
+    assert np.abs(sound.samples_T[4000:12000]).max() == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_estimated_length_of_an_mpeg_sound_is_no_truncation(tmp_path: Path) -> None:
+    """libsndfile promises a little more of an MP2 than there is; what is there is read, and nothing else."""
+    with av.open(str(tmp_path / "a.mp2"), "w") as container:
+        stream = container.add_stream("mp2", rate=44100, layout="mono")
+        level = (sine(500, rate=44100, seconds=1.5)[: 57 * 1152].reshape(-1, 1, 1152) * 32767).astype(
+            np.int16
+        )
+        for block in level:
+            frame = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
+            frame.sample_rate = 44100
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    there = soundfile.read(tmp_path / "a.mp2")[0]
+    sound = heard(tmp_path / "a.mp2")
+    assert len(sound.samples_T) == pytest.approx(len(there) * 16_000 / 44_100, abs=1)
+    assert pitch(sound) == pytest.approx(500, abs=2)
+
+
+def test_bare_dolby_streams(tmp_path: Path) -> None:
+    """AC-3 without a container goes through PyAV."""
+    with av.open(str(tmp_path / "a.ac3"), "w") as container:
+        stream = container.add_stream("ac3", rate=48000, layout="mono")
+        for block in sine(500, rate=48000, seconds=1.0).reshape(-1, 1536 // 12)[:372].reshape(-1, 1536):
+            frame = av.AudioFrame.from_ndarray(block[None], format="fltp", layout="mono")
+            frame.sample_rate = 48000
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert pitch(heard(tmp_path / "a.ac3")) == pytest.approx(500, abs=2)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e6])
 def test_samples_that_are_no_sound_are_refused(bad: float, tmp_path: Path) -> None:
     """NaN, infinity and absurd peaks are refused by name."""

@@ -214,6 +214,24 @@ def test_headers_that_promise_too_much_are_refused(tmp_path: Path, xyz: Floats, 
             read("point", path)
 
 
+def test_polygons_of_any_number_of_corners_are_fans(tmp_path: Path) -> None:
+    """A PLY of a triangle, a square, a line and a hexagon is sampled as trimesh cuts them, by area."""
+    corners = np.array([[np.cos(a), np.sin(a), 0] for a in np.arange(6) * np.pi / 3])
+    square = np.array([[2, 0, 0], [3, 0, 0], [3, 1, 0], [2, 1, 0]])
+    vertices = np.zeros(10, [("x", "f8"), ("y", "f8"), ("z", "f8")])
+    for name, column in zip("xyz", np.concatenate([corners, square]).T, strict=True):
+        vertices[name] = column
+    faces = np.zeros(4, [("vertex_indices", object)])
+    faces["vertex_indices"] = [np.array(f) for f in ([6, 7, 8], [6, 8, 9], [0, 1], [0, 1, 2, 3, 4, 5])]
+    described = PlyElement.describe(faces, "face", val_types={"vertex_indices": "i4"})
+    PlyData([PlyElement.describe(vertices, "vertex"), described]).write(str(tmp_path / "a.ply"))
+    xyz = cloud_of(tmp_path / "a.ply").xyz_N3
+    inside = (np.linalg.norm(xyz, axis=1) <= 1 + 1e-6) & (xyz[:, 0] < 1.5)
+    hexagon = 3 * np.sqrt(3) / 2
+    assert inside.mean() == pytest.approx(hexagon / (hexagon + 1), abs=1e-3)
+    assert (xyz[~inside, 0] >= 2).all()
+
+
 def test_faces_that_name_no_vertex_are_refused(tmp_path: Path) -> None:
     """A PLY face beyond the last vertex does not become an IndexError."""
     trimesh.creation.box().export(tmp_path / "a.ply", encoding="ascii")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,65 @@ def test_sixteen_bits_through_pillow(ending: str, tmp_path: Path) -> None:
     options = {"compression": "tiff_lzw"} if ending.endswith("tif") else {}
     Image.fromarray(CENTIKELVIN).save(tmp_path / f"a.{ending}", **options)
     np.testing.assert_array_equal(thermal(tmp_path / f"a.{ending}").values_HW, CENTIKELVIN)
+
+
+def save_packed(path: Path, stored: Any, bits: int, *, strip_rows: int) -> None:
+    """A TIFF of `bits` bits a pixel, written byte by byte as TIFF 6.0 says (tifffile cannot)."""
+    height, width = stored.shape
+    rows = ["".join(f"{value:0{bits}b}" for value in row) for row in stored.tolist()]
+    packed = [bytes(int(row[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(row), 8)) for row in rows]
+    strips = [b"".join(packed[top : top + strip_rows]) for top in range(0, height, strip_rows)]
+    count, tags_at = len(strips), 8
+    lists_at = tags_at + 2 + 9 * 12 + 4
+    data_at = lists_at + 8 * count
+    offsets = [data_at + sum(map(len, strips[:i])) for i in range(count)]
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: lists_at, 277: 1, 278: strip_rows}
+    tags[279] = lists_at + 4 * count
+    if count == 1:  # a list of one stands in the tag itself
+        tags[273], tags[279] = offsets[0], len(strips[0])
+    entries = [
+        struct.pack("<HHII", tag, 4, count if tag in (273, 279) else 1, value) for tag, value in tags.items()
+    ]
+    lists = struct.pack(f"<{2 * count}I", *offsets, *map(len, strips))
+    head = b"II*\0" + struct.pack("<IH", tags_at, len(tags)) + b"".join(entries) + struct.pack("<I", 0)
+    path.write_bytes(head + lists + b"".join(strips))
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("strip_rows", [24, 7])
+def test_pixels_packed_without_room_between_them(
+    bits: int, strip_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sensors of 10, 12 and 14 bits keep all of them, in one strip or several, in blocks or at once."""
+    stored = np.random.default_rng(0).integers(0, 2**bits, (24, 33))
+    save_packed(tmp_path / "a.tif", stored, bits, strip_rows=strip_rows)
+    np.testing.assert_array_equal(thermal(tmp_path / "a.tif").values_HW, stored)
+    monkeypatch.setattr("data.readers.thermal.BLOCK_PIXELS", 100)
+    np.testing.assert_array_equal(thermal(tmp_path / "a.tif").values_HW, stored)
+    whole = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(whole[:-40])
+    with pytest.raises(SampleError, match="not a readable"):
+        read("thermal", tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_counts_are_the_stored_numbers_whichever_is_white(
+    compression: str | None, dtype: Any, tmp_path: Path
+) -> None:
+    """Where 0 is said to be white, counts are still what is stored, packed or not."""
+    stored = (CENTIKELVIN % 256).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="miniswhite", compression=compression)
+    np.testing.assert_array_equal(thermal(tmp_path / "a.tif").values_HW, stored)
+
+
+def test_celsius_becomes_kelvin(tmp_path: Path) -> None:
+    """A unit of celsius adds 273.15 after scale and offset."""
+    told = {"unit": "celsius", "scale": 0.1, "offset": -40}
+    tifffile.imwrite(tmp_path / "a.tif", np.full((8, 8), 600, np.uint16), metadata=told)
+    picture = thermal(tmp_path / "a.tif")
+    assert picture.unit == "kelvin"
+    np.testing.assert_allclose(picture.values_HW, 273.15 + 20, rtol=1e-6)
 
 
 def test_coloured_pictures_give_luma(tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""What every reader of event streams makes sure of: numbers, on the sensor, in bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from data.errors import SampleError
+from data.readers.payload import AnyArray, Events
+
+MAX_EVENTS = 10_000_000
+
+
+def checked_events(
+    path: Path, x_N: AnyArray, y_N: AnyArray, t_N: AnyArray, p_N: AnyArray, *, sensor: tuple[int, int]
+) -> Events:
+    """The columns as `Events` of a sensor of (width, height) pixels. Raises `SampleError` with the reason."""
+    width, height = sensor
+    if not len(x_N):
+        raise SampleError(f"{path}: holds no events; record or fetch it again")
+    if len(x_N) > MAX_EVENTS:
+        raise too_many(path, len(x_N))
+    if any(column.dtype.kind not in "buif" for column in (x_N, y_N, t_N, p_N)):
+        raise SampleError(f"{path}: its events are not numbers; it needs numeric x, y, t and p")
+    outside_N = ~((x_N >= 0) & (x_N < width) & (y_N >= 0) & (y_N < height))  # also true of NaN
+    if outside_N.any():
+        n = int(outside_N.argmax())
+        raise SampleError(
+            f"{path}: {int(outside_N.sum()):,} events lie outside the {width} × {height} sensor, the first "
+            f"is number {n} at ({x_N[n]}, {y_N[n]}); mend or fetch it again"
+        )
+    if not np.isfinite(t_N).all() or np.abs(t_N.astype(np.float64)).max() > 2**53:
+        raise SampleError(f"{path}: holds times that are not finite microseconds; mend or fetch it again")
+    if not np.isin(p_N, (-1, 0, 1)).all():
+        raise SampleError(f"{path}: holds polarities other than 0, 1 and −1; mend or fetch it again")
+    return Events(
+        x_N=x_N.astype(np.uint16),
+        y_N=y_N.astype(np.uint16),
+        t_us_N=t_N.astype(np.int64),
+        polarity_N=p_N > 0,
+        width=width,
+        height=height,
+    )
+
+
+def too_many(path: Path, count: int) -> SampleError:
+    """What is said of more than `MAX_EVENTS`."""
+    return SampleError(f"{path}: {count:,} events are more than {MAX_EVENTS:,}; cut the recording")

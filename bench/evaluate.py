@@ -158,38 +158,42 @@ def _parts(base: KnowledgeBase, out: Path, rounds: int) -> list[dict[str, Any]]:
         took.setdefault(part, []).append(time.perf_counter() - start)
         return result
 
+    for _ in range(rounds):
+        _once(base, out, timed)
+    return [row(f"of it, {part}", float(np.median(s)), "s", runs=s) for part, s in took.items()]
+
+
+def _once(base: KnowledgeBase, out: Path, timed: Callable[[str, Callable[[], Any]], Any]) -> None:
     drawing = {"resamples": SETTINGS.bootstrap, "seed": SETTINGS.seed}
     how = {"scorer": SETTINGS.scorer}
-    for _ in range(rounds):
-        again, anchors, samples = timed("reading everything", lambda: _read(base.folder))
-        centers, to_do = anchors[CENTERS], tasks(seen_categories(again), labels_used=True)
-        llm = {CENTERS: centers}
-        permuted = llm | {"permuted": anchors["permuted"]}
-        timed(
-            "LLM centers: names, and every category's score",
-            lambda: ask(samples, llm, to_do, sweeps=False, **how),
-        )
-        timed("the same and the permuted control", lambda: ask(samples, permuted, to_do, sweeps=False, **how))
-        timed("the same and sweeps", lambda: ask(samples, permuted, to_do, sweeps=True, **how))
-        for name in ("class_name", "templates", "random_words"):
-            shown, texts = to_do[0].of(samples), anchors[name]
-            timed(f"control {name}", lambda: best_categories(shown.vectors_ND, texts, top=TOP, **how))
-        asked = ask(samples, anchors, to_do, sweeps=True, **how)
-        rows, namings = timed(
-            "rows: average precision, intervals, leads",
-            lambda: recognise(asked, model="zero_shot", **drawing),
-        )
-        timed("rows of sweeps", lambda: sweep_rows(asked, model="zero_shot", **drawing))
-        timed("calibration", lambda: calibrate(samples, centers, asked, model="zero_shot", **how))
-        tables = timed(
-            "tables of every sample",
-            lambda: (
-                named_table(again, namings, model="zero_shot"),
-                ranks_table(again, [], model="zero_shot"),
-            ),
-        )
-        timed("writing them", lambda: write_outcomes(out, *tables))
-    return [row(f"of it, {part}", float(np.median(s)), "s", runs=s) for part, s in took.items()]
+    again, anchors, samples = timed("reading everything", lambda: _read(base.folder))
+    centers, to_do = anchors[CENTERS], tasks(seen_categories(again), labels_used=True)
+    llm = {CENTERS: centers}
+    permuted = llm | {"permuted": anchors["permuted"]}
+    timed(
+        "LLM centers: names, and every category's score",
+        lambda: ask(samples, llm, to_do, sweeps=False, **how),
+    )
+    timed("the same and the permuted control", lambda: ask(samples, permuted, to_do, sweeps=False, **how))
+    timed("the same and sweeps", lambda: ask(samples, permuted, to_do, sweeps=True, **how))
+    for name in ("class_name", "templates", "random_words"):
+        shown, texts = to_do[0].of(samples), anchors[name]
+        timed(f"control {name}", lambda x=shown.vectors_ND, t=texts: best_categories(x, t, top=TOP, **how))
+    asked = ask(samples, anchors, to_do, sweeps=True, **how)
+    _, namings = timed(
+        "rows: average precision, intervals, leads",
+        lambda: recognise(asked, model="zero_shot", **drawing),
+    )
+    timed("rows of sweeps", lambda: sweep_rows(asked, model="zero_shot", **drawing))
+    timed("calibration", lambda: calibrate(samples, centers, asked, model="zero_shot", **how))
+    tables = timed(
+        "tables of every sample",
+        lambda: (
+            named_table(again, namings, model="zero_shot"),
+            ranks_table(again, [], model="zero_shot"),
+        ),
+    )
+    timed("writing them", lambda: write_outcomes(out, *tables))
 
 
 def _read(kb: Path) -> tuple[KnowledgeBase, dict[str, Centers], SampleSet]:

@@ -1,6 +1,6 @@
 """Run an ablation study: every variant with every seed, and what the differences are worth.
 
-Each variant with a seed is a cell, worked out in a process of its own and kept in
+Each variant with a seed is a cell, worked out in a process of its own (unless `jobs` is 1) and kept in
 `<run>/studies/<name>/cells/`; a study that was stopped, or changed, works out what is missing. A cell is
 named by the hash of all that it depends on: settings, knowledge base, and the source of stage 2.
 """
@@ -79,6 +79,10 @@ def _key(base: str, variant: Variant) -> str:
 def _work_out(kb: Path, folder: Path, wanted: Mapping[str, Variant], jobs: int) -> None:
     missing = {key: v for key, v in wanted.items() if not (folder / key / "cell.json").exists()}
     if not missing:
+        return
+    if jobs == 1:  # a process of its own costs seconds to start
+        for key, variant in tqdm(missing.items(), desc="study", unit="cell", disable=None):
+            _cell(kb, folder / key, variant)
         return
     with (
         _quiet_children(),

@@ -91,11 +91,15 @@ def together() -> Iterator[Ranks]:
 
 
 def part() -> None:
-    """At the end of a run, let the others go: they still wait where there was nothing to train."""
-    if not leads_others():
+    """At the end of a run all leave together; those that still wait learn that there is nothing to train.
+
+    A process that went away by itself, or kept its connections till it died, was at times aborted.
+    """
+    if not (follows() or leads_others()):
         return
     met = dist.is_initialized()
     with together() as ranks:
-        if not met:
+        if not met and ranks.rank == 0:
             ranks.agree(False)
+        dist.barrier()
         dist.destroy_process_group()

@@ -20,7 +20,7 @@ from trainer.checkpoint import Checkpoint, Facts, Keeper
 from trainer.heads import Heads, save_heads
 from trainer.inputs import KnowledgeBase, load_sample_texts, load_samples, open_kb
 from trainer.pairs import Pairs
-from trainer.ranks import ALONE, Ranks, together
+from trainer.ranks import ALONE, Ranks, part, together
 from trainer.records import Centers
 from trainer.rounds import Round, rounds
 from trainer.settings import Train
@@ -61,6 +61,7 @@ def follow(kb: Path, run: Path, settings: Train) -> None:
     with together() as ranks:
         if ranks.agree(False):
             _train(kb, run, settings, ranks, _SECONDS)
+    part()
 
 
 def _train(kb: Path, run: Path, settings: Train, ranks: Ranks, every: float) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class _PlantedSpace:
     )
 
     def __init__(self, project: Project) -> None:
-        self.kb = SimpleNamespace(names=("ash", "beech", "cedar"))
+        self.kb = SimpleNamespace(names=("ash", "beech", "cedar"), folder=Path("kb"))
 
     def place(self, modality: str, source: Path) -> tuple[np.ndarray, str]:
         return self.vector_1D, predict.ALIGNED

@@ -92,7 +92,7 @@ def _torchrun(place: Path, what: str, kb: Path, run: Path) -> None:
         "from trainer.train import follow, train\n"
         "given = Path(sys.argv[1]), Path(sys.argv[2]), Train(epochs=3, batch_size=48)\n"
         f"{what}\n"
-        "part()\n"
+        "follows() or part()\n"
     )
     done = subprocess.run(
         [*TORCHRUN, place / "job.py", kb, run],

@@ -206,6 +206,12 @@ def predict(
             help='Zero-shot: "imagenet", a file with one name a line, or names separated by commas.'
         ),
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="With --categories: a model of texts and media, such as clip:FOLDER (docs/models.md)."
+        ),
+    ] = None,
     modality: Modality = None,
     top: Top = 5,
 ) -> None:
@@ -213,8 +219,10 @@ def predict(
     from pipeline.predict import predict_files, predict_zero_shot
 
     given = [(file, modality) for file in files]
+    if encoder is not None and categories is None:
+        raise typer.BadParameter("a project has encoders of its own; it goes with --categories")
     predictions = (
-        predict_zero_shot(given, categories, top=top)
+        predict_zero_shot(given, categories, encoder=encoder, top=top)
         if categories
         else predict_files(load(project), given, top=top)
     )

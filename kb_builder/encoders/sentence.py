@@ -6,12 +6,11 @@ A CLIP-like model takes pictures too, and so every modality that has a rendering
 from __future__ import annotations
 
 import logging
-import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,21 +28,20 @@ from data.readers import read
 from data.readers.payload import Text
 from data.render import RENDER_VERSION, render
 from kb_builder.encoders.base import Floats, unit_rows
+from kb_builder.encoders.licences import stated_licence, tell_licence
 from kb_builder.encoders.linear import use_onednn
+from kb_builder.encoders.passes import text_passes
 from kb_builder.encoders.pictures import PICTURED, Bytes
 
 MINILM = "minilm"
-# One forward pass: so many pictures, or texts of together so many characters, about a thousand tokens. More
-# overflow the cache of a core, fewer leave it waiting for Python.
+# Of one forward pass: more overflow the cache of a core, fewer leave it waiting for Python.
 _PICTURES_PER_PASS = 64
-_CHARACTERS_PER_PASS = 4096
 _PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 logger = logging.getLogger(__name__)
 disable_progress_bar()  # transformers' bar for loading weights, one per model; our own bars count samples
 
 _Prepared = str | list[Bytes]  # a text, or the renderings of a sample
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -113,16 +111,6 @@ class SentenceEncoder:
             )
 
 
-def text_passes(texts: list[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
-    """Texts that are sorted by length, cut into forward passes that hold about as many tokens each."""
-    start = 0
-    for stop in range(1, len(texts) + 1):
-        padded = (stop + 1 - start) * len(texts[stop][1]) if stop < len(texts) else _CHARACTERS_PER_PASS + 1
-        if padded > _CHARACTERS_PER_PASS:
-            yield texts[start:stop]
-            start = stop
-
-
 def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "fp32") -> SentenceEncoder:
     """`minilm`, the folder of a sentence-transformers model, or the name of one that was downloaded before.
 
@@ -153,13 +141,15 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
     model.eval().requires_grad_(False)
     if device == "cpu":
         use_onednn(model)
+    licence = "Apache-2.0" if name == MINILM else stated_licence(folder)
+    tell_licence(name, licence)
     return SentenceEncoder(
         model=model,
         name=name if precision == "fp32" else f"{precision}:{name}",
         identity=hash_json(facts if precision == "fp32" else {**facts, "precision": precision}),
         dim=dim,
         modalities=frozenset({"text"}) | (PICTURED if pictures else frozenset()),
-        licence="Apache-2.0" if name == MINILM else _stated_licence(folder),
+        licence=licence,
         parameters=sum(weight.numel() for weight in model.parameters()),
     )
 
@@ -199,11 +189,3 @@ def _hash_folder(folder: Path) -> str:
             if path.suffix.lower() != ".md" and not any(part.startswith(".") for part in name.split("/"))
         }
     )
-
-
-def _stated_licence(folder: Path) -> str:
-    """The `license:` line at the head of a model card, as the hub's models carry it."""
-    card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    found = re.search(r"\A---\n.*?^license:\s*(\S+)", text, flags=re.DOTALL | re.MULTILINE)
-    return found.group(1) if found else "not stated"

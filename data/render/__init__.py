@@ -7,7 +7,7 @@
 | point | shaded depth, from four sides | 4 |
 | thermal | grey, between the picture's own robust limits | 1 |
 | video | the frames at the middle of each quarter | 4 |
-| event | polarity histogram; a drawn event picture passes as it is | 1 |
+| event | polarity histogram (or another of `event.py`); a drawn event picture passes as it is | 1 (or 4) |
 
 All are uint8[H, W, 3], about `canvas.SIZE` pixels, and depend on nothing but the payload.
 """
@@ -20,14 +20,22 @@ from typing import Any
 from data.readers.payload import Bytes, Clip, Events, Payload, Picture, Points, Text, ThermalPicture, Waveform
 from data.render.canvas import contact_sheet, shrink
 from data.render.depth import depth_views
-from data.render.event import polarity_histogram
+from data.render.event import EVENT_DRAWINGS, EventRepresentation
 from data.render.spectrogram import mel_picture
 from data.render.thermal import heat_picture
 from data.render.video import quarter_frames
 
+DEFAULT_EVENTS: EventRepresentation = "histogram"
+
+
+def render_version(events: EventRepresentation = DEFAULT_EVENTS) -> str:
+    """The recipe of all renderings, with events drawn in this way."""
+    return f"2:mel128-60dB,depth4,heat-p0.1,quarters4,{EVENT_DRAWINGS[events].version}"
+
+
 # Part of an encoder's identity: change it whenever a reader or a drawing changes by a single bit, since the
 # stored vectors then no longer belong to the pictures that are drawn.
-RENDER_VERSION = "1:mel128-60dB,depth4,heat-p0.1,quarters4,polarity-histogram"
+RENDER_VERSION = render_version()
 
 RENDERERS: dict[type, Callable[[Any], list[Bytes]]] = {
     Picture: lambda payload: [shrink(payload.rgb_HW3)],
@@ -35,15 +43,20 @@ RENDERERS: dict[type, Callable[[Any], list[Bytes]]] = {
     Points: depth_views,
     ThermalPicture: lambda payload: [heat_picture(payload)],
     Clip: quarter_frames,
-    Events: lambda payload: [polarity_histogram(payload)],
+    Events: EVENT_DRAWINGS[DEFAULT_EVENTS].draw,
 }
 
 
-def render(payload: Payload) -> list[Bytes]:
-    """Draw a payload as one or more uint8[H, W, 3] views. Raises ValueError for a text, which has none."""
+def render(payload: Payload, *, events: EventRepresentation = DEFAULT_EVENTS) -> list[Bytes]:
+    """Draw a payload as one or more uint8[H, W, 3] views. Raises ValueError for a text, which has none.
+
+    `events` says how an event stream is drawn; `render_version(events)` then names the recipe.
+    """
     if isinstance(payload, Text):
         raise ValueError("a text has no rendering; encode it with a text encoder")
+    if isinstance(payload, Events):
+        return EVENT_DRAWINGS[events].draw(payload)
     return RENDERERS[type(payload)](payload)
 
 
-__all__ = ["RENDER_VERSION", "contact_sheet", "render"]
+__all__ = ["RENDER_VERSION", "EventRepresentation", "contact_sheet", "render", "render_version"]

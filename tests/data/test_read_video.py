@@ -62,6 +62,13 @@ def test_the_right_frames_are_taken(ending: str, count: int, tmp_path: Path) -> 
     np.testing.assert_allclose(clip.times_s_F, np.array(expected_numbers(count)) / 10, atol=0.002)
 
 
+@pytest.mark.parametrize("count", [12, 37, 250])
+def test_reordered_frames_in_avi_are_counted(count: int, tmp_path: Path) -> None:
+    """AVI holds no presentation times; H.264 with reordered frames in it still gives the right ones."""
+    write_video(tmp_path / "a.avi", count, codec="libx264", gop=20)
+    assert numbers_of(clip_of(tmp_path / "a.avi")) == expected_numbers(count)
+
+
 def test_b_frames_and_seeking_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """H.264 with reordered frames gives the same bits whether gaps are crossed by seeking or by decoding."""
     write_video(tmp_path / "a.mp4", 250, codec="libx264", gop=20)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,13 +34,18 @@ def hash_weights(folder: Path) -> str:
             f"{folder}: holds no *.safetensors; pickled weights (*.bin, *.pt) are not read, since a pickle "
             "may run any code; convert them, or name another model"
         )
+    return hash_json(hash_files(files))
+
+
+def hash_files(files: Mapping[str, Path]) -> dict[str, str]:
+    """SHA-256 (hex) of each file; of a large one that is unchanged, as it was remembered."""
     remembered = _remembered()
     before = dict(remembered)
     hashes = {name: _hash(path, remembered) for name, path in files.items()}
     if remembered != before:
         with suppress(OSError):
             write_json(_cache(), remembered)
-    return hash_json(hashes)
+    return hashes
 
 
 def _hash(path: Path, remembered: dict[str, list[int | str]]) -> str:

@@ -37,6 +37,18 @@ def _clap(name: str, device: str) -> Encoder:
     return load_clap(name, device=device)
 
 
+def _imagebind(name: str, device: str) -> Encoder:
+    from kb_builder.encoders.imagebind import load_imagebind
+
+    return load_imagebind(name, device=device)
+
+
+def _point(name: str, device: str) -> Encoder:
+    from kb_builder.encoders.point import load_point
+
+    return load_point(name, device=device)
+
+
 def _imported(name: str, _: str) -> Encoder:
     from kb_builder.encoders.imported import cannot_encode
 
@@ -64,6 +76,8 @@ FACTORIES: dict[str, Factory] = {
     "conse": _conse,
     "clip": _clip,
     "clap": _clap,
+    "imagebind": _imagebind,
+    "point": _point,
     "imported": _imported,
     "fp32": _at("fp32"),
     "fp16": _at("fp16"),
@@ -92,6 +106,8 @@ def load_encoder(name: str, device: str = "auto") -> Encoder:
     | `conse:NAME` | the same in the space of another text encoder |
     | `clip:MODEL` | texts and pictures: CLIP, SigLIP or SigLIP 2 as transformers saves them |
     | `clap:MODEL` | texts and sounds: CLAP as transformers saves it |
+    | `imagebind:MODEL` | texts, pictures, videos, sounds and thermal pictures: ImageBind's own weights |
+    | `point:MODEL` | point clouds in the space of a CLIP: OpenShape's PointBERT |
     | `A + B` | several of one space: each modality goes to the last that takes it, texts to the first |
     | `fp16:NAME`, `bf16:NAME` | a sentence-transformers model in half precision, for a GPU |
     | `onnx:NAME`, `onnx-int8:NAME` | a text encoder by ONNX Runtime on the CPU, exact or in 8-bit integers |

@@ -16,6 +16,7 @@ from kb_builder.encoders.memory import check_memory
 State = dict[str, torch.Tensor]
 _WRAPPED = ("state_dict", "model")  # where training scripts put the state dict inside a checkpoint
 _SHOWN = 3  # keys of each kind in an error
+_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 
 def load_state(path: Path) -> State:
@@ -113,3 +114,14 @@ def told_keys(
             more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
             parts.append(f"{len(names):,} {kind}: {', '.join(names[:_SHOWN])}{more}")
     return f"{where}: not the weights of {what} ({'; '.join(parts)}); name the right file"
+
+
+def weights_file(place: Path, shown: str) -> Path:
+    """A file of weights: the place itself, or the only one in that folder. Raises InputError else."""
+    if place.is_file():
+        return place
+    files = sorted(path for path in place.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+    if len(files) != 1:
+        found = ", ".join(path.name for path in files) or "none"
+        raise InputError(f"{shown}: {place} should hold one file of weights ({found} found); name the file")
+    return files[0]

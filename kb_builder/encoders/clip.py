@@ -10,8 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data.errors import InputError, MissingDependencyError, first_line
 from data.files import hash_json
 from data.modality import Modality
@@ -31,7 +29,7 @@ from kb_builder.encoders.paired import (
     quiet_transformers,
     read_kind,
 )
-from kb_builder.encoders.pictures import PICTURED
+from kb_builder.encoders.pictures import PICTURED, middle
 from kb_builder.models import find_model
 from kb_builder.weights import hash_weights
 
@@ -43,7 +41,6 @@ _PROCESSORS = {
 }
 # SigLIP was trained without a padding mask, on texts that are all as long as its limit.
 _FIXED = {"siglip", "siglip2"}
-_LONGEST = 8  # sides of a picture of which only the middle is seen
 _VIEWS_PER_PASS = 32
 
 
@@ -64,7 +61,7 @@ def load_clip(name: str, *, device: str = "cpu") -> PairedEncoder:
     side = _side(network, processor)
 
     def look(modality: Modality, path: Path) -> Inputs:
-        views = [_middle(view) if kind == "clip" else view for view in _views(modality, path, side)]
+        views = [middle(view) if kind == "clip" else view for view in _views(modality, path, side)]
         return dict(processor(images=views, return_tensors="np", input_data_format="channels_last"))
 
     return PairedEncoder(
@@ -144,11 +141,3 @@ def _views(modality: Modality, path: Path, side: int) -> list[Bytes]:
         return [read_image(path, short_side=max(SHORT_SIDE, 2 * side)).rgb_HW3]
     payload = read(modality, path)
     return quarter_frames(payload, size=max(SIZE, 2 * side)) if isinstance(payload, Clip) else render(payload)
-
-
-def _middle(view_HW3: Bytes) -> Bytes:
-    """The middle of a very long picture: the processor would enlarge it whole and then cut out less."""
-    height, width = view_HW3.shape[:2]
-    longest = _LONGEST * min(height, width)
-    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
-    return np.ascontiguousarray(view_HW3[top : height - top, left : width - left])

@@ -57,7 +57,6 @@ class KnownModel:
     about: str
     megabytes: Annotated[int, Ge(1)]  # of all its files, roughly (10^6 bytes)
     files: tuple[ModelFile, ...]
-    weights: str | None = None  # the file that the adapter is given; None: the folder
     partner: str | None = None  # the encoder whose space this one shares
 
 

@@ -11,6 +11,7 @@ import typer
 from data.errors import UniBindError
 from pipeline.cli_fake import fake_openai
 from pipeline.cli_kb import DEFAULT_PROJECT, ProjectFile, kb_app, load
+from pipeline.cli_models import models_app
 
 app = typer.Typer(
     name="unibind",
@@ -20,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(kb_app, name="kb")
+app.add_typer(models_app, name="models")
 app.command("fake-openai")(fake_openai)
 
 Modality = Annotated[str | None, typer.Option(help="The files' modality, where the name does not tell it.")]

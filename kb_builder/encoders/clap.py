@@ -19,11 +19,12 @@ from data.errors import InputError, first_line
 from data.files import hash_json
 from data.modality import Modality
 from data.readers.payload import Floats
-from kb_builder.encoders.licences import stated_licence, tell_licence
+from kb_builder.encoders.licences import licence_of, tell_licence
 from kb_builder.encoders.paired import (
     Inputs,
     PairedEncoder,
     TextSide,
+    hash_folder,
     load_network,
     load_text_side,
     quiet_transformers,
@@ -31,7 +32,6 @@ from kb_builder.encoders.paired import (
 )
 from kb_builder.encoders.sounds import sound_at
 from kb_builder.models import find_model
-from kb_builder.weights import hash_weights
 
 VERSION = 1  # of what is done here to texts and sounds: another one is another encoder
 WINDOWS = 3  # of a sound that is longer than the model hears at once: its beginning, middle and end
@@ -46,12 +46,12 @@ def load_clap(name: str, *, device: str = "cpu") -> PairedEncoder:
     """
     shown, folder = f"clap:{name}", find_model(name, encoder="clap")
     read_kind(shown, folder, _KINDS)
-    weights = hash_weights(folder)
+    weights = hash_folder(folder)
     text = clap_text_side(name)
     extractor = _extractor(shown, folder)
     network = load_network(shown, folder, device=device)
     fused = bool(network.config.audio_config.enable_fusion)
-    licence = stated_licence(folder)
+    licence = licence_of(folder)
     tell_licence(shown, licence)
     dim = int(network.config.projection_dim)
 

@@ -19,11 +19,12 @@ from data.readers.payload import Bytes, Clip
 from data.render import RENDER_VERSION, render
 from data.render.canvas import SIZE
 from data.render.video import quarter_frames
-from kb_builder.encoders.licences import stated_licence, tell_licence
+from kb_builder.encoders.licences import licence_of, tell_licence
 from kb_builder.encoders.paired import (
     Inputs,
     PairedEncoder,
     TextSide,
+    hash_folder,
     load_network,
     load_text_side,
     quiet_transformers,
@@ -31,10 +32,9 @@ from kb_builder.encoders.paired import (
 )
 from kb_builder.encoders.pictures import PICTURED, middle
 from kb_builder.models import find_model
-from kb_builder.weights import hash_weights
 
 VERSION = 1  # of what is done here to texts and pictures: another one is another encoder
-_PROCESSORS = {
+KINDS = {
     "clip": "CLIPImageProcessorPil",
     "siglip": "SiglipImageProcessorPil",
     "siglip2": "Siglip2ImageProcessorPil",
@@ -50,12 +50,12 @@ def load_clip(name: str, *, device: str = "cpu") -> PairedEncoder:
     Raises InputError for a folder that holds no such model, and MissingDependencyError for a missing package.
     """
     shown, folder = f"clip:{name}", find_model(name, encoder="clip")
-    kind = read_kind(shown, folder, _PROCESSORS)
-    weights = hash_weights(folder)
+    kind = read_kind(shown, folder, KINDS)
+    weights = hash_folder(folder)
     text = _text_side(shown, folder, kind)
     processor = _processor(shown, folder, kind)
     network = load_network(shown, folder, device=device)
-    licence = stated_licence(folder)
+    licence = licence_of(folder)
     tell_licence(shown, licence)
     dim = _dim(network)
     side = _side(network, processor)
@@ -90,7 +90,7 @@ def clip_text_side(name: str) -> TextSide:
     """The tokenizer and the limit of the text tower alone."""
     folder = find_model(name, encoder="clip")
     shown = f"clip:{name}"
-    return _text_side(shown, folder, read_kind(shown, folder, _PROCESSORS))
+    return _text_side(shown, folder, read_kind(shown, folder, KINDS))
 
 
 def _text_side(shown: str, folder: Path, kind: str) -> TextSide:
@@ -107,7 +107,7 @@ def _processor(shown: str, folder: Path, kind: str) -> Any:
         raise InputError(
             f"{shown}: {folder} does not say how pictures are prepared; put preprocessor_config.json there"
         )
-    family = getattr(transformers, _PROCESSORS[kind], None)
+    family = getattr(transformers, KINDS[kind], None)
     if family is None:
         raise MissingDependencyError(
             f"{shown}: needs transformers 5 or newer: .venv/bin/pip install --editable '.[clip]'"

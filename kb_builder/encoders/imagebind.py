@@ -179,7 +179,10 @@ def _heads(path: Path, shown: str) -> dict[str, int]:
     if not path.is_file():
         return HEADS
     try:
-        heads = json.loads(path.read_text(encoding="utf-8"))["heads"]
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and "heads" not in value:  # another program's
+            return HEADS
+        heads = value["heads"]
         return {tower: int(heads[tower]) for tower in HEADS}
     except (OSError, ValueError, KeyError, TypeError):
         towers = ", ".join(HEADS)

@@ -6,6 +6,8 @@ import logging
 import re
 from pathlib import Path
 
+from kb_builder.models import known_models
+
 NOT_STATED = "not stated"
 
 logger = logging.getLogger(__name__)
@@ -17,6 +19,13 @@ def stated_licence(folder: Path) -> str:
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     found = re.search(r"\A---\n.*?^license:\s*(\S+)", text, flags=re.DOTALL | re.MULTILINE)
     return found.group(1) if found else NOT_STATED
+
+
+def licence_of(folder: Path) -> str:
+    """What a folder's model card states; else what is known of the published model of that folder's name."""
+    known = known_models().get(folder.resolve().name)
+    stated = stated_licence(folder)
+    return known.licence if stated == NOT_STATED and known else stated
 
 
 def forbids_commerce(licence: str) -> bool:

@@ -1,6 +1,6 @@
 """What CLIP and CLAP share: a folder that transformers saved, with a text tower and one for media.
 
-Nothing is downloaded, no code of the model's is run, and no pickle is read.
+Nothing is downloaded, and no code of the model's is run.
 
 Shape legend: N samples, V views or windows of all samples, D dimensions.
 """
@@ -25,13 +25,17 @@ from data.modality import Modality
 from data.readers import read
 from data.readers.payload import Text
 from kb_builder.encoders.base import Floats, unit_rows
-from kb_builder.encoders.checkpoint import told_keys
+from kb_builder.encoders.checkpoint import load_state, told_keys
 from kb_builder.encoders.linear import use_onednn
 from kb_builder.encoders.memory import check_memory
 from kb_builder.encoders.passes import text_passes
+from kb_builder.weights import hash_weights
 
 Inputs = dict[str, npt.NDArray[Any]]  # what a media tower takes, by argument; every first axis is V
 _PADDED_PER_PASS = 16  # texts that are all padded to one length, of 64 tokens
+PICKLED = (
+    "pytorch_model.bin"  # where there are no safetensors: read weights-only, so that no code in it is run
+)
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model", "vocab.txt")
 
 logger = logging.getLogger(__name__)
@@ -161,16 +165,26 @@ def read_kind(name: str, folder: Path, kinds: Collection[str]) -> str:
     return str(kind)
 
 
+def hash_folder(folder: Path) -> str:
+    """SHA-256 over what a model is loaded from. Raises InputError where there are no weights."""
+    return hash_weights(folder, besides=() if any(folder.glob("*.safetensors")) else (PICKLED,))
+
+
 def load_network(name: str, folder: Path, *, device: str) -> Any:
     """The model of a folder in float32, frozen. Raises InputError for weights that are not its own."""
     from safetensors import SafetensorError
-    from transformers import AutoModel
+    from transformers import MODEL_MAPPING, AutoConfig
 
-    check_memory(name, sum(path.stat().st_size for path in folder.glob("*.safetensors")))
+    parts = list(folder.glob("*.safetensors"))
+    check_memory(name, sum(path.stat().st_size for path in parts))
     try:
         with quiet_transformers():
-            network, told = AutoModel.from_pretrained(
-                str(folder),
+            config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+            family: Any = MODEL_MAPPING[type(config)]
+            network, told = family.from_pretrained(
+                str(folder) if parts else None,
+                config=config,
+                state_dict=None if parts else load_state(folder / PICKLED),
                 local_files_only=True,
                 use_safetensors=True,
                 dtype=torch.float32,

@@ -27,7 +27,7 @@ from data.readers.payload import Floats, Points
 from kb_builder.encoders.base import Floats as Vectors
 from kb_builder.encoders.base import unit_rows
 from kb_builder.encoders.checkpoint import load_state, weights_file, without_prefix
-from kb_builder.encoders.licences import stated_licence, tell_licence
+from kb_builder.encoders.licences import licence_of, tell_licence
 from kb_builder.encoders.linear import use_onednn
 from kb_builder.encoders.point_model import Patching, PointBert, build_point
 from kb_builder.models import find_model
@@ -105,7 +105,7 @@ def load_point(name: str, *, device: str = "cpu") -> PointEncoder:
     patching = _patching(path.with_name("config.json"))
     state = without_prefix(load_state(path), _PREFIXES)
     network = build_point(state, where=str(path), patching=patching)
-    licence = stated_licence(path.parent)
+    licence = licence_of(path.parent)
     tell_licence(shown, licence)
     network.to(device)
     if device == "cpu":
@@ -127,6 +127,8 @@ def _patching(path: Path) -> Patching | None:
         return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and "patches" not in value:
+            return None
         patching = TypeAdapter(Patching).validate_python(value)
     except (OSError, ValueError, ValidationError):
         patching = None

@@ -194,6 +194,21 @@ def test_a_name_is_looked_up_in_the_model_folder(
     assert load_encoder("clip:mine").name == "clip:mine"
 
 
+def test_older_folders_keep_their_weights_in_a_pickle(save_clip: Save, tmp_path: Path) -> None:
+    """pytorch_model.bin, read weights-only, gives the same vectors; another file is another encoder."""
+    from safetensors.torch import load_file
+
+    folder = shutil.copytree(save_clip("clip"), tmp_path / "model")
+    state = load_file(folder / "model.safetensors")
+    torch.save(
+        state | {"text_model.embeddings.position_ids": torch.arange(40)[None]}, folder / "pytorch_model.bin"
+    )
+    (folder / "model.safetensors").unlink()
+    old, new = load_encoder(f"clip:{folder}"), load_encoder(f"clip:{save_clip('clip')}")
+    np.testing.assert_allclose(old.encode(TEXTS), new.encode(TEXTS), atol=1e-6)
+    assert old.identity != new.identity
+
+
 def _broken(folder: Path, what: str) -> None:
     weights = folder / "model.safetensors"
     if what == "no checkpoint":
@@ -214,8 +229,11 @@ def _broken(folder: Path, what: str) -> None:
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     elif what == "cut weights":
         weights.write_bytes(weights.read_bytes()[:1000])
-    elif what == "a pickle only":
-        weights.rename(folder / "pytorch_model.bin")
+    elif what == "no weights":
+        weights.unlink()
+    elif what == "a pickle with code":
+        weights.unlink()
+        torch.save({"weights": Path("a")}, folder / "pytorch_model.bin")
     elif what == "no tokenizer":
         (folder / "tokenizer.json").unlink()
     elif what == "damaged tokenizer":
@@ -233,7 +251,8 @@ def _broken(folder: Path, what: str) -> None:
         ("other weights", r"not the weights of CLIPModel \(\d+ missing: .* unexpected: blip"),
         ("other shape", r"not the weights of CLIPModel \(.*of another shape: vision_model"),
         ("cut weights", "damaged|cannot be loaded"),
-        ("a pickle only", r"no \*.safetensors; pickled weights"),
+        ("no weights", r"no \*.safetensors"),
+        ("a pickle with code", r"pytorch_model\.bin: not a file of weights alone .* may run any code"),
         ("no tokenizer", "holds no tokenizer"),
         ("damaged tokenizer", "tokenizer of .* cannot be loaded"),
         ("no processor", "preprocessor_config.json"),

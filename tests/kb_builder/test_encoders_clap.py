@@ -192,3 +192,9 @@ def test_a_broken_folder_is_one_clear_line(save_clap: Save, tmp_path: Path, gone
     (folder / "config.json").write_text(json.dumps({"model_type": "clip"}), encoding="utf-8")
     with pytest.raises(InputError, match="type 'clip'; this adapter takes clap"):
         load_encoder(f"clap:{folder}")
+
+
+def test_sentence_transformers_leads_to_the_adapter(save_clap: Save) -> None:
+    """It could load a CLAP, too, but would cut long sounds by dice."""
+    with pytest.raises(InputError, match=r"is a CLAP; write clap:"):
+        load_encoder(str(save_clap(False)))

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from data.errors import InputError
+from data.files import hash_text
+from data.modality import MODALITIES
 from kb_builder import encoders
+from kb_builder.embed import embed_samples
 from kb_builder.encoders import load_encoder, memory, release_encoders
 from kb_builder.encoders.memory import check_memory, free_bytes
+from kb_builder.settings import Encode
 
 
 class _Model(SimpleNamespace):
@@ -83,3 +90,42 @@ def test_memory_is_asked_of_the_kernel_and_the_container(
     (tmp_path / "meminfo").unlink()
     assert free_bytes() is None
     check_memory("x", 10**15)
+
+
+class _Encoder:
+    """Unit vectors of nothing, by a model of two billion parameters."""
+
+    parameters, dim, licence = 2_000_000_000, 4, "none"
+    modalities = frozenset(MODALITIES)
+
+    def __init__(self, name: str) -> None:
+        self.name, self.identity = name, hash_text(name)
+
+    def prepare(self, modality: str, source: object) -> object:
+        return source
+
+    def encode(self, batch: Sequence[object]) -> np.ndarray:
+        return np.tile(np.array([1, 0, 0, 0], np.float32), (len(batch), 1))
+
+
+def test_the_encode_stage_holds_one_encoder_at_a_time(
+    sensor_kb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the second is loaded nothing holds the first any longer; each role has its folder."""
+    held: list[weakref.ref[_Encoder]] = []
+
+    def load(name: str, device: str) -> _Encoder:
+        gc.collect()
+        assert [each() for each in held] == [None] * len(held)
+        encoder = _Encoder(f"huge:{name}")
+        held.append(weakref.ref(encoder))
+        return encoder
+
+    monkeypatch.setitem(encoders.FACTORIES, "huge", load)
+    release_encoders()
+    settings = Encode(text="huge:text", samples="huge:seen", zero_shot=None)
+    embed_samples(sensor_kb, sensor_kb.parent / "data", settings)
+    assert len(held) == 2
+    roles = json.loads((sensor_kb / "embeddings" / "encoders.json").read_text(encoding="utf-8"))
+    assert roles["zero_shot"] is None
+    assert roles["text"] != roles["samples"]

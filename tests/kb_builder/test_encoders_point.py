@@ -15,9 +15,12 @@ from torch.nn import functional
 
 from data.errors import InputError
 from data.readers.payload import Points
+from kb_builder.embed import embed_samples
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.point import cloud_channels
 from kb_builder.encoders.point_model import PUBLISHED, Patching, ball, build_point, farthest_points
+from kb_builder.settings import Encode
+from kb_builder.tokens import token_counter
 
 SMALL = Patching(12, 0.5, 8, "z")
 
@@ -220,7 +223,7 @@ def test_files_of_any_size_have_unit_vectors(folder: Path, tmp_path: Path) -> No
 
 
 def test_joined_with_a_clip_each_sees_its_own(
-    folder: Path, save_clip: Any, tmp_path: Path, state: dict[str, torch.Tensor]
+    folder: Path, save_clip: Any, tmp_path: Path, state: dict[str, torch.Tensor], sensor_kb: Path
 ) -> None:
     """`clip:A + point:B`: clouds by B, all else by A, in one space; other dimensions cannot be joined."""
     clip = f"clip:{save_clip('clip')}"
@@ -239,6 +242,9 @@ def test_joined_with_a_clip_each_sees_its_own(
     np.testing.assert_allclose(vectors[1], alone, atol=1e-6)
     assert joined.parameters == text.parameters + point.parameters
     assert joined.modalities == text.modalities
+    settings = Encode(text=clip, samples=clip, zero_shot=joined.name)
+    assert embed_samples(sensor_kb, sensor_kb.parent / "data", settings)["encoded"] == 8 + 7
+    assert token_counter(joined.name).limit == 40
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,8 @@ def test_get_fetches_by_a_list_of_ones_own(
         f'{{ path = "{path.name}", url = "{url}/{path.name}" }}' for path in save_clip("clip").iterdir()
     )
     (tmp_path / "list.toml").write_text(
-        f'[tiny]\nencoder = "clip"\nlicence = "CC-BY-NC-4.0"\nabout = "x"\nmegabytes = 1\nfiles = [{files}]\n',
+        '[tiny]\nencoder = "clip"\nlicence = "CC-BY-NC-4.0"\nabout = "x"\nmegabytes = 1\n'
+        f"files = [{files}]\n",
         encoding="utf-8",
     )
     command = ["models", "get", "tiny", "--list", str(tmp_path / "list.toml")]
@@ -103,10 +104,10 @@ def test_predict_names_a_picture_with_a_clip_folder(save_clip: Save, tmp_path: P
     """Without a project: an untrained random CLIP runs through and ranks every name."""
     pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
-    command = [str(tmp_path / "noise.png"), "--categories", "dog, cat", "--encoder"]
+    among = ["--categories", "dog, cat", "--encoder", f"clip:{save_clip('clip')}"]
+    main = [sys.executable, "-c", "from pipeline.cli import main; main()"]
     done = subprocess.run(
-        [sys.executable, "-c", "from pipeline.cli import main; main()", "predict", *command]
-        + [f"clip:{save_clip('clip')}"],
+        [*main, "predict", str(tmp_path / "noise.png"), *among],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -98,7 +98,9 @@ def _save_clip(kind: str, folder: Path) -> None:
         else:
             special = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
             vocabulary = {word: n for n, word in enumerate((*special, "▁", *letters))}
-            tokenizer = transformers.Siglip2Tokenizer(vocab=vocabulary, merges=[], model_max_length=64)
+            tokenizer = transformers.Siglip2Tokenizer(
+                vocab=vocabulary, merges=[], model_max_length=64, model_input_names=["input_ids"]
+            )
             config = transformers.Siglip2Config(text_config=text, vision_config=vision | {"num_patches": 16})
             processor = transformers.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
             model = transformers.Siglip2Model

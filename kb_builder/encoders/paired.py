@@ -76,7 +76,7 @@ class TextSide:
                     list(texts), padding=padding, truncation=True, max_length=self.limit, return_tensors="pt"
                 )
             )
-        # Tokenizers that were saved without care give a mask; a tower that was trained without must not see it.
+        # Some saved tokenizers give a mask; a tower that was trained without one must not see it.
         return {"input_ids": found["input_ids"]} if self.fixed else found
 
     def passes(self, texts: list[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:

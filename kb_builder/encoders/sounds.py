@@ -23,7 +23,7 @@ def sound_at(path: Path, *, rate: int) -> Floats:
     try:
         with soundfile.SoundFile(path) as sound:
             own = int(sound.samplerate)
-            # Not without a number: libsndfile cannot seek in some codecs and would refuse to look for the end.
+            # Not without a number: in some codecs libsndfile cannot seek to look for the end.
             samples_TC = sound.read(sound.frames, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError:
         samples_T, own = checked.samples_T, checked.rate

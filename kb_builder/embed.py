@@ -31,7 +31,7 @@ from data.files import hash_text, write_json
 from data.paths import resolver
 from kb_builder.encode_parts import encode_parts
 from kb_builder.encode_plan import Wanted, plan_parts
-from kb_builder.encoders import Encoder, load_encoder
+from kb_builder.encoders import JOIN, Encoder, load_encoder
 from kb_builder.encoders.imported import PREFIX, find_imported
 from kb_builder.schemas import REJECTS, read_columns, write_table
 from kb_builder.settings import Encode
@@ -86,27 +86,25 @@ def embed_samples(kb: Path, data_root: Path, settings: Encode) -> dict[str, int]
     """
     samples = _columns(kb / "samples.parquet", ["sample_id", "modality", "uri", "sha256"]).to_pylist()
     present = frozenset(row["modality"] for row in samples)
-    roles = _load_roles(kb, settings, present)
-    _remember(
-        kb,
-        {
-            role: encoder_folder(kb, encoder, settings.dtype).name if encoder else None
-            for role, encoder in roles.items()
-        },
-    )
+    if settings.zero_shot is None:
+        _remember(kb, {"zero_shot": None})
     reasons: dict[str, str] = {}
     counts: Counter[str] = Counter()
-    for encoder, modalities in _assign(roles, present):
-        wanted, unlocated = _wanted_samples(samples, data_root, modalities)
+    for name, roles in _by_encoder(settings).items():
+        # One at a time: the next is loaded when nothing holds this one any longer.
+        encoder = _load(kb, name, settings)
+        _check_takes(encoder, roles, present, settings)
+        folder = encoder_folder(kb, encoder, settings.dtype)
+        _remember(kb, dict.fromkeys(roles, folder.name))
+        asked = {each for role in roles for each in present if (each == "text") == (role == "text")}
+        wanted, unlocated = _wanted_samples(samples, data_root, asked & encoder.modalities)
         plan = plan_parts(
-            encoder_folder(kb, encoder, settings.dtype),
-            {"samples": wanted},
-            identity=encoder.identity,
-            rows_per_part=SAMPLES_PER_PART,
+            folder, {"samples": wanted}, identity=encoder.identity, rows_per_part=SAMPLES_PER_PART
         )
         result = encode_parts(plan, encoder, settings, what="samples")
         counts.update(asdict(result.counts))
         reasons |= unlocated | result.reasons
+        del encoder
     rejects = [{"sample_id": key, "stage": "encode", "reason": reasons[key]} for key in sorted(reasons)]
     write_table(kb / "rejects" / "encode.parquet", rejects, REJECTS)
     return dict(counts) | {"quarantined": len(rejects)}
@@ -116,20 +114,25 @@ def _load(kb: Path, name: str, settings: Encode) -> Encoder:
     return find_imported(kb, name) if name.startswith(PREFIX) else load_encoder(name, settings.device)
 
 
-def _load_roles(kb: Path, settings: Encode, present: frozenset[str]) -> dict[str, Encoder | None]:
-    samples = _load(kb, settings.samples, settings)
-    untaken = sorted(present - {"text"} - samples.modalities)
-    if untaken:
+def _by_encoder(settings: Encode) -> dict[str, list[str]]:
+    """The roles of each encoder, by its name; the one that can refuse a modality comes first."""
+    names = {"samples": settings.samples, "zero_shot": _zero_shot_name(settings), "text": settings.text}
+    roles: dict[str, list[str]] = {}
+    for role, name in names.items():
+        if name is not None:
+            roles.setdefault(name, []).append(role)
+    return roles
+
+
+def _check_takes(encoder: Encoder, roles: list[str], present: frozenset[str], settings: Encode) -> None:
+    untaken = sorted(present - {"text"} - encoder.modalities)
+    if "samples" in roles and untaken:
         raise InputError(
             f"[encode] samples = {settings.samples!r} does not take {', '.join(untaken)};"
-            " use 'efficientnet-lite0' or a CLIP-like sentence-transformers model"
+            " use 'efficientnet-lite0' or a CLIP-like model such as 'clip:FOLDER'"
         )
-    zero_shot = _zero_shot_name(settings)
-    return {
-        "text": _load(kb, settings.text, settings),
-        "samples": samples,
-        "zero_shot": None if zero_shot is None else _load(kb, zero_shot, settings),
-    }
+    if "text" in roles and "text" not in encoder.modalities:
+        raise InputError(f"[encode] text = {settings.text!r} takes no texts; use e.g. 'minilm'")
 
 
 def _zero_shot_name(settings: Encode) -> str | None:
@@ -139,25 +142,12 @@ def _zero_shot_name(settings: Encode) -> str | None:
         return over_text
     if settings.zero_shot in {None, settings.text, over_text}:
         return settings.zero_shot
+    if settings.zero_shot.startswith(settings.text + JOIN):
+        return settings.zero_shot
     raise InputError(
         f"[encode] zero_shot = {settings.zero_shot!r} does not share the space of text = {settings.text!r};"
         " use 'conse', or one CLIP-like model for both"
     )
-
-
-def _assign(roles: Mapping[str, Encoder | None], present: frozenset[str]) -> list[tuple[Encoder, set[str]]]:
-    """Which encoder takes which modalities. One that serves in several roles comes once."""
-    wanted = {
-        "text": {"text"},
-        "samples": set(present - {"text"}),
-        "zero_shot": set(present - {"text"}),
-    }
-    assigned: dict[str, tuple[Encoder, set[str]]] = {}
-    for role, encoder in roles.items():
-        if encoder is not None:
-            _, modalities = assigned.setdefault(encoder.identity, (encoder, set()))
-            modalities |= wanted[role] & encoder.modalities
-    return list(assigned.values())
 
 
 def _wanted_samples(

@@ -157,7 +157,7 @@ class Encode:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    text: str = "minilm"  # or the name or folder of any sentence-transformers model
+    text: str = "minilm"  # or clip:FOLDER ... (docs/models.md), or any sentence-transformers model
     samples: str = "efficientnet-lite0"  # features of every modality's renderings, mapped by the heads
     zero_shot: Annotated[str | None, OrOff] = "conse"  # shares the text space without training; or "off"
     dtype: Literal["float16", "float32"] = "float16"  # of the stored vectors; computed with in float32

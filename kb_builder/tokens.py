@@ -7,16 +7,19 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from data.errors import InputError, MissingDependencyError, first_line
+from kb_builder.encoders import JOIN
 
 MINILM = "minilm"
 TOKEN_LIMIT = 256  # all-MiniLM-L6-v2 reads this many tokens, [CLS] and [SEP] included, and drops the rest
 
 # `[encode] text` may say how a model is run; it reads the same.
 _SAME_TOKENS = {"fp16", "bf16", "onnx", "onnx-int8"}
+_ADAPTERS = {"clip", "clap", "imagebind"}  # each module has a function `<family>_text_side`
 
 Count = Callable[[Sequence[str]], list[int]]
 
@@ -31,13 +34,16 @@ class TokenCounter:
 
 @cache
 def token_counter(encoder: str = MINILM) -> TokenCounter:
-    """The tokenizer and the limit of a text encoder: `minilm`, or a sentence-transformers model.
+    """The tokenizer and the limit of a text encoder: whatever `[encode] text` may name.
 
     `encoder` is what `[encode] text` names; how much the model behind imported vectors reads is not known, so
     they count as `minilm`. Reads the model's files alone where they say enough (no torch is
     loaded), else loads the model. Raises InputError where it is no text encoder, or says no limit.
     """
+    encoder = encoder.partition(JOIN)[0]  # joined encoders read texts as the first does
     family, _, name = encoder.partition(":")
+    if family in _ADAPTERS:
+        return _of_adapter(family, name)
     if family in _SAME_TOKENS:
         encoder = name
     elif family == "imported":
@@ -88,6 +94,12 @@ def _count_by_file(path: Path) -> Count:
         return [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
 
     return count
+
+
+def _of_adapter(family: str, name: str) -> TokenCounter:
+    """Of the tokenizer alone; no weights are loaded."""
+    side = getattr(import_module(f"kb_builder.encoders.{family}"), f"{family}_text_side")(name)
+    return TokenCounter(side.count, side.limit)
 
 
 def _of_model(encoder: str) -> TokenCounter:

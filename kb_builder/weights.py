@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,28 +19,34 @@ REMEMBERED_BYTES = 64 * 2**20  # smaller files are hashed in no time
 _PARTS = frozenset({".json", ".safetensors", ".jinja", ".model", ".txt"})
 
 
-def hash_weights(folder: Path) -> str:
+def hash_weights(folder: Path, *, besides: Collection[str] = ()) -> str:
     """SHA-256 (hex) over a folder's configuration, tokenizer and safetensors, whatever the folder's name.
 
-    Raises InputError where there are no weights in safetensors.
+    `besides` names files that count, too, and may stand for safetensors. Raises InputError where there are no
+    weights.
     """
     files = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
-        if path.suffix in _PARTS and path.is_file()
+        if (path.suffix in _PARTS or path.name in besides) and path.is_file()
     }
-    if not any(name.endswith(".safetensors") for name in files):
+    if not any(name.endswith(".safetensors") or name in besides for name in files):
         raise InputError(
             f"{folder}: holds no *.safetensors; pickled weights (*.bin, *.pt) are not read, since a pickle "
             "may run any code; convert them, or name another model"
         )
+    return hash_json(hash_files(files))
+
+
+def hash_files(files: Mapping[str, Path]) -> dict[str, str]:
+    """SHA-256 (hex) of each file; of a large one that is unchanged, as it was remembered."""
     remembered = _remembered()
     before = dict(remembered)
     hashes = {name: _hash(path, remembered) for name, path in files.items()}
     if remembered != before:
         with suppress(OSError):
             write_json(_cache(), remembered)
-    return hash_json(hashes)
+    return hashes
 
 
 def _hash(path: Path, remembered: dict[str, list[int | str]]) -> str:

@@ -11,6 +11,7 @@ import typer
 from data.errors import UniBindError
 from pipeline.cli_fake import fake_openai
 from pipeline.cli_kb import DEFAULT_PROJECT, ProjectFile, kb_app, load
+from pipeline.cli_models import models_app
 from pipeline.cli_reproduce import reproduce
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(kb_app, name="kb")
+app.add_typer(models_app, name="models")
 app.command("fake-openai")(fake_openai)
 app.command()(reproduce)
 
@@ -208,6 +210,12 @@ def predict(
             help='Zero-shot: "imagenet", a file with one name a line, or names separated by commas.'
         ),
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="With --categories: a model of texts and media, such as clip:FOLDER (docs/models.md)."
+        ),
+    ] = None,
     modality: Modality = None,
     top: Top = 5,
 ) -> None:
@@ -215,8 +223,10 @@ def predict(
     from pipeline.predict import predict_files, predict_zero_shot
 
     given = [(file, modality) for file in files]
+    if encoder is not None and categories is None:
+        raise typer.BadParameter("a project has encoders of its own; it goes with --categories")
     predictions = (
-        predict_zero_shot(given, categories, top=top)
+        predict_zero_shot(given, categories, encoder=encoder, top=top)
         if categories
         else predict_files(load(project), given, top=top)
     )

@@ -126,14 +126,16 @@ def predict_files(
 
 
 def predict_zero_shot(
-    given: Iterable[tuple[Path, str | None]], categories: str, *, top: int = 5
+    given: Iterable[tuple[Path, str | None]], categories: str, *, encoder: str | None = None, top: int = 5
 ) -> Iterator[Prediction]:
     """Recognise files among bare names, without a project, by encoders that share one space untrained.
 
     `categories` is "imagenet" (the thousand class names), a category list, or names separated by commas.
+    `encoder` is one that takes texts and media, such as `clip:FOLDER`; None: MiniLM with ConSE. Raises
+    InputError where it takes no texts.
     """
     names = _category_names(categories)
-    text, media = load_encoder("minilm"), load_encoder("conse")
+    text, media = _shared_space(encoder)
     vectors_CD = encode_texts(text, names, what="category names")
     centers = Centers(
         categories=tuple(names),
@@ -144,14 +146,14 @@ def predict_zero_shot(
     for path, modality in given:
         try:
             known = _modality(path, modality)
-            encoder = text if known == "text" else media
-            if known not in encoder.modalities:
+            model = text if known == "text" else media
+            if known not in model.modalities:
                 raise SampleError(
                     f"no encoder here shares the text space for {known} without training; "
                     f"zero-shot takes {', '.join(sorted(media.modalities | {'text'}))}. "
                     "Name a trained project with --project instead of --categories"
                 )
-            query_1D = encoder.encode([encoder.prepare(known, path)])
+            query_1D = model.encode([model.prepare(known, path)])
         except SampleError as error:
             yield Prediction(str(path), modality or "unknown", "", error=str(error))
             continue
@@ -167,6 +169,18 @@ def predict_zero_shot(
             answers,
             uncalibrated="bare names have no val samples to calibrate on",
         )
+
+
+def _shared_space(name: str | None) -> tuple[Encoder, Encoder]:
+    """The encoders of texts and of media."""
+    if name is None:
+        return load_encoder("minilm"), load_encoder("conse")
+    both = load_encoder(name)
+    if "text" not in both.modalities:
+        raise InputError(
+            f"--encoder {name}: takes no texts, so names cannot be compared; use e.g. clip:FOLDER"
+        )
+    return both, both
 
 
 def retrieve_samples(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,3 +37,78 @@ def ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def save_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`save_clip(kind)`: a folder with a random CLIP, SigLIP or SigLIP 2 as transformers itself saves it.
+
+    32 pixels, two layers, letters as words; the same weights at every call.
+    """
+    folders: dict[str, Path] = {}
+
+    def save(kind: str) -> Path:
+        if kind not in folders:
+            folders[kind] = tmp_path_factory.mktemp(kind)
+            _save_clip(kind, folders[kind])
+        return folders[kind]
+
+    return save
+
+
+def _save_clip(kind: str, folder: Path) -> None:
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    text = tower | {"vocab_size": len(words), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    vision: dict[str, Any] = tower | {"patch_size": 8}
+    if kind == "clip":
+        vision["image_size"] = 32
+        config = transformers.CLIPConfig(
+            text_config=text | {"max_position_embeddings": 40}, vision_config=vision, projection_dim=16
+        )
+        tokenizer = transformers.CLIPTokenizerFast(vocab={word: n for n, word in enumerate(words)}, merges=[])
+        processor = transformers.CLIPImageProcessorPil(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        )
+        model = transformers.CLIPModel
+    else:
+        text |= {"max_position_embeddings": 64, "projection_size": 32}
+        by_letter = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="z"))
+        by_letter.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+        by_letter.post_processor = processors.TemplateProcessing(
+            single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 1)]
+        )
+        tokenizer = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=by_letter,
+            pad_token="<|endoftext|>",
+            eos_token="<|endoftext|>",
+            model_input_names=["input_ids"],
+            model_max_length=64,
+        )
+        if kind == "siglip":
+            vision["image_size"] = 32
+            config = transformers.SiglipConfig(text_config=text, vision_config=vision)
+            processor = transformers.SiglipImageProcessorPil(size={"height": 32, "width": 32})
+            model = transformers.SiglipModel
+        else:
+            special = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
+            vocabulary = {word: n for n, word in enumerate((*special, "▁", *letters))}
+            tokenizer = transformers.Siglip2Tokenizer(
+                vocab=vocabulary, merges=[], model_max_length=64, model_input_names=["input_ids"]
+            )
+            config = transformers.Siglip2Config(text_config=text, vision_config=vision | {"num_patches": 16})
+            processor = transformers.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
+            model = transformers.Siglip2Model
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = model(config)
+        for weight in network.parameters():  # else some start at zero, and what they do would not be seen
+            torch.nn.init.normal_(weight, std=0.3)
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    processor.save_pretrained(folder)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 
 from data.errors import InputError
 from kb_builder.encoders.base import Encoder
@@ -22,6 +23,30 @@ def _conse(text_name: str, device: str) -> Encoder:
     if "text" not in text.modalities:
         raise InputError(f"conse:{text_name}: {text_name!r} takes no texts; name a text encoder, e.g. minilm")
     return load_conse(text, device=device)
+
+
+def _clip(name: str, device: str) -> Encoder:
+    from kb_builder.encoders.clip import load_clip
+
+    return load_clip(name, device=device)
+
+
+def _clap(name: str, device: str) -> Encoder:
+    from kb_builder.encoders.clap import load_clap
+
+    return load_clap(name, device=device)
+
+
+def _imagebind(name: str, device: str) -> Encoder:
+    from kb_builder.encoders.imagebind import load_imagebind
+
+    return load_imagebind(name, device=device)
+
+
+def _point(name: str, device: str) -> Encoder:
+    from kb_builder.encoders.point import load_point
+
+    return load_point(name, device=device)
 
 
 def _imported(name: str, _: str) -> Encoder:
@@ -49,6 +74,10 @@ Factory = Callable[[str, str], Encoder]  # what follows the colon, the device
 FACTORIES: dict[str, Factory] = {
     "efficientnet-lite0": _efficientnet,
     "conse": _conse,
+    "clip": _clip,
+    "clap": _clap,
+    "imagebind": _imagebind,
+    "point": _point,
     "imported": _imported,
     "fp32": _at("fp32"),
     "fp16": _at("fp16"),
@@ -57,10 +86,17 @@ FACTORIES: dict[str, Factory] = {
     "onnx-int8": partial(_onnx, int8=True),
 }
 ON_CPU = {"onnx", "onnx-int8"}  # wherever the others run
+JOIN = " + "  # between the names of encoders that share a space
+
+# What is kept loaded: small encoders, and of large ones only the last.
+_KEPT, _LARGE_PARAMETERS = 8, 100_000_000
+_Key = tuple[str, tuple[str, ...]]
+_kept: dict[_Key, Encoder] = {}
+_loading = threading.RLock()
 
 
 def load_encoder(name: str, device: str = "auto") -> Encoder:
-    """Load an encoder; asked again, the process gets the same one.
+    """Load an encoder; asked again, the process gets the same one. Of large ones only the last is kept.
 
     | name | encoder |
     |---|---|
@@ -68,23 +104,52 @@ def load_encoder(name: str, device: str = "auto") -> Encoder:
     | `efficientnet-lite0` | renderings of every modality but text, in a space of their own |
     | `conse` | photos and videos in MiniLM's space without training |
     | `conse:NAME` | the same in the space of another text encoder |
+    | `clip:MODEL` | texts and pictures: CLIP, SigLIP or SigLIP 2 as transformers saves them |
+    | `clap:MODEL` | texts and sounds: CLAP as transformers saves it |
+    | `imagebind:MODEL` | texts, pictures, videos, sounds and thermal pictures: ImageBind's own weights |
+    | `point:MODEL` | point clouds in the space of a CLIP: OpenShape's PointBERT |
+    | `A + B` | several of one space: each modality goes to the last that takes it, texts to the first |
     | `fp16:NAME`, `bf16:NAME` | a sentence-transformers model in half precision, for a GPU |
     | `onnx:NAME`, `onnx-int8:NAME` | a text encoder by ONNX Runtime on the CPU, exact or in 8-bit integers |
     | `imported:NAME` | vectors that were made elsewhere; nothing can be encoded with it |
     | anything else | the folder or name of a sentence-transformers model, text-only or CLIP-like |
 
-    `device` is `auto`, `cpu`, `cuda` or some CUDA devices (`cuda:0,cuda:1`), each of which gets the model.
-    Raises InputError for an unknown name or device and MissingDependencyError, which names the install
-    command, where a bundled model or an extra is not installed.
+    MODEL is a path, or a name in the model folder (kb_builder/models.py). `device` is `auto`, `cpu`, `cuda`
+    or some CUDA devices (`cuda:0,cuda:1`), each of which gets the model. Raises InputError for an unknown
+    name or device and MissingDependencyError, which names the install command, where a bundled model or an
+    extra is not installed.
     """
     from kb_builder.encoders.devices import device_names
 
     devices = device_names(device)
-    return _loaded(name, ("cpu",) if name.partition(":")[0] in ON_CPU else devices)
+    key = (name, ("cpu",) if name.partition(":")[0] in ON_CPU else devices)
+    with _loading:
+        if key not in _kept:
+            _let_go(large_only=True)
+            encoder = _load(*key)
+            while len(_kept) >= _KEPT:
+                del _kept[next(iter(_kept))]
+            _kept[key] = encoder
+        return _kept[key]
 
 
-@lru_cache(maxsize=8)
-def _loaded(name: str, devices: tuple[str, ...]) -> Encoder:
+def release_encoders() -> None:
+    """Keep none loaded; memory is free once nobody else holds one."""
+    with _loading:
+        _let_go(large_only=False)
+
+
+def _let_go(*, large_only: bool) -> None:
+    for key, encoder in list(_kept.items()):
+        if not large_only or encoder.parameters > _LARGE_PARAMETERS:
+            del _kept[key]
+
+
+def _load(name: str, devices: tuple[str, ...]) -> Encoder:
+    if JOIN in name:
+        from kb_builder.encoders.joined import join
+
+        return join(name, [_load(part.strip(), devices) for part in name.split(JOIN)])
     from kb_builder.encoders.devices import Replicas
 
     family, _, detail = name.partition(":")
@@ -94,4 +159,4 @@ def _loaded(name: str, devices: tuple[str, ...]) -> Encoder:
     return each[0] if len(each) == 1 else Replicas(each)
 
 
-__all__ = ["Encoder", "load_encoder"]
+__all__ = ["JOIN", "Encoder", "load_encoder", "release_encoders"]

@@ -17,6 +17,8 @@ Bytes = npt.NDArray[np.uint8]
 PICTURED = frozenset(MODALITIES) - {"text"}  # every modality that has a rendering
 PICTURE_VERSION = f"pad-white-bicubic-1/{RENDER_VERSION}"  # part of the identity of every picture encoder
 
+_LONGEST = 8  # short sides of a picture of which only a middle square is seen
+
 
 def read_views(modality: Modality, path: Path, *, size: int) -> Bytes:
     """The renderings of a sample as uint8[V, S, S, 3]. Raises SampleError for an unreadable file."""
@@ -38,3 +40,11 @@ def pad_to_square(view_HW3: Bytes, size: int) -> Bytes:
     square = Image.new("RGB", (size, size), "white")
     square.paste(fitted, ((size - fitted_w) // 2, (size - fitted_h) // 2))
     return np.asarray(square)
+
+
+def middle(view_HW3: Bytes) -> Bytes:
+    """The middle of a very long picture, for encoders that cut out a square: they would enlarge it whole."""
+    height, width = view_HW3.shape[:2]
+    longest = _LONGEST * min(height, width)
+    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    return np.ascontiguousarray(view_HW3[top : height - top, left : width - left])

@@ -1,17 +1,17 @@
-"""Text encoders through sentence-transformers: the bundled MiniLM, or any model by its name or folder.
+"""Encoders through sentence-transformers: the bundled MiniLM, or any model by its name or folder.
 
-A CLIP-like model takes pictures too, and so every modality that has a rendering.
+A CLIP-like model takes pictures too, and so every modality that has a rendering; one that hears takes sounds
+as they are. Its videos are pictures of their frames.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,24 +26,24 @@ from data.errors import InputError, MissingDependencyError, first_line
 from data.files import hash_file, hash_json
 from data.modality import Modality
 from data.readers import read
-from data.readers.payload import Text
+from data.readers.payload import Text, Waveform
 from data.render import RENDER_VERSION, render
 from kb_builder.encoders.base import Floats, unit_rows
+from kb_builder.encoders.licences import stated_licence, tell_licence
 from kb_builder.encoders.linear import use_onednn
+from kb_builder.encoders.passes import text_passes
 from kb_builder.encoders.pictures import PICTURED, Bytes
+from kb_builder.encoders.sounds import sound_at
 
 MINILM = "minilm"
-# One forward pass: so many pictures, or texts of together so many characters, about a thousand tokens. More
-# overflow the cache of a core, fewer leave it waiting for Python.
+# Of one forward pass: more overflow the cache of a core, fewer leave it waiting for Python.
 _PICTURES_PER_PASS = 64
-_CHARACTERS_PER_PASS = 4096
 _PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 logger = logging.getLogger(__name__)
 disable_progress_bar()  # transformers' bar for loading weights, one per model; our own bars count samples
 
-_Prepared = str | list[Bytes]  # a text, or the renderings of a sample
-_Item = TypeVar("_Item")
+_Prepared = str | list[Bytes] | Waveform  # a text, the renderings of a sample, or a sound
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class SentenceEncoder:
     modalities: frozenset[str]
     licence: str
     parameters: int
+    hears_at: int | None = None  # samples per second of the sounds it takes; None: it sees their renderings
     agreement: float | None = (
         None  # least cosine with the model as it was published, where it is run otherwise
     )
@@ -64,9 +65,11 @@ class SentenceEncoder:
     _tokenizing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def prepare(self, modality: Modality, source: Path | str) -> _Prepared:
-        """The text itself, or the renderings uint8[H, W, 3] of a sample in another modality."""
+        """The text itself, a sound at the model's rate, or the renderings uint8[H, W, 3] of a sample."""
         if isinstance(source, str) and modality == "text":
             return source
+        if modality == "audio" and self.hears_at is not None:
+            return Waveform(sound_at(Path(source), rate=self.hears_at), self.hears_at)
         payload = read(modality, Path(source))
         return payload.text if isinstance(payload, Text) else render(payload)
 
@@ -82,11 +85,15 @@ class SentenceEncoder:
         texts.sort(key=lambda row_text: len(row_text[1]))
         for chunk in text_passes(texts):
             vectors_ND[[row for row, _ in chunk]] = self._forward([text for _, text in chunk])
-        views = [(row, view) for row, item in enumerate(batch) if not isinstance(item, str) for view in item]
+        views = [(row, view) for row, item in enumerate(batch) if isinstance(item, list) for view in item]
         for start in range(0, len(views), _PICTURES_PER_PASS):
             pictures = views[start : start + _PICTURES_PER_PASS]
             vectors_VD = self._forward([Image.fromarray(view) for _, view in pictures])
             np.add.at(vectors_ND, [row for row, _ in pictures], vectors_VD)
+        for row, item in enumerate(batch):
+            if isinstance(item, Waveform):  # one at a time: padding beside a longer one would be heard
+                sound = {"array": item.samples_T, "sampling_rate": item.rate}
+                vectors_ND[row] = self._forward([sound])[0]
         return unit_rows(vectors_ND)
 
     @torch.inference_mode()
@@ -113,16 +120,6 @@ class SentenceEncoder:
             )
 
 
-def text_passes(texts: list[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
-    """Texts that are sorted by length, cut into forward passes that hold about as many tokens each."""
-    start = 0
-    for stop in range(1, len(texts) + 1):
-        padded = (stop + 1 - start) * len(texts[stop][1]) if stop < len(texts) else _CHARACTERS_PER_PASS + 1
-        if padded > _CHARACTERS_PER_PASS:
-            yield texts[start:stop]
-            start = stop
-
-
 def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "fp32") -> SentenceEncoder:
     """`minilm`, the folder of a sentence-transformers model, or the name of one that was downloaded before.
 
@@ -139,6 +136,7 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
             model_kwargs={"dtype": _PRECISIONS[precision]},
         )
         dim, pictures = model.get_embedding_dimension(), model.supports("image")
+        reads, hears = model.supports("text"), model.supports("audio")
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = first_line(error)
         raise InputError(f"the encoder {name!r} ({folder}) cannot be loaded: {reason}") from error
@@ -147,21 +145,38 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
     facts = {
         "name": folder.name if Path(name).is_dir() else name,
         "weights": _hash_folder(folder),
-        "preprocessing": f"2/{RENDER_VERSION}" if pictures else "2",
+        "preprocessing": f"2/{RENDER_VERSION}" if pictures else "2/sounds" if hears else "2",
         "dim": dim,
     }
     model.eval().requires_grad_(False)
     if device == "cpu":
         use_onednn(model)
+    licence = "Apache-2.0" if name == MINILM else stated_licence(folder)
+    tell_licence(name, licence)
     return SentenceEncoder(
         model=model,
         name=name if precision == "fp32" else f"{precision}:{name}",
         identity=hash_json(facts if precision == "fp32" else {**facts, "precision": precision}),
         dim=dim,
-        modalities=frozenset({"text"}) | (PICTURED if pictures else frozenset()),
-        licence="Apache-2.0" if name == MINILM else _stated_licence(folder),
+        modalities=frozenset(["text"] * reads + ["audio"] * hears) | (PICTURED if pictures else frozenset()),
+        hears_at=_hearing_rate(model, name) if hears else None,
+        licence=licence,
         parameters=sum(weight.numel() for weight in model.parameters()),
     )
+
+
+def _hearing_rate(model: SentenceTransformer, name: str) -> int:
+    """The rate that the model's feature extractor was made for."""
+    processor: Any = getattr(model[0], "processor", None)
+    extractor = getattr(processor, "feature_extractor", processor)
+    if type(extractor).__name__ == "ClapFeatureExtractor":
+        raise InputError(
+            f"the encoder {name!r} is a CLAP; write clap:{name}, which hears long sounds without dice"
+        )
+    rate = getattr(extractor, "sampling_rate", None)
+    if not isinstance(rate, int):
+        raise InputError(f"the encoder {name!r} takes sounds and does not say their rate; name another model")
+    return rate
 
 
 def _minilm_folder() -> Path:
@@ -199,11 +214,3 @@ def _hash_folder(folder: Path) -> str:
             if path.suffix.lower() != ".md" and not any(part.startswith(".") for part in name.split("/"))
         }
     )
-
-
-def _stated_licence(folder: Path) -> str:
-    """The `license:` line at the head of a model card, as the hub's models carry it."""
-    card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    found = re.search(r"\A---\n.*?^license:\s*(\S+)", text, flags=re.DOTALL | re.MULTILINE)
-    return found.group(1) if found else "not stated"

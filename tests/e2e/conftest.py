@@ -33,6 +33,7 @@ k = 4
 
 [evaluate]
 bootstrap = 200
+few_shot = [1, 4]
 """
 
 

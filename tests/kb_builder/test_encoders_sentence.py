@@ -14,7 +14,7 @@ from PIL import Image
 
 from data.errors import InputError
 from kb_builder.encoders import load_encoder
-from kb_builder.encoders.sentence import text_passes
+from kb_builder.encoders.passes import text_passes
 
 TEXTS = [
     "a wooden sphere",
@@ -169,3 +169,35 @@ def test_a_pass_holds_about_as_many_characters_whatever_the_length() -> None:
         assert len(each) == 1 or len(each) * len(each[-1][1]) <= 4096
     assert len(passes) == 2 + 3 + 2
     assert list(text_passes([])) == []
+
+
+def test_a_model_that_hears_takes_sounds_as_they_are(tmp_path: Path) -> None:
+    """A spectrogram transformer reads no texts; sounds have the vectors of its own encode."""
+    import soundfile
+    import torch
+    import transformers
+
+    config = transformers.ASTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_length=32,
+        num_mel_bins=32,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.ASTModel(config).save_pretrained(tmp_path / "model")
+    extractor = transformers.ASTFeatureExtractor(sampling_rate=8000, max_length=32, num_mel_bins=32)
+    extractor.save_pretrained(tmp_path / "model")
+    noise = np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)
+    soundfile.write(tmp_path / "short.wav", noise[:1500], 8000, subtype="FLOAT")
+    soundfile.write(tmp_path / "long.wav", noise, 8000, subtype="FLOAT")
+    encoder: Any = load_encoder(str(tmp_path / "model"))
+    assert encoder.modalities == {"audio"}
+    batch = [encoder.prepare("audio", tmp_path / f"{name}.wav") for name in ("short", "long")]
+    theirs = [
+        encoder.model.encode({"array": sound, "sampling_rate": 8000}, normalize_embeddings=True)
+        for sound in (noise[:1500], noise)
+    ]
+    np.testing.assert_allclose(encoder.encode(batch), np.stack(theirs), atol=1e-5)

@@ -1,0 +1,163 @@
+"""CLAP through transformers: texts and sounds in one space, without training (`clap:FOLDER`).
+
+Preparation is that of the model's own feature extractor, without its dice: of a sound longer than the model
+hears at once (10 s), the extractor takes random pieces, and we take evenly spaced ones. Neither torchaudio
+nor librosa is needed.
+
+Shape legend: T samples of sound, W frames of a spectrogram, M mel bands.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.errors import InputError, first_line
+from data.files import hash_json
+from data.modality import Modality
+from data.readers.payload import Floats
+from kb_builder.encoders.licences import licence_of, tell_licence
+from kb_builder.encoders.paired import (
+    Inputs,
+    PairedEncoder,
+    TextSide,
+    hash_folder,
+    load_network,
+    load_text_side,
+    quiet_transformers,
+    read_kind,
+)
+from kb_builder.encoders.sounds import sound_at
+from kb_builder.models import find_model
+
+VERSION = 1  # of what is done here to texts and sounds: another one is another encoder
+WINDOWS = 3  # of a sound that is longer than the model hears at once: its beginning, middle and end
+_KINDS = ("clap",)
+_SOUNDS_PER_PASS = 8
+
+
+def load_clap(name: str, *, device: str = "cpu") -> PairedEncoder:
+    """The model in a folder (or of that name in the model folder) as an encoder of texts and sounds.
+
+    Raises InputError for a folder that holds no such model, and MissingDependencyError for a missing package.
+    """
+    shown, folder = f"clap:{name}", find_model(name, encoder="clap")
+    read_kind(shown, folder, _KINDS)
+    weights = hash_folder(folder)
+    text = clap_text_side(name)
+    extractor = _extractor(shown, folder)
+    network = load_network(shown, folder, device=device)
+    fused = bool(network.config.audio_config.enable_fusion)
+    licence = licence_of(folder)
+    tell_licence(shown, licence)
+    dim = int(network.config.projection_dim)
+
+    def look(_: Modality, path: Path) -> Inputs:
+        samples_T = sound_at(path, rate=extractor.sampling_rate)
+        return fused_mel(samples_T, extractor) if fused else window_mels(samples_T, extractor)
+
+    return PairedEncoder(
+        network=network,
+        text=text,
+        look=look,
+        features="get_audio_features",
+        views_per_pass=_SOUNDS_PER_PASS,
+        name=shown,
+        identity=hash_json(
+            {
+                "name": folder.resolve().name,
+                "weights": weights,
+                "preprocessing": f"clap-{VERSION}",
+                "dim": dim,
+            }
+        ),
+        dim=dim,
+        modalities=frozenset({"text", "audio"}),
+        licence=licence,
+        parameters=sum(weight.numel() for weight in network.parameters()),
+    )
+
+
+def clap_text_side(name: str) -> TextSide:
+    """The tokenizer and the limit of the text tower alone."""
+    folder = find_model(name, encoder="clap")
+    shown = f"clap:{name}"
+    read_kind(shown, folder, _KINDS)
+    return load_text_side(shown, folder, fixed=False)
+
+
+def _extractor(shown: str, folder: Path) -> Any:
+    from transformers import ClapFeatureExtractor
+
+    if not any((folder / f"{each}_config.json").is_file() for each in ("preprocessor", "processor")):
+        raise InputError(
+            f"{shown}: {folder} does not say how sounds are prepared; put preprocessor_config.json there"
+        )
+    try:
+        with quiet_transformers():
+            return ClapFeatureExtractor.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = first_line(error)
+        raise InputError(f"{shown}: {folder}: its feature extractor cannot be loaded: {reason}") from error
+
+
+def window_mels(samples_T: Floats, extractor: Any) -> Inputs:
+    """For a model without fusion: `input_features` float32[V, 1, W, M], V = 1 or `WINDOWS`."""
+    longest = extractor.nb_max_samples
+    over = len(samples_T) - longest
+    starts = [over * number // (WINDOWS - 1) for number in range(WINDOWS)] if over > 0 else [0]
+    windows = [_padded(samples_T[start : start + longest], extractor) for start in starts]
+    mels = [_log_mel(window_T, extractor, extractor.mel_filters_slaney) for window_T in windows]
+    return {"input_features": np.stack(mels)[:, None], "is_longer": np.zeros((len(mels), 1), np.bool_)}
+
+
+def fused_mel(samples_T: Floats, extractor: Any) -> Inputs:
+    """For a model with fusion: `input_features` float32[1, 4, W, M].
+
+    The whole spectrogram, shrunk, then a piece of its front, middle and back (each the middle one of a third
+    of the possible ones). A short sound is there four times, and its `is_longer` is false whatever is beside
+    it in the batch, as in the published model's own evaluation; transformers draws lots for one to be true.
+    """
+    mel_WM = _log_mel(_padded(samples_T, extractor), extractor, extractor.mel_filters)
+    frames = extractor.nb_max_samples // extractor.hop_length + 1
+    longer = len(mel_WM) > frames
+    pieces = [mel_WM] * 4
+    if longer:
+        whole = torch.from_numpy(mel_WM)[None, None]
+        size = [frames, mel_WM.shape[1]]
+        shrunk = torch.nn.functional.interpolate(whole, size=size, mode="bilinear", align_corners=False)
+        thirds = np.array_split(np.arange(len(mel_WM) - frames + 1), 3)
+        starts = [int(third[len(third) // 2]) if len(third) else 0 for third in thirds]
+        pieces = [shrunk[0, 0].numpy(), *(mel_WM[start : start + frames] for start in starts)]
+    return {"input_features": np.stack(pieces)[None], "is_longer": np.array([[longer]])}
+
+
+def _padded(samples_T: Floats, extractor: Any) -> Floats:
+    """At least as long as the model hears at once: repeated as often as it fits whole, then silence."""
+    longest = extractor.nb_max_samples
+    if len(samples_T) >= longest:
+        return samples_T
+    times = longest // len(samples_T)
+    if extractor.padding == "repeat":
+        return np.tile(samples_T, times + 1)[:longest]
+    repeated_T = np.tile(samples_T, times) if extractor.padding == "repeatpad" else samples_T
+    return np.pad(repeated_T, (0, longest - len(repeated_T)))
+
+
+def _log_mel(samples_T: Floats, extractor: Any, filters: Any) -> Floats:
+    """Log mel spectrogram float32[W, M] in decibels, by transformers' own transform."""
+    from transformers.audio_utils import spectrogram, window_function
+
+    mel_MW = spectrogram(
+        samples_T.astype(np.float64),
+        window_function(extractor.fft_window_size, "hann"),
+        frame_length=extractor.fft_window_size,
+        hop_length=extractor.hop_length,
+        power=2.0,
+        mel_filters=filters,
+        log_mel="dB",
+    )
+    return np.ascontiguousarray(mel_MW.T, dtype=np.float32)

@@ -1,0 +1,143 @@
+"""CLIP, SigLIP and SigLIP 2 through transformers: texts and pictures in one space, without training.
+
+`clip:FOLDER`, or `clip:NAME` of a folder in the model folder. Pictures are prepared by the model's own
+processor in its Pillow form, so that torchvision is not needed and changes no bit. Photos and the frames of
+videos come to it as they were read; every other modality as its rendering.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data.errors import InputError, MissingDependencyError, first_line
+from data.files import hash_json
+from data.modality import Modality
+from data.readers import read
+from data.readers.image import SHORT_SIDE, read_image
+from data.readers.payload import Bytes, Clip
+from data.render import RENDER_VERSION, render
+from data.render.canvas import SIZE
+from data.render.video import quarter_frames
+from kb_builder.encoders.licences import licence_of, tell_licence
+from kb_builder.encoders.paired import (
+    Inputs,
+    PairedEncoder,
+    TextSide,
+    hash_folder,
+    load_network,
+    load_text_side,
+    quiet_transformers,
+    read_kind,
+)
+from kb_builder.encoders.pictures import PICTURED, middle
+from kb_builder.models import find_model
+
+VERSION = 1  # of what is done here to texts and pictures: another one is another encoder
+KINDS = {
+    "clip": "CLIPImageProcessorPil",
+    "siglip": "SiglipImageProcessorPil",
+    "siglip2": "Siglip2ImageProcessorPil",
+}
+# SigLIP was trained without a padding mask, on texts that are all as long as its limit.
+_FIXED = {"siglip", "siglip2"}
+_VIEWS_PER_PASS = 32
+
+
+def load_clip(name: str, *, device: str = "cpu") -> PairedEncoder:
+    """The model in a folder (or of that name in the model folder) as an encoder of all seven modalities.
+
+    Raises InputError for a folder that holds no such model, and MissingDependencyError for a missing package.
+    """
+    shown, folder = f"clip:{name}", find_model(name, encoder="clip")
+    kind = read_kind(shown, folder, KINDS)
+    weights = hash_folder(folder)
+    text = _text_side(shown, folder, kind)
+    processor = _processor(shown, folder, kind)
+    network = load_network(shown, folder, device=device)
+    licence = licence_of(folder)
+    tell_licence(shown, licence)
+    dim = _dim(network)
+    side = _side(network, processor)
+
+    def look(modality: Modality, path: Path) -> Inputs:
+        views = [middle(view) if kind == "clip" else view for view in _views(modality, path, side)]
+        return dict(processor(images=views, return_tensors="np", input_data_format="channels_last"))
+
+    return PairedEncoder(
+        network=network,
+        text=text,
+        look=look,
+        features="get_image_features",
+        views_per_pass=_VIEWS_PER_PASS,
+        name=shown,
+        identity=hash_json(
+            {
+                "name": folder.resolve().name,
+                "weights": weights,
+                "preprocessing": f"clip-{VERSION}/{RENDER_VERSION}",
+                "dim": dim,
+            }
+        ),
+        dim=dim,
+        modalities=PICTURED | {"text"},
+        licence=licence,
+        parameters=sum(weight.numel() for weight in network.parameters()),
+    )
+
+
+def clip_text_side(name: str) -> TextSide:
+    """The tokenizer and the limit of the text tower alone."""
+    folder = find_model(name, encoder="clip")
+    shown = f"clip:{name}"
+    return _text_side(shown, folder, read_kind(shown, folder, KINDS))
+
+
+def _text_side(shown: str, folder: Path, kind: str) -> TextSide:
+    return load_text_side(shown, folder, fixed=kind in _FIXED)
+
+
+def _processor(shown: str, folder: Path, kind: str) -> Any:
+    import transformers
+
+    if (
+        not (folder / "preprocessor_config.json").is_file()
+        and not (folder / "processor_config.json").is_file()
+    ):
+        raise InputError(
+            f"{shown}: {folder} does not say how pictures are prepared; put preprocessor_config.json there"
+        )
+    family = getattr(transformers, KINDS[kind], None)
+    if family is None:
+        raise MissingDependencyError(
+            f"{shown}: needs transformers 5 or newer: .venv/bin/pip install --editable '.[clip]'"
+        )
+    try:
+        with quiet_transformers():
+            return family.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{shown}: {folder}: its picture processor cannot be loaded: {first_line(error)}"
+        ) from error
+
+
+def _dim(network: Any) -> int:
+    """D: CLIP projects both towers; SigLIP has a projection in its text tower alone."""
+    config = network.config
+    return int(getattr(config, "projection_dim", None) or config.text_config.projection_size)
+
+
+def _side(network: Any, processor: Any) -> int:
+    """The side of the pictures that the network sees, in pixels; for pictures of any shape, of their area."""
+    vision = network.config.vision_config
+    if hasattr(processor, "max_num_patches"):
+        return int(processor.patch_size * processor.max_num_patches**0.5)
+    return int(vision.image_size)
+
+
+def _views(modality: Modality, path: Path, side: int) -> list[Bytes]:
+    """The pictures of a sample, uint8[H, W, 3] each, large enough for a network that sees `side` pixels."""
+    if modality == "image":
+        return [read_image(path, short_side=max(SHORT_SIDE, 2 * side)).rgb_HW3]
+    payload = read(modality, path)
+    return quarter_frames(payload, size=max(SIZE, 2 * side)) if isinstance(payload, Clip) else render(payload)

@@ -1,0 +1,76 @@
+"""Several encoders of one space as one: `clip:A + point:B` sees photos with A and point clouds with B."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import InputError
+from data.files import hash_json
+from data.modality import Modality
+from kb_builder.encoders.base import Encoder, Floats
+
+
+@dataclass(frozen=True)
+class JoinedEncoder:
+    """Each modality goes to the last of the encoders that takes it, but texts to the first.
+
+    That their spaces are one is the user's word: point encoders are trained towards a given CLIP.
+    """
+
+    name: str
+    each: tuple[Encoder, ...]
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 over the identities of all, in their order."""
+        return hash_json([encoder.identity for encoder in self.each])
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.each[0].dim
+
+    @property
+    def modalities(self) -> frozenset[str]:
+        """What any of them takes."""
+        return frozenset().union(*(encoder.modalities for encoder in self.each))
+
+    @property
+    def licence(self) -> str:
+        """Every licence once."""
+        return ", ".join(dict.fromkeys(encoder.licence for encoder in self.each))
+
+    @property
+    def parameters(self) -> int:
+        """Of all together."""
+        return sum(encoder.parameters for encoder in self.each)
+
+    def prepare(self, modality: Modality, source: Path | str) -> tuple[int, Any]:
+        """Which encoder's it is, and what that one prepared."""
+        takes = [number for number, encoder in enumerate(self.each) if modality in encoder.modalities]
+        number = takes[0 if modality == "text" else -1]
+        return number, self.each[number].prepare(modality, source)
+
+    def encode(self, batch: Sequence[tuple[int, Any]]) -> Floats:
+        """float32[N, D], unit rows."""
+        vectors_ND = np.zeros((len(batch), self.dim), np.float32)
+        for number, encoder in enumerate(self.each):
+            rows = [row for row, (owner, _) in enumerate(batch) if owner == number]
+            if rows:
+                vectors_ND[rows] = encoder.encode([batch[row][1] for row in rows])
+        return vectors_ND
+
+
+def join(name: str, each: Sequence[Encoder]) -> JoinedEncoder:
+    """Raises InputError where dimensions differ: such spaces cannot be one."""
+    if len({encoder.dim for encoder in each}) > 1:
+        told = ", ".join(f"{encoder.name} has {encoder.dim}" for encoder in each)
+        raise InputError(
+            f"{name}: these encoders cannot share a space, since their dimensions differ ({told})"
+        )
+    return JoinedEncoder(name, tuple(each))

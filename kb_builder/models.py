@@ -1,0 +1,111 @@
+"""The model folder: where weights are looked for, and what is known about them (kb_builder/models.toml).
+
+Weights lie in `models/` in the folder where commands are run (beside the project file), or in the folder that
+the environment variable UNIBIND_MODELS names. Nothing is downloaded unless `unibind models get` is asked to.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+from pydantic import AfterValidator, StringConstraints, TypeAdapter, ValidationError
+
+from data.errors import InputError
+from kb_builder.settings import Address
+
+VARIABLE = "UNIBIND_MODELS"
+BUILT_IN = Path(__file__).with_name("models.toml")
+
+
+def _inside(name: str) -> str:
+    """A file's path inside its model's folder: relative, without steps outwards."""
+    path = Path(name)
+    if path.is_absolute() or not path.parts or ".." in path.parts or "\\" in name:
+        raise ValueError("must be a relative path inside the model's folder")
+    return name
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One file of a model and where it can be fetched.
+
+    `sha256` is None where its publisher states none; the hub's own header is then taken, if there is one.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (read by pydantic)
+
+    path: Annotated[str, AfterValidator(_inside)]
+    url: Address
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = None
+    size: Annotated[int, Ge(0)] | None = None  # bytes
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A published model that an adapter here can load."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    encoder: Literal["clip", "clap", "imagebind", "point", "fp32"]
+    licence: str
+    about: str
+    megabytes: Annotated[int, Ge(1)]  # of all its files, roughly (10^6 bytes)
+    files: tuple[ModelFile, ...]
+    partner: str | None = None  # the encoder whose space this one shares
+
+
+Known = dict[Annotated[str, StringConstraints(pattern="^[a-z0-9][a-z0-9.-]*$")], KnownModel]
+
+
+def read_models(path: Path = BUILT_IN) -> dict[str, KnownModel]:
+    """The models of a list in TOML, by name. Raises InputError for a mistake, with its key."""
+    try:
+        value: Any = tomllib.loads(path.read_text(encoding="utf-8"))
+        return TypeAdapter(Known).validate_python(value)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: no TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: {where}: {first['msg']}; see docs/models.md") from None
+
+
+@cache
+def known_models() -> dict[str, KnownModel]:
+    """The built-in list."""
+    return read_models()
+
+
+def model_folder() -> Path:
+    """The folder in which each model has a folder of its own."""
+    return Path(os.environ.get(VARIABLE) or "models")
+
+
+def find_model(name: str, *, encoder: str) -> Path:
+    """The folder or file of weights that `encoder:name` means: a path, or a name in the model folder.
+
+    Raises InputError where there is neither, which says where was looked and how to get it.
+    """
+    if not name:
+        raise InputError(f"{encoder}: says no model; write {encoder}:FOLDER, or a name of `unibind models`")
+    for path in (Path(name), model_folder() / name):
+        if path.exists():
+            return path
+    known = known_models().get(name)
+    how = (
+        f"fetch it: unibind models get {name}"
+        if known
+        else "`unibind models` lists those that can be fetched by name"
+    )
+    raise InputError(
+        f"{encoder}:{name}: there is neither {name} nor {model_folder() / name}; put its folder there"
+        f" ({VARIABLE} names another place), or {how}"
+    )

@@ -48,7 +48,7 @@ lint: $(READY) ## ruff, mypy --strict, the layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-.PHONY: bench-peers bench-kb bench-store bench-train
+.PHONY: bench-peers bench-kb bench-store bench-train bench-media
 
 bench-peers: $(READY) ## what the benchmarks compare with; other builders each in a virtual environment of its own
 	@for peer in bespokelabs-curator distilabel; do \
@@ -64,6 +64,9 @@ bench-store: $(READY) ## speed and memory of the store, localization, scoring an
 
 bench-train: $(READY) ## a training step, its memory and its feeding, beside others (five minutes)
 	@$(BIN)/python -m bench.train
+
+bench-media: $(READY) ## decoding and preparing samples, beside the bare decoders (five minutes)
+	@$(BIN)/python -m bench.media
 
 bench-kb: $(READY) ## speed and memory of the knowledge-base builder, beside others (half an hour)
 	@$(BIN)/python -m bench.kb

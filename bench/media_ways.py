@@ -1,4 +1,4 @@
-"""One sample decoded and prepared, in our way and by a bare decoder: Pillow, soundfile, PyAV, NumPy, tifffile.
+"""A sample decoded and prepared, in our way and by a bare decoder: Pillow, soundfile, PyAV, NumPy, tifffile.
 
 The preparation is the same on both sides: what is compared is the price of the checks (bounded, whole,
 finite, on the sensor) and of the exact choice of frames. `agree` says how far results may lie apart.

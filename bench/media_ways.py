@@ -77,7 +77,9 @@ def _video_bare(path: Path) -> Any:
         for number, frame in enumerate(container.decode(stream)):
             if number in numbers:
                 sides = round(frame.width * SIDE / frame.height), SIDE
-                frames[number] = frame.reformat(*sides, format="rgb24", interpolation="AREA").to_ndarray()
+                frames[number] = frame.reformat(
+                    *sides, format="rgb24", interpolation="AREA", threads=1
+                ).to_ndarray()
             if number == last:
                 break
     return np.stack([[frames[number] for number in pair] for pair in wanted])

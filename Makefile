@@ -48,7 +48,7 @@ lint: $(READY) ## ruff, mypy --strict, the layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-.PHONY: bench-peers bench-kb bench-store bench-train bench-evaluate
+.PHONY: bench-peers bench-kb bench-store bench-train bench-evaluate bench-media
 
 bench-peers: $(READY) ## what the benchmarks compare with; other builders each in a virtual environment of its own
 	@for peer in bespokelabs-curator distilabel; do \
@@ -67,6 +67,9 @@ bench-train: $(READY) ## a training step, its memory and its feeding, beside oth
 
 bench-evaluate: $(READY) ## a whole evaluation of 50,000 samples, beside the bare product (ten minutes)
 	@$(BIN)/python -m bench.evaluate
+
+bench-media: $(READY) ## decoding and preparing samples, beside the bare decoders (five minutes)
+	@$(BIN)/python -m bench.media
 
 bench-kb: $(READY) ## speed and memory of the knowledge-base builder, beside others (half an hour)
 	@$(BIN)/python -m bench.kb

@@ -42,12 +42,12 @@ def _read_bin(path: Path) -> Events:
         )
     raw_N5 = np.fromfile(path, dtype=np.uint8).reshape(-1, BIN_EVENT_BYTES)
     word_N = raw_N5[:, 2].astype(np.int64) << 16 | raw_N5[:, 3].astype(np.int64) << 8 | raw_N5[:, 4]
-    overflow_N = raw_N5[:, 1] == BIN_OVERFLOW_ROW
-    t_us_N = (word_N & 0x7FFFFF) + BIN_OVERFLOW_US * np.cumsum(overflow_N)
-    kept_N = ~overflow_N
-    return checked_events(
-        path, raw_N5[kept_N, 0], raw_N5[kept_N, 1], t_us_N[kept_N], word_N[kept_N] >> 23, sensor=BIN_SENSOR
-    )
+    x_N, y_N, t_us_N, p_N = raw_N5[:, 0], raw_N5[:, 1], word_N & 0x7FFFFF, word_N > 0x7FFFFF
+    overflow_N = y_N == BIN_OVERFLOW_ROW
+    if overflow_N.any():
+        t_us_N += BIN_OVERFLOW_US * np.cumsum(overflow_N)
+        x_N, y_N, t_us_N, p_N = (column[~overflow_N] for column in (x_N, y_N, t_us_N, p_N))
+    return checked_events(path, x_N, y_N, t_us_N, p_N, sensor=BIN_SENSOR)
 
 
 def _read_npz(path: Path) -> Events:

@@ -156,6 +156,7 @@ def _upright(frame: Any, short_side: int) -> Bytes:
     shrink = min(1.0, short_side / min(frame.width, frame.height))
     width, height = (max(1, round(side * shrink)) for side in (frame.width, frame.height))
     how = {"interpolation": "AREA"} if shrink < 1 else {}
-    rgb_HW3: Bytes = frame.reformat(width, height, format="rgb24", **how).to_ndarray()
+    # One thread, as for decoding: PyAV would start one per core for each frame, to the same bits.
+    rgb_HW3: Bytes = frame.reformat(width, height, format="rgb24", threads=1, **how).to_ndarray()
     # FFmpeg gives the angle counter-clockwise, as np.rot90 takes it.
     return np.ascontiguousarray(np.rot90(rgb_HW3, round(frame.rotation / 90)))

@@ -18,7 +18,7 @@ def heat_picture(picture: ThermalPicture, *, size: int = SIZE) -> Bytes:
     """
     low, high = heat_limits(picture)
     grey_HW = to_byte(picture.values_HW, low=low, high=high)
-    return shrink(np.repeat(grey_HW[:, :, None], 3, axis=2), size)
+    return np.repeat(shrink(grey_HW, size)[:, :, None], 3, axis=2)
 
 
 def heat_limits(picture: ThermalPicture) -> tuple[float, float]:

@@ -48,7 +48,7 @@ lint: $(READY) ## ruff, mypy --strict, the layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-.PHONY: bench-peers bench-kb bench-store bench-train bench-evaluate bench-media
+.PHONY: bench-peers bench-kb bench-store bench-train bench-epoch bench-evaluate bench-media
 
 bench-peers: $(READY) ## what the benchmarks compare with; other builders each in a virtual environment of its own
 	@for peer in bespokelabs-curator distilabel; do \
@@ -64,6 +64,9 @@ bench-store: $(READY) ## speed and memory of the store, localization, scoring an
 
 bench-train: $(READY) ## a training step, its memory and its feeding, beside others (five minutes)
 	@$(BIN)/python -m bench.train
+
+bench-epoch: $(READY) ## epochs over cached features, beside the encoder run again in each (ten minutes)
+	@$(BIN)/python -m bench.epoch
 
 bench-evaluate: $(READY) ## a whole evaluation of 50,000 samples, beside the bare product (ten minutes)
 	@$(BIN)/python -m bench.evaluate

@@ -16,11 +16,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,8 +30,8 @@ from threadpoolctl import threadpool_limits
 
 from bench.contest import Contest
 from bench.machine import versions
-from bench.planted import plant
-from bench.rows import at_most, publish, row, tell
+from bench.planted import CONTROL, plant
+from bench.rows import at_most, median, publish, row, tell
 from bench.vectors import DIM
 from trainer.answers import TOP, ask
 from trainer.blas import cores, numpy_product, torch_product
@@ -55,8 +56,6 @@ CHECKED = 2_000  # samples that are named again by plain float64 products
 GOAL = 3.0
 SETTINGS = Evaluate()
 
-_Result = TypeVar("_Result")
-
 
 def main() -> None:
     """Measure, print, and write the results."""
@@ -67,10 +66,8 @@ def main() -> None:
     given = parser.parse_args()
     categories, test, val = (max(10, int(n * given.scale)) for n in (CATEGORIES, TEST, VAL))
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
-        kb, out = (
-            plant(Path(place) / "kb", categories=categories, k=K, test=test, val=val, dim=DIM),
-            Path(place) / "run",
-        )
+        kb, out = Path(place) / "kb", Path(place) / "run"
+        plant(kb, categories=categories, k=K, test=test, val=val, dim=DIM)
         out.mkdir()
         localize(kb, Localize(k=K))
         rows = _rows(kb, out, given.rounds)
@@ -117,11 +114,10 @@ def _agree(shown: SampleSet, centers: Centers, out: Path) -> None:
         part = slice(n, n + 100)
         scores_QC = np.maximum.reduceat(some.vectors_ND[part].astype(np.float64) @ x_MD.T, starts_C, axis=1)
         best_Q5 = np.argsort(-np.round(scores_QC, 9), axis=1, kind="stable")[:, :5]
-        for sample, own, best in zip(some.sample_ids[part], some.category_N[part], best_Q5, strict=True):
-            if named[sample] != (centers.categories[best[0]], own in best):
-                raise AssertionError(
-                    f"{sample} is named {named[sample][0]}, not {centers.categories[best[0]]}"
-                )
+        for sample, own, best_5 in zip(some.sample_ids[part], some.category_N[part], best_Q5, strict=True):
+            first = centers.categories[best_5[0]]
+            if named[sample] != (first, own in best_5):
+                raise AssertionError(f"{sample} is named {named[sample][0]}, not {first}")
 
 
 def _fastest_product(x_ND: Any, z_MD: Any) -> Callable[[], None]:
@@ -152,48 +148,41 @@ def _parts(base: KnowledgeBase, out: Path, rounds: int) -> list[dict[str, Any]]:
     """What each part of the evaluation costs, one after the other: medians, in seconds."""
     took: dict[str, list[float]] = {}
 
-    def timed(part: str, work: Callable[[], _Result]) -> _Result:
+    @contextmanager
+    def part(name: str) -> Iterator[None]:
         start = time.perf_counter()
-        result = work()
-        took.setdefault(part, []).append(time.perf_counter() - start)
-        return result
+        yield
+        took.setdefault(name, []).append(time.perf_counter() - start)
 
+    told = {"model": "zero_shot", "resamples": SETTINGS.bootstrap, "seed": SETTINGS.seed}
+    scorer = SETTINGS.scorer
     for _ in range(rounds):
-        _once(base, out, timed)
-    return [row(f"of it, {part}", float(np.median(s)), "s", runs=s) for part, s in took.items()]
-
-
-def _once(base: KnowledgeBase, out: Path, timed: Callable[[str, Callable[[], Any]], Any]) -> None:
-    drawing = {"resamples": SETTINGS.bootstrap, "seed": SETTINGS.seed}
-    how = {"scorer": SETTINGS.scorer}
-    again, anchors, samples = timed("reading everything", lambda: _read(base.folder))
-    centers, to_do = anchors[CENTERS], tasks(seen_categories(again), labels_used=True)
-    llm = {CENTERS: centers}
-    permuted = llm | {"permuted": anchors["permuted"]}
-    timed(
-        "LLM centers: names, and every category's score",
-        lambda: ask(samples, llm, to_do, sweeps=False, **how),
-    )
-    timed("the same and the permuted control", lambda: ask(samples, permuted, to_do, sweeps=False, **how))
-    timed("the same and sweeps", lambda: ask(samples, permuted, to_do, sweeps=True, **how))
-    for name in ("class_name", "templates", "random_words"):
-        shown, texts = to_do[0].of(samples), anchors[name]
-        timed(f"control {name}", lambda x=shown.vectors_ND, t=texts: best_categories(x, t, top=TOP, **how))
-    asked = ask(samples, anchors, to_do, sweeps=True, **how)
-    _, namings = timed(
-        "rows: average precision, intervals, leads",
-        lambda: recognise(asked, model="zero_shot", **drawing),
-    )
-    timed("rows of sweeps", lambda: sweep_rows(asked, model="zero_shot", **drawing))
-    timed("calibration", lambda: calibrate(samples, centers, asked, model="zero_shot", **how))
-    tables = timed(
-        "tables of every sample",
-        lambda: (
-            named_table(again, namings, model="zero_shot"),
-            ranks_table(again, [], model="zero_shot"),
-        ),
-    )
-    timed("writing them", lambda: write_outcomes(out, *tables))
+        with part("reading everything"):
+            again, anchors, samples = _read(base.folder)
+        to_do = tasks(seen_categories(again), labels_used=True)
+        centers, shown = anchors[CENTERS], to_do[0].of(samples)
+        ours = {CENTERS: centers}
+        with part("the centers' names, and every category's score"):
+            ask(samples, ours, to_do, scorer=scorer, sweeps=False)
+        ours["permuted"] = anchors["permuted"]
+        with part("the same and the permuted control"):
+            ask(samples, ours, to_do, scorer=scorer, sweeps=False)
+        with part("the same and sweeps"):
+            ask(samples, ours, to_do, scorer=scorer, sweeps=True)
+        for name in sorted(CONTROL):
+            with part(f"control {name}"):
+                best_categories(shown.vectors_ND, anchors[name], scorer=scorer, top=TOP)
+        asked = ask(samples, anchors, to_do, scorer=scorer, sweeps=True)
+        with part("rows: average precision, intervals, leads"):
+            _, namings = recognise(asked, **told)
+        with part("rows of sweeps"):
+            sweep_rows(asked, **told)
+        with part("calibration"):
+            calibrate(samples, centers, asked, model="zero_shot", scorer=scorer)
+        with part("tables of every sample"):
+            named = named_table(again, namings, model="zero_shot")
+            write_outcomes(out, named, ranks_table(again, [], model="zero_shot"))
+    return [row(f"of it, {name}", median(s), "s", runs=s) for name, s in took.items()]
 
 
 def _read(kb: Path) -> tuple[KnowledgeBase, dict[str, Centers], SampleSet]:

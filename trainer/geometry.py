@@ -11,7 +11,7 @@ from trainer.records import Doubles, Floats
 # 1e-16. Rounded here, equal vectors tie exactly and the rule for ties decides, not the machine.
 SCORE_DECIMALS = 9
 
-_ROWS = 4096  # looked at in one go
+_ROWS = 1024  # looked at in one go
 
 
 def rounded(scores: Doubles) -> Doubles:
@@ -23,8 +23,12 @@ def rounded(scores: Doubles) -> Doubles:
 
 def unit_rows(x_ND: Floats) -> Floats:
     """Each row divided by its length: float32[N, D]; a zero row stays zero."""
-    lengths_N1 = np.sqrt(np.sum(np.square(x_ND, dtype=np.float64), axis=1, keepdims=True))
-    return np.asarray(x_ND / np.where(lengths_N1 > 0, lengths_N1, 1.0), dtype=np.float32)
+    unit_ND = np.empty(x_ND.shape, dtype=np.float32)
+    for start in range(0, len(x_ND), _ROWS):
+        x_RD = x_ND[start : start + _ROWS]
+        lengths_R1 = np.sqrt(np.sum(np.square(x_RD, dtype=np.float64), axis=1, keepdims=True))
+        unit_ND[start : start + _ROWS] = x_RD / np.where(lengths_R1 > 0, lengths_R1, 1.0)
+    return unit_ND
 
 
 def require_finite(x_ND: npt.NDArray[np.floating], what: str, *, first: int = 0) -> None:

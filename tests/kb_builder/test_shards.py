@@ -15,7 +15,7 @@ import pytest
 
 from data.errors import KnowledgeBaseError
 from kb_builder import shards
-from kb_builder.shards import RowGroup, Shard, inspect_shard, read_floats, write_shard
+from kb_builder.shards import RowGroup, Shard, inspect_shard, read_floats, read_names, write_shard
 
 IDS = [f"row-{number:03d}" for number in range(60)]
 GROUPS = [("dog", "cat", "bird")[number % 3] for number in range(60)]
@@ -199,3 +199,31 @@ def test_a_shard_counts_its_rows() -> None:
     """The rows of a shard are those of its row groups."""
     groups = (RowGroup("a", 3, 100, 0), RowGroup("b", 4, None, 0))
     assert Shard("x", 10, groups).rows == 7
+
+
+def test_a_footer_is_read_once_and_again_when_the_file_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading its groups one by one does not parse the same footer each time; another file has another."""
+    parsed: list[Path] = []
+    read_metadata = pq.read_metadata
+
+    def counted(path: Path) -> Any:
+        parsed.append(path)
+        return read_metadata(path)
+
+    monkeypatch.setattr(pq, "read_metadata", counted)
+    path = tmp_path / "x.parquet"
+    for ids in (["a", "b"], ["c", "dd", "e"]):
+        write_shard(
+            path,
+            ids=ids,
+            groups=ids,
+            contents=[""] * len(ids),
+            vectors_ND=np.eye(3, 4, dtype=np.float32)[: len(ids)],
+            dtype="float32",
+            metadata={},
+        )
+        for number, name in enumerate(ids):
+            assert read_names(path, [number]).column("id").to_pylist() == [name]
+    assert parsed == [path, path]

@@ -85,6 +85,8 @@ class Aligner:
         self._gathered = {
             m: torch.empty(self._sizes[m], x.shape[1], device=self._device) for m, x in self._features.items()
         }
+        # The losses are done with their texts when they return: one place serves all of a step's.
+        self._drawn_BT = torch.empty(sum(self._sizes.values()), texts_MT.shape[1], device=self._device)
         self._log_temperature = _scalar(math.log(settings.temperature), self._device)
         # Where negatives are many, most pairs are none: the bias starts there (SigLIP, section 3.2).
         self._sigmoid_bias = _scalar(-math.log(max(2, share)), self._device)
@@ -205,7 +207,8 @@ class Aligner:
         has_b = torch.from_numpy(np.flatnonzero(has_B[mine])).to(self._device)
         x_bT = torch.cat([mapped[m] for m in rows])
         x_bT = x_bT if len(has_b) == len(x_bT) else x_bT[has_b]
-        t_BT = self._texts_MT[torch.from_numpy(texts_B[has_B]).to(self._device)]
+        own_B = torch.from_numpy(texts_B[has_B]).to(self._device)
+        t_BT = torch.index_select(self._texts_MT, 0, own_B, out=self._drawn_BT[: len(own_B)])
         if self._settings.loss == "official":
             return official_loss(x_bT, t_BT, place)
         group = torch.from_numpy(groups_B[has_B]).to(self._device)

@@ -205,7 +205,8 @@ class Aligner:
         mine = slice(int(bounds[self._ranks.rank]), int(bounds[self._ranks.rank + 1]))
         place = slice(int(has_B[: mine.start].sum()), int(has_B[: mine.stop].sum()))
         has_b = torch.from_numpy(np.flatnonzero(has_B[mine])).to(self._device)
-        x_bT = torch.cat([mapped[m] for m in rows])
+        each = [mapped[m] for m in rows]
+        x_bT = each[0] if len(each) == 1 else torch.cat(each)
         x_bT = x_bT if len(has_b) == len(x_bT) else x_bT[has_b]
         own_B = torch.from_numpy(texts_B[has_B]).to(self._device)
         t_BT = torch.index_select(self._texts_MT, 0, own_B, out=self._drawn_BT[: len(own_B)])

@@ -1,4 +1,4 @@
-"""Sounds: soundfile first, PyAV for the containers it does not know; one channel at 16 kHz."""
+"""Sounds: soundfile first, PyAV for the containers it does not know; one channel, at 16 kHz by default."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ BLOCK_FRAMES = 2**16
 MPEG_FRAME = 1152  # samples
 
 
-def read_audio(path: Path) -> Waveform:
-    """Read a sound as float32[T], channels averaged, resampled to 16 kHz (soxr, high quality).
+def read_audio(path: Path, *, rate: int = RATE) -> Waveform:
+    """Read a sound as float32[T], channels averaged, at `rate` samples a second (soxr, high quality).
 
     Raises `SampleError` for empty, truncated or over-long sounds and for NaN or infinite samples.
     """
@@ -36,20 +36,20 @@ def read_audio(path: Path) -> Waveform:
     except SampleError as refused:
         if not isinstance(refused.__cause__, soundfile.LibsndfileError):
             raise
-        mono_T, rate = _read_with_av(path)  # m4a, aac, the sound of a video …
+        mono_T, own = _read_with_av(path)  # m4a, aac, the sound of a video …
     else:
         with sound:
-            mono_T, rate = _read_with_soundfile(sound, path), int(sound.samplerate)
+            mono_T, own = _read_with_soundfile(sound, path), int(sound.samplerate)
     if not len(mono_T):
         raise SampleError(f"{path}: holds no sound (zero samples); record or fetch it again")
     if not np.isfinite(mono_T).all():
         raise SampleError(f"{path}: holds NaN or infinite samples; export it again as 16-bit PCM")
     if (peak := float(np.abs(mono_T).max())) > MAX_PEAK:
         raise SampleError(f"{path}: peaks at {peak:.3g} times full scale; export it again as 16-bit PCM")
-    samples_T = mono_T if rate == RATE else soxr.resample(mono_T, rate, RATE, quality="HQ")
+    samples_T = mono_T if own == rate else soxr.resample(mono_T, own, rate, quality="HQ")
     if not len(samples_T):
-        raise SampleError(f"{path}: {len(mono_T)} samples at {rate} Hz are too short to be a sound")
-    return Waveform(np.ascontiguousarray(samples_T, dtype=np.float32), RATE)
+        raise SampleError(f"{path}: {len(mono_T)} samples at {own} Hz are too short to be a sound")
+    return Waveform(np.ascontiguousarray(samples_T, dtype=np.float32), rate)
 
 
 def _check_length(path: Path, *, seconds: float, channels: int) -> None:

@@ -15,22 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.errors import InputError, first_line
-from data.files import hash_json
 from data.modality import Modality
+from data.readers.audio import read_audio
 from data.readers.payload import Floats
-from kb_builder.encoders.licences import licence_of, tell_licence
 from kb_builder.encoders.paired import (
     Inputs,
     PairedEncoder,
     TextSide,
     hash_folder,
     load_network,
+    load_preparation,
     load_text_side,
-    quiet_transformers,
+    paired_encoder,
     read_kind,
 )
-from kb_builder.encoders.sounds import sound_at
 from kb_builder.models import find_model
 
 VERSION = 1  # of what is done here to texts and sounds: another one is another encoder
@@ -51,33 +49,23 @@ def load_clap(name: str, *, device: str = "cpu") -> PairedEncoder:
     extractor = _extractor(shown, folder)
     network = load_network(shown, folder, device=device)
     fused = bool(network.config.audio_config.enable_fusion)
-    licence = licence_of(folder)
-    tell_licence(shown, licence)
-    dim = int(network.config.projection_dim)
 
     def look(_: Modality, path: Path) -> Inputs:
-        samples_T = sound_at(path, rate=extractor.sampling_rate)
+        samples_T = read_audio(path, rate=extractor.sampling_rate).samples_T
         return fused_mel(samples_T, extractor) if fused else window_mels(samples_T, extractor)
 
-    return PairedEncoder(
-        network=network,
-        text=text,
-        look=look,
+    return paired_encoder(
+        shown,
+        folder,
+        network,
+        text,
+        look,
         features="get_audio_features",
         views_per_pass=_SOUNDS_PER_PASS,
-        name=shown,
-        identity=hash_json(
-            {
-                "name": folder.resolve().name,
-                "weights": weights,
-                "preprocessing": f"clap-{VERSION}",
-                "dim": dim,
-            }
-        ),
-        dim=dim,
+        weights=weights,
+        preprocessing=f"clap-{VERSION}",
+        dim=int(network.config.projection_dim),
         modalities=frozenset({"text", "audio"}),
-        licence=licence,
-        parameters=sum(weight.numel() for weight in network.parameters()),
     )
 
 
@@ -92,16 +80,9 @@ def clap_text_side(name: str) -> TextSide:
 def _extractor(shown: str, folder: Path) -> Any:
     from transformers import ClapFeatureExtractor
 
-    if not any((folder / f"{each}_config.json").is_file() for each in ("preprocessor", "processor")):
-        raise InputError(
-            f"{shown}: {folder} does not say how sounds are prepared; put preprocessor_config.json there"
-        )
-    try:
-        with quiet_transformers():
-            return ClapFeatureExtractor.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = first_line(error)
-        raise InputError(f"{shown}: {folder}: its feature extractor cannot be loaded: {reason}") from error
+    return load_preparation(
+        shown, folder, lambda: ClapFeatureExtractor, of="sounds", what="feature extractor"
+    )
 
 
 def window_mels(samples_T: Floats, extractor: Any) -> Inputs:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from data.errors import InputError, MissingDependencyError, first_line
-from data.files import hash_json
+from data.errors import MissingDependencyError
 from data.modality import Modality
 from data.readers import read
 from data.readers.image import SHORT_SIDE, read_image
@@ -19,15 +18,15 @@ from data.readers.payload import Bytes, Clip
 from data.render import RENDER_VERSION, render
 from data.render.canvas import SIZE
 from data.render.video import quarter_frames
-from kb_builder.encoders.licences import licence_of, tell_licence
 from kb_builder.encoders.paired import (
     Inputs,
     PairedEncoder,
     TextSide,
     hash_folder,
     load_network,
+    load_preparation,
     load_text_side,
-    quiet_transformers,
+    paired_encoder,
     read_kind,
 )
 from kb_builder.encoders.pictures import PICTURED, middle
@@ -55,34 +54,24 @@ def load_clip(name: str, *, device: str = "cpu") -> PairedEncoder:
     text = _text_side(shown, folder, kind)
     processor = _processor(shown, folder, kind)
     network = load_network(shown, folder, device=device)
-    licence = licence_of(folder)
-    tell_licence(shown, licence)
-    dim = _dim(network)
     side = _side(network, processor)
 
     def look(modality: Modality, path: Path) -> Inputs:
         views = [middle(view) if kind == "clip" else view for view in _views(modality, path, side)]
         return dict(processor(images=views, return_tensors="np", input_data_format="channels_last"))
 
-    return PairedEncoder(
-        network=network,
-        text=text,
-        look=look,
+    return paired_encoder(
+        shown,
+        folder,
+        network,
+        text,
+        look,
         features="get_image_features",
         views_per_pass=_VIEWS_PER_PASS,
-        name=shown,
-        identity=hash_json(
-            {
-                "name": folder.resolve().name,
-                "weights": weights,
-                "preprocessing": f"clip-{VERSION}/{RENDER_VERSION}",
-                "dim": dim,
-            }
-        ),
-        dim=dim,
+        weights=weights,
+        preprocessing=f"clip-{VERSION}/{RENDER_VERSION}",
+        dim=_dim(network),
         modalities=PICTURED | {"text"},
-        licence=licence,
-        parameters=sum(weight.numel() for weight in network.parameters()),
     )
 
 
@@ -98,27 +87,17 @@ def _text_side(shown: str, folder: Path, kind: str) -> TextSide:
 
 
 def _processor(shown: str, folder: Path, kind: str) -> Any:
-    import transformers
+    def family() -> Any:
+        import transformers
 
-    if (
-        not (folder / "preprocessor_config.json").is_file()
-        and not (folder / "processor_config.json").is_file()
-    ):
-        raise InputError(
-            f"{shown}: {folder} does not say how pictures are prepared; put preprocessor_config.json there"
-        )
-    family = getattr(transformers, KINDS[kind], None)
-    if family is None:
-        raise MissingDependencyError(
-            f"{shown}: needs transformers 5 or newer: .venv/bin/pip install --editable '.[clip]'"
-        )
-    try:
-        with quiet_transformers():
-            return family.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{shown}: {folder}: its picture processor cannot be loaded: {first_line(error)}"
-        ) from error
+        found = getattr(transformers, KINDS[kind], None)
+        if found is None:
+            raise MissingDependencyError(
+                f"{shown}: needs transformers 5 or newer: .venv/bin/pip install --editable '.[clip]'"
+            )
+        return found
+
+    return load_preparation(shown, folder, family, of="pictures", what="picture processor")
 
 
 def _dim(network: Any) -> int:

@@ -21,11 +21,13 @@ import numpy.typing as npt
 import torch
 
 from data.errors import InputError, MissingDependencyError, first_line
+from data.files import hash_json
 from data.modality import Modality
 from data.readers import read
 from data.readers.payload import Text
 from kb_builder.encoders.base import Floats, unit_rows
 from kb_builder.encoders.checkpoint import load_state, told_keys
+from kb_builder.encoders.licences import licence_of, tell_licence
 from kb_builder.encoders.linear import use_onednn
 from kb_builder.encoders.memory import check_memory
 from kb_builder.encoders.passes import text_passes
@@ -137,6 +139,56 @@ class PairedEncoder:
         output = getattr(self.network, method)(**{key: value.to(device) for key, value in tensors.items()})
         unit_VD: Floats = torch.nn.functional.normalize(output.pooler_output.float()).cpu().numpy()
         return unit_VD
+
+
+def paired_encoder(
+    shown: str,
+    folder: Path,
+    network: Any,
+    text: TextSide,
+    look: Callable[[Modality, Path], Inputs],
+    *,
+    features: str,
+    views_per_pass: int,
+    weights: str,
+    preprocessing: str,
+    dim: int,
+    modalities: frozenset[str],
+) -> PairedEncoder:
+    """The encoder of a folder; tells its licence. `weights`: of `hash_folder`; `preprocessing`: a version."""
+    licence = licence_of(folder)
+    tell_licence(shown, licence)
+    facts = {"name": folder.resolve().name, "weights": weights, "preprocessing": preprocessing, "dim": dim}
+    return PairedEncoder(
+        network=network,
+        text=text,
+        look=look,
+        features=features,
+        views_per_pass=views_per_pass,
+        name=shown,
+        identity=hash_json(facts),
+        dim=dim,
+        modalities=modalities,
+        licence=licence,
+        parameters=sum(weight.numel() for weight in network.parameters()),
+    )
+
+
+def load_preparation(shown: str, folder: Path, family: Callable[[], Any], *, of: str, what: str) -> Any:
+    """What transformers prepares media with, by a folder's own settings; `family` gives its class.
+
+    Raises InputError where the folder does not say how `of` are prepared, or says it wrongly.
+    """
+    if not any((folder / f"{each}_config.json").is_file() for each in ("preprocessor", "processor")):
+        raise InputError(
+            f"{shown}: {folder} does not say how {of} are prepared; put preprocessor_config.json there"
+        )
+    prepares = family()
+    try:
+        with quiet_transformers():
+            return prepares.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{shown}: {folder}: its {what} cannot be loaded: {first_line(error)}") from error
 
 
 def read_text(path: Path) -> str:

@@ -26,6 +26,7 @@ from data.errors import InputError, MissingDependencyError, first_line
 from data.files import hash_file, hash_json
 from data.modality import Modality
 from data.readers import read
+from data.readers.audio import read_audio
 from data.readers.payload import Text, Waveform
 from data.render import RENDER_VERSION, render
 from kb_builder.encoders.base import Floats, unit_rows
@@ -33,7 +34,6 @@ from kb_builder.encoders.licences import stated_licence, tell_licence
 from kb_builder.encoders.linear import use_onednn
 from kb_builder.encoders.passes import text_passes
 from kb_builder.encoders.pictures import PICTURED, Bytes
-from kb_builder.encoders.sounds import sound_at
 
 MINILM = "minilm"
 # Of one forward pass: more overflow the cache of a core, fewer leave it waiting for Python.
@@ -69,7 +69,7 @@ class SentenceEncoder:
         if isinstance(source, str) and modality == "text":
             return source
         if modality == "audio" and self.hears_at is not None:
-            return Waveform(sound_at(Path(source), rate=self.hears_at), self.hears_at)
+            return read_audio(Path(source), rate=self.hears_at)
         payload = read(modality, Path(source))
         return payload.text if isinstance(payload, Text) else render(payload)
 

@@ -11,6 +11,7 @@ import soundfile
 
 from data.errors import SampleError
 from data.readers import read
+from data.readers.audio import read_audio
 from data.readers.payload import Floats, Waveform
 
 
@@ -64,6 +65,24 @@ def test_what_16_khz_cannot_hold_is_filtered_out(tmp_path: Path) -> None:
     """A 12 kHz tone vanishes instead of folding down to 4 kHz."""
     soundfile.write(tmp_path / "a.wav", sine(12_000, rate=44100), 44100, subtype="FLOAT")
     assert np.abs(heard(tmp_path / "a.wav").samples_T[500:-500]).max() < 1e-3
+
+
+def test_another_rate_is_read_from_the_file_itself(tmp_path: Path) -> None:
+    """Asked for 48 kHz, a tone of 12 kHz is there, whoever decodes the file; at its own rate bits stay."""
+    tone = sine(12_000, rate=48_000, seconds=1.0)
+    soundfile.write(tmp_path / "a.wav", tone, 48_000, subtype="FLOAT")
+    with av.open(str(tmp_path / "a.m4a"), "w") as container:
+        stream = container.add_stream("aac", rate=48000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(tone[None], format="fltp", layout="mono")
+        frame.sample_rate = 48000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    exact = read_audio(tmp_path / "a.wav", rate=48_000)
+    np.testing.assert_array_equal(exact.samples_T, tone)
+    for name in ("a.wav", "a.m4a"):
+        sound = read_audio(tmp_path / name, rate=48_000)
+        assert sound.rate == 48_000
+        assert pitch(sound) == pytest.approx(12_000, abs=2)
 
 
 @pytest.mark.parametrize("ending", ["flac", "ogg", "mp3", "m4a", "mkv"])

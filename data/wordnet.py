@@ -1,7 +1,7 @@
-"""Names of WordNet synsets, for the benchmarks whose classes are synsets (ImageNet, N-ImageNet, ShapeNet).
+"""Names of WordNet synsets: of the classes of ImageNet, and of the benchmarks whose classes are synsets.
 
-Lemmas and glosses are data files of package timm, which is never imported: it needs torchvision. A class is
-called by its first lemma. Where two classes share one, those that have a lemma of their own are called by
+Lemmas and glosses are data files of package timm, which is never imported: it needs torchvision. A category
+is called by its first lemma. Where two classes share one, those that have a lemma of their own are called by
 that ("Cardigan Welsh corgi"), and the one pair without (two cranes) is told apart by hand. The other lemmas
 are aliases, the gloss is a note.
 """
@@ -21,8 +21,21 @@ _TOLD_APART = {"n02012849": "crane (bird)", "n03126707": "crane (machine)"}
 
 
 def imagenet_synsets() -> list[str]:
-    """The thousand WordNet ids of ImageNet-1k, in the order of the usual class numbers (sorted)."""
+    """The thousand WordNet ids of ImageNet-1k, in the order of the usual class numbers (sorted).
+
+    It and what follows raise MissingDependencyError without timm's files.
+    """
     return _read("imagenet_synsets.txt").split()
+
+
+def synset_lemmas() -> dict[str, str]:
+    """Of 21,844 ids every name, parted by commas: "Shetland sheepdog, Shetland sheep dog, Shetland"."""
+    return _table("imagenet_synset_to_lemma.txt")
+
+
+def synset_glosses() -> dict[str, str]:
+    """Of the same ids WordNet's definition."""
+    return _table("imagenet_synset_to_definition.txt")
 
 
 def synset_categories(synsets: Sequence[str]) -> list[Category]:
@@ -30,8 +43,7 @@ def synset_categories(synsets: Sequence[str]) -> list[Category]:
 
     Raises MissingDependencyError without timm's files, KeyError for an id that is not among their 21,844.
     """
-    lemmas = _table("imagenet_synset_to_lemma.txt")
-    glosses = _table("imagenet_synset_to_definition.txt")
+    lemmas, glosses = synset_lemmas(), synset_glosses()
     names_of = {synset: [name.strip() for name in lemmas[synset].split(",")] for synset in synsets}
     uses = Counter(name.casefold() for names in names_of.values() for name in dict.fromkeys(names))
     firsts = Counter(names[0].casefold() for names in names_of.values())

@@ -1,7 +1,8 @@
-"""Point clouds in text files, which become `.npy` files of ours: no reader of clouds takes the ending `.txt`.
+"""Point clouds in text files, which become `.npy` files of ours.
 
 The official resampled ModelNet40 and ShapeNet-part have one line a point: x y z and a normal (and a part),
-parted by commas or spaces. Only x y z is kept, in the file's order and units.
+parted by commas or spaces. Only x y z is kept, in the file's order and units: the reader of clouds would take
+normals that have no negative number for colours.
 """
 
 from __future__ import annotations

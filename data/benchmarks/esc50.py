@@ -4,45 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.benchmarks.layout import (
-    keep_present,
-    number,
-    read_csv,
-    require_count,
-    require_file,
-    told_missing,
-)
+from data.benchmarks.clip_lists import ClipList, read_clips
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
-from data.benchmarks.splits import draw_val, fold_splits
-from data.paths import slug
-from data.sample import Category, Sample
 
 CLIPS, CLASSES, FOLDS = 2000, 50, 5
 
 
 def read_esc50(root: Path, wanted: Wanted) -> Imported:
     """Import ESC-50. Raises ManifestError for another layout or missing clips."""
-    listed = require_file(root, "meta/esc50.csv", what="the list of the clips")
-    rows = read_csv(listed, ("filename", "fold", "category", "src_file"))
-    require_count(listed, len(rows), CLIPS, "clips", partial=wanted.partial)
-    names = {row["category"].replace("_", " ") for row in rows}
-    require_count(listed, len(names), CLASSES, "classes", partial=wanted.partial)
-    of = {f"audio/{row['filename']}": row for row in rows}
-    kept = keep_present(root, list(of), listed_in=listed, partial=wanted.partial, what="clips")
-    pairs = [
-        (
-            # Clips of one recording lie in one fold; the recording is the object that they show.
-            Sample(
-                uri, "audio", uri, "test", slug(of[uri]["category"]), object_id=f"esc-{of[uri]['src_file']}"
-            ),
-            number(of[uri]["fold"], listed, "a fold"),
-        )
-        for uri in sorted(kept)
-    ]
-    samples = draw_val(fold_splits(pairs, wanted.fold))
-    shown = samples if wanted.train else [sample for sample in samples if sample.split == "test"]
-    categories = tuple(Category(slug(name), name) for name in sorted(names))
-    return Imported(tuple(shown), categories, told_missing(len(of), len(kept), "clips"))
+    form = ClipList(
+        path="meta/esc50.csv",
+        columns=("filename", "fold", "category", "src_file"),
+        category="category",
+        recording=lambda row: f"esc-{row['src_file']}",
+        uri=lambda row: f"audio/{row['filename']}",
+        clips=CLIPS,
+        classes=CLASSES,
+    )
+    return read_clips(root, wanted, form)
 
 
 ESC50 = Benchmark(

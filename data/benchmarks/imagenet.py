@@ -29,10 +29,10 @@ from data.benchmarks.layout import (
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
 from data.benchmarks.splits import draw_val
-from data.benchmarks.wordnet import imagenet_synsets, synset_categories
 from data.errors import ManifestError
 from data.modality import Modality
 from data.sample import Category, Sample, Split
+from data.wordnet import imagenet_synsets, synset_categories
 
 ENDINGS = {".jpeg", ".jpg", ".png"}
 N_VAL, N_TRAIN = 50_000, 1_281_167

@@ -8,7 +8,7 @@ from data.benchmarks.imagenet import N_TRAIN, N_VAL, class_folders, samples_of, 
 from data.benchmarks.layout import require_folder
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
 from data.benchmarks.splits import draw_val
-from data.benchmarks.wordnet import imagenet_synsets
+from data.wordnet import imagenet_synsets
 
 ENDINGS = {".npz"}
 

@@ -23,10 +23,10 @@ from data.benchmarks.layout import (
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
 from data.benchmarks.splits import draw_val
-from data.benchmarks.wordnet import synset_categories
 from data.errors import ManifestError
 from data.paths import slug
 from data.sample import Category, Sample, Split
+from data.wordnet import synset_categories
 
 # The synsets of ShapeNetCore (its numbers are WordNet 3.0 noun offsets); the names come from WordNet.
 _SYNSETS = """

@@ -8,44 +8,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.benchmarks.layout import (
-    keep_present,
-    number,
-    read_csv,
-    require_count,
-    require_file,
-    told_missing,
-)
+from data.benchmarks.clip_lists import ClipList, read_clips
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
-from data.benchmarks.splits import draw_val, fold_splits
-from data.paths import slug
-from data.sample import Category, Sample
 
 CLIPS, CLASSES, FOLDS = 8732, 10, 10
 
 
 def read_urbansound8k(root: Path, wanted: Wanted) -> Imported:
     """Import UrbanSound8K. Raises ManifestError for another layout or missing clips."""
-    listed = require_file(root, "metadata/UrbanSound8K.csv", what="the list of the clips")
-    rows = read_csv(listed, ("slice_file_name", "fsID", "fold", "class"))
-    require_count(listed, len(rows), CLIPS, "clips", partial=wanted.partial)
-    names = {row["class"].replace("_", " ") for row in rows}
-    require_count(listed, len(names), CLASSES, "classes", partial=wanted.partial)
-    of = {f"audio/fold{row['fold']}/{row['slice_file_name']}": row for row in rows}
-    kept = keep_present(root, list(of), listed_in=listed, partial=wanted.partial, what="clips")
-    pairs = [
-        (
-            Sample(
-                uri, "audio", uri, "test", slug(of[uri]["class"]), object_id=f"freesound-{of[uri]['fsID']}"
-            ),
-            number(of[uri]["fold"], listed, "a fold"),
-        )
-        for uri in sorted(kept)
-    ]
-    samples = draw_val(fold_splits(pairs, wanted.fold))
-    shown = samples if wanted.train else [sample for sample in samples if sample.split == "test"]
-    categories = tuple(Category(slug(name), name) for name in sorted(names))
-    return Imported(tuple(shown), categories, told_missing(len(of), len(kept), "clips"))
+    form = ClipList(
+        path="metadata/UrbanSound8K.csv",
+        columns=("slice_file_name", "fsID", "fold", "class"),
+        category="class",
+        recording=lambda row: f"freesound-{row['fsID']}",
+        uri=lambda row: f"audio/fold{row['fold']}/{row['slice_file_name']}",
+        clips=CLIPS,
+        classes=CLASSES,
+    )
+    return read_clips(root, wanted, form)
 
 
 URBANSOUND8K = Benchmark(

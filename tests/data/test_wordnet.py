@@ -7,8 +7,8 @@ import importlib.util
 import pytest
 
 from data.benchmarks.shapenet import SYNSETS
-from data.benchmarks.wordnet import imagenet_synsets, synset_categories
 from data.errors import MissingDependencyError
+from data.wordnet import imagenet_synsets, synset_categories
 
 
 def test_the_thousand_names_of_imagenet_are_unique_in_any_case() -> None:

@@ -21,11 +21,12 @@ import pyarrow.parquet as pq
 from data.errors import InputError, first_line
 from data.modality import MODALITIES
 from pipeline.answers import Answers, Summary, columns, joined
-from pipeline.comparison import CENTERS, SPLITS
+from pipeline.comparison import SPLITS
 from pipeline.project import load_project
 from trainer.outcomes import NAMED, NAMED_FILE, RANKS, RANKS_FILE
 from trainer.paired import holm, interval_of, mcnemar
 from trainer.records import Doubles
+from trainer.tasks import CENTERS
 
 RESAMPLES, SEED = 2000, 0
 _DEPTH = 10

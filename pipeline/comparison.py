@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.modality import MODALITIES
+from trainer.tasks import CENTERS
 
-CENTERS = "llm_centers"
 CONTROLS: tuple[str, ...] = ("class_name", "templates", "random_words", "permuted")
 SPLITS: tuple[str, ...] = ("seen", "unseen", "unseen_among_all")
 SPLIT_TITLES: dict[str, str] = {

@@ -11,9 +11,10 @@ from statistics import fmean
 from typing import Any
 
 from data.modality import MODALITIES
-from pipeline.comparison import CENTERS, SPLITS, Row, media, percent, place, recognition_rows, split_title
+from pipeline.comparison import SPLITS, Row, media, percent, place, recognition_rows, split_title
 from pipeline.report_chart import LOOKS, Dot, DotRow, Line, Look, dot_chart, line_chart, line_key
 from pipeline.report_html import Child, Html, el, figure, join, line, section, table
+from trainer.tasks import CENTERS
 
 _METHODS: dict[str, tuple[str, Look]] = {"heads": ("heads", "strong"), "probe": ("linear probe", "second")}
 _Records = Sequence[Mapping[str, Any]]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pipeline.comparison import CENTERS, Row, anchor_names, anchor_title, percent, split_title
+from pipeline.comparison import Row, anchor_names, anchor_title, percent, split_title
 from pipeline.report_html import Html, el, figure, join
+from trainer.tasks import CENTERS
 
 # The plot's own units; 300 wide, so that at phone width a unit is about a pixel.
 _WIDTH, _LEFT, _RIGHT, _TOP, _STEP = 300.0, 52.0, 14.0, 22.0, 27.0

@@ -10,7 +10,6 @@ from typing import Any
 
 from data.modality import MODALITIES
 from pipeline.comparison import (
-    CENTERS,
     SPLITS,
     Accuracy,
     Row,
@@ -29,6 +28,7 @@ from pipeline.comparison import (
 from pipeline.report_html import Child, Html, el, join, line, section, table
 from pipeline.report_plot import accuracy_plots
 from trainer.settings import Scorer
+from trainer.tasks import CENTERS
 
 # How each scorer names a category: as a rule, and as the headline's subject.
 SCORERS = {

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.comparison import (
-    CENTERS,
     Mean,
     anchor_title,
     percent,
@@ -19,6 +18,7 @@ from pipeline.comparison import (
 )
 from pipeline.report_html import Html, el, join, section, table
 from pipeline.report_recognition import SCORERS, scorer_of
+from trainer.tasks import CENTERS
 
 _MODELS = {"aligned": "aligned heads", "zero_shot": "zero-shot"}
 _TRANSDUCTIVE = (

@@ -11,9 +11,8 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from data.environment import environment
 from data.errors import InputError, UniBindError
 from data.files import hash_json, write_json
+from pipeline.comparison import percent
 from pipeline.stages import code_hash, digest, plan, run_stages
 from pipeline.study_file import Study
-from pipeline.study_page import write_study_page
+from pipeline.study_page import flat_settings, write_study_page
 from trainer.outcomes import NAMED_FILE, RANKS_FILE, write_outcomes
 from trainer.seeds import Estimate, difference, estimate, estimate_of
-from trainer.variant import CENTERS, Variant, answers, run_variant
+from trainer.tasks import CENTERS
+from trainer.variant import Variant, answers, run_variant
 
 _RESAMPLES = 2000
+# Processes of a study show no progress of their own and have one thread each.
+_QUIET = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
 # Numbers of the whole space, one per seed; nearer to 0, or to chance, is better.
 _BALANCE = {"modality_probe": "modality_probe_accuracy", "modality_gap": "modality_gap_mean"}
 LOWER_IS_BETTER = frozenset(_BALANCE)
@@ -85,8 +89,8 @@ def _work_out(kb: Path, folder: Path, wanted: Mapping[str, Variant], jobs: int) 
             _cell(kb, folder / key, variant)
         return
     with (
-        _quiet_children(),
-        ProcessPoolExecutor(min(jobs, len(missing)), multiprocessing.get_context("spawn"), _alone) as pool,
+        environment(_QUIET),
+        ProcessPoolExecutor(min(jobs, len(missing)), multiprocessing.get_context("spawn")) as pool,
         tqdm(total=len(missing), desc="study", unit="cell", disable=None) as bar,
     ):
         futures = [pool.submit(_cell, kb, folder / key, variant) for key, variant in missing.items()]
@@ -99,28 +103,6 @@ def _work_out(kb: Path, folder: Path, wanted: Mapping[str, Variant], jobs: int) 
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-@contextmanager
-def _quiet_children() -> Iterator[None]:
-    """Within: processes that are started show no progress of their own and have one thread each."""
-    changes = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _alone() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _cell(kb: Path, folder: Path, variant: Variant) -> None:
@@ -147,7 +129,7 @@ def _read(folder: Path) -> Cell:
 
 def _summary(study: Study, base: str, cells: Mapping[str, Cell]) -> dict[str, Any]:
     def of(variants: Sequence[Variant], at_test: str) -> _Outcome:
-        return _Outcome.of([cells[key] for v in variants if (key := _key(base, v)) in cells], at_test)
+        return _Outcome.of([cells[_key(base, variant)] for variant in variants], at_test)
 
     reference = of(study.reference, CENTERS)
     outcomes = {
@@ -156,11 +138,7 @@ def _summary(study: Study, base: str, cells: Mapping[str, Cell]) -> dict[str, An
     }
     ablations = []
     for name, part in study.file.ablations.items():
-        rows = [
-            _variant_row(study, name, each, outcomes[name, each], reference)
-            for each in part.variants
-            if outcomes[name, each].cells
-        ]
+        rows = [_variant_row(study, name, each, outcomes[name, each], reference) for each in part.variants]
         if not any(row["is_reference"] for row in rows):
             rows.insert(0, {**_told("the reference", {}, reference), "is_reference": True})
         ablations.append({"name": name, "question": part.question, "variants": rows})
@@ -192,7 +170,7 @@ class _Outcome:
     @classmethod
     def of(cls, cells: list[Cell], at_test: str) -> _Outcome:
         error = next((cell.error for cell in cells if cell.error), None)
-        if error or not cells:
+        if error:
             return cls(cells, {}, {}, error)
         balance = {
             name: [cell.balance[measure] for cell in cells]
@@ -240,7 +218,12 @@ def _told(name: str, settings: Mapping[str, Any], outcome: _Outcome) -> dict[str
         measure: {**_bounds(estimate_of(values)), "per_seed": values}
         for measure, values in outcome.balance.items()
     }
-    return {"name": name, "settings": dict(_flat(settings)), "measures": measures, "error": outcome.error}
+    return {
+        "name": name,
+        "settings": dict(flat_settings(settings)),
+        "measures": measures,
+        "error": outcome.error,
+    }
 
 
 def _bounds(found: Estimate, name: str = "mean") -> dict[str, float | None]:
@@ -256,31 +239,18 @@ def _apart(measure: str, found: Estimate) -> dict[str, Any]:
 def _claim(claim: Any, ablations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Does it hold that the reference is better than a variant? None where it could not be measured."""
     part = next(each for each in ablations if each["name"] == claim.ablation)
-    row = next((each for each in part["variants"] if each["name"] == claim.variant), None)
-    apart = None if row is None else row.get("against_reference", {}).get(claim.measure)
-    if row is None or apart is None:
-        why = "not measured here" if row is None or not row["error"] else row["error"]
-        return {"text": claim.text, "holds": None, "numbers": why}
+    row = next(each for each in part["variants"] if each["name"] == claim.variant)
+    apart = row.get("against_reference", {}).get(claim.measure)
+    if apart is None:
+        return {"text": claim.text, "holds": None, "numbers": row["error"] or "not measured here"}
     reference = next(each for each in part["variants"] if each["is_reference"])
     numbers = (
-        f"reference {_percent(reference['measures'][claim.measure]['mean'])}, {claim.variant}"
-        f" {_percent(row['measures'][claim.measure]['mean'])}: lead {_percent(-apart['difference'])}"
-        f" [{_percent(-apart['high'])}, {_percent(-apart['low'])}]"
+        f"reference {percent(reference['measures'][claim.measure]['mean'])}, {claim.variant}"
+        f" {percent(row['measures'][claim.measure]['mean'])}: lead {percent(-apart['difference'])}"
+        f" [{percent(-apart['high'])}, {percent(-apart['low'])}]"
     )
     return {"text": claim.text, "holds": apart["verdict"] == "worse", "numbers": numbers}
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
 def _number(value: float) -> float | None:
     return None if value != value else value
-
-
-def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", value

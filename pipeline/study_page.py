@@ -107,19 +107,19 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> Html:
 
 def _reference(settings: Mapping[str, Any]) -> Html:
     """The settings that every ablation starts from."""
-    rows = [[el("code", key), el("code", str(value))] for key, value in _flat(settings)]
+    rows = [[el("code", key), el("code", str(value))] for key, value in flat_settings(settings)]
     content = (
         table("ll", ["setting", "value"], rows) if rows else el("p", "Nothing is known of its settings.")
     )
     return section("reference", "The reference", content)
 
 
-def _flat(settings: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
+def flat_settings(settings: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
     """Nested settings by dotted key."""
     found: list[tuple[str, Any]] = []
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            found += _flat(value, f"{before}{key}.")
+            found += flat_settings(value, f"{before}{key}.")
         else:
             found.append((f"{before}{key}", value))
     return found

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.comparison import (
-    CENTERS,
     Row,
     anchor_names,
     anchor_title,
@@ -17,6 +16,7 @@ from pipeline.comparison import (
     split_title,
     verdict,
 )
+from trainer.tasks import CENTERS
 
 
 def result_table(metrics: Mapping[str, Any], key: str = "recognition") -> str:

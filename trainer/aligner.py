@@ -168,8 +168,9 @@ class Aligner:
         ]
         present = [(weight, part) for weight, part in weighted if part is not None and weight > 0]
         total = 0 * self._log_temperature  # where all texts of the batch are of the kind that has no weight
+        whole = sum(weight for weight, _ in present)
         for weight, part in present:
-            total = total + weight / sum(weight for weight, _ in present) * part
+            total = total + weight / whole * part
         nothing = torch.full((), math.nan, device=self._device)
         names = ("loss_description", "loss_center")
         return total, {n: nothing if p is None else p for n, (_, p) in zip(names, weighted, strict=True)}

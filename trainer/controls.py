@@ -10,7 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from trainer.names import CLASS_NAME
 from trainer.records import Centers, Ints
+from trainer.tasks import CENTERS
 
 
 def anchor_sets(centers: Centers, controls: dict[str, Centers], *, seed: int) -> dict[str, Centers]:
@@ -20,9 +22,9 @@ def anchor_sets(centers: Centers, controls: dict[str, Centers], *, seed: int) ->
     category c. The permuted control needs two categories with centers and is absent otherwise. Heads are not
     trained anew for a control: only what stands for the categories at test time differs.
     """
-    sets = {"llm_centers": centers}
+    sets = {CENTERS: centers}
     for name, texts in sorted(controls.items()):
-        sets[name] = texts if name == "class_name" else texts.first(centers.counts())
+        sets[name] = texts if name == CLASS_NAME else texts.first(centers.counts())
     filled = np.flatnonzero(centers.counts())
     if len(filled) > 1:
         sets["permuted"] = permute(centers, filled[derangement(len(filled), seed)], filled)

@@ -56,19 +56,20 @@ def few_shot_rows(
     shown = {modality: task.of(encoded) for modality, encoded in frozen.items()}
     shown = {modality: samples for modality, samples in shown.items() if len(samples)}
     rows: list[dict[str, Any]] = []
+    train = {modality: labelled(frozen[modality], "train") for modality in shown}
+    val = {modality: frozen[modality].split("val") for modality in shown}
     before: set[str] = set()
     named: dict[str, dict[str, Ints]] = {}
     for shots in settings.few_shot if shown else ():
         few = with_shots(base, shots, seed=settings.seed)
         kept = {row["sample_id"] for row in few.samples if row["split"] == "train"}
-        train = {m: labelled(frozen[m], "train") for m in shown}
         handful = _Handful(
             shots=shots,
             base=few,
             train={
                 m: s.take(np.array([name in kept for name in s.sample_ids], bool)) for m, s in train.items()
             },
-            val={m: frozen[m].split("val") for m in shown},
+            val=val,
             shown=shown,
         )
         if kept != before:  # else there are no more samples to be had, and the same comes of them

@@ -38,7 +38,7 @@ _NORMAL = 1.960
 
 
 @dataclass(frozen=True)
-class Answers:
+class Hits:
     """How often a variant was right about each object in each group, seed by seed."""
 
     objects: tuple[str, ...]
@@ -64,11 +64,12 @@ class Answers:
         with np.errstate(invalid="ignore"):
             return self._of(hits_RG / asked_RG)
 
-    def sharing(self, other: Answers) -> Answers:
+    def sharing(self, other: Hits) -> Hits:
         """Of the groups and objects only those that `other` has too."""
-        groups = [g for g, name in enumerate(self.groups) if name in set(other.groups)]
-        objects = [o for o, name in enumerate(self.objects) if name in set(other.objects)]
-        return Answers(
+        shared_groups, shared_objects = set(other.groups), set(other.objects)
+        groups = [g for g, name in enumerate(self.groups) if name in shared_groups]
+        objects = [o for o, name in enumerate(self.objects) if name in shared_objects]
+        return Hits(
             tuple(self.objects[o] for o in objects),
             tuple(self.groups[g] for g in groups),
             self.hits_SOG[:, objects][:, :, groups],
@@ -91,7 +92,7 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
 
-def estimate(answers: Answers, *, resamples: int, seed: int) -> Estimate:
+def estimate(answers: Hits, *, resamples: int, seed: int) -> Estimate:
     """The mean over the seeds, with the percentile interval of resampled seeds and objects.
 
     Every resample draws S of the S seeds and O of the O objects with replacement, for all seeds the same
@@ -101,7 +102,7 @@ def estimate(answers: Answers, *, resamples: int, seed: int) -> Estimate:
     return Estimate(float(np.mean(answers.values())), low, high)
 
 
-def difference(answers: Answers, reference: Answers, *, resamples: int, seed: int) -> Estimate | None:
+def difference(answers: Hits, reference: Hits, *, resamples: int, seed: int) -> Estimate | None:
     """How far a variant is above a reference, where both were asked; None where nowhere.
 
     Both are resampled with the same seeds and objects. Raises ValueError for other numbers of seeds.
@@ -125,7 +126,7 @@ def estimate_of(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
-def _draws(answers: Answers, resamples: int, seed: int) -> tuple[Ints, Ints]:
+def _draws(answers: Hits, resamples: int, seed: int) -> tuple[Ints, Ints]:
     rng = np.random.default_rng(seed)
     s, o = len(answers.hits_SOG), len(answers.objects)
     return rng.multinomial(s, np.full(s, 1 / s), resamples), rng.multinomial(o, np.full(o, 1 / o), resamples)

@@ -15,12 +15,12 @@ from trainer.centers import choose_centers, read_centers
 from trainer.controls import anchor_sets
 from trainer.evaluate import Measured, measure
 from trainer.inputs import load_controls, open_kb
-from trainer.seeds import Answers
+from trainer.seeds import Hits
 from trainer.settings import Evaluate, Localize, Train
 from trainer.shots import with_shots
+from trainer.tasks import CENTERS
 from trainer.train import fit
 
-CENTERS = "llm_centers"
 _DEPTH = 10  # of the recalls
 
 
@@ -53,15 +53,15 @@ def run_variant(kb: Path, variant: Variant) -> Measured:
     return measure(base, anchors, heads, quick)
 
 
-def answers(cells: Sequence[tuple[pa.Table, pa.Table]], anchors: str = CENTERS) -> dict[str, Answers]:
+def answers(cells: Sequence[tuple[pa.Table, pa.Table]], anchors: str = CENTERS) -> dict[str, Hits]:
     """What the outcomes (`named`, `ranks`) of one variant, seed by seed, say: answers by measure.
 
     seen, unseen, unseen_among_all: is the category named? zero_shot: the same by the encoder that was not
-    trained, on unseen categories. r10, r10_worst, object_r10, object_r10_worst: is a relevant item among the
-    ten nearest? Groups are the modalities without text (which starts inside the text space, unless there is
-    nothing else), and the ordered pairs of all modalities. A measure without answers is absent.
+    trained, on unseen categories. r10_mean, r10_worst, object_r10_mean, object_r10_worst: is a relevant item
+    among the ten nearest? Groups are the modalities without text (which starts inside the text space, unless
+    there is nothing else), and the ordered pairs of all modalities. A measure without answers is absent.
     """
-    found: dict[str, Answers] = {}
+    found: dict[str, Hits] = {}
     named = [table.filter(pc.equal(table["anchors"], anchors)) for table, _ in cells]
     for measure_, model, split in (
         ("seen", "aligned", "seen"),
@@ -101,7 +101,7 @@ def _pair(table: pa.Table) -> np.ndarray:
     )
 
 
-def _answers(seeds: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Answers:
+def _answers(seeds: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Hits:
     """Add up hits by object and group, seed by seed; every seed must ask about the same."""
     seeds = list(seeds)
     objects, groups = (np.unique(np.asarray(seeds[0][column], dtype=str)) for column in (0, 1))
@@ -112,4 +112,4 @@ def _answers(seeds: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Answ
         np.add.at(hits_SOG[s], place, np.asarray(hit_N, dtype=float))
         if s == 0:
             np.add.at(asked_OG, place, 1.0)
-    return Answers(tuple(objects.tolist()), tuple(groups.tolist()), hits_SOG, asked_OG)
+    return Hits(tuple(objects.tolist()), tuple(groups.tolist()), hits_SOG, asked_OG)

@@ -22,13 +22,14 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
+from data.environment import environment
 from data.errors import ProjectError, UniBindError
 from data.files import atomic_path, hash_file, hash_json, write_json
 from data.manifest import write_manifest
@@ -180,23 +181,12 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-@contextmanager
-def _single_threaded_children() -> Iterator[None]:
+def _single_threaded_children() -> AbstractContextManager[None]:
     """Make numeric libraries of processes started within use one thread each.
 
     Workers then do not fight over the cores, and sums are always taken in the same order: the same bits.
     """
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    return environment(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
 
 @contextmanager

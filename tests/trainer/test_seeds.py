@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trainer.seeds import Answers, difference, estimate, estimate_of
+from trainer.seeds import Hits, difference, estimate, estimate_of
 
 
 def _answers(
     seed: int, *, share: float = 0.6, worst: bool = False, groups: int = 3, objects: int = 40
-) -> Answers:
+) -> Hits:
     rng = np.random.default_rng(seed)
     asked_OG = rng.integers(0, 3, (objects, groups)).astype(float)
     hits_SOG = rng.binomial(asked_OG.astype(int)[None].repeat(4, axis=0), share).astype(float)
     names = tuple(f"g{g}" for g in range(groups))
-    return Answers(tuple(f"o{o:02d}" for o in range(objects)), names, hits_SOG, asked_OG, worst)
+    return Hits(tuple(f"o{o:02d}" for o in range(objects)), names, hits_SOG, asked_OG, worst)
 
 
 @pytest.mark.parametrize("worst", [False, True])
@@ -49,7 +49,7 @@ def test_an_interval_covers_what_it_should() -> None:
         rng = np.random.default_rng(seed)
         asked = np.ones((60, 1))
         hits = rng.binomial(1, 0.6, (1, 60, 1)).repeat(3, axis=0).astype(float)  # the seeds do not matter
-        found = estimate(Answers(tuple(map(str, range(60))), ("g",), hits, asked), resamples=500, seed=seed)
+        found = estimate(Hits(tuple(map(str, range(60))), ("g",), hits, asked), resamples=500, seed=seed)
         covered.append(found.low <= 0.6 <= found.high)
     assert 0.90 <= np.mean(covered) <= 0.98
 
@@ -59,7 +59,7 @@ def test_a_difference_is_paired() -> None:
     reference = _answers(2, objects=200, groups=1)
     better_SOG = reference.hits_SOG.copy()
     better_SOG[:, :12] = reference.asked_OG[:12]
-    better = Answers(reference.objects, reference.groups, better_SOG, reference.asked_OG)
+    better = Hits(reference.objects, reference.groups, better_SOG, reference.asked_OG)
     apart = difference(better, reference, resamples=1000, seed=0)
     assert apart is not None and apart.excludes_zero and apart.low > 0
     alone = [estimate(a, resamples=1000, seed=0) for a in (reference, better)]
@@ -72,15 +72,15 @@ def test_a_difference_is_paired() -> None:
 def test_what_both_were_asked_is_compared() -> None:
     """Without a modality, or with fewer objects, a variant is compared on the others; with nothing, not."""
     whole = _answers(3)
-    part = Answers(whole.objects, ("g1",), whole.hits_SOG[:, :, 1:2], whole.asked_OG[:, 1:2])
+    part = Hits(whole.objects, ("g1",), whole.hits_SOG[:, :, 1:2], whole.asked_OG[:, 1:2])
     apart = difference(part, whole, resamples=50, seed=0)
     assert apart is not None and apart.value == 0
-    other = Answers(whole.objects, ("x",), part.hits_SOG, part.asked_OG)
+    other = Hits(whole.objects, ("x",), part.hits_SOG, part.asked_OG)
     assert difference(other, whole, resamples=50, seed=0) is None
-    fewer = Answers(whole.objects[1:], whole.groups, whole.hits_SOG[:, 1:], whole.asked_OG[1:])
+    fewer = Hits(whole.objects[1:], whole.groups, whole.hits_SOG[:, 1:], whole.asked_OG[1:])
     apart = difference(fewer, whole, resamples=50, seed=0)
     assert apart is not None and (apart.value, apart.low, apart.high) == (0, 0, 0)
-    one_seed = Answers(whole.objects, whole.groups, whole.hits_SOG[:1], whole.asked_OG)
+    one_seed = Hits(whole.objects, whole.groups, whole.hits_SOG[:1], whole.asked_OG)
     with pytest.raises(ValueError, match="other numbers of seeds"):
         difference(one_seed, whole, resamples=50, seed=0)
 

@@ -2,7 +2,7 @@
 
     python -m bench.media [--rounds 9] [--only image,audio]
 
-Each core is given one thread, as when a run encodes.
+A worker is a thread with one BLAS thread, as when a run encodes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from kb_builder.encoders.workers import map_batches
 
 RESULTS = Path(__file__).parent / "results" / "media.json"
 PACKAGES = ("pillow", "soundfile", "soxr", "av", "numpy", "tifffile", "torch")
-TURN_S = 0.4  # about how long a turn of one worker lasts
+TURN_S = 0.8  # about how long a turn of one worker lasts
 BATCH, BATCHES = 8, 40  # of the feeding
 SLOWER = 1.5  # times as long as a batch's decoding the encoder takes
 
@@ -59,28 +60,28 @@ def main() -> None:
 
 
 def _decoding(modality: str, ways: Ways, files: Sequence[Path], rounds: int) -> list[dict[str, Any]]:
-    """Our way, the bare decoder, and our way on two workers, in turns; they must agree first."""
-    apart = max(float(np.abs(np.subtract(ways.ours(f), ways.bare(f), dtype=np.float64)).max()) for f in files)
+    """Our way, the bare decoder, and our way on two workers, in turns; they must agree first.
+
+    Files come in batches, as encoders take them.
+    """
+    pairs = zip(ways.ours(files), ways.bare(files), strict=True)
+    apart = max(float(np.abs(np.subtract(ours, bare, dtype=np.float64)).max()) for ours, bare in pairs)
     if apart > ways.agree:
         raise AssertionError(f"{modality}: ours and {ways.decoder} lie {apart} apart")
     start = time.perf_counter()
-    ways.bare(files[0])
-    count = len(files) * max(1, round(TURN_S / (time.perf_counter() - start) / len(files)))
-    work = [files[number % len(files)] for number in range(count)]
-
-    def two_workers() -> None:
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(ways.ours, work))
-
+    ways.bare(files)
+    batches = [files] * (2 * ceil(TURN_S / 2 / (time.perf_counter() - start)))
+    count = len(files) * len(batches)
     bare, ours, two = f"bare {ways.decoder}", "ours", "ours, two workers"
-    contest = Contest(
-        {
-            bare: lambda: [ways.bare(path) for path in work],
-            ours: lambda: [ways.ours(path) for path in work],
-            two: two_workers,
-        },
-        rounds=rounds,
-    )
+    with ThreadPoolExecutor(2) as threads:
+        contest = Contest(
+            {
+                bare: lambda: [ways.bare(batch) for batch in batches],
+                ours: lambda: [ways.ours(batch) for batch in batches],
+                two: lambda: list(threads.map(ways.ours, batches)),
+            },
+            rounds=rounds,
+        )
     title = f"{modality}, {ways.what}"
     against, doubled = contest.ratio(ours, bare), contest.ratio(two, ours)
     return [
@@ -121,18 +122,15 @@ def _feeding(files: Sequence[Path], rounds: int) -> list[dict[str, Any]]:
     """
     decode = WAYS["image"].ours
     batches = [[files[(start + place) % len(files)] for place in range(BATCH)] for start in range(BATCHES)]
-    for path in batches[0]:
-        decode(path)
+    decode(batches[0])
     start = time.perf_counter()
-    for path in batches[0]:
-        decode(path)
+    decode(batches[0])
     takes_s = SLOWER * (time.perf_counter() - start)
     device = threading.Lock()
     busy: list[tuple[float, float]] = []
 
     def encode(batch: list[Path]) -> None:
-        for path in batch:
-            decode(path)
+        decode(batch)
         with device:
             begun = time.perf_counter()
             time.sleep(takes_s)
@@ -177,7 +175,7 @@ def _single(rounds: int) -> list[dict[str, Any]]:
         for way, drawing in EVENT_DRAWINGS.items()
     }
     chosen = "8,192 of 100,000 points, farthest first"
-    contest = Contest({**contenders, chosen: lambda: farthest_points(cloud, 8192)}, rounds=rounds)
+    contest = Contest({**contenders, chosen: lambda: farthest_points(cloud[None], 8192)}, rounds=rounds)
     found = []
     for name in contest.seconds:
         goal = 2000.0 if name == chosen else 50.0

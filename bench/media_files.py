@@ -12,7 +12,7 @@ import soundfile
 import tifffile
 from PIL import Image
 
-COPIES = 8  # of each file, so that no single one stays in a decoder's cache
+COPIES = 32  # of each file: one batch, as the encode stage takes them
 
 
 def make_files(folder: Path) -> dict[str, list[Path]]:

@@ -6,9 +6,10 @@ finite, on the sensor) and of the exact choice of frames. `agree` says how far r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,10 @@ VIDEO_CLIPS, AUDIO_CLIPS, CLIP_S, CLIP_FRAMES = 5, 3, 2, 2  # ImageBind
 
 @dataclass(frozen=True)
 class Ways:
-    """`ours` and `bare` turn a file into what an encoder takes; `what` says what from and into what."""
+    """`ours` and `bare` turn a batch of files into what an encoder takes; `what` says from what into what."""
 
-    ours: Callable[[Path], Any]
-    bare: Callable[[Path], Any]
+    ours: Callable[[Sequence[Path]], Sequence[Any]]
+    bare: Callable[[Sequence[Path]], Sequence[Any]]
     decoder: str
     what: str
     agree: float = 0.0  # the largest difference of a value
@@ -85,9 +86,9 @@ def _video_bare(path: Path) -> Any:
     return np.stack([[frames[number] for number in pair] for pair in wanted])
 
 
-def _sampled(xyz_N3: Any) -> Any:
-    unit_N3 = unit_sphere(xyz_N3)
-    return unit_N3[farthest_points(unit_N3, POINTS)]
+def _sampled(clouds: Sequence[Any]) -> Any:
+    unit_BN3 = np.stack([unit_sphere(xyz_N3) for xyz_N3 in clouds])
+    return np.take_along_axis(unit_BN3, farthest_points(unit_BN3, POINTS)[:, :, None], axis=1)
 
 
 def _thermal_bare(path: Path) -> Any:
@@ -107,29 +108,41 @@ def _ours_audio(path: Path) -> Any:
     return _mels(sound)
 
 
-def _drawn(modality: Any) -> Callable[[Path], Any]:
-    return lambda path: render(read(modality, path))[0]
+def _drawn(modality: Any) -> Callable[[Sequence[Path]], Sequence[Any]]:
+    return _each(lambda path: render(read(modality, path))[0])
+
+
+def _each(way: Callable[[Path], Any]) -> Callable[[Sequence[Path]], Sequence[Any]]:
+    return lambda paths: [way(path) for path in paths]
 
 
 WAYS: dict[str, Ways] = {
-    "image": Ways(_drawn("image"), _image_bare, "Pillow", "a JPEG of 500 × 375 → 224 px"),
+    "image": Ways(_drawn("image"), _each(_image_bare), "Pillow", "a JPEG of 500 × 375 → 224 px"),
     "audio": Ways(
-        _ours_audio, _audio_bare, "soundfile", "5 s of stereo at 44.1 kHz → 3 × 2 s of mel bands", 1e-4
+        _each(_ours_audio),
+        _each(_audio_bare),
+        "soundfile",
+        "5 s of stereo at 44.1 kHz → 3 × 2 s of mel bands",
+        1e-4,
     ),
     "video": Ways(
-        lambda path: read_clips(path, clips=VIDEO_CLIPS, seconds=CLIP_S, frames=CLIP_FRAMES, short_side=SIDE),
-        _video_bare,
+        _each(partial(read_clips, clips=VIDEO_CLIPS, seconds=CLIP_S, frames=CLIP_FRAMES, short_side=SIDE)),
+        _each(_video_bare),
         "PyAV",
         "10 s of 320 × 240 in H.264 → 5 clips of 2 frames",
     ),
     "point": Ways(
-        lambda path: _sampled(read("point", path).xyz_N3),
-        lambda path: _sampled(np.load(path)[:, :3]),
+        lambda paths: _sampled([read("point", path).xyz_N3 for path in paths]),
+        lambda paths: _sampled([np.load(path)[:, :3] for path in paths]),
         "NumPy",
         f"10,000 points → the {POINTS:,} farthest",
     ),
     "thermal": Ways(
-        _drawn("thermal"), _thermal_bare, "tifffile", "640 × 512 pixels of 16 bits → 224 px of grey", 1.0
+        _drawn("thermal"),
+        _each(_thermal_bare),
+        "tifffile",
+        "640 × 512 pixels of 16 bits → 224 px of grey",
+        1.0,
     ),
-    "event": Ways(_drawn("event"), _event_bare, "NumPy", "115,000 events → histogram"),
+    "event": Ways(_drawn("event"), _each(_event_bare), "NumPy", "115,000 events → histogram"),
 }

@@ -40,6 +40,15 @@ def ctrl_c() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def real_files() -> Path:
+    """The folder of real files: `UNIBIND_SAMPLES`, else ../shared/samples. Without it the test is skipped."""
+    folder = Path(os.environ.get("UNIBIND_SAMPLES") or Path(__file__).parents[2] / "shared" / "samples")
+    if not folder.is_dir():
+        pytest.skip(f"no real files in {folder}; set UNIBIND_SAMPLES")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def save_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """`save_clip(kind)`: a folder with a random CLIP, SigLIP or SigLIP 2 as transformers itself saves it.
 

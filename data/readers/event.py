@@ -41,8 +41,9 @@ def _read_bin(path: Path) -> Events:
             f"{path}: {size:,} bytes are no whole number of {BIN_EVENT_BYTES}-byte events; fetch it again"
         )
     raw_N5 = np.fromfile(path, dtype=np.uint8).reshape(-1, BIN_EVENT_BYTES)
-    word_N = raw_N5[:, 2].astype(np.int64) << 16 | raw_N5[:, 3].astype(np.int64) << 8 | raw_N5[:, 4]
-    x_N, y_N, t_us_N, p_N = raw_N5[:, 0], raw_N5[:, 1], word_N & 0x7FFFFF, word_N > 0x7FFFFF
+    x_N, y_N, high_N, middle_N, low_N = np.ascontiguousarray(raw_N5.T)
+    t_us_N = (high_N & 0x7F).astype(np.int64) << 16 | middle_N.astype(np.int32) << 8 | low_N
+    p_N = high_N > 0x7F
     overflow_N = y_N == BIN_OVERFLOW_ROW
     if overflow_N.any():
         t_us_N += BIN_OVERFLOW_US * np.cumsum(overflow_N)

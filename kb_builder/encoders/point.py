@@ -22,7 +22,7 @@ from data.errors import InputError
 from data.files import hash_json
 from data.modality import Modality
 from data.readers import read
-from data.readers.geometry import unit_sphere
+from data.readers.geometry import farthest_points, unit_sphere
 from data.readers.payload import Floats, Points
 from kb_builder.encoders.base import Floats as Vectors
 from kb_builder.encoders.base import unit_rows
@@ -66,16 +66,19 @@ class PointEncoder:
         for row, cloud in enumerate(batch):
             sizes.setdefault(len(cloud), []).append(row)
         for rows in sizes.values():
-            for start in range(0, len(rows), _CLOUDS_PER_PASS):
-                some = rows[start : start + _CLOUDS_PER_PASS]
-                vectors_BD[some] = self._run(np.stack([batch[row] for row in some]))
+            vectors_BD[rows] = self._run(np.stack([batch[row] for row in rows]))
         return unit_rows(vectors_BD)
 
     @torch.inference_mode()
     def _run(self, clouds_BN6: Floats) -> Vectors:
-        channels = torch.from_numpy(clouds_BN6).to(self.device)
-        found: Vectors = self.network(channels[:, :, :3].contiguous(), channels).cpu().numpy()
-        return found
+        middles_BP = farthest_points(clouds_BN6[:, :, :3], self.network.patching.patches)
+        passes = []
+        for start in range(0, len(clouds_BN6), _CLOUDS_PER_PASS):
+            some = slice(start, start + _CLOUDS_PER_PASS)
+            channels = torch.from_numpy(clouds_BN6[some]).to(self.device)
+            middles = torch.from_numpy(middles_BP[some]).to(self.device)
+            passes.append(self.network(channels[:, :, :3].contiguous(), channels, middles).cpu().numpy())
+        return np.concatenate(passes)
 
 
 def cloud_channels(cloud: Points, *, up: str) -> Floats:

@@ -40,7 +40,11 @@ PUBLISHED = {
 
 
 class PointBert(nn.Module):
-    """`forward` takes coordinates [B, N, 3] in the unit sphere and channels [B, N, C]: unit rows [B, E]."""
+    """`forward` gives unit rows [B, E].
+
+    It takes coordinates [B, N, 3] in the unit sphere, channels [B, N, C], and which points are the middles of
+    patches, [B, P]: the farthest.
+    """
 
     def __init__(self, state: State, patching: Patching) -> None:
         super().__init__()
@@ -73,9 +77,10 @@ class PointBert(nn.Module):
         self.dim = _shape(state, "proj.weight")[0] if mapped else width
         self.proj = nn.Linear(width, self.dim) if mapped else nn.Identity()
 
-    def forward(self, xyz_BN3: torch.Tensor, channels_BNC: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, xyz_BN3: torch.Tensor, channels_BNC: torch.Tensor, index_BP: torch.Tensor
+    ) -> torch.Tensor:
         ppat: Any = self.ppat
-        index_BP = farthest_points(xyz_BN3, self.patching.patches)
         centers_BP3 = _take(xyz_BN3, index_BP)
         near_BPK = ball(xyz_BN3, centers_BP3, radius=self.patching.radius, count=self.patching.neighbours)
         local = torch.cat(
@@ -123,22 +128,6 @@ def _mlp(width: int, inner: int) -> nn.Module:
         nn.Linear(width, inner), nn.GELU(), nn.Identity(), nn.Linear(inner, width), nn.Identity()
     )
     return layers
-
-
-def farthest_points(xyz_BN3: torch.Tensor, count: int) -> torch.Tensor:
-    """Indices int64[B, P] of points, each the farthest from those before it; the first is the cloud's first.
-
-    Eldar et al., "The Farthest Point Strategy" (1997); of equally far ones the first. A cloud of fewer points
-    than `count` gives some of them again.
-    """
-    clouds = torch.arange(len(xyz_BN3), device=xyz_BN3.device)
-    index_BP = torch.zeros(len(xyz_BN3), count, dtype=torch.long, device=xyz_BN3.device)
-    apart_BN = torch.full(xyz_BN3.shape[:2], torch.inf, dtype=xyz_BN3.dtype, device=xyz_BN3.device)
-    for place in range(1, count):
-        last_B13 = xyz_BN3[clouds, index_BP[:, place - 1]][:, None]
-        apart_BN = torch.minimum(apart_BN, (xyz_BN3 - last_B13).square().sum(dim=-1))
-        index_BP[:, place] = apart_BN.argmax(dim=1)
-    return index_BP
 
 
 def ball(xyz_BN3: torch.Tensor, centers_BP3: torch.Tensor, *, radius: float, count: int) -> torch.Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
 
 from data.readers.geometry import farthest_points, sample_surface, unit_sphere
+from data.readers.point import read_point
 
 
 def test_unit_sphere_centres_and_scales() -> None:
@@ -28,42 +30,34 @@ def test_coinciding_points_have_no_scale() -> None:
         unit_sphere(np.ones((20, 3), np.float32))
 
 
-def test_farthest_points_against_brute_force() -> None:
-    """Each chosen point is the one with the largest distance to all chosen before it."""
-    cloud = np.random.default_rng(1).normal(size=(200, 3)).astype(np.float32)
-    chosen = farthest_points(cloud, 40)
-    assert len(set(chosen.tolist())) == 40
-    assert chosen[0] == np.linalg.norm(cloud - cloud.mean(axis=0), axis=1).argmax()
-    distances = np.linalg.norm(cloud[:, None].astype(np.float64) - cloud[None], axis=2)
-    for k in range(1, 40):
-        nearest = distances[:, chosen[:k]].min(axis=1)
-        assert nearest[chosen[k]] == pytest.approx(nearest.max())
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_farthest_points_against_a_slow_loop(seed: int) -> None:
-    """Point by point, in float64, the same points are chosen in the same order."""
-    cloud = np.random.default_rng(seed).normal(size=(150, 3)).astype(np.float32)
-    wide = cloud.astype(np.float64).tolist()
-    middle = [sum(axis) / len(wide) for axis in zip(*wide, strict=True)]
-    away = [math.inf] * len(wide)
-    expected = [max(range(len(wide)), key=lambda i: math.dist(wide[i], middle))]
-    while len(expected) < 60:
-        away = [min(a, math.dist(point, wide[expected[-1]])) for a, point in zip(away, wide, strict=True)]
-        expected.append(max(range(len(wide)), key=lambda i: away[i]))
-    assert farthest_points(cloud, 60).tolist() == expected
+    """Point by point, in float64, the same points are chosen in the same order, of several clouds at once."""
+    clouds = np.random.default_rng(seed).normal(size=(3, 150, 3)).astype(np.float32)
+    expected = [_slowly(cloud.astype(np.float64).tolist(), 60) for cloud in clouds]
+    assert farthest_points(clouds, 60).tolist() == expected
+    assert farthest_points(clouds[1:2], 60).tolist() == expected[1:2]
 
 
-def test_points_that_coincide_are_each_taken_once() -> None:
-    """Where every other point lies at the same place, the rest follows in its order, and none comes twice."""
-    cloud = np.repeat(np.array([[0, 0, 0], [1, 0, 0]], np.float32), (19, 1), axis=0)
-    assert farthest_points(cloud, 20).tolist() == [19, *range(19)]
+def _slowly(cloud: list[list[float]], count: int) -> list[int]:
+    away, chosen = [math.inf] * len(cloud), [0]
+    while len(chosen) < count:
+        away = [min(a, math.dist(point, cloud[chosen[-1]])) for a, point in zip(away, cloud, strict=True)]
+        chosen.append(max(range(len(cloud)), key=lambda i: away[i]))
+    return chosen
 
 
-def test_farthest_points_of_a_small_cloud_are_all_of_it() -> None:
-    """Asking for more points than there are gives each once."""
-    cloud = np.random.default_rng(2).normal(size=(20, 3)).astype(np.float32)
-    assert sorted(farthest_points(cloud, 100).tolist()) == list(range(20))
+def test_farthest_points_of_a_real_cloud(real_files: Path) -> None:
+    """Of a published cloud of 8,192 points, the same as a slow loop chooses."""
+    cloud = read_point(real_files / "point_airplane.pt").xyz_N3
+    assert farthest_points(cloud[None], 64).tolist() == [_slowly(cloud.astype(np.float64).tolist(), 64)]
+
+
+def test_farthest_points_of_few_and_of_equal_points() -> None:
+    """Fewer points than are asked for come again; equal clouds give the first point over and over."""
+    line = np.array([[[0, 0, 0], [1, 0, 0], [0.4, 0, 0]]], np.float32)
+    assert farthest_points(line, 5).tolist() == [[0, 1, 2, 0, 0]]
+    assert farthest_points(np.zeros((2, 4, 3), np.float32), 3).tolist() == [[0, 0, 0]] * 2
 
 
 def test_surface_samples_lie_on_the_mesh_in_proportion_to_area() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
+from data.readers.audio import read_audio
 from data.readers.payload import Floats
 from data.signal.kaldi import kaldi_filters, kaldi_mel
+from data.signal.spans import clip_samples
 
 RATE = 16_000
 
@@ -43,11 +47,24 @@ def test_against_kaldi() -> None:
 @pytest.mark.parametrize("count", [400, 559, 560, 32_000])
 def test_imagebinds_parameters_against_transformers(count: int) -> None:
     """With 128 bands the numbers are those of transformers' port of torchaudio's Kaldi filter bank (AST)."""
+    np.testing.assert_allclose(kaldi_mel(sweep(count), RATE), by_transformers(sweep(count)), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:At least one mel filter")
+def test_a_real_sound_against_transformers(real_files: Path) -> None:
+    """ImageBind's three clips of a recorded sound: every window and band as transformers has it."""
+    sound = read_audio(real_files / "audio_airplane.wav")
+    for clip_T in clip_samples(sound, clips=3, seconds=2):
+        centred_T = clip_T - clip_T.mean()
+        np.testing.assert_allclose(kaldi_mel(centred_T, RATE), by_transformers(centred_T), atol=1e-5)
+
+
+def by_transformers(samples: Floats) -> Floats:
     filters = mel_filter_bank(
         257, 128, 20, RATE / 2, RATE, norm=None, mel_scale="kaldi", triangularize_in_mel_space=True
     )
-    expected = spectrogram(
-        sweep(count),
+    mel_MW: Floats = spectrogram(
+        samples,
         window_function(400, "hann", periodic=False),
         frame_length=400,
         hop_length=160,
@@ -60,7 +77,7 @@ def test_imagebinds_parameters_against_transformers(count: int) -> None:
         mel_floor=1.192092955078125e-07,
         remove_dc_offset=True,
     )
-    np.testing.assert_allclose(kaldi_mel(sweep(count), RATE), expected.T, atol=1e-5)
+    return mel_MW.T
 
 
 def test_one_window_by_slow_sums() -> None:

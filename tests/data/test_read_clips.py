@@ -118,6 +118,25 @@ def test_steady_films_give_the_frames_that_pytorchvideo_takes(
     assert numbers_of(found) == by_number(count, exact, clips, length, frames)
 
 
+@pytest.mark.parametrize(("clips", "seconds", "frames"), [(5, 2, 2), (1, None, 8)])
+def test_a_real_video_gives_the_frames_that_pytorchvideo_takes(
+    clips: int, seconds: int | None, frames: int, real_files: Path
+) -> None:
+    """Of a published film, decoded whole, ImageBind's and LanguageBind's frames, pixel for pixel."""
+    path = real_files / "video_education.mp4"
+    found = read_clips(path, clips=clips, seconds=seconds, frames=frames)
+    height, width = found.shape[2:4]
+    with av.open(str(path)) as container:
+        rate = Fraction(container.streams.video[0].average_rate or 0)
+        film = [
+            frame.reformat(width, height, format="rgb24", interpolation="AREA").to_ndarray()
+            for frame in container.decode(video=0)
+        ]
+    length = Fraction(seconds) if seconds else len(film) / rate
+    for clip, numbers in zip(found, by_number(len(film), rate, clips, length, frames), strict=True):
+        np.testing.assert_array_equal(clip, np.stack([film[number] for number in numbers]))
+
+
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
 def test_films_of_variable_rate_are_sampled_by_time(ending: str, tmp_path: Path) -> None:
     """Of a film that is dense at first and sparse later, the frames on show at even moments are taken."""

@@ -17,8 +17,6 @@ from kb_builder.encoders.imagenet import class_names, read_classes
 from kb_builder.encoders.lite0 import weights_path
 from kb_builder.encoders.pictures import pad_to_square
 
-PHOTO = Path(__file__).parents[3] / "shared" / "samples" / "image_dog.jpg"
-
 
 @pytest.fixture(scope="module")
 def minilm() -> Any:
@@ -84,11 +82,12 @@ def test_a_batch_mixes_samples_of_several_views(conse: Any) -> None:
     assert not np.allclose(mixed[0], conse.encode([views[:1]])[0], atol=1e-3)
 
 
-@pytest.mark.skipif(not PHOTO.exists(), reason="needs ../shared/samples beside the checkout")
-def test_a_photo_of_a_sheltie_is_recognised_among_a_thousand_names(conse: Any, minilm: Any) -> None:
+def test_a_photo_of_a_sheltie_is_recognised_among_a_thousand_names(
+    conse: Any, minilm: Any, real_files: Path
+) -> None:
     """Against the thousand bare class names, a Shetland sheepdog is among the first three."""
     names = class_names()
-    photo = conse.encode([conse.prepare("image", PHOTO)])
+    photo = conse.encode([conse.prepare("image", real_files / "image_dog.jpg")])
     texts = minilm.encode(names)
     ranked = np.argsort(-(texts @ photo[0]))
     assert "Shetland sheepdog" in [names[k] for k in ranked[:3]]

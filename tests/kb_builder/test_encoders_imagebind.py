@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -33,7 +32,6 @@ SMALL_BLOCKS = dict.fromkeys(TOWERS, 2)
 HUGE = {"vision": 1280, "text": 1024, "audio": 768, "depth": 384, "thermal": 768, "imu": 512}
 HUGE_BLOCKS = {"vision": 32, "text": 24, "audio": 12, "depth": 12, "thermal": 12, "imu": 6}
 MERGES = (("d", "o"), ("do", "g</w>"))
-SAMPLES = Path(os.environ.get("UNIBIND_SAMPLES") or Path(__file__).parents[3] / "shared" / "samples")
 
 
 def _shapes(
@@ -417,10 +415,8 @@ print(json.dumps({"peak": peak, "shape": vectors.shape, "off": off}))
 
 
 @pytest.mark.slow
-def test_full_size_runs_on_a_real_file_of_each_modality(tmp_path: Path) -> None:
+def test_full_size_runs_on_a_real_file_of_each_modality(real_files: Path, tmp_path: Path) -> None:
     """`imagebind_huge` with random weights, 4.8 GB on disk, mapped: all towers, with peak memory noted."""
-    if not SAMPLES.is_dir():
-        pytest.skip(f"no real files in {SAMPLES}; set UNIBIND_SAMPLES")
     files = {
         "image": "image_dog.jpg",
         "video": "video_education.mp4",
@@ -434,7 +430,7 @@ def test_full_size_runs_on_a_real_file_of_each_modality(tmp_path: Path) -> None:
         tmp_path / "imagebind_huge.pth",
     )
     _write_vocabulary(tmp_path)
-    paths = {modality: str(SAMPLES / file) for modality, file in files.items()}
+    paths = {modality: str(real_files / file) for modality, file in files.items()}
     done = subprocess.run(
         [sys.executable, "-c", _RUN, str(tmp_path), json.dumps(paths)],
         capture_output=True,

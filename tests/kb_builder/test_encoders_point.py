@@ -14,11 +14,12 @@ import torch
 from torch.nn import functional
 
 from data.errors import InputError
+from data.readers.geometry import farthest_points
 from data.readers.payload import Points
 from kb_builder.embed import embed_samples
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.point import cloud_channels
-from kb_builder.encoders.point_model import PUBLISHED, Patching, ball, build_point, farthest_points
+from kb_builder.encoders.point_model import PUBLISHED, Patching, ball, build_point
 from kb_builder.settings import Encode
 from kb_builder.tokens import token_counter
 
@@ -147,7 +148,8 @@ def test_agrees_with_a_second_implementation(state: dict[str, torch.Tensor]) -> 
     clouds = np.stack([_cloud(200, seed) for seed in range(3)])
     with torch.inference_mode():
         channels = torch.from_numpy(clouds)
-        ours = network(channels[:, :, :3], channels).numpy()
+        middles = torch.from_numpy(farthest_points(clouds[:, :, :3], SMALL.patches))
+        ours = network(channels[:, :, :3], channels, middles).numpy()
     theirs = np.stack([_reference(state, cloud, SMALL) for cloud in clouds])
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
@@ -173,13 +175,6 @@ def test_the_smallest_published_model_has_no_map(state: dict[str, torch.Tensor])
     """vitb32 ends in CLIP's dimensions by itself, and its names have no `ppat.`."""
     bare = {key.removeprefix("ppat."): value for key, value in state.items() if not key.startswith("proj")}
     assert build_point(bare, where="bare", patching=SMALL).dim == 32
-
-
-def test_farthest_points_of_few_and_of_equal_points() -> None:
-    """Fewer points than are asked for come again; equal clouds give the first point over and over."""
-    line = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [0.4, 0, 0]]])
-    assert farthest_points(line, 5).tolist()[0][:3] == [0, 1, 2]
-    assert farthest_points(torch.zeros(2, 4, 3), 3).tolist() == [[0, 0, 0]] * 2
 
 
 def test_balls_are_filled_with_their_first_point() -> None:

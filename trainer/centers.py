@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,7 +106,8 @@ def choose_centers(base: KnowledgeBase, settings: Localize) -> tuple[pa.Table, d
         done = _with_progress(choose, range(len(base.categories)), "localize")
     if not any(found for _, found in done):
         raise KnowledgeBaseError(
-            f"{base.folder}: no valid description of any category; see `unibind kb stats`"
+            f"{base.folder}: no valid description of any category{_statuses(base.folder)}; "
+            "see `unibind kb stats`"
         )
     chosen_C = {name: len(batch) for name, (batch, _) in zip(base.categories, done, strict=True)}
     rules = [batch.column("rule")[-1].as_py() for batch, _ in done if len(batch)]
@@ -120,6 +122,15 @@ def choose_centers(base: KnowledgeBase, settings: Localize) -> tuple[pa.Table, d
         "texts_without_vector": len(texts.row_ids) - sum(found for _, found in done),
     }
     return pa.Table.from_batches([batch for batch, _ in done], schema=CENTERS), summary
+
+
+def _statuses(kb: Path) -> str:
+    """Why there is none: how many texts were rejected, by reason."""
+    counts: Counter[str] = Counter()
+    for file in sorted((kb / "descriptions" / "category").glob("*.parquet")):
+        counts.update(read_columns(file, ["status"], hint="unibind describe")["status"].to_pylist())
+    told = ", ".join(f"{count:,} {status}" for status, count in counts.most_common())
+    return f" ({told})" if told else ""
 
 
 def load_centers(kb: KnowledgeBase) -> Centers:

@@ -54,6 +54,21 @@ def test_every_benchmark_reaches_its_row_of_the_table(name: str, tree: Tree, tmp
     assert written["outcomes"][0]["n"] == outcome.n
 
 
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_is_seen_by_a_brought_clip(
+    name: str, tree: Tree, clip_folder: Path, tmp_path: Path
+) -> None:
+    """By the command, zero-shot: what is no picture is drawn, and texts of the same CLIP name it."""
+    arguments = ["--encoder", f"clip:{clip_folder}", "--describer", "fake", "--texts", "2", "--partial"]
+    data, out = str(tree(name)), tmp_path / "out"
+    done = CliRunner().invoke(app, ["reproduce", name, "--data", data, "--out", str(out), *arguments])
+    assert done.exit_code == 0, done.output
+    assert f"{BENCHMARKS[name].paper.zero_shot_unibind:.2f}" in done.output
+    (outcome,) = json.loads((out / "zero-shot.json").read_text())["outcomes"]
+    assert outcome["n"] == outcome["n_test"] > 0
+    assert 0 <= outcome["zero_shot"]["top1"] <= 1
+
+
 @pytest.mark.parametrize("form", ["modelnet40/resampled", "shapenet/part16"])
 def test_clouds_in_text_files_are_converted_once(form: str, tree: Tree, tmp_path: Path) -> None:
     """The prepared folder holds one array per cloud, and the finished row counts them all."""

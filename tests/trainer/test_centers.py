@@ -284,5 +284,7 @@ def test_no_valid_description_is_refused(make_kb: MakeKb) -> None:
     kb = make_kb()
     path = kb / "descriptions" / "category" / "part-00000.parquet"
     write_table(path, [{**row, "status": "refusal"} for row in read_rows(path)], DESCRIPTIONS)
-    with pytest.raises(KnowledgeBaseError, match="no valid description"):
+    with pytest.raises(
+        KnowledgeBaseError, match=r"no valid description of any category (\(.*refusal\)); see"
+    ):
         localize(kb, Localize())

@@ -8,6 +8,7 @@ with their factors beside the weights, by the names of peft; here the product is
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +33,8 @@ WHAT = "LanguageBind"
 _TUNED, _PLAIN = "vision_model.encoder.base_model.model.", "vision_model.encoder."
 _DOWN, _UP = ".lora_A.default.weight", ".lora_B.default.weight"
 _UNUSED = "logit_scale"  # the temperature: it lengthens vectors and turns none
+
+logger = logging.getLogger(__name__)
 
 Count = Annotated[int, Ge(1)]
 
@@ -109,6 +112,9 @@ def find_towers(shown: str, place: Path) -> list[Tower]:
             " folders of such towers; fetch them: unibind models get languagebind"
         )
     towers = [_read_tower(shown, folder) for folder in folders]
+    for tower in towers:
+        if tower.kind == "depth":
+            logger.info("%s: %s is passed over: depth is no modality here", shown, tower.folder.name)
     usable = sorted((tower for tower in towers if tower.kind != "depth"), key=_order)
     if not usable:
         raise InputError(f"{shown}: {folders[0]} sees depth alone, which is no modality here; name another")

@@ -6,8 +6,9 @@ such towers. Network (languagebind_model.py), weights (languagebind_folder.py) a
 (languagebind_inputs.py) are our own code in plain torch: neither the official package, which needs
 transformers below 5, nor torchvision, torchaudio, pytorchvideo, decord or peft is needed.
 
-Every tower was published with the text tower that it was trained towards, which is the same in all; the first
-one reads the texts. Weights are mapped, not copied: of towers that see nothing, nothing is in memory.
+Every tower was published with the text tower that it was trained towards. The first one reads the texts for
+all, as in the official code; another whose texts differ is told. Weights are mapped, not copied: of a tower
+that sees nothing, next to nothing is in memory.
 """
 
 from __future__ import annotations

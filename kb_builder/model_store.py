@@ -33,9 +33,9 @@ class Listed:
     def told(self) -> str:
         """Lines for a terminal."""
         if self.known is None:
-            return f"{self.name:<24} {'your own':<10} {'':>9}  {self.state:<9}  {self.folder}"
+            return f"{self.name:<24} {'your own':<12} {'':>9}  {self.state:<9}  {self.folder}"
         size = f"{self.known.megabytes:,} MB"
-        head = f"{self.name:<24} {self.known.encoder:<10} {size:>9}  {self.state:<9}  {self.known.licence}"
+        head = f"{self.name:<24} {self.known.encoder:<12} {size:>9}  {self.state:<9}  {self.known.licence}"
         partner = f"; in the space of {self.known.partner}" if self.known.partner else ""
         return f"{head}\n{'':<24} {self.known.about}{partner}"
 
@@ -118,12 +118,15 @@ def check_model(listed: Listed) -> str:
 def _guess(folder: Path) -> str:
     """Which adapter takes a folder of the user's own."""
     from kb_builder.encoders.clip import KINDS
+    from kb_builder.encoders.languagebind_folder import KINDS as TOWERS
     from kb_builder.encoders.paired import read_kind
 
     if (folder / "modules.json").is_file():  # sentence-transformers
         return "fp32"
+    if not (folder / "config.json").is_file() and any(folder.glob("*/config.json")):
+        return "languagebind"  # its towers
+    takes = {"clap": "clap"} | dict.fromkeys(KINDS, "clip") | dict.fromkeys(TOWERS, "languagebind")
     try:
-        kind = read_kind(folder.name, folder, {*KINDS, "clap"})
+        return takes[read_kind(folder.name, folder, takes)]
     except UniBindError as error:
         raise InputError(f"{folder}: no model that can be told by its files ({error})") from None
-    return "clap" if kind == "clap" else "clip"

@@ -52,7 +52,7 @@ class KnownModel:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    encoder: Literal["clip", "clap", "imagebind", "point", "fp32"]
+    encoder: Literal["clip", "clap", "imagebind", "languagebind", "point", "fp32"]
     licence: str
     about: str
     megabytes: Annotated[int, Ge(1)]  # of all its files, roughly (10^6 bytes)

@@ -19,7 +19,7 @@ TOKEN_LIMIT = 256  # all-MiniLM-L6-v2 reads this many tokens, [CLS] and [SEP] in
 
 # `[encode] text` may say how a model is run; it reads the same.
 _SAME_TOKENS = {"fp16", "bf16", "onnx", "onnx-int8"}
-_ADAPTERS = {"clip", "clap", "imagebind"}  # each module has a function `<family>_text_side`
+_ADAPTERS = {"clip", "clap", "imagebind", "languagebind"}  # each module has a function `<family>_text_side`
 
 Count = Callable[[Sequence[str]], list[int]]
 

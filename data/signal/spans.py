@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
+
 from data.readers.payload import Floats, Waveform
 
 
@@ -25,3 +27,13 @@ def clip_samples(sound: Waveform, *, clips: int, seconds: float) -> list[Floats]
     """The samples float32[≤ seconds · rate] of each of `clip_spans`; shorter only where the sound is."""
     spans = clip_spans(Fraction(len(sound.samples_T), sound.rate), clips=clips, seconds=seconds)
     return [sound.samples_T[int(start * sound.rate) : int(end * sound.rate)] for start, end in spans]
+
+
+def third_starts(total: int, length: int) -> list[int]:
+    """Where three pieces of a longer sequence begin: in the middle of each third of the possible places.
+
+    CLAP's and LanguageBind's official code draws a place in each third (`np.array_split`) by lot; so this is
+    what is drawn on average. 0 for a third that holds no place.
+    """
+    thirds = np.array_split(np.arange(total - length + 1), 3)
+    return [int(third[len(third) // 2]) if len(third) else 0 for third in thirds]

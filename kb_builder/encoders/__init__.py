@@ -43,6 +43,12 @@ def _imagebind(name: str, device: str) -> Encoder:
     return load_imagebind(name, device=device)
 
 
+def _languagebind(name: str, device: str) -> Encoder:
+    from kb_builder.encoders.languagebind import load_languagebind
+
+    return load_languagebind(name, device=device)
+
+
 def _point(name: str, device: str) -> Encoder:
     from kb_builder.encoders.point import load_point
 
@@ -77,6 +83,7 @@ FACTORIES: dict[str, Factory] = {
     "clip": _clip,
     "clap": _clap,
     "imagebind": _imagebind,
+    "languagebind": _languagebind,
     "point": _point,
     "imported": _imported,
     "fp32": _at("fp32"),
@@ -107,6 +114,7 @@ def load_encoder(name: str, device: str = "auto") -> Encoder:
     | `clip:MODEL` | texts and pictures: CLIP, SigLIP or SigLIP 2 as transformers saves them |
     | `clap:MODEL` | texts and sounds: CLAP as transformers saves it |
     | `imagebind:MODEL` | texts, pictures, videos, sounds and thermal pictures: ImageBind's own weights |
+    | `languagebind:MODEL` | texts and what its towers see: images, videos, sounds, thermal pictures |
     | `point:MODEL` | point clouds in the space of a CLIP: OpenShape's PointBERT |
     | `A + B` | several of one space: each modality goes to the last that takes it, texts to the first |
     | `fp16:NAME`, `bf16:NAME` | a sentence-transformers model in half precision, for a GPU |

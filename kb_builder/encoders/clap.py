@@ -18,6 +18,7 @@ import torch
 from data.modality import Modality
 from data.readers.audio import read_audio
 from data.readers.payload import Floats
+from data.signal.spans import third_starts
 from kb_builder.encoders.paired import (
     Inputs,
     PairedEncoder,
@@ -110,8 +111,7 @@ def fused_mel(samples_T: Floats, extractor: Any) -> Inputs:
         whole = torch.from_numpy(mel_WM)[None, None]
         size = [frames, mel_WM.shape[1]]
         shrunk = torch.nn.functional.interpolate(whole, size=size, mode="bilinear", align_corners=False)
-        thirds = np.array_split(np.arange(len(mel_WM) - frames + 1), 3)
-        starts = [int(third[len(third) // 2]) if len(third) else 0 for third in thirds]
+        starts = third_starts(len(mel_WM), frames)
         pieces = [shrunk[0, 0].numpy(), *(mel_WM[start : start + frames] for start in starts)]
     return {"input_features": np.stack(pieces)[None], "is_longer": np.array([[longer]])}
 

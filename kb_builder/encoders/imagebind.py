@@ -11,27 +11,26 @@ CLIP; one in an installed open_clip is found too.
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from data.errors import InputError, first_line
+from data.errors import InputError
 from data.files import hash_json
 from data.modality import MODALITIES, Modality
 from kb_builder.encoders.base import Floats, unit_rows
 from kb_builder.encoders.checkpoint import load_state, weights_file
+from kb_builder.encoders.clip_words import clip_words_side, read_original
 from kb_builder.encoders.imagebind_inputs import VERSION, Views, prepare_media
 from kb_builder.encoders.imagebind_model import HEADS, ImageBind, build_imagebind
 from kb_builder.encoders.licences import tell_licence
 from kb_builder.encoders.linear import use_onednn
-from kb_builder.encoders.paired import TextSide, quiet_transformers, read_text
+from kb_builder.encoders.paired import TextSide, read_text
 from kb_builder.encoders.passes import text_passes
 from kb_builder.models import find_model
 from kb_builder.weights import hash_files
@@ -39,7 +38,6 @@ from kb_builder.weights import hash_files
 LICENCE = "CC-BY-NC-SA-4.0"
 BPE = "bpe_simple_vocab_16e6.txt.gz"
 _LIMIT = 77  # tokens that the text tower reads
-_MERGES = 49152 - 256 - 2  # of the lines of the vocabulary; the rest is not used
 _VIEWS_PER_PASS = 8
 _CARRIERS = ("open_clip", "clip", "imagebind")  # packages that bring CLIP's vocabulary along
 
@@ -121,39 +119,7 @@ def imagebind_text_side(name: str) -> TextSide:
     """CLIP's tokenizer, from beside the weights or from an installed package that carries it."""
     shown = f"imagebind:{name}"
     folder = weights_file(find_model(name, encoder="imagebind"), shown).parent
-    from transformers import CLIPTokenizerFast, PreTrainedTokenizerFast
-
-    try:
-        with quiet_transformers():
-            if (folder / "tokenizer.json").is_file():
-                tokenizer: Any = PreTrainedTokenizerFast(
-                    tokenizer_file=str(folder / "tokenizer.json"), pad_token="<|endoftext|>"
-                )
-            else:
-                words, merges = read_vocabulary(_vocabulary(folder, shown))
-                tokenizer = CLIPTokenizerFast(vocab=words, merges=merges)
-    except InputError:
-        raise
-    except Exception as error:  # tokenizers raises bare Exception for a damaged file
-        raise InputError(f"{shown}: the vocabulary in {folder} is damaged: {first_line(error)}") from error
-    return TextSide(shown, tokenizer, _LIMIT, fixed=False)
-
-
-def read_vocabulary(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """The words with their numbers, and the merges, of CLIP's byte-pair encoding (Radford et al. 2021)."""
-    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
-    merges = [tuple(line.split()) for line in lines[1 : _MERGES + 1]]
-    letters = _byte_letters()
-    pairs = [(pair[0], pair[1]) for pair in merges if len(pair) == 2]
-    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in pairs)]
-    words += ["<|startoftext|>", "<|endoftext|>"]
-    return {word: number for number, word in enumerate(words)}, pairs
-
-
-def _byte_letters() -> list[str]:
-    """A printable letter for each of the 256 bytes: its own where it has one, else those from 256 on."""
-    own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    return [*map(chr, own), *(chr(256 + number) for number in range(256 - len(own)))]
+    return clip_words_side(shown, folder, lambda: read_original(_vocabulary(folder, shown)), limit=_LIMIT)
 
 
 def _vocabulary(folder: Path, shown: str) -> Path:

@@ -20,7 +20,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from data.errors import SampleError
@@ -29,21 +28,16 @@ from data.readers import read
 from data.readers.clips import read_clips
 from data.readers.payload import Bytes, Floats, Picture, ThermalPicture, Waveform
 from data.render import RENDER_VERSION, render
-from data.render.canvas import to_byte
-from data.render.thermal import heat_limits
 from data.signal.kaldi import kaldi_mel
 from data.signal.spans import clip_samples
 from kb_builder.encoders.pictures import middle
+from kb_builder.encoders.squares import BYTE_MAX, LARGEST_FILM, normed, scaled_film, thermal_grey
 
 VERSION = f"imagebind-1/{RENDER_VERSION}"
 SIDE = 224
-_MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)  # CLIP's, of red, green, blue
-_STD = np.array((0.26862954, 0.26130258, 0.27577711), np.float32)
 SOUND_MEAN, SOUND_STD = -4.268, 9.138
 SOUND_CLIPS, FILM_CLIPS, CLIP_S, CLIP_FRAMES = 3, 5, 2, 2
 MELS, WINDOWS = 128, 204
-_LARGEST_FILM = 1080  # frames are scaled without averaging, as the official code does; 4K would take 250 MB
-_BYTE_MAX = 255.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +56,7 @@ def prepare_media(modality: Modality, path: Path) -> Views:
     payload = read(modality, path)
     pictures = [payload.rgb_HW3] if modality == "image" and isinstance(payload, Picture) else render(payload)
     squares = np.stack([square(middle(picture)) for picture in pictures])
-    return Views("vision", _normed(squares)[:, :, None])
+    return Views("vision", normed(squares)[:, :, None])
 
 
 def square(picture: Bytes) -> Bytes:
@@ -75,38 +69,22 @@ def square(picture: Bytes) -> Bytes:
     return np.asarray(scaled.crop((left, top, left + SIDE, top + SIDE)))
 
 
-def _normed(pictures_VHW3: Bytes) -> Floats:
-    """float32[V, 3, H, W] of bytes."""
-    unit = pictures_VHW3.astype(np.float32) / np.float32(_BYTE_MAX)
-    found: Floats = np.ascontiguousarray(((unit - _MEAN) / _STD).transpose(0, 3, 1, 2))
-    return found
-
-
 def _video(path: Path) -> Views:
     clips_CFHW3 = read_clips(
-        path, clips=FILM_CLIPS, frames=CLIP_FRAMES, seconds=CLIP_S, short_side=_LARGEST_FILM
+        path, clips=FILM_CLIPS, frames=CLIP_FRAMES, seconds=CLIP_S, short_side=LARGEST_FILM
     )
     return Views("vision", np.concatenate([film_squares(clip_FHW3) for clip_FHW3 in clips_CFHW3]))
 
 
 def film_squares(clip_FHW3: Bytes) -> Floats:
-    """Three squares of a clip, float32[3, 3, F, SIDE, SIDE]: its left, middle and right, or top to bottom.
-
-    The short side is scaled to SIDE bilinearly, without averaging.
-    """
-    height, width = clip_FHW3.shape[1:3]
-    if width < height:
-        sides = (math.floor(height / width * SIDE), SIDE)
-    else:
-        sides = (SIDE, math.floor(width / height * SIDE))
-    unit_F3HW = torch.from_numpy(clip_FHW3.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(_BYTE_MAX))
-    scaled = torch.nn.functional.interpolate(unit_F3HW, size=sides, mode="bilinear", align_corners=False)
-    normed = (scaled.numpy() - _MEAN[:, None, None]) / _STD[:, None, None]
-    over = max(sides) - SIDE
+    """Three squares of a clip, float32[3, 3, F, SIDE, SIDE]: its left, middle and right, or top to bottom."""
+    film_F3HW = scaled_film(clip_FHW3, SIDE)
+    high, wide = film_F3HW.shape[2:]
+    over = max(high, wide) - SIDE
     crops = []
     for start in (0, math.ceil(over / 2), over):
-        down, right = (start, 0) if sides[0] > sides[1] else (0, start)
-        crops.append(normed[:, :, down : down + SIDE, right : right + SIDE].transpose(1, 0, 2, 3))
+        down, right = (start, 0) if high > wide else (0, start)
+        crops.append(film_F3HW[:, :, down : down + SIDE, right : right + SIDE].transpose(1, 0, 2, 3))
     return np.ascontiguousarray(np.stack(crops), dtype=np.float32)
 
 
@@ -137,19 +115,9 @@ def _padded(bank_TM: Floats) -> Floats:
 def _thermal(path: Path) -> Views:
     picture = read("thermal", path)
     assert isinstance(picture, ThermalPicture)
-    grey_HW3 = np.repeat(_grey(picture)[:, :, None], 3, axis=2)
-    unit_HW = square(middle(grey_HW3))[:, :, 0].astype(np.float32) / np.float32(_BYTE_MAX)
+    grey_HW3 = np.repeat(thermal_grey(picture)[:, :, None], 3, axis=2)
+    unit_HW = square(middle(grey_HW3))[:, :, 0].astype(np.float32) / np.float32(BYTE_MAX)
     return Views("thermal", unit_HW[None, None])
-
-
-def _grey(picture: ThermalPicture) -> Bytes:
-    """uint8[H, W]: 8-bit counts as they are (ImageBind's own data); deeper ones and kelvin as rendered."""
-    values_HW = picture.values_HW
-    if picture.unit == "counts" and values_HW.min() >= 0 and values_HW.max() <= _BYTE_MAX:
-        whole_HW: Bytes = np.rint(values_HW).astype(np.uint8)
-        return whole_HW
-    low, high = heat_limits(picture)
-    return to_byte(values_HW, low=low, high=high)
 
 
 _SPECIAL: dict[str, Callable[[Path], Views]] = {"video": _video, "audio": _audio, "thermal": _thermal}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.readers.payload import Waveform
-from data.signal.spans import clip_samples, clip_spans
+from data.signal.spans import clip_samples, clip_spans, third_starts
 
 
 def test_imagebinds_spans_by_hand() -> None:
@@ -31,3 +31,9 @@ def test_samples_of_clips() -> None:
     assert [
         len(clip) for clip in clip_samples(Waveform(sound.samples_T[:999], 16_000), clips=3, seconds=2)
     ] == [999] * 3
+
+
+def test_pieces_begin_in_the_middle_of_each_third() -> None:
+    """Of 31 places 0…10, 11…20 and 21…30; where a third holds no place, the piece begins at 0."""
+    assert third_starts(40, 10) == [5, 16, 26]
+    assert third_starts(11, 10) == [0, 1, 0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -35,7 +34,6 @@ from kb_builder.tokens import token_counter
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 State = dict[str, torch.Tensor]
 DIM = 16
-SAMPLES = Path(os.environ.get("UNIBIND_SAMPLES") or Path(__file__).parents[3] / "shared" / "samples")
 TEXT = {
     "hidden_size": 24,
     "intermediate_size": 40,
@@ -605,10 +603,8 @@ print(json.dumps({"peak": peak, "shape": vectors.shape, "off": off}))
 
 
 @pytest.mark.slow
-def test_full_size_runs_on_a_real_file_of_each_modality(tmp_path: Path) -> None:
+def test_full_size_runs_on_a_real_file_of_each_modality(real_files: Path, tmp_path: Path) -> None:
     """Four towers with random weights, 7.2 GB on disk, mapped: each in its turn, with peak memory noted."""
-    if not SAMPLES.is_dir():
-        pytest.skip(f"no real files in {SAMPLES}; set UNIBIND_SAMPLES")
     files = {
         "image": "image_dog.jpg",
         "video": "video_education.mp4",
@@ -628,7 +624,7 @@ def test_full_size_runs_on_a_real_file_of_each_modality(tmp_path: Path) -> None:
             "-c",
             _RUN,
             str(tmp_path),
-            json.dumps({m: str(SAMPLES / f) for m, f in files.items()}),
+            json.dumps({m: str(real_files / f) for m, f in files.items()}),
         ],
         capture_output=True,
         text=True,

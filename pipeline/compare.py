@@ -222,7 +222,11 @@ def verdict(low: float, high: float, p: float) -> str:
 
 
 def _balance(runs: Sequence[Run], names: Sequence[str]) -> Iterable[dict[str, Any]]:
-    values = [{row["measure"]: row["value"] for row in run.metrics.get("balance", ())} for run in runs]
+    values = []
+    for run in runs:
+        rows = run.metrics.get("balance", ())
+        own = rows[0]["anchors"] if rows else None  # baselines come after the run's own space
+        values.append({row["measure"]: row["value"] for row in rows if row["anchors"] == own})
     for measure in dict.fromkeys(measure for each in values for measure in each):
         for name, each in zip(names, values, strict=True):
             yield {"measure": measure, "run": name, "value": each.get(measure)}

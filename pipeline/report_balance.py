@@ -1,7 +1,7 @@
 """The report's page on balance: is the space about what things are, or about which modality showed them?
 
-Every space that was measured stands beside the others: the frozen features, the untrained shared space, the
-space after alignment. What a measure should be at best, or by chance, is marked.
+Every space that was measured stands beside the others: without training, the baselines' (the same heads,
+drawn to something else), and the run's own. What a measure should be at best, or by chance, is marked.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pipeline.report_html import Child, Html, el, figure, join, section, table
 
 # The spaces by the name under `anchors`, in the order of the pipeline; others come last, under their own.
 _SPACES = {
-    "features": "before: frozen features",
-    "frozen": "before: frozen features",
-    "before": "before: frozen features",
     "zero_shot": "without training",
-    "aligned": "after: aligned heads",
+    "class_name": "drawn to bare names",
+    "image_centred": "drawn to images",
+    "text_centred": "drawn to texts",
+    "aligned": "this run",
 }
 
 # What the measures of trainer/balance.py say, and which way is better.

@@ -108,7 +108,7 @@ def _project_text(order: Order, name: str, encode: dict[str, str], root: Path) -
         "encode": encode,
         "localize": {"k": order.texts, "rule": "text"},
         "train": {"enabled": order.train} | ({"epochs": order.epochs} if order.epochs else {}),
-        "evaluate": {"probe": order.train, "few_shot": [], "sweeps": False},
+        "evaluate": {"probe": order.train, "few_shot": [], "sweeps": False, "baselines": False},
     }
     lines = [
         f"# Made by `unibind reproduce {order.benchmark.name}`. Edit it and run it with `unibind run`.",

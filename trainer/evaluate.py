@@ -11,6 +11,7 @@ import pyarrow as pa
 from data.errors import TrainingError
 from trainer.answers import ask
 from trainer.balance import balance
+from trainer.baselines import baseline_heads
 from trainer.calibration import calibrate
 from trainer.centers import load_centers
 from trainer.controls import anchor_sets
@@ -65,7 +66,8 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     `retrieval`, `balance`, `parameters`, `rejects` (lists of flat rows) and `counts` (samples without a
     vector, and those that no head maps). With heads, `recognition`, `retrieval` and `balance` are those of
     the aligned space, else those of the zero-shot encoder, whose recognition stands in `zero_shot` in either
-    case; `calibration` and `sweeps` are of both. Raises TrainingError where there is neither, or where the
+    case; `calibration` and `sweeps` are of both; in `balance` the run's own space comes first, and baselines
+    after it. Raises TrainingError where there is neither, or where the
     heads were trained on other encoders.
     """
     anchors = anchor_sets(centers, load_controls(base), seed=settings.seed)
@@ -99,13 +101,44 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
         "sweeps": sweeps,
         "calibration": calibration,
         "retrieval": retrieval,
-        "balance": balance(test, retrieval, anchors=model),
+        "balance": balance(test, retrieval, anchors=model)
+        + _baseline_balance(base, frozen, spaces, anchors, heads, settings),
         "parameters": _parameters(base, heads) if heads else [],
         "rejects": count_rejects(base.folder),
         "counts": _counts(frozen, without_vector, heads) if heads else {},
     }
     tables = [named_table(base, namings, model=name) for name, namings in named.items()]
     return Measured(metrics, pa.concat_tables(tables), ranks_table(base, rankings, model=model))
+
+
+def _baseline_balance(
+    base: KnowledgeBase,
+    frozen: dict[str, SampleSet],
+    spaces: dict[str, dict[str, SampleSet]],
+    anchors: dict[str, Centers],
+    heads: Heads | None,
+    settings: Evaluate,
+) -> list[dict[str, Any]]:
+    """Rows of the spaces beside the run's own: untrained, and drawn to something else."""
+    if heads is None or not settings.baselines:
+        return []
+    others = {name: sets for name, sets in spaces.items() if name == "zero_shot"}
+    for name, trained in baseline_heads(base, anchors, heads).items():
+        others[name] = _mapped(frozen, trained)
+    rows: list[dict[str, Any]] = []
+    for name, sets in others.items():
+        test = {modality: samples.split("test") for modality, samples in sets.items()}
+        retrieval, _ = recalls(test, resamples=1, seed=settings.seed)
+        rows += balance(test, retrieval, anchors=name)
+    return rows
+
+
+def _mapped(frozen: dict[str, SampleSet], heads: Heads) -> dict[str, SampleSet]:
+    return {
+        modality: replace(samples, vectors_ND=heads.map(modality, samples.vectors_ND))
+        for modality, samples in frozen.items()
+        if modality in heads.modalities
+    }
 
 
 def _spaces(
@@ -118,11 +151,7 @@ def _spaces(
         spaces["zero_shot"] = {m: replace(s, vectors_ND=unit_rows(s.vectors_ND)) for m, s in sets.items()}
     if heads is not None:
         _require_same_encoders(base, heads)
-        spaces["aligned"] = {
-            m: replace(s, vectors_ND=heads.map(m, s.vectors_ND))
-            for m, s in frozen.items()
-            if m in heads.modalities
-        }
+        spaces["aligned"] = _mapped(frozen, heads)
     if not spaces.get("aligned" if heads else "zero_shot"):
         raise TrainingError(
             f"{base.folder}: nothing to evaluate: no trained heads, and the knowledge base has no zero-shot"

@@ -110,4 +110,6 @@ class Evaluate:
     # Labelled train samples per category and modality for probes and heads of a handful; [] for none of it.
     few_shot: tuple[Count, ...] = (1, 2, 4, 8, 16)
     sweeps: bool = True  # measure with fewer centers and with the other scorers, too
+    # Balance beside that of heads drawn to bare names and to images, which two more trainings give.
+    baselines: bool = True
     seed: Annotated[int, Ge(0)] = 0

@@ -14,36 +14,35 @@ def _row(measure: str, anchors: str, value: float) -> dict[str, Any]:
     return {"measure": measure, "anchors": anchors, "value": value}
 
 
-def test_one_space_is_drawn_whole(run: Any, page: Any) -> None:
-    """Every measure of the run stands in the table with three decimals; the one space is named."""
+def test_a_run_is_drawn_whole(run: Any, page: Any) -> None:
+    """Every measure of the run and of its baselines stands in the table with three decimals."""
     text = page.text[page.text.index("Is the space about what things are") :]
-    assert "One space was measured: after: aligned heads." in text
+    assert "drawn to bare names" in text
+    assert "drawn to images" in text
     for row in run.metrics["balance"]:
         assert f"{row['value']:.3f}" in text
 
 
 def test_spaces_stand_side_by_side_in_order(parsed: Any) -> None:
-    """Before, without training, after, and then an unknown space; a measure that one lacks is a dash."""
+    """Without training, baselines, this run, and then an unknown space; what one lacks is a dash."""
     rows = [
-        _row("modality_probe_accuracy", "image_centred", 0.7),
+        _row("modality_probe_accuracy", "tilted_space", 0.7),
         _row("modality_probe_accuracy", "aligned", 0.9),
+        _row("modality_probe_accuracy", "image_centred", 1.0),
         _row("modality_probe_accuracy", "zero_shot", 0.95),
-        _row("modality_probe_accuracy", "features", 1.0),
-        _row("modality_probe_chance", "features", 1 / 6),
+        _row("modality_probe_chance", "image_centred", 1 / 6),
         _row("modality_probe_chance", "aligned", 1 / 7),
-        _row("silhouette_by_category", "features", -0.001),
+        _row("silhouette_by_category", "image_centred", -0.001),
     ]
     markup = balance_section({"balance": rows})
     text = parsed(markup).text
     probe, silhouette = re.findall(
         r"<svg.*?<title>(.*?)</title>", re.sub(r"<svg[^>]*aria.*?</svg>", "", markup)
     )
-    assert probe == (
-        "before: frozen features 1.00; without training 0.95; after: aligned heads 0.90; image centred 0.70"
-    )
-    assert silhouette == "before: frozen features 0.00", "no minus before a zero"
-    assert "modality probe 1.000 0.950 0.900 0.700" in text
-    assert "modality probe, chance 0.167 – 0.143 –" in text
+    assert probe == ("without training 0.95; drawn to images 1.00; this run 0.90; tilted space 0.70")
+    assert silhouette == "drawn to images 0.00", "no minus before a zero"
+    assert "modality probe 0.950 1.000 0.900 0.700" in text
+    assert "modality probe, chance – 0.167 0.143 –" in text
     assert "so compare spaces of equal modalities" in text
     assert "Uniformity" not in text, "what no space has is not drawn"
 

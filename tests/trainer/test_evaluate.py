@@ -203,7 +203,9 @@ def test_extras_can_be_switched_off(make_kb: MakeKb, tmp_path: Path) -> None:
     """Probe, few-shot and sweeps are empty lists then; all else is as it was."""
     kb = make_kb()
     localize(kb, Localize(k=5))
-    metrics = evaluate(kb, tmp_path, replace(SETTINGS, few_shot=(), probe=False, sweeps=False))
+    metrics = evaluate(
+        kb, tmp_path, replace(SETTINGS, few_shot=(), probe=False, sweeps=False, baselines=False)
+    )
     assert (metrics["probe"], metrics["few_shot"], metrics["sweeps"]) == ([], [], [])
     full = evaluate(kb, tmp_path, SETTINGS)
     assert {row["method"] for row in full["few_shot"]} == {"probe"}

@@ -18,7 +18,7 @@ from trainer.train import train
 from trainer.variant import Variant, answers, run_variant
 
 MakeKb = Callable[..., Path]
-QUICK = Evaluate(bootstrap=1, few_shot=(), probe=False, sweeps=False)
+QUICK = Evaluate(bootstrap=1, few_shot=(), probe=False, sweeps=False, baselines=False)
 VARIANT = Variant(Localize(k=5), Train(epochs=4, batch_size=48, learning_rate=0.02), QUICK)
 
 

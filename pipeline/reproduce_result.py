@@ -104,20 +104,24 @@ class Line:
     deviation: float | None
     paper: float | None  # in percent, as it stands there
 
-    def cells(self) -> list[str]:
-        """The line as texts."""
+    def cells(self, *, comparable: bool = True) -> list[str]:
+        """The line as texts; the paper's number in brackets where ours is not comparable with it."""
         if self.ours is None:
             ours = "–"
         elif self.low is not None and self.high is not None:
             ours = f"{percent(self.ours)} [{percent(self.low)}–{percent(self.high)}]"
         else:
             ours = f"{percent(self.ours)} ± {percent(self.deviation or 0.0)}"
-        return [self.setting, self.model, ours, "–" if self.paper is None else f"{self.paper:.2f}"]
+        paper = "–" if self.paper is None else f"{self.paper:.2f}"
+        return [self.setting, self.model, ours, paper if comparable or paper == "–" else f"({paper})"]
 
 
 @dataclass(frozen=True)
 class Result:
-    """The outcomes of all folds that were run, and what a reader must know to compare them."""
+    """The outcomes of all folds that were run, and what a reader must know to compare them.
+
+    `apart` says why ours must not be compared with the paper's numbers; empty where it may.
+    """
 
     benchmark: Benchmark
     outcomes: tuple[Outcome, ...]
@@ -125,6 +129,7 @@ class Result:
     describer: str
     texts: int
     marks: tuple[str, ...]
+    apart: tuple[str, ...] = ()
 
     def lines(self) -> list[Line]:
         """The four lines of the paper's table; the fine-tuned ones only where something was trained."""
@@ -154,7 +159,9 @@ class Result:
     def told(self) -> str:
         """The table for the terminal, with the rules and whatever sets the numbers apart."""
         base = self.benchmark.paper.base
-        table = [["", "", "ours", "the paper"], *(line.cells() for line in self.lines())]
+        comparable = not self.apart
+        rows = [line.cells(comparable=comparable) for line in self.lines()]
+        table = [["", "", "ours", "the paper" if comparable else "(the paper)"], *rows]
         widths = [max(len(row[at]) for row in table) for at in range(4)]
         lines = [
             f"  {row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}"
@@ -168,6 +175,7 @@ class Result:
             [
                 f"{head} {spread}",
                 *lines,
+                *([f"no comparison with the paper: {'; '.join(self.apart)}"] if self.apart else []),
                 self._over(),
                 f"encoder: {self.encoder}, texts: {self.texts} per category by {self.describer};"
                 f" the paper's numbers are with {base}",
@@ -210,6 +218,8 @@ class Result:
                 "split_rule": self.benchmark.split_rule,
                 "metric_rule": self.benchmark.metric_rule,
                 "marks": list(self.marks),
+                "comparable": not self.apart,
+                "not_comparable_since": list(self.apart),
                 "rows": self.lines(),
                 "outcomes": list(self.outcomes),
             },

@@ -38,6 +38,7 @@ class Outcome:
     fine_tuned: Accuracy | None
     without_train: int = 0
     notes: tuple[str, ...] = ()
+    rejects: tuple[Reject, ...] = ()  # each quarantined sample with its reason
 
 
 def outcome(
@@ -52,7 +53,8 @@ def outcome(
 ) -> Outcome:
     """Read a run's numbers. `rejects` are samples that never came into its manifest."""
     split_of = {sample.sample_id: sample.split for sample in samples}
-    bad = {reject.sample_id for reject in rejects} | _rejected(project.kb)
+    reasons = {reject.sample_id: reject for reject in (*rejects, *_rejected(project.kb))}
+    bad = {sample_id for sample_id in reasons if sample_id in split_of}
     trained = bool(metrics.get("parameters"))
     split = "seen" if trained else "unseen"
 
@@ -79,16 +81,18 @@ def outcome(
         fine_tuned=aligned.centers if trained and aligned else None,
         without_train=n_test - quarantined["test"] - n,
         notes=notes,
+        rejects=tuple(reasons[sample_id] for sample_id in sorted(bad)),
     )
 
 
-def _rejected(kb: Path) -> set[str]:
-    """The ids of samples without a vector."""
-    found: set[str] = set()
+def _rejected(kb: Path) -> list[Reject]:
+    """The samples without a vector."""
+    found: list[Reject] = []
     for stage in _UNSCORED:
         path = kb / "rejects" / f"{stage}.parquet"
         if path.exists():
-            found.update(read_columns(path, ["sample_id"], hint="unibind run")["sample_id"].to_pylist())
+            rows = read_columns(path, ["sample_id", "stage", "reason"], hint="unibind run").to_pylist()
+            found += [Reject(**row) for row in rows]
     return found
 
 
@@ -203,6 +207,10 @@ class Result:
         missing = sum(each.without_train for each in self.outcomes)
         if missing:
             text += f"; {missing:,} not scored: no train sample of their category"
+        first = next((reject for each in self.outcomes for reject in each.rejects), None)
+        if first:
+            where = "" if first.sample_id in first.reason else f"{first.sample_id}: "
+            text += f". The first: {where}{first.reason} (all stand in the JSON)"
         return text
 
     def write(self, path: Path) -> None:

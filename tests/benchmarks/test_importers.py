@@ -211,6 +211,18 @@ def test_crops_are_the_pictures_own_pixels(tree: Tree, tmp_path: Path) -> None:
     assert (tmp_path / sample.uri).stat().st_mtime_ns == before
 
 
+def test_boxes_of_another_picture_cut_nothing(own_tree: Tree, tmp_path: Path) -> None:
+    """A picture that was scaled down has its persons elsewhere than its annotation says."""
+    root = own_tree("llvip")
+    path = root / "infrared/test/190001.jpg"
+    with Image.open(path) as picture:
+        picture.resize((80, 64)).save(path)
+    imported = read("llvip", root, PART)
+    assert imported.prepare is not None
+    with pytest.raises(SampleError, match=r"80 × 64 pixels, its annotation says 160 × 128; fetch it again"):
+        imported.prepare(imported.samples[0], tmp_path)
+
+
 def test_clouds_keep_the_text_files_numbers(own_tree: Tree, tmp_path: Path) -> None:
     """x y z as written; a torn file is a SampleError that names it."""
     root = own_tree("modelnet40/resampled")

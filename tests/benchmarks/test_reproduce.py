@@ -90,6 +90,9 @@ def test_corrupt_files_are_quarantined_and_counted(own_tree: Tree, tmp_path: Pat
     assert outcome.quarantined == {"test": 2}
     assert "over 4 of 6 test samples; quarantined: 2" in result.told()
     assert "0.6667" in result.told()
+    assert {reject.sample_id for reject in outcome.rejects} == {
+        each.relative_to(root).as_posix() for each in (torn, empty)
+    }
 
 
 def test_files_that_cannot_be_prepared_are_quarantined(own_tree: Tree, tmp_path: Path) -> None:
@@ -101,6 +104,8 @@ def test_files_that_cannot_be_prepared_are_quarantined(own_tree: Tree, tmp_path:
     (outcome,) = result.outcomes
     assert outcome.quarantined == {"test": 4}
     assert outcome.n == outcome.n_test - 4
+    assert all("190001.jpg: not a readable picture" in reject.reason for reject in outcome.rejects)
+    assert "The first: test/background/190001-00.png: " in result.told()
 
 
 def test_the_project_file_is_ordinary_and_an_edit_is_respected(tree: Tree, tmp_path: Path) -> None:

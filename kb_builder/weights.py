@@ -16,6 +16,7 @@ from data.errors import InputError
 from data.files import hash_file, hash_json, write_json
 
 REMEMBERED_BYTES = 64 * 2**20  # smaller files are hashed in no time
+_POINTER, _POINTER_BYTES = b"version https://git-lfs", 1024  # how such a file begins, and its size at most
 _PARTS = frozenset({".json", ".safetensors", ".jinja", ".model", ".txt"})
 
 
@@ -31,11 +32,26 @@ def hash_weights(folder: Path, *, besides: Collection[str] = ()) -> str:
         if (path.suffix in _PARTS or path.name in besides) and path.is_file()
     }
     if not any(name.endswith(".safetensors") or name in besides for name in files):
+        if besides:
+            raise InputError(f"{folder}: holds no *.safetensors and no {', no '.join(besides)}; put it there")
         raise InputError(
             f"{folder}: holds no *.safetensors; pickled weights (*.bin, *.pt) are not read, since a pickle "
             "may run any code; convert them, or name another model"
         )
+    refuse_pointers(*files.values())
     return hash_json(hash_files(files))
+
+
+def refuse_pointers(*paths: Path) -> None:
+    """Raise InputError for a Git LFS pointer: what a clone without LFS holds in place of a large file."""
+    for path in paths:
+        if path.is_file() and path.stat().st_size <= _POINTER_BYTES:
+            with path.open("rb") as file:
+                if file.read(len(_POINTER)) == _POINTER:
+                    raise InputError(
+                        f"{path}: a Git LFS pointer, not the file itself; run `git lfs pull` in"
+                        f" {path.parent}, or download the file"
+                    )
 
 
 def hash_files(files: Mapping[str, Path]) -> dict[str, str]:

@@ -21,15 +21,19 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.benchmarks import Imported, Wanted
+from data.benchmarks.layout import require_root
 from data.benchmarks.splits import limit
-from data.errors import InputError, SampleError
+from data.errors import InputError, ManifestError, SampleError
 from data.paths import resolver
 from data.sample import Reject, Sample
+from kb_builder.encoders import JOIN
 from kb_builder.lock import write_lock
 from pipeline.project import Project
 from pipeline.reproduce_project import EMBEDDED, FEATURES, Order, settled, write_project
 from pipeline.reproduce_result import Outcome, Result, outcome
 from pipeline.stages import plan, run_stages
+
+_IMAGEBIND = "ImageBind-huge"  # of the paper's three encoders the one that can be brought
 
 
 def reproduce(order: Order) -> Result:
@@ -39,6 +43,7 @@ def reproduce(order: Order) -> Result:
     anything is paid for), and whatever the stages raise; the same order then goes on where it stopped.
     """
     folds = folds_of(order)
+    require_root(order.data)
     encode = encode_section(order)
     outcomes = []
     for fold in folds:
@@ -52,6 +57,7 @@ def reproduce(order: Order) -> Result:
         describer=" ".join(filter(None, (order.describer, order.model))),
         texts=order.texts,
         marks=marks(order, folds),
+        apart=apart(order, folds),
     )
     name = "-".join(filter(None, (order.setting, order.variant)))
     result.write(order.out / f"{name}.json")
@@ -95,6 +101,22 @@ def marks(order: Order, folds: Sequence[int | None]) -> tuple[str, ...]:
     return tuple(told)
 
 
+def apart(order: Order, folds: Sequence[int | None]) -> tuple[str, ...]:
+    """Why the result must not be compared with the paper's numbers; empty where it may."""
+    benchmark = order.benchmark
+    told = [benchmark.doubt] if benchmark.doubt else []
+    base = benchmark.paper.base
+    if base != _IMAGEBIND or {part.partition(":")[0] for part in order.encoder.split(JOIN)} != {"imagebind"}:
+        told.append(f"the encoder is {order.encoder}, not the paper's {base}")
+    if order.partial or order.per_category is not None:
+        told.append("a part of the benchmark's samples alone")
+    if len(folds) == 1 and folds[0] is not None:
+        told.append("one of its folds alone")
+    if order.describer == "fake":
+        told.append("texts that mean nothing")
+    return tuple(told)
+
+
 def encode_section(order: Order) -> dict[str, str]:
     """`[encode]` for an encoder: the embedded pair, or one model for texts and samples.
 
@@ -128,7 +150,9 @@ def encode_section(order: Order) -> dict[str, str]:
 
 def _run(order: Order, fold: int | None, encode: dict[str, str]) -> Outcome:
     wanted = Wanted(order.train, fold, order.variant, order.partial)
+    print(f"▸ read {order.benchmark.title} in {order.data}", file=sys.stderr, flush=True)
     imported = order.benchmark.read(order.data, wanted)
+    _require_once(order.data, imported.samples)
     chosen = list(imported.samples)
     if order.per_category is not None:
         chosen = limit(chosen, order.per_category)
@@ -148,6 +172,17 @@ def _run(order: Order, fold: int | None, encode: dict[str, str]) -> Outcome:
         fold=fold,
         notes=imported.notes,
     )
+
+
+def _require_once(root: Path, samples: Sequence[Sample]) -> None:
+    """Refuse a sample that two lists give to two splits: it would be trained on and tested."""
+    split_of: dict[str, str] = {}
+    for sample in samples:
+        before = split_of.setdefault(sample.sample_id, sample.split)
+        if before != sample.split:
+            raise ManifestError(
+                f"{root}: {sample.uri} stands in the {before} and in the {sample.split} list; fetch them anew"
+            )
 
 
 def _prepared(

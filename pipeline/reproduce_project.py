@@ -16,6 +16,8 @@ from data.errors import InputError
 from data.files import hash_text, write_text
 from data.manifest import write_manifest
 from data.sample import Category, Sample
+from kb_builder.encoders import JOIN
+from kb_builder.models import model_folder
 from pipeline.project import Project, load_project
 
 EMBEDDED = "conse"  # the name of the embedded default: photos in the text space without training
@@ -49,9 +51,20 @@ class Order:
 
 
 def settled(encoder: str) -> str:
-    """The encoder's name with a folder in it made absolute, so that the project file runs from anywhere."""
+    """The encoder's name with every path in it made absolute, so that the project file runs from anywhere.
+
+    A name in the model folder becomes its path, too: from elsewhere there may be another model folder.
+    """
+    return JOIN.join(_settled(part.strip()) for part in encoder.split(JOIN))
+
+
+def _settled(encoder: str) -> str:
     family, colon, detail = encoder.rpartition(":")
-    return f"{family}{colon}{Path(detail).resolve()}" if Path(detail).is_dir() else encoder
+    if not colon:  # a sentence-transformers model, which is a folder
+        return str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
+    places = [Path(detail), model_folder() / detail] if detail else []
+    found = next((place for place in places if place.exists()), None)
+    return f"{family}:{found.resolve()}" if found else encoder
 
 
 def write_project(

@@ -38,6 +38,7 @@ class Outcome:
     fine_tuned: Accuracy | None
     without_train: int = 0
     notes: tuple[str, ...] = ()
+    rejects: tuple[Reject, ...] = ()  # each quarantined sample with its reason
 
 
 def outcome(
@@ -52,7 +53,8 @@ def outcome(
 ) -> Outcome:
     """Read a run's numbers. `rejects` are samples that never came into its manifest."""
     split_of = {sample.sample_id: sample.split for sample in samples}
-    bad = {reject.sample_id for reject in rejects} | _rejected(project.kb)
+    reasons = {reject.sample_id: reject for reject in (*rejects, *_rejected(project.kb))}
+    bad = {sample_id for sample_id in reasons if sample_id in split_of}
     trained = bool(metrics.get("parameters"))
     split = "seen" if trained else "unseen"
 
@@ -79,16 +81,18 @@ def outcome(
         fine_tuned=aligned.centers if trained and aligned else None,
         without_train=n_test - quarantined["test"] - n,
         notes=notes,
+        rejects=tuple(reasons[sample_id] for sample_id in sorted(bad)),
     )
 
 
-def _rejected(kb: Path) -> set[str]:
-    """The ids of samples without a vector."""
-    found: set[str] = set()
+def _rejected(kb: Path) -> list[Reject]:
+    """The samples without a vector."""
+    found: list[Reject] = []
     for stage in _UNSCORED:
         path = kb / "rejects" / f"{stage}.parquet"
         if path.exists():
-            found.update(read_columns(path, ["sample_id"], hint="unibind run")["sample_id"].to_pylist())
+            rows = read_columns(path, ["sample_id", "stage", "reason"], hint="unibind run").to_pylist()
+            found += [Reject(**row) for row in rows]
     return found
 
 
@@ -104,20 +108,24 @@ class Line:
     deviation: float | None
     paper: float | None  # in percent, as it stands there
 
-    def cells(self) -> list[str]:
-        """The line as texts."""
+    def cells(self, *, comparable: bool = True) -> list[str]:
+        """The line as texts; the paper's number in brackets where ours is not comparable with it."""
         if self.ours is None:
             ours = "–"
         elif self.low is not None and self.high is not None:
             ours = f"{percent(self.ours)} [{percent(self.low)}–{percent(self.high)}]"
         else:
             ours = f"{percent(self.ours)} ± {percent(self.deviation or 0.0)}"
-        return [self.setting, self.model, ours, "–" if self.paper is None else f"{self.paper:.2f}"]
+        paper = "–" if self.paper is None else f"{self.paper:.2f}"
+        return [self.setting, self.model, ours, paper if comparable or paper == "–" else f"({paper})"]
 
 
 @dataclass(frozen=True)
 class Result:
-    """The outcomes of all folds that were run, and what a reader must know to compare them."""
+    """The outcomes of all folds that were run, and what a reader must know to compare them.
+
+    `apart` says why ours must not be compared with the paper's numbers; empty where it may.
+    """
 
     benchmark: Benchmark
     outcomes: tuple[Outcome, ...]
@@ -125,6 +133,7 @@ class Result:
     describer: str
     texts: int
     marks: tuple[str, ...]
+    apart: tuple[str, ...] = ()
 
     def lines(self) -> list[Line]:
         """The four lines of the paper's table; the fine-tuned ones only where something was trained."""
@@ -154,7 +163,9 @@ class Result:
     def told(self) -> str:
         """The table for the terminal, with the rules and whatever sets the numbers apart."""
         base = self.benchmark.paper.base
-        table = [["", "", "ours", "the paper"], *(line.cells() for line in self.lines())]
+        comparable = not self.apart
+        rows = [line.cells(comparable=comparable) for line in self.lines()]
+        table = [["", "", "ours", "the paper" if comparable else "(the paper)"], *rows]
         widths = [max(len(row[at]) for row in table) for at in range(4)]
         lines = [
             f"  {row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}"
@@ -168,6 +179,7 @@ class Result:
             [
                 f"{head} {spread}",
                 *lines,
+                *([f"no comparison with the paper: {'; '.join(self.apart)}"] if self.apart else []),
                 self._over(),
                 f"encoder: {self.encoder}, texts: {self.texts} per category by {self.describer};"
                 f" the paper's numbers are with {base}",
@@ -195,6 +207,10 @@ class Result:
         missing = sum(each.without_train for each in self.outcomes)
         if missing:
             text += f"; {missing:,} not scored: no train sample of their category"
+        first = next((reject for each in self.outcomes for reject in each.rejects), None)
+        if first:
+            where = "" if first.sample_id in first.reason else f"{first.sample_id}: "
+            text += f". The first: {where}{first.reason} (all stand in the JSON)"
         return text
 
     def write(self, path: Path) -> None:
@@ -210,6 +226,8 @@ class Result:
                 "split_rule": self.benchmark.split_rule,
                 "metric_rule": self.benchmark.metric_rule,
                 "marks": list(self.marks),
+                "comparable": not self.apart,
+                "not_comparable_since": list(self.apart),
                 "rows": self.lines(),
                 "outcomes": list(self.outcomes),
             },

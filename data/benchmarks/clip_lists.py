@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data.benchmarks.layout import (
     keep_present,
+    note_label,
     number,
     read_csv,
     require_count,
@@ -37,10 +38,12 @@ def read_clips(root: Path, wanted: Wanted, form: ClipList) -> Imported:
     """Import the clips of a list. Raises ManifestError for another layout or missing clips."""
     listed = require_file(root, form.path, what="the list of the clips")
     rows = read_csv(listed, form.columns)
-    require_count(listed, len(rows), form.clips, "clips", partial=wanted.partial)
+    of: dict[str, dict[str, str]] = {}
+    for row in rows:
+        note_label(of, form.uri(row), {name: row[name] for name in form.columns}, listed)
+    require_count(listed, len(of), form.clips, "clips", partial=wanted.partial)
     names = {row[form.category].replace("_", " ") for row in rows}
     require_count(listed, len(names), form.classes, "classes", partial=wanted.partial)
-    of = {form.uri(row): row for row in rows}
     kept = keep_present(root, list(of), listed_in=listed, partial=wanted.partial, what="clips")
     pairs = [
         (

@@ -18,9 +18,9 @@ from data.benchmarks.layout import (
     folders_in,
     keep_present,
     known_or_refuse,
+    note_label,
     number,
     read_csv,
-    read_lines,
     require_classes,
     require_count,
     require_folder,
@@ -32,6 +32,7 @@ from data.benchmarks.splits import draw_val
 from data.errors import ManifestError
 from data.modality import Modality
 from data.sample import Category, Sample, Split
+from data.tables import read_text
 from data.wordnet import imagenet_synsets, synset_categories
 
 ENDINGS = {".jpeg", ".jpg", ".png"}
@@ -110,6 +111,7 @@ def _flat_val(
             f"{val}: expected 1,000 class folders, or the labels of flat pictures in {root / _SOLUTION[0]} or"
             f" {root / _KIT[0] / _TRUTH}; found {len(files_in(val, ENDINGS)):,} pictures and no labels"
         )
+    require_count(listed_in, len(label_of), N_VAL, "labels of val pictures", partial=partial)
     uris = {f"{place}/{name}.JPEG": label for name, label in sorted(label_of.items())}
     kept = keep_present(root, list(uris), listed_in=listed_in, partial=partial, what="val pictures")
     return [(uris[uri], uri) for uri in kept], told_missing(len(uris), len(kept), "val pictures")
@@ -118,16 +120,18 @@ def _flat_val(
 def _kaggle_labels(path: Path, synsets: list[str]) -> dict[str, str]:
     """Picture id -> WordNet id, of rows `ILSVRC2012_val_00048981,n03995372 85 1 499 272 …`."""
     known = set(synsets)
-    rows = read_csv(path, ("ImageId", "PredictionString"))
-    return {
-        row["ImageId"]: known_or_refuse(row["PredictionString"].split(" ")[0], known, path, "synsets")
-        for row in rows
-    }
+    labels: dict[str, str] = {}
+    for row in read_csv(path, ("ImageId", "PredictionString")):
+        label = known_or_refuse(row["PredictionString"].split(" ")[0], known, path, "synsets")
+        note_label(labels, row["ImageId"], label, path)
+    return labels
 
 
 def _kit_labels(kit: Path, synsets: list[str]) -> dict[str, str]:
     """The same from the development kit: line n holds the ILSVRC2012 number (1 to 1,000) of picture n."""
-    numbers = [number(line, kit / _TRUTH, "a class number") for line in read_lines(kit / _TRUTH)]
+    # The line's number is the picture's: an empty line between others would move all that follow.
+    truth = read_text(kit / _TRUTH).strip().splitlines()
+    numbers = [number(line.strip(), kit / _TRUTH, "a class number") for line in truth]
     wnids = _kit_synsets(kit / _META, synsets)
     for line, each in enumerate(numbers, start=1):
         if not 1 <= each <= len(wnids):

@@ -8,20 +8,33 @@ import io
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from data.errors import ManifestError
 from data.tables import parse_json, read_text
 
+T = TypeVar("T")
+
 _SHOWN = 3  # names that a message spells out
+_PLACES_SHOWN = 4
+_PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
+
+
+def require_root(root: Path) -> None:
+    """ManifestError where the benchmark's folder is none: not there, or an archive."""
+    if root.name.lower().endswith(_PACKED) and root.is_file():
+        raise ManifestError(f"{root}: a packed archive; unpack it and give --data the folder that it makes")
+    if not root.is_dir():
+        raise ManifestError(f"{root}: no such folder; --data names the folder of the unpacked benchmark")
 
 
 def require_folder(root: Path, *places: str, what: str) -> Path:
     """The first of some sub-folders that is there (`"."` is `root` itself); else ManifestError.
 
-    The message names what was found instead: another spelling, or the same folder one level deeper.
+    The message names what was found instead: another spelling, the same folder one level deeper or higher,
+    or an archive that is still packed.
     """
-    if not root.is_dir():
-        raise ManifestError(f"{root}: no such folder; --data names the folder of the unpacked benchmark")
+    require_root(root)
     for place in places:
         if (root / place).is_dir():
             return root / place
@@ -79,14 +92,24 @@ def require_classes(where: Path, found: Collection[str], known: Collection[str],
     if not found or (missing and not partial):
         raise ManifestError(
             f"{where}: expected {len(known):,} class folders; found {len(found):,}, without {_some(missing)};"
-            f"{_PARTIAL}"
+            f"{_packed(where)}{_PARTIAL}"
         )
 
 
 def require_count(where: Path, found: int, expected: int, what: str, *, partial: bool) -> None:
     """Refuse a split with fewer files than the benchmark has, unless `partial`; and one without any."""
     if not found or (found < expected and not partial):
-        raise ManifestError(f"{where}: expected {expected:,} {what}; found {found:,};{_PARTIAL}")
+        raise ManifestError(
+            f"{where}: expected {expected:,} {what}; found {found:,};{_packed(where)}{_PARTIAL}"
+        )
+
+
+def note_label(labels: dict[str, T], uri: str, label: T, listed: Path) -> None:
+    """`labels[uri] = label`. A row that stands twice counts once; ManifestError where the two disagree."""
+    if labels.setdefault(uri, label) != label:
+        raise ManifestError(
+            f"{listed}: {uri} stands there twice, as {labels[uri]} and as {label}; fetch the list again"
+        )
 
 
 def keep_present(
@@ -102,7 +125,7 @@ def keep_present(
     misspelt = next(((uri, spelt) for uri in missing if (spelt := here.spelt_otherwise(uri))), None)
     if missing and (misspelt or not partial or len(missing) == len(uris)):
         first, spelt = misspelt or (missing[0], None)
-        found = f"it is there as {spelt}: rename it" if spelt else f"no such file;{_PARTIAL}"
+        found = f"it is there as {spelt}: rename it" if spelt else f"no such file;{_packed(root)}{_PARTIAL}"
         raise ManifestError(
             f"{root}: expected the {len(uris):,} {what} that {listed_in.name} lists; {len(missing):,}"
             f" {'is' if len(missing) == 1 else 'are'} missing, such as {first}: {found}"
@@ -177,6 +200,7 @@ class _Listings:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._names: dict[str, frozenset[str]] = {}
+        self._folded: dict[str, dict[str, str]] = {}  # by the spelling in lower case, the first real one
 
     def _of(self, folder: str) -> frozenset[str]:
         if folder not in self._names:
@@ -192,15 +216,19 @@ class _Listings:
         """The same path in another spelling of upper and lower case, if there is one."""
         found = ""
         for part in uri.split("/"):
-            match = [name for name in sorted(self._of(found)) if name.casefold() == part.casefold()]
-            if not match:
+            if found not in self._folded:
+                names = sorted(self._of(found), reverse=True)
+                self._folded[found] = {name.casefold(): name for name in names}
+            match = self._folded[found].get(part.casefold())
+            if match is None:
                 return None
-            found = f"{found}/{match[0]}".lstrip("/")
+            found = f"{found}/{match}".lstrip("/")
         return found
 
 
 def _instead(root: Path, places: Iterable[str]) -> str:
-    """What is there in place of something: another spelling, a level deeper, or what the folder has."""
+    """What is there in place of something: another spelling, another level, or what the folder has."""
+    require_root(root)
     here = _Listings(root)
     for place in places:
         spelt = here.spelt_otherwise(place)
@@ -210,11 +238,27 @@ def _instead(root: Path, places: Iterable[str]) -> str:
     for name in names:
         if (root / name).is_dir() and any((root / name / place).exists() for place in places if place != "."):
             return f"found it one level deeper: give --data {root / name}"
-    return f"found {len(names):,} entries{': ' + _some(names) if names else ''}"
+    above = root.absolute().parent
+    if any((above / place).exists() for place in places if place != "."):
+        return f"found it one level higher: give --data {above}"
+    found = f"found {len(names):,} entries{': ' + _some(names) if names else ''}"
+    return f"{found};{_packed(root)}".rstrip(";")
+
+
+def _packed(folder: Path) -> str:
+    """What to do about archives in a folder, as a clause of a message; empty where there is none."""
+    names = names_in(folder) if folder.is_dir() else []
+    archives = [name for name in names if name.lower().endswith(_PACKED)]
+    if not archives:
+        return ""
+    be, it = ("is", "it") if len(archives) == 1 else ("are", "them")
+    return f" {_some(archives)} {be} still packed: unpack {it};"
 
 
 def _either(places: Sequence[str]) -> str:
-    return " or ".join("the folder itself" if place == "." else place for place in places)
+    shown = ["the folder itself" if place == "." else place for place in places[:_PLACES_SHOWN]]
+    rest = len(places) - len(shown)
+    return " or ".join([*shown, f"{rest} more places"] if rest else shown)
 
 
 def _some(names: Sequence[str]) -> str:

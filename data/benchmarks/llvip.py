@@ -50,6 +50,7 @@ def read_llvip(root: Path, wanted: Wanted) -> Imported:
     require_folder(root, "Annotations", what="the boxes of the persons")
     samples: list[Sample] = []
     boxes: dict[str, Box] = {}
+    sizes: dict[str, tuple[int, int]] = {}  # width and height of each picture, as annotated
     unplaced = 0
     notes: tuple[str, ...] = ()
     for split, expected in PICTURES.items():
@@ -64,6 +65,7 @@ def read_llvip(root: Path, wanted: Wanted) -> Imported:
         for xml in kept:
             picture = Path(xml).stem
             size, persons = read_annotation(root / xml)
+            sizes[picture] = size
             for i, person in enumerate(persons):
                 background = background_box(person, persons, size, f"{picture}/{i}")
                 unplaced += background is None
@@ -77,7 +79,7 @@ def read_llvip(root: Path, wanted: Wanted) -> Imported:
     if unplaced:
         notes += (f"{unplaced:,} background boxes found no place free of persons",)
     categories = (Category("person", "person"), Category("background", "background"))
-    return Imported(tuple(draw_val(samples)), categories, notes, _prepare(infrared, boxes), RECIPE)
+    return Imported(tuple(draw_val(samples)), categories, notes, _prepare(infrared, boxes, sizes), RECIPE)
 
 
 def background_box(person: Box, persons: Sequence[Box], size: tuple[int, int], seed: str) -> Box | None:
@@ -121,7 +123,7 @@ def read_annotation(path: Path) -> tuple[tuple[int, int], list[Box]]:
     return (width, height), boxes
 
 
-def _prepare(infrared: Path, boxes: dict[str, Box]) -> Prepare:
+def _prepare(infrared: Path, boxes: dict[str, Box], sizes: dict[str, tuple[int, int]]) -> Prepare:
     """A function that cuts a sample's crop out of its picture and writes it as a grey PNG."""
 
     @lru_cache(maxsize=4)  # a picture's crops follow each other
@@ -142,9 +144,14 @@ def _prepare(infrared: Path, boxes: dict[str, Box]) -> Prepare:
         if made.is_file() and made.stat().st_mtime_ns >= source.stat().st_mtime_ns:
             return
         box = boxes[sample.uri]
-        crop_HW = grey(source)[box.top : box.bottom, box.left : box.right]
-        if not crop_HW.size:
-            raise SampleError(f"{source}: the picture is smaller than its annotation says; fetch it again")
+        grey_HW = grey(source)
+        width, height = sizes[str(sample.object_id)]
+        if grey_HW.shape != (height, width):  # the boxes would lie elsewhere
+            found = f"{grey_HW.shape[1]} × {grey_HW.shape[0]}"
+            raise SampleError(
+                f"{source}: {found} pixels, its annotation says {width} × {height}; fetch it again"
+            )
+        crop_HW = grey_HW[box.top : box.bottom, box.left : box.right]
         with atomic_path(made) as temporary:
             Image.fromarray(crop_HW).save(temporary, format="PNG")
 

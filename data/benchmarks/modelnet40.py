@@ -10,16 +10,18 @@ from data.benchmarks.layout import (
     folders_in,
     keep_present,
     known_or_refuse,
+    note_label,
     read_lines,
     require_classes,
     require_count,
     require_file,
+    require_folder,
+    require_root,
     told_missing,
     walk_classes,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
 from data.benchmarks.splits import draw_val
-from data.errors import ManifestError
 from data.sample import Category, Sample, Split
 
 _CLASSES = """
@@ -41,8 +43,9 @@ def read_modelnet40(root: Path, wanted: Wanted) -> Imported:
 
 
 def _meshes(root: Path, splits: list[Split], wanted: Wanted) -> Imported:
-    if not root.is_dir():
-        raise ManifestError(f"{root}: no such folder; --data names the folder of the unpacked benchmark")
+    require_root(root)
+    if not set(folders_in(root)) & set(CLASSES):  # say where the classes are instead
+        require_folder(root, *CLASSES, what="the class folders")
     require_classes(root, folders_in(root), CLASSES, partial=wanted.partial)
     samples: list[Sample] = []
     for split in splits:
@@ -57,10 +60,11 @@ def _resampled(root: Path, splits: list[Split], wanted: Wanted) -> Imported:
     notes: tuple[str, ...] = ()
     for split in splits:
         listed = require_file(root, _LISTS[split], what=f"the {split} list")
-        uris = {}
+        uris: dict[str, str] = {}
         for line in read_lines(listed):  # "night_stand_0001" lies in the folder night_stand
             name = known_or_refuse(line.rpartition("_")[0], CLASSES, listed, "classes")
-            uris[f"{name}/{line}.txt"] = name
+            note_label(uris, f"{name}/{line}.txt", name, listed)
+        require_count(listed, len(uris), COUNTS[split], f"{split} clouds", partial=wanted.partial)
         kept = keep_present(root, list(uris), listed_in=listed, partial=wanted.partial, what="clouds")
         samples += [Sample(uri, "point", cloud_uri(uri), split, _id(uris[uri])) for uri in kept]
         notes += told_missing(len(uris), len(kept), f"{split} clouds")

@@ -7,6 +7,7 @@ from typing import Any
 
 from data.benchmarks.layout import (
     keep_present,
+    note_label,
     read_csv,
     read_json,
     require_count,
@@ -78,8 +79,7 @@ def _videos(root: Path) -> tuple[dict[str, int], dict[str, Split]]:
         lists.append(
             require_file(listed.parent, "test_videodatainfo.json", what="the list of the test videos")
         )
-    categories: dict[str, int] = {}
-    splits: dict[str, Split] = {}
+    entries: dict[str, tuple[int, Split]] = {}
     for path in lists:
         content = read_json(path)
         videos = content.get("videos") if isinstance(content, dict) else None
@@ -87,8 +87,11 @@ def _videos(root: Path) -> tuple[dict[str, int], dict[str, Split]]:
             raise ManifestError(f"{path}: expected an object with a list 'videos'; found none")
         for video in videos:
             name, category, split = _entry(video, path)
-            categories[name], splits[name] = category, split
-    return categories, splits
+            note_label(entries, name, (category, split), path)
+    return (
+        {name: category for name, (category, _) in entries.items()},
+        {name: split for name, (_, split) in entries.items()},
+    )
 
 
 def _entry(video: Any, path: Path) -> tuple[str, int, Split]:

@@ -42,6 +42,7 @@ trilobite umbrella watch water_lilly wheelchair wild_cat windsor_chair wrench yi
 """
 CLASSES = tuple(_CLASSES.split())
 RECORDINGS = 8_709
+TEST_AT_LEAST = 1_600  # of E-CLIP's test list, which names some 1,700: fewer are a list that was cut
 EVERY = 5  # one recording in so many is test
 _CLEANED = {
     "BACKGROUND_Google": "background clutter",
@@ -112,6 +113,8 @@ def _published(root: Path, place: str, wanted: Wanted) -> tuple[list[Sample], tu
                     f"{listed}: expected paths such as ant/image_0001.bin; found {line[:80]!r}"
                 )
             uris[f"{place}{parts[-2]}/{parts[-1]}"] = parts[-2]
+        if split == "test":
+            require_count(listed, len(uris), TEST_AT_LEAST, "test recordings or more", partial=wanted.partial)
         kept = keep_present(root, list(uris), listed_in=listed, partial=wanted.partial, what="recordings")
         samples += [Sample(uri, "event", uri, split, _id(uris[uri])) for uri in sorted(kept)]
         notes += told_missing(len(uris), len(kept), f"{split} recordings")

@@ -12,6 +12,7 @@ from data.benchmarks.layout import (
     find_file,
     folders_in,
     keep_present,
+    note_label,
     number,
     read_lines,
     require_classes,
@@ -82,6 +83,8 @@ def _easyformat(root: Path, wanted: Wanted) -> Imported:
 
 
 def _listed(root: Path, wanted: Wanted) -> Imported:
+    if find_file(root, *_CATEGORIES) is None:  # rather say where the pictures should be
+        require_folder(root, *_VAL, what="the val pictures")
     named = require_file(root, *_CATEGORIES, what="the names of the scenes")
     names: dict[int, str] = {}
     for line in read_lines(named):
@@ -90,16 +93,22 @@ def _listed(root: Path, wanted: Wanted) -> Imported:
     if len(names) != CLASSES and not wanted.partial:
         raise ManifestError(f"{named}: expected {CLASSES} scenes; found {len(names)}")
     val_list = require_file(root, *_VAL_LIST, what="the labels of the val pictures")
-    samples, notes = _of_list(root, val_list, _VAL, names, wanted, "val pictures")
+    samples, notes = _of_list(root, val_list, _VAL, N_VAL, names, wanted, "val pictures")
     if wanted.train:
         train_list = require_file(root, *_TRAIN_LIST, what="the list of the train pictures")
-        train, more = _of_list(root, train_list, _TRAIN, names, wanted, "train pictures")
+        train, more = _of_list(root, train_list, _TRAIN, N_TRAIN, names, wanted, "train pictures")
         samples, notes = samples + draw_val(_as_train(train)), notes + more
     return Imported(tuple(samples), _categories(list(names.values()), samples, wanted), notes)
 
 
 def _of_list(
-    root: Path, listed: Path, places: tuple[str, ...], names: dict[int, str], wanted: Wanted, what: str
+    root: Path,
+    listed: Path,
+    places: tuple[str, ...],
+    expected: int,
+    names: dict[int, str],
+    wanted: Wanted,
+    what: str,
 ) -> tuple[list[Sample], tuple[str, ...]]:
     folder = require_folder(root, *places, what=f"the {what}")
     place = folder.relative_to(root).as_posix()
@@ -109,7 +118,8 @@ def _of_list(
         scene = names.get(number(label, listed, "a scene's number"))
         if scene is None:
             raise ManifestError(f"{listed}: expected numbers of {len(names)} scenes; found {line!r}")
-        labels[f"{place}/{name.lstrip('/')}"] = slug(scene)
+        note_label(labels, f"{place}/{name.lstrip('/')}", slug(scene), listed)
+    require_count(listed, len(labels), expected, what, partial=wanted.partial)
     kept = keep_present(root, list(labels), listed_in=listed, partial=wanted.partial, what=what)
     samples = [Sample(uri, "image", uri, "test", labels[uri]) for uri in kept]
     return samples, told_missing(len(labels), len(kept), what)

@@ -55,6 +55,7 @@ class Imported:
 class Benchmark:
     """One of the paper's benchmarks. `read` imports it: see `Wanted` and `Imported`.
 
+    `doubt` says why the paper's numbers are no yardstick for whatever is measured here; empty where they are.
     `folds` is the number of folds or splits that results are averaged over, or 0. `fold_needed`: the test
     split depends on the fold even without training; else no fold stands for all samples.
     """
@@ -73,3 +74,4 @@ class Benchmark:
     folds: int = 0
     fold_needed: bool = False
     variants: Sequence[str] = ()
+    doubt: str = ""

@@ -28,9 +28,7 @@ from data.unibind_lists import find_lists
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 _SPLITS: tuple[Split, ...] = ("test", "train", "val")
-_NOT_ESTABLISHED = (
-    "which data set the paper calls RGB-T could not be established: the paper's number is no yardstick here"
-)
+_NOT_ESTABLISHED = "which data set the paper calls RGB-T could not be established"
 
 
 def read_rgbt(root: Path, wanted: Wanted) -> Imported:
@@ -39,7 +37,7 @@ def read_rgbt(root: Path, wanted: Wanted) -> Imported:
     samples = imported.samples
     if not any(sample.split == "val" for sample in samples):
         samples = tuple(draw_val(samples))
-    return Imported(samples, imported.categories, (_NOT_ESTABLISHED, *imported.notes))
+    return Imported(samples, imported.categories, imported.notes)
 
 
 def _listed(root: Path, wanted: Wanted) -> Imported:
@@ -86,4 +84,5 @@ RGB_T = Benchmark(
     split_rule="the folders or lists as they are; val = 10% drawn from each class of train where none is",
     metric_rule="top-1 over all test pictures",
     read=read_rgbt,
+    doubt=_NOT_ESTABLISHED,
 )

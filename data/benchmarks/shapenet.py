@@ -15,9 +15,11 @@ from data.benchmarks.layout import (
     find_file,
     keep_present,
     known_or_refuse,
+    note_label,
     read_csv,
     read_json,
     read_lines,
+    require_count,
     require_file,
     told_missing,
 )
@@ -41,6 +43,11 @@ VARIANTS = ("shapenet55", "part16", "core55")
 _CORE_MESHES = ("models/model_normalized.obj", "model.obj")  # of versions 2 and 1
 _POINT_BERT: dict[Split, str] = {"test": "test.txt", "train": "train.txt"}
 _PART: dict[str, Split] = {"test": "test", "train": "train", "val": "val"}
+# How many models the lists name, so that one that was cut is noticed. Versions of `all.csv` differ (51,162
+# in the SHREC tracks' last): a bound.
+_POINT_BERT_COUNTS: dict[Split, int] = {"test": 10_518, "train": 41_952}
+_PART_COUNTS: dict[Split, int] = {"test": 2_874, "train": 12_137, "val": 1_870}
+_CORE_AT_LEAST = 50_000
 
 
 def read_shapenet(root: Path, wanted: Wanted) -> Imported:
@@ -50,6 +57,9 @@ def read_shapenet(root: Path, wanted: Wanted) -> Imported:
 
 
 def _told_by_lists(root: Path) -> str:
+    if not any((root / place).is_dir() for place in ("ShapeNet-55", "shapenet_pc")):
+        places = ("ShapeNet-55/test.txt", "synsetoffset2category.txt", "all.csv")
+        require_file(root, *places, what="the lists of ShapeNet-55, ShapeNet-part or ShapeNetCore")
     if find_file(root, "synsetoffset2category.txt") is not None:
         return "part16"
     return "core55" if find_file(root, "all.csv") is not None else "shapenet55"
@@ -62,10 +72,11 @@ def _point_bert(root: Path, wanted: Wanted) -> Imported:
         if split == "train" and not wanted.train:
             continue
         listed = require_file(root, f"ShapeNet-55/{name}", what=f"the {split} list of ShapeNet-55")
-        uris = {}
+        uris: dict[str, str] = {}
         for line in read_lines(listed):  # "02691156-1a04e3eab45ca15dd86060f189eb133.npy"
             synset = known_or_refuse(line.partition("-")[0], SYNSETS, listed, "ShapeNet synsets")
-            uris[f"shapenet_pc/{line}"] = synset
+            note_label(uris, f"shapenet_pc/{line}", synset, listed)
+        require_count(listed, len(uris), _POINT_BERT_COUNTS[split], f"{split} clouds", partial=wanted.partial)
         kept = keep_present(root, list(uris), listed_in=listed, partial=wanted.partial, what="clouds")
         samples += [Sample(uri, "point", uri, split, f"n{uris[uri]}") for uri in kept]
         notes += told_missing(len(uris), len(kept), f"{split} clouds")
@@ -76,11 +87,13 @@ def _core(root: Path, wanted: Wanted) -> Imported:
     listed = require_file(root, "all.csv", what="the official split of ShapeNetCore")
     uris: dict[str, tuple[str, Split]] = {}
     form = next((mesh for mesh in _CORE_MESHES if next(root.glob(f"0*/*/{mesh}"), None)), _CORE_MESHES[0])
-    for row in read_csv(listed, ("synsetId", "modelId", "split")):
+    rows = read_csv(listed, ("synsetId", "modelId", "split"))
+    require_count(listed, len(rows), _CORE_AT_LEAST, "models or more", partial=wanted.partial)
+    for row in rows:
         synset = known_or_refuse(row["synsetId"].zfill(8), SYNSETS, listed, "ShapeNet synsets")
         split = _PART[known_or_refuse(row["split"], _PART, listed, "splits")]
         if split == "test" or wanted.train:
-            uris[f"{synset}/{row['modelId']}/{form}"] = (synset, split)
+            note_label(uris, f"{synset}/{row['modelId']}/{form}", (synset, split), listed)
     kept = keep_present(root, list(uris), listed_in=listed, partial=wanted.partial, what="meshes")
     samples = [Sample(uri, "point", uri, uris[uri][1], f"n{uris[uri][0]}") for uri in kept]
     notes = told_missing(len(uris), len(kept), "meshes")
@@ -104,10 +117,12 @@ def _part(root: Path, wanted: Wanted) -> Imported:
         entries = read_json(listed)
         if not isinstance(entries, list) or not entries:
             raise ManifestError(f"{listed}: expected a list of paths; found {type(entries).__name__}")
-        uris = {}
+        uris: dict[str, str] = {}
         for entry in entries:  # "shape_data/02691156/1a04e3eab45ca15dd86060f189eb133"
             synset, _, model = str(entry).removeprefix("shape_data/").partition("/")
-            uris[f"{synset}/{model}.txt"] = names[known_or_refuse(synset, names, listed, "classes")]
+            name = names[known_or_refuse(synset, names, listed, "classes")]
+            note_label(uris, f"{synset}/{model}.txt", name, listed)
+        require_count(listed, len(uris), _PART_COUNTS[split], f"{part} clouds", partial=wanted.partial)
         kept = keep_present(root, list(uris), listed_in=listed, partial=wanted.partial, what="clouds")
         samples += [Sample(uri, "point", cloud_uri(uri), split, slug(uris[uri])) for uri in kept]
         notes += told_missing(len(uris), len(kept), f"{part} clouds")

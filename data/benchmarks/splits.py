@@ -15,24 +15,38 @@ VAL_SHARE = 0.1
 def draw_val(samples: Sequence[Sample], share: float = VAL_SHARE) -> list[Sample]:
     """The same samples, some of the train split moved to val: about `share` of each category's.
 
-    Samples of one object (clips cut from one recording) go together. Objects are taken in the order of the
-    SHA-256 of their id until the share is reached, and never a category's last one. Test samples stay.
+    Samples of one object (clips cut from one recording) go together, whatever their categories. Objects are
+    taken in the order of the SHA-256 of their id until the share is reached, and never a category's last one.
+    Test samples stay.
     """
     objects: dict[str | None, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for sample in samples:
         if sample.split == "train":
             objects[sample.category_id][sample.object_id or sample.sample_id].append(sample.sample_id)
+    categories_of: dict[str, list[str | None]] = defaultdict(list)
+    for category, of_category in objects.items():
+        for object_id in of_category:
+            categories_of[object_id].append(category)
+    left = {category: len(of_category) for category, of_category in objects.items()}  # objects of train
     chosen: set[str] = set()
-    for of_category in objects.values():
+    for category in sorted(objects, key=str):  # what a category shares with an earlier one is drawn there
+        of_category = objects[category]
         wanted = round(share * sum(map(len, of_category.values())))
-        ranked = sorted(of_category, key=_rank)
-        taken = 0
-        for object_id in ranked[:-1]:
+        taken = sum(len(ids) for object_id, ids in of_category.items() if object_id in chosen)
+        for object_id in sorted(of_category, key=_rank):
             if taken >= wanted:
                 break
-            chosen.update(of_category[object_id])
-            taken += len(of_category[object_id])
-    return [replace(sample, split="val") if sample.sample_id in chosen else sample for sample in samples]
+            if object_id not in chosen and all(left[each] > 1 for each in categories_of[object_id]):
+                chosen.add(object_id)
+                taken += len(of_category[object_id])
+                for each in categories_of[object_id]:
+                    left[each] -= 1
+    return [
+        replace(sample, split="val")
+        if sample.split == "train" and (sample.object_id or sample.sample_id) in chosen
+        else sample
+        for sample in samples
+    ]
 
 
 def fold_splits(samples: Iterable[tuple[Sample, int]], fold: int | None) -> list[Sample]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from data.benchmarks.layout import (
     keep_present,
     known_or_refuse,
+    note_label,
     read_lines,
     require_count,
     require_file,
@@ -40,11 +41,11 @@ def read_ucf101(root: Path, wanted: Wanted) -> Imported:
             continue
         places = [f"{home}{name}{fold:02d}.txt" for home in _HOMES]
         listed = require_file(root, *places, what=f"the {split} list of split {fold}")
-        uris = {}
+        uris: dict[str, str] = {}
         for line in read_lines(listed):  # "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1"; test has no number
             clip = line.split(" ")[0]
             action = known_or_refuse(clip.partition("/")[0], classes, listed, "actions")
-            uris[f"{videos}/{clip}"] = action
+            note_label(uris, f"{videos}/{clip}", action, listed)
         require_count(listed, len(uris), COUNTS[split][fold - 1], f"{split} clips", partial=wanted.partial)
         kept = keep_present(root, list(uris), listed_in=listed, partial=wanted.partial, what="clips")
         samples += [

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from data.errors import InputError
 from data.modality import Modality
 
 Floats = npt.NDArray[np.float32]
@@ -56,7 +57,16 @@ class Encoder(Protocol):
 
 
 def unit_rows(vectors_ND: npt.NDArray[np.floating]) -> Floats:
-    """Every row scaled to length 1, computed in float64 so that the rounding is float32's alone."""
+    """Every row scaled to length 1, computed in float64 so that the rounding is float32's alone.
+
+    Raises InputError for a row without a direction: NaN, infinite or zero.
+    """
     wide_ND = vectors_ND.astype(np.float64)
-    unit_ND: Floats = (wide_ND / np.linalg.norm(wide_ND, axis=1, keepdims=True)).astype(np.float32)
+    length_N1 = np.linalg.norm(wide_ND, axis=1, keepdims=True)
+    if not (np.isfinite(length_N1) & (length_N1 > 0)).all():
+        raise InputError(
+            "the encoder gives vectors that are NaN, infinite or zero: its weights are damaged, or its"
+            " precision is too coarse; fetch them again, or name another encoder"
+        )
+    unit_ND: Floats = (wide_ND / length_N1).astype(np.float32)
     return unit_ND

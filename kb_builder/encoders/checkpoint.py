@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 from data.errors import InputError, first_line
 from kb_builder.encoders.memory import check_memory
+from kb_builder.weights import refuse_pointers
 
 State = dict[str, torch.Tensor]
 _WRAPPED = ("state_dict", "model")  # where training scripts put the state dict inside a checkpoint
@@ -27,6 +29,7 @@ def load_state(path: Path) -> State:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file of weights")
+    refuse_pointers(path)
     check_memory(str(path), path.stat().st_size)
     value = _read(path)
     for key in _WRAPPED:
@@ -58,7 +61,9 @@ def _read(path: Path) -> Any:
         # Files of old torch versions are no archives and cannot be mapped.
         with path.open("rb") as file:
             mapped = file.read(4) == b"PK\x03\x04"
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
+        with warnings.catch_warnings():  # of old pickles, which are refused below where they matter
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: not a file of weights alone (no checkpoint, or a pickle with more than tensors in it,"
@@ -119,9 +124,11 @@ def told_keys(
 def weights_file(place: Path, shown: str) -> Path:
     """A file of weights: the place itself, or the only one in that folder. Raises InputError else."""
     if place.is_file():
+        refuse_pointers(place)  # before anything else that may be missing beside it
         return place
     files = sorted(path for path in place.iterdir() if path.suffix in _SUFFIXES and path.is_file())
     if len(files) != 1:
         found = ", ".join(path.name for path in files) or "none"
         raise InputError(f"{shown}: {place} should hold one file of weights ({found} found); name the file")
+    refuse_pointers(files[0])
     return files[0]

@@ -31,7 +31,7 @@ from kb_builder.encoders.licences import licence_of, tell_licence
 from kb_builder.encoders.linear import use_onednn
 from kb_builder.encoders.memory import check_memory
 from kb_builder.encoders.passes import text_passes
-from kb_builder.weights import hash_weights
+from kb_builder.weights import hash_weights, refuse_pointers
 
 Inputs = dict[str, npt.NDArray[Any]]  # what a media tower takes, by argument; every first axis is V
 _PADDED_PER_PASS = 16  # texts that are all padded to one length, of 64 tokens
@@ -284,6 +284,7 @@ def load_text_side(name: str, folder: Path, *, fixed: bool) -> TextSide:
             f"{name}: {folder} holds no tokenizer (none of {', '.join(_VOCABULARIES)}); put it beside the"
             " weights"
         )
+    refuse_pointers(*(folder / file for file in _VOCABULARIES))
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(str(folder), local_files_only=True).text_config

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from PIL import Image
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 from transformers.utils.logging import disable_progress_bar
@@ -34,10 +36,13 @@ from kb_builder.encoders.licences import stated_licence, tell_licence
 from kb_builder.encoders.linear import use_onednn
 from kb_builder.encoders.passes import text_passes
 from kb_builder.encoders.pictures import PICTURED, Bytes
+from kb_builder.weights import refuse_pointers
 
 MINILM = "minilm"
 # Of one forward pass: more overflow the cache of a core, fewer leave it waiting for Python.
 _PICTURES_PER_PASS = 64
+_UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+_LFS_FILES = {".safetensors", ".bin", ".json", ".model"}  # what a clone without Git LFS may hold as a pointer
 _PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 logger = logging.getLogger(__name__)
@@ -128,6 +133,10 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
     sentence-transformers model, MissingDependencyError where `minilm` is not installed.
     """
     folder = _minilm_folder() if name == MINILM else _model_folder(name)
+    files = [path for path in folder.rglob("*") if path.suffix in _LFS_FILES]
+    if any(path.suffix == ".safetensors" for path in files):  # then the older form beside it is not read
+        files = [path for path in files if path.suffix != ".bin"]
+    refuse_pointers(*files)
     try:
         model = SentenceTransformer(
             str(folder),
@@ -137,7 +146,12 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
         )
         dim, pictures = model.get_embedding_dimension(), model.supports("image")
         reads, hears = model.supports("text"), model.supports("audio")
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except UnpicklingError as error:  # torch's own words recommend to read it all the same
+        raise InputError(
+            f"the encoder {name!r} ({folder}) cannot be loaded: its pickled weights hold more than tensors,"
+            " and are not read since they may run any code; put its *.safetensors there"
+        ) from error
+    except _UNLOADABLE as error:
         reason = first_line(error)
         raise InputError(f"the encoder {name!r} ({folder}) cannot be loaded: {reason}") from error
     if dim is None:

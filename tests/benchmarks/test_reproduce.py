@@ -15,8 +15,8 @@ from data.benchmarks import BENCHMARKS, find_benchmark
 from data.errors import InputError, ManifestError
 from pipeline.cli import app
 from pipeline.project import load_project
-from pipeline.reproduce import encode_section, folds_of, inherit, reproduce
-from pipeline.reproduce_project import Order
+from pipeline.reproduce import apart, encode_section, folds_of, inherit, reproduce
+from pipeline.reproduce_project import Order, settled
 from pipeline.stages import run_stages
 
 Tree = Callable[[str], Path]
@@ -105,6 +105,9 @@ def test_corrupt_files_are_quarantined_and_counted(own_tree: Tree, tmp_path: Pat
     assert outcome.quarantined == {"test": 2}
     assert "over 4 of 6 test samples; quarantined: 2" in result.told()
     assert "0.6667" in result.told()
+    assert {reject.sample_id for reject in outcome.rejects} == {
+        each.relative_to(root).as_posix() for each in (torn, empty)
+    }
 
 
 def test_files_that_cannot_be_prepared_are_quarantined(own_tree: Tree, tmp_path: Path) -> None:
@@ -116,6 +119,8 @@ def test_files_that_cannot_be_prepared_are_quarantined(own_tree: Tree, tmp_path:
     (outcome,) = result.outcomes
     assert outcome.quarantined == {"test": 4}
     assert outcome.n == outcome.n_test - 4
+    assert all("190001.jpg: not a readable picture" in reject.reason for reject in outcome.rejects)
+    assert "The first: test/background/190001-00.png: " in result.told()
 
 
 def test_the_project_file_is_ordinary_and_an_edit_is_respected(tree: Tree, tmp_path: Path) -> None:
@@ -163,6 +168,33 @@ def test_a_brought_model_encodes_texts_and_samples(
     assert {encode.text, encode.samples, encode.zero_shot} == {str(clip_folder.resolve())}
 
 
+def test_every_path_in_an_encoders_name_becomes_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders, files and names in the model folder; other names stay."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("here/clip", "models/points"):
+        Path(place).mkdir(parents=True)
+    Path("w.pth").touch()
+    assert settled("clip:here/clip + point:points") == (
+        f"clip:{tmp_path}/here/clip + point:{tmp_path}/models/points"
+    )
+    assert settled("imagebind:w.pth") == f"imagebind:{tmp_path}/w.pth"
+    assert settled("here/clip") == f"{tmp_path}/here/clip"
+    assert [settled(name) for name in ("minilm", "clip:none", "conse:")] == ["minilm", "clip:none", "conse:"]
+
+
+def test_a_sample_of_two_splits_is_refused(own_tree: Tree, tmp_path: Path) -> None:
+    """A train list that names a test clip would train on it: one line, before anything is asked."""
+    root = own_tree("ucf-101")
+    test = (root / "ucfTrainTestlist/testlist01.txt").read_text().splitlines()[0]
+    with (root / "ucfTrainTestlist/trainlist01.txt").open("a") as file:
+        file.write(f"{test} 1\n")
+    with pytest.raises(ManifestError, match=r"stands in the test and in the train list") as caught:
+        reproduce(order("ucf-101", root, tmp_path / "out", train=True, fold="1"))
+    assert "\n" not in str(caught.value)
+
+
 def test_what_cannot_be_done_is_told_before_anything_is_paid(tree: Tree, tmp_path: Path) -> None:
     """Encoders without the modality, unknown folds and variants are one line each."""
     audio = order("esc-50", tree("esc-50"), tmp_path)
@@ -187,6 +219,25 @@ def test_which_folds_are_run_by_default(tmp_path: Path) -> None:
     assert folds_of(order("ucf-101", tmp_path, tmp_path)) == [1]
     assert folds_of(order("urbansound8k", tmp_path, tmp_path, train=True)) == list(range(1, 11))
     assert folds_of(order("imagenet-1k", tmp_path, tmp_path, train=True)) == [None]
+
+
+def test_only_the_whole_benchmark_with_the_papers_encoder_is_compared(tmp_path: Path) -> None:
+    """Whatever sets a result apart is named; ImageBind over all folds is beside its equals."""
+    whole = {"partial": False, "describer": "local", "encoder": "imagebind:w"}
+    assert apart(order("esc-50", tmp_path, tmp_path, **whole), [None]) == ()
+    assert apart(order("esc-50", tmp_path, tmp_path, **whole, train=True), [1, 2, 3, 4, 5]) == ()
+    for name, more, folds, why in [
+        ("esc-50", {"encoder": "conse"}, [None], "the encoder is conse, not the paper's ImageBind-huge"),
+        ("esc-50", {"encoder": "clip:a + imagebind:b"}, [None], "the encoder is clip:a + imagebind:b"),
+        ("modelnet40", {"encoder": "imagebind:w"}, [None], "not the paper's Point-Bind"),
+        ("esc-50", {"partial": True}, [None], "a part of the benchmark's samples alone"),
+        ("esc-50", {"per_category": 5}, [None], "a part of the benchmark's samples alone"),
+        ("esc-50", {}, [3], "one of its folds alone"),
+        ("esc-50", {"describer": "fake"}, [None], "texts that mean nothing"),
+        ("rgb-t", {}, [None], "which data set the paper calls RGB-T could not be established"),
+    ]:
+        (told,) = apart(order(name, tmp_path, tmp_path, **(whole | more)), folds)
+        assert why in told
 
 
 def test_links_that_lead_outside_are_one_line(tree: Tree, tmp_path: Path) -> None:

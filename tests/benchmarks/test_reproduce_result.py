@@ -62,6 +62,26 @@ def test_a_fold_without_a_number_leaves_no_mean() -> None:
     assert [line.paper for line in result(trained).lines()] == [66.90, 71.70, 83.40, 84.01]
 
 
+def test_the_papers_numbers_are_bracketed_where_ours_are_not_comparable(tmp_path: Path) -> None:
+    """The reasons stand beside the table and in the JSON; without one nothing is bracketed."""
+    other = replace(result(outcome(1, 0.6)), apart=("the encoder is clap:x, not the paper's", "a part alone"))
+    told = other.told()
+    assert "(the paper)" in told
+    assert "(71.70)" in told
+    assert "no comparison with the paper: the encoder is clap:x, not the paper's; a part alone" in told
+    other.write(tmp_path / "result.json")
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert written["comparable"] is False
+    assert written["not_comparable_since"] == list(other.apart)
+    plain = result(outcome(1, 0.6)).told()
+    assert "(71.70)" not in plain
+    assert "no comparison" not in plain
+    dash = replace(
+        other, benchmark=BENCHMARKS["llvip"], outcomes=(replace(outcome(None, 0.6), probe=accuracy(0.8)),)
+    )
+    assert dash.lines()[-1].cells(comparable=False)[-1] == "–"
+
+
 def test_bad_samples_are_counted_and_weighed() -> None:
     """The table says over how many samples it speaks, and what the bad ones would cost as errors."""
     told = result(outcome(1, 0.6, bad=4)).told()

@@ -40,6 +40,24 @@ def test_objects_go_together_and_the_last_stays() -> None:
     assert {s.split for s in draw_val(samples(40, per_object=40))} == {"train"}
 
 
+def test_a_recording_of_two_categories_goes_as_one() -> None:
+    """In UrbanSound8K one recording may hold a dog and a siren: its clips never stand in train and val."""
+    dogs, sirens = samples(60, "dog", per_object=4), samples(40, "siren", per_object=8)
+    shared = [
+        Sample(f"{category}-{i}", "audio", f"{category}-{i}", "train", category, f"both-{i}")
+        for category in ("dog", "siren")
+        for i in range(40)
+    ]
+    drawn = draw_val([*dogs, *sirens, *shared], share=0.5)
+    split_of = {s.object_id: s.split for s in drawn}
+    assert all(split_of[s.object_id] == s.split for s in drawn)
+    assert {(s.category_id, s.split) for s in drawn} == {
+        (category, split) for category in ("dog", "siren") for split in ("train", "val")
+    }
+    alone = [Sample(c, "audio", c, "train", c, "one") for c in ("a", "b")] + samples(20, "a")
+    assert {s.split for s in draw_val(alone) if s.object_id == "one"} == {"train"}  # b's only recording
+
+
 def test_test_samples_stay_test() -> None:
     """Only the train split gives val samples; a fold is test, and without one all is."""
     pairs = [(sample, 1 + i % 5) for i, sample in enumerate(samples(50))]

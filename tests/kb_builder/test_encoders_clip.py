@@ -211,6 +211,9 @@ def test_older_folders_keep_their_weights_in_a_pickle(save_clip: Save, tmp_path:
     assert old.identity != new.identity
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 605157884\n"
+
+
 def _broken(folder: Path, what: str) -> None:
     weights = folder / "model.safetensors"
     if what == "no checkpoint":
@@ -231,6 +234,13 @@ def _broken(folder: Path, what: str) -> None:
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     elif what == "cut weights":
         weights.write_bytes(weights.read_bytes()[:1000])
+    elif what == "weights as a pointer":
+        weights.write_text(POINTER, encoding="utf-8")
+    elif what == "old weights as a pointer":
+        weights.unlink()
+        (folder / "pytorch_model.bin").write_text(POINTER, encoding="utf-8")
+    elif what == "tokenizer as a pointer":
+        (folder / "tokenizer.json").write_text(POINTER, encoding="utf-8")
     elif what == "no weights":
         weights.unlink()
     elif what == "a pickle with code":
@@ -253,6 +263,9 @@ def _broken(folder: Path, what: str) -> None:
         ("other weights", r"not the weights of CLIPModel \(\d+ missing: .* unexpected: blip"),
         ("other shape", r"not the weights of CLIPModel \(.*of another shape: vision_model"),
         ("cut weights", "damaged|cannot be loaded"),
+        ("weights as a pointer", r"model\.safetensors: a Git LFS pointer, not the file itself"),
+        ("old weights as a pointer", r"pytorch_model\.bin: a Git LFS pointer"),
+        ("tokenizer as a pointer", r"tokenizer\.json: a Git LFS pointer"),
         ("no weights", r"no \*.safetensors"),
         ("a pickle with code", r"pytorch_model\.bin: not a file of weights alone .* may run any code"),
         ("no tokenizer", "holds no tokenizer"),
@@ -268,6 +281,18 @@ def test_a_broken_folder_is_one_clear_line(save_clip: Save, tmp_path: Path, what
         load_encoder(f"clip:{folder}")
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
+
+
+def test_weights_that_are_no_numbers_are_one_clear_line(save_clip: Save, tmp_path: Path) -> None:
+    """NaN in the weights gives vectors without a direction."""
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(save_clip("clip"), tmp_path / "model")
+    state = load_file(folder / "model.safetensors")
+    state["text_projection.weight"] *= float("nan")
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="NaN, infinite or zero: its weights are damaged"):
+        load_encoder(f"clip:{folder}").encode(["a dog"])
 
 
 def test_a_name_that_is_nowhere_says_where_was_looked() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,28 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder
     )
     return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("model.safetensors", b"\x08" + 50 * b"\xff", "cannot be loaded: Error while deserializing"),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        ("pytorch_model.bin", pickle.dumps({"weights": Path("a")}), "more than tensors.* may run any code"),
+    ],
+)
+def test_damaged_weights_are_one_clear_line(
+    clip_folder: Path, tmp_path: Path, name: str, content: bytes, told: str
+) -> None:
+    """Nobody is advised to read a pickle with code in it."""
+    folder = shutil.copytree(clip_folder, tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(content)
+    with warnings.catch_warnings(), pytest.raises(InputError, match=told) as caught:
+        warnings.simplefilter("ignore")  # torch's, of the pickle's protocol
+        load_encoder(str(folder))
+    assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)
 
 
 def test_a_clip_like_model_takes_pictures_too(clip_folder: Path, tmp_path: Path) -> None:

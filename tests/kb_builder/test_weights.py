@@ -60,6 +60,20 @@ def test_a_damaged_or_readonly_cache_costs_time_only(model: Path, monkeypatch: p
     assert hash_weights(model) == first
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 605157884\n"
+
+
+def test_a_pointer_is_not_the_file(model: Path) -> None:
+    """A clone without Git LFS holds a few lines in place of the weights: told with the way on."""
+    path = next(model.glob("*.safetensors"))
+    path.write_text(POINTER)
+    with pytest.raises(InputError, match=r"a Git LFS pointer, not the file itself; run `git lfs pull` in"):
+        hash_weights(model)
+    (model / "pytorch_model.bin").write_text(POINTER)  # beside safetensors it is not read
+    path.write_bytes(b"x" * 10)
+    hash_weights(model)
+
+
 def test_pickled_weights_are_not_read(model: Path) -> None:
     """A folder without safetensors is told why it is refused."""
     (model / "model.safetensors").rename(model / "pytorch_model.bin")

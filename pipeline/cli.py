@@ -46,9 +46,25 @@ def main() -> None:
     except BrokenPipeError:  # `unibind … | head`: the reader has had enough
         sys.stderr.close()
         sys.exit(0)
+    except (MemoryError, ImportError, RuntimeError) as error:
+        if not _starved(error):
+            raise
+        sys.exit(
+            "error: out of memory; end other programs, lift the limit (ulimit -v), or name a smaller model,"
+            " then run again: nothing is lost"
+        )
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         sys.exit(f"error: {error.strerror or error}{where}; mend that and run again: nothing is lost")
+
+
+# How libraries say it; a library that does not fit is an ImportError, and torch has no type of its own.
+_STARVED = ("failed to map", "allocate memory", "not enough memory", "out of memory", "start new thread")
+
+
+def _starved(error: Exception) -> bool:
+    """Whether an error is for want of memory."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _STARVED)
 
 
 def _run(path: Path, names: list[str] | None = None) -> None:

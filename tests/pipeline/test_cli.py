@@ -103,3 +103,41 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     assert done.returncode == 130
     assert "stopped; run the same command again to go on" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "thrown",
+    [
+        "MemoryError()",
+        "ImportError('libtorch_cpu.so: failed to map segment from shared object')",
+        "RuntimeError('DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes')",
+        "RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB')",
+        'RuntimeError("can\'t start new thread")',
+    ],
+)
+def test_too_little_memory_is_one_line(tmp_path: Path, thrown: str) -> None:
+    """However a library says it."""
+    code = (
+        "import pipeline.cli as cli\n"
+        f"def stop(project): raise {thrown}\n"
+        "cli.load = stop\n"
+        "import sys; sys.argv = ['unibind', 'describe']\n"
+        "cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: out of memory; end other programs")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_bug_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
+    """Only want of memory is told in a line of its own."""
+    code = (
+        "import pipeline.cli as cli\n"
+        "def stop(project): raise RuntimeError('a bug')\n"
+        "cli.load = stop\n"
+        "import sys; sys.argv = ['unibind', 'describe']\n"
+        "cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert "Traceback" in done.stderr

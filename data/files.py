@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
+
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @contextmanager
@@ -17,7 +20,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success it becomes `target`, on failure it is removed.
 
     The file is synced before the rename and the folder after it, so a power cut leaves the old file or the
-    new one, never a torn one.
+    new one, never a torn one. A full disk is an OSError that names `target`, whoever writes.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -26,6 +29,14 @@ def atomic_path(target: Path) -> Iterator[Path]:
         _sync(temporary)
         temporary.replace(target)
         _sync(target.parent)
+    except OSError as error:
+        error.filename = error.filename or str(target)
+        raise
+    except Exception as error:  # a library in Rust, such as safetensors, has errors of its own
+        told = _OS_ERROR.search(str(error))
+        if told is None:
+            raise
+        raise OSError(int(told[1]), os.strerror(int(told[1])), str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

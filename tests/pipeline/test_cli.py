@@ -110,7 +110,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     [
         "MemoryError()",
         "ImportError('libtorch_cpu.so: failed to map segment from shared object')",
-        "RuntimeError('[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 8 B')",
+        "RuntimeError('DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes')",
         "RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB')",
         'RuntimeError("can\'t start new thread")',
     ],

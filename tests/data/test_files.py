@@ -1,0 +1,39 @@
+"""Files are whole or absent, and a full disk says where."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from data.files import atomic_path
+
+
+class RustError(Exception):
+    """An error as safetensors raises it."""
+
+
+@pytest.mark.parametrize(
+    "thrown",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RustError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_names_the_file(tmp_path: Path, thrown: Exception) -> None:
+    """Whichever library writes, it is an OSError with the place, and the old file stays."""
+    target = tmp_path / "heads.safetensors"
+    target.write_text("old", encoding="utf-8")
+    with pytest.raises(OSError, match="No space left on device") as caught, atomic_path(target) as temporary:
+        temporary.write_text("half", encoding="utf-8")
+        raise thrown
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(target))
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    assert target.read_text(encoding="utf-8") == "old"
+
+
+def test_other_errors_pass_as_they_are(tmp_path: Path) -> None:
+    """A bug is not taken for the disk's fault."""
+    with pytest.raises(ValueError, match="a bug"), atomic_path(tmp_path / "x"):
+        raise ValueError("a bug")

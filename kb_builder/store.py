@@ -45,6 +45,7 @@ from kb_builder.shards import (
 MANIFEST = "manifest.json"
 FORMAT = 1
 _TRIES, _PAUSE_S = 20, 0.02  # while a table is replaced, its reader begins anew
+_UNSEEN = 3  # tries without a sign of that: a table that was replaced and put back looks untouched
 _ROWS_PER_SHARD = 100_000  # of tables that are written in one go
 
 
@@ -174,7 +175,7 @@ def read_vectors(folder: Path) -> Vectors:
             ids, groups = table.read_names()
             return Vectors(ids.to_pylist(), groups.to_pylist(), table.read_vectors())
         except KnowledgeBaseError:
-            if left == 0 or not _is_replaced(table):
+            if left == 0 or (left < _TRIES - _UNSEEN and not _is_replaced(table)):
                 raise
             time.sleep(_PAUSE_S)
     raise AssertionError("the last try returns or raises")

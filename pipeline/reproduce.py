@@ -40,16 +40,18 @@ def reproduce(order: Order) -> Result:
     """Import the benchmark, run every stage, and compare: fold by fold where it has folds.
 
     Raises ManifestError for what the folder lacks, InputError for an order that cannot be carried out (before
-    anything is paid for), and whatever the stages raise; the same order then goes on where it stopped.
+    anything is paid for), KnowledgeBaseError where another process works in its folder, and whatever the
+    stages raise; the same order then goes on where it stopped.
     """
     folds = folds_of(order)
     require_root(order.data)
     encode = encode_section(order)
     outcomes = []
-    for fold in folds:
-        if len(folds) > 1:
-            print(f"▶ fold {fold} of {order.benchmark.folds}", file=sys.stderr, flush=True)
-        outcomes.append(_run(order, fold, encode))
+    with write_lock(order.out / "reproduce.lock"):  # another order would exchange the manifest under this one
+        for fold in folds:
+            if len(folds) > 1:
+                print(f"▶ fold {fold} of {order.benchmark.folds}", file=sys.stderr, flush=True)
+            outcomes.append(_run(order, fold, encode))
     result = Result(
         benchmark=order.benchmark,
         outcomes=tuple(outcomes),

@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from data.benchmarks import BENCHMARKS, find_benchmark
-from data.errors import InputError, ManifestError
+from data.errors import InputError, KnowledgeBaseError, ManifestError
+from kb_builder.lock import write_lock
 from pipeline.cli import app
 from pipeline.project import load_project
 from pipeline.reproduce import apart, encode_section, folds_of, inherit, reproduce
@@ -182,6 +183,16 @@ def test_every_path_in_an_encoders_name_becomes_absolute(
     assert settled("imagebind:w.pth") == f"imagebind:{tmp_path}/w.pth"
     assert settled("here/clip") == f"{tmp_path}/here/clip"
     assert [settled(name) for name in ("minilm", "clip:none", "conse:")] == ["minilm", "clip:none", "conse:"]
+
+
+def test_one_order_at_a_time_works_in_a_folder(tree: Tree, tmp_path: Path) -> None:
+    """Another order, whatever it asks for, changes nothing there meanwhile."""
+    with (
+        write_lock(tmp_path / "reproduce.lock"),
+        pytest.raises(KnowledgeBaseError, match="is being written by"),
+    ):
+        reproduce(order("imagenet-1k", tree("imagenet-1k"), tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["reproduce.lock"]
 
 
 def test_a_sample_of_two_splits_is_refused(own_tree: Tree, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,7 @@ T = TypeVar("T")
 
 _SHOWN = 3  # names that a message spells out
 _PLACES_SHOWN = 4
+_UNFIT = re.compile("[\n\r\t\ud800-\udfff]")  # lone surrogates stand for bytes that are no UTF-8
 _PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
 
 
@@ -65,13 +67,29 @@ def names_in(folder: Path) -> list[str]:
 
 
 def folders_in(folder: Path) -> list[str]:
-    """The names of a folder's sub-folders, sorted."""
-    return [name for name in names_in(folder) if (folder / name).is_dir()]
+    """The names of a folder's sub-folders, sorted; ManifestError for one that no manifest can hold."""
+    return _fit(folder, [name for name in names_in(folder) if (folder / name).is_dir()])
 
 
 def files_in(folder: Path, endings: Collection[str]) -> list[str]:
-    """The names of a folder's files with one of some endings (in lower case), sorted."""
-    return [name for name in names_in(folder) if Path(name).suffix.lower() in endings]
+    """The names of a folder's files with one of some endings (in lower case), sorted.
+
+    ManifestError for one that no manifest can hold.
+    """
+    return _fit(folder, [name for name in names_in(folder) if Path(name).suffix.lower() in endings])
+
+
+def require_fit(path: Path) -> None:
+    """ManifestError for a path that is not UTF-8, or holds a line break or tab."""
+    if _UNFIT.search(str(path)):
+        raise ManifestError(f"{str(path)!r}: not UTF-8, or with a line break or tab in its name; rename it")
+
+
+def _fit(folder: Path, names: list[str]) -> list[str]:
+    unfit = next((name for name in names if _UNFIT.search(name)), None)
+    if unfit is not None:
+        require_fit(folder / unfit)
+    return names
 
 
 def require_classes(where: Path, found: Collection[str], known: Collection[str], *, partial: bool) -> None:

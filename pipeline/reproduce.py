@@ -44,6 +44,7 @@ def reproduce(order: Order) -> Result:
     stages raise; the same order then goes on where it stopped.
     """
     folds = folds_of(order)
+    _check_describer(order)
     for path in (order.data, order.out):
         require_fit(path.absolute())
     require_root(order.data)
@@ -87,6 +88,15 @@ def folds_of(order: Order) -> list[int | None]:
     if not asked.isdecimal() or int(asked) not in every:
         raise InputError(f"--fold: expected all or a number from 1 to {benchmark.folds}; found {asked!r}")
     return [int(asked)]
+
+
+def _check_describer(order: Order) -> None:
+    if order.describer == "openai" and order.model is None:
+        raise InputError("--describer openai: say which model with --model")
+    if order.describer != "openai" and (order.model, order.base_url) != (None, None):
+        raise InputError(
+            f"--model and --base-url are of the describer openai; --describer is {order.describer}"
+        )
 
 
 def marks(order: Order, folds: Sequence[int | None]) -> tuple[str, ...]:

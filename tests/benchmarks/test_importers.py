@@ -557,6 +557,13 @@ def test_benchmarks_are_found_however_they_are_spelt() -> None:
     assert find_benchmark("N_ImageNet").name == "n-imagenet"
     with pytest.raises(InputError, match="did you mean 'modelnet40'"):
         find_benchmark("modelnet")
+    for spelt, meant in (
+        ("imagenet", "'imagenet-1k'"),
+        ("imagnet", "'n-imagenet' or 'imagenet-1k'"),
+        ("ncaltech", "'n-caltech101'"),
+    ):
+        with pytest.raises(InputError, match=rf"did you mean {meant}\?$"):
+            find_benchmark(spelt)
 
 
 def test_the_registry_holds_the_papers_table() -> None:

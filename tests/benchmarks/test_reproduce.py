@@ -207,6 +207,13 @@ def test_what_cannot_be_done_is_told_before_anything_is_paid(tree: Tree, tmp_pat
     ]:
         with pytest.raises(InputError, match=message):
             folds_of(order(name, tree(name), tmp_path, **more))
+    for more, message in [
+        ({"describer": "openai"}, "say which model with --model"),
+        ({"model": "gpt"}, "--model and --base-url are of the describer openai; --describer is fake"),
+        ({"base_url": "http://127.0.0.1:1"}, "are of the describer openai"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            reproduce(order("places365", tree("places365"), tmp_path, **more))
     assert not (tmp_path / "runs").exists()
 
 

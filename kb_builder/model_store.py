@@ -104,17 +104,17 @@ def check_model(listed: Listed) -> str:
             raise InputError(f"{listed.folder / path}: not what was fetched (another SHA-256); remove it")
     family = listed.known.encoder if listed.known else _guess(listed.folder)
     name = f"{family}:{listed.name}"
-    encoder = load_encoder(name, "cpu")
-    if "text" in encoder.modalities:  # damaged weights may load, and give no number
-        encoder.encode([encoder.prepare("text", "a photo of a dog")])
-    told = (
-        f"{name} loads: {encoder.parameters / 1e6:,.0f} million parameters, {encoder.dim} dimensions,"
-        f" {', '.join(sorted(encoder.modalities))}; {len(sums)} checksums are right;"
-        f" licence {encoder.licence}"
-    )
-    del encoder
-    release_encoders()
-    return told
+    try:
+        encoder = load_encoder(name, "cpu")
+        if "text" in encoder.modalities:  # damaged weights may load, and give no number
+            encoder.encode([encoder.prepare("text", "a photo of a dog")])
+        return (
+            f"{name} loads: {encoder.parameters / 1e6:,.0f} million parameters, {encoder.dim} dimensions,"
+            f" {', '.join(sorted(encoder.modalities))}; {len(sums)} checksums are right;"
+            f" licence {encoder.licence}"
+        )
+    finally:
+        release_encoders()
 
 
 def _guess(folder: Path) -> str:

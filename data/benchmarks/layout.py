@@ -110,7 +110,7 @@ def require_classes(where: Path, found: Collection[str], known: Collection[str],
     if not found or (missing and not partial):
         raise ManifestError(
             f"{where}: expected {len(known):,} class folders; found {len(found):,}, without {_some(missing)};"
-            f"{_packed(where)}{_PARTIAL}"
+            f"{told_packed(where)}{_PARTIAL}"
         )
 
 
@@ -118,7 +118,7 @@ def require_count(where: Path, found: int, expected: int, what: str, *, partial:
     """Refuse a split with fewer files than the benchmark has, unless `partial`; and one without any."""
     if not found or (found < expected and not partial):
         raise ManifestError(
-            f"{where}: expected {expected:,} {what}; found {found:,};{_packed(where)}{_PARTIAL}"
+            f"{where}: expected {expected:,} {what}; found {found:,};{told_packed(where)}{_PARTIAL}"
         )
 
 
@@ -143,7 +143,9 @@ def keep_present(
     misspelt = next(((uri, spelt) for uri in missing if (spelt := here.spelt_otherwise(uri))), None)
     if missing and (misspelt or not partial or len(missing) == len(uris)):
         first, spelt = misspelt or (missing[0], None)
-        found = f"it is there as {spelt}: rename it" if spelt else f"no such file;{_packed(root)}{_PARTIAL}"
+        found = (
+            f"it is there as {spelt}: rename it" if spelt else f"no such file;{told_packed(root)}{_PARTIAL}"
+        )
         raise ManifestError(
             f"{root}: expected the {len(uris):,} {what} that {listed_in.name} lists; {len(missing):,}"
             f" {'is' if len(missing) == 1 else 'are'} missing, such as {first}: {found}"
@@ -260,10 +262,10 @@ def _instead(root: Path, places: Iterable[str]) -> str:
     if any((above / place).exists() for place in places if place != "."):
         return f"found it one level higher: give --data {above}"
     found = f"found {len(names):,} entries{': ' + _some(names) if names else ''}"
-    return f"{found};{_packed(root)}".rstrip(";")
+    return f"{found};{told_packed(root)}".rstrip(";")
 
 
-def _packed(folder: Path) -> str:
+def told_packed(folder: Path) -> str:
     """What to do about archives in a folder, as a clause of a message; empty where there is none."""
     names = names_in(folder) if folder.is_dir() else []
     archives = [name for name in names if name.lower().endswith(_PACKED)]

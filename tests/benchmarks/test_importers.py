@@ -288,6 +288,11 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
         lambda r: _remove(r, "LOC_val_solution.csv"),
         ("found 3 pictures and no labels", "LOC_val_solution.csv"),
     ),
+    "imagenet flat with packed labels": (
+        "imagenet-1k/kaggle",
+        lambda r: _rename(r, "LOC_val_solution.csv", "ILSVRC2012_devkit_t12.tar.gz"),
+        ("found 3 pictures and no labels; ILSVRC2012_devkit_t12.tar.gz is still packed: unpack it",),
+    ),
     "places without labels": (
         "places365/lists",
         lambda r: _remove(r, "categories_places365.txt"),

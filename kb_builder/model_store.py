@@ -90,7 +90,7 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 
 def check_model(listed: Listed) -> str:
-    """Compare a model's files with their checksums, load it, let it go; what was seen, in a line.
+    """Compare a model's files with their checksums, load it, have a text encoded; what was seen, in a line.
 
     Raises UniBindError, with a line that says what is wrong.
     """
@@ -104,15 +104,17 @@ def check_model(listed: Listed) -> str:
             raise InputError(f"{listed.folder / path}: not what was fetched (another SHA-256); remove it")
     family = listed.known.encoder if listed.known else _guess(listed.folder)
     name = f"{family}:{listed.name}"
-    encoder = load_encoder(name, "cpu")
-    told = (
-        f"{name} loads: {encoder.parameters / 1e6:,.0f} million parameters, {encoder.dim} dimensions,"
-        f" {', '.join(sorted(encoder.modalities))}; {len(sums)} checksums are right;"
-        f" licence {encoder.licence}"
-    )
-    del encoder
-    release_encoders()
-    return told
+    try:
+        encoder = load_encoder(name, "cpu")
+        if "text" in encoder.modalities:  # damaged weights may load, and give no number
+            encoder.encode([encoder.prepare("text", "a photo of a dog")])
+        return (
+            f"{name} loads: {encoder.parameters / 1e6:,.0f} million parameters, {encoder.dim} dimensions,"
+            f" {', '.join(sorted(encoder.modalities))}; {len(sums)} checksums are right;"
+            f" licence {encoder.licence}"
+        )
+    finally:
+        release_encoders()
 
 
 def _guess(folder: Path) -> str:

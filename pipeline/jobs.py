@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from data.files import write_json
 from data.manifest import Manifest, read_manifest
 from data.paths import resolver
@@ -78,7 +80,10 @@ def _media_stats(project: Project) -> Any:
     manifest = _manifest(project)
     locate = resolver(manifest.root)
     stats = []
-    for sample in manifest.samples:
+    # Of a million samples this takes a minute; of few the bar does not show.
+    for sample in tqdm(
+        manifest.samples, desc="look at files", unit="file", disable=None, delay=2, leave=False
+    ):
         path = Path(locate(sample.uri))
         stat = path.stat() if path.exists() else None
         stats.append((sample, stat and (stat.st_size, stat.st_mtime_ns)))

@@ -21,7 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.benchmarks import Imported, Wanted
-from data.benchmarks.layout import require_root
+from data.benchmarks.layout import require_fit, require_root
 from data.benchmarks.splits import limit
 from data.errors import InputError, ManifestError, SampleError
 from data.paths import resolver
@@ -44,6 +44,9 @@ def reproduce(order: Order) -> Result:
     stages raise; the same order then goes on where it stopped.
     """
     folds = folds_of(order)
+    _check_describer(order)
+    for path in (order.data, order.out):
+        require_fit(path.absolute())
     require_root(order.data)
     encode = encode_section(order)
     outcomes = []
@@ -85,6 +88,15 @@ def folds_of(order: Order) -> list[int | None]:
     if not asked.isdecimal() or int(asked) not in every:
         raise InputError(f"--fold: expected all or a number from 1 to {benchmark.folds}; found {asked!r}")
     return [int(asked)]
+
+
+def _check_describer(order: Order) -> None:
+    if order.describer == "openai" and order.model is None:
+        raise InputError("--describer openai: say which model with --model")
+    if order.describer != "openai" and (order.model, order.base_url) != (None, None):
+        raise InputError(
+            f"--model and --base-url are of the describer openai; --describer is {order.describer}"
+        )
 
 
 def marks(order: Order, folds: Sequence[int | None]) -> tuple[str, ...]:
@@ -210,13 +222,13 @@ def _prepared(
 def _require_inside(root: Path, samples: Sequence[Sample]) -> None:
     """One line, instead of one for each file, for a benchmark whose parts are linked in from elsewhere."""
     locate = resolver(root)
-    for folder, uri in {sample.uri.rpartition("/")[0]: sample.uri for sample in samples}.items():
+    for sample in samples:
         try:
-            locate(uri)
+            locate(sample.uri)
         except SampleError:
             raise InputError(
-                f"{root / folder} is or passes a link that leads outside {root}; give --data the real folder,"
-                " or mount the parts below one"
+                f"{root / sample.uri} is or passes a link that leads outside {root}; give --data the real"
+                " folder, or mount the parts below one"
             ) from None
 
 

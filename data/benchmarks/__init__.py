@@ -48,8 +48,10 @@ def find_benchmark(name: str) -> Benchmark:
     plain = {"".join(filter(str.isalnum, known)): known for known in BENCHMARKS}
     asked = "".join(filter(str.isalnum, name.casefold()))
     if asked not in plain:
-        close = difflib.get_close_matches(asked, plain, n=1)
-        hint = f"did you mean {plain[close[0]]!r}?" if close else f"known: {', '.join(BENCHMARKS)}"
+        close = [each for each in plain if asked and each.startswith(asked)]
+        close = close or difflib.get_close_matches(asked, plain, n=2, cutoff=0.8)
+        told = " or ".join(repr(plain[each]) for each in close)
+        hint = f"did you mean {told}?" if close else f"known: {', '.join(BENCHMARKS)}"
         raise InputError(f"there is no benchmark {name!r}; {hint}")
     return BENCHMARKS[plain[asked]]
 

@@ -25,6 +25,7 @@ from data.benchmarks.layout import (
     require_count,
     require_folder,
     told_missing,
+    told_packed,
     walk_classes,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
@@ -107,9 +108,11 @@ def _flat_val(
         label_of = _kit_labels(kit, synsets)
         listed_in = kit / _TRUTH
     else:
+        packed = told_packed(root).rstrip(";")
         raise ManifestError(
             f"{val}: expected 1,000 class folders, or the labels of flat pictures in {root / _SOLUTION[0]} or"
             f" {root / _KIT[0] / _TRUTH}; found {len(files_in(val, ENDINGS)):,} pictures and no labels"
+            f"{';' * bool(packed)}{packed}"
         )
     require_count(listed_in, len(label_of), N_VAL, "labels of val pictures", partial=partial)
     uris = {f"{place}/{name}.JPEG": label for name, label in sorted(label_of.items())}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,7 @@ T = TypeVar("T")
 
 _SHOWN = 3  # names that a message spells out
 _PLACES_SHOWN = 4
+_UNFIT = re.compile("[\n\r\t\ud800-\udfff]")  # lone surrogates stand for bytes that are no UTF-8
 _PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
 
 
@@ -65,13 +67,29 @@ def names_in(folder: Path) -> list[str]:
 
 
 def folders_in(folder: Path) -> list[str]:
-    """The names of a folder's sub-folders, sorted."""
-    return [name for name in names_in(folder) if (folder / name).is_dir()]
+    """The names of a folder's sub-folders, sorted; ManifestError for one that no manifest can hold."""
+    return _fit(folder, [name for name in names_in(folder) if (folder / name).is_dir()])
 
 
 def files_in(folder: Path, endings: Collection[str]) -> list[str]:
-    """The names of a folder's files with one of some endings (in lower case), sorted."""
-    return [name for name in names_in(folder) if Path(name).suffix.lower() in endings]
+    """The names of a folder's files with one of some endings (in lower case), sorted.
+
+    ManifestError for one that no manifest can hold.
+    """
+    return _fit(folder, [name for name in names_in(folder) if Path(name).suffix.lower() in endings])
+
+
+def require_fit(path: Path) -> None:
+    """ManifestError for a path that is not UTF-8, or holds a line break or tab."""
+    if _UNFIT.search(str(path)):
+        raise ManifestError(f"{str(path)!r}: not UTF-8, or with a line break or tab in its name; rename it")
+
+
+def _fit(folder: Path, names: list[str]) -> list[str]:
+    unfit = next((name for name in names if _UNFIT.search(name)), None)
+    if unfit is not None:
+        require_fit(folder / unfit)
+    return names
 
 
 def require_classes(where: Path, found: Collection[str], known: Collection[str], *, partial: bool) -> None:
@@ -92,7 +110,7 @@ def require_classes(where: Path, found: Collection[str], known: Collection[str],
     if not found or (missing and not partial):
         raise ManifestError(
             f"{where}: expected {len(known):,} class folders; found {len(found):,}, without {_some(missing)};"
-            f"{_packed(where)}{_PARTIAL}"
+            f"{told_packed(where)}{_PARTIAL}"
         )
 
 
@@ -100,7 +118,7 @@ def require_count(where: Path, found: int, expected: int, what: str, *, partial:
     """Refuse a split with fewer files than the benchmark has, unless `partial`; and one without any."""
     if not found or (found < expected and not partial):
         raise ManifestError(
-            f"{where}: expected {expected:,} {what}; found {found:,};{_packed(where)}{_PARTIAL}"
+            f"{where}: expected {expected:,} {what}; found {found:,};{told_packed(where)}{_PARTIAL}"
         )
 
 
@@ -125,7 +143,9 @@ def keep_present(
     misspelt = next(((uri, spelt) for uri in missing if (spelt := here.spelt_otherwise(uri))), None)
     if missing and (misspelt or not partial or len(missing) == len(uris)):
         first, spelt = misspelt or (missing[0], None)
-        found = f"it is there as {spelt}: rename it" if spelt else f"no such file;{_packed(root)}{_PARTIAL}"
+        found = (
+            f"it is there as {spelt}: rename it" if spelt else f"no such file;{told_packed(root)}{_PARTIAL}"
+        )
         raise ManifestError(
             f"{root}: expected the {len(uris):,} {what} that {listed_in.name} lists; {len(missing):,}"
             f" {'is' if len(missing) == 1 else 'are'} missing, such as {first}: {found}"
@@ -242,10 +262,10 @@ def _instead(root: Path, places: Iterable[str]) -> str:
     if any((above / place).exists() for place in places if place != "."):
         return f"found it one level higher: give --data {above}"
     found = f"found {len(names):,} entries{': ' + _some(names) if names else ''}"
-    return f"{found};{_packed(root)}".rstrip(";")
+    return f"{found};{told_packed(root)}".rstrip(";")
 
 
-def _packed(folder: Path) -> str:
+def told_packed(folder: Path) -> str:
     """What to do about archives in a folder, as a clause of a message; empty where there is none."""
     names = names_in(folder) if folder.is_dir() else []
     archives = [name for name in names if name.lower().endswith(_PACKED)]

@@ -14,12 +14,15 @@ from data.files import hash_json
 from data.modality import Modality
 from kb_builder.encoders.base import Encoder, Floats
 
+_TRIED, _SAME = "a photo of a dog", 0.98  # a text, and the least cosine of its vectors in one space
+
 
 @dataclass(frozen=True)
 class JoinedEncoder:
     """Each modality goes to the last of the encoders that takes it, but texts to the first.
 
-    That their spaces are one is the user's word: point encoders are trained towards a given CLIP.
+    That their spaces are one is the user's word where one has no texts: point encoders are trained towards a
+    given CLIP. Of several with texts it is tried.
     """
 
     name: str
@@ -52,9 +55,13 @@ class JoinedEncoder:
 
     def prepare(self, modality: Modality, source: Path | str) -> tuple[int, Any]:
         """Which encoder's it is, and what that one prepared."""
-        takes = [number for number, encoder in enumerate(self.each) if modality in encoder.modalities]
-        number = takes[0 if modality == "text" else -1]
+        number = self.owner(modality)
         return number, self.each[number].prepare(modality, source)
+
+    def owner(self, modality: str) -> int:
+        """Whose a modality is, by the place among `each`."""
+        takes = [number for number, encoder in enumerate(self.each) if modality in encoder.modalities]
+        return takes[0 if modality == "text" else -1]
 
     def encode(self, batch: Sequence[tuple[int, Any]]) -> Floats:
         """float32[N, D], unit rows."""
@@ -67,10 +74,29 @@ class JoinedEncoder:
 
 
 def join(name: str, each: Sequence[Encoder]) -> JoinedEncoder:
-    """Raises InputError where dimensions differ: such spaces cannot be one."""
+    """Raises InputError where the spaces cannot be one: their dimensions, or their vectors of a text, differ;
+    and where an encoder would be given nothing, since all that it takes goes to others.
+    """
     if len({encoder.dim for encoder in each}) > 1:
         told = ", ".join(f"{encoder.name} has {encoder.dim}" for encoder in each)
         raise InputError(
             f"{name}: these encoders cannot share a space, since their dimensions differ ({told})"
         )
-    return JoinedEncoder(name, tuple(each))
+    joined = JoinedEncoder(name, tuple(each))
+    used = {joined.owner(modality) for modality in joined.modalities}
+    idle = next((encoder for number, encoder in enumerate(each) if number not in used), None)
+    if idle is not None:
+        raise InputError(
+            f"{name}: {idle.name} would be given nothing, since each modality goes to the last that takes it"
+            " (texts to the first); leave it out, or name it last"
+        )
+    reading = [encoder for encoder in each if "text" in encoder.modalities]
+    vectors = [encoder.encode([encoder.prepare("text", _TRIED)])[0] for encoder in reading]
+    for encoder, vector_D in zip(reading[1:], vectors[1:], strict=True):
+        cosine = float(vectors[0] @ vector_D)
+        if cosine < _SAME:
+            raise InputError(
+                f"{name}: {reading[0].name} and {encoder.name} have spaces of their own (their vectors of one"
+                f" text have a cosine of {cosine:.2f}); name encoders that were trained into one space"
+            )
+    return joined

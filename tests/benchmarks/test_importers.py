@@ -288,6 +288,11 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
         lambda r: _remove(r, "LOC_val_solution.csv"),
         ("found 3 pictures and no labels", "LOC_val_solution.csv"),
     ),
+    "imagenet flat with packed labels": (
+        "imagenet-1k/kaggle",
+        lambda r: _rename(r, "LOC_val_solution.csv", "ILSVRC2012_devkit_t12.tar.gz"),
+        ("found 3 pictures and no labels; ILSVRC2012_devkit_t12.tar.gz is still packed: unpack it",),
+    ),
     "places without labels": (
         "places365/lists",
         lambda r: _remove(r, "categories_places365.txt"),
@@ -557,6 +562,13 @@ def test_benchmarks_are_found_however_they_are_spelt() -> None:
     assert find_benchmark("N_ImageNet").name == "n-imagenet"
     with pytest.raises(InputError, match="did you mean 'modelnet40'"):
         find_benchmark("modelnet")
+    for spelt, meant in (
+        ("imagenet", "'imagenet-1k'"),
+        ("imagnet", "'n-imagenet' or 'imagenet-1k'"),
+        ("ncaltech", "'n-caltech101'"),
+    ):
+        with pytest.raises(InputError, match=rf"did you mean {meant}\?$"):
+            find_benchmark(spelt)
 
 
 def test_the_registry_holds_the_papers_table() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from data.benchmarks import BENCHMARKS, find_benchmark
+from data.benchmarks import BENCHMARKS, Wanted, find_benchmark
 from data.errors import InputError, KnowledgeBaseError, ManifestError
 from kb_builder.lock import write_lock
 from pipeline.cli import app
@@ -221,6 +222,13 @@ def test_what_cannot_be_done_is_told_before_anything_is_paid(tree: Tree, tmp_pat
     ]:
         with pytest.raises(InputError, match=message):
             folds_of(order(name, tree(name), tmp_path, **more))
+    for more, message in [
+        ({"describer": "openai"}, "say which model with --model"),
+        ({"model": "gpt"}, "--model and --base-url are of the describer openai; --describer is fake"),
+        ({"base_url": "http://127.0.0.1:1"}, "are of the describer openai"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            reproduce(order("places365", tree("places365"), tmp_path, **more))
     assert not (tmp_path / "runs").exists()
 
 
@@ -259,6 +267,35 @@ def test_links_that_lead_outside_are_one_line(tree: Tree, tmp_path: Path) -> Non
     with pytest.raises(InputError, match="leads outside") as caught:
         reproduce(order("imagenet-1k", root, tmp_path / "out"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_single_linked_file_is_named(own_tree: Tree, tmp_path: Path) -> None:
+    """One file among others that leads out of the folder is found, wherever it stands."""
+    root = own_tree("imagenet-1k")
+    first = sorted((root / "val").rglob("*.JPEG"))[0]
+    (tmp_path / "elsewhere.JPEG").symlink_to(first.rename(tmp_path / "moved.JPEG"))
+    first.symlink_to(tmp_path / "elsewhere.JPEG")
+    with pytest.raises(InputError, match=rf"{first.name} is or passes a link that leads outside") as caught:
+        reproduce(order("imagenet-1k", root, tmp_path / "out"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"m\xfcll"), "a\tb"])
+def test_names_that_no_manifest_can_hold_are_one_line(own_tree: Tree, tmp_path: Path, name: str) -> None:
+    """Of the data folder, the output folder, a class or a file."""
+    root = own_tree("rgb-t")
+    other = shutil.copytree(root, tmp_path / name)
+    for data, out in ((other, tmp_path / "out"), (root, tmp_path / f"{name}-out")):
+        with pytest.raises(ManifestError, match="not UTF-8, or with a line break or tab in its name"):
+            reproduce(order("rgb-t", data, out, train=True))
+    (root / "test/car/0.jpg").rename(root / f"test/car/{name}.jpg")
+    with pytest.raises(ManifestError, match="rename it"):
+        BENCHMARKS["rgb-t"].read(root, Wanted())
+    (root / f"test/car/{name}.jpg").unlink()
+    (root / "test/car").rename(root / "test" / name)
+    with pytest.raises(ManifestError, match="rename it") as caught:
+        BENCHMARKS["rgb-t"].read(root, Wanted())
+    str(caught.value).encode()
 
 
 def test_a_run_with_a_knowledge_base_inherits_nothing(tree: Tree, tmp_path: Path) -> None:

@@ -94,6 +94,19 @@ def test_a_changed_file_is_found_by_the_check(models: Path, published: Any) -> N
         check_model(listed)
 
 
+def test_weights_that_are_no_numbers_fail_the_check(models: Path, save_clip: Save) -> None:
+    """They load, but what they encode has no direction."""
+    from safetensors.torch import load_file, save_file
+
+    path = shutil.copytree(save_clip("clip"), models / "own") / "model.safetensors"
+    state = load_file(path)
+    state["text_projection.weight"] *= float("nan")
+    save_file(state, path, metadata={"format": "pt"})
+    (listed,) = [each for each in list_models() if each.name == "own"]
+    with pytest.raises(InputError, match="NaN, infinite or zero"):
+        check_model(listed)
+
+
 def test_two_processes_do_not_fetch_one_model(models: Path, published: Any) -> None:
     """The second is told who is at it."""
     with write_lock(models / "mine" / ".lock"), pytest.raises(KnowledgeBaseError, match="being written"):

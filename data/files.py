@@ -12,6 +12,8 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+Stamp = tuple[int, int]  # inode, and nanoseconds of the last change
+
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
@@ -47,6 +49,15 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def stamp(file: Path) -> Stamp | None:
+    """What tells a file from the one that replaces it; None where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def canonical_json(value: Any) -> str:

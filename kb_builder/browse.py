@@ -17,15 +17,14 @@ from typing import Any
 import duckdb
 
 from data.errors import InputError, KnowledgeBaseError, first_line
+from data.files import Stamp, stamp
 from kb_builder.answer import Answer, Page
 from kb_builder.sources import (
-    Stamp,
     encoder_folders,
     glob_escaped,
     quoted,
     require_text,
     sources,
-    stamp,
     unreadable,
 )
 from kb_builder.views import VIEWS, views

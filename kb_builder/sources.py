@@ -50,7 +50,6 @@ _VECTORS: dict[str, tuple[str, str]] = {
     "v_sample_vectors": ("samples", "samples"),
     "v_zero_shot_vectors": ("zero_shot", "samples"),
 }
-Stamp = tuple[int, int]  # inode, and nanoseconds of the last change
 
 # What is needed of an encoder.json.
 _CARD: dict[str, type] = {"name": str, "identity": str, "dim": int, "dtype": str, "modalities": list}
@@ -184,15 +183,6 @@ def _require_vectors(file: Path, dim: int) -> None:
             f"{file} has other columns than this version writes, or vectors of another length than the {dim}"
             " of its encoder; delete its folder and run `unibind encode`"
         )
-
-
-def stamp(file: Path) -> Stamp | None:
-    """What tells a file from the one that replaces it; None where there is none."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
 
 
 def unreadable(file: Path) -> KnowledgeBaseError | None:

@@ -29,7 +29,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data.errors import KnowledgeBaseError
-from data.files import hash_json, write_json
+from data.files import hash_json, stamp, write_json
 from kb_builder.shards import (
     Dtype,
     Floats,
@@ -45,7 +45,6 @@ from kb_builder.shards import (
 MANIFEST = "manifest.json"
 FORMAT = 1
 _TRIES, _PAUSE_S = 20, 0.02  # while a table is replaced, its reader begins anew
-_UNSEEN = 3  # tries without a sign of that: a table that was replaced and put back looks untouched
 _ROWS_PER_SHARD = 100_000  # of tables that are written in one go
 
 
@@ -170,12 +169,15 @@ def read_vectors(folder: Path) -> Vectors:
     another's.
     """
     for left in reversed(range(_TRIES)):
+        before = stamp(folder / MANIFEST)
         table = open_table(folder)
         try:
             ids, groups = table.read_names()
             return Vectors(ids.to_pylist(), groups.to_pylist(), table.read_vectors())
         except KnowledgeBaseError:
-            if left == 0 or (left < _TRIES - _UNSEEN and not _is_replaced(table)):
+            # A writer replaces the manifest before he removes shards. To compare what it says would not do: a
+            # table may be replaced and put back.
+            if left == 0 or stamp(folder / MANIFEST) == before:
                 raise
             time.sleep(_PAUSE_S)
     raise AssertionError("the last try returns or raises")
@@ -271,13 +273,6 @@ def _manifest(shards: Iterable[Shard], *, encoder: str, dim: int, dtype: Dtype) 
     for shard in listed:
         shard["row_groups"] = list(shard["row_groups"])
     return {"format": FORMAT, "encoder": encoder, "dim": dim, "dtype": dtype, "shards": listed}
-
-
-def _is_replaced(table: Table) -> bool:
-    """Has a writer been here since the table was opened? Then its files are gone, or others are named."""
-    opened = _manifest(table.shards, encoder=table.encoder, dim=table.dim, dtype=table.dtype)
-    gone = any(not (table.folder / shard.name).exists() for shard in table.shards)
-    return gone or read_manifest(table.folder) != opened
 
 
 def _shard(listed: dict[str, Any]) -> Shard:

@@ -9,16 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from pydantic import TypeAdapter
-
 from data.errors import TrainingError
 from trainer.heads import Heads
 from trainer.inputs import KnowledgeBase
 from trainer.names import CLASS_NAME
 from trainer.records import Centers
-from trainer.settings import Train
 from trainer.tasks import CENTERS
-from trainer.train import fit
+from trainer.train import fit, recipe_of
 
 _OTHER: dict[Literal["text", "image"], Literal["text", "image"]] = {"text": "image", "image": "text"}
 
@@ -28,7 +25,7 @@ def baseline_heads(base: KnowledgeBase, anchors: dict[str, Centers], heads: Head
 
     A baseline that the knowledge base does not allow (no names, no train images) is absent.
     """
-    recipe = replace(TypeAdapter(Train).validate_python(heads.metadata["settings"]), tensorboard=False)
+    recipe = recipe_of(heads)
     turned = _OTHER[recipe.align]
     wanted = {
         CLASS_NAME: (anchors.get(CLASS_NAME), recipe),

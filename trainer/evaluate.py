@@ -67,8 +67,7 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     vector, and those that no head maps). With heads, `recognition`, `retrieval` and `balance` are those of
     the aligned space, else those of the zero-shot encoder, whose recognition stands in `zero_shot` in either
     case; `calibration` and `sweeps` are of both; in `balance` the run's own space comes first, and baselines
-    after it. Raises TrainingError where there is neither, or where the
-    heads were trained on other encoders.
+    after it. Raises TrainingError where there is neither, or where the heads were trained on other encoders.
     """
     anchors = anchor_sets(centers, load_controls(base), seed=settings.seed)
     seen_C = seen_categories(base)

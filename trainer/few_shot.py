@@ -5,11 +5,10 @@ Shapes: N samples, C categories.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from data.errors import TrainingError
 from trainer.bootstrap import interval
@@ -19,10 +18,10 @@ from trainer.inputs import KnowledgeBase, seen_categories
 from trainer.probe import fit_probe, labelled
 from trainer.records import Bools, Centers, Ints, SampleSet
 from trainer.scoring import score
-from trainer.settings import Evaluate, Localize, Train
+from trainer.settings import Evaluate, Localize
 from trainer.shots import with_shots
 from trainer.tasks import Task
-from trainer.train import fit
+from trainer.train import fit, recipe_of
 
 
 @dataclass(frozen=True)
@@ -107,9 +106,8 @@ def _by_heads(
     handful: _Handful, among: Centers, centers: Centers, heads: Heads, settings: Evaluate
 ) -> dict[str, Ints]:
     """What new heads, trained on the handful by the recipe of `heads`, name the samples."""
-    recipe = TypeAdapter(Train).validate_python(heads.metadata["settings"])
     try:
-        fitted = fit(handful.base, centers, replace(recipe, tensorboard=False)).heads
+        fitted = fit(handful.base, centers, recipe_of(heads)).heads
     except TrainingError:  # so few samples may not have what the recipe asks for, say descriptions
         return {}
     return {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from data.errors import TrainingError
@@ -225,6 +226,11 @@ def _require_weight(pairs: dict[str, Pairs], settings: Train) -> None:
             f"train.center_weight = {settings.center_weight:g} gives the only texts that the train samples"
             f" have (their {have}) no weight; choose a value between 0 and 1"
         )
+
+
+def recipe_of(heads: Heads) -> Train:
+    """The settings that heads were trained by, to train others alike; without curves of their own."""
+    return replace(TypeAdapter(Train).validate_python(heads.metadata["settings"]), tensorboard=False)
 
 
 def _provenance(base: KnowledgeBase, settings: Train, epoch: int) -> dict[str, Any]:

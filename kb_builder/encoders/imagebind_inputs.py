@@ -115,8 +115,7 @@ def _padded(bank_TM: Floats) -> Floats:
 def _thermal(path: Path) -> Views:
     picture = read("thermal", path)
     assert isinstance(picture, ThermalPicture)
-    grey_HW3 = np.repeat(thermal_grey(picture)[:, :, None], 3, axis=2)
-    unit_HW = square(middle(grey_HW3))[:, :, 0].astype(np.float32) / np.float32(BYTE_MAX)
+    unit_HW = square(middle(thermal_grey(picture)))[:, :, 0].astype(np.float32) / np.float32(BYTE_MAX)
     return Views("thermal", unit_HW[None, None])
 
 

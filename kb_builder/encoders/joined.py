@@ -91,12 +91,16 @@ def join(name: str, each: Sequence[Encoder]) -> JoinedEncoder:
             " (texts to the first); leave it out, or name it last"
         )
     reading = [encoder for encoder in each if "text" in encoder.modalities]
-    vectors = [encoder.encode([encoder.prepare("text", _TRIED)])[0] for encoder in reading]
-    for encoder, vector_D in zip(reading[1:], vectors[1:], strict=True):
-        cosine = float(vectors[0] @ vector_D)
+    for encoder in reading[1:]:
+        cosine = float(_tried(reading[0]) @ _tried(encoder))
         if cosine < _SAME:
             raise InputError(
                 f"{name}: {reading[0].name} and {encoder.name} have spaces of their own (their vectors of one"
                 f" text have a cosine of {cosine:.2f}); name encoders that were trained into one space"
             )
     return joined
+
+
+def _tried(encoder: Encoder) -> Floats:
+    vector_D: Floats = encoder.encode([encoder.prepare("text", _TRIED)])[0]
+    return vector_D

@@ -61,7 +61,7 @@ def _pictures(modality: Modality, path: Path) -> list[Bytes]:
     if modality == "image" and isinstance(payload, Picture):
         return [payload.rgb_HW3]
     if isinstance(payload, ThermalPicture):
-        return [np.repeat(thermal_grey(payload)[:, :, None], 3, axis=2)]
+        return [thermal_grey(payload)]
     return render(payload)
 
 

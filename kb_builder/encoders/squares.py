@@ -41,10 +41,11 @@ def scaled_film(clip_FHW3: Bytes, side: int) -> Floats:
 
 
 def thermal_grey(picture: ThermalPicture) -> Bytes:
-    """uint8[H, W]: 8-bit counts as they are (the models' own data); deeper ones and kelvin as rendered."""
+    """uint8[H, W, 3]: 8-bit counts as they are (the models' own data); deeper ones and kelvin as rendered."""
     values_HW = picture.values_HW
     if picture.unit == "counts" and values_HW.min() >= 0 and values_HW.max() <= BYTE_MAX:
-        whole_HW: Bytes = np.rint(values_HW).astype(np.uint8)
-        return whole_HW
-    low, high = heat_limits(picture)
-    return to_byte(values_HW, low=low, high=high)
+        grey_HW: Bytes = np.rint(values_HW).astype(np.uint8)
+    else:
+        low, high = heat_limits(picture)
+        grey_HW = to_byte(values_HW, low=low, high=high)
+    return np.repeat(grey_HW[:, :, None], 3, axis=2)

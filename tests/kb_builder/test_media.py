@@ -28,7 +28,6 @@ from kb_builder.settings import DescribeSamples
 
 OPENAI = DescribeSamples(describer="openai", model="m")
 NATIVE = DescribeSamples(describer="openai", model="m", native=("audio", "video"))
-REAL = Path(__file__).parents[3] / "shared" / "samples"
 
 
 def media_of(folder: Path, uri: str, modality: str, settings: DescribeSamples = OPENAI) -> Media:
@@ -218,11 +217,10 @@ def test_hostile_files_are_turned_away(tmp_path: Path, settings: DescribeSamples
             part_of(tmp_path, uri, modality, settings)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real samples are not here")
-def test_real_files_arrive() -> None:
+def test_real_files_arrive(real_files: Path) -> None:
     """Seven real files in six modalities become pictures of a sensible size."""
-    for path in sorted(REAL.iterdir()):
+    for path in sorted(real_files.iterdir()):
         if path.suffix != ".md":
-            arrived = picture_of(part_of(REAL, path.name, path.stem.split("_")[0]))
+            arrived = picture_of(part_of(real_files, path.name, path.stem.split("_")[0]))
             assert 448 <= max(arrived.shape) <= 768
             assert arrived.std() > 5

@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from data.errors import KnowledgeBaseError
 from data.files import hash_json, write_json
+from kb_builder.shards import read_floats
 from kb_builder.store import MANIFEST, open_table, part_paths, read_vectors, write_vectors
 
 IDS = [f"row-{number:03d}" for number in range(60)]
@@ -153,6 +155,33 @@ def test_a_reader_during_writes_sees_one_table_or_another(tmp_path: Path) -> Non
     finally:
         done.set()
         writer.join()
+
+
+def test_a_table_that_was_replaced_and_put_back_is_read_again(
+    folder: Path, vectors_ND: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shard is gone for a moment, and afterwards nothing but the manifest's stamp tells that."""
+    before, dtype = read_vectors(folder), open_table(folder).dtype
+    tried: list[Path] = []
+
+    def read_late(path: Path, *rest: Any) -> None:
+        tried.append(path)
+        if len(tried) > 1:
+            read_floats(path, *rest)
+            return
+        write_vectors(folder, ids=["x"], groups=["g"], vectors_ND=unit(3, 1))
+        try:
+            read_floats(path, *rest)
+        finally:
+            write_vectors(
+                folder, ids=before.ids, groups=before.groups, vectors_ND=before.vectors_ND, dtype=dtype
+            )
+
+    monkeypatch.setattr("kb_builder.store.read_floats", read_late)
+    read = read_vectors(folder)
+    assert len(tried) == 2
+    assert (read.ids, read.groups) == (before.ids, before.groups)
+    assert np.array_equal(read.vectors_ND, before.vectors_ND)
 
 
 def test_a_truncated_file_is_refused_by_name(folder: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -142,6 +144,37 @@ def _serve(script: Callable[[dict[str, Any], int], Fault | None], delay: float) 
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.fixture
+def run_on_real_files(real_files: Path) -> Callable[[str, Path], dict[str, Any]]:
+    """`run(script, folder)`: a script in a process of its own, given the folder and real files by modality.
+
+    What it prints as JSON, `peak` bytes of memory among it.
+    """
+
+    def run(script: str, folder: Path) -> dict[str, Any]:
+        files = {
+            "image": "image_dog.jpg",
+            "video": "video_education.mp4",
+            "audio": "audio_airplane.wav",
+            "thermal": "thermal_people.jpg",
+            "event": "event_gerenuk.png",
+            "point": "point_airplane.pt",
+        }
+        given = json.dumps({modality: str(real_files / file) for modality, file in files.items()})
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(folder), given],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parents[2],
+        )
+        told: dict[str, Any] = json.loads(done.stdout)
+        print(f"\npeak memory {told['peak'] / 2**30:.1f} GiB")
+        return told
+
+    return run
 
 
 @pytest.fixture

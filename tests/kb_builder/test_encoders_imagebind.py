@@ -6,9 +6,7 @@ import gzip
 import json
 import logging
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -415,31 +413,16 @@ print(json.dumps({"peak": peak, "shape": vectors.shape, "off": off}))
 
 
 @pytest.mark.slow
-def test_full_size_runs_on_a_real_file_of_each_modality(real_files: Path, tmp_path: Path) -> None:
+def test_full_size_runs_on_a_real_file_of_each_modality(
+    run_on_real_files: Callable[[str, Path], dict[str, Any]], tmp_path: Path
+) -> None:
     """`imagebind_huge` with random weights, 4.8 GB on disk, mapped: all towers, with peak memory noted."""
-    files = {
-        "image": "image_dog.jpg",
-        "video": "video_education.mp4",
-        "audio": "audio_airplane.wav",
-        "thermal": "thermal_people.jpg",
-        "event": "event_gerenuk.png",
-        "point": "point_airplane.pt",
-    }
     torch.save(
         _random(_shapes(HUGE, HUGE_BLOCKS, dim=1024, words=512 + len(MERGES) + 2), 0.02),
         tmp_path / "imagebind_huge.pth",
     )
     _write_vocabulary(tmp_path)
-    paths = {modality: str(real_files / file) for modality, file in files.items()}
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN, str(tmp_path), json.dumps(paths)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    )
-    told = json.loads(done.stdout)
-    print(f"\nImageBind at full size: peak memory {told['peak'] / 2**30:.1f} GiB")
+    told = run_on_real_files(_RUN, tmp_path)
     assert told["shape"] == [9, 1024]
     assert told["off"] < 1e-5
     assert told["peak"] < 9 * 2**30

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -603,36 +601,16 @@ print(json.dumps({"peak": peak, "shape": vectors.shape, "off": off}))
 
 
 @pytest.mark.slow
-def test_full_size_runs_on_a_real_file_of_each_modality(real_files: Path, tmp_path: Path) -> None:
+def test_full_size_runs_on_a_real_file_of_each_modality(
+    run_on_real_files: Callable[[str, Path], dict[str, Any]], tmp_path: Path
+) -> None:
     """Four towers with random weights, 7.2 GB on disk, mapped: each in its turn, with peak memory noted."""
-    files = {
-        "image": "image_dog.jpg",
-        "video": "video_education.mp4",
-        "audio": "audio_airplane.wav",
-        "thermal": "thermal_people.jpg",
-        "event": "event_gerenuk.png",
-        "point": "point_airplane.pt",
-    }
     for case in ("image", "video-1.5", "audio", "thermal-lora"):
         shapes = _write_large(tmp_path / case, case).state_dict()
         state = {name: torch.empty(value.shape).normal_(0, 0.02) for name, value in shapes.items()}
         torch.save(state, tmp_path / case / "pytorch_model.bin")
     del state
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            _RUN,
-            str(tmp_path),
-            json.dumps({m: str(real_files / f) for m, f in files.items()}),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    )
-    told = json.loads(done.stdout)
-    print(f"\nLanguageBind at full size: peak memory {told['peak'] / 2**30:.1f} GiB")
+    told = run_on_real_files(_RUN, tmp_path)
     assert told["shape"] == [7, 768]
     assert told["off"] < 1e-5
     assert told["peak"] < 9 * 2**30

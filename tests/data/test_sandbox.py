@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from bench.torture.seeds import Format, formats
-from data.errors import MissingDependencyError, SampleError
+from data.errors import MissingDependencyError, SampleError, UniBindError
 from data.readers import Budget, read, read_clips, read_here, reading_ahead, sandbox, use_budget
 from data.readers.clips import read_clips as read_clips_here
 from data.readers.payload import Picture, Text
@@ -32,7 +32,7 @@ from data.errors import SampleError
 from data.readers.payload import Picture
 
 def read(path, **options):
-    with Path(str(path.parent / "log")).open("a") as log:
+    with (path.parent / "log").open("a", errors="replace") as log:
         log.write(path.name + "\\n")
     kind = path.name.partition("-")[0]
     if kind == "spin":
@@ -188,6 +188,24 @@ def test_a_missing_library_is_no_fault_of_the_file(planted: Path) -> None:
     (planted / "a").touch()
     with pytest.raises(MissingDependencyError, match="no_such_library"):
         sandbox.decode("lacking:read", planted / "a", {}, what="plant")
+
+
+def test_a_decoder_that_does_not_start_ends_the_run(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken installation is no fault of the samples: none of them is refused for it."""
+    monkeypatch.setattr(sandbox, "_START", "raise SystemExit('no such thing')")
+    (planted / "fine-1").touch()
+    with pytest.raises(UniBindError, match="does not start: no such thing") as refused:
+        decode(planted / "fine-1")
+    assert not isinstance(refused.value, SampleError)
+    monkeypatch.setattr(sandbox.sys, "executable", str(planted / "no-python"))
+    with pytest.raises(UniBindError, match="does not start: No such file"):
+        decode(planted / "fine-1")
+
+
+def test_names_of_any_bytes_are_found(planted: Path) -> None:
+    """A file whose name is no UTF-8 is read, and so is one in another script."""
+    for name in ("木-5", os.fsdecode(b"\xff-5")):
+        assert decode(planted / name).rgb_HW3.max() == 5
 
 
 def test_a_decoder_outlives_no_parent(planted: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +31,9 @@ def survey_folder(folder: Path, *, modality: Modality | None = None) -> FolderSc
     """Read a folder's files as samples; each direct sub-folder is a category, at any depth below it.
 
     A category is named as its sub-folder, underscores read as spaces (`data.category_ids` says which names
-    are one). A file's modality is `modality`, else guessed from its name. Hidden files, links that are folders,
-    files of unknown endings, and files beside the sub-folders are skipped and listed. In a folder without
-    sub-folders the files have no category.
+    are one). A file's modality is `modality`, else guessed from its name. Hidden files, links that are
+    folders, files of unknown endings, and files beside the sub-folders are skipped and listed. In a folder
+    without sub-folders the files have no category.
 
     The split is 60/20/20 within each category and modality, by rank of the SHA-256 of the path: the same
     folder is always split alike, whatever order the disk lists it in. Of two files one is test; a single
@@ -58,7 +58,7 @@ def survey_folder(folder: Path, *, modality: Modality | None = None) -> FolderSc
         raise ManifestError(
             f"{folder}: no sample in it ({len(skipped)} files skipped); known endings: {' '.join(EXTENSIONS)}"
         )
-    categories, notes = _categories({uri.split("/")[0] for uri, _ in found if "/" in uri})
+    categories, notes = folder_categories({uri.split("/")[0] for uri, _ in found if "/" in uri})
     groups: dict[tuple[str | None, Modality], list[str]] = defaultdict(list)
     for uri, kind in found:
         category = categories[uri.split("/")[0]].category_id if "/" in uri else None
@@ -110,7 +110,7 @@ def _is_plain(uri: str) -> bool:
     return uri == uri.strip() and "\\" not in uri and all(ord(letter) >= 32 for letter in uri)
 
 
-def _categories(folders: set[str]) -> tuple[dict[str, Category], tuple[str, ...]]:
+def folder_categories(folders: Collection[str]) -> tuple[dict[str, Category], tuple[str, ...]]:
     """The category of each folder, and notes on their names.
 
     An underscore is read as a space, unless another folder has that name already.

@@ -124,7 +124,9 @@ def read_manifest(
     names = CategoryNames(listed, table)
     turned = _turn_slashes(table, root)
     if turned:
-        mistakes.note(f"{turned} uris with '\\': read as '/', the separator of folders")
+        mistakes.note(
+            f"{turned} uri{'s' if turned > 1 else ''} with '\\': read as '/', the separator of folders"
+        )
     in_root = resolver(root)
     samples: list[Sample] = []
     seen_at: dict[str, str] = {}

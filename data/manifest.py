@@ -264,6 +264,9 @@ def _one_of(known: Sequence[T], words: dict[str, T], column: str, row: Row, mist
         return known[known.index(given)]
     if given is None:
         mistakes.add(row.where, f"no {column}: one of {', '.join(known)}")
+    elif (lower := given.casefold()) in known:
+        mistakes.note(f"{column} {given!r} is read as {lower!r}")
+        return known[known.index(lower)]
     elif given.casefold() in words:
         mistakes.add(row.where, f"unknown {column} {given!r}; did you mean {words[given.casefold()]!r}?")
     else:

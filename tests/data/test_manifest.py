@@ -123,6 +123,22 @@ def test_manifests_that_say_nothing_or_two_things(tmp_path: Path, content: str, 
         read_manifest(write(tmp_path / "m.csv", content))
 
 
+def test_capitals_of_splits_and_modalities_do_not_matter(tmp_path: Path) -> None:
+    """A spreadsheet writes Train and IMAGE: they are read, and it is said once."""
+    rows = "uri,split,modality\na,Train,IMAGE\nb,Train,image\nc,test,Audio\n"
+    manifest = read_manifest(write(tmp_path / "m.csv", rows))
+    assert [(s.split, s.modality) for s in manifest.samples] == [
+        ("train", "image"),
+        ("train", "image"),
+        ("test", "audio"),
+    ]
+    assert manifest.notes[:3] == (
+        "modality 'IMAGE' is read as 'image'",
+        "split 'Train' is read as 'train'",
+        "modality 'Audio' is read as 'audio'",
+    )
+
+
 def test_back_slashes_are_folders_unless_a_file_is_called_so(tmp_path: Path) -> None:
     """A Windows path is read with `/`, which is said; a file whose name has a back slash is that file."""
     (tmp_path / "a\\b.png").touch()

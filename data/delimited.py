@@ -73,7 +73,7 @@ def delimited_rows(
                 for number in unnamed:
                     if number < len(cells) and cells[number].strip():
                         what = (
-                            f"{cells[number]!r:.60} in column {number + 1}, which has no name in the header"
+                            f"{cells[number][:60]!r} in column {number + 1}, which has no name in the header"
                         )
                         mistakes.add(where, what)
                 yield where, {name: cell for name, cell in zip(header, cells, strict=False) if name}

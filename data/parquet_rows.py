@@ -12,35 +12,51 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as kind
 
-from data.errors import ManifestError, first_line
+from data.errors import ManifestError, foreign_as
 
-_ROWS_AT_A_TIME = 65_536
+_ROWS_AT_A_TIME = 16_384
+# Rows that a file may have: a small one that unpacks to more is no table of samples.
+_ROWS_PER_BYTE = 64
+_ROWS_ALWAYS = 1_000_000
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a Parquet file: where each stands (`row 7`), and its cells by column.
 
     Dates and times come as text, 16- and 32-bit floats as the shortest decimal that means them. Raises
-    ManifestError where the file is damaged or holds no table.
+    ManifestError where the file is damaged, holds no table, or has more rows than its bytes can mean.
     """
     number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if len(set(names)) < len(names):
-                raise ManifestError(f"{path}: a column name stands twice in {names}")
+    with foreign_as(ManifestError, f"{path}: not a readable Parquet file"):
+        schema = pq.read_schema(path)
+        names = schema.names
+        if len(set(names)) < len(names):
+            raise ManifestError(f"{path}: a column name stands twice in {names}")
+        # Texts stay dictionaries: a long one that thousands of rows share is held once.
+        texts = [field.name for field in schema if _is_text(field.type)]
+        with pq.ParquetFile(path, read_dictionary=texts) as file:
+            _require_sane(path, file.metadata.num_rows)
             for batch in file.iter_batches(_ROWS_AT_A_TIME):
                 columns = [_values(column) for column in batch.columns]
                 for cells in zip(*columns, strict=True):
                     number += 1
                     yield f"row {number}", dict(zip(names, cells, strict=True))
-    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
-        raise ManifestError(f"{path}: not a readable Parquet file: {first_line(error)}") from None
+
+
+def _is_text(of: pa.DataType) -> bool:
+    return any(is_kind(of) for is_kind in (kind.is_string, kind.is_large_string, kind.is_binary))
+
+
+def _require_sane(path: Path, rows: int) -> None:
+    size = path.stat().st_size
+    if rows > max(_ROWS_ALWAYS, _ROWS_PER_BYTE * size):
+        raise ManifestError(f"{path}: {rows:,} rows in {size:,} bytes; the file is damaged")
 
 
 def _values(column: pa.Array) -> list[Any]:
     if kind.is_dictionary(column.type):
-        column = column.dictionary_decode()
+        known = _values(column.dictionary)
+        return [None if place is None else known[place] for place in column.indices.to_pylist()]
     if (
         kind.is_temporal(column.type)
         and not kind.is_duration(column.type)

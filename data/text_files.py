@@ -18,7 +18,10 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _AROUND = 12  # bytes shown on each side of the first one that is not UTF-8
-_TOML_BYTES = 4 << 20  # a project file of more is none
+# A project file has far less of each.
+_TOML_BYTES = 1 << 20
+_TOML_DEPTH = 40
+_TOML_DOTS = 200
 
 
 def read_text(path: Path, error: type[UniBindError] = ManifestError, *, most_bytes: int | None = None) -> str:
@@ -67,8 +70,29 @@ def _why_not_text(raw: bytes, encoding: str, failure: UnicodeDecodeError) -> str
 def read_toml(path: Path, error: type[UniBindError]) -> dict[str, Any]:
     """A TOML file as nested dicts. Raises `error`, with the line, where it is not valid or cannot be read."""
     try:
-        return tomllib.loads(read_text(path, error, most_bytes=_TOML_BYTES))
+        text = read_text(path, error, most_bytes=_TOML_BYTES)
+        # The parser takes time by the square of a key's parts, which stand in one line.
+        if any(line.count(".") > _TOML_DOTS for line in text.split("\n")):
+            raise error(f"{path}: a line with more than {_TOML_DOTS} dots; that is not the file you mean")
+        content = tomllib.loads(text)
+        if _is_deeper(content, _TOML_DEPTH):
+            raise RecursionError
+        return content
     except RecursionError:
         raise error(f"{path}: not valid TOML: nested too deeply") from None
     except ValueError as failure:  # TOMLDecodeError, and what int() and datetime say of absurd values
         raise error(f"{path}: not valid TOML: {failure}") from None
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether tables and arrays lie in each other deeper than that."""
+    level = [value]
+    while level and depth:
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        depth -= 1
+    return bool(level)

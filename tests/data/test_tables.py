@@ -102,6 +102,32 @@ def test_numbers_and_truth_values_become_text(tmp_path: Path) -> None:
     assert mistakes.notes == ["whole numbers are read without '.0' (1.0 is 1) in name"]
 
 
+def test_lists_and_odd_column_names_stand_beside_texts(tmp_path: Path) -> None:
+    """A list column, and a column with a dot in its name, do not disturb how texts are read."""
+    table = pa.table(
+        {"a.b": ["x"], "name": [["p", "q"]], "deep": [[["r"]]], "n": pa.array(["y"], pa.large_string())}
+    )
+    pq.write_table(table.drop_columns("deep"), tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet").rows[0].cells == {"a.b": "x", "name": ["p", "q"], "n": "y"}
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(ManifestError, match="row 1: deep is a list of lists"):
+        read(tmp_path / "t.parquet")
+
+
+def test_small_files_that_unpack_to_much_are_refused(tmp_path: Path) -> None:
+    """Five million rows in a few kilobytes, a megabyte of text in each of thousands: not unpacked."""
+    many = pa.DictionaryArray.from_arrays(pa.array([0] * 5_000_000, pa.int32()), pa.array(["a.png"]))
+    pq.write_table(pa.table({"uri": many}), tmp_path / "t.parquet", write_statistics=False)
+    with pytest.raises(ManifestError, match=r"5,000,000 rows in [\d,]+ bytes; the file is damaged"):
+        read(tmp_path / "t.parquet")
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array(["x" * 1_000_000]))
+    pq.write_table(
+        pa.table({"uri": long}), tmp_path / "t.parquet", write_statistics=False, compression="zstd"
+    )
+    with pytest.raises(ManifestError, match="row 1: uri has 1,000,000 characters, more than 131,072: 'xxx"):
+        read(tmp_path / "t.parquet")
+
+
 _MOMENT = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
 
 

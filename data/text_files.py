@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ _AROUND = 12  # bytes shown on each side of the first one that is not UTF-8
 _TOML_BYTES = 1 << 20
 _TOML_DEPTH = 40
 _TOML_DOTS = 200
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def read_text(path: Path, error: type[UniBindError] = ManifestError, *, most_bytes: int | None = None) -> str:
@@ -75,24 +77,32 @@ def read_toml(path: Path, error: type[UniBindError]) -> dict[str, Any]:
         if any(line.count(".") > _TOML_DOTS for line in text.split("\n")):
             raise error(f"{path}: a line with more than {_TOML_DOTS} dots; that is not the file you mean")
         content = tomllib.loads(text)
-        if _is_deeper(content, _TOML_DEPTH):
-            raise RecursionError
-        return content
     except RecursionError:
         raise error(f"{path}: not valid TOML: nested too deeply") from None
     except ValueError as failure:  # TOMLDecodeError, and what int() and datetime say of absurd values
         raise error(f"{path}: not valid TOML: {failure}") from None
+    if wrong := _what_is_absurd(content):
+        raise error(f"{path}: {wrong}")
+    return content
 
 
-def _is_deeper(value: Any, depth: int) -> bool:
-    """Whether tables and arrays lie in each other deeper than that."""
-    level = [value]
-    while level and depth:
-        level = [
-            inner
-            for each in level
-            if isinstance(each, dict | list)
-            for inner in (each.values() if isinstance(each, dict) else each)
-        ]
-        depth -= 1
-    return bool(level)
+def _what_is_absurd(content: dict[str, Any]) -> str | None:
+    """What no setting can be: nested too deeply, with a control character, a number of more than 64 bits."""
+    level: list[tuple[str, Any]] = list(content.items())
+    for _ in range(_TOML_DEPTH):
+        inner: list[tuple[str, Any]] = []
+        for key, value in level:
+            if _CONTROL.search(key):
+                return f"{key!r}: a control character in a key"
+            if isinstance(value, dict):
+                inner += [(f"{key}.{name}", each) for name, each in value.items()]
+            elif isinstance(value, list):
+                inner += [(key, each) for each in value]
+            elif isinstance(value, str) and (found := _CONTROL.search(value)):
+                return f"{key}: holds the control character {found[0]!r}"
+            elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+                return f"{key}: a number of more than 64 bits"
+        if not inner:
+            return None
+        level = inner
+    return f"{level[0][0][:60]}...: nested too deeply"

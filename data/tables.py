@@ -215,6 +215,7 @@ def _as_text(value: Any) -> str | None:
 
 def _jsonl_rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
+        line = line.removeprefix("\ufeff")  # of a file that was joined to another
         if not line.strip():
             continue
         where = f"line {number}"

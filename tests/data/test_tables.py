@@ -215,6 +215,14 @@ def test_known_columns_are_read_in_any_spelling(tmp_path: Path) -> None:
             read_table(write(tmp_path / name, content), Mistakes(tmp_path), known=known)
 
 
+def test_jsonl_with_byte_order_marks(tmp_path: Path) -> None:
+    """At the start, and where two files were joined; UTF-16 is read, too."""
+    text = '\ufeff{"name": "a"}\n\ufeff{"name": "b"}\r\n'
+    for encoding in ("utf-8", "utf-16-le"):
+        table = read(write(tmp_path / "t.jsonl", text.encode(encoding)))
+        assert [row.cells["name"] for row in table.rows] == ["a", "b"]
+
+
 def test_verbatim_columns_keep_their_spaces(tmp_path: Path) -> None:
     """What is to be reported as it was spelt is not stripped, but an empty cell stays None."""
     pq.write_table(pa.table({"uri": [" a "], "category": [" b "]}), tmp_path / "t.parquet")

@@ -80,8 +80,9 @@ def delimited_rows(
             elif cells:
                 mistakes.add(where, _wrong_count(cells, header, separator))
     except csv.Error as error:
+        hint = "; a double quote inside a cell is written twice" if "expected after" in str(error) else ""
         raise ManifestError(
-            f"{path}: line {reader.line_num + line_of_text}: not valid CSV: {error}"
+            f"{path}: line {reader.line_num + line_of_text}: not valid CSV: {error}{hint}"
         ) from None
     if cut:
         mistakes.note(f"{cut} row{'s' if cut > 1 else ''} with empty cells beyond the header: those left out")

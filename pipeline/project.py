@@ -116,10 +116,12 @@ def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Projec
 
     Raises ProjectError: no such file, not TOML (with the line), or the list of all its mistakes.
     """
-    path = path.resolve()
-    if path.is_dir():
+    with foreign_as(ProjectError, f"{path}: cannot be read"):  # a loop of links, a name too long
+        path = path.resolve()
+        is_folder, is_there = path.is_dir(), path.exists()
+    if is_folder:
         raise ProjectError(f"{path} is a folder; name the project file in it")
-    if not path.exists():
+    if not is_there:
         raise ProjectError(
             f"{path}: no such project file; make one with `unibind init FOLDER` or name one with --project"
         )

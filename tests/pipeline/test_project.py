@@ -78,6 +78,14 @@ def test_a_file_of_a_windows_editor(tmp_path: Path, encoding: str) -> None:
     assert (project.name, project.manifest) == ("x", tmp_path / "m.csv")
 
 
+@pytest.mark.parametrize("name", ["a" * 5000, "x\0y", "loop", "/dev/zero"])
+def test_a_name_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    """A name too long, one with a NUL, a loop of links and an endless device are one line, too."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(ProjectError):
+        load_project(tmp_path / name)
+
+
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     """Where there is no project file, `unibind init` is named."""
     with pytest.raises(ProjectError, match="unibind init"):

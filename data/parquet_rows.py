@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ import pyarrow.types as kind
 from data.errors import ManifestError, foreign_as
 
 _ROWS_AT_A_TIME = 16_384
-# Rows that a file may have: a small one that unpacks to more is no table of samples.
-_ROWS_PER_BYTE = 64
-_ROWS_ALWAYS = 1_000_000
+# Rows, and values of lists, that a file may have: a small one that unpacks to more is no table of samples.
+_VALUES_PER_BYTE = 64
+_VALUES_ALWAYS = 1_000_000
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -28,14 +29,15 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     number = 0
     with foreign_as(ManifestError, f"{path}: not a readable Parquet file"):
-        schema = pq.read_schema(path)
-        names = schema.names
-        if len(set(names)) < len(names):
-            raise ManifestError(f"{path}: a column name stands twice in {names}")
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise ManifestError(f"{path}: a column name stands twice in {names}")
+            _require_sane(path, file.metadata)
+            leaves = [file.schema.column(place) for place in range(len(file.schema))]
         # Texts stay dictionaries: a long one that thousands of rows share is held once.
-        texts = [field.name for field in schema if _is_text(field.type)]
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
         with pq.ParquetFile(path, read_dictionary=texts) as file:
-            _require_sane(path, file.metadata.num_rows)
             for batch in file.iter_batches(_ROWS_AT_A_TIME):
                 columns = [_values(column) for column in batch.columns]
                 for cells in zip(*columns, strict=True):
@@ -43,20 +45,27 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield f"row {number}", dict(zip(names, cells, strict=True))
 
 
-def _is_text(of: pa.DataType) -> bool:
-    return any(is_kind(of) for is_kind in (kind.is_string, kind.is_large_string, kind.is_binary))
-
-
-def _require_sane(path: Path, rows: int) -> None:
+def _require_sane(path: Path, footer: pq.FileMetaData) -> None:
+    """Refuse a file that says it has far more rows, or values of lists, than its bytes can mean."""
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    values = [
+        sum(group.column(place).num_values for group in groups if place < group.num_columns)
+        for place in range(footer.num_columns)
+    ]
     size = path.stat().st_size
-    if rows > max(_ROWS_ALWAYS, _ROWS_PER_BYTE * size):
-        raise ManifestError(f"{path}: {rows:,} rows in {size:,} bytes; the file is damaged")
+    most = max([footer.num_rows, *values])
+    if most > max(_VALUES_ALWAYS, _VALUES_PER_BYTE * size):
+        raise ManifestError(f"{path}: {most:,} rows or values in {size:,} bytes; the file is damaged")
 
 
 def _values(column: pa.Array) -> list[Any]:
     if kind.is_dictionary(column.type):
         known = _values(column.dictionary)
         return [None if place is None else known[place] for place in column.indices.to_pylist()]
+    if kind.is_list(column.type) or kind.is_large_list(column.type) or kind.is_fixed_size_list(column.type):
+        items = iter(_values(column.flatten()))
+        lengths = pc.list_value_length(column).to_pylist()
+        return [None if length is None else list(islice(items, length)) for length in lengths]
     if (
         kind.is_temporal(column.type)
         and not kind.is_duration(column.type)

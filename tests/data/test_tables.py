@@ -118,7 +118,11 @@ def test_small_files_that_unpack_to_much_are_refused(tmp_path: Path) -> None:
     """Five million rows in a few kilobytes, a megabyte of text in each of thousands: not unpacked."""
     many = pa.DictionaryArray.from_arrays(pa.array([0] * 5_000_000, pa.int32()), pa.array(["a.png"]))
     pq.write_table(pa.table({"uri": many}), tmp_path / "t.parquet", write_statistics=False)
-    with pytest.raises(ManifestError, match=r"5,000,000 rows in [\d,]+ bytes; the file is damaged"):
+    with pytest.raises(ManifestError, match=r"5,000,000 rows or values in [\d,]+ bytes; the file is damaged"):
+        read(tmp_path / "t.parquet")
+    lists = pa.ListArray.from_arrays(pa.array([0, 5_000_000], pa.int32()), many)
+    pq.write_table(pa.table({"uri": ["a"], "name": lists}), tmp_path / "t.parquet", write_statistics=False)
+    with pytest.raises(ManifestError, match=r"5,000,000 rows or values in [\d,]+ bytes; the file is damaged"):
         read(tmp_path / "t.parquet")
     long = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array(["x" * 1_000_000]))
     pq.write_table(
@@ -151,6 +155,9 @@ _MOMENT = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
         (pa.array(["1.0", "2.0"]), ["1", "2"]),
         (pa.array(["1.0", "2"]), ["1.0", "2"]),
         (pa.array([["a", "b"], None], pa.large_list(pa.string())), [["a", "b"], None]),
+        (pa.array([None, ["a", None, "b"]], pa.list_(pa.large_string())), [None, ["a", "b"]]),
+        (pa.array([["a", "b"], None], pa.list_(pa.string(), 2)), [["a", "b"], None]),
+        (pa.array([[], [0.5, 7.0]], pa.list_(pa.float32())), [[], ["0.5", "7"]]),
         (pa.array([[7, 8], [9]], pa.list_(pa.int64())), [["7", "8"], ["9"]]),
         (pa.array([_MOMENT.date(), None]), ["2024-05-01", None]),
         (pa.array([_MOMENT, None], pa.timestamp("ns")), ["2024-05-01 12:30:00", None]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,8 @@ app.command("fake-openai")(fake_openai)
 app.command()(reproduce)
 
 Modality = Annotated[str | None, typer.Option(help="The files' modality, where the name does not tell it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/scripts.md).")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV with a header (docs/scripts.md).")]
 Top = Annotated[int, typer.Option(min=1, help="How many answers.")]
 DESCRIBING = ("world", "ingest", "describe-categories", "describe-contrasts", "describe-samples")
 _INTERRUPTED = 130
@@ -218,7 +221,7 @@ def study(
 
 @app.command()
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Media files of any modality.")],
+    files: Annotated[list[Path], typer.Argument(help="Files of any modality, or folders of them.")],
     project: ProjectFile = DEFAULT_PROJECT,
     categories: Annotated[
         str | None,
@@ -234,24 +237,51 @@ def predict(
     ] = None,
     modality: Modality = None,
     top: Top = 5,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
-    """Recognise files, with the description that spoke for each answer."""
+    """Recognise files, with the description that spoke for each answer; a folder stands for the files in it.
+
+    Ends with 1 where some file could not be recognised; the others are answered all the same.
+    """
     from pipeline.predict import predict_files, predict_zero_shot
+    from pipeline.predict_records import predictions_csv, predictions_json
 
     given = [(file, modality) for file in files]
     if encoder is not None and categories is None:
         raise typer.BadParameter("a project has encoders of its own; it goes with --categories")
+    notes, say = _notes(as_json=as_json, as_csv=as_csv)
     predictions = (
-        predict_zero_shot(given, categories, encoder=encoder, top=top)
-        if categories
-        else predict_files(load(project), given, top=top)
+        predict_zero_shot(given, categories, encoder=encoder, top=top, say=say)
+        if categories is not None
+        else predict_files(load(project), given, top=top, say=say)
     )
-    failed = False
-    for prediction in predictions:
-        print(prediction.told())
-        failed = failed or prediction.error is not None
+    if as_json or as_csv:
+        found = list(predictions)
+        print(predictions_json(found, notes) if as_json else predictions_csv(found))
+        failed = any(prediction.error is not None for prediction in found)
+    else:
+        failed = False
+        for prediction in predictions:
+            print(prediction.told(), flush=True)
+            failed = failed or prediction.error is not None
     if failed:
         raise typer.Exit(1)
+
+
+def _notes(*, as_json: bool, as_csv: bool) -> tuple[list[str], Callable[[str], None]]:
+    """Where notes are collected, and what prints them beside the answers, on stderr."""
+    from pipeline.predict import say_on_stderr
+
+    if as_json and as_csv:
+        raise typer.BadParameter("--json and --csv exclude each other")
+    notes: list[str] = []
+
+    def say(note: str) -> None:
+        notes.append(note)
+        say_on_stderr(note)
+
+    return notes, say
 
 
 @app.command()
@@ -261,11 +291,19 @@ def retrieve(
     into: Annotated[str | None, typer.Option(help="Only samples of this modality.")] = None,
     modality: Modality = None,
     top: Top = 10,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Find the samples nearest to a file or a text, across modalities."""
     from pipeline.predict import retrieve_samples
+    from pipeline.predict_records import hits_csv, hits_json
 
-    for hit in retrieve_samples(load(project), query, modality=modality, into=into, top=top):
+    notes, say = _notes(as_json=as_json, as_csv=as_csv)
+    hits = retrieve_samples(load(project), query, modality=modality, into=into, top=top, say=say)
+    if as_json or as_csv:
+        print(hits_json(query, hits, notes) if as_json else hits_csv(hits))
+        return
+    for hit in hits:
         print(hit.told())
 
 

@@ -111,7 +111,7 @@ def kb_export(
     from kb_builder.exchange import export_table
 
     rows = export_table(load(project).kb, table, target, form=form, role=role)
-    print(f"{rows} vectors in {target}")
+    print(f"{rows:,} vectors in {target}")
 
 
 @kb_app.command("import")

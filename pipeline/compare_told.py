@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.compare import Comparison, Line
-from pipeline.comparison import percent, split_title
+from pipeline.compare_runs import MODELS
+from pipeline.comparison import ANCHOR_TITLES, NAMED_CENTERS, percent, split_title
+from trainer.tasks import CENTERS
 
 _MEASURES = {"r10_mean": "mean over pairs", "r10_worst": "worst pair"}
 _LEGEND = (
@@ -39,10 +41,11 @@ def told(comparison: Comparison) -> str:
 def _head(comparison: Comparison) -> list[str]:
     lines = []
     for run in comparison.runs:
-        model = run["model"].replace("_", "-")
-        lines.append(f"{run['name']}: {run['folder']} ({model})")
+        model = MODELS.get(run["model"], run["model"])
+        centers = ANCHOR_TITLES[NAMED_CENTERS if run.get("with_name") else CENTERS]
+        lines.append(f"{run['name']}: {run['folder']} ({model}; {centers})")
         if run["left_out"]:
-            lines.append(f"  left out: {run['left_out']} samples of it that not every run has")
+            lines.append(f"  left out: {run['left_out']:,} samples of it that not every run has")
     return lines + [f"note: {note}" for note in comparison.notes]
 
 
@@ -54,7 +57,7 @@ def _cells(line: Line) -> list[str]:
     label = _MEASURES.get(line.measure, line.modality or "mean over modalities")
     return [
         f"  {label}",
-        str(line.n),
+        f"{line.n:,}",
         percent(line.first),
         percent(line.value),
         f"{100 * line.difference:+.1f}",

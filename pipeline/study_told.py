@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.study_ablation import MEASURES, measure_names
+from pipeline.study_ablation import MEASURES, measure_names, variant_title
 
 _MARKS = {"better": "+", "worse": "-", "no difference": " "}
 _HOLDS = {True: "holds", False: "does not hold", None: "undecided"}
@@ -15,7 +15,7 @@ def study_text(study: Mapping[str, Any]) -> str:
     """The whole study as lines: a cell is mean [95% interval], marked + or - where it differs surely."""
     seeds, compared = len(study["seeds"]), 0
     lines = [
-        f"{study['name']}: {study['dataset']}, {study['n_samples']} test samples, {seeds} seeds; % with 95%"
+        f"{study['name']}: {study['dataset']}, {study['n_samples']:,} test samples, {seeds} seeds; % with 95%"
         " intervals over seeds and objects; + better and - worse than the reference (*), paired"
     ]
     for ablation in study["ablations"]:
@@ -28,14 +28,14 @@ def study_text(study: Mapping[str, Any]) -> str:
             if variant["error"]:
                 lines.append(f"  {variant['name']}: {variant['error']}")
             else:
-                rows.append([f"{star} {variant['name']}", *(_cell(variant, name) for name in names)])
+                rows.append([f"{star} {variant_title(variant)}", *(_cell(variant, name) for name in names)])
         lines += _aligned(rows)
         lines += _verdicts(ablation["variants"])
     lines += ["", "claims"]
     lines += [f"  {_HOLDS[each['holds']]}: {each['text']} ({each['numbers']})" for each in study["claims"]]
     lines += [
         "",
-        f"{compared} comparisons: were there no difference at all, about {round(compared / 20)} would still"
+        f"{compared:,} comparisons: were there no difference at all, about {round(compared / 20):,} would still"
         " be marked.",
     ]
     return "\n".join(lines)

@@ -246,8 +246,8 @@ def _places(own: pa.Table, lines: list[str], ids: Path, table: str) -> list[int]
     if places.null_count:
         line = int(np.argmax(places.is_null().to_numpy(zero_copy_only=False)))
         raise InputError(
-            f"{ids}: {places.null_count:,} of {len(lines):,} ids are not in {table} of this knowledge base; the"
-            f" first is line {line + 1}, {lines[line]!r}"
+            f"{ids}: {places.null_count:,} of {len(lines):,} ids are not in {table} of this knowledge base;"
+            f" the first is line {line + 1}, {lines[line]!r}"
         )
     found: list[int] = places.to_pylist()
     if len(set(found)) != len(found):

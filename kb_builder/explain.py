@@ -83,7 +83,7 @@ def _find(kb: Path, prefix: str) -> tuple[Path, _Row]:
             near += [ids[number].as_py() for number in close.to_pylist()[:_SUGGESTIONS]]
     if len(found) > 1:
         some = ", ".join(each[: len(prefix) + 4] for each in sorted(found)[:_SUGGESTIONS])
-        raise InputError(f"{len(found):,} rows begin with {prefix!r}, among them {some}; give more characters")
+        raise InputError(f"{len(found):,} rows begin with {prefix!r}, such as {some}; give more characters")
     if not found:
         some = ", ".join(each[:12] for each in near[:_SUGGESTIONS])
         other = f"; there are {some}" if some else "; `unibind kb sql` lists them (v_descriptions, row_id)"

@@ -35,8 +35,8 @@ def study_text(study: Mapping[str, Any]) -> str:
     lines += [f"  {_HOLDS[each['holds']]}: {each['text']} ({each['numbers']})" for each in study["claims"]]
     lines += [
         "",
-        f"{compared:,} comparisons: were there no difference at all, about {round(compared / 20):,} would still"
-        " be marked.",
+        f"{compared:,} comparisons: were there no difference at all, about {round(compared / 20):,} would"
+        " still be marked.",
     ]
     return "\n".join(lines)
 

@@ -35,7 +35,8 @@ def result_table(metrics: Mapping[str, Any], key: str = "recognition") -> str:
         block = [row for row in rows if row.split == split]
         lines.append([split_title(split)])
         lines += [
-            [f"  {row.modality}", *_plain_cells(row, names), percent(row.chance), f"{row.n:,}"] for row in block
+            [f"  {row.modality}", *_plain_cells(row, names), percent(row.chance), f"{row.n:,}"]
+            for row in block
         ]
         mean = split_mean(block, split)
         if mean is not None and len(mean.modalities) > 1:

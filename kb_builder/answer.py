@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from data.show import number, visible
@@ -23,7 +23,7 @@ class Answer:
     rows: tuple[tuple[Any, ...], ...]
     query: str = ""
     more: bool = False
-    counts: bool = False
+    counts: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         if not self.rows:

@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.show import visible
 from kb_builder.browse import Answer
 from kb_builder.contrast import replay_contrasts
 from kb_builder.describe_categories import category_shard_count, replay_categories

@@ -22,7 +22,7 @@ from data.errors import InputError, first_line
 from data.modality import MODALITIES
 from data.show import json_text
 from pipeline.answers import Answers, Summary, columns, joined
-from pipeline.compare_runs import MODELS, NAMED_KEYS, Run, nothing_in_common, relabelled, same_tasks
+from pipeline.compare_runs import NAMED_KEYS, Run, nothing_in_common, relabelled, same_tasks
 from pipeline.comparison import SPLITS
 from pipeline.project import load_project
 from trainer.outcomes import NAMED, NAMED_FILE, RANKS, RANKS_FILE
@@ -241,8 +241,8 @@ def _notes(runs: Sequence[Run], names: Sequence[str]) -> Iterable[str]:
                 f" {', '.join(sorted(splits)).replace('_', ' ')}: not the same task"
             )
     if len({run.model for run in runs}) > 1:
-        yield "some runs are trained and some are not: " + "; ".join(
-            f"{name}: {MODELS.get(run.model, run.model)}" for name, run in zip(names, runs, strict=True)
+        yield "some runs are trained and some are not: " + ", ".join(
+            f"{name} {run.model}" for name, run in zip(names, runs, strict=True)
         )
     if len({bool(run.metrics.get("with_name")) for run in runs}) > 1:
         holding = [name for name, run in zip(names, runs, strict=True) if run.metrics.get("with_name")]

@@ -17,7 +17,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-MODELS = {"aligned": "trained, aligned heads", "zero_shot": "not trained, zero-shot"}
 NAMED_KEYS = ["split", "modality", "sample_id"]
 _ONE_TASK, _TASKS = "unseen", ("seen", "unseen_among_all")
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.compare import Comparison, Line
-from pipeline.compare_runs import MODELS
 from pipeline.comparison import ANCHOR_TITLES, NAMED_CENTERS, percent, split_title
-from trainer.tasks import CENTERS
 
 _MEASURES = {"r10_mean": "mean over pairs", "r10_worst": "worst pair"}
 _LEGEND = (
@@ -41,9 +39,9 @@ def told(comparison: Comparison) -> str:
 def _head(comparison: Comparison) -> list[str]:
     lines = []
     for run in comparison.runs:
-        model = MODELS.get(run["model"], run["model"])
-        centers = ANCHOR_TITLES[NAMED_CENTERS if run.get("with_name") else CENTERS]
-        lines.append(f"{run['name']}: {run['folder']} ({model}; {centers})")
+        model = run["model"].replace("_", "-")
+        named = f", {ANCHOR_TITLES[NAMED_CENTERS]}" if run.get("with_name") else ""
+        lines.append(f"{run['name']}: {run['folder']} ({model}{named})")
         if run["left_out"]:
             lines.append(f"  left out: {run['left_out']:,} samples of it that not every run has")
     return lines + [f"note: {note}" for note in comparison.notes]

@@ -31,20 +31,21 @@ class Folder:
         files = f"{len(self.files):,} file{'' if len(self.files) == 1 else 's'}"
         parts = [f"{self.path}: {files}"]
         if self.skipped:
-            parts.append(f"skipped {', '.join(self._why(why, count) for why, count in self.skipped.items())}")
+            told = ", ".join(self._why(why, count) for why, count in sorted(self.skipped.items()))
+            parts.append(f"skipped: {told}")
         if self.cut:
             parts.append("the rest is left out")
         return "; ".join(parts)
 
     def _why(self, why: str, count: int) -> str:
         if why != UNKNOWN:
-            return f"{count:,} {why}"
+            return f"{why} {count:,}"
         some = ", ".join(ending or "none" for ending, _ in self.endings.most_common(_MOST_ENDINGS))
         more = ", …" if len(self.endings) > _MOST_ENDINGS else ""
-        return f"{count:,} {why} ({some}{more})"
+        return f"{why} ({some}{more}) {count:,}"
 
 
-UNKNOWN = "of unknown ending"
+UNKNOWN = "unknown ending"
 
 
 def files_in(folder: Path, *, modality: str | None = None) -> Folder:
@@ -90,7 +91,7 @@ def _left_out(path: Path, modality: str | None) -> str | None:
     except FileNotFoundError:
         return "links to nothing"
     except OSError as error:
-        return f"that cannot be read ({error.strerror})"
+        return f"files that cannot be read ({error.strerror})"
     if not stat.S_ISREG(mode):
         return "no regular files"
     return UNKNOWN if modality is None and guess_modality(path) is None else None

@@ -27,8 +27,6 @@ _JOINER = f"(?<!{_FAR})[\\u200c\\u200d]|[\\u200c\\u200d](?!{_FAR})"
 _ONE_LINE = re.compile(f"[{_HIDDEN}]|{_JOINER}")
 _LINES = re.compile(f"(?!\n)[{_HIDDEN}]|{_JOINER}")
 
-_BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
-
 
 def visible(text: object) -> str:
     """A name or text from outside as one line that any terminal can be shown."""
@@ -93,14 +91,6 @@ def duration(value: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60} min"
-
-
-def size(count: int) -> str:
-    """A number of bytes for people: 512 bytes, 1.5 kB, 23.4 MB (of 1,000 each, as disks count)."""
-    scaled, unit = float(count), 0
-    while abs(scaled) >= 999.95 and unit < len(_BYTE_UNITS) - 1:
-        scaled, unit = scaled / 1000, unit + 1
-    return f"{count:,} {_BYTE_UNITS[0]}" if unit == 0 else f"{scaled:,.1f} {_BYTE_UNITS[unit]}"
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -32,9 +32,7 @@ SHOWN = 'a,"b"\\x1b[31m\\n\\u202e\\udcff=1+1.txt'
 FOUND = (
     Prediction(HOSTILE, "image", ALIGNED, (Answer("ash\x9b", 0.1 + 0.2, "why", 1 / 3, "ash"),)),
     Prediction("gone.png", "unknown", "", error="no such file"),
-    Prediction(
-        "b.txt", "text", ALIGNED, (Answer("x", 0.5, ""), Answer("y", 0.25, "")), None, "not calibrated"
-    ),
+    Prediction("b.txt", "text", ALIGNED, (Answer("x", 0.5, ""), Answer("y", 0.25, "")), None, "no reason"),
 )
 RAW = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]")
 

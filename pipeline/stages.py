@@ -308,5 +308,7 @@ def _flat(summary: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]
             yield f"{prefix}{key}", len(value)
         elif isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key} ")
+        elif value is None and key.endswith("_usd"):
+            yield f"{prefix}{key}", "unknown"
         elif value is not None and (not isinstance(value, list) or value):
             yield f"{prefix}{key}", len(value) if isinstance(value, list) else value

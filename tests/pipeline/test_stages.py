@@ -80,7 +80,8 @@ def test_a_summary_is_one_line_for_people(
         "fewer": {f"category {number}": number for number in range(2000)},
         "without": ["a", "b"],
         "none": [],
-        "cost": None,
+        "val_top1": None,
+        "spent_usd": None,
     }
     stage = replace(stages._BY_NAME["copy"], run=lambda project: summary, outputs=lambda project: [])
     monkeypatch.setitem(stages._BY_NAME, "copy", stage)
@@ -88,7 +89,8 @@ def test_a_summary_is_one_line_for_people(
     told = capsys.readouterr().err.splitlines()[1]
     assert told.startswith("  copy: 0.0 s  (")
     assert told.split("  (")[1] == (
-        "samples 1,234,567, usd 0.3, loss 0.123, by ok 1,000, by no\\x1b[31m 2, fewer 2,000, without 2)"
+        "samples 1,234,567, usd 0.3, loss 0.123, by ok 1,000, by no\\x1b[31m 2, fewer 2,000, without 2,"
+        " spent_usd unknown)"
     )
 
 

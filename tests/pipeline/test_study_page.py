@@ -131,13 +131,11 @@ def test_variants_whose_centers_hold_the_name_say_so(
     study: dict[str, Any], tmp_path: Path, parsed: Any
 ) -> None:
     """On the page and in the terminal; the other variants have their name alone."""
+    study["ablations"] = study["ablations"][:1]
     for variant in study["ablations"][0]["variants"]:
         variant["with_name"] = variant["name"] == "mlp"
         variant["error"] = None
-    for ablation in study["ablations"][1:]:
-        for variant in ablation["variants"]:
-            variant["error"] = None
     page = parsed(write_study_page(study, tmp_path / "s.html").read_text(encoding="utf-8")).text
-    for told in (page, study_text(study)):
-        assert "mlp [centers + name]" in told
-        assert "no training [centers" not in told
+    for words in (page, study_text(study)):
+        assert "mlp [centers + name]" in words
+        assert "no training [centers" not in words

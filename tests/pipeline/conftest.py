@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -294,3 +296,72 @@ def mixed() -> dict[str, Any]:
 def study() -> dict[str, Any]:
     """The result of a small ablation study: a part that matters, one that hardly does, three claims."""
     return dict(json.loads((Path(__file__).parent / "study.json").read_text(encoding="utf-8")))
+
+
+# What a manifest takes, and no terminal should be sent: C1's CSI, a turn of the direction of writing, a line
+# separator, C1's next line, a character of no width. C0 is refused in manifests, but not in file names.
+EVIL = "\x9b31m\u202e\u2028\x85x\u200b"
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """A finished run of a project all of whose names steer a terminal, and what its command printed."""
+
+    root: Path
+    printed: bytes
+
+    @property
+    def project(self) -> Path:
+        return self.root / "unibind.toml"
+
+    @property
+    def kb(self) -> Path:
+        return self.root / "runs" / "evil" / "kb"
+
+
+def _write_hostile(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, str]] = []
+    for place, colour in enumerate(("red", "green", "blue")):
+        shade = np.full(3, 30)
+        shade[place] = 200
+        for number, split in enumerate(("train", "train", "val", "test")):
+            for modality, ending in (("image", "png"), ("text", "txt")):
+                uri = f"{colour}{number}{EVIL}.{ending}"
+                if modality == "image":
+                    pixels = shade + rng.integers(-30, 30, (48, 48, 3))
+                    Image.fromarray(pixels.astype(np.uint8)).save(root / uri, format="png")
+                else:
+                    (root / uri).write_text(f"something {colour} {EVIL} {number}", encoding="utf-8")
+                row = {"sample_id": f"s{EVIL}{colour}{number}{modality}", "uri": uri, "modality": modality}
+                row |= {"category": f"{colour}{EVIL}\t\n{colour}", "split": split}
+                row |= {"object_id": f"o{EVIL}{colour}{number}", "description": f"It is {EVIL}\n{colour}."}
+                rows.append(row)
+    (root / f"bad{EVIL}.png").write_bytes(b"junk")
+    for name in ("bad", "gone"):
+        rows.append({**rows[0], "sample_id": f"{name}{EVIL}", "uri": f"{name}{EVIL}.png"})
+    lines = (json.dumps(row) for row in rows)
+    (root / "m.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (root / "unibind.toml").write_text(
+        'name = "evil"\n[data]\nmanifest = "m.jsonl"\n[describe.categories]\ndescriber = "fake"\nn = 3\n'
+        '[localize]\nk = 3\nrule = "name"\nwith_name = true\n[train]\nepochs = 2\n'
+        "[evaluate]\nbootstrap = 50\nfew_shot = []\n",
+        encoding="utf-8",
+    )
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
+    """The run, made by the command as a user runs it; the folder's name is hostile, too, C0 included."""
+    root = tmp_path_factory.mktemp("hostile") / f"a\x1b[31m\n{EVIL}"
+    root.mkdir()
+    _write_hostile(root)
+    done = subprocess.run(
+        [sys.executable, "-c", "from pipeline.cli import main; main()", "run"],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout
+    return Hostile(root, done.stdout)

@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 
 from data.errors import UniBindError
+from data.show import visible
 from pipeline.cli_fake import fake_openai
 from pipeline.cli_kb import DEFAULT_PROJECT, ProjectFile, kb_app, load
 from pipeline.cli_models import models_app
 from pipeline.cli_reproduce import reproduce
+from pipeline.terminal import USAGE_ERROR, own_lines, print_usage_error, safe_output
 
 app = typer.Typer(
     name="unibind",
@@ -37,28 +39,55 @@ DEMO_PROJECT = Path(__file__).parent.parent / "demo.toml"
 
 
 def main() -> None:
-    """Run the command line; a user's mistake, or the disk's, is one line on stderr, never a traceback."""
+    """Run the command line; a user's mistake, or the disk's, is one line on stderr, never a traceback.
+
+    Whatever is printed goes through pipeline/terminal.py: no name from outside steers the terminal.
+    """
+    with safe_output():
+        status = _status()
+    sys.exit(status)
+
+
+def _status() -> int:
+    """Run the command line; returns the exit status, with what went wrong printed."""
     try:
-        app()
+        status = app(standalone_mode=False)
+    except USAGE_ERROR as error:
+        print_usage_error(error)
+        return 2
     except UniBindError as error:
-        sys.exit(f"error: {error}")
-    except SystemExit as end:
-        if end.code == _INTERRUPTED:  # typer makes this of Ctrl-C
-            print("\nstopped; run the same command again to go on", file=sys.stderr)
-        raise
+        return _failed(own_lines(error))
+    except SystemExit as end:  # of the shell's completion
+        return end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:  # `unibind … | head`: the reader has had enough
         sys.stderr.close()
-        sys.exit(0)
+        return 0
     except (MemoryError, ImportError, RuntimeError) as error:
         if not _starved(error):
-            raise
-        sys.exit(
-            "error: out of memory; end other programs, lift the limit (ulimit -v), or name a smaller model,"
+            return _bug()
+        return _failed(
+            "out of memory; end other programs, lift the limit (ulimit -v), or name a smaller model,"
             " then run again: nothing is lost"
         )
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        sys.exit(f"error: {error.strerror or error}{where}; mend that and run again: nothing is lost")
+        where = f": {visible(error.filename)}" if error.filename else ""
+        return _failed(f"{visible(error.strerror or error)}{where}; fix that and run again: nothing is lost")
+    except Exception:
+        return _bug()
+    if status == _INTERRUPTED:  # typer makes this of Ctrl-C
+        print("\nstopped; run the same command again to go on", file=sys.stderr)
+    return status if isinstance(status, int) else 0
+
+
+def _failed(words: str) -> int:
+    print(f"error: {words}", file=sys.stderr)
+    return 1
+
+
+def _bug() -> int:
+    """The traceback of an error that is ours, printed while the output is still a safe one."""
+    sys.excepthook(*sys.exc_info())
+    return 1
 
 
 # How libraries say it; a library that does not fit is an ImportError, and torch has no type of its own.
@@ -85,9 +114,9 @@ def _run(path: Path, names: list[str] | None = None) -> None:
         print(f"\nmetrics  {_short(metrics)}\nreport   {_short(project.run / 'report.html')}")
 
 
-def _short(path: Path) -> Path:
+def _short(path: Path) -> str:
     """A path as seen from here, where that is shorter."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return visible(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 @app.command()
@@ -105,7 +134,7 @@ def init(
     from pipeline.init import init_project
 
     for line in init_project(folder, project):
-        print(line)
+        print(visible(line))
 
 
 @app.command()
@@ -314,6 +343,6 @@ def doctor(project: ProjectFile = DEFAULT_PROJECT) -> None:
 
     checks = examine(load(project) if project.exists() else None)
     for check in checks:
-        print(check.told())
+        print(visible(check.told()))
     if any(check.needed and not check.ok for check in checks):
         raise typer.Exit(1)

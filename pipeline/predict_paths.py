@@ -62,8 +62,7 @@ def files_in(folder: Path, *, modality: str | None = None) -> Folder:
         for name in list(folders):
             if name.startswith(".") or (Path(parent) / name).is_symlink():
                 folders.remove(name)
-                why = "hidden" if name.startswith(".") else "links to folders"
-                found.skipped[why] += 1
+                found.skipped["hidden" if name.startswith(".") else "links to folders"] += 1
         for name in sorted(files):
             path = Path(parent) / name
             why = _left_out(path, modality)

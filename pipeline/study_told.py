@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data.show import visible
 from pipeline.study_ablation import MEASURES, measure_names, variant_title
 
 _MARKS = {"better": "+", "worse": "-", "no difference": " "}
@@ -38,7 +39,7 @@ def study_text(study: Mapping[str, Any]) -> str:
         f"{compared:,} comparisons: were there no difference at all, about {round(compared / 20):,} would"
         " still be marked.",
     ]
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
 
 
 def _cell(variant: Mapping[str, Any], measure: str) -> str:
@@ -71,6 +72,7 @@ def _verdicts(variants: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  "

@@ -226,7 +226,7 @@ def write_space_png(pictures: Mapping[str, Picture], target: Path) -> None:
 
 @contextmanager
 def _boxes_noted(target: Path) -> Iterator[None]:
-    """One note for all letters that the font does not have, in place of a warning of Matplotlib's for each."""
+    """One note for all letters that the font does not have, in place of a warning for each."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield

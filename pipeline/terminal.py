@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -61,6 +62,14 @@ class VisibleStream:
         return f"{start}{visible_lines(inner)}{text[len(start) + len(inner) :]}"
 
 
+class _OneLine(logging.Formatter):
+    """A warning of the log on one line, whatever names are in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (the library's name)
+        """The message with its hidden characters and line breaks escaped."""
+        return visible(super().formatMessage(record))
+
+
 @contextlib.contextmanager
 def safe_output() -> Iterator[None]:
     """While a command runs, stdout and stderr are such streams.
@@ -71,7 +80,9 @@ def safe_output() -> Iterator[None]:
     for stream in before:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = (VisibleStream(stream) for stream in before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (VisibleStream(stream) for stream in before)
+    if logging.lastResort is not None:  # what prints the warnings of a program that configures no logging
+        logging.lastResort.setFormatter(_OneLine())
     try:
         yield
     finally:
@@ -84,10 +95,10 @@ def own_lines(message: object) -> str:
     return "\n  ".join(visible(line) for line in str(message).split("\n  "))
 
 
-def print_usage_error(error: Exception) -> None:
+def print_usage_error(error: Any) -> None:
     """What is wrong with the command line, as Typer prints it, with the given words made visible."""
     from typer.rich_utils import rich_format_error
 
     if message := getattr(error, "message", None):
         error.message = visible_lines(message)
-    rich_format_error(error)  # type: ignore[arg-type]
+    rich_format_error(error)

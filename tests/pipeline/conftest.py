@@ -339,7 +339,8 @@ def _write_hostile(root: Path) -> None:
                 rows.append(row)
     (root / f"bad{EVIL}.png").write_bytes(b"junk")
     for name in ("bad", "gone"):
-        rows.append({**rows[0], "sample_id": f"{name}{EVIL}", "uri": f"{name}{EVIL}.png"})
+        broken = {**rows[0], "sample_id": f"{name}{EVIL}", "uri": f"{name}{EVIL}.png"}
+        rows.append({key: value for key, value in broken.items() if key != "description"})
     lines = (json.dumps(row) for row in rows)
     (root / "m.jsonl").write_text("\n".join(lines), encoding="utf-8")
     (root / "unibind.toml").write_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from kb_builder.schemas import (
     write_table,
 )
 from kb_builder.store import write_vectors
+from pipeline.cli import main
 from pipeline.report import write_report
 from trainer.centers import localize
 from trainer.evaluate import evaluate
@@ -366,3 +368,39 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
     )
     assert done.returncode == 0, done.stdout
     return Hostile(root, done.stdout)
+
+
+class _Terminal(io.TextIOWrapper):
+    """What was written, as a pipe or, with `tty`, as a terminal gets it."""
+
+    def __init__(self, *, tty: bool) -> None:
+        super().__init__(io.BytesIO(), encoding="utf-8", write_through=True)
+        self._tty = tty
+
+    def isatty(self) -> bool:
+        return self._tty
+
+    @property
+    def text(self) -> str:
+        return self.buffer.getvalue().decode("utf-8")  # type: ignore[attr-defined,no-any-return]
+
+
+def _unibind(*arguments: str, folder: Path, piped: str = "", tty: bool = False) -> tuple[int, str, str]:
+    """Status, stdout and stderr of a command, run in this process."""
+    out, err = _Terminal(tty=tty), _Terminal(tty=tty)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["unibind", *arguments])
+        patch.setattr(sys, "stdin", io.StringIO(piped))
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        patch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as end:
+            main()
+    return int(end.value.code or 0), out.text, err.text
+
+
+@pytest.fixture(scope="session")
+def unibind() -> Callable[..., tuple[int, str, str]]:
+    """`unibind(*arguments, folder=…)`: a command run in this process, which has its models loaded already."""
+    return _unibind

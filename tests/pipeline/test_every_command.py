@@ -5,11 +5,9 @@ The commands are listed by the application itself, so that a new one without a t
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,43 +18,13 @@ import pytest
 import typer
 
 from kb_builder.schemas import DESCRIPTIONS, read_rows, write_table
-from pipeline import cli
+from pipeline.cli import app
 
 # C0 but the line break, DEL, C1, marks of direction, line separators, no width, lone surrogates.
 RAW = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 ESC = "\x1b[31m\x07\r\x08"  # what the command line itself, and files of a damaged knowledge base, may hold
-
-
-class _Terminal(io.TextIOWrapper):
-    """What was written, as a pipe or, with `tty`, as a terminal gets it."""
-
-    def __init__(self, *, tty: bool) -> None:
-        super().__init__(io.BytesIO(), encoding="utf-8", write_through=True)
-        self._tty = tty
-
-    def isatty(self) -> bool:
-        return self._tty
-
-    @property
-    def text(self) -> str:
-        return self.buffer.getvalue().decode("utf-8")  # type: ignore[attr-defined,no-any-return]
-
-
-def _unibind(*arguments: str, folder: Path, piped: str = "", tty: bool = False) -> tuple[int, str, str]:
-    """Status, stdout and stderr of a command, run in this process."""
-    out, err = _Terminal(tty=tty), _Terminal(tty=tty)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["unibind", *arguments])
-        patch.setattr(sys, "stdin", io.StringIO(piped))
-        patch.setattr(sys, "stdout", out)
-        patch.setattr(sys, "stderr", err)
-        patch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-    return int(end.value.code or 0), out.text, err.text
 
 
 def _damage(root: Path) -> None:
@@ -178,7 +146,7 @@ def _commands() -> Iterator[str]:
                 yield " ".join((*path, name))
             yield from of(each, (*path, name))
 
-    yield from of(typer.main.get_command(cli.app), ())
+    yield from of(typer.main.get_command(app), ())
 
 
 def test_every_command_has_a_trial(place: Path) -> None:
@@ -198,7 +166,7 @@ def test_a_run_prints_nothing_raw(hostile: Any) -> None:
 
 @pytest.mark.parametrize("command", sorted(_commands()))
 def test_a_command_prints_nothing_raw(
-    place: Path, command: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    place: Path, command: str, unibind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither where it succeeds nor where it complains; the names are there, as their escapes."""
     monkeypatch.setenv("UNIBIND_MODELS", str(place / f"models{ESC}"))
@@ -206,7 +174,7 @@ def test_a_command_prints_nothing_raw(
     printed = ""
     for arguments in _trials(place)[command]:
         piped = f"SELECT '{ESC}' AS a;\n.tables\nFROM nope{ESC};" if command == "kb" else ""
-        status, out, err = _unibind(*command.split(), *arguments, folder=place, piped=piped)
+        status, out, err = unibind(*command.split(), *arguments, folder=place, piped=piped)
         assert RAW.findall(out) == [], arguments
         assert RAW.findall(err) == [], arguments
         assert "Traceback" not in err, err
@@ -217,11 +185,11 @@ def test_a_command_prints_nothing_raw(
     assert re.search(r"\\x1b|\\x9b|\\u202e|chr\(27\)", printed), printed
 
 
-def test_a_terminal_gets_nothing_raw_but_the_moves_of_a_bar(place: Path) -> None:
+def test_a_terminal_gets_nothing_raw_but_the_moves_of_a_bar(place: Path, unibind: Any) -> None:
     """On a terminal, where bars and colours of the help are drawn, names are escaped all the same."""
     picture = next(path.name for path in place.glob("red0*.png"))
     for arguments in ((picture, f"no{ESC}\n.png"), (picture, "--categories", f"a{ESC},b")):
-        _, out, err = _unibind("predict", *arguments, folder=place, tty=True)
+        _, out, err = unibind("predict", *arguments, folder=place, tty=True)
         assert RAW.findall(out) == []
         assert RAW.findall(err.replace("\r", "")) == []
         assert "\x1b" not in err

@@ -8,9 +8,8 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,23 +105,17 @@ def test_the_page_on_scripts_names_every_field() -> None:
 
 
 @pytest.mark.parametrize("form", ["--json", "--csv"])
-def test_the_command_prints_nothing_else_and_ends_with_1(tmp_path: Path, form: str) -> None:
+def test_the_command_prints_nothing_else_and_ends_with_1(tmp_path: Path, unibind: Any, form: str) -> None:
     """stdout is one document, notes go to stderr; a file that failed makes the status 1, and only that."""
     names = ['a,"b"\x1b[31m.txt', "new\nline.txt", os.fsdecode(b"\xff.txt"), "plain.txt"]
     for name in names:
         (tmp_path / name).write_text("a teapot", encoding="utf-8")
     (tmp_path / "empty.txt").touch()
-
-    def unibind(*files: str) -> subprocess.CompletedProcess[bytes]:
-        code = "from pipeline.cli import main; main()"
-        command = [sys.executable, "-c", code, "predict", *files, "--categories", "teapot,dog,", form]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
-
-    done = unibind(".")
-    assert done.returncode == 1, done.stderr
-    told = done.stdout.decode("utf-8")
+    asked = ("--categories", "teapot,dog,", form)
+    status, told, notes = unibind("predict", ".", *asked, folder=tmp_path)
+    assert status == 1, notes
     assert not RAW.search(told)
-    assert b"1 empty name left out" in done.stderr
+    assert "1 empty name left out" in notes
     if form == "--json":
         found = {each["file"]: each["error"] for each in json.loads(told)["predictions"]}
         assert found == {**dict.fromkeys(names), "empty.txt": "is empty (0 bytes)"}
@@ -131,4 +124,5 @@ def test_the_command_prints_nothing_else_and_ends_with_1(tmp_path: Path, form: s
         assert len(rows) == 2 * len(names) + 1
         assert sum(bool(row["error"]) for row in rows) == 1
         assert {row["file"] for row in rows} >= {"new\\nline.txt", "\\udcff.txt", "plain.txt"}
-    assert unibind("plain.txt").returncode == 0
+    assert unibind("predict", "plain.txt", *asked, folder=tmp_path)[0] == 0
+    assert unibind("predict", "plain.txt", "--json", "--csv", folder=tmp_path)[0] == 2

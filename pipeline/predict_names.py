@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from data.category_ids import name_key
 from data.category_list import read_categories
 from data.errors import InputError
 
@@ -26,7 +26,10 @@ def category_names(given: str, say: Callable[[str], None]) -> list[str]:
 
         return class_names()
     if os.path.isfile(given):  # noqa: PTH113  (Path.is_file raises for names that are too long for a file)
-        names = [category.name for category in read_categories(Path(given))]
+        notes: list[str] = []
+        names = [category.name for category in read_categories(Path(given), notes=notes)]
+        for note in notes:
+            say(note)
         where = f"--categories {given}"
     else:
         names = [name.strip() for name in given.split(",")]
@@ -46,7 +49,7 @@ def _kept(names: list[str], where: str, say: Callable[[str], None]) -> list[str]
     kept: dict[str, str] = {}
     again: Counter[str] = Counter()
     for name in names:
-        key = " ".join(unicodedata.normalize("NFC", name).casefold().split())
+        key = name_key(name)
         if key and key in kept:
             again[kept[key]] += 1
         elif key:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data.show import visible
 from kb_builder.category_texts import (
     CategoryTexts,
     Writing,
@@ -172,7 +173,7 @@ def tell(forecasts: Sequence[Forecast]) -> str:
         if left.completion_tokens_max is not None:
             tokens += f" and at most {left.completion_tokens_max:,} to get"
         lines += [
-            f"{each.stage} ({each.model})",
+            f"{each.stage} ({visible(each.model)})",
             f"  {each.answered:,} requests are answered already",
             f"  {left.requests:,} are left if every text is kept, {each.most_requests:,} at most: {tokens}",
             f"  {_cost(each)}",

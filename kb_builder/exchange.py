@@ -84,7 +84,7 @@ def import_vectors(
     _require(table, TABLES, "table")
     x_ND, lines = _matrix(vectors), _lines(ids)
     if len(lines) != len(x_ND):
-        raise InputError(f"{ids}: {len(lines)} ids, and {vectors} has {len(x_ND)} rows")
+        raise InputError(f"{ids}: {len(lines):,} ids, and {vectors} has {len(x_ND):,} rows")
     own = _rows_of(kb, table)
     places = _places(own, lines, ids, table)
     unit_ND = _unit(x_ND, lines, vectors)
@@ -178,7 +178,7 @@ def _write_datasets(table: Table, folder: Path) -> None:
     card = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
     (folder / "README.md").write_text(
         "---\nconfigs:\n- config_name: default\n  data_files: data/*.parquet\n---\n\n"
-        f"{len(table)} unit vectors of {table.dim} dimensions by {card['name']} (licence of the weights:"
+        f"{len(table):,} unit vectors of {table.dim} dimensions by {card['name']} (licence of the weights:"
         f" {card['licence']}),\nwith the columns id, group, content (SHA-256 of what each was made from) and"
         " vector.\n",
         encoding="utf-8",
@@ -243,8 +243,8 @@ def _places(own: pa.Table, lines: list[str], ids: Path, table: str) -> list[int]
     if places.null_count:
         line = int(np.argmax(places.is_null().to_numpy(zero_copy_only=False)))
         raise InputError(
-            f"{ids}: {places.null_count} of {len(lines)} ids are not in {table} of this knowledge base; the"
-            f" first is line {line + 1}, {lines[line]!r}"
+            f"{ids}: {places.null_count:,} of {len(lines):,} ids are not in {table} of this knowledge base;"
+            f" the first is line {line + 1}, {lines[line]!r}"
         )
     found: list[int] = places.to_pylist()
     if len(set(found)) != len(found):

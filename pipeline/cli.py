@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from data.errors import UniBindError
+from data.show import visible
 from pipeline.cli_fake import fake_openai
 from pipeline.cli_kb import DEFAULT_PROJECT, ProjectFile, kb_app, load
 from pipeline.cli_models import models_app
 from pipeline.cli_reproduce import reproduce
+from pipeline.terminal import USAGE_ERROR, own_lines, print_usage_error, safe_output
 
 app = typer.Typer(
     name="unibind",
@@ -27,6 +30,8 @@ app.command("fake-openai")(fake_openai)
 app.command()(reproduce)
 
 Modality = Annotated[str | None, typer.Option(help="The files' modality, where the name does not tell it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/scripts.md).")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV with a header (docs/scripts.md).")]
 Top = Annotated[int, typer.Option(min=1, help="How many answers.")]
 DESCRIBING = ("world", "ingest", "describe-categories", "describe-contrasts", "describe-samples")
 _INTERRUPTED = 130
@@ -34,28 +39,55 @@ DEMO_PROJECT = Path(__file__).parent.parent / "demo.toml"
 
 
 def main() -> None:
-    """Run the command line; a user's mistake, or the disk's, is one line on stderr, never a traceback."""
+    """Run the command line; a user's mistake, or the disk's, is one line on stderr, never a traceback.
+
+    Whatever is printed goes through pipeline/terminal.py: no name from outside steers the terminal.
+    """
+    with safe_output():
+        status = _status()
+    sys.exit(status)
+
+
+def _status() -> int:
+    """Run the command line; returns the exit status, with what went wrong printed."""
     try:
-        app()
+        status = app(standalone_mode=False)
+    except USAGE_ERROR as error:
+        print_usage_error(error)
+        return 2
     except UniBindError as error:
-        sys.exit(f"error: {error}")
-    except SystemExit as end:
-        if end.code == _INTERRUPTED:  # typer makes this of Ctrl-C
-            print("\nstopped; run the same command again to go on", file=sys.stderr)
-        raise
+        return _failed(own_lines(error))
+    except SystemExit as end:  # of the shell's completion
+        return end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:  # `unibind … | head`: the reader has had enough
         sys.stderr.close()
-        sys.exit(0)
+        return 0
     except (MemoryError, ImportError, RuntimeError) as error:
         if not _starved(error):
-            raise
-        sys.exit(
-            "error: out of memory; end other programs, lift the limit (ulimit -v), or name a smaller model,"
+            return _bug()
+        return _failed(
+            "out of memory; end other programs, lift the limit (ulimit -v), or name a smaller model,"
             " then run again: nothing is lost"
         )
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        sys.exit(f"error: {error.strerror or error}{where}; mend that and run again: nothing is lost")
+        where = f": {visible(error.filename)}" if error.filename else ""
+        return _failed(f"{visible(error.strerror or error)}{where}; fix that and run again: nothing is lost")
+    except Exception:
+        return _bug()
+    if status == _INTERRUPTED:  # typer makes this of Ctrl-C
+        print("\nstopped; run the same command again to go on", file=sys.stderr)
+    return status if isinstance(status, int) else 0
+
+
+def _failed(words: str) -> int:
+    print(f"error: {words}", file=sys.stderr)
+    return 1
+
+
+def _bug() -> int:
+    """The traceback of an error that is ours, printed while the output is still a safe one."""
+    sys.excepthook(*sys.exc_info())
+    return 1
 
 
 # How libraries say it; a library that does not fit is an ImportError, and torch has no type of its own.
@@ -82,9 +114,9 @@ def _run(path: Path, names: list[str] | None = None) -> None:
         print(f"\nmetrics  {_short(metrics)}\nreport   {_short(project.run / 'report.html')}")
 
 
-def _short(path: Path) -> Path:
+def _short(path: Path) -> str:
     """A path as seen from here, where that is shorter."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return visible(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 @app.command()
@@ -102,7 +134,7 @@ def init(
     from pipeline.init import init_project
 
     for line in init_project(folder, project):
-        print(line)
+        print(visible(line))
 
 
 @app.command()
@@ -218,7 +250,7 @@ def study(
 
 @app.command()
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Media files of any modality.")],
+    files: Annotated[list[Path], typer.Argument(help="Files of any modality, or folders of them.")],
     project: ProjectFile = DEFAULT_PROJECT,
     categories: Annotated[
         str | None,
@@ -234,24 +266,51 @@ def predict(
     ] = None,
     modality: Modality = None,
     top: Top = 5,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
-    """Recognise files, with the description that spoke for each answer."""
+    """Recognise files, with the description that spoke for each answer; a folder stands for the files in it.
+
+    Ends with 1 where some file could not be recognised; the others are answered all the same.
+    """
     from pipeline.predict import predict_files, predict_zero_shot
+    from pipeline.predict_records import predictions_csv, predictions_json
 
     given = [(file, modality) for file in files]
     if encoder is not None and categories is None:
         raise typer.BadParameter("a project has encoders of its own; it goes with --categories")
+    notes, say = _notes(as_json=as_json, as_csv=as_csv)
     predictions = (
-        predict_zero_shot(given, categories, encoder=encoder, top=top)
-        if categories
-        else predict_files(load(project), given, top=top)
+        predict_zero_shot(given, categories, encoder=encoder, top=top, say=say)
+        if categories is not None
+        else predict_files(load(project), given, top=top, say=say)
     )
-    failed = False
-    for prediction in predictions:
-        print(prediction.told())
-        failed = failed or prediction.error is not None
+    if as_json or as_csv:
+        found = list(predictions)
+        print(predictions_json(found, notes) if as_json else predictions_csv(found))
+        failed = any(prediction.error is not None for prediction in found)
+    else:
+        failed = False
+        for prediction in predictions:
+            print(prediction.told(), flush=True)
+            failed = failed or prediction.error is not None
     if failed:
         raise typer.Exit(1)
+
+
+def _notes(*, as_json: bool, as_csv: bool) -> tuple[list[str], Callable[[str], None]]:
+    """Where notes are collected, and what prints them beside the answers, on stderr."""
+    from pipeline.predict import say_on_stderr
+
+    if as_json and as_csv:
+        raise typer.BadParameter("--json and --csv exclude each other")
+    notes: list[str] = []
+
+    def say(note: str) -> None:
+        notes.append(note)
+        say_on_stderr(note)
+
+    return notes, say
 
 
 @app.command()
@@ -261,11 +320,19 @@ def retrieve(
     into: Annotated[str | None, typer.Option(help="Only samples of this modality.")] = None,
     modality: Modality = None,
     top: Top = 10,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Find the samples nearest to a file or a text, across modalities."""
     from pipeline.predict import retrieve_samples
+    from pipeline.predict_records import hits_csv, hits_json
 
-    for hit in retrieve_samples(load(project), query, modality=modality, into=into, top=top):
+    notes, say = _notes(as_json=as_json, as_csv=as_csv)
+    hits = retrieve_samples(load(project), query, modality=modality, into=into, top=top, say=say)
+    if as_json or as_csv:
+        print(hits_json(query, hits, notes) if as_json else hits_csv(hits))
+        return
+    for hit in hits:
         print(hit.told())
 
 
@@ -276,6 +343,6 @@ def doctor(project: ProjectFile = DEFAULT_PROJECT) -> None:
 
     checks = examine(load(project) if project.exists() else None)
     for check in checks:
-        print(check.told())
+        print(visible(check.told()))
     if any(check.needed and not check.ok for check in checks):
         raise typer.Exit(1)

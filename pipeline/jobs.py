@@ -20,6 +20,7 @@ from tqdm import tqdm
 from data.files import write_json
 from data.manifest import Manifest, read_manifest
 from data.paths import resolver
+from data.show import visible
 from kb_builder.settings import what
 from pipeline.project import TABLETOP, Project
 
@@ -71,7 +72,7 @@ def _ingest(project: Project) -> dict[str, Any]:
 
     manifest = _manifest(project)
     for note in manifest.notes:
-        print(f"  note: {note}", file=sys.stderr)
+        print(f"  note: {visible(note)}", file=sys.stderr)
     return ingest(manifest, project.kb)
 
 

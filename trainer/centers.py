@@ -183,6 +183,7 @@ def read_centers(kb: KnowledgeBase, table: pa.Table) -> Centers:
         category_N=np.repeat(np.array([kb.index[name] for name in names], dtype=np.int64), counts),
         vectors_ND=np.concatenate([np.zeros((0, stored_texts.dim), np.float32), *blocks]),
         guided_by=frozenset(rows["guided_by"].unique().to_pylist()) - {None},
+        with_name=own is not None,
     )
 
 

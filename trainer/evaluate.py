@@ -62,12 +62,13 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     """What some heads (None: the zero-shot encoder alone) reach with some centers; nothing is written.
 
     Keys of the metrics, each told in docs/metrics.md: `transductive` (whether unlabelled test samples helped
-    to choose the centers), `recognition`, `zero_shot`, `probe`, `few_shot`, `sweeps`, `calibration`,
-    `retrieval`, `balance`, `parameters`, `rejects` (lists of flat rows) and `counts` (samples without a
-    vector, and those that no head maps). With heads, `recognition`, `retrieval` and `balance` are those of
-    the aligned space, else those of the zero-shot encoder, whose recognition stands in `zero_shot` in either
-    case; `calibration` and `sweeps` are of both; in `balance` the run's own space comes first, and baselines
-    after it. Raises TrainingError where there is neither, or where the heads were trained on other encoders.
+    to choose the centers), `with_name` (whether the bare name is one of them), `recognition`, `zero_shot`,
+    `probe`, `few_shot`, `sweeps`, `calibration`, `retrieval`, `balance`, `parameters`, `rejects` (lists of
+    flat rows) and `counts` (samples without a vector, and those that no head maps). With heads,
+    `recognition`, `retrieval` and `balance` are those of the aligned space, else those of the zero-shot
+    encoder, whose recognition stands in `zero_shot` in either case; `calibration` and `sweeps` are of both;
+    in `balance` the run's own space comes first, and baselines after it. Raises TrainingError where there is
+    neither, or where the heads were trained on other encoders.
     """
     anchors = anchor_sets(centers, load_controls(base), seed=settings.seed)
     seen_C = seen_categories(base)
@@ -93,6 +94,7 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     retrieval, rankings = recalls(test, **resampling)
     metrics = {
         "transductive": centers.transductive,
+        "with_name": centers.with_name,
         "recognition": rows[model],
         "zero_shot": rows.get("zero_shot", []),
         "probe": probe_rows(frozen, seen_C, named[model], **resampling) if settings.probe else [],

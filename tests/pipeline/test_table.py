@@ -49,6 +49,17 @@ def test_zero_shot_rows_and_missing_anchors_have_their_place(record: Any) -> Non
 
 
 @pytest.mark.parametrize("table", [result_table, result_table_markdown])
+def test_centers_that_hold_the_bare_name_say_so(mixed: Any, table: Any) -> None:
+    """In the header, the legend and the verdict; without the name, or in older metrics, they are plain."""
+    named = table({**mixed, "with_name": True})
+    assert named.count("LLM centers") == named.count("LLM centers + name") == 3
+    assert "LLM centers + name are ahead of every control in" in named
+    for plain in (table({**mixed, "with_name": False}), table(mixed)):
+        assert plain.count("LLM centers") == 3
+        assert "+ name" not in plain
+
+
+@pytest.mark.parametrize("table", [result_table, result_table_markdown])
 def test_no_recognition_is_one_sentence(table: Any) -> None:
     """A run without a labelled sample says so instead of printing an empty table."""
     assert table({}) == "No recognition was measured: the run had no labelled sample to score."

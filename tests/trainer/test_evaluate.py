@@ -124,6 +124,15 @@ def test_results_of_transductive_centers_are_marked(make_kb: MakeKb, tmp_path: P
     assert next(iter(metrics.items())) == ("transductive", True)
 
 
+def test_centers_that_hold_the_name_are_marked(make_kb: MakeKb, tmp_path: Path) -> None:
+    """`with_name` is in the metrics as it is in the centers."""
+    kb = make_kb()
+    for with_name in (True, False):
+        localize(kb, Localize(k=3, rule="text", with_name=with_name))
+        metrics = evaluate(kb, tmp_path, Evaluate(bootstrap=10, sweeps=False, probe=False, few_shot=()))
+        assert metrics["with_name"] is with_name
+
+
 def test_two_runs_of_one_seed_are_equal(make_kb: MakeKb, tmp_path: Path) -> None:
     """Trained and measured twice: the same metrics as JSON, the same bytes in both tables."""
     kb = make_kb(noise=0.9)

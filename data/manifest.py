@@ -17,8 +17,9 @@ there, an empty `modality` or `split` is a mistake.
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, get_args
@@ -31,8 +32,9 @@ from data.category_names import BETWEEN, CategoryNames
 from data.errors import ManifestError, SampleError
 from data.files import atomic_path
 from data.modality import MODALITIES, Modality, guess_modality
-from data.paths import resolve, resolver
+from data.paths import resolve, resolver, slug
 from data.sample import Category, Sample, Split
+from data.splits import SPLIT_WORDS
 from data.tables import Mistakes, Row, Table, read_table
 from data.unibind_lists import LISTS, find_lists, read_lists
 
@@ -56,11 +58,6 @@ _MODALITY_WORDS: dict[str, Modality] = {
     **dict.fromkeys(("movie", "clip", "film"), "video"),
     **dict.fromkeys(("dvs", "neuromorphic"), "event"),
     **dict.fromkeys(("txt", "caption", "language", "string"), "text"),
-}
-_SPLIT_WORDS: dict[str, Split] = {
-    **dict.fromkeys(("training", "fit"), "train"),
-    **dict.fromkeys(("valid", "validation", "dev", "eval", "evaluation"), "val"),
-    **dict.fromkeys(("testing", "holdout", "held_out"), "test"),
 }
 
 _SCHEMA = pa.schema(
@@ -144,10 +141,10 @@ def read_manifest(
 
 
 def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequence[Category] = ()) -> None:
-    """Write samples as a Parquet manifest, in the given order, whole or not at all.
+    """Write samples as a manifest, in the given order, whole or not at all: CSV by that ending, else Parquet.
 
     `categories` gives the names of their category ids; without it `read_manifest` needs a category list to
-    know more than the ids.
+    know more than the ids. A CSV file leaves out ids that `read_manifest` makes of the names by itself.
     """
     names = {category.category_id: category.name for category in categories}
     columns = [name for name in COLUMNS if name != "category" or names]
@@ -158,9 +155,23 @@ def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequenc
         row["category"] = BETWEEN.join(names[each] for each in ids if each in names) or None
         row["category_id"] = BETWEEN.join(ids) or None
         rows.append(row)
-    schema = pa.schema([_SCHEMA.field(name) for name in columns])
     with atomic_path(path) as temporary:
+        if path.suffix.lower() == ".csv":
+            _write_csv(temporary, rows, columns)
+            return
+        schema = pa.schema([_SCHEMA.field(name) for name in columns])
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, str | None]], columns: Sequence[str]) -> None:
+    if "category" in columns and all(
+        slug(row["category"] or "") == (row["category_id"] or "") for row in rows
+    ):
+        columns = [name for name in columns if name != "category_id"]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _check_columns(table: Table, mistakes: Mistakes) -> None:
@@ -206,10 +217,12 @@ def _modality(
 def _split(row: Row, table: Table, mistakes: Mistakes) -> Split | None:
     if "split" not in table.columns:
         return "test"
-    return _one_of(SPLITS, _SPLIT_WORDS, "split", row, mistakes)
+    return _one_of(SPLITS, SPLIT_WORDS, "split", row, mistakes)
 
 
-def _one_of(known: Sequence[T], words: dict[str, T], column: str, row: Row, mistakes: Mistakes) -> T | None:
+def _one_of(
+    known: Sequence[T], words: Mapping[str, T], column: str, row: Row, mistakes: Mistakes
+) -> T | None:
     given = row.cells.get(column)
     if given in known:
         return known[known.index(given)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from pipeline.cli_fake import fake_openai
 from pipeline.cli_kb import DEFAULT_PROJECT, ProjectFile, kb_app, load
 from pipeline.cli_models import models_app
 from pipeline.cli_reproduce import reproduce
+
+if TYPE_CHECKING:
+    import data.modality
 
 app = typer.Typer(
     name="unibind",
@@ -95,14 +98,42 @@ def demo(project: ProjectFile = DEMO_PROJECT) -> None:
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="A folder whose sub-folders are the categories.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder whose sub-folders are categories, splits or modalities.")
+    ],
     project: ProjectFile = DEFAULT_PROJECT,
+    modality: Annotated[
+        str | None, typer.Option(help="Of every file, whatever its name or folder says.")
+    ] = None,
+    by_name: Annotated[
+        bool, typer.Option("--by-name", help="The first word of a file's name is its category: dog_1.jpg.")
+    ] = False,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Read what links lead to, outside the folder too.")
+    ] = False,
 ) -> None:
-    """Write a manifest and a commented project file for a folder of files."""
+    """Write a manifest (CSV) and a commented project file for a folder of files."""
     from pipeline.init import init_project
 
-    for line in init_project(folder, project):
+    for line in init_project(
+        folder, project, modality=_modality(modality), by_name=by_name, follow_links=follow_links
+    ):
         print(line)
+
+
+def _modality(given: str | None) -> data.modality.Modality | None:
+    """A modality by its name. Raises InputError with the known ones."""
+    from data.errors import InputError
+    from data.modality import MODALITIES
+
+    if given is None:
+        return None
+    found = next((name for name in MODALITIES if name == given.casefold()), None)
+    if found is None:
+        raise InputError(
+            f"--modality {given!r}: there is no such modality; there are {', '.join(MODALITIES)}"
+        )
+    return found
 
 
 @app.command()

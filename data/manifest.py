@@ -157,17 +157,23 @@ def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequenc
         rows.append(row)
     with atomic_path(path) as temporary:
         if path.suffix.lower() == ".csv":
-            _write_csv(temporary, rows, columns)
+            # The column of categories is there without any, too, to be filled in.
+            unnamed = not names and any(sample.category_id for sample in samples)
+            _write_csv(temporary, rows, columns if names or unnamed else [*columns, "category"])
             return
         schema = pa.schema([_SCHEMA.field(name) for name in columns])
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
 
 
+# Whoever edits a table looks for these first.
+_CSV_COLUMNS = (
+    "sample_id", "uri", "modality", "category", "category_id", "split", "object_id", "description"
+)  # fmt: skip
+
+
 def _write_csv(path: Path, rows: Sequence[dict[str, str | None]], columns: Sequence[str]) -> None:
-    if "category" in columns and all(
-        slug(row["category"] or "") == (row["category_id"] or "") for row in rows
-    ):
-        columns = [name for name in columns if name != "category_id"]
+    derived = all(slug(row["category"] or "") == (row["category_id"] or "") for row in rows)
+    columns = [name for name in _CSV_COLUMNS if name in columns and not (derived and name == "category_id")]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()

@@ -13,6 +13,8 @@ from data.sample import Split
 
 SHARES: Mapping[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
 
+_ORDER: tuple[Split, ...] = ("test", "val", "train")
+
 # What people call a split, beside its own name.
 SPLIT_WORDS: Mapping[str, Split] = {
     **dict.fromkeys(("training", "fit"), "train"),
@@ -69,7 +71,7 @@ def _draw(stratum: Collection[Thing], seed: int) -> dict[str, Split]:
         return {thing.key: "test" for thing in stratum}
     for thing in sorted(stratum, key=lambda thing: (-thing.files, _rank(thing.key, seed))):
         # Equal needs go to test first, then to val; sums of fifths are not exact.
-        split = max(("test", "val", "train"), key=lambda name: round(lacking[name], 6))
+        split = max(_ORDER, key=lambda name: round(lacking[name], 6))
         drawn[thing.key] = split
         lacking[split] -= thing.files
     return drawn

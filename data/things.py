@@ -31,8 +31,8 @@ _COPY = re.compile(
 # What cameras, recorders and programs call every file.
 _SERIAL = frozenset(
     """img image photo picture pic dsc dscn dscf dscp imgp pxl mvimg snap screenshot scan vid video mov movie
-    clip film rec recording audio sound sample track take file item untitled frame object model mesh cloud page
-    text note doc data train training val valid test""".split()  # noqa: SIM905  (shorter to read)
+    clip film rec recording audio sound sample track take file item untitled frame object model mesh cloud
+    page text note doc data train training val valid test""".split()  # noqa: SIM905  (shorter to read)
 )
 _HIGHEST_FIRST = 2  # `rex`, `rex-2`: the first may have no number
 
@@ -117,9 +117,8 @@ def _tie_names(files: Sequence[File], union: _Union) -> list[str]:
         return []
     several = Counter(" + ".join(sorted({file.modality for file in group})) for group in tied)
     kinds = ", ".join(f"{count} of {kinds}" for kinds, count in sorted(several.items()))
-    return (
-        f"tied {_things(len(tied))} with several files of one name ({kinds}), such as {_stem(tied[0][0].uri)}"
-    )
+    example = _stem(tied[0][0].uri)
+    return [f"tied {_things(len(tied))} with several files of one name ({kinds}), such as {example}"]
 
 
 def _tie_takes(files: Sequence[File], union: _Union) -> list[str]:

@@ -55,7 +55,7 @@ def embed_texts(kb: Path, settings: Encode) -> dict[str, float]:
 
     Returns how many distinct texts there are (`distinct`), how many were `encoded` now, and how many rows
     were `reused` from finished parts; and the encoder's `agreement`, where it states one. Raises
-    KnowledgeBaseError where there are no category descriptions.
+    KnowledgeBaseError where there are categories and no descriptions of them.
     """
     encoder = _load(kb, settings.text, settings)
     if "text" not in encoder.modalities:
@@ -63,7 +63,8 @@ def embed_texts(kb: Path, settings: Encode) -> dict[str, float]:
     folder = encoder_folder(kb, encoder, settings.dtype)
     _remember(kb, {"text": folder.name})
     categories = kb / "descriptions" / "category"
-    if not any(categories.glob("*.parquet")):
+    named = read_columns(kb / "categories.parquet", ["category_id"], hint="unibind describe").num_rows
+    if named and not any(categories.glob("*.parquet")):
         raise KnowledgeBaseError(f"{categories}: no category descriptions; run `unibind describe` first")
     plan = plan_parts(
         folder,

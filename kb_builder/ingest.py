@@ -17,14 +17,14 @@ from data.files import hash_file
 from data.manifest import Manifest
 from data.paths import resolver
 from data.sample import Reject, Sample
-from kb_builder.schemas import CATEGORIES, GIVEN_DESCRIPTIONS, REJECTS, SAMPLES, write_table
+from kb_builder.schemas import CATEGORIES, GIVEN_DESCRIPTIONS, MODALITIES, REJECTS, SAMPLES, write_table
 
 STAGE = "ingest"
 log = logging.getLogger(__name__)
 
 
 def ingest(manifest: Manifest, kb: Path) -> dict[str, int]:
-    """Hash every file and write categories, samples, given_descriptions and rejects/ingest (all `.parquet`).
+    """Hash every file; write categories, samples, modalities, given_descriptions and rejects/ingest.parquet.
 
     A sample whose file is missing, empty, not a plain file, unreadable, or behind a link that leads outside
     the manifest's folder is rejected with its reason. The tables are sorted by id: the same files and
@@ -61,6 +61,8 @@ def ingest(manifest: Manifest, kb: Path) -> dict[str, int]:
     ]
     write_table(kb / "categories.parquet", _by(categories, "category_id"), CATEGORIES)
     write_table(kb / "samples.parquet", _by(accepted, "sample_id"), SAMPLES)
+    present = [{"modality": each} for each in sorted({row["modality"] for row in accepted})]
+    write_table(kb / "modalities.parquet", present, MODALITIES)
     write_table(kb / "given_descriptions.parquet", _by(given, "sample_id"), GIVEN_DESCRIPTIONS)
     rejected = [{"sample_id": r.sample_id, "stage": r.stage, "reason": r.reason} for r in rejects]
     write_table(kb / "rejects" / f"{STAGE}.parquet", _by(rejected, "sample_id"), REJECTS)

@@ -3,6 +3,7 @@
 <kb>/
   categories.parquet                    the classes to recognise
   samples.parquet                       the samples that were accepted, with their hashes
+  modalities.parquet                    which modalities these are: what descriptions are asked to be about
   rejects/<stage>.parquet               samples that were turned away, at which stage and why
   given_descriptions.parquet            descriptions of samples that the manifest brought along
   descriptions/category/part-NNNNN.parquet   texts about categories, one row per text, rejected ones too
@@ -65,6 +66,8 @@ SAMPLES = _schema(
     ],
     version="3",  # 2 had no more_category_ids
 )
+
+MODALITIES = _schema([("modality", pa.string(), False)])
 
 REJECTS = _schema(
     [

@@ -16,6 +16,7 @@ from pipeline.cli_reproduce import reproduce
 
 if TYPE_CHECKING:
     import data.modality
+    from pipeline.stages import StageResult
 
 app = typer.Typer(
     name="unibind",
@@ -70,7 +71,7 @@ def _starved(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error) for words in _STARVED)
 
 
-def _run(path: Path, names: list[str] | None = None) -> None:
+def _run(path: Path, names: list[str] | None = None) -> list[StageResult]:
     """Run stages (default: the whole plan) and print the result table when there is a fresh evaluation."""
     import json
 
@@ -78,11 +79,12 @@ def _run(path: Path, names: list[str] | None = None) -> None:
     from pipeline.table import result_table
 
     project = load(path)
-    run_stages(project, names or plan(project))
+    results = run_stages(project, names or plan(project))
     if names is None or "evaluate" in names:
         metrics = project.run / "metrics.json"
         print(result_table(json.loads(metrics.read_text(encoding="utf-8"))))
         print(f"\nmetrics  {_short(metrics)}\nreport   {_short(project.run / 'report.html')}")
+    return results
 
 
 def _short(path: Path) -> Path:
@@ -205,8 +207,11 @@ def train(project: ProjectFile = DEFAULT_PROJECT) -> None:
         checked = load(project)
         follow(checked.kb, checked.run, checked.train)
         return
-    _run(project, ["localize", "train", "evaluate", "report"])
+    results = _run(project, ["localize", "train", "evaluate", "report"])
     part()
+    for result in results:
+        if "not_trained" in result.summary:
+            sys.exit(f"error: {result.summary['not_trained']}")
 
 
 @app.command()

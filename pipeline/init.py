@@ -62,11 +62,12 @@ def init_project(
     by_name: bool = False,
     follow_links: bool = False,
 ) -> list[str]:
-    """Write the project file `target` and a manifest beside it, for what `data.folder.survey_folder` finds.
+    """Write the project file `target` and a manifest beside it, for what `survey_folder` finds.
 
-    The manifest of `unibind.toml` is manifest.csv, that of `other.toml` is other.csv: projects can stand beside
-    each other. Nothing is written into the folder itself. Returns lines that say what was found and decided.
-    Raises InputError where a file to be written exists, ManifestError where the folder holds no sample.
+    The manifest of `unibind.toml` is manifest.csv, that of `other.toml` is other.csv: projects can stand
+    beside each other. Nothing is written into the folder itself. Returns lines that say what was found and
+    decided. Raises InputError where a file to be written exists, ManifestError where the folder holds no
+    sample.
     """
     target = _project_file(target)
     manifest = target.with_name("manifest.csv" if target.name == DEFAULT_NAME else f"{target.stem}.csv")
@@ -95,7 +96,7 @@ def init_project(
         *renamed,
         f"training is {'on' if enabled else 'off'}: {why}",
         f"wrote {target} and {manifest}",
-        f"next: unibind run{'' if target.name == DEFAULT_NAME else f' -p {target}'}",
+        f"next: unibind run{'' if target == Path(DEFAULT_NAME) else f' -p {target}'}",
     ]
 
 
@@ -115,20 +116,17 @@ def trains(samples: Sequence[Sample]) -> tuple[bool, str]:
     untrained = sorted(present - _UNTRAINED)
     if not untrained:
         return False, (
-            f"{_listed(sorted(present))} need none: `unibind run` stays zero-shot; `unibind train` aligns heads"
+            f"{_listed(sorted(present))}: recognised without (zero-shot); `unibind train` aligns heads too"
         )
     able = [kind for kind in untrained if trained[kind]]
     if len(categories) > 1 and able:
-        return (
-            True,
-            f"{_listed(able)} cannot be compared with texts untrained, and there are labels to train on",
-        )
+        return True, f"{_listed(able)}: cannot be compared with texts without, and there are labels"
     lack = (
         "no sample has a category"
         if not any(sample.category_id for sample in samples)
         else "no train sample of two categories is there"
     )
-    return False, f"{_listed(untrained)} would need it, but {lack}"
+    return False, f"{_listed(untrained)}: cannot be compared with texts without, but {lack}"
 
 
 def _listed(words: Collection[str]) -> str:

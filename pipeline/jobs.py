@@ -17,6 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data.errors import NothingToTrainError
 from data.files import write_json
 from data.manifest import Manifest, read_manifest
 from data.paths import resolver
@@ -163,7 +164,19 @@ def _localize(project: Project) -> dict[str, Any]:
 def _train(project: Project) -> dict[str, Any]:
     from trainer.train import train
 
-    return train(project.kb, project.run, project.train)
+    try:
+        return train(project.kb, project.run, project.train)
+    except NothingToTrainError as error:
+        # A report without trained heads is worth more than none; heads of earlier data would be wrong.
+        for path in _train_outputs(project):
+            path.unlink()
+        print(f"  note: no heads were trained: {error}", file=sys.stderr)
+        return {"not_trained": str(error)}
+
+
+def _train_outputs(project: Project) -> list[Path]:
+    paths = [project.run / "heads.safetensors", project.run / "train_log.parquet"]
+    return [path for path in paths if path.exists()]
 
 
 def _evaluate(project: Project) -> dict[str, Any]:
@@ -212,6 +225,7 @@ STAGES = (
             project,
             "categories.parquet",
             "samples.parquet",
+            "modalities.parquet",
             "given_descriptions.parquet",
             "rejects/ingest.parquet",
         ),
@@ -267,7 +281,7 @@ STAGES = (
         code=("trainer", "kb_builder/schemas.py", "kb_builder/store.py", "kb_builder/shards.py"),
         settings=lambda project: project.train,
         run=_train,
-        outputs=lambda project: [project.run / "heads.safetensors", project.run / "train_log.parquet"],
+        outputs=_train_outputs,
     ),
     Stage(
         name="evaluate",

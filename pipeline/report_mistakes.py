@@ -27,7 +27,7 @@ from trainer.inputs import KnowledgeBase, center_texts, seen_categories
 from trainer.records import Centers, SampleSet
 from trainer.scoring import score
 from trainer.settings import Scorer
-from trainer.tasks import Task, tasks
+from trainer.tasks import tasks
 
 _PAIRS, _EXAMPLES = 6, 4
 _THUMB_PX = 240
@@ -68,7 +68,7 @@ def worst_confusions(
     centers = load_centers(base)
     to_do = tasks(seen_categories(base), labels_used=labels_used)
     for task in sorted(to_do, key=lambda task: task.split != "unseen"):
-        shown = {modality: _shown(samples, task) for modality, samples in space.items()}
+        shown = {modality: task.of(samples) for modality, samples in space.items()}
         shown = {modality: samples for modality, samples in shown.items() if len(samples)}
         among = centers.of(task.candidates_C)
         if shown and len(among.row_ids):
@@ -123,11 +123,6 @@ def _own_centers(
         for row, value, why in zip(rows, ranked.scores_NT[:, 0], ranked.why_NT[:, 0], strict=True):
             found[row] = float(value), own.row_ids[why]
     return found
-
-
-def _shown(samples: SampleSet, task: Task) -> SampleSet:
-    allowed_N = (samples.splits_N == "test") | (not task.test_only)
-    return samples.take(allowed_N & (samples.category_N >= 0) & task.shown_C[samples.category_N])
 
 
 def _varied(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:

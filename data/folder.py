@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from data.category_ids import best_spelling, category_ids, name_key, notes_on_names, spelt
 from data.errors import ManifestError
 from data.folder_walk import LINK_BROKEN, LINK_FOLDER, LINK_OUT, PART, parts_of_meshes, root_of, walk
 from data.layout import Layout, may_be, read_layout
 from data.modality import EXTENSIONS, Modality, guess_modality
-from data.paths import slug
 from data.sample import Category, Sample, Split
 from data.splits import Thing, draw_splits
 from data.things import File, Things, tie_files
@@ -37,16 +37,17 @@ def survey_folder(
 ) -> FolderScan:
     """Read a folder's files as samples. Sub-folders are categories, splits or modalities: `data.layout`.
 
-    A category is named as its sub-folder, underscores read as spaces; with `by_name` as the first word of a
-    file's name. A file's modality is `modality`, else that of its folder or of its name. Hidden files, links
-    that lead out or to folders, files of unknown endings, textures of meshes, and files beside sub-folders
-    are skipped and listed. With `follow_links` links are followed, and `root` is the folder that holds
-    everything they lead to. In a folder without sub-folders the files have no category.
+    A category is named as its sub-folder, underscores read as spaces (`data.category_ids` says which names
+    are one); with `by_name` as the first word of a file's name. A file's modality is `modality`, else that of
+    its folder or of its name. Hidden files, links that lead out or to folders, files of unknown endings,
+    textures of meshes, and files beside sub-folders are skipped and listed. With `follow_links` links are
+    followed, and `root` is the folder that holds everything they lead to. In a folder without sub-folders the
+    files have no category.
 
     Files that show one thing get one `object_id` and, where no folder says the split, one split, which
     `data.splits` draws.
 
-    Raises ManifestError where there is no such folder, no sample in it, or two sub-folders with one name.
+    Raises ManifestError where there is no such folder, or no sample in it.
     """
     if not folder.is_dir():
         raise ManifestError(f"{folder}: no such folder")
@@ -62,7 +63,8 @@ def survey_folder(
         kinds, told = _kinds_by_folder(layout, kinds)
         notes += told
     names = {uri: first_word(uri) if by_name else layout.category(uri) for uri in kinds}
-    categories = _categories({name for name in names.values() if name is not None}, folder)
+    categories, told = folder_categories({name for name in names.values() if name is not None})
+    notes += told
     files = [
         File(uri, kind, None if (name := names[uri]) is None else categories[name].category_id)
         for uri, kind in sorted(kinds.items())
@@ -85,7 +87,7 @@ def survey_folder(
         )
         for file in files
     )
-    listed = tuple(sorted(categories.values(), key=lambda category: category.category_id))
+    listed = tuple(sorted(set(categories.values()), key=lambda category: category.category_id))
     return FolderScan(samples, listed, tuple(sorted(skipped)), tuple(notes), root)
 
 
@@ -258,19 +260,25 @@ def _count(splits: Iterable[Split]) -> str:
     return ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test") if counts[split])
 
 
-def _categories(names: set[str], folder: Path) -> dict[str, Category]:
-    categories: dict[str, Category] = {}
-    folder_of: dict[str, str] = {}
-    for name in sorted(names):
-        category_id = slug(name)
-        if not category_id:
-            raise ManifestError(
-                f"{folder / name}: the name has no letter or digit to make a category of; rename it"
-            )
-        if category_id in folder_of:
-            raise ManifestError(
-                f"{folder}: {folder_of[category_id]!r} and {name!r} are one category by name; join them"
-            )
-        folder_of[category_id] = name
-        categories[name] = Category(category_id, " ".join(name.replace("_", " ").split()))
-    return categories
+def folder_categories(folders: Collection[str]) -> tuple[dict[str, Category], tuple[str, ...]]:
+    """The category of each folder, and notes on their names.
+
+    An underscore is read as a space, unless another folder has that name already.
+    """
+    literal = {name_key(folder) for folder in folders}
+    spelling = {}
+    for folder in folders:
+        read = spelt(folder.replace("_", " ")) or folder
+        taken = name_key(read) != name_key(folder) and name_key(read) in literal
+        spelling[folder] = spelt(folder) if taken else read
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for folder, name in spelling.items():
+        spellings[name_key(name)].add(folder)
+    ids = category_ids(spellings)
+    named = {
+        key: Category(ids[key], best_spelling([spelling[folder] for folder in each]))
+        for key, each in spellings.items()
+    }
+    shown_as = {key: category.name for key, category in named.items()}
+    categories = {folder: named[name_key(name)] for folder, name in spelling.items()}
+    return categories, tuple(notes_on_names(spellings, shown_as))

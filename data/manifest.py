@@ -5,19 +5,21 @@ Columns: `uri` (a path relative to the manifest's folder); optionally
 - `sample_id`: default the uri;
 - `modality`: default the `modality` argument, else guessed from the file name (`data.modality`);
 - `split` (train, val, test): default test, so the samples are scored and never trained on;
-- `category` (a name) and/or `category_id` (default: the name's slug): default none. Several of one sample
-  are a list, or text with `|` between them (a name of the category list that holds a `|` wins); the first
-  is the one that is trained on, any of them is right;
+- `category` (a name) and/or `category_id` (default: made of the names by `data.category_ids`, which also says
+  which names are one): default none. Several of one sample are a list, or text with `|` between them (a name
+  of the category list that holds a `|` wins); the first is the one that is trained on, any of them is right;
 - `object_id`: ties the samples of one thing together; default none;
 - `description`: a text about the sample, which wins over any describer's; default none.
 
 A default is for a whole column that is missing; `Manifest.notes` says which were taken. In a column that is
-there, an empty `modality` or `split` is a mistake.
+there, an empty `modality` or `split` is a mistake. A `\\` in a uri separates folders, as on Windows, unless
+there is a file of that very name.
 """
 
 from __future__ import annotations
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,15 +29,16 @@ from typing import TypeVar, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.category_ids import category_ids, name_key
 from data.category_list import read_categories
 from data.category_names import BETWEEN, CategoryNames
 from data.errors import ManifestError, SampleError
 from data.files import atomic_path
 from data.modality import MODALITIES, Modality, guess_modality
-from data.paths import resolve, resolver, slug
+from data.paths import resolve, resolver
 from data.sample import Category, Sample, Split
 from data.splits import SPLIT_WORDS
-from data.tables import Mistakes, Row, Table, read_table
+from data.tables import Mistakes, Row, Table, folded, read_table
 from data.unibind_lists import LISTS, find_lists, read_lists
 
 __all__ = ["Manifest", "read_manifest", "resolve", "write_manifest"]
@@ -49,7 +52,7 @@ COLUMNS = (
 
 _SEVERAL = ("category", "category_id")  # may be lists
 
-# Words that people use for a modality or a split; they are suggested, never taken silently.
+# Words that people use for a modality, a split or a column; they are suggested, never taken silently.
 _MODALITY_WORDS: dict[str, Modality] = {
     **dict.fromkeys(("photo", "picture", "rgb", "img", "vision"), "image"),
     **dict.fromkeys(("sound", "wav", "speech", "music"), "audio"),
@@ -58,6 +61,17 @@ _MODALITY_WORDS: dict[str, Modality] = {
     **dict.fromkeys(("movie", "clip", "film"), "video"),
     **dict.fromkeys(("dvs", "neuromorphic"), "event"),
     **dict.fromkeys(("txt", "caption", "language", "string"), "text"),
+}
+_COLUMN_WORDS = {  # by what is left of them without case and signs
+    **dict.fromkeys(
+        ("path", "filepath", "file", "filename", "image", "imagepath", "audio", "video", "data"), "uri"
+    ),
+    **dict.fromkeys(("label", "class", "classname", "target", "species", "name"), "category"),
+    **dict.fromkeys(("labelid", "classid", "classindex"), "category_id"),
+    **dict.fromkeys(("id", "key", "uid"), "sample_id"),
+    **dict.fromkeys(("subset", "fold", "partition", "set"), "split"),
+    **dict.fromkeys(("caption", "text", "sentence"), "description"),
+    **dict.fromkeys(("group", "instance", "thing"), "object_id"),
 }
 
 _SCHEMA = pa.schema(
@@ -78,7 +92,7 @@ class Manifest:
 def read_manifest(
     path: Path, *, categories: Path | None = None, modality: Modality | None = None, root: Path | None = None
 ) -> Manifest:
-    """Read a manifest (Parquet, CSV, JSONL) or the official UniBind lists (their folder, or one of them).
+    """Read a manifest (Parquet, CSV, TSV, JSONL) or the official UniBind lists (their folder or one of them).
 
     `categories` is a category list (`data.category_list`); without one the categories are those that the
     samples name. `modality` is that of every sample where the manifest has no such column. `root` is the
@@ -90,17 +104,25 @@ def read_manifest(
     lists = find_lists(path)
     if path.is_dir() and not lists:
         raise ManifestError(
-            f"{path} is a folder without a manifest; name a .parquet, .csv or .jsonl file, "
+            f"{path} is a folder without a manifest; name a .parquet, .csv, .tsv or .jsonl file, "
             f"put {' / '.join(LISTS)} there, or make a manifest with `unibind init {path}`"
         )
     if path.suffix.lower() == ".json" and not lists:
         raise ManifestError(f"{path}: a .json manifest must be one of the UniBind lists {', '.join(LISTS)}")
-    listed = read_categories(categories) if categories is not None else None
     mistakes = Mistakes(path)
-    table = read_lists(lists, mistakes) if lists else read_table(path, mistakes)
+    listed = read_categories(categories, notes=mistakes.notes) if categories is not None else None
+    if lists:
+        table = read_lists(lists, mistakes)
+    else:
+        # What a category is called is told as it is spelt; a .txt is Excel's "Unicode text".
+        ending = ".tsv" if path.suffix.lower() == ".txt" else None
+        table = read_table(path, mistakes, known=COLUMNS, verbatim=("category",), ending=ending)
     _check_columns(table, mistakes)
     root = root or (lists[0].parent if lists else path.parent)
     names = CategoryNames(listed, table)
+    turned = _turn_slashes(table, root)
+    if turned:
+        mistakes.note(f"{turned} uris with '\\': read as '/', the separator of folders")
     in_root = resolver(root)
     samples: list[Sample] = []
     seen_at: dict[str, str] = {}
@@ -137,7 +159,12 @@ def read_manifest(
     if not table.rows:
         mistakes.add("manifest", "no sample in it")
     mistakes.raise_if_any()
-    return Manifest(root, tuple(samples), names.categories(), _notes(table, samples, names, modality))
+    return Manifest(
+        root,
+        tuple(samples),
+        names.categories(),
+        (*mistakes.notes, *names.notes(), *_notes(table, samples, names, modality)),
+    )
 
 
 def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequence[Category] = ()) -> None:
@@ -159,7 +186,7 @@ def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequenc
         if path.suffix.lower() == ".csv":
             # The column of categories is there without any, too, to be filled in.
             unnamed = not names and any(sample.category_id for sample in samples)
-            _write_csv(temporary, rows, columns if names or unnamed else [*columns, "category"])
+            _write_csv(temporary, rows, columns if names or unnamed else [*columns, "category"], names)
             return
         schema = pa.schema([_SCHEMA.field(name) for name in columns])
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
@@ -171,8 +198,13 @@ _CSV_COLUMNS = (
 )  # fmt: skip
 
 
-def _write_csv(path: Path, rows: Sequence[dict[str, str | None]], columns: Sequence[str]) -> None:
-    derived = all(slug(row["category"] or "") == (row["category_id"] or "") for row in rows)
+def _write_csv(
+    path: Path, rows: Sequence[dict[str, str | None]], columns: Sequence[str], names: Mapping[str, str]
+) -> None:
+    """`names` by id. The ids are left out where `read_manifest` makes the same of the names."""
+    made = category_ids(map(name_key, names.values()))
+    derived = all(BETWEEN not in name and made[name_key(name)] == each for each, name in names.items())
+    derived = derived and all((row["category"] is None) == (row["category_id"] is None) for row in rows)
     columns = [name for name in _CSV_COLUMNS if name in columns and not (derived and name == "category_id")]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
@@ -181,11 +213,32 @@ def _write_csv(path: Path, rows: Sequence[dict[str, str | None]], columns: Seque
 
 
 def _check_columns(table: Table, mistakes: Mistakes) -> None:
-    for column in sorted(table.columns - set(COLUMNS)):
-        mistakes.add("header", f"unknown column {column!r}", given=column, known=COLUMNS)
+    unknown = sorted(table.columns - set(COLUMNS))
     if table.rows and "uri" not in table.columns:
-        mistakes.add("header", "no column 'uri', the file's path relative to the manifest's folder")
+        has = ", ".join(map(repr, sorted(table.columns)))
+        what = "no column 'uri', the file's path relative to the manifest's folder"
+        if len(unknown) == len(table.columns):
+            what += f"; the first line must name the columns, and it has {has:.200}"
+        mistakes.add("header", what)
+    for column in unknown:
+        meant = _COLUMN_WORDS.get(folded(column))
+        if meant and meant not in table.columns:
+            mistakes.add("header", f"unknown column {column!r}; did you mean {meant!r}?")
+        else:
+            mistakes.add("header", f"unknown column {column!r}", given=column, known=COLUMNS)
+    if "uri" not in table.columns:
         mistakes.raise_if_any()
+
+
+def _turn_slashes(table: Table, root: Path) -> int:
+    """Make `/` of each `\\` in the uris, unless a file is called so; returns in how many."""
+    turned = 0
+    for row in table.rows:
+        uri = row.cells.get("uri")
+        if isinstance(uri, str) and "\\" in uri and not os.path.lexists(root / uri):
+            row.cells["uri"] = uri.replace("\\", "/")
+            turned += 1
+    return turned
 
 
 def _identity(row: Row, table: Table, mistakes: Mistakes) -> tuple[str, str] | None:

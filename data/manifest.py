@@ -22,7 +22,7 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -90,13 +90,18 @@ class Manifest:
 
 
 def read_manifest(
-    path: Path, *, categories: Path | None = None, modality: Modality | None = None, root: Path | None = None
+    path: Path,
+    *,
+    categories: Path | None = None,
+    modality: Modality | None = None,
+    root: Path | None = None,
+    splits: bool = True,
 ) -> Manifest:
     """Read a manifest (Parquet, CSV, TSV, JSONL) or the official UniBind lists (their folder or one of them).
 
     `categories` is a category list (`data.category_list`); without one the categories are those that the
     samples name. `modality` is that of every sample where the manifest has no such column. `root` is the
-    folder that uris are relative to: by default the manifest's.
+    folder that uris are relative to: by default the manifest's. Without `splits` the column is not looked at.
 
     Files need not exist: `kb_builder.ingest` turns missing ones away, one by one. Raises one ManifestError
     that lists every structural mistake with its row.
@@ -111,12 +116,9 @@ def read_manifest(
         raise ManifestError(f"{path}: a .json manifest must be one of the UniBind lists {', '.join(LISTS)}")
     mistakes = Mistakes(path)
     listed = read_categories(categories, notes=mistakes.notes) if categories is not None else None
-    if lists:
-        table = read_lists(lists, mistakes)
-    else:
-        # What a category is called is told as it is spelt; a .txt is Excel's "Unicode text".
-        ending = ".tsv" if path.suffix.lower() == ".txt" else None
-        table = read_table(path, mistakes, known=COLUMNS, verbatim=("category",), ending=ending)
+    table = read_lists(lists, mistakes) if lists else _read_rows(path, mistakes)
+    if not splits:
+        table = replace(table, columns=table.columns - {"split"})
     _check_columns(table, mistakes)
     root = root or (lists[0].parent if lists else path.parent)
     names = CategoryNames(listed, table)
@@ -165,6 +167,17 @@ def read_manifest(
         names.categories(),
         (*mistakes.notes, *names.notes(), *_notes(table, samples, names, modality)),
     )
+
+
+def _read_rows(path: Path, mistakes: Mistakes) -> Table:
+    # What a category is called is told as it is spelt; a .txt is Excel's "Unicode text".
+    ending = ".tsv" if path.suffix.lower() == ".txt" else None
+    return read_table(path, mistakes, known=COLUMNS, verbatim=("category",), ending=ending)
+
+
+def manifest_rows(path: Path) -> list[Row]:
+    """The rows of a manifest that is a table, as they stand; one for each sample of `read_manifest`."""
+    return _read_rows(path, Mistakes(path)).rows
 
 
 def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequence[Category] = ()) -> None:
@@ -304,6 +317,11 @@ def _notes(
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(Counter(s.modality for s in samples).items()))
         notes.append(
             f"no column modality: {'as told' if modality else 'guessed from the file names'} ({kinds})"
+        )
+    elif modality and (others := sum(sample.modality != modality for sample in samples)):
+        notes.append(
+            f"the column modality wins over `modality = {modality!r}`, for {others} samples; take the column"
+            " out to have them all so"
         )
     if "split" not in table.columns:
         notes.append("no column split: every sample is 'test', scored and never trained on")

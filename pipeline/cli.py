@@ -139,6 +139,19 @@ def _modality(given: str | None) -> data.modality.Modality | None:
 
 
 @app.command()
+def split(
+    project: ProjectFile = DEFAULT_PROJECT,
+    seed: Annotated[int, typer.Option(min=0, help="Another one draws other splits.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Draw anew where the manifest has splits.")] = False,
+) -> None:
+    """Draw train, val and test in the manifest: whole things together, 60/20/20 in each category."""
+    from pipeline.split import split_project
+
+    for line in split_project(load(project), seed=seed, force=force):
+        print(line)
+
+
+@app.command()
 def run(project: ProjectFile = DEFAULT_PROJECT) -> None:
     """Run every stage of a project; finished ones are recognised and skipped."""
     _run(project)

@@ -63,8 +63,7 @@ def embed_texts(kb: Path, settings: Encode) -> dict[str, float]:
     folder = encoder_folder(kb, encoder, settings.dtype)
     _remember(kb, {"text": folder.name})
     categories = kb / "descriptions" / "category"
-    named = read_columns(kb / "categories.parquet", ["category_id"], hint="unibind describe").num_rows
-    if named and not any(categories.glob("*.parquet")):
+    if not any(categories.glob("*.parquet")) and _names_categories(kb):
         raise KnowledgeBaseError(f"{categories}: no category descriptions; run `unibind describe` first")
     plan = plan_parts(
         folder,
@@ -75,6 +74,12 @@ def embed_texts(kb: Path, settings: Encode) -> dict[str, float]:
     counts = asdict(encode_parts(plan, encoder, settings, what="texts").counts)
     agreement = _agreement(encoder)
     return counts if agreement is None else counts | {"agreement": round(agreement, 6)}
+
+
+def _names_categories(kb: Path) -> bool:
+    """Whether there is something to describe: not where no sample has a category."""
+    path = kb / "categories.parquet"
+    return not path.is_file() or read_columns(path, ["category_id"], hint="unibind describe").num_rows > 0
 
 
 def embed_samples(kb: Path, data_root: Path, settings: Encode) -> dict[str, int]:

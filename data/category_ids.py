@@ -118,8 +118,8 @@ def notes_on_names(spellings: Mapping[str, Collection[str]], shown_as: Mapping[s
     if met:
         number = sum(len(each) for each in alike.values() if len(each) > 1)
         notes.append(
-            f"{number} categories differ from another by signs, zeros or invisible characters alone and stay apart: "
-            f"{_first(met)}"
+            f"{number} categories differ from another by signs, zeros or invisible characters alone and stay"
+            f" apart: {_first(met)}"
         )
     hidden = [_told(name) for _, name in sorted(shown_as.items()) if _hides(name)]
     if hidden:

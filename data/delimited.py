@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from data.errors import ManifestError
 from data.mistakes import Mistakes
@@ -17,6 +18,15 @@ _NAMES = {",": "a comma", ";": "';'", "\t": "a tab"}
 _SEP_LINE = re.compile(r'"?sep=([^\n])"?[^\S\n]*(?:\n|$)', re.IGNORECASE)  # Excel's own first line
 _OTHER_SEPARATOR = re.compile(r"[,;\t|:^~]")
 _HEAD = 1 << 20  # characters in which the header must end
+
+
+class Rows(Protocol):
+    """What `csv.reader` gives; its own type has no public name."""
+
+    line_num: int
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+    def __next__(self) -> list[str]: ...
 
 
 def delimited_rows(
@@ -77,7 +87,7 @@ def delimited_rows(
         mistakes.note(f"{cut} row{'s' if cut > 1 else ''} with empty cells beyond the header: those left out")
 
 
-def _reader(text: str, separator: str) -> csv._reader:
+def _reader(text: str, separator: str) -> Rows:
     return csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
 
 

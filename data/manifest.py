@@ -124,7 +124,9 @@ def read_manifest(
     names = CategoryNames(listed, table)
     turned = _turn_slashes(table, root)
     if turned:
-        mistakes.note(f"{turned} uris with '\\': read as '/', the separator of folders")
+        mistakes.note(
+            f"{turned} uri{'s' if turned > 1 else ''} with '\\': read as '/', the separator of folders"
+        )
     in_root = resolver(root)
     samples: list[Sample] = []
     seen_at: dict[str, str] = {}
@@ -300,6 +302,9 @@ def _one_of(
         return known[known.index(given)]
     if given is None:
         mistakes.add(row.where, f"no {column}: one of {', '.join(known)}")
+    elif (lower := given.casefold()) in known:
+        mistakes.note(f"{column} {given!r} is read as {lower!r}")
+        return known[known.index(lower)]
     elif given.casefold() in words:
         mistakes.add(row.where, f"unknown {column} {given!r}; did you mean {words[given.casefold()]!r}?")
     else:

@@ -27,8 +27,9 @@ class Mistakes:
             self._shown.append(f"{where}: {what}{_suggestion(given, known)}")
 
     def note(self, what: str) -> None:
-        """Note something that is no mistake but must be said."""
-        self.notes.append(what)
+        """Note something that is no mistake but must be said, once."""
+        if what not in self.notes:
+            self.notes.append(what)
 
     def raise_if_any(self) -> None:
         """Raise ManifestError with the first 20 mistakes and the number of all."""

@@ -20,7 +20,7 @@ def slug(name: str) -> str:
     Empty for a name without a letter or digit. Different names may have one slug: an id that must be a
     category's own comes from `data.category_ids`.
     """
-    words = []
+    words: list[str] = []
     for letter in unicodedata.normalize("NFKC", name).casefold():
         if letter.isalnum() or (is_word_mark(letter) and words and words[-1] != "-"):
             words.append(letter)

@@ -55,11 +55,11 @@ def read_table(
 ) -> Table:
     """The rows of a Parquet, CSV, TSV or JSONL file, by its ending (or as if it had another).
 
-    `known` are the columns that the table's reader knows: a header in another spelling (`URI`, `Sample ID`) is
-    read as one of them. Left out, and said in `mistakes.notes`, are pandas' index, columns without a name and a
-    value, and rows without a value. Text is stripped of outer spaces, but in the columns `verbatim`; numbers,
-    truth values and dates become text; empty cells, nulls and NaN become None. A mistake in one row goes to
-    `mistakes`. Raises ManifestError where the file cannot be read at all.
+    `known` are the columns that the table's reader knows: a header in another spelling (`URI`, `Sample ID`)
+    is read as one of them. Left out, and said in `mistakes.notes`, are pandas' index, columns without a name
+    and a value, and rows without a value. Text is stripped of outer spaces, but in the columns `verbatim`;
+    numbers, truth values and dates become text; empty cells, nulls and NaN become None. A mistake in one row
+    goes to `mistakes`. Raises ManifestError where the file cannot be read at all.
     """
     ending = ending or path.suffix.lower()
     if ending not in FORMATS:
@@ -194,7 +194,8 @@ def _as_text(value: Any) -> str | None:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, Decimal) and value.is_finite():
-        return f"{value:f}".rstrip("0").rstrip(".") if value.as_tuple().exponent < 0 else f"{value:f}"
+        digits = f"{value:f}"
+        return digits.rstrip("0").rstrip(".") if "." in digits else digits
     if isinstance(value, float) and math.isfinite(value):
         return repr(value).removesuffix(".0")
     if isinstance(value, bytes):

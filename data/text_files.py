@@ -58,7 +58,7 @@ def _why_not_text(raw: bytes, encoding: str, failure: UnicodeDecodeError) -> str
     start = failure.start
     line = raw.count(b"\n", 0, start) + 1
     why = f"not UTF-8 text ({failure.reason} at byte {start}, line {line})"
-    around = raw[max(0, start - _AROUND) : start + _AROUND]
+    around = raw[max(raw.rfind(b"\n", 0, start) + 1, start - _AROUND) : start + _AROUND].partition(b"\n")[0]
     # Windows-1252 has almost every byte; control characters between the letters say that it is no text.
     if any(byte < 9 for byte in raw[:4096]):
         return f"{why}; it is not a text file, it seems"

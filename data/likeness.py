@@ -31,7 +31,7 @@ _COLOUR_SIDE = 16
 # Bits that may differ, and by how many levels (of 255) thumbnails may in the mean: by so large a share of
 # what the picture differs from its own mean colour, for a small drawing on white is hardly more than white.
 MOST_BITS = 5
-MOST_SHARE, LEAST_LEVELS, MOST_LEVELS = 0.12, 0.75, 5.0
+MOST_SHARE, LEAST_LEVELS, MOST_LEVELS = 0.12, 0.75, 7.0
 _BLOCK = 2048
 MOST_PICTURES = 100_000  # with more, only equal hashes are compared: the work grows with the square
 

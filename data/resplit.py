@@ -111,7 +111,7 @@ def _write_delimited(path: Path, by_row: Mapping[str, Split]) -> None:
             cells[place] = by_row[where]
         writer.writerow(cells)
     with atomic_path(path) as temporary:
-        temporary.write_text(head + text.getvalue(), encoding=encoding, newline="")
+        temporary.write_text(head.replace("\n", ends) + text.getvalue(), encoding=encoding, newline="")
 
 
 def _write_jsonl(path: Path, by_row: Mapping[str, Split]) -> None:

@@ -105,7 +105,7 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
         ),
         "recognition": rows.get(model, []),
         "zero_shot": rows.get("zero_shot", []),
-        "probe": probe_rows(frozen, seen_C, named[model], **resampling) if settings.probe else [],
+        "probe": probe_rows(frozen, seen_C, named.get(model, []), **resampling) if settings.probe else [],
         "few_shot": few_shot_rows(base, frozen, centers, heads, settings),
         "sweeps": sweeps,
         "calibration": calibration,

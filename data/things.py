@@ -25,8 +25,11 @@ _NUMBERED = re.compile(
     r"(?P<base>.*?[^\W\d_].*?)(?:[ _.\-]+(?:take|version|v|t)?[ _.\-]*|[ _]*\()(?P<number>\d{1,2})\)?",
     re.IGNORECASE | re.DOTALL,
 )
+# What was made of a file that is there too: a copy, or the picture turned or mirrored.
 _COPY = re.compile(
-    r"(?P<base>.+?)[ _\-]+\(?(?:copy|kopie|copie|copia)\)?(?:[ _]*\(?\d{1,2}\)?)?", re.IGNORECASE | re.DOTALL
+    r"(?P<base>.+?)[ _\-]+\(?(?:copy|kopie|copie|copia|mirror(?:ed)?|flip(?:ped)?|rot(?:ated)?|aug(?:mented)?)\)?"
+    r"(?:[ _]*\(?\d{1,3}\)?)?",
+    re.IGNORECASE | re.DOTALL,
 )
 # What cameras, recorders and programs call every file.
 _SERIAL = frozenset(

@@ -153,10 +153,8 @@ def read_centers(kb: KnowledgeBase, table: pa.Table) -> Centers:
         " run `unibind localize` again"
     )
     if not kb.categories:
-        none_0 = np.zeros(0, np.int64)
-        return Centers(
-            (), (), none_0, np.zeros((0, encoder_card(kb.encoder("text")).get("dim", 0)), np.float32)
-        )
+        dim = encoder_card(kb.encoder("text")).get("dim", 0)
+        return Centers((), (), np.zeros(0, np.int64), np.zeros((0, dim), np.float32))
     rows = table.sort_by([("category_id", "ascending"), ("rank", "ascending")]).combine_chunks()
     stored_texts = open_table(kb.encoder("text") / "category_texts")
     names, counts = np.unique(rows["category_id"].to_numpy(), return_counts=True)

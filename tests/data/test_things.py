@@ -65,6 +65,7 @@ def test_one_name_in_modality_folders(tmp_path: Path) -> None:
         ("rex", "rex (1)"),
         ("rex", "rex-2"),
         ("rex", "rex copy", "rex - Copy (2)"),
+        ("rex", "rex_mirror", "rex_rot90"),
         ("rex take 1", "rex take 2"),
     ],
 )

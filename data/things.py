@@ -27,7 +27,7 @@ _NUMBERED = re.compile(
 )
 # What was made of a file that is there too: a copy, or the picture turned or mirrored.
 _COPY = re.compile(
-    r"(?P<base>.+?)[ _\-]+\(?(?:copy|kopie|copie|copia|mirror(?:ed)?|flip(?:ped)?|rot(?:ated)?|aug(?:mented)?)\)?"
+    r"(?P<base>.+?)[ _\-]+\(?(?:copy|kopie|copie|copia|mirror(?:ed)?|flip(?:ped)?|rot(?:ated)?|aug)\)?"
     r"(?:[ _]*\(?\d{1,3}\)?)?",
     re.IGNORECASE | re.DOTALL,
 )

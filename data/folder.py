@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from data.category_ids import best_spelling, category_ids, name_key, notes_on_names, spelt
 from data.errors import ManifestError
 from data.folder_walk import LINK_BROKEN, LINK_FOLDER, LINK_OUT, PART, parts_of_meshes, root_of, walk
-from data.layout import Layout, may_be, read_layout
+from data.layout import Layout, Role, may_be, read_layout
 from data.modality import EXTENSIONS, Modality, guess_modality
 from data.sample import Category, Sample, Split
 from data.splits import Thing, draw_splits
 from data.things import File, Things, tie_files
 
+# Texts that lie beside samples and are about none of them.
+_PAPERS = re.compile(
+    r"(?:[a-z]+[ _-])?(licen[cs]es?|readme|read[ _-]me|copying|copyright|credits?|authors?|notice|citation"
+    r"|attributions?|changelog|requirements|class(es|[ _-]?names)|labels?|categories|file[ _-]?list)$",
+    re.IGNORECASE,
+)
 _SHOWN = 5  # words of file names that are given as examples
 
 
@@ -63,8 +69,8 @@ def survey_folder(
         kinds, told = _kinds_by_folder(layout, kinds)
         notes += told
     names = {uri: first_word(uri) if by_name else layout.category(uri) for uri in kinds}
-    categories, told = folder_categories({name for name in names.values() if name is not None})
-    notes += told
+    categories, on_names = folder_categories({name for name in names.values() if name is not None})
+    notes += on_names
     files = [
         File(uri, kind, None if (name := names[uri]) is None else categories[name].category_id)
         for uri, kind in sorted(kinds.items())
@@ -105,6 +111,8 @@ def _files_of(
             skipped.append((uri, why))
         elif uri in parts:
             skipped.append((uri, PART))
+        elif modality is None and kind == "text" and _PAPERS.match(Path(uri).stem):
+            skipped.append((uri, "a licence, readme or list, by its name"))
         elif kind is None:
             skipped.append((uri, f"unknown ending {Path(uri).suffix or '(none)'!r}"))
         else:
@@ -154,10 +162,12 @@ def _layout_notes(layout: Layout, uris: Collection[str], *, by_name: bool) -> li
         for role in layout.roles
     )
     told = [f"sub-folders are read as {order}/"]
-    for role, what in (("split", layout.split), ("modality", layout.modality)):
+    said: tuple[tuple[Role, Callable[[str], str | None]], ...]
+    said = (("split", layout.split), ("modality", layout.modality))
+    for role, what in said:
         if layout.has(role):
-            said = {layout.folder(role, uri): what(uri) for uri in uris}
-            words = ", ".join(f"{name} → {meant}" for name, meant in sorted(said.items()))
+            meant = {layout.folder(role, uri): what(uri) for uri in uris}
+            words = ", ".join(f"{name} → {meaning}" for name, meaning in sorted(meant.items(), key=str))
             told.append(f"{role} by folder: {words}")
     return [f"{'; '.join(told)}. If these are categories, rename a folder"]
 

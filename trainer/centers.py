@@ -80,9 +80,7 @@ def choose_centers(base: KnowledgeBase, settings: Localize) -> tuple[pa.Table, d
     """What `localize` writes and returns; nothing is written."""
     _require_sound(settings)
     if not base.categories:
-        none = {"k": settings.k, "centers": 0, "by_rule": {settings.rule: 0}, "fewer_than_k": {}}
-        none |= {"without_centers": [], "guiding_samples": 0, "texts_without_vector": 0}
-        return CENTERS.empty_table(), none
+        return CENTERS.empty_table(), {"k": settings.k, "centers": 0, "by_rule": {}, "guiding_samples": 0}
     texts = open_category_texts(base, settings.texts, seed=settings.seed)
     k = sys.maxsize if settings.k == "all" else settings.k
     names = load_names(base) if settings.with_name else None

@@ -303,3 +303,14 @@ def test_things_in_two_given_splits_are_said(tmp_path: Path) -> None:
     scan = survey_folder(tmp_path)
     assert "1 things are in train and in another split" in told(scan)
     assert splits_of(scan)["test/dog/rex2.png"] == "test"
+
+
+def test_papers_beside_samples_are_no_texts(tmp_path: Path) -> None:
+    """Licences, readmes and lists of classes lie in every download; a note about a dog is a text."""
+    fill(
+        tmp_path,
+        *(f"dog/{name}.txt" for name in ("README", "BLENDSWAP_LICENSE", "classes", "a licensed dog")),
+    )
+    scan = survey_folder(tmp_path)
+    assert [sample.uri for sample in scan.samples] == ["dog/a licensed dog.txt"]
+    assert set(dict(scan.skipped).values()) == {"a licence, readme or list, by its name"}

@@ -133,3 +133,18 @@ def test_a_date_may_be_one_of_toml(tmp_path: Path) -> None:
         price = load_project(write(tmp_path, MINIMAL + text)).describe.categories.price
         assert price is not None
         assert price.date == "2026-11-01"
+
+
+def test_unknown_aspects_are_refused(tmp_path: Path) -> None:
+    """With the known ones, and none at all is a mistake too."""
+    path = tmp_path / "unibind.toml"
+    for aspects in ('["lock"]', "[]"):
+        path.write_text(
+            f'name = "x"\n[data]\nmanifest = "m.csv"\n[describe.categories]\naspects = {aspects}\n'
+        )
+        with pytest.raises(ProjectError, match=r"describe\.categories\.aspects"):
+            load_project(path)
+    path.write_text(
+        'name = "x"\n[data]\nmanifest = "m.csv"\n[describe.categories]\naspects = ["sound", "use"]\n'
+    )
+    assert load_project(path).describe.categories.aspects == ("sound", "use")

@@ -54,7 +54,10 @@ def open_picture(path: Path, *, short_side: int | None = None) -> Iterator[tuple
             source, orientation = pixels_of(path)
             if not isinstance(source, Path):
                 opened.enter_context(source)
-            picture = opened.enter_context(Image.open(source, formats=FORMATS))
+            try:
+                picture = opened.enter_context(Image.open(source, formats=FORMATS))
+            except Image.DecompressionBombError:
+                raise SampleError(f"{path}: more than {MAX_PIXELS:,} pixels; scale the picture down") from None
         width, height = picture.size
         if width * height > MAX_PIXELS:
             raise SampleError(

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from data.errors import KnowledgeBaseError, SampleError
 from data.files import hash_json
 from data.modality import Modality
+from data.readers import reading_ahead
 from kb_builder.encode_plan import Plan, Wanted, content_keys
 from kb_builder.encoders.base import Encoder
 from kb_builder.encoders.workers import map_batches
@@ -229,12 +230,13 @@ def _batches(
 def _encode_batch(encoder: Encoder, batch: Sequence[_Item]) -> tuple[dict[int, Floats], dict[int, str]]:
     """Vectors by code, and by code the reasons why some have none."""
     codes, prepared, reasons = [], [], {}
-    for item in batch:
-        try:
-            prepared.append(encoder.prepare(item.modality, item.source))
-            codes.append(item.code)
-        except SampleError as error:
-            reasons[item.code] = str(error).replace(str(item.source), item.label or str(item.source))
+    with reading_ahead([(item.modality, item.source) for item in batch if isinstance(item.source, Path)]):
+        for item in batch:
+            try:
+                prepared.append(encoder.prepare(item.modality, item.source))
+                codes.append(item.code)
+            except SampleError as error:
+                reasons[item.code] = str(error).replace(str(item.source), item.label or str(item.source))
     return dict(zip(codes, encoder.encode(prepared), strict=True)), reasons
 
 

@@ -34,8 +34,7 @@ from data.errors import SampleError
 from data.files import canonical_json, hash_file
 from data.modality import Modality
 from data.paths import resolver
-from data.readers import read
-from data.readers.image import read_image
+from data.readers import read, read_image
 from data.readers.payload import Bytes, Clip, Payload, Picture, ThermalPicture, Waveform
 from data.render import RENDER_VERSION, contact_sheet, render
 from data.render.thermal import heat_picture

@@ -37,7 +37,10 @@ def read_point(path: Path) -> Points:
             f"{path}: no point cloud format ends in {path.suffix!r}; use {', '.join(sorted(READERS))}"
         )
     check_file(path, max_bytes=MAX_BYTES)
-    raw_N3, rgb_N3 = reader(path)
+    with decoding(path, "cloud"):
+        raw_N3, rgb_N3 = reader(path)
+    if raw_N3.ndim != 2 or raw_N3.shape[1] != 3:
+        raise SampleError(f"{path}: its points have no three coordinates; export the cloud again")
     if len(raw_N3) < MIN_POINTS:
         raise SampleError(f"{path}: {len(raw_N3)} points are fewer than {MIN_POINTS}; use a denser cloud")
     if len(raw_N3) > MAX_POINTS:

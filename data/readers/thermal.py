@@ -15,6 +15,7 @@ import json
 import logging
 import re
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from data.readers.picture_file import orientation_of, upright
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
 
 MAX_BYTES = 256 * MEBIBYTE
+MAX_PAGES = 64  # of a TIFF: one picture, and what goes with it
 MAX_VALUE = 1e12  # above any sensor's counts, and its square still fits float32
 CENTIKELVIN = (0.01, 0.0)  # scale, offset
 ZERO_CELSIUS_K = 273.15
@@ -79,7 +81,11 @@ class _Page:
 
 def _first_page(path: Path) -> _Page:
     with decoding(path, "thermal TIFF"), tifffile.TiffFile(path) as tiff:
-        pages = [page for page in tiff.pages if not (page.keyframe.subfiletype & 1)]  # bit 0: a thumbnail
+        # Of a chain of directories that leads back to itself there are pages without end.
+        chain = list(islice(tiff.pages, MAX_PAGES + 1))
+        if len(chain) > MAX_PAGES:
+            raise SampleError(f"{path}: more than {MAX_PAGES} pages, or a loop of them; export one picture")
+        pages = [page for page in chain if not (page.keyframe.subfiletype & 1)]  # bit 0: a thumbnail
         if len(pages) != 1:
             raise SampleError(f"{path}: holds {len(pages)} pictures; split the sequence into one file each")
         page = pages[0].aspage()

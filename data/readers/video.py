@@ -62,6 +62,10 @@ def _moving_picture(container: Any, path: Path) -> Any:
     for stream in container.streams.video:
         if stream.disposition & stream.disposition.attached_pic:
             continue
+        if stream.codec_context is None:
+            raise SampleError(
+                f"{path}: names no codec that is known for its pictures; encode it again, as H.264"
+            )
         pixels = stream.codec_context.width * stream.codec_context.height
         if pixels > MAX_PIXELS:
             raise SampleError(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from data.modality import Modality
-from data.readers.audio import read_audio
+from data.readers import read_audio
 from data.readers.payload import Floats
 from data.signal.spans import third_starts
 from kb_builder.encoders.paired import (

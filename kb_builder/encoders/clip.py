@@ -12,8 +12,8 @@ from typing import Any
 
 from data.errors import MissingDependencyError
 from data.modality import Modality
-from data.readers import read
-from data.readers.image import SHORT_SIDE, read_image
+from data.readers import read, read_image
+from data.readers.image import SHORT_SIDE
 from data.readers.payload import Bytes, Clip
 from data.render import RENDER_VERSION, render
 from data.render.canvas import SIZE

@@ -22,9 +22,7 @@ import torch
 
 from data.errors import SampleError
 from data.modality import Modality
-from data.readers import read
-from data.readers.audio import read_audio
-from data.readers.clips import read_clips
+from data.readers import read, read_audio, read_clips
 from data.readers.payload import Bytes, Floats, Picture, ThermalPicture
 from data.render import RENDER_VERSION, render
 from data.signal.kaldi import WINDOW_S, kaldi_mel

@@ -27,8 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 from data.errors import InputError, MissingDependencyError, first_line
 from data.files import hash_file, hash_json
 from data.modality import Modality
-from data.readers import read
-from data.readers.audio import read_audio
+from data.readers import read, read_audio
 from data.readers.payload import Text, Waveform
 from data.render import RENDER_VERSION, render
 from kb_builder.encoders.base import Floats, unit_rows

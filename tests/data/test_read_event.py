@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from data.errors import SampleError
-from data.readers import read
+from data.readers import read_here as read
 from data.readers.payload import Events, Picture
 
 RECORD = [("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "?")]

@@ -15,7 +15,7 @@ import trimesh
 from plyfile import PlyData, PlyElement
 
 from data.errors import SampleError
-from data.readers import read
+from data.readers import read_here as read
 from data.readers.mesh import SURFACE_POINTS
 from data.readers.payload import Bytes, Floats, Points
 

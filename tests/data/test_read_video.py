@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from data.errors import SampleError
-from data.readers import read, video
+from data.readers import read_here as read
+from data.readers import video
 from data.readers.payload import Bytes, Clip
 
 WIDTH, HEIGHT = 64, 48

@@ -75,7 +75,7 @@ def _ingest(project: Project) -> dict[str, Any]:
     manifest = _manifest(project)
     for note in manifest.notes:
         print(f"  note: {note}", file=sys.stderr)
-    return ingest(manifest, project.kb)
+    return ingest(manifest, project.kb, up=project.data.up_axis)
 
 
 def _media_stats(project: Project) -> Any:

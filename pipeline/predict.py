@@ -13,8 +13,9 @@ from data.category_list import read_categories
 from data.errors import InputError, KnowledgeBaseError, SampleError, TrainingError
 from data.modality import MODALITIES, Modality, guess_modality
 from data.readers import use_budget, warm_up
+from data.readers.axes import told_up, turned
 from kb_builder.encoders import load_encoder
-from kb_builder.encoders.base import Encoder
+from kb_builder.encoders.base import Encoder, Source
 from kb_builder.encoders.workers import encode_texts
 from pipeline.project import Project
 from pipeline.temperatures import load_temperatures
@@ -225,6 +226,7 @@ class _Space:
 
     def __init__(self, project: Project) -> None:
         self.kb: KnowledgeBase = open_kb(project.kb)
+        self._up = project.data.up_axis
         self.heads = load_heads(project.run) if has_heads(project.run) else None
 
     def place(self, modality: Modality, source: Path | str) -> tuple[Floats, str]:
@@ -279,7 +281,9 @@ class _Space:
             )
         return encoder
 
-    def _encode(self, encoder: Encoder, modality: Modality, source: Path | str) -> Floats:
+    def _encode(self, encoder: Encoder, modality: Modality, source: Source) -> Floats:
+        if isinstance(source, Path):
+            source = turned(source, told_up(modality, source, self._up))
         return encoder.encode([encoder.prepare(modality, source)])
 
 

@@ -121,7 +121,7 @@ def _read_with_av(part: Stretch, *, before: float) -> tuple[Floats, int]:
         stream = container.streams.audio[0]
         if stream.codec_context is None:
             raise SampleError(
-                f"{path}: its sound is coded in a way that FFmpeg cannot decode; export it again as 16-bit PCM"
+                f"{path}: its sound has a coding that FFmpeg cannot decode; export it again as 16-bit PCM"
             )
         with decoding(path, "sound"):
             rate, channels = int(stream.rate), int(stream.channels)
@@ -159,7 +159,7 @@ def _promised(container: Any, stream: Any) -> float:
     if names & {"mov", "mp4", "asf"} and stream.duration:
         return float(stream.duration * stream.time_base)
     if names & {"matroska", "flv"}:  # one duration, that of the longest stream
-        return float(container.duration or 0) / av.time_base
+        return float(container.duration or 0) / float(av.time_base)
     return 0.0
 
 

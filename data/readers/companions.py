@@ -9,6 +9,7 @@ from pathlib import Path
 from data.errors import SampleError
 from data.files import hash_file
 from data.modality import Modality
+from data.readers.axes import File, Turned, path_of
 
 
 def companions(modality: Modality, path: Path) -> list[Path]:
@@ -17,19 +18,20 @@ def companions(modality: Modality, path: Path) -> list[Path]:
     return [] if lookup is None else lookup(path)
 
 
-def content_hash(modality: Modality, path: Path) -> str:
-    """SHA-256 (hex) of a sample's file; where others belong to it, of all their hashes.
-
-    Two samples of one hash read the same, in any folder.
+def content_hash(modality: Modality, file: File) -> str:
+    """SHA-256 (hex) of a sample's file. Where others belong to it, or the project says which axis points up,
+    of all that together: two samples of one hash and one ending read the same, in any folder.
     """
+    path = path_of(file)
     own = hash_file(path)
+    up = [f"up={file.up}"] if isinstance(file, Turned) else []
     try:
         beside = companions(modality, path)
     except SampleError:  # a damaged file is turned away by its reader, with the reason
+        beside = []
+    if not beside and not up:
         return own
-    if not beside:
-        return own
-    parts = [own, *(hash_file(each) for each in beside)]
+    parts = [own, *(hash_file(each) for each in beside), *up]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

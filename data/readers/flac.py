@@ -17,7 +17,7 @@ BEGINNING = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
 STREAMINFO_BYTES = 34
 ID3V1_BYTES = 128
 TAIL_BYTES = 2**22  # the last frame lies in these, whatever its channels and depth
-BLOCK_SIZES = {1: 192, **{n: 576 << (n - 2) for n in range(2, 6)}, **{n: 256 << (n - 8) for n in range(8, 16)}}
+BLOCK_SIZES = {1: 192} | {n: 576 << (n - 2) for n in range(2, 6)} | {n: 256 << (n - 8) for n in range(8, 16)}
 
 
 def flac_parts(path: Path, begin: int, size: int) -> list[Stretch]:
@@ -27,9 +27,7 @@ def flac_parts(path: Path, begin: int, size: int) -> list[Stretch]:
     """
     starts = [begin, *_more_beginnings(path, begin)]
     with path.open("rb") as file:
-        return [
-            _one(file, path, start, end) for start, end in zip(starts, [*starts[1:], size], strict=True)
-        ]
+        return [_one(file, path, start, end) for start, end in zip(starts, [*starts[1:], size], strict=True)]
 
 
 def _more_beginnings(path: Path, begin: int) -> list[int]:

@@ -37,6 +37,7 @@ IGNORED = (
     "KHR_materials_", "KHR_texture_", "KHR_lights_", "KHR_mesh_quantization", "EXT_texture_", "MSFT_texture_",
     "EXT_lights_", "KHR_xmp", "KHR_animation_pointer", "KHR_node_visibility",
 )  # fmt: skip
+OTHER_SHADING = "KHR_materials_pbrSpecularGlossiness"
 PACKED = {"KHR_draco_mesh_compression": "Draco", "EXT_meshopt_compression": "meshopt"}
 
 _Json = dict[str, Any]
@@ -241,11 +242,12 @@ class _Scene:
         joints_V4 = self._accessor(attributes["JOINTS_0"]).astype(np.int64)
         weights_V4 = self._accessor(attributes["WEIGHTS_0"]).astype(np.float64)
         places_V4 = np.concatenate([xyz_V3, np.ones((len(xyz_V3), 1))], axis=1)
-        posed_V3 = np.zeros_like(xyz_V3)
+        posed_V3: Doubles = np.zeros_like(xyz_V3)
         for slot in range(4):
             moved_V3 = np.einsum("vij,vj->vi", matrices_J44[joints_V4[:, slot], :3], places_V4)
             posed_V3 += weights_V4[:, slot, None] * moved_V3
-        return posed_V3 / np.maximum(weights_V4.sum(axis=1, keepdims=True), 1e-12)
+        posed_V3 /= np.maximum(weights_V4.sum(axis=1, keepdims=True), 1e-12)
+        return posed_V3
 
     def _colours(self, primitive: _Json, count: int) -> Doubles | None:
         """Linear colours float64[V, 3] of a primitive; None where a texture holds them, or nothing does."""
@@ -253,18 +255,24 @@ class _Scene:
         if "material" in primitive:
             material = self._document["materials"][primitive["material"]]
         shade = material.get("pbrMetallicRoughness", {})
-        if "baseColorTexture" in shade or "KHR_materials_pbrSpecularGlossiness" in material.get("extensions", ()):
+        if "baseColorTexture" in shade or "KHR_materials_pbrSpecularGlossiness" in material.get(
+            "extensions", ()
+        ):
             return None
-        factor = np.array(shade.get("baseColorFactor", (1, 1, 1, 1)), dtype=np.float64)[:3]
+        factor: Doubles = np.array(shade.get("baseColorFactor", (1, 1, 1, 1)), dtype=np.float64)[:3]
         if "COLOR_0" in primitive["attributes"]:
-            own_V3 = self._accessor(primitive["attributes"]["COLOR_0"]).astype(np.float64)[:, :3]
+            own_V3: Doubles = self._accessor(primitive["attributes"]["COLOR_0"]).astype(np.float64)[:, :3]
             return own_V3 * factor
         return np.tile(factor, (count, 1)) if "baseColorFactor" in shade else None
 
     def _accessor(self, number: int) -> AnyArray:
         """The elements of an accessor [count, width], integers that stand for fractions as such."""
         about = self._document["accessors"][number]
-        kind, width, count = np.dtype(COMPONENTS[about["componentType"]]), WIDTHS[about["type"]], about["count"]
+        kind, width, count = (
+            np.dtype(COMPONENTS[about["componentType"]]),
+            WIDTHS[about["type"]],
+            about["count"],
+        )
         if not 0 <= count <= MAX_VERTICES * 6:
             raise SampleError(f"{self._path}: an accessor of {count:,} elements; simplify the mesh")
         if "bufferView" in about:
@@ -338,4 +346,5 @@ def _srgb(linear_V3: Doubles) -> Bytes:
     """uint8 sRGB (IEC 61966-2-1) of linear light."""
     light = linear_V3.clip(0, 1)
     bent = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(bent * 255).astype(np.uint8)
+    rgb_V3: Bytes = np.rint(bent * 255).astype(np.uint8)
+    return rgb_V3

@@ -57,7 +57,9 @@ def open_picture(path: Path, *, short_side: int | None = None) -> Iterator[tuple
             try:
                 picture = opened.enter_context(Image.open(source, formats=FORMATS))
             except Image.DecompressionBombError:
-                raise SampleError(f"{path}: more than {MAX_PIXELS:,} pixels; scale the picture down") from None
+                raise SampleError(
+                    f"{path}: more than {MAX_PIXELS:,} pixels; scale the picture down"
+                ) from None
         width, height = picture.size
         if width * height > MAX_PIXELS:
             raise SampleError(

@@ -60,4 +60,5 @@ def _colour(value: str) -> Bytes | None:
         return None
     if len(parts) != 3 or not ((parts >= 0) & (parts <= 1)).all():
         return None
-    return np.rint(parts * 255).astype(np.uint8)
+    rgb_3: Bytes = np.rint(parts * 255).astype(np.uint8)
+    return rgb_3

@@ -42,7 +42,7 @@ def read_ply(path: Path) -> tuple[AnyArray, Bytes | None]:
 
 
 def _ascii_header(path: Path) -> io.BufferedReader:
-    """The file with what is not ASCII in its header (authors' names, in comments) replaced: plyfile stops there.
+    """The file, without what is not ASCII in its header (names, in comments): plyfile stops there.
 
     Refuses a header that declares more elements than there are bytes: plyfile takes the memory first.
     """

@@ -158,7 +158,7 @@ class _Window:
 
     def at(self, place: int, count: int) -> bytes:
         inside = place - self._start
-        if not 0 <= inside or inside + count > len(self._block):
+        if not inside >= 0 or inside + count > len(self._block):
             self._file.seek(place)
             self._start, self._block = place, self._file.read(max(count, BLOCK_BYTES))
             inside = 0
@@ -208,10 +208,8 @@ def _next_frame(data: bytes, at: int) -> int | None:
 
 def _counted(body: bytes, frame: Frame) -> int | None:
     """How many frames an information frame counts (0: it does not say); None for a frame of sound."""
-    if frame.version == 3:
-        side = 17 if frame.mono else 32
-    else:
-        side = 9 if frame.mono else 17
+    by_kind = {(True, True): 17, (True, False): 32, (False, True): 9, (False, False): 17}
+    side = by_kind[frame.version == 3, frame.mono]
     for skip in (side, side + 2):  # a checksum of two bytes may stand between
         mark = body[4 + skip : 8 + skip]
         if mark in {b"Xing", b"Info"}:

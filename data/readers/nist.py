@@ -22,7 +22,7 @@ def nist_parts(path: Path, size: int) -> list[Stretch]:
         head = file.read(min(head_bytes, 2**16))
     fields = {name: int(value) for name, value in _FIELD.findall(head)}
     coding = _CODING.search(head)
-    if "sample_count".encode() in fields and (coding is None or coding[1] in _PLAIN):
+    if b"sample_count" in fields and (coding is None or coding[1] in _PLAIN):
         declared = fields[b"sample_count"] * fields.get(b"channel_count", 1)
         declared *= fields.get(b"sample_n_bytes", 2)
         here = size - head_bytes

@@ -1,7 +1,7 @@
 """OBJ meshes: every object, group and material of the file is part of the thing it shows.
 
-Source: Wavefront's "OBJ file format", B1 (vertices, faces, groups, materials); colours behind a vertex's place
-are MeshLab's and ZBrush's. Free-form curves and surfaces are not read.
+Source: Wavefront's "OBJ file format", B1 (vertices, faces, groups, materials); colours behind a vertex's
+place are MeshLab's and ZBrush's. Free-form curves and surfaces are not read.
 """
 
 from __future__ import annotations

@@ -55,9 +55,8 @@ def read_off(path: Path) -> tuple[AnyArray, Bytes | None]:
 
 def _check_counts(path: Path, vertices: int, faces: int, there: int) -> None:
     if vertices < 0 or faces < 0 or there < vertices + faces:
-        raise SampleError(
-            f"{path}: truncated, {max(0, there - max(0, vertices)):,} of {faces:,} faces are there; fetch it again"
-        )
+        found = max(0, there - max(0, vertices))
+        raise SampleError(f"{path}: truncated, {found:,} of {faces:,} faces are there; fetch it again")
     if there > vertices + faces:
         raise SampleError(
             f"{path}: {there - vertices - faces:,} lines behind the {faces:,} faces that its header names; "
@@ -66,7 +65,7 @@ def _check_counts(path: Path, vertices: int, faces: int, there: int) -> None:
 
 
 def _faces(lines: Sequence[str]) -> tuple[AnyArray, AnyArray, Bytes | None]:
-    """(corners of all faces one behind the other, how many each has, colours of the faces if all have one)."""
+    """(corners of all faces one behind the other, how many each has, the faces' colours if all have one)."""
     words = [line.split() for line in lines]
     sides_P = np.array([int(each[0]) for each in words])
     if any(len(each) < side + 1 for each, side in zip(words, sides_P.tolist(), strict=True)):

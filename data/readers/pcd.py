@@ -85,10 +85,9 @@ def _decode(path: Path, body: bytes, row_type: np.dtype[np.void], rows: int, enc
     if encoding == "binary":
         if rows * row_type.itemsize > len(body):
             raise SampleError(f"{path}: truncated, {rows:,} points are declared; fetch it again")
-        if len(body) - rows * row_type.itemsize >= row_type.itemsize and body[rows * row_type.itemsize :].strip(b"\0"):
-            raise SampleError(
-                f"{path}: holds {len(body) // row_type.itemsize:,} points, {rows:,} are declared; export it again"
-            )
+        there, more = len(body) // row_type.itemsize, body[rows * row_type.itemsize :]
+        if there > rows and more.strip(b"\0"):
+            raise SampleError(f"{path}: holds {there:,} points, {rows:,} are declared; export it again")
         return np.frombuffer(body, row_type, count=rows)
     if encoding == "binary_compressed":
         return _decode_packed(path, body, row_type, rows)

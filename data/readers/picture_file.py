@@ -4,8 +4,8 @@ Cameras, picture tools and phones put anything there, much of it damaged or huge
 pixel. Pillow parses it all the same, and refuses the picture where it stumbles. So it is shown the parts that
 make the picture, and the one thing of use in the rest, which side is up, is read here.
 
-Sources: PNG (ISO/IEC 15948), JPEG (ITU-T T.81, annex B), TIFF 6.0 and BigTIFF, Exif 2.32 (orientation), WebP's
-RIFF container (RFC 9649), Adobe's XMP (tiff:Orientation).
+Sources: PNG (ISO/IEC 15948), JPEG (ITU-T T.81, annex B), TIFF 6.0 and BigTIFF, Exif 2.32 (orientation),
+WebP's RIFF container (RFC 9649), Adobe's XMP (tiff:Orientation).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 
@@ -30,14 +30,14 @@ JPEG_KEPT = (0xE0, 0xEE)  # JFIF, and Adobe's, which says how colours are coded
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags that say where pixels lie and how they are coded. 274, the orientation, is read here.
 TIFF_KEPT = frozenset(
-    (254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324)
-    + (325, 332, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 32995, 50674)
+    (
+        *(254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323),
+        *(324, 325, 332, 338, 339, 347, *range(512, 522), *range(529, 533), 32995, 50674),
+    )
 )
 ORIENTATION = 274
 WHOLE_TYPES = {1: "B", 3: "H", 4: "I"}  # byte, short, long: an orientation of another type is none
 _XMP = re.compile(rb"tiff:Orientation(?:>|\s*=\s*[\"'])\s*([1-8])\s*[<\"']")
-
-AnyPixels = TypeVar("AnyPixels", bound=AnyArray)
 
 
 def pixels_of(path: Path) -> tuple[Path | BinaryIO, int]:
@@ -69,15 +69,15 @@ def orientation_of(path: Path) -> int:
     return orientation
 
 
-def upright(pixels: AnyPixels, orientation: int) -> AnyPixels:
+def upright(pixels: AnyArray, orientation: int) -> AnyArray:
     """Pixels [H, W, …] turned as an Exif orientation says, in one piece of memory."""
     if orientation in {5, 6, 7, 8}:
-        pixels = pixels.swapaxes(0, 1)  # type: ignore[assignment]
+        pixels = pixels.swapaxes(0, 1)
     if orientation in {3, 4, 7, 8}:
-        pixels = pixels[::-1]  # type: ignore[assignment]
+        pixels = pixels[::-1]
     if orientation in {2, 3, 6, 7}:
-        pixels = pixels[:, ::-1]  # type: ignore[assignment]
-    return np.ascontiguousarray(pixels)  # type: ignore[return-value]
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def exif_orientation(exif: bytes) -> int:

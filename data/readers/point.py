@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from data.errors import SampleError
+from data.readers.axes import Up, format_up, upwards
 from data.readers.colours import as_colours
 from data.readers.payload import AnyArray, Bytes, Points
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
@@ -24,8 +25,11 @@ NPY_MAGIC = b"\x93NUMPY"
 RawCloud: TypeAlias = tuple[AnyArray, Bytes | None]
 
 
-def read_point(path: Path) -> Points:
-    """Read a cloud in the file's own units and order; a mesh becomes `mesh.SURFACE_POINTS` points by area.
+def read_point(path: Path, *, up: Up | None = None) -> Points:
+    """Read a cloud in the file's own units and order, z upwards.
+
+    A mesh becomes `mesh.SURFACE_POINTS` points by area. `up` is the axis that points up in the file; None: as
+    its format has it (`data.readers.axes`).
 
     A cloud that lies a thousand times its size from the origin is moved there: float32 would flatten it.
     Raises `SampleError` for fewer than `MIN_POINTS` points, for points that all coincide and for coordinates
@@ -55,7 +59,7 @@ def read_point(path: Path) -> Points:
         raise SampleError(f"{path}: all points coincide or lie beyond reason; export the cloud again")
     if np.abs(middle_3).max() > 1000 * reach:
         wide_N3 -= middle_3
-    return Points(wide_N3.astype(np.float32), rgb_N3)
+    return Points(upwards(wide_N3, up or format_up(path)).astype(np.float32), rgb_N3)
 
 
 def columns_to_cloud(columns_NC: AnyArray, path: Path) -> RawCloud:

@@ -18,7 +18,7 @@ _NUMBER = r"\s+([-+.\deEnaifNAIF]+)"
 _VERTEX = re.compile(r"^\s*vertex" + 3 * _NUMBER + r"\s*$", re.MULTILINE | re.IGNORECASE)
 
 
-def read_stl(path: Path) -> tuple[AnyArray, None]:
+def read_stl(path: Path) -> tuple[AnyArray, Bytes | None]:
     """(xyz[N, 3], None) sampled over the surface. Raises `SampleError` for a file that is cut or holds none.
 
     A binary file may begin with "solid" as text does: its length, which its header fixes, says what it is.

@@ -1,14 +1,14 @@
 """Clouds as lines of numbers: XYZ, XYZN, XYZRGB, TXT, and PTS as laser scanners and ReCap write it.
 
-Nothing in such a file says what its columns are, so they are taken by a header line where there is one, else by
-the ending and by rules that values must bear out. What fits no rule is left away, never taken for a colour:
+Nothing in such a file says what its columns are, so they are taken by a header line where there is one, else
+by the ending and by rules that values must bear out. What fits no rule is left away, never made a colour:
 
 | columns | are |
 |---|---|
 | 3 | x y z |
 | 4 | x y z and one number more (intensity): left away |
 | 6 | x y z and colours, if `as_colours` takes them for such; `.xyzn`: normals; `.xyzrgb`: colours |
-| 7 | `.pts`: x y z intensity r g b. Else the one of r g b + 1 and 1 + r g b that can be; both can: left away |
+| 7 | `.pts`: x y z intensity r g b. Else r g b + 1 or 1 + r g b, whichever can be; both can: left away |
 | 9 | x y z, normals of length one, and colours, in either order |
 | others | x y z, and the rest is left away |
 
@@ -40,7 +40,7 @@ _ZERO_LED = re.compile(r"(^|,)\s*(-0\s*,|0\d)")  # as no whole number is written
 
 
 def read_text_cloud(path: Path) -> tuple[AnyArray, Bytes | None]:
-    """(xyz[N, 3], uint8 colours or None). Raises `SampleError` for lines that cannot be read in one way only."""
+    """(xyz[N, 3], uint8 colours or None). Raises `SampleError` for lines that can be read in two ways."""
     with decoding(path, "text cloud"):
         lines = [line for line in map(str.strip, _decode(path.read_bytes()).splitlines()) if line]
     header, lines = _split_header(lines, path)
@@ -87,9 +87,9 @@ def _split_header(lines: list[str], path: Path) -> tuple[_Header | None, list[st
             header = _Header(names, line, line.startswith(COMMENTS))
         elif not line.startswith(COMMENTS):
             raise SampleError(
-                f"{path}: its line {line[:60]!r} is neither numbers nor the names of columns x, y, z; remove it"
+                f"{path}: its line {line[:60]!r} is neither numbers nor names of columns x, y, z; remove it"
             )
-    return header, [line for line in lines if not line.startswith(COMMENTS)]
+    return header, [line for line in lines[MAX_HEADER_LINES:] if not line.startswith(COMMENTS)]
 
 
 def _words(line: str) -> list[str]:
@@ -166,11 +166,13 @@ def _by_rule(columns_NC: AnyArray, path: Path) -> tuple[AnyArray, Bytes | None]:
     width, ending = columns_NC.shape[1], path.suffix.lower()
     xyz_N3, rest = columns_NC[:, :3], columns_NC[:, 3:]
     if width > 3 and _counts_points(columns_NC[:, 0]):
-        raise SampleError(f"{path}: its first column counts the points; remove it, or name the columns x, y, z")
+        raise SampleError(
+            f"{path}: its first column counts the points; remove it, or name the columns x, y, z"
+        )
     if ending == ".xyzrgb":
         rgb_N3 = named_colours(rest) if width == 6 else None
         if rgb_N3 is None:
-            raise SampleError(f"{path}: holds no colours r g b behind x y z; export it again, or name it .xyz")
+            raise SampleError(f"{path}: holds no colours r g b behind x y z; export it again, or name it xyz")
         return xyz_N3, rgb_N3
     if width == 6:
         return xyz_N3, None if ending == ".xyzn" else as_colours(rest)

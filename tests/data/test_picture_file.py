@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from data.errors import SampleError
 from data.readers import read
 from data.readers.payload import Bytes, Picture, ThermalPicture
 from data.readers.picture_file import exif_orientation, upright
@@ -67,8 +68,12 @@ def test_texts_of_a_png_carry_no_pixels(name: str, last: bool, tmp_path: Path) -
         "zTXt": png_chunk(b"zTXt", b"workflow\0\0" + packed),
         "iTXt": png_chunk(b"iTXt", b"workflow\0\x01\0\0\0" + packed),
         "tEXt": png_chunk(b"tEXt", b"workflow\0" + BIG),
-        "many": b"".join(png_chunk(b"zTXt", b"w%d\0\0" % n + zlib.compress(bytes(900_000))) for n in range(80)),
-        "damaged": png_chunk(b"zTXt", b"w\0\0no zlib") + png_chunk(b"iCCP", b"icc\0\0no zlib") + png_chunk(b"pHYs", b""),
+        "many": b"".join(
+            png_chunk(b"zTXt", b"w%d\0\0" % n + zlib.compress(bytes(900_000))) for n in range(80)
+        ),
+        "damaged": png_chunk(b"zTXt", b"w\0\0no zlib")
+        + png_chunk(b"iCCP", b"icc\0\0no zlib")
+        + png_chunk(b"pHYs", b""),
     }[name]
     (tmp_path / "a.png").write_bytes(png_with(chunks, last=last))
     np.testing.assert_array_equal(seen(tmp_path / "a.png"), photo())
@@ -90,7 +95,7 @@ def raw_profile(data: bytes) -> bytes:
     ],
 )
 def test_a_png_is_turned_however_it_says_so(chunks: bytes, tmp_path: Path) -> None:
-    """Exif in its own chunk or in a text (ImageMagick), and XMP: orientation 6 is a quarter turn clockwise."""
+    """Exif in its own chunk or in a text (ImageMagick), and XMP: 6 is a quarter turn clockwise."""
     (tmp_path / "a.png").write_bytes(png_with(chunks))
     np.testing.assert_array_equal(seen(tmp_path / "a.png"), np.rot90(photo(), -1))
 
@@ -116,7 +121,22 @@ def test_pixels_turn_as_pillow_turns_them(orientation: int) -> None:
 
 def odd_exifs() -> Iterator[bytes]:
     """Exif whose entries are of every type, some of them impossible; half say orientation 6 besides."""
-    tags = [0x100, 0x10E, 0x10F, 0x112, 0x11A, 0x11B, 0x128, 0x132, 0x201, 0x213, 0x8298, 0x8769, 0x8825, 0x9000]
+    tags = [
+        0x100,
+        0x10E,
+        0x10F,
+        0x112,
+        0x11A,
+        0x11B,
+        0x128,
+        0x132,
+        0x201,
+        0x213,
+        0x8298,
+        0x8769,
+        0x8825,
+        0x9000,
+    ]
     tags += [0x9003, 0x927C, 0x9286, 0xA002, 0xA005, 0xA20E, 0xC4A5, 0xFFFF]
     for tag in tags:
         for kind in [*range(16), 129, 65535]:
@@ -128,7 +148,7 @@ def odd_exifs() -> Iterator[bytes]:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 def test_a_photo_with_odd_exif_is_a_photo(form: str, tmp_path: Path) -> None:
-    """Tags × types, wrong counts, zero denominators, offsets beyond the end: the pixels are all that counts."""
+    """Tags × types, wrong counts, zero denominators, offsets beyond the end: pixels are all that counts."""
     path = tmp_path / "a.bin"
     path.write_bytes(encoded(form))
     plain = seen(path)
@@ -192,14 +212,30 @@ def test_a_jpeg_is_turned_by_xmp_where_exif_is_silent(tmp_path: Path) -> None:
 def test_a_tiff_with_odd_tags_is_a_picture(big: bool, compression: str | None, tmp_path: Path) -> None:
     """Tags × types beside the pixels', in TIFF and BigTIFF; tag 274 turns it where it makes sense."""
     path = tmp_path / "a.tif"
-    for number, tag in enumerate((270, 271, 282, 296, 305, 306, 700, 33432, 34377, 34665, 34675, 34853, 50000)):
-        for kind, value in ((2, "odd"), (3, 7), (4, 2**31), (5, (1, 0)), (7, b"\xff\xff"), (10, (-1, 0)), (11, 1e9)):
+    for number, tag in enumerate(
+        (270, 271, 282, 296, 305, 306, 700, 33432, 34377, 34665, 34675, 34853, 50000)
+    ):
+        for kind, value in (
+            (2, "odd"),
+            (3, 7),
+            (4, 2**31),
+            (5, (1, 0)),
+            (7, b"\xff\xff"),
+            (10, (-1, 0)),
+            (11, 1e9),
+        ):
             count = len(value) if isinstance(value, bytes) else 1  # type: ignore[arg-type]
             extra = [(tag, kind, 0 if kind == 2 else count, value, False)]
             if number % 2:
                 extra.append((274, 3, 1, 6, False))
             tifffile.imwrite(
-                path, photo(), bigtiff=big, compression=compression, photometric="rgb", extratags=extra, metadata=None
+                path,
+                photo(),
+                bigtiff=big,
+                compression=compression,
+                photometric="rgb",
+                extratags=extra,
+                metadata=None,
             )
             expected = np.rot90(photo(), -1) if number % 2 else photo()
             np.testing.assert_array_equal(seen(path), expected, err_msg=f"{tag} {kind}")
@@ -210,7 +246,11 @@ def test_thermal_pictures_are_upright_too(tmp_path: Path) -> None:
     counts = np.random.default_rng(0).integers(0, 2**16, (H, W)).astype(np.uint16)
     for compression in (None, "zlib"):
         tifffile.imwrite(
-            tmp_path / "a.tif", counts, compression=compression, extratags=[(274, 3, 1, 8, False)], metadata=None
+            tmp_path / "a.tif",
+            counts,
+            compression=compression,
+            extratags=[(274, 3, 1, 8, False)],
+            metadata=None,
         )
         payload = read("thermal", tmp_path / "a.tif")
         assert isinstance(payload, ThermalPicture)
@@ -244,10 +284,8 @@ def test_sixteen_bit_colours_keep_their_high_byte(tmp_path: Path) -> None:
 
 def test_a_cut_png_stays_refused_without_its_texts(tmp_path: Path) -> None:
     """Leaving texts out does not turn a truncated file into a whole one."""
-    from data.errors import SampleError
-
     data = png_with(png_chunk(b"tEXt", b"a\0b"))
     for share in (0.3, 0.7, 0.95):
         (tmp_path / "a.png").write_bytes(data[: round(share * len(data))])
-        with pytest.raises(SampleError, match="a.png"):
+        with pytest.raises(SampleError, match=r"a\.png"):
             read("image", tmp_path / "a.png")

@@ -73,7 +73,7 @@ PIPED += [0xFFFFFFFE, 0xFFFFF000, 0x7F000000, 0x7FFFFFDC, 0xFFFFFFD0]
 @pytest.mark.parametrize("size", PIPED, ids=hex)
 @pytest.mark.parametrize("extensible", [False, True])
 def test_sizes_that_a_pipe_leaves_are_unknown(size: int, extensible: bool, tmp_path: Path) -> None:
-    """SoX, arecord, FFmpeg, GStreamer and others leave these as the size: the sound runs to the file's end."""
+    """SoX, arecord, FFmpeg, GStreamer and others leave these as the size: sound runs to the file's end."""
     samples = noise(0, 3999)
     before = chunk(b"LIST", b"INFOISFT\x06\0\0\0Lavf60")
     (tmp_path / "a.wav").write_bytes(wav(samples, size=size, before=before, extensible=extensible))
@@ -304,8 +304,8 @@ def test_a_cut_container_is_refused_and_a_whole_one_read(ending: str, codec: str
         read("audio", path)
 
 
-def test_a_sound_that_nobody_decodes_is_one_line_of_ours(tmp_path: Path) -> None:
-    """A WAV of an unknown coding (Ogg in WAV, of 2001) has no decoder; no attribute of a library's is named."""
+def test_a_sound_without_a_decoder_is_one_line_of_ours(tmp_path: Path) -> None:
+    """A WAV of an unknown coding (Ogg in WAV, of 2001) has no decoder; no library's attribute is named."""
     form = struct.pack("<HHIIHHHHHHHH", 0x674F, 1, 44100, 11000, 1, 16, 8, 1, 2, 3, 4, 5)
     inner = b"WAVE" + chunk(b"fmt ", form) + chunk(b"data", b"OggS" + bytes(5000))
     (tmp_path / "a.ogg").write_bytes(b"RIFF" + struct.pack("<I", len(inner)) + inner)

@@ -12,6 +12,7 @@ import soxr
 
 from data.errors import SampleError
 from data.readers.container import open_container
+from data.readers.matroska import is_whole_matroska
 from data.readers.payload import Floats, Waveform
 from data.readers.stretch import Stretch
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
@@ -125,7 +126,9 @@ def _read_with_av(part: Stretch, *, before: float) -> tuple[Floats, int]:
             )
         with decoding(path, "sound"):
             rate, channels = int(stream.rate), int(stream.channels)
-        promised_s = _promised(container, stream)
+        if is_whole_matroska(path) is False:
+            raise SampleError(f"{path}: truncated, the file ends before its last part; fetch it again")
+        promised_s = _promised(container, stream, path)
         _check_length(path, seconds=before + (container.duration or 0) / av.time_base, channels=channels)
         blocks: list[Floats] = []
         total, last_s = 0, 0.0
@@ -151,13 +154,15 @@ def _read_with_av(part: Stretch, *, before: float) -> tuple[Floats, int]:
     return (np.concatenate(blocks) if blocks else np.zeros(0, np.float32)), rate
 
 
-def _promised(container: Any, stream: Any) -> float:
+def _promised(container: Any, stream: Any, path: Path) -> float:
     """The seconds that a container's own header promises; 0 where FFmpeg only estimates them."""
     import av
 
     names = set(container.format.name.split(","))
     if names & {"mov", "mp4", "asf"} and stream.duration:
         return float(stream.duration * stream.time_base)
+    if is_whole_matroska(path):
+        return 0.0  # its pictures may stand still for longer than it sounds
     if names & {"matroska", "flv"}:  # one duration, that of the longest stream
         return float(container.duration or 0) / float(av.time_base)
     return 0.0

@@ -44,7 +44,7 @@ def survey_folder(folder: Path, *, modality: Modality | None = None) -> FolderSc
     skipped: list[tuple[str, str]] = []
     found: list[tuple[str, Modality]] = []
     for uri, why in _walk(folder):
-        kind = None if why else (modality or guess_modality(Path(uri)))
+        kind = None if why else (modality or guess_modality(folder / uri))
         if kind is None:
             skipped.append((uri, why or f"unknown ending {Path(uri).suffix or '(none)'!r}"))
         else:

@@ -21,13 +21,13 @@ import numpy as np
 
 from data.readers.payload import AnyArray
 from data.readers.stretch import Stretch
+from data.tiff import MAGICS, WHOLE_TYPES, first_directory
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PNG_KEPT = (b"tRNS",)  # of the chunks that may be left out; all others that bear pixels begin with a capital
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 MAX_TEXT = 2**20  # bytes of a text that is searched for an orientation
 JPEG_KEPT = (0xE0, 0xEE)  # JFIF, and Adobe's, which says how colours are coded
-TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags that say where pixels lie and how they are coded. 274, the orientation, is read here.
 TIFF_KEPT = frozenset(
     (
@@ -36,7 +36,6 @@ TIFF_KEPT = frozenset(
     )
 )
 ORIENTATION = 274
-WHOLE_TYPES = {1: "B", 3: "H", 4: "I"}  # byte, short, long: an orientation of another type is none
 _XMP = re.compile(rb"tiff:Orientation(?:>|\s*=\s*[\"'])\s*([1-8])\s*[<\"']")
 
 
@@ -52,7 +51,7 @@ def pixels_of(path: Path) -> tuple[Path | BinaryIO, int]:
                 return _png(path, file)
             if head[:2] == b"\xff\xd8":
                 return _jpeg(path, file)
-            if head[:4] in TIFF_MAGICS:
+            if head[:4] in MAGICS:
                 return _tiff(path, file)
             if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
                 return path, _webp_orientation(file)
@@ -192,29 +191,18 @@ def _jpeg(path: Path, file: BinaryIO) -> tuple[Path | BinaryIO, int]:
 
 def _tiff(path: Path, file: BinaryIO) -> tuple[Path | BinaryIO, int]:
     """The same file, with a first directory of nothing but what bears pixels, and no further ones."""
-    head = _read_at(file, 0, 16)
-    order = "<" if head[:2] == b"II" else ">"
-    big = head[2:4] in {b"+\0", b"\0+"}
-    count_form, entry_bytes, offset_form = ("Q", 20, "Q") if big else ("H", 12, "I")
-    (first,) = struct.unpack_from(order + offset_form, head, 8 if big else 4)
-    count_bytes, offset_bytes = struct.calcsize(count_form), struct.calcsize(offset_form)
-    (count,) = struct.unpack(order + count_form, _read_at(file, first, count_bytes))
-    if count > 2**16:
+    found = first_directory(file)
+    if found is None:
         return path, 1
-    directory = _read_at(file, first + count_bytes, count * entry_bytes)
-    if len(directory) < count * entry_bytes:
-        return path, 1
-    kept, orientation = [], 1
-    for at in range(0, len(directory), entry_bytes):
-        tag, kind = struct.unpack_from(order + "HH", directory, at)
-        (values,) = struct.unpack_from(order + offset_form, directory, at + 4)
-        if tag == ORIENTATION and kind in WHOLE_TYPES and values == 1:
-            (value,) = struct.unpack_from(order + WHOLE_TYPES[kind], directory, at + 4 + offset_bytes)
-            orientation = value if 1 <= value <= 8 else 1
-        elif tag in TIFF_KEPT:
-            kept.append(directory[at : at + entry_bytes])
-    patch = struct.pack(order + count_form, len(kept)) + b"".join(kept) + bytes(offset_bytes)
-    return Stretch(path, 0, path.stat().st_size, {first: patch}).open(), orientation  # type: ignore[return-value]
+    orientation = 1
+    for entry in found.entries:
+        if entry.tag == ORIENTATION and entry.count == 1 and entry.value is not None:
+            orientation = entry.value if 1 <= entry.value <= 8 else 1
+    kept = [entry.raw for entry in found.entries if entry.tag in TIFF_KEPT]
+    end = bytes(struct.calcsize(found.offset_form))
+    patch = struct.pack(found.count_form, len(kept)) + b"".join(kept) + end
+    stretch = Stretch(path, 0, path.stat().st_size, {found.at: patch})
+    return stretch.open(), orientation  # type: ignore[return-value]
 
 
 def _webp_orientation(file: BinaryIO) -> int:
@@ -232,8 +220,3 @@ def _webp_orientation(file: BinaryIO) -> int:
             file.seek(length, io.SEEK_CUR)
         file.seek(length % 2, io.SEEK_CUR)
     return by_exif if by_exif != 1 else by_xmp
-
-
-def _read_at(file: BinaryIO, at: int, count: int) -> bytes:
-    file.seek(at)
-    return file.read(count)

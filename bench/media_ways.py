@@ -21,8 +21,7 @@ import soxr
 import tifffile
 from PIL import Image
 
-from data.readers import read
-from data.readers.clips import read_clips
+from data.readers import read, read_clips
 from data.readers.geometry import farthest_points, unit_sphere
 from data.readers.payload import Events, ThermalPicture, Waveform
 from data.render import render

@@ -142,7 +142,7 @@ def read_manifest(
         first = seen_at.setdefault(sample_id, row.where)
         if first != row.where:
             mistakes.add(row.where, f"sample_id {sample_id!r} is already that of {first}")
-        kind = _modality(row, uri, table, modality, mistakes)
+        kind = _modality(row, root / uri, table, modality, mistakes)
         split = _split(row, table, mistakes)
         ids = names.ids_of(row, mistakes)
         if kind and split:
@@ -278,12 +278,14 @@ def _identity(row: Row, table: Table, mistakes: Mistakes) -> tuple[str, str] | N
 
 
 def _modality(
-    row: Row, uri: str, table: Table, default: Modality | None, mistakes: Mistakes
+    row: Row, path: Path, table: Table, default: Modality | None, mistakes: Mistakes
 ) -> Modality | None:
     if "modality" not in table.columns:
-        kind = default or guess_modality(Path(uri))
+        kind = default or guess_modality(path)
         if kind is None:
-            mistakes.add(row.where, f"{uri!r} does not tell its modality; add a column 'modality'")
+            mistakes.add(
+                row.where, f"{row.cells.get('uri')!r} does not tell its modality; add a column 'modality'"
+            )
         return kind
     return _one_of(MODALITIES, _MODALITY_WORDS, "modality", row, mistakes)
 

@@ -63,8 +63,9 @@ SAMPLES = _schema(
         ("sha256", pa.string(), False),
         ("bytes", pa.int64(), False),
         ("more_category_ids", pa.list_(pa.string()), True),  # null: it has no more than the first
+        ("up", pa.string(), True),  # of a cloud or mesh, where the project says another axis than its format
     ],
-    version="3",  # 2 had no more_category_ids
+    version="4",  # 3 had no up, 2 no more_category_ids
 )
 
 MODALITIES = _schema([("modality", pa.string(), False)])

@@ -24,6 +24,9 @@ from data.paths import resolver
 from kb_builder.settings import what
 from pipeline.project import TABLETOP, Project
 
+# Of `[data]`: what the stages that decode depend on, and ingest, which only hashes, does not.
+_BUDGET = {"seconds_per_file", "memory_per_file"}
+
 Completed = Callable[[int, dict[str, Any]], None]
 
 
@@ -73,7 +76,7 @@ def _ingest(project: Project) -> dict[str, Any]:
     manifest = _manifest(project)
     for note in manifest.notes:
         print(f"  note: {note}", file=sys.stderr)
-    return ingest(manifest, project.kb)
+    return ingest(manifest, project.kb, up=project.data.up_axis)
 
 
 def _media_stats(project: Project) -> Any:
@@ -219,7 +222,7 @@ STAGES = (
         name="ingest",
         needs=("world",),
         code=("data", "kb_builder/ingest.py", "kb_builder/schemas.py"),
-        settings=lambda project: project.data.model_dump(),
+        settings=lambda project: project.data.model_dump(exclude=_BUDGET),
         run=_ingest,
         outputs=lambda project: _table_files(
             project,
@@ -252,7 +255,7 @@ STAGES = (
         name="describe-samples",
         needs=("ingest",),
         code=("data", "kb_builder"),
-        settings=lambda project: [what(project.describe.samples), project.encode.text],
+        settings=lambda project: [what(project.describe.samples), project.encode.text, project.data.budget],
         run=_describe_samples,
         outputs=lambda project: _table_files(
             project, "descriptions/sample/*.parquet", "rejects/describe-*.parquet"
@@ -263,7 +266,7 @@ STAGES = (
         name="encode",
         needs=("describe-categories", "describe-contrasts", "describe-samples"),
         code=("data", "kb_builder"),
-        settings=lambda project: [project.encode, project.localize.k, project.seed],
+        settings=lambda project: [project.encode, project.localize.k, project.seed, project.data.budget],
         run=_encode,
         outputs=_encode_outputs,
     ),

@@ -12,8 +12,10 @@ import numpy as np
 from data.category_list import read_categories
 from data.errors import InputError, KnowledgeBaseError, SampleError, TrainingError
 from data.modality import MODALITIES, Modality, guess_modality
+from data.readers import use_budget, warm_up
+from data.readers.axes import told_up, turned
 from kb_builder.encoders import load_encoder
-from kb_builder.encoders.base import Encoder
+from kb_builder.encoders.base import Encoder, Source
 from kb_builder.encoders.workers import encode_texts
 from pipeline.project import Project
 from pipeline.temperatures import load_temperatures
@@ -97,6 +99,8 @@ def predict_files(
     of [evaluate], and the temperature that the evaluation fitted for that modality and model. A file that
     cannot be read gives a Prediction with `error`; a project without centers raises KnowledgeBaseError.
     """
+    use_budget(project.data.budget)
+    warm_up()
     space = _Space(project)
     centers = load_centers(space.kb)
     scorer, temperatures = project.evaluate.scorer, load_temperatures(project)
@@ -134,6 +138,7 @@ def predict_zero_shot(
     `encoder` is one that takes texts and media, such as `clip:FOLDER`; None: MiniLM with ConSE. Raises
     InputError where it takes no texts.
     """
+    warm_up()
     names = _category_names(categories)
     text, media = _shared_space(encoder)
     vectors_CD = encode_texts(text, names, what="category names")
@@ -195,6 +200,7 @@ def retrieve_samples(
         raise InputError(f"--into {into}: unknown modality; the modalities are {', '.join(MODALITIES)}")
     space = _Space(project)
     path = Path(query)
+    use_budget(project.data.budget)
     if path.exists():
         query_1D, _ = space.place(_modality(path, modality), path)
     elif modality not in (None, "text"):
@@ -220,6 +226,7 @@ class _Space:
 
     def __init__(self, project: Project) -> None:
         self.kb: KnowledgeBase = open_kb(project.kb)
+        self._up = project.data.up_axis
         self.heads = load_heads(project.run) if has_heads(project.run) else None
 
     def place(self, modality: Modality, source: Path | str) -> tuple[Floats, str]:
@@ -274,7 +281,9 @@ class _Space:
             )
         return encoder
 
-    def _encode(self, encoder: Encoder, modality: Modality, source: Path | str) -> Floats:
+    def _encode(self, encoder: Encoder, modality: Modality, source: Source) -> Floats:
+        if isinstance(source, Path):
+            source = turned(source, told_up(modality, source, self._up))
         return encoder.encode([encoder.prepare(modality, source)])
 
 

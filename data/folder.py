@@ -109,7 +109,7 @@ def _files_of(
         kind = modality or guess_modality(folder / uri)
         if why is not None:
             skipped.append((uri, why))
-        elif uri in parts:
+        elif uri in parts or (kind is None and Path(uri).suffix.lower() == ".mtl"):
             skipped.append((uri, PART))
         elif modality is None and kind == "text" and _PAPERS.match(Path(uri).stem):
             skipped.append((uri, "a licence, readme or list, by its name"))

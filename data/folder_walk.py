@@ -11,7 +11,7 @@ from urllib.parse import unquote
 LINK_OUT = "a link that leads outside the folder"
 LINK_FOLDER = "a link to a folder"
 LINK_BROKEN = "a link to a file that is not there"
-PART = "a texture or buffer of a mesh"
+PART = "a texture, buffer or material of a mesh"
 _MOST_BYTES = 16 << 20  # of a .mtl or .gltf file that is looked through
 _MAPS = ("map_", "bump", "disp", "decal", "refl", "norm")  # lines of a .mtl file that name a picture
 
@@ -51,6 +51,8 @@ def walk(folder: Path, *, follow_links: bool) -> Iterator[tuple[str, str | None]
 def _not_entered(path: Path, above: str, *, follow_links: bool) -> str | None:
     if path.name.startswith("."):
         return "a hidden folder"
+    if path.name == "runs" and any(path.glob("*/kb")):
+        return "the results of a project"
     if not path.is_symlink():
         return None
     if not follow_links:

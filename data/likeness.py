@@ -32,7 +32,8 @@ _COLOUR_SIDE = 16
 # what the picture differs from its own mean colour, for a small drawing on white is hardly more than white.
 MOST_BITS = 5
 MOST_SHARE, LEAST_LEVELS, MOST_LEVELS = 0.12, 0.75, 7.0
-_BLOCK = 2048
+_PAIRS_AT_A_TIME = 1 << 23  # 64 MiB of hashes
+_COLOURS_AT_A_TIME = 2048
 MOST_PICTURES = 100_000  # with more, only equal hashes are compared: the work grows with the square
 
 
@@ -71,15 +72,14 @@ def _close(hash_N: npt.NDArray[np.uint64], colours_NX: Bytes) -> list[tuple[int,
     pairs: list[tuple[int, int]] = []
     shades_N = _shades(colours_NX)
     most_bits = MOST_BITS if len(hash_N) <= MOST_PICTURES else 0
-    for start in range(0, len(hash_N), _BLOCK):
-        block_B = hash_N[start : start + _BLOCK]
+    rows = max(1, _PAIRS_AT_A_TIME // len(hash_N))
+    for start in range(0, len(hash_N), rows):
+        block_B = hash_N[start : start + rows]
         bits_BN = np.bitwise_count(block_B[:, None] ^ hash_N[None, start:])
         one_P, other_P = np.nonzero(np.triu(bits_BN <= most_bits, k=1))
-        for first in range(0, len(one_P), _BLOCK):
-            one_Q, other_Q = (
-                start + one_P[first : first + _BLOCK],
-                start + other_P[first : first + _BLOCK],
-            )
+        for first in range(0, len(one_P), _COLOURS_AT_A_TIME):
+            one_Q = start + one_P[first : first + _COLOURS_AT_A_TIME]
+            other_Q = start + other_P[first : first + _COLOURS_AT_A_TIME]
             apart_QX = np.abs(colours_NX[one_Q].astype(np.int16) - colours_NX[other_Q])
             allowed_Q = np.minimum(shades_N[one_Q], shades_N[other_Q]) * MOST_SHARE
             same_Q = apart_QX.mean(axis=1) <= np.clip(allowed_Q, LEAST_LEVELS, MOST_LEVELS)

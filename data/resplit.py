@@ -54,6 +54,8 @@ def resplit_manifest(
     file as it was is kept beside as NAME.before-split.ENDING; all columns stay, in their order and form.
     Arguments as of `read_manifest`. Raises ManifestError where the manifest has splits, unless `force`d.
     """
+    if path.is_dir() or path.suffix.lower() == ".json":
+        raise ManifestError(f"{path}: the official lists have splits of their own")
     manifest = read_manifest(path, categories=categories, modality=modality, root=root, splits=False)
     rows = manifest_rows(path)
     given = Counter(str(row.cells[COLUMN]) for row in rows if row.cells.get(COLUMN) is not None)

@@ -287,7 +287,7 @@ def test_textures_are_no_photos(tmp_path: Path) -> None:
     uris = {sample.uri for sample in scan.samples}
     assert {"chair/a.obj", "chair/photo.png"} <= uris
     assert not uris & {"chair/wood.png", "chair/my tex/b c.jpg", "chair/s.bin"}
-    assert dict(scan.skipped)["chair/wood.png"] == "a texture or buffer of a mesh"
+    assert dict(scan.skipped)["chair/wood.png"] == "a texture, buffer or material of a mesh"
 
 
 def test_one_category_is_said_to_be_one(tmp_path: Path) -> None:
@@ -314,3 +314,13 @@ def test_papers_beside_samples_are_no_texts(tmp_path: Path) -> None:
     scan = survey_folder(tmp_path)
     assert [sample.uri for sample in scan.samples] == ["dog/a licensed dog.txt"]
     assert set(dict(scan.skipped).values()) == {"a licence, readme or list, by its name"}
+
+
+def test_results_of_a_project_are_no_samples(tmp_path: Path) -> None:
+    """Where a project stands in its own folder, what it made is left out; a category called runs is not."""
+    fill(tmp_path, "dog/a.png", "runs/b.png")
+    assert len(survey_folder(tmp_path).samples) == 2
+    fill(tmp_path, "runs/photos/kb/x", "runs/photos/space.png")
+    scan = survey_folder(tmp_path)
+    assert [sample.uri for sample in scan.samples] == ["dog/a.png"]
+    assert dict(scan.skipped)["runs/"] == "the results of a project"

@@ -25,6 +25,7 @@ from data.readers.image import read_image
 
 T = TypeVar("T")
 Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
 
 _HASH_SIDE = 8
 _COLOUR_SIDE = 16
@@ -33,8 +34,7 @@ _COLOUR_SIDE = 16
 MOST_BITS = 5
 MOST_SHARE, LEAST_LEVELS, MOST_LEVELS = 0.12, 0.75, 7.0
 _PAIRS_AT_A_TIME = 1 << 23  # 64 MiB of hashes
-_COLOURS_AT_A_TIME = 2048
-MOST_PICTURES = 100_000  # with more, only equal hashes are compared: the work grows with the square
+MOST_PICTURES = 50_000  # with more, only equal hashes are compared: the work grows with the square
 
 
 def same_bytes(paths: Mapping[str, Path]) -> list[list[str]]:
@@ -54,8 +54,12 @@ def same_bytes(paths: Mapping[str, Path]) -> list[list[str]]:
     return [names for names in by_hash.values() if len(names) > 1]
 
 
-def alike_pictures(paths: Mapping[str, Path]) -> list[tuple[str, str]]:
-    """Pairs of names whose files show the same picture; a file that is no readable picture is like none."""
+def alike_pictures(paths: Mapping[str, Path], group_of: Mapping[str, str | None]) -> list[tuple[str, str]]:
+    """Pairs of names whose files show the same picture, enough of them to connect all that do.
+
+    Those of one group come first, and connect it by themselves. A file that is no readable picture is like
+    none. More than `MOST_PICTURES` at once are compared only where their hashes are equal.
+    """
     names = list(paths)
     with _pool() as pool:
         looks = pool.map(lambda name: _look(paths[name]), names)
@@ -63,28 +67,57 @@ def alike_pictures(paths: Mapping[str, Path]) -> list[tuple[str, str]]:
     readable = [(name, look) for name, look in zip(names, seen, strict=True) if look is not None]
     if len(readable) < 2:
         return []
-    hash_N = np.array([look[0] for _, look in readable], dtype=np.uint64)
-    colours_NX = np.stack([look[1] for _, look in readable])
-    return [(readable[one][0], readable[other][0]) for one, other in _close(hash_N, colours_NX)]
+    pictures = _Pictures(
+        np.array([look[0] for _, look in readable], dtype=np.uint64),
+        np.stack([look[1] for _, look in readable]),
+    )
+    groups: dict[str | None, list[int]] = defaultdict(list)
+    for place, (name, _) in enumerate(readable):
+        groups[group_of[name]].append(place)
+    for members in (*groups.values(), range(len(readable))):
+        pictures.connect(np.array(members, dtype=np.int64))
+    return [(readable[one][0], readable[other][0]) for one, other in pictures.pairs]
 
 
-def _close(hash_N: npt.NDArray[np.uint64], colours_NX: Bytes) -> list[tuple[int, int]]:
-    pairs: list[tuple[int, int]] = []
-    shades_N = _shades(colours_NX)
-    most_bits = MOST_BITS if len(hash_N) <= MOST_PICTURES else 0
-    rows = max(1, _PAIRS_AT_A_TIME // len(hash_N))
-    for start in range(0, len(hash_N), rows):
-        block_B = hash_N[start : start + rows]
-        bits_BN = np.bitwise_count(block_B[:, None] ^ hash_N[None, start:])
-        one_P, other_P = np.nonzero(np.triu(bits_BN <= most_bits, k=1))
-        for first in range(0, len(one_P), _COLOURS_AT_A_TIME):
-            one_Q = start + one_P[first : first + _COLOURS_AT_A_TIME]
-            other_Q = start + other_P[first : first + _COLOURS_AT_A_TIME]
-            apart_QX = np.abs(colours_NX[one_Q].astype(np.int16) - colours_NX[other_Q])
-            allowed_Q = np.minimum(shades_N[one_Q], shades_N[other_Q]) * MOST_SHARE
-            same_Q = apart_QX.mean(axis=1) <= np.clip(allowed_Q, LEAST_LEVELS, MOST_LEVELS)
-            pairs += zip(one_Q[same_Q].tolist(), other_Q[same_Q].tolist(), strict=True)
-    return pairs
+class _Pictures:
+    """What is known of N pictures, and which of them are connected so far."""
+
+    def __init__(self, hash_N: npt.NDArray[np.uint64], colours_NX: Bytes) -> None:
+        self.pairs: list[tuple[int, int]] = []
+        self._hash_N = hash_N
+        self._colours_NX = colours_NX
+        self._shades_N = _shades(colours_NX)
+        self._root_N = np.arange(len(hash_N))
+
+    def connect(self, members_M: Ints) -> None:
+        """Compare some pictures with each other; add a pair for each two sets that are found to be one."""
+        if len(members_M) > MOST_PICTURES:
+            ordered_M = members_M[np.argsort(self._hash_N[members_M], kind="stable")]
+            ends = np.flatnonzero(np.diff(self._hash_N[ordered_M])) + 1
+            for equal in np.split(ordered_M, ends):
+                self._connect(equal)
+        else:
+            self._connect(members_M)
+
+    def _connect(self, members_M: Ints) -> None:
+        hash_M = self._hash_N[members_M]
+        rows = max(1, _PAIRS_AT_A_TIME // max(1, len(members_M)))
+        for start in range(0, len(members_M), rows):
+            bits_BM = np.bitwise_count(hash_M[start : start + rows, None] ^ hash_M[None])
+            close_BM = np.triu(bits_BM <= MOST_BITS, k=start + 1)
+            for row in np.flatnonzero(close_BM.any(axis=1)).tolist():
+                self._join(int(members_M[start + row]), members_M[close_BM[row]])
+
+    def _join(self, one: int, others_K: Ints) -> None:
+        others_K = others_K[self._root_N[others_K] != self._root_N[one]]
+        apart_KX = np.abs(self._colours_NX[others_K].astype(np.int16) - self._colours_NX[one])
+        allowed_K = np.minimum(self._shades_N[others_K], self._shades_N[one]) * MOST_SHARE
+        same_K = apart_KX.mean(axis=1) <= np.clip(allowed_K, LEAST_LEVELS, MOST_LEVELS)
+        roots_R, first_R = np.unique(self._root_N[others_K[same_K]], return_index=True)
+        self.pairs += [(one, other) for other in others_K[same_K][np.sort(first_R)].tolist()]
+        if len(roots_R):
+            joined = np.append(roots_R, self._root_N[one])
+            self._root_N[np.isin(self._root_N, joined)] = joined.min()
 
 
 def _shades(colours_NX: Bytes) -> npt.NDArray[np.float64]:

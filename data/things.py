@@ -189,7 +189,7 @@ def _tie_same(files: Sequence[File], root: Path, union: _Union) -> list[str]:
     pictures = {file.uri: paths[file.uri] for file in files if file.modality == "image"}
     category = {file.uri: file.category for file in files}
     same = [pair for names in same_bytes(paths) for pair in pairwise(sorted(names, key=_by(category)))]
-    alike = [(min(pair), max(pair)) for pair in alike_pictures(pictures)]
+    alike = [(min(pair), max(pair)) for pair in alike_pictures(pictures, category)]
     notes = []
     for what, pairs in (("files of the same bytes", same), ("near-duplicate pictures", alike)):
         tied = [pair for pair in pairs if category[pair[0]] == category[pair[1]] and union.join(pair)]

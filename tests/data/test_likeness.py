@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from data import likeness
 from data.likeness import alike_pictures, same_bytes
 
 
@@ -19,6 +20,11 @@ def photo(seed: int, size: tuple[int, int] = (400, 300)) -> Image.Image:
     )
     fine = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     return Image.blend(coarse, fine, 0.2)
+
+
+def alike(paths: dict[str, Path]) -> list[tuple[str, str]]:
+    """Compared with each other, all in one group."""
+    return alike_pictures(paths, dict.fromkeys(paths))
 
 
 def test_same_bytes(tmp_path: Path) -> None:
@@ -50,7 +56,7 @@ def test_the_same_picture_saved_otherwise(tmp_path: Path, change: str) -> None:
         else:
             factor = {"half": 0.5, "tenth": 0.1, "grown": 2.3}[change]
             picture.resize((round(400 * factor), round(300 * factor))).save(other)
-    pairs = {tuple(sorted(pair)) for pair in alike_pictures(paths)}
+    pairs = {tuple(sorted(pair)) for pair in alike(paths)}
     assert pairs == {tuple(sorted((f"{seed}", f"{seed}-{change}"))) for seed in range(12)}
 
 
@@ -69,11 +75,31 @@ def test_drawings_on_white_are_not_all_alike(tmp_path: Path) -> None:
         ImageDraw.Draw(picture).rectangle(box, fill=colour)
         paths[name] = tmp_path / f"{name}.png"
         picture.save(paths[name])
-    assert alike_pictures(paths) == []
+    assert alike(paths) == []
 
 
 def test_what_is_no_picture_is_like_none(tmp_path: Path) -> None:
     """Broken files have their line later, from their reader."""
     (tmp_path / "a.png").write_bytes(b"no picture")
     (tmp_path / "b.png").write_bytes(b"no picture")
-    assert alike_pictures({name: tmp_path / f"{name}.png" for name in "abc"}) == []
+    assert alike({name: tmp_path / f"{name}.png" for name in "abc"}) == []
+
+
+@pytest.mark.parametrize("most", [likeness.MOST_PICTURES, 3])
+def test_many_copies_are_connected_by_few_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Of n copies n - 1 pairs, each group connected by itself; also where there are too many for all."""
+    monkeypatch.setattr(likeness, "MOST_PICTURES", most)
+    paths, group_of = {}, {}
+    for seed in range(2):
+        for number in range(6):
+            name = f"{seed}-{number}"
+            paths[name], group_of[name] = tmp_path / f"{name}.png", "even" if number % 2 == 0 else "odd"
+            photo(seed).save(paths[name])
+    pairs = alike_pictures(paths, group_of)
+    assert len(pairs) == 2 * 5
+    within = [pair for pair in pairs if group_of[pair[0]] == group_of[pair[1]]]
+    assert len(within) == 2 * 2 * 2
+    assert pairs[: len(within)] == within
+    assert all(one[0] == other[0] for one, other in pairs)

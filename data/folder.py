@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from data.category_ids import best_spelling, category_ids, name_key, notes_on_names, spelt
 from data.errors import ManifestError
 from data.folder_walk import LINK_BROKEN, LINK_FOLDER, LINK_OUT, PART, parts_of_meshes, root_of, walk
-from data.layout import Layout, Role, may_be, read_layout
+from data.layout import Layout, Role, may_be, read_layout, unread_splits
 from data.modality import EXTENSIONS, Modality, guess_modality
 from data.sample import Category, Sample, Split
 from data.splits import Thing, draw_splits
@@ -155,6 +155,8 @@ def first_word(uri: str) -> str | None:
 
 def _layout_notes(layout: Layout, uris: Collection[str], *, by_name: bool) -> list[str]:
     """How the sub-folders were read, where that is more than one of categories."""
+    if words := unread_splits(layout, uris):
+        return [f"{', '.join(words)} are not read as splits, for other folders or files lie beside them"]
     if layout.roles in {(), ("category",)}:
         return []
     order = "/".join(

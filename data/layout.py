@@ -13,7 +13,7 @@ level is left to be the categories: `train` beside `plane` and `ship` is a vehic
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,6 +66,19 @@ class Layout:
     def has(self, role: Role) -> bool:
         """Whether some level has this role."""
         return role in self.roles
+
+
+def unread_splits(layout: Layout, uris: Collection[str]) -> list[str]:
+    """Folders called as two splits or more that were not read as splits, for others lie beside them."""
+    if layout.has("split"):
+        return []
+    level = layout.roles.index("category") if layout.has("category") else 0
+    for at in (level, level + 1):
+        names = {folders[at] for uri in uris if len(folders := uri.split("/")[:-1]) > at}
+        words = sorted(name for name in names if split_of_folder(name) is not None)
+        if len({split_of_folder(name) for name in words}) > 1:
+            return words
+    return []
 
 
 def modality_of_folder(name: str) -> Modality | None:

@@ -168,6 +168,7 @@ def test_splits_below_the_categories(tmp_path: Path) -> None:
     assert "no val folder" in told(scan)
     fill(tmp_path, "cat/d.png")
     assert "splits drawn" in told(survey_folder(tmp_path))
+    assert "test, train are not read as splits" in told(survey_folder(tmp_path))
 
 
 def test_a_category_called_train(tmp_path: Path) -> None:
@@ -175,6 +176,7 @@ def test_a_category_called_train(tmp_path: Path) -> None:
     fill(tmp_path, "train/a.png", "plane/b.png", "test/c.png")
     scan = survey_folder(tmp_path)
     assert [category.name for category in scan.categories] == ["plane", "test", "train"]
+    assert "test, train are not read as splits, for other folders or files lie beside them" in told(scan)
 
 
 def test_without_test_folder_val_is_scored(tmp_path: Path) -> None:

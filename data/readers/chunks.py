@@ -97,6 +97,11 @@ def _with_sound(
         return Stretch(path, start, size, _known_size(file, seen, sound, here, order)), None
     if declared > here:
         raise SampleError(f"{path}: truncated, {here:,} of {declared:,} bytes of sound; fetch it again")
+    file.seek(sound.body)
+    if (
+        file.read(4) == b"OggS" and sound.name == b"data"
+    ):  # a whole Ogg in a WAV, as encoders of 2001 wrote it
+        return Stretch(path, sound.body, sound.body + declared), None
     return _until_next(file, path, start, sound.body + declared, size, order)
 
 

@@ -337,12 +337,22 @@ def test_a_cut_container_is_refused_and_a_whole_one_read(ending: str, codec: str
 
 
 def test_a_sound_without_a_decoder_is_one_line_of_ours(tmp_path: Path) -> None:
-    """A WAV of an unknown coding (Ogg in WAV, of 2001) has no decoder; no library's attribute is named."""
-    form = struct.pack("<HHIIHHHHHHHH", 0x674F, 1, 44100, 11000, 1, 16, 8, 1, 2, 3, 4, 5)
-    inner = b"WAVE" + chunk(b"fmt ", form) + chunk(b"data", b"OggS" + bytes(5000))
+    """A WAV of an unknown coding has no decoder: that is said, and no library's attribute is named."""
+    form = struct.pack("<HHIIHHHHHHHH", 0x7777, 1, 44100, 11000, 1, 16, 8, 1, 2, 3, 4, 5)
+    inner = b"WAVE" + chunk(b"fmt ", form) + chunk(b"data", bytes(5000))
     (tmp_path / "a.ogg").write_bytes(b"RIFF" + struct.pack("<I", len(inner)) + inner)
     with pytest.raises(SampleError, match="FFmpeg cannot decode"):
         read("audio", tmp_path / "a.ogg")
+
+
+def test_an_ogg_within_a_wav_is_heard(tmp_path: Path) -> None:
+    """Encoders of 2001 put a whole Ogg Vorbis into a WAV (format 0x674f); LMMS has such drums."""
+    inside = coded(tone(700), "OGG", subtype="VORBIS")
+    form = struct.pack("<HHIIHHHHHHHH", 0x674F, 1, RATE, 11000, 1, 16, 8, 1, 2, 3, 4, 5)
+    inner = b"WAVE" + chunk(b"fmt ", form) + chunk(b"data", inside)
+    (tmp_path / "a.ogg").write_bytes(b"RIFF" + struct.pack("<I", len(inner)) + inner)
+    (tmp_path / "b.ogg").write_bytes(inside)
+    np.testing.assert_array_equal(heard(tmp_path / "a.ogg"), heard(tmp_path / "b.ogg"))
 
 
 def test_decoders_write_nothing_to_the_terminal(tmp_path: Path) -> None:

@@ -101,7 +101,8 @@ def test_commas_of_two_meanings_are_refused(between: str, point: str, xyz: Float
 @pytest.mark.parametrize(
     "head",
     ["x y z r g b", "X,Y,Z,R,G,B", "//X Y Z R G B", "# x y z red green blue", '"x";"y";"z";"r";"g";"b"',
-     "//X Y Z Rf Gf Bf", "60\nX Y Z R G B", "//X Y Z R G B\n60", "X[m] Y[m] Z[m] R G B", "% a scan\nx\ty\tz\tr\tg\tb"],
+     "//X Y Z Rf Gf Bf", "60\nX Y Z R G B", "//X Y Z R G B\n60",
+     "X[m] Y[m] Z[m] R G B", "% a scan\nx\ty\tz\tr\tg\tb"],
 )  # fmt: skip
 def test_a_header_names_the_columns(head: str, xyz: Floats, rgb: Bytes, tmp_path: Path) -> None:
     """Bare, in comments, in quotes, with units; as CloudCompare, pandas and scanners write it."""

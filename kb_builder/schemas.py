@@ -32,7 +32,7 @@ SCHEMA_VERSION = "2"
 
 
 # Columns that came later, all nullable: files without them are read, and rows without them get null.
-LATER_COLUMNS = frozenset({"more_category_ids"})
+LATER_COLUMNS = frozenset({"more_category_ids", "up"})
 
 
 def _schema(fields: list[tuple[str, pa.DataType, bool]], *, version: str = SCHEMA_VERSION) -> pa.Schema:

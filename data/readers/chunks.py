@@ -22,6 +22,7 @@ from data.readers.stretch import Stretch
 CHUNKED_MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM")
 AU_MAGICS = (b".snd", b"dns.")
 FORMS = (b"WAVE", b"AIFF", b"AIFC", b"8SVX", b"16SV")
+TAGS = (b"ID3", b"TAG", b"APE")
 SOUND_CHUNKS = (b"data", b"SSND", b"BODY")
 
 # A damaged or hidden rest of a file up to this is not taken for sound (tags, padding to a disk's blocks).
@@ -96,6 +97,11 @@ def _with_sound(
         return Stretch(path, start, size, _known_size(file, seen, sound, here, order)), None
     if declared > here:
         raise SampleError(f"{path}: truncated, {here:,} of {declared:,} bytes of sound; fetch it again")
+    file.seek(sound.body)
+    if (
+        file.read(4) == b"OggS" and sound.name == b"data"
+    ):  # a whole Ogg in a WAV, as encoders of 2001 wrote it
+        return Stretch(path, sound.body, sound.body + declared), None
     return _until_next(file, path, start, sound.body + declared, size, order)
 
 
@@ -126,12 +132,13 @@ def _until_next(
         head = file.read(12)
         if head[:4] in CHUNKED_MAGICS and head[8:12] in FORMS:
             return Stretch(path, start, at), at
+        if head[:3] in TAGS:
+            return Stretch(path, start, size), None
         chunk = _chunk_at(file, at, order)
         if chunk is None or chunk.body + chunk.size > size:
             break
         at = _next_chunk(file, chunk, order)
-    file.seek(at)
-    if size - at > SMALL_REST and file.read(3) not in {b"ID3", b"TAG", b"APE"} and _is_filled(file, at):
+    if size - at > SMALL_REST and _is_filled(file, at):
         raise SampleError(
             f"{path}: {size - at:,} bytes behind its sound belong to nothing that its header names; "
             "export it again"

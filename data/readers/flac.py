@@ -75,11 +75,29 @@ def _one(file: BinaryIO, path: Path, start: int, end: int) -> Stretch:
             f"{path}: does not say how long it is, and its last frame is not whole; fetch it again"
         )
     block = int.from_bytes(info[2:4], "big")  # the largest: of fixed blocks, every one but the last
-    there = last.number + last.samples if last.by_sample else last.number * block + last.samples
-    if there <= declared:
+    first = _first_frame(file, start)
+    before = first.number if first is not None else 0  # of a piece that was cut out of a longer sound
+    there = (last.number - before) * (1 if last.by_sample else block) + last.samples
+    if there < declared:
+        raise SampleError(f"{path}: truncated, {there:,} of {declared:,} samples are there; fetch it again")
+    if there == declared:
         return Stretch(path, start, end)
     told = int.from_bytes(info[13:18], "big") & ~(2**36 - 1) | there
     return Stretch(path, start, tail_start + end_in_tail, {start + 8 + 13: told.to_bytes(5, "big")})
+
+
+def _first_frame(file: BinaryIO, start: int) -> _Frame | None:
+    """The frame behind the metadata."""
+    at, last = start + 4, False
+    while not last:
+        file.seek(at)
+        head = file.read(4)
+        if len(head) < 4:
+            return None
+        last = bool(head[0] & 0x80)
+        at += 4 + int.from_bytes(head[1:], "big")
+    file.seek(at)
+    return _frame_at(file.read(16), 0)
 
 
 def _last_frame(tail: bytes) -> tuple[_Frame | None, int]:

@@ -33,6 +33,8 @@ def read_ply(path: Path) -> tuple[AnyArray, Bytes | None]:
         colours = next((each for each in COLOURS if set(each) <= set(names)), None)
         rgb_V3 = named_colours(np.stack([vertices[c] for c in colours], axis=1)) if colours else None
         faces = ply["face"].data if "face" in ply and len(ply["face"].data) else None
+        if "tristrips" in ply:
+            raise SampleError(f"{path}: holds strips of triangles; export it with faces")
         if faces is None:
             return xyz_V3, rgb_V3
         polygons = list(faces[_corner_list(faces)])

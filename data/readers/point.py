@@ -166,6 +166,7 @@ READERS: dict[str, Callable[[Path], RawCloud]] = {
     ".gltf": _read_gltf,
     ".pcd": _read_pcd,
     ".xyz": _read_text,
+    ".asc": _read_text,
     ".xyzn": _read_text,
     ".xyzrgb": _read_text,
     ".txt": _read_text,  # ModelNet40's resampled clouds; as a point cloud only where that is told

@@ -29,7 +29,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from data.errors import MissingDependencyError, SampleError
+from data.errors import MissingDependencyError, SampleError, UniBindError
 from data.files import stamp
 from data.readers.budget import WAITS, Budget
 from data.readers.wire import Message, Result, receive, send, take
@@ -41,7 +41,7 @@ CRASHES = 2  # of one file, before the file is held to be the reason: a process 
 
 _ROOT = Path(__file__).parents[2]
 # The decoder gets no other variable: not the API key.
-_KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH"})
+_KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH"})
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 # Else glibc gives a picture's memory back to the system after each file, which takes half a millisecond.
 _KEEP_MEMORY = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(64 * 2**20))
@@ -51,8 +51,8 @@ _START = (
 )
 
 
-def decode(reader: str, path: Path, options: dict[str, Any], *, what: str) -> Result:
-    """What the reader "module:function" makes of a file, by a decoder process.
+def decode(reader: str, path: Path, options: dict[str, Any], *, what: str) -> Any:
+    """What the reader "module:function" makes of a file (a payload, or an array), by a decoder process.
 
     `what` names the kind of file in errors. Raises SampleError where the file is refused, exceeds the budget
     (`use_budget`) or crashes its decoder, and MissingDependencyError where the reader's library is missing.
@@ -115,20 +115,28 @@ class _Worker:
         self._connection = ours
         self._memory = _shared_memory()
         self._ready = False
-        path = [str(_ROOT), *(each for each in sys.path if each != str(_ROOT))]
+        path = [str(_ROOT), *(str(each) for each in sys.path if str(each) != str(_ROOT))]
         environment = {name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES}
         environment |= _ONE_THREAD | _KEEP_MEMORY | {"UNIBIND_PATH": json.dumps(path)}
         descriptors = (theirs.fileno(), self._memory)
-        with theirs:
-            # -I -S: no user site, no PYTHON… variables, nothing imported from the current folder.
+        # -I -S: no PYTHON… variables, and of the current folder nothing is imported that is not here. Names
+        # of files are encoded there as they are here.
+        flags = ("-I", "-S", "-W", "ignore", "-X", f"utf8={sys.flags.utf8_mode}")
+        try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-W", "ignore", "-c", _START, *map(str, descriptors)],
+                [sys.executable, *flags, "-c", _START, *map(str, descriptors)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=environment,
                 pass_fds=descriptors,
             )
+        except BaseException:
+            ours.close()
+            os.close(self._memory)
+            raise
+        finally:
+            theirs.close()
 
     def order(self, message: Message, *, within_s: float) -> None:
         """Ask for results. Raises _GoneError where the process has ended."""
@@ -182,7 +190,7 @@ class _Worker:
             self._process.kill()
             _, said = self._process.communicate()
             last = said.decode(errors="replace").strip().rpartition("\n")[2]
-            raise RuntimeError(f"the decoder process does not start: {last or self._process.returncode}")
+            raise UniBindError(f"a decoder process does not start: {last or self._process.returncode}")
         self._ready = True
 
 
@@ -213,7 +221,10 @@ class _Pool:
         with self._lock:
             if self._idle:
                 return self._idle.pop(), False
-        return _Worker(), True
+        try:
+            return _Worker(), True
+        except OSError as error:  # out of processes, of memory, of open files
+            raise UniBindError(f"a decoder process does not start: {error.strerror or error}") from error
 
     def give_back(self, worker: _Worker) -> None:
         with self._lock:

@@ -36,19 +36,23 @@ MAX_HEADER_LINES = 200
 
 _NUMBER = re.compile(r"[-+]?(\d+[.,]?\d*|[.,]\d+)([eE][-+]?\d+)?$|[-+]?(nan|inf)", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?$")
+_POINT_THEN_COMMA = re.compile(r"\.\d*([eE][-+]?\d+)?,")
 _ZERO_LED = re.compile(r"(^|,)\s*(-0\s*,|0\d)")  # as no whole number is written
 
 
 def read_text_cloud(path: Path) -> tuple[AnyArray, Bytes | None]:
     """(xyz[N, 3], uint8 colours or None). Raises `SampleError` for lines that can be read in two ways."""
     with decoding(path, "text cloud"):
-        lines = [line for line in map(str.strip, _decode(path.read_bytes()).splitlines()) if line]
+        text = _decode(path.read_bytes())
+        lines = [line for line in map(str.strip, text.splitlines()) if line]
+    if "\0" in text:
+        raise SampleError(f"{path}: holds NUL characters, so it is no text; export the cloud again")
     header, lines = _split_header(lines, path)
     lines = [line for line in lines if not line.startswith(COMMENTS)]
     lines = [line.partition("#")[0].rstrip() if "#" in line else line for line in lines]
     if not lines:
         return np.zeros((0, 3)), None
-    lines = _without_counts(lines, path)
+    lines = [line.rstrip(",; \t") for line in _without_counts(lines, path)]
     separator, lines = _separated(lines, path)
     with decoding(path, "text cloud"):
         columns_NC = np.loadtxt(lines, dtype=np.float64, delimiter=separator, ndmin=2, comments=None)
@@ -78,10 +82,14 @@ class _Header:
 def _split_header(lines: list[str], path: Path) -> tuple[_Header | None, list[str]]:
     """The header that names the columns, if there is one, and the lines from the first number on."""
     header = None
+    counts: list[str] = []
     for number, line in enumerate(lines[:MAX_HEADER_LINES]):
         words = _words(line)
+        if line.isdigit():  # how many points follow
+            counts.append(line)
+            continue
         if words and not line.startswith(COMMENTS) and _NUMBER.match(words[0]):
-            return header, lines[number:]
+            return header, counts + lines[number:]
         names = tuple(_plain_name(word) for word in words)
         if set(AXES) <= set(names):
             header = _Header(names, line, line.startswith(COMMENTS))
@@ -93,7 +101,8 @@ def _split_header(lines: list[str], path: Path) -> tuple[_Header | None, list[st
 
 
 def _words(line: str) -> list[str]:
-    return [word for word in re.split(r"[\s;,]+", line.lstrip("#/%! ")) if word]
+    words = [word for word in re.split(r"[\s;,]+", line.lstrip("#/%! ")) if word]
+    return ["", *words] if line[0] in ",;" else words  # the index that pandas writes has no name
 
 
 def _plain_name(word: str) -> str:
@@ -127,7 +136,9 @@ def _separated(lines: list[str], path: Path) -> tuple[str | None, list[str]]:
     if len(words) == 1 or not any("," in word.strip(",") for word in words):  # 1,2,3 or 1, 2, 3
         if not dotted and any(map(_ZERO_LED.search, lines)):  # 0,125,-0,132,0,640
             raise _two_ways(path, sample)
-        return ",", [line.rstrip(", \t") for line in lines]
+        return ",", lines
+    if dotted and _POINT_THEN_COMMA.search(sample):  # 0.1,0.2,0.3 255 0 0
+        return None, [line.replace(",", " ") for line in lines]
     if dotted or len(words) < 3 or not all(_DECIMAL_COMMA.match(w) or "," not in w for w in words):
         raise _two_ways(path, sample)
     return None, _with_points(lines)

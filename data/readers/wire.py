@@ -89,7 +89,7 @@ def put(result: Result, memory: int, *, at: int = 0) -> tuple[Message, int]:
         plain = np.ascontiguousarray(array.T if turned else array)
         start, end = end, end + plain.nbytes
         if plain.nbytes:
-            bits = memoryview(plain).cast("B")
+            bits = plain.data.cast("B")
             written = 0
             while written < len(bits):
                 written += os.pwrite(memory, bits[written : written + _PIECE], start + written)
@@ -126,7 +126,7 @@ def _array(about: Mapping[str, Any], memory: int, size: int) -> AnyArray:
         raise ValueError(f"an array {dtype}{shape} at {at} of {size} bytes")
     array: AnyArray = np.empty(shape, dtype)
     if count:
-        bits = memoryview(array).cast("B")
+        bits = array.data.cast("B")
         filled = 0
         while filled < count:
             read = os.preadv(memory, [bits[filled : filled + _PIECE]], at + filled)

@@ -97,6 +97,38 @@ def test_a_cut_wav_is_no_unknown_one(missing: int, tmp_path: Path) -> None:
         read("audio", tmp_path / "a.wav")
 
 
+@pytest.mark.parametrize(
+    "behind",
+    [b"\x01" * 99, bytes(9000), b"ID3\x03\0\0\0\0\x46\x10" + b"\x01" * 9000, chunk(b"id3 ", b"x" * 9001)],
+)
+def test_tags_and_padding_behind_a_wav_are_no_sound(behind: bytes, tmp_path: Path) -> None:
+    """A few bytes, zeros, an ID3 tag as it is and as a chunk."""
+    samples = noise(0)
+    (tmp_path / "a.wav").write_bytes(wav(samples) + behind)
+    np.testing.assert_array_equal(heard(tmp_path / "a.wav"), samples)
+
+
+def test_much_behind_a_wav_is_refused(tmp_path: Path) -> None:
+    """A recorder that did not come to write its size leaves sound behind the sound: it is not dropped."""
+    (tmp_path / "a.wav").write_bytes(wav(noise(0)) + np.arange(9000, dtype="<i2").tobytes())
+    with pytest.raises(SampleError, match="belong to nothing"):
+        read("audio", tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize(("count", "reason"), [(8000, None), (40_001, "truncated, 40,000 of 40,001")])
+def test_a_flac_with_a_wrong_length(count: int, reason: str | None, tmp_path: Path) -> None:
+    """One that says too few samples is read to its end; one that says too many was cut."""
+    samples = noise(5, 40_000)
+    data = bytearray(coded(samples, "FLAC"))
+    data[22:26] = struct.pack(">I", count)
+    (tmp_path / "a.flac").write_bytes(data)
+    if reason is None:
+        np.testing.assert_array_equal(heard(tmp_path / "a.flac"), samples)
+    else:
+        with pytest.raises(SampleError, match=reason):
+            read("audio", tmp_path / "a.flac")
+
+
 @pytest.mark.parametrize("pad", [True, False])
 def test_chunks_of_odd_size_are_passed_over(pad: bool, tmp_path: Path) -> None:
     """A list of odd size before the sound, padded as it must be or not as some writers do, hides nothing."""
@@ -305,12 +337,22 @@ def test_a_cut_container_is_refused_and_a_whole_one_read(ending: str, codec: str
 
 
 def test_a_sound_without_a_decoder_is_one_line_of_ours(tmp_path: Path) -> None:
-    """A WAV of an unknown coding (Ogg in WAV, of 2001) has no decoder; no library's attribute is named."""
-    form = struct.pack("<HHIIHHHHHHHH", 0x674F, 1, 44100, 11000, 1, 16, 8, 1, 2, 3, 4, 5)
-    inner = b"WAVE" + chunk(b"fmt ", form) + chunk(b"data", b"OggS" + bytes(5000))
+    """A WAV of an unknown coding has no decoder: that is said, and no library's attribute is named."""
+    form = struct.pack("<HHIIHHHHHHHH", 0x7777, 1, 44100, 11000, 1, 16, 8, 1, 2, 3, 4, 5)
+    inner = b"WAVE" + chunk(b"fmt ", form) + chunk(b"data", bytes(5000))
     (tmp_path / "a.ogg").write_bytes(b"RIFF" + struct.pack("<I", len(inner)) + inner)
     with pytest.raises(SampleError, match="FFmpeg cannot decode"):
         read("audio", tmp_path / "a.ogg")
+
+
+def test_an_ogg_within_a_wav_is_heard(tmp_path: Path) -> None:
+    """Encoders of 2001 put a whole Ogg Vorbis into a WAV (format 0x674f); LMMS has such drums."""
+    inside = coded(tone(700), "OGG", subtype="VORBIS")
+    form = struct.pack("<HHIIHHHHHHHH", 0x674F, 1, RATE, 11000, 1, 16, 8, 1, 2, 3, 4, 5)
+    inner = b"WAVE" + chunk(b"fmt ", form) + chunk(b"data", inside)
+    (tmp_path / "a.ogg").write_bytes(b"RIFF" + struct.pack("<I", len(inner)) + inner)
+    (tmp_path / "b.ogg").write_bytes(inside)
+    np.testing.assert_array_equal(heard(tmp_path / "a.ogg"), heard(tmp_path / "b.ogg"))
 
 
 def test_decoders_write_nothing_to_the_terminal(tmp_path: Path) -> None:

@@ -101,11 +101,34 @@ def test_commas_of_two_meanings_are_refused(between: str, point: str, xyz: Float
 @pytest.mark.parametrize(
     "head",
     ["x y z r g b", "X,Y,Z,R,G,B", "//X Y Z R G B", "# x y z red green blue", '"x";"y";"z";"r";"g";"b"',
-     "//X Y Z Rf Gf Bf", "X[m] Y[m] Z[m] R G B", "% a scan\nx\ty\tz\tr\tg\tb"],
+     "//X Y Z Rf Gf Bf", "60\nX Y Z R G B", "//X Y Z R G B\n60",
+     "X[m] Y[m] Z[m] R G B", "% a scan\nx\ty\tz\tr\tg\tb"],
 )  # fmt: skip
 def test_a_header_names_the_columns(head: str, xyz: Floats, rgb: Bytes, tmp_path: Path) -> None:
     """Bare, in comments, in quotes, with units; as CloudCompare, pandas and scanners write it."""
     assert_is(save(tmp_path / "a.xyz", f"{head}\n{text_of(xyz, rgb)}"), xyz, rgb)
+
+
+def test_the_index_that_pandas_writes_is_no_coordinate(xyz: Floats, tmp_path: Path) -> None:
+    """`DataFrame.to_csv` writes a first column without a name."""
+    text = ",x,y,z\n" + text_of(np.arange(COUNT)[:, None], xyz, between=",")
+    assert_is(save(tmp_path / "a.xyz", text), xyz, None)
+
+
+@pytest.mark.parametrize(("between", "end"), [(";", ";"), (",", ","), (", ", ", "), ("\t", "\t")])
+def test_a_separator_may_end_a_line(between: str, end: str, xyz: Floats, rgb: Bytes, tmp_path: Path) -> None:
+    """As some programs write it: it parts nothing."""
+    text = text_of(xyz, rgb, between=between).replace("\n", f"{end}\n")
+    assert_is(save(tmp_path / "a.xyz", text), xyz, rgb)
+
+
+def test_commas_within_places_and_blanks_between(xyz: Floats, rgb: Bytes, tmp_path: Path) -> None:
+    """`0.1,0.2,0.3 255 0 0`: a comma behind a decimal point parts numbers."""
+    rows = zip(text_of(xyz + 10.5, between=",").splitlines(), text_of(rgb).splitlines(), strict=True)
+    (tmp_path / "a.xyz").write_text("\n".join(f"{place} {colour}" for place, colour in rows))
+    cloud = cloud_of(tmp_path / "a.xyz")
+    np.testing.assert_allclose(cloud.xyz_N3, xyz + 10.5, atol=1e-4)
+    np.testing.assert_array_equal(cloud.rgb_N3, rgb)
 
 
 def test_a_header_counts_more_than_the_order(xyz: Floats, rgb: Bytes, tmp_path: Path) -> None:
@@ -186,6 +209,7 @@ def test_comments_may_be_in_any_letters(encoding: str, xyz: Floats, tmp_path: Pa
         ("# nothing\n", "fewer than"),
         ("x y z\n", "fewer than"),
         ("1 2 3\n" * 20 + "end of file\n", "not a readable"),
+        ("1 2 3\n" * 20 + "\0\0\0", "no text"),
     ],
 )
 def test_torn_text_is_refused(text: str, reason: str, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_files_become_rows(tmp_path: Path) -> None:
         "sha256": hashlib.sha256(b"aaa").hexdigest(),
         "bytes": 3,
         "more_category_ids": None,
+        "up": None,
     }
     assert read_rows(tmp_path / "kb" / "given_descriptions.parquet") == [{"sample_id": "z", "text": "a dog"}]
     categories = read_rows(tmp_path / "kb" / "categories.parquet")

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from data.errors import ProjectError
+from data.readers import Budget
+from pipeline.jobs import STAGES
 from pipeline.project import load_project
 
 MINIMAL = 'name = "x"\n[data]\nmanifest = "m.csv"\n'
@@ -148,3 +150,37 @@ def test_unknown_aspects_are_refused(tmp_path: Path) -> None:
         'name = "x"\n[data]\nmanifest = "m.csv"\n[describe.categories]\naspects = ["sound", "use"]\n'
     )
     assert load_project(path).describe.categories.aspects == ("sound", "use")
+
+
+def test_the_budget_of_a_file_is_a_setting(tmp_path: Path) -> None:
+    """Seconds and a size with its unit; by default a minute and 2 GB."""
+    assert load_project(write(tmp_path, MINIMAL)).data.budget == Budget(60.0, 2_000_000_000)
+    for told, count in (('"500 MB"', 500_000_000), ('"1.5 GB"', 1_500_000_000), ("100_000_000", 100_000_000)):
+        text = MINIMAL + f"seconds_per_file = 5\nmemory_per_file = {told}\n"
+        assert load_project(write(tmp_path, text)).data.budget == Budget(5.0, count)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "seconds_per_file = 0",
+        'seconds_per_file = "long"',
+        'memory_per_file = "2 GiB"',
+        'memory_per_file = "lots"',
+        'memory_per_file = "1 MB"',
+        "memory_per_file = -1",
+    ],
+)
+def test_a_budget_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
+    """What allows nothing, or is no size, is told with its key."""
+    with pytest.raises(ProjectError, match=rf"data\.{line.partition(' ')[0]}: "):
+        load_project(write(tmp_path, MINIMAL + line + "\n"))
+
+
+def test_stages_that_decode_depend_on_the_budget(tmp_path: Path) -> None:
+    """A larger budget has quarantined samples tried again; nothing is hashed or asked anew for it."""
+    one, other = (
+        load_project(write(tmp_path, MINIMAL + f"seconds_per_file = {seconds}\n")) for seconds in (5, 50)
+    )
+    stale = {stage.name for stage in STAGES if stage.settings(one) != stage.settings(other)}
+    assert stale == {"describe-samples", "encode"}

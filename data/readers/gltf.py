@@ -76,11 +76,11 @@ def read_gltf(path: Path) -> tuple[AnyArray, Bytes | None]:
 
 
 def gltf_buffers(path: Path) -> list[Path]:
-    """The files beside a glTF that reading it opens."""
+    """The files beside a glTF that reading it opens, where they are there."""
     with decoding(path, "glTF file"):
         document, _ = _open(path)
         uris = [buffer.get("uri") for buffer in document.get("buffers", ())]
-        return [_beside(path, uri) for uri in uris if uri is not None and not uri.startswith("data:")]
+        return [_inside(path, uri) for uri in uris if uri is not None and not uri.startswith("data:")]
 
 
 def _open(path: Path) -> tuple[_Json, bytes | None]:
@@ -148,12 +148,17 @@ def _buffers(document: _Json, binary: bytes | None, path: Path) -> list[bytes]:
     return buffers
 
 
-def _beside(path: Path, uri: str) -> Path:
-    """The file of a buffer, in the folder of the glTF or below. Raises `SampleError` for any other place."""
+def _inside(path: Path, uri: str) -> Path:
+    """Where a buffer lies, in the folder of the glTF or below. Raises `SampleError` for any other place."""
     try:
-        found = resolve(path.parent, unquote(uri))
+        return resolve(path.parent, unquote(uri))
     except SampleError as refused:
         raise SampleError(f"{path}: its buffer {refused}") from refused
+
+
+def _beside(path: Path, uri: str) -> Path:
+    """The file of a buffer, which is there and of a size that is read."""
+    found = _inside(path, uri)
     if not found.is_file():
         raise SampleError(f"{path}: its buffer {uri} is missing; put that file beside it, or export as .glb")
     if found.stat().st_size > MAX_BUFFERS:

@@ -20,24 +20,24 @@ MAX_BYTES = 4 * MEBIBYTE
 
 
 def libraries(path: Path, names: Sequence[str]) -> list[Path]:
-    """The libraries that there are, of those that the OBJ at `path` names, in its order."""
-    found = []
+    """Where the libraries would lie that the OBJ at `path` names, in its order; those inside its folder."""
+    places: list[Path] = []
     for name in names:
         # Names hold blanks, though the format parts several by them; Windows' tools write its separators.
         for each in [name, *name.split()] if " " in name else [name]:
             try:
-                library = resolve(path.parent, each.replace("\\", "/"))
+                places.append(resolve(path.parent, each.replace("\\", "/")))
             except SampleError:  # it lies elsewhere
                 continue
-            if library.is_file() and library.stat().st_size <= MAX_BYTES and library not in found:
-                found.append(library)
-    return found
+    return list(dict.fromkeys(places))
 
 
-def diffuse_colours(found: Sequence[Path]) -> dict[str, Bytes | None]:
-    """uint8[3] by material; None for one with a texture, whose colour is in a picture."""
+def diffuse_colours(places: Sequence[Path]) -> dict[str, Bytes | None]:
+    """uint8[3] by material, of the libraries that there are; None for one with a texture."""
     colours: dict[str, Bytes | None] = {}
-    for library in found:
+    for library in places:
+        if not library.is_file() or library.stat().st_size > MAX_BYTES:
+            continue
         material = None
         textured: set[str] = set()
         for line in library.read_text(encoding="utf-8", errors="replace").splitlines():

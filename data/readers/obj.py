@@ -55,7 +55,7 @@ def read_obj(path: Path) -> tuple[AnyArray, Bytes | None]:
 
 
 def obj_libraries(path: Path) -> list[Path]:
-    """The material libraries that reading an OBJ opens."""
+    """The material libraries that reading an OBJ opens, where they are there."""
     names = []
     with path.open("rb") as file:
         for line in file:

@@ -117,7 +117,7 @@ def test_no_other_file_is_opened(name: str, tmp_path: Path) -> None:
     os.mkfifo(home / "trap.mtl")  # opening it would block for ever
     (home / "a.obj").write_text(box_obj(extra=f"mtllib {name}"))
     assert cloud_of(home / "a.obj").rgb_N3 is None
-    assert companions("point", home / "a.obj") == []
+    assert companions("point", home / "a.obj") == ([home / name] if name == "trap.mtl" else [])
 
 
 def test_colours_of_an_objs_vertices_are_mixed(tmp_path: Path) -> None:
@@ -443,7 +443,9 @@ def test_turning_mirrors_nothing(up: str) -> None:
 def test_a_samples_content_is_all_that_is_read(tmp_path: Path) -> None:
     """The hash changes with the mesh, its library, its buffer and the axis; alone it is the file's own."""
     (tmp_path / "a.obj").write_text(box_obj(extra="mtllib a.mtl"))
-    own = content_hash("point", tmp_path / "a.obj")
+    missing: list[Path] = []
+    own = content_hash("point", tmp_path / "a.obj", absent=missing.append)
+    assert missing == [tmp_path / "a.mtl"]
     (tmp_path / "a.mtl").write_text("newmtl end\nKd 1 0 0\n")
     one = content_hash("point", tmp_path / "a.obj")
     (tmp_path / "a.mtl").write_text("newmtl end\nKd 0 1 0\n")

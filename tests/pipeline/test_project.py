@@ -107,6 +107,15 @@ def test_off_says_what_toml_has_no_word_for(tmp_path: Path) -> None:
     assert project.encode.zero_shot is None
 
 
+def test_which_axis_is_up_is_one_of_four(tmp_path: Path) -> None:
+    """By default each format says it; anything but an axis is refused."""
+    assert load_project(write(tmp_path, MINIMAL)).data.up_axis is None
+    assert load_project(write(tmp_path, MINIMAL + 'up = "auto"\n')).data.up_axis is None
+    assert load_project(write(tmp_path, MINIMAL + 'up = "y"\n')).data.up_axis == "y"
+    with pytest.raises(ProjectError, match=r"data\.up: 'up' is not"):
+        load_project(write(tmp_path, MINIMAL + 'up = "up"\n'))
+
+
 def test_reuse_reaches_both_describe_sections(tmp_path: Path) -> None:
     """`--reuse` changes nothing else, in no section."""
     project = load_project(write(tmp_path, MINIMAL + "[describe.categories]\nn = 7\n"))

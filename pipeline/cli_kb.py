@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data.show import visible
+
 if TYPE_CHECKING:
     from pipeline.project import Project
 
@@ -114,7 +116,7 @@ def kb_export(
     from kb_builder.exchange import export_table
 
     rows = export_table(load(project).kb, table, target, form=form, role=role)
-    print(f"{rows} vectors in {target}")
+    print(f"{rows:,} vectors in {visible(target)}")
 
 
 @kb_app.command("import")
@@ -133,7 +135,8 @@ def kb_import(
 
     checked = load(project)
     with write_lock(checked.run / "run.lock"):
-        print(import_vectors(checked.kb, vectors, ids, table=table, name=name, dtype=checked.encode.dtype))
+        done = import_vectors(checked.kb, vectors, ids, table=table, name=name, dtype=checked.encode.dtype)
+    print(visible(done))
 
 
 @kb_app.command("verify")

@@ -17,9 +17,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data.errors import NothingToTrainError
 from data.files import write_json
 from data.manifest import Manifest, read_manifest
 from data.paths import resolver
+from data.show import visible
 from kb_builder.settings import what
 from pipeline.project import TABLETOP, Project
 
@@ -74,8 +76,8 @@ def _ingest(project: Project) -> dict[str, Any]:
 
     manifest = _manifest(project)
     for note in manifest.notes:
-        print(f"  note: {note}", file=sys.stderr)
-    return ingest(manifest, project.kb)
+        print(f"  note: {visible(note)}", file=sys.stderr)
+    return ingest(manifest, project.kb, up=project.data.up_axis)
 
 
 def _media_stats(project: Project) -> Any:
@@ -166,7 +168,19 @@ def _localize(project: Project) -> dict[str, Any]:
 def _train(project: Project) -> dict[str, Any]:
     from trainer.train import train
 
-    return train(project.kb, project.run, project.train)
+    try:
+        return train(project.kb, project.run, project.train)
+    except NothingToTrainError as error:
+        # A report without trained heads is worth more than none; heads of earlier data would be wrong.
+        for path in _train_outputs(project):
+            path.unlink()
+        print(f"  note: no heads were trained: {error}", file=sys.stderr)
+        return {"not_trained": str(error)}
+
+
+def _train_outputs(project: Project) -> list[Path]:
+    paths = [project.run / "heads.safetensors", project.run / "train_log.parquet"]
+    return [path for path in paths if path.exists()]
 
 
 def _evaluate(project: Project) -> dict[str, Any]:
@@ -215,6 +229,7 @@ STAGES = (
             project,
             "categories.parquet",
             "samples.parquet",
+            "modalities.parquet",
             "given_descriptions.parquet",
             "rejects/ingest.parquet",
         ),
@@ -270,7 +285,7 @@ STAGES = (
         code=("trainer", "kb_builder/schemas.py", "kb_builder/store.py", "kb_builder/shards.py"),
         settings=lambda project: project.train,
         run=_train,
-        outputs=lambda project: [project.run / "heads.safetensors", project.run / "train_log.parquet"],
+        outputs=_train_outputs,
     ),
     Stage(
         name="evaluate",

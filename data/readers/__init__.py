@@ -11,14 +11,17 @@ functions for this process.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 
 from data.modality import Modality
 from data.readers import sandbox
+from data.readers.axes import File, Turned, path_of
 from data.readers.budget import Budget
 from data.readers.payload import Bytes, Payload, Picture, Waveform
-from data.readers.sandbox import reading_ahead, use_budget, warm_up
+from data.readers.sandbox import use_budget, warm_up
 from data.readers.untrusted import decoding
 
 __all__ = [
@@ -49,20 +52,23 @@ _CLIPS = "data.readers.clips:read_clips"
 _SHOWN = {"image": "picture", "audio": "sound", "point": "cloud", "event": "event file"}
 
 
-def read(modality: Modality, path: Path) -> Payload:
+def read(modality: Modality, file: File) -> Payload:
     """Read one sample. Raises `SampleError` where the file is not a whole, sane sample of that modality, or
     takes more time or memory than its budget."""
     if modality == "text":  # bounded, and no decoder but Python's own for UTF-8
-        return read_here(modality, path)
-    payload: Payload = sandbox.decode(READERS[modality], path, {}, what=_shown(modality))
+        return read_here(modality, file)
+    payload: Payload = sandbox.decode(
+        READERS[modality], path_of(file), _options(modality, file), what=_shown(modality)
+    )
     return payload
 
 
-def read_here(modality: Modality, path: Path) -> Payload:
+def read_here(modality: Modality, file: File) -> Payload:
     """The same in this process, without a budget: for files that are known, and for tests."""
     module, function = READERS[modality].split(":")
+    path = path_of(file)
     with decoding(path, _shown(modality)):
-        payload: Payload = getattr(import_module(module), function)(path)
+        payload: Payload = getattr(import_module(module), function)(path, **_options(modality, file))
         return payload
 
 
@@ -87,6 +93,16 @@ def read_clips(
         options["short_side"] = short_side
     found: Bytes = sandbox.decode(_CLIPS, path, options, what="video")
     return found
+
+
+def reading_ahead(files: Sequence[tuple[str, File]]) -> AbstractContextManager[None]:
+    """Within, this thread is going to `read` these files, (modality, file), in this order: the next ones are
+    decoded while it works on one. It may read others, too, and leave some."""
+    return sandbox.reading_ahead([(modality, path_of(file)) for modality, file in files])
+
+
+def _options(modality: Modality, file: File) -> dict[str, str]:
+    return {"up": file.up} if isinstance(file, Turned) and modality == "point" else {}
 
 
 def _shown(modality: Modality) -> str:

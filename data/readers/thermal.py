@@ -24,6 +24,7 @@ import tifffile
 from data.errors import SampleError
 from data.readers.image import MAX_PIXELS, open_picture
 from data.readers.payload import AnyArray, ThermalPicture
+from data.readers.picture_file import orientation_of, upright
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
 
 MAX_BYTES = 256 * MEBIBYTE
@@ -40,7 +41,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def read_thermal(path: Path) -> ThermalPicture:
-    """Read a thermal picture as float32[H, W].
+    """Read a thermal picture as float32[H, W], upright.
 
     A coloured 8-bit picture gives its luma (ITU-R BT.601), since a false-colour palette cannot be undone.
     """
@@ -50,7 +51,10 @@ def read_thermal(path: Path) -> ThermalPicture:
     if not is_tiff:
         return ThermalPicture(_read_picture(path), "counts")
     page = _first_page(path)
-    values_HW = page.values_HW if page.values_HW is not None else _read_picture(path)
+    if page.values_HW is None:
+        values_HW = _read_picture(path)
+    else:
+        values_HW = upright(page.values_HW, orientation_of(path))
     if page.inverted:
         values_HW = 255 - values_HW
     if not np.isfinite(values_HW).all():
@@ -148,6 +152,7 @@ def _kelvin_scale(description: str, path: Path) -> tuple[float, float] | None:
 
 def _read_picture(path: Path) -> AnyArray:
     """float32[H, W] through Pillow: greys of any depth as they are, colours as luma."""
-    with open_picture(path) as picture, decoding(path, "thermal picture"):
+    with open_picture(path) as (picture, orientation), decoding(path, "thermal picture"):
         grey = picture.mode in {"L", "I", "F"} or picture.mode.startswith("I;16")
-        return np.array(picture if grey else picture.convert("L"), dtype=np.float32)
+        values_HW = np.array(picture if grey else picture.convert("L"), dtype=np.float32)
+        return upright(values_HW, orientation)

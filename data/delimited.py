@@ -73,15 +73,16 @@ def delimited_rows(
                 for number in unnamed:
                     if number < len(cells) and cells[number].strip():
                         what = (
-                            f"{cells[number]!r:.60} in column {number + 1}, which has no name in the header"
+                            f"{cells[number][:60]!r} in column {number + 1}, which has no name in the header"
                         )
                         mistakes.add(where, what)
                 yield where, {name: cell for name, cell in zip(header, cells, strict=False) if name}
             elif cells:
                 mistakes.add(where, _wrong_count(cells, header, separator))
     except csv.Error as error:
+        hint = "; a double quote inside a cell is written twice" if "expected after" in str(error) else ""
         raise ManifestError(
-            f"{path}: line {reader.line_num + line_of_text}: not valid CSV: {error}"
+            f"{path}: line {reader.line_num + line_of_text}: not valid CSV: {error}{hint}"
         ) from None
     if cut:
         mistakes.note(f"{cut} row{'s' if cut > 1 else ''} with empty cells beyond the header: those left out")

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.category_ids import best_spelling, category_ids, name_key, notes_on_names, spelt
+from data.category_ids import best_spelling, category_ids, is_blank, name_key, notes_on_names, spelt
 from data.errors import ManifestError
 from data.modality import EXTENSIONS, Modality, guess_modality
 from data.sample import Category, Sample, Split
@@ -113,8 +113,12 @@ def _is_plain(uri: str) -> bool:
 def folder_categories(folders: Collection[str]) -> tuple[dict[str, Category], tuple[str, ...]]:
     """The category of each folder, and notes on their names.
 
-    An underscore is read as a space, unless another folder has that name already.
+    An underscore is read as a space, unless another folder has that name already. Raises ManifestError for a
+    name that shows nothing.
     """
+    blank = sorted(folder for folder in folders if is_blank(folder))
+    if blank:
+        raise ManifestError(f"the folder {blank[0]!r} has no visible character in its name; rename it")
     literal = {name_key(folder) for folder in folders}
     spelling = {}
     for folder in folders:

@@ -104,7 +104,7 @@ def read_manifest(
     that lists every structural mistake with its row.
     """
     lists = find_lists(path)
-    if path.is_dir() and not lists:
+    if not lists and os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for names too long for a file)
         raise ManifestError(
             f"{path} is a folder without a manifest; name a .parquet, .csv, .tsv or .jsonl file, "
             f"put {' / '.join(LISTS)} there, or make a manifest with `unibind init {path}`"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from safetensors.numpy import save_file
 
-from data.errors import InputError, KnowledgeBaseError
+from data.errors import InputError, KnowledgeBaseError, foreign_as
+from data.text_files import read_text
 from kb_builder.embed import TEXT_TABLES, encoder_folder, wanted_texts
 from kb_builder.encoders.imported import PREFIX, ImportedVectors, find_imported
 from kb_builder.schemas import read_columns
@@ -191,10 +193,8 @@ _WRITERS: dict[str, Callable[[Table, Path], None]] = {
 
 
 def _matrix(path: Path) -> npt.NDArray[np.floating]:
-    try:
+    with foreign_as(InputError, f"{path}: cannot be read as .npy"):
         x_ND = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as .npy: {error}") from error
     if not isinstance(x_ND, np.ndarray) or x_ND.ndim != 2 or x_ND.dtype.kind != "f" or x_ND.size == 0:
         found = getattr(x_ND, "dtype", "several arrays"), getattr(x_ND, "shape", "")
         raise InputError(f"{path}: a matrix of floats [rows, dimensions] is needed, this is {found}")
@@ -216,10 +216,7 @@ def _unit(x_ND: npt.NDArray[np.floating], lines: list[str], path: Path) -> Float
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as text with one id per line: {error}") from error
+    return [line for line in read_text(path, InputError).split("\n") if line.strip()]
 
 
 def _rows_of(kb: Path, table: str) -> pa.Table:
@@ -238,7 +235,7 @@ def _rows_of(kb: Path, table: str) -> pa.Table:
 def _places(own: pa.Table, lines: list[str], ids: Path, table: str) -> list[int]:
     """Which row of `own` each line means."""
     if len(set(lines)) != len(lines):
-        twice = next(line for line in lines if lines.count(line) > 1)
+        twice = Counter(lines).most_common(1)[0][0]
         raise InputError(f"{ids}: {twice!r} comes twice")
     given = pa.array(lines, pa.string())
     by_id, by_uri = (pc.index_in(given, value_set=own[key].combine_chunks()) for key in ("id", "uri"))

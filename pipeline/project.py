@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from data.errors import ProjectError
+from data.errors import ProjectError, foreign_as
 from data.modality import Modality
 from data.tabletop.settings import TabletopSettings
 from data.text_files import read_toml
@@ -116,20 +116,23 @@ def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Projec
 
     Raises ProjectError: no such file, not TOML (with the line), or the list of all its mistakes.
     """
-    path = path.resolve()
-    if path.is_dir():
+    with foreign_as(ProjectError, f"{path}: cannot be read"):  # a loop of links, a name too long
+        path = path.resolve()
+        is_folder, is_there = path.is_dir(), path.exists()
+    if is_folder:
         raise ProjectError(f"{path} is a folder; name the project file in it")
-    if not path.exists():
+    if not is_there:
         raise ProjectError(
             f"{path}: no such project file; make one with `unibind init FOLDER` or name one with --project"
         )
     content = read_toml(path, ProjectError)
-    try:
-        checked = _File.model_validate(_with_seed(merged(content, changes or {})))
-    except ValidationError as error:
-        mistakes = [_mistake(each) for each in error.errors()]
-        count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
-        raise ProjectError(f"{path}: {count}\n" + "\n".join(f"  {each}" for each in mistakes)) from None
+    with foreign_as(ProjectError, f"{path}: cannot be checked"):
+        try:
+            checked = _File.model_validate(_with_seed(merged(content, changes or {})))
+        except ValidationError as error:
+            mistakes = [_mistake(each) for each in error.errors()]
+            count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
+            raise ProjectError(f"{path}: {count}\n" + "\n".join(f"  {each}" for each in mistakes)) from None
     return Project(path=path, **dict(checked))
 
 

@@ -113,6 +113,15 @@ def test_folders_of_signs_are_categories_of_their_own(tmp_path: Path) -> None:
     assert (manifest.samples, manifest.categories) == (scan.samples, scan.categories)
 
 
+def test_a_folder_that_shows_no_name_is_refused(tmp_path: Path) -> None:
+    """A name of invisible characters alone can be no category; an underscore can."""
+    fill(tmp_path, "_/a.png", "b/b.png")
+    assert [category.name for category in survey_folder(tmp_path).categories] == ["b", "_"]
+    fill(tmp_path, "\u200b/c.png")
+    with pytest.raises(ManifestError, match=r"the folder '\\u200b' has no visible character"):
+        survey_folder(tmp_path)
+
+
 def test_folders_of_one_name_are_one_category(tmp_path: Path) -> None:
     """Dog and dog are one, which is said; their files are split as those of one category."""
     fill(tmp_path, "Dog/a.png", "dog/b.png", "cat/c.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from data.errors import ProjectError
 from pipeline.project import load_project
 
+FULL = (Path(__file__).parents[2] / "demo.toml").read_text(encoding="utf-8")
 MINIMAL = 'name = "x"\n[data]\nmanifest = "m.csv"\n'
 
 
@@ -76,6 +78,14 @@ def test_a_file_of_a_windows_editor(tmp_path: Path, encoding: str) -> None:
     assert (project.name, project.manifest) == ("x", tmp_path / "m.csv")
 
 
+@pytest.mark.parametrize("name", ["a" * 5000, "x\0y", "loop", "/dev/zero"])
+def test_a_name_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    """A name too long, one with a NUL, a loop of links and an endless device are one line, too."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(ProjectError):
+        load_project(tmp_path / name)
+
+
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     """Where there is no project file, `unibind init` is named."""
     with pytest.raises(ProjectError, match="unibind init"):
@@ -133,3 +143,54 @@ def test_a_date_may_be_one_of_toml(tmp_path: Path) -> None:
         price = load_project(write(tmp_path, MINIMAL + text)).describe.categories.price
         assert price is not None
         assert price.date == "2026-11-01"
+
+
+_ODD = (
+    *("nan", "inf", "-1", "1e999", "9" * 30, "-0.0", "true", "2024-01-01", "12:00:00"),
+    *('""', '"\\u0000"', '"\\u001b[31m"', f"'{'x' * 5000}'"),
+    *("[]", "{}", "[[1]]", "{ a = { b = [1] } }", '["a", 1]', "[" * 300 + "]" * 300),
+)
+
+
+def _refused(path: Path) -> bool:
+    """Whether a project file is refused by one error of ours that names it; other errors are raised."""
+    try:
+        load_project(path)
+    except ProjectError as error:
+        assert str(error).startswith(str(path))
+        return True
+    return False
+
+
+@pytest.mark.parametrize("odd", _ODD, ids=lambda value: value[:12])
+def test_an_odd_value_in_any_place_is_read_or_refused(tmp_path: Path, odd: str) -> None:
+    """Each line of a full project file with another value: read, or one error that names the file."""
+    lines = FULL.splitlines()
+    for number, line in enumerate(lines):
+        if " = " in line:
+            key = line.partition(" = ")[0]
+            _refused(write(tmp_path, "\n".join([*lines[:number], f"{key} = {odd}", *lines[number + 1 :]])))
+
+
+def _damage(folder: Path, mutations: Callable[[bytes, int], Iterator[bytes]], number: int) -> int:
+    assert not _refused(write(folder, FULL))
+    refused = 0
+    for copy in mutations(FULL.encode(), number):
+        (folder / "unibind.toml").write_bytes(copy)
+        refused += _refused(folder / "unibind.toml")
+    return refused
+
+
+def test_a_damaged_file_is_read_or_refused(
+    tmp_path: Path, mutations: Callable[[bytes, int], Iterator[bytes]]
+) -> None:
+    """A few hundred damaged copies: no library's error comes through."""
+    assert _damage(tmp_path, mutations, 300) > 200
+
+
+@pytest.mark.slow
+def test_many_damaged_files_are_read_or_refused(
+    tmp_path: Path, mutations: Callable[[bytes, int], Iterator[bytes]]
+) -> None:
+    """The same, thousands of times."""
+    assert _damage(tmp_path, mutations, 10_000) > 6_000

@@ -136,3 +136,22 @@ def _has_text(cells: list[str]) -> bool:
 
 def _s(things: list[int]) -> str:
     return "s" if len(things) > 1 else ""
+
+
+def all_records(
+    text: str, is_known: Callable[[str], bool], *, ending: str
+) -> tuple[str, str, Iterator[tuple[str, list[str]]]]:
+    """What `delimited_rows` reads, for who writes it again: Excel's `sep=` line (or nothing), the separator,
+    and every record, header and empty ones too, with where it stands."""
+    declared = _SEP_LINE.match(text)
+    head = declared[0] if declared else ""
+    separator = declared[1] if declared else _separator(text[:_HEAD], ending, is_known)
+
+    def records() -> Iterator[tuple[str, list[str]]]:
+        reader = _reader(text[len(head) :], separator)
+        line = 1
+        for cells in reader:
+            yield f"line {line + bool(head)}", cells
+            line = reader.line_num + 1
+
+    return head, separator, records()

@@ -8,6 +8,7 @@
     ├── MissingDependencyError   an optional package or model is not installed; names the install command
     ├── KnowledgeBaseError       the knowledge base is locked, incomplete or damaged
     ├── TrainingError            the data cannot be trained on or evaluated
+    │   └── NothingToTrainError  no train sample has a text, or all are of one category
     └── DescriberError           a describer failed
         ├── TransientError       worth another try: 408, 409, 425, 5xx, time-outs, torn answers
         ├── ThrottledError       429; may carry `retry_after` seconds
@@ -74,6 +75,10 @@ class KnowledgeBaseError(UniBindError):
 
 class TrainingError(UniBindError):
     """The data cannot be trained on or evaluated."""
+
+
+class NothingToTrainError(TrainingError):
+    """No train sample has a text to be drawn to, or all of them show the same category."""
 
 
 class DescriberError(UniBindError):

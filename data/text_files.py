@@ -41,7 +41,7 @@ def read_text(path: Path, error: type[UniBindError] = ManifestError, *, most_byt
         raise error(f"{str(path)!r}: cannot be read: {failure}") from None
     if most_bytes is not None and len(raw) > most_bytes:
         raise error(f"{path}: more than {most_bytes:,} bytes; that is not the file you mean")
-    encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), "utf-8")
+    encoding = encoding_of(raw)
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError as failure:
@@ -50,6 +50,11 @@ def read_text(path: Path, error: type[UniBindError] = ManifestError, *, most_byt
     if encoding == "utf-8" and 4 * raw.count(b"\0", 0, 4096) > len(raw[:4096]):
         raise error(f"{path}: UTF-16 text without a byte-order mark, it seems; save it as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def encoding_of(raw: bytes) -> str:
+    """The encoding that the byte-order mark says, as Python names it with the mark; else UTF-8."""
+    return next((name for mark, name in _MARKS if raw.startswith(mark)), "utf-8")
 
 
 def _why_not_text(raw: bytes, encoding: str, failure: UnicodeDecodeError) -> str:

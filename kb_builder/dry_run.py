@@ -152,7 +152,7 @@ def forecast(
     """
     with read_ledger(kb) as ledger:
         found = [_categories(kb, ledger, categories, encoder)]
-        library = contrast_library(categories)
+        library = contrast_library(categories, kb)
         if categories.contrast_pairs and library is not None:
             found.append(
                 _likely_contrasts(kb, categories, library, encoder)
@@ -191,7 +191,7 @@ def _categories(
     kb: Path, ledger: StoredEntries | None, settings: DescribeCategories, encoder: str
 ) -> Forecast:
     describer = make_describer(settings)
-    writing = make_writing(settings, describer, category_library(settings), encoder=encoder, started=0)
+    writing = make_writing(settings, describer, category_library(settings, kb), encoder=encoder, started=0)
     categories = read_categories(kb)
     names = category_names(categories)
     texts = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,10 @@ from pipeline.cli_kb import DEFAULT_PROJECT, ProjectFile, kb_app, load
 from pipeline.cli_models import models_app
 from pipeline.cli_reproduce import reproduce
 from pipeline.terminal import USAGE_ERROR, own_lines, print_usage_error, safe_output
+
+if TYPE_CHECKING:
+    import data.modality
+    from pipeline.stages import StageResult
 
 app = typer.Typer(
     name="unibind",
@@ -99,7 +103,7 @@ def _starved(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error) for words in _STARVED)
 
 
-def _run(path: Path, names: list[str] | None = None) -> None:
+def _run(path: Path, names: list[str] | None = None) -> list[StageResult]:
     """Run stages (default: the whole plan) and print the result table when there is a fresh evaluation."""
     import json
 
@@ -107,11 +111,12 @@ def _run(path: Path, names: list[str] | None = None) -> None:
     from pipeline.table import result_table
 
     project = load(path)
-    run_stages(project, names or plan(project))
+    results = run_stages(project, names or plan(project))
     if names is None or "evaluate" in names:
         metrics = project.run / "metrics.json"
         print(result_table(json.loads(metrics.read_text(encoding="utf-8"))))
         print(f"\nmetrics  {_short(metrics)}\nreport   {_short(project.run / 'report.html')}")
+    return results
 
 
 def _short(path: Path) -> str:
@@ -127,13 +132,54 @@ def demo(project: ProjectFile = DEMO_PROJECT) -> None:
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="A folder whose sub-folders are the categories.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder whose sub-folders are categories, splits or modalities.")
+    ],
     project: ProjectFile = DEFAULT_PROJECT,
+    modality: Annotated[
+        str | None, typer.Option(help="Of every file, whatever its name or folder says.")
+    ] = None,
+    by_name: Annotated[
+        bool, typer.Option("--by-name", help="The first word of a file's name is its category: dog_1.jpg.")
+    ] = False,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Read what links lead to, outside the folder too.")
+    ] = False,
 ) -> None:
-    """Write a manifest and a commented project file for a folder of files."""
+    """Write a manifest (CSV) and a commented project file for a folder of files."""
     from pipeline.init import init_project
 
-    for line in init_project(folder, project):
+    for line in init_project(
+        folder, project, modality=_modality(modality), by_name=by_name, follow_links=follow_links
+    ):
+        print(visible(line))
+
+
+def _modality(given: str | None) -> data.modality.Modality | None:
+    """A modality by its name. Raises InputError with the known ones."""
+    from data.errors import InputError
+    from data.modality import MODALITIES
+
+    if given is None:
+        return None
+    found = next((name for name in MODALITIES if name == given.casefold()), None)
+    if found is None:
+        raise InputError(
+            f"--modality {given!r}: there is no such modality; there are {', '.join(MODALITIES)}"
+        )
+    return found
+
+
+@app.command()
+def split(
+    project: ProjectFile = DEFAULT_PROJECT,
+    seed: Annotated[int, typer.Option(min=0, help="Another one draws other splits.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Draw anew where the manifest has splits.")] = False,
+) -> None:
+    """Draw train, val and test in the manifest: whole things together, 60/20/20 in each category."""
+    from pipeline.split import split_project
+
+    for line in split_project(load(project), seed=seed, force=force):
         print(visible(line))
 
 
@@ -206,8 +252,11 @@ def train(project: ProjectFile = DEFAULT_PROJECT) -> None:
         checked = load(project)
         follow(checked.kb, checked.run, checked.train)
         return
-    _run(project, ["localize", "train", "evaluate", "report"])
+    results = _run(project, ["localize", "train", "evaluate", "report"])
     part()
+    for result in results:
+        if "not_trained" in result.summary:
+            sys.exit(f"error: {result.summary['not_trained']}")
 
 
 @app.command()

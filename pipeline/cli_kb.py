@@ -20,10 +20,13 @@ DEFAULT_PROJECT = Path("unibind.toml")
 
 
 def load(path: Path) -> Project:
-    """The checked project file."""
+    """The checked project file; from now on its files are decoded within its budget."""
+    from data.readers import use_budget
     from pipeline.project import load_project
 
-    return load_project(path)
+    project = load_project(path)
+    use_budget(project.data.budget)
+    return project
 
 
 @kb_app.callback(invoke_without_command=True)

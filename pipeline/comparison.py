@@ -164,6 +164,16 @@ def _lead(record: Mapping[str, Any]) -> Lead | None:
     return Lead(record["lead"], record["lead_low"], record["lead_high"], record.get("p"))
 
 
+def not_measured(metrics: Mapping[str, Any]) -> list[str]:
+    """What has no row, and why, one sentence each: "audio (18 samples): no sample has a category"."""
+    sentences = []
+    for record in metrics.get("unmeasured", ()):
+        samples = f"{record['n']} sample{'' if record['n'] == 1 else 's'}"
+        about = f"{record['modality']} ({samples}): " if record["modality"] else ""
+        sentences.append(f"{about}{record['reason']}")
+    return sentences
+
+
 def place(order: Sequence[str], value: str) -> tuple[int, str]:
     """Sort by a known order; unknown words come after it, by name."""
     return (order.index(value) if value in order else len(order), value)

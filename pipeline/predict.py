@@ -15,9 +15,11 @@ import pyarrow.compute as pc
 
 from data.errors import InputError, KnowledgeBaseError, SampleError, TrainingError
 from data.modality import MODALITIES, Modality, guess_modality
+from data.readers import use_budget, warm_up
+from data.readers.axes import told_up, turned
 from data.show import visible
 from kb_builder.encoders import load_encoder
-from kb_builder.encoders.base import Encoder
+from kb_builder.encoders.base import Encoder, Source
 from kb_builder.encoders.workers import encode_texts
 from kb_builder.schemas import read_columns
 from pipeline.predict_names import category_names
@@ -117,6 +119,8 @@ def predict_files(
     of [evaluate], and the temperature that the evaluation fitted for that modality and model. A file that
     cannot be read gives a Prediction with `error`; a project without centers raises KnowledgeBaseError.
     """
+    use_budget(project.data.budget)
+    warm_up()
     space = _Space(project)
     centers = load_centers(space.kb)
     scorer, temperatures = project.evaluate.scorer, load_temperatures(project)
@@ -168,6 +172,7 @@ def predict_zero_shot(
     stands for the files in it. `say` gets what is left out of it, and of the names. Raises InputError where
     the encoder takes no texts, and for fewer than two names.
     """
+    warm_up()
     names = category_names(categories, say)
     text, media = _shared_space(encoder)
     vectors_CD = encode_texts(text, names, what="category names")
@@ -241,6 +246,7 @@ def retrieve_samples(
         raise InputError(f"--into {into}: unknown modality; the modalities are {', '.join(MODALITIES)}")
     path = _file_of(query, modality, say)
     space = _Space(project)
+    use_budget(project.data.budget)
     if path is None:
         query_1D, _ = space.place("text", query)
     else:
@@ -295,6 +301,7 @@ class _Space:
                 f"{project.kb} holds no knowledge base yet; run `unibind run --project {project.path}` first"
             )
         self.kb: KnowledgeBase = open_kb(project.kb)
+        self._up = project.data.up_axis
         self.heads = load_heads(project.run) if has_heads(project.run) else None
 
     def place(self, modality: Modality, source: Path | str) -> tuple[Floats, str]:
@@ -346,7 +353,9 @@ class _Space:
             )
         return encoder
 
-    def _encode(self, encoder: Encoder, modality: Modality, source: Path | str) -> Floats:
+    def _encode(self, encoder: Encoder, modality: Modality, source: Source) -> Floats:
+        if isinstance(source, Path):
+            source = turned(source, told_up(modality, source, self._up))
         return encoder.encode([encoder.prepare(modality, source)])
 
 

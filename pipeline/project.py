@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from data.errors import ProjectError, foreign_as
 from data.modality import Modality
+from data.readers.axes import Up
+from data.readers.budget import LEAST_MEMORY, Budget, parse_bytes
 from data.tabletop.settings import TabletopSettings
 from data.text_files import read_toml
 from kb_builder.settings import DescribeCategories, DescribeSamples, Encode
@@ -32,6 +34,20 @@ class DataSection(_Section):
     root: str | None = None  # the folder the manifest's uris are relative to; its own folder by default
     modality: Modality | None = None  # of every sample, where the manifest has no such column
     categories: str | None = None  # an optional category list, relative to the project file
+    up: Literal["auto", "x", "y", "z"] = "auto"  # in clouds and meshes; auto: as formats have it
+    # What decoding one file may cost; a file that exceeds it is quarantined, and the run goes on.
+    seconds_per_file: float = Field(default=Budget().seconds, ge=0.1, le=86_400)  # of processor time
+    memory_per_file: Annotated[int, BeforeValidator(parse_bytes), Field(ge=LEAST_MEMORY)] = Budget().memory
+
+    @property
+    def up_axis(self) -> Up | None:
+        """What the readers take: None where each format says it."""
+        return None if self.up == "auto" else self.up
+
+    @property
+    def budget(self) -> Budget:
+        """The two as the readers take them."""
+        return Budget(self.seconds_per_file, self.memory_per_file)
 
 
 class DescribeSection(_Section):

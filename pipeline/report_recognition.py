@@ -18,6 +18,7 @@ from pipeline.comparison import (
     centers_title,
     media,
     model_title,
+    not_measured,
     percent,
     place,
     points,
@@ -70,12 +71,14 @@ def recognition_section(metrics: Mapping[str, Any]) -> Html:
     """Recognition of the run's model: the verdict, the picture, the table."""
     rows = recognition_rows(metrics)
     if not rows:
-        return section("recognition", "Recognition", el("p", "No labelled sample could be scored."))
+        words = el("p", "No labelled sample could be scored.")
+        return section("recognition", "Recognition", words, _not_measured(metrics))
     return section(
         "recognition",
         "Recognition, beside its controls",
         el("p", f"Model: {model_title(rows)}. Rule: {SCORERS[scorer_of(metrics)][0]}.", class_="sub"),
         el("ul", *(el("li", sentence) for sentence in verdict(rows))),
+        _not_measured(metrics),
         accuracy_plots(rows),
         _result_table(rows),
         _fine_print(rows),
@@ -84,11 +87,19 @@ def recognition_section(metrics: Mapping[str, Any]) -> Html:
     )
 
 
+def _not_measured(metrics: Mapping[str, Any]) -> Child:
+    """What has no row in the table, and why; nothing where every modality has one."""
+    reasons = not_measured(metrics)
+    if not reasons:
+        return ""
+    return join([el("p", el("strong", "Not measured:")), el("ul", *(el("li", each) for each in reasons))])
+
+
 def zero_shot_section(metrics: Mapping[str, Any]) -> Html:
     """The same for the untrained encoder that shares the text space, unless that is the run's own model."""
     rows, own = recognition_rows(metrics, "zero_shot"), recognition_rows(metrics)
     if not rows:
-        words = "The run had no encoder that shares the text space without training."
+        words = "The run has no zero-shot encoder that places a labelled sample in the text space."
         return section("zero-shot", "Zero-shot, without training", el("p", words))
     if own and all(row.model == "zero_shot" for row in own):
         words = "This run was not trained: its table above is the zero-shot table."

@@ -13,6 +13,7 @@ from pipeline.comparison import (
     Row,
     anchor_title,
     centers_title,
+    not_measured,
     percent,
     recognition_rows,
     split_mean,
@@ -40,7 +41,8 @@ def _lead(metrics: Mapping[str, Any]) -> Html:
     split = "unseen" if any(row.split == "unseen" and row.centers for row in rows) else "seen"
     mean = split_mean([row for row in rows if row.centers], split)
     if mean is None:
-        return el("p", "Nothing was recognised: the run had no labelled sample to score.", class_="lead")
+        reasons = not_measured(metrics) or ["the run had no labelled sample to score"]
+        return el("p", f"Nothing was recognised: {'; '.join(reasons)}.", class_="lead")
     untrained = all(row.model == "zero_shot" for row in rows)
     what = {
         ("unseen", False): "On categories that no training sample came from",

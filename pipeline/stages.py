@@ -20,6 +20,7 @@ from typing import Any
 
 from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_file, hash_json, write_json
+from data.readers import use_budget
 from data.show import duration, number, visible
 from kb_builder.ledger import open_ledger
 from kb_builder.lock import write_lock
@@ -56,6 +57,7 @@ def run_stage(project: Project, name: str) -> StageResult:
     done = _finished(project, name, fingerprint)
     if done is not None:
         return StageResult(name, done["seconds"], True, done["summary"])
+    use_budget(project.data.budget)
     if stage.shards is None:
         with write_lock(project.run / "run.lock"):
             summary, seconds = _timed(stage.run, project)
@@ -114,6 +116,7 @@ def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[dict
     done = {shard: _finished(project, f"{stage.name}-{shard:05d}", fingerprints[shard]) for shard in numbers}
     missing = [shard for shard in numbers if done[shard] is None]
     if missing:
+        use_budget(project.data.budget)
         with write_lock(project.run / "run.lock"):
             clock = time.perf_counter()
 

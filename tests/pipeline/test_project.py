@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from data.errors import ProjectError
+from data.readers import Budget
+from pipeline.jobs import STAGES
 from pipeline.project import load_project
 
 FULL = (Path(__file__).parents[2] / "demo.toml").read_text(encoding="utf-8")
@@ -105,6 +107,15 @@ def test_off_says_what_toml_has_no_word_for(tmp_path: Path) -> None:
     assert project.encode.zero_shot is None
 
 
+def test_which_axis_is_up_is_one_of_four(tmp_path: Path) -> None:
+    """By default each format says it; anything but an axis is refused."""
+    assert load_project(write(tmp_path, MINIMAL)).data.up_axis is None
+    assert load_project(write(tmp_path, MINIMAL + 'up = "auto"\n')).data.up_axis is None
+    assert load_project(write(tmp_path, MINIMAL + 'up = "y"\n')).data.up_axis == "y"
+    with pytest.raises(ProjectError, match=r"data\.up: 'up' is not"):
+        load_project(write(tmp_path, MINIMAL + 'up = "up"\n'))
+
+
 def test_reuse_reaches_both_describe_sections(tmp_path: Path) -> None:
     """`--reuse` changes nothing else, in no section."""
     project = load_project(write(tmp_path, MINIMAL + "[describe.categories]\nn = 7\n"))
@@ -194,3 +205,52 @@ def test_many_damaged_files_are_read_or_refused(
 ) -> None:
     """The same, thousands of times."""
     assert _damage(tmp_path, mutations, 10_000) > 6_000
+
+
+def test_unknown_aspects_are_refused(tmp_path: Path) -> None:
+    """With the known ones, and none at all is a mistake too."""
+    path = tmp_path / "unibind.toml"
+    for aspects in ('["lock"]', "[]"):
+        path.write_text(
+            f'name = "x"\n[data]\nmanifest = "m.csv"\n[describe.categories]\naspects = {aspects}\n'
+        )
+        with pytest.raises(ProjectError, match=r"describe\.categories\.aspects"):
+            load_project(path)
+    path.write_text(
+        'name = "x"\n[data]\nmanifest = "m.csv"\n[describe.categories]\naspects = ["sound", "use"]\n'
+    )
+    assert load_project(path).describe.categories.aspects == ("sound", "use")
+
+
+def test_the_budget_of_a_file_is_a_setting(tmp_path: Path) -> None:
+    """Seconds and a size with its unit; by default a minute and 2 GB."""
+    assert load_project(write(tmp_path, MINIMAL)).data.budget == Budget(60.0, 2_000_000_000)
+    for told, count in (('"500 MB"', 500_000_000), ('"1.5 GB"', 1_500_000_000), ("100_000_000", 100_000_000)):
+        text = MINIMAL + f"seconds_per_file = 5\nmemory_per_file = {told}\n"
+        assert load_project(write(tmp_path, text)).data.budget == Budget(5.0, count)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "seconds_per_file = 0",
+        'seconds_per_file = "long"',
+        'memory_per_file = "2 GiB"',
+        'memory_per_file = "lots"',
+        'memory_per_file = "1 MB"',
+        "memory_per_file = -1",
+    ],
+)
+def test_a_budget_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
+    """What allows nothing, or is no size, is told with its key."""
+    with pytest.raises(ProjectError, match=rf"data\.{line.partition(' ')[0]}: "):
+        load_project(write(tmp_path, MINIMAL + line + "\n"))
+
+
+def test_stages_that_decode_depend_on_the_budget(tmp_path: Path) -> None:
+    """A larger budget has quarantined samples tried again; nothing is hashed or asked anew for it."""
+    one, other = (
+        load_project(write(tmp_path, MINIMAL + f"seconds_per_file = {seconds}\n")) for seconds in (5, 50)
+    )
+    stale = {stage.name for stage in STAGES if stage.settings(one) != stage.settings(other)}
+    assert stale == {"describe-samples", "encode"}

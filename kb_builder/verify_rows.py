@@ -74,7 +74,8 @@ def derive(entry: Entry) -> Derived:
     """Parse an entry again. Raises ValueError, KeyError or TypeError where it holds no answer."""
     request = json.loads(entry.request)
     messages = request_from_json(entry.request).messages
-    answer = None if entry.answer is None else read_answer(entry.answer)
+    question = asked(messages)
+    answer = None if entry.answer is None else read_answer(entry.answer, asked=question)
     if answer is None:
         items: tuple[Item, ...] = (Item(None, "", entry.error),)
     else:
@@ -83,7 +84,7 @@ def derive(entry: Entry) -> Derived:
             answer,
             opening=words(content) if role == "assistant" else "",
             several="response_format" in request["extra"],
-            asked=asked(messages),
+            asked=question,
         )
     return Derived(
         items,

@@ -204,16 +204,18 @@ class _Reader:
             return text[at + 3 : end], end + 3
         pieces: list[str] = []
         start = at + 1
+        quoting = False  # inside a quotation in the text
         while (stop := _STOPS[quote].search(text, start)) is not None:
             place = stop.start()
             if stop[0] == "\\":
                 piece, after = self._escape(place + 1)
                 pieces += (text[start:place], piece)
                 start = after
-            elif self._ends(place + 1, key=key):
+            elif self._ends(place + 1, key=key) or (not quoting and self._ends_badly(place)):
                 pieces.append(text[start:place])
                 return "".join(pieces), place + 1
             else:
+                quoting = not quoting
                 pieces.append(text[start : place + 1])
                 start = place + 1
         raise _BrokenError
@@ -244,6 +246,12 @@ class _Reader:
         if letter in ",;":
             return self._begins_next(self._space(place + 1))
         return text.startswith(("//", "/*"), place) or (letter == "#" and "\n" in text[at:place])
+
+    def _ends_badly(self, at: int) -> bool:
+        """Whether a quotation mark that opens no quotation stands before a comma: what follows is broken."""
+        text = self._text
+        follows = self._space(at + 1)
+        return text[at - 1] not in " \n\t([-–—'’" and text[follows : follows + 1] == ","
 
     def _begins_next(self, at: int) -> bool:
         text = self._text

@@ -282,7 +282,7 @@ def whole_sentences(text: str, finish_reason: str) -> str:
 
 
 def sentences(text: str, *, most: int | None = None, whole: bool = False) -> list[str]:
-    """The complete sentences of a text on one line; the last may end in an abbreviation if the text is `whole`."""
+    """The complete sentences of a text on one line; the last one of a `whole` text may end in "etc."."""
     found: list[str] = []
     start = 0
     for match in _END.finditer(text):

@@ -23,10 +23,11 @@ _MARK = re.compile(
         |CALL_ID|AVAILABLE_TOOLS|SYSTEM_PROMPT|USER|ASSISTANT|SYSTEM|END|STOP|EOS|BOS|PAD|ANSWER|FINAL
         |RESPONSE)) (?: >| \] ){{1,2}}
   | ◁ (?P<kimi>/?\w{{1,30}}) ▷
-  | [{_BARS}] (?P<bare>im_start|im_end|eot_id|eom_id|end_of_text|endoftext|end_of_turn) [{_BARS}] >?
+  | <? [{_BARS}] (?P<bare>im_start|im_end|eot_id|eom_id|end_of_text|endoftext|end_of_turn) [{_BARS}] >?
     """,
     re.VERBOSE,
 )
+_ESCAPED_MARK = re.compile(rf"&lt;([{_BARS}/][^&<>\n]{{1,64}})&gt;")
 _SIGNS = re.compile(r"[^a-z0-9]+")
 # Cut off inside a mark.
 _HALF = re.compile(rf"<\s?[{_BARS}][^<>{_BARS}\n]{{0,64}}[{_BARS}]?$|</[\w|]{{0,20}}$")
@@ -93,6 +94,8 @@ def take_off(content: str, *, several: bool = False) -> Bare:
 
     Of several answers (`<answer>…</answer>`) the last one counts, or all where `several` texts are wanted.
     """
+    if "&lt;" in content:
+        content = _ESCAPED_MARK.sub(r"<\1>", content)
     if not _ODD.search(content):
         return Bare(content)
     bare = _walk(content, several) if any(sign in content for sign in "<[◁|｜") else Bare(content)

@@ -14,7 +14,7 @@ MAX_SENTENCES = 3
 # --- formatting: lines -----------------------------------------------------------------------------------
 
 _ITEM = re.compile(
-    r"\s{0,40}(?:(?:[-*+•●▪◦‣–—·○■✓]|\d{1,3}\ufe0f?\u20e3)\s+|#?[(\[]?\d{1,3}[.):\]]\)?\s+|[①-⑳]\s*"
+    r"\s{0,40}(?:(?:[-*+•●▪◦‣–—·○■✓]|\d{1,3}\ufe0f?\u20e3)\s+|#?[(\[]?\d{1,3}[.):\]]\)?\s+|\(?[A-Za-z]\)\s+|[①-⑳]\s*"
     r"|(?P<bold>[*_]{1,3})\(?\d{1,3}[.):]\)?(?:[*_]{1,3}:?)?\s+)(?=\S)"
 )
 _QUOTED_LINE = re.compile(r"\s{0,40}>{1,3}\s+")
@@ -68,7 +68,7 @@ _LEFT = re.compile(
     r"|\[/?(?:INST|SYS|THINK|TOOL_CALLS|UNK|MASK|PAD|CLS|SEP|EOS|BOS)\]|assistantfinal"
     r"|\[(?:your|insert|name|category|placeholder|object|subject)\b[^\[\]]{0,60}\]"
     r"|[\[{]\s{0,9}[\"“][\w ]|[\"“”]\s{0,9}:\s{0,9}[\"“\[{]|[\"“”],\s{0,9}[\"“][A-Z]|[\"”'.]\s{0,9}\]?\s{0,9}\}$"
-    r"|[\"”]\s{0,9}\]\s{0,9}\}?$|[.!?];\s",
+    r"|[\"”]\s{0,9}\]\s{0,9}\}?$|[.!?];\s|(?-i:(?:User|Human|Assistant|USER|HUMAN|ASSISTANT):)",
     re.IGNORECASE,
 )
 _ODD = re.compile(r"[^\w\s.,!?'’()%°-]|\n")
@@ -96,7 +96,7 @@ _POSTSCRIPT = re.compile(
 # A row of signs, a tag without its other half, and a switch of Qwen's.
 _EDGES = re.compile(
     r"^(?:(?:<(?!unk|mask)[A-Za-z][\w:.-]{0,40}>|/(?:no_?)?think)\s?)+"
-    r"|(?:\s?(?:</[A-Za-z][\w:.-]{0,40}>|/(?:no_?)?think|(?<=[.!?\"”])\s?#{2,}))+\.?$"
+    r"|(?:\s?(?:</[A-Za-z][\w:.-]{0,40}>|/(?:no_?)?think|(?<=[.!?\"”])\s?#{2,}|#{3,}))+\.?$"
 )
 _COUNTED = re.compile(r"\s[(\[](?:word count: ?)?\d{1,3} words[)\]]\.?$", re.IGNORECASE)
 
@@ -126,7 +126,7 @@ _DANGLING = frozenset({
 
 def is_plain(text: str) -> bool:
     """Whether there is nothing in a text that `plain` could take off: most texts are so."""
-    return not _ODD.search(text) and text[:1] not in _ODD_START and not may_leak(text)
+    return not _ODD.search(text) and text[:1] not in _ODD_START and text[1:2] != ")" and not may_leak(text)
 
 
 def is_title(line: str) -> bool:

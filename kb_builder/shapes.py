@@ -354,11 +354,21 @@ def _split_lines(content: str) -> Found:
     bare = bare[:ends]
     if len(bare) > 1 and any(not is_title(line) for line in bare):
         bare = [line for line in bare if not is_title(line)]
-    quoted = [_FORGOTTEN.match(line) for line in bare]
     if len(bare) > 1:
-        texts = [found[1] if found else line for found, line in zip(quoted, bare, strict=True)]
-        return Found(_without_common_labels(texts), open_end=True)
+        return Found(_without_common_labels([_unquoted_line(line) for line in bare]), open_end=True)
     return Found(sentences(" ".join(bare)) or bare, open_end=True)
+
+
+def _unquoted_line(line: str) -> str:
+    """A line of a list whose brackets are missing: a string of JSON, perhaps with a comma."""
+    found = _FORGOTTEN.match(line)
+    if found is None:
+        return line
+    try:
+        value = loose_json.strict(line.strip().rstrip(","))
+    except ValueError:
+        return found[1]
+    return value if isinstance(value, str) else found[1]
 
 
 def _lettered(lines: Sequence[str]) -> list[int]:

@@ -336,7 +336,9 @@ def _first_turn(text: str) -> tuple[str, bool]:
     first: str | None = None
     for found in _NEXT_TURN.finditer(text):
         label = _SIGNS.sub("", found[0].casefold())
-        if found.start() <= start:
+        if found.start() <= start and label in _LISTS["answering"]:
+            start = found.end()
+        elif found.start() <= start:
             first = label
         elif label == first:  # every line begins so: it is what the texts are about
             continue

@@ -133,7 +133,9 @@ WORDS = st.sampled_from(
     "shiny round long-haired Mr. 5' naïve black/white 10% old, young, white, river meadow garden kitchen".split()
 )
 TEXTS = st.lists(
-    st.lists(WORDS, min_size=3, max_size=9, unique=True).map(lambda words: f"A dog has {' '.join(words)} fur."),
+    st.lists(WORDS, min_size=3, max_size=9, unique=True).map(
+        lambda words: f"A dog has {' '.join(words)} fur."
+    ),
     min_size=3,
     max_size=3,
     unique=True,
@@ -166,7 +168,18 @@ def test_no_text_holds_a_piece_of_its_form(shape: str, texts: list[str]) -> None
     for item in parsed(SHAPES[shape](texts)):
         assert (item.text is None) == (item.reason is not None)
         if item.text is not None:
-            for piece in ('description"', "descriptions", '", "', '"]', "</", TITLE, "|---", "Draft", "hope", "```"):
+            for piece in (
+                'description"',
+                "descriptions",
+                '", "',
+                '"]',
+                "</",
+                TITLE,
+                "|---",
+                "Draft",
+                "hope",
+                "```",
+            ):
                 assert piece not in item.text
 
 

@@ -72,8 +72,8 @@ class _Content:
 def read_answer(body: str, *, asked: str = "") -> Answer:
     """The first choice of a chat completion: any JSON text that `client.check_body` has let through.
 
-    Reasoning (`<think>…</think>`, parts of kind `thinking`) is no part of the answer. Where a field is not what
-    the protocol says, it counts as missing. `asked` as in `parse_answer`.
+    Reasoning (`<think>…</think>`, parts of kind `thinking`) is no part of the answer. Where a field is not
+    what the protocol says, it counts as missing. `asked` as in `parse_answer`.
     """
     try:
         value = json.loads(body)
@@ -110,8 +110,8 @@ def parse_answer(
 
     `opening` is the start that the model was given to go on from (one text); `several` says that a list of
     texts was asked for, in the JSON schema of `prompts.several` or, from models that ignore a schema, in any
-    other form. `asked` is the question in words: the names that it quotes keep their signs, and repeating what
-    it repeats is no loop.
+    other form. `asked` is the question in words: the names that it quotes keep their signs, and repeating
+    what it repeats is no loop.
     """
     if answer.text is None:
         said = visible(answer.refusal or "")

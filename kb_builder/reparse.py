@@ -36,8 +36,8 @@ _Move = tuple[str, str | None, str | None]
 class Reparsed:
     """How the rows stand now. `moves`: (kind, status before, status now) -> rows; None: it was not there.
 
-    `rewritten`: of these, the rows whose answer gives another text than before. `short`: categories with fewer
-    texts than wanted, and how many they have.
+    `rewritten`: of these, the rows whose answer gives another text than before. `short`: categories with
+    fewer texts than wanted, and how many they have.
     """
 
     moves: Mapping[_Move, int]
@@ -150,7 +150,8 @@ def _moves(before: pa.Table, after: pa.Table) -> tuple[dict[_Move, int], dict[_M
                 SELECT *, row_number() OVER (PARTITION BY kind, request_key ORDER BY new_place) AS turn
                 FROM same WHERE old IS NULL
             )
-            SELECT kind, old, new, count(*), 0 FROM same WHERE old IS NOT NULL AND new IS NOT NULL GROUP BY ALL
+            SELECT kind, old, new, count(*), 0 FROM same
+            WHERE old IS NOT NULL AND new IS NOT NULL GROUP BY ALL
             UNION ALL
             SELECT kind, gone.old, made.new, count(*),
                 count(*) FILTER (gone.old IS NOT NULL AND made.new IS NOT NULL)

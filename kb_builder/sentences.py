@@ -54,7 +54,10 @@ _ENTITY = re.compile(
     r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});|&(?:(?:amp|lt|gt|quot|apos|nbsp)\b|#\d{1,7})"
 )
 _COMMENT = re.compile(r"<!--(?:[^-]++|-(?!->))*+(?:-->|\Z)")
-_INLINE = "b|i|em|strong|u|s|del|ins|mark|small|big|span|font|code|tt|kbd|sub|sup|a|img|abbr|cite|q|wbr|strike|center"
+_INLINE = (
+    "b|i|em|strong|u|s|del|ins|mark|small|big|span|font|code|tt|kbd|sub|sup|a|img|abbr|cite|q|wbr|strike|"
+    "center"
+)
 _BLOCK = (
     "br|p|div|ul|ol|li|hr|h[1-6]|blockquote|pre|section|article|body|html|head|main|header|footer|dl|dt|dd"
 )
@@ -67,7 +70,8 @@ _LEFT = re.compile(
     r"|[◁▷]|```|\\boxed|\\(?:frac|begin|end|times|cdot|text)\b|\|\s{0,9}:?-{3}|\{\{|\}\}|\{%"
     r"|\[/?(?:INST|SYS|THINK|TOOL_CALLS|UNK|MASK|PAD|CLS|SEP|EOS|BOS)\]|assistantfinal"
     r"|\[(?:your|insert|name|category|placeholder|object|subject)\b[^\[\]]{0,60}\]"
-    r"|[\[{]\s{0,9}[\"“][\w ]|[\"“”]\s{0,9}:\s{0,9}[\"“\[{]|[\"“”],\s{0,9}[\"“][A-Z]|[\"”'.]\s{0,9}\]?\s{0,9}\}$"
+    r"|[\[{]\s{0,9}[\"“][\w ]|[\"“”]\s{0,9}:\s{0,9}[\"“\[{]|[\"“”],\s{0,9}[\"“][A-Z]"
+    r"|[\"”'.]\s{0,9}\]?\s{0,9}\}$"
     r"|[\"”]\s{0,9}\]\s{0,9}\}?$|[.!?];\s|(?-i:(?:User|Human|Assistant|USER|HUMAN|ASSISTANT):)",
     re.IGNORECASE,
 )
@@ -241,7 +245,7 @@ def _begin(line: str, asked: str) -> str:
 
 
 def without_comment(text: str) -> str:
-    """Without "Sure! Here is one sentence:" and "Description:" before it, and without "(12 words)" after it."""
+    """Without "Sure! Here is one sentence:" and "Description:" before it, and "(12 words)" after it."""
     if "words" in text[-12:]:
         text = _COUNTED.sub("", text)
     for _ in range(3):
@@ -273,7 +277,7 @@ def unquoted(text: str) -> str:
 def whole_sentences(text: str, finish_reason: str) -> str:
     """The first complete sentences, at most `MAX_SENTENCES`; "" where there is none.
 
-    An answer that stopped by itself may lack its last full stop, one that was cut off loses its last sentence.
+    An answer that stopped by itself may lack its last full stop, one that was cut off loses what is torn.
     """
     whole = finish_reason.casefold() in _WHOLE
     if whole and text and not _END.search(text[-3:]):

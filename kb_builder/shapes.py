@@ -1,8 +1,8 @@
 """Answers that hold several texts: which texts, whatever form the model gave them.
 
 Asked for is a JSON object with a list. What comes is that, or JSON of another form, lines of JSON, XML, YAML,
-a table, a list with numbers or bullets, lines or sentences. `find_all` gives the texts, or says why it cannot:
-it takes neither a part of them, nor what stands beside them (titles, ids, an introduction, a draft).
+a table, a list with numbers or bullets, lines or sentences. `find_all` gives the texts, or says why it
+cannot: it takes neither a part of them, nor what stands beside them (titles, ids, an introduction, a draft).
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ _INLINE_TAGS = frozenset(_LISTS["inline_tags"])
 _SIGNS = re.compile(r"[\W\d_]+")
 _NUMBERED_KEY = re.compile(r"(?i)[^\d]{0,24}\d+[^\d]{0,8}")
 _DRAFT = re.compile(
-    r"\b(?:final|revised|improved|corrected|refined|better|actually|wait|instead|polished|let me (?:re|fix|correct))",
+    r"\b(?:final|revised|improved|corrected|refined|better|actually|wait|instead|polished"
+    r"|let me (?:re|fix|correct))",
     re.IGNORECASE,
 )
 _ESCAPED_JSON = re.compile(r"\s{0,40}[\[{]\s{0,40}\\[\"n]")
@@ -63,8 +64,8 @@ _SHORT_LABEL = re.compile(r"([A-Z][\w /&-]{0,30}):\s+(?=\S)")
 class Found:
     """The texts of an answer.
 
-    `rest`: what follows the last whole text where a list is torn. `open_end`: nothing but the answer's end says
-    that the last text ends there. `form` names the form for a message.
+    `rest`: what follows the last whole text where a list is torn. `open_end`: nothing but the answer's end
+    says that the last text ends there. `form` names the form for a message.
     """
 
     texts: Sequence[str]

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from kb_builder.letters import control_reason, visible, without_halves, without_invisible
 
+ENGLAND = "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"  # its flag
+
 
 @pytest.mark.parametrize("letter", [*map(chr, [*range(9), 11, 12, *range(14, 32), *range(127, 160)])])
 def test_controls_have_a_reason(letter: str) -> None:
@@ -39,7 +41,7 @@ def test_halves_of_characters_become_lost_ones() -> None:
         ("👨\u200d👩\u200d👧 and ❤\ufe0f\u200d🔥", "👨\u200d👩\u200d👧 and ❤\ufe0f\u200d🔥"),
         ("नमस्\u200dते", "नमस्\u200dते"),
         ("می\u200cخواهم", "می\u200cخواهم"),
-        ("🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f", "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"),
+        (ENGLAND, ENGLAND),
         ("dog\U000e0041\U000e0042", "dog"),
         ("A dog\ue200cite\ue202turn0search0\ue201 barks【3†a.txt】.", "A dog barks."),
     ],

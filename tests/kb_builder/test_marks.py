@@ -44,36 +44,45 @@ THOUGHTS = [
     "**Final Description:** {}",
 ]  # fmt: skip
 ENDS = [
-    "<|im_end|>", "<|im_end|>\n", "<|eot_id|>", "<|eom_id|>", "</s>", "<end_of_turn>", "<|endoftext|>", "<|end|>", "[/INST]",
-    "<|END_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>", "<|end▁of▁sentence|>", "<eos>", "<|return|>", "<|end_of_text|>",
-    "<| im_end |>", "<|IM_END|>", "<im_end>", "</im_end>", "<|/im_end|>", "<||im_end||>", "<|im\\_end|>", "&lt;|im_end|&gt;",
-    "<end_of_utterance>", "<|eot|>", "<|end_of_role|>", "<|im_en", "<|eot_id|", "</s", "|im_end|", "###", "\n###",
+    "<|im_end|>", "<|im_end|>\n", "<|eot_id|>", "<|eom_id|>", "</s>", "<end_of_turn>", "<|endoftext|>",
+    "<|end|>", "[/INST]", "<|END_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>", "<|end▁of▁sentence|>", "<eos>",
+    "<|return|>", "<|end_of_text|>", "<| im_end |>", "<|IM_END|>", "<im_end>", "</im_end>", "<|/im_end|>",
+    "<||im_end||>", "<|im\\_end|>", "&lt;|im_end|&gt;", "<end_of_utterance>", "<|eot|>", "<|end_of_role|>",
+    "<|im_en", "<|eot_id|", "</s", "|im_end|", "###", "\n###",
 ]  # fmt: skip
 NEXT_TURNS = [
-    "\nUser: And a cat?", "\n\nHuman: And a cat?", "\nAssistant: A cat meows at night.", " User: And a cat?",
-    "Human: And a cat?", "<|user|>And a cat?", "<|im_start|>user\nAnd a cat?", "\n### Instruction:\nAnd a cat?",
-    "\n\n### Input\nAnd a cat?", "\n## User:\nAnd a cat?", "\nQ: And a cat?", "\nQuestion: And a cat?", "<start_of_turn>user\nAnd?",
-    "<｜User｜>And a cat?", "</s><s>[INST] And a cat? [/INST] A cat meows.", "\n<human>: And a cat?", "\nOutput: A cat meows.",
-    "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nAnd a cat?", "<|im_end|>\n<|im_start|>assistant\nA cat meows at night.",
+    "\nUser: And a cat?", "\n\nHuman: And a cat?", "\nAssistant: A cat meows at night.",
+    " User: And a cat?", "Human: And a cat?", "<|user|>And a cat?", "<|im_start|>user\nAnd a cat?",
+    "\n### Instruction:\nAnd a cat?", "\n\n### Input\nAnd a cat?", "\n## User:\nAnd a cat?",
+    "\nQ: And a cat?", "\nQuestion: And a cat?", "<start_of_turn>user\nAnd?", "<｜User｜>And a cat?",
+    "</s><s>[INST] And a cat? [/INST] A cat meows.", "\n<human>: And a cat?", "\nOutput: A cat meows.",
+    "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nAnd a cat?",
+    "<|im_end|>\n<|im_start|>assistant\nA cat meows at night.",
     "<|start_of_role|>user<|end_of_role|>And a cat?", "\n[USER]: And a cat?", "\n**User:** And a cat?",
 ]  # fmt: skip
 AROUND = [
-    "<answer>{}</answer>", "I think.\n<answer>{}</answer>\nDone.", "{}</answer>", "<answer>{}", "<output>{}</output>",
-    "<response>{}</response>", "<final>{}</final>", "<final_answer>{}</final_answer>", "<result>{}</result>",
-    "<|begin_of_box|>{}<|end_of_box|>", "\\boxed{{{}}}", "$\\boxed{{{}}}$", "\\boxed{{\\text{{{}}}}}", "\\[ {} \\]",
-    "<description>{}</description>", "<text>{}</text>", "<s>{}</s>", "<|begin_of_text|>{}", "<|assistant|>{}", "<|assistant|>\n{}",
-    "<|start_header_id|>assistant<|end_header_id|>\n\n{}<|eot_id|>", "<start_of_turn>model\n{}<end_of_turn>",
-    "<s>[INST] Say it. [/INST] {}</s>", "<<SYS>>Be brief.<</SYS>>{}", "<|user|>Say it.<|assistant|>{}",
-    "User: Say it.\nAssistant: {}", "Assistant: {}", "assistant\n\n{}", "### Response:\n{}", "Answer: {}", "<｜Assistant｜>{}",
-    "<tool_call>{{\"name\": \"f\"}}</tool_call>{}", "{}<tool_call>{{\"name\": \"f\"}}</tool_call>", "{}[TOOL_CALLS][{{}}]",
-    "<function_calls><invoke name=\"f\">x</invoke></function_calls>{}", "<function=f>{{}}</function>{}", "{}<|python_tag|>f()",
-    "<｜tool▁calls▁begin｜>f<｜tool▁calls▁end｜>{}", "/no_think {}", "{} /no_think", "<b>{}</b>", "<p>{}</p>", "<div class=\"x\">{}</div>",
-    "<ul><li>{}</li></ul>", "<!-- one -->{}", "```\n{}\n```", "```text\n{}\n```", "**{}**", "*{}*", "# Dog\n\n{}", "**Dog**\n\n{}",
-    "**Description:** {}", "Description: {}", "title: Dog\ndescription: {}", "> {}", "- {}", "1. {}", "`{}`", "\"{}\"", "“{}”", "'{}'",
-    "Sure! {}", "Sure! Here is one sentence: {}", "I'd be happy to help! {}", "Here's a sentence:\n\n{}", "{}\n\n(5 words)",
-    "{} (5 words)", "{}\n\nNote: it has five words.", "{}\n\nI hope this helps!", "{}\n---\nLet me know.", "\ufeff{}", "\u200b{}\u200b",
-    "{{\"description\": \"{}\"}}", "```json\n{{\"description\": \"{}\"}}\n```", "[\"{}\"]", "| Text |\n|---|\n| {} |",
-    "{}【4:0†source】", "{} \ue200cite\ue202turn0search0\ue201",
+    "<answer>{}</answer>", "I think.\n<answer>{}</answer>\nDone.", "{}</answer>", "<answer>{}",
+    "<output>{}</output>", "<response>{}</response>", "<final>{}</final>",
+    "<final_answer>{}</final_answer>", "<result>{}</result>", "<|begin_of_box|>{}<|end_of_box|>",
+    "\\boxed{{{}}}", "$\\boxed{{{}}}$", "\\boxed{{\\text{{{}}}}}", "\\[ {} \\]",
+    "<description>{}</description>", "<text>{}</text>", "<s>{}</s>", "<|begin_of_text|>{}",
+    "<|assistant|>{}", "<|assistant|>\n{}",
+    "<|start_header_id|>assistant<|end_header_id|>\n\n{}<|eot_id|>",
+    "<start_of_turn>model\n{}<end_of_turn>", "<s>[INST] Say it. [/INST] {}</s>",
+    "<<SYS>>Be brief.<</SYS>>{}", "<|user|>Say it.<|assistant|>{}", "User: Say it.\nAssistant: {}",
+    "Assistant: {}", "assistant\n\n{}", "### Response:\n{}", "Answer: {}", "<｜Assistant｜>{}",
+    "<tool_call>{{\"name\": \"f\"}}</tool_call>{}", "{}<tool_call>{{\"name\": \"f\"}}</tool_call>",
+    "{}[TOOL_CALLS][{{}}]", "<function_calls><invoke name=\"f\">x</invoke></function_calls>{}",
+    "<function=f>{{}}</function>{}", "{}<|python_tag|>f()", "<｜tool▁calls▁begin｜>f<｜tool▁calls▁end｜>{}",
+    "/no_think {}", "{} /no_think", "<b>{}</b>", "<p>{}</p>", "<div class=\"x\">{}</div>",
+    "<ul><li>{}</li></ul>", "<!-- one -->{}", "```\n{}\n```", "```text\n{}\n```", "**{}**", "*{}*",
+    "# Dog\n\n{}", "**Dog**\n\n{}", "**Description:** {}", "Description: {}",
+    "title: Dog\ndescription: {}", "> {}", "- {}", "1. {}", "`{}`", "\"{}\"", "“{}”", "'{}'", "Sure! {}",
+    "Sure! Here is one sentence: {}", "I'd be happy to help! {}", "Here's a sentence:\n\n{}",
+    "{}\n\n(5 words)", "{} (5 words)", "{}\n\nNote: it has five words.", "{}\n\nI hope this helps!",
+    "{}\n---\nLet me know.", "\ufeff{}", "\u200b{}\u200b", "{{\"description\": \"{}\"}}",
+    "```json\n{{\"description\": \"{}\"}}\n```", "[\"{}\"]", "| Text |\n|---|\n| {} |", "{}【4:0†source】",
+    "{} \ue200cite\ue202turn0search0\ue201",
 ]  # fmt: skip
 
 
@@ -87,7 +96,8 @@ def test_what_stands_around_a_text_is_taken_off(form: str) -> None:
 def test_a_text_ends_where_the_turn_ends(end: str) -> None:
     """End-of-turn marks in any spelling go, and with them whatever the next speaker says."""
     assert [item.text for item in parsed(TEXT + end)] == [TEXT]
-    assert [item.text for item in parsed(f"{TEXT[:-1]}{end}")][0] in {TEXT, None}
+    [item] = parsed(TEXT[:-1] + end)
+    assert item.text in {TEXT, None}
 
 
 @pytest.mark.parametrize("end", ["<|im_end|>\n<|im_start|>user\nMore of", "\nUser: more of"])
@@ -148,12 +158,12 @@ def test_a_control_character_rejects_its_own_text_only() -> None:
 @pytest.mark.parametrize(
     ("content", "text", "reason"),
     [
-        ([{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": TEXT}], TEXT, None),
+        ([{"type": "thinking", "thinking": [{"type": "text"}]}, {"type": "text", "text": TEXT}], TEXT, None),
         ([{"type": "reasoning", "text": "Hm."}, {"type": "output_text", "text": TEXT}], TEXT, None),
         ([{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": TEXT}], TEXT, None),
         ([{"text": "Hm.", "thought": True}, {"text": TEXT}], TEXT, None),
         ([{"type": "text", "text": {"value": TEXT, "annotations": []}}], TEXT, None),
-        ([{"type": "text", "text": TEXT}, {"type": "text", "text": "It runs away."}], f"{TEXT} It runs away.", None),
+        ([{"text": TEXT}, {"type": "text", "text": "It runs away."}], f"{TEXT} It runs away.", None),
         ([{"type": "thinking", "thinking": "Hm."}], None, "holds reasoning, and no text (stop)"),
         ([{"type": "refusal", "refusal": "I can't do that."}], None, "I can't do that."),
         ([{"type": "tool_use", "input": {}}], None, "holds reasoning, and no text (stop)"),

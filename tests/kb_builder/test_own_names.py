@@ -15,18 +15,20 @@ from kb_builder.prompts import fill, load_prompts, spoken_name
 from kb_builder.request import asked
 
 NAMES = [
-    "C#", "F#", "A*", "C++", "*NSYNC", "**kwargs", "_why", "__init__", "snake_case", "50 Cent", "3. Liga", "1. FC Köln", "1984",
-    "24", "A&W", "R&D", "AT&T", "Rock & Roll", "&amp;", "&lt;", "&#39;", "<script>", "<think>", "</s>", "<|im_end|>", "<3",
-    "[INST]", "[name]", "#hashtag", "# 1", "## two", "`ls`", "-", "…", "*", "#", "---", "***", "- item", "• bullet", "> quote",
-    "x*y*z", "*emph*", "_it_", "~~no~~", "f*ck", "\\boxed{x}", "$x$", "{x}", "|x|", "Human", "User", "System", "Assistant", "Sure",
-    "OK", "OK!", "Here", "Note:", "A:", "Answer", "Text", "Description", "analysis", "assistantfinal", "final", "Dr. Who",
-    "St. Bernard", "e.g.", "R.", ".NET", "Node.js", "O'Brien", "'Tis", "@home", "100%", "1.", "(a)", "👨\u200d👩\u200d👧", "🏴󠁧󠁢󠁥󠁮󠁧󠁿",
-    "İstanbul", "http://a.b/c_d_e", "A - B: C", "“q”",
+    "C#", "F#", "A*", "C++", "*NSYNC", "**kwargs", "_why", "__init__", "snake_case", "50 Cent", "3. Liga",
+    "1. FC Köln", "1984", "24", "A&W", "R&D", "AT&T", "Rock & Roll", "&amp;", "&lt;", "&#39;", "<script>",
+    "<think>", "</s>", "<|im_end|>", "<3", "[INST]", "[name]", "#hashtag", "# 1", "## two", "`ls`", "-",
+    "…", "*", "#", "---", "***", "- item", "• bullet", "> quote", "x*y*z", "*emph*", "_it_", "~~no~~",
+    "f*ck", "\\boxed{x}", "$x$", "{x}", "|x|", "Human", "User", "System", "Assistant", "Sure", "OK", "OK!",
+    "Here", "Note:", "A:", "Answer", "Text", "Description", "analysis", "assistantfinal", "final",
+    "Dr. Who", "St. Bernard", "e.g.", "R.", ".NET", "Node.js", "O'Brien", "'Tis", "@home", "100%", "1.",
+    "(a)", "👨\u200d👩\u200d👧", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "İstanbul", "http://a.b/c_d_e", "A - B: C", "“q”",
 ]  # fmt: skip
 FORMS = [
-    "The {} is seen in the old town.", "{} is seen in the old town.", "In the old town people see {} every day.",
-    "In the old town people talk about {}.", "**{}** is seen in the old town.", "- {} is seen in the old town.",
-    '"{} is seen in the old town."', "The {} is seen, and a *second* {} too.", "<b>The {}</b> is seen in the old town.<|im_end|>",
+    "The {} is seen in the old town.", "{} is seen in the old town.",
+    "In the old town people see {} every day.", "In the old town people talk about {}.",
+    "**{}** is seen in the old town.", "- {} is seen in the old town.", '"{} is seen in the old town."',
+    "The {} is seen, and a *second* {} too.", "<b>The {}</b> is seen in the old town.<|im_end|>",
     "{}: it is seen in the old town.", "Here is one: The {} is seen in the old town.\nUser: more",
 ]  # fmt: skip
 
@@ -76,10 +78,11 @@ def test_any_name_stays_or_the_text_is_rejected(name: str, form: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        "3*4 and 2 * 3 or 5 ** 6", "snake_case and _private and __dunder", "C# and F# and A* and C++", "R&D, AT&T and Q&A",
-        "I <3 it, a < b and c > d", "5' 10\" tall", "f*ck and sh*t", "1.5 m and 3D and 4x4", "#1 and #tag", "a~b and ~5",
-        "I. M. Pei and J. S. Bach", "A* and B* trees", "C:\\new and D:\\", "50% of $5 and $6", "x_1 and y_2", "10:30 or 7:5",
-        "[sic] and (so)", "Hawai`i and O`ahu", "e.g. this, i.e. that", "it's and the dogs' noses", "Ünal & Søn", "90° and ½",
+        "3*4 and 2 * 3 or 5 ** 6", "snake_case and _private and __dunder", "C# and F# and A* and C++",
+        "R&D, AT&T and Q&A", "I <3 it, a < b and c > d", "5' 10\" tall", "f*ck and sh*t",
+        "1.5 m and 3D and 4x4", "#1 and #tag", "a~b and ~5", "I. M. Pei and J. S. Bach", "A* and B* trees",
+        "C:\\new and D:\\", "50% of $5 and $6", "x_1 and y_2", "10:30 or 7:5", "[sic] and (so)",
+        "Hawai`i and O`ahu", "e.g. this, i.e. that", "it's and the dogs' noses", "Ünal & Søn", "90° and ½",
     ],
 )  # fmt: skip
 def test_signs_inside_words_names_and_figures_stay(words: str) -> None:

@@ -125,7 +125,7 @@ def test_answers_without_text(choice: dict[str, object], answer: Answer) -> None
     ],
 )
 def test_contents_of_every_form(content: object, text: str | None) -> None:
-    """Thoughts go, parts are joined, halves of characters become U+FFFD, what is no text counts as missing."""
+    """Thoughts go, parts are joined, half characters become U+FFFD, what is no text counts as missing."""
     body = json.dumps({"choices": [{"finish_reason": "stop", "message": {"content": content}}]})
     assert read_answer(body).text == text
 

@@ -16,10 +16,11 @@ from kb_builder.parse import Answer, parse_answer, read_answer
 from kb_builder.rows import normalise
 
 PATTERNS = [
-    ".", "a. ", "e.g. ", "word ", "Dog. ", "<", "<|", "<b>", "<!--", "{", "[", '{"', '["', "[{", '", "', '"a": ', "&", "&amp;", "\\",
-    "\\n", '"', "'", "“", "\n", " ", "**", " *a", "_", " _a", "`", "~", "- \n", "\n1. x", "1. ", "|", "| a |\n", "# ", "<think>",
-    "</think>", "<|im_end|>", "<item>x</item>", "\\boxed{", "User: ", "\nnote: ", "final answer: ", "Sure! ", "\u0301\u0316", "\u200b",
-    "I'm sorry ", "as a ", "/*", "// ", "犬", "🐕",
+    ".", "a. ", "e.g. ", "word ", "Dog. ", "<", "<|", "<b>", "<!--", "{", "[", '{"', '["', "[{", '", "',
+    '"a": ', "&", "&amp;", "\\", "\\n", '"', "'", "“", "\n", " ", "**", " *a", "_", " _a", "`", "~",
+    "- \n", "\n1. x", "1. ", "|", "| a |\n", "# ", "<think>", "</think>", "<|im_end|>", "<item>x</item>",
+    "\\boxed{", "User: ", "\nnote: ", "final answer: ", "Sure! ", "\u0301\u0316", "\u200b", "I'm sorry ",
+    "as a ", "/*", "// ", "犬", "🐕",
 ]  # fmt: skip
 SHORT = 4_000
 FACTOR = 4

@@ -51,7 +51,9 @@ SHAPES: dict[str, Callable[[list[str]], str]] = {
     "lines of JSON objects": lambda texts: "\n".join(json.dumps({"description": text}) for text in texts),
     "lines of lists": lambda texts: "\n".join(json.dumps([text]) for text in texts),
     "two objects": lambda texts: f"{ASKED_FOR(texts[:1])}\n{ASKED_FOR(texts[1:])}",
-    "two objects with prose": lambda texts: f"First:\n{ASKED_FOR(texts[:1])}\n\nThe rest:\n{ASKED_FOR(texts[1:])}",
+    "two objects with prose": _around(
+        "", lambda texts: f"First:\n{ASKED_FOR(texts[:1])}\n\nRest:\n{ASKED_FOR(texts[1:])}", ""
+    ),
     "nested": _json(lambda texts: {"descriptions": {"descriptions": texts}}),
     "deeper": _json(lambda texts: {"result": {"data": {"descriptions": texts}}}),
     "lists in a list": _json(lambda texts: [[text] for text in texts]),
@@ -78,27 +80,37 @@ SHAPES: dict[str, Callable[[list[str]], str]] = {
     "a brace forgotten": _quoted('{"descriptions": ["', "", "", '", "', '"]'),
     "a key twice": _quoted("{", '"description": "', '"', ", ", "}"),
     "a draft": _around('Draft:\n["A dog is a dog at home."]\n\nThe final version:\n', ASKED_FOR, ""),
-    "a better draft": _around('```json\n["One bad text of it."]\n```\nLet me fix that:\n```json\n', ASKED_FOR, "\n```"),
+    "a better draft": _around(
+        '```json\n["One bad text of it."]\n```\nLet me fix that:\n```json\n', ASKED_FOR, "\n```"
+    ),
     "a draft inside": _json(lambda texts: {"draft": ["A first dog is here."], "final": texts}),
     "reasoning inside": _json(lambda texts: {"reasoning": "I think of dogs first.", "descriptions": texts}),
     "parts in a string": _json(
-        lambda texts: [{"type": "thinking", "text": "I think of dogs first."}]
-        + [{"type": "text", "text": text} for text in texts]
+        lambda texts: (
+            [{"type": "thinking", "text": "I think of dogs first."}]
+            + [{"type": "text", "text": text} for text in texts]
+        )
     ),
     "the schema, filled in": _json(lambda texts: {"type": "object", "properties": {"descriptions": texts}}),
-    "a call in JSON": _json(lambda texts: {"name": "answer", "arguments": json.dumps({"descriptions": texts})}),
+    "a call in JSON": _json(
+        lambda texts: {"name": "answer", "arguments": json.dumps({"descriptions": texts})}
+    ),
     "XML": _around("<descriptions>\n", _each("  <description>%s</description>\n"), "</descriptions>"),
     "XML with titles": _around(
         "<list>", _each(f"<entry><title>{TITLE}</title><text>%s</text></entry>\n"), "</list>"
     ),
-    "XML in prose": _around("Here you go:\n<texts>", _each('<text id="%d">%s</text>'), "</texts>\nGood luck!"),
+    "XML in prose": _around(
+        "Here you go:\n<texts>", _each('<text id="%d">%s</text>'), "</texts>\nGood luck!"
+    ),
     "numbered tags": _each("<description%d>%s</description%d>\n"),
     "HTML": _around("<ul>\n", _each("<li><b>%s</b></li>\n"), "</ul>"),
     "YAML": _around("descriptions:\n", _each("  - %s\n"), ""),
     "YAML with titles": _around("descriptions:\n", _each(f"  - title: {TITLE}\n    description: %s\n"), ""),
     "a table": _around("| # | Description |\n|---|:---:|\n", _each("| %d | %s |\n"), ""),
     "a table with titles": _around("| Title | Text |\n|---|---|\n", _each(f"| {TITLE} | %s |\n"), ""),
-    "a table in prose": _around("A table:\n\nNo | Text\n---|---\n", _each("%d | %s\n"), "\nI hope this helps!"),
+    "a table in prose": _around(
+        "A table:\n\nNo | Text\n---|---\n", _each("%d | %s\n"), "\nI hope this helps!"
+    ),
     "numbers": _each("%d. %s\n"),
     "numbers and prose": _around("Sure! Here are three:\n\n", _each("%d) %s\n\n"), "I hope this helps!"),
     "bold numbers": _each("**%d.** %s\n"),
@@ -113,7 +125,9 @@ SHAPES: dict[str, Callable[[list[str]], str]] = {
     "bullets below numbers": _each("%d. **Side %d**\n   - %s\n"),
     "bullets": _each("• %s\n"),
     "keycaps": _each("%d\ufe0f\u20e3 %s\n"),
-    "letters": lambda texts: "".join(f"{letter}) {text}\n" for letter, text in zip("abc", texts, strict=False)),
+    "letters": lambda texts: "".join(
+        f"{letter}) {text}\n" for letter, text in zip("abc", texts, strict=False)
+    ),
     "labels": _each("Text %d: %s\n"),
     "bold names": _each("**Description %d:** %s\n\n"),
     "lines": _around("Here they are:\n", _each("%s\n"), "\nLet me know if you need more."),
@@ -123,15 +137,19 @@ SHAPES: dict[str, Callable[[list[str]], str]] = {
     "thoughts before": _around("<think>\n1. A bad text of it.\n</think>\n", ASKED_FOR, "<|im_end|>"),
     "the next turn": _around("", ASKED_FOR, "\nHuman: now about the cat"),
     "channels": _around(
-        "<|channel|>analysis<|message|>A plan.<|end|><|start|>assistant<|channel|>final<|message|>", ASKED_FOR, ""
+        "<|channel|>analysis<|message|>A plan.<|end|><|start|>assistant<|channel|>final<|message|>",
+        ASKED_FOR,
+        "",
     ),
-}  # fmt: skip
+}
 
 # Words that look like form in one notation or another.
-WORDS = st.sampled_from(
-    "brown small quick loud dog's well-known 3.5 12 (often) soft; AT&T R&D snake_case 3*4 2x C++ A* e.g. wet cold "
-    "shiny round long-haired Mr. 5' naïve black/white 10% old, young, white, river meadow garden kitchen".split()
-)
+_WORDS = """
+brown small quick loud dog's well-known 3.5 12 (often) soft; AT&T R&D snake_case 3*4 2x C++ A* e.g. wet
+cold shiny round long-haired Mr. 5' naïve black/white 10% old, young, white, river meadow garden kitchen
+"""
+WORDS = st.sampled_from(_WORDS.split())
+_SIGNS = """ "big" “big” 'big' {x} [1] a: #1 | \\n <3 **b** => """
 TEXTS = st.lists(
     st.lists(WORDS, min_size=3, max_size=9, unique=True).map(
         lambda words: f"A dog has {' '.join(words)} fur."
@@ -142,7 +160,7 @@ TEXTS = st.lists(
 )
 HOSTILE = st.lists(
     st.lists(
-        WORDS | st.sampled_from(['"big"', "“big”", "'big'", "{x}", "[1]", "a:", "#1", "| x", "\\n", "<3", "**b**", "=>"]),
+        WORDS | st.sampled_from(_SIGNS.split()),
         min_size=3,
         max_size=9,
         unique=True,
@@ -150,7 +168,7 @@ HOSTILE = st.lists(
     min_size=3,
     max_size=3,
     unique=True,
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -191,6 +209,8 @@ def test_a_shape_that_was_cut_off_keeps_whole_texts_only(shape: str, texts: list
     if shape in {"a draft", "a better draft", "a draft inside", "reasoning inside", "parts in a string"}:
         return  # where the cut leaves the draft alone, the draft is the answer
     for item in parsed(whole[: int(len(whole) * cut)], finish="length"):
-        assert item.text is None or any(text.startswith(item.text) for text in texts) or item.text in {
-            f"{TITLE}.", "Good luck!"
-        }, item  # fmt: skip
+        assert (
+            item.text is None
+            or any(text.startswith(item.text) for text in texts)
+            or item.text in {f"{TITLE}.", "Good luck!"}
+        ), item

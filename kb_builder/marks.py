@@ -53,8 +53,10 @@ _LEAKED_HEAD = re.compile(r"\s*(?:final(?=[A-Z])|assistant\s*\n|model\n)")
 _GRANITE = re.compile(r"\s*here(?: is|'s) my (?:thought process|reasoning)[^\n:]{0,20}:", re.IGNORECASE)
 _GRANITE_ANSWER = re.compile(r"here(?: is|'s) my (?:response|answer)[^\n:]{0,20}:", re.IGNORECASE)
 _FINAL = re.compile(
-    r"^[ \t#*_>-]{0,8}(?:the )?final (?:answer|version|text|texts|list|description|descriptions|sentence|"
-    r"sentences|output|json|response)?[ \t*_]{0,4}:[*_]{0,3}|^[ \t#*_>-]{0,8}final:[*_]{0,3}",
+    r"^[ \t#*_>-]{0,8}(?:the )?(?:final|revised|improved|corrected|polished|refined)"
+    r" (?:answer|version|text|texts|list|description|descriptions|sentence|"
+    r"sentences|output|json|response)?[ \t*_]{0,4}:[*_]{0,3}"
+    r"|^[ \t#*_>-]{0,8}(?:final|revised|improved|corrected|polished|refined)[ \t*_]{0,4}:[*_]{0,3}",
     re.IGNORECASE | re.MULTILINE,
 )
 _SPEAKER = (
@@ -215,7 +217,7 @@ def _walk(content: str, several: bool, *, only: str | None = None) -> Bare:
                 walk.ended = True
                 break
             at = walk.turn(content, at, mark)
-        elif mark.kind == "end":
+        elif mark.kind == "end" or (mark.kind == "unknown" and walk.said):
             if walk.said and not walk.thinking:
                 walk.ended = True
                 break
@@ -280,9 +282,11 @@ def _read(found: re.Match[str]) -> _Mark | None:
         base = _PREFIX.sub("", name)
         shut = shut or name.startswith("end") or name.endswith("end") or name == "innersuffix"
         base = {"innersuffix": "innerprefix", "text": "answer"}.get(base, base)
+    if name == "unused95":  # MedGemma thinks between <unused94> and <unused95>
+        base, shut = "unused94", True
     if base in _KINDS:
         return _Mark(_KINDS[base], base, shut)
-    return _Mark("nothing", name, shut) if special and not found["shout"] and not found["kimi"] else None
+    return _Mark("unknown", name, shut) if special and not found["shout"] and not found["kimi"] else None
 
 
 def _without_leak(text: str) -> tuple[str, bool]:

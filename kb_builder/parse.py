@@ -20,6 +20,7 @@ from kb_builder.sentences import (
     is_plain,
     left_over,
     plain,
+    task_talk,
     unquoted,
     whole_sentences,
     without_comment,
@@ -168,7 +169,7 @@ def _one(content: str, opening: str, finish: str, asked: str, names: OwnNames) -
     if bare.text is None:
         return _none(content, bare.reason, names)
     finish = "stop" if bare.ended and _is_cut(finish) else finish
-    found = None if opening else structured(bare.text)
+    found = None if opening else structured(bare.text, html=False)
     if found is None:
         return _item(bare.text, opening, finish, asked, names, said=said)
     reason = _why_not_one(found, finish)
@@ -212,6 +213,8 @@ def _item(
     else:
         text = unquoted(without_comment(text))
     hidden = whole_sentences(text, finish)
+    if talk := task_talk(hidden):
+        return _none(said, f"speaks of the task: {talk!r}", names)
     text = names.show(hidden)
     fault_found = fault(text, asked, hidden)
     if fault_found is None and len(text) > _LONGEST:

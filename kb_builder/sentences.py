@@ -22,6 +22,8 @@ _HEADING = re.compile(r"\s{0,3}#{1,6}\s+")
 _RULE = re.compile(r"\s*+(?:[-*_=~#]\s?){2,}+$")
 _FENCE = re.compile(r"\s*+(?:`{3,}+|~{3,}+)[\w+-]*+\s*+$")
 _BOLD_LINE = re.compile(r"\s{0,40}(\*\*|__)[^*_]{1,80}\1:?\s{0,40}$")
+_TITLED = re.compile(r"(?:title|heading|subject|topic|name|category|aspect|focus):\s", re.IGNORECASE)
+_BLOCK_SCALAR = re.compile(r"\w{1,30}: ?[|>][+-]?$")
 _SENTENCE_END = re.compile(r"[.!?][*_]{0,3}\s{0,40}$")
 _LABEL = re.compile(r"(\*\*|__)([^*_\n]{1,60}?)(?::\s?\1:?|\1\s?:|\1\s[-–—](?=\s))\s*")
 
@@ -45,13 +47,17 @@ _PAIRS = (
     ("`", re.compile(r"(?<![\w`])(`{1,3})(?=[^\s`])([^`\n]*+)(?<=\S)\1(?![\w`])")),
 )
 _LOOSE_STARS = re.compile(r"(?<![\w*)])\*{2,3}(?=\w)|(?<=[\w.!?])\*{2,3}(?![\w*])")
-_LINK = re.compile(r"!?\[([^\[\]\n]{0,300})\]\((?:https?:|/|#|www\.|mailto:)[^()\s]{0,500}\)")
-_ESCAPED = re.compile(r"\\([*_#`\[\]()~<>+.!|{}&$-])")
+_IMAGE = re.compile(r"!\[[^\[\]\n]{0,300}\]\([^()\s]{0,500}\)|\(\[[^\[\]\n]{0,300}\]\([^()\s]{0,500}\)\)")
+_FOOTNOTE = re.compile(
+    r"\s?(?:\[\d{1,2}\])+(?=[.!?](?:\s|$))|(?<=[.!?])\s?(?:\[\d{1,2}\])+(?=\s|$)|\[\^\d{1,2}\]"
+)
+_LINK = re.compile(r"\[([^\[\]\n]{0,300})\]\((?:https?:|/|#|www\.|mailto:)[^()\s]{0,500}\)")
+_ESCAPED = re.compile(r"\\([*_#`\[\]()~<>+.!|{}&$'\"-])")
 _LATEX = re.compile(r"\\(?:text|textbf|textit|emph|mathrm|mathbf)\{([^{}\n]{0,1000})\}")
 _DISPLAYED = re.compile(r"^\s{0,40}\\[\[(](.*)\\[\])]\s{0,40}$", re.DOTALL)
 _WRITTEN_BREAK = re.compile(r"(?:\\n)++(?=\s|$|[A-Z*-])")  # a line break that was escaped twice
 _ENTITY = re.compile(
-    r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});|&(?:(?:amp|lt|gt|quot|apos|nbsp)\b|#\d{1,7})"
+    r"&(?:#?\d{2,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});|&(?:(?:amp|lt|gt|quot|apos|nbsp)\b|#\d{1,7})"
 )
 _COMMENT = re.compile(r"<!--(?:[^-]++|-(?!->))*+(?:-->|\Z)")
 _INLINE = (
@@ -72,10 +78,11 @@ _LEFT = re.compile(
     r"|\[(?:your|insert|name|category|placeholder|object|subject)\b[^\[\]]{0,60}\]"
     r"|[\[{]\s{0,9}[\"“][\w ]|[\"“”]\s{0,9}:\s{0,9}[\"“\[{]|[\"“”],\s{0,9}[\"“][A-Z]"
     r"|[\"”'.]\s{0,9}\]?\s{0,9}\}$"
-    r"|[\"”]\s{0,9}\]\s{0,9}\}?$|[.!?];\s|(?-i:(?:User|Human|Assistant|USER|HUMAN|ASSISTANT):)",
+    r"|[\"”]\s{0,9}\]\s{0,9}\}?$|[.!?];\s|https?://|\b(?:amp|quot|nbsp|apos);|[;&]#\w|\\u[0-9a-f]{4}|(?<![:\\\w])\\[a-z]{3}|\\,"
+    r"|â€|Ã[©¨ª§¶¼¤±³]|Â[°·»«]|(?-i:(?:User|Human|Assistant|USER|HUMAN|ASSISTANT):)",
     re.IGNORECASE,
 )
-_ODD = re.compile(r"[^\w\s.,!?'’()%°-]|\n")
+_ODD = re.compile(r"[^\w\s.,!?'’()%°-]")
 _ODD_START = frozenset("-–—(0123456789")
 
 # --- what stands around the text -------------------------------------------------------------------------
@@ -94,25 +101,57 @@ _POSTSCRIPT = re.compile(
     r"|hope (?:this|that|these)"
     r"|let me know|feel free|please let|if you (?:need|want|would like|have)|would you like|is there anything"
     r"|these (?:descriptions|texts|sentences|captions) |each (?:of these|description|text|sentence|caption) "
-    r"|this (?:description|sentence|caption|text) |all (?:descriptions|texts|sentences) )",
+    r"|this (?:description|sentence|caption|text) |all (?:descriptions|texts|sentences) "
+    r"|(?:description|text|sentence|caption|option|version|alternative) ?#?[2-9]\b"
+    r"|\[?end(?: of \w+)?\]?\.?\s*$"
+    r"|explanation\b|rationale\b)|\s{0,40}(?:#\w+\s{0,9})+$",
     re.IGNORECASE,
 )
 # A row of signs, a tag without its other half, and a switch of Qwen's.
 _EDGES = re.compile(
     r"^(?:(?:<(?!unk|mask)[A-Za-z][\w:.-]{0,40}>|/(?:no_?)?think)\s?)+"
-    r"|(?:\s?(?:</[A-Za-z][\w:.-]{0,40}>|/(?:no_?)?think|(?<=[.!?\"”])\s?#{2,}|#{3,}))+\.?$"
+    r"|(?:\s?(?:</[A-Za-z][\w:.-]{0,40}>|<(?:end|stop)>|/(?:no_?)?think"
+    r"|(?<=[.!?\"”])\s?[#*_<|`~{\[]++|#{3,}))+\.?$",
+    re.IGNORECASE,
+)
+# Words of a model that thinks aloud, without any mark around it.
+_TASK = tuple(
+    f"{who} {what}"
+    for who, whats in (
+        ("the user", "wants|asks|asked|is asking|needs|said|requested"),
+        ("we need to", "write|describe|produce|give"),
+        ("i need to", "write|describe|produce|mention|avoid|craft"),
+        ("i should", "write|describe|produce|mention|avoid|craft"),
+        ("i must", "write|describe|produce|mention|avoid|craft"),
+        ("i will", "write|describe|start"),
+        ("i'll", "write|describe|start"),
+        ("let me", "think|write|try|craft|draft|start|see|count|describe"),
+        ("let's", "write|think|craft|draft|count|describe"),
+    )
+    for what in whats.split("|")
+)
+_TASK_HINTS = (
+    "the user ",
+    "we need to ",
+    "i need to ",
+    "i should ",
+    "i must ",
+    "i will ",
+    "i'll ",
+    "let me ",
+    "let's ",
 )
 _COUNTED = re.compile(r"\s[(\[](?:word count: ?)?\d{1,3} words[)\]]\.?$", re.IGNORECASE)
 
 # --- sentences -------------------------------------------------------------------------------------------
 
 # The lookbehind and the possessive signs keep a row of dots from being read once for each of its dots.
-_END = re.compile(r"(?<![.!?])[.!?]++[\"'”’)]*+(?=\s|$)")
+_END = re.compile(r"[.!?](?<![.!?][.!?])[.!?]*+[\"'”’)]*+(?=\s|$)")
 _ABBREVIATION = re.compile(
     r"\b(?:e\.g|i\.e|etc|approx|vs|cf|dr|mr|mrs|ms|st|no|fig|jr|sr|prof|[a-z])\.$", re.IGNORECASE
 )
 _LONGEST_ABBREVIATION = 8
-_LONE_LETTER = re.compile(r"(?<![\w.])[a-z]\.$")  # "It looks like a.": no end, unlike "vitamin C." or "etc."
+_LONE_LETTER = re.compile(r"(?<![\w.])a\.$")  # "It looks like a.": no end, unlike "vitamin C." or "km/h."
 _WORD = re.compile(r"[^\W\d_][\w'’-]*")
 _WORD_OR_FIGURE = re.compile(r"\d+(?:[.,]\d+)*|[\w'’-]+")
 _FEWEST_WORDS = 4
@@ -130,7 +169,9 @@ _DANGLING = frozenset({
 
 def is_plain(text: str) -> bool:
     """Whether there is nothing in a text that `plain` could take off: most texts are so."""
-    return not _ODD.search(text) and text[:1] not in _ODD_START and text[1:2] != ")" and not may_leak(text)
+    if "_" in text or "\n" in text or _ODD.search(text):
+        return False
+    return text[:1] not in _ODD_START and text[1:2] != ")" and not may_leak(text)
 
 
 def is_title(line: str) -> bool:
@@ -194,10 +235,21 @@ def plain(text: str, asked: str = "") -> str:
     if "**" in text:
         text = _LOOSE_STARS.sub("", text)
     if "](" in text:
-        text = _LINK.sub(r"\1", text)
+        text = _LINK.sub(r"\1", _IMAGE.sub("", text))
+    if "]" in text:
+        text = _FOOTNOTE.sub("", text)
     if "\\" in text:
         text = _ESCAPED.sub(r"\1", text)
     return _EDGES.sub("", " ".join(text.split()))
+
+
+def task_talk(text: str) -> str | None:
+    """The words by which a text speaks of the task and not of the thing, or None."""
+    low = text.lower()
+    if not any(hint in low for hint in _TASK_HINTS):
+        return None
+    low = f" {low.replace('’', chr(39))}"
+    return next((words for words in _TASK if f" {words}" in low), None)
 
 
 def left_over(text: str) -> str | None:
@@ -208,6 +260,8 @@ def left_over(text: str) -> str | None:
 
 def _unescaped(found: re.Match[str]) -> str:
     entity = found[0]
+    if entity[1].isdigit():  # &39;
+        entity = f"&#{entity[1:]}"
     letter = html.unescape(entity if entity.endswith(";") else entity + ";")
     return entity if letter.startswith("&") and len(letter) > 1 else letter
 
@@ -221,9 +275,13 @@ def _lines(text: str, asked: str) -> list[str]:
     titles: list[str] = []
     for number, line in enumerate(lines):
         bare = line.strip()
-        if not bare or is_fence(line):
+        if not bare or is_fence(line) or _BLOCK_SCALAR.match(bare):
             continue
-        over = _RULE.match(line) or is_title(line) or is_postscript(line)
+        above = not kept and number + 1 < len(lines) and not lines[number + 1].strip() and _is_short(bare)
+        if not kept and number + 1 < len(lines) and task_talk(bare):
+            titles.append(line)
+            continue
+        over = _RULE.match(line) or is_title(line) or is_postscript(line) or above or _TITLED.match(bare)
         if kept and over:
             break
         if over or (not kept and bare.rstrip("*_ ").endswith(":") and number < len(lines) - 1):
@@ -231,6 +289,11 @@ def _lines(text: str, asked: str) -> list[str]:
         else:
             kept.append(_begin(line, asked))
     return kept or [_begin(line, asked) for line in titles]
+
+
+def _is_short(line: str) -> bool:
+    """Whether a line is a few words without an end: the name of what follows."""
+    return len(line) <= 60 and not _SENTENCE_END.search(line) and len(line.split(None, 6)) < 6
 
 
 def _begin(line: str, asked: str) -> str:
@@ -259,6 +322,14 @@ def without_comment(text: str) -> str:
 def unquoted(text: str) -> str:
     """Without the quotation marks around the whole; those of a quotation or of inches stay."""
     text = text.strip()
+    for opening, closing in ("[]", "{}", "()", "«»"):
+        if (
+            text[:1] == opening
+            and text[-1:] == closing
+            and opening not in text[1:]
+            and closing not in text[:-1]
+        ):
+            text = text[1:-1].strip()
     if text[:1] in {"'", "‘"} and text[-1:] in {"'", "’"} and len(text) > 2 and text[:1]:
         return text[1:-1].strip()
     if text[:1] in {'"', "“"} and text[:1]:
@@ -331,6 +402,8 @@ def _circular(text: str, asked: str) -> bool:
     What the question itself repeats ("sides 1.0 to 0.7 to 0.7") may come as often as it does there.
     """
     triples, long = _repetitions(text)
+    if max(triples.values(), default=0) < 2 and max(long.values(), default=0) < 4:
+        return False
     asked_triples, asked_long = _asked_repetitions(asked)
     return any(count > max(1, asked_triples[each]) for each, count in triples.items()) or any(
         count > max(3, asked_long[each]) for each, count in long.items()

@@ -38,6 +38,7 @@ _KEYS = {key: rank for rank, key in enumerate(_LISTS["lists"] + _LISTS["texts"])
 _TEXT_KEYS = frozenset(_LISTS["texts"])
 _ASIDE = frozenset(_LISTS["aside"])
 _REASONING = frozenset(_LISTS["reasoning"])
+_HTML = frozenset(_LISTS["html"])
 _INLINE_TAGS = frozenset(_LISTS["inline_tags"])
 _SIGNS = re.compile(r"[\W\d_]+")
 _NUMBERED_KEY = re.compile(r"(?i)[^\d]{0,24}\d+[^\d]{0,8}")
@@ -79,12 +80,17 @@ def find_all(content: str) -> Found:
     return structured(content) or _split_lines(content)
 
 
-def structured(content: str) -> Found | None:
-    """The texts of JSON, XML, a table or lines of `key: value`; None for running text and other lists."""
+def structured(content: str, *, html: bool = True) -> Found | None:
+    """The texts of JSON, XML, a table or lines of `key: value`; None for running text and other lists.
+
+    Tags of HTML alone count as XML only with `html`: in one text they are formatting.
+    """
     content = content.strip()
     if not content:
         return None
-    return _read_json(content) or _read_xml(content) or _read_table(content) or _read_pairs(content)
+    return (
+        _read_json(content) or _read_xml(content, html=html) or _read_table(content) or _read_pairs(content)
+    )
 
 
 def read_strict(content: str) -> Found | None:
@@ -228,7 +234,7 @@ def _looks_like_text(text: str) -> bool:
 # --- XML ---------------------------------------------------------------------------------------------------
 
 
-def _read_xml(content: str) -> Found | None:
+def _read_xml(content: str, *, html: bool) -> Found | None:
     if "<" not in content:
         return None
     content = _XML_HEAD.sub("", content)
@@ -238,6 +244,8 @@ def _read_xml(content: str) -> Found | None:
     begin = 0
     tags = [tag for tag in _XML_TAG.finditer(content) if tag[2].casefold() not in _INLINE_TAGS]
     closed = {_SIGNS.sub("", tag[2].casefold()) for tag in tags if tag[1]}
+    if not html and closed <= _HTML:
+        return None
     if not closed or not (content.lstrip("`xmlht \n").startswith("<") or closed & _KEYS.keys()):
         return None
     for tag in tags:
@@ -342,7 +350,7 @@ def _split_lines(content: str) -> Found:
         ]
         texts = _without_titles(texts, chunks)
         return Found(_without_common_labels(texts), open_end=True)
-    bare = [line.strip() for line in lines if line.strip()]
+    bare = [line.strip() for line in lines if line.strip() and not _is_beside(without_item_mark(line))]
     inside = _numbered(" ".join(bare))
     if len(inside) > 1:
         return Found(inside, open_end=True)
@@ -392,7 +400,7 @@ def _of_chunk(lines: Sequence[str], *, last: bool) -> list[str]:
     first = without_item_mark(lines[0]) if item_mark(lines[0]) else _LETTERED.sub("", lines[0], count=1)
     rest = [line for line in lines[1:] if not _BLOCK_SCALAR.match(line.strip())]
     pairs = _of_pairs([line.strip() for line in (first, *rest) if line.strip()])
-    if pairs:
+    if pairs or _is_beside(first):
         return pairs
     kept: list[str] = []
     title: str | None = None
@@ -419,6 +427,12 @@ def _without_titles(texts: Sequence[str], chunks: Sequence[Sequence[str]]) -> li
         return list(texts)
     kept = [text for text in texts if not (is_title(text) or text.rstrip("*_").endswith(":"))]
     return kept or list(texts)
+
+
+def _is_beside(line: str) -> bool:
+    """Whether an item begins with a title, an id or the like; without a text it was cut off."""
+    pair = _PAIR.match(line)
+    return pair is not None and line.strip()[:1].islower() and _SIGNS.sub("", pair[1].casefold()) in _ASIDE
 
 
 def _of_pairs(lines: Sequence[str]) -> list[str]:

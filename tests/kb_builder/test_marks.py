@@ -81,8 +81,14 @@ AROUND = [
     "Sure! Here is one sentence: {}", "I'd be happy to help! {}", "Here's a sentence:\n\n{}",
     "{}\n\n(5 words)", "{} (5 words)", "{}\n\nNote: it has five words.", "{}\n\nI hope this helps!",
     "{}\n---\nLet me know.", "\ufeff{}", "\u200b{}\u200b", "{{\"description\": \"{}\"}}",
-    "```json\n{{\"description\": \"{}\"}}\n```", "[\"{}\"]", "| Text |\n|---|\n| {} |", "{}【4:0†source】",
-    "{} \ue200cite\ue202turn0search0\ue201",
+    "```json\n{{\"description\": \"{}\"}}\n```", "[\"{}\"]", "| Text |\n|---|\n| {} |",
+    "Okay, the user wants a sentence about a dog.\n\n{}", "Title: Dogs\n\n{}", "Dog\n\n{}",
+    "Draft: A dog.\nRevised: {}", "{}\n\n#dog #pets", "{}\nEND", "{}\n[END OF TEXT]", "{} <END>",
+    "{}\n\nDescription 2: A cat meows.", "{} [1][2]", "{}<sup>[1]</sup>", "({})", "[{}]", "«{}»", "{}*",
+    "{} ```", "{}<", "_{}_", "description: |\n  {}", "![dog](https://a.b/c.png) {}",
+    "{} ([a](https://b.c))", "<details><summary>Thinking</summary>hm</details>{}",
+    "<unused94>thought\nhm<unused95>{}", "{}<|fim_middle|>def f():", "<|reserved_special_token_1|>{}",
+    "<image>\n{}", "{}【4:0†source】", "{} \ue200cite\ue202turn0search0\ue201",
 ]  # fmt: skip
 
 
@@ -120,6 +126,11 @@ def test_marks_inside_a_list_concern_their_text_alone(mark: str) -> None:
         ("analysisWe need to write about a dog. It barks at night.", "holds reasoning or marks, and no text"),
         ("<tool_call>{}</tool_call>", "holds a tool call, and no text"),
         ("<|im_end|>", "holds marks, and no text"),
+        ("A dog amp; a cat bark at night.", "holds 'amp;', which is no part of a text"),
+        ("The dogâ€™s bark is loud at night.", "holds 'â€', which is no part of a text"),
+        ("See https://a.b/dog.png for a dog.", "holds 'https://', which is no part of a text"),
+        ("A dog weighs $\\approx 5$ kg here.", "holds '\\\\app', which is no part of a text"),
+        ("We need to write a sentence about a dog.", "speaks of the task: 'we need to write'"),
         (f"{TEXT} <unk>", "holds '<unk>', which is no part of a text"),
         ("A dog <verb> at night in town.", "holds '<verb>', which is no part of a text"),
         ("A dog in [Your City] barks at night.", "holds '[Your City]', which is no part of a text"),

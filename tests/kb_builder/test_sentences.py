@@ -28,6 +28,7 @@ from kb_builder.parse import Answer, parse_answer
         ("**Dog:** It barks at night.", "Dog: It barks at night."),  # the only place that names the subject
         ("**Dog:** A dog barks at night.", "A dog barks at night."),
         ('He says "wow" to a "big" dog.', 'He says "wow" to a "big" dog.'),
+        ("A dog runs at 30 km/h.", "A dog runs at 30 km/h."),
         ("It tastes of vitamin C.", "It tastes of vitamin C."),
         ("She lives in Washington D.C. with a dog.", "She lives in Washington D.C. with a dog."),
     ],

@@ -14,12 +14,14 @@ MAX_SENTENCES = 3
 # --- formatting: lines -----------------------------------------------------------------------------------
 
 _ITEM = re.compile(
-    r"\s{0,40}(?:(?:[-*+•●▪◦‣–—·○■✓]|\d{1,3}\ufe0f?\u20e3)\s+|#?[(\[]?\d{1,3}[.):\]]\)?\s+|\(?[A-Za-z]\)\s+|[①-⑳]\s*"
+    r"\s{0,40}(?:(?:[-*+•●▪◦‣–—·○■✓✔✅→➤►▶◆★☆]\ufe0f?|\d{1,3}\ufe0f?\u20e3|\\item)\s+(?:\[[ xX]\]\s+)?"
+    r"|#?[(\[]?\d{1,3}[.):\]]\)?\s+|\(?[A-Za-z]\)\s+|[①-⑳]\s*"
     r"|(?P<bold>[*_]{1,3})\(?\d{1,3}[.):]\)?(?:[*_]{1,3}:?)?\s+)(?=\S)"
 )
 _QUOTED_LINE = re.compile(r"\s{0,40}>{1,3}\s+")
 _HEADING = re.compile(r"\s{0,3}#{1,6}\s+")
 _RULE = re.compile(r"\s*+(?:[-*_=~#]\s?){2,}+$")
+_FRAME = re.compile(r"\s{0,40}\\(?:begin|end)\{\w{1,20}\}\s*+$")
 _FENCE = re.compile(r"\s*+(?:`{3,}+|~{3,}+)[\w+-]*+\s*+$")
 _BOLD_LINE = re.compile(r"\s{0,40}(\*\*|__)[^*_]{1,80}\1:?\s{0,40}$")
 _TITLED = re.compile(r"(?:title|heading|subject|topic|name|category|aspect|focus):\s", re.IGNORECASE)
@@ -79,7 +81,7 @@ _LEFT = re.compile(
     r"|[\[{]\s{0,9}[\"“][\w ]|[\"“”]\s{0,9}:\s{0,9}[\"“\[{]|[\"“”],\s{0,9}[\"“][A-Z]"
     r"|[\"”'.]\s{0,9}\]?\s{0,9}\}$"
     r"|[\"”]\s{0,9}\]\s{0,9}\}?$|[.!?];\s|https?://|\b(?:amp|quot|nbsp|apos);|[;&]#\w|\\u[0-9a-f]{4}|(?<![:\\\w])\\[a-z]{3}|\\,"
-    r"|â€|Ã[©¨ª§¶¼¤±³]|Â[°·»«]|(?-i:(?:User|Human|Assistant|USER|HUMAN|ASSISTANT):)",
+    r"|^\w{1,40}(?:\[\d{1,3}\])?\s?=\s?[\"“]|â€|Ã[©¨ª§¶¼¤±³]|Â[°·»«]|(?-i:(?:User|Human|Assistant|USER|HUMAN|ASSISTANT):)",
     re.IGNORECASE,
 )
 _ODD = re.compile(r"[^\w\s.,!?'’()%°-]")
@@ -102,7 +104,6 @@ _POSTSCRIPT = re.compile(
     r"|let me know|feel free|please let|if you (?:need|want|would like|have)|would you like|is there anything"
     r"|these (?:descriptions|texts|sentences|captions) |each (?:of these|description|text|sentence|caption) "
     r"|this (?:description|sentence|caption|text) |all (?:descriptions|texts|sentences) "
-    r"|(?:description|text|sentence|caption|option|version|alternative) ?#?[2-9]\b"
     r"|\[?end(?: of \w+)?\]?\.?\s*$"
     r"|explanation\b|rationale\b)|\s{0,40}(?:#\w+\s{0,9})+$",
     re.IGNORECASE,
@@ -140,6 +141,10 @@ _TASK_HINTS = (
     "i'll ",
     "let me ",
     "let's ",
+)
+_SECOND = re.compile(
+    r"\s{0,40}[*_#]{0,3}\s?(?:description|text|sentence|caption|option|version|alternative) ?#?[2-9]\b",
+    re.IGNORECASE,
 )
 _COUNTED = re.compile(r"\s[(\[](?:word count: ?)?\d{1,3} words[)\]]\.?$", re.IGNORECASE)
 
@@ -186,6 +191,11 @@ def is_postscript(line: str) -> bool:
     return _POSTSCRIPT.match(line) is not None
 
 
+def is_rule(line: str) -> bool:
+    """Whether a line is a line, or a frame of LaTeX."""
+    return _RULE.match(line) is not None or _FRAME.match(line) is not None
+
+
 def is_fence(line: str) -> bool:
     """Whether a line opens or closes a block of code."""
     return _FENCE.match(line) is not None
@@ -194,6 +204,12 @@ def is_fence(line: str) -> bool:
 def item_mark(line: str) -> re.Match[str] | None:
     """The bullet or number that a line of a list begins with."""
     return _ITEM.match(line)
+
+
+def without_quote_mark(line: str) -> str:
+    """A line without the sign of a quotation before it."""
+    found = _QUOTED_LINE.match(line + " ")
+    return line[found.end() :] if found else line
 
 
 def without_item_mark(line: str) -> str:
@@ -282,6 +298,7 @@ def _lines(text: str, asked: str) -> list[str]:
             titles.append(line)
             continue
         over = _RULE.match(line) or is_title(line) or is_postscript(line) or above or _TITLED.match(bare)
+        over = over or (kept and _SECOND.match(line))
         if kept and over:
             break
         if over or (not kept and bare.rstrip("*_ ").endswith(":") and number < len(lines) - 1):

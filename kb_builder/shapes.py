@@ -19,10 +19,12 @@ from kb_builder import loose_json
 from kb_builder.sentences import (
     is_fence,
     is_postscript,
+    is_rule,
     is_title,
     item_mark,
     sentences,
     without_item_mark,
+    without_quote_mark,
 )
 
 _DEEPEST = 24  # lists and objects inside each other that are looked into
@@ -56,7 +58,18 @@ _XML_HEAD = re.compile(
 )
 _PAIR = re.compile(r"\s{0,40}(?:[*_]{0,2})([A-Za-z][\w ]{0,30}?)(?:[*_]{0,2}) ?:(?:[*_]{0,2})(?:\s+(.*))?$")
 _BLOCK_SCALAR = re.compile(r"[|>][+-]?\d?$")
-_LETTERED = re.compile(r"\s{0,40}\(?([A-Za-z])[.)]\s+")
+# Counted lines without a dot after the number, or with letters or Roman figures.
+_COUNTED = re.compile(
+    r"\s{0,40}(?:#(\d{1,3})\s+|(\d{1,3})(?:\s?[-–—]\s+|\t)|\(?([ivx]{1,5}|[IVX]{1,5}|[A-Za-z])[.)]\s+)"
+)
+_NAMED = re.compile(
+    r"\s{0,40}[*_#]{0,3}\s?(?:text|description|caption|sentence|option|version|item|example|fact|number)\s?#?\d{1,3}"
+    r"(?:[*_]{0,3}\s?[:.)–-][*_]{0,3}|[*_]{2,3}|(?=\s*$))\s*",
+    re.IGNORECASE,
+)
+_ROMAN = dict(zip("i ii iii iv v vi vii viii ix x xi xii".split(), range(1, 13), strict=True))  # noqa: SIM905
+_BREAK_TAG = re.compile(r"<br\s{0,3}/?>|</?(?:ul|ol)>", re.IGNORECASE)
+_OPEN_ITEM_TAG = re.compile(r"<li(?:\s[^<>]{0,200})?>", re.IGNORECASE)
 _NUMBER_INSIDE = re.compile(r"(?:(?<=\s)|^)\(?(\d{1,3})[.)]\s+(?=[\"“A-Z*\U0002f800-\U0002fa1d])")
 _SHORT_LABEL = re.compile(r"([A-Z][\w /&-]{0,30}):\s+(?=\S)")
 
@@ -77,7 +90,10 @@ class Found:
 
 def find_all(content: str) -> Found:
     """The texts of an answer that should hold several."""
-    return structured(content) or _split_lines(content)
+    low = content.casefold()
+    if "<li" in low and "</li" not in low:
+        content = _OPEN_ITEM_TAG.sub("\n- ", _BREAK_TAG.sub("\n", content))
+    return structured(content) or _split_lines(_BREAK_TAG.sub("\n", content) if "<" in content else content)
 
 
 def structured(content: str, *, html: bool = True) -> Found | None:
@@ -155,6 +171,8 @@ def _unfolded(texts: Iterable[str]) -> list[str]:
         inside = _numbered(" ".join(lines))
         if len(inside) > 1:
             return inside
+        if len(lines) > 1 and all(len(sentences(line.strip())) == 1 for line in lines):
+            return [line.strip() for line in lines]
     return found
 
 
@@ -338,10 +356,11 @@ def _read_pairs(content: str) -> Found | None:
 
 
 def _split_lines(content: str) -> Found:
-    lines = [line for line in content.splitlines() if not is_fence(line)]
+    lines = [without_quote_mark(line) for line in content.splitlines()]
+    lines = [line for line in lines if not is_fence(line) and not is_rule(line)]
     marked = [n for n, line in enumerate(lines) if item_mark(line)]
     if len(marked) < 2:
-        marked = _lettered(lines) or _numbered_titles(lines) or marked
+        marked = _counted(lines) or _named(lines) or _numbered_titles(lines) or marked
     if len(marked) > 1:
         edges = [*marked, len(lines)]
         chunks = [lines[edges[n] : edges[n + 1]] for n in range(len(marked))]
@@ -357,7 +376,9 @@ def _split_lines(content: str) -> Found:
     pairs = _of_pairs(bare)
     if pairs:
         return Found(pairs, open_end=True)
-    if len(bare) > 1 and bare[0].rstrip("*_").endswith(":"):
+    if len(bare) == 1 and " | " in bare[0]:
+        bare = [piece.strip() for piece in bare[0].strip("| ").split(" | ")]
+    if len(bare) > 1 and (bare[0].rstrip("*_").endswith(":") or _SIGNS.sub("", bare[0].casefold()) in _KEYS):
         bare = bare[1:]
     ends = next((n for n, line in enumerate(bare) if n and is_postscript(line)), len(bare))
     bare = bare[:ends]
@@ -380,13 +401,26 @@ def _unquoted_line(line: str) -> str:
     return value if isinstance(value, str) else found[1]
 
 
-def _lettered(lines: Sequence[str]) -> list[int]:
-    """The lines that begin with a), b), c) …; none where the letters do not count up."""
-    marked = [(n, found[1].casefold()) for n, line in enumerate(lines) if (found := _LETTERED.match(line))]
-    counted = "".join(letter for _, letter in marked)
-    return (
-        [n for n, _ in marked] if len(marked) > 1 and "abcdefghijklmnopqrstuvwxyz".startswith(counted) else []
-    )
+def _counted(lines: Sequence[str]) -> list[int]:
+    """The lines that begin with a), b), c) or i., ii., iii. …; none where these do not count up."""
+    marked = [(n, found) for n, line in enumerate(lines) if (found := _COUNTED.match(line))]
+    if len(marked) < 2:
+        return []
+    figures = [found[1] or found[2] or found[3].casefold() for _, found in marked]
+    for read in (_figure, _ROMAN.get, lambda letter: ord(letter) - 96 if len(letter) == 1 else None):
+        if [read(figure) for figure in figures] == list(range(1, len(figures) + 1)):
+            return [n for n, _ in marked]
+    return []
+
+
+def _figure(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _named(lines: Sequence[str]) -> list[int]:
+    """The lines that begin with `Text 1:`, `**Description 2**` …"""
+    marked = [n for n, line in enumerate(lines) if _NAMED.match(line)]
+    return marked if len(marked) > 1 else []
 
 
 def _numbered_titles(lines: Sequence[str]) -> list[int]:
@@ -397,7 +431,9 @@ def _numbered_titles(lines: Sequence[str]) -> list[int]:
 
 def _of_chunk(lines: Sequence[str], *, last: bool) -> list[str]:
     """The texts of one item of a list: one, or none where it is a title or speaks about the answer."""
-    first = without_item_mark(lines[0]) if item_mark(lines[0]) else _LETTERED.sub("", lines[0], count=1)
+    first = lines[0]
+    found = _NAMED.match(first) or (None if item_mark(first) else _COUNTED.match(first))
+    first = first[found.end() :] if found else without_item_mark(first)
     rest = [line for line in lines[1:] if not _BLOCK_SCALAR.match(line.strip())]
     pairs = _of_pairs([line.strip() for line in (first, *rest) if line.strip()])
     if pairs or _is_beside(first):

@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.show import visible
 from kb_builder.browse import Answer
 from kb_builder.contrast import replay_contrasts
 from kb_builder.describe_categories import category_shard_count, replay_categories
@@ -65,14 +66,14 @@ class Reparsed:
         total = sum(self.moves.values())
         lines = [f"{total:,} rows, {self.changed:,} of them changed; nothing was sent"]
         if rows:
-            lines.append(str(Answer(("kind", "before", "now", "rows"), tuple(rows))))
+            lines.append(str(Answer(("kind", "before", "now", "rows"), tuple(rows), counts=True)))
             lines.append("`unibind run` takes this into the embeddings, the centers and the results")
         lines += [f"written anew, could not be read before: {name}" for name in self.unreadable]
         if self.short:
-            few = ", ".join(f"{name} ({count})" for name, count in list(self.short.items())[:10])
-            more = f" and {len(self.short) - 10} more" if len(self.short) > 10 else ""
+            few = ", ".join(f"{visible(name)} ({count:,})" for name, count in list(self.short.items())[:10])
+            more = f" and {len(self.short) - 10:,} more" if len(self.short) > 10 else ""
             lines.append(
-                f"{len(self.short)} categories have fewer texts than wanted: {few}{more}; "
+                f"{len(self.short):,} categories have fewer texts than wanted: {few}{more}; "
                 "`unibind describe` asks for what is missing, unless they are saturated"
             )
         return "\n".join(lines)

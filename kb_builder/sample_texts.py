@@ -11,6 +11,7 @@ from typing import Any
 from data.errors import SampleError
 from data.files import hash_json
 from data.readers import read
+from data.readers.axes import turned
 from kb_builder.category_texts import Spending
 from kb_builder.client import Describer
 from kb_builder.facts import FACTS_VERSION, measure
@@ -104,7 +105,8 @@ class SampleTexts:
     def measure(self) -> None:
         """Measure the file: a text's facts are the text itself. May be called in any thread."""
         try:
-            payload = read(self.sample["modality"], self._job.locate(self.sample["uri"]))
+            path = self._job.locate(self.sample["uri"])
+            payload = read(self.sample["modality"], turned(path, self.sample.get("up")))
             self.facts = measure(payload)
         except SampleError as error:
             self.unreadable = str(error)

@@ -24,8 +24,9 @@ from data.errors import InputError, MissingDependencyError, first_line
 from data.files import hash_json
 from data.modality import Modality
 from data.readers import read
+from data.readers.axes import File, path_of
 from data.readers.payload import Text
-from kb_builder.encoders.base import Floats, unit_rows
+from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.checkpoint import load_state, told_keys
 from kb_builder.encoders.licences import licence_of, tell_licence
 from kb_builder.encoders.linear import use_onednn
@@ -96,7 +97,7 @@ class PairedEncoder:
 
     network: Any
     text: TextSide
-    look: Callable[[Modality, Path], Inputs]  # decodes one sample and prepares it for the media tower
+    look: Callable[[Modality, File], Inputs]  # decodes one sample and prepares it for the media tower
     features: str  # the method of the network that runs the media tower
     views_per_pass: int
     name: str
@@ -106,11 +107,11 @@ class PairedEncoder:
     licence: str
     parameters: int
 
-    def prepare(self, modality: Modality, source: Path | str) -> str | Inputs:
+    def prepare(self, modality: Modality, source: Source) -> str | Inputs:
         """The text itself, or what the media tower takes. Raises SampleError for a bad file."""
         if modality == "text":
-            return source if isinstance(source, str) else read_text(source)
-        return self.look(modality, Path(source))
+            return source if isinstance(source, str) else read_text(path_of(source))
+        return self.look(modality, as_file(source))
 
     def encode(self, batch: Sequence[str | Inputs]) -> Floats:
         """float32[N, D], unit rows: those of the library's own call, up to rounding."""
@@ -146,7 +147,7 @@ def paired_encoder(
     folder: Path,
     network: Any,
     text: TextSide,
-    look: Callable[[Modality, Path], Inputs],
+    look: Callable[[Modality, File], Inputs],
     *,
     features: str,
     views_per_pass: int,

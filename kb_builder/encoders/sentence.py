@@ -27,11 +27,11 @@ from transformers.utils.logging import disable_progress_bar
 from data.errors import InputError, MissingDependencyError, first_line
 from data.files import hash_file, hash_json
 from data.modality import Modality
-from data.readers import read
-from data.readers.audio import read_audio
+from data.readers import read, read_audio
+from data.readers.axes import path_of
 from data.readers.payload import Text, Waveform
 from data.render import RENDER_VERSION, render
-from kb_builder.encoders.base import Floats, unit_rows
+from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.licences import stated_licence, tell_licence
 from kb_builder.encoders.linear import use_onednn
 from kb_builder.encoders.passes import text_passes
@@ -69,13 +69,13 @@ class SentenceEncoder:
     # Hugging Face tokenizers keep their padding settings inside and refuse to be used by two threads at once.
     _tokenizing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def prepare(self, modality: Modality, source: Path | str) -> _Prepared:
+    def prepare(self, modality: Modality, source: Source) -> _Prepared:
         """The text itself, a sound at the model's rate, or the renderings uint8[H, W, 3] of a sample."""
         if isinstance(source, str) and modality == "text":
             return source
         if modality == "audio" and self.hears_at is not None:
-            return read_audio(Path(source), rate=self.hears_at)
-        payload = read(modality, Path(source))
+            return read_audio(path_of(as_file(source)), rate=self.hears_at)
+        payload = read(modality, as_file(source))
         return payload.text if isinstance(payload, Text) else render(payload)
 
     def encode(self, batch: Sequence[_Prepared]) -> Floats:
@@ -159,7 +159,7 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
     facts = {
         "name": folder.name if Path(name).is_dir() else name,
         "weights": _hash_folder(folder),
-        "preprocessing": f"2/{RENDER_VERSION}" if pictures else "2/sounds" if hears else "2",
+        "preprocessing": f"2/{RENDER_VERSION}" if pictures else "3/sounds" if hears else "2",
         "dim": dim,
     }
     model.eval().requires_grad_(False)

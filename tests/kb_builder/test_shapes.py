@@ -223,6 +223,8 @@ def test_a_shape_that_was_cut_off_keeps_whole_texts_only(shape: str, texts: list
     whole = SHAPES[shape](texts)
     if shape in {"a draft", "a better draft", "a draft inside", "reasoning inside", "parts in a string"}:
         return  # where the cut leaves the draft alone, the draft is the answer
+    if shape in {"number signs", "numbers with dashes", "numbers with tabs", "Roman figures"}:
+        return  # one of them alone is no list: "1 - 3 m long", "#1 in the world", "I. M. Pei"
     for item in parsed(whole[: int(len(whole) * cut)], finish="length"):
         assert (
             item.text is None

@@ -353,13 +353,10 @@ class CategoryTexts:
     def _read(self, planned: Planned, entry: Entry) -> tuple[Answer | None, tuple[Item, ...]]:
         if entry.answer is None:
             return None, (Item(None, "", entry.error),)
-        answer = read_answer(entry.answer)
-        return answer, parse_answer(
-            answer,
-            opening=planned.opening,
-            several=self._writing.items > 1,
-            asked=asked(planned.request.messages),
-        )
+        question = asked(planned.request.messages)
+        answer = read_answer(entry.answer, asked=question)
+        several = self._writing.items > 1
+        return answer, parse_answer(answer, opening=planned.opening, several=several, asked=question)
 
     def _row(
         self,

@@ -163,8 +163,8 @@ class SampleTexts:
         )
 
     def _row(self, request: Request, prompt: SamplePrompt, entry: Entry) -> Row:
-        answer = None if entry.answer is None else read_answer(entry.answer)
         question = asked(request.messages)
+        answer = None if entry.answer is None else read_answer(entry.answer, asked=question)
         item = None if answer is None else parse_answer(answer, opening=prompt.opening, asked=question)[0]
         text = "" if item is None else item.text or item.said  # a rejected row keeps what the model said
         (n_tokens,) = self._job.tokens.count([text])

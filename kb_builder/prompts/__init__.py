@@ -16,6 +16,7 @@ No prompt holds a worked example: a small model copies its material and shape in
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from typing import Any
 
 from data.sample import Category
 from kb_builder.request import Messages
+
+_BETWEEN_WORDS = re.compile(r"(?<=[^\W_])_+(?=[^\W_])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +139,11 @@ def several_texts(count: int) -> dict[str, Any]:
 
 
 def spoken_name(category: Category) -> str:
-    """The name as a sentence says it: of `church_bells` both words, of `sea lion, seal` the first name."""
-    return " ".join(category.name.split(",")[0].replace("_", " ").split())
+    """The name as a sentence says it: of `church_bells` both words, of `sea lion, seal` the first name.
+
+    An underscore at the edge of a word (`_why`, `__init__`) belongs to the name.
+    """
+    return " ".join(_BETWEEN_WORDS.sub(" ", category.name.split(",")[0]).split())
 
 
 def subject(category: Category) -> str:

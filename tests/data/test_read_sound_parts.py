@@ -364,7 +364,7 @@ def test_decoders_write_nothing_to_the_terminal(tmp_path: Path) -> None:
     for number, data in enumerate(cases):
         (tmp_path / f"{number}.mp3").write_bytes(data)
     code = (
-        "import sys, pathlib\nfrom data.readers import read_here as read\nfrom data.errors import SampleError\n"
+        "import sys, pathlib\nfrom data.readers import read_here\nfrom data.errors import SampleError\n"
         "for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
         "    try: read_here('audio', path)\n    except SampleError: pass\n"
     )

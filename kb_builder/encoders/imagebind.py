@@ -31,7 +31,6 @@ from kb_builder.encoders.imagebind_model import HEADS, ImageBind, build_imagebin
 from kb_builder.encoders.licences import tell_licence
 from kb_builder.encoders.linear import use_onednn
 from kb_builder.encoders.paired import TextSide, read_text
-from kb_builder.encoders.passes import text_passes
 from kb_builder.models import find_model
 from kb_builder.weights import hash_files
 
@@ -66,8 +65,7 @@ class ImageBindEncoder:
         """float32[N, D], unit rows."""
         vectors_ND = np.zeros((len(batch), self.dim), np.float32)
         texts = [(row, item) for row, item in enumerate(batch) if isinstance(item, str)]
-        texts.sort(key=lambda row_text: len(row_text[1]))
-        for chunk in text_passes(texts):
+        for chunk in self.text.passes(texts):
             ids = self.text.tokens([text for _, text in chunk])["input_ids"]
             vectors_ND[[row for row, _ in chunk]] = self._run("text", ids)
         alike: dict[tuple[str, tuple[int, ...]], list[tuple[int, Floats]]] = {}

@@ -84,7 +84,8 @@ class TextSide:
     def passes(self, texts: list[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
         """Texts, cut into forward passes."""
         if not self.fixed:
-            yield from text_passes(texts)
+            counts = self.count([text for _, text in texts])
+            yield from text_passes(texts, [min(count, self.limit) for count in counts])
             return
         for start in range(0, len(texts), _PADDED_PER_PASS):
             yield texts[start : start + _PADDED_PER_PASS]
@@ -116,7 +117,6 @@ class PairedEncoder:
         """float32[N, D], unit rows: those of the library's own call, up to rounding."""
         vectors_ND = np.zeros((len(batch), self.dim), np.float32)
         texts = [(row, item) for row, item in enumerate(batch) if isinstance(item, str)]
-        texts.sort(key=lambda row_text: len(row_text[1]))
         for chunk in self.text.passes(texts):
             tokens = self.text.tokens([text for _, text in chunk])
             vectors_ND[[row for row, _ in chunk]] = self._run("get_text_features", tokens)
@@ -134,11 +134,14 @@ class PairedEncoder:
 
     @torch.inference_mode()
     def _run(self, method: str, tensors: dict[str, torch.Tensor]) -> Floats:
-        """Unit rows."""
+        """Unit rows. An input alone goes in twice: products of one row have other last bits than of several."""
         device = self.network.device
+        n = len(next(iter(tensors.values())))
+        if n == 1:
+            tensors = {key: torch.cat([value, value]) for key, value in tensors.items()}
         output = getattr(self.network, method)(**{key: value.to(device) for key, value in tensors.items()})
         unit_VD: Floats = torch.nn.functional.normalize(output.pooler_output.float()).cpu().numpy()
-        return unit_VD
+        return unit_VD[:n]
 
 
 def paired_encoder(

@@ -21,7 +21,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -71,7 +71,7 @@ class Note:
             digest, seen = content(path)
         else:
             before = signature(path)
-            digest, seen = _digest_columns(path, self.detail.split(_BETWEEN)), _settled(path, before)
+            digest, seen = _digest_columns(path, self.detail.split(_BETWEEN)), settled(path, before)
         return replace(self, digest=digest, signature=seen)
 
 
@@ -82,17 +82,17 @@ class Recorder:
         self._files: dict[str, Signature | None] = {}
         self._others: dict[tuple[Kind, str, str], Note] = {}
 
-    def notes(self, without: Collection[str] = ()) -> list[Note]:
-        """The notes in the order of their paths, but of files in `without`: what a stage wrote itself.
+    def notes(self, own: Callable[[str], bool] = lambda path: False) -> list[Note]:
+        """The notes in the order of their paths, but of what is a stage's `own`: what it writes itself.
 
         Files are hashed now. One that is no longer what it was when it was first read gets a digest that
         never holds.
         """
         with _lock:
             files, others = dict(self._files), list(self._others.values())
-        notes = [note for note in others if note.path not in without]
+        notes = [note for note in others if not own(note.path)]
         for path, first in files.items():
-            if path not in without:
+            if not own(path):
                 digest, seen = content(Path(path))
                 same = signature(Path(path)) == first
                 notes.append(Note("file", path, "", digest if same else CHANGED_MEANWHILE, seen))
@@ -154,7 +154,7 @@ def columns(path: Path, wanted: Sequence[str]) -> pa.Table:
         raise
     detail = _BETWEEN.join(wanted)
     _note(
-        lambda: Note("columns", _absolute(path), detail, _digest_table(table, wanted), _settled(path, before))
+        lambda: Note("columns", _absolute(path), detail, _digest_table(table, wanted), settled(path, before))
     )
     return table
 
@@ -223,10 +223,10 @@ def content(path: Path) -> tuple[str | None, Signature | None]:
         digest = hash_file(path)
     except OSError:
         return None, None
-    settled = _settled(path, before)
-    if settled is not None:
-        _hashes[name] = settled, digest
-    return digest, settled
+    seen = settled(path, before)
+    if seen is not None:
+        _hashes[name] = seen, digest
+    return digest, seen
 
 
 def remember(path: Path, digest: str | None, seen: Signature | None) -> None:
@@ -243,7 +243,7 @@ def _note(make: Callable[[], Note]) -> None:
                 recorder.add(note)
 
 
-def _settled(path: Path, before: Signature | None) -> Signature | None:
+def settled(path: Path, before: Signature | None) -> Signature | None:
     """The signature from before a file was read, if it can be relied on: the same now, and old enough.
 
     Within one tick of the file system's clock a file may change twice and keep all its times.

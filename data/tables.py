@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import ManifestError, first_line
+from data.reads import reading
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 # Control characters but line breaks and tabs, which a description may hold; and lone surrogates, which could
@@ -86,7 +87,7 @@ def read_table(path: Path, mistakes: Mistakes) -> Table:
         raise ManifestError(
             f"{path}: unknown format {ending or '(no ending)'!r}; give one of {', '.join(FORMATS)}"
         )
-    if not path.is_file():
+    if not reading(path).is_file():
         raise ManifestError(f"{path}: no such file")
     if ending == ".parquet":
         raw = _parquet_rows(path)
@@ -105,7 +106,7 @@ def read_table(path: Path, mistakes: Mistakes) -> Table:
 def read_text(path: Path) -> str:
     """A UTF-8 text file (a byte-order mark is dropped); ManifestError where it is not one."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return reading(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ManifestError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"

@@ -20,30 +20,44 @@ from typing import Any, Literal
 
 from data.errors import InputError
 from data.files import hash_json
+from data.reads import names
 from kb_builder.control_texts import TEMPLATES, WORDS
-from kb_builder.schemas import CONTROLS, read_columns, read_rows, write_table
+from kb_builder.schemas import CONTROLS, read_columns, write_table
 
+_FEWEST = 64  # texts per category and control, where a category has as many descriptions
 WORDS_PER_TEXT = 2
 LETTERS_PER_WORD = 6
 
 
-def write_controls(kb: Path, *, count: int | Literal["all"], seed: int) -> dict[str, int]:
-    """Write `controls.parquet`: `count` texts per category and control (one for `class_name`).
+def most_controls(k: int | Literal["all"]) -> int:
+    """How many control texts per category there are at most, for up to `k` centers.
 
-    `all` is as many as the category with the most valid descriptions has, which all become centers. Depends
-    on the categories' names, the count and `seed` alone. Returns the number of texts of each control. Raises
-    InputError where the count is below one or above the number of templates.
+    In steps: another k takes the first of the same texts, which are encoded already. Raises InputError where
+    there are fewer templates than centers.
     """
-    n = _most_descriptions(kb) if count == "all" else count
-    if not 1 <= n <= len(TEMPLATES):
+    if k == "all":
+        return len(TEMPLATES)
+    if not 1 <= k <= len(TEMPLATES):
         raise InputError(
-            f"controls of {n} texts per category: between 1 and {len(TEMPLATES)} can be made; "
-            "set localize.k accordingly"
+            f"localize.k = {k}: controls of so many texts per category cannot be made; choose between 1 and"
+            f" {len(TEMPLATES)}"
         )
+    return max(_FEWEST, 1 << (k - 1).bit_length())
+
+
+def write_controls(kb: Path, *, most: int, seed: int) -> dict[str, int]:
+    """Write `controls.parquet`: texts per category and control (one for `class_name`).
+
+    As many as the category with the most valid descriptions has, which may all become centers, and at most
+    `most`. Depends on the categories' names, that number and `seed` alone. Returns the number of texts of
+    each control. Raises InputError where one category has more descriptions than there are templates.
+    """
+    n = min(most, _most_descriptions(kb))
+    categories = read_columns(kb / "categories.parquet", ["category_id", "name"], hint="unibind describe")
     noises = random_descriptors(n, seed=seed)
     rows = [
         _row(control, category["category_id"], rank, text)
-        for category in read_rows(kb / "categories.parquet")
+        for category in categories.to_pylist()
         for control, texts in _texts(category["name"], n, noises).items()
         for rank, text in enumerate(texts)
     ]
@@ -55,7 +69,7 @@ def write_controls(kb: Path, *, count: int | Literal["all"], seed: int) -> dict[
 def _most_descriptions(kb: Path) -> int:
     """How many valid descriptions the category with the most of them has; 1 where there are none."""
     counts: Counter[str] = Counter()
-    for file in sorted((kb / "descriptions" / "category").glob("*.parquet")):
+    for file in names(kb / "descriptions" / "category", "*.parquet"):
         rows = read_columns(file, ["category_id", "status"], hint="unibind describe").to_pydict()
         owned = zip(rows["category_id"], rows["status"], strict=True)
         counts.update(owner for owner, status in owned if status == "ok")

@@ -13,9 +13,9 @@ from typing import Any
 from tqdm import tqdm
 
 from data.errors import ManifestError, SampleError
-from data.files import hash_file
 from data.manifest import Manifest
 from data.paths import resolver
+from data.reads import hashed, reading
 from data.sample import Reject, Sample
 from kb_builder.schemas import CATEGORIES, GIVEN_DESCRIPTIONS, REJECTS, SAMPLES, write_table
 
@@ -95,16 +95,20 @@ def _hash_one(sample: Sample, locate: Callable[[str], Path]) -> dict[str, Any] |
     try:
         path = locate(sample.uri)
         if not path.exists():
+            reading(path)
             raise SampleError(f"{sample.uri}: no such file")
         if not path.is_file():  # a folder, a pipe or a device: opening one might wait for ever
+            reading(path)
             raise SampleError(f"{sample.uri}: not a plain file")
         size = path.stat().st_size
         if size == 0:
+            reading(path)
             raise SampleError(f"{sample.uri}: empty file")
-        digest = hash_file(path)
+        digest = hashed(path)
     except SampleError as error:
         return Reject(sample.sample_id, STAGE, str(error))
     except OSError as error:
+        reading(path)
         return Reject(sample.sample_id, STAGE, f"{sample.uri}: cannot be read: {error.strerror}")
     return {
         "sample_id": sample.sample_id,

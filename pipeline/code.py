@@ -34,7 +34,9 @@ _MODULE_NAME = re.compile(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?::\w+)?")
 def code_hash(function: Callable[..., Any]) -> str:
     """The hash of a function's own source, of the functions of its module that it calls, and of `files`."""
     own = [ast.unparse(node) for node in _nodes(function)]
-    return hash_json([own, [(path.relative_to(ROOT).as_posix(), hash_file(path)) for path in files(function)]])
+    return hash_json(
+        [own, [(path.relative_to(ROOT).as_posix(), hash_file(path)) for path in files(function)]]
+    )
 
 
 @cache
@@ -101,7 +103,9 @@ def _of_module(path: Path) -> tuple[tuple[str, ...], tuple[Path, ...]]:
     """The modules that a file of source imports or names, and the files beside it that it names."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     texts = [
-        each.value for each in ast.walk(tree) if isinstance(each, ast.Constant) and isinstance(each.value, str)
+        each.value
+        for each in ast.walk(tree)
+        if isinstance(each, ast.Constant) and isinstance(each.value, str)
     ]
     named = [match[1] for text in texts if (match := _MODULE_NAME.fullmatch(text))]
     beside = [

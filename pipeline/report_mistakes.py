@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from data.errors import SampleError
 from data.modality import MODALITIES, Modality
 from data.paths import resolver
 from data.readers import read
 from data.readers.payload import Text
+from data.reads import columns
 from data.render import contact_sheet, render
 from pipeline.report_html import Html, clipped, data_uri, el, section
 from trainer.centers import load_centers
@@ -232,5 +232,5 @@ def thumbnail(rgb_HW3: npt.NDArray[np.uint8]) -> str:
 
 
 def _uris(kb: Path) -> dict[str, str]:
-    table = pq.ParquetFile(kb / "samples.parquet").read(columns=["sample_id", "uri"])
+    table = columns(kb / "samples.parquet", ["sample_id", "uri"])
     return dict(zip(table["sample_id"].to_pylist(), table["uri"].to_pylist(), strict=True))

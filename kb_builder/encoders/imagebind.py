@@ -23,6 +23,7 @@ import torch
 from data.errors import InputError
 from data.files import hash_json
 from data.modality import MODALITIES, Modality
+from data.reads import reading
 from kb_builder.encoders.base import Floats, unit_rows
 from kb_builder.encoders.checkpoint import load_state, weights_file
 from kb_builder.encoders.clip_words import clip_words_side, read_original
@@ -122,7 +123,7 @@ def imagebind_text_side(name: str) -> TextSide:
 
 def _vocabulary(folder: Path, shown: str) -> Path:
     for place in (folder, *_packages()):
-        if (place / BPE).is_file():
+        if reading(place / BPE).is_file():
             return place / BPE
     raise InputError(
         f"{shown}: CLIP's vocabulary is missing; put {BPE} (`unibind models get imagebind` brings it) or the"
@@ -140,7 +141,7 @@ def _packages() -> Iterator[Path]:
 
 def _heads(path: Path, shown: str) -> dict[str, int]:
     """How many attention heads each tower has: the published model's, unless a config.json says otherwise."""
-    if not path.is_file():
+    if not reading(path).is_file():
         return HEADS
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

@@ -25,6 +25,7 @@ from data.files import hash_json
 from data.modality import Modality
 from data.readers import read
 from data.readers.payload import Text
+from data.reads import reading
 from kb_builder.encoders.base import Floats, unit_rows
 from kb_builder.encoders.checkpoint import load_state, told_keys
 from kb_builder.encoders.licences import licence_of, tell_licence
@@ -34,6 +35,7 @@ from kb_builder.encoders.passes import text_passes
 from kb_builder.weights import hash_weights, refuse_pointers
 
 Inputs = dict[str, npt.NDArray[Any]]  # what a media tower takes, by argument; every first axis is V
+_BESIDE = ("config.json", "tokenizer_config.json", "special_tokens_map.json")  # what a tokenizer reads, too
 _PADDED_PER_PASS = 16  # texts that are all padded to one length, of 64 tokens
 PICKLED = (
     "pytorch_model.bin"  # where there are no safetensors: read weights-only, so that no code in it is run
@@ -134,7 +136,7 @@ class PairedEncoder:
 
     @torch.inference_mode()
     def _run(self, method: str, tensors: dict[str, torch.Tensor]) -> Floats:
-        """Unit rows. An input alone goes in twice: products of one row have other last bits than of several."""
+        """Unit rows. An input alone goes in twice: a product of one row has other last bits."""
         device = self.network.device
         n = len(next(iter(tensors.values())))
         if n == 1:
@@ -287,7 +289,7 @@ def load_text_side(name: str, folder: Path, *, fixed: bool) -> TextSide:
             f"{name}: {folder} holds no tokenizer (none of {', '.join(_VOCABULARIES)}); put it beside the"
             " weights"
         )
-    refuse_pointers(*(folder / file for file in _VOCABULARIES))
+    refuse_pointers(*(reading(folder / file) for file in (*_VOCABULARIES, *_BESIDE)))
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(str(folder), local_files_only=True).text_config

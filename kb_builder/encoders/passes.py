@@ -13,9 +13,7 @@ from collections.abc import Iterator, Sequence
 _TOKENS_PER_PASS = 1024  # more overflow the cache of a core, fewer leave it waiting for Python
 
 
-def text_passes(
-    texts: Sequence[tuple[int, str]], tokens: Sequence[int]
-) -> Iterator[list[tuple[int, str]]]:
+def text_passes(texts: Sequence[tuple[int, str]], tokens: Sequence[int]) -> Iterator[list[tuple[int, str]]]:
     """Texts with their rows, cut into passes of one length in tokens each; in the order of the lengths."""
     by_length: dict[int, list[tuple[int, str]]] = {}
     for text, count in zip(texts, tokens, strict=True):

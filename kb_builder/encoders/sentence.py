@@ -30,6 +30,8 @@ from data.modality import Modality
 from data.readers import read
 from data.readers.audio import read_audio
 from data.readers.payload import Text, Waveform
+from data.reads import names as names_in
+from data.reads import reading
 from data.render import RENDER_VERSION, render
 from kb_builder.encoders.base import Floats, unit_rows
 from kb_builder.encoders.licences import stated_licence, tell_licence
@@ -229,11 +231,11 @@ def _model_folder(name: str) -> Path:
 
 def _hash_folder(folder: Path) -> str:
     """SHA-256 over every file that a model is loaded from; its read-me and hidden files are not."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [path for path in names_in(folder, "**/*") if path.is_file()]
     names = {path.relative_to(folder).as_posix(): path for path in files}
     return hash_json(
         {
-            name: hash_file(path)
+            name: hash_file(reading(path))
             for name, path in names.items()
             if path.suffix.lower() != ".md" and not any(part.startswith(".") for part in name.split("/"))
         }

@@ -198,7 +198,9 @@ def test_a_pass_holds_texts_of_one_length_and_about_a_thousand_tokens() -> None:
 def test_a_text_has_the_same_bits_beside_any_other_texts() -> None:
     """What is encoded alone, in another order or beside others is the same vector, to the last bit."""
     encoder = load_encoder("minilm", "cpu")
-    texts = [" ".join(["a dog", "runs", "by the house", "at night"][: 1 + n % 4] * (1 + n % 3)) for n in range(24)]
+    texts = [
+        " ".join(["a dog", "runs", "by the house", "at night"][: 1 + n % 4] * (1 + n % 3)) for n in range(24)
+    ]
     together = encoder.encode(texts)
     alone = np.concatenate([encoder.encode([text]) for text in texts])
     parts = np.concatenate([encoder.encode(texts[start : start + 5]) for start in range(0, 24, 5)])

@@ -110,14 +110,16 @@ class MediaFiles:
 
     def encoded(self, media: Media) -> tuple[str, bytes]:
         """The MIME type and the bytes that are sent. Raises SampleError as `part` does."""
+        path, uri = None, ""
         try:
-            path = self._find(media)
+            path, uri = self._find(media)
             return _MAKE[media.kind](path, _recipe(media))
         except SampleError as error:
-            self.unreadable[media] = str(error)
+            # By the path that the manifest gives: the table does not depend on where the folder lies.
+            self.unreadable[media] = str(error) if path is None else str(error).replace(str(path), uri)
             raise
 
-    def _find(self, media: Media) -> Path:
+    def _find(self, media: Media) -> tuple[Path, str]:
         """The first file of that content whose content it still is: copies may have gone."""
         uris = self._uris.get((media.sha256, _recipe(media)["ending"]))
         if not uris:
@@ -127,8 +129,8 @@ class MediaFiles:
             try:
                 path = self._locate(uri)
                 if hash_file(path) == media.sha256:
-                    return path
-                reasons.append(f"{path}: changed since ingest; `unibind run` reads it in again")
+                    return path, uri
+                reasons.append(f"{uri}: changed since ingest; `unibind run` reads it in again")
             except SampleError as error:
                 reasons.append(str(error))
             except OSError as error:

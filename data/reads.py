@@ -37,7 +37,7 @@ Signature = tuple[int, int, int, int]  # bytes, ns of change, ns of the inode's 
 Kind = Literal["file", "columns", "names"]
 
 CHANGED_MEANWHILE = "changed while it was read"  # stands where a hash would; never the hash of anything
-_SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT) counts two seconds
+SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT) counts two seconds
 _BETWEEN = "\n"  # between column names, which hold none
 
 _T = TypeVar("_T")
@@ -250,7 +250,7 @@ def settled(path: Path, before: Signature | None) -> Signature | None:
     """
     if before is None or signature(path) != before:
         return None
-    return before if time.time_ns() - max(before[1], before[2]) > _SETTLED_NS else None
+    return before if time.time_ns() - max(before[1], before[2]) > SETTLED_NS else None
 
 
 def _absolute(path: Path) -> str:

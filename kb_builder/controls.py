@@ -32,27 +32,29 @@ LETTERS_PER_WORD = 6
 def most_controls(k: int | Literal["all"]) -> int:
     """How many control texts per category there are at most, for up to `k` centers.
 
-    In steps: another k takes the first of the same texts, which are encoded already. Raises InputError where
-    there are fewer templates than centers.
+    In steps (64, 128, ...): another k takes the first of the same texts, which are encoded already.
     """
-    if k == "all":
-        return len(TEMPLATES)
-    if not 1 <= k <= len(TEMPLATES):
+    return len(TEMPLATES) if k == "all" or k > len(TEMPLATES) else max(_FEWEST, 1 << (k - 1).bit_length())
+
+
+def control_count(kb: Path, k: int | Literal["all"]) -> int:
+    """How many control texts each category is to have: as many as may become centers of any one category."""
+    return min(most_controls(k), _most_descriptions(kb))
+
+
+def write_controls(kb: Path, *, count: int | Literal["all"], seed: int) -> dict[str, int]:
+    """Write `controls.parquet`: `count` texts per category and control (one for `class_name`).
+
+    `all` is as many as the category with the most valid descriptions has, which all become centers. Depends
+    on the categories' names, the count and `seed` alone. Returns the number of texts of each control. Raises
+    InputError where the count is below one or above the number of templates.
+    """
+    n = _most_descriptions(kb) if count == "all" else count
+    if not 1 <= n <= len(TEMPLATES):
         raise InputError(
-            f"localize.k = {k}: controls of so many texts per category cannot be made; choose between 1 and"
-            f" {len(TEMPLATES)}"
+            f"controls of {n} texts per category: between 1 and {len(TEMPLATES)} can be made; "
+            "set localize.k accordingly"
         )
-    return max(_FEWEST, 1 << (k - 1).bit_length())
-
-
-def write_controls(kb: Path, *, most: int, seed: int) -> dict[str, int]:
-    """Write `controls.parquet`: texts per category and control (one for `class_name`).
-
-    As many as the category with the most valid descriptions has, which may all become centers, and at most
-    `most`. Depends on the categories' names, that number and `seed` alone. Returns the number of texts of
-    each control. Raises InputError where one category has more descriptions than there are templates.
-    """
-    n = min(most, _most_descriptions(kb))
     categories = read_columns(kb / "categories.parquet", ["category_id", "name"], hint="unibind describe")
     noises = random_descriptors(n, seed=seed)
     rows = [

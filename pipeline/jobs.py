@@ -153,11 +153,11 @@ def _described_what(settings: Any, project: Project) -> Any:
 
 
 def _encode(project: Project) -> dict[str, Any]:
-    from kb_builder.controls import most_controls, write_controls
+    from kb_builder.controls import control_count, write_controls
     from kb_builder.embed import embed_samples, embed_texts
 
-    most = most_controls(project.localize.k)
-    controls = write_controls(project.kb, most=most, seed=project.seed)
+    count = control_count(project.kb, project.localize.k)
+    controls = write_controls(project.kb, count=count, seed=project.seed)
     texts = embed_texts(project.kb, project.encode)
     samples = embed_samples(project.kb, project.data_root, project.encode)
     return {"controls": controls, "texts": texts, "samples": samples}

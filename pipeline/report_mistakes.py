@@ -197,10 +197,13 @@ def _card(
         words.append(el("p", f"really {pair.true}, which has no center and can never be named"))
     else:
         words.append(_because("really", pair.true, mistake.own_score, texts.get(mistake.own_row_id, "")))
+    uri, path = uris[mistake.sample_id], None
     try:
-        sight = _sight(mistake, locate(uris[mistake.sample_id]))
+        path = locate(uri)
+        sight = _sight(mistake, path)
     except SampleError as error:
-        sight = el("p", clipped(str(error), 200), class_="words")
+        why = str(error) if path is None else str(error).replace(str(path), uri)
+        sight = el("p", clipped(why, 200), class_="words")
     return el("figure", sight, el("figcaption", *words))
 
 

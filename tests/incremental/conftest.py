@@ -184,6 +184,12 @@ def run() -> Run:
     return run
 
 
+@pytest.fixture
+def contents_of() -> Callable[[Project], dict[str, Any]]:
+    """Every file of a run as something to compare."""
+    return contents
+
+
 def _import(project: Project, world: World) -> None:
     """What `unibind kb import` does after `unibind describe`, before `unibind encode`."""
     run_stage(project, "world")

@@ -200,6 +200,7 @@ def remembered(function: Callable[..., _T]) -> Callable[..., _T]:
             replay(known[1])
         return known[0]
 
+    call.forget = kept.clear  # type: ignore[attr-defined]
     return call
 
 

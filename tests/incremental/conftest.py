@@ -136,7 +136,10 @@ def _start(models: Path) -> World:
 @pytest.fixture
 def models(save_clip: Callable[[str], Path], tmp_path: Path) -> Path:
     """A folder with two small encoders of one space's size, `one` and `two`, of other weights."""
-    folder = tmp_path / "models"
+    return _models(save_clip, tmp_path / "models")
+
+
+def _models(save_clip: Callable[[str], Path], folder: Path) -> Path:
     for name, seed in (("one", None), ("two", 5)):
         shutil.copytree(save_clip("clip-long"), folder / name)
         if seed is not None:
@@ -164,6 +167,26 @@ def _exchange_weights(folder: Path, seed: int) -> None:
 def world(models: Path) -> World:
     """The project as it is before the first edit."""
     return _start(models)
+
+
+@pytest.fixture(scope="session")
+def finished_once(save_clip: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a project with a file of every kind, run to its end; not to be changed."""
+    root = tmp_path_factory.mktemp("finished")
+    world = _start(_models(save_clip, root / "models"))
+    world.rows[1]["split"] = "test"
+    world.files["media/3-3.bmp"] = b"no picture"
+    world.files["media/2-3.bmp"] = b""
+    world.write(root / "project")
+    project = load_project(root / "project" / "unibind.toml")
+    run_stages(project, plan(project))
+    return root / "project"
+
+
+@pytest.fixture
+def finished(finished_once: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, to be changed."""
+    return Path(shutil.copytree(finished_once, tmp_path / "finished"))
 
 
 @pytest.fixture

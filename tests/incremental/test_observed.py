@@ -7,9 +7,12 @@ what it noted, both ways.
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import shutil
 import sqlite3
+import struct
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -22,27 +25,17 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from data.errors import UniBindError
+from data.reads import recorded
+from kb_builder.encoders import release_encoders
 from kb_builder.store import read_manifest, write_vectors
+from kb_builder.tokens import token_counter
 from pipeline.jobs import STAGES
 from pipeline.project import Project, load_project
-from pipeline.stages import is_current, plan, run_stage, run_stages
+from pipeline.stages import is_current, run_stage
 
 World = Any  # as conftest.py has it
 Alter = Callable[[Path], None]
 _KB = "runs/p/kb"
-
-
-@pytest.fixture
-def finished(world: World, tmp_path: Path, contents_of: Any) -> Path:
-    """The project's folder, run to its end."""
-    folder = tmp_path / "finished"
-    world.rows[1]["split"] = "test"
-    world.files["media/3-3.bmp"] = b"no picture"
-    world.files["media/2-3.bmp"] = b""
-    world.write(folder)
-    project = load_project(folder / "unibind.toml")
-    run_stages(project, plan(project))
-    return folder
 
 
 def _cell(path: str, column: str, change: Callable[[Any], Any], row: int = 0) -> Alter:
@@ -120,8 +113,8 @@ def _answer(folder: Path) -> None:
         (answer,) = ledger.execute(
             "SELECT answer FROM entries WHERE key = ?", (part["request_key"],)
         ).fetchone()
-        assert "has a" in answer
-        changed = (answer.replace("has a", "shows a"), part["request_key"])
+        assert " a " in answer
+        changed = (answer.replace(" a ", " one ", 1), part["request_key"])
         ledger.execute("UPDATE entries SET answer = ? WHERE key = ?", changed)
 
 
@@ -178,7 +171,7 @@ ALTERED: dict[str, Alter] = {
     "the centers lost": _lose(f"{_KB}/centers.parquet"),
     "the heads": _heads,
     "the heads lost": _lose("runs/p/heads.safetensors"),
-    "the training's log": _cell("runs/p/train_log.parquet", "loss", lambda value: value + 1),
+    "the training's log": _cell("runs/p/train_log.parquet", "temperature", lambda value: value + 1),
     "the evaluation": _json("runs/p/evaluation.json", _half),
     "an answer": _answer,
 }
@@ -223,3 +216,73 @@ def _forget(folder: Path, name: str) -> None:
         path.unlink(missing_ok=True)
     for mark in (project.run / "stages").glob(f"{name}*.json"):
         mark.unlink()
+
+
+class _Watch:
+    """The files below some folders that any code of any process opens (by Linux's inotify)."""
+
+    _OPEN, _NONBLOCK = 0x20, 0o4000
+
+    def __init__(self, *folders: Path) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = self._libc.inotify_init1(self._NONBLOCK)
+        assert self._descriptor >= 0, os.strerror(ctypes.get_errno())
+        self._folders: dict[int, Path] = {}
+        for folder in folders:
+            for each in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+                watch = self._libc.inotify_add_watch(self._descriptor, os.fsencode(each), self._OPEN)
+                assert watch >= 0, os.strerror(ctypes.get_errno())
+                self._folders[watch] = each
+
+    def opened(self) -> set[str]:
+        """What was opened since it was made."""
+        found: set[str] = set()
+        while True:
+            try:
+                events = os.read(self._descriptor, 2**20)
+            except BlockingIOError:
+                os.close(self._descriptor)
+                return found
+            while events:
+                watch, _, _, length = struct.unpack_from("iIII", events)
+                name = events[16 : 16 + length].rstrip(b"\0")
+                events = events[16 + length :]
+                path = self._folders[watch] / os.fsdecode(name)
+                if name and path.is_file():
+                    found.add(str(path))
+
+
+def test_a_stage_notes_what_it_opens_and_opens_what_it_notes(world: World, tmp_path: Path) -> None:
+    """What the kernel saw a stage open is what it noted: its own files, the ledger and media apart."""
+    folder = tmp_path / "watched"
+    world.rows[1]["split"] = "test"
+    world.write(folder)
+    project = load_project(folder / "unibind.toml")
+    for stage in STAGES:
+        release_encoders()  # what is kept in memory is noted, but not opened again
+        token_counter.forget()  # type: ignore[attr-defined]
+        watch = _Watch(folder, world.models)
+        with recorded() as recorder:
+            if stage.shards is None:
+                stage.run(project)
+            else:
+                stage.run(project, list(range(stage.shards(project))), lambda shard, summary: None)
+        opened = watch.opened()
+        own = {str(path) for path in stage.outputs(project)}
+        media = {str(folder / row["uri"]) for row in world.rows} if stage.media else set()
+        noted = {
+            note.path
+            for note in recorder.notes(own=lambda path, own=own: path in own)
+            if Path(note.path).is_file() and Path(note.path).is_relative_to(tmp_path)
+        }
+        places = {path for path in opened if "/kb/embeddings/" in path} if stage.folder else set()
+        unnoted = {
+            path
+            for path in opened - noted - own - media - places
+            if not Path(path).name.startswith(("ledger.", "metrics.json", "manifest.json"))
+            or "/embeddings/" in path
+        }
+        assert not unnoted, f"{stage.name} opened what it did not note"
+        assert not noted - opened - places, f"{stage.name} noted what it never opened"
+        if media:
+            assert media & opened, f"{stage.name} is said to open media, and opened none"

@@ -170,6 +170,12 @@ def world(models: Path) -> World:
 
 
 @pytest.fixture(scope="session")
+def start_world(save_clip: Callable[[str], Path]) -> Callable[[Path], World]:
+    """The project as it is before the first edit, with its encoders in a folder."""
+    return lambda folder: _start(_models(save_clip, folder))
+
+
+@pytest.fixture(scope="session")
 def finished_once(save_clip: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a project with a file of every kind, run to its end; not to be changed."""
     root = tmp_path_factory.mktemp("finished")

@@ -13,8 +13,11 @@ import os
 import shutil
 import sqlite3
 import struct
-from collections.abc import Callable
-from contextlib import closing
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,8 @@ from data.reads import recorded
 from kb_builder.encoders import release_encoders
 from kb_builder.store import read_manifest, write_vectors
 from kb_builder.tokens import token_counter
-from pipeline.jobs import STAGES
+from pipeline.code import MACHINERY, PACKAGES, ROOT, files
+from pipeline.jobs import STAGES, Stage
 from pipeline.project import Project, load_project
 from pipeline.stages import is_current, run_stage
 
@@ -252,37 +256,92 @@ class _Watch:
                     found.add(str(path))
 
 
-def test_a_stage_notes_what_it_opens_and_opens_what_it_notes(world: World, tmp_path: Path) -> None:
-    """What the kernel saw a stage open is what it noted: its own files, the ledger and media apart."""
-    folder = tmp_path / "watched"
-    world.rows[1]["split"] = "test"
+@contextmanager
+def _executed() -> Iterator[set[Path]]:
+    """The files of our source that any thread runs code of."""
+    names: set[str] = set()
+
+    def see(frame: Any, event: str, argument: object) -> None:
+        if event == "call":
+            names.add(frame.f_code.co_filename)
+
+    found: set[Path] = set()
+    threading.setprofile(see)
+    sys.setprofile(see)
+    try:
+        yield found
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+    ours = (ROOT / package for package in PACKAGES)
+    folders = tuple(f"{folder}/" for folder in ours)
+    found.update(Path(name) for name in names if name.startswith(folders))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a stage was seen to do: files opened, files noted, media that it may open, source that ran."""
+
+    opened: set[str]
+    noted: set[str]
+    media: set[str]
+    executed: set[Path]
+
+
+@pytest.fixture(scope="module")
+def seen(start_world: Callable[[Path], World], tmp_path_factory: pytest.TempPathFactory) -> dict[str, _Seen]:
+    """Every stage of a fresh run, watched; its own files, the ledger and lists that all write left out."""
+    root = tmp_path_factory.mktemp("watched")
+    world = start_world(root / "models")
+    folder = root / "project"
     world.write(folder)
     project = load_project(folder / "unibind.toml")
+    found = {}
     for stage in STAGES:
         release_encoders()  # what is kept in memory is noted, but not opened again
         token_counter.forget()  # type: ignore[attr-defined]
         watch = _Watch(folder, world.models)
-        with recorded() as recorder:
+        with recorded() as recorder, _executed() as executed:
             if stage.shards is None:
                 stage.run(project)
             else:
                 stage.run(project, list(range(stage.shards(project))), lambda shard, summary: None)
         opened = watch.opened()
-        own = {str(path) for path in stage.outputs(project)}
         media = {str(folder / row["uri"]) for row in world.rows} if stage.media else set()
+        own = {str(path) for path in stage.outputs(project)} | {str(project.run / "metrics.json")}
+        own |= {str(project.kb / "descriptions" / "manifest.json")}
+        own |= {path for path in opened if Path(path).name.startswith("ledger.")}
+        if stage.folder:
+            own |= {path for path in opened if path.startswith(f"{project.kb / stage.folder}/")}
         noted = {
             note.path
             for note in recorder.notes(own=lambda path, own=own: path in own)
-            if Path(note.path).is_file() and Path(note.path).is_relative_to(tmp_path)
+            if Path(note.path).is_file() and Path(note.path).is_relative_to(root)
         }
-        places = {path for path in opened if "/kb/embeddings/" in path} if stage.folder else set()
-        unnoted = {
-            path
-            for path in opened - noted - own - media - places
-            if not Path(path).name.startswith(("ledger.", "metrics.json", "manifest.json"))
-            or "/embeddings/" in path
-        }
-        assert not unnoted, f"{stage.name} opened what it did not note"
-        assert not noted - opened - places, f"{stage.name} noted what it never opened"
-        if media:
-            assert media & opened, f"{stage.name} is said to open media, and opened none"
+        found[stage.name] = _Seen(opened - own, noted, media, executed)
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_a_stage_notes_every_file_that_it_opens(stage: Stage, seen: dict[str, _Seen]) -> None:
+    """What the kernel saw a stage open is what it noted; the samples' files apart, which ingest notes."""
+    watched = seen[stage.name]
+    assert watched.opened - watched.media <= watched.noted
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_a_stage_opens_every_file_that_it_notes(stage: Stage, seen: dict[str, _Seen]) -> None:
+    """Nothing counts that is not read; and who is said to open the samples' files opens some."""
+    watched = seen[stage.name]
+    assert watched.noted <= watched.opened
+    assert bool(watched.media) == bool(watched.media & watched.opened)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_the_code_of_a_stage_is_all_that_it_runs(stage: Stage, seen: dict[str, _Seen]) -> None:
+    """Every file of our source that ran is in the stage's code, which is found by following imports."""
+    executed = {path.relative_to(ROOT).as_posix() for path in seen[stage.name].executed}
+    assert executed, "nothing was seen to run"
+    code = {path.relative_to(ROOT).as_posix() for path in files(stage.run)}
+    machinery = {f"{name.replace('.', '/')}.py" for name in MACHINERY}
+    assert executed <= code | machinery | {"data/reads.py", "pipeline/project.py"}

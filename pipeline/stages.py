@@ -13,7 +13,8 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ from pipeline.project import Project
 
 _BY_NAME = {stage.name: stage for stage in _STAGES}
 _INGEST = "ingest"  # the stage that notes the contents of the samples' files
+_media: dict[Path, str | None] = {}  # what was found of them, for as long as `_looking_once` says
+
+_LOOKING_ONCE = Path()
 
 STAGES: tuple[str, ...] = tuple(_BY_NAME)
 
@@ -117,7 +121,7 @@ def why_stale(project: Project, name: str) -> str | None:
     """Why a stage is to run (again), in a few words: what has changed; None where it is to be skipped."""
     stage = _stage(name)
     if stage.shards is None:
-        return _why_stale(project, stage, name)
+        return _why_stale(project, stage, name) or _why_media_stale(project, stage)
     # Of the whole stage the files count, of each shard what it was made from.
     try:
         numbers = shards(project, name)
@@ -129,7 +133,7 @@ def why_stale(project: Project, name: str) -> str | None:
     for shard in numbers:
         if reason := _why_stale(project, stage, _key(stage, shard), shard):
             return reason
-    return None
+    return _why_media_stale(project, stage)
 
 
 def require_ground(project: Project, name: str) -> None:
@@ -141,6 +145,11 @@ def require_ground(project: Project, name: str) -> None:
     stderr and no reason to stop.
     """
     before = [each for each in STAGES[: STAGES.index(name)] if each != "train" or "train" in plan(project)]
+    with _looking_once():
+        _require_ground(project, before)
+
+
+def _require_ground(project: Project, before: Iterable[str]) -> None:
     for each in before:
         if read_mark(project, each) is None:
             continue
@@ -161,12 +170,19 @@ def run_stages(project: Project, names: Iterable[str]) -> list[StageResult]:
 
     Raises InputError where a stage before the first of them is not current (`require_ground`).
     """
-    results = []
     names = list(names)
     require_ground(project, names[0])
+    with _looking_once():
+        return _run_stages(project, names)
+
+
+def _run_stages(project: Project, names: Iterable[str]) -> list[StageResult]:
+    results = []
     for name in names:
         print(f"▸ {name}", file=sys.stderr, flush=True)
         result = run_stage(project, name)
+        if name == _INGEST:
+            _media[project.run] = None  # it has just looked at them
         told = "skipped: nothing it depends on has changed" if result.skipped else f"{result.seconds:.1f} s"
         if result.why:
             told += f"; run again: {result.why}"
@@ -198,8 +214,9 @@ def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[dict
     A shard's seconds are those since the one before it was completed: they add up to the stage's.
     """
     done: dict[int, dict[str, Any] | None] = {}
+    same_media = _why_media_stale(project, stage) is None
     for shard in numbers:
-        current = _why_stale(project, stage, _key(stage, shard), shard) is None
+        current = same_media and _why_stale(project, stage, _key(stage, shard), shard) is None
         done[shard] = read_mark(project, _key(stage, shard)) if current else None
     missing = [shard for shard in numbers if done[shard] is None]
     if missing:
@@ -349,10 +366,31 @@ def _why_stale(project: Project, stage: Stage, key: str, shard: int | None = Non
             return before
         return facts(project, _outputs_of(project, key), before)
 
-    why = altered(project, key, hashes=_hashes(project, stage, shard), facts=known)
-    if why is None and stage.media:
-        return _why_stale(project, _stage(_INGEST), _INGEST)
+    return altered(project, key, hashes=_hashes(project, stage, shard), facts=known)
+
+
+def _why_media_stale(project: Project, stage: Stage) -> str | None:
+    """What changed of the samples' files since ingest noted them, for a stage that opens them."""
+    if not stage.media:
+        return None
+    if project.run in _media:
+        return _media[project.run]
+    why = _why_stale(project, _stage(_INGEST), _INGEST)
+    if _LOOKING_ONCE in _media:
+        _media[project.run] = why
     return why
+
+
+@contextmanager
+def _looking_once() -> Iterator[None]:
+    """Look at the samples' files once, however many stages ask: of a million it takes a while."""
+    outer = _LOOKING_ONCE in _media
+    _media[_LOOKING_ONCE] = None
+    try:
+        yield
+    finally:
+        if not outer:
+            _media.clear()
 
 
 def _own(project: Project, stage: Stage, outputs: Iterable[Path]) -> Callable[[str], bool]:

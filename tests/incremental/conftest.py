@@ -128,7 +128,7 @@ def _start(models: Path) -> World:
         "encode": {"text": model, "samples": model, "zero_shot": model, "device": "cpu"},
         "localize": {"k": 3},
         "train": {"epochs": 2, "device": "cpu"},
-        "evaluate": {"bootstrap": 10, "few_shot": [1], "sweeps": False},
+        "evaluate": {"bootstrap": 10, "few_shot": [], "sweeps": False, "probe": False, "baselines": False},
     }
     return World(rows, categories, files, settings, models)
 

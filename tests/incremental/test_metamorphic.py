@@ -60,10 +60,10 @@ SETTINGS: dict[str, dict[str, list[Any]]] = {
     "evaluate": {
         "scorer": [None, "mean"],
         "bootstrap": [10, 20],
-        "probe": [None, False],
-        "baselines": [None, False],
+        "probe": [False, True],
+        "baselines": [False, True],
         "sweeps": [False, True],
-        "few_shot": [[1], []],
+        "few_shot": [[], [1]],
     },
 }
 

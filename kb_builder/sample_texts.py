@@ -11,6 +11,7 @@ from typing import Any
 from data.errors import SampleError
 from data.files import hash_json
 from data.readers import read
+from data.readers.axes import turned
 from kb_builder.category_texts import Spending
 from kb_builder.client import Describer
 from kb_builder.facts import FACTS_VERSION, measure
@@ -107,7 +108,7 @@ class SampleTexts:
         path = None
         try:
             path = self._job.locate(uri)
-            self.facts = measure(read(self.sample["modality"], path))
+            self.facts = measure(read(self.sample["modality"], turned(path, self.sample.get("up"))))
         except SampleError as error:
             # By the path that the manifest gives: the table does not depend on where the folder lies.
             self.unreadable = str(error) if path is None else str(error).replace(str(path), uri)
@@ -164,8 +165,8 @@ class SampleTexts:
         )
 
     def _row(self, request: Request, prompt: SamplePrompt, entry: Entry) -> Row:
-        answer = None if entry.answer is None else read_answer(entry.answer)
         question = asked(request.messages)
+        answer = None if entry.answer is None else read_answer(entry.answer, asked=question)
         item = None if answer is None else parse_answer(answer, opening=prompt.opening, asked=question)[0]
         text = "" if item is None else item.text or item.said  # a rejected row keeps what the model said
         (n_tokens,) = self._job.tokens.count([text])

@@ -16,11 +16,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data.errors import NothingToTrainError
 from data.files import write_json
 from data.manifest import Manifest, read_manifest
+from data.show import visible
 from kb_builder.models import VARIABLE
 from kb_builder.settings import what
 from pipeline.project import TABLETOP, Project
+
+# Of `[data]`: what the stages that decode depend on, and ingest, which only hashes, does not.
+_BUDGET = {"seconds_per_file", "memory_per_file"}
 
 Completed = Callable[[int, dict[str, Any]], None]
 
@@ -84,8 +89,8 @@ def _ingest(project: Project) -> dict[str, Any]:
 
     manifest = _manifest(project)
     for note in manifest.notes:
-        print(f"  note: {note}", file=sys.stderr)
-    return ingest(manifest, project.kb)
+        print(f"  note: {visible(note)}", file=sys.stderr)
+    return ingest(manifest, project.kb, up=project.data.up_axis)
 
 
 def _category_shards(project: Project) -> int:
@@ -168,7 +173,8 @@ def _encode_settings(project: Project) -> Any:
 
     encode = asdict(project.encode)
     del encode["batch_size"]  # a vector does not depend on what was encoded beside it
-    return [encode, most_controls(project.localize.k), project.seed, os.environ.get(VARIABLE)]
+    most = most_controls(project.localize.k)
+    return [encode, most, project.seed, project.data.budget, os.environ.get(VARIABLE)]
 
 
 def _encode_outputs(project: Project) -> Iterable[Path]:
@@ -198,7 +204,19 @@ def _localize(project: Project) -> dict[str, Any]:
 def _train(project: Project) -> dict[str, Any]:
     from trainer.train import train
 
-    return train(project.kb, project.run, project.train)
+    try:
+        return train(project.kb, project.run, project.train)
+    except NothingToTrainError as error:
+        # A report without trained heads is worth more than none; heads of earlier data would be wrong.
+        for path in _train_outputs(project):
+            path.unlink()
+        print(f"  note: no heads were trained: {error}", file=sys.stderr)
+        return {"not_trained": str(error)}
+
+
+def _train_outputs(project: Project) -> list[Path]:
+    paths = [project.run / "heads.safetensors", project.run / "train_log.parquet"]
+    return [path for path in paths if path.exists()]
 
 
 def _evaluate(project: Project) -> dict[str, Any]:
@@ -239,12 +257,13 @@ STAGES = (
     Stage(
         name="ingest",
         needs=("world",),
-        settings=lambda project: project.data.model_dump(),
+        settings=lambda project: project.data.model_dump(exclude=_BUDGET),
         run=_ingest,
         outputs=lambda project: _table_files(
             project,
             "categories.parquet",
             "samples.parquet",
+            "modalities.parquet",
             "given_descriptions.parquet",
             "rejects/ingest.parquet",
         ),
@@ -271,7 +290,10 @@ STAGES = (
     Stage(
         name="describe-samples",
         needs=("ingest",),
-        settings=lambda project: _described_what(project.describe.samples, project),
+        settings=lambda project: [
+            *_described_what(project.describe.samples, project),
+            project.data.budget,
+        ],
         run=_describe_samples,
         outputs=lambda project: _table_files(
             project, "descriptions/sample/*.parquet", "rejects/describe-*.parquet"
@@ -302,7 +324,7 @@ STAGES = (
         needs=("localize",),
         settings=lambda project: project.train,
         run=_train,
-        outputs=lambda project: [project.run / "heads.safetensors", project.run / "train_log.parquet"],
+        outputs=_train_outputs,
     ),
     Stage(
         name="evaluate",

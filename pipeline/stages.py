@@ -21,7 +21,9 @@ from typing import Any
 
 from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_json, write_json
+from data.readers import use_budget
 from data.reads import reading, recorded
+from data.show import duration, number, visible
 from kb_builder.ledger import open_ledger
 from kb_builder.lock import write_lock
 from pipeline.code import code_hash
@@ -30,6 +32,7 @@ from pipeline.jobs import Stage
 from pipeline.marks import altered, read_mark, remove_mark, spoiled, write_mark
 from pipeline.project import Project
 
+_MOST_COUNTS = 20  # of one kind in a line: there may be a thousand categories
 _BY_NAME = {stage.name: stage for stage in _STAGES}
 _INGEST = "ingest"  # the stage that notes the contents of the samples' files
 _media: dict[Path, str | None] = {}  # what was found of them, for as long as `_looking_once` says
@@ -70,6 +73,7 @@ def run_stage(project: Project, name: str) -> StageResult:
         assert done is not None  # it is not stale
         return StageResult(name, done["seconds"], True, done["summary"])
     ran_before = read_mark(project, name) is not None
+    use_budget(project.data.budget)
     if stage.shards is None:
         with write_lock(project.run / "run.lock"):
             for path in filter(stage.reuses, spoiled(project, name)):
@@ -183,10 +187,10 @@ def _run_stages(project: Project, names: Iterable[str]) -> list[StageResult]:
         result = run_stage(project, name)
         if name == _INGEST:
             _media[project.run] = None  # it has just looked at them
-        told = "skipped: nothing it depends on has changed" if result.skipped else f"{result.seconds:.1f} s"
+        told = "skipped: nothing it depends on has changed" if result.skipped else duration(result.seconds)
         if result.why:
-            told += f"; run again: {result.why}"
-        counts = ", ".join(f"{key} {value}" for key, value in _flat(result.summary))
+            told += f"; run again: {visible(result.why)}"
+        counts = ", ".join(f"{visible(key)} {number(value)}" for key, value in _flat(result.summary))
         print(f"  {name}: {told}{f'  ({counts})' if counts else ''}", file=sys.stderr, flush=True)
         results.append(result)
     if (project.run / "evaluation.json").exists():
@@ -220,6 +224,7 @@ def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[dict
         done[shard] = read_mark(project, _key(stage, shard)) if current else None
     missing = [shard for shard in numbers if done[shard] is None]
     if missing:
+        use_budget(project.data.budget)
         with write_lock(project.run / "run.lock"), recorded() as recorder:
             clock = time.perf_counter()
 
@@ -434,8 +439,13 @@ def _add_up(summaries: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _flat(summary: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """A summary's counts with their names; of a list, and of a long dict (of categories), its length."""
     for key, value in summary.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and len(value) > _MOST_COUNTS:
+            yield f"{prefix}{key}", len(value)
+        elif isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key} ")
+        elif value is None and key.endswith("_usd"):
+            yield f"{prefix}{key}", "unknown"
         elif value is not None and (not isinstance(value, list) or value):
             yield f"{prefix}{key}", len(value) if isinstance(value, list) else value

@@ -13,6 +13,7 @@ from typing import Any
 
 from data.errors import MissingDependencyError, RunError
 from data.files import hash_file
+from data.reads import reading, remembered
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,10 @@ def model_file() -> Path | None:
     return path if path.is_file() else None
 
 
-@cache
+@remembered
 def identity(gguf: Path) -> str:
     """Who answers, for the request key: the model and its bytes, not the port of the day."""
-    return f"local:{MODEL}:{hash_file(gguf)[:16]}"
+    return f"local:{MODEL}:{hash_file(reading(gguf))[:16]}"
 
 
 @cache

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from data.errors import InputError, MissingDependencyError, first_line
+from data.errors import InputError, MissingDependencyError, UniBindError, first_line
 from data.files import hash_json
 from data.modality import Modality
 from data.readers import read
@@ -188,7 +188,9 @@ def load_preparation(shown: str, folder: Path, family: Callable[[], Any], *, of:
     try:
         with quiet_transformers():
             return prepares.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UniBindError:
+        raise
+    except Exception as error:  # of damaged settings comes anything
         raise InputError(f"{shown}: {folder}: its {what} cannot be loaded: {first_line(error)}") from error
 
 
@@ -247,7 +249,9 @@ def load_network(name: str, folder: Path, *, device: str) -> Any:
             )
     except SafetensorError as error:
         raise InputError(f"{name}: {folder} is damaged ({first_line(error)}); fetch it again") from error
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, MemoryError) as error:
+    except UniBindError:
+        raise
+    except Exception as error:  # of a damaged configuration comes anything
         raise InputError(f"{name}: {folder} cannot be loaded: {first_line(error)}") from error
     missing, misshapen = told["missing_keys"], [str(key[0]) for key in told["mismatched_keys"]]
     if missing or misshapen:
@@ -307,4 +311,9 @@ def load_text_side(name: str, folder: Path, *, fixed: bool) -> TextSide:
     limit = config.max_position_embeddings
     if config.model_type == "clap_text_model":  # RoBERTa counts positions from behind the padding's
         limit -= config.pad_token_id + 1
+    if not isinstance(tokenizer.model_max_length, int) or tokenizer.model_max_length < 1:
+        raise InputError(
+            f"{name}: the tokenizer of {folder} has a model_max_length of {tokenizer.model_max_length!r};"
+            " correct tokenizer_config.json"
+        )
     return TextSide(name, tokenizer, min(limit, tokenizer.model_max_length), fixed)

@@ -19,7 +19,6 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from PIL import Image
-from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 from transformers.utils.logging import disable_progress_bar
@@ -41,7 +40,7 @@ from kb_builder.weights import refuse_pointers
 MINILM = "minilm"
 # Of one forward pass: more overflow the cache of a core, fewer leave it waiting for Python.
 _PICTURES_PER_PASS = 64
-_UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+_MOST_DIMENSIONS = 2**20
 _LFS_FILES = {".safetensors", ".bin", ".json", ".model"}  # what a clone without Git LFS may hold as a pointer
 _PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -151,11 +150,13 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
             f"the encoder {name!r} ({folder}) cannot be loaded: its pickled weights hold more than tensors,"
             " and are not read since they may run any code; put its *.safetensors there"
         ) from error
-    except _UNLOADABLE as error:
+    except Exception as error:  # of damaged files comes anything
         reason = first_line(error)
         raise InputError(f"the encoder {name!r} ({folder}) cannot be loaded: {reason}") from error
     if dim is None:
         raise InputError(f"the encoder {name!r} ({folder}) does not say its dimension; name another model")
+    if not 0 < dim <= _MOST_DIMENSIONS:
+        raise InputError(f"the encoder {name!r} ({folder}) is damaged: {dim:,} dimensions; fetch it again")
     facts = {
         "name": folder.name if Path(name).is_dir() else name,
         "weights": _hash_folder(folder),

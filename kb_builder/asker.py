@@ -24,6 +24,14 @@ class Asker(Protocol):
         ...
 
 
+    def nothing_more(self) -> None:
+        """Say that nobody will ask anything before one of the requests under way has its entry.
+
+        It holds until the next call of `ask`.
+        """
+        ...
+
+
 class LedgerOnly:
     """An `Asker` that asks nobody: for parsing and judging again what is already paid for."""
 
@@ -35,3 +43,6 @@ class LedgerOnly:
     async def ask(self, requests: Sequence[Request]) -> list[Entry | None]:
         """What the ledger holds; None for what was never answered."""
         return [self._ledger.get(request_key(request)) for request in requests]
+
+    def nothing_more(self) -> None:
+        """Nobody waits here."""

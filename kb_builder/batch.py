@@ -35,7 +35,8 @@ from kb_builder.batch_api import BatchApi, file_name
 from kb_builder.batch_files import File, read_lines, read_result, write_file
 from kb_builder.batch_jobs import DEAD, DONE, PLANNED, SUBMITTED, UPLOADED, Item, Job
 from kb_builder.budget import Budget, booked_cost, bounded_worst_case, open_budget
-from kb_builder.client import ChatClient, error_for, shorten
+from kb_builder.client import ChatClient
+from kb_builder.status import error_for, shorten
 from kb_builder.cost import cost, usage_of, worst_case
 from kb_builder.ledger import Entry, Ledger, microseconds_now, new_entry
 from kb_builder.request import Request, request_from_json, request_json, request_key

@@ -10,7 +10,7 @@ from typing import Any
 
 from data.errors import RequestError, SampleError, TransientError
 from kb_builder.batch_api import ENDPOINT
-from kb_builder.client import check_body, error_for, shorten
+from kb_builder.status import check_body, error_for, shorten
 from kb_builder.request import Request
 
 

@@ -17,7 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from kb_builder.client import OPENAI_URL, endpoint_identity, shorten
+from kb_builder.client import OPENAI_URL, endpoint_identity
+from kb_builder.status import shorten
 from kb_builder.settings import Asking
 from pipeline.project import Project
 

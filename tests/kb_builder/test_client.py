@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from data.errors import DescriberError, RequestError, RunError, ThrottledError, TransientError
-from kb_builder.client import check_body, endpoint_identity, error_for, openai_client, retry_after
+from kb_builder.client import endpoint_identity, openai_client
+from kb_builder.status import check_body, error_for, retry_after
 from kb_builder.reply import Limits
 from kb_builder.request import Request
 

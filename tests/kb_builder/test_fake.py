@@ -6,7 +6,7 @@ import asyncio
 import json
 from dataclasses import replace
 
-from kb_builder.client import check_body
+from kb_builder.status import check_body
 from kb_builder.fake import FakeDescriber
 from kb_builder.parse import parse_text, read_answer
 from kb_builder.request import Request

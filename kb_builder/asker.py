@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from kb_builder.ledger import Entry, Ledger
 from kb_builder.request import Request, request_key
@@ -24,10 +24,14 @@ class Asker(Protocol):
         ...
 
 
-    def nothing_more(self) -> None:
-        """Say that nobody will ask anything before one of the requests under way has its entry.
+@runtime_checkable
+class Listener(Protocol):
+    """An `Asker` that wants to know when all callers wait for it."""
 
-        It holds until the next call of `ask`.
+    def more_may_come(self, coming: bool) -> None:
+        """Whether more may be asked before one of the requests under way has its entry.
+
+        Who says nothing is taken to ask all at once.
         """
         ...
 
@@ -43,6 +47,3 @@ class LedgerOnly:
     async def ask(self, requests: Sequence[Request]) -> list[Entry | None]:
         """What the ledger holds; None for what was never answered."""
         return [self._ledger.get(request_key(request)) for request in requests]
-
-    def nothing_more(self) -> None:
-        """Nobody waits here."""

@@ -241,9 +241,6 @@ class _Nobody:
         """Nothing was asked."""
         return [None for _ in requests]
 
-    def nothing_more(self) -> None:
-        """Nobody waits here."""
-
 
 def _write(kb: Path, number: int, done: Sequence[SampleTexts]) -> dict[str, Any]:
     """Write a shard's part and its rejects; returns the summary."""

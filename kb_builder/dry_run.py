@@ -87,9 +87,6 @@ class _Counter:
             self.missing = _sum(self.missing, estimate(missing, self.price, batch=batch))
         return found
 
-    def nothing_more(self) -> None:
-        """Nobody waits here."""
-
     def _find(self, requests: Sequence[Request]) -> list[Entry | None]:
         ledger = self._ledger
         if ledger is None:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from kb_builder.asker import Asker
+from kb_builder.asker import Asker, Listener
 from kb_builder.ledger import Entry
 from kb_builder.request import Request
 
@@ -57,7 +57,7 @@ class _Pipeline(Generic[_S]):
     worker: ThreadPoolExecutor
     tasks: asyncio.TaskGroup
     waiting: int = 0  # requests handed to the asker that have no entry yet
-    moving: int = 1  # subjects, and the taking of them, that may ask more without another answer
+    moving: int = 0  # subjects, and the taking of them, that may ask more without another answer
     answered: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -80,12 +80,13 @@ async def fill(subjects: Iterable[_S], asker: Asker, *, on_done: Callable[[_S], 
 
 async def _take(pipeline: _Pipeline[_S], subjects: Iterator[_S]) -> None:
     loop = asyncio.get_running_loop()
+    _moves(pipeline)
     while True:
         while pipeline.waiting >= pipeline.asker.window:
             pipeline.answered.clear()
             _rests(pipeline)
             await pipeline.answered.wait()
-            pipeline.moving += 1
+            _moves(pipeline)
         # The worker takes jobs in order, so this one comes after the answers that are already there: subjects
         # do not pile up where judging is slower than asking.
         subject = await loop.run_in_executor(pipeline.worker, next, subjects, None)
@@ -95,7 +96,7 @@ async def _take(pipeline: _Pipeline[_S], subjects: Iterator[_S]) -> None:
         requests = await loop.run_in_executor(pipeline.worker, _plan, pipeline, subject)
         if requests:
             pipeline.waiting += len(requests)
-            pipeline.moving += 1
+            _moves(pipeline)
             pipeline.tasks.create_task(_follow(pipeline, subject, requests))
 
 
@@ -117,6 +118,13 @@ async def _follow(pipeline: _Pipeline[_S], subject: _S, requests: list[Request])
     _rests(pipeline)
 
 
+def _moves(pipeline: _Pipeline[_S]) -> None:
+    """Something may ask more from here on."""
+    pipeline.moving += 1
+    if isinstance(pipeline.asker, Listener):
+        pipeline.asker.more_may_come(True)
+
+
 def _rests(pipeline: _Pipeline[_S]) -> None:
     """Something waits for answers from here on; where all does, the asker is told that nothing more comes."""
     pipeline.moving -= 1
@@ -126,8 +134,8 @@ def _rests(pipeline: _Pipeline[_S]) -> None:
 
 
 def _nothing_more(pipeline: _Pipeline[_S]) -> None:
-    if not pipeline.moving:
-        pipeline.asker.nothing_more()
+    if not pipeline.moving and isinstance(pipeline.asker, Listener):
+        pipeline.asker.more_may_come(False)
 
 
 @dataclass
@@ -142,7 +150,7 @@ async def _ask(pipeline: _Pipeline[_S], requests: list[Request], left: _Left) ->
     pipeline.waiting -= len(requests)
     left.pieces -= 1
     if not left.pieces:  # the subject moves again from this very moment
-        pipeline.moving += 1
+        _moves(pipeline)
     pipeline.answered.set()
     return entries
 

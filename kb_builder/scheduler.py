@@ -218,7 +218,7 @@ class Scheduler:
         self._jitter = random.Random(0)  # spreads calls; changes no result
         self._held: list[tuple[_Job, str, float]] = []  # refused before any was answered: whose fault is it?
         self._asleep = 0  # jobs that wait for their next attempt
-        self._nothing_more = False
+        self._more_may_come = False
         self._stopped = False
         self._reason: BaseException | None = None
         self._wake: asyncio.TimerHandle | None = None
@@ -226,7 +226,6 @@ class Scheduler:
 
     async def ask(self, requests: Sequence[Request]) -> list[Entry | None]:
         """The entries of some requests, in order; see `asker.Asker`. A request asked twice is sent once."""
-        self._nothing_more = False
         texts = [request_json(request) for request in requests]
         keys = [hash_text(text) for text in texts]
         found = self._ledger.get_many(keys)
@@ -272,9 +271,9 @@ class Scheduler:
                 self._report.cancel()
             self._tell()
 
-    def nothing_more(self) -> None:
-        """See `asker.Asker`: where all that is left was refused, this decides whose fault that is."""
-        self._nothing_more = True
+    def more_may_come(self, coming: bool) -> None:
+        """See `asker.Listener`: where all that is left was refused, this decides whose fault that is."""
+        self._more_may_come = coming
         self._judge_held()
 
     def _enter(self, request: Request, text: str, key: str) -> _Job:
@@ -448,7 +447,7 @@ class Scheduler:
     def _judge_held(self) -> None:
         """Where only refused requests are left, they are at fault if the endpoint answered their like before."""
         busy = self._counts.in_flight or self._ready or self._asleep or self._commits
-        if not self._held or busy or self._stopped or not self._nothing_more:
+        if not self._held or busy or self._stopped or self._more_may_come:
             return
         if all(self._answered_before(job) for job, _, _ in self._held):
             self._release()
@@ -462,7 +461,7 @@ class Scheduler:
 
     def _all_refused(self) -> RunError:
         count = len(self._held)
-        told = "the only request was" if count == 1 else f"all {count} requests so far were"
+        told = "the only request was" if count == 1 else f"the first {count} requests were all"
         return RunError(f"{told} refused, the last with: {self._held[-1][1]}; {ALL_REFUSED}")
 
     def _fail(

@@ -43,7 +43,7 @@ def error_for(
     `remedy` says what to write into the project file, where the refusal names a parameter that was sent.
     """
     if code in _OUT_OF_MONEY:
-        return RunError(f"{message}; raise the account's quota, then run again: answered requests are kept")
+        return RunError(f"{message}; mend the account's quota, then run again: answered requests are kept")
     if code in _NO_MODEL or status == 404:
         return RunError(f"{message}; check `model` and `base_url` in the project file")
     if status == 429:

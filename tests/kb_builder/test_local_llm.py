@@ -70,8 +70,9 @@ def test_its_identity_is_the_model_not_the_port(request_to_it: Request) -> None:
     [body] = bodies([request_to_it])
     assert json.loads(body)["model"] == local_llm.MODEL
     assert str(gguf.parent) not in body
-    assert local_llm.serve(gguf).startswith("http://127.0.0.1:")
-    assert local_llm.serve(gguf) == local_llm.serve(gguf)
+    found = local_llm.find(None)
+    assert local_llm.serve(found).startswith("http://127.0.0.1:")
+    assert local_llm.serve(found) == local_llm.serve(found)
 
 
 def test_waiting_threads_do_not_spin(request_to_it: Request) -> None:

@@ -98,14 +98,25 @@ def _address(url: str) -> str:
     return url
 
 
-def _several(urls: tuple[str, ...]) -> tuple[str, ...]:
-    """A list of addresses; they are not repeated in a message, since their queries may hold secrets."""
-    if not urls:
+def _addresses(value: object) -> object:
+    """One address or a list of them; no message repeats one, since its query may hold a secret."""
+    if value is None or isinstance(value, str):
+        return value if value is None else _address(value)
+    if not isinstance(value, list | tuple) or not all(isinstance(url, str) for url in value):
+        raise ValueError('must be an address, or a list of them: ["http://a:8000/v1", "http://b:8000/v1"]')
+    if not value:
         raise ValueError("names no address; leave it out for OpenAI")
-    ends = [url.rstrip("/") for url in urls]
+    urls = tuple(map(_address, value))
+    ends = [url.rstrip("/").lower() for url in urls]
     if len(set(ends)) < len(ends):
         raise ValueError("names the same address twice")
     return urls
+
+
+def _table(value: object) -> object:
+    if value is None or isinstance(value, Mapping | Parameters):
+        return value
+    raise ValueError('must be a table such as { top_p = "off", max_tokens = "max_completion_tokens" }')
 
 
 def _day(value: object) -> object:
@@ -119,7 +130,7 @@ def _day(value: object) -> object:
 
 Variable = Annotated[str, AfterValidator(_variable)]
 Address = Annotated[str, AfterValidator(_address)]
-Addresses = Annotated[tuple[Address, ...], AfterValidator(_several)]
+Addresses = Annotated[str | tuple[str, ...] | None, BeforeValidator(_addresses)]
 Day = Annotated[str, BeforeValidator(_day)]
 
 
@@ -201,13 +212,13 @@ class Asking:
     # `openai`: its name, required; `llava`: a folder or hub name; `local`: a GGUF file (None: the bundled one)
     model: str | None = None
     # Any OpenAI-compatible endpoint, or several that serve the same model; None is OpenAI itself.
-    base_url: Address | Addresses | None = None
+    base_url: Addresses = None
     api_key_env: Variable = "OPENAI_API_KEY"  # the variable that holds the key; the key is never stored
     temperature: Annotated[float, Ge(0), Le(2)] = 0.9
     top_p: Share = 0.95
     max_tokens: Count = 40  # per text; a request for several texts may use as many times more
     seed: int = 0
-    parameters: Parameters | None = None  # leave out, rename or add fields of a request
+    parameters: Annotated[Parameters | None, BeforeValidator(_table)] = None  # leave out, rename or add fields of a request
     language: Annotated[Literal["en"] | None, OrOff] = "en"  # others are rejected; "off" keeps them all
     submit: Literal["online", "batch"] = "online"  # batch: OpenAI's Batch API, cheaper, up to a day later
     concurrency: Annotated[int, Ge(1), Le(1024)] | None = None  # in flight at most; None: the describer's own

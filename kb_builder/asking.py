@@ -90,7 +90,9 @@ def _open(
     if settings.submit == "online":
         return open_asker(describer, ledger, settings=settings, run_id=run_id, on_progress=bar.show)
     if isinstance(describer, Pool):
-        raise RunError('submit = "batch" needs one `base_url`: a batch belongs to the endpoint that it was sent to')
+        raise RunError(
+            'submit = "batch" needs one `base_url`: a batch belongs to the endpoint that it was sent to'
+        )
     if not isinstance(describer, ChatClient) or describer.source != "online":
         raise RunError(f'submit = "batch" needs describer = "openai": {describer.provider} has no batches')
     from kb_builder.batch import open_batch_asker

@@ -36,13 +36,13 @@ from kb_builder.batch_files import File, read_lines, read_result, write_file
 from kb_builder.batch_jobs import DEAD, DONE, PLANNED, SUBMITTED, UPLOADED, Item, Job
 from kb_builder.budget import Budget, booked_cost, bounded_worst_case, open_budget
 from kb_builder.client import ChatClient
-from kb_builder.status import error_for, shorten
 from kb_builder.cost import cost, usage_of, worst_case
 from kb_builder.ledger import Entry, Ledger, microseconds_now, new_entry
 from kb_builder.request import Request, request_from_json, request_json, request_key
 from kb_builder.reuse import reused
 from kb_builder.scheduler import ALL_REFUSED, Progress, policy_for
 from kb_builder.settings import Asking
+from kb_builder.status import error_for, shorten
 
 if TYPE_CHECKING:
     from openai.types import Batch
@@ -461,9 +461,7 @@ class BatchAsker:
             if key in known:
                 continue
             try:
-                read = read_result(
-                    results[key], where=f"batch {job.batch_id}", remedy=self._client.remedy
-                )
+                read = read_result(results[key], where=f"batch {job.batch_id}", remedy=self._client.remedy)
                 entries.append(self._entry(item, answer=self._client.hide(read)))
             except (TransientError, ThrottledError) as error:
                 died[key] = self._client.hide(str(error))

@@ -10,8 +10,8 @@ from typing import Any
 
 from data.errors import RequestError, SampleError, TransientError
 from kb_builder.batch_api import ENDPOINT
-from kb_builder.status import Remedy, check_body, error_for, shorten, words_of
 from kb_builder.request import Request
+from kb_builder.status import Remedy, check_body, error_for, shorten, words_of
 
 
 @dataclass(frozen=True, slots=True)

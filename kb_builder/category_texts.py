@@ -107,7 +107,7 @@ def goes_on(settings: Asking) -> bool:
     """Whether the describer goes on from an opening, which a small or a base model does far better than that
     it follows an instruction."""
     writer = writer_of(settings)
-    if writer == "local" and settings.model is not None:
+    if writer == "local" and local_llm.names_a_file(settings.model):
         return local_llm.find(settings.model).openings
     return writer in {"local", "fake"}
 

@@ -6,7 +6,6 @@ What an error means, whoever reports it, is told in kb_builder/status.py.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from data.errors import DescriberError, RunError, ThrottledError, TransientError, UniBindError
-from kb_builder.hidden_key import HiddenKey
+from kb_builder.hidden_key import HiddenKey, silence_vendor
 from kb_builder.parameters import body_of
 from kb_builder.proxies import Proxy, proxy_for
 from kb_builder.reply import Reply, read_limits
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 OPENAI_URL = "https://api.openai.com/v1"
 MOST_BYTES = 8_000_000
 
-log = logging.getLogger(__name__)
-
-_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2", "aiohttp")
 
 class Describer(Protocol):
     """What answers requests. `endpoint` and `model` go into every request's key."""
@@ -55,8 +51,8 @@ class ChatClient:
     `connect` returns (base URL, API key) and is called before the first request, not earlier: a run that
     finds every answer in its ledger starts no server and needs no key. `load` turns a `Media` of a message
     into the part that is sent (data URL or base64); it is called in a thread, once per attempt. `key_name` is
-    the variable that the key is read from, if any. `remedy` reads refusals; see `parameters.remedy`. A body of
-    more than `most_bytes` is read no further.
+    the variable that the key is read from, if any. `remedy` reads refusals; see `parameters.remedy`. A body
+    of more than `most_bytes` is read no further.
     """
 
     def __init__(
@@ -142,7 +138,7 @@ class ChatClient:
             self._client = None
 
     def _open(self) -> AsyncOpenAI:
-        _silence_vendor()
+        silence_vendor()
         from openai import AsyncOpenAI
 
         from kb_builder.transport import BoundedClient
@@ -162,7 +158,9 @@ class ChatClient:
     @property
     def _where(self) -> str:
         """Who speaks in an error. Not the address itself: its query may hold a secret."""
-        return self.endpoint if self._proxy is None else f"{self.endpoint}, through the proxy {self._proxy.told}"
+        return (
+            self.endpoint if self._proxy is None else f"{self.endpoint}, through the proxy {self._proxy.told}"
+        )
 
     async def _messages(self, request: Request) -> list[dict[str, Any]]:
         """The messages as they are sent: media are read and encoded now, in a thread."""
@@ -184,7 +182,7 @@ class ChatClient:
         ]
 
     def _status_error(self, error: APIStatusError) -> DescriberError:
-        detail = error.body if isinstance(error.body, dict) else {}
+        detail = _detail(error.body)
         whole = error.response.text.strip()
         message = words_of(detail.get("message") or "") or whole or error.message
         code, param = str(detail.get("code") or detail.get("type") or ""), detail.get("param")
@@ -219,15 +217,16 @@ class ChatClient:
         return f"{self._where}: {shorten(self.hide(text))}"
 
 
+def _detail(body: object) -> dict[str, Any]:
+    """The error object of a body: some send a list of one, and some nothing of that form."""
+    if isinstance(body, list) and body:
+        body = body[0]
+    inner = body.get("error") if isinstance(body, dict) else None
+    found = inner if isinstance(inner, dict) else body
+    return found if isinstance(found, dict) else {}
+
+
 NO_KEY = "none"  # servers of one's own ask for no key; the client insists on some text
-
-
-def _silence_vendor() -> None:
-    """Keep the vendor's loggers quiet, whatever the environment says: they print prompts, media and headers."""
-    if os.environ.pop("OPENAI_LOG", None) is not None:  # read when `openai` is imported
-        log.warning("OPENAI_LOG is overruled: it would print prompts, and answers that may quote the API key")
-    for name in _LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def endpoint_identity(base_url: str) -> str:
@@ -289,7 +288,8 @@ def local_client(
     remedy: Remedy = lambda said, param, code: None,
     most_bytes: int = MOST_BYTES,
 ) -> ChatClient:
-    """A client of a GGUF file (None: the bundled SmolLM2-135M), served in this process from the first request on.
+    """A client of a GGUF file (None: the bundled SmolLM2-135M), served in this process from the first request
+    on.
 
     Raises MissingDependencyError where the bundled one is not installed, InputError where the file is none.
     """

@@ -192,7 +192,9 @@ def _make_job(run: _Run, samples: pa.Table, turned_away: Mapping[str, str]) -> S
     return SampleJob(
         settings=run.settings,
         describer=describer,
-        shape=shape_for(run.settings, endpoint=describer.endpoint, model=describer.model) if describer else None,
+        shape=shape_for(run.settings, endpoint=describer.endpoint, model=describer.model)
+        if describer
+        else None,
         files=files,
         locate=resolver(run.data_root),
         given={row["sample_id"]: row["text"] for row in read_rows(run.kb / "given_descriptions.parquet")},

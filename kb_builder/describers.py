@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from data.errors import RunError
+from kb_builder import local_llm
 from kb_builder.client import Describer, endpoint_of, local_client, openai_client
 from kb_builder.fake import FakeDescriber
 from kb_builder.media import MediaFiles
@@ -13,6 +15,7 @@ from kb_builder.pool import Pool
 from kb_builder.settings import Asking, DescribeCategories, DescribeSamples, writer_of
 from kb_builder.status import Remedy
 
+log = logging.getLogger(__name__)
 
 _IN_FLIGHT = 256  # at one endpoint of several
 
@@ -37,6 +40,13 @@ def _openai(settings: Asking, files: MediaFiles | None) -> Describer:
 
 
 def _local(settings: Asking, files: MediaFiles | None) -> Describer:
+    if settings.model is not None and not local_llm.names_a_file(settings.model):
+        log.warning(
+            "[%s] model = %r is no GGUF file, so the bundled model is asked (%s)",
+            settings.section,
+            settings.model,
+            local_llm.MODEL,
+        )
     client = local_client(settings.model, most_bytes=_most_bytes(settings))
     client.remedy = _remedy(settings, client.endpoint, client.model)
     return client
@@ -60,7 +70,9 @@ def _llava(settings: Asking, files: MediaFiles | None) -> Describer:
     if not settings.model:
         raise RunError('describer = "llava" needs `model` in the project file: a folder or a hub name')
     if settings.parameters is not None:
-        raise RunError('describer = "llava" runs here and refuses nothing: take `parameters` out of the project file')
+        raise RunError(
+            'describer = "llava" runs here and refuses nothing: take `parameters` out of the project file'
+        )
     if settings.native:
         raise RunError('describer = "llava" takes pictures only: take `native` out of the project file')
     return LlavaDescriber(

@@ -150,7 +150,9 @@ def _parameters(entry: Entry, request: Mapping[str, Any]) -> Mapping[str, Any]:
         f"{name} is sent as": "nothing" if other is None else other
         for name, other in sorted(request.get("names", {}).items())
     }
-    return {"key": entry.key} | plain | sent | {name: json.dumps(value) for name, value in sorted(extra.items())}
+    return (
+        {"key": entry.key} | plain | sent | {name: json.dumps(value) for name, value in sorted(extra.items())}
+    )
 
 
 def _told(entry: Entry) -> Mapping[str, Any]:

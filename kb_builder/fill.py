@@ -108,7 +108,8 @@ async def _follow(pipeline: _Pipeline[_S], subject: _S, requests: list[Request])
         starts = range(0, len(requests), size)
         left = _Left(len(starts))
         pieces = [
-            pipeline.tasks.create_task(_ask(pipeline, requests[start : start + size], left)) for start in starts
+            pipeline.tasks.create_task(_ask(pipeline, requests[start : start + size], left))
+            for start in starts
         ]
         _rests(pipeline)
         await asyncio.wait(pieces)

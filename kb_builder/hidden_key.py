@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
+import os
 import re
 from urllib.parse import quote, quote_plus
 
 HIDDEN = "***"
+
+log = logging.getLogger(__name__)
+
+_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2", "aiohttp")
 
 _SHORTEST_KEY = 8  # shorter ones ("none") are words, and no secrets
 _SHORTEST_CUT = 16  # parts of shorter ones may be words
@@ -40,7 +46,9 @@ class HiddenKey:
         if len(key) < _SHORTEST_KEY:
             return
         forms = _forms(key)
-        patterns = [re.escape(form) + ("[A-Za-z0-9+/=_-]{0,4}" if packed else "") for form, packed in forms.items()]
+        patterns = [
+            re.escape(form) + ("[A-Za-z0-9+/=_-]{0,4}" if packed else "") for form, packed in forms.items()
+        ]
         # A text that was escaped twice has more backslashes.
         patterns.append("".join(rf"\\+u{ord(letter):04x}" for letter in key))
         self._whole = re.compile("|".join(sorted(patterns, key=len, reverse=True)), re.IGNORECASE)
@@ -106,7 +114,11 @@ class HiddenKey:
 
     def _beginning_at(self, lower: str, place: int) -> int:
         count = 0
-        while place + count < len(lower) and count < len(self._lower) and lower[place + count] == self._lower[count]:
+        while (
+            place + count < len(lower)
+            and count < len(self._lower)
+            and lower[place + count] == self._lower[count]
+        ):
             count += 1
         return count
 
@@ -120,7 +132,8 @@ def _small(text: str) -> str:
 
 
 def _forms(key: str) -> dict[str, bool]:
-    """Every way in which a whole key may be written, and whether it is in base64, where its end may differ."""
+    """Every way in which a whole key may be written, and whether it is in base64, where its end may
+    differ."""
     raw = key.encode()
     plain = {
         key,
@@ -136,7 +149,9 @@ def _forms(key: str) -> dict[str, bool]:
         raw.hex(),
     }
     forms = dict.fromkeys(plain, False)
-    for shift in range(3):  # base64 of "Bearer KEY" or "user:KEY" holds the key at one of three places in a group
+    for shift in range(
+        3
+    ):  # base64 of "Bearer KEY" or "user:KEY" holds the key at one of three places in a group
         # Only whole groups of the key's own letters are the same whatever stands before and after.
         encoded = base64.b64encode(b"\0" * shift + raw).decode()
         stable = encoded[4 if shift else 0 : (len(raw) + shift) // 3 * 4]
@@ -153,3 +168,15 @@ def _blot(text: str, spans: list[tuple[int, int]]) -> str:
             parts += [text[done:start], HIDDEN]
         done = max(done, end)
     return "".join([*parts, text[done:]])
+
+
+def silence_vendor() -> None:
+    """Keep the loggers of the vendor's packages quiet, whatever the environment says; call it before they
+    come.
+
+    At `debug` they print prompts, media, and headers and answers that may quote the key.
+    """
+    if os.environ.pop("OPENAI_LOG", None) is not None:  # read when `openai` is imported
+        log.warning("OPENAI_LOG is overruled: it would print prompts, and answers that may quote the API key")
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)

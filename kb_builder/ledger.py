@@ -194,7 +194,7 @@ class StoredEntries:
                 for path in ("$.seed", "$.max_tokens", "$.extra.response_format")
             ),
             *(
-                f"(instr(request, '\"kind\":\"{kind}\"') > 0) = (instr(?1, '\"kind\":\"{kind}\"') > 0)"
+                f'(instr(request, \'"kind":"{kind}"\') > 0) = (instr(?1, \'"kind":"{kind}"\') > 0)'
                 for kind in _MEDIA
             ),
         ]

@@ -1,8 +1,8 @@
 """A GGUF file, served by llama.cpp inside this process on a loopback port: the bundled SmolLM2, or any other.
 
 What it is asked depends on the file. The bundled model of 135M parameters follows no instructions, and a file
-without a chat template is a base model: both go on from the opening of a sentence. Any other file is asked in its
-own chat template, as an endpoint is.
+without a chat template is a base model: both go on from the opening of a sentence. Any other file is asked in
+its own chat template, as an endpoint is.
 
 llama.cpp is C++ and ends the process it is in where a file is not what it expects. So a file of the user's is
 first loaded and asked once in a process of its own (`python -m kb_builder.local_llm FILE`).
@@ -48,7 +48,8 @@ _NO_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n\n{% endf
 
 @dataclass(frozen=True)
 class Gguf:
-    """A model file. `name` and `identity` are its model and endpoint in a request's key: content, not path."""
+    """A model file. `name` and `identity` are its model and endpoint in a request's key: content, not
+    path."""
 
     path: Path
     name: str
@@ -59,13 +60,18 @@ class Gguf:
     bundled: bool
 
 
+def names_a_file(model: str | None) -> bool:
+    """Whether `model` means a file; else it is an endpoint's, left over from another describer."""
+    return model is not None and (model.lower().endswith(".gguf") or Path(model).expanduser().exists())
+
+
 def find(model: str | None) -> Gguf:
-    """The bundled model (None), or the GGUF file of that path; one of the bundled content is the bundled one.
+    """The bundled model, or the GGUF file that `model` names; one of the bundled content is the bundled one.
 
     Raises MissingDependencyError where the bundled one is not installed, InputError where the path names no
     GGUF file that could be loaded.
     """
-    if model is None:
+    if model is None or not names_a_file(model):
         path = model_file()
         if path is None:
             raise MissingDependencyError(INSTALL)
@@ -74,7 +80,7 @@ def find(model: str | None) -> Gguf:
         if not path.is_file():
             what = "is a folder; name the GGUF file in it" if path.is_dir() else "no such GGUF file"
             raise InputError(
-                f"{path}: {what} (`model` of describer \"local\"; leave it out for the bundled model)"
+                f'{path}: {what} (`model` of describer "local"; leave it out for the bundled model)'
             )
         refuse_pointers(path)
     stat = path.stat()
@@ -203,7 +209,9 @@ def _try_apart(gguf: Gguf) -> None:
     log.warning("%s: tried in a process of its own first, once", gguf.path)
     command = [sys.executable, "-m", "kb_builder.local_llm", str(gguf.path)]
     root = str(Path(__file__).resolve().parent.parent)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    }
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=_PROBE_S, env=environment

@@ -33,9 +33,17 @@ _NOT_TAKEN = re.compile(
 )
 _BOTH = re.compile(r"\bboth\b|only (?:use )?one|mutually exclusive", re.IGNORECASE)
 _INSTEAD = re.compile(r"\buse\s+[\"'`“‘]?([A-Za-z_][A-Za-z0-9_]*)[\"'`”’]?\s+instead", re.IGNORECASE)
-_INSTEAD_QUOTED = re.compile(r"\b(?:use|did you mean)\s+[\"'`“‘]([A-Za-z_][A-Za-z0-9_]*)[\"'`”’]", re.IGNORECASE)
+_INSTEAD_QUOTED = re.compile(
+    r"\b(?:use|did you mean)\s+[\"'`“‘]([A-Za-z_][A-Za-z0-9_]*)[\"'`”’]", re.IGNORECASE
+)
 _CODES = frozenset(
-    {"unsupported_parameter", "unsupported_value", "unknown_parameter", "extra_forbidden", "invalid_parameter"}
+    {
+        "unsupported_parameter",
+        "unsupported_value",
+        "unknown_parameter",
+        "extra_forbidden",
+        "invalid_parameter",
+    }
 )
 _NEAR = 120  # characters between a field's name and the words that say that it is not taken
 _LONGEST = 20_000  # characters of a server's message that are looked at
@@ -49,7 +57,8 @@ _OF_CONTENT = re.compile(
 
 @dataclass(frozen=True)
 class Shape:
-    """How parameters are sent. `names`: parameter -> its name, None where it is left out; the others as usual.
+    """How parameters are sent. `names`: parameter -> its name, None where it is left out; the others as
+    usual.
 
     `extra`: further fields of the body. `family`: of the preset that has a say in it, or None.
     """
@@ -93,9 +102,7 @@ def shaped(request: Request, shape: Shape) -> Request:
     if _FORMAT in request.extra:
         given.add(_FORMAT)
     # Without a schema, `response_format` stays in `names`: it says that a list was asked for all the same.
-    names = {
-        name: sent for name, sent in shape.names.items() if name in given and (sent or name == _FORMAT)
-    }
+    names = {name: sent for name, sent in shape.names.items() if name in given and (sent or name == _FORMAT)}
     gone = {name: None for name in given if name != _FORMAT and shape.names.get(name, name) is None}
     extra = dict(request.extra)
     if _FORMAT in given and shape.names.get(_FORMAT, _FORMAT) is None:
@@ -118,9 +125,7 @@ def body_of(request: Request, messages: Sequence[Mapping[str, Any]]) -> dict[str
 
 def told(settings: Asking, shape: Shape, *, endpoint: str, model: str) -> str | None:
     """One line about how requests differ from the usual ones, or None where they do not."""
-    parts = [
-        f"no {name}" if sent is None else f"{name} sent as {sent}" for name, sent in shape.names.items()
-    ]
+    parts = [f"no {name}" if sent is None else f"{name} sent as {sent}" for name, sent in shape.names.items()]
     parts += [f"{name} = {json.dumps(value)}" for name, value in shape.extra.items()]
     if not parts:
         return None
@@ -160,7 +165,9 @@ def presets() -> tuple[dict[str, Any], ...]:
 # --- refusals that name a parameter ----------------------------------------------------------------------
 
 
-def remedy(settings: Asking, *, endpoint: str, model: str, said: str, param: str | None, code: str) -> str | None:
+def remedy(
+    settings: Asking, *, endpoint: str, model: str, said: str, param: str | None, code: str
+) -> str | None:
     """What to write into the project file where a refusal names a parameter that is sent; else None.
 
     `said` is all that the server says; `param` and `code` are the fields of that name beside its message.
@@ -188,7 +195,9 @@ def remedy(settings: Asking, *, endpoint: str, model: str, said: str, param: str
         else:
             lines[sent[name]] = _other_name(said, name, sent) or OFF
     subject = ", ".join(f"`{name}`" for name in refused)
-    table = _toml({name: lines[name] for name in PARAMETERS if name in lines} | ({"extra": extra} if extra else {}))
+    table = _toml(
+        {name: lines[name] for name in PARAMETERS if name in lines} | ({"extra": extra} if extra else {})
+    )
     how = f"write `parameters = {table}`" if lines or extra else "take `parameters` out"
     return f"this endpoint does not take {subject} as sent: {how} under [{settings.section}] and run again"
 
@@ -208,17 +217,18 @@ def _refused(said: str, param: str | None, code: str, sent: Sequence[str]) -> li
     named = (param or "").rsplit(".", 1)[-1]
     found = []
     for name in sent:
-        if name in by_location:
-            found.append(name)
-        elif name == named and (code in _CODES or _NOT_TAKEN.search(said)):
-            found.append(name)
-        elif _is_named(said, name):
+        if (
+            name in by_location
+            or (name == named and (code in _CODES or _NOT_TAKEN.search(said)))
+            or _is_named(said, name)
+        ):
             found.append(name)
     return found
 
 
 def _locations(said: str) -> set[str]:
-    """Fields that a validation error of FastAPI calls extra: {"type": "extra_forbidden", "loc": ["body", "seed"]}.
+    """Fields that a validation error of FastAPI calls extra: {"type": "extra_forbidden", "loc": ["body",
+    "seed"]}.
 
     The error may be JSON inside a JSON text, so quotes may have backslashes before them.
     """
@@ -239,7 +249,10 @@ def _locations(said: str) -> set[str]:
 def _is_named(said: str, name: str) -> bool:
     """Whether a message says of a field, named as a field is named, that it is not taken."""
     for match in re.finditer(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", said):
-        before, after = said[max(0, match.start() - _NEAR) : match.start()], said[match.end() : match.end() + _NEAR]
+        before, after = (
+            said[max(0, match.start() - _NEAR) : match.start()],
+            said[match.end() : match.end() + _NEAR],
+        )
         if not _NOT_TAKEN.search(before + name + after):
             continue
         # `seed` and `temperature` are words, too: they must stand as a name does.
@@ -247,7 +260,9 @@ def _is_named(said: str, name: str) -> bool:
             "_" in name
             or re.search(r"""["'`“‘\\.]$""", before)
             or re.match(r"""["'`”’\\]|\s*:""", after)
-            or re.search(r"(?i)(?:parameter|argument|field|option|propert(?:y|ies)|input|name)s?\b[^.;]{0,40}$", before)
+            or re.search(
+                r"(?i)(?:parameter|argument|field|option|propert(?:y|ies)|input|name)s?\b[^.;]{0,40}$", before
+            )
             or re.match(r"(?i)\s+(?:parameter|argument|field|option|property|and top_p)\b", after)
         ):
             return True

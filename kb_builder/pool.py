@@ -1,9 +1,9 @@
 """Several endpoints of one model as one describer: each request goes to the one with the fewest in flight.
 
 An endpoint that fails three times in a row is set aside, and tried again now and then by one request (its own
-breaker); one that says 429 gets fewer (its own limiter), and none while its Retry-After runs. What it did not take
-goes to another at once. A request is never at two of them at a time, and an answer that broke off, which may have
-been charged for, is left to the scheduler as that of a single endpoint is.
+breaker); one that says 429 gets fewer (its own limiter), and none while its Retry-After runs. What it did not
+take goes to another at once. A request is never at two of them at a time, and an answer that broke off, which
+may have been charged for, is left to the scheduler as that of a single endpoint is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Which proxy stands between this process and an address: what the environment says, and never one for loopback.
+"""Which proxy stands between this process and an address: what the environment says, and never one for
+loopback.
 
-A proxy cannot reach this machine's own loopback, so a request for it through a proxy is refused at best, and at
-worst answered by somebody else. `HTTP_PROXY` without `NO_PROXY` is usual in companies all the same.
+A proxy cannot reach this machine's own loopback, so a request for it through a proxy is refused at best, and
+at worst answered by somebody else. `HTTP_PROXY` without `NO_PROXY` is usual in companies all the same.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Answers under other keys that are answers to a request all the same.
 
-`reuse`: what the old, smaller max_tokens did not cut off is the answer under the new one too. Several endpoints of
-one model: what one of them answered while it was asked alone is the answer of all.
+`reuse`: what the old, smaller max_tokens did not cut off is the answer under the new one too. Several
+endpoints of one model: what one of them answered while it was asked alone is the answer of all.
 """
 
 from __future__ import annotations

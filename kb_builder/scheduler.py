@@ -430,7 +430,8 @@ class Scheduler:
         self._last_life = self._breaker.clock(now)
 
     def _refuse(self, job: _Job, error: RequestError, seconds: float) -> None:
-        """Record a refusal, if others were answered; else hold it back until it is known whose fault it is."""
+        """Record a refusal, if others were answered; else hold it back until it is known whose fault it
+        is."""
         if self._counts.answered or (error.of_content and self._answered_before(job)):
             self._record(job, seconds, error=str(error))
             return
@@ -445,7 +446,8 @@ class Scheduler:
             self._record(job, seconds, error=error)
 
     def _judge_held(self) -> None:
-        """Where only refused requests are left, they are at fault if the endpoint answered their like before."""
+        """Where only refused requests are left, they are at fault if the endpoint answered their like
+        before."""
         busy = self._counts.in_flight or self._ready or self._asleep or self._commits
         if not self._held or busy or self._stopped or self._more_may_come:
             return

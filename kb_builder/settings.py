@@ -57,7 +57,7 @@ def _sent_as(value: object) -> object:
 def _further(value: object) -> object:
     """Fields of a JSON body, which may hold neither a secret nor what the program itself has to send."""
     if not isinstance(value, Mapping):
-        raise ValueError("must be a table such as { reasoning_effort = \"low\" }")
+        raise ValueError('must be a table such as { reasoning_effort = "low" }')
     for name in value:
         if name in _OURS:
             raise ValueError(f"may not hold `{name}`: {_OURS[name]}")
@@ -183,13 +183,13 @@ class Parameters:
         for name in self.extra:
             if name in taken:
                 raise ValueError(
-                    f"`extra.{name}` hides `{taken[name]}`, which is sent as `{name}`: set `{taken[name]}` in "
-                    f'the section itself, or write {taken[name]} = "off" beside `extra`'
+                    f"`extra.{name}` hides `{taken[name]}`, which is sent as `{name}`: set `{taken[name]}` "
+                    f'in the section itself, or write {taken[name]} = "off" beside `extra`'
                 )
             if name in LIMITS and self.max_tokens != OFF:
                 raise ValueError(
-                    f'`extra.{name}` would be a second limit: write max_tokens = "{name}" beside `extra`, and '
-                    "its value as `max_tokens` in the section itself"
+                    f'`extra.{name}` would be a second limit: write max_tokens = "{name}" beside `extra`, '
+                    "and its value as `max_tokens` in the section itself"
                 )
 
     def sent_as(self) -> dict[str, str]:
@@ -209,7 +209,8 @@ class Asking:
 
     section: ClassVar[str] = "describe"
 
-    # `openai`: its name, required; `llava`: a folder or hub name; `local`: a GGUF file (None: the bundled one)
+    # `openai`: its name, required; `llava`: a folder or hub name; `local`: a GGUF file (None: the bundled
+    # one)
     model: str | None = None
     # Any OpenAI-compatible endpoint, or several that serve the same model; None is OpenAI itself.
     base_url: Addresses = None
@@ -218,7 +219,9 @@ class Asking:
     top_p: Share = 0.95
     max_tokens: Count = 40  # per text; a request for several texts may use as many times more
     seed: int = 0
-    parameters: Annotated[Parameters | None, BeforeValidator(_table)] = None  # leave out, rename or add fields of a request
+    parameters: Annotated[Parameters | None, BeforeValidator(_table)] = (
+        None  # leave out, rename or add fields of a request
+    )
     language: Annotated[Literal["en"] | None, OrOff] = "en"  # others are rejected; "off" keeps them all
     submit: Literal["online", "batch"] = "online"  # batch: OpenAI's Batch API, cheaper, up to a day later
     concurrency: Annotated[int, Ge(1), Le(1024)] | None = None  # in flight at most; None: the describer's own
@@ -309,7 +312,7 @@ def _content(model: str) -> str:
     from kb_builder import local_llm
 
     try:
-        return local_llm.find(model).identity
+        return local_llm.find(model).identity if local_llm.names_a_file(model) else model
     except UniBindError:  # the stage itself says what is wrong
         return f"missing: {model}"
 

@@ -23,14 +23,17 @@ _YEAR_S = 366 * 86_400.0
 
 # Some endpoints say 400 to a wrong key.
 _BAD_KEY = re.compile(
-    r"api[ _-]?key[\s\w:'\"`*.…-]{0,80}?\b(?:not valid|invalid|incorrect|missing|expired|revoked|required|not found)"
-    r"|(?:invalid|incorrect|expired|missing|wrong|no|revoked) (?:or missing )?(?:api[ _-]?key|auth\w* token|bearer)"
+    r"api[ _-]?key[\s\w:'\"`*.…-]{0,80}?\b"
+    r"(?:not valid|invalid|incorrect|missing|expired|revoked|required|not found)"
+    r"|(?:invalid|incorrect|expired|missing|wrong|no|revoked) (?:or missing )?"
+    r"(?:api[ _-]?key|auth\w* token|bearer)"
     r"|api_key_invalid|invalid_api_key|authentication_error|unauthenticated",
     re.IGNORECASE,
 )
 _OF_CONTENT = re.compile(
-    r"content[ _-]?(?:policy|filter|management)|responsible ?ai|safety (?:system|policy|filter|setting)|moderation"
-    r"|context[ _-]?length|maximum context|context (?:window|size)|prompt is too long|too large|too many tokens",
+    r"content[ _-]?(?:policy|filter|management)|responsible ?ai|safety (?:system|policy|filter|setting)"
+    r"|moderation|context[ _-]?length|maximum context|context (?:window|size)|prompt is too long|too large"
+    r"|too many tokens",
     re.IGNORECASE,
 )
 
@@ -55,7 +58,9 @@ def error_for(
     if status in _ROW and remedy is not None:
         return RunError(f"{message}; {remedy}")
     if status in _ROW:
-        return RequestError(message, of_content=status == 413 or bool(_OF_CONTENT.search(f"{code} {message}")))
+        return RequestError(
+            message, of_content=status == 413 or bool(_OF_CONTENT.search(f"{code} {message}"))
+        )
     return RunError(message)
 
 

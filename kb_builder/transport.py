@@ -1,7 +1,9 @@
-"""The HTTP client below the `openai` package: every answer bounded, no other address than the one that was named.
+"""The HTTP client below the `openai` package: every answer bounded, no other address than the one that was
+named.
 
-What is bounded: a body (unpacked, `max_answer_mb`), its headers (aiohttp: 128 of at most 8 KiB), redirects (five,
-on the same host). What takes too long is ended by the callers, which have a deadline for the whole of a call.
+What is bounded: a body (unpacked, `max_answer_mb`), its headers (aiohttp: 128 of at most 8 KiB), redirects
+(five, on the same host). What takes too long is ended by the callers, which have a deadline for the whole of
+a call.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ class BoundedClient(DefaultAioHttpClient):
         scheme = urlsplit(base_url).scheme
         if proxy is not None and urlsplit(proxy.url).scheme not in {"http", "https"}:
             raise RunError(
-                f"{proxy.told}: only http:// and https:// proxies can be used; take the host of `base_url` into "
-                "NO_PROXY, or name such a proxy"
+                f"{proxy.told}: only http:// and https:// proxies can be used; take the host of `base_url` "
+                "into NO_PROXY, or name such a proxy"
             )
         super().__init__(
             max_redirects=MOST_REDIRECTS,
@@ -98,8 +100,8 @@ class _Bounded(httpx.AsyncBaseTransport):
                 body += piece
                 if len(body) > self._most_bytes:
                     raise TransientError(
-                        f"the answer has more than {self._most_bytes / MEGABYTE:g} MB (`max_answer_mb`): not read "
-                        "further",
+                        f"the answer has more than {self._most_bytes / MEGABYTE:g} MB (`max_answer_mb`): "
+                        "not read further",
                         maybe_paid=True,
                     )
         finally:
@@ -121,7 +123,8 @@ def decoded(body: bytes, content_type: str, *, strict: bool) -> str:
     """The text of a body: UTF-8, as JSON is, else UTF-16 or UTF-32, else what the header says, if we know it.
 
     A charset in a header is a stranger's word, and some name none of text. `strict`: TransientError where the
-    bytes are no text at all, which is how an answer looks that was damaged on its way; else they are replaced.
+    bytes are no text at all, which is how an answer looks that was damaged on its way; else they are
+    replaced.
     """
     said = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", content_type, re.IGNORECASE)
     names = ["utf-8-sig", json.detect_encoding(body[:4])]
@@ -144,7 +147,9 @@ async def _unpacked(stream: Any, encoding: str) -> AsyncIterator[bytes]:
             yield piece
         return
     if encoding not in _PACKED:
-        raise TransientError(f"the answer is packed by {encoding[:40]!r}, which was not asked for", maybe_paid=True)
+        raise TransientError(
+            f"the answer is packed by {encoding[:40]!r}, which was not asked for", maybe_paid=True
+        )
     unpack = zlib.decompressobj(_PACKED[encoding])
     async for piece in stream:
         left = piece
@@ -167,8 +172,8 @@ def _check_redirect(request: httpx.Request, response: httpx.Response) -> None:
         raise RunError(_elsewhere(target))
     if request.method == "POST" and response.status_code not in _METHODS_KEPT:
         raise RunError(
-            f"redirects (status {response.status_code}) to the path {urlsplit(target).path}; write the address that "
-            "answers as `base_url`"
+            f"redirects (status {response.status_code}) to the path {urlsplit(target).path}; write the address "
+            "that answers as `base_url`"
         )
 
 
@@ -177,6 +182,6 @@ def _elsewhere(target: str) -> str:
     parts = urlsplit(target)
     port = f":{parts.port}" if parts.port else ""
     return (
-        f"redirects to another address, {parts.scheme}://{parts.hostname or ''}{port}; prompts and media are sent to "
-        "`base_url` alone: if that address is right, write it there"
+        f"redirects to another address, {parts.scheme}://{parts.hostname or ''}{port}; prompts and media are "
+        "sent to `base_url` alone: if that address is right, write it there"
     )

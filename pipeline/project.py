@@ -135,7 +135,9 @@ def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Projec
         mistakes = [_mistake(each) for each in error.errors()]
         count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
         raise ProjectError(f"{path}: {count}\n" + "\n".join(f"  {each}" for each in mistakes)) from None
-    return Project(path=path, **dict(checked) | {"describe": _with_models_found(checked.describe, path.parent)})
+    return Project(
+        path=path, **dict(checked) | {"describe": _with_models_found(checked.describe, path.parent)}
+    )
 
 
 def _with_models_found(describe: DescribeSection, folder: Path) -> DescribeSection:

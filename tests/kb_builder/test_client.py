@@ -16,9 +16,9 @@ import pytest
 
 from data.errors import DescriberError, RequestError, RunError, ThrottledError, TransientError
 from kb_builder.client import endpoint_identity, openai_client
-from kb_builder.status import check_body, error_for, retry_after
 from kb_builder.reply import Limits
 from kb_builder.request import Request
+from kb_builder.status import check_body, error_for, retry_after
 
 REQUEST = Request(
     endpoint="e",

@@ -287,7 +287,8 @@ def test_a_refused_request_is_kept_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_refusals_before_any_answer_say_nothing_of_the_requests(tmp_path: Path) -> None:
-    """Twenty in a row end the run and are not recorded: once corrected, every request is asked and answered."""
+    """Twenty in a row end the run and are not recorded: once corrected, every request is asked and
+    answered."""
     wrong = Scripted(lambda number, attempt: RequestError("status 413: too large"))
     with pytest.raises(RunError, match=r"first 20 requests were all refused.*413.*nothing is recorded"):
         run(tmp_path, wrong, 60)

@@ -24,7 +24,7 @@ _SHORTEST_KEY = 8  # shorter ones ("none") are words, and no secrets
 _SHORTEST_CUT = 16  # parts of shorter ones may be words
 _WINDOW = 8
 _END = 6
-_FEW = 3  # beside a mask, on one side of it; four on both together
+_FEW = 3  # beside a mask, on one side of it; four on both together, or after words
 _MASK = re.compile(r"\*{2,}|\.{2,}|…+|•{2,}|[xX]{3,}|#{2,}|\[(?:redacted|hidden|masked)\]", re.IGNORECASE)
 _WORDS = re.compile(
     r"(?:ends?|ending|starts?|starting|begins?|beginning|prefix(?:ed)?|suffix(?:ed)?|last|first)\b[^A-Za-z0-9]{0,3}"
@@ -98,7 +98,7 @@ class HiddenKey:
                 found.append((mask.start() - before, mask.end() + after))
         for words in _WORDS.finditer(text):
             after = max(self._end_at(lower, words.end()), self._beginning_at(lower, words.end()))
-            if after >= _FEW:
+            if after > _FEW:
                 found.append((words.end(), words.end() + after))
         return found
 

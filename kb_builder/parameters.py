@@ -103,7 +103,9 @@ def shaped(request: Request, shape: Shape) -> Request:
         given.add(_FORMAT)
     # Without a schema, `response_format` stays in `names`: it says that a list was asked for all the same.
     names = {name: sent for name, sent in shape.names.items() if name in given and (sent or name == _FORMAT)}
-    gone = {name: None for name in given if name != _FORMAT and shape.names.get(name, name) is None}
+    gone: dict[str, Any] = {
+        name: None for name in given if name != _FORMAT and shape.names.get(name, name) is None
+    }
     extra = dict(request.extra)
     if _FORMAT in given and shape.names.get(_FORMAT, _FORMAT) is None:
         del extra[_FORMAT]

@@ -14,7 +14,7 @@ import socket
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass_environment
+from urllib.request import getproxies, proxy_bypass
 
 # What every library understands that reads NO_PROXY; ranges and wildcards are not among it.
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -63,7 +63,7 @@ def proxy_for(url: str) -> Proxy | None:
     if is_loopback(parts.hostname):
         return None
     proxies = getproxies()
-    if proxy_bypass_environment(parts.netloc.rpartition("@")[2], proxies):
+    if proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
     for kind in (parts.scheme, "all"):
         found = proxies.get(kind)

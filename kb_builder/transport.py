@@ -127,7 +127,7 @@ def decoded(body: bytes, content_type: str, *, strict: bool) -> str:
     replaced.
     """
     said = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", content_type, re.IGNORECASE)
-    names = ["utf-8-sig", json.detect_encoding(body[:4])]
+    names: list[str] = ["utf-8-sig", json.detect_encoding(body[:4])]
     if said is not None and said[1].lower() in _CHARSETS:
         names.append(said[1].lower())
     for name in names:
@@ -172,8 +172,8 @@ def _check_redirect(request: httpx.Request, response: httpx.Response) -> None:
         raise RunError(_elsewhere(target))
     if request.method == "POST" and response.status_code not in _METHODS_KEPT:
         raise RunError(
-            f"redirects (status {response.status_code}) to the path {urlsplit(target).path}; write the address "
-            "that answers as `base_url`"
+            f"redirects (status {response.status_code}) to the path {urlsplit(target).path}; write the "
+            "address that answers as `base_url`"
         )
 
 

@@ -25,7 +25,9 @@ ENDPOINT: Final = "/v1/chat/completions"
 TOKEN = "unibind_token"  # the metadata key
 _PAGE = 100
 _OLDER_S = 86_400  # clocks differ: batches older than a job by more than this are not its own
-_UPLOAD_S = 3600.0  # of a file, either way
+_UPLOAD_S = 3600.0  # without a byte moving, at most
+_SLOWEST_BYTES_S = 50_000.0  # of a file that is uploaded
+_SLOWEST_ANSWER_S = 0.1  # of each answer in a file that is downloaded
 _LINE_BYTES = 4096  # of a result beside its answer
 
 _T = TypeVar("_T")
@@ -72,7 +74,7 @@ class BatchApi:
         return await self._do(
             lambda vendor: self._upload(vendor, job, path),
             done=lambda: self.find_file(job),
-            limit_s=_UPLOAD_S,
+            limit_s=self._call_s + job.bytes / _SLOWEST_BYTES_S,
         )
 
     async def find_file(self, job: Job) -> str | None:
@@ -156,7 +158,7 @@ class BatchApi:
                 return False
             return True
 
-        return await self._do(download, limit_s=_UPLOAD_S)
+        return await self._do(download, limit_s=self._call_s + requests * _SLOWEST_ANSWER_S)
 
     async def has_file(self, file_id: str) -> bool:
         """Whether an uploaded file is still there."""

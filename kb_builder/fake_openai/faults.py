@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -48,13 +49,19 @@ _ODD_429: dict[str, dict[str, str]] = {
 }
 _HOSTILE_200: dict[str, Callable[[bytes], tuple[bytes, dict[str, str]]]] = {
     "huge_body": lambda body: (body + b" " * 32_000_000, {}),
-    "endless_gzip": lambda body: (gzip.compress(body + b" " * 64_000_000), {"content-encoding": "gzip"}),
+    "endless_gzip": lambda body: (_packed_spaces(), {"content-encoding": "gzip"}),
     "deep_json": lambda body: (b"[" * 200_000 + b"]" * 200_000, {}),
     "bad_bytes": lambda body: (body.replace(b"a", b"\xff", 1), {}),
     "odd_charset": lambda body: (body, {"content-type": "application/json; charset=hex"}),
     "odd_encoding": lambda body: (body, {"content-encoding": "br"}),
 }
 _ENDLESS = frozenset({"drip", "endless_headers", "endless_events"})
+
+
+@cache
+def _packed_spaces() -> bytes:
+    """64 MB of white space in 64 kB: JSON may have as much of it as it likes."""
+    return gzip.compress(b" " * 64_000_000)
 
 
 async def _stream_without_end(name: str, request: web.Request) -> web.StreamResponse:

@@ -184,8 +184,8 @@ def test_a_refusal_that_names_a_parameter_says_what_to_write(
 @pytest.mark.parametrize(
     "said",
     [
-        "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens; max_tokens is not "
-        "supported beyond it",
+        "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens; max_tokens "
+        "is not supported beyond it",
         "Your input was flagged by our content policy: the 'seed' is not allowed",
         "A picture of a poppy seed is not allowed in this country",
         "the file is too large",

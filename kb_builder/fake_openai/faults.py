@@ -34,6 +34,12 @@ _BODY_200: dict[str, Callable[[bytes], tuple[bytes, str]]] = {
 }
 
 
+@cache
+def _packed_spaces() -> bytes:
+    """64 MB of white space in 64 kB: JSON may have as much of it as it likes."""
+    return gzip.compress(b" " * 64_000_000)
+
+
 _ODD_429: dict[str, dict[str, str]] = {
     "throttle_inf": {"retry-after": "inf"},
     "throttle_nan": {"retry-after": "nan"},
@@ -56,12 +62,6 @@ _HOSTILE_200: dict[str, Callable[[bytes], tuple[bytes, dict[str, str]]]] = {
     "odd_encoding": lambda body: (body, {"content-encoding": "br"}),
 }
 _ENDLESS = frozenset({"drip", "endless_headers", "endless_events"})
-
-
-@cache
-def _packed_spaces() -> bytes:
-    """64 MB of white space in 64 kB: JSON may have as much of it as it likes."""
-    return gzip.compress(b" " * 64_000_000)
 
 
 async def _stream_without_end(name: str, request: web.Request) -> web.StreamResponse:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.category_ids import best_spelling, category_ids, name_key, notes_on_names, spelt
 from data.errors import ManifestError
 from data.modality import EXTENSIONS, Modality, guess_modality
-from data.paths import slug
 from data.sample import Category, Sample, Split
 
 TRAIN_SHARE, VAL_SHARE = 0.6, 0.2  # the rest is test
@@ -24,20 +24,22 @@ class FolderScan:
     samples: tuple[Sample, ...]
     categories: tuple[Category, ...]
     skipped: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()  # which folders are one category, and which only look alike
 
 
 def survey_folder(folder: Path, *, modality: Modality | None = None) -> FolderScan:
     """Read a folder's files as samples; each direct sub-folder is a category, at any depth below it.
 
-    A category is named as its sub-folder, underscores read as spaces. A file's modality is `modality`, else
-    guessed from its name. Hidden files, links that are folders, files of unknown endings, and files beside
-    the sub-folders are skipped and listed. In a folder without sub-folders the files have no category.
+    A category is named as its sub-folder, underscores read as spaces (`data.category_ids` says which names
+    are one). A file's modality is `modality`, else guessed from its name. Hidden files, links that are
+    folders, files of unknown endings, and files beside the sub-folders are skipped and listed. In a folder
+    without sub-folders the files have no category.
 
     The split is 60/20/20 within each category and modality, by rank of the SHA-256 of the path: the same
     folder is always split alike, whatever order the disk lists it in. Of two files one is test; a single
     file is test.
 
-    Raises ManifestError where there is no such folder, no sample in it, or two sub-folders with one name.
+    Raises ManifestError where there is no such folder or no sample in it.
     """
     if not folder.is_dir():
         raise ManifestError(f"{folder}: no such folder")
@@ -56,7 +58,7 @@ def survey_folder(folder: Path, *, modality: Modality | None = None) -> FolderSc
         raise ManifestError(
             f"{folder}: no sample in it ({len(skipped)} files skipped); known endings: {' '.join(EXTENSIONS)}"
         )
-    categories = _categories({uri.split("/")[0] for uri, _ in found if "/" in uri}, folder)
+    categories, notes = folder_categories({uri.split("/")[0] for uri, _ in found if "/" in uri})
     groups: dict[tuple[str | None, Modality], list[str]] = defaultdict(list)
     for uri, kind in found:
         category = categories[uri.split("/")[0]].category_id if "/" in uri else None
@@ -68,8 +70,9 @@ def survey_folder(folder: Path, *, modality: Modality | None = None) -> FolderSc
     ]
     return FolderScan(
         tuple(sorted(samples, key=lambda sample: sample.sample_id)),
-        tuple(sorted(categories.values(), key=lambda category: category.category_id)),
+        tuple(sorted(set(categories.values()), key=lambda category: category.category_id)),
         tuple(sorted(skipped)),
+        notes,
     )
 
 
@@ -107,22 +110,28 @@ def _is_plain(uri: str) -> bool:
     return uri == uri.strip() and "\\" not in uri and all(ord(letter) >= 32 for letter in uri)
 
 
-def _categories(names: set[str], folder: Path) -> dict[str, Category]:
-    categories: dict[str, Category] = {}
-    folder_of: dict[str, str] = {}
-    for name in sorted(names):
-        category_id = slug(name)
-        if not category_id:
-            raise ManifestError(
-                f"{folder / name}: the name has no letter or digit to make a category of; rename it"
-            )
-        if category_id in folder_of:
-            raise ManifestError(
-                f"{folder}: {folder_of[category_id]!r} and {name!r} are one category by name; join them"
-            )
-        folder_of[category_id] = name
-        categories[name] = Category(category_id, " ".join(name.replace("_", " ").split()))
-    return categories
+def folder_categories(folders: Collection[str]) -> tuple[dict[str, Category], tuple[str, ...]]:
+    """The category of each folder, and notes on their names.
+
+    An underscore is read as a space, unless another folder has that name already.
+    """
+    literal = {name_key(folder) for folder in folders}
+    spelling = {}
+    for folder in folders:
+        read = spelt(folder.replace("_", " ")) or folder
+        taken = name_key(read) != name_key(folder) and name_key(read) in literal
+        spelling[folder] = spelt(folder) if taken else read
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for folder, name in spelling.items():
+        spellings[name_key(name)].add(folder)
+    ids = category_ids(spellings)
+    named = {
+        key: Category(ids[key], best_spelling([spelling[folder] for folder in each]))
+        for key, each in spellings.items()
+    }
+    shown_as = {key: category.name for key, category in named.items()}
+    categories = {folder: named[name_key(name)] for folder, name in spelling.items()}
+    return categories, tuple(notes_on_names(spellings, shown_as))
 
 
 def _split(uris: list[str]) -> list[tuple[str, Split]]:

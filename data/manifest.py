@@ -5,18 +5,20 @@ Columns: `uri` (a path relative to the manifest's folder); optionally
 - `sample_id`: default the uri;
 - `modality`: default the `modality` argument, else guessed from the file name (`data.modality`);
 - `split` (train, val, test): default test, so the samples are scored and never trained on;
-- `category` (a name) and/or `category_id` (default: the name's slug): default none. Several of one sample
-  are a list, or text with `|` between them (a name of the category list that holds a `|` wins); the first
-  is the one that is trained on, any of them is right;
+- `category` (a name) and/or `category_id` (default: made of the names by `data.category_ids`, which also says
+  which names are one): default none. Several of one sample are a list, or text with `|` between them (a name
+  of the category list that holds a `|` wins); the first is the one that is trained on, any of them is right;
 - `object_id`: ties the samples of one thing together; default none;
 - `description`: a text about the sample, which wins over any describer's; default none.
 
 A default is for a whole column that is missing; `Manifest.notes` says which were taken. In a column that is
-there, an empty `modality` or `split` is a mistake.
+there, an empty `modality` or `split` is a mistake. A `\\` in a uri separates folders, as on Windows, unless
+there is a file of that very name.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ from data.files import atomic_path
 from data.modality import MODALITIES, Modality, guess_modality
 from data.paths import resolve, resolver
 from data.sample import Category, Sample, Split
-from data.tables import Mistakes, Row, Table, read_table
+from data.tables import Mistakes, Row, Table, folded, read_table
 from data.unibind_lists import LISTS, find_lists, read_lists
 
 __all__ = ["Manifest", "read_manifest", "resolve", "write_manifest"]
@@ -47,7 +49,7 @@ COLUMNS = (
 
 _SEVERAL = ("category", "category_id")  # may be lists
 
-# Words that people use for a modality or a split; they are suggested, never taken silently.
+# Words that people use for a modality, a split or a column; they are suggested, never taken silently.
 _MODALITY_WORDS: dict[str, Modality] = {
     **dict.fromkeys(("photo", "picture", "rgb", "img", "vision"), "image"),
     **dict.fromkeys(("sound", "wav", "speech", "music"), "audio"),
@@ -56,6 +58,17 @@ _MODALITY_WORDS: dict[str, Modality] = {
     **dict.fromkeys(("movie", "clip", "film"), "video"),
     **dict.fromkeys(("dvs", "neuromorphic"), "event"),
     **dict.fromkeys(("txt", "caption", "language", "string"), "text"),
+}
+_COLUMN_WORDS = {  # by what is left of them without case and signs
+    **dict.fromkeys(
+        ("path", "filepath", "file", "filename", "image", "imagepath", "audio", "video", "data"), "uri"
+    ),
+    **dict.fromkeys(("label", "class", "classname", "target", "species", "name"), "category"),
+    **dict.fromkeys(("labelid", "classid", "classindex"), "category_id"),
+    **dict.fromkeys(("id", "key", "uid"), "sample_id"),
+    **dict.fromkeys(("subset", "fold", "partition", "set"), "split"),
+    **dict.fromkeys(("caption", "text", "sentence"), "description"),
+    **dict.fromkeys(("group", "instance", "thing"), "object_id"),
 }
 _SPLIT_WORDS: dict[str, Split] = {
     **dict.fromkeys(("training", "fit"), "train"),
@@ -81,7 +94,7 @@ class Manifest:
 def read_manifest(
     path: Path, *, categories: Path | None = None, modality: Modality | None = None, root: Path | None = None
 ) -> Manifest:
-    """Read a manifest (Parquet, CSV, JSONL) or the official UniBind lists (their folder, or one of them).
+    """Read a manifest (Parquet, CSV, TSV, JSONL) or the official UniBind lists (their folder or one of them).
 
     `categories` is a category list (`data.category_list`); without one the categories are those that the
     samples name. `modality` is that of every sample where the manifest has no such column. `root` is the
@@ -93,17 +106,27 @@ def read_manifest(
     lists = find_lists(path)
     if path.is_dir() and not lists:
         raise ManifestError(
-            f"{path} is a folder without a manifest; name a .parquet, .csv or .jsonl file, "
+            f"{path} is a folder without a manifest; name a .parquet, .csv, .tsv or .jsonl file, "
             f"put {' / '.join(LISTS)} there, or make a manifest with `unibind init {path}`"
         )
     if path.suffix.lower() == ".json" and not lists:
         raise ManifestError(f"{path}: a .json manifest must be one of the UniBind lists {', '.join(LISTS)}")
-    listed = read_categories(categories) if categories is not None else None
     mistakes = Mistakes(path)
-    table = read_lists(lists, mistakes) if lists else read_table(path, mistakes)
+    listed = read_categories(categories, notes=mistakes.notes) if categories is not None else None
+    if lists:
+        table = read_lists(lists, mistakes)
+    else:
+        # What a category is called is told as it is spelt; a .txt is Excel's "Unicode text".
+        ending = ".tsv" if path.suffix.lower() == ".txt" else None
+        table = read_table(path, mistakes, known=COLUMNS, verbatim=("category",), ending=ending)
     _check_columns(table, mistakes)
     root = root or (lists[0].parent if lists else path.parent)
     names = CategoryNames(listed, table)
+    turned = _turn_slashes(table, root)
+    if turned:
+        mistakes.note(
+            f"{turned} uri{'s' if turned > 1 else ''} with '\\': read as '/', the separator of folders"
+        )
     in_root = resolver(root)
     samples: list[Sample] = []
     seen_at: dict[str, str] = {}
@@ -140,7 +163,12 @@ def read_manifest(
     if not table.rows:
         mistakes.add("manifest", "no sample in it")
     mistakes.raise_if_any()
-    return Manifest(root, tuple(samples), names.categories(), _notes(table, samples, names, modality))
+    return Manifest(
+        root,
+        tuple(samples),
+        names.categories(),
+        (*mistakes.notes, *names.notes(), *_notes(table, samples, names, modality)),
+    )
 
 
 def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequence[Category] = ()) -> None:
@@ -164,11 +192,32 @@ def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequenc
 
 
 def _check_columns(table: Table, mistakes: Mistakes) -> None:
-    for column in sorted(table.columns - set(COLUMNS)):
-        mistakes.add("header", f"unknown column {column!r}", given=column, known=COLUMNS)
+    unknown = sorted(table.columns - set(COLUMNS))
     if table.rows and "uri" not in table.columns:
-        mistakes.add("header", "no column 'uri', the file's path relative to the manifest's folder")
+        has = ", ".join(map(repr, sorted(table.columns)))
+        what = "no column 'uri', the file's path relative to the manifest's folder"
+        if len(unknown) == len(table.columns):
+            what += f"; the first line must name the columns, and it has {has:.200}"
+        mistakes.add("header", what)
+    for column in unknown:
+        meant = _COLUMN_WORDS.get(folded(column))
+        if meant and meant not in table.columns:
+            mistakes.add("header", f"unknown column {column!r}; did you mean {meant!r}?")
+        else:
+            mistakes.add("header", f"unknown column {column!r}", given=column, known=COLUMNS)
+    if "uri" not in table.columns:
         mistakes.raise_if_any()
+
+
+def _turn_slashes(table: Table, root: Path) -> int:
+    """Make `/` of each `\\` in the uris, unless a file is called so; returns in how many."""
+    turned = 0
+    for row in table.rows:
+        uri = row.cells.get("uri")
+        if isinstance(uri, str) and "\\" in uri and not os.path.lexists(root / uri):
+            row.cells["uri"] = uri.replace("\\", "/")
+            turned += 1
+    return turned
 
 
 def _identity(row: Row, table: Table, mistakes: Mistakes) -> tuple[str, str] | None:
@@ -215,6 +264,9 @@ def _one_of(known: Sequence[T], words: dict[str, T], column: str, row: Row, mist
         return known[known.index(given)]
     if given is None:
         mistakes.add(row.where, f"no {column}: one of {', '.join(known)}")
+    elif (lower := given.casefold()) in known:
+        mistakes.note(f"{column} {given!r} is read as {lower!r}")
+        return known[known.index(lower)]
     elif given.casefold() in words:
         mistakes.add(row.where, f"unknown {column} {given!r}; did you mean {words[given.casefold()]!r}?")
     else:

@@ -10,17 +10,30 @@ from pathlib import Path
 
 from data.errors import SampleError
 
-_NOT_WORD = re.compile(r"[\W_]+")
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:")  # of POSIX and of Windows, wherever the manifest was made
 _SEPARATOR = re.compile(r"[/\\]")
 
 
 def slug(name: str) -> str:
-    """A category's id from its name: `"Ice cream"` gives `ice-cream`. Letters of every script are kept.
+    """The words of a name joined by hyphens: `"Ice cream"` gives `ice-cream`. Every script is kept.
 
-    Empty for a name without a letter or digit: the caller must then ask for an explicit id.
+    Empty for a name without a letter or digit. Different names may have one slug: an id that must be a
+    category's own comes from `data.category_ids`.
     """
-    return _NOT_WORD.sub("-", unicodedata.normalize("NFKC", name).casefold()).strip("-")
+    words: list[str] = []
+    for letter in unicodedata.normalize("NFKC", name).casefold():
+        if letter.isalnum() or (is_word_mark(letter) and words and words[-1] != "-"):
+            words.append(letter)
+        elif words and words[-1] != "-":
+            words.append("-")
+    return "".join(words).removesuffix("-")
+
+
+def is_word_mark(letter: str) -> bool:
+    """Whether it is a mark within a word, such as the vowels of Hindi and lone accents."""
+    return unicodedata.category(letter) in {"Mn", "Mc"} and not (
+        "\ufe00" <= letter <= "\ufe0f" or "\U000e0100" <= letter <= "\U000e01ef"  # variation selectors
+    )
 
 
 def resolve(root: Path, uri: str) -> Path:
@@ -56,12 +69,17 @@ def resolver(root: Path) -> Callable[[str], Path]:
     return resolve_one
 
 
+def is_absolute(uri: str) -> bool:
+    """Whether a path is absolute on POSIX or on Windows, wherever it is read."""
+    return bool(_ABSOLUTE.match(uri))
+
+
 def _check_form(uri: str) -> None:
     if not uri or "\0" in uri:
         raise SampleError(f"{uri!r} is not a path")
     if "://" in uri:
         raise SampleError(f"{uri!r} is an address; download the file and give its path")
-    if _ABSOLUTE.match(uri):
+    if is_absolute(uri):
         raise SampleError(f"{uri!r} is absolute; give the path relative to the manifest's folder")
     if ".." in _SEPARATOR.split(uri):
         raise SampleError(f"{uri!r} contains '..'; samples must lie inside the manifest's folder")

@@ -1,28 +1,32 @@
-"""Rows of a table from outside (Parquet, CSV, JSONL), and one list of everything that is wrong with it."""
+"""Rows of a table from outside (Parquet, CSV, TSV, JSONL) as text, whatever program wrote it."""
 
 from __future__ import annotations
 
-import csv
-import difflib
-import io
 import json
 import math
 import re
-from collections.abc import Collection, Iterator
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from data.delimited import delimited_rows
+from data.errors import ManifestError
+from data.mistakes import Mistakes
+from data.parquet_rows import parquet_rows
+from data.text_files import read_text
 
-from data.errors import ManifestError, first_line
+__all__ = ["FORMATS", "Mistakes", "Row", "Table", "parse_json", "read_table", "read_text", "text_of"]
 
-FORMATS = (".parquet", ".csv", ".jsonl")
+FORMATS = (".parquet", ".csv", ".tsv", ".jsonl")
 # Control characters but line breaks and tabs, which a description may hold; and lone surrogates, which could
 # not even be stored.
 _UNFIT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-_SHOWN = 20  # mistakes that are told one by one; the rest are counted
+# Columns that pandas adds: `to_csv` and `to_parquet` write the index unless told otherwise.
+_INDEX = re.compile(r"(Unnamed: \d+([._].*)?|__index_level_\d+__|index|level_\d+|)", re.IGNORECASE)
+_DECIMAL = re.compile(r"-?(0|[1-9]\d*)\.\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,47 +45,23 @@ class Table:
     rows: list[Row]
 
 
-class Mistakes:
-    """Everything that is wrong with one file; told at once, by one ManifestError."""
+def read_table(
+    path: Path,
+    mistakes: Mistakes,
+    *,
+    known: Collection[str] = (),
+    verbatim: Collection[str] = (),
+    ending: str | None = None,
+) -> Table:
+    """The rows of a Parquet, CSV, TSV or JSONL file, by its ending (or as if it had another).
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._shown: list[str] = []
-        self._count = 0
-
-    def add(self, where: str, what: str, *, given: str | None = None, known: Collection[str] = ()) -> None:
-        """Note a mistake; where `given` resembles one of `known`, that is suggested."""
-        self._count += 1
-        if len(self._shown) < _SHOWN:
-            self._shown.append(f"{where}: {what}{_suggestion(given, known)}")
-
-    def raise_if_any(self) -> None:
-        """Raise ManifestError with the first 20 mistakes and the number of all."""
-        if not self._count:
-            return
-        count = f"{self._count} mistake{'s' if self._count > 1 else ''}"
-        rest = [f"... and {self._count - _SHOWN} more"] if self._count > _SHOWN else []
-        raise ManifestError("\n  ".join([f"{self._path}: {count}", *self._shown, *rest]))
-
-
-def _suggestion(given: str | None, known: Collection[str]) -> str:
-    if given is None or not known:
-        return ""
-    by_folded = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(given.casefold(), by_folded, n=1)
-    if close:
-        return f"; did you mean {by_folded[close[0]]!r}?"
-    listed = ", ".join(sorted(known)[:12])
-    return f"; known: {listed}{', ...' if len(known) > 12 else ''}"
-
-
-def read_table(path: Path, mistakes: Mistakes) -> Table:
-    """The rows of a Parquet, CSV or JSONL file, by its ending.
-
-    Text is stripped of outer spaces, whole numbers become text, and empty cells, nulls and NaN become None.
-    A mistake in one row goes to `mistakes`. Raises ManifestError where the file cannot be read at all.
+    `known` are the columns that the table's reader knows: a header in another spelling (`URI`, `Sample ID`)
+    is read as one of them. Left out, and said in `mistakes.notes`, are pandas' index, columns without a name
+    and a value, and rows without a value. Text is stripped of outer spaces, but in the columns `verbatim`;
+    numbers, truth values and dates become text; empty cells, nulls and NaN become None. A mistake in one row
+    goes to `mistakes`. Raises ManifestError where the file cannot be read at all.
     """
-    ending = path.suffix.lower()
+    ending = ending or path.suffix.lower()
     if ending not in FORMATS:
         raise ManifestError(
             f"{path}: unknown format {ending or '(no ending)'!r}; give one of {', '.join(FORMATS)}"
@@ -89,79 +69,141 @@ def read_table(path: Path, mistakes: Mistakes) -> Table:
     if not path.is_file():
         raise ManifestError(f"{path}: no such file")
     if ending == ".parquet":
-        raw = _parquet_rows(path)
-    elif ending == ".csv":
-        raw = _csv_rows(path, mistakes)
-    else:
+        raw = parquet_rows(path)
+    elif ending == ".jsonl":
         raw = _jsonl_rows(path, mistakes)
-    columns: set[str] = set()
+    else:
+        spellings = known_spellings(known)
+        raw = delimited_rows(path, mistakes, lambda name: folded(name) in spellings, ending=ending)
+    columns = _Columns(known)
     rows = []
+    empty = 0
     for where, cells in raw:
-        columns.update(cells)
-        rows.append(Row(where, {name: _cell(value, where, name, mistakes) for name, value in cells.items()}))
-    return Table(frozenset(columns), rows)
+        row = Row(where, {})
+        for given, value in cells.items():
+            name = columns.name_of(given, value)
+            if name is None:
+                continue
+            if name in row.cells:
+                raise ManifestError(f"{path}: {where}: the column {name!r} stands twice, also as {given!r}")
+            row.cells[name] = text_of(value, where, name, mistakes, strip=name not in verbatim)
+            columns.look_at(name, value)
+        if any(row.cells.values()):
+            rows.append(row)
+        else:
+            empty += 1
+    if empty:
+        mistakes.note(f"{empty} empty row{'s' if empty > 1 else ''} left out")
+    columns.shorten_numbers(rows)
+    for note in columns.notes():
+        mistakes.note(note)
+    return Table(columns.names, rows)
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 text file (a byte-order mark is dropped); ManifestError where it is not one."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ManifestError(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from None
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
+class _Columns:
+    """What the columns of one file are called here, and which of them hold floats."""
+
+    def __init__(self, known: Collection[str]) -> None:
+        self._known = known_spellings(known)
+        self._names: dict[str, str | None] = {}  # as the file has it -> as we have it, None where left out
+        self._first: dict[str, Any] = {}  # a value of each column that is left out
+        self._decimals: dict[str, bool] = {}  # columns of text: whether all of it looks like pandas' floats
+        self._shortened: set[str] = set()
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(name for name in self._names.values() if name is not None)
+
+    def name_of(self, given: str, value: Any) -> str | None:
+        if given not in self._names:
+            plain = given.strip()
+            known = self._known.get(folded(plain))
+            self._names[given] = known or (None if _INDEX.fullmatch(plain) else plain)
+        name = self._names[given]
+        if name is None and self._first.get(given) in (None, ""):
+            self._first[given] = value
+        return name
+
+    def look_at(self, name: str, value: Any) -> None:
+        """Take note of a value's form: `1.0` may be what became of 1 in a table with an empty cell."""
+        if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
+            self._shortened.add(name)
+        elif isinstance(value, str) and self._decimals.get(name, True) and (text := value.strip()):
+            self._decimals[name] = bool(_DECIMAL.fullmatch(text)) and repr(float(text)) == text
+
+    def shorten_numbers(self, rows: Collection[Row]) -> None:
+        """Read whole numbers without `.0` in columns of text that hold floats alone, as pandas writes."""
+        for name in (name for name, all_of_them in self._decimals.items() if all_of_them):
+            for row in rows:
+                text = row.cells.get(name)
+                if isinstance(text, str) and text.strip().endswith(".0"):
+                    row.cells[name] = text.strip().removesuffix(".0")
+                    self._shortened.add(name)
+
+    def notes(self) -> Iterator[str]:
+        """What to say: columns left out or read by another spelling, and numbers that were shortened."""
+        for given in (given for given, name in self._names.items() if name is None):
+            yield f"column {given!r} left out: an index (it begins with {self._first.get(given)!r:.40})"
+        renamed = [
+            f"{given!r} as {name}" for given, name in self._names.items() if name and given.strip() != name
+        ]
+        if renamed:
+            yield f"columns read in another spelling: {', '.join(renamed)}"
+        if self._shortened:
+            columns = ", ".join(sorted(self._shortened))
+            yield f"whole numbers are read without '.0' (1.0 is 1) in {columns}"
 
 
-def _cell(value: Any, where: str, column: str, mistakes: Mistakes) -> Any:
+def known_spellings(known: Collection[str]) -> Mapping[str, str]:
+    """The known columns by what is left of their names without case, spaces and signs."""
+    return {folded(name): name for name in known}
+
+
+def folded(name: str) -> str:
+    """A column's name without case, spaces and signs: `Sample ID` is `sampleid`."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
+
+
+def text_of(value: Any, where: str, column: str, mistakes: Mistakes, *, strip: bool = True) -> Any:
+    """A cell as text, a list of texts, or None where it is empty; what cannot be text goes to `mistakes`."""
     if isinstance(value, list | tuple):
-        items = [_cell(item, where, column, mistakes) for item in value]
+        if any(isinstance(item, list | tuple) for item in value):
+            mistakes.add(where, f"{column} is a list of lists, not text")
+            return None
+        items = [text_of(item, where, column, mistakes, strip=strip) for item in value]
         return [item for item in items if item is not None]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    text = _as_text(value)
+    if text is None:
+        if value is not None and value == value:
+            mistakes.add(where, f"{column} is {type(value).__name__} {value!r:.40}, not text")
         return None
-    if not isinstance(value, str):
-        mistakes.add(where, f"{column} is {type(value).__name__} {value!r:.40}, not text")
-        return None
-    text = value.strip()
     if _UNFIT.search(text):
         mistakes.add(where, f"{column} holds a control character or broken text: {text!r:.60}")
         return None
-    return text or None
+    if not text.strip():
+        return None
+    return text.strip() if strip else text
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            table = file.read()
-    except (pa.ArrowException, OSError) as error:
-        raise ManifestError(f"{path}: not a readable Parquet file: {first_line(error)}") from None
-    if len(set(table.column_names)) < len(table.column_names):
-        raise ManifestError(f"{path}: a column name stands twice in {table.column_names}")
-    if not table.num_rows:
-        return
-    for number, cells in enumerate(table.to_pylist(), start=1):
-        yield f"row {number}", cells
-
-
-def _csv_rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if len(set(header)) < len(header):
-            raise ManifestError(f"{path}: line 1: a column name stands twice in {', '.join(header)}")
-        line = reader.line_num + 1
-        for cells in reader:
-            # A blank line ends many files; it is no row.
-            if len(cells) == len(header):
-                yield f"line {line}", dict(zip(header, cells, strict=True))
-            elif cells:
-                mistakes.add(f"line {line}", f"{len(cells)} cells, but the header has {len(header)} columns")
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise ManifestError(f"{path}: line {reader.line_num}: not valid CSV: {error}") from None
+def _as_text(value: Any) -> str | None:
+    """Text, numbers and truth values as text; None for what has no plain form, and for NaN."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, Decimal) and value.is_finite():
+        digits = f"{value:f}"
+        return digits.rstrip("0").rstrip(".") if "." in digits else digits
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(value).removesuffix(".0")
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")  # Parquet of older programs does not say that its bytes are text
+        except UnicodeDecodeError:
+            return None
+    return None
 
 
 def _jsonl_rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, dict[str, Any]]]:

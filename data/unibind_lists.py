@@ -11,7 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.errors import ManifestError
-from data.tables import Mistakes, Row, Table, parse_json, read_text
+from data.paths import is_absolute
+from data.tables import Mistakes, Row, Table, parse_json, read_text, text_of
 
 LISTS = {"train_data.json": "train", "eval_data.json": "val", "test_data.json": "test"}
 _COLUMNS = {"data": "uri", "label": "category", "description": "description"}
@@ -52,24 +53,23 @@ def read_lists(lists: list[Path], mistakes: Mistakes) -> Table:
                 continue
             for key in entry.keys() - _COLUMNS.keys():
                 mistakes.add(where, f"unknown key {key!r}", given=key, known=_COLUMNS)
-            data, label, text = (entry.get(key) for key in ("data", "label", "description"))
-            label = str(label) if isinstance(label, int) and not isinstance(label, bool) else label
-            if not isinstance(data, str) or not data.strip():
+            data, text = (
+                text_of(entry.get(key), where, repr(key), mistakes) for key in ("data", "description")
+            )
+            label = text_of(entry.get("label"), where, "'label'", mistakes, strip=False)
+            if isinstance(data, list) or isinstance(label, list) or isinstance(text, list):
+                mistakes.add(where, "a list where text belongs")
+            elif data is None:
                 mistakes.add(where, "'data' is missing; it names the file")
-            elif not isinstance(label, str) or not label.strip():
+            elif label is None:
                 mistakes.add(where, "'label' is missing; it names the category")
-            elif text is not None and not isinstance(text, str):
-                mistakes.add(where, f"'description' is {type(text).__name__}, not text")
             else:
-                name = data.strip()
                 cells = {
-                    "sample_id": f"{split}/{name}",
-                    "uri": name
-                    if name.startswith("/")
-                    else prefix + name,  # an absolute one is refused later
-                    "category": label.strip(),
+                    "sample_id": f"{split}/{data}",
+                    "uri": data if is_absolute(data) else prefix + data,  # an absolute one is refused later
+                    "category": label,
                     "split": split,
-                    "description": text.strip() or None if text else None,
+                    "description": text,
                 }
                 rows.append(Row(where, cells))
     return Table(frozenset({"sample_id", "uri", "category", "split", "description"}), rows)

@@ -7,16 +7,16 @@ the environment variable UNIBIND_MODELS names. Nothing is downloaded unless `uni
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge
 from pydantic import AfterValidator, StringConstraints, TypeAdapter, ValidationError
 
 from data.errors import InputError
+from data.text_files import read_toml
 from kb_builder.settings import Address
 
 VARIABLE = "UNIBIND_MODELS"
@@ -66,12 +66,7 @@ Known = dict[Annotated[str, StringConstraints(pattern="^[a-z0-9][a-z0-9.-]*$")],
 def read_models(path: Path = BUILT_IN) -> dict[str, KnownModel]:
     """The models of a list in TOML, by name. Raises InputError for a mistake, with its key."""
     try:
-        value: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-        return TypeAdapter(Known).validate_python(value)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: no TOML: {error}") from None
+        return TypeAdapter(Known).validate_python(read_toml(path, InputError))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

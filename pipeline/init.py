@@ -65,6 +65,7 @@ def init_project(folder: Path, target: Path) -> list[str]:
     lines = [f"{folder}: {counts} in {len(scan.categories)} categories"]
     reasons = Counter(reason for _, reason in scan.skipped)
     lines += [f"left out: {number} files ({reason})" for reason, number in sorted(reasons.items())]
+    lines += scan.notes
     return [*lines, f"wrote {target} and {manifest}", "next: unibind run"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import fields, is_dataclass, replace
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from data.errors import ProjectError
 from data.modality import Modality
 from data.tabletop.settings import TabletopSettings
+from data.text_files import read_toml
 from kb_builder.settings import DescribeCategories, DescribeSamples, Encode, writer_of
 from trainer.settings import Evaluate, Localize, Train
 
@@ -117,18 +117,13 @@ def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Projec
     Raises ProjectError: no such file, not TOML (with the line), or the list of all its mistakes.
     """
     path = path.resolve()
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if path.is_dir():
+        raise ProjectError(f"{path} is a folder; name the project file in it")
+    if not path.exists():
         raise ProjectError(
             f"{path}: no such project file; make one with `unibind init FOLDER` or name one with --project"
-        ) from None
-    except IsADirectoryError:
-        raise ProjectError(f"{path} is a folder; name the project file in it") from None
-    except UnicodeDecodeError as error:
-        raise ProjectError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ProjectError(f"{path}: not valid TOML: {error}") from None
+        )
+    content = read_toml(path, ProjectError)
     try:
         checked = _File.model_validate(_with_seed(merged(content, changes or {})))
     except ValidationError as error:

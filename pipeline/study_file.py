@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.errors import ProjectError
+from data.text_files import read_toml
 from pipeline.project import Project, load_project, merged
 from trainer.variant import Variant
 
@@ -74,13 +74,10 @@ def load_study(path: Path) -> Study:
 
     Raises ProjectError: no such file, not TOML, or its mistakes; those in the settings of a variant, too.
     """
+    if not path.is_file():
+        raise ProjectError(f"{path}: no such study file; `ablation.toml` of this repository is one")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-        file = StudyFile.model_validate(content)
-    except (FileNotFoundError, IsADirectoryError):
-        raise ProjectError(f"{path}: no such study file; `ablation.toml` of this repository is one") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ProjectError(f"{path}: not valid TOML: {error}") from None
+        file = StudyFile.model_validate(read_toml(path, ProjectError))
     except ValidationError as error:
         mistakes = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise ProjectError(f"{path}: {len(mistakes)} mistakes\n" + "\n".join(mistakes)) from None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.errors import ManifestError
 from data.modality import Modality
 from data.sample import Category, Sample
 
@@ -49,6 +50,17 @@ class Imported:
     notes: tuple[str, ...] = ()
     prepare: Prepare | None = None
     recipe: str = ""
+
+    def __post_init__(self) -> None:
+        """ManifestError where the slugs of two classes, which are their ids here, meet."""
+        names: dict[str, str] = {}
+        for category in self.categories:
+            twin = names.setdefault(category.category_id, category.name)
+            if twin != category.name:
+                raise ManifestError(
+                    f"the classes {twin!r} and {category.name!r} have one id, {category.category_id!r};"
+                    " these are not the lists of the benchmark"
+                )
 
 
 @dataclass(frozen=True)

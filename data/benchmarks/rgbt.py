@@ -21,9 +21,9 @@ from data.benchmarks.layout import (
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
 from data.benchmarks.splits import draw_val
 from data.errors import ManifestError
+from data.folder import folder_categories
 from data.manifest import read_manifest
-from data.paths import slug
-from data.sample import Category, Sample, Split
+from data.sample import Sample, Split
 from data.unibind_lists import find_lists
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
@@ -51,6 +51,7 @@ def _listed(root: Path, wanted: Wanted) -> Imported:
 def _folders(root: Path, wanted: Wanted) -> Imported:
     test = require_folder(root, "test", what="the class folders of the test split, or test_data.json")
     known = folders_in(test)
+    categories, name_notes = folder_categories(known)
     samples: list[Sample] = []
     for split in _SPLITS:
         if split == "val" and not (root / "val").is_dir():
@@ -61,13 +62,13 @@ def _folders(root: Path, wanted: Wanted) -> Imported:
             pairs = list(walk_classes(folder, known, ENDINGS, lambda name: name))
             require_count(folder, len(pairs), 1, "thermal pictures", partial=wanted.partial)
             samples += [
-                Sample(f"{split}/{uri}", "thermal", f"{split}/{uri}", split, slug(name))
+                Sample(f"{split}/{uri}", "thermal", f"{split}/{uri}", split, categories[name].category_id)
                 for name, uri in pairs
             ]
     loose = len(files_in(test, ENDINGS))
     notes = (f"{loose:,} pictures lie beside the class folders and were left out",) if loose else ()
     return Imported(
-        tuple(samples), tuple(Category(slug(name), name.replace("_", " ")) for name in known), notes
+        tuple(samples), tuple(dict.fromkeys(categories[name] for name in known)), (*name_notes, *notes)
     )
 
 

@@ -21,6 +21,7 @@ from data.benchmarks.ncaltech101 import class_name
 from data.benchmarks.places365 import scene_name
 from data.benchmarks.ucf101 import action_name
 from data.errors import InputError, ManifestError, SampleError
+from data.sample import Category
 from data.wordnet import imagenet_synsets
 
 Tree = Callable[[str], Path]
@@ -164,6 +165,24 @@ def test_rgbt_reads_unibinds_lists(tree: Tree, tmp_path: Path) -> None:
     assert splits(imported) == Counter(test=4, train=4)
     assert {sample.modality for sample in imported.samples} == {"thermal"}
     assert "could not be established" in BENCHMARKS["rgb-t"].doubt
+
+
+def test_rgbts_own_folders_are_categories_as_everywhere(tmp_path: Path) -> None:
+    """Its classes are the user's folders: C and C++ are two of them."""
+    for split in ("train", "test"):
+        for name in ("C", "C++"):
+            (tmp_path / split / name).mkdir(parents=True)
+            (tmp_path / split / name / "a.jpg").touch()
+    imported = read("rgb-t", tmp_path)
+    assert [category.name for category in imported.categories] == ["C", "C++"]
+    assert len({sample.category_id for sample in imported.samples}) == 2
+    assert any("'C' and 'C++'" in note for note in imported.notes)
+
+
+def test_classes_of_one_id_are_refused() -> None:
+    """Where the published lists were changed so that two slugs meet, no class is lost in silence."""
+    with pytest.raises(ManifestError, match="'a b' and 'a-b' have one id, 'a-b'"):
+        Imported((), (Category("a-b", "a b"), Category("a-b", "a-b")))
 
 
 def test_category_names_are_words() -> None:

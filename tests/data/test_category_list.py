@@ -46,17 +46,43 @@ def test_the_four_formats(tmp_path: Path) -> None:
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
-    """Repeated ids and names, a name of signs, a missing name and an unknown column stand in one error."""
-    content = "name,alias,category_id\nDog,x,\ndog,x,\nDog,x,d2\n!!!,x,\n,x,\n"
+    """Repeated ids and names, a name of nothing, a missing name and an unknown column stand in one error."""
+    content = "name,alias,category_id\nDog,x,\ndog,x,\nDog,x,d2\n\u200b,x,\n,x,\nHund,x,dog\n"
     with pytest.raises(ManifestError) as error:
         read_categories(write(tmp_path / "c.csv", content))
     told = str(error.value)
-    assert "5 mistakes" in told
+    assert "6 mistakes" in told
     assert "unknown column 'alias'; did you mean 'aliases'?" in told
-    assert "line 3: category_id 'dog' of 'dog' is already that of 'Dog'" in told
+    assert "line 3: the name 'dog' is already that of 'dog', 'Dog' (capitals and spaces" in told
     assert "line 4: the name 'Dog' is already that of 'dog'" in told
-    assert "line 5: '!!!' has no letter or digit" in told
+    assert r"line 5: the name '\u200b' has no visible character" in told
     assert "line 6: no name" in told
+    assert "line 7: category_id 'dog' of 'Hund' is already that of 'Dog'" in told
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_names_of_signs_are_categories_of_their_own(tmp_path: Path, order: int) -> None:
+    """C, C++ and C# are three, whatever order they stand in, as a table and as a text."""
+    names = ["C", "C++", "C#", "+", "-", "😀", "1", "-1"][::order]
+    text = read_categories(write(tmp_path / "c.txt", "\n".join(names)))
+    table = read_categories(write(tmp_path / "c.csv", "\n".join(["name", *names])))
+    assert text == table
+    assert [category.name for category in text] == names
+    assert len({category.category_id for category in text}) == len(names)
+    assert {category.name: category.category_id for category in text}["C++"] == "c--cedb1bac7e"
+
+
+def test_lists_as_programs_write_them(tmp_path: Path) -> None:
+    """Separators, an index, empty rows, capitals and Excel's Unicode text; what was left out is noted."""
+    notes: list[str] = []
+    path = write(tmp_path / "c.csv", ";Name;\n0;Dog;\n1;7.0;\n;;\n")
+    assert [each.name for each in read_categories(path, notes=notes)] == ["Dog", "7.0"]
+    assert any("c.csv: 1 empty row" in note for note in notes)
+    assert any("c.csv: column 'Unnamed: 0' left out" in note for note in notes)
+    (tmp_path / "c.txt").write_bytes("\ufeffName\tAliases\r\ncafé\tbar|pub\r\n".encode("utf-16-le"))
+    assert read_categories(tmp_path / "c.txt") == (Category("café", "café", ("bar", "pub")),)
+    pq.write_table(pa.table({"name": [1.0, 2.0], "__index_level_0__": [4, 5]}), tmp_path / "c.parquet")
+    assert [each.category_id for each in read_categories(tmp_path / "c.parquet")] == ["1", "2"]
 
 
 @pytest.mark.parametrize(

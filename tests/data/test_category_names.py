@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import ManifestError
-from data.manifest import read_manifest, write_manifest
+from data.manifest import Manifest, read_manifest, write_manifest
 from data.sample import Category, Sample
 
 
@@ -60,3 +62,131 @@ def test_a_written_manifest_keeps_them(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "m.parquet")
     assert manifest.samples == (sample,)
     assert manifest.categories == categories
+
+
+def _manifest(tmp_path: Path, rows: list[tuple[str, str]] | list[tuple[str, str, str]]) -> Manifest:
+    header = ["uri", "category", "category_id"][: len(rows[0])]
+    with (tmp_path / "m.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return read_manifest(tmp_path / "m.csv")
+
+
+_APART = (
+    "C",
+    "C++",
+    "C#",
+    "+",
+    "-",
+    "1",
+    "-1",
+    "01",
+    "1.5",
+    "15",
+    "t-shirt",
+    "t shirt",
+    "dog",
+    "dog\u200b",
+    "ｄｏｇ",
+)
+
+
+def test_what_a_name_means_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
+    """Names that differ by a sign stay apart, in every order of rows, with the same ids."""
+    rows = [(f"{n}.png", name) for n, name in enumerate(_APART)]
+    first = _manifest(tmp_path, rows)
+    assert {category.name for category in first.categories} == set(_APART)
+    of = {sample.uri: sample.category_id for sample in first.samples}
+    for seed in range(5):
+        random.Random(seed).shuffle(rows)
+        again = _manifest(tmp_path, rows)
+        assert again.categories == first.categories
+        assert {sample.uri: sample.category_id for sample in again.samples} == of
+        assert again.notes == first.notes
+
+
+def test_spellings_of_one_name_are_joined_and_reported(tmp_path: Path) -> None:
+    """Case, normal form and white space are no difference; which spellings were met is one note."""
+    rows = [("0.png", "Dog"), ("1.png", "dog "), ("2.png", "café"), ("3.png", "cafe\u0301"), ("4.png", "owl")]
+    for each in (rows, rows[::-1]):
+        manifest = _manifest(tmp_path, each)
+        assert [category.name for category in manifest.categories] == ["café", "dog", "owl"]
+        (note,) = [note for note in manifest.notes if "spellings" in note]
+        assert note.startswith("2 categories in several spellings: ")
+        assert r"'cafe\u0301' and 'café' are read as one category 'café'" in note
+        assert "'Dog' and 'dog ' are read as one category 'dog'" in note
+
+
+def test_a_name_takes_the_id_that_another_row_gives_it(tmp_path: Path) -> None:
+    """Rows with an id teach those without, before or after them; so do rows with nothing but the id."""
+    rows = [("0.png", "dog", ""), ("1.png", "Dog", "n01"), ("2.png", "", "n01"), ("3.png", "cat", "")]
+    for each in (rows, rows[::-1]):
+        manifest = _manifest(tmp_path, each)
+        assert manifest.categories == (Category("cat", "cat"), Category("n01", "dog"))
+        assert {s.uri: s.category_id for s in manifest.samples} == {
+            **dict.fromkeys(("0.png", "1.png", "2.png"), "n01"),
+            "3.png": "cat",
+        }
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [("0.png", "dog", "1"), ("1.png", "cat", "1")],
+            "has the id '1' of '(dog|cat)'; spell it",
+        ),
+        ([("0.png", "dog", "1"), ("1.png", "Dog", "2")], "'dog' has the ids '[12]' and '[12]'; give one"),
+        ([("0.png", "C", ""), ("1.png", "Charlie", "c")], "'C' would get the id 'c' of 'Charlie'"),
+        ([("0.png", "", "Dog"), ("1.png", "", "dog")], "has the ids '(Dog|dog)' and '(Dog|dog)'"),
+        ([("0.png", "dog", "1"), ("1.png", "", "dog")], "'dog' has the ids '1' and 'dog'"),
+    ],
+)
+def test_two_names_of_one_id_and_two_ids_of_one_name_are_mistakes(
+    tmp_path: Path, rows: list[tuple[str, str, str]], message: str
+) -> None:
+    """Whichever row comes first."""
+    for each in (rows, rows[::-1]):
+        with pytest.raises(ManifestError, match=message):
+            _manifest(tmp_path, each)
+
+
+def test_names_made_from_ids_are_never_two_categories_of_one_name(tmp_path: Path) -> None:
+    """Where two ids would read alike they are shown as they are."""
+    manifest = _manifest(
+        tmp_path, [("0.png", "", "ice-cream"), ("1.png", "", "ice_cream"), ("2.png", "", "a_b")]
+    )
+    assert [(each.category_id, each.name) for each in manifest.categories] == [
+        ("a_b", "a b"),
+        ("ice-cream", "ice-cream"),
+        ("ice_cream", "ice_cream"),
+    ]
+
+
+def test_a_list_is_matched_by_name_as_names_are_one(tmp_path: Path) -> None:
+    """Rows may spell a listed name in other case, and its id exactly; a name beats an id, where both fit."""
+    (tmp_path / "c.csv").write_text("category_id,name\nc,Charlie\nx,C\ny,C++\n")
+    (tmp_path / "m.csv").write_text("uri,category\n0.png,CHARLIE\n1.png,y\n2.png,c++\n3.png,C\n")
+    manifest = read_manifest(tmp_path / "m.csv", categories=tmp_path / "c.csv")
+    assert [sample.category_id for sample in manifest.samples] == ["c", "y", "y", "x"]
+    assert any(
+        "'CHARLIE' and 'Charlie' are read as one category 'Charlie'" in note for note in manifest.notes
+    )
+    (tmp_path / "m.csv").write_text("uri,category\n0.png,c\n")
+    with pytest.raises(ManifestError, match="'c' is the name of 'x' and the id of 'Charlie'"):
+        read_manifest(tmp_path / "m.csv", categories=tmp_path / "c.csv")
+
+
+def test_a_bar_alone_is_a_name(tmp_path: Path) -> None:
+    """A cell of nothing but bars is not a sample without a category."""
+    assert [
+        category.name for category in _manifest(tmp_path, [("0.png", "|"), ("1.png", "||")]).categories
+    ] == [
+        "||",
+        "|",
+    ]
+
+
+def test_a_word_for_nothing_is_noted(tmp_path: Path) -> None:
+    """`nan` as a text is a category; that it may not be meant is said."""
+    manifest = _manifest(tmp_path, [("0.png", "nan"), ("1.png", "dog")])
+    assert any("'nan' is taken as a category" in note for note in manifest.notes)

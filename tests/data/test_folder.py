@@ -92,14 +92,34 @@ def test_a_flat_folder_has_no_categories(tmp_path: Path) -> None:
 
 
 def test_folders_that_give_nothing(tmp_path: Path) -> None:
-    """A missing folder, one without samples, and two names for one category are refused."""
+    """A missing folder and one without samples are refused."""
     with pytest.raises(ManifestError, match="no such folder"):
         survey_folder(tmp_path / "none")
     with pytest.raises(ManifestError, match="no sample in it"):
         survey_folder(tmp_path)
-    fill(tmp_path, "ice_cream/a.png", "Ice cream/b.png")
-    with pytest.raises(ManifestError, match="one category by name"):
-        survey_folder(tmp_path)
+
+
+def test_folders_of_signs_are_categories_of_their_own(tmp_path: Path) -> None:
+    """C, C++ and C#, + and -, and two emoji are seven categories, and read back from the manifest as such."""
+    names = ("C", "C++", "C#", "+", "-", "😀", "😃", "a|b", "ice_cream", "ice cream")
+    fill(tmp_path / "ph", *(f"{name}/x.png" for name in names))
+    scan = survey_folder(tmp_path / "ph")
+    assert {category.name for category in scan.categories} == set(names)
+    assert len({sample.category_id for sample in scan.samples}) == len(names)
+    (note,) = scan.notes
+    assert "'C', 'C#' and 'C++'; 'ice cream' and 'ice_cream'" in note
+    write_manifest(tmp_path / "m.parquet", scan.samples, categories=scan.categories)
+    manifest = read_manifest(tmp_path / "m.parquet", root=tmp_path / "ph")
+    assert (manifest.samples, manifest.categories) == (scan.samples, scan.categories)
+
+
+def test_folders_of_one_name_are_one_category(tmp_path: Path) -> None:
+    """Dog and dog are one, which is said; their files are split as those of one category."""
+    fill(tmp_path, "Dog/a.png", "dog/b.png", "cat/c.png")
+    scan = survey_folder(tmp_path)
+    assert scan.categories == (Category("cat", "cat"), Category("dog", "dog"))
+    assert sorted(s.split for s in scan.samples if s.category_id == "dog") == ["test", "train"]
+    assert scan.notes == ("1 category in several spellings: 'Dog' and 'dog' are read as one category 'dog'",)
 
 
 def test_a_scan_survives_the_manifest(tmp_path: Path) -> None:

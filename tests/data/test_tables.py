@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -58,8 +62,9 @@ def test_rows_are_told_as_an_editor_counts_them(tmp_path: Path) -> None:
         ("t.jsonl", "{\n", "line 1: not valid JSON"),
         ("t.jsonl", '{"name": "a", "name": "b"}\n', "stands twice"),
         ("t.jsonl", '{"name": "\\ud800"}\n', "broken text"),
-        ("t.jsonl", '{"name": 1.5}\n', "float 1.5, not text"),
-        ("t.jsonl", '{"name": true}\n', "bool True, not text"),
+        ("t.jsonl", '{"name": 1e999}\n', "float inf, not text"),
+        ("t.jsonl", '{"name": [["a"]]}\n', "a list of lists"),
+        ("t.jsonl", '{"name": "a", " name": "b"}\n', "line 1: the column 'name' stands twice"),
         ("t.jsonl", '{"name": {"a": 1}}\n', "dict"),
         ("t.jsonl", "[" * 100_000 + "\n", "nested too deeply"),
         ("t.parquet", "name\na\n", "not a readable Parquet file"),
@@ -86,6 +91,109 @@ def test_parquet_nulls_of_pandas_are_none(tmp_path: Path) -> None:
     """NaN, which pandas writes for a missing cell, is an empty cell."""
     pq.write_table(pa.table({"name": pa.array([float("nan")]), "n": [3]}), tmp_path / "t.parquet")
     assert read(tmp_path / "t.parquet").rows[0].cells == {"name": None, "n": "3"}
+
+
+def test_numbers_and_truth_values_become_text(tmp_path: Path) -> None:
+    """Whole floats lose their `.0`, which is said; other numbers, truth values and dates read as written."""
+    lines = ['{"name": 1}', '{"name": 1.0}', '{"name": 2.50}', '{"name": true}', '{"name": "1.0"}']
+    mistakes = Mistakes(tmp_path)
+    table = read_table(write(tmp_path / "t.jsonl", "\n".join(lines)), mistakes)
+    assert [row.cells["name"] for row in table.rows] == ["1", "1", "2.5", "true", "1"]
+    assert mistakes.notes == ["whole numbers are read without '.0' (1.0 is 1) in name"]
+
+
+_MOMENT = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        *(
+            (pa.array([7, None], kind), ["7", None])
+            for kind in (pa.int8(), pa.uint16(), pa.int64(), pa.uint64())
+        ),
+        *((pa.array([7.0, 0.1], kind), ["7", "0.1"]) for kind in (pa.float32(), pa.float64())),
+        (pa.array(np.array([7.0, 0.5], np.float16)), ["7", "0.5"]),
+        (pa.array([7.0, float("nan")]), ["7", None]),
+        (pa.array([Decimal("7.00"), Decimal("0.50")]), ["7", "0.5"]),
+        (pa.array([Decimal("700"), Decimal("70")]), ["700", "70"]),
+        (pa.array([True, None]), ["true", None]),
+        *((pa.array(["a", ""], kind), ["a", None]) for kind in (pa.string(), pa.large_string(), pa.binary())),
+        (pa.array(["a", "b"]).dictionary_encode(), ["a", "b"]),
+        (pa.array([7, None], pa.int32()).dictionary_encode(), ["7", None]),
+        (pa.array([7.0, 8.0]).dictionary_encode(), ["7", "8"]),
+        (pa.array(["1.0", "2.0"]), ["1", "2"]),
+        (pa.array(["1.0", "2"]), ["1.0", "2"]),
+        (pa.array([["a", "b"], None], pa.large_list(pa.string())), [["a", "b"], None]),
+        (pa.array([[7, 8], [9]], pa.list_(pa.int64())), [["7", "8"], ["9"]]),
+        (pa.array([_MOMENT.date(), None]), ["2024-05-01", None]),
+        (pa.array([_MOMENT, None], pa.timestamp("ns")), ["2024-05-01 12:30:00", None]),
+        (pa.array([_MOMENT, None], pa.timestamp("ms", "UTC")), ["2024-05-01 12:30:00Z", None]),
+        (pa.array([datetime(2024, 5, 1), None], pa.timestamp("us")), ["2024-05-01", None]),
+        (pa.array([_MOMENT.time(), None], pa.time64("ns")), ["12:30:00", None]),
+        (pa.nulls(2), [None, None]),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+)
+def test_parquet_columns_of_every_type(tmp_path: Path, values: pa.Array, expected: list[object]) -> None:
+    """A category or an id may be of any plain type that a frame's column has."""
+    pq.write_table(pa.table({"uri": ["a", "b"], "name": values}), tmp_path / "t.parquet")
+    assert [row.cells["name"] for row in read(tmp_path / "t.parquet").rows] == expected
+
+
+@pytest.mark.parametrize(
+    "values",
+    [pa.array([b"\xff", b"a"]), pa.array([{"a": 1}, None]), pa.array([timedelta(seconds=1), None])],
+    ids=lambda value: str(value.type),
+)
+def test_parquet_columns_that_are_no_text(tmp_path: Path, values: pa.Array) -> None:
+    """Bytes that are not UTF-8, structures and durations are mistakes, with their row."""
+    pq.write_table(pa.table({"uri": ["a", "b"], "name": values}), tmp_path / "t.parquet")
+    with pytest.raises(ManifestError, match=r"row 1: name is \w+ .*, not text"):
+        read(tmp_path / "t.parquet")
+
+
+_INDEXES = ("__index_level_0__", "Unnamed: 0", "index", "level_1")
+
+
+@pytest.mark.parametrize("index", _INDEXES)
+def test_the_index_of_a_frame_is_left_out(tmp_path: Path, index: str) -> None:
+    """In Parquet and JSONL an index is no column, which is said with its first value."""
+    rows = [{index: 3, "uri": "a"}, {index: 7, "uri": "b"}, {index: 8, "uri": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    write(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows)))
+    for name in ("t.parquet", "t.jsonl"):
+        mistakes = Mistakes(tmp_path)
+        table = read_table(tmp_path / name, mistakes)
+        assert table.columns == {"uri"}
+        assert [row.cells["uri"] for row in table.rows] == ["a", "b"]
+        assert mistakes.notes == [
+            "1 empty row left out",
+            f"column {index!r} left out: an index (it begins with 3)",
+        ]
+
+
+def test_known_columns_are_read_in_any_spelling(tmp_path: Path) -> None:
+    """Capitals, spaces and signs in a header do not matter, and what was read as what is said."""
+    known = ("sample_id", "uri", "category")
+    pq.write_table(pa.table({"Sample ID": ["1"], "URI": ["a"], "category": ["x"]}), tmp_path / "t.parquet")
+    write(tmp_path / "t.csv", "Sample ID,URI ,category\n1,a,x\n")
+    write(tmp_path / "t.jsonl", '{"Sample ID": "1", "URI": "a", "category": "x"}')
+    for name in ("t.parquet", "t.csv", "t.jsonl"):
+        mistakes = Mistakes(tmp_path)
+        table = read_table(tmp_path / name, mistakes, known=known)
+        assert [row.cells for row in table.rows] == [{"sample_id": "1", "uri": "a", "category": "x"}]
+        assert mistakes.notes == ["columns read in another spelling: 'Sample ID' as sample_id, 'URI' as uri"]
+    for name, content in (("t.csv", "uri,URI\na,b\n"), ("t.jsonl", '{"uri": "a", "URI": "b"}')):
+        with pytest.raises(ManifestError, match="the column 'uri' stands twice"):
+            read_table(write(tmp_path / name, content), Mistakes(tmp_path), known=known)
+
+
+def test_verbatim_columns_keep_their_spaces(tmp_path: Path) -> None:
+    """What is to be reported as it was spelt is not stripped, but an empty cell stays None."""
+    pq.write_table(pa.table({"uri": [" a "], "category": [" b "]}), tmp_path / "t.parquet")
+    table = read_table(tmp_path / "t.parquet", Mistakes(tmp_path), verbatim=("category",))
+    assert table.rows[0].cells == {"uri": "a", "category": " b "}
 
 
 def test_twenty_mistakes_are_told_and_the_rest_counted(tmp_path: Path) -> None:

@@ -47,6 +47,18 @@ def test_media_beside_the_lists_and_missing_lists(tmp_path: Path) -> None:
     assert sample == Sample("test/media/a.png", "event", "media/a.png", "test", "7")
 
 
+def test_labels_of_any_type_and_back_slashes(tmp_path: Path) -> None:
+    """Whole floats, truth values, signs and outer spaces make the labels that they make in every table."""
+    labels = [1.0, 1, True, "C", "C++", "Dog", "dog "]
+    entries = [{"data": f"x\\{n}.png", "label": label} for n, label in enumerate(labels)]
+    write_lists(tmp_path, test=entries)
+    manifest = read_manifest(tmp_path)
+    ids = [sample.category_id for sample in manifest.samples]
+    assert ids == ["1", "1", "true", "c", "c--cedb1bac7e", "dog", "dog"]
+    assert manifest.samples[0].uri == "x/0.png"
+    assert any("'Dog' and 'dog ' are read as one category 'dog'" in note for note in manifest.notes)
+
+
 def test_one_file_in_two_lists_is_kept_and_noted(tmp_path: Path) -> None:
     """Official lists may share files: the ids differ, and the leak from train is told."""
     entry = {"data": "a.png", "label": "dog"}
@@ -65,7 +77,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         "a.png",
         {"data": "../../a.png", "label": "dog"},
         {"data": "/etc/passwd", "label": "dog"},
-        {"data": "b.png", "label": "dog", "description": 3},
+        {"data": "b.png", "label": "dog", "description": {"a": 3}},
     ]
     write_lists(tmp_path, train=entries)
     with pytest.raises(ManifestError) as error:
@@ -78,7 +90,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         "train_data.json entry 3: a str, not an object",
         "train_data.json entry 4: uri 'train_dataset/../../a.png' contains '..'",
         "train_data.json entry 5: uri '/etc/passwd' is absolute",
-        "train_data.json entry 6: 'description' is int",
+        "train_data.json entry 6: 'description' is dict",
     ):
         assert words in told
 

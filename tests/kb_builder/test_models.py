@@ -42,7 +42,7 @@ def test_the_built_in_list_is_sound() -> None:
         ("http://127.0.0.1:1", "file:///etc", "must be an address"),
         ("http://127.0.0.1:1", "http://me:secret@127.0.0.1:1", "must hold no user name"),
         ('config.json" }', 'config.json", sha256 = "abc" }', "sha256"),
-        ("[mine]", "[mine", "no TOML"),
+        ("[mine]", "[mine", "not valid TOML"),
     ],
 )
 def test_a_mistake_in_a_list_is_told_with_its_key(tmp_path: Path, before: str, after: str, told: str) -> None:

@@ -67,6 +67,15 @@ def test_a_wrong_file_is_refused_with_its_place(tmp_path: Path, text: str, told:
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_of_a_windows_editor(tmp_path: Path, encoding: str) -> None:
+    """A byte-order mark and Windows' line endings are no mistake."""
+    path = tmp_path / "unibind.toml"
+    path.write_bytes(MINIMAL.replace("\n", "\r\n").encode(encoding))
+    project = load_project(path)
+    assert (project.name, project.manifest) == ("x", tmp_path / "m.csv")
+
+
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     """Where there is no project file, `unibind init` is named."""
     with pytest.raises(ProjectError, match="unibind init"):

@@ -144,6 +144,12 @@ def test_mistakes_are_told(place: Path, change: tuple[str, str], told: str) -> N
         load_study(place / "gone.toml")
 
 
+def test_a_study_file_of_a_windows_editor(place: Path) -> None:
+    """A byte-order mark and Windows' line endings are no mistake."""
+    (place / "s.toml").write_bytes(STUDY.replace("\n", "\r\n").encode("utf-8-sig"))
+    assert load_study(place / "s.toml").file.name == "s"
+
+
 def test_the_studies_of_this_repository_are_sound() -> None:
     """ablation.toml and its like load: every setting, every claim."""
     root = Path(studies.__file__).parent.parent

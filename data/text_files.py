@@ -1,0 +1,74 @@
+"""Text files as people's programs write them: which encoding, which mark at the start; and TOML."""
+
+from __future__ import annotations
+
+import codecs
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from data.errors import ManifestError, UniBindError
+
+# Longest mark first: that of UTF-32 begins as that of UTF-16 does.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_AROUND = 12  # bytes shown on each side of the first one that is not UTF-8
+_TOML_BYTES = 4 << 20  # a project file of more is none
+
+
+def read_text(path: Path, error: type[UniBindError] = ManifestError, *, most_bytes: int | None = None) -> str:
+    """A text file in UTF-8, or in UTF-16 or UTF-32 with their mark, with `\\n` at each line's end.
+
+    A byte-order mark is dropped. Raises `error`, with the likely encoding and what to do, where it is none of
+    them, cannot be read, or has more than `most_bytes`.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read() if most_bytes is None else file.read(most_bytes + 1)
+    except OSError as failure:
+        raise error(f"{path}: cannot be read: {failure.strerror or failure}") from None
+    except ValueError as failure:  # a path with a NUL in it
+        raise error(f"{str(path)!r}: cannot be read: {failure}") from None
+    if most_bytes is not None and len(raw) > most_bytes:
+        raise error(f"{path}: more than {most_bytes:,} bytes; that is not the file you mean")
+    encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), "utf-8")
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError as failure:
+        raise error(f"{path}: {_why_not_text(raw, encoding, failure)}") from None
+    # Plain UTF-8 never has so many NULs: it is UTF-16 that lost its mark.
+    if encoding == "utf-8" and 4 * raw.count(b"\0", 0, 4096) > len(raw[:4096]):
+        raise error(f"{path}: UTF-16 text without a byte-order mark, it seems; save it as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _why_not_text(raw: bytes, encoding: str, failure: UnicodeDecodeError) -> str:
+    if encoding != "utf-8":
+        return f"begins as {encoding.removesuffix('-sig').upper()} text and breaks off ({failure.reason})"
+    start = failure.start
+    line = raw.count(b"\n", 0, start) + 1
+    why = f"not UTF-8 text ({failure.reason} at byte {start}, line {line})"
+    around = raw[max(raw.rfind(b"\n", 0, start) + 1, start - _AROUND) : start + _AROUND].partition(b"\n")[0]
+    # Windows-1252 has almost every byte; control characters between the letters say that it is no text.
+    if any(byte < 9 for byte in raw[:4096]):
+        return f"{why}; it is not a text file, it seems"
+    shown = " ".join(around.decode("cp1252", "replace").split())
+    return (
+        f"{why}; in Windows-1252, Excel's 'CSV', it would read {shown!r}: save it as 'CSV UTF-8', or "
+        f"convert it with `iconv -f WINDOWS-1252 -t UTF-8`"
+    )
+
+
+def read_toml(path: Path, error: type[UniBindError]) -> dict[str, Any]:
+    """A TOML file as nested dicts. Raises `error`, with the line, where it is not valid or cannot be read."""
+    try:
+        return tomllib.loads(read_text(path, error, most_bytes=_TOML_BYTES))
+    except RecursionError:
+        raise error(f"{path}: not valid TOML: nested too deeply") from None
+    except ValueError as failure:  # TOMLDecodeError, and what int() and datetime say of absurd values
+        raise error(f"{path}: not valid TOML: {failure}") from None

@@ -91,7 +91,8 @@ def asks_for_list(request: Mapping[str, Any]) -> bool:
         return True
     wanted = request["extra"].get("response_format")
     schema = wanted.get("json_schema") if isinstance(wanted, Mapping) else None
-    return isinstance(schema, Mapping) and schema.get("name") == LIST_SCHEMA
+    name = schema.get("name", LIST_SCHEMA) if isinstance(schema, Mapping) else LIST_SCHEMA
+    return isinstance(wanted, Mapping) and wanted.get("type") == "json_schema" and name == LIST_SCHEMA
 
 
 def _content(content: Any) -> Content:

@@ -2,7 +2,8 @@
 
     python -m bench.media [--rounds 9] [--only image,audio]
 
-A worker is a thread with one BLAS thread, as when a run encodes.
+A worker is a thread with one BLAS thread and, for our way, its decoder process, as when a run encodes; one
+worker, like the bare decoder, has one core.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -76,8 +78,8 @@ def _decoding(modality: str, ways: Ways, files: Sequence[Path], rounds: int) -> 
     with ThreadPoolExecutor(2) as threads:
         contest = Contest(
             {
-                bare: lambda: [ways.bare(batch) for batch in batches],
-                ours: lambda: [ways.ours(batch) for batch in batches],
+                bare: lambda: _on_one_core(ways.bare, batches),
+                ours: lambda: _on_one_core(ways.ours, batches),
                 two: lambda: list(threads.map(ways.ours, batches)),
             },
             rounds=rounds,
@@ -112,6 +114,33 @@ def _decoding(modality: str, ways: Ways, files: Sequence[Path], rounds: int) -> 
             **at_least(doubled, 1.7),
         ),
     ]
+
+
+def _on_one_core(way: Callable[[Sequence[Path]], Any], batches: Sequence[Sequence[Path]]) -> None:
+    """Batches one by one, this thread and the decoder processes on one core together."""
+    cores = os.sched_getaffinity(0)
+    _bind({min(cores)})
+    try:
+        for batch in batches:
+            way(batch)
+    finally:
+        _bind(cores)
+
+
+def _bind(cores: set[int]) -> None:
+    for process in (0, *_children()):
+        with suppress(ProcessLookupError):  # a decoder that was idle for long has left
+            os.sched_setaffinity(process, cores)
+
+
+def _children() -> list[int]:
+    """The processes that this one started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            parent = stat.read_text().rpartition(")")[2].split()[1]
+            found += [int(stat.parent.name)] * (int(parent) == os.getpid())
+    return found
 
 
 def _feeding(files: Sequence[Path], rounds: int) -> list[dict[str, Any]]:

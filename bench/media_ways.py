@@ -1,7 +1,8 @@
 """A sample decoded and prepared, in our way and by a bare decoder: Pillow, soundfile, PyAV, NumPy, tifffile.
 
 The preparation is the same on both sides: what is compared is the price of the checks (bounded, whole,
-finite, on the sensor) and of the exact choice of frames. `agree` says how far results may lie apart.
+finite, on the sensor), of the process that decodes, and of the exact choice of frames. `agree` says how far
+results may lie apart.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ import soxr
 import tifffile
 from PIL import Image
 
-from data.readers import read
-from data.readers.clips import read_clips
+from data.readers import read, read_clips, reading_ahead
 from data.readers.geometry import farthest_points, unit_sphere
 from data.readers.payload import Events, ThermalPicture, Waveform
 from data.render import render
@@ -109,7 +109,17 @@ def _ours_audio(path: Path) -> Any:
 
 
 def _drawn(modality: Any) -> Callable[[Sequence[Path]], Sequence[Any]]:
-    return _each(lambda path: render(read(modality, path))[0])
+    return _ahead(modality, lambda path: render(read(modality, path))[0])
+
+
+def _ahead(modality: str, way: Callable[[Path], Any]) -> Callable[[Sequence[Path]], Sequence[Any]]:
+    """A batch as the encode stage reads it: by a decoder process, a few files ahead."""
+
+    def ours(paths: Sequence[Path]) -> Sequence[Any]:
+        with reading_ahead([(modality, path) for path in paths]):
+            return [way(path) for path in paths]
+
+    return ours
 
 
 def _each(way: Callable[[Path], Any]) -> Callable[[Sequence[Path]], Sequence[Any]]:
@@ -119,20 +129,23 @@ def _each(way: Callable[[Path], Any]) -> Callable[[Sequence[Path]], Sequence[Any
 WAYS: dict[str, Ways] = {
     "image": Ways(_drawn("image"), _each(_image_bare), "Pillow", "a JPEG of 500 × 375 → 224 px"),
     "audio": Ways(
-        _each(_ours_audio),
+        _ahead("audio", _ours_audio),
         _each(_audio_bare),
         "soundfile",
         "5 s of stereo at 44.1 kHz → 3 × 2 s of mel bands",
         1e-4,
     ),
     "video": Ways(
-        _each(partial(read_clips, clips=VIDEO_CLIPS, seconds=CLIP_S, frames=CLIP_FRAMES, short_side=SIDE)),
+        _ahead(
+            "video",
+            partial(read_clips, clips=VIDEO_CLIPS, seconds=CLIP_S, frames=CLIP_FRAMES, short_side=SIDE),
+        ),
         _each(_video_bare),
         "PyAV",
         "10 s of 320 × 240 in H.264 → 5 clips of 2 frames",
     ),
     "point": Ways(
-        lambda paths: _sampled([read("point", path).xyz_N3 for path in paths]),
+        lambda paths: _sampled(_ahead("point", lambda path: read("point", path).xyz_N3)(paths)),
         lambda paths: _sampled([np.load(path)[:, :3] for path in paths]),
         "NumPy",
         f"10,000 points → the {POINTS:,} farthest",

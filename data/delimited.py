@@ -73,15 +73,16 @@ def delimited_rows(
                 for number in unnamed:
                     if number < len(cells) and cells[number].strip():
                         what = (
-                            f"{cells[number]!r:.60} in column {number + 1}, which has no name in the header"
+                            f"{cells[number][:60]!r} in column {number + 1}, which has no name in the header"
                         )
                         mistakes.add(where, what)
                 yield where, {name: cell for name, cell in zip(header, cells, strict=False) if name}
             elif cells:
                 mistakes.add(where, _wrong_count(cells, header, separator))
     except csv.Error as error:
+        hint = "; a double quote inside a cell is written twice" if "expected after" in str(error) else ""
         raise ManifestError(
-            f"{path}: line {reader.line_num + line_of_text}: not valid CSV: {error}"
+            f"{path}: line {reader.line_num + line_of_text}: not valid CSV: {error}{hint}"
         ) from None
     if cut:
         mistakes.note(f"{cut} row{'s' if cut > 1 else ''} with empty cells beyond the header: those left out")
@@ -135,3 +136,22 @@ def _has_text(cells: list[str]) -> bool:
 
 def _s(things: list[int]) -> str:
     return "s" if len(things) > 1 else ""
+
+
+def all_records(
+    text: str, is_known: Callable[[str], bool], *, ending: str
+) -> tuple[str, str, Iterator[tuple[str, list[str]]]]:
+    """What `delimited_rows` reads, for who writes it again: Excel's `sep=` line (or nothing), the separator,
+    and every record, header and empty ones too, with where it stands."""
+    declared = _SEP_LINE.match(text)
+    head = declared[0] if declared else ""
+    separator = declared[1] if declared else _separator(text[:_HEAD], ending, is_known)
+
+    def records() -> Iterator[tuple[str, list[str]]]:
+        reader = _reader(text[len(head) :], separator)
+        line = 1
+        for cells in reader:
+            yield f"line {line + bool(head)}", cells
+            line = reader.line_num + 1
+
+    return head, separator, records()

@@ -8,6 +8,7 @@
     ├── MissingDependencyError   an optional package or model is not installed; names the install command
     ├── KnowledgeBaseError       the knowledge base is locked, incomplete or damaged
     ├── TrainingError            the data cannot be trained on or evaluated
+    │   └── NothingToTrainError  no train sample has a text, or all are of one category
     └── DescriberError           a describer failed
         ├── TransientError       worth another try: 408, 409, 425, 5xx, time-outs, torn answers
         ├── ThrottledError       429; may carry `retry_after` seconds
@@ -20,12 +21,29 @@ Messages say what is wrong, where, and how to mend it. Vendor errors are wrapped
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
 def first_line(error: Exception) -> str:
     """What a library says of a failure, without its traceback's worth of detail."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+@contextmanager
+def foreign_as(error: type[UniBindError], what: str) -> Iterator[None]:
+    """Make one line of ours of whatever a library raises on a file from outside; for one place per reader.
+
+    A damaged file may bring anything out of the library that reads it, so nothing less than everything is
+    caught. Errors of ours go through as they are.
+    """
+    try:
+        yield
+    except UniBindError:
+        raise
+    except Exception as failure:
+        raise error(f"{what}: {first_line(failure)}") from failure
 
 
 class UniBindError(Exception):
@@ -58,6 +76,10 @@ class KnowledgeBaseError(UniBindError):
 
 class TrainingError(UniBindError):
     """The data cannot be trained on or evaluated."""
+
+
+class NothingToTrainError(TrainingError):
+    """No train sample has a text to be drawn to, or all of them show the same category."""
 
 
 class DescriberError(UniBindError):

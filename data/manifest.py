@@ -18,16 +18,18 @@ there is a file of that very name.
 
 from __future__ import annotations
 
+import csv
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.category_ids import category_ids, name_key
 from data.category_list import read_categories
 from data.category_names import BETWEEN, CategoryNames
 from data.errors import ManifestError, SampleError
@@ -35,6 +37,7 @@ from data.files import atomic_path
 from data.modality import MODALITIES, Modality, guess_modality
 from data.paths import resolve, resolver
 from data.sample import Category, Sample, Split
+from data.splits import SPLIT_WORDS
 from data.tables import Mistakes, Row, Table, folded, read_table
 from data.unibind_lists import LISTS, find_lists, read_lists
 
@@ -70,11 +73,6 @@ _COLUMN_WORDS = {  # by what is left of them without case and signs
     **dict.fromkeys(("caption", "text", "sentence"), "description"),
     **dict.fromkeys(("group", "instance", "thing"), "object_id"),
 }
-_SPLIT_WORDS: dict[str, Split] = {
-    **dict.fromkeys(("training", "fit"), "train"),
-    **dict.fromkeys(("valid", "validation", "dev", "eval", "evaluation"), "val"),
-    **dict.fromkeys(("testing", "holdout", "held_out"), "test"),
-}
 
 _SCHEMA = pa.schema(
     [pa.field(name, pa.string(), nullable=name not in {"sample_id", "uri"}) for name in COLUMNS]
@@ -92,19 +90,24 @@ class Manifest:
 
 
 def read_manifest(
-    path: Path, *, categories: Path | None = None, modality: Modality | None = None, root: Path | None = None
+    path: Path,
+    *,
+    categories: Path | None = None,
+    modality: Modality | None = None,
+    root: Path | None = None,
+    splits: bool = True,
 ) -> Manifest:
     """Read a manifest (Parquet, CSV, TSV, JSONL) or the official UniBind lists (their folder or one of them).
 
     `categories` is a category list (`data.category_list`); without one the categories are those that the
     samples name. `modality` is that of every sample where the manifest has no such column. `root` is the
-    folder that uris are relative to: by default the manifest's.
+    folder that uris are relative to: by default the manifest's. Without `splits` the column is not looked at.
 
     Files need not exist: `kb_builder.ingest` turns missing ones away, one by one. Raises one ManifestError
     that lists every structural mistake with its row.
     """
     lists = find_lists(path)
-    if path.is_dir() and not lists:
+    if not lists and os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for names too long for a file)
         raise ManifestError(
             f"{path} is a folder without a manifest; name a .parquet, .csv, .tsv or .jsonl file, "
             f"put {' / '.join(LISTS)} there, or make a manifest with `unibind init {path}`"
@@ -113,12 +116,9 @@ def read_manifest(
         raise ManifestError(f"{path}: a .json manifest must be one of the UniBind lists {', '.join(LISTS)}")
     mistakes = Mistakes(path)
     listed = read_categories(categories, notes=mistakes.notes) if categories is not None else None
-    if lists:
-        table = read_lists(lists, mistakes)
-    else:
-        # What a category is called is told as it is spelt; a .txt is Excel's "Unicode text".
-        ending = ".tsv" if path.suffix.lower() == ".txt" else None
-        table = read_table(path, mistakes, known=COLUMNS, verbatim=("category",), ending=ending)
+    table = read_lists(lists, mistakes) if lists else _read_rows(path, mistakes)
+    if not splits:
+        table = replace(table, columns=table.columns - {"split"})
     _check_columns(table, mistakes)
     root = root or (lists[0].parent if lists else path.parent)
     names = CategoryNames(listed, table)
@@ -142,7 +142,7 @@ def read_manifest(
         first = seen_at.setdefault(sample_id, row.where)
         if first != row.where:
             mistakes.add(row.where, f"sample_id {sample_id!r} is already that of {first}")
-        kind = _modality(row, uri, table, modality, mistakes)
+        kind = _modality(row, root / uri, table, modality, mistakes)
         split = _split(row, table, mistakes)
         ids = names.ids_of(row, mistakes)
         if kind and split:
@@ -171,11 +171,22 @@ def read_manifest(
     )
 
 
+def _read_rows(path: Path, mistakes: Mistakes) -> Table:
+    # What a category is called is told as it is spelt; a .txt is Excel's "Unicode text".
+    ending = ".tsv" if path.suffix.lower() == ".txt" else None
+    return read_table(path, mistakes, known=COLUMNS, verbatim=("category",), ending=ending)
+
+
+def manifest_rows(path: Path) -> list[Row]:
+    """The rows of a manifest that is a table, as they stand; one for each sample of `read_manifest`."""
+    return _read_rows(path, Mistakes(path)).rows
+
+
 def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequence[Category] = ()) -> None:
-    """Write samples as a Parquet manifest, in the given order, whole or not at all.
+    """Write samples as a manifest, in the given order, whole or not at all: CSV by that ending, else Parquet.
 
     `categories` gives the names of their category ids; without it `read_manifest` needs a category list to
-    know more than the ids.
+    know more than the ids. A CSV file leaves out ids that `read_manifest` makes of the names by itself.
     """
     names = {category.category_id: category.name for category in categories}
     columns = [name for name in COLUMNS if name != "category" or names]
@@ -186,9 +197,34 @@ def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequenc
         row["category"] = BETWEEN.join(names[each] for each in ids if each in names) or None
         row["category_id"] = BETWEEN.join(ids) or None
         rows.append(row)
-    schema = pa.schema([_SCHEMA.field(name) for name in columns])
     with atomic_path(path) as temporary:
+        if path.suffix.lower() == ".csv":
+            # The column of categories is there without any, too, to be filled in.
+            unnamed = not names and any(sample.category_id for sample in samples)
+            _write_csv(temporary, rows, columns if names or unnamed else [*columns, "category"], names)
+            return
+        schema = pa.schema([_SCHEMA.field(name) for name in columns])
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+
+
+# Whoever edits a table looks for these first.
+_CSV_COLUMNS = (
+    "sample_id", "uri", "modality", "category", "category_id", "split", "object_id", "description"
+)  # fmt: skip
+
+
+def _write_csv(
+    path: Path, rows: Sequence[dict[str, str | None]], columns: Sequence[str], names: Mapping[str, str]
+) -> None:
+    """`names` by id. The ids are left out where `read_manifest` makes the same of the names."""
+    made = category_ids(map(name_key, names.values()))
+    derived = all(BETWEEN not in name and made[name_key(name)] == each for each, name in names.items())
+    derived = derived and all((row["category"] is None) == (row["category_id"] is None) for row in rows)
+    columns = [name for name in _CSV_COLUMNS if name in columns and not (derived and name == "category_id")]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _check_columns(table: Table, mistakes: Mistakes) -> None:
@@ -242,12 +278,14 @@ def _identity(row: Row, table: Table, mistakes: Mistakes) -> tuple[str, str] | N
 
 
 def _modality(
-    row: Row, uri: str, table: Table, default: Modality | None, mistakes: Mistakes
+    row: Row, path: Path, table: Table, default: Modality | None, mistakes: Mistakes
 ) -> Modality | None:
     if "modality" not in table.columns:
-        kind = default or guess_modality(Path(uri))
+        kind = default or guess_modality(path)
         if kind is None:
-            mistakes.add(row.where, f"{uri!r} does not tell its modality; add a column 'modality'")
+            mistakes.add(
+                row.where, f"{row.cells.get('uri')!r} does not tell its modality; add a column 'modality'"
+            )
         return kind
     return _one_of(MODALITIES, _MODALITY_WORDS, "modality", row, mistakes)
 
@@ -255,10 +293,12 @@ def _modality(
 def _split(row: Row, table: Table, mistakes: Mistakes) -> Split | None:
     if "split" not in table.columns:
         return "test"
-    return _one_of(SPLITS, _SPLIT_WORDS, "split", row, mistakes)
+    return _one_of(SPLITS, SPLIT_WORDS, "split", row, mistakes)
 
 
-def _one_of(known: Sequence[T], words: dict[str, T], column: str, row: Row, mistakes: Mistakes) -> T | None:
+def _one_of(
+    known: Sequence[T], words: Mapping[str, T], column: str, row: Row, mistakes: Mistakes
+) -> T | None:
     given = row.cells.get(column)
     if given in known:
         return known[known.index(given)]
@@ -284,6 +324,11 @@ def _notes(
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(Counter(s.modality for s in samples).items()))
         notes.append(
             f"no column modality: {'as told' if modality else 'guessed from the file names'} ({kinds})"
+        )
+    elif modality and (others := sum(sample.modality != modality for sample in samples)):
+        notes.append(
+            f"the column modality wins over `modality = {modality!r}`, for {others} samples; take the column"
+            " out to have them all so"
         )
     if "split" not in table.columns:
         notes.append("no column split: every sample is 'test', scored and never trained on")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data.errors import ManifestError
 
+_COMPARED = 200_000  # letters times names: to look for what was meant takes a second then
 _SHOWN = 20  # mistakes that are listed one by one; the rest are counted
 
 
@@ -44,7 +45,8 @@ def _suggestion(given: str | None, known: Collection[str]) -> str:
     if given is None or not known:
         return ""
     by_folded = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(given.casefold(), by_folded, n=1)
+    affordable = len(given) * len(known) <= _COMPARED
+    close = difflib.get_close_matches(given.casefold(), by_folded, n=1) if affordable else []
     if close:
         return f"; did you mean {by_folded[close[0]]!r}?"
     listed = ", ".join(sorted(known)[:12])

@@ -5,27 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
+from data.tiff import first_directory
+
 Modality = Literal["image", "text", "audio", "point", "thermal", "video", "event"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 # Endings that name one modality by themselves. A thermal picture or a drawn event frame looks like an image
 # by its ending: only a manifest, a folder name or `--modality` can tell.
 EXTENSIONS: dict[str, Modality] = {
-    **dict.fromkeys((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm"), "image"),
-    **dict.fromkeys((".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff"), "audio"),
-    **dict.fromkeys((".ply", ".off", ".obj", ".xyz", ".npy", ".pcd", ".pt"), "point"),
-    **dict.fromkeys((".tif", ".tiff"), "thermal"),
-    **dict.fromkeys((".mp4", ".avi", ".mkv", ".mov", ".webm"), "video"),
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"), "image"),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "image"),
+    **dict.fromkeys((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac"), "audio"),
+    **dict.fromkeys((".aiff", ".aif", ".aifc", ".au", ".caf", ".w64", ".mka"), "audio"),
+    **dict.fromkeys((".ply", ".off", ".obj", ".stl", ".glb", ".gltf", ".pcd"), "point"),
+    **dict.fromkeys((".xyz", ".xyzn", ".xyzrgb", ".npy", ".pt"), "point"),
+    **dict.fromkeys((".tif", ".tiff"), "thermal"),  # where it is grey: `guess_modality` looks into it
+    **dict.fromkeys((".mp4", ".m4v", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".wmv"), "video"),
     **dict.fromkeys((".bin", ".npz", ".aedat4"), "event"),
     **dict.fromkeys((".txt",), "text"),
 }
 
 
+_PHOTOMETRIC = 262
+_COLOURED = (2, 3, 5, 6, 8, 9, 10)  # RGB, palette, separated (CMYK), YCbCr, CIE, ICC and ITU L*a*b*
+
 EVENT_RECORDINGS = (".dat", ".raw")  # of Prophesee's cameras, and of much else: their names must say it
 
 
 def guess_modality(path: Path) -> Modality | None:
-    """The modality of a file by the first word of its name (`thermal_…`, `event_…`), else by its ending."""
+    """The modality of a file by the first word of its name (`thermal_…`, `event_…`), else by its ending.
+
+    A TIFF that is there is looked into: in colour it is a picture, in grey a thermal one.
+    """
     ending = EXTENSIONS.get(path.suffix.lower())
     first_word = path.stem.lower().replace("-", "_").split("_")[0]
     named: dict[str, Modality] = {"thermal": "thermal", "event": "event"}
@@ -33,4 +44,18 @@ def guess_modality(path: Path) -> Modality | None:
         return "event" if first_word == "event" else None
     if ending in {"image", "thermal"} and first_word in named:
         return named[first_word]
+    if ending == "thermal" and _is_colour_tiff(path):
+        return "image"
     return ending
+
+
+def _is_colour_tiff(path: Path) -> bool:
+    """Whether the first picture of a TIFF says that it has colours. False for what is no such file."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            directory = first_directory(file)
+    except OSError:
+        return False
+    return directory is not None and directory.value(_PHOTOMETRIC) in _COLOURED

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import reprlib
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ FORMATS = (".parquet", ".csv", ".tsv", ".jsonl")
 # Control characters but line breaks and tabs, which a description may hold; and lone surrogates, which could
 # not even be stored.
 _UNFIT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_LONGEST = 131_072  # characters of a cell, the limit of Python's CSV reader
 # Columns that pandas adds: `to_csv` and `to_parquet` write the index unless told otherwise.
 _INDEX = re.compile(r"(Unnamed: \d+([._].*)?|__index_level_\d+__|index|level_\d+|)", re.IGNORECASE)
 _DECIMAL = re.compile(r"-?(0|[1-9]\d*)\.\d+")
@@ -66,7 +69,7 @@ def read_table(
         raise ManifestError(
             f"{path}: unknown format {ending or '(no ending)'!r}; give one of {', '.join(FORMATS)}"
         )
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises for names that are too long for a file)
         raise ManifestError(f"{path}: no such file")
     if ending == ".parquet":
         raw = parquet_rows(path)
@@ -87,7 +90,8 @@ def read_table(
             if name in row.cells:
                 raise ManifestError(f"{path}: {where}: the column {name!r} stands twice, also as {given!r}")
             row.cells[name] = text_of(value, where, name, mistakes, strip=name not in verbatim)
-            columns.look_at(name, value)
+            if row.cells[name] is not None:
+                columns.look_at(name, value)
         if any(row.cells.values()):
             rows.append(row)
         else:
@@ -143,7 +147,8 @@ class _Columns:
     def notes(self) -> Iterator[str]:
         """What to say: columns left out or read by another spelling, and numbers that were shortened."""
         for given in (given for given, name in self._names.items() if name is None):
-            yield f"column {given!r} left out: an index (it begins with {self._first.get(given)!r:.40})"
+            first = reprlib.repr(self._first.get(given))
+            yield f"column {given!r} left out: an index (it begins with {first})"
         renamed = [
             f"{given!r} as {name}" for given, name in self._names.items() if name and given.strip() != name
         ]
@@ -173,12 +178,15 @@ def text_of(value: Any, where: str, column: str, mistakes: Mistakes, *, strip: b
         items = [text_of(item, where, column, mistakes, strip=strip) for item in value]
         return [item for item in items if item is not None]
     text = _as_text(value)
+    if text is not None and len(text) > _LONGEST:
+        mistakes.add(where, f"{column} has {len(text):,} characters, more than {_LONGEST:,}: {text[:40]!r}")
+        return None
     if text is None:
         if value is not None and value == value:
-            mistakes.add(where, f"{column} is {type(value).__name__} {value!r:.40}, not text")
+            mistakes.add(where, f"{column} is {type(value).__name__} {reprlib.repr(value):.40}, not text")
         return None
     if _UNFIT.search(text):
-        mistakes.add(where, f"{column} holds a control character or broken text: {text!r:.60}")
+        mistakes.add(where, f"{column} holds a control character or broken text: {text[:60]!r}")
         return None
     if not text.strip():
         return None
@@ -208,6 +216,7 @@ def _as_text(value: Any) -> str | None:
 
 def _jsonl_rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
+        line = line.removeprefix("\ufeff")  # of a file that was joined to another
         if not line.strip():
             continue
         where = f"line {number}"

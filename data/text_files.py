@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,11 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _AROUND = 12  # bytes shown on each side of the first one that is not UTF-8
-_TOML_BYTES = 4 << 20  # a project file of more is none
+# A project file has far less of each.
+_TOML_BYTES = 1 << 20
+_TOML_DEPTH = 40
+_TOML_DOTS = 200
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def read_text(path: Path, error: type[UniBindError] = ManifestError, *, most_bytes: int | None = None) -> str:
@@ -36,7 +41,7 @@ def read_text(path: Path, error: type[UniBindError] = ManifestError, *, most_byt
         raise error(f"{str(path)!r}: cannot be read: {failure}") from None
     if most_bytes is not None and len(raw) > most_bytes:
         raise error(f"{path}: more than {most_bytes:,} bytes; that is not the file you mean")
-    encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), "utf-8")
+    encoding = encoding_of(raw)
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError as failure:
@@ -45,6 +50,11 @@ def read_text(path: Path, error: type[UniBindError] = ManifestError, *, most_byt
     if encoding == "utf-8" and 4 * raw.count(b"\0", 0, 4096) > len(raw[:4096]):
         raise error(f"{path}: UTF-16 text without a byte-order mark, it seems; save it as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def encoding_of(raw: bytes) -> str:
+    """The encoding that the byte-order mark says, as Python names it with the mark; else UTF-8."""
+    return next((name for mark, name in _MARKS if raw.startswith(mark)), "utf-8")
 
 
 def _why_not_text(raw: bytes, encoding: str, failure: UnicodeDecodeError) -> str:
@@ -67,8 +77,37 @@ def _why_not_text(raw: bytes, encoding: str, failure: UnicodeDecodeError) -> str
 def read_toml(path: Path, error: type[UniBindError]) -> dict[str, Any]:
     """A TOML file as nested dicts. Raises `error`, with the line, where it is not valid or cannot be read."""
     try:
-        return tomllib.loads(read_text(path, error, most_bytes=_TOML_BYTES))
+        text = read_text(path, error, most_bytes=_TOML_BYTES)
+        # The parser takes time by the square of a key's parts, which stand in one line.
+        if any(line.count(".") > _TOML_DOTS for line in text.split("\n")):
+            raise error(f"{path}: a line with more than {_TOML_DOTS} dots; that is not the file you mean")
+        content = tomllib.loads(text)
     except RecursionError:
         raise error(f"{path}: not valid TOML: nested too deeply") from None
     except ValueError as failure:  # TOMLDecodeError, and what int() and datetime say of absurd values
         raise error(f"{path}: not valid TOML: {failure}") from None
+    if wrong := _what_is_absurd(content):
+        raise error(f"{path}: {wrong}")
+    return content
+
+
+def _what_is_absurd(content: dict[str, Any]) -> str | None:
+    """What no setting can be: nested too deeply, with a control character, a number of more than 64 bits."""
+    level: list[tuple[str, Any]] = list(content.items())
+    for _ in range(_TOML_DEPTH):
+        inner: list[tuple[str, Any]] = []
+        for key, value in level:
+            if _CONTROL.search(key):
+                return f"{key!r}: a control character in a key"
+            if isinstance(value, dict):
+                inner += [(f"{key}.{name}", each) for name, each in value.items()]
+            elif isinstance(value, list):
+                inner += [(key, each) for each in value]
+            elif isinstance(value, str) and (found := _CONTROL.search(value)):
+                return f"{key}: holds the control character {found[0]!r}"
+            elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+                return f"{key}: a number of more than 64 bits"
+        if not inner:
+            return None
+        level = inner
+    return f"{level[0][0][:60]}...: nested too deeply"

@@ -8,6 +8,7 @@ in the official README, or to the folder itself where there is no such sub-folde
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from data.errors import ManifestError
@@ -20,7 +21,8 @@ _COLUMNS = {"data": "uri", "label": "category", "description": "description"}
 
 def find_lists(path: Path) -> list[Path]:
     """The lists of a folder, or a list and its siblings. Empty where `path` is neither."""
-    if path.is_dir():
+    # Path's own questions raise for names that are too long for a file.
+    if os.path.isdir(path):  # noqa: PTH112
         folder = path
     elif path.name in LISTS and path.is_file():
         folder = path.parent

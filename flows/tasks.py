@@ -16,6 +16,7 @@ from prefect import State, Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from data.errors import ThrottledError, TransientError, UniBindError
+from data.show import duration, visible_lines
 from pipeline import stages
 from pipeline.project import load_project
 
@@ -24,7 +25,11 @@ PASSING = (TransientError, ThrottledError, ConnectionError)
 
 
 def in_one_line(record: logging.LogRecord) -> bool:
-    """Keep the traceback of a user's mistake out of the log: its message says all. Our bugs keep theirs."""
+    """Keep the traceback of a user's mistake out of the log: its message says all. Our bugs keep theirs.
+
+    Names from outside may hold what steers a terminal: the message is made visible.
+    """
+    record.msg, record.args = visible_lines(record.getMessage()), ()
     if record.exc_info and isinstance(record.exc_info[1], UniBindError):
         record.exc_info = None
     return True
@@ -52,7 +57,9 @@ def run_stage(project: str, name: str) -> stages.StageResult:
     """Run one stage of the project file `project`, or skip it when nothing it depends on has changed."""
     result = stages.run_stage(load_project(Path(project)), name)
     told = (
-        "skipped, nothing it depends on has changed" if result.skipped else f"done in {result.seconds:.1f} s"
+        "skipped, nothing it depends on has changed"
+        if result.skipped
+        else f"done in {duration(result.seconds)}"
     )
     get_run_logger().info("%s: %s %s", name, told, result.summary or "")
     return result

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from data.show import number, visible
 
 _LONG_LIST = 8  # a list of more values than that is printed as its beginning and its length
 
@@ -13,23 +15,25 @@ class Answer:
     """The answer to a question, as columns and rows; `str` of it is a table for the terminal.
 
     `query` is the SQL that gave it, to be taken elsewhere; empty where there was none. `more`: there are more
-    rows than these.
+    rows than these. `counts`: its numbers are counts and amounts for people to read, with thousands apart;
+    elsewhere a number may be a name or a year, and stands as it is.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     query: str = ""
     more: bool = False
+    counts: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         if not self.rows:
             return "(no rows)"
         cells = [
             tuple(map(_printable, self.columns)),
-            *(tuple(_printable(value) for value in row) for row in self.rows),
+            *(tuple(_printable(value, counts=self.counts) for value in row) for row in self.rows),
         ]
         widths = [max(len(line[at]) for line in cells) for at in range(len(self.columns))]
-        numeric = [isinstance(value, int | float) and not isinstance(value, bool) for value in self.rows[0]]
+        numeric = [any(map(_is_number, column)) for column in zip(*self.rows, strict=True)]
         padded = [
             "  ".join(
                 cell.rjust(width) if number else cell.ljust(width)
@@ -65,12 +69,17 @@ class Page:
         return "\n\n".join(f"{title}\n{answer.told(with_sql=with_sql)}" for title, answer in self.sections)
 
 
-def _printable(value: Any) -> str:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _printable(value: Any, *, counts: bool = False) -> str:
     """A cell on one line. Texts come from models and strangers: control characters are shown, not sent."""
     if value is None:
         return "-"
     if isinstance(value, list | tuple):
-        shown = ", ".join(_printable(item) for item in value[:_LONG_LIST])
-        return f"[{shown}]" if len(value) <= _LONG_LIST else f"[{shown}, ... {len(value)} values]"
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+        shown = ", ".join(_printable(item, counts=counts) for item in value[:_LONG_LIST])
+        return f"[{shown}]" if len(value) <= _LONG_LIST else f"[{shown}, ... {len(value):,} values]"
+    if counts and _is_number(value):
+        return number(value)
+    return visible(f"{value:.6g}" if isinstance(value, float) else value)

@@ -615,7 +615,7 @@ class BatchAsker:
             return self._paused
         batches = self._at_server.values()
         states = Counter(str(batch.status) for batch in batches)
-        told = ", ".join(f"{count} {status}" for status, count in sorted(states.items()))
+        told = ", ".join(f"{count:,} {status}" for status, count in sorted(states.items()))
         answered, failed, total = map(sum, zip(*map(_counts, batches), strict=True))
         some = f", {answered + failed:,} of {total:,} requests done" if total else ""
         plural = "es" if len(batches) > 1 else ""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from data.errors import InputError
 from data.files import hash_json
 from data.sample import Category
 from kb_builder import local_llm
@@ -19,6 +21,7 @@ from kb_builder.parse import PARSER_VERSION, Answer, Item, parse_answer, read_an
 from kb_builder.prompts import Library, Prompt, fill, load_prompts, several_texts
 from kb_builder.request import Request, asked, derived_seed, request_key
 from kb_builder.rows import columns_of, description_row, row_id
+from kb_builder.schemas import read_rows
 from kb_builder.settings import Asking, DescribeCategories, writer_of
 from kb_builder.tokens import TokenCounter, token_counter
 
@@ -112,12 +115,24 @@ def goes_on(settings: Asking) -> bool:
     return writer in {"local", "fake"}
 
 
-def category_library(settings: DescribeCategories) -> Library:
-    """The prompts about a category by itself."""
+def category_library(settings: DescribeCategories, kb: Path) -> Library:
+    """The prompts about a category by itself: about what the modalities of the knowledge base show.
+
+    `aspects` in the settings overrules that. Raises InputError for aspects that this describer has no prompt
+    about.
+    """
     several = texts_per_request(settings) > 1
-    if goes_on(settings) and not several:
-        return load_prompts("category_openings")
-    return load_prompts("category", several=several)
+    openings = goes_on(settings) and not several
+    library = load_prompts("category_openings") if openings else load_prompts("category", several=several)
+    if settings.aspects is None:
+        return library.shown_by(present_modalities(kb)) if _knows_modalities(kb) else library
+    lacking = sorted(set(settings.aspects) - {prompt.aspect for prompt in library.prompts})
+    if lacking:
+        raise InputError(
+            f"describe.categories.aspects: describer {settings.describer!r} has no prompt about"
+            f" {', '.join(lacking)}; take it out, or ask another describer"
+        )
+    return library.about(settings.aspects)
 
 
 def contrast_items(settings: DescribeCategories) -> int:
@@ -125,12 +140,29 @@ def contrast_items(settings: DescribeCategories) -> int:
     return min(texts_per_request(settings), settings.contrast_texts)
 
 
-def contrast_library(settings: DescribeCategories) -> Library | None:
-    """The prompts that set a category apart from another; None for models that cannot use them."""
+def contrast_library(settings: DescribeCategories, kb: Path) -> Library | None:
+    """The prompts that set a category apart from another; None for models that cannot use them.
+
+    Of the `aspects` in the settings those that set things apart, or all where none of them does.
+    """
     # The bundled model was tried: see prompts/category_openings.toml.
     if settings.describer == "local" and goes_on(settings):
         return None
-    return load_prompts("contrast", several=contrast_items(settings) > 1)
+    library = load_prompts("contrast", several=contrast_items(settings) > 1)
+    if settings.aspects is None:
+        return library.shown_by(present_modalities(kb)) if _knows_modalities(kb) else library
+    chosen = library.about(settings.aspects)
+    return chosen if chosen.prompts else library
+
+
+def _knows_modalities(kb: Path) -> bool:
+    """Whether `ingest` said which modalities there are: earlier ones did not, and all aspects were asked."""
+    return (kb / "modalities.parquet").is_file()
+
+
+def present_modalities(kb: Path) -> list[str]:
+    """The modalities of the samples of a knowledge base, sorted."""
+    return sorted(str(row["modality"]) for row in read_rows(kb / "modalities.parquet"))
 
 
 def make_writing(
@@ -335,13 +367,10 @@ class CategoryTexts:
     def _read(self, planned: Planned, entry: Entry) -> tuple[Answer | None, tuple[Item, ...]]:
         if entry.answer is None:
             return None, (Item(None, "", entry.error),)
-        answer = read_answer(entry.answer)
-        return answer, parse_answer(
-            answer,
-            opening=planned.opening,
-            several=self._writing.items > 1,
-            asked=asked(planned.request.messages),
-        )
+        question = asked(planned.request.messages)
+        answer = read_answer(entry.answer, asked=question)
+        several = self._writing.items > 1
+        return answer, parse_answer(answer, opening=planned.opening, several=several, asked=question)
 
     def _row(
         self,

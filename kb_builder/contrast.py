@@ -131,7 +131,7 @@ async def _describe(
     kb: Path, settings: DescribeCategories, run_id: str, asker: Asker | None, encoder: str
 ) -> dict[str, Any]:
     require_cited_answers(kb, "category", "contrast")
-    library = contrast_library(settings)
+    library = contrast_library(settings, kb)
     if library is None:
         return _skip(
             kb, f"describer {settings.describer!r} is too small a model to tell what sets things apart"

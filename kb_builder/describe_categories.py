@@ -151,7 +151,7 @@ async def _describe(job: _Job, asker: Asker | None) -> None:
     shards = {shard: _Shard(categories[shard * size : (shard + 1) * size]) for shard in job.shards}
     shard_of = {category.category_id: shard for shard, mine in shards.items() for category in mine.categories}
     describer = make_describer(settings)
-    library = category_library(settings)
+    library = category_library(settings, job.kb)
     writing = make_writing(settings, describer, library, encoder=job.encoder, started=microseconds_now())
 
     def finish(texts: CategoryTexts) -> None:

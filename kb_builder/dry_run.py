@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data.show import visible
 from kb_builder.category_texts import (
     CategoryTexts,
     Writing,
@@ -160,7 +161,7 @@ def forecast(
     """
     with read_ledger(kb) as ledger:
         found = [_categories(kb, ledger, categories, encoder)]
-        library = contrast_library(categories)
+        library = contrast_library(categories, kb)
         if categories.contrast_pairs and library is not None:
             found.append(
                 _likely_contrasts(kb, categories, library, encoder)
@@ -181,7 +182,7 @@ def tell(forecasts: Sequence[Forecast]) -> str:
         if left.completion_tokens_max is not None:
             tokens += f" and at most {left.completion_tokens_max:,} to get"
         lines += [
-            f"{each.stage} ({each.model})",
+            f"{each.stage} ({visible(each.model)})",
             f"  {each.answered:,} requests are answered already",
             f"  {left.requests:,} are left if every text is kept, {each.most_requests:,} at most: {tokens}",
             f"  {_cost(each)}",
@@ -199,7 +200,7 @@ def _categories(
     kb: Path, ledger: StoredEntries | None, settings: DescribeCategories, encoder: str
 ) -> Forecast:
     describer = make_describer(settings)
-    writing = make_writing(settings, describer, category_library(settings), encoder=encoder, started=0)
+    writing = make_writing(settings, describer, category_library(settings, kb), encoder=encoder, started=0)
     categories = read_categories(kb)
     names = category_names(categories)
     texts = (

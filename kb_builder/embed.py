@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from kb_builder.encode_parts import encode_parts
 from kb_builder.encode_plan import Wanted, plan_parts
 from kb_builder.encoders import JOIN, Encoder, load_encoder
 from kb_builder.encoders.imported import PREFIX, find_imported
-from kb_builder.schemas import REJECTS, read_columns, write_table
+from kb_builder.schemas import REJECTS, SAMPLES, read_columns, write_table
 from kb_builder.settings import Encode
 from kb_builder.shards import Dtype
 
@@ -55,7 +55,7 @@ def embed_texts(kb: Path, settings: Encode) -> dict[str, float]:
 
     Returns how many distinct texts there are (`distinct`), how many were `encoded` now, and how many rows
     were `reused` from finished parts; and the encoder's `agreement`, where it states one. Raises
-    KnowledgeBaseError where there are no category descriptions.
+    KnowledgeBaseError where there are categories and no descriptions of them.
     """
     encoder = _load(kb, settings.text, settings)
     if "text" not in encoder.modalities:
@@ -63,7 +63,7 @@ def embed_texts(kb: Path, settings: Encode) -> dict[str, float]:
     folder = encoder_folder(kb, encoder, settings.dtype)
     _remember(kb, {"text": folder.name})
     categories = kb / "descriptions" / "category"
-    if not any(categories.glob("*.parquet")):
+    if not any(categories.glob("*.parquet")) and _names_categories(kb):
         raise KnowledgeBaseError(f"{categories}: no category descriptions; run `unibind describe` first")
     plan = plan_parts(
         folder,
@@ -76,6 +76,12 @@ def embed_texts(kb: Path, settings: Encode) -> dict[str, float]:
     return counts if agreement is None else counts | {"agreement": round(agreement, 6)}
 
 
+def _names_categories(kb: Path) -> bool:
+    """Whether there is something to describe: not where no sample has a category."""
+    path = kb / "categories.parquet"
+    return not path.is_file() or read_columns(path, ["category_id"], hint="unibind describe").num_rows > 0
+
+
 def embed_samples(kb: Path, data_root: Path, settings: Encode) -> dict[str, int]:
     """Encode every accepted sample: texts by the text encoder, all others by the samples encoder, and those
     that the zero-shot encoder covers by that one as well.
@@ -84,7 +90,8 @@ def embed_samples(kb: Path, data_root: Path, settings: Encode) -> dict[str, int]
     rejects/encode.parquet. Returns the counts of `embed_texts`, summed over the encoders, and how many
     samples were `quarantined`. Raises InputError where an encoder does not take what it is asked to.
     """
-    samples = _columns(kb / "samples.parquet", ["sample_id", "modality", "uri", "sha256"]).to_pylist()
+    columns = ["sample_id", "modality", "uri", "sha256"]
+    samples = _columns(kb / "samples.parquet", columns, optional=[SAMPLES.field("up")]).to_pylist()
     present = frozenset(row["modality"] for row in samples)
     if settings.zero_shot is None:
         _remember(kb, {"zero_shot": None})
@@ -155,7 +162,7 @@ def _wanted_samples(
 ) -> tuple[Wanted, dict[str, str]]:
     """The samples to encode, and by sample id why some cannot be."""
     find = resolver(data_root)
-    rows: list[tuple[str, str, str, str, str]] = []
+    rows: list[tuple[str | None, ...]] = []
     reasons: dict[str, str] = {}
     for sample in samples:
         if sample["modality"] not in modalities:
@@ -165,12 +172,12 @@ def _wanted_samples(
         except SampleError as error:
             reasons[sample["sample_id"]] = str(error)
             continue
-        row = (sample["sample_id"], sample["modality"], sample["sha256"], str(path), sample["uri"])
-        rows.append(row)
-    ids, groups, contents, sources, labels = (
-        pa.array([row[at] for row in rows], pa.string()) for at in range(5)
+        about = (sample[name] for name in ("sample_id", "modality", "sha256"))
+        rows.append((*about, str(path), sample["uri"], sample["up"]))
+    ids, groups, contents, sources, labels, ups = (
+        pa.array([row[at] for row in rows], pa.string()) for at in range(6)
     )
-    return Wanted(ids, groups, contents, sources, files=True, labels=labels), reasons
+    return Wanted(ids, groups, contents, sources, files=True, labels=labels, ups=ups), reasons
 
 
 def wanted_texts(kb: Path, table: str) -> Wanted:
@@ -186,16 +193,19 @@ def wanted_texts(kb: Path, table: str) -> Wanted:
     return Wanted(ids, pc.fill_null(groups, ""), pa.concat_arrays(contents), texts)
 
 
-def _columns(path: Path, names: list[str], *, only_ok: bool = False) -> pa.Table:
+def _columns(
+    path: Path, names: list[str], *, only_ok: bool = False, optional: Sequence[pa.Field] = ()
+) -> pa.Table:
     """Some string columns of a Parquet file or of a folder's, in name order; no rows of no file."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path] if path.exists() else []
-    tables = [pa.schema([(name, pa.string()) for name in names]).empty_table()]
+    every = [*names, *(field.name for field in optional)]
+    tables = [pa.schema([(name, pa.string()) for name in every]).empty_table()]
     for file in files:
         wanted = [*names, "status"] if only_ok else names
-        table = read_columns(file, wanted, hint="unibind describe")
+        table = read_columns(file, wanted, hint="unibind describe", optional=optional)
         if only_ok:
             table = table.filter(pc.equal(table["status"], "ok"))
-        tables.append(table.select(names).cast(tables[0].schema))
+        tables.append(table.select(every).cast(tables[0].schema))
     return pa.concat_tables(tables).combine_chunks()
 
 

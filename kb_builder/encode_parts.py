@@ -27,8 +27,10 @@ from tqdm import tqdm
 from data.errors import KnowledgeBaseError, SampleError
 from data.files import hash_json
 from data.modality import Modality
+from data.readers import reading_ahead
+from data.readers.axes import turned
 from kb_builder.encode_plan import Plan, Wanted, content_keys
-from kb_builder.encoders.base import Encoder
+from kb_builder.encoders.base import Encoder, Source
 from kb_builder.encoders.workers import map_batches
 from kb_builder.settings import Encode
 from kb_builder.shards import Contents, Dtype, Floats, Shard, check_rows, inspect_shard, write_shard
@@ -62,7 +64,7 @@ class _Item:
 
     code: int
     modality: Modality
-    source: str | Path
+    source: Source
     label: str
 
 
@@ -210,7 +212,8 @@ def _item(table: Wanted, row: int, code: int) -> _Item:
     if not table.files:
         return _Item(code, "text", source, "")
     label = source if table.labels is None else table.labels[row].as_py()
-    return _Item(code, table.groups[row].as_py(), Path(source), label)
+    up = None if table.ups is None else table.ups[row].as_py()
+    return _Item(code, table.groups[row].as_py(), turned(Path(source), up), label)
 
 
 def _batches(
@@ -229,12 +232,13 @@ def _batches(
 def _encode_batch(encoder: Encoder, batch: Sequence[_Item]) -> tuple[dict[int, Floats], dict[int, str]]:
     """Vectors by code, and by code the reasons why some have none."""
     codes, prepared, reasons = [], [], {}
-    for item in batch:
-        try:
-            prepared.append(encoder.prepare(item.modality, item.source))
-            codes.append(item.code)
-        except SampleError as error:
-            reasons[item.code] = str(error).replace(str(item.source), item.label or str(item.source))
+    with reading_ahead([(item.modality, item.source) for item in batch if not isinstance(item.source, str)]):
+        for item in batch:
+            try:
+                prepared.append(encoder.prepare(item.modality, item.source))
+                codes.append(item.code)
+            except SampleError as error:
+                reasons[item.code] = str(error).replace(str(item.source), item.label or str(item.source))
     return dict(zip(codes, encoder.encode(prepared), strict=True)), reasons
 
 

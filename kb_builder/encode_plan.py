@@ -26,7 +26,8 @@ class Wanted:
     """The rows that a table is to have, as string columns of one length.
 
     `contents` are SHA-256 (hex) of what `sources` hold: texts, or with `files` the paths of files, whose
-    modality is their group. `labels` are what messages call the files instead of their full paths.
+    modality is their group. `labels` are what messages call the files instead of their full paths; `ups` say
+    which axis of a file points up, where that is not as its format has it.
     """
 
     ids: pa.StringArray
@@ -35,6 +36,7 @@ class Wanted:
     sources: pa.StringArray
     files: bool = False
     labels: pa.StringArray | None = None
+    ups: pa.StringArray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,11 +45,11 @@ class Wanted:
         """By (group, id)."""
         columns = {"group": self.groups, "id": self.ids}
         order = pc.sort_indices(pa.table(columns), sort_keys=[(name, "ascending") for name in columns])
-        labels = None if self.labels is None else self.labels.take(order)
+        labels, ups = (None if each is None else each.take(order) for each in (self.labels, self.ups))
         ids, groups, contents, sources = (
             column.take(order) for column in (self.ids, self.groups, self.contents, self.sources)
         )
-        return Wanted(ids, groups, contents, sources, self.files, labels)
+        return Wanted(ids, groups, contents, sources, self.files, labels, ups)
 
     def keys(self) -> pa.StringArray:
         """What decides a vector: equal keys, equal vectors."""

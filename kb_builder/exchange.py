@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from safetensors.numpy import save_file
 
-from data.errors import InputError, KnowledgeBaseError
+from data.errors import InputError, KnowledgeBaseError, foreign_as
+from data.text_files import read_text
 from kb_builder.embed import TEXT_TABLES, encoder_folder, wanted_texts
 from kb_builder.encoders.imported import PREFIX, ImportedVectors, find_imported
 from kb_builder.schemas import read_columns
@@ -82,7 +84,7 @@ def import_vectors(
     _require(table, TABLES, "table")
     x_ND, lines = _matrix(vectors), _lines(ids)
     if len(lines) != len(x_ND):
-        raise InputError(f"{ids}: {len(lines)} ids, and {vectors} has {len(x_ND)} rows")
+        raise InputError(f"{ids}: {len(lines):,} ids, and {vectors} has {len(x_ND):,} rows")
     own = _rows_of(kb, table)
     places = _places(own, lines, ids, table)
     unit_ND = _unit(x_ND, lines, vectors)
@@ -176,7 +178,7 @@ def _write_datasets(table: Table, folder: Path) -> None:
     card = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
     (folder / "README.md").write_text(
         "---\nconfigs:\n- config_name: default\n  data_files: data/*.parquet\n---\n\n"
-        f"{len(table)} unit vectors of {table.dim} dimensions by {card['name']} (licence of the weights:"
+        f"{len(table):,} unit vectors of {table.dim} dimensions by {card['name']} (licence of the weights:"
         f" {card['licence']}),\nwith the columns id, group, content (SHA-256 of what each was made from) and"
         " vector.\n",
         encoding="utf-8",
@@ -191,10 +193,8 @@ _WRITERS: dict[str, Callable[[Table, Path], None]] = {
 
 
 def _matrix(path: Path) -> npt.NDArray[np.floating]:
-    try:
+    with foreign_as(InputError, f"{path}: cannot be read as .npy"):
         x_ND = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as .npy: {error}") from error
     if not isinstance(x_ND, np.ndarray) or x_ND.ndim != 2 or x_ND.dtype.kind != "f" or x_ND.size == 0:
         found = getattr(x_ND, "dtype", "several arrays"), getattr(x_ND, "shape", "")
         raise InputError(f"{path}: a matrix of floats [rows, dimensions] is needed, this is {found}")
@@ -216,10 +216,7 @@ def _unit(x_ND: npt.NDArray[np.floating], lines: list[str], path: Path) -> Float
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as text with one id per line: {error}") from error
+    return [line for line in read_text(path, InputError).split("\n") if line.strip()]
 
 
 def _rows_of(kb: Path, table: str) -> pa.Table:
@@ -238,7 +235,7 @@ def _rows_of(kb: Path, table: str) -> pa.Table:
 def _places(own: pa.Table, lines: list[str], ids: Path, table: str) -> list[int]:
     """Which row of `own` each line means."""
     if len(set(lines)) != len(lines):
-        twice = next(line for line in lines if lines.count(line) > 1)
+        twice = Counter(lines).most_common(1)[0][0]
         raise InputError(f"{ids}: {twice!r} comes twice")
     given = pa.array(lines, pa.string())
     by_id, by_uri = (pc.index_in(given, value_set=own[key].combine_chunks()) for key in ("id", "uri"))
@@ -246,8 +243,8 @@ def _places(own: pa.Table, lines: list[str], ids: Path, table: str) -> list[int]
     if places.null_count:
         line = int(np.argmax(places.is_null().to_numpy(zero_copy_only=False)))
         raise InputError(
-            f"{ids}: {places.null_count} of {len(lines)} ids are not in {table} of this knowledge base; the"
-            f" first is line {line + 1}, {lines[line]!r}"
+            f"{ids}: {places.null_count:,} of {len(lines):,} ids are not in {table} of this knowledge base;"
+            f" the first is line {line + 1}, {lines[line]!r}"
         )
     found: list[int] = places.to_pylist()
     if len(set(found)) != len(found):

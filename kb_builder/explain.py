@@ -83,7 +83,7 @@ def _find(kb: Path, prefix: str) -> tuple[Path, _Row]:
             near += [ids[number].as_py() for number in close.to_pylist()[:_SUGGESTIONS]]
     if len(found) > 1:
         some = ", ".join(each[: len(prefix) + 4] for each in sorted(found)[:_SUGGESTIONS])
-        raise InputError(f"{len(found)} rows begin with {prefix!r}, among them {some}; give more characters")
+        raise InputError(f"{len(found):,} rows begin with {prefix!r}, such as {some}; give more characters")
     if not found:
         some = ", ".join(each[:12] for each in near[:_SUGGESTIONS])
         other = f"; there are {some}" if some else "; `unibind kb sql` lists them (v_descriptions, row_id)"
@@ -159,7 +159,7 @@ def _told(entry: Entry) -> Mapping[str, Any]:
     said = entry.answer if entry.error is None else entry.error
     raw = (said or "")[:_LONG]
     if len(said or "") > _LONG:
-        raw += f" ... {len(said or '')} characters in all"
+        raw += f" ... {len(said or ''):,} characters in all"
     return {
         "raw" if entry.error is None else "error": raw,
         "attempts": entry.attempts,
@@ -214,7 +214,7 @@ def _nearest(path: Path, row: _Row) -> str:
     alike, nearest = max(
         ((jaccard(row["text"], each["text"]), each) for each in others), key=lambda one: one[0]
     )
-    return f"of {len(others)} others, most like row {nearest['row_id'][:12]} (3-gram Jaccard {alike:.2f})"
+    return f"of {len(others):,} others, most like row {nearest['row_id'][:12]} (3-gram Jaccard {alike:.2f})"
 
 
 def _why(kb: Path, row: _Row) -> str:

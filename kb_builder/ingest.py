@@ -13,21 +13,23 @@ from typing import Any
 from tqdm import tqdm
 
 from data.errors import ManifestError, SampleError
-from data.files import hash_file
 from data.manifest import Manifest
 from data.paths import resolver
+from data.readers.axes import Up, told_up, turned
+from data.readers.companions import content_hash
 from data.sample import Reject, Sample
-from kb_builder.schemas import CATEGORIES, GIVEN_DESCRIPTIONS, REJECTS, SAMPLES, write_table
+from kb_builder.schemas import CATEGORIES, GIVEN_DESCRIPTIONS, MODALITIES, REJECTS, SAMPLES, write_table
 
 STAGE = "ingest"
 log = logging.getLogger(__name__)
 
 
-def ingest(manifest: Manifest, kb: Path) -> dict[str, int]:
-    """Hash every file and write categories, samples, given_descriptions and rejects/ingest (all `.parquet`).
+def ingest(manifest: Manifest, kb: Path, *, up: Up | None = None) -> dict[str, int]:
+    """Hash every file; write categories, samples, modalities, given_descriptions and rejects/ingest.parquet.
 
     A sample whose file is missing, empty, not a plain file, unreadable, or behind a link that leads outside
-    the manifest's folder is rejected with its reason. The tables are sorted by id: the same files and
+    the manifest's folder is rejected with its reason. `up` is the axis that points up in clouds and meshes;
+    None: as each format has it. The tables are sorted by id: the same files and
     manifest give the same bytes.
 
     Returns counts: samples, categories, categories_without_samples, rejected, given_descriptions, and
@@ -37,7 +39,7 @@ def ingest(manifest: Manifest, kb: Path) -> dict[str, int]:
     accepted: list[dict[str, Any]] = []
     rejects: list[Reject] = []
     given: list[dict[str, Any]] = []
-    for sample, outcome in _hash_all(manifest):
+    for sample, outcome in _hash_all(manifest, up):
         if isinstance(outcome, Reject):
             rejects.append(outcome)
             continue
@@ -61,6 +63,8 @@ def ingest(manifest: Manifest, kb: Path) -> dict[str, int]:
     ]
     write_table(kb / "categories.parquet", _by(categories, "category_id"), CATEGORIES)
     write_table(kb / "samples.parquet", _by(accepted, "sample_id"), SAMPLES)
+    present = [{"modality": each} for each in sorted({row["modality"] for row in accepted})]
+    write_table(kb / "modalities.parquet", present, MODALITIES)
     write_table(kb / "given_descriptions.parquet", _by(given, "sample_id"), GIVEN_DESCRIPTIONS)
     rejected = [{"sample_id": r.sample_id, "stage": r.stage, "reason": r.reason} for r in rejects]
     write_table(kb / "rejects" / f"{STAGE}.parquet", _by(rejected, "sample_id"), REJECTS)
@@ -77,11 +81,11 @@ def ingest(manifest: Manifest, kb: Path) -> dict[str, int]:
     return counts
 
 
-def _hash_all(manifest: Manifest) -> Iterable[tuple[Sample, dict[str, Any] | Reject]]:
+def _hash_all(manifest: Manifest, up: Up | None) -> Iterable[tuple[Sample, dict[str, Any] | Reject]]:
     locate = resolver(manifest.root)
     # Hashing lets go of the interpreter lock; more threads than cores keep a slow disk busy.
     with ThreadPoolExecutor(max_workers=min(32, 2 * (os.cpu_count() or 1))) as pool:
-        outcomes = pool.map(lambda sample: _hash_one(sample, locate), manifest.samples)
+        outcomes = pool.map(lambda sample: _hash_one(sample, locate, up), manifest.samples)
         yield from tqdm(
             zip(manifest.samples, outcomes, strict=True),
             total=len(manifest.samples),
@@ -91,7 +95,7 @@ def _hash_all(manifest: Manifest) -> Iterable[tuple[Sample, dict[str, Any] | Rej
         )
 
 
-def _hash_one(sample: Sample, locate: Callable[[str], Path]) -> dict[str, Any] | Reject:
+def _hash_one(sample: Sample, locate: Callable[[str], Path], up: Up | None) -> dict[str, Any] | Reject:
     try:
         path = locate(sample.uri)
         if not path.exists():
@@ -101,7 +105,8 @@ def _hash_one(sample: Sample, locate: Callable[[str], Path]) -> dict[str, Any] |
         size = path.stat().st_size
         if size == 0:
             raise SampleError(f"{sample.uri}: empty file")
-        digest = hash_file(path)
+        told = told_up(sample.modality, path, up)
+        digest = content_hash(sample.modality, turned(path, told))
     except SampleError as error:
         return Reject(sample.sample_id, STAGE, str(error))
     except OSError as error:
@@ -116,6 +121,7 @@ def _hash_one(sample: Sample, locate: Callable[[str], Path]) -> dict[str, Any] |
         "sha256": digest,
         "bytes": size,
         "more_category_ids": list(sample.more_category_ids) or None,
+        "up": told,
     }
 
 

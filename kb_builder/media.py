@@ -31,11 +31,12 @@ import numpy as np
 from PIL import Image
 
 from data.errors import SampleError
-from data.files import canonical_json, hash_file
+from data.files import canonical_json
 from data.modality import Modality
 from data.paths import resolver
-from data.readers import read
-from data.readers.image import read_image
+from data.readers import read, read_image
+from data.readers.axes import File, path_of, turned
+from data.readers.companions import content_hash
 from data.readers.payload import Bytes, Clip, Payload, Picture, ThermalPicture, Waveform
 from data.render import RENDER_VERSION, contact_sheet, render
 from data.render.thermal import heat_picture
@@ -43,7 +44,7 @@ from data.render.video import quarter_frames
 from kb_builder.request import Media
 from kb_builder.settings import DescribeSamples
 
-MEDIA_VERSION = "1"  # raise it when the same file and settings would give other bytes
+MEDIA_VERSION = "2"  # raise it when the same file and settings would give other bytes
 JPEG_QUALITY = 90
 # Smaller pictures are enlarged to this long side: vision models cut pictures into patches of a fixed number
 # of pixels, and would see little of a spectrogram of 224 pixels, or of a drawn event picture of 131.
@@ -72,6 +73,8 @@ def media_for(sample: Mapping[str, Any], settings: DescribeSamples) -> tuple[Med
         "modality": modality,
         "ending": Path(sample["uri"]).suffix.lower(),
     }
+    if sample.get("up"):
+        recipe["up"] = sample["up"]
     if modality in settings.native:
         return (Media(modality, sample["sha256"], canonical_json(recipe)),)
     recipe |= {"render": RENDER_VERSION, "max_side": settings.max_side, "jpeg": JPEG_QUALITY}
@@ -111,24 +114,24 @@ class MediaFiles:
     def encoded(self, media: Media) -> tuple[str, bytes]:
         """The MIME type and the bytes that are sent. Raises SampleError as `part` does."""
         try:
-            path = self._find(media)
-            return _MAKE[media.kind](path, _recipe(media))
+            return _MAKE[media.kind](self._find(media), _recipe(media))
         except SampleError as error:
             self.unreadable[media] = str(error)
             raise
 
-    def _find(self, media: Media) -> Path:
+    def _find(self, media: Media) -> File:
         """The first file of that content whose content it still is: copies may have gone."""
-        uris = self._uris.get((media.sha256, _recipe(media)["ending"]))
+        recipe = _recipe(media)
+        uris = self._uris.get((media.sha256, recipe["ending"]))
         if not uris:
             raise SampleError(f"no sample has the content {media.sha256[:12]}…: read the manifest in again")
         reasons = []
         for uri in uris:
             try:
-                path = self._locate(uri)
-                if hash_file(path) == media.sha256:
-                    return path
-                reasons.append(f"{path}: changed since ingest; `unibind run` reads it in again")
+                file = turned(self._locate(uri), recipe.get("up"))
+                if content_hash(recipe["modality"], file) == media.sha256:
+                    return file
+                reasons.append(f"{file}: changed since ingest; `unibind run` reads it in again")
             except SampleError as error:
                 reasons.append(str(error))
             except OSError as error:
@@ -169,20 +172,21 @@ def _recipe(media: Media) -> dict[str, Any]:
     return recipe
 
 
-def _encode_picture(path: Path, recipe: Mapping[str, Any]) -> tuple[str, bytes]:
-    payload = _read(path, recipe["modality"], recipe["max_side"])
-    file = io.BytesIO()
+def _encode_picture(file: File, recipe: Mapping[str, Any]) -> tuple[str, bytes]:
+    payload = _read(file, recipe["modality"], recipe["max_side"])
+    encoded = io.BytesIO()
     drawn = Image.fromarray(picture(payload, max_side=recipe["max_side"]))
-    drawn.save(file, "JPEG", quality=recipe["jpeg"], subsampling=0)
-    return "image/jpeg", file.getvalue()
+    drawn.save(encoded, "JPEG", quality=recipe["jpeg"], subsampling=0)
+    return "image/jpeg", encoded.getvalue()
 
 
-def _read(path: Path, modality: Modality, max_side: int) -> Payload:
+def _read(file: File, modality: Modality, max_side: int) -> Payload:
     # A photo is decoded no smaller than it is sent.
-    return read_image(path, short_side=max_side) if modality == "image" else read(modality, path)
+    return read_image(path_of(file), short_side=max_side) if modality == "image" else read(modality, file)
 
 
-def _encode_sound(path: Path, recipe: Mapping[str, Any]) -> tuple[str, bytes]:
+def _encode_sound(file: File, recipe: Mapping[str, Any]) -> tuple[str, bytes]:
+    path = path_of(file)
     sound = read("audio", path)  # whole and sane, or it is not sent
     assert isinstance(sound, Waveform)
     form = _SENT_SOUNDS.get(recipe["ending"])
@@ -203,7 +207,8 @@ def _wav(sound: Waveform) -> bytes:
     return file.getvalue()
 
 
-def _encode_video(path: Path, recipe: Mapping[str, Any]) -> tuple[str, bytes]:
+def _encode_video(file: File, recipe: Mapping[str, Any]) -> tuple[str, bytes]:
+    path = path_of(file)
     read("video", path)  # whole and sane, or it is not sent
     mime = _VIDEO_TYPES.get(recipe["ending"])
     if mime is None:
@@ -231,7 +236,7 @@ def _check_size(path: Path, size: int) -> None:
         )
 
 
-_MAKE: dict[str, Callable[[Path, Mapping[str, Any]], tuple[str, bytes]]] = {
+_MAKE: dict[str, Callable[[File, Mapping[str, Any]], tuple[str, bytes]]] = {
     "image": _encode_picture,
     "audio": _encode_sound,
     "video": _encode_video,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -19,7 +20,8 @@ def stats(kb: Path) -> Page:
     """What a knowledge base holds: texts per category and model, rejects, requests and dollars, vectors."""
     with connect(kb) as connection:
         sections = [(title, ask(connection, dedent(query).strip())) for title, query in _STATS]
-    return Page((*sections, ("requests in the ledger", _requests(kb))))
+    sections.append((_LEDGER, _requests(kb)))
+    return Page(tuple((title, replace(answer, counts=True)) for title, answer in sections))
 
 
 def show(kb: Path, category: str) -> Page:
@@ -38,9 +40,10 @@ def show(kb: Path, category: str) -> Page:
             (title, ask(connection, dedent(query).strip().replace("$category", quoted(row[0]))))
             for title, query in _SHOW
         ]
-    return Page(tuple(sections))
+    return Page(tuple((title, replace(answer, counts=True)) for title, answer in sections))
 
 
+_LEDGER = "requests in the ledger"
 _STATS: tuple[tuple[str, str], ...] = (
     (
         "samples",

@@ -11,6 +11,7 @@ from typing import Any
 from data.errors import SampleError
 from data.files import hash_json
 from data.readers import read
+from data.readers.axes import turned
 from kb_builder.category_texts import Spending, goes_on
 from kb_builder.client import Describer
 from kb_builder.facts import FACTS_VERSION, measure
@@ -106,7 +107,8 @@ class SampleTexts:
     def measure(self) -> None:
         """Measure the file: a text's facts are the text itself. May be called in any thread."""
         try:
-            payload = read(self.sample["modality"], self._job.locate(self.sample["uri"]))
+            path = self._job.locate(self.sample["uri"])
+            payload = read(self.sample["modality"], turned(path, self.sample.get("up")))
             self.facts = measure(payload)
         except SampleError as error:
             self.unreadable = str(error)
@@ -165,8 +167,8 @@ class SampleTexts:
         return shaped(request, self._job.shape)
 
     def _row(self, request: Request, prompt: SamplePrompt, entry: Entry) -> Row:
-        answer = None if entry.answer is None else read_answer(entry.answer)
         question = asked(request.messages)
+        answer = None if entry.answer is None else read_answer(entry.answer, asked=question)
         item = None if answer is None else parse_answer(answer, opening=prompt.opening, asked=question)[0]
         text = "" if item is None else item.text or item.said  # a rejected row keeps what the model said
         (n_tokens,) = self._job.tokens.count([text])

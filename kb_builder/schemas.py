@@ -3,6 +3,7 @@
 <kb>/
   categories.parquet                    the classes to recognise
   samples.parquet                       the samples that were accepted, with their hashes
+  modalities.parquet                    which modalities these are: what descriptions are asked to be about
   rejects/<stage>.parquet               samples that were turned away, at which stage and why
   given_descriptions.parquet            descriptions of samples that the manifest brought along
   descriptions/category/part-NNNNN.parquet   texts about categories, one row per text, rejected ones too
@@ -31,7 +32,7 @@ SCHEMA_VERSION = "2"
 
 
 # Columns that came later, all nullable: files without them are read, and rows without them get null.
-LATER_COLUMNS = frozenset({"more_category_ids"})
+LATER_COLUMNS = frozenset({"more_category_ids", "up"})
 
 
 def _schema(fields: list[tuple[str, pa.DataType, bool]], *, version: str = SCHEMA_VERSION) -> pa.Schema:
@@ -62,9 +63,12 @@ SAMPLES = _schema(
         ("sha256", pa.string(), False),
         ("bytes", pa.int64(), False),
         ("more_category_ids", pa.list_(pa.string()), True),  # null: it has no more than the first
+        ("up", pa.string(), True),  # of a cloud or mesh, where the project says another axis than its format
     ],
-    version="3",  # 2 had no more_category_ids
+    version="4",  # 3 had no up, 2 no more_category_ids
 )
+
+MODALITIES = _schema([("modality", pa.string(), False)])
 
 REJECTS = _schema(
     [

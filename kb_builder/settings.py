@@ -10,7 +10,7 @@ from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import AfterValidator, BeforeValidator
 
 from data.errors import UniBindError
@@ -131,6 +131,7 @@ def _day(value: object) -> object:
 Variable = Annotated[str, AfterValidator(_variable)]
 Address = Annotated[str, AfterValidator(_address)]
 Addresses = Annotated[str | tuple[str, ...] | None, BeforeValidator(_addresses)]
+Aspect = Literal["look", "shape", "material", "sound", "heat", "motion", "event", "use"]
 Day = Annotated[str, BeforeValidator(_day)]
 
 
@@ -262,6 +263,7 @@ class DescribeCategories(Asking):
 
     describer: Literal["local", "openai", "fake"] = "local"
     n: Count = 50  # unique valid texts wanted per category
+    aspects: Annotated[tuple[Aspect, ...], MinLen(1)] | None = None  # asked about; None: what samples show
     items: Count | None = None  # texts per request; None: 10 for `openai`, 1 for the others
     max_requests_per_text: Annotated[float, Ge(1)] = 6.0  # asks for at most n × this many texts per category
     saturated_below: Annotated[int, Ge(0), Le(100)] = 10  # stop at fewer new texts per 100 asked for

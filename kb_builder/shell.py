@@ -12,6 +12,7 @@ from typing import TextIO
 import duckdb
 
 from data.errors import InputError, UniBindError
+from data.show import visible
 from kb_builder.answer import Answer
 from kb_builder.browse import connect, sql
 from kb_builder.sources import require_text
@@ -51,7 +52,7 @@ def interact(kb: Path) -> None:
                 print()
                 return
             except UniBindError as error:
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {visible(error)}", file=sys.stderr)
                 typed = ""
             except KeyboardInterrupt:
                 print("\ninterrupted", file=sys.stderr)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from data.show import visible
+
 Severity = Literal["error", "note"]
 
 EXAMPLES: Mapping[Severity, int] = {"error": 20, "note": 3}  # kept of each kind; all are counted
@@ -45,7 +47,7 @@ class Verification:
                 lines.append(f"  ... and {total - len(mine):,} more")
         errors = sum(total for (severity, _), total in self.totals.items() if severity == "error")
         lines.append("clean" if self.clean else f"NOT clean: {errors:,} errors")
-        return "\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines)
+        return "\n".join(map(visible, lines))
 
 
 @dataclass

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data.show import visible
+
 if TYPE_CHECKING:
     from pipeline.project import Project
 
@@ -18,10 +20,13 @@ DEFAULT_PROJECT = Path("unibind.toml")
 
 
 def load(path: Path) -> Project:
-    """The checked project file."""
+    """The checked project file; from now on its files are decoded within its budget."""
+    from data.readers import use_budget
     from pipeline.project import load_project
 
-    return load_project(path)
+    project = load_project(path)
+    use_budget(project.data.budget)
+    return project
 
 
 @kb_app.callback(invoke_without_command=True)
@@ -111,7 +116,7 @@ def kb_export(
     from kb_builder.exchange import export_table
 
     rows = export_table(load(project).kb, table, target, form=form, role=role)
-    print(f"{rows} vectors in {target}")
+    print(f"{rows:,} vectors in {visible(target)}")
 
 
 @kb_app.command("import")
@@ -130,7 +135,8 @@ def kb_import(
 
     checked = load(project)
     with write_lock(checked.run / "run.lock"):
-        print(import_vectors(checked.kb, vectors, ids, table=table, name=name, dtype=checked.encode.dtype))
+        done = import_vectors(checked.kb, vectors, ids, table=table, name=name, dtype=checked.encode.dtype)
+    print(visible(done))
 
 
 @kb_app.command("verify")

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from data.show import visible, visible_lines
+
 models_app = typer.Typer(help="List the models that are known, check them, or fetch one.")
 
 
@@ -27,18 +29,18 @@ def models(
     from kb_builder.model_store import check_model, list_models
     from kb_builder.models import VARIABLE, model_folder
 
-    print(f"looked for in {model_folder().absolute()} ({VARIABLE} names another folder)\n")
+    print(f"looked for in {visible(model_folder().absolute())} ({VARIABLE} names another folder)\n")
     failed = False
     for listed in list_models():
-        print(listed.told())
+        print(visible_lines(listed.told()))
         if listed.known and forbids_commerce(listed.known.licence):
             print(f"{'':<24} its weights are not for commercial use")
         if check and listed.state == "there":
             try:
-                print(f"{'':<24} ok: {check_model(listed)}")
+                print(f"{'':<24} ok: {visible(check_model(listed))}")
             except UniBindError as error:
                 failed = True
-                print(f"{'':<24} FAIL: {error}")
+                print(f"{'':<24} FAIL: {visible(error)}")
     if failed:
         raise typer.Exit(1)
 
@@ -59,7 +61,7 @@ def get(
     if name in known:
         model = known[name]
         note = ", not for commercial use" if forbids_commerce(model.licence) else ""
-        print(f"{name}: about {model.megabytes:,} MB; licence of the weights: {model.licence}{note}")
+        print(f"{name}: about {model.megabytes:,} MB; licence of the weights: {visible(model.licence)}{note}")
     folder, fetched = get_model(name, known, told=_progress)
     if sys.stderr.isatty():
         print(file=sys.stderr)
@@ -69,11 +71,11 @@ def get(
             "server": "as its server says",
             "nobody": "nobody states one; it is noted for later checks",
         }[each.checked]
-        print(f"{folder / path}  SHA-256 {each.sha256[:16]}… {vouched}")
-    print(f"{folder}: complete" if fetched else f"{folder}: was complete already")
+        print(f"{visible(folder / path)}  SHA-256 {each.sha256[:16]}… {vouched}")
+    print(f"{visible(folder)}: {'complete' if fetched else 'was complete already'}")
 
 
 def _progress(path: str, here: int, total: int | None) -> None:
     if sys.stderr.isatty():
         of = f" of {total / 1e6:,.1f}" if total else ""
-        print(f"\r{path}: {here / 1e6:,.1f}{of} MB ", end="", file=sys.stderr, flush=True)
+        print(f"\r{visible(path)}: {here / 1e6:,.1f}{of} MB ", end="", file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ Shapes: B resamples, R runs, G groups.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 
 from data.errors import InputError, first_line
 from data.modality import MODALITIES
+from data.show import json_text
 from pipeline.answers import Answers, Summary, columns, joined
+from pipeline.compare_runs import NAMED_KEYS, Run, nothing_in_common, relabelled, same_tasks
 from pipeline.comparison import SPLITS
 from pipeline.project import load_project
 from trainer.outcomes import NAMED, NAMED_FILE, RANKS, RANKS_FILE
@@ -30,20 +32,7 @@ from trainer.tasks import CENTERS
 
 RESAMPLES, SEED = 2000, 0
 _DEPTH = 10
-_NAMED_KEYS = ["split", "modality", "sample_id"]
 _RANK_KEYS = ["level", "query", "gallery", "sample_id"]
-
-
-@dataclass(frozen=True)
-class Run:
-    """What an evaluated run left on disk; `model` is the one that its recognition is of."""
-
-    name: str
-    folder: Path
-    model: str
-    metrics: Mapping[str, Any]
-    named: pa.Table  # of that model, by the LLM centers
-    ranks: pa.Table
 
 
 @dataclass(frozen=True)
@@ -69,14 +58,14 @@ class Line:
 class Comparison:
     """Everything that is told of some runs; the first is the one that the others are compared with."""
 
-    runs: tuple[dict[str, Any], ...]  # name, folder, model, and samples that not all runs have
+    runs: tuple[dict[str, Any], ...]  # name, folder, model, with_name, and samples that not all runs have
     lines: tuple[Line, ...]
     balance: tuple[dict[str, Any], ...]  # measure, run, value
     notes: tuple[str, ...] = field(default=())
 
     def as_json(self) -> str:
         """The same as an indented JSON object."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        return json_text(asdict(self))
 
 
 def open_run(place: Path) -> Run:
@@ -91,6 +80,8 @@ def open_run(place: Path) -> Run:
         ) from None
     except ValueError as error:
         raise InputError(f"{path}: damaged ({first_line(error)}); run `unibind evaluate` again") from None
+    if not isinstance(metrics, dict):
+        raise InputError(f"{path}: damaged (no JSON object); run `unibind evaluate` again")
     models = {row.get("model", "") for row in metrics.get("recognition", ())}
     model = "aligned" if "aligned" in models else "zero_shot"
     named, ranks = _read(folder / NAMED_FILE, NAMED), _read(folder / RANKS_FILE, RANKS)
@@ -103,14 +94,16 @@ def compare(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = SEED
     """Compare runs with the first of them. Raises InputError for fewer than two, or no sample in common."""
     if len(runs) < 2:
         raise InputError("one run alone cannot be compared; name two or more")
+    folders = [run.folder.resolve() for run in runs]
+    if len(set(folders)) < len(folders):
+        again = next(folder for folder in folders if folders.count(folder) > 1)
+        raise InputError(f"{again}: named twice; a run beside itself says nothing")
     names = _distinct([run.name for run in runs], [run.folder for run in runs])
-    named = joined([run.named for run in runs], _NAMED_KEYS, "hit")
+    runs, pairing = same_tasks(runs, names)
+    named = joined([run.named for run in runs], NAMED_KEYS, "hit")
     ranks = joined([run.ranks for run in runs], _RANK_KEYS, "rank")
     if len(named) == 0 and len(ranks) == 0:
-        raise InputError(
-            f"{runs[0].folder} and {', '.join(str(run.folder) for run in runs[1:])} have no sample in common:"
-            " they are runs of different data"
-        )
+        raise InputError(nothing_in_common(runs, names))
     lines = _recognition(named, names, resamples, seed) + _retrieval(ranks, names, resamples, seed)
     common = _sample_ids(named, ranks)
     told = [
@@ -118,11 +111,13 @@ def compare(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = SEED
             "name": name,
             "folder": str(run.folder),
             "model": run.model,
+            "with_name": bool(run.metrics.get("with_name")),
             "left_out": len(_sample_ids(run.named, run.ranks) - common),
         }
         for name, run in zip(names, runs, strict=True)
     ]
-    return Comparison(tuple(told), tuple(lines), tuple(_balance(runs, names)), tuple(_notes(runs, names)))
+    notes = (*pairing, *_notes(runs, names), *relabelled(runs, names))
+    return Comparison(tuple(told), tuple(lines), tuple(_balance(runs, names)), notes)
 
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
@@ -249,3 +244,6 @@ def _notes(runs: Sequence[Run], names: Sequence[str]) -> Iterable[str]:
         yield "some runs are trained and some are not: " + ", ".join(
             f"{name} {run.model}" for name, run in zip(names, runs, strict=True)
         )
+    if len({bool(run.metrics.get("with_name")) for run in runs}) > 1:
+        holding = [name for name, run in zip(names, runs, strict=True) if run.metrics.get("with_name")]
+        yield f"the centers of {', '.join(holding)} hold the bare names of the categories; the others' do not"

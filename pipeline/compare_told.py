@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from data.show import visible
 from pipeline.compare import Comparison, Line
-from pipeline.comparison import percent, split_title
+from pipeline.comparison import ANCHOR_TITLES, NAMED_CENTERS, percent, split_title
 
 _MEASURES = {"r10_mean": "mean over pairs", "r10_worst": "worst pair"}
 _LEGEND = (
@@ -17,7 +18,10 @@ _LEGEND = (
 def told(comparison: Comparison) -> str:
     """The tables: one for each run beside the first, then the balance of all."""
     first, *others = comparison.runs
-    blocks = ["\n".join(_head(comparison)), _LEGEND + (", Holm-corrected" if len(others) > 1 else "")]
+    blocks = [
+        "\n".join(map(visible, _head(comparison))),
+        _LEGEND + (", Holm-corrected" if len(others) > 1 else ""),
+    ]
     for other in others:
         lines = [line for line in comparison.lines if line.run == other["name"]]
         header = ["", "n", first["name"], other["name"], "difference", "", "p", "verdict"]
@@ -25,7 +29,8 @@ def told(comparison: Comparison) -> str:
         for title in dict.fromkeys(_title(line) for line in lines):
             table.append([title])
             table += [_cells(line) for line in lines if _title(line) == title]
-        blocks.append(f"{other['name']} beside {first['name']}\n\n" + "\n".join(_aligned(table)))
+        title = visible(f"{other['name']} beside {first['name']}")
+        blocks.append("\n".join([title, "", *_aligned(table)]))
     if comparison.balance:
         names = [run["name"] for run in comparison.runs]
         values = {(row["measure"], row["run"]): row["value"] for row in comparison.balance}
@@ -40,9 +45,10 @@ def _head(comparison: Comparison) -> list[str]:
     lines = []
     for run in comparison.runs:
         model = run["model"].replace("_", "-")
-        lines.append(f"{run['name']}: {run['folder']} ({model})")
+        named = f", {ANCHOR_TITLES[NAMED_CENTERS]}" if run.get("with_name") else ""
+        lines.append(f"{run['name']}: {run['folder']} ({model}{named})")
         if run["left_out"]:
-            lines.append(f"  left out: {run['left_out']} samples of it that not every run has")
+            lines.append(f"  left out: {run['left_out']:,} samples of it that not every run has")
     return lines + [f"note: {note}" for note in comparison.notes]
 
 
@@ -54,7 +60,7 @@ def _cells(line: Line) -> list[str]:
     label = _MEASURES.get(line.measure, line.modality or "mean over modalities")
     return [
         f"  {label}",
-        str(line.n),
+        f"{line.n:,}",
         percent(line.first),
         percent(line.value),
         f"{100 * line.difference:+.1f}",
@@ -70,6 +76,7 @@ def _number(value: float | None) -> str:
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     """Columns padded to one width: words to the left, numbers to the right. Lone cells are headings."""
+    lines = [[visible(cell) for cell in line] for line in lines]
     columns = max(len(line) for line in lines)
     widths = [max(len(line[at]) for line in lines if len(line) > max(at, 1)) for at in range(columns)]
     last_is_words = lines[0][-1] == "verdict"

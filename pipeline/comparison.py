@@ -20,6 +20,7 @@ from typing import Any
 from data.modality import MODALITIES
 from trainer.tasks import CENTERS
 
+NAMED_CENTERS = f"{CENTERS}+name"  # how centers are titled that hold the bare name ([localize] with_name)
 CONTROLS: tuple[str, ...] = ("class_name", "templates", "random_words", "permuted")
 SPLITS: tuple[str, ...] = ("seen", "unseen", "unseen_among_all")
 SPLIT_TITLES: dict[str, str] = {
@@ -29,6 +30,7 @@ SPLIT_TITLES: dict[str, str] = {
 }
 ANCHOR_TITLES: dict[str, str] = {
     CENTERS: "LLM centers",
+    NAMED_CENTERS: "LLM centers + name",
     "class_name": "class name",
     "templates": "templates",
     "random_words": "random words",
@@ -71,6 +73,7 @@ class Row:
     n: int
     centers: Accuracy | None
     controls: dict[str, Accuracy]
+    with_name: bool = False  # the bare name is one of the LLM centers
 
     def not_beaten(self) -> tuple[str, ...]:
         """The controls that are at or above the LLM centers."""
@@ -120,13 +123,16 @@ def recognition_rows(metrics: Mapping[str, Any], key: str = "recognition") -> li
         held = group.get(record["anchors"])
         if held is None or record["k"] > held["k"]:
             group[record["anchors"]] = record
-    rows = [_row(split, modality, model, group) for (split, modality, model), group in found.items()]
+    named = bool(metrics.get("with_name"))
+    rows = [_row(*place, group, with_name=named) for place, group in found.items()]
     return sorted(
         rows, key=lambda row: (place(SPLITS, row.split), place(MODALITIES, row.modality), row.model)
     )
 
 
-def _row(split: str, modality: str, model: str, group: Mapping[str, Mapping[str, Any]]) -> Row:
+def _row(
+    split: str, modality: str, model: str, group: Mapping[str, Mapping[str, Any]], *, with_name: bool
+) -> Row:
     any_record = next(iter(group.values()))
     cells = {
         name: Accuracy(
@@ -148,6 +154,7 @@ def _row(split: str, modality: str, model: str, group: Mapping[str, Mapping[str,
         n=any_record["n"],
         centers=cells.get(CENTERS),
         controls={name: cells[name] for name in ordered},
+        with_name=with_name,
     )
 
 
@@ -155,6 +162,16 @@ def _lead(record: Mapping[str, Any]) -> Lead | None:
     if any(record.get(key) is None for key in ("lead", "lead_low", "lead_high")):
         return None
     return Lead(record["lead"], record["lead_low"], record["lead_high"], record.get("p"))
+
+
+def not_measured(metrics: Mapping[str, Any]) -> list[str]:
+    """What has no row, and why, one sentence each: "audio (18 samples): no sample has a category"."""
+    sentences = []
+    for record in metrics.get("unmeasured", ()):
+        samples = f"{record['n']} sample{'' if record['n'] == 1 else 's'}"
+        about = f"{record['modality']} ({samples}): " if record["modality"] else ""
+        sentences.append(f"{about}{record['reason']}")
+    return sentences
 
 
 def place(order: Sequence[str], value: str) -> tuple[int, str]:
@@ -201,9 +218,16 @@ def anchor_names(rows: Iterable[Row]) -> list[str]:
     return sorted(names, key=lambda name: place((CENTERS, *CONTROLS), name))
 
 
-def anchor_title(name: str) -> str:
-    """The readable name of an anchor set."""
+def anchor_title(name: str, rows: Iterable[Row]) -> str:
+    """The readable name of an anchor set in some rows: centers that hold the bare name say so."""
+    if name == CENTERS and any(row.with_name for row in rows):
+        name = NAMED_CENTERS
     return ANCHOR_TITLES.get(name, name.replace("_", " "))
+
+
+def centers_title(rows: Iterable[Row]) -> str:
+    """The readable name of the LLM centers of some rows."""
+    return anchor_title(CENTERS, rows)
 
 
 def split_title(name: str) -> str:
@@ -230,11 +254,12 @@ def verdict(rows: Iterable[Row]) -> list[str]:
     compared = [row for row in rows if row.centers is not None and row.controls]
     if not compared:
         return ["No row holds both LLM centers and a control: nothing can be compared."]
+    ours = centers_title(compared)
     ahead = [row for row in compared if not row.not_beaten()]
     surely = [row for row in ahead if len(row.clearly_below()) == len(row.controls)]
     share = f"{len(ahead)} of {len(compared)} rows (a row is a modality on a split)"
     words = _PAIRED if all(row.paired() for row in compared) else _UNPAIRED
-    sentences = [f"LLM centers are ahead of every control in {share}{_surely(ahead, surely, words)}."]
+    sentences = [f"{ours} are ahead of every control in {share}{_surely(ahead, surely, words)}."]
     for name in anchor_names(compared)[1:]:
         faced = [row for row in compared if name in row.controls]
         losses = [row for row in faced if name in row.not_beaten()]
@@ -243,7 +268,7 @@ def verdict(rows: Iterable[Row]) -> list[str]:
         clear = [row for row in losses if name in row.clearly_above()]
         surety = words.behind.format(n=len(clear)) if clear else words.never_behind
         sentences.append(
-            f"They do not beat {anchor_title(name)} in {len(losses)} of {len(faced)} rows, "
+            f"They do not beat {anchor_title(name, rows)} in {len(losses)} of {len(faced)} rows, "
             f"{surety}: {_places(losses, faced)}."
         )
     if not any(row.not_beaten() for row in compared):

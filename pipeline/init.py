@@ -5,22 +5,30 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import Counter
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from data.errors import InputError
 from data.files import write_text
-from data.folder import survey_folder
+from data.folder import FolderScan, link_remedy, survey_folder
 from data.manifest import write_manifest
+from data.modality import Modality
+from data.sample import Sample
+
+DEFAULT_NAME = "unibind.toml"
+# What the default encoders place in the text space without training; texts are there already.
+_UNTRAINED: frozenset[Modality] = frozenset({"image", "video", "text"})
 
 _TEMPLATE = """\
-# A UniBind project. `unibind run` does all of it; `unibind train` then aligns heads on the train split.
+# A UniBind project. `unibind run` does all of it; `unibind train` aligns heads on the train split.
 # Paths are relative to this file; everything made goes to runs/{name}/.
 name = "{name}"
 seed = 0
 
 [data]
-manifest = {manifest}  # one row per file: sample_id, uri, modality, category, split. Edit it freely.
+manifest = {manifest}  # one row per file: uri, modality, category, split, object_id. Edit it freely.
 root = {root}  # the folder that the manifest's uris are relative to
 # categories = "categories.csv"  # optional: category_id, name, aliases, parent, notes
 
@@ -31,6 +39,7 @@ describer = "local"  # the bundled SmolLM2-135M: free, offline, a poor writer
 # base_url = "http://127.0.0.1:11434/v1"  # leave out for OpenAI itself
 # api_key_env = "OPENAI_API_KEY"  # the variable that holds the key; the key itself is never written anywhere
 n = 30  # unique valid texts per category
+# aspects = ["look", "sound"]  # what is asked about; by default what the modalities of the samples show
 
 [describe.samples]
 describer = "facts"  # measured facts about each file; used by training, not by zero-shot
@@ -41,32 +50,129 @@ rule = "name"  # no labels used; "visual" and "distinct" let the labelled train 
 with_name = true  # the bare name is one of the centers: a small LLM's texts alone can fall behind it
 
 [train]
-enabled = false  # `unibind run` stays zero-shot; `unibind train` aligns heads on the labelled train split
+enabled = {enabled}  # {why}
 """
 
 
-def init_project(folder: Path, target: Path) -> list[str]:
-    """Write the project file `target` and a manifest beside it; the sub-folders are the categories.
+def init_project(
+    folder: Path,
+    target: Path,
+    *,
+    modality: Modality | None = None,
+    by_name: bool = False,
+    follow_links: bool = False,
+) -> list[str]:
+    """Write the project file `target` and a manifest beside it, for what `survey_folder` finds.
 
-    Nothing is written into the folder itself. Returns lines that tell what was found.
-    Raises InputError where a file to be written exists, ManifestError where the folder holds no sample.
+    The manifest of `unibind.toml` is manifest.csv, that of `other.toml` is other.csv: projects can stand
+    beside each other. Nothing is written into the folder itself. Returns lines that say what was found and
+    decided. Raises InputError where a file to be written exists, ManifestError where the folder holds no
+    sample.
     """
-    scan = survey_folder(folder)
-    manifest = target.parent / "manifest.parquet"
+    target = _project_file(target)
+    manifest = target.with_name("manifest.csv" if target.name == DEFAULT_NAME else f"{target.stem}.csv")
     for path in (target, manifest):
         if path.exists():
-            raise InputError(f"{path} already exists; remove it, or give another place with --project")
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "project"
-    root = Path(os.path.relpath(folder.resolve(), target.resolve().parent)).as_posix()
+            raise InputError(
+                f"{path} already exists; remove it, or make a second project beside it with `-p other.toml`"
+            )
+    scan = survey_folder(folder, modality=modality, by_name=by_name, follow_links=follow_links)
+    name, renamed = _name(folder, target)
+    enabled, why = trains(scan.samples)
+    root = Path(os.path.relpath(scan.root.resolve(), target.resolve().parent)).as_posix()
     write_manifest(manifest, scan.samples, categories=scan.categories)
-    write_text(target, _TEMPLATE.format(name=name, manifest=_quoted(manifest.name), root=_quoted(root)))
+    write_text(
+        target,
+        _TEMPLATE.format(
+            name=name,
+            manifest=_quoted(manifest.name),
+            root=_quoted(root),
+            enabled=str(enabled).lower(),
+            why=why,
+        ),
+    )
+    return [
+        *_found(folder, scan),
+        *renamed,
+        f"training is {'on' if enabled else 'off'}: {why}",
+        f"wrote {target} and {manifest}",
+        f"next: unibind run{'' if target == Path(DEFAULT_NAME) else f' -p {target}'}",
+    ]
+
+
+def trains(samples: Sequence[Sample]) -> tuple[bool, str]:
+    """Whether `unibind run` of these samples should train heads, and why, in words.
+
+    It should where a modality has no place in the text space without training, and can be trained: it has
+    labelled train samples, and those of all modalities are of two categories at least.
+    """
+    present = {sample.modality for sample in samples}
+    trained: dict[Modality, int] = defaultdict(int)
+    categories: set[str] = set()
+    for sample in samples:
+        if sample.split == "train" and sample.category_id is not None:
+            trained[sample.modality] += 1
+            categories.add(sample.category_id)
+    untrained = sorted(present - _UNTRAINED)
+    if not untrained:
+        return False, (
+            f"{_listed(sorted(present))}: recognised without (zero-shot); `unibind train` aligns heads too"
+        )
+    able = [kind for kind in untrained if trained[kind]]
+    if len(categories) > 1 and able:
+        return True, f"{_listed(able)}: cannot be compared with texts without, and there are labels"
+    lack = (
+        "no sample has a category"
+        if not any(sample.category_id for sample in samples)
+        else "no train sample of two categories is there"
+    )
+    return False, f"{_listed(untrained)}: cannot be compared with texts without, but {lack}"
+
+
+def _listed(words: Collection[str]) -> str:
+    words = list(words)
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def _project_file(target: Path) -> Path:
+    """A folder stands for unibind.toml in it, and a bare name for that with .toml."""
+    if target.is_dir():
+        return target / DEFAULT_NAME
+    return target if target.suffix else target.with_suffix(".toml")
+
+
+def _name(folder: Path, target: Path) -> tuple[str, list[str]]:
+    """The project's name, which is also that of its folder of results, and what to say of it."""
+    stem = folder.resolve().name if target.name == DEFAULT_NAME else target.stem
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or "project"
+    taken = {*_names_beside(target), *(path.name for path in target.parent.glob("runs/*"))}
+    if name not in taken:
+        return name, []
+    number = next(number for number in range(2, len(taken) + 3) if f"{name}-{number}" not in taken)
+    return f"{name}-{number}", [f"named {name}-{number}: runs/{name} belongs to another project here"]
+
+
+def _names_beside(target: Path) -> set[str]:
+    names = set()
+    for path in target.parent.glob("*.toml"):
+        try:
+            names.add(str(tomllib.loads(path.read_text(encoding="utf-8")).get("name")))
+        except (OSError, ValueError):  # no project file, or a broken one: it has no name to be taken
+            continue
+    return names
+
+
+def _found(folder: Path, scan: FolderScan) -> list[str]:
     per_modality = Counter(sample.modality for sample in scan.samples)
     counts = ", ".join(f"{number} {modality}" for modality, number in sorted(per_modality.items()))
-    lines = [f"{folder}: {counts} in {len(scan.categories)} categories"]
+    n = len(scan.categories)
+    lines = [f"{folder}: {counts} in {n} categor{'y' if n == 1 else 'ies'}", *scan.notes]
     reasons = Counter(reason for _, reason in scan.skipped)
-    lines += [f"left out: {number} files ({reason})" for reason, number in sorted(reasons.items())]
-    lines += scan.notes
-    return [*lines, f"wrote {target} and {manifest}", "next: unibind run"]
+    for reason, number in sorted(reasons.items()):
+        remedy = link_remedy(reason, folder)
+        files = "file" if number == 1 else "files"
+        lines.append(f"left out: {number} {files} ({reason}){f'. {remedy}' if remedy else ''}")
+    return lines
 
 
 def _quoted(text: str) -> str:

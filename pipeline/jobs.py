@@ -17,11 +17,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data.errors import NothingToTrainError
 from data.files import write_json
 from data.manifest import Manifest, read_manifest
 from data.paths import resolver
+from data.show import visible
 from kb_builder.settings import what
 from pipeline.project import TABLETOP, Project
+
+# Of `[data]`: what the stages that decode depend on, and ingest, which only hashes, does not.
+_BUDGET = {"seconds_per_file", "memory_per_file"}
 
 Completed = Callable[[int, dict[str, Any]], None]
 
@@ -71,8 +76,8 @@ def _ingest(project: Project) -> dict[str, Any]:
 
     manifest = _manifest(project)
     for note in manifest.notes:
-        print(f"  note: {note}", file=sys.stderr)
-    return ingest(manifest, project.kb)
+        print(f"  note: {visible(note)}", file=sys.stderr)
+    return ingest(manifest, project.kb, up=project.data.up_axis)
 
 
 def _media_stats(project: Project) -> Any:
@@ -163,7 +168,19 @@ def _localize(project: Project) -> dict[str, Any]:
 def _train(project: Project) -> dict[str, Any]:
     from trainer.train import train
 
-    return train(project.kb, project.run, project.train)
+    try:
+        return train(project.kb, project.run, project.train)
+    except NothingToTrainError as error:
+        # A report without trained heads is worth more than none; heads of earlier data would be wrong.
+        for path in _train_outputs(project):
+            path.unlink()
+        print(f"  note: no heads were trained: {error}", file=sys.stderr)
+        return {"not_trained": str(error)}
+
+
+def _train_outputs(project: Project) -> list[Path]:
+    paths = [project.run / "heads.safetensors", project.run / "train_log.parquet"]
+    return [path for path in paths if path.exists()]
 
 
 def _evaluate(project: Project) -> dict[str, Any]:
@@ -206,12 +223,13 @@ STAGES = (
         name="ingest",
         needs=("world",),
         code=("data", "kb_builder/ingest.py", "kb_builder/schemas.py"),
-        settings=lambda project: project.data.model_dump(),
+        settings=lambda project: project.data.model_dump(exclude=_BUDGET),
         run=_ingest,
         outputs=lambda project: _table_files(
             project,
             "categories.parquet",
             "samples.parquet",
+            "modalities.parquet",
             "given_descriptions.parquet",
             "rejects/ingest.parquet",
         ),
@@ -238,7 +256,7 @@ STAGES = (
         name="describe-samples",
         needs=("ingest",),
         code=("data", "kb_builder"),
-        settings=lambda project: [what(project.describe.samples), project.encode.text],
+        settings=lambda project: [what(project.describe.samples), project.encode.text, project.data.budget],
         run=_describe_samples,
         outputs=lambda project: _table_files(
             project, "descriptions/sample/*.parquet", "rejects/describe-*.parquet"
@@ -249,7 +267,7 @@ STAGES = (
         name="encode",
         needs=("describe-categories", "describe-contrasts", "describe-samples"),
         code=("data", "kb_builder"),
-        settings=lambda project: [project.encode, project.localize.k, project.seed],
+        settings=lambda project: [project.encode, project.localize.k, project.seed, project.data.budget],
         run=_encode,
         outputs=_encode_outputs,
     ),
@@ -267,7 +285,7 @@ STAGES = (
         code=("trainer", "kb_builder/schemas.py", "kb_builder/store.py", "kb_builder/shards.py"),
         settings=lambda project: project.train,
         run=_train,
-        outputs=lambda project: [project.run / "heads.safetensors", project.run / "train_log.parquet"],
+        outputs=_train_outputs,
     ),
     Stage(
         name="evaluate",

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from data.category_list import read_categories
 from data.errors import InputError, KnowledgeBaseError, SampleError, TrainingError
 from data.modality import MODALITIES, Modality, guess_modality
+from data.readers import use_budget, warm_up
+from data.readers.axes import told_up, turned
+from data.show import visible
 from kb_builder.encoders import load_encoder
-from kb_builder.encoders.base import Encoder
+from kb_builder.encoders.base import Encoder, Source
 from kb_builder.encoders.workers import encode_texts
+from kb_builder.schemas import read_columns
+from pipeline.predict_names import category_names
+from pipeline.predict_paths import each_file, unreadable
 from pipeline.project import Project
 from pipeline.temperatures import load_temperatures
 from trainer.calibration import probabilities
 from trainer.centers import load_centers
 from trainer.heads import has_heads, load_heads
 from trainer.inputs import KnowledgeBase, center_texts, encoder_card, load_samples, open_kb
-from trainer.records import Centers, Floats
+from trainer.records import Centers, Floats, Ints
 from trainer.retrieval import nearest
 from trainer.scoring import category_scores, score
 
@@ -42,6 +51,7 @@ class Answer:
     score: float
     why: str
     probability: float | None = None
+    category_id: str | None = None  # None among bare names, which have no id
 
 
 @dataclass(frozen=True)
@@ -58,14 +68,13 @@ class Prediction:
     def told(self) -> str:
         """The prediction as lines for a terminal."""
         if self.error is not None:
-            return f"{self.file}: error: {self.error}"
-        width = max((len(answer.category) for answer in self.answers), default=0)
-        lines = [f"{self.file}  ({self.modality}, {self.model})"]
-        for rank, answer in enumerate(self.answers, start=1):
+            return f"{visible(self.file)}: error: {visible(self.error)}"
+        names = [visible(answer.category) for answer in self.answers]
+        width = max(map(len, names), default=0)
+        lines = [f"{visible(self.file)}  ({self.modality}, {self.model})"]
+        for rank, (name, answer) in enumerate(zip(names, self.answers, strict=True), start=1):
             share = "" if answer.probability is None else f"  {answer.probability:>6.1%}"
-            line = (
-                f"  {rank}  {answer.category:<{width}}  {answer.score:.3f}{share}  {_shortened(answer.why)}"
-            )
+            line = f"  {rank}  {name:<{width}}  {answer.score:.3f}{share}  {_shortened(answer.why)}"
             lines.append(line.rstrip())
         if self.uncalibrated is not None:
             lines.append(f"  no probability: {self.uncalibrated}")
@@ -80,41 +89,64 @@ class Hit:
     modality: str
     category: str | None
     score: float
+    category_id: str | None = None
+    uri: str | None = None  # its file, relative to the project's data folder
 
     def told(self) -> str:
         """The hit as a line for a terminal."""
-        return f"{self.score:.3f}  {self.modality:<8} {self.sample_id}" + (
-            f"  ({self.category})" if self.category else ""
+        return f"{self.score:.3f}  {self.modality:<8} {visible(self.sample_id)}" + (
+            f"  ({visible(self.category)})" if self.category else ""
         )
 
 
+def say_on_stderr(note: str) -> None:
+    """Print a note where it mixes with no answer."""
+    print(f"note: {visible(note)}", file=sys.stderr, flush=True)
+
+
 def predict_files(
-    project: Project, given: Iterable[tuple[Path, str | None]], *, top: int = 5
+    project: Project,
+    given: Iterable[tuple[Path, str | None]],
+    *,
+    top: int = 5,
+    say: Callable[[str], None] = say_on_stderr,
 ) -> Iterator[Prediction]:
     """Recognise files among a project's categories: (path, modality or None to guess it from the name).
+
+    A folder stands for the files in it (pipeline/predict_paths.py); `say` gets what is left out of it.
 
     Uses the aligned head of the file's modality, else the zero-shot encoder where that covers it; the scorer
     of [evaluate], and the temperature that the evaluation fitted for that modality and model. A file that
     cannot be read gives a Prediction with `error`; a project without centers raises KnowledgeBaseError.
     """
+    use_budget(project.data.budget)
+    warm_up()
     space = _Space(project)
     centers = load_centers(space.kb)
     scorer, temperatures = project.evaluate.scorer, load_temperatures(project)
     texts = center_texts(space.kb.folder, centers.row_ids)
-    for path, modality in given:
+    for path, modality, reason in each_file(given, say):
         try:
-            known = _modality(path, modality)
+            known = _modality(path, modality, reason)
             query_1D, model = space.place(known, path)
         except (SampleError, TrainingError) as error:
-            yield Prediction(str(path), modality or "unknown", "", error=str(error))
+            yield _failed(path, modality, error)
             continue
         ranked = score(query_1D, centers, scorer=scorer, top=top)
         temperature, uncalibrated = temperatures.of(known, _EVALUATED[model])
         shares_C: list[float | None] = [None] * len(centers.categories)
-        if temperature is not None:
+        if len(set(centers.category_N.tolist())) == 1:
+            uncalibrated = "there is one category only, so there is no choice"
+        elif temperature is not None:
             shares_C = probabilities(category_scores(query_1D, centers, scorer), temperature)[0].tolist()
         answers = tuple(
-            Answer(space.kb.names[category], value, texts.get(why, ""), shares_C[category])
+            Answer(
+                space.kb.names[category],
+                value,
+                texts.get(why, ""),
+                shares_C[category],
+                centers.categories[category],
+            )
             for category, value, why in zip(
                 ranked.categories_NT[0].tolist(),
                 ranked.scores_NT[0].tolist(),
@@ -126,15 +158,22 @@ def predict_files(
 
 
 def predict_zero_shot(
-    given: Iterable[tuple[Path, str | None]], categories: str, *, encoder: str | None = None, top: int = 5
+    given: Iterable[tuple[Path, str | None]],
+    categories: str,
+    *,
+    encoder: str | None = None,
+    top: int = 5,
+    say: Callable[[str], None] = say_on_stderr,
 ) -> Iterator[Prediction]:
     """Recognise files among bare names, without a project, by encoders that share one space untrained.
 
     `categories` is "imagenet" (the thousand class names), a category list, or names separated by commas.
-    `encoder` is one that takes texts and media, such as `clip:FOLDER`; None: MiniLM with ConSE. Raises
-    InputError where it takes no texts.
+    `encoder` is one that takes texts and media, such as `clip:FOLDER`; None: MiniLM with ConSE. A folder
+    stands for the files in it. `say` gets what is left out of it, and of the names. Raises InputError where
+    the encoder takes no texts, and for fewer than two names.
     """
-    names = _category_names(categories)
+    warm_up()
+    names = category_names(categories, say)
     text, media = _shared_space(encoder)
     vectors_CD = encode_texts(text, names, what="category names")
     centers = Centers(
@@ -143,9 +182,9 @@ def predict_zero_shot(
         category_N=np.arange(len(names), dtype=np.int64),
         vectors_ND=vectors_CD,
     )
-    for path, modality in given:
+    for path, modality, reason in each_file(given, say):
         try:
-            known = _modality(path, modality)
+            known = _modality(path, modality, reason)
             model = text if known == "text" else media
             if known not in model.modalities:
                 raise SampleError(
@@ -155,7 +194,7 @@ def predict_zero_shot(
                 )
             query_1D = model.encode([model.prepare(known, path)])
         except SampleError as error:
-            yield Prediction(str(path), modality or "unknown", "", error=str(error))
+            yield _failed(path, modality, error)
             continue
         ranked = score(query_1D, centers, top=top)
         answers = tuple(
@@ -171,6 +210,12 @@ def predict_zero_shot(
         )
 
 
+def _failed(path: Path, modality: str | None, error: Exception) -> Prediction:
+    """The prediction of a file that cannot be read; a reader's words may begin with its name already."""
+    reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
+    return Prediction(str(path), modality or "unknown", "", error=reason)
+
+
 def _shared_space(name: str | None) -> tuple[Encoder, Encoder]:
     """The encoders of texts and of media."""
     if name is None:
@@ -184,42 +229,79 @@ def _shared_space(name: str | None) -> tuple[Encoder, Encoder]:
 
 
 def retrieve_samples(
-    project: Project, query: str, *, modality: str | None = None, into: str | None = None, top: int = 10
+    project: Project,
+    query: str,
+    *,
+    modality: str | None = None,
+    into: str | None = None,
+    top: int = 10,
+    say: Callable[[str], None] = say_on_stderr,
 ) -> list[Hit]:
     """The samples of a project nearest to a file or, where no such file exists, to the words themselves.
 
-    `into` keeps to one modality. Raises SampleError for an unreadable file and KnowledgeBaseError where
-    nothing is encoded that could be found.
+    `into` keeps to one modality. Raises SampleError for an unreadable file, and for what looks like the name
+    of a file and is none; KnowledgeBaseError where nothing is encoded that could be found.
     """
     if into is not None and into not in MODALITIES:
         raise InputError(f"--into {into}: unknown modality; the modalities are {', '.join(MODALITIES)}")
+    path = _file_of(query, modality, say)
     space = _Space(project)
-    path = Path(query)
-    if path.exists():
-        query_1D, _ = space.place(_modality(path, modality), path)
-    elif modality not in (None, "text"):
-        raise SampleError(f"{query}: no such file")
-    else:
+    use_budget(project.data.budget)
+    if path is None:
         query_1D, _ = space.place("text", query)
+    else:
+        query_1D, _ = space.place(_modality(path, modality, unreadable(path)), path)
     hits = []
-    for name, gallery_ND, sample_ids, categories in space.galleries(into):
+    for name, gallery_ND, sample_ids, category_N in space.galleries(into):
         indices_1T, scores_1T = nearest(query_1D, gallery_ND, top)
-        hits += [
-            Hit(sample_ids[index], name, categories[index], float(cosine))
-            for index, cosine in zip(indices_1T[0], scores_1T[0], strict=True)
-        ]
+        for index, cosine in zip(indices_1T[0], scores_1T[0], strict=True):
+            number = int(category_N[index])
+            known = (space.kb.names[number], space.kb.categories[number]) if number >= 0 else (None, None)
+            hits.append(Hit(sample_ids[index], name, known[0], float(cosine), known[1]))
     if not hits:
         raise KnowledgeBaseError(
             f"{project.kb}: no {into or ''} sample is encoded in the text space; run `unibind train`"
         )
-    return sorted(hits, key=lambda hit: (-hit.score, hit.sample_id))[:top]
+    found = sorted(hits, key=lambda hit: (-hit.score, hit.sample_id))[:top]
+    uris = _uris(project.kb, [hit.sample_id for hit in found])
+    return [replace(hit, uri=uris.get(hit.sample_id)) for hit in found]
+
+
+def _file_of(query: str, modality: str | None, say: Callable[[str], None]) -> Path | None:
+    """The file that a query names; None where it is words. What looks like a file and is none is refused."""
+    if not query.strip():
+        raise InputError("the query is empty; give a file, or words")
+    path = Path(query)
+    if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises for words that are too long for a name)
+        return path
+    if modality not in (None, "text"):
+        raise SampleError(f"{query}: {unreadable(path) or 'no such file'}")
+    if modality is None and not any(letter.isspace() for letter in query) and guess_modality(path):
+        raise SampleError(
+            f"{query}: {unreadable(path) or 'no such file'}; --modality text searches for these words"
+        )
+    if os.path.lexists(path):
+        say(f"{query} is no file but a folder or a device; it is taken as words")
+    return None
+
+
+def _uris(kb: Path, sample_ids: Sequence[str]) -> dict[str, str]:
+    """The files of some samples, relative to the data folder."""
+    table = read_columns(kb / "samples.parquet", ["sample_id", "uri"], hint="unibind ingest")
+    rows = table.filter(pc.is_in(table["sample_id"], value_set=pa.array(sample_ids, pa.string())))
+    return dict(zip(rows["sample_id"].to_pylist(), rows["uri"].to_pylist(), strict=True))
 
 
 class _Space:
     """A project's unified space: its encoders, loaded when needed, and its heads where it has some."""
 
     def __init__(self, project: Project) -> None:
+        if not (project.kb / "categories.parquet").is_file():
+            raise KnowledgeBaseError(
+                f"{project.kb} holds no knowledge base yet; run `unibind run --project {project.path}` first"
+            )
         self.kb: KnowledgeBase = open_kb(project.kb)
+        self._up = project.data.up_axis
         self.heads = load_heads(project.run) if has_heads(project.run) else None
 
     def place(self, modality: Modality, source: Path | str) -> tuple[Floats, str]:
@@ -235,10 +317,8 @@ class _Space:
             f"add {modality} samples to the train split and run `unibind train`"
         )
 
-    def galleries(
-        self, into: str | None
-    ) -> Iterator[tuple[str, Floats, Sequence[str], Sequence[str | None]]]:
-        """Per modality: its samples' vectors in the text space, their ids, their category names."""
+    def galleries(self, into: str | None) -> Iterator[tuple[str, Floats, Sequence[str], Ints]]:
+        """Per modality: its samples' vectors in the text space, their ids, their categories (-1: none)."""
         sets, _ = load_samples(self.kb, "zero_shot" if self.heads is None else "samples")
         for modality, samples in sets.items():
             if into not in (None, modality):
@@ -249,8 +329,7 @@ class _Space:
                 vectors_ND = self.heads.map(modality, samples.vectors_ND)
             else:
                 continue
-            names = [self.kb.names[number] if number >= 0 else None for number in samples.category_N]
-            yield modality, vectors_ND, samples.sample_ids, names
+            yield modality, vectors_ND, samples.sample_ids, samples.category_N
 
     @cached_property
     def _text(self) -> Encoder:
@@ -274,34 +353,24 @@ class _Space:
             )
         return encoder
 
-    def _encode(self, encoder: Encoder, modality: Modality, source: Path | str) -> Floats:
+    def _encode(self, encoder: Encoder, modality: Modality, source: Source) -> Floats:
+        if isinstance(source, Path):
+            source = turned(source, told_up(modality, source, self._up))
         return encoder.encode([encoder.prepare(modality, source)])
 
 
-def _modality(path: Path, given: str | None) -> Modality:
+def _modality(path: Path, given: str | None, reason: str | None) -> Modality:
+    """A file's modality: as given, else by its name. Raises SampleError for the `reason`, if any."""
     if given is not None and given not in MODALITIES:
         raise InputError(f"--modality {given}: unknown; the modalities are {', '.join(MODALITIES)}")
+    if reason is not None:
+        raise SampleError(reason)
     known = next((name for name in MODALITIES if name == given), None) or guess_modality(path)
     if known is None:
-        raise SampleError(f"{path.name}: its ending does not tell its modality; give --modality")
+        raise SampleError("its ending does not tell its modality; give --modality")
     return known
 
 
-def _category_names(categories: str) -> list[str]:
-    if categories == "imagenet":
-        from kb_builder.encoders.imagenet import class_names
-
-        return class_names()
-    if Path(categories).is_file():
-        return [category.name for category in read_categories(Path(categories))]
-    names = [name.strip() for name in categories.split(",") if name.strip()]
-    if len(names) < 2:
-        raise InputError(
-            f"--categories {categories}: not a file, not `imagenet`, not names separated by commas"
-        )
-    return names
-
-
 def _shortened(text: str) -> str:
-    line = " ".join(text.split())
+    line = visible(" ".join(text.split()))
     return line if len(line) <= _WHY_CHARS else line[: _WHY_CHARS - 1] + "…"

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from data.errors import ProjectError
+from data.errors import ProjectError, foreign_as
 from data.modality import Modality
+from data.readers.axes import Up
+from data.readers.budget import LEAST_MEMORY, Budget, parse_bytes
 from data.tabletop.settings import TabletopSettings
 from data.text_files import read_toml
 from kb_builder.settings import DescribeCategories, DescribeSamples, Encode, writer_of
@@ -32,6 +34,20 @@ class DataSection(_Section):
     root: str | None = None  # the folder the manifest's uris are relative to; its own folder by default
     modality: Modality | None = None  # of every sample, where the manifest has no such column
     categories: str | None = None  # an optional category list, relative to the project file
+    up: Literal["auto", "x", "y", "z"] = "auto"  # in clouds and meshes; auto: as formats have it
+    # What decoding one file may cost; a file that exceeds it is quarantined, and the run goes on.
+    seconds_per_file: float = Field(default=Budget().seconds, ge=0.1, le=86_400)  # of processor time
+    memory_per_file: Annotated[int, BeforeValidator(parse_bytes), Field(ge=LEAST_MEMORY)] = Budget().memory
+
+    @property
+    def up_axis(self) -> Up | None:
+        """What the readers take: None where each format says it."""
+        return None if self.up == "auto" else self.up
+
+    @property
+    def budget(self) -> Budget:
+        """The two as the readers take them."""
+        return Budget(self.seconds_per_file, self.memory_per_file)
 
 
 class DescribeSection(_Section):
@@ -116,20 +132,23 @@ def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Projec
 
     Raises ProjectError: no such file, not TOML (with the line), or the list of all its mistakes.
     """
-    path = path.resolve()
-    if path.is_dir():
+    with foreign_as(ProjectError, f"{path}: cannot be read"):  # a loop of links, a name too long
+        path = path.resolve()
+        is_folder, is_there = path.is_dir(), path.exists()
+    if is_folder:
         raise ProjectError(f"{path} is a folder; name the project file in it")
-    if not path.exists():
+    if not is_there:
         raise ProjectError(
             f"{path}: no such project file; make one with `unibind init FOLDER` or name one with --project"
         )
     content = read_toml(path, ProjectError)
-    try:
-        checked = _File.model_validate(_with_seed(merged(content, changes or {})))
-    except ValidationError as error:
-        mistakes = [_mistake(each) for each in error.errors()]
-        count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
-        raise ProjectError(f"{path}: {count}\n" + "\n".join(f"  {each}" for each in mistakes)) from None
+    with foreign_as(ProjectError, f"{path}: cannot be checked"):
+        try:
+            checked = _File.model_validate(_with_seed(merged(content, changes or {})))
+        except ValidationError as error:
+            mistakes = [_mistake(each) for each in error.errors()]
+            count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
+            raise ProjectError(f"{path}: {count}\n" + "\n".join(f"  {each}" for each in mistakes)) from None
     return Project(
         path=path, **dict(checked) | {"describe": _with_models_found(checked.describe, path.parent)}
     )

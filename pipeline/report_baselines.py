@@ -11,7 +11,16 @@ from statistics import fmean
 from typing import Any
 
 from data.modality import MODALITIES
-from pipeline.comparison import SPLITS, Row, media, percent, place, recognition_rows, split_title
+from pipeline.comparison import (
+    SPLITS,
+    Row,
+    centers_title,
+    media,
+    percent,
+    place,
+    recognition_rows,
+    split_title,
+)
 from pipeline.report_chart import LOOKS, Dot, DotRow, Line, Look, dot_chart, line_chart, line_key
 from pipeline.report_html import Child, Html, el, figure, join, line, section, table
 from trainer.tasks import CENTERS
@@ -51,7 +60,7 @@ def _probe_panel(row: Row, probe: Mapping[str, Any]) -> Html:
     other = Dot(probe["top1"], low=probe["top1_low"], high=probe["top1_high"])
     model = "aligned heads" if row.model == "aligned" else "without training"
     rows = [
-        DotRow(f"{model}, LLM centers", f"{percent(row.centers.top1)}%", (chance, own)),
+        DotRow(f"{model}, {centers_title([row])}", f"{percent(row.centers.top1)}%", (chance, own)),
         DotRow("linear probe", f"{percent(probe['top1'])}%", (chance, other), strong=False),
     ]
     title = f"{row.modality}, {split_title(row.split)}"
@@ -67,7 +76,7 @@ def _probe_words(rows: Sequence[Row], probes: Mapping[tuple[str, str], Mapping[s
         own = fmean(row.centers.top1 for row in shown if row.centers)
         other = fmean(probes[split, row.modality]["top1"] for row in shown)
         of = f"mean of {len(shown)} modalities" if len(shown) > 1 else shown[0].modality
-        reached = f"the LLM centers reach {percent(own)}%, the probe {percent(other)}%"
+        reached = f"the {centers_title(rows)} reach {percent(own)}%, the probe {percent(other)}%"
         words.append(f"On {split_title(split)} {reached} ({of}).")
     return " ".join(words)
 

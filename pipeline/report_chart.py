@@ -6,6 +6,7 @@ SVG by hand, in units of which 300 are the width: about pixels at phone width. C
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -64,7 +65,7 @@ def axis_over(values: Iterable[float], *, start: float, end: float, most: int = 
     found = list(values)
     low, high = min(found), max(found)
     span = high - low or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / most))
+    power = 10.0 ** math.floor(math.log10(max(span / most, sys.float_info.min)))
     step = next(power * one for one in (1, 2, 5, 10) if power * one * most >= span * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     if first == last:

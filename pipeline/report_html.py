@@ -1,6 +1,7 @@
 """HTML that escapes by construction: every string is text until `el` has made an element of it.
 
-Names and texts in a report come from manifests, folders and language models, so they are untrusted. An `Html`
+Names and texts in a report come from manifests, folders and language models, so they are untrusted: control
+characters and marks of direction in them are shown, too (`data.show`). An `Html`
 can only come from this module; a plain `str` given as a child or as an attribute is always escaped. Building
 markup with an f-string yields a plain `str`, which shows up escaped on the page: a mistake is visible and
 harmless.
@@ -11,6 +12,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Sequence
 from html import escape
+
+from data.show import visible_lines
 
 _VOID = {"meta", "img", "br", "col"}
 _KINDS = {"l": None, "r": "num"}
@@ -33,7 +36,7 @@ def el(tag: str, /, *children: Child, **attributes: Attribute) -> Html:
     '<p class="note">a &lt; b</p>'
     """
     given = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{escape(_plain(value))}"'
+        f' {name.rstrip("_").replace("_", "-")}="{escape(_shown(name, _plain(value)))}"'
         for name, value in attributes.items()
         if value is not None
     )
@@ -118,7 +121,12 @@ def clipped(text: str, limit: int) -> str:
 
 
 def _safe(child: Child) -> str:
-    return str(child) if isinstance(child, Html) else escape(child)
+    return str(child) if isinstance(child, Html) else escape(visible_lines(child))
+
+
+def _shown(attribute: str, value: str) -> str:
+    """An attribute's value as people are to see it; an address stays exact."""
+    return value if attribute in {"src", "href"} else visible_lines(value)
 
 
 def _plain(value: str | float) -> str:

@@ -13,21 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from data.errors import SampleError
 from data.modality import MODALITIES, Modality
 from data.paths import resolver
 from data.readers import read
+from data.readers.axes import File, turned
 from data.readers.payload import Text
 from data.render import contact_sheet, render
+from kb_builder.schemas import SAMPLES, read_columns
 from pipeline.report_html import Html, clipped, data_uri, el, section
 from trainer.centers import load_centers
 from trainer.inputs import KnowledgeBase, center_texts, seen_categories
 from trainer.records import Centers, SampleSet
 from trainer.scoring import score
 from trainer.settings import Scorer
-from trainer.tasks import Task, tasks
+from trainer.tasks import tasks
 
 _PAIRS, _EXAMPLES = 6, 4
 _THUMB_PX = 240
@@ -68,7 +69,7 @@ def worst_confusions(
     centers = load_centers(base)
     to_do = tasks(seen_categories(base), labels_used=labels_used)
     for task in sorted(to_do, key=lambda task: task.split != "unseen"):
-        shown = {modality: _shown(samples, task) for modality, samples in space.items()}
+        shown = {modality: task.of(samples) for modality, samples in space.items()}
         shown = {modality: samples for modality, samples in shown.items() if len(samples)}
         among = centers.of(task.candidates_C)
         if shown and len(among.row_ids):
@@ -125,11 +126,6 @@ def _own_centers(
     return found
 
 
-def _shown(samples: SampleSet, task: Task) -> SampleSet:
-    allowed_N = (samples.splits_N == "test") | (not task.test_only)
-    return samples.take(allowed_N & (samples.category_N >= 0) & task.shown_C[samples.category_N])
-
-
 def _varied(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:
     """A few mistakes, of different modalities as far as there are, the surest wrong answers first."""
     waiting: dict[str, list[Mistake]] = defaultdict(list)
@@ -161,8 +157,7 @@ def mistakes_section(
     shown = [mistake for one in confusions for mistake in one.examples]
     needed = {row_id for one in shown for row_id in (one.row_id, one.own_row_id) if row_id}
     texts = center_texts(base.folder, needed)
-    uris = _uris(base.folder)
-    locate = resolver(data_root)
+    file_of = _files(base.folder, data_root)
     parts = [
         el(
             "p",
@@ -176,7 +171,7 @@ def mistakes_section(
         ordered = sorted(one.by_modality.items(), key=lambda item: (-item[1], item[0]))
         by = ", ".join(f"{name} {count}" for name, count in ordered)
         share = el("span", f" · {one.count} of {one.of} samples ({by})", class_="sub")
-        cards = [_card(one, mistake, uris, locate, texts) for mistake in one.examples]
+        cards = [_card(one, mistake, file_of, texts) for mistake in one.examples]
         parts.append(el("h3", one.true, " taken for ", one.named, share))
         parts.append(el("div", *cards, class_="mistakes"))
     return section("mistakes", title, *parts)
@@ -185,8 +180,7 @@ def mistakes_section(
 def _card(
     pair: Confusion,
     mistake: Mistake,
-    uris: Mapping[str, str],
-    locate: Callable[[str], Path],
+    file_of: Callable[[str], File],
     texts: Mapping[str, str],
 ) -> Html:
     words = [
@@ -198,7 +192,7 @@ def _card(
     else:
         words.append(_because("really", pair.true, mistake.own_score, texts.get(mistake.own_row_id, "")))
     try:
-        sight = _sight(mistake, locate(uris[mistake.sample_id]))
+        sight = _sight(mistake, file_of(mistake.sample_id))
     except SampleError as error:
         sight = el("p", clipped(str(error), 200), class_="words")
     return el("figure", sight, el("figcaption", *words))
@@ -210,10 +204,10 @@ def _because(role: str, category: str, score: float, text: str) -> Html:
     return el("p", el("span", told, class_="who"), " ", el("q", clipped(text, 180)))
 
 
-def _sight(mistake: Mistake, path: Path) -> Html:
+def _sight(mistake: Mistake, file: File) -> Html:
     """The sample as people can see it: its rendering, or its words."""
     modality: Modality = next(name for name in MODALITIES if name == mistake.modality)
-    payload = read(modality, path)
+    payload = read(modality, file)
     if isinstance(payload, Text):
         return el("blockquote", clipped(payload.text, 260), class_="words")
     picture = thumbnail(contact_sheet(render(payload)))
@@ -231,6 +225,16 @@ def thumbnail(rgb_HW3: npt.NDArray[np.uint8]) -> str:
     return data_uri(buffer.getvalue(), "image/jpeg")
 
 
-def _uris(kb: Path) -> dict[str, str]:
-    table = pq.ParquetFile(kb / "samples.parquet").read(columns=["sample_id", "uri"])
-    return dict(zip(table["sample_id"].to_pylist(), table["uri"].to_pylist(), strict=True))
+def _files(kb: Path, data_root: Path) -> Callable[[str], File]:
+    """Where the file of a sample lies, by its id, with what was told of it."""
+    names, more = ["sample_id", "uri"], [SAMPLES.field("up")]
+    table = read_columns(kb / "samples.parquet", names, hint="unibind ingest", optional=more)
+    columns = (table[name].to_pylist() for name in ("sample_id", "uri", "up"))
+    found = {sample_id: (uri, up) for sample_id, uri, up in zip(*columns, strict=True)}
+    locate = resolver(data_root)
+
+    def file_of(sample_id: str) -> File:
+        uri, up = found[sample_id]
+        return turned(locate(uri), up)
+
+    return file_of

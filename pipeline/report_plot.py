@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pipeline.comparison import Row, anchor_names, anchor_title, percent, split_title
+from pipeline.comparison import Row, anchor_names, anchor_title, centers_title, percent, split_title
 from pipeline.report_html import Html, el, figure, join
 from trainer.tasks import CENTERS
 
@@ -21,8 +21,8 @@ def accuracy_plots(rows: Sequence[Row]) -> Html:
     names = [name for name in anchor_names(rows) if name != CENTERS]
     key = el(
         "ul",
-        _key(_center_mark(8, 8, 2, 14), "LLM centers, 95% interval"),
-        *(_key(_control_mark(name, 8, 8, False), anchor_title(name)) for name in names),
+        _key(_center_mark(8, 8, 2, 14), f"{centers_title(rows)}, 95% interval"),
+        *(_key(_control_mark(name, 8, 8, False), anchor_title(name, rows)) for name in names),
         _key(_control_mark("class_name", 8, 8, True), "a control at or above the centers"),
         _key(el("line", x1=8, x2=8, y1=1, y2=15, stroke="var(--quiet)", stroke_dasharray="2 2"), "chance"),
         class_="key",

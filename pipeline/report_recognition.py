@@ -15,8 +15,10 @@ from pipeline.comparison import (
     Row,
     anchor_names,
     anchor_title,
+    centers_title,
     media,
     model_title,
+    not_measured,
     percent,
     place,
     points,
@@ -69,25 +71,35 @@ def recognition_section(metrics: Mapping[str, Any]) -> Html:
     """Recognition of the run's model: the verdict, the picture, the table."""
     rows = recognition_rows(metrics)
     if not rows:
-        return section("recognition", "Recognition", el("p", "No labelled sample could be scored."))
+        words = el("p", "No labelled sample could be scored.")
+        return section("recognition", "Recognition", words, _not_measured(metrics))
     return section(
         "recognition",
         "Recognition, beside its controls",
         el("p", f"Model: {model_title(rows)}. Rule: {SCORERS[scorer_of(metrics)][0]}.", class_="sub"),
         el("ul", *(el("li", sentence) for sentence in verdict(rows))),
+        _not_measured(metrics),
         accuracy_plots(rows),
         _result_table(rows),
         _fine_print(rows),
         _leads(rows),
-        _more_measures(metrics["recognition"]),
+        _more_measures(metrics["recognition"], centers_title(rows)),
     )
+
+
+def _not_measured(metrics: Mapping[str, Any]) -> Child:
+    """What has no row in the table, and why; nothing where every modality has one."""
+    reasons = not_measured(metrics)
+    if not reasons:
+        return ""
+    return join([el("p", el("strong", "Not measured:")), el("ul", *(el("li", each) for each in reasons))])
 
 
 def zero_shot_section(metrics: Mapping[str, Any]) -> Html:
     """The same for the untrained encoder that shares the text space, unless that is the run's own model."""
     rows, own = recognition_rows(metrics, "zero_shot"), recognition_rows(metrics)
     if not rows:
-        words = "The run had no encoder that shares the text space without training."
+        words = "The run has no zero-shot encoder that places a labelled sample in the text space."
         return section("zero-shot", "Zero-shot, without training", el("p", words))
     if own and all(row.model == "zero_shot" for row in own):
         words = "This run was not trained: its table above is the zero-shot table."
@@ -104,7 +116,7 @@ def zero_shot_section(metrics: Mapping[str, Any]) -> Html:
         el("ul", *(el("li", sentence) for sentence in verdict(rows))),
         _result_table(rows),
         _leads(rows),
-        _more_measures(metrics["zero_shot"]),
+        _more_measures(metrics["zero_shot"], centers_title(rows)),
     )
 
 
@@ -114,13 +126,13 @@ def _fine_print(rows: Sequence[Row]) -> Html:
         for name in anchor_names(rows)
     }
     told = ", ".join(
-        f"{anchor_title(name)} {ks[0]}" if len(ks) == 1 else f"{anchor_title(name)} {ks[0]}–{ks[-1]}"
+        f"{anchor_title(name, rows)} {ks[0] if len(ks) == 1 else f'{ks[0]}–{ks[-1]}'}"
         for name, ks in counts.items()
     )
     return el(
         "p",
         "Class name: the bare name. Templates: the name in prompt templates. Random words: the name with "
-        "words drawn at random. Permuted: another category’s LLM centers. "
+        f"words drawn at random. Permuted: another category’s {centers_title(rows)}. "
         f"Texts per category at most: {told}. Intervals are by bootstrap. "
         f"{_SURETY[bool(rows) and all(row.paired() for row in rows)]} An interval of no width (all right or "
         "all wrong) says little where n is small.",
@@ -141,16 +153,16 @@ def _result_table(rows: Sequence[Row]) -> Html:
             numbers = [percent(mean.top1[name]) if name in mean.top1 else "–" for name in names]
             title = f"mean of {len(mean.modalities)}"
             body.append(
-                line(columns, [title, *numbers, percent(mean.chance), str(mean.n), ""], class_="mean")
+                line(columns, [title, *numbers, percent(mean.chance), f"{mean.n:,}", ""], class_="mean")
             )
     caption = (
         "Top-1 accuracy in percent, with its 95% interval. Bold: the best of the row. Marked: a control at "
-        "or above the LLM centers; named at the right, bold where "
+        f"or above the {centers_title(rows)}; named at the right, bold where "
         f"{'its lead is sure' if all(row.paired() for row in rows) else 'the intervals are apart'}."
     )
     if len(media(rows)) < len(rows):
         caption += " Means leave text out, which starts inside the text space."
-    head = ["", *(anchor_title(name) for name in names), "chance", "n", "not beaten"]
+    head = ["", *(anchor_title(name, rows) for name in names), "chance", "n", "not beaten"]
     return el("div", table(columns, head, body, caption=caption), class_="pinned")
 
 
@@ -167,12 +179,12 @@ def _leads(rows: Sequence[Row]) -> Child:
     if not body:
         return ""
     caption = (
-        "Percentage points that the LLM centers are ahead of a control (behind: below 0), the 95% interval "
-        "of a bootstrap over objects, in which both sides answer for the same ones, and the exact p of "
-        "McNemar’s test (which takes samples as independent). Bold: the interval excludes 0. "
+        f"Percentage points that the {centers_title(rows)} are ahead of a control (behind: below 0), the 95% "
+        "interval of a bootstrap over objects, in which both sides answer for the same ones, and the exact p "
+        "of McNemar’s test (which takes samples as independent). Bold: the interval excludes 0. "
         "Of many intervals at 95%, one in twenty misses the truth by chance."
     )
-    head = ["", *(f"over {anchor_title(name)}" for name in names)]
+    head = ["", *(f"over {anchor_title(name, rows)}" for name in names)]
     summary = el("summary", "The lead over each control, compared sample by sample")
     whole = el("div", table(columns, head, body, caption=caption), class_="pinned")
     return el("details", summary, whole)
@@ -190,7 +202,7 @@ def _lead(row: Row, name: str) -> Child:
     return join([told, el("span", f"{points(lead.low)} to {points(lead.high)}{p}", class_="ci")])
 
 
-def _more_measures(records: Sequence[Mapping[str, Any]]) -> Child:
+def _more_measures(records: Sequence[Mapping[str, Any]], centers: str) -> Child:
     """Top-5, mean recall and mean average precision of the LLM centers; nothing in metrics without them."""
     measured = (r for r in records if r["anchors"] == CENTERS and r.get("mean_recall") is not None)
     shown = sorted(measured, key=lambda r: (place(SPLITS, r["split"]), place(MODALITIES, r["modality"])))
@@ -209,7 +221,7 @@ def _more_measures(records: Sequence[Mapping[str, Any]]) -> Child:
         "large categories do not drown small ones. mAP: the mean over categories of the average precision "
         "of the samples ranked by that category’s score."
     )
-    summary = el("summary", "Other measures of the LLM centers: top-5, mean recall, mAP")
+    summary = el("summary", f"Other measures of the {centers}: top-5, mean recall, mAP")
     return el("details", summary, table("lrrrr", ["", *_MORE.values()], body, caption=caption))
 
 
@@ -222,9 +234,9 @@ def _table_row(row: Row, names: Sequence[str]) -> list[Child]:
     numbers = [
         _number(name, cells[name], best=best, warned=warned) if name in cells else "–" for name in names
     ]
-    told = [el("b" if name in sure else "span", anchor_title(name)) for name in warned]
+    told = [el("b" if name in sure else "span", anchor_title(name, [row])) for name in warned]
     tag = el("span", join(told, ", "), class_="tag") if told else ""
-    return [row.modality, *numbers, percent(row.chance), str(row.n), tag]
+    return [row.modality, *numbers, percent(row.chance), f"{row.n:,}", tag]
 
 
 def _number(name: str, cell: Accuracy, *, best: Sequence[str], warned: Sequence[str]) -> Html:

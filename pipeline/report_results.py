@@ -5,12 +5,15 @@ Everything here is read from `metrics` alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.comparison import (
     Mean,
+    Row,
     anchor_title,
+    centers_title,
+    not_measured,
     percent,
     recognition_rows,
     split_mean,
@@ -38,7 +41,8 @@ def _lead(metrics: Mapping[str, Any]) -> Html:
     split = "unseen" if any(row.split == "unseen" and row.centers for row in rows) else "seen"
     mean = split_mean([row for row in rows if row.centers], split)
     if mean is None:
-        return el("p", "Nothing was recognised: the run had no labelled sample to score.", class_="lead")
+        reasons = not_measured(metrics) or ["the run had no labelled sample to score"]
+        return el("p", f"Nothing was recognised: {'; '.join(reasons)}.", class_="lead")
     untrained = all(row.model == "zero_shot" for row in rows)
     what = {
         ("unseen", False): "On categories that no training sample came from",
@@ -52,21 +56,22 @@ def _lead(metrics: Mapping[str, Any]) -> Html:
         [
             f"{what}, {SCORERS[scorer_of(metrics)][1]} the right category in ",
             el("strong", f"{percent(top1)}%"),
-            f" of {mean.n} samples ({of}); chance is {percent(mean.chance)}%. ",
+            f" of {mean.n:,} samples ({of}); chance is {percent(mean.chance)}%. ",
         ]
     )
-    return el("p", first, _best_control(mean), class_="lead")
+    return el("p", first, _best_control(mean, rows), class_="lead")
 
 
-def _best_control(mean: Mean) -> str:
+def _best_control(mean: Mean, rows: Sequence[Row]) -> str:
     """What the best control scores in the place of the LLM centers, on the same mean."""
     controls = {name: top1 for name, top1 in mean.top1.items() if name != CENTERS}
     if not controls:
         return "No control was measured."
     best = max(controls, key=lambda name: controls[name])
     beaten = controls[best] < mean.top1[CENTERS]
-    outcome = "less than the LLM centers" if beaten else "the LLM centers do not beat it"
-    return f"The best control, {anchor_title(best)}, reaches {percent(controls[best])}%: {outcome}."
+    ours = centers_title(rows)
+    outcome = f"less than the {ours}" if beaten else f"the {ours} do not beat it"
+    return f"The best control, {anchor_title(best, rows)}, reaches {percent(controls[best])}%: {outcome}."
 
 
 def calibration_section(metrics: Mapping[str, Any]) -> Html:

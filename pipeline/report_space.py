@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Mapping, Sequence
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import numpy.typing as npt
 
 from data.files import atomic_path
 from data.modality import MODALITIES
+from data.show import visible
 from pipeline.report_html import Html, clipped, el, figure, join, section
 from pipeline.report_labels import RING, Label, place_labels
 from pipeline.report_style import MODALITY_COLOURS
@@ -216,8 +220,25 @@ def write_space_png(pictures: Mapping[str, Picture], target: Path) -> None:
             axes.set_title(f"{space}, {title}", loc="left", size=9, color="#222222")
             axes.spines[:].set_color("#dddddd")
         drawing.subplots_adjust(wspace=0.04)
-        with atomic_path(target) as temporary:
+        with atomic_path(target) as temporary, _boxes_noted(target):
             drawing.savefig(temporary, format="png", bbox_inches="tight", metadata={"Software": None})
+
+
+@contextmanager
+def _boxes_noted(target: Path) -> Iterator[None]:
+    """One note for all letters that the font does not have, in place of a warning for each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    missing = [each for each in caught if "missing from font" in str(each.message)]
+    for each in caught:
+        if each not in missing:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    if missing:
+        told = (
+            f"{target.name}: {len(missing):,} letters of names are drawn as boxes; the font has none for them"
+        )
+        print(f"  note: {told}", file=sys.stderr, flush=True)
 
 
 def _draw_modalities(axes: Any, picture: Picture, xy_N2: Plane) -> None:
@@ -245,7 +266,7 @@ def _draw_categories(
     for label in labels(picture, xy_N2, height):
         if label.leader:
             axes.plot(*zip(*label.leader, strict=True), color="#999999", linewidth=0.6)
-        words = label.words.replace("$", r"\$")
+        words = visible(label.words).replace("$", r"\$")
         look = {"ha": "center", "va": "center", "size": 6.5, "color": "#222222", "path_effects": halo}
         axes.text(label.x, label.y, words, **look)
     if centers:

@@ -26,6 +26,7 @@ from data.benchmarks.splits import limit
 from data.errors import InputError, ManifestError, SampleError
 from data.paths import resolver
 from data.sample import Reject, Sample
+from data.show import visible
 from kb_builder.encoders import JOIN
 from kb_builder.lock import write_lock
 from pipeline.project import Project
@@ -164,7 +165,7 @@ def encode_section(order: Order) -> dict[str, str]:
 
 def _run(order: Order, fold: int | None, encode: dict[str, str]) -> Outcome:
     wanted = Wanted(order.train, fold, order.variant, order.partial)
-    print(f"▸ read {order.benchmark.title} in {order.data}", file=sys.stderr, flush=True)
+    print(f"▸ read {order.benchmark.title} in {visible(order.data)}", file=sys.stderr, flush=True)
     imported = order.benchmark.read(order.data, wanted)
     _require_once(order.data, imported.samples)
     chosen = list(imported.samples)
@@ -172,7 +173,7 @@ def _run(order: Order, fold: int | None, encode: dict[str, str]) -> Outcome:
         chosen = limit(chosen, order.per_category)
     kept, rejects, root = _prepared(order, imported, chosen)
     for note in imported.notes:
-        print(f"  note: {note}", file=sys.stderr, flush=True)
+        print(f"  note: {visible(note)}", file=sys.stderr, flush=True)
     project = write_project(order, fold, encode, kept, imported.categories, root)
     inherit(project)
     run_stages(project, plan(project))

@@ -11,6 +11,7 @@ from typing import Any
 from data.benchmarks import Benchmark
 from data.files import write_json
 from data.sample import Reject, Sample
+from data.show import visible
 from kb_builder.schemas import read_columns
 from pipeline.comparison import Accuracy, percent, recognition_rows
 from pipeline.project import Project
@@ -175,20 +176,19 @@ class Result:
         categories = max(each.n_categories for each in self.outcomes)
         head = f"{self.benchmark.title}: {self.benchmark.modality}, {categories:,} categories; top-1 %,"
         spread = f"mean of {len(self.outcomes)} folds ± deviation" if many else "[95% interval]"
-        return "\n".join(
-            [
-                f"{head} {spread}",
-                *lines,
-                *([f"no comparison with the paper: {'; '.join(self.apart)}"] if self.apart else []),
-                self._over(),
-                f"encoder: {self.encoder}, texts: {self.texts} per category by {self.describer};"
-                f" the paper's numbers are with {base}",
-                f"split: {self.benchmark.split_rule}",
-                f"metric: {self.benchmark.metric_rule}",
-                *(f"note: {note}" for note in first.notes),
-                *(f"MARKED: {mark}" for mark in self.marks),
-            ]
-        )
+        told = [
+            f"{head} {spread}",
+            *lines,
+            *([f"no comparison with the paper: {'; '.join(self.apart)}"] if self.apart else []),
+            self._over(),
+            f"encoder: {self.encoder}, texts: {self.texts} per category by {self.describer};"
+            f" the paper's numbers are with {base}",
+            f"split: {self.benchmark.split_rule}",
+            f"metric: {self.benchmark.metric_rule}",
+            *(f"note: {note}" for note in first.notes),
+            *(f"MARKED: {mark}" for mark in self.marks),
+        ]
+        return "\n".join(map(visible, told))
 
     def _over(self) -> str:
         """Over how many samples, how many were bad, and what they would cost if they counted as errors."""

@@ -20,12 +20,15 @@ from typing import Any
 
 from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_file, hash_json, write_json
+from data.readers import use_budget
+from data.show import duration, number, visible
 from kb_builder.ledger import open_ledger
 from kb_builder.lock import write_lock
 from pipeline.jobs import STAGES as _STAGES
 from pipeline.jobs import Stage
 from pipeline.project import Project
 
+_MOST_COUNTS = 20  # of one kind in a line: there may be a thousand categories
 _ROOT = Path(__file__).parent.parent
 _BY_NAME = {stage.name: stage for stage in _STAGES}
 
@@ -54,6 +57,7 @@ def run_stage(project: Project, name: str) -> StageResult:
     done = _finished(project, name, fingerprint)
     if done is not None:
         return StageResult(name, done["seconds"], True, done["summary"])
+    use_budget(project.data.budget)
     if stage.shards is None:
         with write_lock(project.run / "run.lock"):
             summary, seconds = _timed(stage.run, project)
@@ -81,8 +85,8 @@ def run_stages(project: Project, names: Iterable[str]) -> list[StageResult]:
     for name in names:
         print(f"▸ {name}", file=sys.stderr, flush=True)
         result = run_stage(project, name)
-        told = "skipped: nothing it depends on has changed" if result.skipped else f"{result.seconds:.1f} s"
-        counts = ", ".join(f"{key} {value}" for key, value in _flat(result.summary))
+        told = "skipped: nothing it depends on has changed" if result.skipped else duration(result.seconds)
+        counts = ", ".join(f"{visible(key)} {number(value)}" for key, value in _flat(result.summary))
         print(f"  {name}: {told}{f'  ({counts})' if counts else ''}", file=sys.stderr, flush=True)
         results.append(result)
     if (project.run / "evaluation.json").exists():
@@ -112,6 +116,7 @@ def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[dict
     done = {shard: _finished(project, f"{stage.name}-{shard:05d}", fingerprints[shard]) for shard in numbers}
     missing = [shard for shard in numbers if done[shard] is None]
     if missing:
+        use_budget(project.data.budget)
         with write_lock(project.run / "run.lock"):
             clock = time.perf_counter()
 
@@ -300,8 +305,13 @@ def _add_up(summaries: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _flat(summary: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """A summary's counts with their names; of a list, and of a long dict (of categories), its length."""
     for key, value in summary.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and len(value) > _MOST_COUNTS:
+            yield f"{prefix}{key}", len(value)
+        elif isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key} ")
+        elif value is None and key.endswith("_usd"):
+            yield f"{prefix}{key}", "unknown"
         elif value is not None and (not isinstance(value, list) or value):
             yield f"{prefix}{key}", len(value) if isinstance(value, list) else value

@@ -99,7 +99,7 @@ def _work_out(kb: Path, folder: Path, wanted: Mapping[str, Variant], jobs: int) 
                 future.result()
                 bar.update()
                 if bar.disable and number % 20 == 0:
-                    print(f"  study: {number} of {len(missing)} cells", file=sys.stderr, flush=True)
+                    print(f"  study: {number:,} of {len(missing):,} cells", file=sys.stderr, flush=True)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -140,7 +140,8 @@ def _summary(study: Study, base: str, cells: Mapping[str, Cell]) -> dict[str, An
     for name, part in study.file.ablations.items():
         rows = [_variant_row(study, name, each, outcomes[name, each], reference) for each in part.variants]
         if not any(row["is_reference"] for row in rows):
-            rows.insert(0, {**_told("the reference", {}, reference), "is_reference": True})
+            own = {"is_reference": True, "with_name": study.project.localize.with_name}
+            rows.insert(0, {**_told("the reference", {}, reference), **own})
         ablations.append({"name": name, "question": part.question, "variants": rows})
     n = len({str(sample) for cell in reference.cells for sample in cell.named["sample_id"].to_pylist()})
     return {
@@ -189,6 +190,9 @@ def _variant_row(
     section = study.file.ablations[ablation].variants[name]
     settings = section.model_dump(exclude_defaults=True)
     row = _told(name, settings, outcome)
+    # `class_name` and other controls at test are not the centers, whatever those hold.
+    variant = study.variants[ablation, name][0]
+    row["with_name"] = section.at_test == variant.anchors == CENTERS and variant.localize.with_name
     row["is_reference"] = not settings or (
         study.variants[ablation, name] == study.reference and section.at_test == CENTERS
     )

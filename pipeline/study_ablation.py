@@ -78,6 +78,11 @@ def measure_names(variants: Sequence[Variant]) -> list[str]:
     return [name for name in MEASURES if name in found] + [name for name in found if name not in MEASURES]
 
 
+def variant_title(variant: Variant) -> str:
+    """A variant's name; where its LLM centers hold the bare name of the category, that is said."""
+    return f"{variant['name']} [centers + name]" if variant.get("with_name") else str(variant["name"])
+
+
 def told(name: str, value: float | None) -> str:
     """A number as its measure is told: a share in percent, anything else with three decimals."""
     if value is None:
@@ -148,7 +153,7 @@ def _forest(variants: Sequence[Variant], name: str) -> Html:
         difference = "" if reference or not against else f" ({told_difference(name, against['difference'])})"
         rows.append(
             DotRow(
-                f"{one['name']} (reference)" if reference else one["name"],
+                f"{variant_title(one)} (reference)" if reference else variant_title(one),
                 f"{told(name, mean)}{difference}",
                 tuple(dots),
                 strong=reference,
@@ -168,7 +173,7 @@ def _numbers(variants: Sequence[Variant], names: Sequence[str]) -> Html:
     for one in variants:
         settings = ", ".join(f"{key} = {value}" for key, value in (one.get("settings") or {}).items())
         reference = bool(one.get("is_reference"))
-        name = f"{one['name']} (reference)" if reference else one["name"]
+        name = f"{variant_title(one)} (reference)" if reference else variant_title(one)
         cells: list[Child] = [join([name, el("span", clipped(settings, 160), class_="ci set")])]
         cells += [_cell(one, measure) for measure in names]
         body.append(line(columns, cells, class_="reference" if reference else None))
@@ -201,7 +206,7 @@ def _by_seed(variants: Sequence[Variant], names: Sequence[str]) -> Html:
     """Every number that a mean was made of."""
     body: list[list[Child]] = [
         [
-            one["name"],
+            variant_title(one),
             _title(name),
             ", ".join(told(name, value) for value in one["measures"][name].get("per_seed", ())),
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ def load_study(path: Path) -> Study:
 
     Raises ProjectError: no such file, not TOML, or its mistakes; those in the settings of a variant, too.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises for names that are too long for a file)
         raise ProjectError(f"{path}: no such study file; `ablation.toml` of this repository is one")
     try:
         file = StudyFile.model_validate(read_toml(path, ProjectError))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.study_ablation import MEASURES, measure_names
+from data.show import visible
+from pipeline.study_ablation import MEASURES, measure_names, variant_title
 
 _MARKS = {"better": "+", "worse": "-", "no difference": " "}
 _HOLDS = {True: "holds", False: "does not hold", None: "undecided"}
@@ -15,7 +16,7 @@ def study_text(study: Mapping[str, Any]) -> str:
     """The whole study as lines: a cell is mean [95% interval], marked + or - where it differs surely."""
     seeds, compared = len(study["seeds"]), 0
     lines = [
-        f"{study['name']}: {study['dataset']}, {study['n_samples']} test samples, {seeds} seeds; % with 95%"
+        f"{study['name']}: {study['dataset']}, {study['n_samples']:,} test samples, {seeds} seeds; % with 95%"
         " intervals over seeds and objects; + better and - worse than the reference (*), paired"
     ]
     for ablation in study["ablations"]:
@@ -28,17 +29,17 @@ def study_text(study: Mapping[str, Any]) -> str:
             if variant["error"]:
                 lines.append(f"  {variant['name']}: {variant['error']}")
             else:
-                rows.append([f"{star} {variant['name']}", *(_cell(variant, name) for name in names)])
+                rows.append([f"{star} {variant_title(variant)}", *(_cell(variant, name) for name in names)])
         lines += _aligned(rows)
         lines += _verdicts(ablation["variants"])
     lines += ["", "claims"]
     lines += [f"  {_HOLDS[each['holds']]}: {each['text']} ({each['numbers']})" for each in study["claims"]]
     lines += [
         "",
-        f"{compared} comparisons: were there no difference at all, about {round(compared / 20)} would still"
-        " be marked.",
+        f"{compared:,} comparisons: were there no difference at all, about {round(compared / 20):,} would"
+        " still be marked.",
     ]
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
 
 
 def _cell(variant: Mapping[str, Any], measure: str) -> str:
@@ -71,6 +72,7 @@ def _verdicts(variants: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  "

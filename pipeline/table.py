@@ -9,7 +9,9 @@ from pipeline.comparison import (
     Row,
     anchor_names,
     anchor_title,
+    centers_title,
     model_title,
+    not_measured,
     percent,
     recognition_rows,
     split_mean,
@@ -18,6 +20,8 @@ from pipeline.comparison import (
 )
 from trainer.tasks import CENTERS
 
+_NO_ROWS = "No recognition was measured."
+
 
 def result_table(metrics: Mapping[str, Any], key: str = "recognition") -> str:
     """The table for the terminal: one block per split, one line per modality, and the verdict below.
@@ -25,26 +29,31 @@ def result_table(metrics: Mapping[str, Any], key: str = "recognition") -> str:
     Numbers are top-1 in percent. `*` marks the best of a row, `!` a control at or above the LLM centers.
     """
     rows = recognition_rows(metrics, key)
+    reasons = not_measured(metrics) if key == "recognition" else []
+    told = ["", "Not measured:", *(f"  {reason}" for reason in reasons)] if reasons else []
     if not rows:
-        return "No recognition was measured: the run had no labelled sample to score."
+        return "\n".join([_NO_ROWS, *told[1:]])
     names = anchor_names(rows)
-    header = ["", *(anchor_title(name) for name in names), "chance", "n"]
+    header = ["", *(anchor_title(name, rows) for name in names), "chance", "n"]
     lines: list[list[str]] = []
     for split in dict.fromkeys(row.split for row in rows):
         block = [row for row in rows if row.split == split]
         lines.append([split_title(split)])
         lines += [
-            [f"  {row.modality}", *_plain_cells(row, names), percent(row.chance), str(row.n)] for row in block
+            [f"  {row.modality}", *_plain_cells(row, names), percent(row.chance), f"{row.n:,}"]
+            for row in block
         ]
         mean = split_mean(block, split)
         if mean is not None and len(mean.modalities) > 1:
             label = f"  mean of {len(mean.modalities)}"
             means = [f"{percent(mean.top1[name])}  " if name in mean.top1 else "-  " for name in names]
-            lines.append([label, *means, percent(mean.chance), str(mean.n)])
-    legend = "top-1 %, [95% interval], * best of the row, ! a control at or above the LLM centers"
+            lines.append([label, *means, percent(mean.chance), f"{mean.n:,}"])
+    legend = f"top-1 %, [95% interval], * best of the row, ! a control at or above the {centers_title(rows)}"
     if any(row.modality == "text" for row in rows) and any(row.modality != "text" for row in rows):
         legend += "; means leave text out"
-    return "\n".join([f"{model_title(rows)}: {legend}", "", *_aligned([header, *lines]), "", *verdict(rows)])
+    return "\n".join(
+        [f"{model_title(rows)}: {legend}", "", *_aligned([header, *lines]), "", *verdict(rows), *told]
+    )
 
 
 def _plain_cells(row: Row, names: Sequence[str]) -> list[str]:
@@ -75,29 +84,41 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 def result_table_markdown(metrics: Mapping[str, Any], key: str = "recognition") -> str:
     """The same table as GitHub Markdown: the best of a row bold, a control at or above the centers with ▲."""
     rows = recognition_rows(metrics, key)
+    reasons = not_measured(metrics) if key == "recognition" else []
     if not rows:
-        return "No recognition was measured: the run had no labelled sample to score."
+        return "\n".join([_NO_ROWS, "", *(f"- {reason}" for reason in reasons)]).rstrip()
     names = anchor_names(rows)
-    header = ["split", "modality", *(anchor_title(name) for name in names), "chance", "n"]
+    header = ["split", "modality", *(anchor_title(name, rows) for name in names), "chance", "n"]
     lines = [header, ["---", "---", *["---:"] * (len(names) + 2)]]
     for split in dict.fromkeys(row.split for row in rows):
         block = [row for row in rows if row.split == split]
         title = split.replace("_", " ")
         lines += [
-            [title, row.modality, *_markdown_cells(row, names), percent(row.chance), str(row.n)]
+            [title, row.modality, *_markdown_cells(row, names), percent(row.chance), f"{row.n:,}"]
             for row in block
         ]
         mean = split_mean(block, split)
         if mean is not None and len(mean.modalities) > 1:
             means = [f"*{percent(mean.top1[name])}*" if name in mean.top1 else "–" for name in names]
             label = f"*mean of {len(mean.modalities)}*"
-            lines.append([title, label, *means, f"*{percent(mean.chance)}*", str(mean.n)])
+            lines.append([title, label, *means, f"*{percent(mean.chance)}*", f"{mean.n:,}"])
     table = ["| " + " | ".join(line) + " |" for line in lines]
     legend = (
         f"Top-1 % ({model_title(rows)}), 95% bootstrap interval in brackets; **bold** is the best of a row, "
-        "▲ a control at or above the LLM centers."
+        f"▲ a control at or above the {centers_title(rows)}."
     )
-    return "\n".join([*table, "", legend, "", *(f"- {sentence}" for sentence in verdict(rows))])
+    return "\n".join(
+        [
+            *table,
+            "",
+            legend,
+            "",
+            *(
+                f"- {sentence}"
+                for sentence in verdict(rows) + [f"Not measured: {reason}" for reason in reasons]
+            ),
+        ]
+    )
 
 
 def _markdown_cells(row: Row, names: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -37,6 +38,51 @@ def ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+Mutations = Callable[[bytes, int], Iterator[bytes]]
+_EXTREMES = (
+    b"\0",
+    b"\xff",
+    b"\x7f",
+    b"\x80",
+    b"\xff\xff\xff\x7f",
+    b"\xff" * 8,
+    b'"',
+    b"\n",
+    b",",
+    b"[",
+    b"{",
+)
+
+
+@pytest.fixture(scope="session")
+def mutations() -> Mutations:
+    """`mutations(content, number)`: that many damaged copies of a file, the same ones at every call."""
+
+    def mutate(content: bytes, number: int) -> Iterator[bytes]:
+        choose = random.Random(len(content))
+        for _ in range(number):
+            copy = bytearray(content)
+            for _ in range(choose.choice((1, 1, 2, 8))):
+                place = choose.randrange(len(copy) + 1)
+                end = min(len(copy), place + choose.choice((1, 2, 4, 16, 200)))
+                match choose.randrange(6):
+                    case 0 if place < len(copy):
+                        copy[place] ^= 1 << choose.randrange(8)
+                    case 1:
+                        copy[place:place] = choose.choice(_EXTREMES) * choose.choice((1, 1, 3, 2000))
+                    case 2:
+                        copy[place:end] = choose.choice(_EXTREMES)
+                    case 3:
+                        del copy[place:end]
+                    case 4:
+                        copy[place:place] = copy[end : end + 40] * choose.choice((1, 50))
+                    case _:
+                        del copy[place:]
+            yield bytes(copy)
+
+    return mutate
 
 
 @pytest.fixture(scope="session")

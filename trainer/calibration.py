@@ -95,6 +95,8 @@ def calibrate(
     it, `nll` and `ece` are None. `asked`: what is asked about the same `samples`.
     """
     centered_C = centers.counts() > 0
+    if not centered_C.any():
+        return []
     val = samples.take(
         (samples.splits_N == "val") & (samples.category_N >= 0) & centered_C[samples.category_N]
     )

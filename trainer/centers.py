@@ -28,7 +28,7 @@ from kb_builder.store import open_table
 from trainer.blas import one_thread_each, spread
 from trainer.geometry import unit_rows
 from trainer.guides import Guides, group_guides, visible_samples
-from trainer.inputs import CategoryTexts, KnowledgeBase, open_category_texts, open_kb
+from trainer.inputs import CategoryTexts, KnowledgeBase, encoder_card, open_category_texts, open_kb
 from trainer.names import CLASS_NAME, load_names
 from trainer.records import TRANSDUCTIVE, Centers, Doubles, Floats, Ints
 from trainer.rules import (
@@ -79,6 +79,8 @@ def localize(kb: Path, settings: Localize) -> dict[str, Any]:
 def choose_centers(base: KnowledgeBase, settings: Localize) -> tuple[pa.Table, dict[str, Any]]:
     """What `localize` writes and returns; nothing is written."""
     _require_sound(settings)
+    if not base.categories:
+        return CENTERS.empty_table(), {"k": settings.k, "centers": 0, "by_rule": {}, "guiding_samples": 0}
     texts = open_category_texts(base, settings.texts, seed=settings.seed)
     k = sys.maxsize if settings.k == "all" else settings.k
     names = load_names(base) if settings.with_name else None
@@ -104,7 +106,7 @@ def choose_centers(base: KnowledgeBase, settings: Localize) -> tuple[pa.Table, d
             return pa.RecordBatch.from_pydict(columns, schema=CENTERS), len(ids)
 
         done = _with_progress(choose, range(len(base.categories)), "localize")
-    if not any(found for _, found in done):
+    if base.categories and not any(found for _, found in done):
         raise KnowledgeBaseError(
             f"{base.folder}: no valid description of any category{_statuses(base.folder)}; "
             "see `unibind kb stats`"
@@ -148,6 +150,9 @@ def read_centers(kb: KnowledgeBase, table: pa.Table) -> Centers:
         f"{kb.folder / 'centers.parquet'}: chosen from other texts or by another encoder;"
         " run `unibind localize` again"
     )
+    if not kb.categories:
+        dim = encoder_card(kb.encoder("text")).get("dim", 0)
+        return Centers((), (), np.zeros(0, np.int64), np.zeros((0, dim), np.float32))
     rows = table.sort_by([("category_id", "ascending"), ("rank", "ascending")]).combine_chunks()
     stored_texts = open_table(kb.encoder("text") / "category_texts")
     names, counts = np.unique(rows["category_id"].to_numpy(), return_counts=True)
@@ -183,6 +188,7 @@ def read_centers(kb: KnowledgeBase, table: pa.Table) -> Centers:
         category_N=np.repeat(np.array([kb.index[name] for name in names], dtype=np.int64), counts),
         vectors_ND=np.concatenate([np.zeros((0, stored_texts.dim), np.float32), *blocks]),
         guided_by=frozenset(rows["guided_by"].unique().to_pylist()) - {None},
+        with_name=own is not None,
     )
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data.errors import TrainingError
+from data.errors import TrainingError, first_line
 from data.files import atomic_path, canonical_json
 from trainer.heads import Heads, from_tensors, to_tensors
 from trainer.ranks import Ranks
@@ -105,15 +105,23 @@ def _save(path: Path, checkpoint: Checkpoint, fingerprint: str) -> None:
 
 
 def _load(path: Path, fingerprint: str) -> Checkpoint | None:
-    """The checkpoint at `path`; None where there is none, or it is damaged, or of another training."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            told = json.loads((file.metadata() or {}).get("unibind", "{}"))
-            if (told.get("format"), told.get("fingerprint")) != (FORMAT, fingerprint):
-                return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (FileNotFoundError, SafetensorError, ValueError):
+    """The checkpoint at `path`; None where there is none, or one of another training, or damaged (said)."""
+    if not path.exists():
         return None
+    try:
+        return _read(path, fingerprint)
+    except Exception as error:  # a file of ours that is damaged may lack anything
+        told = first_line(error)
+        print(f"  train: {path.name} is damaged ({told}); beginning anew", file=sys.stderr, flush=True)
+        return None
+
+
+def _read(path: Path, fingerprint: str) -> Checkpoint | None:
+    with safe_open(path, framework="pt") as file:
+        told = json.loads((file.metadata() or {}).get("unibind", "{}"))
+        if (told.get("format"), told.get("fingerprint")) != (FORMAT, fingerprint):
+            return None
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
@@ -124,7 +132,8 @@ def _load(path: Path, fingerprint: str) -> Checkpoint | None:
         return from_tensors({n: t.numpy() for n, t in under(f"{name}.").items()}, told[name])
 
     best = heads("best")
-    assert best is not None  # a checkpoint is made at the end of an epoch, the earliest after epoch 0
+    if best is None:  # a checkpoint is made at the end of an epoch, the earliest after epoch 0
+        raise ValueError("no best heads")
     log = [_row(values) for values in tensors["log"].tolist()]
     return Checkpoint(Facts(**told["facts"]), log, best, heads("earlier"), under("now."))
 

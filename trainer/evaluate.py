@@ -27,7 +27,7 @@ from trainer.inputs import (
     open_kb,
     seen_categories,
 )
-from trainer.outcomes import Naming, named_table, ranks_table, write_outcomes
+from trainer.outcomes import NAMED, Naming, named_table, ranks_table, write_outcomes
 from trainer.probe import probe_rows
 from trainer.recall import recalls
 from trainer.recognition import recognise
@@ -35,6 +35,7 @@ from trainer.records import Centers, SampleSet
 from trainer.settings import Evaluate
 from trainer.sweeps import sweep_rows
 from trainer.tasks import tasks
+from trainer.unmeasured import unmeasured_rows
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Measured:
 def evaluate(kb: Path, run: Path, settings: Evaluate) -> dict[str, Any]:
     """Measure a run and write `<run>/named.parquet` and `<run>/ranks.parquet`; returns the metrics.
 
-    What they hold is told in `measure`. Raises TrainingError where there is nothing to measure.
+    What they hold is told in `measure`, as is what is raised.
     """
     base = open_kb(kb)
     heads = load_heads(run) if has_heads(run) else None
@@ -62,12 +63,14 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     """What some heads (None: the zero-shot encoder alone) reach with some centers; nothing is written.
 
     Keys of the metrics, each told in docs/metrics.md: `transductive` (whether unlabelled test samples helped
-    to choose the centers), `recognition`, `zero_shot`, `probe`, `few_shot`, `sweeps`, `calibration`,
+    to choose the centers), `with_name` (whether the bare name is one of them), `unmeasured` (what could not
+    be measured, and why), `recognition`, `zero_shot`, `probe`, `few_shot`, `sweeps`, `calibration`,
     `retrieval`, `balance`, `parameters`, `rejects` (lists of flat rows) and `counts` (samples without a
-    vector, and those that no head maps). With heads, `recognition`, `retrieval` and `balance` are those of
-    the aligned space, else those of the zero-shot encoder, whose recognition stands in `zero_shot` in either
-    case; `calibration` and `sweeps` are of both; in `balance` the run's own space comes first, and baselines
-    after it. Raises TrainingError where there is neither, or where the heads were trained on other encoders.
+    vector, and those that no head maps). With heads,
+    `recognition`, `retrieval` and `balance` are those of the aligned space, else those of the zero-shot
+    encoder, whose recognition stands in `zero_shot` in either case; `calibration` and `sweeps` are of both;
+    in `balance` the run's own space comes first, and baselines after it. Raises TrainingError where the
+    heads were trained on other encoders.
     """
     anchors = anchor_sets(centers, load_controls(base), seed=settings.seed)
     seen_C = seen_categories(base)
@@ -89,13 +92,22 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
             sweeps += sweep_rows(asked, model=model, **resampling)
             calibration += calibrate(samples, centers, asked, model=model, scorer=settings.scorer)
     model = "aligned" if heads else "zero_shot"
-    test = {modality: s.split("test") for modality, s in spaces[model].items()}
+    test = {modality: s.split("test") for modality, s in spaces.get(model, {}).items()}
     retrieval, rankings = recalls(test, **resampling)
     metrics = {
         "transductive": centers.transductive,
-        "recognition": rows[model],
+        "with_name": centers.with_name,
+        "unmeasured": unmeasured_rows(
+            base,
+            centers,
+            recognised={row["modality"] for row in rows.get(model, ())},
+            spaces=spaces,
+            frozen=frozen,
+            heads=heads,
+        ),
+        "recognition": rows.get(model, []),
         "zero_shot": rows.get("zero_shot", []),
-        "probe": probe_rows(frozen, seen_C, named[model], **resampling) if settings.probe else [],
+        "probe": probe_rows(frozen, seen_C, named.get(model, []), **resampling) if settings.probe else [],
         "few_shot": few_shot_rows(base, frozen, centers, heads, settings),
         "sweeps": sweeps,
         "calibration": calibration,
@@ -107,7 +119,8 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
         "counts": _counts(frozen, without_vector, heads) if heads else {},
     }
     tables = [named_table(base, namings, model=name) for name, namings in named.items()]
-    return Measured(metrics, pa.concat_tables(tables), ranks_table(base, rankings, model=model))
+    named_samples = pa.concat_tables([NAMED.empty_table(), *tables])
+    return Measured(metrics, named_samples, ranks_table(base, rankings, model=model))
 
 
 def _baseline_balance(
@@ -151,11 +164,6 @@ def _spaces(
     if heads is not None:
         _require_same_encoders(base, heads)
         spaces["aligned"] = _mapped(frozen, heads)
-    if not spaces.get("aligned" if heads else "zero_shot"):
-        raise TrainingError(
-            f"{base.folder}: nothing to evaluate: no trained heads, and the knowledge base has no zero-shot"
-            " encoder; run `unibind train`, or name `zero_shot` under [encode]"
-        )
     return spaces
 
 

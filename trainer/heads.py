@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from data.errors import TrainingError
+from data.errors import TrainingError, first_line
 from data.files import atomic_path, canonical_json
 from trainer.geometry import unit_rows
 from trainer.records import Floats
@@ -99,11 +99,42 @@ def load_heads(run: Path) -> Heads:
         with safe_open(path, framework="numpy") as file:
             metadata = json.loads((file.metadata() or {}).get("unibind", "{}"))
             tensors: dict[str, Floats] = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise TrainingError(f"{path}: damaged ({error}); run `unibind train` again") from error
-    if metadata.get("format") != FORMAT:
+    except Exception as error:  # SafetensorError, but also what NumPy says to types that it does not know
+        raise TrainingError(f"{path}: damaged ({first_line(error)}); run `unibind train` again") from error
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise TrainingError(f"{path}: not a {FORMAT} file; run `unibind train` again")
-    return from_tensors(tensors, metadata)
+    try:
+        heads = from_tensors(tensors, metadata)
+    except KeyError as missing:
+        raise TrainingError(f"{path}: damaged (no tensor {missing}); run `unibind train` again") from None
+    if wrong := _mistake(heads):
+        raise TrainingError(f"{path}: damaged ({wrong}); run `unibind train` again")
+    return heads
+
+
+def _mistake(heads: Heads) -> str | None:
+    """What of the tensors does not fit together; None where all do."""
+    for key in ("encoders", "parameters"):
+        if not isinstance(heads.metadata.get(key, {}), dict):
+            return f"{key} that are no table"
+    for modality in sorted({*heads.weights, *heads.biases}):
+        layers = [(heads.weights.get(modality), heads.biases.get(modality))]
+        if modality in heads.hidden:
+            layers.insert(0, heads.hidden[modality])
+        inner: int | None = None
+        for weight, bias in layers:
+            if weight is None or bias is None:
+                return f"no {'weight' if weight is None else 'bias'} for {modality}"
+            if weight.dtype != np.float32 or bias.dtype != np.float32:
+                return f"numbers of {modality} that are not float32"
+            if weight.ndim != 2 or bias.shape != weight.shape[:1] or inner not in {None, weight.shape[1]}:
+                return f"shapes of {modality} that do not fit: {list(weight.shape)}, {list(bias.shape)}"
+            if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+                return f"numbers of {modality} that are not finite"
+            inner = weight.shape[0]
+    if len({weight.shape[0] for weight in heads.weights.values()}) > 1:
+        return "heads into spaces of different dimensions"
+    return None
 
 
 def to_tensors(heads: Heads) -> dict[str, Floats]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.errors import TrainingError
+from data.errors import NothingToTrainError, TrainingError
 from trainer.geometry import unit_rows
 from trainer.inputs import SampleTexts
 from trainer.records import Bools, Centers, Floats, Ints, SampleSet
@@ -60,7 +60,7 @@ def make_pairs(
     counts = dict.fromkeys(
         ("train_samples", "train_without_own_text", "train_without_label", "train_without_any_text"), 0
     )
-    center_counts_C = centers.counts()
+    center_counts_C = np.append(centers.counts(), 0)  # the last for -1: no category
     center_starts_C = np.cumsum(center_counts_C) - center_counts_C
     for modality, encoded in sets.items():
         train = encoded.split("train")
@@ -134,13 +134,13 @@ def _require_contrast(pairs: dict[str, Pairs], counts: dict[str, int]) -> None:
             if n
             else "the knowledge base has no encoded train sample (the modality text needs no training)"
         )
-        raise TrainingError(
+        raise NothingToTrainError(
             f"nothing to train on: {reason}; give the manifest rows of split `train`,"
             " or set `train.enabled = false` for zero-shot recognition"
         )
     groups = np.unique(np.concatenate([p.groups_N for p in pairs.values()]))
     if len(groups) == 1 and groups[0] != -1:
-        raise TrainingError(
+        raise NothingToTrainError(
             "nothing to contrast: every train sample shows the same category; add samples of a second one,"
             " or set `train.enabled = false` for zero-shot recognition"
         )

@@ -31,6 +31,7 @@ class Centers:
     category_N: Ints
     vectors_ND: Floats
     guided_by: frozenset[str] = frozenset()  # splits whose labels had a say in the choice, or TRANSDUCTIVE
+    with_name: bool = False  # the bare name is one of a category's centers
 
     @property
     def labels_guided(self) -> bool:

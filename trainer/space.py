@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import TrainingError
 from trainer.centers import category_means, load_centers
 from trainer.heads import has_heads, load_heads
 from trainer.inputs import KnowledgeBase, load_samples, open_kb
@@ -36,13 +35,13 @@ def space_pictures(kb: Path, run: Path, *, most: int = 500) -> dict[str, Picture
     before: the frozen features of the samples encoder, which know nothing of texts, so without centers (and
     without modalities that another encoder gives another dimension). after: the aligned space with the mean
     of each category's centers. zero_shot, in place of "after" where there are no heads: the same in the space
-    of the zero-shot encoder, where there is one. Of more samples than `most`, evenly spaced ones of every
-    modality are drawn. Raises TrainingError without test samples.
+    of the zero-shot encoder, where there is one and it takes some of them. Of more samples than `most`,
+    evenly spaced ones of every modality are drawn. None without an encoded test sample.
     """
     base = open_kb(kb)
     shown = _shown(base, "samples", most)
     if not shown:
-        raise TrainingError(f"{kb}: no encoded test samples to draw; give the manifest rows of split `test`")
+        return {}
     dims = Counter(s.vectors_ND.shape[1] for s in shown)
     dim = max(dims, key=lambda d: (dims[d], d))
     pictures = {"before": _picture([s for s in shown if s.vectors_ND.shape[1] == dim], base, None)}
@@ -53,9 +52,10 @@ def space_pictures(kb: Path, run: Path, *, most: int = 500) -> dict[str, Picture
             for s in shown
             if s.modality in heads.modalities
         ]
-        pictures["after"] = _picture(mapped, base, load_centers(base))
-    elif base.encoders.get("zero_shot") is not None:
-        pictures["zero_shot"] = _picture(_shown(base, "zero_shot", most), base, load_centers(base))
+        if mapped:
+            pictures["after"] = _picture(mapped, base, load_centers(base))
+    elif base.encoders.get("zero_shot") is not None and (placed := _shown(base, "zero_shot", most)):
+        pictures["zero_shot"] = _picture(placed, base, load_centers(base))
     return pictures
 
 

@@ -24,7 +24,8 @@ class Task:
     def of(self, samples: SampleSet) -> SampleSet:
         """The samples that are to be named: by their first category, and by their split."""
         allowed_N = (samples.splits_N == "test") | (not self.test_only)
-        return samples.take(allowed_N & (samples.category_N >= 0) & self.shown_C[samples.category_N])
+        shown_N = np.append(self.shown_C, False)[samples.category_N]  # -1, no category, is shown nowhere
+        return samples.take(allowed_N & shown_N)
 
 
 def tasks(seen_C: Bools, *, labels_used: bool) -> list[Task]:

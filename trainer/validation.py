@@ -37,7 +37,7 @@ def validation(base: KnowledgeBase, sets: dict[str, SampleSet], centers: Centers
     """The val samples of trained categories: the held-out categories must have no say, not even here."""
     seen_C = seen_categories(base)
     centers = centers.of(seen_C)
-    usable_C = seen_C & (centers.counts() > 0)
+    usable_C = np.append(seen_C & (centers.counts() > 0), False)  # the last for -1: no category
     chosen = {
         m: s.take((s.splits_N == "val") & (s.category_N >= 0) & usable_C[s.category_N])
         for m, s in sets.items()

@@ -130,7 +130,7 @@ def _prepare(infrared: Path, boxes: dict[str, Box], sizes: dict[str, tuple[int, 
     def grey(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
         from data.readers.image import open_picture
 
-        with open_picture(path) as picture:
+        with open_picture(path) as (picture, _):
             return np.asarray(picture.convert("L"))
 
     def prepare(sample: Sample, target: Path) -> None:

@@ -2,17 +2,40 @@
 
 `read` is deterministic: the same file gives the same bits. Nothing is cut short, clipped or repaired in
 silence: what cannot be read whole is refused with one line that says which file, what is wrong and how to
-mend it. No reader runs pickled code.
+fix it. No reader runs pickled code.
+
+The functions here decode in a process of their own, within the time and memory of a budget
+(data/readers/sandbox.py); they are what the rest of the pipeline calls. The readers' modules hold the same
+functions for this process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 
 from data.modality import Modality
-from data.readers.payload import Payload
+from data.readers import sandbox
+from data.readers.axes import File, Turned, path_of
+from data.readers.budget import Budget
+from data.readers.payload import Bytes, Payload, Picture, Waveform
+from data.readers.sandbox import use_budget, warm_up
+from data.readers.untrusted import decoding
+
+__all__ = [
+    "READERS",
+    "Budget",
+    "read",
+    "read_audio",
+    "read_clips",
+    "read_here",
+    "read_image",
+    "reading_ahead",
+    "use_budget",
+    "warm_up",
+]
 
 # Modality -> module:function. Named, not imported: each reader brings a heavy library, and a run over photos
 # needs neither a video decoder nor torch.
@@ -25,10 +48,62 @@ READERS: dict[Modality, str] = {
     "video": "data.readers.video:read_video",
     "event": "data.readers.event:read_event",
 }
+_CLIPS = "data.readers.clips:read_clips"
+_SHOWN = {"image": "picture", "audio": "sound", "point": "cloud", "event": "event file"}
 
 
-def read(modality: Modality, path: Path) -> Payload:
-    """Read one sample. Raises `SampleError` where the file is not a whole, sane sample of that modality."""
+def read(modality: Modality, file: File) -> Payload:
+    """Read one sample. Raises `SampleError` where the file is not a whole, sane sample of that modality, or
+    takes more time or memory than its budget."""
+    if modality == "text":  # bounded, and no decoder but Python's own for UTF-8
+        return read_here(modality, file)
+    payload: Payload = sandbox.decode(
+        READERS[modality], path_of(file), _options(modality, file), what=_shown(modality)
+    )
+    return payload
+
+
+def read_here(modality: Modality, file: File) -> Payload:
+    """The same in this process, without a budget: for files that are known, and for tests."""
     module, function = READERS[modality].split(":")
-    reader: Callable[[Path], Payload] = getattr(import_module(module), function)
-    return reader(path)
+    path = path_of(file)
+    with decoding(path, _shown(modality)):
+        payload: Payload = getattr(import_module(module), function)(path, **_options(modality, file))
+        return payload
+
+
+def read_image(path: Path, *, short_side: int) -> Picture:
+    """`read("image", path)`, a JPEG no smaller than `short_side` on its short side."""
+    picture: Picture = sandbox.decode(READERS["image"], path, {"short_side": short_side}, what="picture")
+    return picture
+
+
+def read_audio(path: Path, *, rate: int) -> Waveform:
+    """`read("audio", path)` at `rate` samples a second."""
+    sound: Waveform = sandbox.decode(READERS["audio"], path, {"rate": rate}, what="sound")
+    return sound
+
+
+def read_clips(
+    path: Path, *, clips: int, frames: int, seconds: float | None = None, short_side: int | None = None
+) -> Bytes:
+    """`frames` frames of each of `clips` clips of a video, uint8[C, F, H, W, 3]: `data.readers.clips`."""
+    options = {"clips": clips, "frames": frames, "seconds": seconds}
+    if short_side is not None:
+        options["short_side"] = short_side
+    found: Bytes = sandbox.decode(_CLIPS, path, options, what="video")
+    return found
+
+
+def reading_ahead(files: Sequence[tuple[str, File]]) -> AbstractContextManager[None]:
+    """Within, this thread is going to `read` these files, (modality, file), in this order: the next ones are
+    decoded while it works on one. It may read others, too, and leave some."""
+    return sandbox.reading_ahead([(modality, path_of(file)) for modality, file in files])
+
+
+def _options(modality: Modality, file: File) -> dict[str, str]:
+    return {"up": file.up} if isinstance(file, Turned) and modality == "point" else {}
+
+
+def _shown(modality: Modality) -> str:
+    return _SHOWN.get(modality, modality)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -10,9 +12,11 @@ import soxr
 
 from data.errors import SampleError
 from data.readers.container import open_container
+from data.readers.matroska import is_whole_matroska
 from data.readers.payload import Floats, Waveform
+from data.readers.stretch import Stretch
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
-from data.readers.whole import check_whole
+from data.readers.whole import sound_parts
 
 RATE = 16_000  # the rate of the field's audio encoders (METHOD.md)
 MAX_BYTES = 512 * MEBIBYTE
@@ -20,36 +24,61 @@ MAX_SECONDS = 30 * 60
 MAX_CHANNELS = 64
 MAX_PEAK = 1000.0  # float files may go beyond ±1, but 60 dB beyond is damage
 BLOCK_FRAMES = 2**16
-MPEG_FRAME = 1152  # samples
+# How much less than its header says a container may hold: encoders round, and trimmed files miss a little.
+SHORT_BY_S, SHORT_BY_SHARE = 0.5, 0.02
 
 
 def read_audio(path: Path, *, rate: int = RATE) -> Waveform:
     """Read a sound as float32[T], channels averaged, at `rate` samples a second (soxr, high quality).
 
+    Sounds joined in one file (chained Ogg, MP3s put together by `cat`) are read whole, each at its own rate.
     Raises `SampleError` for empty, truncated or over-long sounds and for NaN or infinite samples.
     """
     check_file(path, max_bytes=MAX_BYTES)
-    check_whole(path)
-    try:
-        with decoding(path, "sound"):
-            sound = soundfile.SoundFile(path)
-    except SampleError as refused:
-        if not isinstance(refused.__cause__, soundfile.LibsndfileError):
-            raise
-        mono_T, own = _read_with_av(path)  # m4a, aac, the sound of a video …
-    else:
-        with sound:
-            mono_T, own = _read_with_soundfile(sound, path), int(sound.samplerate)
-    if not len(mono_T):
+    with decoding(path, "sound"):
+        parts, mpeg = sound_parts(path)
+    heard: list[tuple[Floats, int]] = []
+    seconds = 0.0
+    for part in parts:
+        # libmpg123, behind libsndfile, writes to the terminal and trusts what a file says of its length.
+        mono_T, own = _read_with_av(part, before=seconds) if mpeg else _read_part(part, before=seconds)
+        seconds += len(mono_T) / own
+        heard.append((mono_T, own))
+    if len({own for _, own in heard}) == 1:  # resampled as one, so that nothing rings where they join
+        heard = [(np.concatenate([mono_T for mono_T, _ in heard]), heard[0][1])]
+    if not any(len(mono_T) for mono_T, _ in heard):
         raise SampleError(f"{path}: holds no sound (zero samples); record or fetch it again")
+    samples_T = np.concatenate([_at_rate(mono_T, own, rate, path) for mono_T, own in heard])
+    if not len(samples_T):
+        count, own = len(heard[0][0]), heard[0][1]
+        raise SampleError(f"{path}: {count} samples at {own} Hz are too short to be a sound")
+    return Waveform(np.ascontiguousarray(samples_T, dtype=np.float32), rate)
+
+
+def _at_rate(mono_T: Floats, own: int, rate: int, path: Path) -> Floats:
+    """A checked sound, resampled."""
     if not np.isfinite(mono_T).all():
         raise SampleError(f"{path}: holds NaN or infinite samples; export it again as 16-bit PCM")
-    if (peak := float(np.abs(mono_T).max())) > MAX_PEAK:
+    if len(mono_T) and (peak := float(np.abs(mono_T).max())) > MAX_PEAK:
         raise SampleError(f"{path}: peaks at {peak:.3g} times full scale; export it again as 16-bit PCM")
-    samples_T = mono_T if own == rate else soxr.resample(mono_T, own, rate, quality="HQ")
-    if not len(samples_T):
-        raise SampleError(f"{path}: {len(mono_T)} samples at {own} Hz are too short to be a sound")
-    return Waveform(np.ascontiguousarray(samples_T, dtype=np.float32), rate)
+    samples_T: Floats = mono_T if own == rate or not len(mono_T) else soxr.resample(mono_T, own, rate, "HQ")
+    return samples_T
+
+
+def _read_part(part: Stretch, *, before: float) -> tuple[Floats, int]:
+    """(float32[T], rate) by libsndfile, or where it does not know the format, by FFmpeg."""
+    with closing(part.open()) as file:
+        try:
+            with decoding(part.path, "sound"):
+                # A path where that will do: reading through Python costs a call for every few kilobytes.
+                sound = soundfile.SoundFile(part.path if part.is_whole else file)
+        except SampleError as refused:
+            if not isinstance(refused.__cause__, soundfile.LibsndfileError):
+                raise
+        else:
+            with sound:
+                return _read_with_soundfile(sound, part.path, before=before), int(sound.samplerate)
+    return _read_with_av(part, before=before)  # m4a, aac, the sound of a video …
 
 
 def _check_length(path: Path, *, seconds: float, channels: int) -> None:
@@ -59,9 +88,9 @@ def _check_length(path: Path, *, seconds: float, channels: int) -> None:
         raise SampleError(f"{path}: {channels} channels are more than {MAX_CHANNELS}; mix it down")
 
 
-def _read_with_soundfile(sound: soundfile.SoundFile, path: Path) -> Floats:
+def _read_with_soundfile(sound: soundfile.SoundFile, path: Path, *, before: float) -> Floats:
     """float32[T] at the file's own rate. Blocks keep memory at one channel, whatever the channel count."""
-    _check_length(path, seconds=sound.frames / sound.samplerate, channels=sound.channels)
+    _check_length(path, seconds=before + sound.frames / sound.samplerate, channels=sound.channels)
     with decoding(path, "sound"):
         blocks: list[Floats] = []
         # Not sound.blocks(): it refuses codecs in which libsndfile cannot seek (GSM), and where less is there
@@ -70,32 +99,85 @@ def _read_with_soundfile(sound: soundfile.SoundFile, path: Path) -> Floats:
             block_TC = sound.read(min(BLOCK_FRAMES, sound.frames - start), dtype="float32", always_2d=True)
             blocks.append(block_TC.mean(axis=1, dtype=np.float32))
     mono_T = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    missing = MPEG_FRAME if sound.format == "MP3" else 0  # the length of MPEG sounds is an estimate
-    if len(mono_T) < sound.frames - missing:
+    if len(mono_T) < sound.frames:
         raise SampleError(
             f"{path}: truncated, {len(mono_T):,} of {sound.frames:,} samples are there; fetch it again"
         )
     return mono_T
 
 
-def _read_with_av(path: Path) -> tuple[Floats, int]:
+def _read_with_av(part: Stretch, *, before: float) -> tuple[Floats, int]:
     """(float32[T], rate) of the first sound track of any container that FFmpeg knows."""
     import av
 
-    with open_container(path, what="sound", max_bytes=MAX_BYTES) as container:
+    path = part.path
+    with (
+        closing(part.open()) as file,
+        open_container(
+            path, what="sound", max_bytes=MAX_BYTES, file=None if part.is_whole else file
+        ) as container,
+    ):
         if not container.streams.audio:
             raise SampleError(f"{path}: holds no sound track; use another file")
         stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise SampleError(
+                f"{path}: its sound has a coding that FFmpeg cannot decode; export it again as 16-bit PCM"
+            )
         with decoding(path, "sound"):
             rate, channels = int(stream.rate), int(stream.channels)
-        _check_length(path, seconds=(container.duration or 0) / av.time_base, channels=channels)
+        if is_whole_matroska(path) is False:
+            raise SampleError(f"{path}: truncated, the file ends before its last part; fetch it again")
+        promised_s = _promised(container, stream, path)
+        _check_length(path, seconds=before + (container.duration or 0) / av.time_base, channels=channels)
         blocks: list[Floats] = []
-        total = 0
+        total, last_s = 0, 0.0
         with decoding(path, "sound"):
-            to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
-            for frame in container.decode(stream):
-                for converted in to_float.resample(frame):
-                    blocks.append(converted.to_ndarray().mean(axis=0, dtype=np.float32))
+            for packet in container.demux():
+                if packet.pts is not None and packet.size:
+                    last_s = max(last_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                if packet.stream_index != stream.index:
+                    continue
+                for frame in packet.decode():
+                    if frame.sample_rate != rate:
+                        raise SampleError(
+                            f"{path}: its rate changes from {rate} to {frame.sample_rate} Hz on the way; "
+                            "export it again at one rate"
+                        )
+                    blocks.append(_mono(frame))
                     total += len(blocks[-1])
-                    _check_length(path, seconds=total / rate, channels=channels)
+                    _check_length(path, seconds=before + total / rate, channels=channels)
+    start_s = float((stream.start_time or 0) * stream.time_base)
+    here_s = max(total / rate, last_s - start_s)
+    if here_s < promised_s - max(SHORT_BY_S, SHORT_BY_SHARE * promised_s):
+        raise SampleError(f"{path}: truncated, {here_s:.1f} of {promised_s:.1f} s are there; fetch it again")
     return (np.concatenate(blocks) if blocks else np.zeros(0, np.float32)), rate
+
+
+def _promised(container: Any, stream: Any, path: Path) -> float:
+    """The seconds that a container's own header promises; 0 where FFmpeg only estimates them."""
+    import av
+
+    names = set(container.format.name.split(","))
+    if names & {"mov", "mp4", "asf"} and stream.duration:
+        return float(stream.duration * stream.time_base)
+    if is_whole_matroska(path):
+        return 0.0  # its pictures may stand still for longer than it sounds
+    if names & {"matroska", "flv"}:  # one duration, that of the longest stream
+        return float(container.duration or 0) / float(av.time_base)
+    return 0.0
+
+
+def _mono(frame: Any) -> Floats:
+    """float32[T]: the mean of a decoded frame's channels."""
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype.kind == "f":
+        samples_CT = samples.astype(np.float32)
+    else:
+        half = 2.0 ** (8 * samples.dtype.itemsize - 1)
+        offset = half if samples.dtype.kind == "u" else 0.0
+        samples_CT = ((samples.astype(np.float64) - offset) / half).astype(np.float32)
+    mono_T: Floats = samples_CT.mean(axis=0, dtype=np.float32)
+    return mono_T

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 
@@ -18,10 +19,15 @@ OPTIONS = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
 
 
 @contextmanager
-def open_container(path: Path, *, what: str, max_bytes: int) -> Iterator[Any]:
-    """An open `av` input container of one bounded file; `what` names it in error messages."""
+def open_container(
+    path: Path, *, what: str, max_bytes: int, file: BinaryIO | io.RawIOBase | None = None
+) -> Iterator[Any]:
+    """An open `av` input container of one bounded file; `what` names it in error messages.
+
+    `file` is read in place of the file at `path`, where only a stretch of it is wanted.
+    """
     check_file(path, max_bytes=max_bytes)
     with decoding(path, what):
-        container = av.open(str(path.absolute()), options=OPTIONS)
+        container = av.open(file if file is not None else str(path.absolute()), options=OPTIONS)
     with container:
         yield container

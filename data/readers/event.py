@@ -22,6 +22,9 @@ BIN_EVENT_BYTES = 5
 # over: 2^13 µs are added from there on, and the mark is dropped (gorchard/event-Python, eventvision.py).
 BIN_OVERFLOW_ROW, BIN_OVERFLOW_US = 240, 2**13
 NPZ_SENSOR = (640, 480)  # width, height of N-ImageNet's camera (Samsung DVS Gen3)
+UNITS_US = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}  # microseconds
+MAX_UNIT_BYTES = 1024
+MAX_SPAN_US = 3.6e9  # an hour: longer ones are nanoseconds
 NPZ_FIELDS = ("x", "y", "t", "p")
 
 
@@ -52,9 +55,12 @@ def _read_bin(path: Path) -> Events:
 
 
 def _read_npz(path: Path) -> Events:
-    """N-ImageNet: `event_data`, records of x, y, t (microseconds), p, or those four as [N, 4] columns."""
+    """N-ImageNet: `event_data`, records of x, y, t (microseconds), p, or those four as [N, 4] columns.
+
+    `time_unit` beside it, one of `UNITS_US`, says that t is something else.
+    """
     check_file(path, max_bytes=MAX_BYTES)
-    events = _load_npz(path)
+    events, unit = _load_npz(path)
     if events.dtype.names is not None:
         if missing := [name for name in NPZ_FIELDS if name not in events.dtype.names]:
             raise SampleError(
@@ -67,11 +73,39 @@ def _read_npz(path: Path) -> Events:
         raise SampleError(
             f"{path}: event_data has shape {events.shape}; it needs fields x, y, t, p or four columns"
         )
-    return checked_events(path, *columns, sensor=NPZ_SENSOR)
+    x_N, y_N, t_N, p_N = columns
+    return checked_events(path, x_N, y_N, _microseconds(path, t_N, unit), p_N, sensor=NPZ_SENSOR)
 
 
-def _load_npz(path: Path) -> AnyArray:
-    """`event_data` of a zip whose directory says how large it unpacks, so that no zip bomb is unpacked."""
+def _microseconds(path: Path, t_N: AnyArray, unit: str | None) -> AnyArray:
+    """Times in microseconds, rounded where the file names another unit; else as they are.
+
+    Raises `SampleError` for fractions and for hours of recording: they are in another unit, which only the
+    one who recorded them can name.
+    """
+    if t_N.dtype.kind not in "iuf" or not len(t_N):
+        return t_N  # `checked_events` says what is wrong
+    if unit is not None:
+        if unit not in UNITS_US:
+            raise SampleError(f"{path}: time_unit is {unit!r}; it may be {', '.join(UNITS_US)}")
+        if unit == "us" and t_N.dtype.kind != "f":
+            return t_N
+        if unit == "ns" and t_N.dtype.kind != "f":
+            t_N = t_N - t_N.min()  # nanoseconds since 1970 are more than a float holds
+        return np.rint(t_N.astype(np.float64) * UNITS_US[unit])
+    how = 'save whole microseconds, or say the unit: np.savez(…, time_unit="s"), or "ms", "us", "ns"'
+    finite = t_N.dtype.kind != "f" or bool(np.isfinite(t_N).all())
+    if finite and t_N.dtype.kind == "f" and (t_N != np.rint(t_N)).any():
+        raise SampleError(f"{path}: its times are fractions (up to {t_N.max():.6g}), not microseconds; {how}")
+    if finite and float(t_N.max()) - float(t_N.min()) > MAX_SPAN_US:
+        hours = (float(t_N.max()) - float(t_N.min())) / 3.6e9
+        raise SampleError(f"{path}: {hours:,.1f} hours, if its times are microseconds; {how}")
+    return t_N
+
+
+def _load_npz(path: Path) -> tuple[AnyArray, str | None]:
+    """(`event_data`, `time_unit` or None) of a zip whose directory says how large they unpack: no zip bomb is
+    unpacked."""
     with decoding(path, "N-ImageNet event file"), zipfile.ZipFile(path) as archive:
         if "event_data.npy" not in archive.namelist():
             raise SampleError(f"{path}: holds no event_data; save it with np.savez(…, event_data=…)")
@@ -84,7 +118,13 @@ def _load_npz(path: Path) -> AnyArray:
         with archive.open("event_data.npy") as member:
             # zipfile gives no more than `file_size` bytes: a header that declares more ends in an error.
             events: AnyArray = np.lib.format.read_array(member, allow_pickle=False, max_header_size=10_000)
-    return events
+        if "time_unit.npy" not in archive.namelist():
+            return events, None
+        if archive.getinfo("time_unit.npy").file_size > MAX_UNIT_BYTES:
+            raise SampleError(f"{path}: time_unit is no word; it may be {', '.join(UNITS_US)}")
+        with archive.open("time_unit.npy") as member:
+            unit = np.lib.format.read_array(member, allow_pickle=False, max_header_size=10_000)
+    return events, str(unit.ravel()[0]) if unit.size == 1 else ""
 
 
 def _read_dat(path: Path) -> Events:

@@ -50,13 +50,14 @@ def farthest_points(xyz_BN3: Floats, count: int) -> Integers:
     return chosen_KB.T
 
 
-def sample_surface(vertices_V3: Doubles, faces_M3: Integers, count: int) -> Doubles:
-    """`count` points spread over a triangle mesh by area, float64[count, 3], the same for the same mesh.
+def surface_places(vertices_V3: Doubles, faces_M3: Integers, count: int) -> tuple[Integers, Doubles]:
+    """`count` places spread over a triangle mesh by area, the same for the same mesh.
 
-    The i-th point falls on the triangle that holds the fraction (i + 1/2) / count of the area (stratified, so
-    each triangle gets its share to within one point), at barycentric coordinates from the R2 low-discrepancy
-    sequence (Roberts, 2018), folded to the triangle by the square-root map (Osada et al., "Shape
-    distributions", 2002, eq. 1). Raises ValueError for a mesh without area.
+    (the triangle of each int64[count], the weights of its corners float64[count, 3]). The i-th place falls on
+    the triangle that holds the fraction (i + 1/2) / count of the area (stratified, so each triangle gets its
+    share to within one point), at barycentric coordinates from the R2 low-discrepancy sequence (Roberts,
+    2018), folded to the triangle by the square-root map (Osada et al., "Shape distributions", 2002, eq. 1).
+    Raises ValueError for a mesh without area.
     """
     a_M3, b_M3, c_M3 = (vertices_V3[faces_M3[:, corner]] for corner in range(3))
     areas_M = np.linalg.norm(np.cross(b_M3 - a_M3, c_M3 - a_M3), axis=1) / 2
@@ -66,7 +67,13 @@ def sample_surface(vertices_V3: Doubles, faces_M3: Integers, count: int) -> Doub
     i = np.arange(count)
     picked = np.searchsorted(reached_M, (i + 0.5) / count * reached_M[-1], side="right")
     plastic = 1.32471795724474602596  # the real root of x³ = x + 1, on which R2 is built
-    u, v = np.modf(0.5 + (i + 1) / plastic)[0][:, None], np.modf(0.5 + (i + 1) / plastic**2)[0][:, None]
+    u, v = np.modf(0.5 + (i + 1) / plastic)[0], np.modf(0.5 + (i + 1) / plastic**2)[0]
     root = np.sqrt(u)
-    points: Doubles = (1 - root) * a_M3[picked] + root * (1 - v) * b_M3[picked] + root * v * c_M3[picked]
-    return points
+    return picked, np.stack([1 - root, root * (1 - v), root * v], axis=1)
+
+
+def at_places(values_VC: Doubles, faces_M3: Integers, picked_N: Integers, weights_N3: Doubles) -> Doubles:
+    """What vertices carry (coordinates, colours), mixed at `surface_places`, float64[N, C]."""
+    a_NC, b_NC, c_NC = (values_VC[faces_M3[picked_N, corner]] for corner in range(3))
+    mixed: Doubles = weights_N3[:, :1] * a_NC + weights_N3[:, 1:2] * b_NC + weights_N3[:, 2:] * c_NC
+    return mixed

@@ -4,55 +4,99 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from data.errors import SampleError
+from data.readers.colours import named_colours
 from data.readers.payload import AnyArray, Bytes
 from data.readers.untrusted import MEBIBYTE, decoding
 
-MAX_HEADER_LINES = 64
+MAX_HEADER_LINES = 1024
+MAX_LINE_BYTES = 2**16
 MAX_UNPACKED = 256 * MEBIBYTE
 
 
 def read_pcd(path: Path) -> tuple[AnyArray, Bytes | None]:
     """(xyz[N, 3], uint8 colours or None). Points marked invalid by NaN are dropped, as PCL defines them.
 
-    Source: the PCD file format page of the Point Cloud Library; `rgb` packs 0x00RRGGBB into four bytes.
+    Source: the PCD file format page of the Point Cloud Library; `rgb` packs 0x00RRGGBB into four bytes,
+    `rgba` 0xAARRGGBB.
     """
     with decoding(path, "PCD cloud"), path.open("rb") as file:
-        head: dict[str, list[str]] = {}
-        for _ in range(MAX_HEADER_LINES):
-            key, *values = file.readline().decode("ascii").split() or ["#"]
-            head[key] = values
-            if key == "DATA":
-                break
+        head = _header(file)
+        if missing := [key for key in ("FIELDS", "SIZE", "TYPE", "DATA") if not head.get(key)]:
+            raise SampleError(f"{path}: its header lacks {', '.join(missing)}; export the cloud again")
         counts = [int(count) for count in head.get("COUNT", ["1"] * len(head["FIELDS"]))]
         kinds = [f"<{kind.lower()}{size}" for kind, size in zip(head["TYPE"], head["SIZE"], strict=True)]
         fields = list(zip(_distinct(head["FIELDS"]), kinds, [(count,) for count in counts], strict=True))
-        row_type, rows, encoding = np.dtype(fields), int(head["POINTS"][0]), head["DATA"][0]
+        row_type, rows, encoding = np.dtype(fields), _rows(head, path), head["DATA"][0].lower()
         body = file.read()
+    if not set("xyz") <= set(row_type.names or ()):
+        raise SampleError(f"{path}: holds no fields x, y and z; export the cloud again")
     with decoding(path, "PCD cloud"):
         cloud = _decode(path, body, row_type, rows, encoding)
         xyz_N3 = np.concatenate([cloud[axis] for axis in "xyz"], axis=1).astype(np.float64)
-        rgb_N3 = None
-        if "rgb" in (cloud.dtype.names or ()) and cloud.dtype["rgb"].itemsize == 4:
-            # Little-endian 0x00RRGGBB: blue comes first.
-            packed_N4 = np.ascontiguousarray(cloud["rgb"]).view(np.uint8).reshape(-1, 4)
-            rgb_N3 = np.ascontiguousarray(packed_N4[:, 2::-1])
+        rgb_N3 = _colours(cloud)
     valid_N = ~np.isnan(xyz_N3).any(axis=1)
     return xyz_N3[valid_N], None if rgb_N3 is None else rgb_N3[valid_N]
+
+
+def _header(file: BinaryIO) -> dict[str, list[str]]:
+    """The words behind each key, up to DATA. Comments may be in any encoding."""
+    head: dict[str, list[str]] = {}
+    for _ in range(MAX_HEADER_LINES):
+        line = file.readline(MAX_LINE_BYTES).decode("latin-1").lstrip("ï»¿").strip()
+        key, *values = line.split() or ["#"]
+        if not key.startswith("#"):
+            head[key.upper()] = values
+        if key.upper() == "DATA":
+            break
+    if "COLUMNS" in head:  # of version 0.5
+        head.setdefault("FIELDS", head["COLUMNS"])
+    return head
+
+
+def _rows(head: dict[str, list[str]], path: Path) -> int:
+    """How many points there are: POINTS, or without it WIDTH × HEIGHT, as PCL and Open3D take it."""
+    if head.get("POINTS"):
+        return int(head["POINTS"][0])
+    if not head.get("WIDTH"):
+        raise SampleError(f"{path}: its header has neither POINTS nor WIDTH; export the cloud again")
+    return int(head["WIDTH"][0]) * int((head.get("HEIGHT") or ["1"])[0])
+
+
+def _colours(cloud: AnyArray) -> Bytes | None:
+    """uint8[N, 3] of `rgb` or `rgba`, four bytes packed as a float or a whole number, or of r, g and b."""
+    names = cloud.dtype.names or ()
+    for name in ("rgb", "rgba"):
+        if name in names and cloud.dtype[name].itemsize == 4:
+            # Little-endian 0xAARRGGBB: blue comes first.
+            packed_N4 = np.ascontiguousarray(cloud[name]).view(np.uint8).reshape(-1, 4)
+            return np.ascontiguousarray(packed_N4[:, 2::-1])
+    for parts in (("r", "g", "b"), ("red", "green", "blue")):
+        if set(parts) <= set(names):
+            return named_colours(np.concatenate([cloud[part] for part in parts], axis=1))
+    return None
 
 
 def _decode(path: Path, body: bytes, row_type: np.dtype[np.void], rows: int, encoding: str) -> AnyArray:
     if encoding == "binary":
         if rows * row_type.itemsize > len(body):
             raise SampleError(f"{path}: truncated, {rows:,} points are declared; fetch it again")
+        there, more = len(body) // row_type.itemsize, body[rows * row_type.itemsize :]
+        if there > rows and more.strip(b"\0"):
+            raise SampleError(f"{path}: holds {there:,} points, {rows:,} are declared; export it again")
         return np.frombuffer(body, row_type, count=rows)
     if encoding == "binary_compressed":
         return _decode_packed(path, body, row_type, rows)
     if encoding == "ascii":
-        flat = np.loadtxt(body.decode("ascii").splitlines(), dtype=np.float64, ndmin=2)
+        flat = np.loadtxt(body.decode("latin-1").splitlines(), dtype=np.float64, ndmin=2)
+        if flat.shape[1] != sum(row_type[name].shape[0] for name in row_type.names or ()):
+            raise SampleError(
+                f"{path}: its lines have {flat.shape[1]} numbers, not those its header names; export it again"
+            )
         if len(flat) != rows:
             raise SampleError(f"{path}: {len(flat):,} of {rows:,} declared points are there; fetch it again")
         return _to_rows(flat, row_type)

@@ -1,4 +1,4 @@
-"""Point clouds: PLY, PCD, OFF, OBJ, XYZ, NPY and torch tensors. Meshes are sampled by area."""
+"""Point clouds: PLY, PCD, OFF, OBJ, STL, glTF, text, NPY and torch tensors. Meshes are sampled by area."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TypeAlias
 import numpy as np
 
 from data.errors import SampleError
+from data.readers.axes import Up, format_up, upwards
+from data.readers.colours import as_colours
 from data.readers.payload import AnyArray, Bytes, Points
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
 
@@ -23,8 +25,11 @@ NPY_MAGIC = b"\x93NUMPY"
 RawCloud: TypeAlias = tuple[AnyArray, Bytes | None]
 
 
-def read_point(path: Path) -> Points:
-    """Read a cloud in the file's own units and order; a mesh becomes `mesh.SURFACE_POINTS` points by area.
+def read_point(path: Path, *, up: Up | None = None) -> Points:
+    """Read a cloud in the file's own units and order, z upwards.
+
+    A mesh becomes `mesh.SURFACE_POINTS` points by area. `up` is the axis that points up in the file; None: as
+    its format has it (`data.readers.axes`).
 
     A cloud that lies a thousand times its size from the origin is moved there: float32 would flatten it.
     Raises `SampleError` for fewer than `MIN_POINTS` points, for points that all coincide and for coordinates
@@ -36,7 +41,10 @@ def read_point(path: Path) -> Points:
             f"{path}: no point cloud format ends in {path.suffix!r}; use {', '.join(sorted(READERS))}"
         )
     check_file(path, max_bytes=MAX_BYTES)
-    raw_N3, rgb_N3 = reader(path)
+    with decoding(path, "cloud"):
+        raw_N3, rgb_N3 = reader(path)
+    if raw_N3.ndim != 2 or raw_N3.shape[1] != 3:
+        raise SampleError(f"{path}: its points have no three coordinates; export the cloud again")
     if len(raw_N3) < MIN_POINTS:
         raise SampleError(f"{path}: {len(raw_N3)} points are fewer than {MIN_POINTS}; use a denser cloud")
     if len(raw_N3) > MAX_POINTS:
@@ -51,30 +59,18 @@ def read_point(path: Path) -> Points:
         raise SampleError(f"{path}: all points coincide or lie beyond reason; export the cloud again")
     if np.abs(middle_3).max() > 1000 * reach:
         wide_N3 -= middle_3
-    return Points(wide_N3.astype(np.float32), rgb_N3)
+    return Points(upwards(wide_N3, up or format_up(path)).astype(np.float32), rgb_N3)
 
 
 def columns_to_cloud(columns_NC: AnyArray, path: Path) -> RawCloud:
-    """Split x y z [+ three more] columns. The three are colours if none is negative and none above 255."""
+    """Split x y z [+ three more] columns; the three are colours where `as_colours` takes them for such."""
     if columns_NC.ndim == 3 and columns_NC.shape[0] == 1:
         columns_NC = columns_NC[0]  # a batch of one
     if columns_NC.ndim != 2 or columns_NC.shape[1] < 3 or columns_NC.dtype.kind not in "iuf":
         raise SampleError(
             f"{path}: {columns_NC.dtype}{list(columns_NC.shape)} is no cloud; save numbers as [N, 3]"
         )
-    return columns_NC[:, :3], to_colours(columns_NC[:, 3:6])
-
-
-def to_colours(columns_N3: AnyArray) -> Bytes | None:
-    """uint8 colours from bytes, 0…1 or 0…255 numbers; None where the columns are something else (normals)."""
-    if columns_N3.shape[1] != 3 or not len(columns_N3):
-        return None
-    if columns_N3.dtype == np.uint8:
-        return np.ascontiguousarray(columns_N3)
-    if not (columns_N3.min() >= 0 and columns_N3.max() <= 255):  # NaN fails too
-        return None
-    scale = 255.0 if columns_N3.max() <= 1 else 1.0
-    return np.rint(columns_N3.astype(np.float64) * scale).astype(np.uint8)
+    return columns_NC[:, :3], as_colours(columns_NC[:, 3:6]) if columns_NC.shape[1] == 6 else None
 
 
 def _read_ply(path: Path) -> RawCloud:
@@ -83,10 +79,28 @@ def _read_ply(path: Path) -> RawCloud:
     return read_ply(path)
 
 
-def _read_mesh(path: Path) -> RawCloud:
-    from data.readers.mesh import read_mesh
+def _read_off(path: Path) -> RawCloud:
+    from data.readers.off import read_off
 
-    return read_mesh(path)
+    return read_off(path)
+
+
+def _read_obj(path: Path) -> RawCloud:
+    from data.readers.obj import read_obj
+
+    return read_obj(path)
+
+
+def _read_stl(path: Path) -> RawCloud:
+    from data.readers.stl import read_stl
+
+    return read_stl(path)
+
+
+def _read_gltf(path: Path) -> RawCloud:
+    from data.readers.gltf import read_gltf
+
+    return read_gltf(path)
 
 
 def _read_pcd(path: Path) -> RawCloud:
@@ -95,14 +109,10 @@ def _read_pcd(path: Path) -> RawCloud:
     return read_pcd(path)
 
 
-def _read_xyz(path: Path) -> RawCloud:
-    """Lines of x y z [r g b | nx ny nz …], parted by spaces or commas; `#` begins a comment."""
-    with decoding(path, "XYZ cloud"):
-        text = path.read_text(encoding="ascii").replace(",", " ")
-        columns_NC = (
-            np.loadtxt(text.splitlines(), dtype=np.float64, ndmin=2) if text.strip() else np.zeros((0, 3))
-        )
-    return columns_to_cloud(columns_NC, path)
+def _read_text(path: Path) -> RawCloud:
+    from data.readers.text_cloud import read_text_cloud
+
+    return read_text_cloud(path)
 
 
 def _read_npy(path: Path) -> RawCloud:
@@ -149,12 +159,18 @@ def _read_torch(path: Path) -> RawCloud:
 
 READERS: dict[str, Callable[[Path], RawCloud]] = {
     ".ply": _read_ply,
-    ".off": _read_mesh,
-    ".obj": _read_mesh,
+    ".off": _read_off,
+    ".obj": _read_obj,
+    ".stl": _read_stl,
+    ".glb": _read_gltf,
+    ".gltf": _read_gltf,
     ".pcd": _read_pcd,
-    ".xyz": _read_xyz,
-    ".txt": _read_xyz,  # ModelNet40's resampled clouds; as a point cloud only where that is told
-    ".pts": _read_xyz,
+    ".xyz": _read_text,
+    ".asc": _read_text,
+    ".xyzn": _read_text,
+    ".xyzrgb": _read_text,
+    ".txt": _read_text,  # ModelNet40's resampled clouds; as a point cloud only where that is told
+    ".pts": _read_text,
     ".npy": _read_npy,
     ".pt": _read_torch,
 }

@@ -15,6 +15,7 @@ import json
 import logging
 import re
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,11 @@ import tifffile
 from data.errors import SampleError
 from data.readers.image import MAX_PIXELS, open_picture
 from data.readers.payload import AnyArray, ThermalPicture
+from data.readers.picture_file import orientation_of, upright
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
 
 MAX_BYTES = 256 * MEBIBYTE
+MAX_PAGES = 64  # of a TIFF: one picture, and what goes with it
 MAX_VALUE = 1e12  # above any sensor's counts, and its square still fits float32
 CENTIKELVIN = (0.01, 0.0)  # scale, offset
 ZERO_CELSIUS_K = 273.15
@@ -38,7 +41,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def read_thermal(path: Path) -> ThermalPicture:
-    """Read a thermal picture as float32[H, W].
+    """Read a thermal picture as float32[H, W], upright.
 
     A coloured 8-bit picture gives its luma (ITU-R BT.601), since a false-colour palette cannot be undone.
     """
@@ -48,7 +51,10 @@ def read_thermal(path: Path) -> ThermalPicture:
     if not is_tiff:
         return ThermalPicture(_read_picture(path), "counts")
     page = _first_page(path)
-    values_HW = page.values_HW if page.values_HW is not None else _read_picture(path)
+    if page.values_HW is None:
+        values_HW = _read_picture(path)
+    else:
+        values_HW = upright(page.values_HW, orientation_of(path))
     if page.inverted:
         values_HW = 255 - values_HW
     if not np.isfinite(values_HW).all():
@@ -75,7 +81,11 @@ class _Page:
 
 def _first_page(path: Path) -> _Page:
     with decoding(path, "thermal TIFF"), tifffile.TiffFile(path) as tiff:
-        pages = [page for page in tiff.pages if not (page.keyframe.subfiletype & 1)]  # bit 0: a thumbnail
+        # Of a chain of directories that leads back to itself there are pages without end.
+        chain = list(islice(tiff.pages, MAX_PAGES + 1))
+        if len(chain) > MAX_PAGES:
+            raise SampleError(f"{path}: more than {MAX_PAGES} pages, or a loop of them; export one picture")
+        pages = [page for page in chain if not (page.keyframe.subfiletype & 1)]  # bit 0: a thumbnail
         if len(pages) != 1:
             raise SampleError(f"{path}: holds {len(pages)} pictures; split the sequence into one file each")
         page = pages[0].aspage()
@@ -142,6 +152,7 @@ def _kelvin_scale(description: str, path: Path) -> tuple[float, float] | None:
 
 def _read_picture(path: Path) -> AnyArray:
     """float32[H, W] through Pillow: greys of any depth as they are, colours as luma."""
-    with open_picture(path) as picture, decoding(path, "thermal picture"):
+    with open_picture(path) as (picture, orientation), decoding(path, "thermal picture"):
         grey = picture.mode in {"L", "I", "F"} or picture.mode.startswith("I;16")
-        return np.array(picture if grey else picture.convert("L"), dtype=np.float32)
+        values_HW = np.array(picture if grey else picture.convert("L"), dtype=np.float32)
+        return upright(values_HW, orientation)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.errors import SampleError
+from data.errors import MissingDependencyError, SampleError
 
 MEBIBYTE = 2**20
 
@@ -44,7 +44,7 @@ def decoding(path: Path, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except SampleError:
+    except (SampleError, MissingDependencyError):
         raise
     except Exception as error:
         told = getattr(error, "strerror", None) or str(error).replace(str(path), path.name)

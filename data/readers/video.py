@@ -14,6 +14,7 @@ import numpy as np
 
 from data.errors import SampleError
 from data.readers.container import open_container
+from data.readers.matroska import is_whole_matroska
 from data.readers.payload import Bytes, Clip
 from data.readers.untrusted import MEBIBYTE, decoding
 
@@ -62,6 +63,10 @@ def _moving_picture(container: Any, path: Path) -> Any:
     for stream in container.streams.video:
         if stream.disposition & stream.disposition.attached_pic:
             continue
+        if stream.codec_context is None:
+            raise SampleError(
+                f"{path}: names no codec that is known for its pictures; encode it again, as H.264"
+            )
         pixels = stream.codec_context.width * stream.codec_context.height
         if pixels > MAX_PIXELS:
             raise SampleError(
@@ -104,7 +109,11 @@ def timeline(path: Path) -> Timeline:
             promised_s = float(stream.duration * unit)
         else:  # Matroska: one duration, that of the longest stream
             here_s, promised_s = last_s, (container.duration or 0) / av.time_base
-    if here_s < promised_s * (1 - TRUNCATED_SHARE):
+        whole = is_whole_matroska(path)
+        if whole and here_s < promised_s * (1 - TRUNCATED_SHARE):
+            # The last picture of a recording at a variable rate stands still to the end.
+            end, here_s = max(end, round(promised_s / unit)), promised_s
+    if whole is False or here_s < promised_s * (1 - TRUNCATED_SHARE):
         raise SampleError(f"{path}: truncated, {here_s:.1f} of {promised_s:.1f} s are there; fetch it again")
     return Timeline(sorted(moments), end, unit, counted)
 

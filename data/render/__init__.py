@@ -30,7 +30,7 @@ DEFAULT_EVENTS: EventRepresentation = "histogram"
 
 def render_version(events: EventRepresentation = DEFAULT_EVENTS) -> str:
     """The recipe of all renderings, with events drawn in this way."""
-    return f"2:mel128-60dB,depth4,heat-p0.1,quarters4,{EVENT_DRAWINGS[events].version}"
+    return f"3:mel128-60dB,depth4,heat-p0.1,quarters4,{EVENT_DRAWINGS[events].version}"
 
 
 # Part of an encoder's identity: change it whenever a reader or a drawing changes by a single bit, since the

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from data.errors import InputError
 from data.modality import Modality
+from data.readers.axes import File
 
 Floats = npt.NDArray[np.float32]
+Source: TypeAlias = File | str  # a sample's file, or the text itself
 
 
 class Encoder(Protocol):
@@ -49,11 +51,16 @@ class Encoder(Protocol):
     def parameters(self) -> int:
         """How many frozen parameters the model has."""
 
-    def prepare(self, modality: Modality, source: Path | str) -> Any:
+    def prepare(self, modality: Modality, source: Source) -> Any:
         """Decode one sample; for `text` a str is the text itself. Raises SampleError for a bad file."""
 
     def encode(self, batch: Sequence[Any]) -> Floats:
         """float32[N, D] with rows of unit length, in the order of the batch of prepared samples."""
+
+
+def as_file(source: Source) -> File:
+    """What `prepare` is given of a sample that is no text at hand: its file."""
+    return Path(source) if isinstance(source, str) else source
 
 
 def unit_rows(vectors_ND: npt.NDArray[np.floating]) -> Floats:

@@ -49,15 +49,9 @@ def load_state(path: Path) -> State:
 
 
 def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: damaged ({first_line(error)}); fetch it again") from error
     try:
+        if path.suffix == ".safetensors":
+            return _read_safetensors(path)
         # Files of old torch versions are no archives and cannot be mapped.
         with path.open("rb") as file:
             mapped = file.read(4) == b"PK\x03\x04"
@@ -69,10 +63,15 @@ def _read(path: Path) -> Any:
             f"{path}: not a file of weights alone (no checkpoint, or a pickle with more than tensors in it,"
             " which is not read since it may run any code); fetch it from its publisher"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, MemoryError) as error:
-        raise InputError(
-            f"{path}: cannot be read as weights ({first_line(error)}); fetch it again"
-        ) from error
+    except Exception as error:  # torch's unpickler runs over damaged bytes, and raises whatever comes of it
+        reason = first_line(error)
+        raise InputError(f"{path}: cannot be read as weights ({reason}); fetch it again") from error
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors.torch import load_file
+
+    return load_file(path)
 
 
 def without_prefix(state: State, prefixes: Iterable[str]) -> State:

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from data.modality import Modality
-from data.readers.audio import read_audio
+from data.readers import read_audio
+from data.readers.axes import File, path_of
 from data.readers.payload import Floats
 from data.signal.spans import third_starts
 from kb_builder.encoders.paired import (
@@ -32,7 +33,7 @@ from kb_builder.encoders.paired import (
 )
 from kb_builder.models import find_model
 
-VERSION = 1  # of what is done here to texts and sounds: another one is another encoder
+VERSION = 2  # of what is done here to texts and sounds: another one is another encoder
 WINDOWS = 3  # of a sound that is longer than the model hears at once: its beginning, middle and end
 _KINDS = ("clap",)
 _SOUNDS_PER_PASS = 8
@@ -51,8 +52,8 @@ def load_clap(name: str, *, device: str = "cpu") -> PairedEncoder:
     network = load_network(shown, folder, device=device)
     fused = bool(network.config.audio_config.enable_fusion)
 
-    def look(_: Modality, path: Path) -> Inputs:
-        samples_T = read_audio(path, rate=extractor.sampling_rate).samples_T
+    def look(_: Modality, file: File) -> Inputs:
+        samples_T = read_audio(path_of(file), rate=extractor.sampling_rate).samples_T
         return fused_mel(samples_T, extractor) if fused else window_mels(samples_T, extractor)
 
     return paired_encoder(

@@ -12,8 +12,9 @@ from typing import Any
 
 from data.errors import MissingDependencyError
 from data.modality import Modality
-from data.readers import read
-from data.readers.image import SHORT_SIDE, read_image
+from data.readers import read, read_image
+from data.readers.axes import File, path_of
+from data.readers.image import SHORT_SIDE
 from data.readers.payload import Bytes, Clip
 from data.render import RENDER_VERSION, render
 from data.render.canvas import SIZE
@@ -56,8 +57,8 @@ def load_clip(name: str, *, device: str = "cpu") -> PairedEncoder:
     network = load_network(shown, folder, device=device)
     side = _side(network, processor)
 
-    def look(modality: Modality, path: Path) -> Inputs:
-        views = [middle(view) if kind == "clip" else view for view in _views(modality, path, side)]
+    def look(modality: Modality, file: File) -> Inputs:
+        views = [middle(view) if kind == "clip" else view for view in _views(modality, file, side)]
         return dict(processor(images=views, return_tensors="np", input_data_format="channels_last"))
 
     return paired_encoder(
@@ -114,9 +115,9 @@ def _side(network: Any, processor: Any) -> int:
     return int(vision.image_size)
 
 
-def _views(modality: Modality, path: Path, side: int) -> list[Bytes]:
+def _views(modality: Modality, file: File, side: int) -> list[Bytes]:
     """The pictures of a sample, uint8[H, W, 3] each, large enough for a network that sees `side` pixels."""
     if modality == "image":
-        return [read_image(path, short_side=max(SHORT_SIDE, 2 * side)).rgb_HW3]
-    payload = read(modality, path)
+        return [read_image(path_of(file), short_side=max(SHORT_SIDE, 2 * side)).rgb_HW3]
+    payload = read(modality, file)
     return quarter_frames(payload, size=max(SIZE, 2 * side)) if isinstance(payload, Clip) else render(payload)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from data.files import hash_file, hash_json
 from data.modality import Modality
 from kb_builder.encoders import lite0
-from kb_builder.encoders.base import Encoder, Floats, unit_rows
+from kb_builder.encoders.base import Encoder, Floats, Source, as_file, unit_rows
 from kb_builder.encoders.imagenet import read_classes
 from kb_builder.encoders.pictures import PICTURE_VERSION, Bytes, read_views
 from kb_builder.encoders.workers import encode_texts
@@ -46,9 +45,9 @@ class ConseEncoder:
         """That of the text encoder."""
         return int(self.class_vectors_KD.shape[1])
 
-    def prepare(self, modality: Modality, source: Path | str) -> Bytes:
+    def prepare(self, modality: Modality, source: Source) -> Bytes:
         """uint8[V, S, S, 3]."""
-        return read_views(modality, Path(source), size=SIZE)
+        return read_views(modality, as_file(source), size=SIZE)
 
     def encode(self, batch: Sequence[Bytes]) -> Floats:
         """float32[N, D], unit rows. A sample's posteriors are the mean over its views."""

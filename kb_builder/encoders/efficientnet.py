@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from data.files import hash_file, hash_json
 from data.modality import Modality
 from kb_builder.encoders import lite0
-from kb_builder.encoders.base import Floats, unit_rows
+from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.pictures import PICTURE_VERSION, PICTURED, Bytes, read_views
 
 NAME = "efficientnet-lite0"
@@ -32,9 +31,9 @@ class EfficientNetEncoder:
     modalities: frozenset[str] = PICTURED
     licence: str = lite0.LICENCE
 
-    def prepare(self, modality: Modality, source: Path | str) -> Bytes:
+    def prepare(self, modality: Modality, source: Source) -> Bytes:
         """uint8[V, S, S, 3]."""
-        return read_views(modality, Path(source), size=SIZE)
+        return read_views(modality, as_file(source), size=SIZE)
 
     def encode(self, batch: Sequence[Bytes]) -> Floats:
         """float32[N, 1280], unit rows. The views of all samples go through the network together."""

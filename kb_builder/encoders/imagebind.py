@@ -23,7 +23,8 @@ import torch
 from data.errors import InputError
 from data.files import hash_json
 from data.modality import MODALITIES, Modality
-from kb_builder.encoders.base import Floats, unit_rows
+from data.readers.axes import path_of
+from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.checkpoint import load_state, weights_file
 from kb_builder.encoders.clip_words import clip_words_side, read_original
 from kb_builder.encoders.imagebind_inputs import VERSION, Views, prepare_media
@@ -56,11 +57,11 @@ class ImageBindEncoder:
     modalities: frozenset[str] = frozenset(MODALITIES)
     licence: str = LICENCE
 
-    def prepare(self, modality: Modality, source: Path | str) -> str | Views:
+    def prepare(self, modality: Modality, source: Source) -> str | Views:
         """The text itself, or what the modality's tower takes."""
         if modality == "text":
-            return source if isinstance(source, str) else read_text(source)
-        return prepare_media(modality, Path(source))
+            return source if isinstance(source, str) else read_text(path_of(source))
+        return prepare_media(modality, path_of(as_file(source)))
 
     def encode(self, batch: Sequence[str | Views]) -> Floats:
         """float32[N, D], unit rows."""

@@ -24,8 +24,7 @@ from PIL import Image
 
 from data.errors import SampleError
 from data.modality import Modality
-from data.readers import read
-from data.readers.clips import read_clips
+from data.readers import read, read_clips
 from data.readers.payload import Bytes, Floats, Picture, ThermalPicture, Waveform
 from data.render import RENDER_VERSION, render
 from data.signal.kaldi import kaldi_mel

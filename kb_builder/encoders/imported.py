@@ -16,7 +16,7 @@ import numpy as np
 from data.errors import InputError, SampleError
 from data.files import hash_json
 from data.modality import Modality
-from kb_builder.encoders.base import Floats
+from kb_builder.encoders.base import Floats, Source
 from kb_builder.sources import card_or_empty
 
 PREFIX = "imported:"
@@ -37,9 +37,9 @@ class ImportedVectors:
         """SHA-256 over the name and the dimension: the model itself is not known here."""
         return hash_json([self.name, self.dim])
 
-    def prepare(self, modality: Modality, source: Path | str) -> NoReturn:
+    def prepare(self, modality: Modality, source: Source) -> NoReturn:
         """Raises SampleError: what comes here has no vector."""
-        shown = source if isinstance(source, Path) else f"“{source[:60]}”"
+        shown = f"“{source[:60]}”" if isinstance(source, str) else source
         raise SampleError(f"{shown}: no vector of it was imported as {self.name!r}; see `unibind kb import`")
 
     def encode(self, batch: Sequence[object]) -> Floats:

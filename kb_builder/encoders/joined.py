@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from data.errors import InputError
 from data.files import hash_json
 from data.modality import Modality
-from kb_builder.encoders.base import Encoder, Floats
+from kb_builder.encoders.base import Encoder, Floats, Source
 
 _TRIED, _SAME = "a photo of a dog", 0.98  # a text, and the least cosine of its vectors in one space
 
@@ -53,7 +52,7 @@ class JoinedEncoder:
         """Of all together."""
         return sum(encoder.parameters for encoder in self.each)
 
-    def prepare(self, modality: Modality, source: Path | str) -> tuple[int, Any]:
+    def prepare(self, modality: Modality, source: Source) -> tuple[int, Any]:
         """Which encoder's it is, and what that one prepared."""
         number = self.owner(modality)
         return number, self.each[number].prepare(modality, source)

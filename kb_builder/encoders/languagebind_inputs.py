@@ -22,9 +22,8 @@ import torch
 
 from data.errors import SampleError
 from data.modality import Modality
-from data.readers import read
-from data.readers.audio import read_audio
-from data.readers.clips import read_clips
+from data.readers import read, read_audio, read_clips
+from data.readers.axes import File, path_of
 from data.readers.payload import Bytes, Floats, Picture, ThermalPicture
 from data.render import RENDER_VERSION, render
 from data.signal.kaldi import WINDOW_S, kaldi_mel
@@ -44,20 +43,20 @@ from kb_builder.encoders.squares import (
 VERSION = f"languagebind-1/{RENDER_VERSION}"
 
 
-def prepare_media(modality: Modality, path: Path, trunk: MediaTrunk) -> Inputs:
+def prepare_media(modality: Modality, file: File, trunk: MediaTrunk) -> Inputs:
     """`pixel_values` float32[V, F, 3, H, W] of one sample. Raises SampleError for a bad file."""
     if modality == "audio":
-        pixels = _sound(path, trunk)[None, None]
+        pixels = _sound(path_of(file), trunk)[None, None]
     elif modality == "video":
-        pixels = _film(path, trunk)[None]
+        pixels = _film(path_of(file), trunk)[None]
     else:
-        squares = [square(middle(view), trunk.size[0]) for view in _pictures(modality, path)]
+        squares = [square(middle(view), trunk.size[0]) for view in _pictures(modality, file)]
         pixels = np.stack(squares)[:, None]
     return {"pixel_values": pixels}
 
 
-def _pictures(modality: Modality, path: Path) -> list[Bytes]:
-    payload = read(modality, path)
+def _pictures(modality: Modality, file: File) -> list[Bytes]:
+    payload = read(modality, file)
     if modality == "image" and isinstance(payload, Picture):
         return [payload.rgb_HW3]
     if isinstance(payload, ThermalPicture):

@@ -20,12 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from data.errors import InputError, MissingDependencyError, first_line
+from data.errors import InputError, MissingDependencyError, UniBindError, first_line
 from data.files import hash_json
 from data.modality import Modality
 from data.readers import read
+from data.readers.axes import File, path_of
 from data.readers.payload import Text
-from kb_builder.encoders.base import Floats, unit_rows
+from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.checkpoint import load_state, told_keys
 from kb_builder.encoders.licences import licence_of, tell_licence
 from kb_builder.encoders.linear import use_onednn
@@ -96,7 +97,7 @@ class PairedEncoder:
 
     network: Any
     text: TextSide
-    look: Callable[[Modality, Path], Inputs]  # decodes one sample and prepares it for the media tower
+    look: Callable[[Modality, File], Inputs]  # decodes one sample and prepares it for the media tower
     features: str  # the method of the network that runs the media tower
     views_per_pass: int
     name: str
@@ -106,11 +107,11 @@ class PairedEncoder:
     licence: str
     parameters: int
 
-    def prepare(self, modality: Modality, source: Path | str) -> str | Inputs:
+    def prepare(self, modality: Modality, source: Source) -> str | Inputs:
         """The text itself, or what the media tower takes. Raises SampleError for a bad file."""
         if modality == "text":
-            return source if isinstance(source, str) else read_text(source)
-        return self.look(modality, Path(source))
+            return source if isinstance(source, str) else read_text(path_of(source))
+        return self.look(modality, as_file(source))
 
     def encode(self, batch: Sequence[str | Inputs]) -> Floats:
         """float32[N, D], unit rows: those of the library's own call, up to rounding."""
@@ -146,7 +147,7 @@ def paired_encoder(
     folder: Path,
     network: Any,
     text: TextSide,
-    look: Callable[[Modality, Path], Inputs],
+    look: Callable[[Modality, File], Inputs],
     *,
     features: str,
     views_per_pass: int,
@@ -187,7 +188,9 @@ def load_preparation(shown: str, folder: Path, family: Callable[[], Any], *, of:
     try:
         with quiet_transformers():
             return prepares.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UniBindError:
+        raise
+    except Exception as error:  # of damaged settings comes anything
         raise InputError(f"{shown}: {folder}: its {what} cannot be loaded: {first_line(error)}") from error
 
 
@@ -246,7 +249,9 @@ def load_network(name: str, folder: Path, *, device: str) -> Any:
             )
     except SafetensorError as error:
         raise InputError(f"{name}: {folder} is damaged ({first_line(error)}); fetch it again") from error
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, MemoryError) as error:
+    except UniBindError:
+        raise
+    except Exception as error:  # of a damaged configuration comes anything
         raise InputError(f"{name}: {folder} cannot be loaded: {first_line(error)}") from error
     missing, misshapen = told["missing_keys"], [str(key[0]) for key in told["mismatched_keys"]]
     if missing or misshapen:
@@ -306,4 +311,9 @@ def load_text_side(name: str, folder: Path, *, fixed: bool) -> TextSide:
     limit = config.max_position_embeddings
     if config.model_type == "clap_text_model":  # RoBERTa counts positions from behind the padding's
         limit -= config.pad_token_id + 1
+    if not isinstance(tokenizer.model_max_length, int) or tokenizer.model_max_length < 1:
+        raise InputError(
+            f"{name}: the tokenizer of {folder} has a model_max_length of {tokenizer.model_max_length!r};"
+            " correct tokenizer_config.json"
+        )
     return TextSide(name, tokenizer, min(limit, tokenizer.model_max_length), fixed)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from data.modality import MODALITIES, Modality
 from data.readers import read
+from data.readers.axes import File
 from data.render import RENDER_VERSION, render
 
 Bytes = npt.NDArray[np.uint8]
@@ -20,9 +19,9 @@ PICTURE_VERSION = f"pad-white-bicubic-1/{RENDER_VERSION}"  # part of the identit
 _LONGEST = 8  # short sides of a picture of which only a middle square is seen
 
 
-def read_views(modality: Modality, path: Path, *, size: int) -> Bytes:
+def read_views(modality: Modality, file: File, *, size: int) -> Bytes:
     """The renderings of a sample as uint8[V, S, S, 3]. Raises SampleError for an unreadable file."""
-    return np.stack([pad_to_square(view, size) for view in render(read(modality, path))])
+    return np.stack([pad_to_square(view, size) for view in render(read(modality, file))])
 
 
 def pad_to_square(view_HW3: Bytes, size: int) -> Bytes:

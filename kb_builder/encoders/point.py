@@ -25,7 +25,7 @@ from data.readers import read
 from data.readers.geometry import farthest_points, unit_sphere
 from data.readers.payload import Floats, Points
 from kb_builder.encoders.base import Floats as Vectors
-from kb_builder.encoders.base import unit_rows
+from kb_builder.encoders.base import Source, as_file, unit_rows
 from kb_builder.encoders.checkpoint import load_state, weights_file, without_prefix
 from kb_builder.encoders.licences import licence_of, tell_licence
 from kb_builder.encoders.linear import use_onednn
@@ -33,7 +33,7 @@ from kb_builder.encoders.point_model import Patching, PointBert, build_point
 from kb_builder.models import find_model
 from kb_builder.weights import hash_files
 
-VERSION = 1  # of what is done here to clouds: another one is another encoder
+VERSION = 2  # of what is done here to clouds: another one is another encoder
 POINTS = 10_000  # that the published models were trained with
 _GREY = 0.4  # their colour for a cloud without one
 _PREFIXES = ("module.", "pc_encoder.")
@@ -53,9 +53,9 @@ class PointEncoder:
     parameters: int
     modalities: frozenset[str] = frozenset({"point"})
 
-    def prepare(self, modality: Modality, source: Path | str) -> Floats:
+    def prepare(self, modality: Modality, source: Source) -> Floats:
         """float32[N, 6]: coordinates in the unit sphere, turned as the model wants them, and colours 0…1."""
-        cloud = read(modality, Path(source))
+        cloud = read(modality, as_file(source))
         assert isinstance(cloud, Points)
         return cloud_channels(cloud, up=self.network.patching.up)
 

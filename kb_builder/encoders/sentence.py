@@ -19,7 +19,6 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from PIL import Image
-from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 from transformers.utils.logging import disable_progress_bar
@@ -27,11 +26,11 @@ from transformers.utils.logging import disable_progress_bar
 from data.errors import InputError, MissingDependencyError, first_line
 from data.files import hash_file, hash_json
 from data.modality import Modality
-from data.readers import read
-from data.readers.audio import read_audio
+from data.readers import read, read_audio
+from data.readers.axes import path_of
 from data.readers.payload import Text, Waveform
 from data.render import RENDER_VERSION, render
-from kb_builder.encoders.base import Floats, unit_rows
+from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.licences import stated_licence, tell_licence
 from kb_builder.encoders.linear import use_onednn
 from kb_builder.encoders.passes import text_passes
@@ -41,7 +40,7 @@ from kb_builder.weights import refuse_pointers
 MINILM = "minilm"
 # Of one forward pass: more overflow the cache of a core, fewer leave it waiting for Python.
 _PICTURES_PER_PASS = 64
-_UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+_MOST_DIMENSIONS = 2**20
 _LFS_FILES = {".safetensors", ".bin", ".json", ".model"}  # what a clone without Git LFS may hold as a pointer
 _PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -69,13 +68,13 @@ class SentenceEncoder:
     # Hugging Face tokenizers keep their padding settings inside and refuse to be used by two threads at once.
     _tokenizing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def prepare(self, modality: Modality, source: Path | str) -> _Prepared:
+    def prepare(self, modality: Modality, source: Source) -> _Prepared:
         """The text itself, a sound at the model's rate, or the renderings uint8[H, W, 3] of a sample."""
         if isinstance(source, str) and modality == "text":
             return source
         if modality == "audio" and self.hears_at is not None:
-            return read_audio(Path(source), rate=self.hears_at)
-        payload = read(modality, Path(source))
+            return read_audio(path_of(as_file(source)), rate=self.hears_at)
+        payload = read(modality, as_file(source))
         return payload.text if isinstance(payload, Text) else render(payload)
 
     def encode(self, batch: Sequence[_Prepared]) -> Floats:
@@ -151,15 +150,17 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
             f"the encoder {name!r} ({folder}) cannot be loaded: its pickled weights hold more than tensors,"
             " and are not read since they may run any code; put its *.safetensors there"
         ) from error
-    except _UNLOADABLE as error:
+    except Exception as error:  # of damaged files comes anything
         reason = first_line(error)
         raise InputError(f"the encoder {name!r} ({folder}) cannot be loaded: {reason}") from error
     if dim is None:
         raise InputError(f"the encoder {name!r} ({folder}) does not say its dimension; name another model")
+    if not 0 < dim <= _MOST_DIMENSIONS:
+        raise InputError(f"the encoder {name!r} ({folder}) is damaged: {dim:,} dimensions; fetch it again")
     facts = {
         "name": folder.name if Path(name).is_dir() else name,
         "weights": _hash_folder(folder),
-        "preprocessing": f"2/{RENDER_VERSION}" if pictures else "2/sounds" if hears else "2",
+        "preprocessing": f"2/{RENDER_VERSION}" if pictures else "3/sounds" if hears else "2",
         "dim": dim,
     }
     model.eval().requires_grad_(False)

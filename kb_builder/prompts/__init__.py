@@ -6,18 +6,20 @@
                                         `{name}`, `{subject}`, `{ask}`, `{how}` and `{count}` are filled in;
                                         the `several_…` forms ask for `{count}` texts at once
     [[style]]     id, how               optional: the manner of the sentence
-    [[aspect]]    id, ask, modality?, openings?
-                                        which modality shows it, and the start of the answer, for models that
-                                        can go on from it
+    [[aspect]]    id, ask, modality?, also?, openings?
+                                        which modality shows it most, which others show it where that one is
+                                        not there, and the start of the answer, for models that can go on
+                                        from it
 
 No prompt holds a worked example: a small model copies its material and shape into every answer.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from itertools import zip_longest
@@ -25,6 +27,8 @@ from typing import Any
 
 from data.sample import Category
 from kb_builder.request import LIST_SCHEMA, Messages
+
+_BETWEEN_WORDS = re.compile(r"(?<=[^\W_])_+(?=[^\W_])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class Prompt:
     template_id: str
     version: str
     aspect: str
-    modality: str | None  # which modality shows the aspect
+    modality: str | None  # which modality shows the aspect most
+    also: tuple[str, ...]  # which others show it, too
     system: str | None
     user: str
     ask: str
@@ -54,6 +59,33 @@ class Library:
         """How many aspects there are: so many prompts in a row ask about different ones."""
         return len({prompt.aspect for prompt in self.prompts})
 
+    def about(self, aspects: Collection[str]) -> Library:
+        """The prompts about some aspects only, in the same order."""
+        return replace(self, prompts=tuple(each for each in self.prompts if each.aspect in aspects))
+
+    def shown_by(self, modalities: Collection[str]) -> Library:
+        """The prompts about what these modalities show, in turns, so that each modality has as many.
+
+        An aspect that another one of them shows more is that one's. The library stays as it is where it has
+        no prompt for any of them, where they are all that it knows, and for texts alone, which may be about
+        anything.
+        """
+        mine = {
+            modality: [
+                each
+                for each in self.prompts
+                if each.modality == modality or (modality in each.also and each.modality not in modalities)
+            ]
+            for modality in sorted(modalities)
+        }
+        chosen = [prompts for prompts in mine.values() if prompts]
+        known = {prompt.modality for prompt in self.prompts}
+        if not chosen or known <= set(modalities) or set(modalities) == {"text"}:
+            return self
+        turns = range(max(map(len, chosen)))
+        in_turn = (prompts[turn % len(prompts)] for turn in turns for prompts in chosen)
+        return replace(self, prompts=tuple(in_turn))
+
 
 @cache
 def load_prompts(purpose: str, *, several: bool = False) -> Library:
@@ -70,6 +102,7 @@ def load_prompts(purpose: str, *, several: bool = False) -> Library:
                 version=content["version"],
                 aspect=aspect["id"],
                 modality=aspect.get("modality"),
+                also=tuple(aspect.get("also", ())),
                 system=template.get(f"{form}system"),
                 user=template[f"{form}user"],
                 ask=aspect["ask"],
@@ -106,8 +139,11 @@ def several_texts(count: int) -> dict[str, Any]:
 
 
 def spoken_name(category: Category) -> str:
-    """The name as a sentence says it: of `church_bells` both words, of `sea lion, seal` the first name."""
-    return " ".join(category.name.split(",")[0].replace("_", " ").split())
+    """The name as a sentence says it: of `church_bells` both words, of `sea lion, seal` the first name.
+
+    An underscore at the edge of a word (`_why`, `__init__`) belongs to the name.
+    """
+    return " ".join(_BETWEEN_WORDS.sub(" ", category.name.split(",")[0]).split())
 
 
 def subject(category: Category) -> str:

@@ -10,10 +10,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from data.category_ids import name_key
+from data.category_names import CategoryNames
 from data.errors import ManifestError
 from data.manifest import Manifest, read_manifest, write_manifest
 from data.sample import Category, Sample
+from data.tables import Mistakes, Row, Table
 
 
 def _read(tmp_path: Path, text: str, categories: str | None = None) -> list[tuple[str | None, ...]]:
@@ -190,3 +195,46 @@ def test_a_word_for_nothing_is_noted(tmp_path: Path) -> None:
     """`nan` as a text is a category; that it may not be meant is said."""
     manifest = _manifest(tmp_path, [("0.png", "nan"), ("1.png", "dog")])
     assert any("'nan' is taken as a category" in note for note in manifest.notes)
+
+
+_FEW_NAMES = st.sampled_from(
+    ["dog", "Dog ", "DOG", "C", "C++", "c", "a b", "a_b", "a-b", "1", "01", "\u200b"]
+)
+_FEW_IDS = st.sampled_from(["dog", "c", "1", "a-b", "x", "Dog"])
+
+
+@given(
+    st.lists(st.tuples(st.none() | _FEW_NAMES, st.none() | _FEW_IDS), min_size=1, max_size=7),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=500, deadline=None)
+def test_any_names_and_ids_mean_the_same_in_any_order(
+    pairs: list[tuple[str | None, str | None]], shuffled: random.Random
+) -> None:
+    """Refused or not: categories and what rows mean do not depend on the order, and no two names meet."""
+
+    def meaning(order: list[int]) -> object:
+        rows = [Row(str(n), {"category": pairs[n][0], "category_id": pairs[n][1]}) for n in order]
+        names = CategoryNames(None, Table(frozenset(("category", "category_id")), rows))
+        mistakes = Mistakes(Path("m.csv"))
+        ids = {row.where: names.ids_of(row, mistakes) for row in rows}
+        try:
+            mistakes.raise_if_any()
+        except ManifestError:
+            return "refused"
+        keys = [name_key(category.name) for category in names.categories()]
+        assert len(keys) == len(set(keys))
+        for row in rows:
+            name, category_id = row.cells["category"], row.cells["category_id"]
+            assert len(ids[row.where]) == (name is not None or category_id is not None)
+            assert category_id is None or ids[row.where] == [category_id]
+            if name is not None and name != category_id:
+                (found,) = (each for each in names.categories() if [each.category_id] == ids[row.where])
+                assert name_key(found.name) == name_key(name)
+        return ids, names.categories(), names.notes()
+
+    order = list(range(len(pairs)))
+    first = meaning(order)
+    shuffled.shuffle(order)
+    again = meaning(order)
+    assert first == again

@@ -103,6 +103,7 @@ def test_a_decimal_column_of_pandas(tmp_path: Path) -> None:
         ("uri,category\na\n", "line 2: 1 cells, but the header has 2 columns"),
         ("uri,uri\na,b\n", "stands twice"),
         ('uri\n"a\n', "line 2: not valid CSV"),
+        ('uri\n"a \\"b\\" c"\n', "line 2: not valid CSV: .*; a double quote inside a cell is written twice"),
         ("uri\n" + "x" * 140_000, "not valid CSV: field larger"),
         (b"uri,category\na.jpg,caf\xe9\n", r"not UTF-8 .* line 2\); in Windows-1252, .* 'a\.jpg,café'"),
         ("uri,category\na,b\n".encode("utf-16-le"), "UTF-16 text without a byte-order mark"),

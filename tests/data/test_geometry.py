@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 import trimesh
 
-from data.readers.geometry import farthest_points, sample_surface, unit_sphere
+from data.readers.geometry import at_places, farthest_points, surface_places, unit_sphere
+from data.readers.payload import Doubles, Integers
 from data.readers.point import read_point
+
+
+def sample_surface(vertices: Doubles, faces: Integers, count: int) -> Doubles:
+    return at_places(vertices, faces, *surface_places(vertices, faces, count))
 
 
 def test_unit_sphere_centres_and_scales() -> None:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data.category_list import read_categories
 from data.errors import ManifestError
 from data.manifest import read_manifest, write_manifest
 from data.sample import Category, Sample
@@ -202,6 +203,15 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert manifest.samples == (sample,)
     assert manifest.categories == (Category("wooden-ball", "wooden ball"),)
     assert "no category names: made from the category ids" in manifest.notes
+
+
+@pytest.mark.parametrize("name", ["a" * 5000 + ".csv", "x\0y.csv", "loop.csv", "/dev/null", "/dev/zero"])
+def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    """A name too long, one with a NUL, a loop of links and a device are one line, too."""
+    (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
+    for read in (read_manifest, read_categories):
+        with pytest.raises(ManifestError, match=r"no such file|unknown format"):
+            read(tmp_path / name)
 
 
 def test_folders_and_files_that_are_no_manifest(tmp_path: Path) -> None:

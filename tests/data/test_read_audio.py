@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from data.errors import SampleError
-from data.readers import read
+from data.readers import read_here as read
 from data.readers.audio import read_audio
 from data.readers.payload import Floats, Waveform
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from data.errors import SampleError
-from data.readers import read
+from data.readers import read_here as read
 from data.readers.payload import Events, Picture
 
 RECORD = [("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "?")]
@@ -143,3 +143,53 @@ def test_zip_bombs_are_refused_unopened(tmp_path: Path) -> None:
         archive.writestr("event_data.npy", header.getvalue() + bytes(640))
     with pytest.raises(SampleError, match="not a readable"):
         read("event", tmp_path / "liar.npz")
+
+
+def save_times(path: Path, times: Any, **more: Any) -> Path:
+    times = np.asarray(times)
+    columns = np.zeros(len(times), [("x", "<u2"), ("y", "<u2"), ("t", times.dtype), ("p", "?")])
+    columns["t"] = times
+    np.savez(path, event_data=columns, **more)
+    return path
+
+
+SECONDS = np.sort(np.random.default_rng(0).uniform(0, 0.1, 300)).round(6)
+
+
+@pytest.mark.parametrize("times", [SECONDS, SECONDS.astype(np.float32), SECONDS * 1e3, SECONDS * 1e6 + 0.25])
+def test_times_that_are_fractions_are_refused(times: Any, tmp_path: Path) -> None:
+    """Seconds would all become 0 µs: they are refused, with the word to write, and never rounded unasked."""
+    with pytest.raises(SampleError, match=r"fractions .*time_unit"):
+        seen(save_times(tmp_path / "a.npz", times))
+    columns = np.zeros((300, 4))
+    columns[:, 2] = times
+    np.savez(tmp_path / "b.npz", event_data=columns)
+    with pytest.raises(SampleError, match="fractions"):
+        seen(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("s", 1e-6), ("ms", 1e-3), ("us", 1.0), ("ns", 1e3)])
+@pytest.mark.parametrize("first", [0, -500])
+def test_a_stated_unit_is_converted(unit: str, scale: float, first: int, tmp_path: Path) -> None:
+    """Microseconds come back from each unit, as floats or whole numbers, negative and out of order."""
+    wanted = np.random.default_rng(0).permutation(300) * 333 + first
+    got = seen(save_times(tmp_path / "a.npz", wanted * scale, time_unit=unit)).t_us_N
+    np.testing.assert_array_equal(got, wanted)
+    if unit == "ns":
+        epoch = 1_700_000_000 * 10**9 + wanted * 1000
+        got = seen(save_times(tmp_path / "b.npz", epoch, time_unit=unit)).t_us_N
+        np.testing.assert_array_equal(got, wanted - wanted.min())
+
+
+@pytest.mark.parametrize("unit", ["", "minutes", 3, ["s", "s"]])
+def test_unknown_units_are_refused(unit: Any, tmp_path: Path) -> None:
+    """A word that is no unit is not passed over."""
+    with pytest.raises(SampleError, match="time_unit is"):
+        seen(save_times(tmp_path / "a.npz", np.arange(300), time_unit=unit))
+
+
+def test_hours_of_events_are_another_unit(tmp_path: Path) -> None:
+    """Whole nanoseconds look like microseconds, a thousand times as long: beyond an hour they are refused."""
+    with pytest.raises(SampleError, match="hours, if its times are microseconds"):
+        seen(save_times(tmp_path / "a.npz", np.arange(300) * 10**8))
+    assert seen(save_times(tmp_path / "b.npz", np.arange(300.0)[::-1] * 1000 - 7)).t_us_N[0] == 298_993

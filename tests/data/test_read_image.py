@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from data.errors import SampleError
-from data.readers import read
+from data.readers import read_here as read
 from data.readers.image import SHORT_SIDE
 from data.readers.payload import Bytes, Picture
 

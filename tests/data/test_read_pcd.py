@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.errors import SampleError
-from data.readers import read
+from data.readers import read_here as read
 from data.readers.payload import Bytes, Floats, Points
 from data.readers.pcd import _unpack_lzf
 

@@ -15,7 +15,7 @@ import trimesh
 from plyfile import PlyData, PlyElement
 
 from data.errors import SampleError
-from data.readers import read
+from data.readers import read_here as read
 from data.readers.mesh import SURFACE_POINTS
 from data.readers.payload import Bytes, Floats, Points
 
@@ -247,3 +247,87 @@ def test_unknown_endings_name_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "a.las").write_bytes(b"LASF")
     with pytest.raises(SampleError, match=r"\.npy, \.obj, \.off"):
         read("point", tmp_path / "a.las")
+
+
+NAMES = ["Jürgen Müller".encode("latin-1"), "Jürgen Müller".encode(), "张伟".encode(), "张伟".encode("gbk")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("key", [b"comment", b"obj_info"])
+@pytest.mark.parametrize("text", [True, False])
+def test_a_ply_header_holds_names_in_any_letters(
+    name: bytes, key: bytes, text: bool, tmp_path: Path, xyz: Floats, rgb: Bytes
+) -> None:
+    """Comments carry no data: the cloud is the same, in text and binary, with a byte-order mark, too."""
+    save_ply(tmp_path / "a.ply", xyz, rgb, text=text)
+    data = (tmp_path / "a.ply").read_bytes()
+    plain = cloud_of(tmp_path / "a.ply")
+    head, line = data.split(b"element", 1)
+    for before in (b"", b"\xef\xbb\xbf"):
+        (tmp_path / "b.ply").write_bytes(before + head + key + b" by " + name + b"\nelement" + line)
+        named = cloud_of(tmp_path / "b.ply")
+        np.testing.assert_array_equal(named.xyz_N3, plain.xyz_N3)
+        np.testing.assert_array_equal(named.rgb_N3, plain.rgb_N3)
+
+
+def test_a_ply_mesh_has_the_colours_of_its_vertices(tmp_path: Path) -> None:
+    """A triangle with a black, a red and a blue corner is mixed between them."""
+    vertices = np.zeros(
+        3, [("x", "f4"), ("y", "f4"), ("z", "f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
+    )
+    vertices["x"], vertices["y"] = [0, 1, 0], [0, 0, 1]
+    vertices["red"], vertices["blue"] = [0, 255, 0], [0, 0, 255]
+    faces = np.array([([0, 1, 2],)], [("vertex_indices", "i4", 3)])
+    elements = [PlyElement.describe(vertices, "vertex"), PlyElement.describe(faces, "face")]
+    PlyData(elements).write(str(tmp_path / "a.ply"))
+    cloud = cloud_of(tmp_path / "a.ply")
+    assert cloud.rgb_N3 is not None
+    np.testing.assert_allclose(cloud.rgb_N3[:, [0, 2]], cloud.xyz_N3[:, :2] * 255, atol=0.51)
+
+
+def pcd(
+    xyz: Floats, rgb: Bytes, *, drop: str = "", name: str = "rgb", before: bytes = b"", kind: str = "U"
+) -> bytes:
+    """An ascii PCD with colours packed as a whole number or a float, without one line of its header."""
+    packed = (rgb.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)).astype("<u4")
+    head = [
+        "VERSION .7", f"FIELDS x y z {name}", "SIZE 4 4 4 4", f"TYPE F F F {kind}", "COUNT 1 1 1 1",
+        f"WIDTH {len(xyz)}", "HEIGHT 1", "VIEWPOINT 0 0 0 1 0 0 0", f"POINTS {len(xyz)}", "DATA ascii",
+    ]  # fmt: skip
+    words = packed.astype(str) if kind == "U" else [f"{value:.10g}" for value in packed.view("<f4")]
+    rows = [f"{x:.9g} {y:.9g} {z:.9g} {c}" for (x, y, z), c in zip(xyz, words, strict=True)]
+    return before + "\n".join([*(line for line in head if not line.startswith(drop or "?")), *rows]).encode()
+
+
+@pytest.mark.parametrize("drop", ["POINTS", "COUNT", "HEIGHT", "VIEWPOINT", "VERSION"])
+@pytest.mark.parametrize(("name", "kind"), [("rgb", "U"), ("rgba", "U"), ("rgb", "F")])
+def test_a_pcd_needs_few_of_its_lines(
+    drop: str, name: str, kind: str, tmp_path: Path, xyz: Floats, rgb: Bytes
+) -> None:
+    """WIDTH × HEIGHT says how many points there are; colours are rgb or rgba, whole numbers or floats."""
+    for before in (b"", "# Jürgen\n".encode(), "# Jürgen\n".encode("latin-1"), b"\xef\xbb\xbf"):
+        (tmp_path / "a.pcd").write_bytes(pcd(xyz, rgb, drop=drop, name=name, before=before, kind=kind))
+        cloud = cloud_of(tmp_path / "a.pcd")
+        np.testing.assert_allclose(cloud.xyz_N3, xyz, rtol=1e-6)
+        np.testing.assert_array_equal(cloud.rgb_N3, rgb)
+
+
+@pytest.mark.parametrize(
+    ("drop", "reason"),
+    [("FIELDS", "lacks FIELDS"), ("TYPE", "lacks TYPE"), ("DATA", "lacks DATA"), ("SIZE", "lacks SIZE")],
+)
+def test_a_pcd_without_what_it_needs_is_refused(
+    drop: str, reason: str, tmp_path: Path, xyz: Floats, rgb: Bytes
+) -> None:
+    """The line that is missing is named; so are fields that are not there, and points beyond the declared."""
+    (tmp_path / "a.pcd").write_bytes(pcd(xyz, rgb, drop=drop))
+    with pytest.raises(SampleError, match=reason):
+        read("point", tmp_path / "a.pcd")
+    save_pcd(tmp_path / "b.pcd", xyz, rgb, data="binary")
+    whole = (tmp_path / "b.pcd").read_bytes()
+    (tmp_path / "b.pcd").write_bytes(whole.replace(b"POINTS 50", b"POINTS 40"))
+    with pytest.raises(SampleError, match="40 are declared"):
+        read("point", tmp_path / "b.pcd")
+    (tmp_path / "c.pcd").write_bytes(pcd(xyz, rgb).replace(b"x y z", b"u v w"))
+    with pytest.raises(SampleError, match="no fields x, y and z"):
+        read("point", tmp_path / "c.pcd")

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from data.errors import SampleError
-from data.readers import read
+from data.readers import read_here as read
 from data.readers.payload import ThermalPicture
 
 CENTIKELVIN = (29000 + 10 * np.indices((24, 32)).sum(axis=0)).astype(np.uint16)

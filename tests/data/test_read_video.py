@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from data.errors import SampleError
-from data.readers import read, video
+from data.readers import read_here as read
+from data.readers import video
 from data.readers.payload import Bytes, Clip
 
 WIDTH, HEIGHT = 64, 48
@@ -185,3 +186,37 @@ def test_play_lists_open_no_other_file(script: str, tmp_path: Path) -> None:
         assert container.format.name in {"concat", "hls"}
     with pytest.raises(SampleError, match="not a readable video"):
         read("video", tmp_path / "list.m3u8")
+
+
+def write_held(path: Path, *, frames: int, seconds: int) -> None:
+    """A screen recording at a variable rate: a few frames, the last of which stands still to the end."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        pictures = (
+            av.VideoFrame.from_ndarray(number_frame(number), format="rgb24") for number in range(frames)
+        )
+        packets = [packet for picture in pictures for packet in stream.encode(picture)] + stream.encode()
+        packets = [packet for packet in packets if packet.size]
+        packets[-1].duration = round((seconds - (frames - 1) / 10) / packets[-1].time_base)
+        container.mux(packets)
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4", "mov"])
+@pytest.mark.parametrize("frames", [1, 2, 11])
+def test_a_last_picture_that_stands_still_is_no_truncation(ending: str, frames: int, tmp_path: Path) -> None:
+    """The file is whole, and the last frame is on show at every moment after it begins."""
+    write_held(tmp_path / f"a.{ending}", frames=frames, seconds=30)
+    clip = clip_of(tmp_path / f"a.{ending}")
+    assert clip.duration_s == pytest.approx(30, abs=0.2)
+    assert numbers_of(clip)[1:] == [frames - 1] * (video.FRAMES - 1)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_a_cut_recording_is_refused_whatever_stands_still(share: float, tmp_path: Path) -> None:
+    """Its own structure tells a cut Matroska file from one whose picture stands still."""
+    write_held(tmp_path / "a.mkv", frames=11, seconds=30)
+    whole = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "a.mkv").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(SampleError, match=r"truncated|not a readable"):
+        read("video", tmp_path / "a.mkv")

@@ -102,6 +102,36 @@ def test_numbers_and_truth_values_become_text(tmp_path: Path) -> None:
     assert mistakes.notes == ["whole numbers are read without '.0' (1.0 is 1) in name"]
 
 
+def test_lists_and_odd_column_names_stand_beside_texts(tmp_path: Path) -> None:
+    """A list column, and a column with a dot in its name, do not disturb how texts are read."""
+    table = pa.table(
+        {"a.b": ["x"], "name": [["p", "q"]], "deep": [[["r"]]], "n": pa.array(["y"], pa.large_string())}
+    )
+    pq.write_table(table.drop_columns("deep"), tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet").rows[0].cells == {"a.b": "x", "name": ["p", "q"], "n": "y"}
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(ManifestError, match="row 1: deep is a list of lists"):
+        read(tmp_path / "t.parquet")
+
+
+def test_small_files_that_unpack_to_much_are_refused(tmp_path: Path) -> None:
+    """Five million rows in a few kilobytes, a megabyte of text in each of thousands: not unpacked."""
+    many = pa.DictionaryArray.from_arrays(pa.array([0] * 5_000_000, pa.int32()), pa.array(["a.png"]))
+    pq.write_table(pa.table({"uri": many}), tmp_path / "t.parquet", write_statistics=False)
+    with pytest.raises(ManifestError, match=r"5,000,000 rows or values in [\d,]+ bytes; the file is damaged"):
+        read(tmp_path / "t.parquet")
+    lists = pa.ListArray.from_arrays(pa.array([0, 5_000_000], pa.int32()), many)
+    pq.write_table(pa.table({"uri": ["a"], "name": lists}), tmp_path / "t.parquet", write_statistics=False)
+    with pytest.raises(ManifestError, match=r"5,000,000 rows or values in [\d,]+ bytes; the file is damaged"):
+        read(tmp_path / "t.parquet")
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array(["x" * 1_000_000]))
+    pq.write_table(
+        pa.table({"uri": long}), tmp_path / "t.parquet", write_statistics=False, compression="zstd"
+    )
+    with pytest.raises(ManifestError, match="row 1: uri has 1,000,000 characters, more than 131,072: 'xxx"):
+        read(tmp_path / "t.parquet")
+
+
 _MOMENT = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
 
 
@@ -125,6 +155,9 @@ _MOMENT = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
         (pa.array(["1.0", "2.0"]), ["1", "2"]),
         (pa.array(["1.0", "2"]), ["1.0", "2"]),
         (pa.array([["a", "b"], None], pa.large_list(pa.string())), [["a", "b"], None]),
+        (pa.array([None, ["a", None, "b"]], pa.list_(pa.large_string())), [None, ["a", "b"]]),
+        (pa.array([["a", "b"], None], pa.list_(pa.string(), 2)), [["a", "b"], None]),
+        (pa.array([[], [0.5, 7.0]], pa.list_(pa.float32())), [[], ["0.5", "7"]]),
         (pa.array([[7, 8], [9]], pa.list_(pa.int64())), [["7", "8"], ["9"]]),
         (pa.array([_MOMENT.date(), None]), ["2024-05-01", None]),
         (pa.array([_MOMENT, None], pa.timestamp("ns")), ["2024-05-01 12:30:00", None]),
@@ -187,6 +220,14 @@ def test_known_columns_are_read_in_any_spelling(tmp_path: Path) -> None:
     for name, content in (("t.csv", "uri,URI\na,b\n"), ("t.jsonl", '{"uri": "a", "URI": "b"}')):
         with pytest.raises(ManifestError, match="the column 'uri' stands twice"):
             read_table(write(tmp_path / name, content), Mistakes(tmp_path), known=known)
+
+
+def test_jsonl_with_byte_order_marks(tmp_path: Path) -> None:
+    """At the start, and where two files were joined; UTF-16 is read, too."""
+    text = '\ufeff{"name": "a"}\n\ufeff{"name": "b"}\r\n'
+    for encoding in ("utf-8", "utf-16-le"):
+        table = read(write(tmp_path / "t.jsonl", text.encode(encoding)))
+        assert [row.cells["name"] for row in table.rows] == ["a", "b"]
 
 
 def test_verbatim_columns_keep_their_spaces(tmp_path: Path) -> None:

@@ -43,8 +43,13 @@ def test_toml_of_notepad_and_powershell(tmp_path: Path, encoding: str) -> None:
         (b"a = " + b"[" * 20_000, "nested too deeply"),
         (b"a = " + b"{b = " * 20_000, "nested too deeply"),
         (b"a = " + b"9" * 5_000, "not valid TOML: Exceeds the limit"),
+        (b"[a]\nb = 99999999999999999999\n", "a.b: a number of more than 64 bits"),
+        (b'[a]\nb = [{ c = "x\\u001b[31m" }]\n', r"a.b.c: holds the control character '\\x1b'"),
+        (b'"a\\u009b" = 1\n', r"'a\\x9b': a control character in a key"),
         (b"a = 2024-02-31\n", "not valid TOML"),
-        (b"#" * (5 << 20), "more than 4,194,304 bytes"),
+        (b"#" * (2 << 20), "more than 1,048,576 bytes"),
+        (b"a" + b".a" * 50 + b" = 1\n", "nested too deeply"),
+        (b"[" + b"a." * 9_000 + b"a]\n", "a line with more than 200 dots"),
     ],
 )
 def test_toml_that_is_none(tmp_path: Path, content: bytes, message: str) -> None:

@@ -297,3 +297,23 @@ def test_the_key_is_in_no_file_of_the_knowledge_base(chat_server: Callable[..., 
     assert b"the dog is ***" in kept
     for secret in (key.lower(), "".join(f"\\u{ord(letter):04x}" for letter in key).lower()):
         assert not any(secret[at : at + 8].encode() in kept for at in range(len(secret) - 7) if at != 0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "-5"}, 0.0),
+        ({"retry-after": "-inf"}, None),
+        ({"retry-after": "1e400"}, None),
+        ({"retry-after": "99999999999"}, None),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, None),
+        ({"retry-after": "Mon, 99 Foo 2026 99:99:99 GMT"}, None),
+        ({"retry-after-ms": "inf", "retry-after": "2"}, 2.0),
+        ({"retry-after": "86400"}, 86400.0),
+    ],
+)
+def test_a_retry_after_beyond_sense_is_no_wish(headers: dict[str, str], seconds: float | None) -> None:
+    """Infinity, no number, thousands of years: the usual pauses hold then."""
+    assert retry_after(headers) == seconds

@@ -250,6 +250,9 @@ def _broken(folder: Path, what: str) -> None:
         (folder / "tokenizer.json").unlink()
     elif what == "damaged tokenizer":
         (folder / "tokenizer.json").write_text("{", encoding="utf-8")
+    elif what == "a limit below nothing":
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        (folder / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": -3}))
     else:
         (folder / "preprocessor_config.json").unlink()
 
@@ -270,6 +273,7 @@ def _broken(folder: Path, what: str) -> None:
         ("a pickle with code", r"pytorch_model\.bin: not a file of weights alone .* may run any code"),
         ("no tokenizer", "holds no tokenizer"),
         ("damaged tokenizer", "tokenizer of .* cannot be loaded"),
+        ("a limit below nothing", "model_max_length of -3"),
         ("no processor", "preprocessor_config.json"),
     ],
 )

@@ -150,6 +150,17 @@ def test_damaged_weights_are_one_clear_line(
     assert "weights_only" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["sentence_transformers.models.Pooling", 7])
+def test_a_damaged_list_of_modules_is_one_clear_line(clip_folder: Path, tmp_path: Path, kind: Any) -> None:
+    """What a module's own constructor says of a wrong list comes as an error of ours."""
+    folder = shutil.copytree(clip_folder, tmp_path / "model")
+    modules = [{"idx": 0, "name": "0", "path": "", "type": kind}]
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    with pytest.raises(InputError, match="cannot be loaded") as caught:
+        load_encoder(str(folder))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_clip_like_model_takes_pictures_too(clip_folder: Path, tmp_path: Path) -> None:
     """Texts and pictures go through one CLIP-like model, and equal its own encode."""
     encoder: Any = load_encoder(str(clip_folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_text
 from kb_builder.embed import embed_samples, embed_texts
 from kb_builder.encoders import load_encoder
-from kb_builder.exchange import export_table, import_vectors
+from kb_builder.exchange import _lines, _matrix, _unit, export_table, import_vectors
 from kb_builder.schemas import CONTROLS, DESCRIPTIONS, REJECTS, SAMPLES, read_rows, write_table
 from kb_builder.settings import Encode
 from kb_builder.store import read_vectors, write_vectors
@@ -237,3 +238,63 @@ def test_nothing_new_can_be_encoded_by_imported_vectors(kb: Path, tmp_path: Path
         embed_samples(kb, tmp_path, Encode(samples="imported:other"))
     with pytest.raises(InputError, match="nothing new can be encoded"):
         load_encoder("imported:mine")
+
+
+def _read_or_refused(path: Path, mutations: Callable[[bytes, int], Iterator[bytes]], number: int) -> int:
+    """How many of that many damaged copies of a .npy are refused; every error but ours is raised."""
+    content = path.read_bytes()
+    refused = 0
+    for copy in mutations(content, number):
+        path.write_bytes(copy)
+        try:
+            x_ND = _matrix(path)
+            _unit(x_ND, list(map(str, range(len(x_ND)))), path)
+        except InputError as error:
+            assert str(path) in str(error)
+            refused += 1
+    return refused
+
+
+def test_a_damaged_matrix_is_read_or_refused(
+    tmp_path: Path, mutations: Callable[[bytes, int], Iterator[bytes]]
+) -> None:
+    """A few hundred damaged copies of a .npy: no library's error comes through."""
+    np.save(tmp_path / "x.npy", unit(3, 2))
+    assert _read_or_refused(tmp_path / "x.npy", mutations, 300) > 100
+
+
+@pytest.mark.slow
+def test_many_damaged_matrices_are_read_or_refused(
+    tmp_path: Path, mutations: Callable[[bytes, int], Iterator[bytes]]
+) -> None:
+    """The same, thousands of times."""
+    np.save(tmp_path / "x.npy", unit(3, 2))
+    assert _read_or_refused(tmp_path / "x.npy", mutations, 20_000) > 7_000
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), \0",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (999999999999, 999999), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (-3, 2), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': " + b"(" * 300 + b")" * 300 + b", }",
+        b"(((((",
+    ],
+)
+def test_a_header_that_lies_is_refused(tmp_path: Path, header: bytes) -> None:
+    """A header that is no Python, or that claims more than the file has, is one line."""
+    head = header.ljust(502) + b"\n"
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + bytes(24))
+    with pytest.raises(InputError, match=r"x\.npy: cannot be read as \.npy"):
+        _matrix(path)
+
+
+def test_ids_of_a_windows_editor(tmp_path: Path) -> None:
+    """A byte-order mark and Windows' line endings do not belong to the first id."""
+    (tmp_path / "ids.txt").write_bytes("\ufeffa b\r\n\r\nc\r\n".encode("utf-16-le"))
+    assert _lines(tmp_path / "ids.txt") == ["a b", "c"]
+    (tmp_path / "ids.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(InputError, match="in Windows-1252"):
+        _lines(tmp_path / "ids.txt")

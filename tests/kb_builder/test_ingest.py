@@ -50,6 +50,7 @@ def test_files_become_rows(tmp_path: Path) -> None:
         "sha256": hashlib.sha256(b"aaa").hexdigest(),
         "bytes": 3,
         "more_category_ids": None,
+        "up": None,
     }
     assert read_rows(tmp_path / "kb" / "given_descriptions.parquet") == [{"sample_id": "z", "text": "a dog"}]
     categories = read_rows(tmp_path / "kb" / "categories.parquet")
@@ -85,7 +86,7 @@ def test_a_second_run_gives_the_same_bytes(tmp_path: Path) -> None:
     ingest(manifest(tmp_path, *samples), tmp_path / "one")
     ingest(manifest(tmp_path, *reversed(samples)), tmp_path / "two")
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.parquet"))
-    assert len(files) == 4
+    assert len(files) == 5
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 

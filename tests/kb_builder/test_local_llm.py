@@ -124,8 +124,8 @@ def test_a_file_is_asked_as_it_can_be(files: Path, monkeypatch: pytest.MonkeyPat
     for name, openings in (("base", True), ("chat", False)):
         settings = DescribeCategories(model=str(files / f"{name}.gguf"))
         assert goes_on(settings) is openings
-        assert (contrast_library(settings) is None) is openings
-        library = category_library(settings)
+        assert (contrast_library(settings, tmp_path) is None) is openings
+        library = category_library(settings, tmp_path)
         assert all((prompt.opening is not None) is openings for prompt in library.prompts)
         client = local_client(settings.model)
         prefill = (("assistant", "In a photograph, the dog looks"),) if openings else ()

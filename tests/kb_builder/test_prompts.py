@@ -116,3 +116,44 @@ def test_names_as_they_are_said() -> None:
     assert spoken_name(Category("x", "church_bells")) == "church bells"
     assert subject(Category("x", "crane")) == '"crane"'
     assert subject(Category("x", "crane", parent="bird", notes="grey")) == '"crane" (a kind of bird; grey)'
+
+
+def aspects(purpose: str, *modalities: str) -> list[str]:
+    return [prompt.aspect for prompt in load_prompts(purpose).shown_by(modalities).prompts]
+
+
+@pytest.mark.parametrize(
+    ("modalities", "expected"),
+    [
+        (("audio",), {"sound"}),
+        (("image",), {"look", "material", "shape"}),
+        (("point",), {"shape"}),
+        (("thermal",), {"heat", "shape"}),
+        (("video",), {"look", "material", "motion", "shape"}),
+        (("event",), {"event", "motion", "shape"}),
+        (("image", "point"), {"look", "material", "shape"}),
+        (("image", "audio"), {"look", "material", "shape", "sound"}),
+        (("image", "text"), {"look", "material", "shape", "use"}),
+        (("text",), {"look", "material", "shape", "sound", "heat", "motion", "event", "use"}),
+    ],
+)
+def test_aspects_follow_the_modalities(modalities: tuple[str, ...], expected: set[str]) -> None:
+    """A project of sounds asks about sounds and not about colours."""
+    assert set(aspects("category", *modalities)) == expected
+    assert set(aspects("category_openings", *modalities)) == expected - {"event"}
+
+
+@pytest.mark.parametrize("purpose", ["category", "category_openings"])
+def test_each_modality_has_as_many_prompts(purpose: str) -> None:
+    """Of photos and sounds every second prompt is about sound; shape is the meshes' where there are some."""
+    asked = aspects(purpose, "image", "audio")
+    assert asked[0::2] == ["sound"] * (len(asked) // 2)
+    assert "sound" not in asked[1::2]
+    asked = aspects(purpose, "image", "audio", "point")
+    assert asked.count("sound") == asked.count("shape") == asked.count("look") + asked.count("material")
+
+
+def test_all_modalities_leave_the_library_as_it_is() -> None:
+    """Each aspect comes in its turn then, as it always did."""
+    library = load_prompts("category_openings")
+    assert library.shown_by(("image", "text", "audio", "point", "thermal", "video", "event")) is library

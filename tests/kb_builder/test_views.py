@@ -75,12 +75,12 @@ def test_the_script_of_an_empty_knowledge_base(tmp_path: Path) -> None:
 
 
 def test_a_table_of_an_earlier_version_has_nulls_where_it_lacks_a_column(browsed_kb: Path) -> None:
-    """A samples.parquet from before `more_category_ids` is shown with it, and its script runs."""
+    """A samples.parquet from before `more_category_ids` and `up` is shown with them, and its script runs."""
     path = browsed_kb / "samples.parquet"
-    pq.write_table(pq.read_table(path).drop_columns(["more_category_ids"]), path)
+    pq.write_table(pq.read_table(path).drop_columns(["more_category_ids", "up"]), path)
     answer = sql(browsed_kb, "FROM v_samples")
-    assert answer.columns[-1] == "more_category_ids"
-    assert {row[-1] for row in answer.rows} == {None}
+    assert set(answer.columns[-2:]) == {"more_category_ids", "up"}
+    assert {row[-2:] for row in answer.rows} == {(None, None)}
     with closing(duckdb.connect()) as connection:
         connection.execute(script(browsed_kb))
         assert connection.execute("SELECT more_category_ids FROM v_samples").fetchone() == (None,)

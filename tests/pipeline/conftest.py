@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -25,6 +28,7 @@ from kb_builder.schemas import (
     write_table,
 )
 from kb_builder.store import write_vectors
+from pipeline.cli import main
 from pipeline.report import write_report
 from trainer.centers import localize
 from trainer.evaluate import evaluate
@@ -294,3 +298,109 @@ def mixed() -> dict[str, Any]:
 def study() -> dict[str, Any]:
     """The result of a small ablation study: a part that matters, one that hardly does, three claims."""
     return dict(json.loads((Path(__file__).parent / "study.json").read_text(encoding="utf-8")))
+
+
+# What a manifest takes, and no terminal should be sent: C1's CSI, a turn of the direction of writing, a line
+# separator, C1's next line, a character of no width. C0 is refused in manifests, but not in file names.
+EVIL = "\x9b31m\u202e\u2028\x85x\u200b"
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """A finished run of a project all of whose names steer a terminal, and what its command printed."""
+
+    root: Path
+    printed: bytes
+
+    @property
+    def project(self) -> Path:
+        return self.root / "unibind.toml"
+
+    @property
+    def kb(self) -> Path:
+        return self.root / "runs" / "evil" / "kb"
+
+
+def _write_hostile(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, str]] = []
+    for place, colour in enumerate(("red", "green", "blue")):
+        shade = np.full(3, 30)
+        shade[place] = 200
+        for number, split in enumerate(("train", "train", "val", "test")):
+            for modality, ending in (("image", "png"), ("text", "txt")):
+                uri = f"{colour}{number}{EVIL}.{ending}"
+                if modality == "image":
+                    pixels = shade + rng.integers(-30, 30, (48, 48, 3))
+                    Image.fromarray(pixels.astype(np.uint8)).save(root / uri, format="png")
+                else:
+                    (root / uri).write_text(f"something {colour} {EVIL} {number}", encoding="utf-8")
+                row = {"sample_id": f"s{EVIL}{colour}{number}{modality}", "uri": uri, "modality": modality}
+                row |= {"category": f"{colour}{EVIL}\t\n{colour}", "split": split}
+                row |= {"object_id": f"o{EVIL}{colour}{number}", "description": f"It is {EVIL}\n{colour}."}
+                rows.append(row)
+    (root / f"bad{EVIL}.png").write_bytes(b"junk")
+    for name in ("bad", "gone"):
+        broken = {**rows[0], "sample_id": f"{name}{EVIL}", "uri": f"{name}{EVIL}.png"}
+        rows.append({key: value for key, value in broken.items() if key != "description"})
+    lines = (json.dumps(row) for row in rows)
+    (root / "m.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (root / "unibind.toml").write_text(
+        'name = "evil"\n[data]\nmanifest = "m.jsonl"\n[describe.categories]\ndescriber = "fake"\nn = 3\n'
+        '[localize]\nk = 3\nrule = "name"\nwith_name = true\n[train]\nepochs = 2\n'
+        "[evaluate]\nbootstrap = 50\nfew_shot = []\n",
+        encoding="utf-8",
+    )
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
+    """The run, made by the command as a user runs it; the folder's name is hostile, too, C0 included."""
+    root = tmp_path_factory.mktemp("hostile") / f"a\x1b[31m\n{EVIL}"
+    root.mkdir()
+    _write_hostile(root)
+    done = subprocess.run(
+        [sys.executable, "-c", "from pipeline.cli import main; main()", "run"],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout
+    return Hostile(root, done.stdout)
+
+
+class _Terminal(io.TextIOWrapper):
+    """What was written, as a pipe or, with `tty`, as a terminal gets it."""
+
+    def __init__(self, *, tty: bool) -> None:
+        super().__init__(io.BytesIO(), encoding="utf-8", write_through=True)
+        self._tty = tty
+
+    def isatty(self) -> bool:
+        return self._tty
+
+    @property
+    def text(self) -> str:
+        return self.buffer.getvalue().decode("utf-8")  # type: ignore[attr-defined,no-any-return]
+
+
+def _unibind(*arguments: str, folder: Path, piped: str = "", tty: bool = False) -> tuple[int, str, str]:
+    """Status, stdout and stderr of a command, run in this process."""
+    out, err = _Terminal(tty=tty), _Terminal(tty=tty)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["unibind", *arguments])
+        patch.setattr(sys, "stdin", io.StringIO(piped))
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        patch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as end:
+            main()
+    return int(end.value.code or 0), out.text, err.text
+
+
+@pytest.fixture(scope="session")
+def unibind() -> Callable[..., tuple[int, str, str]]:
+    """`unibind(*arguments, folder=…)`: a command run in this process, which has its models loaded already."""
+    return _unibind

@@ -15,7 +15,9 @@ import pytest
 
 from data.errors import InputError
 from data.files import write_json
-from pipeline.compare import Run, compare, open_run, verdict
+from pipeline.compare import compare, open_run, verdict
+from pipeline.compare_runs import Run
+from pipeline.compare_told import told
 from trainer.outcomes import NAMED, RANKS, write_outcomes
 from trainer.paired import lead
 
@@ -144,6 +146,90 @@ def test_a_verdict_needs_interval_and_p(low: float, high: float, p: float, words
     assert verdict(low, high, p) == words
 
 
+def _without_labels(run: Run, chance: float = 0.1) -> Run:
+    """The same answers as a zero-shot run has them: all unseen, among all categories, and a few more."""
+    place = run.named.schema.get_field_index("split")
+    more = run.named.slice(0, 6)
+    ids = pa.array([f"train-{number}" for number in range(6)])
+    more = more.set_column(more.schema.get_field_index("sample_id"), NAMED.field("sample_id"), ids)
+    named = pa.concat_tables([run.named, more])
+    named = named.set_column(place, NAMED.field("split"), pa.array(["unseen"] * len(named)))
+    rows = [
+        {**row, "model": "zero_shot", "split": "unseen", "chance": chance}
+        for row in run.metrics["recognition"]
+    ]
+    return replace(run, model="zero_shot", named=named, metrics={**run.metrics, "recognition": rows})
+
+
+@pytest.mark.parametrize("untrained_first", [True, False])
+def test_a_zero_shot_run_is_compared_with_a_trained_one(runs: list[Run], untrained_first: bool) -> None:
+    """What the one calls unseen, for it used no label, is paired with what the other calls seen."""
+    pair = [_without_labels(runs[0]), runs[1]]
+    found = compare(pair if untrained_first else pair[::-1])
+    usual = {(line.modality, line.measure): line for line in compare(runs[:2]).lines}
+    sign = 1 if untrained_first else -1
+    for line in found.lines:
+        same = usual[line.modality, line.measure]
+        assert (line.group, line.n) == (same.group, same.n)
+        assert line.difference == pytest.approx(sign * same.difference)
+        assert line.p == pytest.approx(same.p, abs=0.02)
+    assert [line.group for line in found.lines if line.measure == "top1"] == ["seen"] * 3
+    assert sorted(run["left_out"] for run in found.runs) == [0, 6]
+    notes = "; ".join(found.notes)
+    assert "base used no label, so samples of every split count there, among all categories" in notes
+    assert "those that better measured, too" in notes
+    assert "some runs are trained and some are not" in notes
+    assert "not the same task" not in notes
+
+
+def test_a_zero_shot_run_beside_unseen_categories(runs: list[Run]) -> None:
+    """It is paired with `unseen_among_all`, which has the same candidates, and with `seen`, which has fewer:
+    that is said; not with `unseen`."""
+    place = runs[1].named.schema.get_field_index("split")
+    half = len(runs[1].named) // 2
+    own = runs[1].named
+    tables = [own.slice(0, half)] + [
+        own.slice(half).set_column(place, NAMED.field("split"), pa.array([split] * (len(own) - half)))
+        for split in ("unseen", "unseen_among_all")
+    ]
+    rows = [
+        {"model": "aligned", "modality": modality, "split": split, "chance": chance}
+        for modality in ("image", "audio")
+        for split, chance in (("seen", 0.2), ("unseen", 0.2), ("unseen_among_all", 0.1))
+    ]
+    trained = replace(
+        runs[1], named=pa.concat_tables(tables), metrics={**runs[1].metrics, "recognition": rows}
+    )
+    found = compare([_without_labels(runs[0]), trained])
+    groups = {(line.group, line.modality): line.n for line in found.lines if line.measure == "top1"}
+    assert groups == {
+        (split, m): half // 2 for split in ("seen", "unseen_among_all") for m in ("image", "audio")
+    } | {(split, None): half for split in ("seen", "unseen_among_all")}
+    (unequal,) = [note for note in found.notes if "not the same task" in note]
+    assert unequal.startswith("better chose among another number of categories than base on seen: ")
+
+
+def test_another_category_of_the_same_sample_is_noted(runs: list[Run]) -> None:
+    """Where labels changed between two runs, right is not the same in both."""
+    place = runs[1].named.schema.get_field_index("category_id")
+    labels = runs[1].named["category_id"].to_pylist()
+    changed = pa.array(["b" if number < 3 else label for number, label in enumerate(labels)])
+    other = replace(runs[1], named=runs[1].named.set_column(place, NAMED.field("category_id"), changed))
+    (note,) = compare([runs[0], other]).notes
+    assert note.startswith(
+        "3 samples have another category in better than in base, such as 'o0-audio' ('b', not 'a')"
+    )
+
+
+def test_centers_that_hold_the_name_are_said(runs: list[Run]) -> None:
+    """In the JSON of every run, in the head of the text, and as a note where only some do."""
+    other = replace(runs[1], metrics={**runs[1].metrics, "with_name": True})
+    found = compare([runs[0], other])
+    assert [run["with_name"] for run in found.runs] == [False, True]
+    assert "the centers of better hold the bare names of the categories; the others' do not" in found.notes
+    assert "(aligned, LLM centers + name)" in told(found)
+
+
 def test_what_cannot_be_compared_is_one_line(tmp_path: Path, runs: list[Run]) -> None:
     """One run alone, a folder without metrics, other data, a damaged table."""
     with pytest.raises(InputError, match="one run alone"):
@@ -154,6 +240,23 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path, runs: list[Run]) ->
     stranger = replace(runs[1], named=renamed, ranks=runs[1].ranks.slice(0, 0))
     with pytest.raises(InputError, match="no sample in common"):
         compare([runs[0], stranger])
+    with pytest.raises(InputError, match=f"base has {2 * OBJECTS} samples, such as 'o0-audio'; better has"):
+        compare([runs[0], stranger])
+    split = pa.array(["unseen_among_all"] * len(runs[1].named))
+    elsewhere = runs[1].named.set_column(1, NAMED.field("split"), split)
+    stranger = replace(runs[1], named=elsewhere, ranks=runs[1].ranks.slice(0, 0))
+    with pytest.raises(
+        InputError, match="base has audio seen, image seen; better has audio unseen among all"
+    ):
+        compare([runs[0], stranger])
+    empty = replace(runs[1], named=runs[1].named.slice(0, 0), ranks=runs[1].ranks.slice(0, 0))
+    with pytest.raises(InputError, match="better: no labelled sample was measured there"):
+        compare([runs[0], empty])
+    with pytest.raises(InputError, match="base: named twice"):
+        compare([runs[0], runs[0]])
+    (runs[1].folder / "metrics.json").write_text("[]")
+    with pytest.raises(InputError, match="no JSON object"):
+        open_run(runs[1].folder)
     (runs[0].folder / "ranks.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match="damaged"):
         open_run(runs[0].folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import InputError
-from pipeline import predict
+from data.errors import InputError, KnowledgeBaseError, SampleError
+from pipeline import predict, predict_paths
 from pipeline.predict import Answer, Hit, Prediction, predict_zero_shot
+from pipeline.predict_names import category_names
+from pipeline.predict_paths import files_in, unreadable
 from pipeline.project import Project, load_project
 from pipeline.temperatures import Temperatures
 from trainer.geometry import unit_rows
@@ -46,19 +49,157 @@ def test_what_cannot_be_placed_is_an_error_beside_what_can(tmp_path: Path) -> No
     note = tmp_path / "note.txt"
     note.write_text("tea", encoding="utf-8")
     files = ["a.wav", "b.xyzzy", "missing.png"]
+    for name in files[:2]:
+        (tmp_path / name).write_bytes(b"not looked at")
     given = [*((tmp_path / name, None) for name in files), (note, None)]
     predictions = list(predict_zero_shot(given, "teapot, dog"))
     assert "without training" in (predictions[0].error or "")
     assert "--modality" in (predictions[1].error or "")
-    assert "missing.png" in (predictions[2].error or "")
+    assert predictions[2].error == "no such file"
     assert predictions[3].answers[0].category == "teapot"
 
 
-@pytest.mark.parametrize("categories", ["", "dog", "no/such/file.txt"])
-def test_a_single_name_is_no_choice(tmp_path: Path, categories: str) -> None:
-    """One name, or a file that is not there, is refused before any model is loaded."""
-    with pytest.raises(InputError, match="not a file"):
-        list(predict_zero_shot([(tmp_path / "a.png", None)], categories))
+@pytest.mark.parametrize(
+    ("categories", "words"),
+    [
+        ("", "no name in it"),
+        (",, ,", "no name in it"),
+        ("dog", "not a file, but one name, which is no choice"),
+        ("dog, Dog ,", "not a file, but one name, which is no choice"),
+        ("no/such/file.txt", "not a file, but one name"),
+        (".", "a folder, which is no choice"),
+        ("x" * 300, "not a file, but one name"),
+    ],
+)
+def test_a_single_name_is_no_choice(tmp_path: Path, categories: str, words: str) -> None:
+    """No name, one name, a folder or a file that is not there is refused before any model is loaded."""
+    with pytest.raises(InputError, match=words):
+        list(predict_zero_shot([(tmp_path / "a.png", None)], categories, say=lambda note: None))
+
+
+def test_names_are_taken_once_and_what_is_left_out_is_said(tmp_path: Path) -> None:
+    """Empty and repeated names make notes; a list longer than a file name may be is a list."""
+    notes: list[str] = []
+    assert category_names("dog,,Cat, DOG ,cafe\u0301,caf\u00e9", notes.append) == ["dog", "Cat", "cafe\u0301"]
+    assert [note.split(": ", 1)[1] for note in notes] == [
+        "1 empty name left out",
+        "2 repeated, each taken once: 'dog', 'cafe\u0301'",
+    ]
+    many = ",".join(f"thing number {number}" for number in range(60))
+    assert len(category_names(many, notes.append)) == 60
+    one = tmp_path / "one.txt"
+    one.write_text("dog\n", encoding="utf-8")
+    with pytest.raises(InputError, match="one name, which is no choice"):
+        category_names(str(one), notes.append)
+    assert len(notes) == 2
+
+
+def test_a_folder_stands_for_its_files_and_says_what_it_left_out(tmp_path: Path) -> None:
+    """Files of sub-folders too, in order; the rest is counted by reason; an empty folder is an error."""
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("b.txt", "a.txt", "deep/c.txt", "notes.md", ".hidden.txt"):
+        (folder / name).write_text("a teapot", encoding="utf-8")
+    (folder / "again").symlink_to(folder / "deep")
+    (folder / "gone.txt").symlink_to(folder / "nowhere")
+    (tmp_path / "empty").mkdir()
+    notes: list[str] = []
+    given = [(folder, None), (tmp_path / "empty", None)]
+    found = list(predict_zero_shot(given, "teapot, dog", say=notes.append))
+    assert [Path(each.file).relative_to(tmp_path).as_posix() for each in found] == [
+        "in/a.txt",
+        "in/b.txt",
+        "in/deep/c.txt",
+        "empty",
+    ]
+    assert [each.error for each in found] == [None] * 3 + ["no file in this folder can be recognised"]
+    assert notes[0] == (
+        f"{folder}: 3 files; skipped: hidden 1, links to folders 1, links to nothing 1,"
+        " unknown ending (.md) 1"
+    )
+    assert len(files_in(folder, modality="text").files) == 4
+
+
+def test_a_folder_is_read_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More files than the bound: the first ones, the folder as an error, and a note."""
+    monkeypatch.setattr(predict_paths, "MOST_FILES", 2)
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text("x", encoding="utf-8")
+    notes: list[str] = []
+    found = list(predict_paths.each_file([(tmp_path, None)], notes.append))
+    assert [path.name for path, _, _ in found] == ["a.txt", "b.txt", tmp_path.name]
+    assert found[-1][2] == "holds more than 2 files; name its sub-folders one by one"
+    assert notes == [f"{tmp_path}: 2 files; the rest is left out"]
+
+
+def test_why_a_path_is_no_file(tmp_path: Path) -> None:
+    """Missing, empty, a dead link, a ring of links, a pipe, a name that is too long: each its own reason."""
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "dead.png").symlink_to("nowhere")
+    (tmp_path / "ring.png").symlink_to("ring.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "good.png").write_bytes(b"x")
+    reasons = {
+        "good.png": None,
+        "missing.png": "no such file",
+        "no/where.png": f"no such file; there is only {tmp_path.resolve()}",
+        "empty.png": "is empty (0 bytes)",
+        "dead.png": "is a link to nowhere, which is not there",
+        "ring.png": "cannot be read (Too many levels of symbolic links)",
+        "pipe.png": "is no regular file but a pipe, a socket or a device; save what it gives as a file",
+        "x" * 300: "cannot be read (File name too long)",
+        "null\0byte.png": "is not a path",
+    }
+    assert {name: unreadable(tmp_path / name) for name in reasons} == reasons
+
+
+def test_a_file_without_permission_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's reason, in words; here by a system that refuses to open (root may open anything)."""
+    (tmp_path / "a.png").write_bytes(b"x")
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert unreadable(tmp_path / "a.png") == "cannot be read (Permission denied)"
+
+
+def test_a_project_that_never_ran_says_what_to_run(tmp_path: Path) -> None:
+    """One line with the command, not the name of an inner file."""
+    path = tmp_path / "unibind.toml"
+    path.write_text('name = "x"\n[data]\nmanifest = "m.csv"\n', encoding="utf-8")
+    project = load_project(path)
+    for ask in (
+        lambda: list(predict.predict_files(project, [(tmp_path / "a.png", None)])),
+        lambda: predict.retrieve_samples(project, "words"),
+    ):
+        with pytest.raises(KnowledgeBaseError, match="no knowledge base yet; run `unibind run --project"):
+            ask()
+
+
+def test_a_query_is_a_file_or_words_never_a_guess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks like a file and is none is refused; a folder's name and long words are words."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "a.png").write_bytes(b"x")
+    notes: list[str] = []
+
+    def file_of(query: str, modality: str | None = None) -> Path | None:
+        return predict._file_of(query, modality, notes.append)
+
+    assert file_of("a.png") == Path("a.png")
+    assert file_of("a small dog") is None
+    assert file_of("many words " * 50) is None
+    assert notes == []
+    assert file_of("dog") is None
+    assert notes == ["dog is no file but a folder or a device; it is taken as words"]
+    with pytest.raises(SampleError, match=r"b\.png: no such file; --modality text searches"):
+        file_of("b.png")
+    assert file_of("b.png", "text") is None
+    with pytest.raises(SampleError, match="no such file"):
+        file_of("a bell", "audio")
+    with pytest.raises(InputError, match="the query is empty"):
+        file_of("  ")
 
 
 class _PlantedSpace:
@@ -86,17 +227,20 @@ class _PlantedSpace:
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Prediction]:
     """`planted(scorer, temperatures)`: what a project with that scorer makes of a picture."""
 
-    def one(scorer: str, temperatures: Temperatures) -> Prediction:
+    def one(scorer: str, temperatures: Temperatures, categories: int = 3) -> Prediction:
         path = tmp_path / "unibind.toml"
         section = f'[evaluate]\nscorer = "{scorer}"\n'
         path.write_text(f'name = "x"\n[data]\nmanifest = "m.csv"\n{section}', encoding="utf-8")
         project = load_project(path)
         monkeypatch.setattr(predict, "_Space", _PlantedSpace)
-        monkeypatch.setattr(predict, "load_centers", _PlantedSpace(project).centers)
+        centers = _PlantedSpace(project).centers(None)
+        few = centers.of(np.arange(3) < categories)
+        monkeypatch.setattr(predict, "load_centers", lambda kb: few)
         monkeypatch.setattr(
             predict, "center_texts", lambda folder, rows: {f"r{i}": f"text {i}" for i in range(6)}
         )
         monkeypatch.setattr(predict, "load_temperatures", lambda project: temperatures)
+        (tmp_path / "a.png").write_bytes(b"not looked at")
         (prediction,) = predict.predict_files(project, [(tmp_path / "a.png", None)], top=2)
         return prediction
 
@@ -137,6 +281,14 @@ def test_without_a_temperature_the_probability_is_null_with_the_reason(
     assert (
         prediction.told().splitlines()[-1] == "  no probability: not calibrated yet; run `unibind evaluate`"
     )
+
+
+def test_one_category_has_no_probability(planted: Callable[..., Prediction]) -> None:
+    """The softmax over one category is 100%, which says nothing of the file."""
+    row = {"modality": "image", "model": "aligned", "temperature": 0.25, "n_fit": 9}
+    prediction = planted("nearest", Temperatures([row]), categories=1)
+    assert prediction.answers[0].probability is None
+    assert prediction.uncalibrated == "there is one category only, so there is no choice"
 
 
 def test_predictions_and_hits_are_told_in_lines() -> None:

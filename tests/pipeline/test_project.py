@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from data.errors import ProjectError
+from data.readers import Budget
+from pipeline.jobs import STAGES
 from pipeline.project import load_project
 
+FULL = (Path(__file__).parents[2] / "demo.toml").read_text(encoding="utf-8")
 MINIMAL = 'name = "x"\n[data]\nmanifest = "m.csv"\n'
 
 
@@ -76,6 +80,14 @@ def test_a_file_of_a_windows_editor(tmp_path: Path, encoding: str) -> None:
     assert (project.name, project.manifest) == ("x", tmp_path / "m.csv")
 
 
+@pytest.mark.parametrize("name", ["a" * 5000, "x\0y", "loop", "/dev/zero"])
+def test_a_name_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    """A name too long, one with a NUL, a loop of links and an endless device are one line, too."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(ProjectError):
+        load_project(tmp_path / name)
+
+
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     """Where there is no project file, `unibind init` is named."""
     with pytest.raises(ProjectError, match="unibind init"):
@@ -93,6 +105,15 @@ def test_off_says_what_toml_has_no_word_for(tmp_path: Path) -> None:
     assert project.describe.categories.language is None
     assert project.describe.samples.language == "en"
     assert project.encode.zero_shot is None
+
+
+def test_which_axis_is_up_is_one_of_four(tmp_path: Path) -> None:
+    """By default each format says it; anything but an axis is refused."""
+    assert load_project(write(tmp_path, MINIMAL)).data.up_axis is None
+    assert load_project(write(tmp_path, MINIMAL + 'up = "auto"\n')).data.up_axis is None
+    assert load_project(write(tmp_path, MINIMAL + 'up = "y"\n')).data.up_axis == "y"
+    with pytest.raises(ProjectError, match=r"data\.up: 'up' is not"):
+        load_project(write(tmp_path, MINIMAL + 'up = "up"\n'))
 
 
 def test_reuse_reaches_both_describe_sections(tmp_path: Path) -> None:
@@ -133,3 +154,103 @@ def test_a_date_may_be_one_of_toml(tmp_path: Path) -> None:
         price = load_project(write(tmp_path, MINIMAL + text)).describe.categories.price
         assert price is not None
         assert price.date == "2026-11-01"
+
+
+_ODD = (
+    *("nan", "inf", "-1", "1e999", "9" * 30, "-0.0", "true", "2024-01-01", "12:00:00"),
+    *('""', '"\\u0000"', '"\\u001b[31m"', f"'{'x' * 5000}'"),
+    *("[]", "{}", "[[1]]", "{ a = { b = [1] } }", '["a", 1]', "[" * 300 + "]" * 300),
+)
+
+
+def _refused(path: Path) -> bool:
+    """Whether a project file is refused by one error of ours that names it; other errors are raised."""
+    try:
+        load_project(path)
+    except ProjectError as error:
+        assert str(error).startswith(str(path))
+        return True
+    return False
+
+
+@pytest.mark.parametrize("odd", _ODD, ids=lambda value: value[:12])
+def test_an_odd_value_in_any_place_is_read_or_refused(tmp_path: Path, odd: str) -> None:
+    """Each line of a full project file with another value: read, or one error that names the file."""
+    lines = FULL.splitlines()
+    for number, line in enumerate(lines):
+        if " = " in line:
+            key = line.partition(" = ")[0]
+            _refused(write(tmp_path, "\n".join([*lines[:number], f"{key} = {odd}", *lines[number + 1 :]])))
+
+
+def _damage(folder: Path, mutations: Callable[[bytes, int], Iterator[bytes]], number: int) -> int:
+    assert not _refused(write(folder, FULL))
+    refused = 0
+    for copy in mutations(FULL.encode(), number):
+        (folder / "unibind.toml").write_bytes(copy)
+        refused += _refused(folder / "unibind.toml")
+    return refused
+
+
+def test_a_damaged_file_is_read_or_refused(
+    tmp_path: Path, mutations: Callable[[bytes, int], Iterator[bytes]]
+) -> None:
+    """A few hundred damaged copies: no library's error comes through."""
+    assert _damage(tmp_path, mutations, 300) > 200
+
+
+@pytest.mark.slow
+def test_many_damaged_files_are_read_or_refused(
+    tmp_path: Path, mutations: Callable[[bytes, int], Iterator[bytes]]
+) -> None:
+    """The same, thousands of times."""
+    assert _damage(tmp_path, mutations, 10_000) > 6_000
+
+
+def test_unknown_aspects_are_refused(tmp_path: Path) -> None:
+    """With the known ones, and none at all is a mistake too."""
+    path = tmp_path / "unibind.toml"
+    for aspects in ('["lock"]', "[]"):
+        path.write_text(
+            f'name = "x"\n[data]\nmanifest = "m.csv"\n[describe.categories]\naspects = {aspects}\n'
+        )
+        with pytest.raises(ProjectError, match=r"describe\.categories\.aspects"):
+            load_project(path)
+    path.write_text(
+        'name = "x"\n[data]\nmanifest = "m.csv"\n[describe.categories]\naspects = ["sound", "use"]\n'
+    )
+    assert load_project(path).describe.categories.aspects == ("sound", "use")
+
+
+def test_the_budget_of_a_file_is_a_setting(tmp_path: Path) -> None:
+    """Seconds and a size with its unit; by default a minute and 2 GB."""
+    assert load_project(write(tmp_path, MINIMAL)).data.budget == Budget(60.0, 2_000_000_000)
+    for told, count in (('"500 MB"', 500_000_000), ('"1.5 GB"', 1_500_000_000), ("100_000_000", 100_000_000)):
+        text = MINIMAL + f"seconds_per_file = 5\nmemory_per_file = {told}\n"
+        assert load_project(write(tmp_path, text)).data.budget == Budget(5.0, count)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "seconds_per_file = 0",
+        'seconds_per_file = "long"',
+        'memory_per_file = "2 GiB"',
+        'memory_per_file = "lots"',
+        'memory_per_file = "1 MB"',
+        "memory_per_file = -1",
+    ],
+)
+def test_a_budget_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
+    """What allows nothing, or is no size, is told with its key."""
+    with pytest.raises(ProjectError, match=rf"data\.{line.partition(' ')[0]}: "):
+        load_project(write(tmp_path, MINIMAL + line + "\n"))
+
+
+def test_stages_that_decode_depend_on_the_budget(tmp_path: Path) -> None:
+    """A larger budget has quarantined samples tried again; nothing is hashed or asked anew for it."""
+    one, other = (
+        load_project(write(tmp_path, MINIMAL + f"seconds_per_file = {seconds}\n")) for seconds in (5, 50)
+    )
+    stale = {stage.name for stage in STAGES if stage.settings(one) != stage.settings(other)}
+    assert stale == {"describe-samples", "encode"}

@@ -47,3 +47,11 @@ def test_further_measures_of_the_centers(record: Any, parsed: Any) -> None:
     ]
     text = parsed(recognition_section({"recognition": rows})).text
     assert "seen categories image 50.0 70.0 45.0 – unseen categories audio 25.0 45.0 20.0 33.3" in text
+
+
+def test_centers_that_hold_the_bare_name_say_so(mixed: Any, parsed: Any) -> None:
+    """Wherever the page speaks of the LLM centers of such a run, in words, key, table and caption."""
+    plain = parsed(recognition_section(mixed)).text
+    named = parsed(recognition_section({**mixed, "with_name": True})).text
+    assert plain.count("LLM centers") == named.count("LLM centers + name") == named.count("LLM centers") > 4
+    assert "+ name" not in plain

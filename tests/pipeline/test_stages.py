@@ -68,6 +68,32 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
+def test_a_summary_is_one_line_for_people(
+    project: Project, calls: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rounded, thousands apart, long dicts and lists by their length, and no control character of a name."""
+    summary = {
+        "samples": 1234567,
+        "usd": 0.1 + 0.2,
+        "loss": 0.123456789,
+        "by": {"ok": 1000, "no\x1b[31m": 2},
+        "fewer": {f"category {number}": number for number in range(2000)},
+        "without": ["a", "b"],
+        "none": [],
+        "val_top1": None,
+        "spent_usd": None,
+    }
+    stage = replace(stages._BY_NAME["copy"], run=lambda project: summary, outputs=lambda project: [])
+    monkeypatch.setitem(stages._BY_NAME, "copy", stage)
+    stages.run_stages(project, ["copy"])
+    told = capsys.readouterr().err.splitlines()[1]
+    assert told.startswith("  copy: 0.0 s  (")
+    assert told.split("  (")[1] == (
+        "samples 1,234,567, usd 0.3, loss 0.123, by ok 1,000, by no\\x1b[31m 2, fewer 2,000, without 2,"
+        " spent_usd unknown)"
+    )
+
+
 def test_a_finished_stage_is_skipped_and_says_what_it_did(project: Project, calls: list[Any]) -> None:
     """The second call does nothing and returns the first one's counts."""
     first = stages.run_stage(project, "copy")

@@ -39,6 +39,7 @@ question = "Which loss?"
 question = "How many?"
 [ablations.centers.variants]
 "one" = { localize.k = 1 }
+"the name" = { localize.k = 1, localize.with_name = true }
 "names at test" = { at_test = "class_name" }
 [[claims]]
 text = "Ours is better."
@@ -85,8 +86,14 @@ def test_a_study_says_what_every_variant_is_worth(place: Path) -> None:
         inside = apart["low"] <= 0 <= apart["high"]
         assert (apart["verdict"] == "no difference") == inside
     assert 'set train.start = "ridge"' in broken["error"]
-    assert [v["name"] for v in centers["variants"]] == ["the reference", "one", "names at test"]
-    assert set(centers["variants"][2]["measures"]) == {"seen", "unseen", "unseen_among_all", "zero_shot"}
+    assert [v["name"] for v in centers["variants"]] == [
+        "the reference",
+        "one",
+        "the name",
+        "names at test",
+    ]
+    assert [v["with_name"] for v in centers["variants"]] == [False, False, True, False]
+    assert set(centers["variants"][3]["measures"]) == {"seen", "unseen", "unseen_among_all", "zero_shot"}
     assert [claim["holds"] for claim in found["claims"]][1] is None
     told = study_text(found)
     assert "Which loss?" in told and "undecided: Better than a broken one." in told
@@ -118,7 +125,7 @@ def test_what_is_done_is_not_done_again(place: Path, monkeypatch: pytest.MonkeyP
     assert worked == []
     (place / "s.toml").write_text(STUDY.replace("seeds = [3, 4]", "seeds = [3, 4, 5]"))
     run_study(load_study(place / "s.toml"), jobs=1)
-    assert len(worked) == 4  # ours, published, broken, one; names at test are ours
+    assert len(worked) == 5  # ours, published, broken, one, the name; names at test are ours
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.study_ablation import told, told_difference
 from pipeline.study_page import write_study_page
+from pipeline.study_told import study_text
 
 
 @pytest.fixture
@@ -124,3 +125,17 @@ def test_one_seed_without_intervals_is_a_page(study: dict[str, Any], tmp_path: P
 def test_the_same_study_gives_the_same_bytes(study: dict[str, Any], written: str, tmp_path: Path) -> None:
     """Nothing depends on the clock."""
     assert write_study_page(study, tmp_path / "again.html").read_text(encoding="utf-8") == written
+
+
+def test_variants_whose_centers_hold_the_name_say_so(
+    study: dict[str, Any], tmp_path: Path, parsed: Any
+) -> None:
+    """On the page and in the terminal; the other variants have their name alone."""
+    study["ablations"] = study["ablations"][:1]
+    for variant in study["ablations"][0]["variants"]:
+        variant["with_name"] = variant["name"] == "mlp"
+        variant["error"] = None
+    page = parsed(write_study_page(study, tmp_path / "s.html").read_text(encoding="utf-8")).text
+    for words in (page, study_text(study)):
+        assert "mlp [centers + name]" in words
+        assert "no training [centers" not in words

@@ -49,6 +49,33 @@ def test_zero_shot_rows_and_missing_anchors_have_their_place(record: Any) -> Non
 
 
 @pytest.mark.parametrize("table", [result_table, result_table_markdown])
+def test_centers_that_hold_the_bare_name_say_so(mixed: Any, table: Any) -> None:
+    """In the header, the legend and the verdict; without the name, or in older metrics, they are plain."""
+    named = table({**mixed, "with_name": True})
+    assert named.count("LLM centers") == named.count("LLM centers + name") == 3
+    assert "LLM centers + name are ahead of every control in" in named
+    for plain in (table({**mixed, "with_name": False}), table(mixed)):
+        assert plain.count("LLM centers") == 3
+        assert "+ name" not in plain
+
+
+@pytest.mark.parametrize("table", [result_table, result_table_markdown])
 def test_no_recognition_is_one_sentence(table: Any) -> None:
-    """A run without a labelled sample says so instead of printing an empty table."""
-    assert table({}) == "No recognition was measured: the run had no labelled sample to score."
+    """A run without a labelled sample says so, and why, instead of printing an empty table."""
+    assert table({}) == "No recognition was measured."
+    reasons = [
+        {"modality": None, "n": 7, "reason": "no category is named"},
+        {"modality": "audio", "n": 1, "reason": "none has a category"},
+    ]
+    text = table({"unmeasured": reasons})
+    assert "no category is named" in text
+    assert "audio (1 sample): none has a category" in text
+
+
+@pytest.mark.parametrize("table", [result_table, result_table_markdown])
+def test_what_has_no_row_is_told_below_the_rows(table: Any, mixed: dict[str, Any]) -> None:
+    """A modality that was not measured is not left out in silence."""
+    reason = {"modality": "thermal", "n": 3, "reason": "no head"}
+    text = table(mixed | {"unmeasured": [reason]})
+    assert "thermal (3 samples): no head" in text.splitlines()[-1]
+    assert "thermal" not in table(mixed)

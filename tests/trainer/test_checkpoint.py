@@ -91,6 +91,10 @@ def test_a_checkpoint_of_another_training_is_not_used(
     assert not goes_on(Train(epochs=3, batch_size=48, seed=7))
     left.write_bytes(whole[: len(whole) // 2])
     assert not goes_on(settings)
+    left.write_bytes(
+        whole.replace(b'"best_epoch"', b'"bost_epoch"').replace(b'\\"best_epoch\\"', b'\\"bost_epoch\\"')
+    )
+    assert not goes_on(settings)
     left.write_bytes(whole)
     localize(kb, Localize(k=3))
     assert not goes_on(settings)

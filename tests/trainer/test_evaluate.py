@@ -15,7 +15,7 @@ import pytest
 
 from data.errors import TrainingError
 from data.files import write_json
-from kb_builder.schemas import SAMPLES, read_rows, write_table
+from kb_builder.schemas import CATEGORIES, CONTROLS, SAMPLES, read_columns, read_rows, write_table
 from trainer.centers import load_centers, localize
 from trainer.evaluate import evaluate, measure
 from trainer.heads import load_heads
@@ -124,6 +124,15 @@ def test_results_of_transductive_centers_are_marked(make_kb: MakeKb, tmp_path: P
     assert next(iter(metrics.items())) == ("transductive", True)
 
 
+def test_centers_that_hold_the_name_are_marked(make_kb: MakeKb, tmp_path: Path) -> None:
+    """`with_name` is in the metrics as it is in the centers."""
+    kb = make_kb()
+    for with_name in (True, False):
+        localize(kb, Localize(k=3, rule="text", with_name=with_name))
+        metrics = evaluate(kb, tmp_path, Evaluate(bootstrap=10, sweeps=False, probe=False, few_shot=()))
+        assert metrics["with_name"] is with_name
+
+
 def test_two_runs_of_one_seed_are_equal(make_kb: MakeKb, tmp_path: Path) -> None:
     """Trained and measured twice: the same metrics as JSON, the same bytes in both tables."""
     kb = make_kb(noise=0.9)
@@ -181,6 +190,8 @@ def test_every_key_is_documented(make_kb: MakeKb, tmp_path: Path) -> None:
     train(kb, tmp_path, Train(epochs=1))
     metrics = {"dataset": "", "seed": 0, "stages": [dict.fromkeys(("name", "seconds", "skipped"))]}
     metrics |= evaluate(kb, tmp_path, SETTINGS)
+    assert metrics["unmeasured"] == []  # every modality has its row
+    metrics["unmeasured"] = evaluate(kb, tmp_path / "none", replace(SETTINGS, probe=False))["unmeasured"]
     page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
     sections = {part.split("\n", 1)[0].strip("` "): part for part in re.split(r"^##+ ", page, flags=re.M)}
     recognition = sections["recognition"]
@@ -271,9 +282,30 @@ def test_heads_of_another_encoder_are_refused(make_kb: MakeKb, tmp_path: Path) -
         evaluate(kb, tmp_path, SETTINGS)
 
 
-def test_nothing_to_evaluate_is_refused(make_kb: MakeKb, tmp_path: Path) -> None:
-    """Neither heads nor a shared-space encoder: the message names both ways out."""
+def test_what_cannot_be_measured_is_said(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Neither heads nor a shared-space encoder: no row for any modality, and the way out for each."""
     kb = make_kb(zero_shot=False)
     localize(kb, Localize(k=5))
-    with pytest.raises(TrainingError, match=r"run `unibind train`, or name `zero_shot`"):
-        evaluate(kb, tmp_path, SETTINGS)
+    metrics = evaluate(kb, tmp_path, SETTINGS)
+    modalities = {row["modality"] for row in read_rows(kb / "samples.parquet")}
+    assert metrics["recognition"] == metrics["zero_shot"] == metrics["retrieval"] == []
+    assert {row["modality"] for row in metrics["unmeasured"]} == modalities
+    for row in metrics["unmeasured"]:
+        assert row["n"] > 0
+        assert "there is no zero-shot encoder, and no head was trained; `unibind train`" in row["reason"]
+    assert read_columns(tmp_path / "named.parquet", ["hit"], hint="").num_rows == 0
+
+
+def test_samples_without_a_category_are_not_measured(make_kb: MakeKb, tmp_path: Path) -> None:
+    """A knowledge base without categories goes through localization and evaluation, and says why."""
+    kb = make_kb()
+    rows = read_rows(kb / "samples.parquet")
+    write_table(kb / "samples.parquet", [{**row, "category_id": None} for row in rows], SAMPLES)
+    write_table(kb / "categories.parquet", [], CATEGORIES)
+    write_table(kb / "controls.parquet", [], CONTROLS)
+    assert localize(kb, Localize(k=5))["centers"] == 0
+    metrics = evaluate(kb, tmp_path, SETTINGS)
+    assert metrics["recognition"] == []
+    assert metrics["unmeasured"][0]["modality"] is None
+    assert "no category is named" in metrics["unmeasured"][0]["reason"]
+    assert all("has a category" in row["reason"] for row in metrics["unmeasured"][1:])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from data.errors import TrainingError
@@ -78,3 +79,29 @@ def test_missing_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     save_file({"audio.weight": np.ones((1, 1), dtype=np.float32)}, path)
     with pytest.raises(TrainingError, match="not a unibind-heads-1 file"):
         load_heads(tmp_path)
+
+
+def test_heads_whose_tensors_do_not_fit_are_refused(tmp_path: Path) -> None:
+    """A tensor that is missing, of another shape or type, or not finite is named, not met later."""
+    path = save_heads(tmp_path, _heads())
+    whole = load_file(path)
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+
+    def refused(changes: dict[str, np.ndarray | None]) -> str:
+        tensors = {name: tensor for name, tensor in {**whole, **changes}.items() if tensor is not None}
+        save_file(tensors, path, metadata=metadata)
+        with pytest.raises(TrainingError, match=r"heads\.safetensors: damaged \(.*; run") as caught:
+            load_heads(tmp_path)
+        return str(caught.value)
+
+    weight = whole["audio.weight"]
+    assert "no bias for audio" in refused({"audio.bias": None})
+    assert "no weight for audio" in refused({"audio.weight": None})
+    assert "do not fit" in refused({"audio.bias": np.zeros(1, np.float32)})
+    assert "do not fit" in refused({"audio.weight": weight[None]})
+    assert "not float32" in refused({"audio.weight": weight.astype(np.float64)})
+    assert "not finite" in refused({"audio.weight": np.full_like(weight, np.nan)})
+    assert "no tensor 'audio.hidden'" in refused({"audio.hidden.weight": weight})
+    narrow = {"audio.weight": weight[:1], "audio.bias": whole["audio.bias"][:1]}
+    assert "different dimensions" in refused(narrow)

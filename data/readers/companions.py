@@ -1,0 +1,61 @@
+"""Files that are part of a sample, beside the one that its manifest names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from data.errors import SampleError
+from data.files import hash_file
+from data.modality import Modality
+from data.readers.axes import File, Turned, path_of
+
+
+def companions(modality: Modality, path: Path) -> list[Path]:
+    """The other files that reading a sample opens, there or not: an OBJ's libraries, a glTF's buffers."""
+    lookup = _LOOKUP.get(path.suffix.lower()) if modality == "point" else None
+    try:
+        return [] if lookup is None else lookup(path)
+    except SampleError:  # a damaged file is turned away by its reader, with the reason
+        return []
+
+
+def content_hash(
+    modality: Modality,
+    file: File,
+    *,
+    hash_one: Callable[[Path], str] = hash_file,
+    absent: Callable[[Path], object] = lambda path: None,
+) -> str:
+    """SHA-256 (hex) of a sample's file. Where others belong to it, or the project says which axis points up,
+    of all that together: two samples of one hash and one ending read the same, in any folder.
+
+    `hash_one` hashes one file; `absent` hears of companions that are not there, and would change the hash.
+    """
+    path = path_of(file)
+    own = hash_one(path)
+    parts = [own]
+    for each in companions(modality, path):
+        if each.is_file():
+            parts.append(hash_one(each))
+        else:
+            absent(each)
+    if isinstance(file, Turned):
+        parts.append(f"up={file.up}")
+    return own if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _of_obj(path: Path) -> list[Path]:
+    from data.readers.obj import obj_libraries
+
+    return obj_libraries(path)
+
+
+def _of_gltf(path: Path) -> list[Path]:
+    from data.readers.gltf import gltf_buffers
+
+    return gltf_buffers(path)
+
+
+_LOOKUP: dict[str, Callable[[Path], list[Path]]] = {".obj": _of_obj, ".gltf": _of_gltf}

@@ -1,0 +1,64 @@
+"""The colours of an OBJ's materials, from the libraries (MTL) beside it.
+
+Of a library only names and diffuse colours are read, and only one that lies in the OBJ's own folder or below:
+nothing else that an OBJ names is opened. Source: Wavefront's "MTL material format" (Kd, map_Kd).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.errors import SampleError
+from data.paths import resolve
+from data.readers.payload import Bytes
+from data.readers.untrusted import MEBIBYTE
+
+MAX_BYTES = 4 * MEBIBYTE
+
+
+def libraries(path: Path, names: Sequence[str]) -> list[Path]:
+    """Where the libraries would lie that the OBJ at `path` names, in its order; those inside its folder."""
+    places: list[Path] = []
+    for name in names:
+        # Names hold blanks, though the format parts several by them; Windows' tools write its separators.
+        for each in [name, *name.split()] if " " in name else [name]:
+            try:
+                places.append(resolve(path.parent, each.replace("\\", "/")))
+            except SampleError:  # it lies elsewhere
+                continue
+    return list(dict.fromkeys(places))
+
+
+def diffuse_colours(places: Sequence[Path]) -> dict[str, Bytes | None]:
+    """uint8[3] by material, of the libraries that there are; None for one with a texture."""
+    colours: dict[str, Bytes | None] = {}
+    for library in places:
+        if not library.is_file() or library.stat().st_size > MAX_BYTES:
+            continue
+        material = None
+        textured: set[str] = set()
+        for line in library.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.strip().partition(" ")
+            if key == "newmtl":
+                material = value.strip()
+            elif key == "Kd" and material is not None and material not in colours:
+                colours[material] = _colour(value)
+            elif key == "map_Kd" and material is not None:
+                textured.add(material)
+        colours |= dict.fromkeys(textured)
+    return colours
+
+
+def _colour(value: str) -> Bytes | None:
+    """Three numbers from 0 to 1; another way to say it (spectral, xyz) is None."""
+    try:
+        parts = np.array([float(each) for each in value.split()[:3]])
+    except ValueError:
+        return None
+    if len(parts) != 3 or not ((parts >= 0) & (parts <= 1)).all():
+        return None
+    rgb_3: Bytes = np.rint(parts * 255).astype(np.uint8)
+    return rgb_3

@@ -1,0 +1,148 @@
+"""What `unibind predict` was given: which files a folder stands for, and why a path is no file to read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.modality import guess_modality
+
+MOST_FILES = 10_000  # of one folder: more is a data set, for a manifest and `unibind run`
+_MOST_SKIPPED = 100_000  # a folder of that many other entries is not looked through to its end
+_MOST_ENDINGS = 5  # that a note names
+
+
+@dataclass
+class Folder:
+    """The files that a folder stands for, in order of their paths, and what of it was left out, counted."""
+
+    path: Path
+    files: list[Path] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)  # why -> how many
+    endings: Counter[str] = field(default_factory=Counter)  # of the files of unknown ending
+    cut: bool = False  # there is more than the bound allows
+
+    def told(self) -> str:
+        """How many files, and what was left out, in one line."""
+        files = f"{len(self.files):,} file{'' if len(self.files) == 1 else 's'}"
+        parts = [f"{self.path}: {files}"]
+        if self.skipped:
+            told = ", ".join(self._why(why, count) for why, count in sorted(self.skipped.items()))
+            parts.append(f"skipped: {told}")
+        if self.cut:
+            parts.append("the rest is left out")
+        return "; ".join(parts)
+
+    def _why(self, why: str, count: int) -> str:
+        if why != UNKNOWN:
+            return f"{why} {count:,}"
+        some = ", ".join(ending or "none" for ending, _ in self.endings.most_common(_MOST_ENDINGS))
+        more = ", …" if len(self.endings) > _MOST_ENDINGS else ""
+        return f"{why} ({some}{more}) {count:,}"
+
+
+UNKNOWN = "unknown ending"
+
+
+def files_in(folder: Path, *, modality: str | None = None) -> Folder:
+    """The files of a folder and of its sub-folders that can be recognised, at most `MOST_FILES`.
+
+    Those whose name tells their modality, or all of them where `modality` is given. Left out and counted:
+    unknown endings, hidden files and folders, links to folders, what is no regular file, and sub-folders that
+    cannot be read.
+    """
+    found = Folder(folder)
+    refused: list[OSError] = []
+    for parent, folders, files in os.walk(folder, onerror=refused.append):
+        folders.sort()
+        for name in list(folders):
+            if name.startswith(".") or (Path(parent) / name).is_symlink():
+                folders.remove(name)
+                found.skipped["hidden" if name.startswith(".") else "links to folders"] += 1
+        for name in sorted(files):
+            path = Path(parent) / name
+            why = _left_out(path, modality)
+            if why is None and len(found.files) == MOST_FILES:
+                found.cut = True
+            elif why is None:
+                found.files.append(path)
+            else:
+                found.skipped[why] += 1
+                if why == UNKNOWN:
+                    found.endings[path.suffix.lower()] += 1
+        if found.cut or found.skipped.total() > _MOST_SKIPPED:
+            found.cut = True
+            break
+    for error in refused:
+        found.skipped[f"folders that cannot be read ({error.strerror})"] += 1
+    return found
+
+
+def _left_out(path: Path, modality: str | None) -> str | None:
+    if path.name.startswith("."):
+        return "hidden"
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "links to nothing"
+    except OSError as error:
+        return f"files that cannot be read ({error.strerror})"
+    if not stat.S_ISREG(mode):
+        return "no regular files"
+    return UNKNOWN if modality is None and guess_modality(path) is None else None
+
+
+def unreadable(path: Path) -> str | None:
+    """Why a path is no file that can be read, or None where it is one."""
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            return "is a folder; name the files in it"
+        if not stat.S_ISREG(status.st_mode):
+            return "is no regular file but a pipe, a socket or a device; save what it gives as a file"
+        if status.st_size == 0:
+            return "is empty (0 bytes)"
+        with path.open("rb"):
+            return None
+    except FileNotFoundError:
+        if path.is_symlink():
+            return f"is a link to {path.readlink()}, which is not there"
+        return _no_such_file(path)
+    except ValueError:  # a null byte
+        return "is not a path"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _no_such_file(path: Path) -> str:
+    """With the nearest part of the path that is there, where that helps."""
+    if path.parent.is_dir():
+        return "no such file"
+    there = next((parent for parent in path.parents if parent.is_dir()), None)
+    return "no such file" if there is None else f"no such file; there is only {there.resolve()}"
+
+
+def each_file(
+    given: Iterable[tuple[Path, str | None]], say: Callable[[str], None]
+) -> Iterator[tuple[Path, str | None, str | None]]:
+    """Every file that is to be read, with its modality where given, and why it cannot be read, if so.
+
+    A folder stands for the files in it; `say` is called with what was left out of it. One without a file, or
+    with more than `MOST_FILES`, comes as an error of its own, after its files.
+    """
+    for path, modality in given:
+        if not os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for a name that is too long)
+            yield path, modality, unreadable(path)
+            continue
+        folder = files_in(path, modality=modality)
+        say(folder.told())
+        for file in folder.files:
+            yield file, modality, unreadable(file)
+        if folder.cut:
+            yield path, modality, f"holds more than {MOST_FILES:,} files; name its sub-folders one by one"
+        elif not folder.files:
+            yield path, modality, "no file in this folder can be recognised"

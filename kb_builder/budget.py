@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from data.errors import ProjectError, RunError
 from data.reads import columns
-from kb_builder.client import OPENAI_URL, endpoint_identity
+from kb_builder.client import endpoint_of
 from kb_builder.cost import cost, price_of, usage_of, worst_case
 from kb_builder.ledger import Entry, Ledger
 from kb_builder.request import Request, request_from_json
@@ -104,7 +104,7 @@ def require_bounds(kb: Path, samples: DescribeSamples) -> None:
     """
     if samples.budget_usd is None or samples.describer != "openai":
         return
-    price = price_of(samples.model, samples.price, endpoint=endpoint_identity(samples.base_url or OPENAI_URL))
+    price = price_of(samples.model, samples.price, endpoint=endpoint_of(samples.base_url))
     asked = pc.unique(columns(kb / "samples.parquet", ["modality"])["modality"]).to_pylist()
     if price is None:
         raise ProjectError(unknown_price(samples.model))

@@ -134,7 +134,9 @@ async def _describe(
     require_cited_answers(kb, "category", "contrast")
     library = contrast_library(settings, kb)
     if library is None:
-        return _skip(kb, f"describer {settings.describer!r} is too small to tell what sets things apart")
+        return _skip(
+            kb, f"describer {settings.describer!r} is too small a model to tell what sets things apart"
+        )
     if settings.contrast_pairs == 0:
         return _skip(kb, "contrast_pairs = 0")
     categories = read_categories(kb)

@@ -42,6 +42,9 @@ GROUP_ROWS = 200  # a group is committed when it holds this many rows ...
 GROUP_SECONDS = 0.25  # ... or when its first row has waited this long
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# What makes requests of one kind differ: their subjects, and how much they ask for.
+_WORDS = "'$.messages', '$.seed', '$.sample_index', '$.max_tokens', '$.extra.response_format'"
+_MEDIA = ("image", "audio", "video")
 _KEYS_AT_ONCE = 500  # per query; SQLite takes at least 999 values
 # What SQLite and Python's module say of a file whose content is not what was written into it.
 _DAMAGE = (
@@ -179,6 +182,25 @@ class StoredEntries:
         """
         rows = self._rows(query, (base_key, float("inf") if max_tokens is None else max_tokens))
         return Entry(*rows[0]) if rows else None
+
+    def answered_like(self, request: str) -> bool:
+        """Whether there is an answer to any request that is made as this one is (canonical JSON): by the same
+        endpoint and model, with the same parameters and kinds of media. Words, seeds and lengths may differ.
+        """
+        like = [
+            "answer IS NOT NULL",
+            f"json_remove(request, {_WORDS}) = json_remove(?1, {_WORDS})",
+            *(
+                f"json_type(request, '{path}') IS json_type(?1, '{path}')"
+                for path in ("$.seed", "$.max_tokens", "$.extra.response_format")
+            ),
+            *(
+                f'(instr(request, \'"kind":"{kind}"\') > 0) = (instr(?1, \'"kind":"{kind}"\') > 0)'
+                for kind in _MEDIA
+            ),
+        ]
+        query = f"SELECT 1 FROM entries WHERE {' AND '.join(like)} LIMIT 1"
+        return bool(self._rows(query, (request,)))
 
     def read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """What `work` returns, given a connection to read from; it sees what is committed."""

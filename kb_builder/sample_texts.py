@@ -12,7 +12,7 @@ from data.errors import SampleError
 from data.files import hash_json
 from data.readers import read
 from data.readers.axes import turned
-from kb_builder.category_texts import Spending
+from kb_builder.category_texts import Spending, goes_on
 from kb_builder.client import Describer
 from kb_builder.facts import FACTS_VERSION, measure
 from kb_builder.facts_llm import CategoryNames, contradiction, invented_name
@@ -20,6 +20,7 @@ from kb_builder.gates import Verdict, refusal_in
 from kb_builder.language import foreign_reason
 from kb_builder.ledger import Entry
 from kb_builder.media import MediaFiles, media_for
+from kb_builder.parameters import Shape, shaped
 from kb_builder.parse import parse_answer, read_answer
 from kb_builder.prompts.samples import SamplePrompt, SamplePrompts, load_sample_prompts, sample_purpose
 from kb_builder.request import Content, Media, Request, asked, derived_seed, request_key
@@ -55,6 +56,7 @@ class SampleJob:
 
     settings: DescribeSamples
     describer: Describer | None  # None: nobody is asked
+    shape: Shape | None  # how parameters are sent to it
     files: MediaFiles
     locate: Callable[[str], Path]
     given: Mapping[str, str]  # sample_id -> the manifest's text
@@ -67,7 +69,7 @@ class SampleJob:
     def purpose(self, sample: Row) -> str:
         """Which prompts a sample is asked with."""
         if self.settings.describer == "facts+llm":
-            return "sample_facts_openings" if self.settings.llm == "local" else "sample_facts"
+            return "sample_facts_openings" if goes_on(self.settings) else "sample_facts"
         return sample_purpose(sample, self.settings.native)
 
 
@@ -152,7 +154,7 @@ class SampleTexts:
         else:
             question = (*media_for(sample, settings), prompt.user)
         opening = (("assistant", prompt.opening),) if prompt.opening else ()
-        return Request(
+        request = Request(
             endpoint=describer.endpoint,
             model=describer.model,
             messages=(("system", prompt.system), ("user", question), *opening),
@@ -163,6 +165,8 @@ class SampleTexts:
             sample_index=self._tries,
             extra=prompts.extra,
         )
+        assert self._job.shape is not None  # there is one wherever there is a describer
+        return shaped(request, self._job.shape)
 
     def _row(self, request: Request, prompt: SamplePrompt, entry: Entry) -> Row:
         question = asked(request.messages)

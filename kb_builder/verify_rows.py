@@ -22,7 +22,7 @@ from data.files import hash_json, hash_text
 from kb_builder.ledger import Entry, StoredEntries
 from kb_builder.parse import PARSER_VERSION, Item, parse_answer, read_answer
 from kb_builder.parts import KINDS, Part
-from kb_builder.request import asked, request_from_json, words
+from kb_builder.request import asked, asks_for_list, request_from_json, words
 from kb_builder.rows import STATUSES, normalise, row_id
 from kb_builder.tokens import count_tokens
 from kb_builder.verify_report import Findings
@@ -84,7 +84,7 @@ def derive(entry: Entry) -> Derived:
         items = parse_answer(
             answer,
             opening=words(content) if role == "assistant" else "",
-            several="response_format" in request["extra"],
+            several=asks_for_list(request),
             asked=question,
         )
     return Derived(

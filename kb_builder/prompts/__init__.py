@@ -26,7 +26,7 @@ from itertools import zip_longest
 from typing import Any
 
 from data.sample import Category
-from kb_builder.request import Messages
+from kb_builder.request import LIST_SCHEMA, Messages
 
 _BETWEEN_WORDS = re.compile(r"(?<=[^\W_])_+(?=[^\W_])")
 
@@ -135,7 +135,7 @@ def several_texts(count: int) -> dict[str, Any]:
         "required": ["descriptions"],
         "additionalProperties": False,
     }
-    return {"type": "json_schema", "json_schema": {"name": "descriptions", "strict": True, "schema": schema}}
+    return {"type": "json_schema", "json_schema": {"name": LIST_SCHEMA, "strict": True, "schema": schema}}
 
 
 def spoken_name(category: Category) -> str:

@@ -8,6 +8,11 @@ READY  := $(VENV)/.ready
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
+# No proxy reaches this machine's own Prefect server. Whatever NO_PROXY names already stays.
+COMMA := ,
+OWN := 127.0.0.1,localhost,::1
+export NO_PROXY := $(OWN)$(if $(or $(no_proxy),$(NO_PROXY)),$(COMMA)$(or $(no_proxy),$(NO_PROXY)))
+export no_proxy := $(NO_PROXY)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup

@@ -12,8 +12,9 @@
     └── DescriberError           a describer failed
         ├── TransientError       worth another try: 408, 409, 425, 5xx, time-outs, torn answers
         ├── ThrottledError       429; may carry `retry_after` seconds
-        ├── RequestError         fatal for this request: 400, 413, 422, context length, content policy
-        └── RunError             fatal for the run: 401, 402, 403, unknown model, quota; resumable
+        ├── RequestError         fatal for this request: 400, 413, 422, 501, context length, content policy
+        └── RunError             fatal for the run: 401, 402, 403, unknown model, quota, a parameter that the
+                                 endpoint does not take; resumable
 
 Messages say what is wrong, where, and how to mend it. Vendor errors are wrapped once, at the adapter.
 """
@@ -106,7 +107,15 @@ class ThrottledError(DescriberError):
 
 
 class RequestError(DescriberError):
-    """Fatal for this request: it is quarantined with its body, the run goes on."""
+    """Fatal for this request: it is quarantined with its body, the run goes on.
+
+    `of_content`: the server says that it is this request's content (its length, a policy), so that another
+    one may be answered.
+    """
+
+    def __init__(self, message: str, *, of_content: bool = False) -> None:
+        super().__init__(message)
+        self.of_content = of_content
 
 
 class RunError(DescriberError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from kb_builder.ledger import Entry, Ledger
 from kb_builder.request import Request, request_key
@@ -20,6 +20,18 @@ class Asker(Protocol):
         An entry is returned only after its commit. None: the ledger has none, and this asker does not ask, or
         the request's media cannot be read (`SampleError`): nothing was sent then, and nothing is recorded.
         Raises `RunError` or `KnowledgeBaseError` where the run cannot go on; what was answered is kept.
+        """
+        ...
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """An `Asker` that wants to know when all callers wait for it."""
+
+    def more_may_come(self, coming: bool) -> None:
+        """Whether more may be asked before one of the requests under way has its entry.
+
+        Who says nothing is taken to ask all at once.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -14,8 +15,12 @@ from data.errors import RunError
 from kb_builder.asker import Asker
 from kb_builder.client import ChatClient, Describer
 from kb_builder.ledger import Ledger, open_ledger
+from kb_builder.parameters import shape_for, told
+from kb_builder.pool import Pool
 from kb_builder.scheduler import Progress, open_asker
 from kb_builder.settings import Asking
+
+log = logging.getLogger(__name__)
 
 
 class AskingBar:
@@ -68,6 +73,10 @@ async def open_asking(
     kb: Path, describer: Describer, settings: Asking, *, run_id: str, bar: AskingBar
 ) -> AsyncIterator[Asker]:
     """An asker over the knowledge base's ledger, as `settings.submit` wants it; closes the describer too."""
+    endpoint, model = describer.endpoint, describer.model
+    line = told(settings, shape_for(settings, endpoint=endpoint, model=model), endpoint=endpoint, model=model)
+    if line is not None:
+        log.warning("%s", line)
     try:
         async with open_ledger(kb) as ledger, _open(kb, describer, ledger, settings, run_id, bar) as asker:
             yield asker
@@ -80,6 +89,10 @@ def _open(
 ) -> AbstractAsyncContextManager[Asker]:
     if settings.submit == "online":
         return open_asker(describer, ledger, settings=settings, run_id=run_id, on_progress=bar.show)
+    if isinstance(describer, Pool):
+        raise RunError(
+            'submit = "batch" needs one `base_url`: a batch belongs to the endpoint that it was sent to'
+        )
     if not isinstance(describer, ChatClient) or describer.source != "online":
         raise RunError(f'submit = "batch" needs describer = "openai": {describer.provider} has no batches')
     from kb_builder.batch import open_batch_asker

@@ -35,13 +35,14 @@ from kb_builder.batch_api import BatchApi, file_name
 from kb_builder.batch_files import File, read_lines, read_result, write_file
 from kb_builder.batch_jobs import DEAD, DONE, PLANNED, SUBMITTED, UPLOADED, Item, Job
 from kb_builder.budget import Budget, booked_cost, bounded_worst_case, open_budget
-from kb_builder.client import ChatClient, error_for, shorten
+from kb_builder.client import ChatClient
 from kb_builder.cost import cost, usage_of, worst_case
 from kb_builder.ledger import Entry, Ledger, microseconds_now, new_entry
 from kb_builder.request import Request, request_from_json, request_json, request_key
 from kb_builder.reuse import reused
-from kb_builder.scheduler import Progress, policy_for
+from kb_builder.scheduler import ALL_REFUSED, Progress, policy_for
 from kb_builder.settings import Asking
+from kb_builder.status import error_for, shorten
 
 if TYPE_CHECKING:
     from openai.types import Batch
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 _NO_HURRY = "this may take up to a day: stop the command and run it again whenever you like"
+_SOME = 100  # refusals that are looked at to find whose fault they are
 _CHUNK = 500  # results recorded together
 _A_HAIR = 1e-9  # US dollars: sums of floats
 _KEPT_S = 30 * 86_400  # the server keeps batches and files for about so long
@@ -127,7 +129,12 @@ class BatchAsker:
         self._run_id = run_id
         self._pace = pace
         self._api = BatchApi(
-            client, outage_s=settings.outage_s, first_pause_s=pace.first_pause_s, on_pause=self._pause
+            client,
+            outage_s=settings.outage_s,
+            call_s=settings.request_timeout_s,
+            most_bytes=int(settings.max_answer_mb * 1_000_000),
+            first_pause_s=pace.first_pause_s,
+            on_pause=self._pause,
         )
         self._purse = _Purse(client, ledger, settings)
         self._reuse = settings.reuse
@@ -411,19 +418,21 @@ class BatchAsker:
             return
         self._invalid = 0
         died: dict[str, str] = {}
+        refused: list[tuple[Item, str]] = []
         fatal: RunError | None = None
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id is None:
                 continue
             path = self._path(job).with_suffix(".results")
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not await self._api.download(file_id, path):
+            if not await self._api.download(file_id, path, requests=job.requests):
                 await self._lost(job, f"the results of batch {batch.id} are not on the server")
                 return
             with path.open("rb") as file:
                 while lines := list(islice(file, _CHUNK)):
-                    fatal = await self._take_in_lines(job, lines, died) or fatal
+                    fatal = await self._take_in_lines(job, lines, died, refused) or fatal
             path.unlink()
+        fatal = await self._take_in_refused(refused) or fatal
         left = len(batch_jobs.keys(self._ledger, job.token))
         if fatal is None and said != "cancelled":
             await self._give_up(job, died, f"batch {batch.id} ended as {said} without an answer to it")
@@ -436,8 +445,13 @@ class BatchAsker:
                 "requests have none; run again to submit those"
             )
 
-    async def _take_in_lines(self, job: Job, lines: Iterable[bytes], died: dict[str, str]) -> RunError | None:
-        """Record some results. What died on the way is noted in `died`; returns what should end the run."""
+    async def _take_in_lines(
+        self, job: Job, lines: Iterable[bytes], died: dict[str, str], refused: list[tuple[Item, str]]
+    ) -> RunError | None:
+        """Record some answers. What died on the way is noted in `died`, what was refused in `refused`.
+
+        Returns what should end the run.
+        """
         results = dict(read_lines(lines))
         items = batch_jobs.find(self._ledger, job.token, list(results))
         known = self._ledger.get_many(list(items))  # recorded, and not yet settled when the run was killed
@@ -447,16 +461,30 @@ class BatchAsker:
             if key in known:
                 continue
             try:
-                answer = self._client.hide(read_result(results[key], where=f"batch {job.batch_id}"))
-                entries.append(self._entry(item, answer=answer))
+                read = read_result(results[key], where=f"batch {job.batch_id}", remedy=self._client.remedy)
+                entries.append(self._entry(item, answer=self._client.hide(read)))
             except (TransientError, ThrottledError) as error:
-                died[key] = str(error)
+                died[key] = self._client.hide(str(error))
             except RequestError as error:
-                entries.append(self._entry(item, error=str(error)))
+                refused.append((item, self._client.hide(str(error))))
             except RunError as error:
-                fatal = error
+                fatal = RunError(self._client.hide(str(error)))
         await self._record(entries, known=known.keys())
         return fatal
+
+    async def _take_in_refused(self, refused: Sequence[tuple[Item, str]]) -> RunError | None:
+        """Record refusals, where others like them were answered; else returns what should end the run."""
+        if not refused:
+            return None
+        if not self._answered and not all(
+            self._ledger.answered_like(item.request) for item, _ in refused[:_SOME]
+        ):
+            told = "the only request was" if len(refused) == 1 else f"all {len(refused):,} requests were"
+            return RunError(f"{told} refused, the last with: {refused[-1][1]}; {ALL_REFUSED}")
+        for start in range(0, len(refused), _CHUNK):
+            some = refused[start : start + _CHUNK]
+            await self._record([self._entry(item, error=error) for item, error in some])
+        return None
 
     async def _refused(self, job: Job, batch: Batch) -> None:
         """The server refused a whole file, and worked on none of its requests."""
@@ -465,7 +493,7 @@ class BatchAsker:
             f"{f'line {error.line}: ' if error.line else ''}{error.message or error.code}"
             for error in errors[:3]
         )
-        said = self._client.hide(shorten(f"batch {batch.id} was refused: {words or 'no reason given'}"))
+        said = shorten(self._client.hide(f"batch {batch.id} was refused: {words or 'no reason given'}"))
         dead = replace(job, state=DEAD, said=said)
         if any("token_limit" in str(error.code) for error in errors):
             await self._end(dead, died=False)
@@ -477,7 +505,14 @@ class BatchAsker:
         bad = batch_jobs.at_lines(self._ledger, job.token, lines)
         self._invalid += 1
         codes = [error_for(400, said, code=str(error.code or "")) for error in errors]
-        hopeless = not bad or len(bad) == job.requests > 1 or self._invalid > self._pace.rounds
+        none_answered = not self._answered and not all(
+            self._ledger.answered_like(item.request) for item in bad.values()
+        )
+        hopeless = (
+            not bad
+            or (len(bad) == job.requests and (job.requests > 1 or none_answered))
+            or self._invalid > self._pace.rounds
+        )
         if hopeless or any(isinstance(code, RunError) for code in codes):
             await self._end(dead, died=False)
             raise RunError(f"{said}; mend the settings, then run again: nothing of it was paid for")
@@ -572,7 +607,7 @@ class BatchAsker:
 
     def _say(self, text: str) -> None:
         """A line for whoever waits, on a terminal or in a file. The server's words are in it."""
-        log.warning("%s", self._client.hide(shorten(text)))
+        log.warning("%s", shorten(self._client.hide(text)))
 
     def _waits_for(self) -> str | None:
         """Why nothing comes: the server is away, or how the batches stand that it works on."""
@@ -585,7 +620,7 @@ class BatchAsker:
         some = f", {answered + failed:,} of {total:,} requests done" if total else ""
         plural = "es" if len(batches) > 1 else ""
         text = f"waiting for {len(batches)} batch{plural} at the server ({told}){some}; {_NO_HURRY}"
-        return self._client.hide(shorten(text))
+        return shorten(self._client.hide(text))
 
     def _report(self) -> None:
         if self._on_progress is not None:

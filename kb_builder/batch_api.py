@@ -25,7 +25,10 @@ ENDPOINT: Final = "/v1/chat/completions"
 TOKEN = "unibind_token"  # the metadata key
 _PAGE = 100
 _OLDER_S = 86_400  # clocks differ: batches older than a job by more than this are not its own
-_UPLOAD_S = 3600.0
+_UPLOAD_S = 3600.0  # without a byte moving, at most
+_SLOWEST_BYTES_S = 50_000.0  # of a file that is uploaded
+_SLOWEST_ANSWER_S = 0.1  # of each answer in a file that is downloaded
+_LINE_BYTES = 4096  # of a result beside its answer
 
 _T = TypeVar("_T")
 
@@ -33,6 +36,15 @@ _T = TypeVar("_T")
 def file_name(job: Job) -> str:
     """The name under which a job's file is uploaded, and found again."""
     return f"unibind-{job.token}.jsonl"
+
+
+async def _within(seconds: float, call: Awaitable[_T]) -> _T:
+    """The whole of a call ends by then: a server that sends a byte a second is never silent."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await call
+    except TimeoutError:
+        raise TransientError(f"no whole answer within {seconds:g} s", maybe_paid=True) from None
 
 
 class BatchApi:
@@ -43,9 +55,14 @@ class BatchApi:
         client: ChatClient,
         *,
         outage_s: float,
+        call_s: float,
+        most_bytes: int,
         first_pause_s: float,
         on_pause: Callable[[str | None], None],
     ) -> None:
+        """`call_s` ends any call but those that carry whole files; `most_bytes` may an answer have."""
+        self._call_s = call_s
+        self._most_bytes = most_bytes
         self._client = client
         self._outage_s = outage_s
         self._first_pause_s = first_pause_s
@@ -55,7 +72,9 @@ class BatchApi:
     async def upload(self, job: Job, path: Path) -> str:
         """Upload a job's file; returns its id on the server."""
         return await self._do(
-            lambda vendor: self._upload(vendor, job, path), done=lambda: self.find_file(job)
+            lambda vendor: self._upload(vendor, job, path),
+            done=lambda: self.find_file(job),
+            limit_s=self._call_s + job.bytes / _SLOWEST_BYTES_S,
         )
 
     async def find_file(self, job: Job) -> str | None:
@@ -116,8 +135,12 @@ class BatchApi:
 
         return await self._do(retrieve)
 
-    async def download(self, file_id: str, path: Path) -> bool:
-        """Bring a file's content to `path`, in pieces; False where the server no longer has it."""
+    async def download(self, file_id: str, path: Path, *, requests: int) -> bool:
+        """Bring a file's content to `path`, in pieces; False where the server no longer has it.
+
+        More than the answers to so many requests may have is not read: RunError.
+        """
+        most = requests * (self._most_bytes + _LINE_BYTES)
         import openai
 
         async def download(vendor: AsyncOpenAI) -> bool:
@@ -126,11 +149,16 @@ class BatchApi:
                     with path.open("wb") as file:
                         async for piece in response.iter_bytes():
                             file.write(piece)
+                            if file.tell() > most:
+                                raise RunError(
+                                    f"the results of {requests:,} requests have more than {most:,} bytes "
+                                    "(`max_answer_mb` each): not read further"
+                                )
             except openai.NotFoundError:
                 return False
             return True
 
-        return await self._do(download)
+        return await self._do(download, limit_s=self._call_s + requests * _SLOWEST_ANSWER_S)
 
     async def has_file(self, file_id: str) -> bool:
         """Whether an uploaded file is still there."""
@@ -158,6 +186,7 @@ class BatchApi:
         call: Callable[[AsyncOpenAI], Awaitable[_T]],
         *,
         done: Callable[[], Awaitable[_T | None]] | None = None,
+        limit_s: float | None = None,
     ) -> _T:
         """One call, tried again while the server fails. `done` looks for what a lost answer left behind."""
         clock = asyncio.get_running_loop().time
@@ -166,7 +195,7 @@ class BatchApi:
         while True:
             try:
                 with self._client.vendor() as vendor:
-                    result = await call(vendor)
+                    result = await _within(limit_s or self._call_s, call(vendor))
             except RequestError as error:
                 raise RunError(f"{error}; does this endpoint have a Batch API?") from None
             except (TransientError, ThrottledError) as error:

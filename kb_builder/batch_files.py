@@ -10,8 +10,8 @@ from typing import Any
 
 from data.errors import RequestError, SampleError, TransientError
 from kb_builder.batch_api import ENDPOINT
-from kb_builder.client import check_body, error_for, shorten
 from kb_builder.request import Request
+from kb_builder.status import Remedy, check_body, error_for, shorten, words_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,9 @@ def write_file(
     return File(tuple(keys), refused, tuple(unreadable), size)
 
 
-def read_result(value: Mapping[str, Any], *, where: str) -> str:
+def read_result(
+    value: Mapping[str, Any], *, where: str, remedy: Remedy = lambda said, param, code: None
+) -> str:
     """The answer's body (JSON text) of one line of a batch's results; raises what it says instead."""
     response, error = value.get("response"), value.get("error")
     if not isinstance(response, dict):
@@ -74,13 +76,19 @@ def read_result(value: Mapping[str, Any], *, where: str) -> str:
     if status != 200:
         inside = body.get("error") if isinstance(body, dict) else None
         detail = inside if isinstance(inside, dict) else {"message": str(body)}
+        code, param = str(detail.get("code") or detail.get("type") or ""), detail.get("param")
         raise error_for(
             status if isinstance(status, int) else 500,
-            f"{where}: status {status}: {shorten(str(detail.get('message')))}",
-            code=str(detail.get("code") or detail.get("type") or ""),
+            f"{where}: status {status}: {shorten(words_of(detail.get('message')))}",
+            code=code,
+            remedy=remedy(
+                f"{words_of(detail.get('message'))} {words_of(body)}",
+                param if isinstance(param, str) else None,
+                code,
+            ),
         )
     text = json.dumps(body)
-    check_body(text, where=where)
+    check_body(text, where=where, remedy=remedy)
     return text
 
 
@@ -89,7 +97,7 @@ def read_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
     for line in lines:
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict) and isinstance(value.get("custom_id"), str):
             yield value["custom_id"], value

@@ -16,16 +16,22 @@ log = logging.getLogger(__name__)
 
 _FAILURES = 20
 _LONGEST_S = 60.0
+_LONGEST_WISH_S = 366 * 86_400.0  # of a date that can be told
 
 
 class Breaker:
     """The run's pauses, and the clock of its requests, which stands still while all are paused.
 
-    Times are seconds of one clock that never goes back. `first_s` is the first pause of an outage.
+    Times are seconds of one clock that never goes back. `first_s` is the first pause of an outage, `failures`
+    in a row begin one. `who`: one of several endpoints, which is set aside while the others go on.
     """
 
-    def __init__(self, *, outage_s: float, first_s: float = 1.0) -> None:
+    def __init__(
+        self, *, outage_s: float, first_s: float = 1.0, failures: int = _FAILURES, who: str | None = None
+    ) -> None:
         self._outage_s = outage_s
+        self._most = failures
+        self._who = who
         self._first_s = first_s
         self._pause_s = first_s
         self._failures = 0
@@ -50,6 +56,10 @@ class Breaker:
             return float("inf")
         return max(0.0, self._retry_at - now, self._probe_at - now if self._open else 0.0)
 
+    def told_to_wait(self, now: float) -> float:
+        """Seconds that a Retry-After has still to run, or 0.0."""
+        return max(0.0, self._retry_at - now)
+
     def paused(self, now: float) -> str | None:
         """Why all are paused, or None."""
         self._go_on(now)
@@ -73,7 +83,7 @@ class Breaker:
         if self._open:
             self._open = self._probing = False
             self._closed_at = now
-            log.warning("the endpoint answers again: going on")
+            log.warning("%s answers again: going on", self._who or "the endpoint")
 
     def failed(self, now: float, why: str, *, most: int, probe: bool) -> None:
         """A call failed in a way that says nothing of its request.
@@ -93,7 +103,7 @@ class Breaker:
         if self._open:
             if probe:
                 self._pause(now, why)
-        elif self._failures >= max(_FAILURES, 2 * most):
+        elif self._failures >= max(self._most, 2 * most):
             self.trip(now, why)
 
     def trip(self, now: float, why: str) -> None:
@@ -101,14 +111,17 @@ class Breaker:
         if not self._open:
             self._open = True
             self._pause(now, why)
-            log.warning("nothing is answered: paused, with a try now and then (%s)", why)
+            if self._who is None:
+                log.warning("nothing is answered: paused, with a try now and then (%s)", why)
+            else:
+                log.warning("%s is set aside, with a try now and then (%s)", self._who, why)
 
     def retry_after(self, now: float, seconds: float, why: str) -> None:
         """Nobody sends for so long. Raises `RunError` where that is longer than `outage_s`."""
         if seconds > self._outage_s:
-            back = datetime.now(UTC) + timedelta(seconds=seconds)
+            back = datetime.now(UTC) + timedelta(seconds=min(seconds, _LONGEST_WISH_S))
             raise RunError(
-                f"{why}: told to come back in {seconds:.0f} s, which is longer than `outage_s`; run again "
+                f"{why}: asks to come back in {seconds:.0f} s, which is longer than `outage_s`; run again "
                 f"after {back:%Y-%m-%d %H:%M} UTC: answered requests are kept"
             )
         if now + seconds > max(now, self._retry_at):

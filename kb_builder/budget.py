@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from data.errors import ProjectError, RunError
-from kb_builder.client import OPENAI_URL, endpoint_identity
+from data.reads import columns
+from kb_builder.client import endpoint_of
 from kb_builder.cost import cost, price_of, usage_of, worst_case
 from kb_builder.ledger import Entry, Ledger
 from kb_builder.request import Request, request_from_json
@@ -104,8 +104,8 @@ def require_bounds(kb: Path, samples: DescribeSamples) -> None:
     """
     if samples.budget_usd is None or samples.describer != "openai":
         return
-    price = price_of(samples.model, samples.price, endpoint=endpoint_identity(samples.base_url or OPENAI_URL))
-    asked = pc.unique(pq.read_table(kb / "samples.parquet", columns=["modality"])["modality"]).to_pylist()
+    price = price_of(samples.model, samples.price, endpoint=endpoint_of(samples.base_url))
+    asked = pc.unique(columns(kb / "samples.parquet", ["modality"])["modality"]).to_pylist()
     if price is None:
         raise ProjectError(unknown_price(samples.model))
     if price.image_tokens is None and set(asked) - {"text"}:

@@ -10,17 +10,20 @@ from typing import Any
 
 from data.errors import InputError
 from data.files import hash_json
+from data.reads import reading
 from data.sample import Category
+from kb_builder import local_llm
 from kb_builder.client import Describer
 from kb_builder.encoders.base import Encoder
 from kb_builder.gates import Candidate, CategoryGate, Floats, Rules, Verdict, refusal_in
 from kb_builder.ledger import Entry
+from kb_builder.parameters import Shape, shape_for, shaped
 from kb_builder.parse import PARSER_VERSION, Answer, Item, parse_answer, read_answer
 from kb_builder.prompts import Library, Prompt, fill, load_prompts, several_texts
 from kb_builder.request import Request, asked, derived_seed, request_key
 from kb_builder.rows import columns_of, description_row, row_id
 from kb_builder.schemas import read_rows
-from kb_builder.settings import DescribeCategories
+from kb_builder.settings import Asking, DescribeCategories, writer_of
 from kb_builder.tokens import TokenCounter, token_counter
 
 # A round asks for what is missing divided by the share kept so far, which is taken to be at least this ...
@@ -36,8 +39,8 @@ _WINDOW_REQUESTS = 5
 _MOST_ITEMS = 10  # texts per request where the settings do not say
 _EMBEDDED_TOGETHER = 64
 
-# A small model goes on from an opening far better than it follows an instruction.
-_OPENINGS = frozenset({"local", "fake"})
+# A large model takes a list of texts in one answer; these are asked for one at a time.
+_ONE_AT_A_TIME = frozenset({"local", "fake"})
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Writing:
     endpoint: str
     model: str
     library: Library
+    shape: Shape  # how parameters are sent
     items: int  # texts per request
     tokens: TokenCounter
     rules: Rules
@@ -97,10 +101,19 @@ def texts_per_request(settings: DescribeCategories) -> int:
     """
     if settings.items is not None:
         return settings.items
-    if settings.describer in _OPENINGS:
+    if settings.describer in _ONE_AT_A_TIME:
         return 1
     aspects = load_prompts("category", several=True).aspects
     return max(1, min(_MOST_ITEMS, math.ceil(settings.n / aspects)))
+
+
+def goes_on(settings: Asking) -> bool:
+    """Whether the describer goes on from an opening, which a small or a base model does far better than that
+    it follows an instruction."""
+    writer = writer_of(settings)
+    if writer == "local" and local_llm.names_a_file(settings.model):
+        return local_llm.find(settings.model).openings
+    return writer in {"local", "fake"}
 
 
 def category_library(settings: DescribeCategories, kb: Path) -> Library:
@@ -110,7 +123,7 @@ def category_library(settings: DescribeCategories, kb: Path) -> Library:
     about.
     """
     several = texts_per_request(settings) > 1
-    openings = settings.describer in _OPENINGS and not several
+    openings = goes_on(settings) and not several
     library = load_prompts("category_openings") if openings else load_prompts("category", several=several)
     if settings.aspects is None:
         return library.shown_by(present_modalities(kb)) if _knows_modalities(kb) else library
@@ -134,7 +147,7 @@ def contrast_library(settings: DescribeCategories, kb: Path) -> Library | None:
     Of the `aspects` in the settings those that set things apart, or all where none of them does.
     """
     # The bundled model was tried: see prompts/category_openings.toml.
-    if settings.describer == "local":
+    if settings.describer == "local" and goes_on(settings):
         return None
     library = load_prompts("contrast", several=contrast_items(settings) > 1)
     if settings.aspects is None:
@@ -145,7 +158,7 @@ def contrast_library(settings: DescribeCategories, kb: Path) -> Library | None:
 
 def _knows_modalities(kb: Path) -> bool:
     """Whether `ingest` said which modalities there are: earlier ones did not, and all aspects were asked."""
-    return (kb / "modalities.parquet").is_file()
+    return reading(kb / "modalities.parquet").is_file()
 
 
 def present_modalities(kb: Path) -> list[str]:
@@ -169,6 +182,7 @@ def make_writing(
         endpoint=describer.endpoint,
         model=describer.model,
         library=library,
+        shape=shape_for(settings, endpoint=describer.endpoint, model=describer.model),
         items=items or texts_per_request(settings),
         tokens=tokens,
         rules=Rules(
@@ -302,6 +316,7 @@ class CategoryTexts:
             if several
             else writing.library.extra,
         )
+        request = shaped(request, writing.shape)
         return Planned(request, request_key(request), prompt, opening, hash_json(request.messages))
 
     def _add_rows(self, answered: Sequence[tuple[Planned, Entry]]) -> list[int]:
@@ -353,13 +368,10 @@ class CategoryTexts:
     def _read(self, planned: Planned, entry: Entry) -> tuple[Answer | None, tuple[Item, ...]]:
         if entry.answer is None:
             return None, (Item(None, "", entry.error),)
-        answer = read_answer(entry.answer)
-        return answer, parse_answer(
-            answer,
-            opening=planned.opening,
-            several=self._writing.items > 1,
-            asked=asked(planned.request.messages),
-        )
+        question = asked(planned.request.messages)
+        answer = read_answer(entry.answer, asked=question)
+        several = self._writing.items > 1
+        return answer, parse_answer(answer, opening=planned.opening, several=several, asked=question)
 
     def _row(
         self,

@@ -27,6 +27,7 @@ from kb_builder.settings import Price
 OPENAI = endpoint_identity(OPENAI_URL)
 
 _MILLION = 1e6
+_MOST_TOKENS = 2**31 - 1  # of one answer: what says more knows nothing of it
 _LETTERS_PER_TOKEN = 4.0  # of English prose, by all common tokenizers, more or less
 _TOKENS_PER_MESSAGE = 4  # role and separators
 _MOST_TOKENS_PER_MESSAGE = 32
@@ -104,10 +105,13 @@ def usage_of(body: str) -> Usage | None:
     usage = json.loads(body).get("usage")
     if not isinstance(usage, dict):
         return None
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if isinstance(prompt, int) and isinstance(completion, int) and min(prompt, completion) >= 0:
-        return Usage(prompt, completion)
-    return None
+    prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    return None if prompt is None or completion is None else Usage(prompt, completion)
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens, if it is one: `true` is none, nor is what no answer can have."""
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
 def worst_case(price: Price, request: Request, *, batch: bool = False) -> float | None:

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError
 from data.paths import resolver
@@ -41,10 +40,11 @@ from kb_builder.facts_llm import category_phrases
 from kb_builder.fill import fill
 from kb_builder.ledger import Entry, microseconds_now, open_ledger
 from kb_builder.media import MediaFiles
+from kb_builder.parameters import shape_for
 from kb_builder.parts import remove_beyond, write_part
 from kb_builder.request import Request
 from kb_builder.sample_texts import GIVEN, Row, SampleJob, SampleTexts
-from kb_builder.schemas import REJECTS, read_rows, remove_parts_beyond, write_table
+from kb_builder.schemas import REJECTS, SAMPLES, read_columns, read_rows, remove_parts_beyond, write_table
 from kb_builder.settings import DescribeSamples
 from kb_builder.tokens import MINILM, token_counter
 
@@ -186,14 +186,18 @@ async def _describe(run: _Run, asker: Asker | None, *, turned_away: Mapping[str,
 def _make_job(run: _Run, samples: pa.Table, turned_away: Mapping[str, str]) -> SampleJob:
     contents = zip(samples["sha256"].to_pylist(), samples["uri"].to_pylist(), strict=True)
     files = MediaFiles(run.data_root, contents)
-    describer = run.settings.describer
+    name = run.settings.describer
+    describer = None if name in _ASKS_NOBODY else make_describer(run.settings, files=files)
     return SampleJob(
         settings=run.settings,
-        describer=None if describer in _ASKS_NOBODY else make_describer(run.settings, files=files),
+        describer=describer,
+        shape=shape_for(run.settings, endpoint=describer.endpoint, model=describer.model)
+        if describer
+        else None,
         files=files,
         locate=resolver(run.data_root),
         given={row["sample_id"]: row["text"] for row in read_rows(run.kb / "given_descriptions.parquet")},
-        names=category_phrases(read_categories(run.kb) if describer == "facts+llm" else ()),
+        names=category_phrases(read_categories(run.kb) if name == "facts+llm" else ()),
         turned_away=turned_away,
         tokens=token_counter(run.encoder),
         started=microseconds_now(),
@@ -281,7 +285,12 @@ def _read_samples(kb: Path) -> pa.Table:
     path = kb / "samples.parquet"
     if not path.is_file():
         raise KnowledgeBaseError(f"{path} is missing: read in a manifest first (`unibind run` does)")
-    table: pa.Table = pq.read_table(path)
+    table = read_columns(
+        path,
+        ["sample_id", "modality", "uri", "sha256"],
+        hint="unibind ingest",
+        optional=[SAMPLES.field("up")],
+    )
     return table.sort_by("sample_id")
 
 

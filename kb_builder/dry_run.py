@@ -37,7 +37,7 @@ from kb_builder.ledger import Entry, StoredEntries, read_ledger
 from kb_builder.media import MediaFiles
 from kb_builder.prompts import Library
 from kb_builder.request import Request, request_json, request_key
-from kb_builder.reuse import reused
+from kb_builder.reuse import answered_elsewhere, reused
 from kb_builder.settings import Asking, DescribeCategories, DescribeSamples, Price
 
 _TABLES = ("categories.parquet", "samples.parquet", "given_descriptions.parquet")
@@ -69,6 +69,7 @@ class _Counter:
     window = 10_000
 
     def __init__(self, ledger: StoredEntries | None, describer: Describer, settings: Asking) -> None:
+        self._describer = describer
         self.model = describer.model
         self.price = price_of(describer.model, settings.price, endpoint=describer.endpoint)
         self.answered = 0
@@ -93,11 +94,19 @@ class _Counter:
             return [None] * len(requests)
         keys = [request_key(request) for request in requests]
         stored = ledger.get_many(keys)
-        if self._settings.reuse:
-            for key, request in zip(keys, requests, strict=True):
-                if key not in stored and (old := reused(ledger, request_json(request), run_id="")):
-                    stored[key] = old
+        for key, request in zip(keys, requests, strict=True):
+            if key not in stored and (old := self._otherwise(ledger, request)):
+                stored[key] = old
         return [stored.get(key) for key in keys]
+
+    def _otherwise(self, ledger: StoredEntries, request: Request) -> Entry | None:
+        """An answer under another key, as the scheduler would find it."""
+        aliases = getattr(self._describer, "aliases", ())
+        if not aliases and not self._settings.reuse:
+            return None
+        text = request_json(request)
+        old = reused(ledger, text, run_id="") if self._settings.reuse else None
+        return old or answered_elsewhere(ledger, text, aliases, run_id="")
 
     def forecast(self, stage: str, *, expected: int, most: int) -> Forecast:
         """The forecast for so many requests of the size of those that are missing."""

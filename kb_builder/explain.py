@@ -145,8 +145,14 @@ def _messages(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _parameters(entry: Entry, request: Mapping[str, Any]) -> Mapping[str, Any]:
     extra = request["extra"]
-    plain = {name: value for name, value in request.items() if name not in {"messages", "extra"}}
-    return {"key": entry.key} | plain | {name: json.dumps(value) for name, value in sorted(extra.items())}
+    plain = {name: value for name, value in request.items() if name not in {"messages", "extra", "names"}}
+    sent = {
+        f"{name} is sent as": "nothing" if other is None else other
+        for name, other in sorted(request.get("names", {}).items())
+    }
+    return (
+        {"key": entry.key} | plain | sent | {name: json.dumps(value) for name, value in sorted(extra.items())}
+    )
 
 
 def _told(entry: Entry) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from kb_builder.asker import Asker
+from kb_builder.asker import Asker, Listener
 from kb_builder.ledger import Entry
 from kb_builder.request import Request
 
@@ -57,6 +57,7 @@ class _Pipeline(Generic[_S]):
     worker: ThreadPoolExecutor
     tasks: asyncio.TaskGroup
     waiting: int = 0  # requests handed to the asker that have no entry yet
+    moving: int = 0  # subjects, and the taking of them, that may ask more without another answer
     answered: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -79,18 +80,23 @@ async def fill(subjects: Iterable[_S], asker: Asker, *, on_done: Callable[[_S], 
 
 async def _take(pipeline: _Pipeline[_S], subjects: Iterator[_S]) -> None:
     loop = asyncio.get_running_loop()
+    _moves(pipeline)
     while True:
         while pipeline.waiting >= pipeline.asker.window:
             pipeline.answered.clear()
+            _rests(pipeline)
             await pipeline.answered.wait()
+            _moves(pipeline)
         # The worker takes jobs in order, so this one comes after the answers that are already there: subjects
         # do not pile up where judging is slower than asking.
         subject = await loop.run_in_executor(pipeline.worker, next, subjects, None)
         if subject is None:
+            _rests(pipeline)
             return
         requests = await loop.run_in_executor(pipeline.worker, _plan, pipeline, subject)
         if requests:
             pipeline.waiting += len(requests)
+            _moves(pipeline)
             pipeline.tasks.create_task(_follow(pipeline, subject, requests))
 
 
@@ -99,19 +105,53 @@ async def _follow(pipeline: _Pipeline[_S], subject: _S, requests: list[Request])
     loop = asyncio.get_running_loop()
     while requests:
         size = max(1, pipeline.asker.window // _PIECES_PER_WINDOW)
+        starts = range(0, len(requests), size)
+        left = _Left(len(starts))
         pieces = [
-            pipeline.tasks.create_task(_ask(pipeline, requests[start : start + size]))
-            for start in range(0, len(requests), size)
+            pipeline.tasks.create_task(_ask(pipeline, requests[start : start + size], left))
+            for start in starts
         ]
+        _rests(pipeline)
         await asyncio.wait(pieces)
         entries = [entry for piece in pieces for entry in piece.result()]
         requests = await loop.run_in_executor(pipeline.worker, _absorb, pipeline, subject, entries)
         pipeline.waiting += len(requests)
+    _rests(pipeline)
 
 
-async def _ask(pipeline: _Pipeline[_S], requests: list[Request]) -> list[Entry | None]:
+def _moves(pipeline: _Pipeline[_S]) -> None:
+    """Something may ask more from here on."""
+    pipeline.moving += 1
+    if isinstance(pipeline.asker, Listener):
+        pipeline.asker.more_may_come(True)
+
+
+def _rests(pipeline: _Pipeline[_S]) -> None:
+    """Something waits for answers from here on; where all does, the asker is told that nothing more comes."""
+    pipeline.moving -= 1
+    if not pipeline.moving:
+        # Not now: the pieces of the last round, which were made just before, ask first.
+        asyncio.get_running_loop().call_soon(_nothing_more, pipeline)
+
+
+def _nothing_more(pipeline: _Pipeline[_S]) -> None:
+    if not pipeline.moving and isinstance(pipeline.asker, Listener):
+        pipeline.asker.more_may_come(False)
+
+
+@dataclass
+class _Left:
+    """The pieces of a round that have no entries yet."""
+
+    pieces: int
+
+
+async def _ask(pipeline: _Pipeline[_S], requests: list[Request], left: _Left) -> list[Entry | None]:
     entries = await pipeline.asker.ask(requests)
     pipeline.waiting -= len(requests)
+    left.pieces -= 1
+    if not left.pieces:  # the subject moves again from this very moment
+        _moves(pipeline)
     pipeline.answered.set()
     return entries
 

@@ -20,6 +20,7 @@ no cost_usd and no base_key, are brought to version 2 when they are opened for w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import sqlite3
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data.errors import KnowledgeBaseError
-from data.files import hash_json, hash_text
+from data.files import canonical_json, hash_json, hash_text
 from kb_builder.lock import write_lock
 from kb_builder.request import Request, request_json
 
@@ -41,6 +42,9 @@ GROUP_ROWS = 200  # a group is committed when it holds this many rows ...
 GROUP_SECONDS = 0.25  # ... or when its first row has waited this long
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# What makes requests of one kind differ: their subjects, and how much they ask for.
+_WORDS = "'$.messages', '$.seed', '$.sample_index', '$.max_tokens', '$.extra.response_format'"
+_MEDIA = ("image", "audio", "video")
 _KEYS_AT_ONCE = 500  # per query; SQLite takes at least 999 values
 # What SQLite and Python's module say of a file whose content is not what was written into it.
 _DAMAGE = (
@@ -178,6 +182,25 @@ class StoredEntries:
         """
         rows = self._rows(query, (base_key, float("inf") if max_tokens is None else max_tokens))
         return Entry(*rows[0]) if rows else None
+
+    def answered_like(self, request: str) -> bool:
+        """Whether there is an answer to any request that is made as this one is (canonical JSON): by the same
+        endpoint and model, with the same parameters and kinds of media. Words, seeds and lengths may differ.
+        """
+        like = [
+            "answer IS NOT NULL",
+            f"json_remove(request, {_WORDS}) = json_remove(?1, {_WORDS})",
+            *(
+                f"json_type(request, '{path}') IS json_type(?1, '{path}')"
+                for path in ("$.seed", "$.max_tokens", "$.extra.response_format")
+            ),
+            *(
+                f'(instr(request, \'"kind":"{kind}"\') > 0) = (instr(?1, \'"kind":"{kind}"\') > 0)'
+                for kind in _MEDIA
+            ),
+        ]
+        query = f"SELECT 1 FROM entries WHERE {' AND '.join(like)} LIMIT 1"
+        return bool(self._rows(query, (request,)))
 
     def read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """What `work` returns, given a connection to read from; it sees what is committed."""
@@ -384,6 +407,22 @@ def lacking(kb: Path, keys: Sequence[str]) -> list[str]:
             query = f"SELECT key FROM entries WHERE key IN ({', '.join('?' * len(some))})"
             held.update(key for (key,) in connection.execute(query, some))
     return [key for key in keys if key not in held]
+
+
+def digest_of(kb: Path, keys: Sequence[str]) -> str:
+    """The hash of what the ledger holds under these keys; its request and when it was asked apart.
+
+    Keys without an entry are passed over. Reads ledgers of older versions too, makes no file.
+    """
+    path = kb / "ledger.sqlite"
+    sums = hashlib.sha256()
+    with _wrapped(path), closing(_connect_to_read(path)) as connection:
+        for start in range(0, len(keys), _KEYS_AT_ONCE) if _version(connection, path) else ():
+            some = keys[start : start + _KEYS_AT_ONCE]
+            query = f"SELECT key, answer, error FROM entries WHERE key IN ({', '.join('?' * len(some))})"
+            for row in sorted(connection.execute(query, some), key=lambda row: str(row[0])):
+                sums.update(canonical_json(row).encode())
+    return sums.hexdigest()
 
 
 def read_entries(kb: Path) -> list[Entry]:

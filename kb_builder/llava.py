@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import InputError, MissingDependencyError, RequestError, RunError
-from kb_builder.client import shorten
 from kb_builder.reply import Reply
 from kb_builder.request import Media, Request
+from kb_builder.status import shorten
 from kb_builder.weights import hash_weights
 
 if TYPE_CHECKING:

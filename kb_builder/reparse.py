@@ -7,6 +7,7 @@ missing. Parts that are missing or damaged are mended by this, too.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,36 +28,46 @@ from kb_builder.schemas import DESCRIPTIONS
 from kb_builder.settings import DescribeCategories, DescribeSamples
 
 # What a row is known by from one parser to the next: its row_id changes with the parser's version.
-_IDENTITY = ("request_key", "text")
-_COLUMNS = ("kind", "status", *_IDENTITY)
+_COLUMNS = ("kind", "status", "request_key", "text")
+
+_Move = tuple[str, str | None, str | None]
 
 
 @dataclass(frozen=True)
 class Reparsed:
     """How the rows stand now. `moves`: (kind, status before, status now) -> rows; None: it was not there.
 
-    `short`: categories with fewer texts than wanted, and how many they have.
+    `rewritten`: of these, the rows whose answer gives another text than before. `short`: categories with
+    fewer texts than wanted, and how many they have.
     """
 
-    moves: Mapping[tuple[str, str | None, str | None], int]
+    moves: Mapping[_Move, int]
+    rewritten: Mapping[_Move, int]
     short: Mapping[str, int]
     unreadable: tuple[str, ...]  # parts that could not be read before, and were written anew
 
     @property
     def changed(self) -> int:
-        """Rows that are new, gone, or judged otherwise."""
-        return sum(count for (_, before, now), count in self.moves.items() if before != now)
+        """Rows that are new, gone, judged otherwise, or have another text."""
+        return sum(count for _, _, _, count in self._changes())
+
+    def _changes(self) -> list[tuple[str, str, str, int]]:
+        rows = []
+        for move, count in self.moves.items():
+            kind, before, now = move
+            if before == now and before is not None:
+                rows.append((kind, before, f"{now}, another text", self.rewritten.get(move, 0)))
+            else:
+                rows.append((kind, before or "(no row)", now or "(gone)", count))
+        return [row for row in rows if row[-1]]
 
     def __str__(self) -> str:
-        rows = [
-            (kind, before or "(no row)", now or "(gone)", count)
-            for (kind, before, now), count in self.moves.items()
-            if before != now
-        ]
+        rows = self._changes()
         total = sum(self.moves.values())
         lines = [f"{total:,} rows, {self.changed:,} of them changed; nothing was sent"]
         if rows:
             lines.append(str(Answer(("kind", "before", "now", "rows"), tuple(rows), counts=True)))
+            lines.append("`unibind run` takes this into the embeddings, the centers and the results")
         lines += [f"written anew, could not be read before: {name}" for name in self.unreadable]
         if self.short:
             few = ", ".join(f"{visible(name)} ({count:,})" for name, count in list(self.short.items())[:10])
@@ -96,7 +107,7 @@ def reparse(
     replay_contrasts(kb, categories, encoder=encoder)
     replay_samples(kb, data_root, sample_shards, samples, run_id=run_id, on_shard=keep, encoder=encoder)
     after, _ = _read(kb)
-    return Reparsed(_moves(before, after), dict(sorted(short.items())), unreadable)
+    return Reparsed(*_moves(before, after), dict(sorted(short.items())), unreadable)
 
 
 def _read(kb: Path) -> tuple[pa.Table, tuple[str, ...]]:
@@ -113,18 +124,45 @@ def _read(kb: Path) -> tuple[pa.Table, tuple[str, ...]]:
     return pa.concat_tables(tables), tuple(unreadable)
 
 
-def _moves(before: pa.Table, after: pa.Table) -> dict[tuple[str, str | None, str | None], int]:
-    """Rows by kind and by their status before and now. An answer that says one text twice has two rows."""
-    key = ", ".join(("kind", *_IDENTITY))
-    numbered = f"SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY status) AS copy FROM"
+def _moves(before: pa.Table, after: pa.Table) -> tuple[dict[_Move, int], dict[_Move, int]]:
+    """Rows by kind and by their status before and now, and how many of them have another text.
+
+    Rows of one answer with the same text are the same row; what is left of an answer is paired in its order.
+    """
+    key = "kind, request_key, text"
+    numbered = f"""
+        SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY status, place) AS copy
+        FROM (SELECT *, row_number() OVER () AS place FROM %s)"""
     with closing(duckdb.connect()) as connection:
         connection.register("before", before)
         connection.register("after", after)
         rows = connection.execute(
             f"""
-            SELECT kind, b.status, a.status, count(*)
-            FROM ({numbered} before) AS b FULL JOIN ({numbered} after) AS a USING ({key}, copy)
-            GROUP BY ALL ORDER BY kind, b.status NULLS LAST, a.status NULLS LAST
+            WITH same AS (
+                SELECT kind, request_key, b.status AS old, a.status AS new, b.place AS old_place,
+                    a.place AS new_place
+                FROM ({numbered % "before"}) AS b FULL JOIN ({numbered % "after"}) AS a USING ({key}, copy)
+            ),
+            gone AS (
+                SELECT *, row_number() OVER (PARTITION BY kind, request_key ORDER BY old_place) AS turn
+                FROM same WHERE new IS NULL
+            ),
+            made AS (
+                SELECT *, row_number() OVER (PARTITION BY kind, request_key ORDER BY new_place) AS turn
+                FROM same WHERE old IS NULL
+            )
+            SELECT kind, old, new, count(*), 0 FROM same
+            WHERE old IS NOT NULL AND new IS NOT NULL GROUP BY ALL
+            UNION ALL
+            SELECT kind, gone.old, made.new, count(*),
+                count(*) FILTER (gone.old IS NOT NULL AND made.new IS NOT NULL)
+            FROM gone FULL JOIN made USING (kind, request_key, turn) GROUP BY ALL
+            ORDER BY 1, 2 NULLS LAST, 3 NULLS LAST
             """
         ).fetchall()
-    return {(kind, old, new): count for kind, old, new, count in rows}
+    moves: Counter[_Move] = Counter()
+    rewritten: Counter[_Move] = Counter()
+    for kind, old, new, count, other in rows:
+        moves[kind, old, new] += count
+        rewritten[kind, old, new] += other
+    return dict(moves), dict(+rewritten)

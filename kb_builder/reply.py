@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+_WHOLE = re.compile(r"[0-9]{1,15}")
+_YEAR_S = 366 * 86_400.0
 _PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -47,17 +49,21 @@ def read_limits(headers: Mapping[str, str]) -> Limits | None:
 
 
 def _count(value: str | None) -> int | None:
-    return int(value) if value is not None and value.strip().isdecimal() else None
+    """A whole number that an account may have as its limit; what is none, or beyond sense, says nothing."""
+    if value is None or not _WHOLE.fullmatch(value.strip()):
+        return None
+    return int(value)
 
 
 def _duration(value: str | None) -> float | None:
-    """Seconds of `1s`, `6m0s`, `120ms`, `1h2m3.5s` or a bare number of seconds."""
+    """Seconds of `1s`, `6m0s`, `120ms`, `1h2m3.5s` or a bare number of seconds; None beyond a year."""
     if value is None:
         return None
     parts = _PART.findall(value)
-    if parts:
-        return sum(float(number) * _SECONDS[unit] for number, unit in parts)
     try:
-        return max(0.0, float(value))
+        seconds = (
+            sum(float(number) * _SECONDS[unit] for number, unit in parts) if parts else max(0.0, float(value))
+        )
     except ValueError:
         return None
+    return seconds if seconds <= _YEAR_S else None  # NaN is no number that is smaller

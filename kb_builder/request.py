@@ -10,6 +10,7 @@ from typing import Any
 from data.files import canonical_json, hash_json
 
 PROTOCOL = "openai.chat.completions"
+LIST_SCHEMA = "descriptions"  # the name of the JSON schema that asks for several texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,9 @@ class Request:
 
     `endpoint` says who answers (see `client.endpoint_identity`), never with a secret in it. `sample_index`
     tells requests apart that ask the same thing again. `extra` holds further fields of the body, such as
-    `response_format`, `stop`, or what only one server understands.
+    `response_format`, `stop`, or what only one server understands. `names` holds the parameters that are
+    sent under another name than usual; `response_format` is None there where a list of texts was asked for
+    without one. An empty `names` is no part of the key.
     """
 
     endpoint: str
@@ -48,6 +51,7 @@ class Request:
     sample_index: int
     extra: Mapping[str, Any] = field(default_factory=dict)
     protocol: str = PROTOCOL
+    names: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def words(content: Content) -> str:
@@ -64,7 +68,14 @@ def asked(messages: Messages) -> str:
 
 def request_json(request: Request) -> str:
     """The request as canonical JSON: what its key is the hash of, and what the ledger stores."""
-    return canonical_json(asdict(request))
+    return canonical_json(_plain(request))
+
+
+def _plain(request: Request) -> dict[str, Any]:
+    value = asdict(request)
+    if not value["names"]:  # so that requests under the usual names keep the keys that they always had
+        del value["names"]
+    return value
 
 
 def request_from_json(text: str) -> Request:
@@ -72,6 +83,16 @@ def request_from_json(text: str) -> Request:
     value = json.loads(text)
     messages = tuple((role, _content(content)) for role, content in value.pop("messages"))
     return Request(**value, messages=messages)
+
+
+def asks_for_list(request: Mapping[str, Any]) -> bool:
+    """Whether a stored request (`request_json`, read) asked for several texts in one answer."""
+    if "response_format" in request.get("names", {}):
+        return True
+    wanted = request["extra"].get("response_format")
+    schema = wanted.get("json_schema") if isinstance(wanted, Mapping) else None
+    name = schema.get("name", LIST_SCHEMA) if isinstance(schema, Mapping) else LIST_SCHEMA
+    return isinstance(wanted, Mapping) and wanted.get("type") == "json_schema" and name == LIST_SCHEMA
 
 
 def _content(content: Any) -> Content:
@@ -82,7 +103,7 @@ def _content(content: Any) -> Content:
 
 def request_key(request: Request) -> str:
     """SHA-256 (hex) of the final request. Not in it: API key, time-outs, concurrency, run id, order."""
-    return hash_json(asdict(request))
+    return hash_json(_plain(request))
 
 
 def derived_seed(*parts: object) -> int:

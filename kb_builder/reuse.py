@@ -1,11 +1,16 @@
-"""`reuse`: an answer that the old, smaller max_tokens did not cut off is the answer under the new one too."""
+"""Answers under other keys that are answers to a request all the same.
+
+`reuse`: what the old, smaller max_tokens did not cut off is the answer under the new one too. Several
+endpoints of one model: what one of them answered while it was asked alone is the answer of all.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
-from data.files import hash_text
+from data.files import canonical_json, hash_text
 from kb_builder.ledger import Entry, StoredEntries, base_key_of, microseconds_now
 
 
@@ -18,8 +23,25 @@ def reused(ledger: StoredEntries, request: str, *, run_id: str) -> Entry | None:
     shorter = ledger.shorter(base_key_of(request), json.loads(request)["max_tokens"])
     if shorter is None or shorter.answer is None or _cut_off(shorter.answer):
         return None
+    return _under(shorter, request, run_id)
+
+
+def answered_elsewhere(
+    ledger: StoredEntries, request: str, aliases: Sequence[str], *, run_id: str
+) -> Entry | None:
+    """The same for an answer to the same request at another endpoint of the group (`pool.Pool.aliases`)."""
+    if not aliases:
+        return None
+    value = json.loads(request)
+    keys = [hash_text(canonical_json(value | {"endpoint": alias})) for alias in aliases]
+    found = ledger.get_many(keys)
+    known = next((found[key] for key in keys if key in found and found[key].answer is not None), None)
+    return None if known is None else _under(known, request, run_id)
+
+
+def _under(known: Entry, request: str, run_id: str) -> Entry:
     return replace(
-        shorter,
+        known,
         key=hash_text(request),
         request=request,
         attempts=0,

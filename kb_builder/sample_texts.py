@@ -12,7 +12,7 @@ from data.errors import SampleError
 from data.files import hash_json
 from data.readers import read
 from data.readers.axes import turned
-from kb_builder.category_texts import Spending
+from kb_builder.category_texts import Spending, goes_on
 from kb_builder.client import Describer
 from kb_builder.facts import FACTS_VERSION, measure
 from kb_builder.facts_llm import CategoryNames, contradiction, invented_name
@@ -20,6 +20,7 @@ from kb_builder.gates import Verdict, refusal_in
 from kb_builder.language import foreign_reason
 from kb_builder.ledger import Entry
 from kb_builder.media import MediaFiles, media_for
+from kb_builder.parameters import Shape, shaped
 from kb_builder.parse import parse_answer, read_answer
 from kb_builder.prompts.samples import SamplePrompt, SamplePrompts, load_sample_prompts, sample_purpose
 from kb_builder.request import Content, Media, Request, asked, derived_seed, request_key
@@ -55,6 +56,7 @@ class SampleJob:
 
     settings: DescribeSamples
     describer: Describer | None  # None: nobody is asked
+    shape: Shape | None  # how parameters are sent to it
     files: MediaFiles
     locate: Callable[[str], Path]
     given: Mapping[str, str]  # sample_id -> the manifest's text
@@ -67,7 +69,7 @@ class SampleJob:
     def purpose(self, sample: Row) -> str:
         """Which prompts a sample is asked with."""
         if self.settings.describer == "facts+llm":
-            return "sample_facts_openings" if self.settings.llm == "local" else "sample_facts"
+            return "sample_facts_openings" if goes_on(self.settings) else "sample_facts"
         return sample_purpose(sample, self.settings.native)
 
 
@@ -104,12 +106,14 @@ class SampleTexts:
 
     def measure(self) -> None:
         """Measure the file: a text's facts are the text itself. May be called in any thread."""
+        uri = self.sample["uri"]
+        path = None
         try:
-            path = self._job.locate(self.sample["uri"])
-            payload = read(self.sample["modality"], turned(path, self.sample.get("up")))
-            self.facts = measure(payload)
+            path = self._job.locate(uri)
+            self.facts = measure(read(self.sample["modality"], turned(path, self.sample.get("up"))))
         except SampleError as error:
-            self.unreadable = str(error)
+            # By the path that the manifest gives: the table does not depend on where the folder lies.
+            self.unreadable = str(error) if path is None else str(error).replace(str(path), uri)
 
     def plan(self) -> list[Request]:
         """The next try; [] with a text, after the last try, or where there is nobody to ask."""
@@ -150,7 +154,7 @@ class SampleTexts:
         else:
             question = (*media_for(sample, settings), prompt.user)
         opening = (("assistant", prompt.opening),) if prompt.opening else ()
-        return Request(
+        request = Request(
             endpoint=describer.endpoint,
             model=describer.model,
             messages=(("system", prompt.system), ("user", question), *opening),
@@ -161,10 +165,12 @@ class SampleTexts:
             sample_index=self._tries,
             extra=prompts.extra,
         )
+        assert self._job.shape is not None  # there is one wherever there is a describer
+        return shaped(request, self._job.shape)
 
     def _row(self, request: Request, prompt: SamplePrompt, entry: Entry) -> Row:
-        answer = None if entry.answer is None else read_answer(entry.answer)
         question = asked(request.messages)
+        answer = None if entry.answer is None else read_answer(entry.answer, asked=question)
         item = None if answer is None else parse_answer(answer, opening=prompt.opening, asked=question)[0]
         text = "" if item is None else item.text or item.said  # a rejected row keeps what the model said
         (n_tokens,) = self._job.tokens.count([text])

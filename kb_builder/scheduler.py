@@ -38,13 +38,14 @@ from kb_builder.limiter import Limiter
 from kb_builder.rates import Rates
 from kb_builder.reply import Reply
 from kb_builder.request import Request, request_json
-from kb_builder.reuse import reused
+from kb_builder.reuse import answered_elsewhere, reused
 from kb_builder.settings import Asking, Price
 
 log = logging.getLogger(__name__)
 
 # So many requests refused one after the other, and none accepted: the settings are wrong, not the requests.
 _REFUSED_AT_ONCE = 20
+ALL_REFUSED = "nothing is recorded as failed: correct the settings or the endpoint, and run again"
 _REPORT_S = 0.2
 _NO_ANSWER = "no answer in time"
 # A describer may say itself how many calls it takes at once (`concurrency`).
@@ -165,7 +166,6 @@ class _Job:
 @dataclass(eq=False)
 class _Counts:
     answered: int = 0
-    refused: int = 0
     failed: int = 0
     from_ledger: int = 0
     in_flight: int = 0
@@ -216,8 +216,9 @@ class Scheduler:
         self._counts = _Counts()
         self._last_life = float("-inf")  # when the endpoint last said something of its own, breaker's clock
         self._jitter = random.Random(0)  # spreads calls; changes no result
-        self._refused_first: list[str] = []  # keys of requests refused before any was answered
-        self._unfounded: list[str] = []  # those of them whose refusal is to be forgotten
+        self._held: list[tuple[_Job, str, float]] = []  # refused before any was answered: whose fault is it?
+        self._asleep = 0  # jobs that wait for their next attempt
+        self._more_may_come = False
         self._stopped = False
         self._reason: BaseException | None = None
         self._wake: asyncio.TimerHandle | None = None
@@ -265,18 +266,23 @@ class Scheduler:
             if self._commits:
                 self._ledger.flush()
                 await asyncio.wait(self._commits)
-            if self._unfounded:
-                await self._ledger.forget_failed(self._unfounded)
         finally:
             if self._report is not None:
                 self._report.cancel()
             self._tell()
+
+    def more_may_come(self, coming: bool) -> None:
+        """See `asker.Listener`: where all that is left was refused, this decides whose fault that is."""
+        self._more_may_come = coming
+        self._judge_held()
 
     def _enter(self, request: Request, text: str, key: str) -> _Job:
         """A new job; the room for it has been taken."""
         job = _Job(request, text, key, self._loop.create_future())
         self._jobs[key] = job
         old = reused(self._ledger, text, run_id=self._run_id) if self._policy.reuse else None
+        aliases = getattr(self._describer, "aliases", ())
+        old = old or answered_elsewhere(self._ledger, text, aliases, run_id=self._run_id)
         if old is not None:
             self._counts.from_ledger += 1
             self._commit(job, old)
@@ -366,6 +372,7 @@ class Scheduler:
         except Exception as error:
             self._stop(error)
         self._pump()
+        self._judge_held()
         if not self._counts.in_flight:
             self._ledger.flush()  # nothing will join the group soon
         self._report_soon()
@@ -381,6 +388,7 @@ class Scheduler:
             self._alive(now)
             self._counts.answered += 1
             self._record(job, now - sent, answer=outcome.body, cost_usd=paid)
+            self._release()
         elif isinstance(outcome, RequestError):
             self._alive(now)
             self._refuse(job, outcome, now - sent)
@@ -422,16 +430,41 @@ class Scheduler:
         self._last_life = self._breaker.clock(now)
 
     def _refuse(self, job: _Job, error: RequestError, seconds: float) -> None:
-        self._counts.refused += 1
-        if not self._counts.answered:
-            self._refused_first.append(job.key)
-            if self._counts.refused >= _REFUSED_AT_ONCE:
-                self._unfounded = self._refused_first  # these refusals say nothing of the requests
-                raise RunError(
-                    f"the first {self._counts.refused} requests were all refused, the last with: {error}; "
-                    "mend that and run again"
-                )
-        self._record(job, seconds, error=str(error))
+        """Record a refusal, if others were answered; else hold it back until it is known whose fault it
+        is."""
+        if self._counts.answered or (error.of_content and self._answered_before(job)):
+            self._record(job, seconds, error=str(error))
+            return
+        self._held.append((job, str(error), seconds))
+        if len(self._held) >= _REFUSED_AT_ONCE:
+            raise self._all_refused()
+
+    def _release(self) -> None:
+        """Record what was held back: the endpoint answers others, so the refusals are those requests' own."""
+        held, self._held = self._held, []
+        for job, error, seconds in held:
+            self._record(job, seconds, error=error)
+
+    def _judge_held(self) -> None:
+        """Where only refused requests are left, they are at fault if the endpoint answered their like
+        before."""
+        busy = self._counts.in_flight or self._ready or self._asleep or self._commits
+        if not self._held or busy or self._stopped or self._more_may_come:
+            return
+        if all(self._answered_before(job) for job, _, _ in self._held):
+            self._release()
+            self._ledger.flush()
+        else:
+            self._stop(self._all_refused())
+
+    def _answered_before(self, job: _Job) -> bool:
+        """Whether the ledger holds an answer to a request that is made as this one is, about anything."""
+        return self._ledger.answered_like(job.text)
+
+    def _all_refused(self) -> RunError:
+        count = len(self._held)
+        told = "the only request was" if count == 1 else f"the first {count} requests were all"
+        return RunError(f"{told} refused, the last with: {self._held[-1][1]}; {ALL_REFUSED}")
 
     def _fail(
         self, job: _Job, error: ThrottledError | TransientError, now: float, sent: float, *, probe: bool
@@ -460,9 +493,11 @@ class Scheduler:
             self._give_up(job, now)
             return
         if not self._stopped:
+            self._asleep += 1
             self._loop.call_later(pause, self._wake_up, job)
 
     def _wake_up(self, job: _Job) -> None:
+        self._asleep -= 1
         self._ready.appendleft(job)
         self._pump()
 
@@ -470,7 +505,12 @@ class Scheduler:
         """The deadline is over: if others are being answered this request is at fault, else the endpoint."""
         clock = self._breaker.clock(now)
         if self._last_life >= job.deadline - self._policy.deadline_s:
-            self._record(job, 0.0, error=f"no answer within {self._policy.deadline_s:g} s: {job.said}")
+            why = f"no answer within {self._policy.deadline_s:g} s: {job.said}"
+            if self._counts.answered:
+                self._record(job, 0.0, error=why)
+            else:  # the others were refused
+                self._held.append((job, why, 0.0))
+                self._judge_held()
             return
         job.deadline = clock + self._policy.deadline_s
         self._ready.append(job)
@@ -508,6 +548,7 @@ class Scheduler:
             if error := commit.exception():
                 self._stop(error)
             self._pump()
+            self._judge_held()
 
         self._commits.add(commit)
         commit.add_done_callback(committed)
@@ -525,6 +566,7 @@ class Scheduler:
         else:  # no more is asked for money when answers cannot be kept
             self._stop(error)
         self._pump()
+        self._judge_held()
         self._report_soon()
 
     def _resolve(self, job: _Job, entry: Entry | None) -> None:

@@ -22,13 +22,14 @@ from data.files import hash_json, hash_text
 from kb_builder.ledger import Entry, StoredEntries
 from kb_builder.parse import PARSER_VERSION, Item, parse_answer, read_answer
 from kb_builder.parts import KINDS, Part
-from kb_builder.request import asked, request_from_json, words
+from kb_builder.request import asked, asks_for_list, request_from_json, words
 from kb_builder.rows import STATUSES, normalise, row_id
 from kb_builder.tokens import count_tokens
 from kb_builder.verify_report import Findings
 
 _BATCH = 10_000  # rows in memory at once
 _UNASKED = frozenset({"facts", "manifest"})  # sources whose rows have no ledger entry
+_READ = frozenset({"finish_reason", "model_resolved"})  # columns that the parser reads from the answer
 _DUPLICATES = frozenset({"dup_exact", "dup_near"})
 _JACCARD = re.compile(r"Jaccard (\d\.\d+)")
 
@@ -74,7 +75,8 @@ def derive(entry: Entry) -> Derived:
     """Parse an entry again. Raises ValueError, KeyError or TypeError where it holds no answer."""
     request = json.loads(entry.request)
     messages = request_from_json(entry.request).messages
-    answer = None if entry.answer is None else read_answer(entry.answer)
+    question = asked(messages)
+    answer = None if entry.answer is None else read_answer(entry.answer, asked=question)
     if answer is None:
         items: tuple[Item, ...] = (Item(None, "", entry.error),)
     else:
@@ -82,8 +84,8 @@ def derive(entry: Entry) -> Derived:
         items = parse_answer(
             answer,
             opening=words(content) if role == "assistant" else "",
-            several="response_format" in request["extra"],
-            asked=asked(messages),
+            several=asks_for_list(request),
+            asked=question,
         )
     return Derived(
         items,
@@ -317,14 +319,18 @@ class RowCheck:
                 "answer unreadable", f"answer {entry.key[:12]}", f"{type(error).__name__}: {error}"
             )
             return
-        count = len(derived.items)
+        earlier = any(row["parser_version"] != PARSER_VERSION for _, row in rows)
+        count = len(rows) if earlier else len(derived.items)  # another parser may have found more or fewer
         self._rows_of[entry.key] += (0 if entry.key in self._rows_of else count) - len(rows)
         if not self._rows_of[entry.key]:
             del self._rows_of[entry.key]
         cost = None if entry.cost_usd is None else entry.cost_usd / count
         for place, row in rows:
-            self._compare(place, row, derived.columns, "the ledger says")
-            if not _same_cost(row["cost_usd"], cost):
+            columns = {
+                name: derived.columns[name] for name in derived.columns if not (earlier and name in _READ)
+            }
+            self._compare(place, row, columns, "the ledger says")
+            if not earlier and not _same_cost(row["cost_usd"], cost):
                 self._found.error("column", place, f"cost_usd is {row['cost_usd']}, its share is {cost}")
             if row["parser_version"] != PARSER_VERSION:
                 continue

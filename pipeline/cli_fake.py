@@ -49,6 +49,10 @@ def fake_openai(
     model: Annotated[
         list[str] | None, typer.Option(help="A model there is; default: any. Repeatable.")
     ] = None,
+    refuse: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="A field of the body to refuse; `image`: pictures. Repeatable."),
+    ] = None,
     batch_seconds: Annotated[float, typer.Option(min=0, help="How long a batch takes.")] = 1.0,
     batch_expired: Annotated[float, typer.Option(min=0, max=1, help="Share of items that expire.")] = 0.0,
     batch_failed: Annotated[float, typer.Option(min=0, max=1, help="Share of items that fail.")] = 0.0,
@@ -73,6 +77,7 @@ def fake_openai(
     settings = FakeSettings(
         seed=seed,
         models=tuple(model or ()),
+        refuses=tuple(refuse or ()),
         api_key=_key(api_key_env),
         latency_s=latency,
         jitter_s=jitter,

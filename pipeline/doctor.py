@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import http.client
 import importlib.util
@@ -9,17 +10,23 @@ import json
 import os
 import re
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from kb_builder.client import OPENAI_URL, endpoint_identity, shorten
-from kb_builder.settings import Asking
+from data.errors import RunError, UniBindError
+from kb_builder import local_llm
+from kb_builder.client import OPENAI_URL, endpoint_identity, endpoint_of
+from kb_builder.hidden_key import HiddenKey, silence_vendor
+from kb_builder.parameters import shape_for, told
+from kb_builder.proxies import Proxy, proxy_for
+from kb_builder.settings import Asking, writer_of
+from kb_builder.status import shorten
 from pipeline.project import Project
+
+HUB = "huggingface.co"
 
 _PACKAGES = (
     "torch",
@@ -81,7 +88,7 @@ class Check:
 
 def examine(project: Project | None) -> list[Check]:
     """Every check, in the order to read them; with a project also its files and its endpoint."""
-    checks = [*_packages(), *_models(), *_machine()]
+    checks = [*_packages(), *_models(), *_machine(), *_proxies()]
     if project is not None:
         checks += _project(project)
     return [*checks, _prefect()]
@@ -115,6 +122,24 @@ def _machine() -> Iterator[Check]:
     yield Check("disk", free > _FREE_BYTES, f"{free / 2**30:.1f} GiB free here", needed=False)
 
 
+def _proxies() -> Iterator[Check]:
+    """Which proxies the environment names, and what never goes through one."""
+    named = []
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        variable = name.lower() if os.environ.get(name.lower()) else name
+        if value := os.environ.get(variable):
+            named.append(Proxy(value if "://" in value else f"http://{value}", variable).told)
+    if not named:
+        yield Check("proxy", True, "none is set", needed=False)
+        return
+    spared = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+    direct = f"; directly: loopback (always){f', {spared} (NO_PROXY)' if spared else ''}"
+    downloads = proxy_for(f"https://{HUB}")
+    through = f"through {downloads.told}" if downloads else "directly"
+    yield Check("proxy", True, f"{', '.join(named)}{direct}", needed=False)
+    yield Check("downloads of models", True, f"from https://{HUB}, {through}", needed=False)
+
+
 def _project(project: Project) -> Iterator[Check]:
     built_in = project.data.manifest == "tabletop"
     there = built_in or project.manifest.exists()
@@ -122,16 +147,30 @@ def _project(project: Project) -> Iterator[Check]:
     categories, samples = project.describe.categories, project.describe.samples
     if categories.describer == "openai":
         yield from _describer(categories, "")
+    elif categories.describer == "local" and local_llm.names_a_file(categories.model):
+        yield _gguf(categories, "")
     else:
         yield Check("describer", True, f"{categories.describer}; no endpoint needed")
-    writer = samples.llm if samples.describer == "facts+llm" else samples.describer
+    writer = writer_of(samples)
+    if writer == "local" and local_llm.names_a_file(samples.model):
+        yield _gguf(samples, " of [describe.samples]")
     told = categories.describer == "openai" and _whom(categories) == _whom(samples)
     if writer == "openai" and not told:
         yield from _describer(samples, " of [describe.samples]")
 
 
-def _whom(settings: Asking) -> tuple[str | None, ...]:
-    return settings.base_url, settings.api_key_env, settings.model
+def _whom(settings: Asking) -> tuple[object, ...]:
+    return settings.base_url, settings.api_key_env, settings.model, settings.parameters
+
+
+def _gguf(settings: Asking, of: str) -> Check:
+    """Whether a model file can be read, and how it will be asked."""
+    try:
+        found = local_llm.find(settings.model)
+    except UniBindError as error:
+        return Check(f"describer{of}", False, str(error))
+    how = "goes on from openings" if found.openings else "asked in its own chat template"
+    return Check(f"describer{of}", True, f"local, {found.path.name} ({found.name}): {how}")
 
 
 def _describer(settings: Asking, of: str) -> Iterator[Check]:
@@ -147,15 +186,23 @@ def _describer(settings: Asking, of: str) -> Iterator[Check]:
         return
     is_set = f"{settings.api_key_env} is {'set' if key else 'not set'}"
     yield Check(f"API key{of}", bool(key), is_set, settings.base_url is None)
-    endpoint, body = _ask(f"endpoint{of}", settings.base_url or OPENAI_URL, "/models", key, needed=True)
-    yield endpoint
+    urls = settings.base_url if isinstance(settings.base_url, tuple) else (settings.base_url or OPENAI_URL,)
     if not settings.model:
         yield Check(f"model{of}", False, 'none is named; describer = "openai" needs `model`')
-    elif body is not None:
-        yield _model(f"model{of}", settings.model, body)
+    for url in urls:
+        endpoint, body = _ask(f"endpoint{of}", url, "/models", key, needed=True)
+        yield endpoint
+        if settings.model and body is not None:
+            yield _model(f"model{of}", settings.model, body, HiddenKey(key))
+    if not all(map(_is_address, urls)):
+        return
+    endpoint_name, model = endpoint_of(settings.base_url), settings.model or ""
+    shape = shape_for(settings, endpoint=endpoint_name, model=model)
+    if line := told(settings, shape, endpoint=endpoint_name, model=model):
+        yield Check(f"parameters{of}", True, line.partition("] ")[2], needed=False)
 
 
-def _model(what: str, model: str, body: bytes) -> Check:
+def _model(what: str, model: str, body: bytes, key: HiddenKey) -> Check:
     """Whether the endpoint lists the model. Only a warning where not: some list nothing, or not all."""
     listed = _listed(body)
     if model in listed:
@@ -163,7 +210,7 @@ def _model(what: str, model: str, body: bytes) -> Check:
     if not listed:
         return Check(what, False, f"the endpoint lists none, so {model!r} cannot be looked up", needed=False)
     near = difflib.get_close_matches(model, listed, n=3) or sorted(listed)[:3]
-    some = ", ".join(repr(shorten(name, 60)) for name in near)
+    some = ", ".join(repr(shorten(key.hide(name), 60)) for name in near)
     detail = f"{model!r} is not among the {len(listed)} that the endpoint lists, such as {some}"
     return Check(what, False, detail, needed=False)
 
@@ -172,7 +219,7 @@ def _listed(body: bytes) -> set[str]:
     """The ids in an answer to GET /models; none where it is not of that form."""
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return set()
     models = value.get("data") if isinstance(value, dict) else value
     found = [each.get("id") for each in models if isinstance(each, dict)] if isinstance(models, list) else []
@@ -190,25 +237,56 @@ def _prefect() -> Check:
 
 def _ask(what: str, address: str, path: str, key: str, *, needed: bool) -> tuple[Check, bytes | None]:
     """GET a path below an address; with what was answered. Shows no user name, password or query of it."""
-    try:
-        parts = urlsplit(address)
-        url = urlunsplit(parts._replace(path=parts.path.rstrip("/") + path))
-        shown = endpoint_identity(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(parts.scheme)
-    except ValueError:
+    if not _is_address(address):
         detail = "its address is none that can be asked; write it as http://HOST:PORT/PATH"
         return Check(what, False, detail, needed), None
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    parts = urlsplit(address)
+    url = urlunsplit(parts._replace(path=parts.path.rstrip("/") + path))
+    shown = endpoint_identity(url)
+    silence_vendor()
+    import aiohttp
+    import httpx2
+
+    proxy = proxy_for(url)
+    through = "" if proxy is None else f", through the proxy {proxy.told}"
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-            body: bytes = answer.read(_MOST_BYTES)
-            return Check(what, True, f"{shown} answers ({answer.status})", needed), body
-    except urllib.error.HTTPError as error:
-        error.close()
-        said = f"{shown} answers {error.code} {http.client.responses.get(error.code, '')}".rstrip()
-    except urllib.error.URLError as error:
-        said = f"{shown} does not answer ({error.reason})"
-    except (OSError, ValueError, http.client.HTTPException) as error:  # its words may hold the address
-        said = f"{shown} does not answer ({type(error).__name__})"
+        status, body = asyncio.run(_get(url, {"Authorization": f"Bearer {key}"} if key else {}))
+    except RunError as error:  # a redirect to somewhere else, or a proxy that cannot be used
+        return Check(what, False, f"{shown} {error}{through}", needed), None
+    except TimeoutError:
+        said = f"{shown} does not answer (no whole answer within {_TIMEOUT_S:g} s){through}"
+    except (UniBindError, httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
+        # Only what kind of failure it is: its words may hold the address.
+        said = f"{shown} does not answer ({_why(error)}){through}"
+    else:
+        if 200 <= status < 300:
+            return Check(what, True, f"{shown} answers ({status}){through}", needed), body
+        said = f"{shown} answers {status} {http.client.responses.get(status, '')}".rstrip() + through
     return Check(what, False, said, needed), None
+
+
+def _is_address(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        return False
+
+
+async def _get(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    """Status and body, all of it within `_TIMEOUT_S`."""
+    from kb_builder.transport import BoundedClient
+
+    async with asyncio.timeout(_TIMEOUT_S), BoundedClient(url, most_bytes=_MOST_BYTES) as client:
+        answer = await client.get(url, headers=headers)
+        return answer.status_code, answer.content
+
+
+def _why(error: BaseException) -> str:
+    """The cause at the bottom of a failure, in words that hold no address."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    number = getattr(error, "errno", None)
+    if isinstance(error, UniBindError):
+        return str(error)
+    return os.strerror(number) if isinstance(number, int) and number > 0 else type(error).__name__

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -17,7 +17,7 @@ from data.readers.axes import Up
 from data.readers.budget import LEAST_MEMORY, Budget, parse_bytes
 from data.tabletop.settings import TabletopSettings
 from data.text_files import read_toml
-from kb_builder.settings import DescribeCategories, DescribeSamples, Encode
+from kb_builder.settings import DescribeCategories, DescribeSamples, Encode, writer_of
 from trainer.settings import Evaluate, Localize, Train
 
 TABLETOP = "tabletop"  # the manifest name that stands for the built-in sample world
@@ -149,7 +149,21 @@ def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Projec
             mistakes = [_mistake(each) for each in error.errors()]
             count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
             raise ProjectError(f"{path}: {count}\n" + "\n".join(f"  {each}" for each in mistakes)) from None
-    return Project(path=path, **dict(checked))
+    return Project(
+        path=path, **dict(checked) | {"describe": _with_models_found(checked.describe, path.parent)}
+    )
+
+
+def _with_models_found(describe: DescribeSection, folder: Path) -> DescribeSection:
+    """A GGUF file that lies beside the project file is found from everywhere, as a manifest is."""
+
+    def found(settings: Any) -> Any:
+        beside = None if settings.model is None else folder / settings.model
+        if beside is None or writer_of(settings) != "local" or not beside.exists():
+            return settings
+        return replace(settings, model=str(beside))
+
+    return DescribeSection(categories=found(describe.categories), samples=found(describe.samples))
 
 
 def merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,10 +216,13 @@ def _mistake(error: Any) -> str:
 def _known_keys(keys: list[str]) -> list[str]:
     section: Any = _File
     for key in keys:
-        hints = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else {}
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            hints: dict[str, Any] = {name: field.annotation for name, field in section.model_fields.items()}
+        else:
+            hints = get_type_hints(section) if is_dataclass(section) else {}
         if key not in hints:
             return []
-        section = hints[key].annotation
+        section = next((each for each in get_args(hints[key]) if is_dataclass(each)), hints[key])
     if isinstance(section, type) and issubclass(section, BaseModel):
         return list(section.model_fields)
     return [field.name for field in fields(section)] if is_dataclass(section) else []

@@ -16,10 +16,12 @@ from data.readers.ogg import ogg_parts
 from data.readers.stretch import Stretch
 
 HEAD_BYTES = 16
+WAV_HEAD_BYTES = 4096
+MPEG_FORMATS = (0x50, 0x55)  # Layers I and II, Layer III
 
 
 def sound_parts(path: Path) -> tuple[list[Stretch], bool]:
-    """The sounds that lie one behind the other in a file, and whether they are MPEG sounds (MP3).
+    """The sounds that lie one behind the other in a file, and whether they may be MPEG sounds (MP3).
 
     A file of one sound, and one of any format that is not known here, is one part. Sizes that a writer could
     not go back to fill in (it wrote to a pipe) are set right. Raises `SampleError` for a truncated file.
@@ -30,7 +32,7 @@ def sound_parts(path: Path) -> tuple[list[Stretch], bool]:
         file.seek(begin)
         head = file.read(HEAD_BYTES)
     if head[:4] in CHUNKED_MAGICS:
-        return chunked_parts(path, size), False
+        return chunked_parts(path, size), _is_mpeg_in_wav(path)
     if head[:4] in AU_MAGICS:
         return au_parts(path, size), False
     if head[:4] == b"caff":
@@ -45,4 +47,12 @@ def sound_parts(path: Path) -> tuple[list[Stretch], bool]:
         return nist_parts(path, size), False
     if is_mpeg(path, begin):
         return mpeg_parts(path, begin, size), True
-    return [Stretch(path, 0, size)], False
+    # libsndfile goes by these two bytes, and finds out too late that it is something else.
+    return [Stretch(path, 0, size)], begin > 0 or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
+
+
+def _is_mpeg_in_wav(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(WAV_HEAD_BYTES)
+    at = head.find(b"fmt ")
+    return at >= 0 and int.from_bytes(head[at + 8 : at + 10], "little") in MPEG_FORMATS

@@ -6,6 +6,6 @@ asked. `GET /_fake/stats` tells what it was asked, `POST /_fake/reset` makes it 
 """
 
 from kb_builder.fake_openai.server import serve_fake
-from kb_builder.fake_openai.settings import LASTING, PASSING, FakeSettings, all_faults
+from kb_builder.fake_openai.settings import HOSTILE, LASTING, PASSING, FakeSettings, all_faults
 
-__all__ = ["LASTING", "PASSING", "FakeSettings", "all_faults", "serve_fake"]
+__all__ = ["HOSTILE", "LASTING", "PASSING", "FakeSettings", "all_faults", "serve_fake"]

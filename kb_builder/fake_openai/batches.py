@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from kb_builder.fake_openai.answers import answer
-from kb_builder.fake_openai.chat import check_key, check_model, count_answer
+from kb_builder.fake_openai.chat import check_fields, check_key, check_model, count_answer
 from kb_builder.fake_openai.check import check_request
 from kb_builder.fake_openai.draws import choose, number, request_hash, uniform
 from kb_builder.fake_openai.errors import ApiError
@@ -187,7 +187,9 @@ def _item(state: State, body: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         if fault == "batch_failed":
             raise ApiError(500, "The server had an error while processing your request.")
-        value = answer(body, key, settings, prompt_tokens=check_request(body))
+        prompt_tokens = check_request(body)
+        check_fields(body, settings)
+        value = answer(body, key, settings, prompt_tokens=prompt_tokens)
         status = 200
     except ApiError as error:
         value, status = error.body(), error.status

@@ -16,12 +16,14 @@ from kb_builder.fake_openai.draws import choose, request_hash, uniform
 from kb_builder.fake_openai.errors import ApiError
 from kb_builder.fake_openai.faults import cut, error_response, misbehave
 from kb_builder.fake_openai.limits import take
-from kb_builder.fake_openai.settings import PASSING, FakeSettings, share_of
+from kb_builder.fake_openai.settings import HOSTILE, PASSING, FakeSettings, share_of
 from kb_builder.fake_openai.state import STATE, State
 from kb_builder.fake_openai.stats import append_line
 
+_EXTRA = "Extra inputs are not permitted"
 
-async def chat(request: web.Request) -> web.Response:
+
+async def chat(request: web.Request) -> web.StreamResponse:
     """Answer one request, or misbehave as the script says."""
     state = request.app[STATE]
     settings, stats = state.settings, state.stats
@@ -36,6 +38,7 @@ async def chat(request: web.Request) -> web.Response:
     body = _read(await request.read())
     prompt_tokens = check_request(body)
     check_model(body["model"], settings)
+    check_fields(body, settings)
     if stats.first_request is None:
         stats.first_request = time.monotonic()
     key = request_hash(body)
@@ -45,7 +48,7 @@ async def chat(request: web.Request) -> web.Response:
     stats.most_in_flight = max(stats.most_in_flight, stats.in_flight)
     try:
         headers = _let_in(state, prompt_tokens + _most_tokens(body))
-        fault = choose(share_of(PASSING, settings), uniform(settings.seed, key, nth))
+        fault = choose(share_of([*PASSING, *HOSTILE], settings), uniform(settings.seed, key, nth))
         if fault is None or not fault.startswith("throttle"):  # a gate says no at once
             delay = settings.latency_s + settings.jitter_s * uniform(settings.seed, key, nth, "jitter")
             if delay > 0:
@@ -80,6 +83,34 @@ def check_model(model: str, settings: FakeSettings) -> None:
             f"The model `{model}` does not exist or you do not have access to it.",
             code="model_not_found",
         )
+
+
+def check_fields(body: Mapping[str, Any], settings: FakeSettings) -> None:
+    """Raise the refusal of a field that this server does not take, in the words of one that is known for
+    it."""
+    for name in settings.refuses:
+        if name == "image":
+            if '"image_url"' in json.dumps(body["messages"]):
+                raise ApiError(400, f"{body['model']} is not a multimodal model", type="BadRequestError")
+        elif name in body and name == "max_tokens":
+            raise ApiError(
+                400,
+                "Unsupported parameter: 'max_tokens' is not supported with this model. "
+                "Use 'max_completion_tokens' instead.",
+                code="unsupported_parameter",
+                param=name,
+            )
+        elif name in body and name in {"temperature", "top_p"}:
+            raise ApiError(
+                400,
+                f"Unsupported value: '{name}' does not support {body[name]:g} with this model. "
+                "Only the default (1) value is supported.",
+                code="unsupported_value",
+                param=name,
+            )
+        elif name in body:
+            detail = [{"type": "extra_forbidden", "loc": ["body", name], "msg": _EXTRA, "input": body[name]}]
+            raise ApiError(422, json.dumps({"detail": detail}), type="invalid_request_error")
 
 
 def count_answer(state: State, key: str, value: Mapping[str, Any], status: int) -> None:

@@ -1,13 +1,15 @@
-"""Passing faults: each name with what goes over the wire."""
+"""Passing and hostile faults: each name with what goes over the wire."""
 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -32,10 +34,70 @@ _BODY_200: dict[str, Callable[[bytes], tuple[bytes, str]]] = {
 }
 
 
+@cache
+def _packed_spaces() -> bytes:
+    """64 MB of white space in 64 kB: JSON may have as much of it as it likes."""
+    return gzip.compress(b" " * 64_000_000)
+
+
+_ODD_429: dict[str, dict[str, str]] = {
+    "throttle_inf": {"retry-after": "inf"},
+    "throttle_nan": {"retry-after": "nan"},
+    "throttle_negative": {"retry-after": "-5"},
+    "throttle_years": {"retry-after": "99999999999"},
+    "odd_limits": {
+        "x-ratelimit-limit-requests": "9" * 5000,
+        "x-ratelimit-remaining-requests": "-1",
+        "x-ratelimit-reset-requests": "1.2.3s",
+        "x-ratelimit-limit-tokens": "inf",
+        "x-ratelimit-reset-tokens": "1e999",
+    },
+}
+_HOSTILE_200: dict[str, Callable[[bytes], tuple[bytes, dict[str, str]]]] = {
+    "huge_body": lambda body: (body + b" " * 32_000_000, {}),
+    "endless_gzip": lambda body: (_packed_spaces(), {"content-encoding": "gzip"}),
+    "deep_json": lambda body: (b"[" * 200_000 + b"]" * 200_000, {}),
+    "bad_bytes": lambda body: (body.replace(b"a", b"\xff", 1), {}),
+    "odd_charset": lambda body: (body, {"content-type": "application/json; charset=hex"}),
+    "odd_encoding": lambda body: (body, {"content-encoding": "br"}),
+}
+_ENDLESS = frozenset({"drip", "endless_headers", "endless_events"})
+
+
+async def _stream_without_end(name: str, request: web.Request) -> web.StreamResponse:
+    """Send something all the time, until the client leaves."""
+    transport = request.transport
+    if name == "endless_headers":
+        if transport is not None:
+            transport.write(b"HTTP/1.1 200 OK\r\n")
+        while transport is not None and not transport.is_closing():
+            transport.write(b"x-more: and more\r\n")
+            await asyncio.sleep(0.01)
+        return web.Response()
+    kind = "text/event-stream" if name == "endless_events" else "application/json"
+    response = web.StreamResponse(headers={"content-type": kind})
+    await response.prepare(request)
+    piece = b"data: {}\n\n" if name == "endless_events" else b" "
+    while True:
+        await response.write(piece)
+        await asyncio.sleep(0.1)
+
+
 async def misbehave(
     name: str, request: web.Request, settings: FakeSettings, make_body: Callable[[], bytes]
-) -> web.Response:
+) -> web.StreamResponse:
     """Do what the fault's name says, in place of the answer that `make_body` would give."""
+    if name in _ODD_429:
+        return error_response(ApiError(429, "Please slow down.", headers=_ODD_429[name]))
+    if name in _ENDLESS:
+        return await _stream_without_end(name, request)
+    if name in _HOSTILE_200:
+        body, headers = _HOSTILE_200[name](make_body())
+        return web.Response(body=body, headers={"content-type": "application/json", **headers})
+    if name == "redirect_away":  # the same server by its other name is another address
+        return web.Response(
+            status=307, headers={"location": f"http://localhost:{request.url.port}{request.path}"}
+        )
     if name.startswith("throttle"):
         return _throttle(name, settings)
     if name == "502":

@@ -26,7 +26,7 @@ _LARGEST_UPLOAD = 512 * 2**20
 _BACKLOG = 2048  # connections that wait to be accepted: a run opens a thousand at once
 _LAST_WORDS_S = 0.1  # requests in flight get so long when the server stops; hangs would never end
 
-_Handler = Callable[[web.Request], Awaitable[web.Response]]
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def make_app(state: State) -> web.Application:
@@ -102,7 +102,7 @@ async def _serving(state: State, port: int) -> AsyncIterator[str]:
 
 
 def _telling_errors(handler: _Handler) -> _Handler:
-    async def handle(request: web.Request) -> web.Response:
+    async def handle(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
         except ApiError as error:

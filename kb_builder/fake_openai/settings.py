@@ -31,6 +31,25 @@ PASSING: Mapping[str, str] = {
     "no_message": "status 200, a choice without a message",
 }
 
+# A hostile fault is drawn as a passing one is, but only where it is asked for by its name.
+HOSTILE: Mapping[str, str] = {
+    "drip": "status 200, a byte of the body every tenth of a second",
+    "endless_headers": "headers that do not end",
+    "endless_events": "status 200, server-sent events that do not end",
+    "endless_gzip": "status 200, a small packed body that unpacks without end",
+    "huge_body": "status 200, a body of 32 MB",
+    "deep_json": "status 200, JSON that is nested 200,000 deep",
+    "bad_bytes": "status 200, a byte of the answer is no UTF-8",
+    "odd_charset": "status 200, a charset that is none of text",
+    "odd_encoding": "status 200, a Content-Encoding that nobody asked for",
+    "redirect_away": "307 to another address, which is to be sent the same",
+    "throttle_inf": "429 with Retry-After: inf",
+    "throttle_nan": "429 with Retry-After: nan",
+    "throttle_negative": "429 with a negative Retry-After",
+    "throttle_years": "429 with a Retry-After of thousands of years",
+    "odd_limits": "429 with x-ratelimit headers beyond sense",
+}
+
 # A lasting fault belongs to the request: the same request meets it every time.
 LASTING: Mapping[str, str] = {
     "refusal": "the text declines",
@@ -44,13 +63,14 @@ LASTING: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class FakeSettings:
-    """How the fake behaves. `faults` maps names of `PASSING` and `LASTING` to probabilities.
+    """How the fake behaves. `faults` maps names of `PASSING`, `HOSTILE` and `LASTING` to probabilities.
 
     Shares and rates lie in 0..1, times are in seconds, clocks start with the server (and at a reset).
     """
 
     seed: int = 0
     models: tuple[str, ...] = ()  # the models there are; empty: any
+    refuses: tuple[str, ...] = ()  # fields of a body that are refused; `image`: pictures
     api_key: str | None = field(default=None, repr=False)  # the only key that is let in; None: any
     latency_s: float = 0.0
     jitter_s: float = 0.0  # up to so much more, by the request
@@ -73,11 +93,11 @@ class FakeSettings:
     batch_max_bytes: int = 200_000_000
 
     def __post_init__(self) -> None:
-        known = [*PASSING, *LASTING]
+        known = [*PASSING, *HOSTILE, *LASTING]
         unknown = [name for name in self.faults if name not in known]
         if unknown:
             raise InputError(f"unknown fault {', '.join(map(repr, unknown))}; known are: {', '.join(known)}")
-        for kind in (PASSING, LASTING):
+        for kind in ({**PASSING, **HOSTILE}, LASTING):
             _check_share(sum(self.faults.get(name, 0.0) for name in kind), f"{', '.join(kind)} together")
         for name, share in self.faults.items():
             _check_share(share, f"fault {name}")

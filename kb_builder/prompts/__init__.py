@@ -16,6 +16,7 @@ No prompt holds a worked example: a small model copies its material and shape in
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +26,9 @@ from itertools import zip_longest
 from typing import Any
 
 from data.sample import Category
-from kb_builder.request import Messages
+from kb_builder.request import LIST_SCHEMA, Messages
+
+_BETWEEN_WORDS = re.compile(r"(?<=[^\W_])_+(?=[^\W_])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +135,15 @@ def several_texts(count: int) -> dict[str, Any]:
         "required": ["descriptions"],
         "additionalProperties": False,
     }
-    return {"type": "json_schema", "json_schema": {"name": "descriptions", "strict": True, "schema": schema}}
+    return {"type": "json_schema", "json_schema": {"name": LIST_SCHEMA, "strict": True, "schema": schema}}
 
 
 def spoken_name(category: Category) -> str:
-    """The name as a sentence says it: of `church_bells` both words, of `sea lion, seal` the first name."""
-    return " ".join(category.name.split(",")[0].replace("_", " ").split())
+    """The name as a sentence says it: of `church_bells` both words, of `sea lion, seal` the first name.
+
+    An underscore at the edge of a word (`_why`, `__init__`) belongs to the name.
+    """
+    return " ".join(_BETWEEN_WORDS.sub(" ", category.name.split(",")[0]).split())
 
 
 def subject(category: Category) -> str:

@@ -58,3 +58,12 @@ def test_the_log_keeps_tracebacks_for_bugs(error: Exception, kept: bool) -> None
         record = logging.LogRecord("x", logging.ERROR, "f.py", 1, "failed", (), sys.exc_info())
     assert in_one_line(record)
     assert bool(record.exc_info) is kept
+
+
+def test_names_in_the_log_steer_no_terminal() -> None:
+    """A message with a hostile name is logged with its escapes, arguments filled in."""
+    record = logging.LogRecord(
+        "prefect", logging.INFO, "x.py", 1, "%s: %s", ("ingest", "a\x1b[31m\u202e"), None
+    )
+    assert in_one_line(record)
+    assert record.getMessage() == "ingest: a\\x1b[31m\\u202e"

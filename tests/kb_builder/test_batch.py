@@ -20,17 +20,19 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from PIL import Image
 
 from data.errors import ProjectError, RunError, SampleError
 from kb_builder import batch, batch_jobs
 from kb_builder.batch import BatchAsker, Pace, open_batch_asker
-from kb_builder.client import openai_client
+from kb_builder.client import ChatClient, openai_client
+from kb_builder.describers import make_describer
 from kb_builder.fake_openai import FakeSettings, serve_fake
 from kb_builder.ledger import Ledger, open_ledger, read_entries
 from kb_builder.request import Media, Request, request_json, request_key
 from kb_builder.scheduler import Progress
-from kb_builder.settings import Asking, Price
+from kb_builder.settings import Asking, DescribeCategories, Price
 
 QUICK = Pace(quiet_s=0.05, poll_s=0.02, longest_poll_s=0.1, settle_s=0.05, first_pause_s=0.01)
 FAKE = FakeSettings(batch_s=0.05)
@@ -659,3 +661,91 @@ def test_killed_at_every_step(tmp_path: Path) -> None:
 
     run(tmp_path, play)
     assert len(read_entries(tmp_path / "kb")) == 15
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_a_batch_that_is_refused_whole_is_the_endpoints_fault(tmp_path: Path, count: int) -> None:
+    """Nothing is recorded, the run stops with the server's words, and the next run asks again."""
+
+    async def play(world: World) -> None:
+        async with world.asker() as (asker, _):
+            with pytest.raises(
+                RunError, match=r"refused, the last with: .*safety system.*nothing is recorded"
+            ):
+                await asker.ask(world.requests(count))
+        assert read_entries(world.kb) == []
+
+    run(tmp_path, play, replace(FAKE, faults={"policy": 1.0}))
+
+    async def again(world: World) -> None:
+        async with world.asker() as (asker, _):
+            entries = await asker.ask(world.requests(count))
+        assert all(entry is not None and entry.answer for entry in entries)
+
+    run(tmp_path, again)
+
+
+def test_refusals_in_a_batch_that_is_answered_are_the_requests_own(tmp_path: Path) -> None:
+    """As online: a few are refused among answers, and recorded with the reason."""
+
+    async def play(world: World) -> None:
+        async with world.asker() as (asker, _):
+            entries = await asker.ask(world.requests(40))
+        failed = [entry for entry in entries if entry is not None and entry.error]
+        assert 0 < len(failed) < 40
+
+    run(tmp_path, play, replace(FAKE, faults={"policy": 0.2}))
+
+
+def test_a_field_that_a_batch_refuses_says_what_to_write(tmp_path: Path) -> None:
+    """The results of a batch name the parameter, as an answer online does; nothing is recorded."""
+
+    async def play(world: World) -> None:
+        settings = DescribeCategories(
+            describer="openai",
+            model="fake-1",
+            base_url=world.url,
+            api_key_env="UNIBIND_NONE",
+            submit="batch",
+        )
+        describer = make_describer(settings)
+        assert isinstance(describer, ChatClient)
+        async with (
+            open_ledger(world.kb) as ledger,
+            open_batch_asker(world.kb, ledger, describer, settings=settings, run_id="r", pace=QUICK) as asker,
+        ):
+            with pytest.raises(
+                RunError, match=r'`parameters = \{ seed = "off" \}` under \[describe.categories\]'
+            ):
+                await asker.ask(world.requests(3))
+        await describer.close()
+        assert read_entries(world.kb) == []
+
+    run(tmp_path, play, replace(FAKE, refuses=("seed",)))
+
+
+def test_a_server_that_drips_is_not_waited_for(tmp_path: Path) -> None:
+    """Every call of the Batch API has a deadline for the whole of it, and the outage an end."""
+
+    async def drip(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "application/json"})
+        await response.prepare(request)
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.05)
+
+    async def go() -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{rest:.*}", drip)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        world = World(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", tmp_path / "kb", [])
+        try:
+            async with asyncio.timeout(30), world.asker(request_timeout_s=0.2, outage_s=0.5) as (asker, _):
+                with pytest.raises(RunError, match=r"no whole answer within .* s"):
+                    await asker.ask(world.requests(1))
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(go())

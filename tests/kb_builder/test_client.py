@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from data.errors import DescriberError, RequestError, RunError, ThrottledError, TransientError
-from kb_builder.client import check_body, endpoint_identity, error_for, openai_client, retry_after
+from kb_builder.client import endpoint_identity, openai_client
+from kb_builder.ledger import open_ledger
 from kb_builder.reply import Limits
 from kb_builder.request import Request
+from kb_builder.scheduler import open_asker
+from kb_builder.settings import Asking
+from kb_builder.status import check_body, error_for, retry_after
 
 REQUEST = Request(
     endpoint="e",
@@ -244,3 +252,68 @@ def test_what_can_be_no_key_is_told_and_not_shown(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(RunError, match="the value of OPENAI_API_KEY is no API key") as caught:
         ask("http://127.0.0.1:9/v1")
     assert "sk-" not in str(caught.value)
+
+
+def test_the_key_is_in_no_file_of_the_knowledge_base(chat_server: Callable[..., Any], tmp_path: Path) -> None:
+    """A server that quotes it in every form, in refusals and in answers: no eight characters of it are
+    kept."""
+    key = os.environ["OPENAI_API_KEY"]
+    forms = [
+        key,
+        key.upper(),
+        json.dumps(key),
+        base64.b64encode(f"Bearer {key}".encode()).decode(),
+        "".join(f"\\u{ord(letter):04x}" for letter in key),
+        quote(key, safe=""),
+        f"{key[:12]}****{key[-4:]}",
+        f"...{key[-9:]}",
+    ]
+
+    def script(body: dict[str, Any], nth: int) -> dict[str, Any] | None:
+        said = " and ".join(forms)
+        if body["seed"] % 3 == 0:
+            return {"status": 400, "body": {"error": {"message": said[:290], "code": "content_policy"}}}
+        if body["seed"] % 3 == 1:
+            text = f"The dog is {said}."
+            choice = {"message": {"content": text}, "finish_reason": "stop"}
+            return {"body": {"model": key, "choices": [choice]}}
+        return None
+
+    server = chat_server(script)
+
+    async def run() -> None:
+        client = openai_client(model="m", base_url=server.url, api_key_env="OPENAI_API_KEY")
+        requests = [replace(REQUEST, seed=seed, sample_index=seed) for seed in range(12)]
+        async with (
+            open_ledger(tmp_path) as ledger,
+            open_asker(client, ledger, settings=Asking(concurrency=2), run_id="r") as asker,
+        ):
+            entries = await asker.ask(requests)
+            assert sum(entry is not None and entry.error is not None for entry in entries) == 4
+        await client.close()
+
+    asyncio.run(run())
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()).lower()
+    assert b"the dog is ***" in kept
+    for secret in (key.lower(), "".join(f"\\u{ord(letter):04x}" for letter in key).lower()):
+        assert not any(secret[at : at + 8].encode() in kept for at in range(len(secret) - 7) if at != 0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "-5"}, 0.0),
+        ({"retry-after": "-inf"}, None),
+        ({"retry-after": "1e400"}, None),
+        ({"retry-after": "99999999999"}, None),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, None),
+        ({"retry-after": "Mon, 99 Foo 2026 99:99:99 GMT"}, None),
+        ({"retry-after-ms": "inf", "retry-after": "2"}, 2.0),
+        ({"retry-after": "86400"}, 86400.0),
+    ],
+)
+def test_a_retry_after_beyond_sense_is_no_wish(headers: dict[str, str], seconds: float | None) -> None:
+    """Infinity, no number, thousands of years: the usual pauses hold then."""
+    assert retry_after(headers) == seconds

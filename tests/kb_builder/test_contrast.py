@@ -460,7 +460,7 @@ def test_a_replay_asks_nobody(tmp_path: Path, chat_server: Callable[..., Any]) -
     ("names", "changes", "reason"),
     [
         (["dog", "wolf"], {"contrast_pairs": 0}, "contrast_pairs = 0"),
-        (["dog", "wolf"], {"describer": "local"}, "describer 'local' is too small"),
+        (["dog", "wolf"], {"describer": "local", "model": None}, "describer 'local' is too small"),
         (["dog"], {}, "fewer than two categories have texts"),
         (["dog", "wolf", "mute"], {}, None),
         (["dog", "mute"], {}, "fewer than two categories have texts"),

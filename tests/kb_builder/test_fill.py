@@ -67,6 +67,9 @@ class Asker:
         self.random = random.Random(seed)
         self.waiting = self.most_waiting = self.asked = self.answered = self.cancelled = 0
 
+    def nothing_more(self) -> None:
+        """Answers come all the same."""
+
     async def ask(self, requests: Sequence[Request]) -> list[Entry | None]:
         self.asked += len(requests)
         self.waiting += len(requests)
@@ -193,6 +196,9 @@ def test_what_nobody_answers_ends_the_subject() -> None:
 
         async def ask(self, requests: Sequence[Request]) -> list[Entry | None]:
             return [None for _ in requests]
+
+        def nothing_more(self) -> None:
+            """Nobody waits."""
 
     done: list[Rounds] = []
     asyncio.run(fill([Rounds(0, [2, 2, 2])], Nobody(), on_done=done.append))

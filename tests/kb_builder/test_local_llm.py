@@ -6,14 +6,18 @@ import asyncio
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from data.errors import InputError, RunError
 from data.files import hash_file
 from kb_builder import local_llm
-from kb_builder.client import local_client
+from kb_builder.category_texts import category_library, contrast_library, goes_on
+from kb_builder.client import ChatClient, local_client
+from kb_builder.describers import make_describer
 from kb_builder.request import Request
-from kb_builder.settings import DescribeCategories
+from kb_builder.settings import DescribeCategories, what
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +74,106 @@ def test_its_identity_is_the_model_not_the_port(request_to_it: Request) -> None:
     [body] = bodies([request_to_it])
     assert json.loads(body)["model"] == local_llm.MODEL
     assert str(gguf.parent) not in body
-    assert local_llm.serve(gguf).startswith("http://127.0.0.1:")
-    assert local_llm.serve(gguf) == local_llm.serve(gguf)
+    found = local_llm.find(None)
+    assert local_llm.serve(found).startswith("http://127.0.0.1:")
+    assert local_llm.serve(found) == local_llm.serve(found)
 
 
 def test_waiting_threads_do_not_spin(request_to_it: Request) -> None:
     """The setting that keeps answers coming on a busy machine is in place once the server runs."""
     answers([request_to_it])
     assert "GOMP_SPINCOUNT" in os.environ
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model's file as others may have it: copied, without its template, with another name,
+    torn."""
+    gguf = local_llm.model_file()
+    assert gguf is not None
+    folder = tmp_path_factory.mktemp("gguf")
+    raw = gguf.read_bytes()
+    (folder / "copy.gguf").write_bytes(raw)
+    (folder / "base.gguf").write_bytes(raw.replace(b"tokenizer.chat_template", b"tokenizer.chat_nothing1", 1))
+    (folder / "chat.gguf").write_bytes(raw.replace(b"Smollm2 135M 8k", b"Another 135M 8k", 1))
+    (folder / "torn.gguf").write_bytes(raw[:-1000])
+    heads = b"llama.attention.head_count\x04\x00\x00\x00"
+    (folder / "heads.gguf").write_bytes(raw.replace(heads + b"\x09", heads + b"\x07", 1))
+    return folder
+
+
+def test_a_file_is_known_by_its_content(files: Path, tmp_path: Path) -> None:
+    """A copy of the bundled model is the bundled model; another content is another identity, whatever its
+    path."""
+    bundled = local_llm.find(None)
+    assert local_llm.find(str(files / "copy.gguf")) == bundled
+    chat = local_llm.find(str(files / "chat.gguf"))
+    moved = tmp_path / "moved.gguf"
+    moved.write_bytes((files / "chat.gguf").read_bytes())
+    assert local_llm.find(str(moved)).identity == chat.identity != bundled.identity
+    assert chat.name.startswith("another-135m-8k") and str(files) not in chat.identity
+    moved.write_bytes((files / "base.gguf").read_bytes())
+    assert local_llm.find(str(moved)).identity != chat.identity
+    settings = DescribeCategories(model=str(files / "chat.gguf"))
+    assert what(settings)["model"] == chat.identity
+
+
+def test_a_file_is_asked_as_it_can_be(files: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With a template as an endpoint is; without one it goes on from an opening, with nothing before it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name, openings in (("base", True), ("chat", False)):
+        settings = DescribeCategories(model=str(files / f"{name}.gguf"))
+        assert goes_on(settings) is openings
+        assert (contrast_library(settings, tmp_path) is None) is openings
+        library = category_library(settings, tmp_path)
+        assert all((prompt.opening is not None) is openings for prompt in library.prompts)
+        client = local_client(settings.model)
+        prefill = (("assistant", "In a photograph, the dog looks"),) if openings else ()
+        request = Request(
+            endpoint=client.endpoint,
+            model=client.model,
+            messages=(("user", "Describe the dog."), *prefill),
+            temperature=0.5,
+            top_p=0.9,
+            max_tokens=8,
+            seed=1,
+            sample_index=0,
+        )
+
+        async def ask(client: ChatClient = client, request: Request = request) -> str:
+            try:
+                return (await client.answer(request)).body
+            finally:
+                await client.close()
+
+        body = json.loads(asyncio.run(ask()))
+        assert body["model"] == client.model
+        assert body["choices"][0]["message"]["content"].startswith("In a photograph" if openings else "")
+        # Nothing but the question and the opening where there is no template; else the template's own words,
+        # too.
+        assert (body["usage"]["prompt_tokens"] < 20) is openings
+
+
+@pytest.mark.parametrize("name", ["torn", "heads"])
+def test_a_file_that_cannot_be_loaded_is_one_line(
+    files: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """It is tried in a process of its own, which may die of it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(RunError, match=r"llama\.cpp cannot use this file") as caught:
+        local_llm.serve(local_llm.find(str(files / f"{name}.gguf")))
+    assert "\n" not in str(caught.value) and f"{name}.gguf" in str(caught.value)
+    assert not (tmp_path / "unibind" / "gguf").exists()
+
+
+def test_what_names_no_file_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that is missing is a mistake; an endpoint's model, left over, is not heard, which is said."""
+    with pytest.raises(InputError, match="no such GGUF file"):
+        make_describer(DescribeCategories(model=str(tmp_path / "none.gguf")))
+    with pytest.raises(InputError, match="is a folder"):
+        make_describer(DescribeCategories(model=str(tmp_path)))
+    assert make_describer(DescribeCategories(model="gpt-4.1-mini")).model == local_llm.MODEL
+    assert "'gpt-4.1-mini' is no GGUF file, so the bundled model is asked" in caplog.text
+    (tmp_path / "text.gguf").write_text("hello", encoding="utf-8")
+    with pytest.raises(InputError, match="does not begin with GGUF"):
+        make_describer(DescribeCategories(model=str(tmp_path / "text.gguf")))

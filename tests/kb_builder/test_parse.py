@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb_builder.client import check_body
 from kb_builder.parse import Answer, parse_answer, parse_text, read_answer
+from kb_builder.status import check_body
 
 
 @pytest.mark.parametrize(
@@ -118,14 +118,14 @@ def test_answers_without_text(choice: dict[str, object], answer: Answer) -> None
         ("<think>It goes on and on until the tokens are used up", None),
         ([{"type": "text", "text": "A dog "}, {"type": "text", "text": "barks."}], "A dog barks."),
         ([{"type": "image_url"}, "A dog barks.", None, 7], "A dog barks."),
-        ("A dog\ud800 barks.\x00", "A dog? barks."),
+        ("A dog\ud800 barks.\x00", "A dog\ufffd barks.\x00"),
         (7, None),
         ({"text": "A dog"}, None),
         ("", None),
     ],
 )
 def test_contents_of_every_form(content: object, text: str | None) -> None:
-    """Thoughts go, parts are joined, halves of characters are replaced, what is no text counts as missing."""
+    """Thoughts go, parts are joined, half characters become U+FFFD, what is no text counts as missing."""
     body = json.dumps({"choices": [{"finish_reason": "stop", "message": {"content": content}}]})
     assert read_answer(body).text == text
 
@@ -214,7 +214,7 @@ def test_a_torn_list_keeps_its_whole_items() -> None:
             assert lost.text is None and lost.reason
             if whole and lost.said:
                 assert lost.reason == f"the list was cut off by max_tokens after {whole} whole texts"
-    broken = f'{{"descriptions": ["{ONE}", "The "bad" dog", "{TWO}"]}}'
+    broken = f'{{"descriptions": ["{ONE}", The bad dog, "{TWO}"]}}'
     items = parse_answer(Answer(broken, "stop", None, None, None), several=True)
     assert items[0].text == ONE and items[-1].reason == "the list is broken after 1 whole texts"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -14,16 +15,20 @@ import pytest
 from PIL import Image
 
 from data.errors import KnowledgeBaseError
+from data.files import hash_json, hash_text
 from data.manifest import Manifest
 from data.sample import Category, Sample
 from kb_builder.contrast import describe_contrasts
 from kb_builder.describe_categories import describe_category_shard
 from kb_builder.describe_samples import describe_sample_shard
+from kb_builder.fake import fake_answer
 from kb_builder.ingest import ingest
+from kb_builder.parts import write_part
 from kb_builder.reparse import Reparsed, reparse
+from kb_builder.rows import normalise, row_id
 from kb_builder.schemas import read_rows
 from kb_builder.settings import DescribeCategories, DescribeSamples
-from kb_builder.tokens import MINILM
+from kb_builder.tokens import MINILM, count_tokens
 from kb_builder.verify import verify
 
 SAMPLES = DescribeSamples()
@@ -118,6 +123,85 @@ def test_an_answer_that_is_not_there_ends_its_category_only(described: tuple[Pat
     assert {*done.short} == {"dog", "bell"}
     assert done.moves.get(("category", "ok", None), 0) == 0
     assert server.seen.total() == asked
+
+
+def with_categories(folder: Path, *names: str) -> Path:
+    """A knowledge base of these categories, and of one picture that was measured."""
+    Image.fromarray(np.full((8, 8, 3), (200, 30, 30), np.uint8)).save(folder / "a.png")
+    known = tuple(Category(name, name) for name in names)
+    ingest(Manifest(folder, (Sample("a", "image", "a.png"),), known), folder / "kb")
+    describe_sample_shard(folder / "kb", folder, 0, SAMPLES, run_id="first")
+    return folder / "kb"
+
+
+def as_version_2_wrote_it(kb: Path) -> int:
+    """Turn the texts of the dog into what the parser of version 2 made of `…<|im_end|>`; returns how many."""
+    path = kb / "descriptions" / "category" / "part-00000.parquet"
+    rows = read_rows(path)
+    ids = {row["row_id"]: row_id(row["request_key"], choice=0, item=0, parser_version="2") for row in rows}
+    for row in rows:
+        row["parser_version"] = "2"
+        row["row_id"] = ids[row["row_id"]]
+        row["dup_of"] = ids[row["dup_of"]] if row["dup_of"] else None
+        if row["category_id"] == "dog" and row["status"] == "ok":
+            row["text"] += "<|imend|>."
+        row["n_chars"], row["text_norm_hash"] = len(row["text"]), hash_text(normalise(row["text"]))
+        [row["n_tokens"]] = count_tokens([row["text"]])
+    write_part(kb, "category", "part-00000", rows)
+    return sum(row["text"].endswith("<|imend|>.") for row in rows)
+
+
+def test_what_an_earlier_parser_kept_is_read_again(tmp_path: Path, chat_server: Callable[..., Any]) -> None:
+    """Before, verify says what to do; after, it is clean, and the rows with another text were counted."""
+    kb = with_categories(tmp_path, "dog", "bell")
+
+    def with_mark(body: dict[str, Any], nth: int) -> dict[str, Any]:
+        messages = tuple((message["role"], message["content"]) for message in body["messages"])
+        answer = fake_answer(messages, hash_json(body), model="m")
+        answer["choices"][0]["message"]["content"] += "<|im_end|>\n<|im_start|>user\nMore."
+        return {"body": answer}
+
+    settings = categories(chat_server(with_mark).url)
+    describe_category_shard(kb, 0, settings, run_id="first")
+    new = parts(kb)
+    count = as_version_2_wrote_it(kb)
+    assert count >= 8
+    before = verify(kb)
+    assert before.clean and "`unibind kb reparse` renews it" in str(before)
+    done = again(kb, settings)
+    assert done.rewritten == {("category", "ok", "ok"): count} and done.changed == count
+    assert f"{count} of them changed" in str(done) and "ok, another text" in str(done)
+    assert verify(kb).clean and "another parser" not in str(verify(kb))
+    assert parts(kb)["category/part-00000.parquet"] == new["category/part-00000.parquet"]
+    texts = [row["text"] for row in read_rows(kb / "descriptions" / "category") if row["status"] == "ok"]
+    assert texts and not any("<" in text for text in texts)
+
+
+def test_an_answer_of_which_more_texts_are_read_now(tmp_path: Path, chat_server: Callable[..., Any]) -> None:
+    """A row that held a list as its text becomes its first text; the others are new."""
+    kb = with_categories(tmp_path, "dog")
+    texts = ["The dog barks loudly at strangers.", "A dog guards some sheep in winter."]
+
+    def as_lines(body: dict[str, Any], nth: int) -> dict[str, Any]:
+        lines = "\n".join(json.dumps({"description": text}) for text in texts)
+        return {"body": {"choices": [{"finish_reason": "stop", "message": {"content": lines}}]}}
+
+    settings = categories(chat_server(as_lines).url, n=2, items=2)
+    describe_category_shard(kb, 0, settings, run_id="first")
+    path = kb / "descriptions" / "category" / "part-00000.parquet"
+    row = read_rows(path)[0]
+    row |= {"text": str(texts), "parser_version": "2", "cost_usd": None}
+    row["row_id"] = row_id(row["request_key"], choice=0, item=0, parser_version="2")
+    row["n_chars"], row["text_norm_hash"] = len(row["text"]), hash_text(normalise(row["text"]))
+    [row["n_tokens"]] = count_tokens([row["text"]])
+    write_part(kb, "category", "part-00000", [row])
+    assert verify(kb).clean
+    done = again(kb, settings)
+    category = {move: count for move, count in done.moves.items() if move[0] == "category"}
+    assert category == {("category", "ok", "ok"): 1, ("category", None, "ok"): 1}
+    assert done.changed == 2
+    assert [row["text"] for row in read_rows(path)] == texts
+    assert verify(kb).clean
 
 
 @pytest.mark.parametrize("loss", ["gone", "emptied", "older"])

@@ -33,3 +33,11 @@ def test_durations(text: str, seconds: float | None) -> None:
     """Both a bare number of seconds and Go's notation are in use."""
     limits = read_limits({"x-ratelimit-remaining-tokens": "1", "x-ratelimit-reset-tokens": text})
     assert limits is not None and limits.reset_tokens_s == seconds
+
+
+def test_limits_beyond_sense_say_nothing() -> None:
+    """A count of a thousand digits, times of infinity or no number: as if the header were not there."""
+    for value in ("9" * 5000, "-1", "1.5", "inf", "nan", "", "١٢"):
+        assert read_limits({"x-ratelimit-limit-requests": value}) is None
+    for value in ("inf", "nan", "1e999", "1.2.3s", "99999999d", "..s"):
+        assert read_limits({"x-ratelimit-reset-tokens": value}) is None

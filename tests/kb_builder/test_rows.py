@@ -72,3 +72,9 @@ def test_a_wrong_value_is_refused(field: str, value: object) -> None:
 def test_normalise_ignores_what_does_not_matter(one: str, other: str) -> None:
     """Case, punctuation, white space and Unicode form do not make two texts differ."""
     assert normalise(one) == normalise(other)
+
+
+def test_rows_of_marks_do_not_take_minutes() -> None:
+    """Thousands of marks over one letter are no words; what is short is normalised as ever."""
+    assert normalise("A\u0301 dog" + "\u0301\u0316" * 30_000 + " barks") == "\u00e1 do\u01f5 barks"
+    assert normalise("E\u0301t\u00e9 " * 400) == " ".join(["\u00e9t\u00e9"] * 400)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,7 @@ from data.errors import (
 )
 from kb_builder.cost import worst_case
 from kb_builder.fake import FakeDescriber
+from kb_builder.fill import fill
 from kb_builder.ledger import GROUP_ROWS, Entry, Ledger, open_ledger, read_entries
 from kb_builder.reply import Limits, Reply
 from kb_builder.request import Request, request_key
@@ -287,12 +290,103 @@ def test_a_refused_request_is_kept_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_refusals_before_any_answer_say_nothing_of_the_requests(tmp_path: Path) -> None:
-    """Twenty in a row end the run and are forgotten: mended, every request is asked and answered."""
+    """Twenty in a row end the run and are not recorded: once corrected, every request is asked and
+    answered."""
     wrong = Scripted(lambda number, attempt: RequestError("status 413: too large"))
-    with pytest.raises(RunError, match=r"first 20 requests were all refused.*413.*mend"):
+    with pytest.raises(RunError, match=r"first 20 requests were all refused.*413.*nothing is recorded"):
         run(tmp_path, wrong, 60)
     assert read_entries(tmp_path) == []
     assert all(entry.answer for entry in run(tmp_path, Scripted(), 60))
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 19])
+def test_where_all_are_refused_nothing_is_recorded(tmp_path: Path, count: int) -> None:
+    """However few they are: the run stops with the server's words, and asks again once that is corrected."""
+    wrong = Scripted(lambda number, attempt: RequestError("status 400: no pictures here"))
+    with pytest.raises(RunError, match=r"refused.*no pictures here.*nothing is recorded as failed"):
+        run(tmp_path, wrong, count)
+    assert read_entries(tmp_path) == []
+    assert wrong.calls.total() == count
+    assert all(entry.answer for entry in run(tmp_path, Scripted(), count))
+
+
+def test_a_refusal_at_the_end_is_the_requests_own(tmp_path: Path) -> None:
+    """What others like it were answered before, in this run or an earlier one, is recorded as refused."""
+    run(tmp_path, Scripted(), 9)
+    refuse = Scripted(lambda number, attempt: RequestError("status 400: unsafe", of_content=True))
+    entries = run(tmp_path, refuse, 10)
+    assert [entry.error for entry in entries if entry.error] == ["status 400: unsafe"]
+    assert sum(refuse.calls.values()) == 1
+
+
+def test_other_parameters_are_no_proof(tmp_path: Path) -> None:
+    """The ledger is full of answers, but none to a request that is made as these are."""
+    run(tmp_path, Scripted(), 9)
+    changed = requests(5, replace(BASE, temperature=0.3))
+    refuse = Scripted(lambda number, attempt: RequestError("status 400: bad"))
+    (result,) = asyncio.run(ask_in(tmp_path, refuse, [changed]))
+    assert isinstance(result, RunError)
+    assert len(read_entries(tmp_path)) == 9
+
+
+def test_many_refusals_of_a_known_kind_stop_the_run_unless_they_speak_of_content(tmp_path: Path) -> None:
+    """An endpoint that refuses everything since yesterday is at fault; a policy never is."""
+    run(tmp_path, Scripted(), 5)
+    refuse = Scripted(lambda number, attempt: RequestError("status 400: key expired"))
+    with pytest.raises(RunError, match="first 20 requests"):
+        run(tmp_path, refuse, 60)
+    assert len(read_entries(tmp_path)) == 5
+    policy = Scripted(lambda number, attempt: RequestError("status 400: unsafe", of_content=True))
+    assert sum(entry.error is not None for entry in run(tmp_path, policy, 60)) == 55
+
+
+def test_refusals_wait_for_those_that_are_under_way(tmp_path: Path) -> None:
+    """A slow answer, and a request that is tried again, may still show that the endpoint is not at fault."""
+
+    def script(number: int, attempt: int) -> UniBindError | None:
+        if number < 5:
+            return RequestError("status 400: bad")
+        return TransientError("status 503") if attempt < 4 else None
+
+    entries = run(tmp_path, Scripted(script), 6)
+    assert sorted(entry.error is not None for entry in entries) == [False, *[True] * 5]
+
+
+def test_what_is_still_planned_is_waited_for(tmp_path: Path) -> None:
+    """Subjects that come late count: the first one's refusal does not end a run whose second is answered."""
+    refused = Scripted(lambda number, attempt: RequestError("bad") if number == 0 else None)
+
+    class Once:
+        def __init__(self, number: int) -> None:
+            self.number, self.rows = number, list[dict[str, Any]]()
+            self.planned = False
+
+        def plan(self) -> list[Request]:
+            if self.planned:
+                return []
+            self.planned = True
+            return [requests(self.number + 1)[-1]]
+
+        def absorb(self, entries: list[Entry | None]) -> None:
+            self.rows = [{"error": each and each.error} for each in entries]
+
+    def subjects() -> Iterator[Once]:
+        yield Once(0)
+        time.sleep(0.2)  # a file that takes long to be measured
+        yield Once(1)
+
+    async def fill_it() -> list[Once]:
+        done: list[Once] = []
+        async with (
+            open_ledger(tmp_path) as ledger,
+            open_asker(refused, ledger, settings=Asking(), run_id="r", policy=QUICK) as asker,
+        ):
+            await fill(subjects(), asker, on_done=done.append)
+        return done
+
+    done = asyncio.run(fill_it())
+    assert sorted(str(each.rows[0]["error"]) for each in done) == ["None", "bad"]
+    assert len(read_entries(tmp_path)) == 2
 
 
 def test_failed_requests_can_be_asked_again(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from data.errors import RunError
 from kb_builder.client import openai_client
-from kb_builder.fake_openai import PASSING, FakeSettings, all_faults, serve_fake
+from kb_builder.fake_openai import HOSTILE, PASSING, FakeSettings, all_faults, serve_fake
 from kb_builder.ledger import Entry, open_ledger, read_entries
 from kb_builder.request import Request
 from kb_builder.scheduler import Progress, open_asker, policy_for
@@ -114,6 +114,33 @@ def test_what_passes_is_asked_again_until_it_is_answered(tmp_path: Path, fault: 
     assert outcome.stats["answers"] == 40
     attempts = sum(entry.attempts for entry in outcome.entries)
     assert attempts == outcome.stats["requests"]
+
+
+@pytest.mark.parametrize("fault", sorted(set(HOSTILE) - {"redirect_away", "odd_charset"}))
+def test_what_is_hostile_is_bounded_and_asked_again(tmp_path: Path, fault: str) -> None:
+    """A quarter of the answers drips, swells, nests or lies: none hangs, none ends the run, all are
+    answered."""
+    patience: dict[str, Any] = {"call_s": 1.0} if fault in {"drip", "endless_events"} else {}
+    outcome = run(tmp_path, FakeSettings(faults={fault: 0.25}), 20, **patience)
+    assert outcome.error is None and outcome.failures == []
+    assert outcome.stats["faults"][fault] > 0
+    assert len(outcome.entries) == 20 and all(entry.answer for entry in outcome.entries)
+
+
+def test_a_redirect_to_another_address_stops_the_run(tmp_path: Path) -> None:
+    """Nothing is sent there, and the message says where it leads."""
+    outcome = run(tmp_path, FakeSettings(faults={"redirect_away": 1.0}), 20)
+    assert isinstance(outcome.error, RunError)
+    assert "another address, http://localhost:" in str(outcome.error)
+    assert outcome.entries == []
+    assert outcome.stats["faults"] == {"redirect_away": outcome.stats["requests"]}
+
+
+def test_an_odd_charset_is_no_fault(tmp_path: Path) -> None:
+    """The answer is JSON, whatever its header says."""
+    outcome = run(tmp_path, FakeSettings(faults={"odd_charset": 1.0}), 5)
+    assert outcome.error is None and len(outcome.entries) == 5
+    assert all(entry.attempts == 1 for entry in outcome.entries)
 
 
 def test_all_faults_at_once(tmp_path: Path) -> None:

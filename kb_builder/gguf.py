@@ -1,0 +1,182 @@
+"""The header of a GGUF file: what llama.cpp will be given, checked before it is given.
+
+The format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), little-endian:
+
+    "GGUF", version u32, tensors u64, entries u64
+    entries:  key (u64 length, UTF-8), type u32, value
+    tensors:  name (u64 length, UTF-8), dimensions u32, u64 each, type u32, offset u64
+
+Every count and length is checked against the file's size before anything is read or kept, so a damaged or
+hostile file costs neither time nor memory. Arrays (vocabularies) are skipped.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from data.errors import InputError
+
+_MAGIC = b"GGUF"
+_VERSIONS = {2, 3}
+_MOST_KEY = 65_535  # bytes, by the format
+_MOST_TEXT = 4 * 2**20  # bytes of a text that is kept; a chat template has a few thousand
+_MOST_ENTRIES = 100_000
+_MOST_TENSORS = 1_000_000
+_MOST_TEXTS = 4_000_000  # in one array; the largest vocabularies have 300,000
+_MOST_DIMENSIONS = 4
+_MOST_DEPTH = 4  # arrays of arrays
+_STRING, _ARRAY = 8, 9
+_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """`values`: the entries that are no arrays, by their keys. `tensors`: how many there are."""
+
+    values: Mapping[str, Any]
+    tensors: int
+
+    @property
+    def architecture(self) -> str:
+        """Such as `llama`."""
+        return str(self.values["general.architecture"])
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that the model was trained to read, or None where the file does not say."""
+        value = self.values.get(f"{self.architecture}.context_length")
+        return value if isinstance(value, int) and value > 0 else None
+
+    @property
+    def template(self) -> str | None:
+        """Its own chat template (Jinja), or None."""
+        value = self.values.get("tokenizer.chat_template")
+        return value if isinstance(value, str) and value.strip() else None
+
+
+def read_header(path: Path) -> GgufHeader:
+    """Read and check a header. Raises InputError, in one line, where the file is missing, cut or no GGUF."""
+    try:
+        with path.open("rb") as file:
+            return _Reader(file, path.stat().st_size).read()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except _DamagedError as damage:
+        raise InputError(f"{path}: {damage}; download the file again, or name another") from None
+
+
+class _DamagedError(Exception):
+    """What is wrong with the file."""
+
+
+class _Reader:
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+
+    def read(self) -> GgufHeader:
+        magic = self._file.read(4)
+        if magic != _MAGIC:
+            raise _DamagedError("is no GGUF file (it does not begin with GGUF)")
+        (version,) = self._numbers("I")
+        if version not in _VERSIONS:
+            other = (
+                "written for a big-endian machine"
+                if version & 0xFFFF == 0 and version
+                else "none that is known"
+            )
+            raise _DamagedError(f"GGUF version {version} is {other} (known: 2 and 3)")
+        tensors, entries = self._numbers("QQ")
+        self._at_most(entries, _MOST_ENTRIES, "entries")
+        self._at_most(tensors, _MOST_TENSORS, "tensors")
+        values = {}
+        for _ in range(entries):
+            key = self._text(_MOST_KEY)
+            (kind,) = self._numbers("I")
+            if key in values:
+                raise _DamagedError(f"its header has {key[:80]!r} twice")
+            value = self._value(kind, key)
+            if value is not None:
+                values[key] = value
+        if not isinstance(values.get("general.architecture"), str):
+            raise _DamagedError("its header does not say what model it is (general.architecture)")
+        last = self._tensors(tensors)
+        alignment = values.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+            raise _DamagedError(f"its alignment of {alignment!r} bytes is no power of two")
+        begin = math.ceil(self._file.tell() / alignment) * alignment
+        if tensors and begin + last >= self._size:
+            raise _DamagedError(
+                f"is cut off: {self._size:,} bytes, its last tensor begins at {begin + last:,}"
+            )
+        return GgufHeader(values, tensors)
+
+    def _tensors(self, count: int) -> int:
+        """Read over the descriptions of the tensors; gives the greatest offset."""
+        last = 0
+        for _ in range(count):
+            name = self._text(_MOST_KEY)
+            (dimensions,) = self._numbers("I")
+            if not 1 <= dimensions <= _MOST_DIMENSIONS:
+                raise _DamagedError(f"its tensor {name[:80]!r} has {dimensions} dimensions")
+            sizes = self._numbers(f"{dimensions}Q")
+            if min(sizes) < 1 or math.prod(sizes) > 2**63:
+                raise _DamagedError(f"its tensor {name[:80]!r} has the sizes {list(sizes)}")
+            _, offset = self._numbers("IQ")
+            last = max(last, offset)
+        return last
+
+    def _value(self, kind: int, key: str, depth: int = 0) -> Any:
+        """A value; None of an array, which is skipped."""
+        if kind in _NUMBERS:
+            return self._numbers(_NUMBERS[kind])[0]
+        if kind == _STRING:
+            return self._text(_MOST_TEXT)
+        if kind != _ARRAY or depth >= _MOST_DEPTH:
+            raise _DamagedError(f"its entry {key[:80]!r} has a type that is unknown ({kind})")
+        inner, count = self._numbers("IQ")
+        if inner in _NUMBERS:
+            self._skip(count * struct.calcsize(_NUMBERS[inner]))
+            return None
+        self._at_most(
+            count, min(_MOST_TEXTS, self._left() // 8), f"texts in {key[:80]!r}"
+        )  # each has a length of eight bytes
+        for _ in range(count):
+            if inner == _STRING:
+                (length,) = self._numbers("Q")
+                self._skip(length)
+            else:
+                self._value(inner, key, depth + 1)
+        return None
+
+    def _numbers(self, form: str) -> tuple[Any, ...]:
+        size = struct.calcsize(f"<{form}")
+        raw = self._file.read(size)
+        if len(raw) < size:
+            raise _DamagedError(f"is cut off within its header, after {self._size:,} bytes")
+        return struct.unpack(f"<{form}", raw)
+
+    def _text(self, most: int) -> str:
+        (length,) = self._numbers("Q")
+        self._at_most(length, most, "bytes of a text")
+        raw = self._file.read(length)
+        if len(raw) < length:
+            raise _DamagedError(f"is cut off within its header, after {self._size:,} bytes")
+        return raw.decode("utf-8", errors="replace")
+
+    def _skip(self, count: int) -> None:
+        if count > self._left():
+            raise _DamagedError(f"is cut off within its header, after {self._size:,} bytes")
+        self._file.seek(count, 1)
+
+    def _left(self) -> int:
+        return self._size - self._file.tell()
+
+    def _at_most(self, count: int, most: int, what: str) -> None:
+        if count > min(most, self._size):
+            raise _DamagedError(f"its header claims {count:,} {what}: it is damaged")

@@ -1,0 +1,81 @@
+"""Names keep their signs: what a question quotes is hidden from the parser while it takes formatting away.
+
+A category may be called "C#", "*NSYNC", "3. Liga", "<script>" or "&amp;". The prompts put names in quotation
+marks, so the question says which they are, for `kb verify` too, which has nothing but the ledger.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+_QUOTED = re.compile(r'"([^"\n]{1,200})"')
+_PLAIN = re.compile(r"[^\W\d_]+(?:[ '’-][^\W\d_]+)*")
+# fmt: off
+# Words that mean something at the start of a line.
+_SPECIAL = frozenset({
+    "human", "user", "assistant", "system", "sure", "ok", "okay", "certainly", "of course", "absolutely",
+    "great", "alright", "answer", "description", "caption", "sentence", "text", "output", "result", "ai",
+    "final", "response", "question", "q", "input", "instruction", "instructions", "prompt", "task", "student",
+    "customer", "note", "explanation", "here", "below", "analysis", "commentary", "model", "assistantfinal",
+})
+# fmt: on
+_BULLET = re.compile(r"[-*+•#>–—·]+")
+_FIRST = 0x2F800  # rare letters, as stand-ins: 542 of them
+_STAND_INS = re.compile("[\U0002f800-\U0002fa1d]")
+
+
+class OwnNames:
+    """The names that a question quotes. `hide` puts letters in their place, `show` puts them back."""
+
+    def __init__(self, asked: str) -> None:
+        self._pattern = _pattern(asked)
+        self._letters: dict[str, str] = {}
+        self._back: dict[int, str] = {}
+
+    def hide(self, text: str) -> str:
+        """The text with a letter of its own in place of each spelling of a name."""
+        if self._pattern is None or (not self._back and _STAND_INS.search(text)):
+            return text
+        return self._pattern.sub(self._stand_in, text)
+
+    def show(self, text: str) -> str:
+        """The text with its names."""
+        return text.translate(self._back) if self._back else text
+
+    def _stand_in(self, found: re.Match[str]) -> str:
+        name, text = found[0], found.string
+        if _BULLET.fullmatch(name) and text[found.end() : found.end() + 1].isspace():
+            start, line_end = found.start(), text.find("\n", found.end())
+            line = text[max(0, start - 40) : start].rpartition("\n")
+            if (
+                (line[1] or start <= 40)
+                and not line[2].strip()
+                and name in text[found.end() : None if line_end < 0 else line_end]
+            ):
+                return name  # "- The - is a dash.": the first one is a bullet
+        letter = self._letters.get(name)
+        if letter is None:
+            if len(self._letters) >= 500:
+                return name
+            letter = self._letters[name] = chr(_FIRST + len(self._letters))
+            self._back[ord(letter)] = name
+        return letter
+
+
+@lru_cache(maxsize=64)
+def _pattern(asked: str) -> re.Pattern[str] | None:
+    """Finds the quoted names that formatting could be mistaken for; None where there are none."""
+    parts = []
+    for name in sorted(set(_QUOTED.findall(asked)), key=lambda name: (-len(name), name)):
+        name = name.strip()
+        if not name:
+            continue
+        if _PLAIN.fullmatch(name):
+            if name.casefold() in _SPECIAL:
+                parts.append(rf"(?<![\w</|\[◁{{]){re.escape(name)}(?![\w>|\]▷\"'}}])")
+            continue
+        before = r"(?<!\w)" if re.match(r"\w", name) else ""
+        after = r"(?!\w)" if re.match(r"\w", name[-1]) else ""
+        parts.append(before + re.escape(name) + after)
+    return re.compile("|".join(parts), re.IGNORECASE) if parts else None

@@ -1,0 +1,138 @@
+"""What an endpoint's answer says, told apart once: statuses, error codes, and bodies of status 200."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from data.errors import DescriberError, RequestError, RunError, ThrottledError, TransientError
+
+# What a refusal says (message, `param`, code) -> what to write into the project file, or None.
+Remedy = Callable[[str, str | None, str], str | None]
+
+_TRANSIENT = {408, 409, 425}
+_ROW = {400, 413, 422, 501}  # this request is wrong; every other 4xx is wrong for all of them
+_OUT_OF_MONEY = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+_NO_MODEL = {"model_not_found", "invalid_model", "model_not_supported"}
+_YEAR_S = 366 * 86_400.0
+
+# Some endpoints say 400 to a wrong key.
+_BAD_KEY = re.compile(
+    r"api[ _-]?key[\s\w:'\"`*.…-]{0,80}?\b"
+    r"(?:not valid|invalid|incorrect|missing|expired|revoked|required|not found)"
+    r"|(?:invalid|incorrect|expired|missing|wrong|no|revoked) (?:or missing )?"
+    r"(?:api[ _-]?key|auth\w* token|bearer)"
+    r"|api_key_invalid|invalid_api_key|authentication_error|unauthenticated",
+    re.IGNORECASE,
+)
+_OF_CONTENT = re.compile(
+    r"content[ _-]?(?:policy|filter|management)|responsible ?ai|safety (?:system|policy|filter|setting)"
+    r"|moderation|context[ _-]?length|maximum context|context (?:window|size)|prompt is too long|too large"
+    r"|too many tokens",
+    re.IGNORECASE,
+)
+
+
+def error_for(
+    status: int, message: str, *, code: str = "", retry_after: float | None = None, remedy: str | None = None
+) -> TransientError | ThrottledError | RequestError | RunError:
+    """The error class of an HTTP status and the vendor's error code.
+
+    `remedy` says what to write into the project file, where the refusal names a parameter that was sent.
+    """
+    if code in _OUT_OF_MONEY:
+        return RunError(f"{message}; mend the account's quota, then run again: answered requests are kept")
+    if code in _NO_MODEL or status == 404:
+        return RunError(f"{message}; check `model` and `base_url` in the project file")
+    if status == 429:
+        return ThrottledError(message, retry_after=retry_after)
+    if status in _TRANSIENT or (status >= 500 and status not in _ROW) or status < 200:
+        return TransientError(message)
+    if status in {401, 403} or (status in _ROW and _BAD_KEY.search(f"{code} {message}")):
+        return RunError(f"{message}; check the API key (the variable named by `api_key_env`) and its rights")
+    if status in _ROW and remedy is not None:
+        return RunError(f"{message}; {remedy}")
+    if status in _ROW:
+        return RequestError(
+            message, of_content=status == 413 or bool(_OF_CONTENT.search(f"{code} {message}"))
+        )
+    return RunError(message)
+
+
+def check_body(body: str, *, where: str, remedy: Remedy = lambda said, param, code: None) -> None:
+    """Raise what a body of status 200 really says: torn JSON, an error inside, no choices. Else return."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        raise TransientError(f"{where}: the answer is not JSON: {shorten(body)!r}", maybe_paid=True) from None
+    except RecursionError:
+        raise TransientError(
+            f"{where}: the answer is JSON that is nested without end: {shorten(body, 60)!r}", maybe_paid=True
+        ) from None
+    if not isinstance(value, dict):
+        raise TransientError(f"{where}: the answer is not a JSON object: {shorten(body)!r}", maybe_paid=True)
+    error = value.get("error")
+    if error:
+        detail = error if isinstance(error, dict) else {"message": str(error)}
+        code = detail.get("code")
+        status = code if isinstance(code, int) else 500  # a server that fails politely is still failing
+        said, param = words_of(detail.get("message") or error), detail.get("param")
+        raise error_for(
+            status,
+            f"{where}: {shorten(said)}",
+            code=str(code or ""),
+            remedy=remedy(said, param if isinstance(param, str) else None, str(code or "")),
+        )
+    choices = value.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise TransientError(f"{where}: the answer has no choices", maybe_paid=True)
+    if not isinstance(choices[0].get("message"), dict):
+        raise TransientError(f"{where}: the answer's first choice has no message", maybe_paid=True)
+
+
+def retry_after(headers: Any) -> float | None:
+    """Seconds to wait by `retry-after-ms` or `retry-after` (seconds or an HTTP date), or None.
+
+    No wish are: what is no number and no date, infinity, and more than a year. What lies in the past is 0.
+    """
+    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) / scale
+        except ValueError:
+            try:
+                seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+            except (ValueError, TypeError, OverflowError):  # neither a number nor a date with its zone
+                continue
+        if math.isfinite(seconds) and seconds <= _YEAR_S:
+            return max(0.0, seconds)
+    return None
+
+
+def words_of(said: Any) -> str:
+    """What a server put where its message should be, in words: some put objects there."""
+    return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False, default=str)
+
+
+def shorten(text: str, limit: int = 300) -> str:
+    """One line of at most `limit` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def renamed(error: DescriberError, message: str) -> DescriberError:
+    """The same error with other words."""
+    if isinstance(error, TransientError):
+        return TransientError(message, maybe_paid=error.maybe_paid)
+    if isinstance(error, ThrottledError):
+        return ThrottledError(message, retry_after=error.retry_after, limits=error.limits)
+    if isinstance(error, RequestError):
+        return RequestError(message, of_content=error.of_content)
+    return type(error)(message)

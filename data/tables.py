@@ -18,6 +18,7 @@ from data.delimited import delimited_rows
 from data.errors import ManifestError
 from data.mistakes import Mistakes
 from data.parquet_rows import parquet_rows
+from data.reads import reading
 from data.text_files import read_text
 
 __all__ = ["FORMATS", "Mistakes", "Row", "Table", "parse_json", "read_table", "read_text", "text_of"]
@@ -69,7 +70,8 @@ def read_table(
         raise ManifestError(
             f"{path}: unknown format {ending or '(no ending)'!r}; give one of {', '.join(FORMATS)}"
         )
-    if not os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises for names that are too long for a file)
+    # (Path.is_file raises for names that are too long for a file)
+    if not os.path.isfile(reading(path)):  # noqa: PTH113
         raise ManifestError(f"{path}: no such file")
     if ending == ".parquet":
         raw = parquet_rows(path)

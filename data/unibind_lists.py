@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data.errors import ManifestError
 from data.paths import is_absolute
+from data.reads import names
 from data.tables import Mistakes, Row, Table, parse_json, read_text, text_of
 
 LISTS = {"train_data.json": "train", "eval_data.json": "val", "test_data.json": "test"}
@@ -28,7 +29,8 @@ def find_lists(path: Path) -> list[Path]:
         folder = path.parent
     else:
         return []
-    return [folder / name for name in LISTS if (folder / name).is_file()]
+    there = names(folder, "*_data.json")
+    return [folder / name for name in LISTS if folder / name in there and (folder / name).is_file()]
 
 
 def read_lists(lists: list[Path], mistakes: Mistakes) -> Table:
@@ -41,7 +43,7 @@ def read_lists(lists: list[Path], mistakes: Mistakes) -> Table:
     for path in lists:
         split = LISTS[path.name]
         media = f"{path.name.removesuffix('_data.json')}_dataset"
-        prefix = f"{media}/" if (path.parent / media).is_dir() else ""
+        prefix = f"{media}/" if names(path.parent, f"{media}/") else ""
         try:
             entries = parse_json(read_text(path))
         except ValueError as error:

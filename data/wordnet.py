@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.errors import MissingDependencyError
+from data.reads import reading
 from data.sample import Category
 
 _INSTALL = "the class names lie in package timm: pip install --no-deps timm"
@@ -70,7 +71,7 @@ def _read(name: str) -> str:
     if spec is None or spec.origin is None:
         raise MissingDependencyError(_INSTALL)
     try:
-        return (Path(spec.origin).parent / "data" / "_info" / name).read_text(encoding="utf-8")
+        return reading(Path(spec.origin).parent / "data" / "_info" / name).read_text(encoding="utf-8")
     except OSError as error:
         raise MissingDependencyError(f"{error.filename}: missing; {_INSTALL}") from error
 

@@ -54,8 +54,14 @@ def may_pass(task: Task[..., Any], task_run: Any, state: State[Any]) -> bool:
     retry_condition_fn=may_pass,
 )
 def run_stage(project: str, name: str) -> stages.StageResult:
-    """Run one stage of the project file `project`, or skip it when nothing it depends on has changed."""
-    result = stages.run_stage(load_project(Path(project)), name)
+    """Run one stage of the project file `project`, or skip it when nothing it depends on has changed.
+
+    The stages of stage 2, which a flow may run alone, refuse to go by a knowledge base that is out of date.
+    """
+    checked = load_project(Path(project))
+    if name in {"localize", "train", "evaluate"}:
+        stages.require_ground(checked, name)
+    result = stages.run_stage(checked, name)
     told = (
         "skipped, nothing it depends on has changed"
         if result.skipped

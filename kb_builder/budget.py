@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from data.errors import ProjectError, RunError
+from data.reads import columns
 from kb_builder.client import endpoint_of
 from kb_builder.cost import cost, price_of, usage_of, worst_case
 from kb_builder.ledger import Entry, Ledger
@@ -105,7 +105,7 @@ def require_bounds(kb: Path, samples: DescribeSamples) -> None:
     if samples.budget_usd is None or samples.describer != "openai":
         return
     price = price_of(samples.model, samples.price, endpoint=endpoint_of(samples.base_url))
-    asked = pc.unique(pq.read_table(kb / "samples.parquet", columns=["modality"])["modality"]).to_pylist()
+    asked = pc.unique(columns(kb / "samples.parquet", ["modality"])["modality"]).to_pylist()
     if price is None:
         raise ProjectError(unknown_price(samples.model))
     if price.image_tokens is None and set(asked) - {"text"}:

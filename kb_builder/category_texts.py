@@ -10,6 +10,7 @@ from typing import Any
 
 from data.errors import InputError
 from data.files import hash_json
+from data.reads import reading
 from data.sample import Category
 from kb_builder import local_llm
 from kb_builder.client import Describer
@@ -157,7 +158,7 @@ def contrast_library(settings: DescribeCategories, kb: Path) -> Library | None:
 
 def _knows_modalities(kb: Path) -> bool:
     """Whether `ingest` said which modalities there are: earlier ones did not, and all aspects were asked."""
-    return (kb / "modalities.parquet").is_file()
+    return reading(kb / "modalities.parquet").is_file()
 
 
 def present_modalities(kb: Path) -> list[str]:

@@ -26,9 +26,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from data.reads import columns
+from data.reads import names as names_in
 from data.sample import Category
 from kb_builder.asker import Asker, LedgerOnly
 from kb_builder.asking import AskingBar, open_asking
@@ -303,8 +304,8 @@ def _embed(texts: Sequence[str], path: Path) -> Floats:
 
 def ok_texts(kb: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
     """Category by category, in the order of the parts: row_id -> `ok` text of the first pass."""
-    for path in sorted((kb / "descriptions" / "category").glob("part-*.parquet")):
-        table = pq.ParquetFile(path).read(columns=["category_id", "row_id", "text", "status"])
+    for path in names_in(kb / "descriptions" / "category", "part-*.parquet"):
+        table = columns(path, ["category_id", "row_id", "text", "status"])
         texts: dict[str, dict[str, str]] = defaultdict(dict)
         for category_id, row_id, text, status in zip(
             *(column.to_pylist() for column in table.columns), strict=True

@@ -20,11 +20,26 @@ from typing import Any, Literal
 
 from data.errors import InputError
 from data.files import hash_json
+from data.reads import names
 from kb_builder.control_texts import TEMPLATES, WORDS
-from kb_builder.schemas import CONTROLS, read_columns, read_rows, write_table
+from kb_builder.schemas import CONTROLS, read_columns, write_table
 
+_FEWEST = 64  # texts per category and control, where a category has as many descriptions
 WORDS_PER_TEXT = 2
 LETTERS_PER_WORD = 6
+
+
+def most_controls(k: int | Literal["all"]) -> int:
+    """How many control texts per category there are at most, for up to `k` centers.
+
+    In steps (64, 128, ...): another k takes the first of the same texts, which are encoded already.
+    """
+    return len(TEMPLATES) if k == "all" or k > len(TEMPLATES) else max(_FEWEST, 1 << (k - 1).bit_length())
+
+
+def control_count(kb: Path, k: int | Literal["all"]) -> int:
+    """How many control texts each category is to have: as many as may become centers of any one category."""
+    return min(most_controls(k), _most_descriptions(kb))
 
 
 def write_controls(kb: Path, *, count: int | Literal["all"], seed: int) -> dict[str, int]:
@@ -40,10 +55,11 @@ def write_controls(kb: Path, *, count: int | Literal["all"], seed: int) -> dict[
             f"controls of {n} texts per category: between 1 and {len(TEMPLATES)} can be made; "
             "set localize.k accordingly"
         )
+    categories = read_columns(kb / "categories.parquet", ["category_id", "name"], hint="unibind describe")
     noises = random_descriptors(n, seed=seed)
     rows = [
         _row(control, category["category_id"], rank, text)
-        for category in read_rows(kb / "categories.parquet")
+        for category in categories.to_pylist()
         for control, texts in _texts(category["name"], n, noises).items()
         for rank, text in enumerate(texts)
     ]
@@ -55,7 +71,7 @@ def write_controls(kb: Path, *, count: int | Literal["all"], seed: int) -> dict[
 def _most_descriptions(kb: Path) -> int:
     """How many valid descriptions the category with the most of them has; 1 where there are none."""
     counts: Counter[str] = Counter()
-    for file in sorted((kb / "descriptions" / "category").glob("*.parquet")):
+    for file in names(kb / "descriptions" / "category", "*.parquet"):
         rows = read_columns(file, ["category_id", "status"], hint="unibind describe").to_pydict()
         owned = zip(rows["category_id"], rows["status"], strict=True)
         counts.update(owner for owner, status in owned if status == "ok")

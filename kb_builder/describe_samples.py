@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError
 from data.paths import resolver
@@ -45,7 +44,7 @@ from kb_builder.parameters import shape_for
 from kb_builder.parts import remove_beyond, write_part
 from kb_builder.request import Request
 from kb_builder.sample_texts import GIVEN, Row, SampleJob, SampleTexts
-from kb_builder.schemas import REJECTS, read_rows, remove_parts_beyond, write_table
+from kb_builder.schemas import REJECTS, SAMPLES, read_columns, read_rows, remove_parts_beyond, write_table
 from kb_builder.settings import DescribeSamples
 from kb_builder.tokens import MINILM, token_counter
 
@@ -286,7 +285,12 @@ def _read_samples(kb: Path) -> pa.Table:
     path = kb / "samples.parquet"
     if not path.is_file():
         raise KnowledgeBaseError(f"{path} is missing: read in a manifest first (`unibind run` does)")
-    table: pa.Table = pq.read_table(path)
+    table = read_columns(
+        path,
+        ["sample_id", "modality", "uri", "sha256"],
+        hint="unibind ingest",
+        optional=[SAMPLES.field("up")],
+    )
     return table.sort_by("sample_id")
 
 

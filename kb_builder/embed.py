@@ -29,6 +29,8 @@ import pyarrow.compute as pc
 from data.errors import InputError, KnowledgeBaseError, SampleError
 from data.files import hash_text, write_json
 from data.paths import resolver
+from data.reads import names as names_in
+from data.reads import reading
 from kb_builder.encode_parts import encode_parts
 from kb_builder.encode_plan import Wanted, plan_parts
 from kb_builder.encoders import JOIN, Encoder, load_encoder
@@ -63,7 +65,7 @@ def embed_texts(kb: Path, settings: Encode) -> dict[str, float]:
     folder = encoder_folder(kb, encoder, settings.dtype)
     _remember(kb, {"text": folder.name})
     categories = kb / "descriptions" / "category"
-    if not any(categories.glob("*.parquet")) and _names_categories(kb):
+    if not names_in(categories, "*.parquet") and _names_categories(kb):
         raise KnowledgeBaseError(f"{categories}: no category descriptions; run `unibind describe` first")
     plan = plan_parts(
         folder,
@@ -197,7 +199,10 @@ def _columns(
     path: Path, names: list[str], *, only_ok: bool = False, optional: Sequence[pa.Field] = ()
 ) -> pa.Table:
     """Some string columns of a Parquet file or of a folder's, in name order; no rows of no file."""
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path] if path.exists() else []
+    if path.suffix == ".parquet":
+        files = [path] if path.exists() else [reading(path)][:0]  # that it is not there is noted
+    else:
+        files = names_in(path, "*.parquet")
     every = [*names, *(field.name for field in optional)]
     tables = [pa.schema([(name, pa.string()) for name in every]).empty_table()]
     for file in files:

@@ -17,6 +17,7 @@ from data.manifest import Manifest
 from data.paths import resolver
 from data.readers.axes import Up, told_up, turned
 from data.readers.companions import content_hash
+from data.reads import hashed, reading
 from data.sample import Reject, Sample
 from kb_builder.schemas import CATEGORIES, GIVEN_DESCRIPTIONS, MODALITIES, REJECTS, SAMPLES, write_table
 
@@ -99,17 +100,21 @@ def _hash_one(sample: Sample, locate: Callable[[str], Path], up: Up | None) -> d
     try:
         path = locate(sample.uri)
         if not path.exists():
+            reading(path)
             raise SampleError(f"{sample.uri}: no such file")
         if not path.is_file():  # a folder, a pipe or a device: opening one might wait for ever
+            reading(path)
             raise SampleError(f"{sample.uri}: not a plain file")
         size = path.stat().st_size
         if size == 0:
+            reading(path)
             raise SampleError(f"{sample.uri}: empty file")
         told = told_up(sample.modality, path, up)
-        digest = content_hash(sample.modality, turned(path, told))
+        digest = content_hash(sample.modality, turned(path, told), hash_one=hashed, absent=reading)
     except SampleError as error:
         return Reject(sample.sample_id, STAGE, str(error))
     except OSError as error:
+        reading(path)
         return Reject(sample.sample_id, STAGE, f"{sample.uri}: cannot be read: {error.strerror}")
     return {
         "sample_id": sample.sample_id,

@@ -20,6 +20,7 @@ no cost_usd and no base_key, are brought to version 2 when they are opened for w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import sqlite3
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data.errors import KnowledgeBaseError
-from data.files import hash_json, hash_text
+from data.files import canonical_json, hash_json, hash_text
 from kb_builder.lock import write_lock
 from kb_builder.request import Request, request_json
 
@@ -406,6 +407,22 @@ def lacking(kb: Path, keys: Sequence[str]) -> list[str]:
             query = f"SELECT key FROM entries WHERE key IN ({', '.join('?' * len(some))})"
             held.update(key for (key,) in connection.execute(query, some))
     return [key for key in keys if key not in held]
+
+
+def digest_of(kb: Path, keys: Sequence[str]) -> str:
+    """The hash of what the ledger holds under these keys; its request and when it was asked apart.
+
+    Keys without an entry are passed over. Reads ledgers of older versions too, makes no file.
+    """
+    path = kb / "ledger.sqlite"
+    sums = hashlib.sha256()
+    with _wrapped(path), closing(_connect_to_read(path)) as connection:
+        for start in range(0, len(keys), _KEYS_AT_ONCE) if _version(connection, path) else ():
+            some = keys[start : start + _KEYS_AT_ONCE]
+            query = f"SELECT key, answer, error FROM entries WHERE key IN ({', '.join('?' * len(some))})"
+            for row in sorted(connection.execute(query, some), key=lambda row: str(row[0])):
+                sums.update(canonical_json(row).encode())
+    return sums.hexdigest()
 
 
 def read_entries(kb: Path) -> list[Entry]:

@@ -43,7 +43,7 @@ def control_reason(text: str) -> str | None:
     return f"holds the {kind} character {code}"
 
 
-def visible(text: str) -> str:
+def escaped(text: str) -> str:
     r"""With controls as they are written in Python (`\x1b`): for what is kept of an answer without a text."""
     if text.isprintable() and "\ufffd" not in text:
         return text

@@ -28,6 +28,7 @@ from typing import Any
 
 from data.errors import InputError, MissingDependencyError, RunError
 from data.files import hash_text, write_text
+from data.reads import remembered
 from kb_builder.gguf import read_header
 from kb_builder.weights import cache_folder, hash_files, refuse_pointers
 
@@ -83,15 +84,14 @@ def find(model: str | None) -> Gguf:
                 f'{path}: {what} (`model` of describer "local"; leave it out for the bundled model)'
             )
         refuse_pointers(path)
-    stat = path.stat()
-    return _read(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    return _read(path)
 
 
-@cache
-def _read(path: Path, size: int, changed: int, inode: int) -> Gguf:
-    """By everything that tells a file from the one that replaces it."""
+@remembered
+def _read(path: Path) -> Gguf:
     bundled = model_file()
     digest = hash_files({"gguf": path})["gguf"]
+    size = path.stat().st_size
     if bundled is not None and bundled.stat().st_size == size and digest == hash_files({"b": bundled})["b"]:
         return Gguf(
             bundled,

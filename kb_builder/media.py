@@ -113,13 +113,19 @@ class MediaFiles:
 
     def encoded(self, media: Media) -> tuple[str, bytes]:
         """The MIME type and the bytes that are sent. Raises SampleError as `part` does."""
+        file: File | None = None
+        uri = ""
         try:
-            return _MAKE[media.kind](self._find(media), _recipe(media))
+            file, uri = self._find(media)
+            return _MAKE[media.kind](file, _recipe(media))
         except SampleError as error:
-            self.unreadable[media] = str(error)
+            # By the path that the manifest gives: the table does not depend on where the folder lies.
+            self.unreadable[media] = (
+                str(error) if file is None else str(error).replace(str(path_of(file)), uri)
+            )
             raise
 
-    def _find(self, media: Media) -> File:
+    def _find(self, media: Media) -> tuple[File, str]:
         """The first file of that content whose content it still is: copies may have gone."""
         recipe = _recipe(media)
         uris = self._uris.get((media.sha256, recipe["ending"]))
@@ -130,8 +136,8 @@ class MediaFiles:
             try:
                 file = turned(self._locate(uri), recipe.get("up"))
                 if content_hash(recipe["modality"], file) == media.sha256:
-                    return file
-                reasons.append(f"{file}: changed since ingest; `unibind run` reads it in again")
+                    return file, uri
+                reasons.append(f"{uri}: changed since ingest; `unibind run` reads it in again")
             except SampleError as error:
                 reasons.append(str(error))
             except OSError as error:

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from kb_builder.letters import control_reason, visible, without_halves, without_invisible
+from kb_builder.letters import control_reason, escaped, without_halves, without_invisible
 from kb_builder.marks import take_off, without_thoughts
 from kb_builder.own_names import OwnNames
 from kb_builder.sentences import (
@@ -96,7 +96,7 @@ def read_answer(body: str, *, asked: str = "") -> Answer:
     return Answer(
         text=None if refusal else text or None,
         finish_reason="refusal" if refusal else finish if isinstance(finish, str) and finish else "unknown",
-        model=visible(without_halves(model)) if isinstance(model, str) else None,
+        model=escaped(without_halves(model)) if isinstance(model, str) else None,
         prompt_tokens=_count(usage, "prompt_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
         refusal=refusal or None,
@@ -115,7 +115,7 @@ def parse_answer(
     what it repeats is no loop.
     """
     if answer.text is None:
-        said = visible(answer.refusal or "")
+        said = escaped(answer.refusal or "")
         why = f"{answer.note or 'no text'} ({answer.finish_reason})"
         return (Item(None, said, said or why),)
     names = OwnNames(asked)
@@ -219,11 +219,11 @@ def _item(
     fault_found = fault(text, asked, hidden)
     if fault_found is None and len(text) > _LONGEST:
         fault_found = f"is {len(text):,} characters long without a break"
-    return _none(said, fault_found, names) if fault_found else Item(text, visible(names.show(said)))
+    return _none(said, fault_found, names) if fault_found else Item(text, escaped(names.show(said)))
 
 
 def _none(said: str, reason: str | None, names: OwnNames) -> Item:
-    return Item(None, visible(names.show(said).strip()), reason and visible(reason))
+    return Item(None, escaped(names.show(said).strip()), reason and escaped(reason))
 
 
 def _is_cut(finish: str) -> bool:

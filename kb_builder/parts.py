@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,16 @@ def read_manifest(kb: Path) -> PartsManifest:
         raise KnowledgeBaseError(
             f"{path} is damaged; remove it, then `unibind kb reparse` writes it anew"
         ) from None
+
+
+def lines_of(kb: Path, parts: Iterable[Path]) -> dict[str, Any]:
+    """What the manifest says of some parts, by file; {} where it is damaged."""
+    files = {f"{path.parent.name}/{path.name}" for path in parts}
+    try:
+        manifest = read_manifest(kb)
+    except KnowledgeBaseError:
+        return {}
+    return {file: asdict(part) for file, part in manifest.parts.items() if file in files}
 
 
 def _folder(kb: Path, kind: str) -> Path:

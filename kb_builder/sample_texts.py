@@ -106,12 +106,14 @@ class SampleTexts:
 
     def measure(self) -> None:
         """Measure the file: a text's facts are the text itself. May be called in any thread."""
+        uri = self.sample["uri"]
+        path = None
         try:
-            path = self._job.locate(self.sample["uri"])
-            payload = read(self.sample["modality"], turned(path, self.sample.get("up")))
-            self.facts = measure(payload)
+            path = self._job.locate(uri)
+            self.facts = measure(read(self.sample["modality"], turned(path, self.sample.get("up"))))
         except SampleError as error:
-            self.unreadable = str(error)
+            # By the path that the manifest gives: the table does not depend on where the folder lies.
+            self.unreadable = str(error) if path is None else str(error).replace(str(path), uri)
 
     def plan(self) -> list[Request]:
         """The next try; [] with a text, after the last try, or where there is nobody to ask."""

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError, first_line
 from data.files import atomic_path
+from data.reads import columns, names, reading
 
 SCHEMA_VERSION = "2"
 
@@ -153,9 +154,9 @@ CENTERS = _schema(
 
 def write_table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
     """Write rows under an explicit schema, whole or not at all. A missing or unknown column is an error."""
-    names = set(schema.names)
+    known = set(schema.names)
     for row in rows:
-        wrong = sorted((row.keys() ^ names) - (LATER_COLUMNS - row.keys()))
+        wrong = sorted((row.keys() ^ known) - (LATER_COLUMNS - row.keys()))
         if wrong:
             raise ValueError(f"{path.name}: columns {wrong} do not fit the schema")
     with atomic_path(path) as temporary:
@@ -164,32 +165,32 @@ def write_table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> No
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """All rows of a Parquet file, or of every `*.parquet` file of a folder in name order, as dicts."""
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    return [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
+    files = names(path, "*.parquet") if path.is_dir() else [path]
+    return [row for file in files for row in pq.ParquetFile(reading(file)).read().to_pylist()]
 
 
 def read_columns(
-    file: Path, names: Sequence[str], *, hint: str, optional: Sequence[pa.Field] = ()
+    file: Path, wanted: Sequence[str], *, hint: str, optional: Sequence[pa.Field] = ()
 ) -> pa.Table:
     """Some columns of a Parquet file; those of `optional`, which an older file may lack, are null there.
 
     Raises KnowledgeBaseError where it is missing, damaged or lacks one; `hint` is the command that mends it.
     """
     try:
-        table = pq.ParquetFile(file).read(columns=[*names, *(field.name for field in optional)])
+        table = columns(file, [*wanted, *(field.name for field in optional)])
     except FileNotFoundError as error:
         raise KnowledgeBaseError(f"{file}: missing; run `{hint}`") from error
     except (pa.ArrowException, OSError) as error:
         raise KnowledgeBaseError(
             f"{file}: damaged ({first_line(error)}); delete it and run `{hint}`"
         ) from error
-    for name in names:
+    for name in wanted:
         if name not in table.column_names:
             raise KnowledgeBaseError(f"{file}: no column {name!r}; delete it and run `{hint}`")
     for field in optional:
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table.select([*names, *(field.name for field in optional)]).replace_schema_metadata(None)
+    return table.select([*wanted, *(field.name for field in optional)]).replace_schema_metadata(None)
 
 
 def remove_parts_beyond(parts: Iterable[Path], count: int) -> None:

@@ -297,8 +297,10 @@ def _lines(text: str, asked: str) -> list[str]:
         if not kept and number + 1 < len(lines) and task_talk(bare):
             titles.append(line)
             continue
-        over = _RULE.match(line) or is_title(line) or is_postscript(line) or above or _TITLED.match(bare)
-        over = over or (kept and _SECOND.match(line))
+        over = (
+            above or is_title(line) or is_postscript(line) or bool(_RULE.match(line) or _TITLED.match(bare))
+        )
+        over = over or (bool(kept) and _SECOND.match(line) is not None)
         if kept and over:
             break
         if over or (not kept and bare.rstrip("*_ ").endswith(":") and number < len(lines) - 1):

@@ -70,6 +70,7 @@ _NAMED = re.compile(
 _ROMAN = dict(zip("i ii iii iv v vi vii viii ix x xi xii".split(), range(1, 13), strict=True))  # noqa: SIM905
 _BREAK_TAG = re.compile(r"<br\s{0,3}/?>|</?(?:ul|ol)>", re.IGNORECASE)
 _OPEN_ITEM_TAG = re.compile(r"<li(?:\s[^<>]{0,200})?>", re.IGNORECASE)
+_MARK_ALONE = re.compile(r"\s{0,40}(?:[*_#(]{0,3}\d{1,3}[.):]?[*_]{0,3}|[-*•]|[*_]{1,3})\s*+$")
 _NUMBER_INSIDE = re.compile(r"(?:(?<=\s)|^)\(?(\d{1,3})[.)]\s+(?=[\"“A-Z*\U0002f800-\U0002fa1d])")
 _SHORT_LABEL = re.compile(r"([A-Z][\w /&-]{0,30}):\s+(?=\S)")
 
@@ -358,6 +359,8 @@ def _read_pairs(content: str) -> Found | None:
 def _split_lines(content: str) -> Found:
     lines = [without_quote_mark(line) for line in content.splitlines()]
     lines = [line for line in lines if not is_fence(line) and not is_rule(line)]
+    while lines and (not lines[-1].strip() or _MARK_ALONE.match(lines[-1])):
+        lines.pop()  # the list was cut off behind the number of a text
     marked = [n for n, line in enumerate(lines) if item_mark(line)]
     if len(marked) < 2:
         marked = _counted(lines) or _named(lines) or _numbered_titles(lines) or marked
@@ -497,4 +500,7 @@ def _numbered(text: str) -> list[str]:
     if not marks or [int(mark[1]) for mark in marks] != list(range(1, len(marks) + 1)):
         return []
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    return [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    texts = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    for sign in ".)":
+        texts[-1] = texts[-1].removesuffix(f" {len(texts) + 1}{sign}")  # cut off behind a number
+    return texts

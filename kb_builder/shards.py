@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError, first_line
 from data.files import atomic_path
+from data.reads import reading, signature
 
 try:
     from isal.isal_zlib import crc32
@@ -137,12 +138,16 @@ def write_shard(
                     size = min(_PAGE_ROWS, stop - first)
                     writer.write_table(table.slice(first, size), row_group_size=size)
                 start = stop
-        shard = inspect_shard(temporary).shard
+        shard = _inspect(temporary).shard
     return Shard(path.name, shard.bytes, shard.row_groups)
 
 
 def inspect_shard(path: Path) -> Contents:
     """Read a shard whole through pyarrow, every page checked. Raises KnowledgeBaseError for a damaged one."""
+    return _inspect(reading(path))
+
+
+def _inspect(path: Path) -> Contents:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table, footer = file.read(), file.metadata
@@ -170,8 +175,7 @@ def inspect_shard(path: Path) -> Contents:
 def read_names(path: Path, row_groups: Sequence[int], columns: Sequence[str] = ("id",)) -> pa.Table:
     """Some columns but the vectors of some row groups, every page checked."""
     try:
-        known = path.stat()
-        footer = _footer(path, known.st_size, known.st_mtime_ns, known.st_ino)
+        footer = _footer(reading(path), *(signature(path) or ()))
         with pq.ParquetFile(path, metadata=footer, page_checksum_verification=True) as file:
             return file.read_row_groups(list(row_groups), columns=list(columns))
     except (pa.ArrowException, OSError) as error:
@@ -193,7 +197,7 @@ def read_floats(path: Path, shard: Shard, first: int, stop: int, out_ND: Floats,
     manifest says.
     """
     try:
-        with path.open("rb", buffering=0) as file:
+        with reading(path).open("rb", buffering=0) as file:
             size = file.seek(0, 2)
             if size != shard.bytes:
                 raise damaged(path, f"{size} bytes, the manifest says {shard.bytes}")

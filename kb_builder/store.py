@@ -30,6 +30,7 @@ import pyarrow as pa
 
 from data.errors import KnowledgeBaseError
 from data.files import hash_json, stamp, write_json
+from data.reads import reading
 from kb_builder.shards import (
     Dtype,
     Floats,
@@ -193,7 +194,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """A table's manifest, or None where there is none. Raises KnowledgeBaseError for a damaged one."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(reading(path).read_text(encoding="utf-8"))
         claimed = manifest.pop("sha256")
         whole = hash_json(manifest) == claimed
     except FileNotFoundError:
@@ -283,7 +284,7 @@ def _shard(listed: dict[str, Any]) -> Shard:
 def _require_own_encoder(folder: Path, manifest: dict[str, Any]) -> None:
     """A table that was copied here from another encoder's folder must not be taken for this one's."""
     path = folder.parent / "encoder.json"
-    if not path.is_file() or not manifest["encoder"]:
+    if not reading(path).is_file() or not manifest["encoder"]:
         return
     card = json.loads(path.read_text(encoding="utf-8"))
     own = (card.get("identity", manifest["encoder"]), card.get("dim", manifest["dim"]))

@@ -6,12 +6,12 @@ import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from data.errors import InputError, MissingDependencyError, first_line
+from data.reads import reading, remembered
 from kb_builder.encoders import JOIN
 
 MINILM = "minilm"
@@ -32,7 +32,7 @@ class TokenCounter:
     limit: int
 
 
-@cache
+@remembered
 def token_counter(encoder: str = MINILM) -> TokenCounter:
     """The tokenizer and the limit of a text encoder: whatever `[encode] text` may name.
 
@@ -50,7 +50,7 @@ def token_counter(encoder: str = MINILM) -> TokenCounter:
         encoder = MINILM
     folder = _minilm_folder() if encoder == MINILM else Path(encoder)
     limit = TOKEN_LIMIT if encoder == MINILM else _stated_limit(folder)
-    if limit is not None and (folder / "tokenizer.json").is_file():
+    if limit is not None and reading(folder / "tokenizer.json").is_file():
         return TokenCounter(_count_by_file(folder / "tokenizer.json"), limit)
     return _of_model(encoder)
 
@@ -72,7 +72,7 @@ def _minilm_folder() -> Path:
 def _stated_limit(folder: Path) -> int | None:
     """`max_seq_length` of a sentence-transformers folder whose transformer stands at its top."""
     try:
-        stated = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
+        stated = json.loads(reading(folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     limit = stated.get("max_seq_length") if isinstance(stated, dict) else None

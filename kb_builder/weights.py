@@ -1,7 +1,7 @@
 """The identity of a model's files. Hashing gigabytes takes a while, so large files are hashed once.
 
-`<cache>/unibind/weights.json` remembers size, modification time and hash of every large file; `<cache>` is
-`$XDG_CACHE_HOME` or `~/.cache`. Without a writable cache they are hashed each time.
+`<cache>/unibind/weights.json` remembers the signature (data/reads.py) and hash of every large file; `<cache>`
+is `$XDG_CACHE_HOME` or `~/.cache`. Without a writable cache they are hashed each time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data.errors import InputError
 from data.files import hash_file, hash_json, write_json
+from data.reads import content, names, reading, remember, signature
 
 REMEMBERED_BYTES = 64 * 2**20  # smaller files are hashed in no time
 _POINTER, _POINTER_BYTES = b"version https://git-lfs", 1024  # how such a file begins, and its size at most
@@ -28,7 +29,7 @@ def hash_weights(folder: Path, *, besides: Collection[str] = ()) -> str:
     """
     files = {
         path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
+        for path in names(folder, "**/*")
         if (path.suffix in _PARTS or path.name in besides) and path.is_file()
     }
     if not any(name.endswith(".safetensors") or name in besides for name in files):
@@ -66,14 +67,22 @@ def hash_files(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def _hash(path: Path, remembered: dict[str, list[int | str]]) -> str:
-    stat = path.stat()
-    if stat.st_size < REMEMBERED_BYTES:
+    reading(path)
+    now = signature(path)
+    if now is None or now[0] < REMEMBERED_BYTES:
         return hash_file(path)
     key = str(path.resolve())
     known = remembered.get(key)
-    if known is None or known[:2] != [stat.st_size, stat.st_mtime_ns]:
-        known = remembered[key] = [stat.st_size, stat.st_mtime_ns, hash_file(path)]
-    return str(known[2])
+    if known is not None and len(known) == 5 and tuple(known[:4]) == now:
+        remember(path, str(known[4]), now)
+        return str(known[4])
+    digest, settled = content(path)
+    if digest is None:
+        return hash_file(path)  # it cannot be read; the error says why
+    remembered.pop(key, None)
+    if settled is not None:
+        remembered[key] = [*settled, digest]
+    return digest
 
 
 def cache_folder() -> Path:

@@ -9,19 +9,18 @@ so that reading this list costs nothing.
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from data.errors import NothingToTrainError
 from data.files import write_json
 from data.manifest import Manifest, read_manifest
-from data.paths import resolver
 from data.show import visible
+from kb_builder.models import VARIABLE
 from kb_builder.settings import what
 from pipeline.project import TABLETOP, Project
 
@@ -37,16 +36,26 @@ class Stage:
 
     With `shards` it takes the numbers of the shards to make as second argument, and as third a function to
     call with each shard's number and counts once its files are written.
+
+    What it reads is not said here but noted while it runs (data/reads.py), its code is found from `run`
+    (pipeline/code.py). `media` says that it opens the samples' files: their contents are noted once, by
+    `ingest`, so such a stage is current only while what ingest read is.
     """
 
     name: str
-    needs: tuple[str, ...]
-    code: tuple[str, ...]  # the folders and files whose source is part of the fingerprint
-    settings: Callable[[Project], Any]
+    needs: tuple[str, ...]  # the stages that must have run before
+    settings: Callable[[Project], Any]  # only what it uses: a change of these runs it again
     run: Callable[..., Any]
     outputs: Callable[[Project], Iterable[Path]]
-    reads: Callable[[Project], Any] = lambda project: None  # files from outside, as something to hash
     shards: Callable[[Project], int] | None = None
+    media: bool = False
+    folder: str | None = (
+        None  # inside the knowledge base, of this stage alone: also what it wrote and removed
+    )
+    # What else must hold: of the files it wrote and what was known of them before, as something to compare.
+    facts: Callable[[Project, Sequence[Path], Mapping[str, Any]], Mapping[str, Any]] | None = None
+    # Files that it would take over as they lie: where one was altered, it is removed before the stage runs.
+    reuses: Callable[[Path], bool] = lambda path: False
 
 
 def _manifest(project: Project) -> Manifest:
@@ -67,6 +76,10 @@ def _world(project: Project) -> dict[str, Any]:
     return {"samples": len(_manifest(project).samples)}
 
 
+def _world_settings(project: Project) -> Any:
+    return project.tabletop if project.data.manifest == TABLETOP else None
+
+
 def _world_outputs(project: Project) -> Iterable[Path]:
     return (path for path in (project.run / "world").rglob("*") if path.is_file())
 
@@ -78,21 +91,6 @@ def _ingest(project: Project) -> dict[str, Any]:
     for note in manifest.notes:
         print(f"  note: {visible(note)}", file=sys.stderr)
     return ingest(manifest, project.kb, up=project.data.up_axis)
-
-
-def _media_stats(project: Project) -> Any:
-    """Every sample with its size and time of change: an edited photo is noticed without being read."""
-    manifest = _manifest(project)
-    locate = resolver(manifest.root)
-    stats = []
-    # Of a million samples this takes a minute; of few the bar does not show.
-    for sample in tqdm(
-        manifest.samples, desc="look at files", unit="file", disable=None, delay=2, leave=False
-    ):
-        path = Path(locate(sample.uri))
-        stat = path.stat() if path.exists() else None
-        stats.append((sample, stat and (stat.st_size, stat.st_mtime_ns)))
-    return [manifest.categories, stats]
 
 
 def _category_shards(project: Project) -> int:
@@ -144,19 +142,57 @@ def _describe_samples(project: Project, shards: list[int], complete: Completed) 
     )
 
 
+def _described(project: Project, parts: Sequence[Path], before: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The answers that descriptions cite, as the ledger has them, and their lines in the list of parts."""
+    from kb_builder.cited import cited_answers
+    from kb_builder.parts import lines_of
+
+    return {
+        **cited_answers(project.kb, parts, before),
+        "descriptions/manifest.json": lines_of(project.kb, parts),
+    }
+
+
+def _described_what(settings: Any, project: Project) -> Any:
+    return [what(settings), project.encode.text, os.environ.get(VARIABLE)]
+
+
 def _encode(project: Project) -> dict[str, Any]:
-    from kb_builder.controls import write_controls
+    from kb_builder.controls import control_count, write_controls
     from kb_builder.embed import embed_samples, embed_texts
 
-    controls = write_controls(project.kb, count=project.localize.k, seed=project.seed)
+    count = control_count(project.kb, project.localize.k)
+    controls = write_controls(project.kb, count=count, seed=project.seed)
     texts = embed_texts(project.kb, project.encode)
     samples = embed_samples(project.kb, project.data_root, project.encode)
     return {"controls": controls, "texts": texts, "samples": samples}
 
 
+def _encode_settings(project: Project) -> Any:
+    from kb_builder.controls import most_controls
+
+    encode = asdict(project.encode)
+    del encode["batch_size"]  # a vector does not depend on what was encoded beside it
+    most = most_controls(project.localize.k)
+    return [encode, most, project.seed, project.data.budget, os.environ.get(VARIABLE)]
+
+
 def _encode_outputs(project: Project) -> Iterable[Path]:
+    """The folders of encoders that serve; those of others stay for when they serve again."""
+    from kb_builder.sources import serving_folders
+
     yield project.kb / "controls.parquet"
-    yield from (path for path in (project.kb / "embeddings").rglob("*") if path.is_file())
+    yield project.kb / "rejects" / "encode.parquet"
+    yield project.kb / "embeddings" / "encoders.json"
+    for folder in serving_folders(project.kb):
+        yield from (path for path in folder.rglob("*") if path.is_file())
+
+
+def _is_own_vectors(path: Path) -> bool:
+    """Whether a file of the store can be made again; vectors that were imported cannot."""
+    from kb_builder.encoders.imported import is_imported
+
+    return "embeddings" in path.parts and not is_imported(path)
 
 
 def _localize(project: Project) -> dict[str, Any]:
@@ -214,15 +250,13 @@ STAGES = (
     Stage(
         name="world",
         needs=(),
-        code=("data/tabletop",),
-        settings=lambda project: [project.data.manifest == TABLETOP, project.tabletop],
+        settings=_world_settings,
         run=_world,
         outputs=_world_outputs,
     ),
     Stage(
         name="ingest",
         needs=("world",),
-        code=("data", "kb_builder/ingest.py", "kb_builder/schemas.py"),
         settings=lambda project: project.data.model_dump(exclude=_BUDGET),
         run=_ingest,
         outputs=lambda project: _table_files(
@@ -233,48 +267,54 @@ STAGES = (
             "given_descriptions.parquet",
             "rejects/ingest.parquet",
         ),
-        reads=_media_stats,
     ),
     Stage(
         name="describe-categories",
         needs=("ingest",),
-        code=("kb_builder",),
-        settings=lambda project: [what(project.describe.categories), project.encode.text],
+        settings=lambda project: _described_what(
+            replace(project.describe.categories, contrast_pairs=0, contrast_texts=1), project
+        ),
         run=_describe_categories,
         outputs=lambda project: _table_files(project, "descriptions/category/part-*.parquet"),
         shards=_category_shards,
+        facts=_described,
     ),
     Stage(
         name="describe-contrasts",
         needs=("describe-categories",),
-        code=("kb_builder",),
-        settings=lambda project: [what(project.describe.categories), project.encode.text],
+        settings=lambda project: _described_what(project.describe.categories, project),
         run=_describe_contrasts,
         outputs=lambda project: _table_files(project, "descriptions/category/contrast-*.parquet"),
+        facts=_described,
     ),
     Stage(
         name="describe-samples",
         needs=("ingest",),
-        code=("data", "kb_builder"),
-        settings=lambda project: [what(project.describe.samples), project.encode.text, project.data.budget],
+        settings=lambda project: [
+            *_described_what(project.describe.samples, project),
+            project.data.budget,
+        ],
         run=_describe_samples,
         outputs=lambda project: _table_files(
             project, "descriptions/sample/*.parquet", "rejects/describe-*.parquet"
         ),
         shards=_sample_shards,
+        media=True,
+        facts=_described,
     ),
     Stage(
         name="encode",
         needs=("describe-categories", "describe-contrasts", "describe-samples"),
-        code=("data", "kb_builder"),
-        settings=lambda project: [project.encode, project.localize.k, project.seed, project.data.budget],
+        settings=_encode_settings,
         run=_encode,
         outputs=_encode_outputs,
+        media=True,
+        folder="embeddings",
+        reuses=_is_own_vectors,
     ),
     Stage(
         name="localize",
         needs=("encode",),
-        code=("trainer", "kb_builder/schemas.py", "kb_builder/store.py", "kb_builder/shards.py"),
         settings=lambda project: project.localize,
         run=_localize,
         outputs=lambda project: [project.kb / "centers.parquet"],
@@ -282,7 +322,6 @@ STAGES = (
     Stage(
         name="train",
         needs=("localize",),
-        code=("trainer", "kb_builder/schemas.py", "kb_builder/store.py", "kb_builder/shards.py"),
         settings=lambda project: project.train,
         run=_train,
         outputs=_train_outputs,
@@ -290,7 +329,6 @@ STAGES = (
     Stage(
         name="evaluate",
         needs=("train",),
-        code=("trainer", "kb_builder/schemas.py", "kb_builder/store.py", "kb_builder/shards.py"),
         settings=lambda project: project.evaluate,
         run=_evaluate,
         outputs=lambda project: [
@@ -300,9 +338,9 @@ STAGES = (
     Stage(
         name="report",
         needs=("evaluate",),
-        code=("pipeline", "data/render"),
-        settings=lambda project: None,
+        settings=lambda project: [project.name, project.seed],
         run=_report,
         outputs=lambda project: [project.run / "report.html", *project.run.glob("space.png")],
+        media=True,
     ),
 )

@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from data.reads import names, reading
 from kb_builder.schemas import CATEGORIES, CENTERS, DESCRIPTIONS, read_rows
 from pipeline.report_html import Child, Html, clipped, counted, el, join, section, table
 
@@ -59,7 +60,7 @@ def knowledge_base_section(kb: Path) -> Html:
 
 def quarantine_section(kb: Path) -> Html:
     """Samples that were turned away, by stage, each with its reason."""
-    rejects = read_rows(kb / "rejects") if (kb / "rejects").is_dir() else []
+    rejects = [row for file in names(kb / "rejects", "*.parquet") for row in read_rows(file)]
     rejects.sort(key=lambda reject: (reject["stage"], reject["sample_id"], reject["reason"]))
     if not rejects:
         return section("quarantine", "Quarantined samples", el("p", "None: every sample could be used."))
@@ -89,10 +90,12 @@ def quarantine_section(kb: Path) -> Html:
 
 def _dataset(path: Path, schema: pa.Schema) -> ds.Dataset:
     """A table's files (one, or a folder of parts) as one source of rows; none at all is an empty table."""
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path] if path.exists() else []
+    files = (
+        names(path, "*.parquet") if path.suffix != ".parquet" else [path] if reading(path).exists() else []
+    )
     if not files:
         return ds.dataset(schema.empty_table())
-    return ds.dataset([str(file) for file in files], schema=schema, format="parquet")
+    return ds.dataset([str(reading(file)) for file in files], schema=schema, format="parquet")
 
 
 def _rows(tables: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:

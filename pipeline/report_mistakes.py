@@ -18,7 +18,7 @@ from data.errors import SampleError
 from data.modality import MODALITIES, Modality
 from data.paths import resolver
 from data.readers import read
-from data.readers.axes import File, turned
+from data.readers.axes import File, path_of, turned
 from data.readers.payload import Text
 from data.render import contact_sheet, render
 from kb_builder.schemas import SAMPLES, read_columns
@@ -180,7 +180,7 @@ def mistakes_section(
 def _card(
     pair: Confusion,
     mistake: Mistake,
-    file_of: Callable[[str], File],
+    file_of: Callable[[str], tuple[File, str]],
     texts: Mapping[str, str],
 ) -> Html:
     words = [
@@ -191,10 +191,14 @@ def _card(
         words.append(el("p", f"really {pair.true}, which has no center and can never be named"))
     else:
         words.append(_because("really", pair.true, mistake.own_score, texts.get(mistake.own_row_id, "")))
+    file: File | None = None
+    uri = ""
     try:
-        sight = _sight(mistake, file_of(mistake.sample_id))
+        file, uri = file_of(mistake.sample_id)
+        sight = _sight(mistake, file)
     except SampleError as error:
-        sight = el("p", clipped(str(error), 200), class_="words")
+        why = str(error) if file is None else str(error).replace(str(path_of(file)), uri)
+        sight = el("p", clipped(why, 200), class_="words")
     return el("figure", sight, el("figcaption", *words))
 
 
@@ -225,16 +229,16 @@ def thumbnail(rgb_HW3: npt.NDArray[np.uint8]) -> str:
     return data_uri(buffer.getvalue(), "image/jpeg")
 
 
-def _files(kb: Path, data_root: Path) -> Callable[[str], File]:
-    """Where the file of a sample lies, by its id, with what was told of it."""
+def _files(kb: Path, data_root: Path) -> Callable[[str], tuple[File, str]]:
+    """Where the file of a sample lies, by its id, with what was told of it; and its uri."""
     names, more = ["sample_id", "uri"], [SAMPLES.field("up")]
     table = read_columns(kb / "samples.parquet", names, hint="unibind ingest", optional=more)
     columns = (table[name].to_pylist() for name in ("sample_id", "uri", "up"))
     found = {sample_id: (uri, up) for sample_id, uri, up in zip(*columns, strict=True)}
     locate = resolver(data_root)
 
-    def file_of(sample_id: str) -> File:
+    def file_of(sample_id: str) -> tuple[File, str]:
         uri, up = found[sample_id]
-        return turned(locate(uri), up)
+        return turned(locate(uri), up), uri
 
     return file_of

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from data.reads import reading
 from pipeline.comparison import percent
 from pipeline.report_chart import Line, Look, line_chart, line_key
 from pipeline.report_html import Html, counted, el, figure, join, section
@@ -30,7 +31,7 @@ def training_section(run: Path) -> Html | None:
     Raises TrainingError where the heads beside the log cannot be read.
     """
     log_path = run / "train_log.parquet"
-    if not (has_heads(run) and log_path.exists()):
+    if not (has_heads(run) and reading(log_path).exists()):
         return None
     log = pq.ParquetFile(log_path).read().to_pylist()
     if not log:

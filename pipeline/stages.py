@@ -1,9 +1,10 @@
-"""Run the stages of the main job, each recognised by a fingerprint and skipped when nothing has changed.
+"""Run the stages of the main job, each recognised by what it was made from and skipped while that holds.
 
-A stage's fingerprint is the hash of its settings, its code, the files it reads from outside, and what the
-stages before it put out. A finished stage leaves `<run>/stages/<name>.json` with that fingerprint and the
-size and hash of every file it wrote; it is skipped as long as all of these still hold. The describe stages
-work in shards (one Prefect task each), recognised in the same way one by one.
+A finished stage leaves a mark (pipeline/marks.py): the hash of the settings that it uses, of the code that it
+can reach (pipeline/code.py), of all that it read (data/reads.py) and of every file it wrote. It is skipped as
+long as all of these hold. What counts of a file is its content: a stage that runs again and puts out the same
+bytes leaves the later ones alone. The describe stages work in shards (one Prefect task each), recognised in
+the same way one by one.
 """
 
 from __future__ import annotations
@@ -12,80 +13,183 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from data.errors import InputError, KnowledgeBaseError
-from data.files import hash_file, hash_json, write_json
+from data.files import hash_json, write_json
 from data.readers import use_budget
+from data.reads import reading, recorded
 from data.show import duration, number, visible
 from kb_builder.ledger import open_ledger
 from kb_builder.lock import write_lock
+from pipeline.code import code_hash
 from pipeline.jobs import STAGES as _STAGES
 from pipeline.jobs import Stage
+from pipeline.marks import altered, read_mark, remove_mark, spoiled, write_mark
 from pipeline.project import Project
 
 _MOST_COUNTS = 20  # of one kind in a line: there may be a thousand categories
-_ROOT = Path(__file__).parent.parent
 _BY_NAME = {stage.name: stage for stage in _STAGES}
+_INGEST = "ingest"  # the stage that notes the contents of the samples' files
+_media: dict[Path, str | None] = {}  # what was found of them, for as long as `_looking_once` says
+
+_LOOKING_ONCE = Path()
 
 STAGES: tuple[str, ...] = tuple(_BY_NAME)
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did: seconds of work (of the run that did it, when skipped) and its own counts."""
+    """What a stage did: seconds of work (of the run that did it, when skipped) and its own counts.
+
+    `why` says in a few words why a stage that had run before ran again.
+    """
 
     name: str
     seconds: float
     skipped: bool
     summary: dict[str, Any]
+    why: str | None = None
 
 
 def run_stage(project: Project, name: str) -> StageResult:
-    """Run one stage, or skip it when its fingerprint and its outputs still hold.
+    """Run one stage, or skip it when all that it was made from, and its outputs, still hold.
 
     Raises KnowledgeBaseError when a stage before it has not run or another process works on this project,
     and whatever UniBindError the stage raises; then nothing is marked as done and the next call goes on where
     this one stopped.
     """
     stage = _stage(name)
-    fingerprint = _fingerprint(project, stage)
-    done = _finished(project, name, fingerprint)
-    if done is not None:
+    _require_needs(project, stage)
+    if name == "evaluate":
+        _set_heads_aside(project)
+    why = why_stale(project, name)
+    if why is None:
+        done = read_mark(project, name)
+        assert done is not None  # it is not stale
         return StageResult(name, done["seconds"], True, done["summary"])
+    ran_before = read_mark(project, name) is not None
     use_budget(project.data.budget)
     if stage.shards is None:
         with write_lock(project.run / "run.lock"):
-            summary, seconds = _timed(stage.run, project)
-            _mark(project, name, fingerprint, seconds, summary, stage.outputs(project))
+            for path in filter(stage.reuses, spoiled(project, name)):
+                path.unlink()
+            with recorded() as recorder:
+                summary, seconds = _timed(stage.run, project)
+                outputs = list(stage.outputs(project))
+                notes = recorder.notes(own=_own(project, stage, outputs))
+            facts = stage.facts(project, outputs, {}) if stage.facts else {}
+            write_mark(
+                project,
+                name,
+                hashes=_hashes(project, stage),
+                seconds=seconds,
+                summary=summary,
+                outputs=outputs,
+                notes=notes,
+                facts=facts,
+                asked=name == "train" and not project.train.enabled,
+            )
     else:
         parts = _run_shards(project, stage, shards(project, name))
         summary = _add_up(part["summary"] for part in parts)
         seconds = sum(part["seconds"] for part in parts)
         with write_lock(project.run / "run.lock"):
-            _mark(project, name, fingerprint, seconds, summary, stage.outputs(project))
-    return StageResult(name, seconds, False, summary)
+            outputs = list(stage.outputs(project))
+            facts = {"shards": len(parts)}
+            write_mark(
+                project,
+                name,
+                hashes=_hashes(project, stage),
+                seconds=seconds,
+                summary=summary,
+                outputs=outputs,
+                facts=facts,
+            )
+    return StageResult(name, seconds, False, summary, why if ran_before else None)
 
 
 def is_current(project: Project, name: str) -> bool:
-    """Whether a stage has run on what those before it last put out, with these settings and this code."""
+    """Whether a stage has run on what is there now, with these settings and this code."""
     stage = _stage(name)
-    if any(_state(project, need) is None for need in _needs(project, stage)):
+    if any(read_mark(project, need) is None for need in _needs(project, stage)):
         return False
-    return _finished(project, name, _fingerprint(project, stage)) is not None
+    return why_stale(project, name) is None
+
+
+def why_stale(project: Project, name: str) -> str | None:
+    """Why a stage is to run (again), in a few words: what has changed; None where it is to be skipped."""
+    stage = _stage(name)
+    if stage.shards is None:
+        return _why_stale(project, stage, name) or _why_media_stale(project, stage)
+    # Of the whole stage the files count, of each shard what it was made from.
+    try:
+        numbers = shards(project, name)
+    except KnowledgeBaseError as error:
+        return str(error)
+    whole = altered(project, name, hashes=_hashes(project, stage), facts=lambda _: {"shards": len(numbers)})
+    if whole is not None:
+        return whole
+    for shard in numbers:
+        if reason := _why_stale(project, stage, _key(stage, shard), shard):
+            return reason
+    return _why_media_stale(project, stage)
+
+
+def require_ground(project: Project, name: str) -> None:
+    """Raise InputError where a stage before `name` would have to run again, saying what changed.
+
+    Whoever trains or evaluates alone goes by what the stages before put out; so it must be of today's files
+    and settings. A stage that has not run at all is told by `run_stage`. Where only our code is another, or
+    the manifest is not here (a knowledge base may be trained on where its samples are not), that is said on
+    stderr and no reason to stop.
+    """
+    before = [each for each in STAGES[: STAGES.index(name)] if each != "train" or "train" in plan(project)]
+    with _looking_once():
+        _require_ground(project, before)
+
+
+def _require_ground(project: Project, before: Iterable[str]) -> None:
+    for each in before:
+        if read_mark(project, each) is None:
+            continue
+        why = why_stale(project, each)
+        if why is None:
+            continue
+        away = not project.manifest.exists()
+        if why.endswith("its code changed") or (away and _stage(each).media | (each == _INGEST)):
+            told = f"the manifest {project.manifest} is not here" if away else f"{each}: {why}"
+            print(f"  note: {told}; going on with what `{each}` put out", file=sys.stderr, flush=True)
+            continue
+        file = "" if project.path.name == "unibind.toml" else f" --project {project.path.name}"
+        raise InputError(f"{why} since `{each}` ran; run `unibind run{file}` to bring the project up to date")
 
 
 def run_stages(project: Project, names: Iterable[str]) -> list[StageResult]:
-    """Run stages in order, saying on stderr what was done and what was skipped; then write metrics.json."""
+    """Run stages in order, saying on stderr what was done and what was skipped; then write metrics.json.
+
+    Raises InputError where a stage before the first of them is not current (`require_ground`).
+    """
+    names = list(names)
+    require_ground(project, names[0])
+    with _looking_once():
+        return _run_stages(project, names)
+
+
+def _run_stages(project: Project, names: Iterable[str]) -> list[StageResult]:
     results = []
     for name in names:
         print(f"▸ {name}", file=sys.stderr, flush=True)
         result = run_stage(project, name)
+        if name == _INGEST:
+            _media[project.run] = None  # it has just looked at them
         told = "skipped: nothing it depends on has changed" if result.skipped else duration(result.seconds)
+        if result.why:
+            told += f"; run again: {visible(result.why)}"
         counts = ", ".join(f"{visible(key)} {number(value)}" for key, value in _flat(result.summary))
         print(f"  {name}: {told}{f'  ({counts})' if counts else ''}", file=sys.stderr, flush=True)
         results.append(result)
@@ -102,7 +206,9 @@ def shards(project: Project, name: str) -> list[int]:
 
 def run_shard(project: Project, name: str, shard: int) -> dict[str, Any]:
     """Run one shard of a describe stage, or skip it when it is done. Returns its seconds and summary."""
-    (done,) = _run_shards(project, _stage(name), [shard])
+    stage = _stage(name)
+    _require_needs(project, stage)
+    (done,) = _run_shards(project, stage, [shard])
     return {"seconds": done["seconds"], "summary": done["summary"]}
 
 
@@ -111,22 +217,32 @@ def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[dict
 
     A shard's seconds are those since the one before it was completed: they add up to the stage's.
     """
-    whole = _fingerprint(project, stage)
-    fingerprints = {shard: hash_json([whole, shard]) for shard in numbers}
-    done = {shard: _finished(project, f"{stage.name}-{shard:05d}", fingerprints[shard]) for shard in numbers}
+    done: dict[int, dict[str, Any] | None] = {}
+    same_media = _why_media_stale(project, stage) is None
+    for shard in numbers:
+        current = same_media and _why_stale(project, stage, _key(stage, shard), shard) is None
+        done[shard] = read_mark(project, _key(stage, shard)) if current else None
     missing = [shard for shard in numbers if done[shard] is None]
     if missing:
         use_budget(project.data.budget)
-        with write_lock(project.run / "run.lock"):
+        with write_lock(project.run / "run.lock"), recorded() as recorder:
             clock = time.perf_counter()
 
             def complete(shard: int, summary: dict[str, Any]) -> None:
                 nonlocal clock
                 now = time.perf_counter()
                 seconds, clock = round(now - clock, 3), now
-                written = [path for path in stage.outputs(project) if _part_number(path) == shard]
-                done[shard] = _mark(
-                    project, f"{stage.name}-{shard:05d}", fingerprints[shard], seconds, summary, written
+                outputs = list(stage.outputs(project))
+                written = [path for path in outputs if _part_number(path) == shard]
+                done[shard] = write_mark(
+                    project,
+                    _key(stage, shard),
+                    hashes=_hashes(project, stage, shard),
+                    seconds=seconds,
+                    summary=summary,
+                    outputs=written,
+                    notes=recorder.notes(own=_own(project, stage, outputs)),
+                    facts=stage.facts(project, written, {}) if stage.facts else {},
                 )
 
             _timed(stage.run, project, missing, complete)
@@ -161,23 +277,61 @@ def write_metrics(project: Project, results: Iterable[StageResult] = ()) -> dict
     stages = [
         {"name": name, "seconds": done["seconds"], "skipped": skipped.get(name, False)}
         for name in STAGES
-        if (done := _state(project, name)) is not None
+        if (done := read_mark(project, name)) is not None
     ]
-    evaluation = json.loads((project.run / "evaluation.json").read_text(encoding="utf-8"))
+    evaluation = json.loads(reading(project.run / "evaluation.json").read_text(encoding="utf-8"))
     metrics = {"dataset": project.name, "seed": project.seed, "stages": stages, **evaluation}
     write_json(project.run / "metrics.json", metrics)
     return metrics
 
 
 def plan(project: Project) -> list[str]:
-    """The stages of a whole run: without training where the project has it off and never trained."""
-    trains = project.train.enabled or _state(project, "train") is not None
+    """The stages of a whole run: without training where the project has it off.
+
+    Where `unibind train` was asked for in a project that has it off, a whole run keeps its heads up to date.
+    """
+    trains = project.train.enabled or bool((read_mark(project, "train") or {}).get("asked"))
     return [name for name in STAGES if trains or name != "train"]
+
+
+def digest(project: Project, name: str) -> str:
+    """The hash of all that a finished stage wrote. Raises KnowledgeBaseError where it has not run."""
+    done = read_mark(project, name)
+    if done is None:
+        raise KnowledgeBaseError(
+            f"stage {name!r} has not been run for project {project.name!r}; run it first"
+        )
+    return str(done["digest"])
+
+
+def _set_heads_aside(project: Project) -> None:
+    """Where training was switched off after the heads were trained, nothing uses them any longer.
+
+    They are kept, for they may have cost hours.
+    """
+    if "train" in plan(project) or read_mark(project, "train") is None:
+        return
+    with write_lock(project.run / "run.lock"):
+        aside = project.run / "unused"
+        for path in _stage("train").outputs(project):
+            if path.exists():
+                aside.mkdir(exist_ok=True)
+                path.replace(aside / path.name)
+        remove_mark(project, "train")
+    print(
+        f"  note: [train] enabled = false: the heads that were trained before are kept in {aside}, unused",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _part_number(path: Path) -> int:
     """The shard a part file belongs to: 7 for `part-00007.parquet`."""
     return int(path.stem.rsplit("-", 1)[1])
+
+
+def _key(stage: Stage, shard: int) -> str:
+    return f"{stage.name}-{shard:05d}"
 
 
 def _stage(name: str) -> Stage:
@@ -202,15 +356,63 @@ def _disk_error(error: OSError) -> InputError:
     )
 
 
-def _fingerprint(project: Project, stage: Stage) -> str:
-    return hash_json(
-        {
-            "settings": stage.settings(project),
-            "code": [code_hash(place) for place in stage.code],
-            "reads": stage.reads(project),
-            "needs": [digest(project, need) for need in _needs(project, stage)],
-        }
-    )
+def _hashes(project: Project, stage: Stage, shard: int | None = None) -> dict[str, str]:
+    return {
+        "settings": hash_json([stage.settings(project), shard]),
+        "code": code_hash(stage.run),
+    }
+
+
+def _why_stale(project: Project, stage: Stage, key: str, shard: int | None = None) -> str | None:
+    facts = stage.facts
+
+    def known(before: Mapping[str, Any]) -> Mapping[str, Any]:
+        if facts is None:
+            return before
+        return facts(project, _outputs_of(project, key), before)
+
+    return altered(project, key, hashes=_hashes(project, stage, shard), facts=known)
+
+
+def _why_media_stale(project: Project, stage: Stage) -> str | None:
+    """What changed of the samples' files since ingest noted them, for a stage that opens them."""
+    if not stage.media:
+        return None
+    if project.run in _media:
+        return _media[project.run]
+    why = _why_stale(project, _stage(_INGEST), _INGEST)
+    if _LOOKING_ONCE in _media:
+        _media[project.run] = why
+    return why
+
+
+@contextmanager
+def _looking_once() -> Iterator[None]:
+    """Look at the samples' files once, however many stages ask: of a million it takes a while."""
+    outer = _LOOKING_ONCE in _media
+    _media[_LOOKING_ONCE] = None
+    try:
+        yield
+    finally:
+        if not outer:
+            _media.clear()
+
+
+def _own(project: Project, stage: Stage, outputs: Iterable[Path]) -> Callable[[str], bool]:
+    """Which paths are of files that a stage writes, and so nothing that it stands on."""
+    written = {str(path) for path in outputs}
+    folder = f"{project.kb / stage.folder}/" if stage.folder else None
+    return lambda path: path in written or (folder is not None and path.startswith(folder))
+
+
+def _outputs_of(project: Project, key: str) -> Sequence[Path]:
+    mark = read_mark(project, key)
+    return [project.run / name for name in mark["outputs"]] if mark else []
+
+
+def _require_needs(project: Project, stage: Stage) -> None:
+    for need in _needs(project, stage):
+        digest(project, need)
 
 
 def _needs(project: Project, stage: Stage) -> list[str]:
@@ -218,74 +420,6 @@ def _needs(project: Project, stage: Stage) -> list[str]:
     if stage.name == "evaluate" and "train" not in plan(project):
         return ["localize"]
     return list(stage.needs)
-
-
-def digest(project: Project, name: str) -> str:
-    """The hash of all that a finished stage wrote. Raises KnowledgeBaseError where it has not run."""
-    done = _state(project, name)
-    if done is None:
-        raise KnowledgeBaseError(
-            f"stage {name!r} has not been run for project {project.name!r}; run it first"
-        )
-    return str(done["digest"])
-
-
-@cache
-def code_hash(place: str) -> str:
-    """The hash of the source at a place in this repository: a file or a folder."""
-    path = _ROOT / place
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in {".py", ".toml"})
-    return hash_json([(file.relative_to(_ROOT).as_posix(), hash_file(file)) for file in files])
-
-
-def _state(project: Project, key: str) -> dict[str, Any] | None:
-    path = project.run / "stages" / f"{key}.json"
-    if not path.exists():
-        return None
-    state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return state
-
-
-def _finished(project: Project, key: str, fingerprint: str) -> dict[str, Any] | None:
-    """The record of a finished stage, if its fingerprint holds and every file it wrote is unchanged."""
-    done = _state(project, key)
-    if done is None or done["fingerprint"] != fingerprint:
-        return None
-    for name, (size, changed, digest) in done["outputs"].items():
-        path = project.run / name
-        if not path.exists() or path.stat().st_size != size:
-            return None
-        if path.stat().st_mtime_ns != changed and hash_file(path) != digest:
-            return None
-    return done
-
-
-def _mark(
-    project: Project,
-    key: str,
-    fingerprint: str,
-    seconds: float,
-    summary: dict[str, Any],
-    outputs: Iterable[Path],
-) -> dict[str, Any]:
-    written = {
-        path.relative_to(project.run).as_posix(): (
-            path.stat().st_size,
-            path.stat().st_mtime_ns,
-            hash_file(path),
-        )
-        for path in sorted(outputs)
-    }
-    digest = hash_json([(name, content) for name, (_, _, content) in written.items()])
-    done = {
-        "fingerprint": fingerprint,
-        "seconds": seconds,
-        "summary": summary,
-        "outputs": written,
-        "digest": digest,
-    }
-    write_json(project.run / "stages" / f"{key}.json", done)
-    return done
 
 
 def _add_up(summaries: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from tqdm import tqdm
 from data.environment import environment
 from data.errors import InputError, UniBindError
 from data.files import hash_json, write_json
+from pipeline.code import code_hash
 from pipeline.comparison import percent
-from pipeline.stages import code_hash, digest, plan, run_stages
+from pipeline.stages import digest, plan, run_stages
 from pipeline.study_file import Study
 from pipeline.study_page import flat_settings, write_study_page
 from trainer.outcomes import NAMED_FILE, RANKS_FILE, write_outcomes
@@ -77,7 +78,7 @@ def run_study(study: Study, *, jobs: int | None = None) -> dict[str, Any]:
 
 
 def _key(base: str, variant: Variant) -> str:
-    return hash_json([base, asdict(variant), code_hash("trainer")])[:24]
+    return hash_json([base, asdict(variant), code_hash(run_variant)])[:24]
 
 
 def _work_out(kb: Path, folder: Path, wanted: Mapping[str, Variant], jobs: int) -> None:

@@ -96,7 +96,8 @@ def real_files() -> Path:
 
 @pytest.fixture(scope="session")
 def save_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """`save_clip(kind)`: a folder with a random CLIP, SigLIP or SigLIP 2 as transformers itself saves it.
+    """`save_clip(kind)`: a folder with a random CLIP, SigLIP or SigLIP 2 as transformers itself saves it
+    (`clip-long`: one that reads texts of 200 letters).
 
     32 pixels, two layers, letters as words; the same weights at every call.
     """
@@ -121,10 +122,11 @@ def _save_clip(kind: str, folder: Path) -> None:
     words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     text = tower | {"vocab_size": len(words), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
     vision: dict[str, Any] = tower | {"patch_size": 8}
-    if kind == "clip":
+    if kind.startswith("clip"):
         vision["image_size"] = 32
+        limit = 200 if kind == "clip-long" else 40
         config = transformers.CLIPConfig(
-            text_config=text | {"max_position_embeddings": 40}, vision_config=vision, projection_dim=16
+            text_config=text | {"max_position_embeddings": limit}, vision_config=vision, projection_dim=16
         )
         tokenizer = transformers.CLIPTokenizerFast(vocab={word: n for n, word in enumerate(words)}, merges=[])
         processor = transformers.CLIPImageProcessorPil(

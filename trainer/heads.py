@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 from data.errors import TrainingError, first_line
 from data.files import atomic_path, canonical_json
+from data.reads import reading
 from trainer.geometry import unit_rows
 from trainer.records import Floats
 
@@ -87,12 +88,12 @@ def save_heads(run: Path, heads: Heads) -> Path:
 
 def has_heads(run: Path) -> bool:
     """Whether a run has trained heads."""
-    return (run / "heads.safetensors").exists()
+    return reading(run / "heads.safetensors").exists()
 
 
 def load_heads(run: Path) -> Heads:
     """Read `<run>/heads.safetensors`; a missing, damaged or foreign file raises TrainingError."""
-    path = run / "heads.safetensors"
+    path = reading(run / "heads.safetensors")
     if not path.exists():
         raise TrainingError(f"{path}: no trained heads; run `unibind train`")
     try:

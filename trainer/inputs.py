@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError
+from data.reads import columns, reading
+from data.reads import names as names_in
 from kb_builder.schemas import SAMPLES, read_columns
 from kb_builder.store import Table, open_table, read_manifest, read_vectors
 from trainer.records import Bools, Centers, Floats, Ints, SampleSet
@@ -81,7 +82,7 @@ def open_kb(folder: Path) -> KnowledgeBase:
 def _encoder_folders(embeddings: Path) -> dict[str, Path | None]:
     path = embeddings / "encoders.json"
     try:
-        named = json.loads(path.read_text(encoding="utf-8"))
+        named = json.loads(reading(path).read_text(encoding="utf-8"))
         return {role: None if name is None else embeddings / Path(name).name for role, name in named.items()}
     except FileNotFoundError as error:
         raise KnowledgeBaseError(f"{path}: nothing is encoded yet; run `unibind encode`") from error
@@ -93,7 +94,7 @@ def encoder_card(folder: Path) -> dict[str, Any]:
     """What an encoder's folder says of it (encoder.json): name, identity, dim, parameters …"""
     path = folder / "encoder.json"
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = json.loads(reading(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise KnowledgeBaseError(
             f"{path}: missing or damaged ({error}); run `unibind encode` again"
@@ -157,12 +158,14 @@ def _drawn(order: Ints, category_N: Ints, most: int, seed: int) -> Ints:
 
 def center_texts(folder: Path, row_ids: Iterable[str]) -> dict[str, str]:
     """What some embedding centers say, by row id: descriptions, and bare names where those are centers."""
-    wanted = pc.field("row_id").isin(sorted(row_ids))
+    wanted = pa.array(sorted(row_ids), pa.string())
     found: dict[str, str] = {}
-    for place in (folder / "descriptions" / "category", folder / "controls.parquet"):
-        if place.exists():
-            table = pq.read_table(place, columns=["row_id", "text"], filters=wanted)
-            found |= dict(zip(table["row_id"].to_pylist(), table["text"].to_pylist(), strict=True))
+    controls = folder / "controls.parquet"
+    parts = names_in(folder / "descriptions" / "category", "*.parquet")
+    for part in (*parts, *([controls] if reading(controls).exists() else ())):
+        table = columns(part, ["row_id", "text"])
+        table = table.filter(pc.is_in(table["row_id"], value_set=wanted))
+        found |= dict(zip(table["row_id"].to_pylist(), table["text"].to_pylist(), strict=True))
     return found
 
 
@@ -252,7 +255,7 @@ class SampleTexts:
 def load_sample_texts(kb: KnowledgeBase) -> tuple[SampleTexts, dict[str, int]]:
     """The encoded `ok` descriptions of the samples, and what was missing. None at all is no error."""
     folder = kb.folder / "descriptions" / "sample"
-    if not any(folder.glob("*.parquet")):
+    if not names_in(folder, "*.parquet"):
         return SampleTexts({}, np.zeros((0, 0), np.float32)), {"sample_texts_without_vector": 0}
     table = _table(folder, ["row_id", "sample_id", "status"], hint="unibind describe")
     table = table.filter(pc.equal(table["status"], "ok"))
@@ -277,7 +280,7 @@ def seen_categories(kb: KnowledgeBase) -> Bools:
 
 def count_rejects(folder: Path) -> list[dict[str, Any]]:
     """Rows {stage, n}: how many samples each stage turned away; sorted by stage."""
-    if not any((folder / "rejects").glob("*.parquet")):
+    if not names_in(folder / "rejects", "*.parquet"):
         return []
     stages = _columns(folder / "rejects", ["stage"], hint="unibind describe")["stage"]
     return [{"stage": stage, "n": n} for stage, n in sorted(Counter(stages).items())]
@@ -291,7 +294,7 @@ def _columns(path: Path, names: list[str], *, hint: str) -> dict[str, list[Any]]
 
 def _table(path: Path, names: list[str], *, hint: str) -> pa.Table:
     """Some columns of a Parquet file, or of all `*.parquet` files of a folder in name order."""
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    files = names_in(path, "*.parquet") if path.is_dir() else [path]
     if not files:
         raise KnowledgeBaseError(f"{path}: empty; run `{hint}`")
     return pa.concat_tables([read_columns(file, names, hint=hint) for file in files])

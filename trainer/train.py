@@ -190,9 +190,13 @@ def _precision(settings: Train) -> Iterator[None]:
 
 def _fingerprint(base: KnowledgeBase, settings: Train) -> str:
     """Of all that training depends on: settings, tables, and the manifests of vectors with their sums."""
-    files = [base.folder / "centers.parquet", base.folder / "samples.parquet"]
-    files += sorted((base.folder / "embeddings").glob("*/*/manifest.json"))
-    hashes = [(file.relative_to(base.folder).as_posix(), hash_file(file)) for file in files]
+    tables = ("categories.parquet", "samples.parquet", "centers.parquet")
+    files = [base.folder / name for name in tables]
+    files += sorted((base.folder / "descriptions" / "sample").glob("*.parquet"))
+    text, samples = base.encoder("text"), base.encoder("samples")
+    stored = {text / "category_texts", text / "sample_texts", text / "samples", samples / "samples"}
+    files += sorted(folder / "manifest.json" for folder in stored)
+    hashes = [(file.relative_to(base.folder).as_posix(), hash_file(file)) for file in files if file.exists()]
     encoders = {role: folder.name for role, folder in base.encoders.items() if folder is not None}
     return hash_json([asdict(settings), encoders, hashes])
 

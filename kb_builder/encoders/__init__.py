@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from data.errors import InputError
+from data.reads import Note, hold, recorded, replay
 from kb_builder.encoders.base import Encoder
 
 
@@ -98,12 +99,13 @@ JOIN = " + "  # between the names of encoders that share a space
 # What is kept loaded: small encoders, and of large ones only the last.
 _KEPT, _LARGE_PARAMETERS = 8, 100_000_000
 _Key = tuple[str, tuple[str, ...]]
-_kept: dict[_Key, Encoder] = {}
+_kept: dict[_Key, tuple[Encoder, list[Note]]] = {}  # with the files that each was made from
 _loading = threading.RLock()
 
 
 def load_encoder(name: str, device: str = "auto") -> Encoder:
-    """Load an encoder; asked again, the process gets the same one. Of large ones only the last is kept.
+    """Load an encoder; asked again, the process gets the same one, unless its files have changed meanwhile.
+    Of large ones only the last is kept.
 
     | name | encoder |
     |---|---|
@@ -132,13 +134,18 @@ def load_encoder(name: str, device: str = "auto") -> Encoder:
     devices = device_names(device)
     key = (name, ("cpu",) if name.partition(":")[0] in ON_CPU else devices)
     with _loading:
-        if key not in _kept:
+        if key in _kept and not hold(_kept[key][1]):
+            del _kept[key]
+        if key in _kept:
+            replay(_kept[key][1])
+        else:
             _let_go(large_only=True)
-            encoder = _load(*key)
+            with recorded() as recorder:
+                encoder = _load(*key)
             while len(_kept) >= _KEPT:
                 del _kept[next(iter(_kept))]
-            _kept[key] = encoder
-        return _kept[key]
+            _kept[key] = encoder, recorder.notes()
+        return _kept[key][0]
 
 
 def release_encoders() -> None:
@@ -148,7 +155,7 @@ def release_encoders() -> None:
 
 
 def _let_go(*, large_only: bool) -> None:
-    for key, encoder in list(_kept.items()):
+    for key, (encoder, _) in list(_kept.items()):
         if not large_only or encoder.parameters > _LARGE_PARAMETERS:
             del _kept[key]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import InputError, first_line
+from data.reads import reading
 from kb_builder.encoders.paired import TextSide, quiet_transformers
 
 Words = tuple[dict[str, int], list[tuple[str, str]]]  # the words with their numbers, and the merges
@@ -24,7 +25,7 @@ def clip_words_side(shown: str, folder: Path, words: Callable[[], Words], *, lim
 
     try:
         with quiet_transformers():
-            if (folder / "tokenizer.json").is_file():
+            if reading(folder / "tokenizer.json").is_file():
                 tokenizer: Any = PreTrainedTokenizerFast(
                     tokenizer_file=str(folder / "tokenizer.json"), pad_token="<|endoftext|>"
                 )
@@ -49,8 +50,8 @@ def read_original(path: Path) -> Words:
 
 def read_saved(folder: Path) -> Words:
     """Of `vocab.json` and `merges.txt`, as transformers saves them."""
-    words = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-    return words, _pairs((folder / "merges.txt").read_text(encoding="utf-8").split("\n")[1:])
+    words = json.loads(reading(folder / "vocab.json").read_text(encoding="utf-8"))
+    return words, _pairs(reading(folder / "merges.txt").read_text(encoding="utf-8").split("\n")[1:])
 
 
 def _pairs(lines: list[str]) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from data.files import hash_file, hash_json
 from data.modality import Modality
+from data.reads import reading
 from kb_builder.encoders import lite0
 from kb_builder.encoders.base import Encoder, Floats, Source, as_file, unit_rows
 from kb_builder.encoders.imagenet import read_classes
@@ -87,7 +88,7 @@ def load_conse(text: Encoder, *, device: str = "cpu") -> ConseEncoder:
     identity = hash_json(
         {
             "name": NAME,
-            "weights": hash_file(lite0.weights_path()),
+            "weights": hash_file(reading(lite0.weights_path())),
             "text": text.identity,
             "classes": [[each.lemmas, each.gloss] for each in classes],
             "preprocessing": f"{SIZE}/{PICTURE_VERSION}",

@@ -9,6 +9,7 @@ import numpy as np
 
 from data.files import hash_file, hash_json
 from data.modality import Modality
+from data.reads import reading
 from kb_builder.encoders import lite0
 from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.pictures import PICTURE_VERSION, PICTURED, Bytes, read_views
@@ -56,7 +57,7 @@ def load_efficientnet(*, device: str = "cpu") -> EfficientNetEncoder:
     identity = hash_json(
         {
             "name": NAME,
-            "weights": hash_file(lite0.weights_path()),
+            "weights": hash_file(reading(lite0.weights_path())),
             "preprocessing": f"{SIZE}/{PICTURE_VERSION}",
             "dim": lite0.FEATURES,
         }

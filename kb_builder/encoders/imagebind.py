@@ -24,6 +24,7 @@ from data.errors import InputError
 from data.files import hash_json
 from data.modality import MODALITIES, Modality
 from data.readers.axes import path_of
+from data.reads import reading
 from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.checkpoint import load_state, weights_file
 from kb_builder.encoders.clip_words import clip_words_side, read_original
@@ -32,7 +33,6 @@ from kb_builder.encoders.imagebind_model import HEADS, ImageBind, build_imagebin
 from kb_builder.encoders.licences import tell_licence
 from kb_builder.encoders.linear import use_onednn
 from kb_builder.encoders.paired import TextSide, read_text
-from kb_builder.encoders.passes import text_passes
 from kb_builder.models import find_model
 from kb_builder.weights import hash_files
 
@@ -67,8 +67,7 @@ class ImageBindEncoder:
         """float32[N, D], unit rows."""
         vectors_ND = np.zeros((len(batch), self.dim), np.float32)
         texts = [(row, item) for row, item in enumerate(batch) if isinstance(item, str)]
-        texts.sort(key=lambda row_text: len(row_text[1]))
-        for chunk in text_passes(texts):
+        for chunk in self.text.passes(texts):
             ids = self.text.tokens([text for _, text in chunk])["input_ids"]
             vectors_ND[[row for row, _ in chunk]] = self._run("text", ids)
         alike: dict[tuple[str, tuple[int, ...]], list[tuple[int, Floats]]] = {}
@@ -125,7 +124,7 @@ def imagebind_text_side(name: str) -> TextSide:
 
 def _vocabulary(folder: Path, shown: str) -> Path:
     for place in (folder, *_packages()):
-        if (place / BPE).is_file():
+        if reading(place / BPE).is_file():
             return place / BPE
     raise InputError(
         f"{shown}: CLIP's vocabulary is missing; put {BPE} (`unibind models get imagebind` brings it) or the"
@@ -143,7 +142,7 @@ def _packages() -> Iterator[Path]:
 
 def _heads(path: Path, shown: str) -> dict[str, int]:
     """How many attention heads each tower has: the published model's, unless a config.json says otherwise."""
-    if not path.is_file():
+    if not reading(path).is_file():
         return HEADS
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

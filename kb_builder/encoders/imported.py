@@ -61,6 +61,15 @@ def find_imported(kb: Path, name: str) -> ImportedVectors:
     )
 
 
+def is_imported(path: Path) -> bool:
+    """Whether a file of the embedding store lies in a folder of vectors that were made elsewhere."""
+    return any(
+        str(card_or_empty(folder).get("name", "")).startswith(PREFIX)
+        for folder in path.parents
+        if folder.parent.name == "embeddings"
+    )
+
+
 def cannot_encode(name: str) -> NoReturn:
     """Raise InputError: vectors that were made elsewhere cannot be made of anything new."""
     raise InputError(

@@ -18,6 +18,7 @@ from annotated_types import Ge
 from pydantic import TypeAdapter, ValidationError
 
 from data.errors import InputError
+from data.reads import reading
 from kb_builder.encoders.checkpoint import State, load_state, told_keys
 from kb_builder.encoders.paired import PICKLED, read_kind
 
@@ -133,7 +134,7 @@ def _order(tower: Tower) -> tuple[int, str]:
 def _read_tower(shown: str, folder: Path) -> Tower:
     kind = KINDS[read_kind(shown, folder, KINDS)]
     path = folder / "config.json"
-    told = json.loads(path.read_text(encoding="utf-8"))
+    told = json.loads(reading(path).read_text(encoding="utf-8"))
     try:
         return Tower(
             folder=folder,

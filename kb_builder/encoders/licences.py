@@ -6,6 +6,7 @@ import logging
 import re
 from pathlib import Path
 
+from data.reads import reading
 from kb_builder.models import known_models
 
 NOT_STATED = "not stated"
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 def stated_licence(folder: Path) -> str:
     """The `license:` line at the head of a folder's README.md, as the hub's model cards carry it."""
     card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    text = card.read_text(encoding="utf-8", errors="replace") if reading(card).is_file() else ""
     found = re.search(r"\A---\n.*?^license:\s*(\S+)", text, flags=re.DOTALL | re.MULTILINE)
     return found.group(1) if found else NOT_STATED
 

@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from data.errors import MissingDependencyError
 from kb_builder.encoders.base import Floats
+from kb_builder.encoders.linear import use_onednn
 from kb_builder.encoders.pictures import Bytes
 
 FEATURES, CLASSES = 1280, 1000
@@ -69,6 +70,8 @@ def load_network(size: int, *, device: str = "cpu") -> Network:
                     block, convolution, fuse_conv_bn_eval(getattr(block, convolution), getattr(block, norm))
                 )
                 setattr(block, norm, nn.Identity())
+    if device == "cpu":
+        use_onednn(network)  # MKL's product gives a row other last bits beside other rows
     ready: Network = network.to(device, memory_format=torch.channels_last)
     return ready
 

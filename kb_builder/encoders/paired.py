@@ -26,6 +26,7 @@ from data.modality import Modality
 from data.readers import read
 from data.readers.axes import File, path_of
 from data.readers.payload import Text
+from data.reads import reading
 from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.checkpoint import load_state, told_keys
 from kb_builder.encoders.licences import licence_of, tell_licence
@@ -35,6 +36,7 @@ from kb_builder.encoders.passes import text_passes
 from kb_builder.weights import hash_weights, refuse_pointers
 
 Inputs = dict[str, npt.NDArray[Any]]  # what a media tower takes, by argument; every first axis is V
+_BESIDE = ("config.json", "tokenizer_config.json", "special_tokens_map.json")  # what a tokenizer reads, too
 _PADDED_PER_PASS = 16  # texts that are all padded to one length, of 64 tokens
 PICKLED = (
     "pytorch_model.bin"  # where there are no safetensors: read weights-only, so that no code in it is run
@@ -85,7 +87,8 @@ class TextSide:
     def passes(self, texts: list[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
         """Texts, cut into forward passes."""
         if not self.fixed:
-            yield from text_passes(texts)
+            counts = self.count([text for _, text in texts])
+            yield from text_passes(texts, [min(count, self.limit) for count in counts])
             return
         for start in range(0, len(texts), _PADDED_PER_PASS):
             yield texts[start : start + _PADDED_PER_PASS]
@@ -117,7 +120,6 @@ class PairedEncoder:
         """float32[N, D], unit rows: those of the library's own call, up to rounding."""
         vectors_ND = np.zeros((len(batch), self.dim), np.float32)
         texts = [(row, item) for row, item in enumerate(batch) if isinstance(item, str)]
-        texts.sort(key=lambda row_text: len(row_text[1]))
         for chunk in self.text.passes(texts):
             tokens = self.text.tokens([text for _, text in chunk])
             vectors_ND[[row for row, _ in chunk]] = self._run("get_text_features", tokens)
@@ -135,11 +137,14 @@ class PairedEncoder:
 
     @torch.inference_mode()
     def _run(self, method: str, tensors: dict[str, torch.Tensor]) -> Floats:
-        """Unit rows."""
+        """Unit rows. An input alone goes in twice: a product of one row has other last bits."""
         device = self.network.device
+        n = len(next(iter(tensors.values())))
+        if n == 1:
+            tensors = {key: torch.cat([value, value]) for key, value in tensors.items()}
         output = getattr(self.network, method)(**{key: value.to(device) for key, value in tensors.items()})
         unit_VD: Floats = torch.nn.functional.normalize(output.pooler_output.float()).cpu().numpy()
-        return unit_VD
+        return unit_VD[:n]
 
 
 def paired_encoder(
@@ -289,7 +294,7 @@ def load_text_side(name: str, folder: Path, *, fixed: bool) -> TextSide:
             f"{name}: {folder} holds no tokenizer (none of {', '.join(_VOCABULARIES)}); put it beside the"
             " weights"
         )
-    refuse_pointers(*(folder / file for file in _VOCABULARIES))
+    refuse_pointers(*(reading(folder / file) for file in (*_VOCABULARIES, *_BESIDE)))
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(str(folder), local_files_only=True).text_config

@@ -24,6 +24,7 @@ from data.modality import Modality
 from data.readers import read
 from data.readers.geometry import farthest_points, unit_sphere
 from data.readers.payload import Floats, Points
+from data.reads import reading
 from kb_builder.encoders.base import Floats as Vectors
 from kb_builder.encoders.base import Source, as_file, unit_rows
 from kb_builder.encoders.checkpoint import load_state, weights_file, without_prefix
@@ -126,7 +127,7 @@ def load_point(name: str, *, device: str = "cpu") -> PointEncoder:
 
 def _patching(path: Path) -> Patching | None:
     """What a config.json beside the weights says; None where there is none, or another program's."""
-    if not path.is_file():
+    if not reading(path).is_file():
         return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

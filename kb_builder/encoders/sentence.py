@@ -29,6 +29,8 @@ from data.modality import Modality
 from data.readers import read, read_audio
 from data.readers.axes import path_of
 from data.readers.payload import Text, Waveform
+from data.reads import names as names_in
+from data.reads import reading
 from data.render import RENDER_VERSION, render
 from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.licences import stated_licence, tell_licence
@@ -78,16 +80,14 @@ class SentenceEncoder:
         return payload.text if isinstance(payload, Text) else render(payload)
 
     def encode(self, batch: Sequence[_Prepared]) -> Floats:
-        """float32[N, D], unit rows. Inputs of like length share a forward pass: little padding is computed.
+        """float32[N, D], unit rows. Texts of one length share a forward pass: no padding is computed.
 
-        A sample of several views gets their mean direction. On one CPU and one set of installed packages the
-        same batch gives the same bytes, in any process and on any number of threads; beside other texts a
-        text's values differ by rounding (MiniLM, float32: 2e-7 at most over 400 texts).
+        A sample of several views gets their mean direction. On one CPU and one set of installed packages a
+        text has the same bytes in any process, on any number of threads and beside any other texts.
         """
         vectors_ND = np.zeros((len(batch), self.dim), np.float32)
         texts = [(row, item) for row, item in enumerate(batch) if isinstance(item, str)]
-        texts.sort(key=lambda row_text: len(row_text[1]))
-        for chunk in text_passes(texts):
+        for chunk in text_passes(texts, self._lengths([text for _, text in texts])):
             vectors_ND[[row for row, _ in chunk]] = self._forward([text for _, text in chunk])
         views = [(row, view) for row, item in enumerate(batch) if isinstance(item, list) for view in item]
         for start in range(0, len(views), _PICTURES_PER_PASS):
@@ -100,11 +100,23 @@ class SentenceEncoder:
                 vectors_ND[row] = self._forward([sound])[0]
         return unit_rows(vectors_ND)
 
-    @torch.inference_mode()
-    def _forward(self, inputs: list[Any]) -> Floats:
+    def _lengths(self, texts: list[str]) -> list[int]:
+        """How many tokens of each text the model reads; all the same where its tokenizer tells none."""
+        mask_NT = self._preprocess(list(texts)).get("attention_mask") if texts else None
+        if mask_NT is None or mask_NT.ndim != 2:
+            return [0] * len(texts)
+        lengths: list[int] = mask_NT.sum(dim=1).tolist()
+        return lengths
+
+    def _preprocess(self, inputs: list[Any]) -> dict[str, Any]:
         prompt = self.model.prompts.get(self.model.default_prompt_name)
         with self._tokenizing:
-            features = self.model.preprocess(inputs, prompt=prompt)
+            features: dict[str, Any] = self.model.preprocess(inputs, prompt=prompt)
+        return features
+
+    @torch.inference_mode()
+    def _forward(self, inputs: list[Any]) -> Floats:
+        features = self._preprocess(inputs)
         self._report_truncation(features)
         vectors_ND = self.model(batch_to_device(features, self.model.device))["sentence_embedding"].float()
         unit_ND: Floats = (
@@ -220,11 +232,11 @@ def _model_folder(name: str) -> Path:
 
 def _hash_folder(folder: Path) -> str:
     """SHA-256 over every file that a model is loaded from; its read-me and hidden files are not."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [path for path in names_in(folder, "**/*") if path.is_file()]
     names = {path.relative_to(folder).as_posix(): path for path in files}
     return hash_json(
         {
-            name: hash_file(path)
+            name: hash_file(reading(path))
             for name, path in names.items()
             if path.suffix.lower() != ".md" and not any(part.startswith(".") for part in name.split("/"))
         }

@@ -10,7 +10,7 @@ import pytest
 
 from data.errors import InputError
 from kb_builder.control_texts import TEMPLATES, WORDS
-from kb_builder.controls import random_descriptors, write_controls
+from kb_builder.controls import most_controls, random_descriptors, write_controls
 from kb_builder.schemas import CATEGORIES, DESCRIPTIONS, read_rows, write_table
 
 
@@ -97,3 +97,14 @@ def test_counts_that_cannot_be_made(tmp_path: Path, count: int) -> None:
     """More texts than templates would not be an equal number: that is said, not filled up."""
     with pytest.raises(InputError, match="between 1 and 8192"):
         write_controls(make_kb(tmp_path, "dog"), count=count, seed=0)
+
+
+def test_another_k_has_the_same_texts() -> None:
+    """How many texts are made changes in steps, so that another k seldom means other vectors."""
+    assert {most_controls(k) for k in range(1, 65)} == {64}
+    assert (most_controls(65), most_controls(129), most_controls("all"), most_controls(9000)) == (
+        128,
+        256,
+        8192,
+        8192,
+    )

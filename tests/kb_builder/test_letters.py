@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb_builder.letters import control_reason, visible, without_halves, without_invisible
+from kb_builder.letters import control_reason, escaped, without_halves, without_invisible
 
 ENGLAND = "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"  # its flag
 
@@ -20,8 +20,8 @@ def test_controls_have_a_reason(letter: str) -> None:
 
 @given(st.text(alphabet=st.characters()))
 def test_what_is_kept_can_be_seen(text: str) -> None:
-    """`visible` leaves no control character, and changes no text without one."""
-    shown = visible(text)
+    """`escaped` leaves no control character, and changes no text without one."""
+    shown = escaped(text)
     assert control_reason(shown) is None
     shown.encode()
     if control_reason(text) is None:

@@ -116,6 +116,7 @@ def _trials(root: Path) -> dict[str, list[tuple[str, ...]]]:
         "doctor": [(), ("-p", "asked.toml")],
         "fake-openai": [("--fault", f"x{ESC}"), ("--log", f"no{ESC}/where"), ("--api-key-env", ESC)],
         "reproduce": [(), (f"x{ESC}",), ("esc50", "--data", f"nowhere{ESC}")],
+        "split": [(), project],
         "kb": [()],
         "kb stats": [(), ("--sql",)],
         "kb show": [(category,), (f"x{ESC}",)],

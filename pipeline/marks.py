@@ -1,0 +1,220 @@
+"""What a finished stage leaves to be recognised by: `<run>/stages/<name>.json` and `<name>.reads.json`.
+
+A mark holds the hashes of the stage's settings and code, its counts, and of every file it wrote the SHA-256;
+the file beside it holds what was read (data/reads.py). A stage is current while all of that holds. A file is
+hashed again only where its signature has changed; a mark whose signatures are out of date is refreshed.
+
+Paths inside the project's folder are kept relative to it, those of installed packages relative to the
+installation, and others as they are: the folder may be moved, with what the project file names relatively.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from data.files import canonical_json, hash_json, write_json, write_text
+from data.reads import CHANGED_MEANWHILE, Note, Signature, content, remember
+from pipeline.project import Project
+
+FORMAT = 2  # 1 knew no reads
+_INSTALLED = "<installed>"
+
+
+def read_mark(project: Project, key: str) -> dict[str, Any] | None:
+    """The mark of a finished stage or shard, or None; one that is damaged is none."""
+    try:
+        mark = json.loads(_path(project, key).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return mark if isinstance(mark, dict) else None
+
+
+def write_mark(
+    project: Project,
+    key: str,
+    *,
+    hashes: Mapping[str, str],
+    seconds: float,
+    summary: dict[str, Any],
+    outputs: Iterable[Path],
+    notes: Iterable[Note] = (),
+    facts: Mapping[str, Any] | None = None,
+    asked: bool = False,
+) -> dict[str, Any]:
+    """Mark a stage as done: `hashes` of its settings and code, what it read, what it wrote."""
+    written: dict[str, tuple[str, list[int] | None]] = {}  # SHA-256, signature
+    for path in sorted(outputs):
+        digest, seen = content(path)
+        if digest is not None:
+            written[path.relative_to(project.run).as_posix()] = digest, list(seen) if seen else None
+    reads = [_stored(project, note) for note in notes]
+    write_text(_reads_path(project, key), canonical_json(reads) + "\n")
+    mark = {
+        "format": FORMAT,
+        "hashes": dict(hashes),
+        "seconds": seconds,
+        "summary": summary,
+        "outputs": written,
+        "digest": hash_json([(name, digest) for name, (digest, _) in written.items()]),
+        "reads": _digest(reads),
+        "facts": json.loads(canonical_json(facts or {})),
+        "asked": asked,
+    }
+    write_json(_path(project, key), mark)
+    return mark
+
+
+def altered(
+    project: Project,
+    key: str,
+    *,
+    hashes: Mapping[str, str],
+    facts: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda before: before,
+) -> str | None:
+    """Why a mark does not hold, in a few words; None where it holds.
+
+    `facts` is asked last, with those of the mark: what must hold beside files. Those whose names begin with
+    `_` only help it not to look at everything again.
+    """
+    mark = read_mark(project, key)
+    if mark is None:
+        return "it has not been run"
+    if mark.get("format") != FORMAT:
+        return "it was run by an earlier version"
+    for name in hashes:
+        if mark["hashes"].get(name) != hashes[name]:
+            return f"its {name} changed"
+    fresh = {}
+    for name, (digest, seen) in mark["outputs"].items():
+        path = project.run / name
+        remember(path, digest, _signature(seen))
+        now, current = content(path)
+        if now != digest:
+            return f"{name} {'is missing' if now is None else 'was altered'}"
+        fresh[name] = [digest, list(current) if current else None]
+    try:
+        reads = json.loads(_reads_path(project, key).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        reads = None
+    if not isinstance(reads, list) or _digest(reads) != mark["reads"]:
+        return "the record of what it read is damaged"
+    again = []
+    for each in reads:
+        note = _note(project, each)
+        remember_note(note)
+        now_note = note.again()
+        if note.digest == CHANGED_MEANWHILE or now_note.digest != note.digest:
+            return _told(project, note, now_note)
+        again.append(_stored(project, now_note))
+    known = json.loads(canonical_json(facts(mark["facts"])))
+    for name, value in known.items():
+        if not name.startswith("_") and value != mark["facts"].get(name):
+            return f"{name} changed"
+    _refresh(project, key, {**mark, "outputs": fresh, "facts": known}, mark, reads, again)
+    return None
+
+
+def spoiled(project: Project, key: str) -> list[Path]:
+    """The files that a stage wrote and that are there with another content."""
+    mark = read_mark(project, key)
+    if mark is None or mark.get("format") != FORMAT:
+        return []
+    found = []
+    for name, (digest, seen) in mark["outputs"].items():
+        path = project.run / name
+        remember(path, digest, _signature(seen))
+        now, _ = content(path)
+        if path.is_file() and now != digest:
+            found.append(path)
+    return found
+
+
+def remember_note(note: Note) -> None:
+    """Take over what a note says of a whole file: it is not hashed again while its signature holds."""
+    if note.kind == "file":
+        remember(Path(note.path), note.digest, note.signature)
+
+
+def reads_of(project: Project, key: str) -> list[Note]:
+    """What a finished stage read. Empty where it left no record."""
+    with suppress(OSError, ValueError):
+        return [_note(project, each) for each in json.loads(_reads_path(project, key).read_text("utf-8"))]
+    return []
+
+
+def remove_mark(project: Project, key: str) -> None:
+    """Let a stage count as not run."""
+    _path(project, key).unlink(missing_ok=True)
+    _reads_path(project, key).unlink(missing_ok=True)
+
+
+def _refresh(
+    project: Project,
+    key: str,
+    mark: dict[str, Any],
+    before: dict[str, Any],
+    reads_before: list[Any],
+    reads: list[Any],
+) -> None:
+    """Keep signatures that have settled, or changed with the same content: next time nothing is hashed."""
+    with suppress(OSError):  # a folder that cannot be written is read all the same
+        if reads != reads_before:
+            write_text(_reads_path(project, key), canonical_json(reads) + "\n")
+        if mark != before:
+            write_json(_path(project, key), mark)
+
+
+def _digest(reads: Collection[Any]) -> str:
+    """The hash of what was read, without the signatures."""
+    return hash_json([each[:4] for each in reads])
+
+
+def _stored(project: Project, note: Note) -> list[Any]:
+    seen = list(note.signature) if note.signature else None
+    return [note.kind, _place(project, note.path), note.detail, note.digest, seen]
+
+
+def _note(project: Project, stored: list[Any]) -> Note:
+    kind, place, detail, digest, seen = stored
+    return Note(kind, _absolute(project, place), detail, digest, _signature(seen))
+
+
+def _signature(seen: list[int] | None) -> Signature | None:
+    return None if seen is None else (seen[0], seen[1], seen[2], seen[3])
+
+
+def _place(project: Project, path: str) -> str:
+    folder, installed = f"{project.path.parent}/", f"{sys.prefix}/"
+    if path.startswith(folder):
+        return path.removeprefix(folder)
+    if path.startswith(installed):
+        return f"{_INSTALLED}/{path.removeprefix(installed)}"
+    return path
+
+
+def _absolute(project: Project, place: str) -> str:
+    if place.startswith(f"{_INSTALLED}/"):
+        return f"{sys.prefix}/{place.removeprefix(f'{_INSTALLED}/')}"
+    return str(project.path.parent / place)
+
+
+def _told(project: Project, note: Note, now: Note) -> str:
+    place = _place(project, note.path)
+    if note.kind == "names":
+        return f"the files {place}/{note.detail} are others"
+    if now.digest is None:
+        return f"{place} is missing"
+    return f"{place} {'is new' if note.digest is None else 'changed'}"
+
+
+def _path(project: Project, key: str) -> Path:
+    return project.run / "stages" / f"{key}.json"
+
+
+def _reads_path(project: Project, key: str) -> Path:
+    return project.run / "stages" / f"{key}.reads.json"

@@ -6,11 +6,15 @@ import hashlib
 import json
 import os
 import re
+import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
+
+from data.odd_files import open_plain
 
 Stamp = tuple[int, int]  # inode, and nanoseconds of the last change
 
@@ -25,14 +29,15 @@ def atomic_path(target: Path) -> Iterator[Path]:
     new one, never a torn one. A full disk is an OSError that names `target`, whoever writes.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = _temporary(target)
     try:
         yield temporary
         _sync(temporary)
         temporary.replace(target)
         _sync(target.parent)
     except OSError as error:
-        error.filename = error.filename or str(target)
+        if error.filename in {None, str(temporary), temporary}:
+            error.filename = str(target)
         raise
     except Exception as error:  # a library in Rust, such as safetensors, has errors of its own
         told = _OS_ERROR.search(str(error))
@@ -41,6 +46,18 @@ def atomic_path(target: Path) -> Iterator[Path]:
         raise OSError(int(told[1]), os.strerror(int(told[1])), str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(target: Path) -> Path:
+    """A new empty file beside `target`, with a name that no other process has, here or on another machine."""
+    name = f".{target.name[:40]}.{socket.gethostname()[:32]}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    temporary = target.with_name(name)
+    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    except OSError as error:
+        error.filename = str(target)
+        raise
+    return temporary
 
 
 def _sync(path: Path) -> None:
@@ -85,7 +102,7 @@ def hash_text(text: str) -> str:
 
 def hash_file(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

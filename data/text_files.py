@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import ManifestError, UniBindError
+from data.odd_files import open_plain
 from data.reads import reading
 
 # Longest mark first: that of UTF-32 begins as that of UTF-16 does.
@@ -34,7 +35,7 @@ def read_text(path: Path, error: type[UniBindError] = ManifestError, *, most_byt
     them, cannot be read, or has more than `most_bytes`.
     """
     try:
-        with reading(path).open("rb") as file:
+        with open_plain(reading(path)) as file:
             raw = file.read() if most_bytes is None else file.read(most_bytes + 1)
     except OSError as failure:
         raise error(f"{path}: cannot be read: {failure.strerror or failure}") from None

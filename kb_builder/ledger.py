@@ -34,6 +34,7 @@ from typing import Any, TypeVar
 
 from data.errors import KnowledgeBaseError
 from data.files import canonical_json, hash_json, hash_text
+from data.odd_files import oddity
 from kb_builder.lock import write_lock
 from kb_builder.request import Request, request_json
 
@@ -217,6 +218,7 @@ class Ledger(StoredEntries):
 
     def __init__(self, path: Path) -> None:
         self._writer = _open(path)  # makes the file where there is none
+        self._file = path.stat()
         super().__init__(path, _connect(path))
         self._spent: float = self.read(
             lambda connection: connection.execute("SELECT total(cost_usd) FROM entries").fetchone()[0]
@@ -327,6 +329,7 @@ class Ledger(StoredEntries):
         """Write a group in one transaction. Returns each item's own error; raises where none is written."""
         errors: list[Exception | None] = []
         spent = 0.0
+        self._require_file()
         with _wrapped(self._path):
             self._writer.execute("BEGIN IMMEDIATE")
             try:
@@ -344,6 +347,16 @@ class Ledger(StoredEntries):
                 raise
         self._spent += spent
         return errors
+
+    def _require_file(self) -> None:
+        """Raise where the file was removed: SQLite would go on writing what nobody can read again."""
+        with suppress(OSError):
+            if os.path.samestat(self._path.stat(), self._file):
+                return
+        raise KnowledgeBaseError(
+            f"{self._path}: removed or replaced while it was written; the answers since then are lost: "
+            "run the same command again to ask for them"
+        )
 
     def _insert(self, entry: Entry) -> tuple[bool, Exception | None]:
         """Whether the entry is new, and what is wrong with it."""
@@ -383,7 +396,7 @@ async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
 def read_ledger(kb: Path) -> Iterator[StoredEntries | None]:
     """`<kb>/ledger.sqlite` to look up in, or None where nothing was ever asked. Leaves no file behind."""
     path = kb / "ledger.sqlite"
-    if not path.is_file():
+    if not _is_there(path):
         yield None
         return
     with _wrapped(path), closing(_connect_to_read(path)) as connection:
@@ -398,7 +411,7 @@ def read_ledger(kb: Path) -> Iterator[StoredEntries | None]:
 def lacking(kb: Path, keys: Sequence[str]) -> list[str]:
     """Those of the keys that the ledger does not hold. Reads ledgers of older versions too, makes no file."""
     path = kb / "ledger.sqlite"
-    if not path.is_file():
+    if not _is_there(path):
         return list(keys)
     held: set[str] = set()
     with _wrapped(path), closing(_connect_to_read(path)) as connection:
@@ -433,7 +446,7 @@ def read_entries(kb: Path) -> list[Entry]:
 def iter_entries(kb: Path) -> Iterator[Entry]:
     """`read_entries`, one by one. Needs no lock, makes no file, and reads ledgers of older versions too."""
     path = kb / "ledger.sqlite"
-    if not path.is_file():
+    if not _is_there(path):
         return
     with _wrapped(path), closing(_connect_to_read(path)) as connection:
         version = _version(connection, path)
@@ -461,7 +474,19 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _is_there(path: Path) -> bool:
+    """Whether there is a ledger. Raises KnowledgeBaseError where something stands there that is no file.
+
+    SQLite opens pipes, too, and waits for ever; so also beside it, where its log belongs.
+    """
+    for each in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        if found := oddity(each) or ("a folder" if each.is_dir() else None):
+            raise KnowledgeBaseError(f"{each} is {found}, where a file belongs; move it away, then run again")
+    return path.is_file()
+
+
 def _connect(path: Path) -> sqlite3.Connection:
+    _is_there(path)
     with _wrapped(path):
         # Used by worker threads too, one at a time. No isolation level: transactions are written out.
         connection = sqlite3.connect(path, check_same_thread=False, timeout=30, isolation_level=None)
@@ -485,6 +510,7 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
         mode = "mode=rw"
     else:
         mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
+    _is_there(path)
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30)
     connection.execute("PRAGMA query_only = ON")
     connection.create_function("base_key_of", 1, base_key_of, deterministic=True)
@@ -512,12 +538,14 @@ def _wrapped(path: Path) -> Iterator[None]:
 def _broken(path: Path, error: sqlite3.Error) -> KnowledgeBaseError:
     text = str(error).partition(" with text ")[0]  # what follows is the damaged text itself
     if any(words in text for words in _DAMAGE):
-        mend = (
+        advice = (
             "the file is damaged: restore it from a backup: it holds what was paid for "
             "(without it everything is asked, and paid for, again)"
         )
     elif "full" in text or "I/O" in text:
-        mend = "free some disk space (or raise the file size limit) and run again: what was committed is kept"
+        advice = (
+            "free some disk space (or raise the file size limit) and run again: what was committed is kept"
+        )
     else:
-        mend = "see that the folder exists, is writable and on a local disk, then run again"
-    return KnowledgeBaseError(f"{path}: {text}; {mend}")
+        advice = "see that the folder exists, is writable and on a local disk, then run again"
+    return KnowledgeBaseError(f"{path}: {text}; {advice}")

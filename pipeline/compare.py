@@ -24,7 +24,7 @@ from data.show import json_text
 from pipeline.answers import Answers, Summary, columns, joined
 from pipeline.compare_runs import NAMED_KEYS, Run, nothing_in_common, relabelled, same_tasks
 from pipeline.comparison import SPLITS
-from pipeline.project import load_project
+from pipeline.project import load_project, require_plain
 from trainer.outcomes import NAMED, NAMED_FILE, RANKS, RANKS_FILE
 from trainer.paired import holm, interval_of, mcnemar
 from trainer.records import Doubles
@@ -72,6 +72,8 @@ def open_run(place: Path) -> Run:
     """The run in a folder, or of a project file. Raises InputError where it was not evaluated."""
     folder = load_project(place).run if place.suffix == ".toml" else place
     path = folder / "metrics.json"
+    if folder.is_dir():
+        require_plain(folder)
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from data.errors import ProjectError, foreign_as
+from data.errors import KnowledgeBaseError, ProjectError, foreign_as
 from data.modality import Modality
+from data.odd_files import misplaced
 from data.readers.axes import Up
 from data.readers.budget import LEAST_MEMORY, Budget, parse_bytes
 from data.tabletop.settings import TabletopSettings
@@ -130,7 +131,8 @@ _SEEDED = (
 def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Project:
     """Read and check a project file; with `changes`, as if they were written in it.
 
-    Raises ProjectError: no such file, not TOML (with the line), or the list of all its mistakes.
+    Raises ProjectError: no such file, not TOML (with the line), or the list of all its mistakes; and
+    KnowledgeBaseError where something is in the run's folder that no file or folder can be (`require_plain`).
     """
     with foreign_as(ProjectError, f"{path}: cannot be read"):  # a loop of links, a name too long
         path = path.resolve()
@@ -149,9 +151,25 @@ def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Projec
             mistakes = [_mistake(each) for each in error.errors()]
             count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
             raise ProjectError(f"{path}: {count}\n" + "\n".join(f"  {each}" for each in mistakes)) from None
-    return Project(
+    project = Project(
         path=path, **dict(checked) | {"describe": _with_models_found(checked.describe, path.parent)}
     )
+    with foreign_as(
+        ProjectError, f"{path}: the run's folder cannot be looked through"
+    ):  # its name is too long
+        require_plain(project.run)
+    return project
+
+
+def require_plain(run: Path) -> None:
+    """Raise KnowledgeBaseError where a pipe, a device, a link to nothing or the like is in a run's folder.
+
+    Whoever opened it would wait for ever, or fail in a library's words.
+    """
+    found = list(misplaced(run))
+    if found:
+        others = f" (and {len(found) - 1} more like it)" if len(found) > 1 else ""
+        raise KnowledgeBaseError(f"{found[0]}{others}")
 
 
 def _with_models_found(describe: DescribeSection, folder: Path) -> DescribeSection:

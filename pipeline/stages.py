@@ -75,7 +75,7 @@ def run_stage(project: Project, name: str) -> StageResult:
     ran_before = read_mark(project, name) is not None
     use_budget(project.data.budget)
     if stage.shards is None:
-        with write_lock(project.run / "run.lock"):
+        with write_lock(project.run / "run.lock") as still_there:
             for path in filter(stage.reuses, spoiled(project, name)):
                 path.unlink()
             with recorded() as recorder:
@@ -83,6 +83,7 @@ def run_stage(project: Project, name: str) -> StageResult:
                 outputs = list(stage.outputs(project))
                 notes = recorder.notes(own=_own(project, stage, outputs))
             facts = stage.facts(project, outputs, {}) if stage.facts else {}
+            still_there()
             write_mark(
                 project,
                 name,
@@ -225,7 +226,7 @@ def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[dict
     missing = [shard for shard in numbers if done[shard] is None]
     if missing:
         use_budget(project.data.budget)
-        with write_lock(project.run / "run.lock"), recorded() as recorder:
+        with write_lock(project.run / "run.lock") as still_there, recorded() as recorder:
             clock = time.perf_counter()
 
             def complete(shard: int, summary: dict[str, Any]) -> None:
@@ -234,6 +235,7 @@ def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[dict
                 seconds, clock = round(now - clock, 3), now
                 outputs = list(stage.outputs(project))
                 written = [path for path in outputs if _part_number(path) == shard]
+                still_there()
                 done[shard] = write_mark(
                     project,
                     _key(stage, shard),
@@ -352,7 +354,7 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 def _disk_error(error: OSError) -> InputError:
     where = f" ({error.filename})" if error.filename else ""
     return InputError(
-        f"{error.strerror or error}{where}; nothing is lost: mend that and run the same command again"
+        f"{error.strerror or error}{where}; nothing is lost: fix that and run the same command again"
     )
 
 

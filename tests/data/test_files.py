@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from data.files import atomic_path
+from data.files import atomic_path, hash_file
 
 
 class RustError(Exception):
@@ -37,3 +38,31 @@ def test_other_errors_pass_as_they_are(tmp_path: Path) -> None:
     """A bug is not taken for the disk's fault."""
     with pytest.raises(ValueError, match="a bug"), atomic_path(tmp_path / "x"):
         raise ValueError("a bug")
+
+
+def test_two_writers_have_two_temporary_files(tmp_path: Path) -> None:
+    """Of one process, or of two that have the same number on two machines: none writes into the other's."""
+    target = tmp_path / "table.parquet"
+    with atomic_path(target) as first, atomic_path(target) as second:
+        assert first != second
+        first.write_text("first", encoding="utf-8")
+        second.write_text("second", encoding="utf-8")
+    assert target.read_text(encoding="utf-8") == "first"  # the outer block ends last
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
+    """The error names what was to be written, not a name that is gone."""
+    target = tmp_path / "metrics.json"
+    target.mkdir()
+    with pytest.raises(OSError) as caught, atomic_path(target) as temporary:
+        temporary.write_text("{}", encoding="utf-8")
+    assert caught.value.filename == str(target)
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_the_hash_of_a_pipe_is_an_error(tmp_path: Path) -> None:
+    """Nobody waits for what is never written."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a plain file"):
+        hash_file(tmp_path / "pipe")

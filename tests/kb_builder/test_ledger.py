@@ -536,3 +536,42 @@ def test_a_group_is_as_large_as_it_may_be(tmp_path: Path, monkeypatch: pytest.Mo
 
     asyncio.run(run())
     assert sizes == [GROUP_ROWS]
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_ledger_that_is_removed_meanwhile_takes_no_more_answers(tmp_path: Path, removed: bool) -> None:
+    """SQLite would go on writing into a file that has no name any more."""
+
+    async def run() -> None:
+        async with open_ledger(tmp_path) as ledger:
+            await ledger.record(ENTRY)
+            (tmp_path / "ledger.sqlite").unlink()
+            if not removed:
+                (tmp_path / "ledger.sqlite").touch()
+            with pytest.raises(KnowledgeBaseError, match="removed or replaced while it was written"):
+                await ledger.record(replace(ENTRY, key="k1"))
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", ["ledger.sqlite", "ledger.sqlite-wal"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_a_ledger_that_is_no_file_is_named(tmp_path: Path, name: str, kind: str) -> None:
+    """A pipe would be waited for, a dangling link be taken for no ledger at all."""
+    if name.endswith("-wal"):
+        asyncio.run(_record(tmp_path))
+    path = tmp_path / name
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/nowhere/at/all")
+    for read in (lambda: read_entries(tmp_path), lambda: asyncio.run(_record(tmp_path))):
+        with pytest.raises(KnowledgeBaseError, match=f"{name} is .*, where a file belongs"):
+            read()
+
+
+async def _record(kb: Path) -> None:
+    async with open_ledger(kb) as ledger:
+        await ledger.record(ENTRY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,3 +55,25 @@ def test_an_unsigned_lock_has_a_message_too(tmp_path: Path) -> None:
         path.write_text("")
         with pytest.raises(KnowledgeBaseError, match="another process"), write_lock(path):
             pytest.fail("two writers")
+
+
+def test_a_folder_that_is_removed_meanwhile_is_no_success(tmp_path: Path) -> None:
+    """Another process could have locked a new file of the same name: the end of the block says so."""
+    path = tmp_path / "run" / "run.lock"
+    with pytest.raises(KnowledgeBaseError, match="was removed or replaced"), write_lock(path) as check:
+        check()
+        shutil.rmtree(path.parent)
+        with pytest.raises(KnowledgeBaseError, match="run the same command again"):
+            check()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_cannot_be_a_lock(tmp_path: Path, kind: str) -> None:
+    """Neither a pipe, whose opening may wait, nor a device is taken for one."""
+    path = tmp_path / "run.lock"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/full")
+    with pytest.raises(KnowledgeBaseError, match=r"run\.lock is no plain file"), write_lock(path):
+        pytest.fail("it was locked")

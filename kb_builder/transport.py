@@ -8,7 +8,9 @@ a call.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import zlib
 from collections.abc import AsyncIterator
@@ -64,6 +66,10 @@ def origin(url: str) -> tuple[str, str, int | None]:
     return parts.scheme, (parts.hostname or "").lower(), port
 
 
+# What this machine has too little of: files that a process, or all of them, may open.
+_OURS = {errno.EMFILE, errno.ENFILE}
+
+
 class _Bounded(httpx.AsyncBaseTransport):
     def __init__(
         self, inner: httpx.AsyncBaseTransport, origin: tuple[str, str, int | None], most_bytes: int
@@ -88,6 +94,11 @@ class _Bounded(httpx.AsyncBaseTransport):
         except (UniBindError, httpx.TransportError, aiohttp.ClientError):
             raise
         except Exception as error:  # whatever a parser throws at a broken head or body
+            if isinstance(error, OSError) and error.errno in _OURS:  # asking again would pay again
+                raise RunError(
+                    f"the answer cannot be read: {os.strerror(error.errno)} on this machine; lift the limit "
+                    "(ulimit -n), or ask less at once (`concurrency`), then run again: nothing is lost"
+                ) from error
             raise TransientError(
                 f"the answer cannot be read: {type(error).__name__}: {error}", maybe_paid=True
             ) from error

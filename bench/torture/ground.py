@@ -22,7 +22,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,9 @@ from kb_builder.fake_openai import FakeSettings, serve_fake
 
 NAME = "small"
 RUN = Path("runs") / NAME
-VOLATILE = ("created_at", "latency_ms")
+VOLATILE = ("created_at", "latency_ms", "attempts")
 HANGS_S = 180.0  # whoever has not ended by then hangs
-_LOADED = [
-    "pipeline.cli",
-    "pipeline.table",
-    "kb_builder.embed",
-    "kb_builder.describe_samples",
-    "kb_builder.asking",
-]
+_LOADED = ["pipeline.cli", "pipeline.table", "kb_builder.embed", "kb_builder.describe_samples"]
 _LOADED += ["trainer.train", "trainer.evaluate", "pipeline.report", "pipeline.predict", "kb_builder.verify"]
 _LOADED += ["torch", "pyarrow.parquet", "duckdb", "safetensors.torch"]
 _PROJECT = """\
@@ -67,7 +61,7 @@ _OPENAI = 'openai"\nmodel = "m"\nbase_url = "{url}"\napi_key_env = "UNIBIND_NONE
 
 
 def make_project(folder: Path, url: str | None = None) -> Path:
-    """Pictures and texts of three colours; its texts are asked for at `url`, or written by the fake describer."""
+    """Pictures and texts of three colours, described by whom `url` leads to, or by the fake describer."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows = []
@@ -150,12 +144,8 @@ class Running:
         hung = self.process.is_alive()
         self.kill()
         self.process.join()
-        out, err = (
-            (self.streams / name).read_text("utf-8", errors="replace")
-            if (self.streams / name).exists()
-            else ""
-            for name in ("out", "err")
-        )
+        printed = [self.streams / name for name in ("out", "err")]
+        out, err = (path.read_text("utf-8", errors="replace") if path.exists() else "" for path in printed)
         shutil.rmtree(self.streams, ignore_errors=True)
         return Done(None if hung else self.process.exitcode, out, err)
 
@@ -167,7 +157,7 @@ def start(
     before: Callable[[], None] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Running:
-    """Start `unibind ARGUMENTS` in a folder; `before` is called in its process first (limits, another user)."""
+    """Start `unibind ARGUMENTS` in a folder; `before` is called in its process first (limits)."""
     streams.mkdir(parents=True)
     process = _context.Process(
         target=_child, args=(str(folder), arguments, str(streams), before, dict(environment or {}))
@@ -185,8 +175,8 @@ def _child(
     for number, name in ((1, "out"), (2, "err")):
         descriptor = os.open(Path(streams) / name, os.O_WRONLY | os.O_CREAT, 0o666)
         os.dup2(descriptor, number)
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123
-    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115, PTH123
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
     sys.argv = ["unibind", *arguments]
     if before is not None:
         before()
@@ -216,7 +206,7 @@ class Server:
     def reset(self) -> None:
         """Forget what was asked."""
         self.log.write_bytes(b"")
-        urllib.request.urlopen(  # noqa: S310
+        urllib.request.urlopen(
             urllib.request.Request(self.url.removesuffix("/v1") + "/_fake/reset", method="POST")
         ).close()
 
@@ -259,6 +249,7 @@ class Ground:
     fresh: Path
     finished: Path
     server: Server
+    seconds: float  # that the undisturbed run took
 
     def copy(self, of: Path, name: str) -> Path:
         """A copy to be destroyed, with all times of change; one of the same name is replaced."""
@@ -286,9 +277,12 @@ def ground(root: Path) -> Iterator[Ground]:
     """Make the project and run it undisturbed. Raises RuntimeError where that does not work."""
     with fake_server(root, latency_s=0.05) as server:
         fresh = make_project(root / "fresh", server.url)
-        place = Ground(root, fresh, root / "finished" / "p", server)
+        place = Ground(root, fresh, root / "finished" / "p", server, 0.0)
         shutil.copytree(fresh, place.finished)
+        place.run(place.fresh, "doctor")  # so that the libraries are loaded
+        started = time.monotonic()
         done = place.run(place.finished, "run", seconds=600)
+        place = replace(place, seconds=time.monotonic() - started)
         if done.status != 0:
             raise RuntimeError(f"the undisturbed run failed: {done.err}")
         yield place

@@ -61,7 +61,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
 
 
 def odd_places(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """Each place with each kind, in random order: one line that names it, exit 1; afterwards all is as before."""
+    """Each place with each kind, in random order: one line that names it; afterwards all is as before."""
     pairs = list(itertools.product(PLACES, KINDS))
     rng.shuffle(pairs)
     for place, kind in itertools.cycle(pairs):

@@ -575,3 +575,15 @@ def test_a_ledger_that_is_no_file_is_named(tmp_path: Path, name: str, kind: str)
 async def _record(kb: Path) -> None:
     async with open_ledger(kb) as ledger:
         await ledger.record(ENTRY)
+
+
+def test_a_damaged_schema_is_named(tmp_path: Path) -> None:
+    """SQLite quotes the damaged text in its message, which Python cannot decode then."""
+    asyncio.run(_record(tmp_path))
+    path = tmp_path / "ledger.sqlite"
+    content = path.read_bytes()
+    damaged = content.replace(b"CREATE INDEX entries", b"CRE\xd9TE INDEX entries")
+    assert damaged != content
+    path.write_bytes(damaged)
+    with pytest.raises(KnowledgeBaseError, match="the file is damaged"):
+        read_entries(tmp_path)

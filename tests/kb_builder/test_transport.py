@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import json
 import zlib
@@ -233,3 +234,15 @@ def test_strange_statuses_are_told_apart() -> None:
             ask(handle)
         kinds[status] = type(caught.value).__name__
     assert kinds == {204: "TransientError", 501: "RequestError", 600: "TransientError"}
+
+
+def test_too_many_open_files_are_not_the_answers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that came and cannot be read for want of a file handle is not asked, and paid for, again."""
+
+    def starved(*arguments: object, **named: object) -> str:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("kb_builder.transport.decoded", starved)
+
+    with pytest.raises(RunError, match=r"Too many open files on this machine; lift the limit"):
+        ask(answering(BODY))

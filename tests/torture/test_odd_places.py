@@ -1,4 +1,4 @@
-"""Pipes, devices, links and folders where the project keeps its files: one line, at once, and nothing is lost."""
+"""Pipes, devices, links and folders where the project keeps its files: one line, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,0 +1,135 @@
+"""`make torture`: every attack in its turn, for TORTURE_MINUTES (60), on a small project of its own.
+
+    python -m bench.torture [--minutes 60] [--seed N] [--only kills,flips] [--out bench/results/torture.json]
+
+An attack is a function that yields trials without end, each with what was wrong, if anything; it gets a share
+of the time. Prints every problem as it is found and, at the end, how often each attack was tried and how
+often something was silent or broken. Exit status 1 where something was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.machine import versions
+from bench.rows import publish, row
+from bench.torture import disk, flips, kills, kinds, places, proxy
+from bench.torture.ground import Ground, ground
+from bench.torture.trial import Trial
+from data.show import visible
+
+RESULTS = Path(__file__).parent.parent / "results" / "torture.json"
+_PACKAGES = ("torch", "pyarrow", "duckdb", "safetensors", "aiohttp", "openai", "av", "pillow", "soundfile")
+_TOLD_AT_MOST = 20  # problems of one attack that are written down
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack: its name in the table, its share of the time, and what makes its trials."""
+
+    key: str
+    name: str
+    share: float
+    trials: Callable[[Ground, random.Random], Iterator[Trial]]
+
+
+ATTACKS = (
+    Attack("kills", "SIGKILL at random moments of a run", 4, kills.kills),
+    Attack("flips", "one bit flipped, a file cut or emptied at rest, times kept", 4, flips.flips),
+    Attack("proxy", "answers damaged by a proxy", 3, proxy.corrupting_proxy),
+    Attack("media", "mutants of media files", 3, kinds.media),
+    Attack("files", "mutants of the project's own files and of lists", 2, kinds.files),
+    Attack("places", "pipes, devices, links, folders in odd places", 2, places.odd_places),
+    Attack("disk", "a disk that fills up and grows", 3, disk.full_disks),
+    Attack("limits", "limits on file size, open files, memory", 2, disk.limits),
+    Attack("readonly", "a folder that cannot be written", 1, disk.read_only),
+    Attack("removed", "the run's folder removed while it is written", 2, disk.removals),
+)
+
+
+@dataclass
+class Tally:
+    """What became of an attack."""
+
+    tried: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def torture(minutes: float, seed: int, chosen: list[Attack], root: Path) -> dict[str, Tally]:
+    """Run the attacks; each goes on until its share of the time is over, and makes one trial at least."""
+    tallies = {attack.name: Tally() for attack in chosen}
+    ends = time.monotonic() + 60 * minutes
+    with ground(root) as place:
+        print(f"an undisturbed run takes {place.seconds:.1f} s; seed {seed}", flush=True)
+        for number, attack in enumerate(chosen):
+            shares = sum(each.share for each in chosen[number:])
+            until = time.monotonic() + max(0.0, ends - time.monotonic()) * attack.share / shares
+            tally = tallies[attack.name]
+            for trial in attack.trials(place, random.Random(f"{seed}/{attack.key}")):
+                tally.tried += 1
+                if trial.problem is not None:
+                    tally.problems.append(f"{trial.what}: {trial.problem}")
+                    print(f"  {attack.key}: {visible(tally.problems[-1])}", flush=True)
+                if time.monotonic() > until:
+                    break
+            print(f"{attack.name}: {tally.tried:,} tried, {len(tally.problems):,} broken", flush=True)
+    return tallies
+
+
+def table(tallies: dict[str, Tally]) -> str:
+    """The table in Markdown."""
+    lines = [f"| {name} | {each.tried:,} | {len(each.problems):,} |" for name, each in tallies.items()]
+    return "\n".join(["| attack | tried | silent or broken |", "|---|---:|---:|", *lines])
+
+
+def rows(tallies: dict[str, Tally]) -> list[dict[str, Any]]:
+    """One row for each attack: how many trials were silent or broken, of how many."""
+    return [
+        row(
+            name,
+            len(each.problems),
+            "silent or broken",
+            against="trials",
+            ratio=len(each.problems) / each.tried if each.tried else None,
+            goal="0",
+            met=not each.problems if each.tried else None,
+        )
+        | {"tried": each.tried, "problems": each.problems[:_TOLD_AT_MOST]}
+        for name, each in tallies.items()
+    ]
+
+
+def main() -> None:
+    """See the module's words."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--minutes", type=float, default=float(os.environ.get("TORTURE_MINUTES", "60")))
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)
+    parser.add_argument("--only", default="", help=", ".join(attack.key for attack in ATTACKS))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    wanted = [key for key in given.only.split(",") if key]
+    if unknown := set(wanted) - {attack.key for attack in ATTACKS}:
+        parser.error(f"there is no attack {', '.join(sorted(unknown))}")
+    chosen = [attack for attack in ATTACKS if not wanted or attack.key in wanted]
+    with tempfile.TemporaryDirectory(prefix="torture-", ignore_cleanup_errors=True) as folder:
+        tallies = torture(given.minutes, given.seed, chosen, Path(folder))
+    print(table(tallies))
+    command = f"python -m bench.torture --minutes {given.minutes:g} --seed {given.seed}"
+    command += f" --only {given.only}" if given.only else ""
+    publish(given.out, rows(tallies), versions=versions(_PACKAGES), command=command)
+    print(f"\nnumbers  {json.dumps(str(given.out))[1:-1]}")
+    sys.exit(any(each.problems for each in tallies.values()))
+
+
+if __name__ == "__main__":
+    main()

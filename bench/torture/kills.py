@@ -1,0 +1,39 @@
+"""SIGKILL at random moments of a run, once or several times; then it is left to end."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+
+from bench.torture.ground import RUN, Ground, sound_ledger
+from bench.torture.trial import Trial
+
+# What a kill may make a run ask again: what was in flight, and one group of answers not committed.
+_ALLOWANCE = 1
+
+
+def kills(ground: Ground, rng: random.Random) -> Iterator[Trial]:
+    """Without end: tables, vectors, heads, numbers and ledger are those of the undisturbed run."""
+    while True:
+        folder = ground.copy(ground.fresh, "killed")
+        ground.server.reset()
+        waits = [rng.uniform(0.1, ground.seconds) for _ in range(rng.choice((1, 1, 2, 3)))]
+        killed, problem = 0, None
+        for wait in waits:
+            running = ground.start(folder, "run")
+            time.sleep(wait)
+            running.kill()
+            done = running.wait(1)
+            killed += done.status == -9
+            problem = problem or (done.problem() if done.status != -9 else None) or sound_ledger(folder / RUN)
+        what = f"killed after {', '.join(f'{wait:.1f} s' for wait in waits)}"
+        done = ground.run(folder, "run")
+        if done.status != 0:
+            problem = problem or done.problem() or done.error
+        elif differences := ground.differences(folder):
+            problem = problem or f"ends otherwise: {', '.join(differences)}"
+        asked = ground.server.answered()
+        if over := [key for key, times in asked.items() if times > 1 + killed * _ALLOWANCE]:
+            problem = problem or f"{len(over)} requests were asked more often than the kills explain"
+        yield Trial(what, problem)

@@ -23,7 +23,7 @@ from typing import Any
 
 from bench.machine import versions
 from bench.rows import publish, row
-from bench.torture import disk, flips, kills, kinds, places, proxy
+from bench.torture import disk, flips, kills, kinds, ledgers, places, proxy
 from bench.torture.ground import Ground, ground
 from bench.torture.trial import Trial
 from data.show import visible
@@ -51,6 +51,7 @@ ATTACKS = (
     Attack("files", "mutants of the project's own files and of lists", 2, kinds.files),
     Attack("places", "pipes, devices, links, folders in odd places", 2, places.odd_places),
     Attack("disk", "a disk that fills up and grows", 3, disk.full_disks),
+    Attack("ledger", "a ledger on a disk that fills up, with kills and readers", 2, ledgers.ledgers),
     Attack("limits", "limits on file size, open files, memory", 2, disk.limits),
     Attack("readonly", "a folder that cannot be written", 1, disk.read_only),
     Attack("removed", "the run's folder removed while it is written", 2, disk.removals),

@@ -14,7 +14,7 @@ from bench.torture.trial import Trial
 
 # How many trials of each: together some five minutes.
 _TRIALS = {"kills": 5, "proxy": 40, "media": 400, "files": 600, "places": 10, "disk": 8, "limits": 5}
-_TRIALS |= {"readonly": 2, "removed": 5}
+_TRIALS |= {"readonly": 2, "ledger": 100, "removed": 5}
 
 
 @pytest.mark.slow

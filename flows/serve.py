@@ -10,8 +10,9 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,10 +25,11 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.settings import get_current_settings
 
 from data.errors import InputError, UniBindError
-from flows.silent_runs import watch_silent_runs
+from flows.silent_runs import orphans_ended, watch_silent_runs
 
 START_SECONDS = 120.0  # a first start makes the database, which takes 10 to 30 seconds on a slow disk
 STOP_SECONDS = 20.0
+LIVES_SECONDS = 5.0  # a server that ends sooner after its start is not started again
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -37,7 +39,7 @@ def main() -> None:
         signal.signal(ending, _leave)
     try:
         to_serve = deployments(Path("prefect.yaml"))
-        with server(api_url()):
+        with server(api_url()), orphans_ended():
             asyncio.run(watch_silent_runs())
             # One run at a time, the next wait: each uses every core, and a knowledge base has one writer.
             serve(*to_serve, limit=1, pause_on_shutdown=False)
@@ -78,6 +80,9 @@ def api_url() -> str:
 def server(url: str) -> Iterator[None]:
     """See to it that a Prefect server answers at `url`: use the one there is, or start one and stop it after.
 
+    One that was started here and is killed is started again: what it knew is in its database, and the flows
+    that run meanwhile wait for it.
+
     Raises InputError when something else has the port, when the address is another machine's and does not
     answer, and when the server does not start.
     """
@@ -97,21 +102,67 @@ def server(url: str) -> Iterator[None]:
     print(f"starting a Prefect server at {url} (log: {log})", flush=True)
     command = [sys.executable, "-m", "prefect", "--no-prompt", "server", "start"]
     command += ["--host", str(address.hostname), "--port", str(address.port or 80)]
-    with log.open("wb") as output:
-        # In a session of its own, so that Ctrl-C reaches the runner first, which still has things to tell it.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    log.unlink(missing_ok=True)
+
+    def start() -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            # In a session of its own, so that Ctrl-C reaches the runner first, which still has things to say.
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    process = start()
     try:
         _wait_for(url, process, log)
+        with _kept_running(process, start, url):
+            yield
+    finally:
+        _stop(process)
+
+
+@contextmanager
+def _kept_running(
+    process: subprocess.Popen[bytes], start: Callable[[], subprocess.Popen[bytes]], url: str
+) -> Iterator[None]:
+    """Start the server again where it ends by itself, until the block ends; that one is stopped then."""
+    stopping = threading.Event()
+    current = [process]
+
+    def watch() -> None:
+        while not stopping.is_set():
+            began = time.monotonic()
+            status = current[0].wait()
+            if stopping.is_set():
+                return
+            if time.monotonic() - began < LIVES_SECONDS:
+                print(f"the Prefect server ended again ({status}); it is left alone now", flush=True)
+                return
+            print(f"the Prefect server ended ({status}); starting it again at {url}", flush=True)
+            current[0] = start()
+            if stopping.is_set():  # meanwhile
+                _stop(current[0])
+
+    watcher = threading.Thread(target=watch, name="server", daemon=True)
+    watcher.start()
+    try:
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stopping.set()
+        _stop(current[0])
+        watcher.join(STOP_SECONDS)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def prefect_version(url: str) -> str | None:

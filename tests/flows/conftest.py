@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,21 @@ class Served:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """`make serve` on a free port and with a home of its own; stopped by Ctrl-C, server and all."""
-    folder = tmp_path_factory.mktemp("served")
+    with serving(tmp_path_factory.mktemp("served")) as process:
+        yield process
+
+
+@pytest.fixture
+def served_alone(tmp_path: Path) -> Iterator[Served]:
+    """A `make serve` for one test, which may kill parts of it."""
+    (tmp_path / "served").mkdir()
+    with serving(tmp_path / "served") as process:
+        yield process
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Served]:
+    """The process, until the block ends; its server is stopped too where it was killed and left it."""
     (folder / "sitecustomize.py").write_text(WATCH)
     url = f"http://127.0.0.1:{free_port()}/api"
     kept = {
@@ -117,8 +132,23 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         with temporary_settings({PREFECT_API_URL: url, PREFECT_HOME: folder / "home"}):
             yield Served(url, environment, process, log, folder / "elsewhere.log")
     finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+        for left in _servers(url):
+            os.kill(left, signal.SIGTERM)
+
+
+def _servers(url: str) -> list[int]:
+    """The processes of the Prefect server of that address."""
+    port = url.removesuffix("/api").rpartition(":")[2]
+    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True)
+    lines = listed.stdout.splitlines()
+    return [
+        int(line.split()[0])
+        for line in lines
+        if line.endswith(f"server start --host 127.0.0.1 --port {port}")
+    ]
 
 
 def wait_until(condition: Any, process: subprocess.Popen[bytes], log: Path, *, seconds: float = 120) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -75,6 +75,30 @@ def stamp(file: Path) -> Stamp | None:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns
+
+
+@contextmanager
+def watched(folder: Path) -> Iterator[Callable[[], bool]]:
+    """Yield what says whether a folder is still the one it was at first; true where there was none.
+
+    It is kept open meanwhile, so that no new folder gets its inode.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield lambda: True
+        return
+
+    def same() -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), folder.stat())
+        except FileNotFoundError:
+            return False
+
+    try:
+        yield same
+    finally:
+        os.close(descriptor)
 
 
 def canonical_json(value: Any) -> str:

@@ -268,7 +268,7 @@ def _digest_columns(path: Path, wanted: Sequence[str]) -> str | None:
         return _digest_table(_columns(path, wanted), wanted)
     except FileNotFoundError:
         return None
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return "damaged"
 
 

@@ -151,7 +151,7 @@ def _inspect(path: Path) -> Contents:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table, footer = file.read(), file.metadata
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise damaged(path, first_line(error)) from error
     dim, dtype = _layout(path, table.schema)
     stored_ND = stored_vectors(table.column("vector"), dim, dtype)
@@ -178,7 +178,7 @@ def read_names(path: Path, row_groups: Sequence[int], columns: Sequence[str] = (
         footer = _footer(reading(path), *(signature(path) or ()))
         with pq.ParquetFile(path, metadata=footer, page_checksum_verification=True) as file:
             return file.read_row_groups(list(row_groups), columns=list(columns))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise damaged(path, first_line(error)) from error
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import InputError, KnowledgeBaseError
-from data.files import hash_json, write_json
+from data.files import hash_json, watched, write_json
 from data.readers import use_budget
 from data.reads import reading, recorded
 from data.show import duration, number, visible
@@ -342,10 +342,18 @@ def _stage(name: str) -> Stage:
     return _BY_NAME[name]
 
 
-def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+def _timed(function: Callable[..., Any], project: Project, *arguments: Any) -> tuple[Any, float]:
+    """What a stage's function returns, and its seconds. Raises where the knowledge base was removed meanwhile:
+    a stage that only looks at what it finds would be marked as done with half of its files.
+    """
     started = time.perf_counter()
     try:
-        summary = function(*arguments)
+        with watched(project.kb) as still_there:
+            summary = function(project, *arguments)
+            if not still_there():
+                raise KnowledgeBaseError(
+                    f"{project.kb} was removed or replaced while it was written; run the same command again"
+                )
     except OSError as error:
         raise _disk_error(error) from error
     return summary, round(time.perf_counter() - started, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,18 @@ def test_a_footer_is_read_once_and_again_when_the_file_changed(
         for number, name in enumerate(ids):
             assert read_names(path, [number]).column("id").to_pylist() == [name]
     assert parsed == [path, path]
+
+
+def test_a_column_whose_name_is_damaged_is_named(tmp_path: Path) -> None:
+    """Every single byte of the footer's names that is no UTF-8 any more: one error with the file's name."""
+    path = tmp_path / "part-00000-aaaaaaaa.parquet"
+    write(path, unit(n=4))
+    sound = path.read_bytes()
+    at = sound.rfind(b"vector")
+    while at >= 0:
+        path.write_bytes(sound[:at] + b"\xe9" + sound[at + 1 :])
+        with suppress(KnowledgeBaseError):  # a byte that nobody reads does no harm
+            inspect_shard(path)
+        with suppress(KnowledgeBaseError):
+            read_names(path, [0])
+        at = sound.rfind(b"vector", 0, at)

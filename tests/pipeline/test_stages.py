@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -234,3 +235,23 @@ def test_metrics_hold_every_stage_that_ran_with_its_time(project: Project, calls
     assert metrics["dataset"] == "x"
     assert metrics["stages"] == [{"name": "world", "seconds": 1.5, "skipped": False}]
     assert (project.run / "metrics.json").exists()
+
+
+def test_a_knowledge_base_that_is_removed_meanwhile_marks_nothing(
+    project: Project, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage that lists what it finds afterwards would be marked as done with half of its files."""
+
+    def removed(project: Project) -> dict[str, Any]:
+        shutil.rmtree(project.kb)
+        project.kb.mkdir()
+        return {}
+
+    stages.run_stage(project, "copy")
+    project.kb.mkdir(exist_ok=True)
+    working = stages._BY_NAME["copy"]
+    broken = replace(working, run=removed, settings=lambda project: "others")
+    monkeypatch.setitem(stages._BY_NAME, "copy", broken)
+    with pytest.raises(KnowledgeBaseError, match="was removed or replaced while it was written"):
+        stages.run_stage(project, "copy")
+    assert not stages.is_current(project, "copy")

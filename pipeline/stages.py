@@ -352,7 +352,7 @@ def _timed(function: Callable[..., Any], project: Project, *arguments: Any) -> t
             summary = function(project, *arguments)
             if not still_there():
                 raise KnowledgeBaseError(
-                    f"{project.kb} was removed or replaced while it was written; run the same command again"
+                    f"{project.kb} was removed or replaced while it was written; run again"
                 )
     except OSError as error:
         raise _disk_error(error) from error

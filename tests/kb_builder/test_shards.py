@@ -233,7 +233,7 @@ def test_a_footer_is_read_once_and_again_when_the_file_changed(
 def test_a_column_whose_name_is_damaged_is_named(tmp_path: Path) -> None:
     """Every single byte of the footer's names that is no UTF-8 any more: one error with the file's name."""
     path = tmp_path / "part-00000-aaaaaaaa.parquet"
-    write(path, unit(n=4))
+    write(path, unit())
     sound = path.read_bytes()
     at = sound.rfind(b"vector")
     while at >= 0:

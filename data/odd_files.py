@@ -10,8 +10,8 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 # What the files of a run end in: a folder of such a name stands where a file belongs.
 _FILES = (".json", ".parquet", ".safetensors", ".lock", ".html", ".sqlite", ".sqlite-wal", ".sqlite-shm")
@@ -41,7 +41,7 @@ def oddity(path: Path) -> str | None:
     return f"a link to {kind}" if path.is_symlink() else kind
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> BufferedReader:
     """Open a plain file to read its bytes. Raises OSError that names it, for a pipe or a device too."""
     # Without O_NONBLOCK the opening itself would wait for a pipe's writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

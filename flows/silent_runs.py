@@ -67,7 +67,7 @@ async def end_orphans() -> int:
     going = [StateType.RUNNING, StateType.PENDING]
     flows = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=ended)),
-        end_time=FlowRunFilterEndTime(before_=datetime.now(UTC) - _SETTLED),
+        end_time=FlowRunFilterEndTime.model_validate({"before_": datetime.now(UTC) - _SETTLED}),
     )
     tasks = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=going)))
     async with get_client() as client:

@@ -343,8 +343,10 @@ def _stage(name: str) -> Stage:
 
 
 def _timed(function: Callable[..., Any], project: Project, *arguments: Any) -> tuple[Any, float]:
-    """What a stage's function returns, and its seconds. Raises where the knowledge base was removed meanwhile:
-    a stage that only looks at what it finds would be marked as done with half of its files.
+    """What a stage's function returns, and its seconds.
+
+    Raises where the knowledge base was removed meanwhile: a stage that lists what it finds would be marked as
+    done with half of its files.
     """
     started = time.perf_counter()
     try:

@@ -27,7 +27,7 @@ def test_the_server_is_given_it_once() -> None:
 
 @pytest.mark.usefixtures("served")
 def test_a_task_whose_flow_has_ended_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task that runs by its state under a crashed flow is marked crashed; under a running one it is left."""
+    """A task that runs by its state under a crashed flow is marked crashed, under a running one left."""
     monkeypatch.setattr("flows.silent_runs._SETTLED", timedelta(0))
 
     @flow

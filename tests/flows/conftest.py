@@ -142,7 +142,7 @@ def serving(folder: Path) -> Iterator[Served]:
 def _servers(url: str) -> list[int]:
     """The processes of the Prefect server of that address."""
     port = url.removesuffix("/api").rpartition(":")[2]
-    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["ps", "-ewwo", "pid=,args="], capture_output=True, text=True, check=True)
     lines = listed.stdout.splitlines()
     return [
         int(line.split()[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
     new one, never a torn one. A full disk is an OSError that names `target`, whoever writes.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "a folder, where a file is to be written; delete it", str(target)
+        )
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield temporary

@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.files import Signature, hash_file, hash_json, settled, signature
-from data.seals import check, check_names
+from data.seals import check, check_names, require_plain
 
 Kind = Literal["file", "columns", "names"]
 
@@ -128,6 +128,8 @@ def reading(path: Path, *, checked: bool = True) -> Path:
     """
     if checked:
         check(path)
+    else:
+        require_plain(path)
     if _active:
         name = _absolute(path)
         with _lock:

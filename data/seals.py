@@ -125,11 +125,19 @@ def check_always(path: Path) -> None:
     path = Path(os.path.abspath(path))  # noqa: PTH100  (links are no other files)
     told = _line(path)
     if told is None:
+        require_plain(path)
         return
     wrong = _differs(path, told)
     # A maker takes the line out before he replaces the file.
     if wrong is not None and _line(path) == told:
         raise DamagedError(path, f"{wrong}; {'delete it and ' if os.path.lexists(path) else ''}run {HINT}")
+
+
+def require_plain(path: Path) -> None:
+    """Raise DamagedError for what is no plain file where one should be: a pipe would be waited for."""
+    with suppress(OSError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DamagedError(path, f"no plain file; delete it and run {HINT}")
 
 
 def check_names(folder: Path, pattern: str) -> None:

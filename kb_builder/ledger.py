@@ -383,8 +383,8 @@ async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
         except DamagedError as error:
             raise DamagedError(
                 path,
-                f"{error.reason.partition(';')[0]}; restore it from a backup, or, where it is as you want it,"
-                " `unibind kb verify --seal` takes it as it is",
+                f"{error.reason.partition(';')[0]}: it was lost or replaced. Restore it from a backup; or,"
+                " where it is as you want it, `unibind kb verify --seal` takes it as it is",
             ) from None
         unseal(kb, path.name)
         ledger = Ledger(path)

@@ -15,7 +15,6 @@ shards are written one after the other. Nothing here locks.
 from __future__ import annotations
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,8 +24,6 @@ from typing import Any
 from data.errors import KnowledgeBaseError
 from data.files import hash_file, write_json
 from kb_builder.schemas import DESCRIPTIONS, SCHEMA_VERSION, remove_parts_beyond, write_table
-
-log = logging.getLogger(__name__)
 
 KINDS = ("category", "sample")
 MANIFEST = "manifest.json"
@@ -53,14 +50,13 @@ class PartsManifest:
 def write_part(kb: Path, kind: str, name: str, rows: list[dict[str, Any]]) -> None:
     """Replace `descriptions/<kind>/<name>.parquet` by these rows, then record it in the manifest.
 
-    `name` is `<prefix>-NNNNN`. Of a manifest that is damaged nothing is taken over: whoever goes by its lines
-    finds the others missing, and makes those parts anew too. Raises ValueError for rows that do not fit
-    schema `DESCRIPTIONS`.
+    `name` is `<prefix>-NNNNN`. Raises ValueError for rows that do not fit schema `DESCRIPTIONS`, and
+    KnowledgeBaseError where the manifest is damaged, before anything is written.
     """
     path = _folder(kb, kind) / f"{name}.parquet"
     if not name.rpartition("-")[2].isdecimal():
         raise ValueError(f"part {name!r} has no number")
-    manifest = _manifest_to_replace(kb)
+    manifest = read_manifest(kb)
     write_table(path, rows, DESCRIPTIONS)
     part = Part(
         rows=len(rows),
@@ -76,7 +72,7 @@ def remove_beyond(kb: Path, kind: str, prefix: str, count: int) -> None:
 
     Parts of an older, finer division would give their rows a second time.
     """
-    manifest = _manifest_to_replace(kb)
+    manifest = read_manifest(kb)
     remove_parts_beyond(_folder(kb, kind).glob(f"{prefix}-*.parquet"), count)
     kept = {
         file: part
@@ -102,14 +98,6 @@ def read_manifest(kb: Path) -> PartsManifest:
         raise KnowledgeBaseError(
             f"{path} is damaged; remove it, then `unibind kb reparse` writes it anew"
         ) from None
-
-
-def _manifest_to_replace(kb: Path) -> PartsManifest:
-    try:
-        return read_manifest(kb)
-    except KnowledgeBaseError:
-        log.warning("%s is damaged; it is written anew", kb / "descriptions" / MANIFEST)
-        return PartsManifest()
 
 
 def lines_of(kb: Path, parts: Iterable[Path]) -> dict[str, Any]:

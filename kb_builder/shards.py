@@ -29,8 +29,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError, first_line
-from data.files import atomic_path
-from data.reads import reading, signature
+from data.files import atomic_path, signature
+from data.reads import reading
 
 try:
     from isal.isal_zlib import crc32

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from data.errors import InputError, KnowledgeBaseError, first_line
 from data.reads import names, reading
+from kb_builder.parts import KINDS
 from kb_builder.schemas import (
     CATEGORIES,
     CENTERS,
@@ -90,7 +91,9 @@ def sources(kb: Path) -> tuple[Source, ...]:
     """
     found = []
     for view, (pattern, schema) in _TABLES.items():
-        files = tuple(names(kb / Path(pattern).parent, Path(pattern).name))
+        above, _, name = pattern.rpartition("/")
+        folders = [kb / "descriptions" / kind for kind in KINDS] if "*" in above else [kb / above]
+        files = tuple(path for folder in folders for path in names(folder, name))
         lacking: set[str] = set()
         for file in files:
             there = _footer(reading(file)).names

@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from data.files import canonical_json, hash_json, write_json, write_text
-from data.reads import CHANGED_MEANWHILE, Note, Signature, content, remember
+from data.files import Signature, canonical_json, hash_json, write_json, write_text
+from data.reads import CHANGED_MEANWHILE, Note, content, remember
 from pipeline.project import Project
 
 FORMAT = 3  # 1 knew no reads, 2 no checksums of its own

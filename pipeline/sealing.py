@@ -15,7 +15,7 @@ from data.errors import DamagedError, KnowledgeBaseError
 from data.seals import Sum, discard, seal, sealed, unseal
 from data.show import visible
 from kb_builder.lock import write_lock
-from kb_builder.parts import MANIFEST
+from kb_builder.parts import MANIFEST, read_manifest
 from pipeline.jobs import STAGES, Stage
 from pipeline.project import Project
 
@@ -63,7 +63,7 @@ def seal_all(project: Project) -> int:
 
 
 def drop_damaged(project: Project) -> None:
-    """Remove a list that is damaged (said): the stages that are whole by their marks write theirs anew."""
+    """Remove a list that is damaged, saying so: its stages write theirs anew, being whole by their marks."""
     for base in (project.kb, project.run):
         try:
             sealed(base)
@@ -72,6 +72,12 @@ def drop_damaged(project: Project) -> None:
                 f"  note: {visible(error.path)} is damaged; it is written anew", file=sys.stderr, flush=True
             )
             discard(base)
+    manifest = project.kb / "descriptions" / MANIFEST
+    try:
+        read_manifest(project.kb)
+    except KnowledgeBaseError:
+        print(f"  note: {visible(manifest)} is damaged; it is written anew", file=sys.stderr, flush=True)
+        manifest.unlink()
 
 
 def is_sealed(project: Project, stage: Stage) -> bool:

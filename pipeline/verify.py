@@ -54,10 +54,9 @@ def _check_marks(project: Project, found: Findings, looked: Looked) -> None:
                     told = f"of another state of {name}; its stage will run again"
                     found.error("mark of another state", f"stages/{key}.json", told)
                 continue
-            wrong = _wrong(path, digest, looked)
-            if wrong is not None:
+            if (changed := _wrong(path, digest, looked)) is not None:
                 looked.told.add(path)
-                told = f"{wrong}, by the mark of its stage; `unibind run` makes it again"
+                told = f"{changed}, by the mark of its stage; `unibind run` makes it again"
                 found.error("file damaged", name, told)
     for base in sorted(lists_missing):
         told = "gone; `unibind run` writes it, or `unibind kb verify --seal`"

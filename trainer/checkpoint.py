@@ -108,7 +108,7 @@ def _sum(told: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     sums = hashlib.sha256(canonical_json(told).encode())
     for name, tensor in sorted(tensors.items()):
         sums.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        sums.update(tensor.flatten().view(torch.uint8).numpy())
+        sums.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return sums.hexdigest()
 
 

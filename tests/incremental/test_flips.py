@@ -47,7 +47,18 @@ def forget() -> None:
 
 def predicted(project: Project, folder: Path) -> str:
     found = predict.predict_files(project, [(folder / "media/0-3.bmp", None)], say=lambda note: None)
-    return str([replace(each, file="") for each in found])
+    return str([_known(replace(each, file="")) for each in found])
+
+
+def _known(prediction: predict.Prediction) -> predict.Prediction:
+    """Without probabilities: where an evaluation is not of what is there, it is said and none is given."""
+    if prediction.uncalibrated is None:
+        _probabilities.add(tuple(each.probability for each in prediction.answers))
+    answers = tuple(replace(answer, probability=None) for answer in prediction.answers)
+    return replace(prediction, answers=answers, uncalibrated=None)
+
+
+_probabilities: set[tuple[float | None, ...]] = set()  # all that were given; there is to be one
 
 
 def retrieved(project: Project, folder: Path) -> str:
@@ -172,6 +183,8 @@ def _try(attack: Attack, kind: str, path: Path, wound: Wound, *, run: bool) -> l
         if "NOT clean" not in told or path.name not in told:
             wrong.append(f"verify: {told[-300:]}")
         wrong += attack.unbelieved(path)
+        if len(_probabilities) > 1:
+            wrong.append("predict: other probabilities")
         if run:
             wrong += _unhealed(attack, path)
     except Exception as error:
@@ -185,7 +198,7 @@ def _unhealed(attack: Attack, path: Path) -> list[str]:
     """What is not as it was after `unibind run`, or after what its one line advises."""
     try:
         attack.run_all()
-    except UniBindError as error:
+    except (UniBindError, OSError) as error:
         if path.name in _NOT_REMADE:
             return [] if "backup" in str(error) else [f"run: {error}"]
         if "delete it" not in str(error):

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from data.errors import SampleError
 from data.files import hash_file
-from data.readers.image import read_image
+from data.readers import read_image
 
 T = TypeVar("T")
 Bytes = npt.NDArray[np.uint8]

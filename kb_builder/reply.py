@@ -61,9 +61,7 @@ def _duration(value: str | None) -> float | None:
         return None
     parts = _PART.findall(value)
     try:
-        seconds = (
-            sum(float(number) * _SECONDS[unit] for number, unit in parts) if parts else max(0.0, float(value))
-        )
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts) if parts else float(value)
     except ValueError:
         return None
-    return seconds if seconds <= _YEAR_S else None  # NaN is no number that is smaller
+    return max(0.0, seconds) if seconds <= _YEAR_S else None  # NaN is not smaller than anything

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data.errors import UniBindError
+from data.errors import NothingToTrainError, UniBindError
 from data.show import visible
 from pipeline.cli_fake import fake_openai
 from pipeline.cli_kb import DEFAULT_PROJECT, ProjectFile, kb_app, load
@@ -257,7 +257,7 @@ def train(project: ProjectFile = DEFAULT_PROJECT) -> None:
     part()
     for result in results:
         if "not_trained" in result.summary:
-            sys.exit(f"error: {result.summary['not_trained']}")
+            raise NothingToTrainError(result.summary["not_trained"])
 
 
 @app.command()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -203,10 +205,56 @@ def _clouds() -> Iterator[Format]:
             f"{head}binary_compressed\n".encode() + struct.pack("<II", len(lzf), len(columns)) + lzf,
         ),
     )
+    yield from _later_meshes(xyz, faces)
     yield Format("point", ".xyz", (words.encode(), words.replace(" ", ",").encode()))
     saved = io.BytesIO()
     np.save(saved, xyz)
     yield Format("point", ".npy", (saved.getvalue(),))
+
+
+def _later_meshes(xyz: Any, faces: Any) -> Iterator[Format]:
+    """STL, in words and in bytes, and glTF, whole in one file and with its bytes inside."""
+    corners = xyz[faces]
+    records = b"".join(bytes(12) + triangle.astype("<f4").tobytes() + b"\0\0" for triangle in corners)
+    facets = "".join(
+        "facet normal 0 0 1\nouter loop\n"
+        + "".join(f"vertex {a:.4f} {b:.4f} {c:.4f}\n" for a, b, c in triangle)
+        + "endloop\nendfacet\n"
+        for triangle in corners
+    )
+    yield Format(
+        "point",
+        ".stl",
+        (
+            bytes(80) + struct.pack("<I", len(corners)) + records,
+            f"solid a\n{facets}endsolid a\n".encode(),
+        ),
+    )
+    binary = xyz.astype("<f4").tobytes() + faces.astype("<u2").tobytes()
+    scene: dict[str, Any] = {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0, "translation": [1, 0, 0]}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "indices": 1}]}],
+        "accessors": [
+            {"bufferView": 0, "componentType": 5126, "count": len(xyz), "type": "VEC3"},
+            {"bufferView": 1, "componentType": 5123, "count": faces.size, "type": "SCALAR"},
+        ],
+        "bufferViews": [
+            {"buffer": 0, "byteOffset": 0, "byteLength": xyz.nbytes},
+            {"buffer": 0, "byteOffset": xyz.nbytes, "byteLength": 2 * faces.size},
+        ],
+        "buffers": [{"byteLength": len(binary)}],
+    }
+    described = json.dumps(scene).encode()
+    described += b" " * (-len(described) % 4)
+    chunks = struct.pack("<I4s", len(described), b"JSON") + described
+    chunks += struct.pack("<I4s", len(binary), b"BIN\0") + binary
+    yield Format("point", ".glb", (b"glTF" + struct.pack("<II", 2, 12 + len(chunks)) + chunks,))
+    inside = "data:application/octet-stream;base64," + base64.b64encode(binary).decode()
+    scene["buffers"] = [{"byteLength": len(binary), "uri": inside}]
+    yield Format("point", ".gltf", (json.dumps(scene).encode(),))
 
 
 def _events() -> Iterator[Format]:

@@ -9,16 +9,28 @@ from pathlib import Path
 from data.errors import SampleError
 from data.files import hash_file
 from data.modality import Modality
+from data.readers import sandbox
 from data.readers.axes import File, Turned, path_of
+from data.readers.payload import Text
+from data.readers.point import MAX_BYTES
+from data.readers.untrusted import check_file
 
 
 def companions(modality: Modality, path: Path) -> list[Path]:
     """The other files that reading a sample opens, there or not: an OBJ's libraries, a glTF's buffers."""
-    lookup = _LOOKUP.get(path.suffix.lower()) if modality == "point" else None
+    if modality != "point" or path.suffix.lower() not in _LOOKUP:
+        return []
     try:
-        return [] if lookup is None else lookup(path)
+        told: Text = sandbox.decode("data.readers.companions:named_beside", path, {}, what="mesh")
     except SampleError:  # a damaged file is turned away by its reader, with the reason
         return []
+    return [Path(each) for each in told.text.split("\0") if each]
+
+
+def named_beside(path: Path) -> Text:
+    """The companions' paths with NUL between them: what a decoder process is asked for."""
+    check_file(path, max_bytes=MAX_BYTES)
+    return Text("\0".join(map(str, _LOOKUP[path.suffix.lower()](path))))
 
 
 def content_hash(

@@ -45,9 +45,10 @@ _KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 # Else glibc gives a picture's memory back to the system after each file, which takes half a millisecond.
 _KEEP_MEMORY = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(64 * 2**20))
+_WORKER = "data.readers.worker"  # named alone, so that it counts as code of the stages (pipeline/code.py)
 _START = (
     "import json, os, sys; sys.path[:] = json.loads(os.environ['UNIBIND_PATH']); "
-    "from data.readers.worker import start; start()"
+    f"from {_WORKER} import start; start()"
 )
 
 

@@ -48,5 +48,6 @@ def decoding(path: Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         told = getattr(error, "strerror", None) or str(error).replace(str(path), path.name)
+        told = told.partition("; use `usecols`")[0]  # NumPy's advice to who wrote the call
         reason = " ".join(told.split())[:160] or type(error).__name__
         raise SampleError(f"{path}: not a readable {what} ({reason}); export or fetch it again") from error

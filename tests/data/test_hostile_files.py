@@ -18,6 +18,7 @@ import torch
 from data.errors import SampleError
 from data.modality import MODALITIES, Modality
 from data.readers import Budget, read, sandbox, use_budget
+from data.readers.companions import companions
 
 MEMORY = 300_000_000  # bytes beyond the decoder itself: less than any of these files would have liked to take
 
@@ -211,3 +212,18 @@ def test_what_would_wait_for_ever_is_not_opened(modality: Modality, tmp_path: Pa
         for path in sorted(tmp_path.iterdir()):
             with pytest.raises(SampleError, match=r"regular file|no such file"):
                 read(modality, path)
+
+
+def test_what_belongs_to_a_mesh_is_looked_up_within_bounds(tmp_path: Path) -> None:
+    """Ingest asks a mesh for its other files: one that is damaged has none, and stops nothing."""
+    for name, content in (
+        ("a.obj", b"mtllib    \nv 0 0 0\n"),
+        ("b.gltf", b"[" * 100_000),
+        ("c.gltf", b'{"asset": {"version": "2.0"}, "buffers": [{"uri": 7}, 3]}'),
+        ("d.obj", b""),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert companions("point", tmp_path / name) == []
+    (tmp_path / "e.obj").write_text("mtllib e.mtl\nv 0 0 0\n")
+    (tmp_path / "e.mtl").write_text("newmtl a\n")
+    assert companions("point", tmp_path / "e.obj") == [tmp_path / "e.mtl"]

@@ -152,6 +152,15 @@ def test_broken_objs_are_refused_with_the_reason(text: str, reason: str, tmp_pat
         read_here("point", tmp_path / "a.obj")
 
 
+def test_a_librarys_advice_to_programmers_is_left_out(tmp_path: Path) -> None:
+    """Vertices of unequal length: the reason is given, NumPy's parameter is not."""
+    path = tmp_path / "cut.obj"
+    path.write_text("v 0 0 0\nv 1 0\nv 0 1 0\nf 1 2 3\n", encoding="utf-8")
+    with pytest.raises(SampleError, match="columns changed from 3 to 2") as refused:
+        read_here("point", path)
+    assert "usecols" not in str(refused.value)
+
+
 def test_an_obj_line_may_go_on_in_the_next(tmp_path: Path) -> None:
     """A back slash joins lines, of Unix and of Windows; tabs part words."""
     (tmp_path / "a.obj").write_text(box_obj())

@@ -161,7 +161,7 @@ def test_a_run_prints_nothing_raw(hostile: Any) -> None:
     assert RAW.findall(text) == []
     (line,) = [line for line in text.splitlines() if "unreadable samples. The first: " in line]
     assert "/a\\x1b[31m\\n" in line
-    assert "/bad\\x9b31m\\u202e\\u2028\\x85x\\u200b.png: not a readable picture" in line
+    assert "The first: bad\\x9b31m\\u202e\\u2028\\x85x\\u200b.png: not a readable picture" in line
     assert "Glyph" not in text
 
 

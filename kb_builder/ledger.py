@@ -393,7 +393,8 @@ async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
         finally:
             await ledger.close()
             if not path.with_name(f"{path.name}-wal").exists():  # somebody else reads it: not all is in it
-                seal(kb, [path], path.name)
+                with suppress(OSError):  # a full disk: it stays without a checksum until the next run
+                    seal(kb, [path], path.name)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ from kb_builder.verify_files import (
 from kb_builder.verify_report import Findings, Verification
 from kb_builder.verify_rows import PartFile, RowCheck, Subjects, key_hash
 
-_NEEDED = ("categories.parquet", "samples.parquet")
+_NEEDED = ("categories.parquet",)
 
 
 def verify(kb: Path, *, media: Path | None = None) -> Verification:

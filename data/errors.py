@@ -7,6 +7,7 @@
     │   └── ProjectError         the project file is wrong; lists every mistake
     ├── MissingDependencyError   an optional package or model is not installed; names the install command
     ├── KnowledgeBaseError       the knowledge base is locked, incomplete or damaged
+    │   └── DamagedError         a file is not what its maker wrote
     ├── TrainingError            the data cannot be trained on or evaluated
     │   └── NothingToTrainError  no train sample has a text, or all are of one category
     └── DescriberError           a describer failed
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -72,6 +74,15 @@ class MissingDependencyError(UniBindError):
 
 class KnowledgeBaseError(UniBindError):
     """The knowledge base is locked, incomplete or damaged."""
+
+
+class DamagedError(KnowledgeBaseError):
+    """A file is not what its maker wrote: changed, exchanged, cut short, or gone."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
 
 
 class TrainingError(UniBindError):

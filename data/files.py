@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -17,6 +19,9 @@ from typing import Any
 from data.odd_files import open_plain
 
 Stamp = tuple[int, int]  # inode, and nanoseconds of the last change
+Signature = tuple[int, int, int, int]  # bytes, ns of change, ns of the inode's change, inode
+
+SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT) counts two seconds
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
@@ -29,6 +34,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
     new one, never a torn one. A full disk is an OSError that names `target`, whoever writes.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "a folder, where a file is to be written; delete it", str(target)
+        )
     temporary = _temporary(target)
     try:
         yield temporary
@@ -99,6 +108,25 @@ def watched(folder: Path) -> Iterator[Callable[[], bool]]:
         yield same
     finally:
         os.close(descriptor)
+
+
+def signature(path: Path) -> Signature | None:
+    """What tells a plain file from the one that replaces it, links followed; None where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  (of a million files)
+    except (OSError, ValueError):
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def settled(path: Path, before: Signature | None) -> Signature | None:
+    """The signature from before a file was read, if it can be relied on: the same now, and old enough.
+
+    Within one tick of the file system's clock a file may change twice and keep all its times.
+    """
+    if before is None or signature(path) != before:
+        return None
+    return before if time.time_ns() - max(before[1], before[2]) > SETTLED_NS else None
 
 
 def canonical_json(value: Any) -> str:

@@ -18,9 +18,7 @@ in one process, each may note what the other read; that can make a stage run aga
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,19 +29,19 @@ from typing import Any, Literal, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.files import hash_file, hash_json
+from data.files import Signature, hash_file, hash_json, settled, signature
+from data.seals import check, check_names, require_plain
 
-Signature = tuple[int, int, int, int]  # bytes, ns of change, ns of the inode's change, inode
 Kind = Literal["file", "columns", "names"]
 
 CHANGED_MEANWHILE = "changed while it was read"  # stands where a hash would; never the hash of anything
-SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT) counts two seconds
 _BETWEEN = "\n"  # between column names, which hold none
 
 _T = TypeVar("_T")
 _active: list[Recorder] = []
 _lock = threading.Lock()
 _hashes: dict[str, tuple[Signature, str]] = {}  # what is known of files by their signatures
+_taken_over: set[str] = set()  # of these, what an earlier process found
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +120,16 @@ def recorded() -> Iterator[Recorder]:
             _active[:] = [each for each in _active if each is not recorder]
 
 
-def reading(path: Path) -> Path:
-    """Note that the content of a file, or its absence, is being used; returns the path, to be opened."""
+def reading(path: Path, *, checked: bool = True) -> Path:
+    """Note that the content of a file, or its absence, is being used; returns the path, to be opened.
+
+    Raises DamagedError where its maker's checksum (data/seals.py) says that this is not what was written; not
+    `checked` are files that their reader checks himself, piece by piece.
+    """
+    if checked:
+        check(path)
+    else:
+        require_plain(path)
     if _active:
         name = _absolute(path)
         with _lock:
@@ -133,8 +139,12 @@ def reading(path: Path) -> Path:
 
 
 def names(folder: Path, pattern: str) -> list[Path]:
-    """`sorted(folder.glob(pattern))`, noted: another file that fits, or one less, is a change."""
+    """`sorted(folder.glob(pattern))`, noted: another file that fits, or one less, is a change.
+
+    Raises DamagedError where a file is gone that was written, by the checksums of the folder.
+    """
     found = sorted(folder.glob(pattern))
+    check_names(folder, pattern)
     _note(lambda: Note("names", _absolute(folder), pattern, _digest_found(folder, found)))
     return found
 
@@ -142,15 +152,17 @@ def names(folder: Path, pattern: str) -> list[Path]:
 def columns(path: Path, wanted: Sequence[str]) -> pa.Table:
     """Those of the columns that a Parquet file has, noted: a change of other columns is none.
 
-    Raises what pyarrow raises; that the file is missing or damaged is noted as well.
+    Raises what pyarrow raises, and DamagedError as `reading` does; that the file is missing or damaged is
+    noted as well.
     """
+    check(path)
     if not _active:
         return _columns(path, wanted)
     before = signature(path)
     try:
         table = _columns(path, wanted)
     except Exception:
-        reading(path)
+        reading(path, checked=False)
         raise
     detail = _BETWEEN.join(wanted)
     _note(
@@ -204,22 +216,18 @@ def remembered(function: Callable[..., _T]) -> Callable[..., _T]:
     return call
 
 
-def signature(path: Path) -> Signature | None:
-    """What tells a plain file from the one that replaces it, links followed; None where there is none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116  (of a million files)
-    except (OSError, ValueError):
-        return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+def content(path: Path, *, anew: bool = False) -> tuple[str | None, Signature | None]:
+    """A file's SHA-256 and its signature where that was settled; (None, None) where it cannot be read.
 
-
-def content(path: Path) -> tuple[str | None, Signature | None]:
-    """A file's SHA-256 and its signature where that was settled; (None, None) where it cannot be read."""
+    `anew`: what an earlier process found of it does not count. A disk that fails changes no signature.
+    """
     name = _absolute(path)
     before = signature(path)
     known = _hashes.get(name)
-    if known is not None and known[0] == before:
+    if known is not None and known[0] == before and not (anew and name in _taken_over):
         return known[1], before
+    if not path.is_file():  # a pipe would be waited for
+        return None, None
     try:
         digest = hash_file(path)
     except OSError:
@@ -227,13 +235,17 @@ def content(path: Path) -> tuple[str | None, Signature | None]:
     seen = settled(path, before)
     if seen is not None:
         _hashes[name] = seen, digest
+        _taken_over.discard(name)
     return digest, seen
 
 
 def remember(path: Path, digest: str | None, seen: Signature | None) -> None:
     """Take over what an earlier process found of a file, so that it is not hashed again while that holds."""
     if digest is not None and seen is not None:
-        _hashes[_absolute(path)] = seen, digest
+        name = _absolute(path)
+        if _hashes.get(name) != (seen, digest):
+            _hashes[name] = seen, digest
+            _taken_over.add(name)
 
 
 def _note(make: Callable[[], Note]) -> None:
@@ -242,16 +254,6 @@ def _note(make: Callable[[], Note]) -> None:
         with _lock:
             for recorder in _active:
                 recorder.add(note)
-
-
-def settled(path: Path, before: Signature | None) -> Signature | None:
-    """The signature from before a file was read, if it can be relied on: the same now, and old enough.
-
-    Within one tick of the file system's clock a file may change twice and keep all its times.
-    """
-    if before is None or signature(path) != before:
-        return None
-    return before if time.time_ns() - max(before[1], before[2]) > SETTLED_NS else None
 
 
 def _absolute(path: Path) -> str:

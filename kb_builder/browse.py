@@ -18,6 +18,7 @@ import duckdb
 
 from data.errors import InputError, KnowledgeBaseError, first_line
 from data.files import Stamp, stamp
+from data.seals import check
 from kb_builder.answer import Answer, Page
 from kb_builder.sources import (
     encoder_folders,
@@ -38,14 +39,16 @@ _OPTIONS: dict[str, str | bool | int | float | list[str]] = {
     "temp_directory": "",  # what does not fit into memory is refused, not written beside the user's files
 }
 _MOST_ROWS = 10_000  # of an answer to a stranger's query: all of it has to be in memory to be printed
+_VECTORS = re.compile(r"vector|nearest", re.IGNORECASE)  # in the names of all views over vectors
 # What DuckDB raises for a damaged file too. Its other errors are about the query alone.
 _OF_FILES = (duckdb.IOException, duckdb.InvalidInputException, duckdb.InternalException)
 
 
 @contextmanager
-def connect(kb: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def connect(kb: Path, *, vectors: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory DuckDB with the views over `kb`, shut off from every other file, network and setting.
 
+    `vectors`: they will be asked about. DuckDB checks no page of theirs, so they are checked here.
     DuckDB's `allowed_paths` does not tell reading from writing: only `sql` may run what a stranger wrote.
     Raises KnowledgeBaseError, naming the file, where `kb` is no knowledge base, where a file is damaged, and
     where one was replaced by a run meanwhile; and InputError for what else DuckDB refuses, with its reason.
@@ -55,6 +58,8 @@ def connect(kb: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         raise KnowledgeBaseError(f"{kb} holds no knowledge base yet; `unibind run` makes one")
     found = sources(kb)
     files = [file for source in found for file in source.files]
+    for file in (file for source in found if source.schema is None and vectors for file in source.files):
+        check(file)
     stamps = {file: stamp(file) for file in files}
     # Both spellings: DuckDB holds the pattern against the list, and then the file that it finds.
     allowed = sorted({spelling for file in files for spelling in (str(file), glob_escaped(file))})
@@ -103,7 +108,7 @@ def sql(kb: Path, query: str) -> Answer:
     that DuckDB refuses, with its reason; and KnowledgeBaseError as `connect` does.
     """
     require_text(query)
-    with connect(kb) as connection:
+    with connect(kb, vectors=_VECTORS.search(query) is not None) as connection:
         _require_reading(connection, query)
         return ask(connection, query, most=_MOST_ROWS)
 

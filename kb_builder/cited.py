@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError
-from data.reads import settled, signature
+from data.files import settled, signature
 from kb_builder.ledger import digest_of, lacking
 
 ANSWERS = "the ledger's answers"  # as a reason to write parts anew

@@ -16,6 +16,7 @@ recognised and repeated bit for bit.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -31,6 +32,7 @@ from data.files import hash_text, write_json
 from data.paths import resolver
 from data.reads import names as names_in
 from data.reads import reading
+from data.seals import unseal
 from kb_builder.encode_parts import encode_parts
 from kb_builder.encode_plan import Wanted, plan_parts
 from kb_builder.encoders import JOIN, Encoder, load_encoder
@@ -38,6 +40,8 @@ from kb_builder.encoders.imported import PREFIX, find_imported
 from kb_builder.schemas import REJECTS, SAMPLES, read_columns, write_table
 from kb_builder.settings import Encode
 from kb_builder.shards import Dtype
+
+log = logging.getLogger(__name__)
 
 # Rows per part: what a kill can cost at most, some tens of seconds of encoding on two cores.
 TEXTS_PER_PART = 4096
@@ -215,7 +219,7 @@ def _columns(
 
 
 def encoder_folder(kb: Path, encoder: Encoder, dtype: Dtype) -> Path:
-    """The encoder's folder in the store; its encoder.json is written (anew)."""
+    """The encoder's folder in the store, about to be written to; its encoder.json is written (anew)."""
     plain_name = re.sub(
         r"[^\w.-]+", "-", Path(encoder.name).name if Path(encoder.name).is_dir() else encoder.name
     )
@@ -230,6 +234,7 @@ def encoder_folder(kb: Path, encoder: Encoder, dtype: Dtype) -> Path:
         "parameters": encoder.parameters,
         "agreement": _agreement(encoder),
     }
+    unseal(kb, below=folder.relative_to(kb).as_posix())
     write_json(folder / "encoder.json", card)
     return folder
 
@@ -243,5 +248,11 @@ def _agreement(encoder: Encoder) -> float | None:
 def _remember(kb: Path, folders: Mapping[str, str | None]) -> None:
     """Say in encoders.json which folder serves in which role, leaving other roles as they are."""
     path = kb / "embeddings" / "encoders.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError:
+        known = None
+    if not isinstance(known, dict):
+        log.warning("%s is damaged; it is written anew from what [encode] names", path)
+        known = {}
     write_json(path, {**known, **folders})

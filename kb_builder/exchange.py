@@ -26,6 +26,8 @@ import pyarrow.compute as pc
 from safetensors.numpy import save_file
 
 from data.errors import InputError, KnowledgeBaseError, foreign_as
+from data.reads import reading
+from data.seals import seal
 from data.text_files import read_text
 from kb_builder.embed import TEXT_TABLES, encoder_folder, wanted_texts
 from kb_builder.encoders.imported import PREFIX, ImportedVectors, find_imported
@@ -52,7 +54,7 @@ def export_table(kb: Path, table: str, target: Path, *, form: str, role: str | N
     if not len(opened):
         raise InputError(f"{source / table}: holds no vectors")
     with _new_folder(target) as folder:
-        shutil.copyfile(source / "encoder.json", folder / "encoder.json")
+        shutil.copyfile(reading(source / "encoder.json"), folder / "encoder.json")
         _WRITERS[form](opened, folder)
     return len(opened)
 
@@ -108,6 +110,7 @@ def import_vectors(
         dtype=dtype,
         encoder=encoder.identity,
     )
+    seal(kb, sorted(path for path in folder.rglob("*") if path.is_file()), f"import {name}")
     lacking = own.filter(pc.is_in(own["modality"], value_set=pa.array(sorted(modalities))))
     there = pc.is_in(lacking["id"], value_set=rows["id"].combine_chunks())
     return Imported(folder / table, len(lines), len(rows), len(lacking) - pc.sum(there).as_py())

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.errors import InputError, KnowledgeBaseError, first_line
+from data.reads import reading
 from kb_builder.browse import Answer, Page
 from kb_builder.ledger import Entry, read_ledger
 from kb_builder.parts import KINDS
@@ -100,7 +101,7 @@ def _parts(kb: Path) -> list[Path]:
 
 def _column(path: Path) -> Any:
     try:
-        return pq.read_table(path, columns=["row_id"], partitioning=None).column(0).combine_chunks()
+        return pq.read_table(reading(path), columns=["row_id"], partitioning=None).column(0).combine_chunks()
     except (pa.ArrowException, OSError) as error:
         raise KnowledgeBaseError(f"{path} is damaged: {first_line(error)}") from None
 
@@ -127,7 +128,7 @@ def _subject(kb: Path, row: _Row) -> Mapping[str, Any]:
         ("categories.parquet", "category_id") if kind == "category" else ("samples.parquet", "sample_id")
     )
     subject = row[name]
-    rows = pq.read_table(kb / table, filters=[(name, "=", subject)], partitioning=None).to_pylist()
+    rows = pq.read_table(reading(kb / table), filters=[(name, "=", subject)], partitioning=None).to_pylist()
     return rows[0] if rows else {name: f"{subject} (not in {table} any more)"}
 
 

@@ -32,9 +32,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data.errors import KnowledgeBaseError
+from data.errors import DamagedError, KnowledgeBaseError
 from data.files import canonical_json, hash_json, hash_text
 from data.odd_files import oddity
+from data.seals import check_always, seal, unseal
 from kb_builder.lock import write_lock
 from kb_builder.request import Request, request_json
 
@@ -384,13 +385,30 @@ class Ledger(StoredEntries):
 
 @asynccontextmanager
 async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
-    """Open `<kb>/ledger.sqlite` for writing, alone. What was recorded is committed when the block ends."""
+    """Open `<kb>/ledger.sqlite` for writing, alone. What was recorded is committed when the block ends.
+
+    Its checksum (data/seals.py) is written when it is closed. Raises DamagedError where it is another file by
+    then: what is made of its answers would be wrong, and nothing could be made again of it.
+    """
+    path = kb / "ledger.sqlite"
     with write_lock(kb / "ledger.lock"):
-        ledger = Ledger(kb / "ledger.sqlite")
+        try:
+            check_always(path)
+        except DamagedError as error:
+            raise DamagedError(
+                path,
+                f"{error.reason.partition(';')[0]}: it was lost or replaced. Restore it from a backup; or,"
+                " where it is as you want it, `unibind kb verify --seal` takes it as it is",
+            ) from None
+        unseal(kb, path.name)
+        ledger = Ledger(path)
         try:
             yield ledger
         finally:
             await ledger.close()
+            if not path.with_name(f"{path.name}-wal").exists():  # somebody else reads it: not all is in it
+                with suppress(OSError):  # a full disk: it stays without a checksum until the next run
+                    seal(kb, [path], path.name)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def show(kb: Path, category: str) -> Page:
     `category` is an id, a name or an alias, in any case. Raises InputError with a suggestion where there is
     none like it.
     """
-    with connect(kb) as connection:
+    with connect(kb, vectors=False) as connection:
         known = ask(
             connection,
             "SELECT category_id, name, aliases, parent, notes FROM v_categories ORDER BY category_id",

@@ -18,17 +18,25 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.seals import seal, unseal
 from data.show import visible
 from kb_builder.browse import Answer
 from kb_builder.contrast import replay_contrasts
 from kb_builder.describe_categories import category_shard_count, replay_categories
 from kb_builder.describe_samples import replay_samples, sample_shard_count
-from kb_builder.parts import KINDS
+from kb_builder.parts import KINDS, MANIFEST
 from kb_builder.schemas import DESCRIPTIONS
 from kb_builder.settings import DescribeCategories, DescribeSamples
 
 # What a row is known by from one parser to the next: its row_id changes with the parser's version.
 _COLUMNS = ("kind", "status", "request_key", "text")
+
+# By the stage that writes them, as in the list of checksums.
+_WRITTEN = {
+    "describe-categories": ("descriptions/category/part-*.parquet",),
+    "describe-contrasts": ("descriptions/category/contrast-*.parquet",),
+    "describe-samples": ("descriptions/sample/*.parquet", "rejects/describe-*.parquet"),
+}
 
 _Move = tuple[str, str | None, str | None]
 
@@ -102,10 +110,15 @@ def reparse(
     category_shards = range(category_shard_count(kb, categories))
     sample_shards = range(sample_shard_count(kb, samples))
     before, unreadable = _read(kb)
+    for maker in (*_WRITTEN, MANIFEST):
+        unseal(kb, maker)
     replay_categories(kb, category_shards, categories, on_shard=keep, encoder=encoder)
     short = {name: count for summary in summaries for name, count in summary["saturated"].items()}
     replay_contrasts(kb, categories, encoder=encoder)
     replay_samples(kb, data_root, sample_shards, samples, run_id=run_id, on_shard=keep, encoder=encoder)
+    for maker, patterns in _WRITTEN.items():
+        seal(kb, [path for pattern in patterns for path in sorted(kb.glob(pattern))], maker)
+    seal(kb, [kb / "descriptions" / MANIFEST], MANIFEST)
     after, _ = _read(kb)
     return Reparsed(*_moves(before, after), dict(sorted(short.items())), unreadable)
 

@@ -29,8 +29,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError, first_line
-from data.files import atomic_path
-from data.reads import reading, signature
+from data.files import atomic_path, signature
+from data.reads import reading
 
 try:
     from isal.isal_zlib import crc32
@@ -144,7 +144,7 @@ def write_shard(
 
 def inspect_shard(path: Path) -> Contents:
     """Read a shard whole through pyarrow, every page checked. Raises KnowledgeBaseError for a damaged one."""
-    return _inspect(reading(path))
+    return _inspect(reading(path, checked=False))
 
 
 def _inspect(path: Path) -> Contents:
@@ -175,7 +175,7 @@ def _inspect(path: Path) -> Contents:
 def read_names(path: Path, row_groups: Sequence[int], columns: Sequence[str] = ("id",)) -> pa.Table:
     """Some columns but the vectors of some row groups, every page checked."""
     try:
-        footer = _footer(reading(path), *(signature(path) or ()))
+        footer = _footer(reading(path, checked=False), *(signature(path) or ()))
         with pq.ParquetFile(path, metadata=footer, page_checksum_verification=True) as file:
             return file.read_row_groups(list(row_groups), columns=list(columns))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -197,7 +197,7 @@ def read_floats(path: Path, shard: Shard, first: int, stop: int, out_ND: Floats,
     manifest says.
     """
     try:
-        with reading(path).open("rb", buffering=0) as file:
+        with reading(path, checked=False).open("rb", buffering=0) as file:
             size = file.seek(0, 2)
             if size != shard.bytes:
                 raise damaged(path, f"{size} bytes, the manifest says {shard.bytes}")

@@ -35,7 +35,7 @@ def interact(kb: Path) -> None:
 
     Prints the SQL of the views to stderr first. Raises KnowledgeBaseError where `kb` is no knowledge base.
     """
-    with connect(kb):  # what is wrong with the knowledge base is told before anyone types
+    with connect(kb, vectors=False):  # what is wrong with the knowledge base is told before anyone types
         pass
     print(f"{script(kb)}\n\n{_HELP}\n", file=sys.stderr)
     with _history():

@@ -7,6 +7,7 @@ of vectors it is what its manifest names: other parts there are unfinished, or a
 from __future__ import annotations
 
 import json
+import os
 import re
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import InputError, KnowledgeBaseError, first_line
+from data.reads import names, reading
+from kb_builder.parts import KINDS
 from kb_builder.schemas import (
     CATEGORIES,
     CENTERS,
@@ -88,12 +91,14 @@ def sources(kb: Path) -> tuple[Source, ...]:
     """
     found = []
     for view, (pattern, schema) in _TABLES.items():
-        files = tuple(sorted(kb.glob(pattern)))
+        above, _, name = pattern.rpartition("/")
+        folders = [kb / "descriptions" / kind for kind in KINDS] if "*" in above else [kb / above]
+        files = tuple(path for folder in folders for path in names(folder, name))
         lacking: set[str] = set()
         for file in files:
-            names = _footer(file).names
-            lacking |= LATER_COLUMNS & (set(schema.names) - set(names))
-            if names != [name for name in schema.names if name not in lacking]:
+            there = _footer(reading(file)).names
+            lacking |= LATER_COLUMNS & (set(schema.names) - set(there))
+            if there != [name for name in schema.names if name not in lacking]:
                 raise KnowledgeBaseError(f"{file} has other columns than this version writes; build it again")
         found.append(Source(view, kb, pattern, files, schema, lacking=tuple(sorted(lacking))))
     serving = {encoder.role: encoder for encoder in encoder_folders(kb) if encoder.role}
@@ -114,7 +119,8 @@ def encoder_folders(kb: Path) -> tuple[EncoderFolder, ...]:
     Raises KnowledgeBaseError where encoders.json or the card of a serving encoder is missing or damaged.
     """
     store = kb / "embeddings"
-    roles = _object(store / "encoders.json", {}) if (store / "encoders.json").is_file() else {}
+    listed = reading(store / "encoders.json")
+    roles = _object(listed, {}) if os.path.lexists(listed) else {}
     served = {str(role): str(folder) for role, folder in sorted(roles.items()) if folder is not None}
     serving = [
         EncoderFolder(role, folder, _object(store / folder / "encoder.json", _CARD))
@@ -175,7 +181,7 @@ def card_or_empty(folder: Path) -> dict[str, Any]:
 def _object(path: Path, needed: dict[str, type]) -> dict[str, Any]:
     """A JSON object that has these keys, each with a value of this type."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(reading(path).read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError):
         value = None
     if not isinstance(value, dict) or not all(isinstance(value.get(key), needed[key]) for key in needed):

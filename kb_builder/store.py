@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data.errors import KnowledgeBaseError
+from data.errors import KnowledgeBaseError, first_line
 from data.files import hash_json, stamp, write_json
 from data.reads import reading
 from kb_builder.shards import (
@@ -77,7 +77,10 @@ class Table:
         """The rows of one group, ids ascending; no others are touched. KeyError for an unknown group."""
         blocks, ids = [], pa.array([], pa.string())
         for shard, numbers in _runs(self._places[group]):
-            names = read_names(self.folder / self.shards[shard].name, numbers).column("id")
+            path = self.folder / self.shards[shard].name
+            names = read_names(path, numbers).column("id")
+            if len(names) != sum(self.shards[shard].row_groups[number].rows for number in numbers):
+                raise damaged(path, "other numbers of rows than the manifest says")
             block_ND = np.empty((len(names), self.dim), np.float32)
             self._fill(shard, numbers[0], numbers[-1] + 1, block_ND)
             blocks.append(block_ND)
@@ -286,7 +289,12 @@ def _require_own_encoder(folder: Path, manifest: dict[str, Any]) -> None:
     path = folder.parent / "encoder.json"
     if not reading(path).is_file() or not manifest["encoder"]:
         return
-    card = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise damaged(path, first_line(error)) from error
+    if not isinstance(card, dict):
+        raise damaged(path, "no JSON object")
     own = (card.get("identity", manifest["encoder"]), card.get("dim", manifest["dim"]))
     if own != (manifest["encoder"], manifest["dim"]):
         raise KnowledgeBaseError(

@@ -12,67 +12,134 @@ megabytes.
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError, first_line
 from data.files import hash_file
+from data.seals import SEAL, Sum
 from kb_builder.ledger import StoredEntries, read_ledger
 from kb_builder.parts import KINDS, MANIFEST, Part, read_manifest
-from kb_builder.schemas import DESCRIPTIONS, SCHEMA_VERSION, read_rows
+from kb_builder.schemas import DESCRIPTIONS, SCHEMA_VERSION
+from kb_builder.verify_files import (
+    Looked,
+    check_ledger,
+    check_media,
+    check_sealed,
+    check_tables,
+    check_unlisted,
+)
 from kb_builder.verify_report import Findings, Verification
 from kb_builder.verify_rows import PartFile, RowCheck, Subjects, key_hash
 
+_NEEDED = ("categories.parquet",)
 
-def verify(kb: Path) -> Verification:
-    """Check a knowledge base's descriptions; see the top of this file. Reads only.
 
-    Raises KnowledgeBaseError where there is no knowledge base, or its ledger cannot be read at all.
+def verify(kb: Path, *, media: Path | None = None) -> Verification:
+    """Check a knowledge base; see the top of this file. Reads only; damage of any file is a finding.
+
+    `media` is the folder that the samples' uris start from: their files are checked too. Raises
+    KnowledgeBaseError where there is no knowledge base.
     """
-    if not (kb / "categories.parquet").is_file():
-        raise KnowledgeBaseError(f"{kb} holds no knowledge base yet; `unibind run` makes one")
-    found = Findings()
-    parts = _check_parts(kb, found)
-    subjects = _subjects(kb, found)
-    with read_ledger(kb) as ledger:  # a knowledge base of facts alone has none
-        rows = RowCheck(ledger, found, subjects)
-        for part in parts:
-            rows.check_file(part)
-        rows.finish()
-        entries = 0 if ledger is None else _check_orphans(ledger, rows, found)
+    found, looked = Findings(), Looked()
+    verify_into(kb, found, looked, media=media)
+    return verification(found, looked)
+
+
+def verification(found: Findings, looked: Looked) -> Verification:
+    """Findings and counts as they are reported."""
     return Verification(
-        counts={
-            "parts": len(parts),
-            "rows": rows.count,
-            "ledger entries": entries,
-            "categories": len(subjects.categories),
-            "samples": len(subjects.samples),
-        },
+        counts=dict(looked.counts),
         totals=dict(sorted(found.totals.items())),  # errors before notes
         findings=tuple(found.kept),
     )
 
 
-def _check_parts(kb: Path, found: Findings) -> list[PartFile]:
+def verify_into(
+    kb: Path, found: Findings, looked: Looked, *, media: Path | None = None, below: str = ""
+) -> None:
+    """`verify`, to be reported together with other findings; `below` stands before the names of files."""
+    known = ("categories.parquet", "samples.parquet", SEAL)
+    if not any(os.path.lexists(kb / name) for name in known):
+        raise KnowledgeBaseError(f"{kb} holds no knowledge base yet; `unibind run` makes one")
+    lines: Mapping[str, Sum] = {}
+    with found.guard(f"{below}{SEAL}"):
+        lines = check_sealed(kb, found, looked, below=below)
+    parts: list[PartFile] = []
+    with found.guard(f"descriptions/{MANIFEST}"):
+        parts = _check_parts(kb, found, looked)
+    subjects = _subjects(kb, found, looked)
+    looked.counts["parts"] = len(parts)
+    usable = False
+    with found.guard("ledger.sqlite"):
+        usable = check_ledger(kb, lines, found, looked)
+    if usable:
+        _check_rows(kb, parts, subjects, found, looked)
+    else:
+        found.note("rows not checked", "descriptions", "without the ledger there is nothing to check them by")
+    looked.counts["categories"] = len(subjects.categories)
+    looked.counts["samples"] = len(subjects.samples)
+    vectors: set[str] = set()
+    with found.guard("embeddings"):
+        vectors = check_tables(kb, found, looked)
+    with found.guard("descriptions"):
+        named = {f"descriptions/{kind}/{path.name}" for kind in KINDS for path in _parts(kb, kind)}
+        check_unlisted(kb, lines, {*vectors, *named, "ledger.sqlite"}, found)
+    if media is not None:
+        with found.guard("samples.parquet"):
+            check_media(kb, media, found, looked)
+
+
+def _check_rows(
+    kb: Path, parts: Sequence[PartFile], subjects: Subjects, found: Findings, looked: Looked
+) -> None:
+    with found.guard("ledger.sqlite"), read_ledger(kb) as ledger:  # one of facts alone has none
+        rows = RowCheck(ledger, found, subjects)
+        for part in parts:
+            with found.guard(part.name):
+                rows.check_file(part)
+        with found.guard("descriptions"):
+            rows.finish()
+        looked.counts["rows"] = rows.count
+        looked.counts["ledger entries"] = 0 if ledger is None else _check_orphans(ledger, rows, found)
+
+
+def _parts(kb: Path, kind: str) -> list[Path]:
+    return sorted((kb / "descriptions" / kind).glob("*.parquet"))
+
+
+def _check_parts(kb: Path, found: Findings, looked: Looked) -> list[PartFile]:
     """Compare the manifest with the files; returns those that can be read, whatever the manifest is worth."""
     folder = kb / "descriptions"
-    names = {f"{kind}/{path.name}" for kind in KINDS for path in (folder / kind).glob("*.parquet")}
+    names = {f"{kind}/{path.name}" for kind in KINDS for path in _parts(kb, kind)}
     parts = _manifest_parts(kb, names, found)
+    if (folder / MANIFEST).is_file() and folder / MANIFEST not in looked.whole | looked.told:
+        looked.at(folder / MANIFEST)
     readable = []
     for name in sorted(names):
         path, part = folder / name, parts.get(name)
-        if part is not None:
+        if not path.is_file():
+            if path not in looked.told:
+                found.error("part unreadable", name, "no plain file")
+            continue
+        if path not in looked.whole | looked.told:
+            looked.at(path)
+        if part is not None and path not in looked.whole:
             if path.stat().st_size != part.bytes:
                 told = f"{path.stat().st_size} bytes, the manifest says {part.bytes}"
                 found.error("part changed", name, told)
             elif hash_file(path) != part.sha256:
                 found.error("part changed", name, "its SHA-256 is not the manifest's")
+        elif part is not None and folder / MANIFEST not in looked.told:
+            told_sum = looked.sums[path]
+            if (told_sum.bytes, told_sum.sha256) != (part.bytes, part.sha256):
+                found.error("part changed", name, "the manifest is of another state of it")
         reason = _unreadable(path)
         if reason is None:
             readable.append(PartFile(name, name.split("/")[0], path, part))
@@ -104,7 +171,7 @@ def _unreadable(path: Path) -> str | None:
     """Why a part cannot be used, or None."""
     try:
         opened = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+    except Exception as error:  # of a damaged file anything may come
         return first_line(error)
     with opened:
         if not opened.schema_arrow.equals(DESCRIPTIONS, check_metadata=True):
@@ -112,22 +179,36 @@ def _unreadable(path: Path) -> str | None:
     return None
 
 
-def _subjects(kb: Path, found: Findings) -> Subjects:
-    def table(name: str) -> list[dict[str, Any]]:
-        path = kb / name
-        if not path.exists():
-            return []
-        try:
-            return read_rows(path)
-        except (pa.ArrowException, OSError) as error:
-            found.error("table unreadable", name, first_line(error))
-            return []
+def _subjects(kb: Path, found: Findings, looked: Looked) -> Subjects:
+    def table(name: str, *columns: str) -> list[dict[str, Any]]:
+        files = [kb / name] if name.endswith(".parquet") else sorted((kb / name).glob("*.parquet"))
+        rows: list[dict[str, Any]] = []
+        for path in files:
+            where = path.relative_to(kb).as_posix()
+            if not path.is_file():
+                if path not in looked.told and (os.path.lexists(path) or name in _NEEDED):
+                    found.error(
+                        "table unreadable", where, "missing, or no plain file; `unibind run` makes it"
+                    )
+                continue
+            if path not in looked.whole | looked.told:
+                looked.at(path)
+            try:
+                rows += pq.read_table(path, columns=list(columns), partitioning=None).to_pylist()
+            except Exception as error:  # of a damaged file anything may come
+                found.error(
+                    "table unreadable", where, f"{first_line(error)}; delete it and run `unibind run`"
+                )
+        return rows
 
+    categories = table("categories.parquet", "category_id")
+    samples = table("samples.parquet", "sample_id", "modality", "sha256")
+    given = table("given_descriptions.parquet", "sample_id", "text")
     return Subjects(
-        categories=frozenset(row["category_id"] for row in table("categories.parquet")),
-        samples={row["sample_id"]: (row["modality"], row["sha256"]) for row in table("samples.parquet")},
-        given={row["sample_id"]: row["text"] for row in table("given_descriptions.parquet")},
-        rejected=frozenset(row["sample_id"] for row in table("rejects")),
+        categories=frozenset(row["category_id"] for row in categories),
+        samples={row["sample_id"]: (row["modality"], row["sha256"]) for row in samples},
+        given={row["sample_id"]: row["text"] for row in given},
+        rejected=frozenset(row["sample_id"] for row in table("rejects", "sample_id")),
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from data.errors import UniBindError, first_line
 from data.show import visible
 
 Severity = Literal["error", "note"]
@@ -64,6 +66,15 @@ class Findings:
     def note(self, what: str, where: str, detail: str) -> None:
         """Something is worth knowing and not wrong."""
         self._add("note", what, where, detail)
+
+    @contextmanager
+    def guard(self, where: str) -> Iterator[None]:
+        """Make a finding of whatever comes out of a damaged file: a check never ends the others."""
+        try:
+            yield
+        except Exception as error:
+            kind = "" if isinstance(error, UniBindError) else f"{type(error).__name__}: "
+            self.error("cannot be checked", where, f"{kind}{first_line(error)}")
 
     def _add(self, severity: Severity, what: str, where: str, detail: str) -> None:
         if self.totals[severity, what] < EXAMPLES[severity]:

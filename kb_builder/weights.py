@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from data.errors import InputError
-from data.files import hash_file, hash_json, write_json
-from data.reads import content, names, reading, remember, signature
+from data.files import hash_file, hash_json, signature, write_json
+from data.reads import content, names, reading, remember
 
 REMEMBERED_BYTES = 64 * 2**20  # smaller files are hashed in no time
 _POINTER, _POINTER_BYTES = b"version https://git-lfs", 1024  # how such a file begins, and its size at most

@@ -107,6 +107,7 @@ def _run(path: Path, names: list[str] | None = None) -> list[StageResult]:
     """Run stages (default: the whole plan) and print the result table when there is a fresh evaluation."""
     import json
 
+    from data.reads import reading
     from pipeline.stages import plan, run_stages
     from pipeline.table import result_table
 
@@ -114,7 +115,7 @@ def _run(path: Path, names: list[str] | None = None) -> list[StageResult]:
     results = run_stages(project, names or plan(project))
     if names is None or "evaluate" in names:
         metrics = project.run / "metrics.json"
-        print(result_table(json.loads(metrics.read_text(encoding="utf-8"))))
+        print(result_table(json.loads(reading(metrics).read_text(encoding="utf-8"))))
         print(f"\nmetrics  {_short(metrics)}\nreport   {_short(project.run / 'report.html')}")
     return results
 

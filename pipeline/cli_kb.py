@@ -140,11 +140,21 @@ def kb_import(
 
 
 @kb_app.command("verify")
-def kb_verify(project: ProjectFile = DEFAULT_PROJECT) -> None:
+def kb_verify(
+    project: ProjectFile = DEFAULT_PROJECT,
+    media: Annotated[bool, typer.Option("--media", help="Check the samples' own files too.")] = False,
+    seal: Annotated[
+        bool, typer.Option("--seal", help="First write the checksums of all files as they are now.")
+    ] = False,
+) -> None:
     """Derive every row anew from the stored answers, and check every file against its checksum."""
-    from kb_builder.verify import verify
+    from pipeline.sealing import seal_all
+    from pipeline.verify import verify_project
 
-    verification = verify(load(project).kb)
+    checked = load(project)
+    if seal:
+        print(f"wrote the checksums of {seal_all(checked):,} files, as they are now")
+    verification = verify_project(checked, media=media)
     print(verification)
     if not verification.clean:
         raise typer.Exit(1)

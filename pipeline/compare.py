@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from data.errors import InputError, first_line
 from data.modality import MODALITIES
+from data.reads import reading
 from data.show import json_text
 from pipeline.answers import Answers, Summary, columns, joined
 from pipeline.compare_runs import NAMED_KEYS, Run, nothing_in_common, relabelled, same_tasks
@@ -75,7 +76,7 @@ def open_run(place: Path) -> Run:
     if folder.is_dir():
         require_plain(folder)
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = json.loads(reading(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{folder}: no metrics.json there; name a run folder or a project file, after `unibind evaluate`"
@@ -124,7 +125,7 @@ def compare(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = SEED
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(reading(path)).read()
     except FileNotFoundError:
         raise InputError(f"{path}: missing; run `unibind evaluate` again") from None
     except (pa.ArrowException, OSError) as error:

@@ -17,21 +17,84 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from data.files import canonical_json, hash_json, write_json, write_text
-from data.reads import CHANGED_MEANWHILE, Note, Signature, content, remember
+from data.files import Signature, canonical_json, hash_json, write_json, write_text
+from data.reads import CHANGED_MEANWHILE, Note, content, remember
 from pipeline.project import Project
 
-FORMAT = 2  # 1 knew no reads
+FORMAT = 3  # 1 knew no reads, 2 no checksums of its own
+_READ_ANEW = 64 * 2**20  # bytes: a file written by a stage is believed by its signature only where larger
+_EARLIER = (1, 2)
 _INSTALLED = "<installed>"
 
 
 def read_mark(project: Project, key: str) -> dict[str, Any] | None:
-    """The mark of a finished stage or shard, or None; one that is damaged is none."""
-    try:
-        mark = json.loads(_path(project, key).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    """The mark of a finished stage or shard, or None; one that is damaged, or of another stage, is none.
+
+    Of an earlier version's mark, only `format` and `seconds` can be relied on.
+    """
+    mark = _read(_path(project, key))
+    if mark is None:
         return None
-    return mark if isinstance(mark, dict) else None
+    if mark.get("format") == FORMAT:
+        claimed = mark.pop("sha256", None)
+        return mark if claimed == hash_json(mark) and mark["key"] == key else None
+    usable = isinstance(mark.get("seconds"), int | float) and isinstance(mark.get("summary"), dict)
+    return mark if usable and mark.get("format", 1) in _EARLIER else None
+
+
+def marks(project: Project) -> list[tuple[str, dict[str, Any]]]:
+    """Every mark that can be read, by stage or shard."""
+    paths = sorted((project.run / "stages").glob("*.json"))
+    keys = (path.name.removesuffix(".json") for path in paths if not path.name.endswith(".reads.json"))
+    return [(key, mark) for key in keys if (mark := read_mark(project, key)) is not None]
+
+
+def damaged_marks(project: Project) -> list[tuple[Path, str]]:
+    """The files of marks that are not as they were written, and how."""
+    found = []
+    for path in sorted((project.run / "stages").glob("*")):
+        if path.name.startswith("."):
+            continue
+        key, reads = path.name.removesuffix(".json"), path.name.endswith(".reads.json")
+        if not path.is_file() or path.suffix != ".json":
+            found.append((path, "no file of ours"))
+        elif reads:
+            mark = read_mark(project, key.removesuffix(".reads"))
+            if mark is not None and mark.get("format") == FORMAT and _reads(project, path, mark) is None:
+                found.append((path, "damaged: its checksum does not fit; its stage will run again"))
+        elif read_mark(project, key) is None:
+            found.append((path, "damaged: its checksum does not fit; its stage will run again"))
+        elif not _reads_path(project, key).is_file():
+            found.append((_reads_path(project, key), "missing; its stage will run again"))
+    return found
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A JSON object of a plain file, or None."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _reads(project: Project, path: Path, mark: Mapping[str, Any]) -> list[Any] | None:
+    """What a stage read, as it is stored; None where the file is damaged or not this mark's."""
+    value = _read(path)
+    if value is None or not isinstance(value.get("notes"), list):
+        return None
+    notes: list[Any] = value["notes"]
+    whole = value.get("sha256") == hash_json(notes) and _digest(notes) == mark["reads"]
+    return notes if whole else None
+
+
+def _write_reads(project: Project, key: str, notes: list[Any]) -> None:
+    text = canonical_json({"notes": notes, "sha256": hash_json(notes)})
+    write_text(_reads_path(project, key), text + "\n")
+
+
+def _write(project: Project, key: str, mark: dict[str, Any]) -> None:
+    write_json(_path(project, key), {**mark, "sha256": hash_json(mark)})
 
 
 def write_mark(
@@ -53,19 +116,20 @@ def write_mark(
         if digest is not None:
             written[path.relative_to(project.run).as_posix()] = digest, list(seen) if seen else None
     reads = [_stored(project, note) for note in notes]
-    write_text(_reads_path(project, key), canonical_json(reads) + "\n")
-    mark = {
+    _write_reads(project, key, reads)
+    mark: dict[str, Any] = {
         "format": FORMAT,
+        "key": key,
         "hashes": dict(hashes),
         "seconds": seconds,
-        "summary": summary,
-        "outputs": written,
+        "summary": json.loads(canonical_json(summary)),
+        "outputs": {name: list(each) for name, each in written.items()},
         "digest": hash_json([(name, digest) for name, (digest, _) in written.items()]),
         "reads": _digest(reads),
         "facts": json.loads(canonical_json(facts or {})),
         "asked": asked,
     }
-    write_json(_path(project, key), mark)
+    _write(project, key, mark)
     return mark
 
 
@@ -93,15 +157,12 @@ def altered(
     for name, (digest, seen) in mark["outputs"].items():
         path = project.run / name
         remember(path, digest, _signature(seen))
-        now, current = content(path)
+        now, current = content(path, anew=seen is None or seen[0] <= _READ_ANEW)
         if now != digest:
             return f"{name} {'is missing' if now is None else 'was altered'}"
         fresh[name] = [digest, list(current) if current else None]
-    try:
-        reads = json.loads(_reads_path(project, key).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        reads = None
-    if not isinstance(reads, list) or _digest(reads) != mark["reads"]:
+    reads = _reads(project, _reads_path(project, key), mark)
+    if reads is None:
         return "the record of what it read is damaged"
     again = []
     for each in reads:
@@ -128,7 +189,7 @@ def spoiled(project: Project, key: str) -> list[Path]:
     for name, (digest, seen) in mark["outputs"].items():
         path = project.run / name
         remember(path, digest, _signature(seen))
-        now, _ = content(path)
+        now, _ = content(path, anew=seen is None or seen[0] <= _READ_ANEW)
         if path.is_file() and now != digest:
             found.append(path)
     return found
@@ -142,9 +203,10 @@ def remember_note(note: Note) -> None:
 
 def reads_of(project: Project, key: str) -> list[Note]:
     """What a finished stage read. Empty where it left no record."""
-    with suppress(OSError, ValueError):
-        return [_note(project, each) for each in json.loads(_reads_path(project, key).read_text("utf-8"))]
-    return []
+    mark = read_mark(project, key)
+    if mark is None or mark.get("format") != FORMAT:
+        return []
+    return [_note(project, each) for each in _reads(project, _reads_path(project, key), mark) or ()]
 
 
 def remove_mark(project: Project, key: str) -> None:
@@ -164,9 +226,9 @@ def _refresh(
     """Keep signatures that have settled, or changed with the same content: next time nothing is hashed."""
     with suppress(OSError):  # a folder that cannot be written is read all the same
         if reads != reads_before:
-            write_text(_reads_path(project, key), canonical_json(reads) + "\n")
+            _write_reads(project, key, reads)
         if mark != before:
-            write_json(_path(project, key), mark)
+            _write(project, key, mark)
 
 
 def _digest(reads: Collection[Any]) -> str:

@@ -25,6 +25,7 @@ from data.benchmarks.layout import require_fit, require_root
 from data.benchmarks.splits import limit
 from data.errors import InputError, ManifestError, SampleError
 from data.paths import resolver
+from data.reads import reading
 from data.sample import Reject, Sample
 from data.show import visible
 from kb_builder.encoders import JOIN
@@ -177,7 +178,7 @@ def _run(order: Order, fold: int | None, encode: dict[str, str]) -> Outcome:
     project = write_project(order, fold, encode, kept, imported.categories, root)
     inherit(project)
     run_stages(project, plan(project))
-    metrics = json.loads((project.run / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads(reading(project.run / "metrics.json").read_text(encoding="utf-8"))
     return outcome(
         metrics,
         project,

@@ -23,6 +23,7 @@ from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_json, watched, write_json
 from data.readers import use_budget
 from data.reads import reading, recorded
+from data.seals import seal, unseal
 from data.show import duration, number, visible
 from kb_builder.ledger import open_ledger
 from kb_builder.lock import write_lock
@@ -31,6 +32,7 @@ from pipeline.jobs import STAGES as _STAGES
 from pipeline.jobs import Stage
 from pipeline.marks import altered, read_mark, remove_mark, spoiled, write_mark
 from pipeline.project import Project
+from pipeline.sealing import drop_damaged, is_sealed, seal_outputs, unseal_outputs
 
 _MOST_COUNTS = 20  # of one kind in a line: there may be a thousand categories
 _BY_NAME = {stage.name: stage for stage in _STAGES}
@@ -64,6 +66,7 @@ def run_stage(project: Project, name: str) -> StageResult:
     this one stopped.
     """
     stage = _stage(name)
+    drop_damaged(project)
     _require_needs(project, stage)
     if name == "evaluate":
         _set_heads_aside(project)
@@ -71,6 +74,9 @@ def run_stage(project: Project, name: str) -> StageResult:
     if why is None:
         done = read_mark(project, name)
         assert done is not None  # it is not stale
+        if not is_sealed(project, stage):  # of an earlier version, or the list was lost
+            with write_lock(project.run / "run.lock"):
+                seal_outputs(project, stage)
         return StageResult(name, done["seconds"], True, done["summary"])
     ran_before = read_mark(project, name) is not None
     use_budget(project.data.budget)
@@ -78,6 +84,7 @@ def run_stage(project: Project, name: str) -> StageResult:
         with write_lock(project.run / "run.lock") as still_there:
             for path in filter(stage.reuses, spoiled(project, name)):
                 path.unlink()
+            unseal_outputs(project, stage)
             with recorded() as recorder:
                 summary, seconds = _timed(stage.run, project)
                 outputs = list(stage.outputs(project))
@@ -95,6 +102,7 @@ def run_stage(project: Project, name: str) -> StageResult:
                 facts=facts,
                 asked=name == "train" and not project.train.enabled,
             )
+            seal_outputs(project, stage)
     else:
         parts = _run_shards(project, stage, shards(project, name))
         summary = _add_up(part["summary"] for part in parts)
@@ -111,6 +119,7 @@ def run_stage(project: Project, name: str) -> StageResult:
                 outputs=outputs,
                 facts=facts,
             )
+            seal_outputs(project, stage)
     return StageResult(name, seconds, False, summary, why if ran_before else None)
 
 
@@ -208,6 +217,7 @@ def shards(project: Project, name: str) -> list[int]:
 def run_shard(project: Project, name: str, shard: int) -> dict[str, Any]:
     """Run one shard of a describe stage, or skip it when it is done. Returns its seconds and summary."""
     stage = _stage(name)
+    drop_damaged(project)
     _require_needs(project, stage)
     (done,) = _run_shards(project, stage, [shard])
     return {"seconds": done["seconds"], "summary": done["summary"]}
@@ -227,6 +237,7 @@ def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[dict
     if missing:
         use_budget(project.data.budget)
         with write_lock(project.run / "run.lock") as still_there, recorded() as recorder:
+            unseal_outputs(project, stage)
             clock = time.perf_counter()
 
             def complete(shard: int, summary: dict[str, Any]) -> None:
@@ -283,7 +294,9 @@ def write_metrics(project: Project, results: Iterable[StageResult] = ()) -> dict
     ]
     evaluation = json.loads(reading(project.run / "evaluation.json").read_text(encoding="utf-8"))
     metrics = {"dataset": project.name, "seed": project.seed, "stages": stages, **evaluation}
+    unseal(project.run, "metrics")
     write_json(project.run / "metrics.json", metrics)
+    seal(project.run, [project.run / "metrics.json"], "metrics")
     return metrics
 
 
@@ -303,7 +316,7 @@ def digest(project: Project, name: str) -> str:
         raise KnowledgeBaseError(
             f"stage {name!r} has not been run for project {project.name!r}; run it first"
         )
-    return str(done["digest"])
+    return str(done.get("digest"))
 
 
 def _set_heads_aside(project: Project) -> None:
@@ -315,6 +328,7 @@ def _set_heads_aside(project: Project) -> None:
         return
     with write_lock(project.run / "run.lock"):
         aside = project.run / "unused"
+        unseal(project.run, "train")
         for path in _stage("train").outputs(project):
             if path.exists():
                 aside.mkdir(exist_ok=True)
@@ -419,7 +433,7 @@ def _own(project: Project, stage: Stage, outputs: Iterable[Path]) -> Callable[[s
 
 def _outputs_of(project: Project, key: str) -> Sequence[Path]:
     mark = read_mark(project, key)
-    return [project.run / name for name in mark["outputs"]] if mark else []
+    return [project.run / name for name in mark.get("outputs", ())] if mark else []
 
 
 def _require_needs(project: Project, stage: Stage) -> None:

@@ -7,7 +7,6 @@ named by the hash of all that it depends on: settings, knowledge base, and the s
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import sys
@@ -22,11 +21,12 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from data.environment import environment
-from data.errors import InputError, UniBindError
+from data.errors import DamagedError, InputError, UniBindError
 from data.files import hash_json, write_json
 from pipeline.code import code_hash
 from pipeline.comparison import percent
 from pipeline.stages import digest, plan, run_stages
+from pipeline.study_cells import read_cell, write_cell, wrong_with
 from pipeline.study_file import Study
 from pipeline.study_page import flat_settings, write_study_page
 from trainer.outcomes import NAMED_FILE, RANKS_FILE, write_outcomes
@@ -82,7 +82,7 @@ def _key(base: str, variant: Variant) -> str:
 
 
 def _work_out(kb: Path, folder: Path, wanted: Mapping[str, Variant], jobs: int) -> None:
-    missing = {key: v for key, v in wanted.items() if not (folder / key / "cell.json").exists()}
+    missing = {key: v for key, v in wanted.items() if read_cell(folder / key) is None}
     if not missing:
         return
     if jobs == 1:  # a process of its own costs seconds to start
@@ -117,11 +117,14 @@ def _cell(kb: Path, folder: Path, variant: Variant) -> None:
     else:
         write_outcomes(folder, measured.named, measured.ranks)
         told["balance"] = {row["measure"]: row["value"] for row in measured.metrics["balance"]}
-    write_json(folder / "cell.json", told)  # last: what has it is whole
+    write_cell(folder, told)  # last: what has it is whole
 
 
 def _read(folder: Path) -> Cell:
-    told = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
+    told = read_cell(folder)
+    if told is None:
+        path, wrong = wrong_with(folder) or (folder, "changed meanwhile")
+        raise DamagedError(path, wrong)
     if told["error"]:
         return Cell(pa.table({}), pa.table({}), {}, told["error"])
     named, ranks = pq.read_table(folder / NAMED_FILE), pq.read_table(folder / RANKS_FILE)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from data.reads import reading
 from pipeline.project import Project
 from pipeline.report_html import counted
 from pipeline.stages import is_current
@@ -43,8 +44,8 @@ class Temperatures:
 def load_temperatures(project: Project) -> Temperatures:
     """What the project's last evaluation fitted, if that is still of these centers, heads and settings."""
     path = project.run / "evaluation.json"
-    if not path.exists():
+    if not reading(path).exists():
         return Temperatures(missing="not calibrated yet; run `unibind evaluate`")
     if not is_current(project, "evaluate"):
         return Temperatures(missing="calibrated on other centers, heads or settings; run `unibind evaluate`")
-    return Temperatures(json.loads(path.read_text(encoding="utf-8")).get("calibration", ()))
+    return Temperatures(json.loads(reading(path).read_text(encoding="utf-8")).get("calibration", ()))

@@ -7,6 +7,7 @@ train_log.parquet], NaN for none), and one metadata entry with the rest as JSON.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sys
@@ -96,12 +97,19 @@ def _save(path: Path, checkpoint: Checkpoint, fingerprint: str) -> None:
         if heads is not None:
             told[name] = heads.metadata
             tensors |= {f"{name}.{n}": torch.from_numpy(t) for n, t in to_tensors(heads).items()}
+    tensors = {name: tensor.contiguous() for name, tensor in sorted(tensors.items())}
+    told["sha256"] = _sum(told, tensors)
     with atomic_path(path) as temporary:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in sorted(tensors.items())},
-            temporary,
-            metadata={"unibind": canonical_json(told)},
-        )
+        save_file(tensors, temporary, metadata={"unibind": canonical_json(told)})
+
+
+def _sum(told: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """The hash of all that a checkpoint holds."""
+    sums = hashlib.sha256(canonical_json(told).encode())
+    for name, tensor in sorted(tensors.items()):
+        sums.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        sums.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return sums.hexdigest()
 
 
 def _load(path: Path, fingerprint: str) -> Checkpoint | None:
@@ -122,6 +130,8 @@ def _read(path: Path, fingerprint: str) -> Checkpoint | None:
         if (told.get("format"), told.get("fingerprint")) != (FORMAT, fingerprint):
             return None
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    if told.pop("sha256", None) != _sum(told, tensors):
+        raise ValueError("its checksum does not fit")
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data import reads
+from data import files, reads
 from data.reads import CHANGED_MEANWHILE, columns, hashed, hold, names, reading, recorded, remembered
 
 
@@ -28,7 +28,7 @@ def test_a_file_of_the_same_size_and_time_is_another_file(
     """Neither a settled signature nor one that is too young hides that the content is another."""
     path = tmp_path / "a.txt"
     for settled in (10**18, -1):
-        monkeypatch.setattr(reads, "SETTLED_NS", settled)
+        monkeypatch.setattr(files, "SETTLED_NS", settled)
         path.write_text("one", encoding="utf-8")
         with recorded() as recorder:
             reading(path).read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def test_a_file_is_hashed_again_only_where_its_signature_changed(
     path.write_text("one", encoding="utf-8")
     read: list[Path] = []
     honest = reads.hash_file
-    monkeypatch.setattr(reads, "SETTLED_NS", -1)
+    monkeypatch.setattr(files, "SETTLED_NS", -1)
     monkeypatch.setattr(reads, "hash_file", lambda path: read.append(path) or honest(path))
     with recorded() as recorder:
         assert hashed(path) == hashed(path) == honest(path)

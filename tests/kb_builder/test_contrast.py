@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pytest
 
 from data.errors import RunError
+from data.seals import seal
 from kb_builder import contrast
 from kb_builder.contrast import (
     Confusable,
@@ -431,6 +432,7 @@ def forget(kb: Path, entry_of: Mapping[str, Any]) -> None:
     with closing(sqlite3.connect(kb / "ledger.sqlite")) as connection, connection:
         key = entry_of["request_key"]
         assert connection.execute("DELETE FROM entries WHERE key = ?", (key,)).rowcount == 1
+    seal(kb, [kb / "ledger.sqlite"], "ledger.sqlite")
 
 
 def test_a_replay_asks_nobody(tmp_path: Path, chat_server: Callable[..., Any]) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from data.errors import KnowledgeBaseError, RunError
 from data.files import canonical_json, hash_file
+from data.seals import seal
 from kb_builder import category_texts
 from kb_builder.contrast import describe_contrasts
 from kb_builder.cost import Estimate
@@ -117,6 +118,7 @@ def remove_answers(kb: Path, words: str, count: int) -> None:
             )
         """
         assert connection.execute(query, (f"%{words}%", count)).rowcount == count
+    seal(kb, [kb / "ledger.sqlite"], "ledger.sqlite")
 
 
 @pytest.mark.parametrize("asked", [False, True], ids=["no ledger", "a ledger"])

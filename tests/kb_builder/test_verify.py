@@ -13,10 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import KnowledgeBaseError
+from data.seals import SEAL
 from kb_builder.parts import write_part
 from kb_builder.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
 from kb_builder.verify import verify
 
+LOOKED_AT = {".parquet", ".sqlite", ".json"}
+UNSEALED = ("note", "no checksums yet")
 PART = "category/part-00000.parquet"
 
 
@@ -46,14 +49,18 @@ def test_an_untouched_knowledge_base_is_clean(described_kb: Path) -> None:
     """Nothing is wrong; two answers that no row cites are told, and are no error."""
     verification = verify(described_kb)
     assert verification.clean, str(verification)
+    sizes = [each.stat().st_size for each in described_kb.rglob("*.*") if each.suffix in LOOKED_AT]
+    sizes.remove((described_kb / SEAL).stat().st_size)
     assert verification.counts == {
+        "files": len(sizes),
+        "bytes": sum(sizes),
         "parts": 4,
         "rows": 18,
         "ledger entries": 9,
         "categories": 2,
         "samples": 3,
     }
-    assert verification.totals == {("note", "answer that no row cites"): 2}
+    assert verification.totals == {("note", "answer that no row cites"): 2, UNSEALED: 1}
     assert str(verification).endswith("clean")
     assert "18 rows" in str(verification)
 
@@ -204,7 +211,8 @@ def test_a_damaged_manifest_hides_no_part(
     path.write_text(json.dumps(value), encoding="utf-8")
     verification = verify(described_kb)
     assert verification.counts["rows"] == 18
-    assert verification.totals == {("error", "manifest"): 1, ("note", "answer that no row cites"): 2}
+    expected = {("error", "manifest"): 1, ("note", "answer that no row cites"): 2, UNSEALED: 1}
+    assert verification.totals == expected
 
 
 def _without_statuses(value: dict[str, Any]) -> None:
@@ -326,8 +334,8 @@ def test_a_ledger_of_an_older_format(described_kb: Path) -> None:
     """It is not damaged: the command that brings it up to date is named."""
     with closing(sqlite3.connect(described_kb / "ledger.sqlite")) as connection:
         connection.execute("PRAGMA user_version = 1")
-    with pytest.raises(KnowledgeBaseError, match="unibind kb reparse"):
-        verify(described_kb)
+    assert "unibind kb reparse" in str(verify(described_kb))
+    assert not verify(described_kb).clean
 
 
 def test_where_there_is_no_knowledge_base(tmp_path: Path) -> None:
@@ -341,5 +349,5 @@ def test_a_damaged_ledger_is_named(described_kb: Path) -> None:
     for path in described_kb.glob("ledger.sqlite*"):
         path.unlink()
     (described_kb / "ledger.sqlite").write_bytes(b"no database at all " * 300)
-    with pytest.raises(KnowledgeBaseError, match=r"ledger\.sqlite.*backup"):
-        verify(described_kb)
+    told = str(verify(described_kb))
+    assert "ledger.sqlite: damaged" in told and "backup" in told and "NOT clean" in told

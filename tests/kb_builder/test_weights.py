@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data import reads
+from data import files, reads
 from data.errors import InputError
 from kb_builder import weights
 from kb_builder.weights import hash_weights
@@ -41,7 +41,7 @@ def test_large_files_are_hashed_once(model: Path, monkeypatch: pytest.MonkeyPatc
     read: list[str] = []
     honest = reads.hash_file
     monkeypatch.setattr(weights, "REMEMBERED_BYTES", 50)
-    monkeypatch.setattr(reads, "SETTLED_NS", -1)  # files count as old enough at once
+    monkeypatch.setattr(files, "SETTLED_NS", -1)  # files count as old enough at once
     monkeypatch.setattr(reads, "hash_file", lambda path: read.append(path.name) or honest(path))
     first = hash_weights(model)
     assert hash_weights(model) == first
@@ -54,7 +54,7 @@ def test_large_files_are_hashed_once(model: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_damaged_or_readonly_cache_costs_time_only(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache is no part of the answer."""
     monkeypatch.setattr(weights, "REMEMBERED_BYTES", 50)
-    monkeypatch.setattr(reads, "SETTLED_NS", -1)
+    monkeypatch.setattr(files, "SETTLED_NS", -1)
     first = hash_weights(model)
     (model.parent / "cache" / "unibind" / "weights.json").write_text("[torn", encoding="utf-8")
     assert hash_weights(model) == first

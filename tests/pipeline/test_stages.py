@@ -235,7 +235,7 @@ def test_a_full_disk_is_one_line_and_marks_nothing(
 def test_metrics_hold_every_stage_that_ran_with_its_time(project: Project, calls: list[Any]) -> None:
     """metrics.json is the evaluation beside data set, seed and the wall time of each stage."""
     write_json(project.run / "evaluation.json", {"recognition": []})
-    write_json(project.run / "stages" / "world.json", {"seconds": 1.5})
+    write_json(project.run / "stages" / "world.json", {"seconds": 1.5, "summary": {}})
     metrics = stages.write_metrics(project)
     assert metrics["dataset"] == "x"
     assert metrics["stages"] == [{"name": "world", "seconds": 1.5, "skipped": False}]

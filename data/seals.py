@@ -1,0 +1,253 @@
+"""Checksums of finished files: written when a stage is complete, held against the files by who reads them.
+
+    <folder>/unibind-checksums.json    format, files: {name: {bytes, crc32, sha256, maker}}; sha256
+
+A knowledge base has one, and so has a run, each of its own files, by their names relative to the folder: a
+folder that is copied alone can be checked as well. Whoever makes files takes their lines out first (`unseal`)
+and writes new ones when all are complete (`seal`). So a file with a line is as its maker left it, or it is
+damaged; a file without one is being made, or was made by an earlier version.
+
+`check` is called wherever a file is opened through data/reads.py. It compares SHA-256, of large files
+CRC-32, which is ten times as fast; `kb verify` compares SHA-256 always. A file is checked once per process,
+as long as its signature stays the same. Shards of vectors are checked piece by piece, by the store that
+reads them (kb_builder/shards.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from data.errors import DamagedError, first_line
+from data.files import Signature, hash_json, settled, signature, write_json
+
+try:
+    from isal.isal_zlib import crc32
+except ImportError:  # no build for this platform; zlib's is the same sum, some times slower
+    from zlib import crc32
+
+SEAL = "unibind-checksums.json"
+FORMAT = 1
+HINT = "`unibind run`"
+_ENDINGS = frozenset({".parquet", ".json", ".safetensors"})  # of what is read for a result
+_LEVELS = 4  # from <kb>/embeddings/<encoder>/<table>/manifest.json up to <kb>
+_LARGE = 4 * 2**20  # bytes from which on readers compare CRC-32
+_PIECE = 2**20
+
+_lock = threading.Lock()
+_loaded: dict[Path, tuple[Signature | None, dict[str, Sum]]] = {}
+_held: dict[Path, tuple[Signature, Sum]] = {}  # files that were found as they should be
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """What is known of a file's content."""
+
+    bytes: int
+    crc32: int
+    sha256: str
+    maker: str = ""  # the stage, or what else wrote it
+
+
+def seal(folder: Path, paths: Iterable[Path], maker: str) -> None:
+    """Write down the content of the files that `maker` has completed, in place of its lines before.
+
+    They are all in `folder`. The caller holds the lock of the folder's writers.
+    """
+    with _lock:
+        known = _read_or_none(folder) or {}
+        fresh = {name: each for name, each in known.items() if each.maker != maker}
+        for path in paths:
+            if path.is_file():
+                fresh[path.relative_to(folder).as_posix()] = replace(sum_of(path), maker=maker)
+        if fresh != known or not (folder / SEAL).is_file():
+            _write(folder, fresh)
+
+
+def unseal(folder: Path, maker: str | None = None, *, below: str | None = None) -> None:
+    """Take out the lines of a maker, or of all files below a folder, where files are about to be written."""
+    with _lock:
+        known = _read_or_none(folder)
+        if known is None:
+            if os.path.lexists(folder / SEAL):  # none of its lines can be relied on
+                _remove(folder / SEAL)
+            return
+        kept = {
+            name: each
+            for name, each in known.items()
+            if each.maker != maker and not (below is not None and name.startswith(f"{below}/"))
+        }
+        if len(kept) < len(known):
+            _write(folder, kept)
+
+
+def discard(folder: Path) -> None:
+    """Remove the list of a folder."""
+    with _lock:
+        if os.path.lexists(folder / SEAL):
+            _remove(folder / SEAL)
+
+
+def sealed(folder: Path) -> Mapping[str, Sum] | None:
+    """The lines of a folder's checksums by file, or None where there are none (yet).
+
+    Raises DamagedError where the list is not as it was written.
+    """
+    path = folder / SEAL
+    seen = signature(path)
+    if seen is None and not os.path.lexists(path):
+        return None
+    known = _loaded.get(path)
+    if known is None or known[0] != seen:
+        known = seen, _read(path)
+        if settled(path, seen) is not None:
+            _loaded[path] = known
+    return known[1]
+
+
+def check(path: Path) -> None:
+    """Raise DamagedError for a file that is gone or not what its maker wrote. One without a line passes."""
+    if path.suffix in _ENDINGS and path.name != SEAL:
+        check_always(path)
+
+
+def check_always(path: Path) -> None:
+    """`check`, whatever the file's ending."""
+    path = Path(os.path.abspath(path))  # noqa: PTH100  (links are no other files)
+    told = _line(path)
+    if told is None:
+        require_plain(path)
+        return
+    wrong = _differs(path, told)
+    # A maker takes the line out before he replaces the file.
+    if wrong is not None and _line(path) == told:
+        raise DamagedError(path, f"{wrong}; {'delete it and ' if os.path.lexists(path) else ''}run {HINT}")
+
+
+def require_plain(path: Path) -> None:
+    """Raise DamagedError for what is no plain file where one should be: a pipe would be waited for."""
+    with suppress(OSError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DamagedError(path, f"no plain file; delete it and run {HINT}")
+
+
+def check_names(folder: Path, pattern: str) -> None:
+    """Raise DamagedError where a file that fits `pattern` has a line and is gone."""
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100
+    for base in (folder, *list(folder.parents)[: _LEVELS - 1]):
+        prefix = folder.relative_to(base).as_posix()
+        prefix = "" if prefix == "." else f"{prefix}/"
+        for name in sealed(base) or ():
+            fits = name.startswith(prefix) and "/" not in name.removeprefix(prefix)
+            if fits and fnmatch(name.removeprefix(prefix), pattern) and not os.path.lexists(base / name):
+                check(base / name)
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file has a line, be it there or not."""
+    return _line(Path(os.path.abspath(path))) is not None  # noqa: PTH100
+
+
+def sum_of(path: Path) -> Sum:
+    """What is to be known of a file's content. Raises OSError."""
+    sums, crc, size = hashlib.sha256(), 0, 0
+    for piece in _pieces(path):
+        sums.update(piece)
+        crc = crc32(piece, crc)
+        size += len(piece)
+    return Sum(size, crc, sums.hexdigest())
+
+
+def differs(path: Path, told: Sum) -> str | None:
+    """How a file differs from what is written of it, every byte compared; None where it does not."""
+    return _differs(path, told, wholly=True)
+
+
+def _differs(path: Path, told: Sum, *, wholly: bool = False) -> str | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return "missing, though it was written"
+    if not stat.S_ISREG(found.st_mode):
+        return "no plain file"
+    before = signature(path)
+    if not wholly and before is not None and _held.get(path) == (before, told):
+        return None
+    if found.st_size != told.bytes:
+        return f"damaged: {found.st_size:,} bytes, {told.bytes:,} were written"
+    try:
+        if wholly or told.bytes < _LARGE:
+            same = sum_of(path).sha256 == told.sha256
+        else:
+            crc = 0
+            for piece in _pieces(path):
+                crc = crc32(piece, crc)
+            same = crc == told.crc32
+    except OSError as error:
+        return f"unreadable ({first_line(error)})"
+    if not same:
+        return "damaged: its checksum is not that of what was written"
+    if (seen := settled(path, before)) is not None:
+        _held[path] = seen, told
+    return None
+
+
+def _pieces(path: Path) -> Iterator[memoryview]:
+    buffer = bytearray(_PIECE)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            yield view[:count]
+
+
+def _line(path: Path) -> Sum | None:
+    for folder in list(path.parents)[:_LEVELS]:
+        lines = sealed(folder)
+        if lines is not None and (told := lines.get(path.relative_to(folder).as_posix())) is not None:
+            return told
+    return None
+
+
+def _read(path: Path) -> dict[str, Sum]:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError("no plain file")
+        value = json.loads(path.read_text(encoding="utf-8"))
+        claimed = value.pop("sha256")
+        if hash_json(value) != claimed or value["format"] != FORMAT:
+            raise ValueError("its own checksum does not fit what it says")
+        return {str(name): Sum(**each) for name, each in value["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(path, f"damaged ({first_line(error)}); run {HINT}") from error
+
+
+def _read_or_none(folder: Path) -> dict[str, Sum] | None:
+    with suppress(DamagedError):
+        return dict(sealed(folder) or {}) if os.path.lexists(folder / SEAL) else None
+    return None
+
+
+def _remove(path: Path) -> None:
+    """Remove a list that cannot be read, whatever stands there in its place."""
+    if path.is_dir() and not path.is_symlink():
+        path.rename(path.with_name(f"{path.name}.was-a-folder"))
+    else:
+        path.unlink()
+    _loaded.pop(path, None)
+
+
+def _write(folder: Path, lines: Mapping[str, Sum]) -> None:
+    value: dict[str, Any] = {"format": FORMAT, "files": {name: asdict(lines[name]) for name in sorted(lines)}}
+    if os.path.lexists(folder / SEAL) and not (folder / SEAL).is_file():
+        _remove(folder / SEAL)
+    write_json(folder / SEAL, {**value, "sha256": hash_json(value)})
+    _loaded.pop(folder / SEAL, None)

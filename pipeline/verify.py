@@ -1,0 +1,81 @@
+"""`kb verify` of a whole project: its knowledge base, what the run made of that, the marks, the studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.errors import DamagedError
+from data.files import hash_file
+from data.seals import SEAL, sealed
+from kb_builder.verify import verification, verify_into
+from kb_builder.verify_files import Looked, check_sealed
+from kb_builder.verify_report import Findings, Verification
+from pipeline.marks import FORMAT, damaged_marks, marks
+from pipeline.project import Project
+from pipeline.study_cells import damaged_cells
+
+
+def verify_project(project: Project, *, media: bool = False) -> Verification:
+    """Check every file of a project's run, and with `media` those of its samples. Reads only.
+
+    Raises KnowledgeBaseError where there is no knowledge base; everything else is a finding.
+    """
+    found, looked = Findings(), Looked()
+    root = project.data_root if media else None
+    verify_into(project.kb, found, looked, media=root, below="kb/")
+    with found.guard(SEAL):
+        check_sealed(project.run, found, looked)
+    with found.guard("stages"):
+        _check_marks(project, found, looked)
+    with found.guard("studies"):
+        for path, wrong in damaged_cells(project.run / "studies", looked):
+            found.error("file damaged", _name(project, path), wrong)
+    return verification(found, looked)
+
+
+def _check_marks(project: Project, found: Findings, looked: Looked) -> None:
+    for path, wrong in damaged_marks(project):
+        found.error("mark damaged", _name(project, path), wrong)
+    lists_missing = set()
+    for key, mark in marks(project):
+        looked.counts["marks"] += 1
+        if mark.get("format") != FORMAT:
+            found.note("mark of an earlier version", f"stages/{key}.json", "its stage will run again")
+            continue
+        for name, (digest, _) in mark["outputs"].items():
+            path = project.run / name
+            base = project.kb if path.is_relative_to(project.kb) else project.run
+            if not name.startswith("world/") and _has_no_list(base):
+                lists_missing.add(base)
+            if path in looked.told:
+                continue
+            if path in looked.sums:
+                if looked.sums[path].sha256 != digest:
+                    told = f"of another state of {name}; its stage will run again"
+                    found.error("mark of another state", f"stages/{key}.json", told)
+                continue
+            if (changed := _wrong(path, digest, looked)) is not None:
+                looked.told.add(path)
+                told = f"{changed}, by the mark of its stage; `unibind run` makes it again"
+                found.error("file damaged", name, told)
+    for base in sorted(lists_missing):
+        told = "gone; `unibind run` writes it, or `unibind kb verify --seal`"
+        found.error("checksums missing", _name(project, base / SEAL), told)
+
+
+def _has_no_list(base: Path) -> bool:
+    try:
+        return sealed(base) is None
+    except DamagedError:
+        return False  # told already
+
+
+def _wrong(path: Path, digest: str, looked: Looked) -> str | None:
+    if not path.is_file():
+        return "missing, or no plain file"
+    looked.at(path)
+    return None if hash_file(path) == digest else "changed"
+
+
+def _name(project: Project, path: Path) -> str:
+    return path.relative_to(project.run).as_posix()

@@ -392,6 +392,7 @@ async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
     """
     path = kb / "ledger.sqlite"
     with write_lock(kb / "ledger.lock"):
+        _is_there(path)
         try:
             check_always(path)
         except DamagedError as error:

@@ -85,7 +85,7 @@ def test_a_disk_that_takes_nothing_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file where a folder should be", encoding="utf-8")
     done = unibind("describe", cwd=tmp_path)
     assert done.returncode == 1
-    assert "error: Not a directory" in done.stderr
+    assert "runs is a file, where a folder belongs" in done.stderr
     assert str(tmp_path / "runs") in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -62,9 +62,9 @@ def damaged_marks(project: Project) -> list[tuple[Path, str]]:
             mark = read_mark(project, key.removesuffix(".reads"))
             if mark is not None and mark.get("format") == FORMAT and _reads(project, path, mark) is None:
                 found.append((path, "damaged: its checksum does not fit; its stage will run again"))
-        elif read_mark(project, key) is None:
+        elif (mark := read_mark(project, key)) is None:
             found.append((path, "damaged: its checksum does not fit; its stage will run again"))
-        elif not _reads_path(project, key).is_file():
+        elif mark.get("format") == FORMAT and not _reads_path(project, key).is_file():
             found.append((_reads_path(project, key), "missing; its stage will run again"))
     return found
 

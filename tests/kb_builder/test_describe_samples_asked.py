@@ -21,6 +21,7 @@ from PIL import Image
 from data.errors import RunError
 from data.manifest import Manifest
 from data.sample import Category, Sample
+from data.seals import discard
 from kb_builder import local_llm
 from kb_builder.describe_samples import (
     describe_sample_shard,
@@ -106,7 +107,9 @@ def rejects(kb: Path) -> dict[str, str]:
 def wrong_in(kb: Path) -> list[Finding]:
     """What `verify` finds, but that nobody has described the categories."""
     return [
-        each for each in verify(kb).findings if (each.what, each.where) != ("not described yet", "categories")
+        each
+        for each in verify(kb).findings
+        if (each.what, each.where) != ("not described yet", "categories") and each.what != "no checksums yet"
     ]
 
 
@@ -522,6 +525,7 @@ def test_shards_are_the_whole(sensor_kb: Path, chat_server: Any) -> None:
     assert sample_shard_count(sensor_kb, by_three) == 3
     shutil.rmtree(sensor_kb / "descriptions")
     (sensor_kb / "ledger.sqlite").unlink()
+    discard(sensor_kb)  # else the lost ledger is noticed
     server.seen.clear()
     data = sensor_kb.parent / "data"
     summary = describe_sample_shard(sensor_kb, data, 1, by_three, run_id="r")

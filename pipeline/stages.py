@@ -22,7 +22,7 @@ from typing import Any
 from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_json, watched, write_json
 from data.readers import use_budget
-from data.reads import reading, recorded
+from data.reads import Note, reading, recorded
 from data.seals import seal, unseal
 from data.show import duration, number, visible
 from kb_builder.ledger import open_ledger
@@ -91,36 +91,38 @@ def run_stage(project: Project, name: str) -> StageResult:
                 notes = recorder.notes(own=_own(project, stage, outputs))
             facts = stage.facts(project, outputs, {}) if stage.facts else {}
             still_there()
-            write_mark(
-                project,
-                name,
-                hashes=_hashes(project, stage),
-                seconds=seconds,
-                summary=summary,
-                outputs=outputs,
-                notes=notes,
-                facts=facts,
-                asked=name == "train" and not project.train.enabled,
-            )
-            seal_outputs(project, stage)
+            _complete(project, stage, seconds, summary, outputs, facts, notes)
     else:
         parts = _run_shards(project, stage, shards(project, name))
         summary = _add_up(part["summary"] for part in parts)
         seconds = sum(part["seconds"] for part in parts)
         with write_lock(project.run / "run.lock"):
-            outputs = list(stage.outputs(project))
-            facts = {"shards": len(parts)}
-            write_mark(
-                project,
-                name,
-                hashes=_hashes(project, stage),
-                seconds=seconds,
-                summary=summary,
-                outputs=outputs,
-                facts=facts,
-            )
-            seal_outputs(project, stage)
+            _complete(project, stage, seconds, summary, list(stage.outputs(project)), {"shards": len(parts)})
     return StageResult(name, seconds, False, summary, why if ran_before else None)
+
+
+def _complete(
+    project: Project,
+    stage: Stage,
+    seconds: float,
+    summary: dict[str, Any],
+    outputs: list[Path],
+    facts: Mapping[str, Any],
+    notes: Iterable[Note] = (),
+) -> None:
+    """Mark a whole stage as done and write the checksums of its files; the caller holds the run's lock."""
+    write_mark(
+        project,
+        stage.name,
+        hashes=_hashes(project, stage),
+        seconds=seconds,
+        summary=summary,
+        outputs=outputs,
+        notes=notes,
+        facts=facts,
+        asked=stage.name == "train" and not project.train.enabled,
+    )
+    seal_outputs(project, stage)
 
 
 def is_current(project: Project, name: str) -> bool:

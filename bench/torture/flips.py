@@ -20,7 +20,7 @@ READERS = (
 
 
 def flips(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """A random file of the run damaged at random: `kb verify` names it, nobody believes it, `run` heals it.
+    """A random file of the run damaged at random: `kb verify` names it, no reader uses it, `run` heals it.
 
     A reader must refuse in one line, or print what it printed before; whatever else is silent.
     """

@@ -39,7 +39,7 @@ demo: $(READY) ## the whole main job on the sample world, with a real LLM
 	@$(BIN)/unibind demo
 
 test: $(READY) lint ## lint, then the tests; offline
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY) ## the checks that take minutes
 	@$(BIN)/python -m pytest -m slow

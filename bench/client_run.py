@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from kb_builder.client import ChatClient, openai_client
-from kb_builder.request import Request
+from kb_builder.ask.endpoint.client import ChatClient
+from kb_builder.ask.request import Request
+from kb_builder.describers.choose import openai_client
 
 MODEL = "fake-1"
 

@@ -36,9 +36,9 @@ from data.tabletop.scene import solid_of
 from kb_builder.encoders import Encoder, load_encoder
 from kb_builder.encoders.workers import map_batches
 from kb_builder.settings import Encode
-from kb_builder.store import read_vectors, write_vectors
-from trainer.aligner import Aligner, threads_for
-from trainer.pairs import Pairs, Span
+from kb_builder.store.table import read_vectors, write_vectors
+from trainer.align.aligner import Aligner, threads_for
+from trainer.align.pairs import Pairs, Span
 from trainer.records import SampleSet
 from trainer.settings import Train
 

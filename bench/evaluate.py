@@ -33,21 +33,20 @@ from bench.machine import versions
 from bench.planted import CONTROL, plant
 from bench.rows import at_most, median, publish, row, tell
 from bench.vectors import DIM
-from trainer.answers import TOP, ask
-from trainer.blas import cores, numpy_product, torch_product
-from trainer.calibration import calibrate
-from trainer.centers import load_centers, localize
-from trainer.controls import anchor_sets
-from trainer.evaluate import evaluate
-from trainer.geometry import unit_rows
+from trainer.evaluate.answers import TOP, ask
+from trainer.evaluate.calibration import calibrate
+from trainer.evaluate.measure import evaluate
+from trainer.evaluate.outcomes import named_table, ranks_table, write_outcomes
+from trainer.evaluate.recognition import recognise, sweep_rows
+from trainer.evaluate.tasks import CENTERS, anchor_sets, tasks
 from trainer.inputs import KnowledgeBase, load_controls, load_samples, open_kb, seen_categories
-from trainer.outcomes import named_table, ranks_table, write_outcomes
-from trainer.recognition import recognise
+from trainer.localize.centers import load_centers
+from trainer.localize.choose import localize
 from trainer.records import Centers, SampleSet
-from trainer.scoring import best_categories
+from trainer.score.blas import cores, numpy_product, torch_product
+from trainer.score.geometry import unit_rows
+from trainer.score.scoring import best_categories
 from trainer.settings import Evaluate, Localize
-from trainer.sweeps import sweep_rows
-from trainer.tasks import CENTERS, tasks
 
 RESULTS = Path(__file__).parent / "results" / "evaluate.json"
 CATEGORIES, K, TEST, VAL = 1_000, 50, 50_000, 2_000

@@ -30,8 +30,8 @@ from bench.machine import versions
 from bench.media_files import make_files
 from bench.media_ways import WAYS, Ways
 from bench.rows import at_least, at_most, publish, row, tell
-from data.readers.geometry import farthest_points
 from data.readers.payload import Events
+from data.readers.points.geometry import farthest_points
 from data.render.event import EVENT_DRAWINGS
 from kb_builder.encoders.workers import map_batches
 

@@ -23,13 +23,13 @@ import tifffile
 from PIL import Image
 
 from data.readers import read, read_clips, reading_ahead
-from data.readers.geometry import farthest_points, unit_sphere
 from data.readers.payload import Events, ThermalPicture, Waveform
+from data.readers.points.geometry import farthest_points, unit_sphere
+from data.readers.spans import clip_samples
 from data.render import render
+from data.render.canvas import heat_picture
 from data.render.event import polarity_histogram
-from data.render.thermal import heat_picture
 from data.signal.kaldi import kaldi_mel
-from data.signal.spans import clip_samples
 
 SIDE = 224
 POINTS = 1024

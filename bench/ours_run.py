@@ -12,10 +12,10 @@ import json
 import sys
 from pathlib import Path
 
-from kb_builder.client import openai_client
-from kb_builder.ledger import open_ledger
-from kb_builder.request import Request
-from kb_builder.scheduler import open_asker
+from kb_builder.ask.ledger import open_ledger
+from kb_builder.ask.request import Request
+from kb_builder.ask.scheduler import open_asker
+from kb_builder.describers.choose import openai_client
 from kb_builder.settings import Asking
 
 MODEL = "fake-1"

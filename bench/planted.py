@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from bench.vectors import unit
 from data.files import write_json
-from kb_builder.schemas import CATEGORIES, CONTROLS, DESCRIPTIONS, SAMPLES, write_table
-from kb_builder.store import write_vectors
+from kb_builder.store.table import write_vectors
+from kb_builder.tables.schemas import CATEGORIES, CONTROLS, DESCRIPTIONS, SAMPLES, write_table
 
 # How far rows scatter around their category's direction (of length 1, as the shared one is).
 TEXT, SAMPLE, CONTROL = 0.8, 1.6, {"class_name": 0.6, "templates": 1.0, "random_words": 1.4}

@@ -24,9 +24,9 @@ from bench.memory import memory_rise
 from bench.rows import row
 from bench.vectors import names, texts, unit
 from data.files import hash_text, write_json
-from kb_builder.schemas import CATEGORIES, DESCRIPTIONS, SAMPLES, write_table
 from kb_builder.settings import Encode
-from kb_builder.store import write_vectors
+from kb_builder.store.table import write_vectors
+from kb_builder.tables.schemas import CATEGORIES, DESCRIPTIONS, SAMPLES, write_table
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 WHOLE_MODEL_UP_TO = 100_000
@@ -136,22 +136,22 @@ def _filled(columns: dict[str, Any], n: int) -> pa.Table:
 
 
 def _encode(kb: Path, model: str) -> None:
-    from kb_builder.embed import embed_texts
+    from kb_builder.encode.embed import embed_texts
 
     embed_texts(kb, Encode(text=model))
 
 
 def _localize(kb: Path) -> None:
-    from trainer.centers import localize
+    from trainer.localize.choose import localize
     from trainer.settings import Localize
 
     localize(kb, Localize())
 
 
 def _score(kb: Path) -> None:
-    from trainer.centers import load_centers
     from trainer.inputs import open_kb
-    from trainer.scoring import score
+    from trainer.localize.centers import load_centers
+    from trainer.score.scoring import score
 
     score(unit(QUERIES, seed=8), load_centers(open_kb(kb)), top=5)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.rows import row
 from bench.vectors import DIM, unit
-from trainer.retrieval import nearest
+from trainer.score.topk import nearest
 
 SIZES = (100_000, 1_000_000)
 QUERIES, TOP = 1_000, 10

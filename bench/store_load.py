@@ -18,7 +18,7 @@ from bench.child import run
 from bench.contest import Contest
 from bench.rows import at_least, at_most, median, row
 from bench.vectors import DIM, names, unit
-from kb_builder.store import open_table, part_paths, write_vectors
+from kb_builder.store.table import open_table, part_paths, write_vectors
 
 ROWS, GROUPS = 200_000, 1_000
 LARGE_ROWS = 1_000_000

@@ -23,10 +23,10 @@ from bench.contest import Contest
 from bench.memory import memory_rise
 from bench.rows import at_least, at_most, row
 from bench.vectors import DIM, unit
-from trainer.blas import cores, numpy_product, spread, torch_product
+from trainer.localize.rules import rank_by_mean
 from trainer.records import Centers
-from trainer.rules import rank_by_mean
-from trainer.scoring import score
+from trainer.score.blas import cores, numpy_product, spread, torch_product
+from trainer.score.scoring import score
 
 CATEGORIES, TEXTS, K = 1_000, 1_000, 50
 QUERIES, FEW_QUERIES = 50_000, 5_000

@@ -27,7 +27,7 @@ from bench.memory import memory_rise
 from bench.rows import at_least, at_most, publish, row, tell
 from bench.train_step import OURS, THEIRS, Steps, clip_loss, step_rows
 from bench.vectors import unit
-from trainer.losses import symmetric_infonce
+from trainer.align.losses import symmetric_infonce
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
 N, D, B, LARGE, HUGE = 20_000, 1_024, 1_024, 8_192, 32_768
@@ -123,7 +123,7 @@ def _feeding(rounds: int) -> list[dict[str, Any]]:
     gathered = torch.empty(B, D), torch.empty(B, D)
 
     def ours() -> None:
-        """As trainer/aligner.py does it: into one place for all batches."""
+        """As trainer/align/aligner.py does it: into one place for all batches."""
         order = np.random.default_rng(0).permutation(N)
         for start in range(0, N - B + 1, B):
             rows = torch.from_numpy(order[start : start + B])

@@ -18,9 +18,9 @@ from torch import Tensor
 from bench.contest import Contest
 from bench.rows import at_least, at_most, row
 from bench.vectors import unit
-from trainer.aligner import Aligner
-from trainer.losses import symmetric_infonce
-from trainer.pairs import Pairs, Span
+from trainer.align.aligner import Aligner
+from trainer.align.losses import symmetric_infonce
+from trainer.align.pairs import Pairs, Span
 from trainer.records import SampleSet
 from trainer.settings import Train
 

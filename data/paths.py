@@ -18,7 +18,7 @@ def slug(name: str) -> str:
     """The words of a name joined by hyphens: `"Ice cream"` gives `ice-cream`. Every script is kept.
 
     Empty for a name without a letter or digit. Different names may have one slug: an id that must be a
-    category's own comes from `data.category_ids`.
+    category's own comes from `data.manifest.ids`.
     """
     words: list[str] = []
     for letter in unicodedata.normalize("NFKC", name).casefold():

@@ -10,7 +10,7 @@ damaged; a file without one is being made, or was made by an earlier version.
 `check` is called wherever a file is opened through data/reads.py. It compares SHA-256, of large files
 CRC-32, which is ten times as fast; `kb verify` compares SHA-256 always. A file is checked once per process,
 as long as its signature stays the same. Shards of vectors are checked piece by piece, by the store that
-reads them (kb_builder/shards.py).
+reads them (kb_builder/store/shards.py).
 """
 
 from __future__ import annotations

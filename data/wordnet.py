@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import MissingDependencyError
@@ -78,3 +79,28 @@ def _read(name: str) -> str:
 
 def _table(name: str) -> dict[str, str]:
     return {synset: text for synset, _, text in (line.partition("\t") for line in _read(name).splitlines())}
+
+
+@dataclass(frozen=True)
+class ImageNetClass:
+    """One class, in the order of the classifier's outputs."""
+
+    synset: str  # WordNet id, e.g. n02105855
+    lemmas: str  # every name, separated by commas: "Shetland sheepdog, Shetland sheep dog, Shetland"
+    gloss: str  # WordNet's definition
+
+    @property
+    def name(self) -> str:
+        """The first name."""
+        return self.lemmas.split(",")[0]
+
+
+def read_classes() -> list[ImageNetClass]:
+    """All thousand classes in output order. Raises MissingDependencyError where timm's files are missing."""
+    lemmas, glosses = synset_lemmas(), synset_glosses()
+    return [ImageNetClass(synset, lemmas[synset], glosses[synset]) for synset in imagenet_synsets()]
+
+
+def class_names() -> list[str]:
+    """The first name of every class, in output order. Two pairs of classes share one (crane, maillot)."""
+    return [imagenet_class.name for imagenet_class in read_classes()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kb_builder.proxies import spare_loopback
+from kb_builder.ask.endpoint.proxies import spare_loopback
 
 # Prefect counts first uses unless this is set, and it knows no setting of its own for it. This module is
 # imported before Prefect is, and the processes that run the flows inherit it. Who sets it otherwise is heard.

@@ -9,8 +9,8 @@ from prefect import flow
 from flows.localize_centers import localize_centers
 from flows.tasks import run_shard, run_stage
 from flows.train_alignment import train_alignment
-from pipeline import stages
 from pipeline.project import load_project
+from pipeline.run import runner as stages
 
 
 @flow(name="build-kb", flow_run_name="build-kb {project}", log_prints=True)

@@ -17,8 +17,9 @@ from prefect.cache_policies import NO_CACHE
 
 from data.errors import ThrottledError, TransientError, UniBindError
 from data.show import duration, visible_lines
-from pipeline import stages
 from pipeline.project import load_project
+from pipeline.run import runner as stages
+from pipeline.run.stage import StageResult
 
 # What may pass by itself, once the scheduler's own patience is at its end: an endpoint that is down or full.
 PASSING = (TransientError, ThrottledError, ConnectionError)
@@ -53,7 +54,7 @@ def may_pass(task: Task[..., Any], task_run: Any, state: State[Any]) -> bool:
     retry_delay_seconds=30,
     retry_condition_fn=may_pass,
 )
-def run_stage(project: str, name: str) -> stages.StageResult:
+def run_stage(project: str, name: str) -> StageResult:
     """Run one stage of the project file `project`, or skip it when nothing it depends on has changed.
 
     The stages of stage 2, which a flow may run alone, refuse to go by a knowledge base that is out of date.

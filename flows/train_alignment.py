@@ -7,8 +7,8 @@ from pathlib import Path
 from prefect import flow
 
 from flows.tasks import run_stage
-from pipeline import stages
 from pipeline.project import load_project
+from pipeline.run import runner as stages
 
 
 @flow(name="train-alignment", flow_run_name="train-alignment {project}", log_prints=True)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import AfterValidator, BeforeValidator
-
-from data.errors import UniBindError
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Gt(0), Le(1)]
@@ -232,7 +230,9 @@ class Asking:
     max_answer_mb: Annotated[float, Gt(0), Le(1024)] = 8.0  # a longer body is read no further (unpacked)
     outage_s: Seconds = 1800.0  # an endpoint that answers nothing for so long stops the run (resumable)
     budget_usd: Dollars | None = None  # never spend more, over all runs of this knowledge base
-    price: Price | None = None  # None: kb_builder/prices.toml; a model that is not in it has no known price
+    price: Price | None = (
+        None  # None: kb_builder/ask/prices.toml; a model that is not in it has no known price
+    )
     reuse: bool = False  # when only max_tokens grew: ask again only what was cut off by the old limit
 
 
@@ -295,28 +295,10 @@ class DescribeSamples(Asking):
     shard_samples: Count = 1000  # samples per shard (one Prefect task, one Parquet file)
 
 
-def what(settings: Asking) -> dict[str, Any]:
-    """The settings that rows depend on: what makes a finished stage out of date when it changes."""
-    values = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in _ONLY_HOW}
-    if settings.model is not None and writer_of(settings) == "local":
-        values["model"] = _content(settings.model)
-    return values
-
-
 def writer_of(settings: Asking) -> str:
     """The describer that is asked for words: of `facts+llm` the one that phrases the facts."""
     name: str = getattr(settings, "describer", "openai")
     return str(getattr(settings, "llm", name)) if name == "facts+llm" else name
-
-
-def _content(model: str) -> str:
-    """A GGUF file by its content: another file in its place makes a finished stage out of date."""
-    from kb_builder import local_llm
-
-    try:
-        return local_llm.find(model).identity if local_llm.names_a_file(model) else model
-    except UniBindError:  # the stage itself says what is wrong
-        return f"missing: {model}"
 
 
 @dataclass(frozen=True)

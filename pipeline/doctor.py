@@ -17,13 +17,14 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from data.errors import RunError, UniBindError
-from kb_builder import local_llm
-from kb_builder.client import OPENAI_URL, endpoint_identity, endpoint_of
-from kb_builder.hidden_key import HiddenKey, silence_vendor
-from kb_builder.parameters import shape_for, told
-from kb_builder.proxies import Proxy, proxy_for
+from kb_builder.ask.endpoint.client import endpoint_of
+from kb_builder.ask.endpoint.hidden_key import HiddenKey, silence_vendor
+from kb_builder.ask.endpoint.parameters import shape_for, told
+from kb_builder.ask.endpoint.proxies import Proxy, proxy_for
+from kb_builder.ask.endpoint.status import shorten
+from kb_builder.ask.request import OPENAI_URL, endpoint_identity
+from kb_builder.describers import local_llm
 from kb_builder.settings import Asking, writer_of
-from kb_builder.status import shorten
 from pipeline.project import Project
 
 HUB = "huggingface.co"
@@ -275,7 +276,7 @@ def _is_address(address: str) -> bool:
 
 async def _get(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
     """Status and body, all of it within `_TIMEOUT_S`."""
-    from kb_builder.transport import BoundedClient
+    from kb_builder.ask.endpoint.transport import BoundedClient
 
     async with asyncio.timeout(_TIMEOUT_S), BoundedClient(url, most_bytes=_MOST_BYTES) as client:
         answer = await client.get(url, headers=headers)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from data.errors import InputError
 from data.files import write_text
-from data.folder import FolderScan, link_remedy, survey_folder
-from data.manifest import write_manifest
+from data.folder.dataset import FolderScan, link_remedy, survey_folder
+from data.manifest.read import write_manifest
 from data.modality import Modality
 from data.sample import Sample
 

@@ -15,9 +15,9 @@ from data.errors import KnowledgeBaseError, ProjectError, foreign_as
 from data.modality import Modality
 from data.odd_files import misplaced
 from data.readers.axes import Up
-from data.readers.budget import LEAST_MEMORY, Budget, parse_bytes
+from data.readers.sandbox.budget import LEAST_MEMORY, Budget, parse_bytes
+from data.tables.text_files import read_toml
 from data.tabletop.settings import TabletopSettings
-from data.text_files import read_toml
 from kb_builder.settings import DescribeCategories, DescribeSamples, Encode, writer_of
 from trainer.settings import Evaluate, Localize, Train
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.errors import InputError
-from data.resplit import Resplit, resplit_manifest
+from data.folder.resplit import Resplit, resplit_manifest
 from data.sample import Split
 from pipeline.project import TABLETOP, Project
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.comparison import (
+from pipeline.accuracies import (
     Row,
     anchor_names,
     anchor_title,
@@ -18,7 +18,7 @@ from pipeline.comparison import (
     split_title,
     verdict,
 )
-from trainer.tasks import CENTERS
+from trainer.evaluate.tasks import CENTERS
 
 _NO_ROWS = "No recognition was measured."
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from data.errors import DamagedError
 from data.files import hash_file
 from data.seals import SEAL, sealed
-from kb_builder.verify import verification, verify_into
-from kb_builder.verify_files import Looked, check_sealed
-from kb_builder.verify_report import Findings, Verification
-from pipeline.marks import FORMAT, damaged_marks, marks
+from kb_builder.verify.files import Looked, check_sealed
+from kb_builder.verify.findings import Findings, Verification
+from kb_builder.verify.verify import verification, verify_into
 from pipeline.project import Project
-from pipeline.study_cells import damaged_cells
+from pipeline.run.marks import FORMAT, damaged_marks, marks
+from pipeline.study.cells import damaged_cells
 
 
 def verify_project(project: Project, *, media: bool = False) -> Verification:

@@ -22,9 +22,11 @@ import pyarrow.compute as pc
 from data.errors import KnowledgeBaseError
 from data.reads import columns, reading
 from data.reads import names as names_in
-from kb_builder.schemas import SAMPLES, read_columns
-from kb_builder.store import Table, open_table, read_manifest, read_vectors
+from kb_builder.store.table import Table, open_table, read_manifest, read_vectors
+from kb_builder.tables.schemas import SAMPLES, read_columns
 from trainer.records import Bools, Centers, Floats, Ints, SampleSet
+
+CLASS_NAME = "class_name"  # the control; and in the column `rule`, that a center is the name itself
 
 
 @dataclass(frozen=True)
@@ -308,3 +310,21 @@ def _places(names: pa.Array | pa.ChunkedArray, known: Sequence[str]) -> Ints:
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+@dataclass(frozen=True)
+class Names:
+    """One row per category, in the order of `KnowledgeBase.categories`."""
+
+    row_ids: tuple[str, ...]  # of the control's texts
+    vectors_CD: Floats  # as stored: of unit length but for the store's rounding
+
+
+def load_names(kb: KnowledgeBase) -> Names:
+    """The encoded names. Raises KnowledgeBaseError where a category's name has no vector."""
+    named = load_controls(kb).get(CLASS_NAME)
+    if named is None or (named.counts() != 1).any():
+        raise KnowledgeBaseError(
+            f"{kb.folder / 'controls.parquet'}: the name of some category has no vector; run `unibind encode`"
+        )
+    return Names(row_ids=named.row_ids, vectors_CD=named.vectors_ND)

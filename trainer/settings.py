@@ -39,7 +39,7 @@ class Localize:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (read by pydantic at the project file's edge)
 
     k: Annotated[int | Literal["all"], BeforeValidator(_count_or_all)] = 50  # centers per category
-    # What the rules do is told in trainer/centers.py; formulas stand in trainer/rules.py.
+    # What the rules do is told in trainer/localize/choose.py; formulas stand in trainer/localize/rules.py.
     rule: Literal["visual", "distinct", "text", "name", "diverse", "pseudo"] = "visual"
     guide: Annotated[Literal["train", "val", "train+val"], BeforeValidator(_no_test)] = "train"
     # `visual` and `pseudo`: cosine with so many samples nearest to a text, instead of with the samples' mean
@@ -61,16 +61,16 @@ class Train:
     enabled: bool = True
     modalities: tuple[Modality, ...] | None = None  # only these; all that have train samples otherwise
     # What samples are drawn to: texts; or, for comparison and as in ImageBind, images of the same object and
-    # category, which were aligned with the texts before (trainer/rounds.py).
+    # category, which were aligned with the texts before (trainer/align/rounds.py).
     align: Literal["text", "image"] = "text"
     epochs: Count = 30
     batch_size: Annotated[int, Ge(2)] = 1024  # shared evenly by the modalities, however many samples each has
-    # The kinds of heads, and how they start, are told in trainer/maps.py.
+    # The kinds of heads, and how they start, are told in trainer/align/maps.py.
     head: Literal["linear", "residual", "low-rank", "mlp"] = "linear"
     start: Literal["random", "ridge", "procrustes"] = "random"
     rank: Count = 16  # of a `low-rank` head
     hidden: Count = 512  # units of an `mlp` head
-    # Formulas in trainer/losses.py; `official` is the published recipe: one way, no temperature, no centers.
+    # Formulas in align/losses.py; `official` is the published recipe: one way, no temperature, no centers.
     loss: Literal["infonce", "sigmoid", "official"] = "infonce"
     centers: Literal["one", "all"] = "one"  # meet a center of the category drawn at random, or all of them
     learning_rate: Annotated[float, Gt(0)] = 2e-3  # at its peak, after a linear warm-up
@@ -94,7 +94,7 @@ class Train:
     seed: Annotated[int, Ge(0)] = 1234
 
 
-# How the centers of a category become its score; the formulas stand in trainer/scoring.py.
+# How the centers of a category become its score; the formulas stand in trainer/score/scoring.py.
 Scorer = Literal["nearest", "logsumexp", "mean", "medoid"]
 
 

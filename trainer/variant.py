@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.errors import TrainingError
-from trainer.centers import choose_centers, read_centers
-from trainer.controls import anchor_sets
-from trainer.evaluate import Measured, measure
+from trainer.align.train import fit
+from trainer.evaluate.few_shot import with_shots
+from trainer.evaluate.measure import Measured, measure
+from trainer.evaluate.seeds import Hits
+from trainer.evaluate.tasks import CENTERS, anchor_sets
 from trainer.inputs import load_controls, open_kb
-from trainer.seeds import Hits
+from trainer.localize.centers import read_centers
+from trainer.localize.choose import choose_centers
 from trainer.settings import Evaluate, Localize, Train
-from trainer.shots import with_shots
-from trainer.tasks import CENTERS
-from trainer.train import fit
 
 _DEPTH = 10  # of the recalls
 

@@ -1,8 +1,8 @@
 """A small project, run to its end once, undisturbed; and commands on copies of it, stopped where they hang.
 
 Commands run in processes of their own, forked from one that has the libraries loaded: what starts in seven
-seconds otherwise starts in a tenth of one. They are the real ones: `pipeline.cli.main`, its exit status and
-what it prints.
+seconds otherwise starts in a tenth of one. They are the real ones: `pipeline.cli.main.main`, its exit status
+and what it prints.
 """
 
 from __future__ import annotations
@@ -36,8 +36,14 @@ NAME = "small"
 RUN = Path("runs") / NAME
 VOLATILE = ("created_at", "latency_ms", "attempts")
 HANGS_S = 180.0  # whoever has not ended by then hangs
-_LOADED = ["pipeline.cli", "pipeline.table", "kb_builder.embed", "kb_builder.describe_samples"]
-_LOADED += ["trainer.train", "trainer.evaluate", "pipeline.report", "pipeline.predict", "kb_builder.verify"]
+_LOADED = ["pipeline.cli.main", "pipeline.table", "kb_builder.encode.embed", "kb_builder.describe.samples"]
+_LOADED += [
+    "trainer.align.train",
+    "trainer.evaluate.measure",
+    "pipeline.report.page",
+    "pipeline.predict.recognise",
+    "kb_builder.verify.verify",
+]
 _LOADED += ["torch", "pyarrow.parquet", "duckdb", "safetensors.torch"]
 _PROJECT = """\
 name = "{name}"
@@ -180,7 +186,7 @@ def _child(
     sys.argv = ["unibind", *arguments]
     if before is not None:
         before()
-    from pipeline.cli import main
+    from pipeline.cli.main import main
 
     try:
         main()

@@ -17,17 +17,17 @@ from bench.torture.readers import BUDGET
 from bench.torture.readers import attack as attack_readers
 from bench.torture.seeds import formats
 from bench.torture.trial import Trial
-from data.category_list import read_categories
 from data.errors import UniBindError
-from data.manifest import read_manifest
+from data.manifest.categories import read_categories
+from data.manifest.read import read_manifest
 from data.readers import use_budget
-from kb_builder.ledger import read_entries
-from kb_builder.parse import parse_answer, read_answer
-from kb_builder.parts import read_manifest as read_parts
-from kb_builder.status import check_body
-from kb_builder.store import read_vectors
+from kb_builder.ask.endpoint.status import check_body
+from kb_builder.ask.ledger import read_entries
+from kb_builder.parse.answers import parse_answer, read_answer
+from kb_builder.store.table import read_vectors
+from kb_builder.tables.parts import read_manifest as read_parts
 from pipeline.project import load_project
-from pipeline.stages import why_stale
+from pipeline.run.runner import why_stale
 
 
 def media(ground: Ground, rng: random.Random) -> Iterator[Trial]:

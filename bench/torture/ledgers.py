@@ -18,7 +18,7 @@ from bench.torture.disk import KB, may_mount, mounted
 from bench.torture.ground import Ground
 from bench.torture.trial import Trial
 from data.errors import KnowledgeBaseError
-from kb_builder.ledger import iter_entries, new_entry, open_ledger
+from kb_builder.ask.ledger import iter_entries, new_entry, open_ledger
 
 _context = multiprocessing.get_context("forkserver")
 _GROUP = 20  # entries at once

@@ -22,8 +22,8 @@ from safetensors.torch import save as save_tensors
 
 from bench.torture.mutate import mutant
 from data.errors import UniBindError
-from kb_builder.encoders.checkpoint import load_state
-from trainer.heads import Heads, load_heads, save_heads
+from kb_builder.weights.checkpoint import load_state
+from trainer.align.heads import Heads, load_heads, save_heads
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from data.modality import Modality
 from data.readers import Budget, read, reading_ahead, use_budget
 from data.readers.payload import Text
 from data.render import render
-from kb_builder.facts import measure
+from kb_builder.facts.sentence import measure
 
 BUDGET = Budget(seconds=5, memory=10**9)
 _TOGETHER = 16

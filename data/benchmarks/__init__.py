@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 
-from data.benchmarks.esc50 import ESC50
 from data.benchmarks.imagenet import IMAGENET
 from data.benchmarks.llvip import LLVIP
 from data.benchmarks.modelnet40 import MODELNET40
@@ -19,8 +18,8 @@ from data.benchmarks.places365 import PLACES365
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
 from data.benchmarks.rgbt import RGB_T
 from data.benchmarks.shapenet import SHAPENET
+from data.benchmarks.sounds import ESC50, URBANSOUND8K
 from data.benchmarks.ucf101 import UCF101
-from data.benchmarks.urbansound8k import URBANSOUND8K
 from data.errors import InputError
 
 # In the order of the paper's table.

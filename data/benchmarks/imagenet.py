@@ -33,7 +33,7 @@ from data.benchmarks.splits import draw_val
 from data.errors import ManifestError
 from data.modality import Modality
 from data.sample import Category, Sample, Split
-from data.tables import read_text
+from data.tables.read import read_text
 from data.wordnet import imagenet_synsets, synset_categories
 
 ENDINGS = {".jpeg", ".jpg", ".png"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from data.errors import ManifestError
-from data.tables import parse_json, read_text
+from data.tables.read import parse_json, read_text
 
 T = TypeVar("T")
 

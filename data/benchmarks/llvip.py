@@ -128,7 +128,7 @@ def _prepare(infrared: Path, boxes: dict[str, Box], sizes: dict[str, tuple[int, 
 
     @lru_cache(maxsize=4)  # a picture's crops follow each other
     def grey(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-        from data.readers.image import open_picture
+        from data.readers.pictures.image import open_picture
 
         with open_picture(path) as (picture, _):
             return np.asarray(picture.convert("L"))

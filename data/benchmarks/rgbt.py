@@ -21,10 +21,10 @@ from data.benchmarks.layout import (
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
 from data.benchmarks.splits import draw_val
 from data.errors import ManifestError
-from data.folder import folder_categories
-from data.manifest import read_manifest
+from data.folder.dataset import folder_categories
+from data.manifest.read import read_manifest
+from data.manifest.unibind_lists import find_lists
 from data.sample import Sample, Split
-from data.unibind_lists import find_lists
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 _SPLITS: tuple[Split, ...] = ("test", "train", "val")

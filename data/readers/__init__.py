@@ -5,8 +5,8 @@ silence: what cannot be read whole is refused with one line that says which file
 fix it. No reader runs pickled code.
 
 The functions here decode in a process of their own, within the time and memory of a budget
-(data/readers/sandbox.py); they are what the rest of the pipeline calls. The readers' modules hold the same
-functions for this process.
+(data/readers/sandbox/pool.py); they are what the rest of the pipeline calls. The readers' modules hold the
+same functions for this process.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from importlib import import_module
 from pathlib import Path
 
 from data.modality import Modality
-from data.readers import sandbox
 from data.readers.axes import File, Turned, path_of
-from data.readers.budget import Budget
 from data.readers.payload import Bytes, Payload, Picture, Waveform
-from data.readers.sandbox import use_budget, warm_up
+from data.readers.sandbox import pool as sandbox
+from data.readers.sandbox.budget import Budget
+from data.readers.sandbox.pool import use_budget, warm_up
 from data.readers.untrusted import decoding
 
 __all__ = [
@@ -40,13 +40,13 @@ __all__ = [
 # Modality -> module:function. Named, not imported: each reader brings a heavy library, and a run over photos
 # needs neither a video decoder nor torch.
 READERS: dict[Modality, str] = {
-    "image": "data.readers.image:read_image",
+    "image": "data.readers.pictures.image:read_image",
     "text": "data.readers.text:read_text",
-    "audio": "data.readers.audio:read_audio",
-    "point": "data.readers.point:read_point",
-    "thermal": "data.readers.thermal:read_thermal",
+    "audio": "data.readers.sound.audio:read_audio",
+    "point": "data.readers.points.point:read_point",
+    "thermal": "data.readers.pictures.thermal:read_thermal",
     "video": "data.readers.video:read_video",
-    "event": "data.readers.event:read_event",
+    "event": "data.readers.events.event:read_event",
 }
 _CLIPS = "data.readers.clips:read_clips"
 _SHOWN = {"image": "picture", "audio": "sound", "point": "cloud", "event": "event file"}

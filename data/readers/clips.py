@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from data.readers.payload import Bytes
+from data.readers.spans import clip_spans
 from data.readers.video import SHORT_SIDE, decode_at, timeline
-from data.signal.spans import clip_spans
 
 # Containers with a unit so small round a frame's moment to it (Matroska: 1 ms); AVI counts frames, exactly.
 ROUNDED_S = Fraction(1, 1000)
@@ -30,10 +30,10 @@ def read_clips(
     """`frames` frames of each of `clips` evenly spaced clips, uint8[C, F, H, W, 3].
 
     ImageBind: `clips=5, seconds=2, frames=2`. Without `seconds` a clip is the whole video; LanguageBind:
-    `clips=1, frames=8`. Where the clips lie says `data.signal.spans.clip_spans`. A clip's frames are those on
-    show at evenly spaced moments from the first to the last frame that begins in it. At a constant frame rate
-    pytorchvideo's `UniformTemporalSubsample` takes these frames too, by number; at a variable one they are
-    even in time. Where none begins in a clip, it is the one on show when the clip begins.
+    `clips=1, frames=8`. Where the clips lie says `data.readers.spans.clip_spans`. A clip's frames are those
+    on show at evenly spaced moments from the first to the last frame that begins in it. At a constant frame
+    rate pytorchvideo's `UniformTemporalSubsample` takes these frames too, by number; at a variable one they
+    are even in time. Where none begins in a clip, it is the one on show when the clip begins.
 
     Upright, no larger than `short_side` on their short side. Raises `SampleError` as `read_video` does.
     """

@@ -9,10 +9,10 @@ from pathlib import Path
 from data.errors import SampleError
 from data.files import hash_file
 from data.modality import Modality
-from data.readers import sandbox
 from data.readers.axes import File, Turned, path_of
 from data.readers.payload import Text
-from data.readers.point import MAX_BYTES
+from data.readers.points.point import MAX_BYTES
+from data.readers.sandbox import pool as sandbox
 from data.readers.untrusted import check_file
 
 
@@ -59,13 +59,13 @@ def content_hash(
 
 
 def _of_obj(path: Path) -> list[Path]:
-    from data.readers.obj import obj_libraries
+    from data.readers.points.obj import obj_libraries
 
     return obj_libraries(path)
 
 
 def _of_gltf(path: Path) -> list[Path]:
-    from data.readers.gltf import gltf_buffers
+    from data.readers.points.gltf import gltf_buffers
 
     return gltf_buffers(path)
 

@@ -22,7 +22,8 @@ Integers: TypeAlias = npt.NDArray[np.int64]
 class Picture:
     """A photo, or an event stream that somebody drew as a picture: upright, sRGB, transparency on white.
 
-    A large JPEG comes reduced by 2, 4 or 8, with a short side of `data.readers.image.SHORT_SIDE` or more.
+    A large JPEG comes reduced by 2, 4 or 8, with a short side of `data.readers.pictures.image.SHORT_SIDE` or
+    more.
     """
 
     rgb_HW3: Bytes
@@ -42,7 +43,7 @@ class Waveform:
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """A cloud in the units and the order of its file; `data.readers.geometry.unit_sphere` normalises it."""
+    """A cloud in the units and the order of its file; `points.geometry.unit_sphere` normalises it."""
 
     xyz_N3: Floats
     rgb_N3: Bytes | None = None

@@ -18,12 +18,10 @@ from collections.abc import Callable
 from typing import Any
 
 from data.readers.payload import Bytes, Clip, Events, Payload, Picture, Points, Text, ThermalPicture, Waveform
-from data.render.canvas import contact_sheet, shrink
+from data.render.canvas import contact_sheet, heat_picture, quarter_frames, shrink
 from data.render.depth import depth_views
 from data.render.event import EVENT_DRAWINGS, EventRepresentation
 from data.render.spectrogram import mel_picture
-from data.render.thermal import heat_picture
-from data.render.video import quarter_frames
 
 DEFAULT_EVENTS: EventRepresentation = "histogram"
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from data.readers.payload import Bytes, Floats
+from data.readers.payload import Bytes, Clip, Floats, ThermalPicture
 
 SIZE = 224  # pixels: the input side of most vision encoders
 GAP = 4  # pixels between the views of a contact sheet
@@ -26,6 +26,9 @@ _ANCHORS = (
     (249, 201, 50),
     (252, 255, 164),
 )
+VIEWS = 4
+TAIL_PERCENT = 0.1  # of the pixels at each end that may saturate: dead pixels and glints
+LEAST_SPAN = {"kelvin": 5.0, "counts": 1.0}  # else an even scene would be drawn as its sensor's noise
 
 
 def _scale() -> Bytes:
@@ -77,3 +80,33 @@ def contact_sheet(views: Sequence[Bytes]) -> Bytes:
         left = i % columns * (width + GAP) + (width - view.shape[1]) // 2
         sheet[top : top + view.shape[0], left : left + view.shape[1]] = view
     return sheet
+
+
+def quarter_frames(clip: Clip, *, size: int = SIZE) -> list[Bytes]:
+    """Four uint8[H, W, 3] frames, evenly spaced; a shorter clip gives as many as it has.
+
+    Larger frames are reduced to `size` pixels on their short side.
+    """
+    count = len(clip.frames_FHW3)
+    picks = sorted({(2 * i + 1) * count // (2 * VIEWS) for i in range(VIEWS)})
+    return [shrink(clip.frames_FHW3[pick], size) for pick in picks]
+
+
+def heat_picture(picture: ThermalPicture, *, size: int = SIZE) -> Bytes:
+    """Warm is bright, uint8[H, W, 3] with equal channels, scaled between `heat_limits`.
+
+    A larger picture is reduced to `size` pixels on its short side.
+    """
+    low, high = heat_limits(picture)
+    grey_HW = to_byte(picture.values_HW, low=low, high=high)
+    return np.repeat(shrink(grey_HW, size)[:, :, None], 3, axis=2)
+
+
+def heat_limits(picture: ThermalPicture) -> tuple[float, float]:
+    """The values drawn black and white, in the picture's unit.
+
+    The percentiles `TAIL_PERCENT` and 100 − `TAIL_PERCENT`, widened around their middle to `LEAST_SPAN`.
+    """
+    low, high = (float(v) for v in np.percentile(picture.values_HW, (TAIL_PERCENT, 100 - TAIL_PERCENT)))
+    lacking = max(0.0, LEAST_SPAN[picture.unit] - (high - low))
+    return low - lacking / 2, high + lacking / 2

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from data.readers.geometry import unit_sphere
 from data.readers.payload import Bytes, Floats, Integers, Points
+from data.readers.points.geometry import unit_sphere
 from data.render.canvas import SIZE
 
 AZIMUTHS_DEG = (30.0, 120.0, 210.0, 300.0)  # oblique: no view looks straight at a face of a box

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from data.environment import environment
 from data.errors import ProjectError, UniBindError
 from data.files import atomic_path, hash_file, hash_json, write_json
-from data.manifest import write_manifest
+from data.manifest.read import write_manifest
 from data.modality import Modality
 from data.sample import Sample
 from data.tabletop.materials import MATERIALS

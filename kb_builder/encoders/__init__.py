@@ -8,11 +8,11 @@ from functools import partial
 
 from data.errors import InputError
 from data.reads import Note, hold, recorded, replay
-from kb_builder.encoders.base import Encoder
+from kb_builder.encoders.base import JOIN, Encoder
 
 
 def _efficientnet(_: str, device: str) -> Encoder:
-    from kb_builder.encoders.efficientnet import load_efficientnet
+    from kb_builder.encoders.lite0 import load_efficientnet
 
     return load_efficientnet(device=device)
 
@@ -39,19 +39,19 @@ def _clap(name: str, device: str) -> Encoder:
 
 
 def _imagebind(name: str, device: str) -> Encoder:
-    from kb_builder.encoders.imagebind import load_imagebind
+    from kb_builder.encoders.imagebind.encoder import load_imagebind
 
     return load_imagebind(name, device=device)
 
 
 def _languagebind(name: str, device: str) -> Encoder:
-    from kb_builder.encoders.languagebind import load_languagebind
+    from kb_builder.encoders.languagebind.encoder import load_languagebind
 
     return load_languagebind(name, device=device)
 
 
 def _point(name: str, device: str) -> Encoder:
-    from kb_builder.encoders.point import load_point
+    from kb_builder.encoders.point.encoder import load_point
 
     return load_point(name, device=device)
 
@@ -94,7 +94,6 @@ FACTORIES: dict[str, Factory] = {
     "onnx-int8": partial(_onnx, int8=True),
 }
 ON_CPU = {"onnx", "onnx-int8"}  # wherever the others run
-JOIN = " + "  # between the names of encoders that share a space
 
 # What is kept loaded: small encoders, and of large ones only the last.
 _KEPT, _LARGE_PARAMETERS = 8, 100_000_000
@@ -124,10 +123,10 @@ def load_encoder(name: str, device: str = "auto") -> Encoder:
     | `imported:NAME` | vectors that were made elsewhere; nothing can be encoded with it |
     | anything else | the folder or name of a sentence-transformers model, text-only or CLIP-like |
 
-    MODEL is a path, or a name in the model folder (kb_builder/models.py). `device` is `auto`, `cpu`, `cuda`
-    or some CUDA devices (`cuda:0,cuda:1`), each of which gets the model. Raises InputError for an unknown
-    name or device and MissingDependencyError, which names the install command, where a bundled model or an
-    extra is not installed.
+    MODEL is a path, or a name in the model folder (kb_builder/weights/known.py). `device` is `auto`, `cpu`,
+    `cuda` or some CUDA devices (`cuda:0,cuda:1`), each of which gets the model. Raises InputError for an
+    unknown name or device and MissingDependencyError, which names the install command, where a bundled model
+    or an extra is not installed.
     """
     from kb_builder.encoders.devices import device_names
 

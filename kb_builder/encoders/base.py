@@ -18,6 +18,7 @@ from data.readers.axes import File
 
 Floats = npt.NDArray[np.float32]
 Source: TypeAlias = File | str  # a sample's file, or the text itself
+JOIN = " + "  # between the names of encoders that share a space
 
 
 class Encoder(Protocol):

@@ -19,19 +19,18 @@ from data.modality import Modality
 from data.readers import read_audio
 from data.readers.axes import File, path_of
 from data.readers.payload import Floats
-from data.signal.spans import third_starts
+from data.readers.spans import third_starts
 from kb_builder.encoders.paired import (
     Inputs,
     PairedEncoder,
-    TextSide,
     hash_folder,
     load_network,
     load_preparation,
-    load_text_side,
     paired_encoder,
     read_kind,
 )
-from kb_builder.models import find_model
+from kb_builder.encoders.text_side import TextSide, load_text_side
+from kb_builder.weights.known import find_model
 
 VERSION = 2  # of what is done here to texts and sounds: another one is another encoder
 WINDOWS = 3  # of a sound that is longer than the model hears at once: its beginning, middle and end

@@ -14,24 +14,22 @@ from data.errors import MissingDependencyError
 from data.modality import Modality
 from data.readers import read, read_image
 from data.readers.axes import File, path_of
-from data.readers.image import SHORT_SIDE
 from data.readers.payload import Bytes, Clip
+from data.readers.pictures.image import SHORT_SIDE
 from data.render import RENDER_VERSION, render
-from data.render.canvas import SIZE
-from data.render.video import quarter_frames
+from data.render.canvas import SIZE, quarter_frames
 from kb_builder.encoders.paired import (
     Inputs,
     PairedEncoder,
-    TextSide,
     hash_folder,
     load_network,
     load_preparation,
-    load_text_side,
     paired_encoder,
     read_kind,
 )
 from kb_builder.encoders.pictures import PICTURED, middle
-from kb_builder.models import find_model
+from kb_builder.encoders.text_side import TextSide, load_text_side
+from kb_builder.weights.known import find_model
 
 VERSION = 1  # of what is done here to texts and pictures: another one is another encoder
 KINDS = {

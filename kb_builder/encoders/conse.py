@@ -14,11 +14,12 @@ import numpy as np
 
 from data.files import hash_file, hash_json
 from data.modality import Modality
+from data.readers.payload import Bytes
 from data.reads import reading
+from data.wordnet import read_classes
 from kb_builder.encoders import lite0
 from kb_builder.encoders.base import Encoder, Floats, Source, as_file, unit_rows
-from kb_builder.encoders.imagenet import read_classes
-from kb_builder.encoders.pictures import PICTURE_VERSION, Bytes, read_views
+from kb_builder.encoders.pictures import PICTURE_VERSION, read_views
 from kb_builder.encoders.workers import encode_texts
 
 NAME = "conse"

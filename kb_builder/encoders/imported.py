@@ -1,7 +1,7 @@
 """Vectors that were made elsewhere, in the place of an encoder: `imported:NAME`.
 
-`unibind kb import` (kb_builder/exchange.py) puts them into the embedding store. What has none cannot be
-encoded here.
+`unibind kb import` (kb_builder/encode/exchange.py) puts them into the embedding store. What has none cannot
+be encoded here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data.errors import InputError, SampleError
 from data.files import hash_json
 from data.modality import Modality
 from kb_builder.encoders.base import Floats, Source
-from kb_builder.sources import card_or_empty
+from kb_builder.store.cards import card_or_empty
 
 PREFIX = "imported:"
 

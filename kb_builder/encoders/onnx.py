@@ -28,11 +28,11 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from data.errors import InputError, MissingDependencyError, first_line
 from data.files import hash_json
+from data.wordnet import read_classes
 from kb_builder.encoders.base import Floats
-from kb_builder.encoders.imagenet import read_classes
-from kb_builder.encoders.linear import as_published
+from kb_builder.encoders.devices import as_published
 from kb_builder.encoders.sentence import SentenceEncoder, load_sentence_encoder
-from kb_builder.weights import cache_folder
+from kb_builder.weights.identity import cache_folder
 
 VERSION = 2  # of the export: another one is another encoder
 AGREEMENT = 0.9999  # what a float32 network must reach, and a quantised one need not

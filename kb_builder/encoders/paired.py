@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,78 +18,25 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from data.errors import InputError, MissingDependencyError, UniBindError, first_line
+from data.errors import InputError, UniBindError, first_line
 from data.files import hash_json
 from data.modality import Modality
 from data.readers import read
 from data.readers.axes import File, path_of
 from data.readers.payload import Text
-from data.reads import reading
 from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
-from kb_builder.encoders.checkpoint import load_state, told_keys
-from kb_builder.encoders.licences import licence_of, tell_licence
-from kb_builder.encoders.linear import use_onednn
-from kb_builder.encoders.memory import check_memory
-from kb_builder.encoders.passes import text_passes
-from kb_builder.weights import hash_weights, refuse_pointers
+from kb_builder.encoders.devices import use_onednn
+from kb_builder.encoders.text_side import TextSide, quiet_transformers
+from kb_builder.weights.checkpoint import load_state, told_keys
+from kb_builder.weights.identity import check_memory, hash_weights
+from kb_builder.weights.known import licence_of, tell_licence
 
 Inputs = dict[str, npt.NDArray[Any]]  # what a media tower takes, by argument; every first axis is V
-_BESIDE = ("config.json", "tokenizer_config.json", "special_tokens_map.json")  # what a tokenizer reads, too
-_PADDED_PER_PASS = 16  # texts that are all padded to one length, of 64 tokens
 PICKLED = (
     "pytorch_model.bin"  # where there are no safetensors: read weights-only, so that no code in it is run
 )
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model", "vocab.txt")
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TextSide:
-    """The tokenizer of a text tower. `fixed`: the tower knows no padding mask, so that every text is padded
-    to `limit` tokens; else to the longest text beside it."""
-
-    name: str
-    tokenizer: Any
-    limit: int
-    fixed: bool
-    # Hugging Face tokenizers keep their padding settings inside and refuse to be used by two threads at once.
-    _tokenizing: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """The tokens of each text, special ones included, however many."""
-        if not texts:
-            return []
-        with self._tokenizing:
-            return [len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]]
-
-    def tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """What the text tower takes; texts beyond the limit are cut, and that is logged."""
-        # No token is shorter than a byte, and two special ones are added.
-        long = [text for text in texts if len(text.encode()) + 2 > self.limit]
-        over = sum(count > self.limit for count in self.count(long))
-        if over:
-            logger.warning(
-                "%s reads at most %d tokens: of %d longer texts, only those", self.name, self.limit, over
-            )
-        padding = "max_length" if self.fixed else "longest"
-        with self._tokenizing:
-            found: dict[str, torch.Tensor] = dict(
-                self.tokenizer(
-                    list(texts), padding=padding, truncation=True, max_length=self.limit, return_tensors="pt"
-                )
-            )
-        # Some saved tokenizers give a mask; a tower that was trained without one must not see it.
-        return {"input_ids": found["input_ids"]} if self.fixed else found
-
-    def passes(self, texts: list[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
-        """Texts, cut into forward passes."""
-        if not self.fixed:
-            counts = self.count([text for _, text in texts])
-            yield from text_passes(texts, [min(count, self.limit) for count in counts])
-            return
-        for start in range(0, len(texts), _PADDED_PER_PASS):
-            yield texts[start : start + _PADDED_PER_PASS]
 
 
 @dataclass(frozen=True)
@@ -266,59 +211,3 @@ def load_network(name: str, folder: Path, *, device: str) -> Any:
     if device == "cpu":
         use_onednn(network)
     return network
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Without its notices, of which we tell what matters in words of our own."""
-    from transformers.utils import logging as theirs
-
-    before = theirs.get_verbosity()
-    theirs.set_verbosity_error()
-    theirs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        theirs.set_verbosity(before)
-
-
-def load_text_side(name: str, folder: Path, *, fixed: bool) -> TextSide:
-    """The tokenizer of a folder and how many tokens its text tower reads; no weights are loaded.
-
-    Raises InputError where there is no tokenizer, MissingDependencyError where it needs another package.
-    """
-    from transformers import AutoConfig, AutoTokenizer
-
-    if not any((folder / file).is_file() for file in _VOCABULARIES):
-        raise InputError(
-            f"{name}: {folder} holds no tokenizer (none of {', '.join(_VOCABULARIES)}); put it beside the"
-            " weights"
-        )
-    refuse_pointers(*(reading(folder / file) for file in (*_VOCABULARIES, *_BESIDE)))
-    try:
-        with quiet_transformers():
-            config = AutoConfig.from_pretrained(str(folder), local_files_only=True).text_config
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{name}: its tokenizer needs another package ({first_line(error)}):"
-            " .venv/bin/pip install --editable '.[clip]'"
-        ) from error
-    except Exception as error:  # tokenizers raises bare Exception for a damaged file
-        raise InputError(
-            f"{name}: the tokenizer of {folder} cannot be loaded: {first_line(error)}"
-        ) from error
-    if len(tokenizer) > config.vocab_size:
-        raise InputError(
-            f"{name}: the tokenizer of {folder} has {len(tokenizer):,} words, its text tower"
-            f" {config.vocab_size:,}; it is another model's"
-        )
-    limit = config.max_position_embeddings
-    if config.model_type == "clap_text_model":  # RoBERTa counts positions from behind the padding's
-        limit -= config.pad_token_id + 1
-    if not isinstance(tokenizer.model_max_length, int) or tokenizer.model_max_length < 1:
-        raise InputError(
-            f"{name}: the tokenizer of {folder} has a model_max_length of {tokenizer.model_max_length!r};"
-            " correct tokenizer_config.json"
-        )
-    return TextSide(name, tokenizer, min(limit, tokenizer.model_max_length), fixed)

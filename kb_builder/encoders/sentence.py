@@ -28,16 +28,16 @@ from data.files import hash_file, hash_json
 from data.modality import Modality
 from data.readers import read, read_audio
 from data.readers.axes import path_of
-from data.readers.payload import Text, Waveform
+from data.readers.payload import Bytes, Text, Waveform
 from data.reads import names as names_in
 from data.reads import reading
 from data.render import RENDER_VERSION, render
 from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
-from kb_builder.encoders.licences import stated_licence, tell_licence
-from kb_builder.encoders.linear import use_onednn
-from kb_builder.encoders.passes import text_passes
-from kb_builder.encoders.pictures import PICTURED, Bytes
-from kb_builder.weights import refuse_pointers
+from kb_builder.encoders.devices import use_onednn
+from kb_builder.encoders.pictures import PICTURED
+from kb_builder.encoders.workers import text_passes
+from kb_builder.weights.identity import refuse_pointers
+from kb_builder.weights.known import stated_licence, tell_licence
 
 MINILM = "minilm"
 # Of one forward pass: more overflow the cache of a core, fewer leave it waiting for Python.

@@ -8,7 +8,7 @@ batch's bits do not depend on how many cores there are.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ _TEXTS_PER_BATCH = 250
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_TOKENS_PER_PASS = 1024  # more overflow the cache of a core, fewer leave it waiting for Python
 
 
 def map_batches(function: Callable[[_Item], _Result], batches: Iterable[_Item]) -> Generator[_Result]:
@@ -57,3 +58,14 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], *, what: str) -> Floats
     results = map_batches(encoder.encode, batches)
     with tqdm(results, total=len(starts), desc=f"encode {what}", unit=" batches", disable=None) as bar:
         return np.concatenate(list(bar))
+
+
+def text_passes(texts: Sequence[tuple[int, str]], tokens: Sequence[int]) -> Iterator[list[tuple[int, str]]]:
+    """Texts with their rows, cut into passes of one length in tokens each; in the order of the lengths."""
+    by_length: dict[int, list[tuple[int, str]]] = {}
+    for text, count in zip(texts, tokens, strict=True):
+        by_length.setdefault(count, []).append(text)
+    for count, alike in sorted(by_length.items()):
+        size = max(1, _TOKENS_PER_PASS // max(1, count))
+        for start in range(0, len(alike), size):
+            yield alike[start : start + size]

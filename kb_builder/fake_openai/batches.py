@@ -15,9 +15,8 @@ from kb_builder.fake_openai.chat import check_fields, check_key, check_model, co
 from kb_builder.fake_openai.check import check_request
 from kb_builder.fake_openai.draws import choose, number, request_hash, uniform
 from kb_builder.fake_openai.errors import ApiError
-from kb_builder.fake_openai.records import Batch, File
 from kb_builder.fake_openai.settings import FakeSettings
-from kb_builder.fake_openai.state import STATE, State
+from kb_builder.fake_openai.state import STATE, Batch, File, State
 
 _ENDPOINT = "/v1/chat/completions"
 _MOST_PER_PAGE = 100

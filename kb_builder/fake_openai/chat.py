@@ -13,12 +13,10 @@ from aiohttp import web
 from kb_builder.fake_openai.answers import answer
 from kb_builder.fake_openai.check import check_request
 from kb_builder.fake_openai.draws import choose, request_hash, uniform
-from kb_builder.fake_openai.errors import ApiError
-from kb_builder.fake_openai.faults import cut, error_response, misbehave
+from kb_builder.fake_openai.errors import ApiError, cut, error_response, misbehave
 from kb_builder.fake_openai.limits import take
 from kb_builder.fake_openai.settings import HOSTILE, PASSING, FakeSettings, share_of
-from kb_builder.fake_openai.state import STATE, State
-from kb_builder.fake_openai.stats import append_line
+from kb_builder.fake_openai.state import STATE, State, append_line
 
 _EXTRA = "Extra inputs are not permitted"
 

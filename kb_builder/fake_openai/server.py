@@ -14,8 +14,7 @@ from aiohttp import web
 from data.errors import InputError
 from kb_builder.fake_openai import batches
 from kb_builder.fake_openai.chat import chat, check_key
-from kb_builder.fake_openai.errors import ApiError
-from kb_builder.fake_openai.faults import error_response
+from kb_builder.fake_openai.errors import ApiError, error_response
 from kb_builder.fake_openai.settings import FakeSettings
 from kb_builder.fake_openai.state import STATE, State
 

@@ -567,7 +567,7 @@ def test_a_listed_file_that_is_gone_is_named_and_left_out_on_request(
     assert len(after.samples) == before - (4 if name == "llvip" else 1)
     assert any("not there and were left out" in note for note in after.notes)
     # The trees are too small for the other checks of a whole benchmark, which come first.
-    for place in (BENCHMARKS[name].read.__module__, "data.benchmarks.clip_lists"):
+    for place in (BENCHMARKS[name].read.__module__, "data.benchmarks.sounds"):
         monkeypatch.setattr(f"{place}.require_count", lambda *_, **__: None, raising=False)
     monkeypatch.setattr(f"{BENCHMARKS[name].read.__module__}.CLASSES", 3, raising=False)
     with pytest.raises(ManifestError, match=r"is missing|are missing") as caught:

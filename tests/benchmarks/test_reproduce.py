@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from data.benchmarks import BENCHMARKS, Wanted, find_benchmark
 from data.errors import InputError, KnowledgeBaseError, ManifestError
-from kb_builder.lock import write_lock
-from pipeline.cli import app
+from data.lock import write_lock
+from pipeline.cli.main import app
 from pipeline.project import load_project
-from pipeline.reproduce import apart, encode_section, folds_of, inherit, reproduce
-from pipeline.reproduce_project import Order, settled
-from pipeline.stages import run_stages
+from pipeline.reproduce.order import Order, settled
+from pipeline.reproduce.run import apart, encode_section, folds_of, inherit, reproduce
+from pipeline.run.runner import run_stages
 
 Tree = Callable[[str], Path]
 PHOTOGRAPHED = {"image", "video"}  # what the embedded encoder names without training

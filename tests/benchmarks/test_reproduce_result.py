@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from data.benchmarks import BENCHMARKS
-from pipeline.comparison import Accuracy
-from pipeline.reproduce_result import Outcome, Result
+from pipeline.accuracies import Accuracy
+from pipeline.reproduce.result import Outcome, Result
 
 
 def accuracy(top1: float) -> Accuracy:

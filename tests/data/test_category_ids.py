@@ -1,4 +1,4 @@
-"""data.category_ids: which names are one category, and ids that no two categories share."""
+"""data.manifest.ids: which names are one category, and ids that no two categories share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.category_ids import best_spelling, category_ids, is_blank, name_key, notes_on_names, spelt
+from data.manifest.ids import best_spelling, category_ids, is_blank, name_key, notes_on_names, spelt
 
 # Letters, signs and invisible characters that fall together under one normalisation or another.
 _TRICKY = "aAbB12 .,-_/+#*|&()'’éeßsSſİıiＡ²ªﬁ\u0301\u0327\u093f\u0915\u200b\u200d\ufe0f\u00a0\u2003\t😀❤犬"

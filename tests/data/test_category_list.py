@@ -1,4 +1,4 @@
-"""data.category_list: lists of categories in four formats."""
+"""data.manifest.categories: lists of categories in four formats."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.category_list import read_categories
 from data.errors import ManifestError
+from data.manifest.categories import read_categories
 from data.sample import Category
 
 

@@ -1,4 +1,4 @@
-"""data.category_names: one sample may have several categories."""
+"""data.manifest.names: one sample may have several categories."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.category_ids import name_key
-from data.category_names import CategoryNames
 from data.errors import ManifestError
-from data.manifest import Manifest, read_manifest, write_manifest
+from data.manifest.ids import name_key
+from data.manifest.names import CategoryNames
+from data.manifest.read import Manifest, read_manifest, write_manifest
 from data.sample import Category, Sample
-from data.tables import Mistakes, Row, Table
+from data.tables.read import Mistakes, Row, Table
 
 
 def _read(tmp_path: Path, text: str, categories: str | None = None) -> list[tuple[str | None, ...]]:

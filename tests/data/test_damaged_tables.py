@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.category_list import read_categories
 from data.errors import UniBindError
-from data.manifest import read_manifest
+from data.manifest.categories import read_categories
+from data.manifest.read import read_manifest
 
 Mutations = Callable[[bytes, int], Iterator[bytes]]
 

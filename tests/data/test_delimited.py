@@ -1,4 +1,4 @@
-"""data.delimited: CSV and TSV as Excel, LibreOffice, pandas and editors write them."""
+"""data.tables.delimited: CSV and TSV as Excel, LibreOffice, pandas and editors write them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from data.errors import ManifestError
-from data.mistakes import Mistakes
-from data.tables import read_table
+from data.tables.mistakes import Mistakes
+from data.tables.read import read_table
 
 _KNOWN = ("uri", "category", "split", "modality")
 _ROW = {"uri": "a.jpg", "category": "dog", "split": "train", "modality": "image"}

@@ -1,4 +1,4 @@
-"""data.folder: anyone's folder of files as a dataset."""
+"""data.folder.dataset: anyone's folder of files as a dataset."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from data.errors import ManifestError
-from data.folder import FolderScan, survey_folder
-from data.manifest import read_manifest, write_manifest
+from data.folder.dataset import FolderScan, survey_folder
+from data.manifest.read import read_manifest, write_manifest
 from data.sample import Category
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import trimesh
 
-from data.readers.geometry import at_places, farthest_points, surface_places, unit_sphere
 from data.readers.payload import Doubles, Integers
-from data.readers.point import read_point
+from data.readers.points.geometry import at_places, farthest_points, surface_places, unit_sphere
+from data.readers.points.point import read_point
 
 
 def sample_surface(vertices: Doubles, faces: Integers, count: int) -> Doubles:

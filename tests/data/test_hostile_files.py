@@ -17,8 +17,9 @@ import torch
 
 from data.errors import SampleError
 from data.modality import MODALITIES, Modality
-from data.readers import Budget, read, sandbox, use_budget
+from data.readers import Budget, read, use_budget
 from data.readers.companions import companions
+from data.readers.sandbox import pool as sandbox
 
 MEMORY = 300_000_000  # bytes beyond the decoder itself: less than any of these files would have liked to take
 

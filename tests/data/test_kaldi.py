@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-from data.readers.audio import read_audio
 from data.readers.payload import Floats
+from data.readers.sound.audio import read_audio
+from data.readers.spans import clip_samples
 from data.signal.kaldi import kaldi_filters, kaldi_mel
-from data.signal.spans import clip_samples
 
 RATE = 16_000
 

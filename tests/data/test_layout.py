@@ -1,4 +1,4 @@
-"""data.layout: what sub-folders mean, level by level."""
+"""data.folder.layout: what sub-folders mean, level by level."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.layout import Role, modality_of_folder, read_layout, unread_splits
+from data.folder.layout import Role, modality_of_folder, read_layout, unread_splits
 from data.modality import Modality, guess_modality
 
 

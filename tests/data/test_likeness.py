@@ -1,4 +1,4 @@
-"""data.likeness: equal bytes and near-duplicate pictures."""
+"""data.folder.likeness: equal bytes and near-duplicate pictures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from data import likeness
-from data.likeness import alike_pictures, same_bytes
+from data.folder import likeness
+from data.folder.likeness import alike_pictures, same_bytes
 
 
 def photo(seed: int, size: tuple[int, int] = (400, 300)) -> Image.Image:

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.category_list import read_categories
 from data.errors import ManifestError
-from data.manifest import read_manifest, write_manifest
+from data.manifest.categories import read_categories
+from data.manifest.read import read_manifest, write_manifest
 from data.sample import Category, Sample
 
 DOG = Sample("s1", "image", "a.png", "train", "dog", "o1", "a brown dog")

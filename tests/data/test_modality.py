@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from data.manifest import read_manifest
+from data.manifest.read import read_manifest
 from data.modality import guess_modality
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from data.errors import SampleError
 from data.readers import read
 from data.readers.payload import Bytes, Picture, ThermalPicture
-from data.readers.picture_file import exif_orientation, upright
+from data.readers.pictures.picture_file import exif_orientation, upright
 
 H, W = 24, 40
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from data.errors import SampleError
-from data.readers import aedat
 from data.readers import read_here as read
+from data.readers.events import aedat
 from data.readers.payload import Events
 
 # Five events written by `dv_processing` 2.0.4 (iniVation's library), whole files, packed once more by zlib.

@@ -11,8 +11,8 @@ import soundfile
 
 from data.errors import SampleError
 from data.readers import read_here as read
-from data.readers.audio import read_audio
 from data.readers.payload import Floats, Waveform
+from data.readers.sound.audio import read_audio
 
 
 def heard(path: Path) -> Waveform:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from data.errors import SampleError
 from data.readers import read_here as read
-from data.readers.image import SHORT_SIDE
 from data.readers.payload import Bytes, Picture
+from data.readers.pictures.image import SHORT_SIDE
 
 
 def rgb_of(path: Path) -> Bytes:

@@ -17,8 +17,8 @@ from data.files import hash_file
 from data.readers import read, read_here
 from data.readers.axes import Turned, upwards
 from data.readers.companions import companions, content_hash
-from data.readers.mesh import SURFACE_POINTS
 from data.readers.payload import Points
+from data.readers.points.mesh import SURFACE_POINTS
 
 TALL = np.diag((1.0, 2.0, 5.0, 1.0))  # a box of 1 × 2 × 5: no axis is like another
 

@@ -11,7 +11,7 @@ import pytest
 from data.errors import SampleError
 from data.readers import read_here as read
 from data.readers.payload import Bytes, Floats, Points
-from data.readers.pcd import _unpack_lzf
+from data.readers.points.pcd import _unpack_lzf
 
 COUNT = 300
 

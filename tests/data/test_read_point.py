@@ -16,8 +16,8 @@ from plyfile import PlyData, PlyElement
 
 from data.errors import SampleError
 from data.readers import read_here as read
-from data.readers.mesh import SURFACE_POINTS
 from data.readers.payload import Bytes, Floats, Points
+from data.readers.points.mesh import SURFACE_POINTS
 
 
 def cloud_of(path: Path) -> Points:

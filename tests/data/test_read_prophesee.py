@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from data.errors import SampleError
-from data.readers import prophesee
 from data.readers import read_here as read
+from data.readers.events import prophesee
 from data.readers.payload import Events
 
 EVT3 = b"% camera_integrator_name Prophesee\n% evt 3.0\n% format EVT3;height=720;width=1280\n% end\n"

@@ -104,7 +104,7 @@ def test_pixels_packed_without_room_between_them(
     stored = np.random.default_rng(0).integers(0, 2**bits, (24, 33))
     save_packed(tmp_path / "a.tif", stored, bits, strip_rows=strip_rows)
     np.testing.assert_array_equal(thermal(tmp_path / "a.tif").values_HW, stored)
-    monkeypatch.setattr("data.readers.thermal.BLOCK_PIXELS", 100)
+    monkeypatch.setattr("data.readers.pictures.thermal.BLOCK_PIXELS", 100)
     np.testing.assert_array_equal(thermal(tmp_path / "a.tif").values_HW, stored)
     whole = (tmp_path / "a.tif").read_bytes()
     (tmp_path / "a.tif").write_bytes(whole[:-40])

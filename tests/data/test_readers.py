@@ -13,7 +13,7 @@ from data.errors import SampleError
 from data.modality import EVENT_RECORDINGS, EXTENSIONS, MODALITIES
 from data.readers import READERS, read
 from data.readers.payload import Text
-from data.readers.point import READERS as POINT_READERS
+from data.readers.points.point import READERS as POINT_READERS
 from data.readers.text import MAX_BYTES
 
 ENDINGS = sorted((modality, ending) for ending, modality in EXTENSIONS.items())

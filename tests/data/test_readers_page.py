@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from data.readers.event import READERS as EVENT_READERS
-from data.readers.point import READERS as POINT_READERS
+from data.readers.events.event import READERS as EVENT_READERS
+from data.readers.points.point import READERS as POINT_READERS
 from data.render.event import EVENT_DRAWINGS, TAU_US
 
 PAGE = (Path(__file__).parents[2] / "docs" / "readers.md").read_text(encoding="utf-8")

@@ -17,8 +17,7 @@ from data.readers.payload import (
     Waveform,
 )
 from data.render import RENDER_VERSION, RENDERERS, contact_sheet, render
-from data.render.canvas import SIZE, COLOUR_SCALE_256x3, shrink
-from data.render.thermal import LEAST_SPAN, heat_limits
+from data.render.canvas import LEAST_SPAN, SIZE, COLOUR_SCALE_256x3, heat_limits, shrink
 
 
 def payloads() -> dict[str, Payload]:

@@ -1,4 +1,4 @@
-"""data.resplit: splits drawn into a manifest, and nothing else changed."""
+"""data.folder.resplit: splits drawn into a manifest, and nothing else changed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import ManifestError
-from data.manifest import read_manifest
-from data.resplit import resplit_manifest
+from data.folder.resplit import resplit_manifest
+from data.manifest.read import read_manifest
 
 FILES = [
     (f"m/{category}{n}.{ending}", category)

@@ -18,10 +18,11 @@ from PIL import Image
 
 from bench.torture.seeds import Format, formats
 from data.errors import MissingDependencyError, SampleError, UniBindError
-from data.readers import Budget, read, read_clips, read_here, reading_ahead, sandbox, use_budget
+from data.readers import Budget, read, read_clips, read_here, reading_ahead, use_budget
 from data.readers.clips import read_clips as read_clips_here
 from data.readers.payload import Picture, Text
-from data.readers.wire import put, take
+from data.readers.sandbox import pool as sandbox
+from data.readers.sandbox.wire import put, take
 
 PLANTED = '''
 """Readers that misbehave by the name of the file."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.readers.payload import Waveform
-from data.signal.spans import clip_samples, clip_spans, third_starts
+from data.readers.spans import clip_samples, clip_spans, third_starts
 
 
 def test_imagebinds_spans_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""data.tables: rows of hostile tables, and mistakes told together."""
+"""data.tables.read: rows of hostile tables, and mistakes told together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import ManifestError
-from data.tables import Mistakes, Table, parse_json, read_table
+from data.tables.read import Mistakes, Table, parse_json, read_table
 
 
 def read(path: Path) -> Table:

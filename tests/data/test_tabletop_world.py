@@ -17,7 +17,7 @@ import pytest
 
 from data.errors import ProjectError, UniBindError
 from data.files import hash_file
-from data.manifest import Manifest, read_manifest
+from data.manifest.read import Manifest, read_manifest
 from data.modality import MODALITIES
 from data.readers import read
 from data.tabletop import TabletopSettings, build_world

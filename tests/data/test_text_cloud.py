@@ -9,8 +9,8 @@ import pytest
 
 from data.errors import SampleError
 from data.readers import read_here
-from data.readers.colours import as_colours, named_colours
 from data.readers.payload import AnyArray, Bytes, Floats, Points
+from data.readers.points.colours import as_colours, named_colours
 
 COUNT = 60
 

@@ -1,4 +1,4 @@
-"""data.text_files: encodings and byte-order marks, and TOML from any editor."""
+"""data.tables.text_files: encodings and byte-order marks, and TOML from any editor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import ManifestError, ProjectError
-from data.text_files import read_text, read_toml
+from data.tables.text_files import read_text, read_toml
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

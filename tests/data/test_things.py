@@ -1,4 +1,4 @@
-"""data.things: which files show one thing."""
+"""data.folder.things: which files show one thing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.folder.things import File, Things, tie_files
 from data.modality import Modality
-from data.things import File, Things, tie_files
 
 KINDS: dict[str, Modality] = {"png": "image", "jpg": "image", "wav": "audio", "ply": "point", "txt": "text"}
 

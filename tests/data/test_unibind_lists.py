@@ -1,4 +1,4 @@
-"""data.unibind_lists: the official JSON lists, through `read_manifest`."""
+"""data.manifest.unibind_lists: the official JSON lists, through `read_manifest`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from data.errors import ManifestError
-from data.manifest import read_manifest
+from data.manifest.read import read_manifest
 from data.sample import Category, Sample
 
 

@@ -20,7 +20,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from kb_builder.verify import verify
+from kb_builder.verify.verify import verify
 
 Served = Callable[..., AbstractContextManager[str]]
 CATEGORIES = ("brass bell", "oak barrel", "steel anvil", "silk umbrella")

@@ -18,10 +18,10 @@ import tifffile
 import trimesh
 from PIL import Image
 
-from kb_builder.schemas import read_rows
+from kb_builder.tables.schemas import read_rows
 from pipeline.init import init_project
 from pipeline.project import load_project
-from pipeline.stages import plan, run_stages
+from pipeline.run.runner import plan, run_stages
 from pipeline.table import result_table
 
 CATEGORIES = ("dog", "bell", "door")

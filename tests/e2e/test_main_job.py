@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pipeline.stages import STAGES
+from pipeline.run.runner import STAGE_NAMES
 
 Unibind = Callable[..., subprocess.CompletedProcess[str]]
 NON_TEXT = {"image", "audio", "point", "thermal", "video", "event"}
@@ -59,7 +59,7 @@ def test_all_42_ordered_pairs_are_retrieved_on_both_levels(
 
 def test_every_stage_has_its_wall_time(metrics: dict[str, list[dict[str, object]]]) -> None:
     """metrics.json names the stages in order, with seconds."""
-    assert [stage["name"] for stage in metrics["stages"]] == [*STAGES]
+    assert [stage["name"] for stage in metrics["stages"]] == [*STAGE_NAMES]
     assert all(stage["seconds"] >= 0 for stage in metrics["stages"])  # type: ignore[operator]
 
 
@@ -67,7 +67,7 @@ def test_a_second_run_skips_everything_and_says_so(finished: Path, unibind: Unib
     """Nothing changed, so every stage is recognised by its fingerprint."""
     done = unibind(finished, "run")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("skipped: nothing it depends on has changed") == len(STAGES)
+    assert done.stderr.count("skipped: nothing it depends on has changed") == len(STAGE_NAMES)
     again = json.loads((finished / "runs/small/metrics.json").read_text(encoding="utf-8"))
     assert all(stage["skipped"] for stage in again["stages"])
 

@@ -27,7 +27,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from kb_builder.ledger import GROUP_ROWS
+from kb_builder.ask.ledger import GROUP_ROWS
 
 Unibind = Callable[..., subprocess.CompletedProcess[str]]
 Served = Callable[..., AbstractContextManager[str]]

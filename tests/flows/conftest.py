@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-import pipeline.stages
-from pipeline.stages import StageResult
+import pipeline.run.runner
+from pipeline.run.stage import StageResult
 
 ROOT = Path(__file__).parents[2]
 

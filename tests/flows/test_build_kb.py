@@ -8,7 +8,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 
-import pipeline.stages
+import pipeline.run.runner
 from data.errors import RunError, TransientError
 from flows import tasks
 from flows.build_kb import build_kb

@@ -16,7 +16,7 @@ import pytest
 
 from data.errors import InputError
 from pipeline.project import load_project
-from pipeline.stages import STAGES, plan, require_ground, run_stages
+from pipeline.run.runner import STAGE_NAMES, plan, require_ground, run_stages
 
 Done = Callable[[Path], set[str]]
 
@@ -177,4 +177,4 @@ def test_a_stage_that_runs_again_says_why(
     assert done(finished) == {"train"}
     assert "train: " in (told := capsys.readouterr().err)
     assert "run again: heads.safetensors is missing" in told
-    assert told.count("skipped: nothing it depends on has changed") == len(STAGES) - 1
+    assert told.count("skipped: nothing it depends on has changed") == len(STAGE_NAMES) - 1

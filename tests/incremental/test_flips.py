@@ -16,9 +16,15 @@ import pytest
 from bench.torture.wounds import Wound, flip, kinds, restore, wounds
 from data import files, reads, seals
 from data.errors import UniBindError
-from kb_builder import browse, cited, exchange, overview, shards
-from pipeline import compare, predict, stages
+from kb_builder.browse import overview
+from kb_builder.browse import query as browse
+from kb_builder.describe import shards as cited
+from kb_builder.encode import exchange
+from kb_builder.store import shards
+from pipeline.compare import runs as compare
+from pipeline.predict import recognise as predict
 from pipeline.project import Project, load_project
+from pipeline.run import runner as stages
 from pipeline.verify import verify_project
 
 Answer = Callable[[Project, Path], str]

@@ -31,12 +31,13 @@ from data.errors import UniBindError
 from data.reads import recorded
 from data.seals import SEAL, discard
 from kb_builder.encoders import release_encoders
-from kb_builder.store import read_manifest, write_vectors
-from kb_builder.tokens import token_counter
-from pipeline.code import MACHINERY, PACKAGES, ROOT, files
-from pipeline.jobs import STAGES, Stage
+from kb_builder.encoders.tokens import token_counter
+from kb_builder.store.table import read_manifest, write_vectors
 from pipeline.project import Project, load_project
-from pipeline.stages import is_current, run_stage
+from pipeline.run.code import MACHINERY, PACKAGES, ROOT, files
+from pipeline.run.jobs import STAGES
+from pipeline.run.runner import is_current, run_stage
+from pipeline.run.stage import Stage
 
 World = Any  # as conftest.py has it
 Alter = Callable[[Path], None]

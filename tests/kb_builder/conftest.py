@@ -25,17 +25,18 @@ import tifffile
 from PIL import Image
 
 from data.files import hash_json, hash_text, write_json
-from data.manifest import Manifest
+from data.manifest.read import Manifest
 from data.modality import Modality
 from data.sample import Category, Sample
-from kb_builder.controls import write_controls
-from kb_builder.fake import fake_answer
-from kb_builder.ingest import ingest
-from kb_builder.ledger import Entry, new_entry, open_ledger
-from kb_builder.parts import write_part
-from kb_builder.request import Request
-from kb_builder.rows import description_row
-from kb_builder.schemas import (
+from kb_builder.ask.ledger import Entry, new_entry, open_ledger
+from kb_builder.ask.request import Request
+from kb_builder.describe.rows import description_row
+from kb_builder.describers.fake import fake_answer
+from kb_builder.store.table import write_vectors
+from kb_builder.tables.controls import write_controls
+from kb_builder.tables.ingest import ingest
+from kb_builder.tables.parts import write_part
+from kb_builder.tables.schemas import (
     CATEGORIES,
     CENTERS,
     DESCRIPTIONS,
@@ -44,7 +45,6 @@ from kb_builder.schemas import (
     SAMPLES,
     write_table,
 )
-from kb_builder.store import write_vectors
 
 KEY = "sk-planted-0123456789"
 

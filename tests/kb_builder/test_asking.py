@@ -1,11 +1,11 @@
-"""kb_builder.asking: what a progress bar says of a run."""
+"""kb_builder.ask.session: what a progress bar says of a run."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from kb_builder.asking import describe_progress
-from kb_builder.scheduler import Progress
+from kb_builder.ask.asker import Progress
+from kb_builder.ask.session import describe_progress
 
 QUIET = Progress(
     answered=1204,

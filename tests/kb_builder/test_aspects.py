@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
-from data.manifest import read_manifest
-from kb_builder.category_texts import category_library, contrast_library, present_modalities
-from kb_builder.ingest import ingest
+from data.manifest.read import read_manifest
+from kb_builder.describe.prompts import category_library, contrast_library, present_modalities
 from kb_builder.settings import DescribeCategories
+from kb_builder.tables.ingest import ingest
 
 OPENAI = DescribeCategories(describer="openai", model="m")
 LOCAL = DescribeCategories(describer="local")

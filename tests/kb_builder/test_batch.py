@@ -1,4 +1,4 @@
-"""kb_builder.batch: the Batch API over the ledger, against fake-openai."""
+"""kb_builder.ask.batch.asker: the Batch API over the ledger, against fake-openai."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from aiohttp import web
 from PIL import Image
 
 from data.errors import ProjectError, RunError, SampleError
-from kb_builder import batch, batch_jobs
-from kb_builder.batch import BatchAsker, Pace, open_batch_asker
-from kb_builder.client import ChatClient, openai_client
-from kb_builder.describers import make_describer
+from kb_builder.ask.asker import Progress
+from kb_builder.ask.batch import asker as batch
+from kb_builder.ask.batch import jobs as batch_jobs
+from kb_builder.ask.batch.asker import BatchAsker, Pace, open_batch_asker
+from kb_builder.ask.endpoint.client import ChatClient
+from kb_builder.ask.ledger import Ledger, open_ledger, read_entries
+from kb_builder.ask.request import Media, Request, request_json, request_key
+from kb_builder.describers.choose import make_describer, openai_client
 from kb_builder.fake_openai import FakeSettings, serve_fake
-from kb_builder.ledger import Ledger, open_ledger, read_entries
-from kb_builder.request import Media, Request, request_json, request_key
-from kb_builder.scheduler import Progress
 from kb_builder.settings import Asking, DescribeCategories, Price
 
 QUICK = Pace(quiet_s=0.05, poll_s=0.02, longest_poll_s=0.1, settle_s=0.05, first_pause_s=0.01)
@@ -65,7 +66,7 @@ class World:
     progress: list[Progress]
 
     def requests(self, count: int) -> list[Request]:
-        from kb_builder.client import endpoint_identity
+        from kb_builder.ask.request import endpoint_identity
 
         return requests(count, endpoint=endpoint_identity(self.url))
 
@@ -147,7 +148,7 @@ def test_what_is_told_while_batches_are_worked_on(
     """States and counts are reported, each batch's begin and end is logged, and no key is in any of it."""
     key = "sk-planted-0123456789"
     monkeypatch.setenv("UNIBIND_NONE", key)
-    caplog.set_level(logging.WARNING, logger="kb_builder.batch")
+    caplog.set_level(logging.WARNING, logger="kb_builder.ask.batch.asker")
 
     async def play(world: World) -> None:
         async with world.asker(pace=replace(QUICK, file_requests=4)) as (asker, _):
@@ -179,7 +180,9 @@ def test_a_batch_of_an_earlier_run_is_told_too(tmp_path: Path, caplog: pytest.Lo
             assert all(await asker.ask(world.requests(3)))
 
     run(tmp_path, play)
-    begin, end = (record.getMessage() for record in caplog.records if record.name == "kb_builder.batch")
+    begin, end = (
+        record.getMessage() for record in caplog.records if record.name == "kb_builder.ask.batch.asker"
+    )
     assert re.match(r"batch batch_\w+ was submitted before: 3 requests; ", begin)
     assert end.startswith(f"batch {begin.split()[1]} ended as completed")
 

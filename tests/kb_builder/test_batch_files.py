@@ -1,4 +1,4 @@
-"""kb_builder.batch_files: what goes out and comes in of a batch, line by line."""
+"""kb_builder.ask.batch.files: what goes out and comes in of a batch, line by line."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from data.errors import (
     TransientError,
 )
 from data.files import hash_file
-from kb_builder.batch_files import File, read_lines, read_result, write_file
-from kb_builder.client import openai_client
-from kb_builder.media import MediaFiles, media_for
-from kb_builder.request import Request, request_key
+from kb_builder.ask.batch.files import File, read_lines, read_result, write_file
+from kb_builder.ask.request import Request, request_key
+from kb_builder.describers.choose import openai_client
+from kb_builder.describers.media import MediaFiles, media_for
 from kb_builder.settings import DescribeSamples
 
 ASKED = Request(

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from data.errors import RunError
-from kb_builder.breaker import Breaker
+from kb_builder.ask.breaker import Breaker
 
 
 def fail(breaker: Breaker, count: int, *, now: float = 0.0, most: int = 4) -> None:

@@ -1,4 +1,4 @@
-"""kb_builder.browse: DuckDB over a knowledge base, which reads and does nothing else."""
+"""kb_builder.browse.query: DuckDB over a knowledge base, which reads and does nothing else."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 from data.errors import InputError, KnowledgeBaseError
-from kb_builder import browse, encoders
-from kb_builder.browse import ask, connect, nearest, sql
-from kb_builder.overview import stats
-from kb_builder.schemas import CATEGORIES, REJECTS, write_table
-from kb_builder.store import part_paths, write_vectors
-from kb_builder.views import VIEWS
+from kb_builder import encoders
+from kb_builder.browse import query as browse
+from kb_builder.browse.overview import stats
+from kb_builder.browse.query import ask, connect, nearest, sql
+from kb_builder.browse.views import VIEWS
+from kb_builder.store.table import part_paths, write_vectors
+from kb_builder.tables.schemas import CATEGORIES, REJECTS, write_table
 
 
 @dataclass

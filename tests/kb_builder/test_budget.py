@@ -11,12 +11,19 @@ from pathlib import Path
 import pytest
 
 from data.errors import ProjectError, RunError
-from kb_builder.budget import Budget, booked_cost, bounded_worst_case, open_budget, require_bounds, write_off
-from kb_builder.cost import worst_case
-from kb_builder.ledger import new_entry, open_ledger
-from kb_builder.request import Media, Request
-from kb_builder.schemas import SAMPLES, write_table
+from kb_builder.ask.budget import (
+    Budget,
+    booked_cost,
+    bounded_worst_case,
+    open_budget,
+    require_bounds,
+    write_off,
+)
+from kb_builder.ask.cost import worst_case
+from kb_builder.ask.ledger import new_entry, open_ledger
+from kb_builder.ask.request import Media, Request
 from kb_builder.settings import DescribeSamples, Price
+from kb_builder.tables.schemas import SAMPLES, write_table
 
 PRICE = Price(input=1.0, output=10.0, date="2026-01-01")
 REQUEST = Request(

@@ -19,13 +19,12 @@ from urllib.parse import quote
 import pytest
 
 from data.errors import DescriberError, RequestError, RunError, ThrottledError, TransientError
-from kb_builder.client import endpoint_identity, openai_client
-from kb_builder.ledger import open_ledger
-from kb_builder.reply import Limits
-from kb_builder.request import Request
-from kb_builder.scheduler import open_asker
+from kb_builder.ask.endpoint.status import check_body, error_for, retry_after
+from kb_builder.ask.ledger import open_ledger
+from kb_builder.ask.request import Limits, Request, endpoint_identity
+from kb_builder.ask.scheduler import open_asker
+from kb_builder.describers.choose import openai_client
 from kb_builder.settings import Asking
-from kb_builder.status import check_body, error_for, retry_after
 
 REQUEST = Request(
     endpoint="e",

@@ -1,11 +1,11 @@
-"""kb_builder.colour: CIELAB against published values, and colour words."""
+"""kb_builder.facts.words: CIELAB against published values, and colour words."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from kb_builder.colour import COLOUR_NAMES, COLOURS, colour_phrase, colour_shares, to_lab, to_lightness
+from kb_builder.facts.words import COLOUR_NAMES, COLOURS, colour_phrase, colour_shares, to_lab, to_lightness
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""kb_builder.contrast: who is taken for whom, and texts that tell them apart."""
+"""kb_builder.describe.contrasts: who is taken for whom, and texts that tell them apart."""
 
 from __future__ import annotations
 
@@ -20,23 +20,18 @@ import pytest
 
 from data.errors import RunError
 from data.seals import seal
-from kb_builder import contrast
-from kb_builder.contrast import (
-    Confusable,
-    describe_contrasts,
-    find_confusable,
-    rank_rivals,
-    replay_contrasts,
-)
-from kb_builder.describe_categories import describe_category_shard
+from kb_builder.ask.ledger import Entry, read_entries
+from kb_builder.ask.request import Request, request_key
+from kb_builder.describe import contrasts as contrast
+from kb_builder.describe.categories import describe_category_shard
+from kb_builder.describe.confusable import Confusable, find_confusable, rank_rivals
+from kb_builder.describe.contrasts import describe_contrasts, replay_contrasts
 from kb_builder.encoders import load_encoder
 from kb_builder.fake_openai.texts import sentence
-from kb_builder.ledger import Entry, read_entries
-from kb_builder.parts import read_manifest, write_part
-from kb_builder.request import Request, request_key
-from kb_builder.schemas import CATEGORIES, read_rows, write_table
 from kb_builder.settings import DescribeCategories
-from kb_builder.verify import verify
+from kb_builder.tables.parts import read_manifest, write_part
+from kb_builder.tables.schemas import CATEGORIES, read_rows, write_table
+from kb_builder.verify.verify import verify
 
 NAMES = ["wolf", "dog", "trumpet", "trombone"]
 PART = "descriptions/category/contrast-00000.parquet"

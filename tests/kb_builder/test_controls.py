@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from data.errors import InputError
-from kb_builder.control_texts import TEMPLATES, WORDS
-from kb_builder.controls import most_controls, random_descriptors, write_controls
-from kb_builder.schemas import CATEGORIES, DESCRIPTIONS, read_rows, write_table
+from kb_builder.tables.controls import TEMPLATES, WORDS, most_controls, random_descriptors, write_controls
+from kb_builder.tables.schemas import CATEGORIES, DESCRIPTIONS, read_rows, write_table
 
 
 def make_kb(folder: Path, *names: str) -> Path:

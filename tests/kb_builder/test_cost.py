@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from data.files import hash_file
-from kb_builder import cost as module
-from kb_builder.cost import (
+from kb_builder.ask import cost as module
+from kb_builder.ask.cost import (
     OPENAI,
     Estimate,
     Usage,
@@ -24,7 +24,7 @@ from kb_builder.cost import (
     usage_of,
     worst_case,
 )
-from kb_builder.request import Media, Request
+from kb_builder.ask.request import Media, Request
 from kb_builder.settings import Price
 
 PRICE = Price(input=2.0, output=8.0, date="2026-01-01", batch_share=0.5, image_tokens=1000)

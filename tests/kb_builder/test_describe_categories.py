@@ -25,24 +25,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import KnowledgeBaseError, RunError
-from kb_builder.category_texts import texts_per_request
-from kb_builder.describe_categories import (
+from data.lock import write_lock
+from kb_builder.ask.ledger import Entry, read_entries
+from kb_builder.ask.request import Request, request_json, request_key
+from kb_builder.describe.categories import (
     categories_per_shard,
     category_shard_count,
     describe_category_shard,
     describe_category_shards,
     replay_categories,
 )
-from kb_builder.fake import fake_answer
+from kb_builder.describe.prompts import texts_per_request
+from kb_builder.describe.rows import row_id
+from kb_builder.describers.fake import fake_answer
 from kb_builder.fake_openai.texts import sentence
-from kb_builder.ledger import Entry, read_entries
-from kb_builder.lock import write_lock
-from kb_builder.parse import PARSER_VERSION
-from kb_builder.parts import read_manifest
-from kb_builder.request import Request, request_json, request_key
-from kb_builder.rows import row_id
-from kb_builder.schemas import CATEGORIES, DESCRIPTIONS, read_rows, write_table
+from kb_builder.parse.answers import PARSER_VERSION
 from kb_builder.settings import DescribeCategories, Price
+from kb_builder.tables.parts import read_manifest
+from kb_builder.tables.schemas import CATEGORIES, DESCRIPTIONS, read_rows, write_table
 
 NAMES = ["dog", "church bells", "wooden sphere", "Shetland sheepdog, Shetland"]
 FAKE = DescribeCategories(describer="fake", n=12, near_cosine=None)

@@ -1,4 +1,4 @@
-"""kb_builder.describe_samples: shards of texts about real files."""
+"""kb_builder.describe.samples: shards of texts about real files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import soundfile
 from PIL import Image
 
 from data.errors import KnowledgeBaseError
-from data.manifest import Manifest
+from data.manifest.read import Manifest
 from data.sample import Sample
-from kb_builder.describe_samples import describe_sample_shard, sample_shard_count
-from kb_builder.facts import FACTS_VERSION
-from kb_builder.ingest import ingest
-from kb_builder.schemas import read_rows
+from kb_builder.describe.samples import describe_sample_shard, sample_shard_count
+from kb_builder.encoders.tokens import TOKEN_LIMIT
+from kb_builder.facts.sentence import FACTS_VERSION
 from kb_builder.settings import DescribeSamples
-from kb_builder.tokens import TOKEN_LIMIT
+from kb_builder.tables.ingest import ingest
+from kb_builder.tables.schemas import read_rows
 
 NOTHING_ASKED = {"requests": 0, "answered_from_ledger": 0, "spent_usd": 0.0, "saved_usd": 0.0}
 

@@ -19,23 +19,23 @@ import soundfile
 from PIL import Image
 
 from data.errors import RunError
-from data.manifest import Manifest
+from data.manifest.read import Manifest
 from data.sample import Category, Sample
 from data.seals import discard
-from kb_builder import local_llm
-from kb_builder.describe_samples import (
+from kb_builder.ask.ledger import read_entries
+from kb_builder.describe.samples import (
     describe_sample_shard,
     describe_sample_shards,
     replay_samples,
     sample_shard_count,
 )
-from kb_builder.ingest import ingest
-from kb_builder.ledger import read_entries
-from kb_builder.schemas import read_rows
+from kb_builder.describers import local_llm
+from kb_builder.encoders.tokens import TOKEN_LIMIT
 from kb_builder.settings import DescribeSamples, Price
-from kb_builder.tokens import TOKEN_LIMIT
-from kb_builder.verify import verify
-from kb_builder.verify_report import Finding
+from kb_builder.tables.ingest import ingest
+from kb_builder.tables.schemas import read_rows
+from kb_builder.verify.findings import Finding
+from kb_builder.verify.verify import verify
 
 ASKED = ("drawn", "event", "image", "point", "sound", "thermal", "video")  # all of `sensor_kb` but the text
 FINE = "A red half meets a blue half along one straight upright line."

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError, MissingDependencyError, RunError
-from kb_builder import llava, local_llm
-from kb_builder.describers import make_describer
-from kb_builder.media import MediaFiles
+from kb_builder.describers import llava, local_llm
+from kb_builder.describers.choose import make_describer
+from kb_builder.describers.media import MediaFiles
 from kb_builder.settings import DescribeCategories, DescribeSamples
 
 ONLINE = DescribeCategories(describer="openai", model="m", base_url="http://localhost:1/v1/")

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from data.errors import InputError
-from kb_builder import download
-from kb_builder.download import fetch
-from kb_builder.models import ModelFile
+from kb_builder.weights import download
+from kb_builder.weights.download import fetch
+from kb_builder.weights.known import ModelFile
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -1,4 +1,4 @@
-"""kb_builder.dry_run: what is told beforehand is what is sent afterwards."""
+"""kb_builder.describe.dry_run: what is told beforehand is what is sent afterwards."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ import pytest
 from data.errors import KnowledgeBaseError, RunError
 from data.files import canonical_json, hash_file
 from data.seals import seal
-from kb_builder import category_texts
-from kb_builder.contrast import describe_contrasts
-from kb_builder.cost import Estimate
-from kb_builder.describe_categories import describe_category_shard
-from kb_builder.describe_samples import describe_sample_shard
-from kb_builder.dry_run import Forecast, forecast, tell
+from kb_builder.ask.cost import Estimate
+from kb_builder.ask.ledger import read_entries
+from kb_builder.describe import category as category_texts
+from kb_builder.describe.categories import describe_category_shard
+from kb_builder.describe.contrasts import describe_contrasts
+from kb_builder.describe.dry_run import Forecast, forecast, tell
+from kb_builder.describe.samples import describe_sample_shard
+from kb_builder.encoders.tokens import MINILM
 from kb_builder.fake_openai.texts import sentence
-from kb_builder.ledger import read_entries
-from kb_builder.schemas import CATEGORIES, GIVEN_DESCRIPTIONS, read_rows, write_table
 from kb_builder.settings import DescribeCategories, DescribeSamples, Price
-from kb_builder.tokens import MINILM
+from kb_builder.tables.schemas import CATEGORIES, GIVEN_DESCRIPTIONS, read_rows, write_table
 
 NAMES = ["dog", "trumpet", "wolf"]
 PRICE = Price(input=2.0, output=8.0, date="2026-01-01", batch_share=0.25, image_tokens=1000)

@@ -16,12 +16,12 @@ from PIL import Image
 
 from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_file
-from kb_builder import embed
-from kb_builder.embed import embed_samples, embed_texts
+from kb_builder.encode import embed
+from kb_builder.encode.embed import embed_samples, embed_texts
 from kb_builder.encoders import load_encoder
-from kb_builder.schemas import CONTROLS, DESCRIPTIONS, SAMPLES, read_rows, write_table
 from kb_builder.settings import Encode
-from kb_builder.store import read_vectors
+from kb_builder.store.table import read_vectors
+from kb_builder.tables.schemas import CONTROLS, DESCRIPTIONS, SAMPLES, read_rows, write_table
 
 SETTINGS = Encode(batch_size=4)
 ANIMALS = {

@@ -14,10 +14,10 @@ import torch
 
 from data.errors import SampleError
 from data.modality import Modality
-from kb_builder.encode_parts import encode_parts
-from kb_builder.encode_plan import Wanted, plan_parts
+from kb_builder.encode.parts import encode_parts
+from kb_builder.encode.plan import Wanted, plan_parts
 from kb_builder.settings import Encode
-from kb_builder.store import read_vectors
+from kb_builder.store.table import read_vectors
 
 BATCH, THREADS = 3, 2
 

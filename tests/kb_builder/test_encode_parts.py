@@ -16,11 +16,11 @@ import pytest
 from data.errors import KnowledgeBaseError, SampleError
 from data.files import hash_file
 from data.modality import Modality
-from kb_builder.encode_parts import Encoded, encode_parts
-from kb_builder.encode_plan import Wanted, plan_parts
+from kb_builder.encode.parts import Encoded, encode_parts
+from kb_builder.encode.plan import Wanted, plan_parts
 from kb_builder.settings import Encode
-from kb_builder.shards import inspect_shard
-from kb_builder.store import part_paths, read_vectors
+from kb_builder.store.shards import inspect_shard
+from kb_builder.store.table import part_paths, read_vectors
 
 
 @dataclass

@@ -16,7 +16,7 @@ import transformers
 
 from data.errors import InputError, SampleError
 from kb_builder.encoders import load_encoder
-from kb_builder.tokens import token_counter
+from kb_builder.encoders.tokens import token_counter
 
 RATE = 48_000
 TEXTS = ["a dog barks", "b", "", "rain on a roof in the night", "siren"]

@@ -17,10 +17,11 @@ from PIL import Image
 
 from data.errors import InputError, MissingDependencyError
 from data.modality import MODALITIES
-from kb_builder.embed import embed_samples
-from kb_builder.encoders import load_encoder, memory
+from kb_builder.encode.embed import embed_samples
+from kb_builder.encoders import load_encoder
+from kb_builder.encoders.tokens import token_counter
 from kb_builder.settings import Encode
-from kb_builder.tokens import token_counter
+from kb_builder.weights import identity as memory
 
 KINDS = ("clip", "siglip", "siglip2")
 TEXTS = ["a dog", "b", "", "the quick brown fox jumps over it", "an otter", "zz top"]

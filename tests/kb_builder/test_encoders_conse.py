@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from data.errors import InputError
+from data.wordnet import class_names, read_classes
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.conse import combine
-from kb_builder.encoders.imagenet import class_names, read_classes
 from kb_builder.encoders.lite0 import weights_path
 from kb_builder.encoders.pictures import pad_to_square
 

@@ -20,9 +20,9 @@ from torch.nn import functional
 from data.errors import InputError, SampleError
 from data.modality import MODALITIES
 from kb_builder.encoders import load_encoder, release_encoders
-from kb_builder.encoders.imagebind_inputs import film_squares, prepare_media, square
-from kb_builder.encoders.imagebind_model import HEADS, TOWERS, build_imagebind
-from kb_builder.tokens import token_counter
+from kb_builder.encoders.imagebind.inputs import film_squares, prepare_media, square
+from kb_builder.encoders.imagebind.model import HEADS, TOWERS, build_imagebind
+from kb_builder.encoders.tokens import token_counter
 
 SMALL = {"vision": 64, "text": 32, "audio": 32, "depth": 32, "thermal": 32, "imu": 32}
 SMALL_HEADS = {"vision": 4, "text": 2, "audio": 4, "depth": 2, "thermal": 4, "imu": 2}

@@ -17,10 +17,11 @@ from data.errors import InputError
 from data.files import hash_text
 from data.modality import MODALITIES
 from kb_builder import encoders
-from kb_builder.embed import embed_samples
-from kb_builder.encoders import load_encoder, memory, release_encoders
-from kb_builder.encoders.memory import check_memory, free_bytes
+from kb_builder.encode.embed import embed_samples
+from kb_builder.encoders import load_encoder, release_encoders
 from kb_builder.settings import Encode
+from kb_builder.weights import identity as memory
+from kb_builder.weights.identity import check_memory, free_bytes
 
 
 class _Model(SimpleNamespace):

@@ -21,13 +21,13 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from data.errors import InputError
-from kb_builder.embed import embed_samples
+from kb_builder.encode.embed import embed_samples
 from kb_builder.encoders import load_encoder, release_encoders
-from kb_builder.encoders.languagebind_folder import find_towers
-from kb_builder.encoders.languagebind_model import LanguageBind
-from kb_builder.model_store import check_model, list_models
+from kb_builder.encoders.languagebind.folder import find_towers
+from kb_builder.encoders.languagebind.model import LanguageBind
+from kb_builder.encoders.tokens import token_counter
 from kb_builder.settings import Encode
-from kb_builder.tokens import token_counter
+from pipeline.models import check_model, list_models
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 State = dict[str, torch.Tensor]

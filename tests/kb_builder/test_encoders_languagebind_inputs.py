@@ -17,8 +17,8 @@ from PIL import Image
 
 from data.errors import SampleError
 from data.modality import Modality
-from kb_builder.encoders.languagebind_folder import MediaTrunk
-from kb_builder.encoders.languagebind_inputs import prepare_media, square, three_pieces
+from kb_builder.encoders.languagebind.folder import MediaTrunk
+from kb_builder.encoders.languagebind.inputs import prepare_media, square, three_pieces
 
 TRUNK = MediaTrunk(num_frames=8)
 HEARING = MediaTrunk(num_mel_bins=112, target_length=1036, audio_mean=-4.2677393, audio_std=4.5689974)

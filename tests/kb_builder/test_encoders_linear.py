@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from kb_builder.encoders import linear, load_encoder
+from kb_builder.encoders import devices as linear
+from kb_builder.encoders import load_encoder
 
 
 def test_a_linear_layer_is_that_of_torch_up_to_rounding() -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from data.errors import InputError, MissingDependencyError
 from kb_builder.encoders import load_encoder, onnx
 from kb_builder.encoders.onnx import AGREEMENT, load_onnx_encoder
-from kb_builder.tokens import token_counter
+from kb_builder.encoders.tokens import token_counter
 
 TEXTS = ["a wooden sphere", "A steel torus rings for a long time.", "", "x " * 300, *"abcdef"]
 

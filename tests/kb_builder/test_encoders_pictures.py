@@ -15,8 +15,7 @@ from data.errors import SampleError
 from data.readers import read
 from data.render import render
 from kb_builder.encoders import load_encoder
-from kb_builder.encoders.efficientnet import SIZE
-from kb_builder.encoders.lite0 import weights_path
+from kb_builder.encoders.lite0 import SIZE, weights_path
 from kb_builder.encoders.pictures import pad_to_square
 
 

@@ -14,14 +14,14 @@ import torch
 from torch.nn import functional
 
 from data.errors import InputError
-from data.readers.geometry import farthest_points
 from data.readers.payload import Points
-from kb_builder.embed import embed_samples
+from data.readers.points.geometry import farthest_points
+from kb_builder.encode.embed import embed_samples
 from kb_builder.encoders import load_encoder
-from kb_builder.encoders.point import cloud_channels
-from kb_builder.encoders.point_model import PUBLISHED, Patching, ball, build_point
+from kb_builder.encoders.point.encoder import cloud_channels
+from kb_builder.encoders.point.model import PUBLISHED, Patching, ball, build_point
+from kb_builder.encoders.tokens import token_counter
 from kb_builder.settings import Encode
-from kb_builder.tokens import token_counter
 
 SMALL = Patching(12, 0.5, 8, "z")
 

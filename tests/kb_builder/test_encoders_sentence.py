@@ -16,7 +16,7 @@ from PIL import Image
 
 from data.errors import InputError
 from kb_builder.encoders import load_encoder
-from kb_builder.encoders.passes import text_passes
+from kb_builder.encoders.workers import text_passes
 
 TEXTS = [
     "a wooden sphere",

@@ -14,12 +14,12 @@ from safetensors.numpy import load_file
 
 from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_text
-from kb_builder.embed import embed_samples, embed_texts
+from kb_builder.encode.embed import embed_samples, embed_texts
+from kb_builder.encode.exchange import _lines, _matrix, _unit, export_table, import_vectors
 from kb_builder.encoders import load_encoder
-from kb_builder.exchange import _lines, _matrix, _unit, export_table, import_vectors
-from kb_builder.schemas import CONTROLS, DESCRIPTIONS, REJECTS, SAMPLES, read_rows, write_table
 from kb_builder.settings import Encode
-from kb_builder.store import read_vectors, write_vectors
+from kb_builder.store.table import read_vectors, write_vectors
+from kb_builder.tables.schemas import CONTROLS, DESCRIPTIONS, REJECTS, SAMPLES, read_rows, write_table
 
 DRAW = np.random.default_rng(0)
 

@@ -1,4 +1,4 @@
-"""kb_builder.explain: one row's whole story."""
+"""kb_builder.verify.explain: one row's whole story."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError, KnowledgeBaseError
-from kb_builder.explain import explain
-from kb_builder.parts import write_part
-from kb_builder.schemas import read_rows
+from kb_builder.tables.parts import write_part
+from kb_builder.tables.schemas import read_rows
+from kb_builder.verify.explain import explain
 
 PART = Path("descriptions") / "category" / "part-00000.parquet"
 

@@ -1,4 +1,4 @@
-"""kb_builder.facts: every payload has one short, repeatable sentence."""
+"""kb_builder.facts.sentence: every payload has one short, repeatable sentence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.readers.payload import Clip, Events, Payload, Picture, Points, Text, ThermalPicture, Waveform
-from kb_builder.facts import measure
+from kb_builder.facts.sentence import measure
 
 
 def payloads(seed: int, size: int) -> list[Payload]:

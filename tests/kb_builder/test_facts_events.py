@@ -1,11 +1,11 @@
-"""kb_builder.facts_events: event streams that are known, in words."""
+"""kb_builder.facts.events: event streams that are known, in words."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from data.readers.payload import Events
-from kb_builder.facts_events import describe_events
+from kb_builder.facts.events import describe_events
 
 
 def stream(x: np.ndarray, y: np.ndarray, t_us: np.ndarray, on: np.ndarray | bool, side: int = 100) -> Events:

@@ -1,12 +1,12 @@
-"""kb_builder.facts_llm: what an LLM says of measurements is held to them."""
+"""kb_builder.gates.faithful: what an LLM says of measurements is held to them."""
 
 from __future__ import annotations
 
 import pytest
 
 from data.sample import Category
-from kb_builder.colour import COLOUR_NAMES
-from kb_builder.facts_llm import category_phrases, contradiction, invented_name
+from kb_builder.facts.words import COLOUR_NAMES
+from kb_builder.gates.faithful import category_phrases, contradiction, invented_name
 
 STRIKE = (
     "A struck sound of 1.0 seconds: a loud, bright ring that fades within 1.20 seconds; a tone at 440 Hz."

@@ -1,4 +1,4 @@
-"""kb_builder.facts_pictures: pictures that are known, in words."""
+"""kb_builder.facts.pictures: pictures that are known, in words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.readers.payload import Clip, Picture, ThermalPicture
-from kb_builder.facts_pictures import describe_clip, describe_picture, describe_thermal, otsu_threshold
+from kb_builder.facts.pictures import describe_clip, describe_picture, describe_thermal, otsu_threshold
 
 
 def disc(

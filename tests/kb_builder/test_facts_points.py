@@ -1,4 +1,4 @@
-"""kb_builder.facts_points: shapes that are known, in words."""
+"""kb_builder.facts.points: shapes that are known, in words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.readers.payload import Points
-from kb_builder.facts_points import describe_points
+from kb_builder.facts.points import describe_points
 
 N = 2048
 

@@ -1,4 +1,4 @@
-"""kb_builder.facts_sound: fading times, brightness and tones of sounds that are known."""
+"""kb_builder.facts.sound: fading times, brightness and tones of sounds that are known."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.readers.payload import Waveform
-from kb_builder.facts_sound import describe_sound, fading_seconds, spectral_centroid, spectral_flatness
+from kb_builder.facts.sound import describe_sound, fading_seconds, spectral_centroid, spectral_flatness
 
 RATE = 16_000
 

@@ -6,10 +6,10 @@ import asyncio
 import json
 from dataclasses import replace
 
-from kb_builder.fake import FakeDescriber
-from kb_builder.parse import parse_text, read_answer
-from kb_builder.request import Request
-from kb_builder.status import check_body
+from kb_builder.ask.endpoint.status import check_body
+from kb_builder.ask.request import Request
+from kb_builder.describers.fake import FakeDescriber
+from kb_builder.parse.answers import parse_text, read_answer
 
 REQUEST = Request("fake:", "fake-1", (("user", "?"), ("assistant", "The dog has")), None, None, None, 1, 0)
 

@@ -17,12 +17,11 @@ import pytest
 from PIL import Image
 
 from data.errors import ThrottledError, TransientError
-from kb_builder.client import openai_client
+from kb_builder.ask.endpoint.status import retry_after
+from kb_builder.ask.request import Request, read_limits
+from kb_builder.describers.choose import openai_client
 from kb_builder.fake_openai import PASSING, FakeSettings, all_faults, serve_fake
-from kb_builder.parse import read_answer
-from kb_builder.reply import read_limits
-from kb_builder.request import Request
-from kb_builder.status import retry_after
+from kb_builder.parse.answers import read_answer
 
 USER = [{"role": "user", "content": 'Write one sentence about "wooden sphere".'}]
 ITEMS = {

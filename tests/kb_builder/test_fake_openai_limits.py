@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from kb_builder.ask.request import read_limits
 from kb_builder.fake_openai.errors import ApiError
 from kb_builder.fake_openai.limits import Budget, budgets, duration, take
 from kb_builder.fake_openai.settings import FakeSettings
-from kb_builder.reply import read_limits
 
 
 def test_a_budget_empties_and_fills_evenly() -> None:

@@ -8,10 +8,10 @@ from random import Random
 
 import pytest
 
-from kb_builder.fake_openai import words
+from kb_builder.fake_openai import texts as words
 from kb_builder.fake_openai.texts import continuation, repeated, sentence
-from kb_builder.parse import parse_text
-from kb_builder.rows import normalise
+from kb_builder.gates.names import normalise
+from kb_builder.parse.answers import parse_text
 
 
 def grams(text: str) -> frozenset[str]:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from data.errors import RunError
-from kb_builder.fill import fill
-from kb_builder.ledger import Entry
-from kb_builder.request import Request, request_key
+from kb_builder.ask.ledger import Entry
+from kb_builder.ask.request import Request, request_key
+from kb_builder.describe.fill import fill
 
 
 def request(subject: int, index: int) -> Request:

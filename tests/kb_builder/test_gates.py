@@ -12,19 +12,10 @@ from hypothesis import strategies as st
 
 from data.sample import Category
 from kb_builder.fake_openai.texts import REFUSALS, sentence
-from kb_builder.gates import (
-    COSINE_FROM_JACCARD,
-    Candidate,
-    CategoryGate,
-    Floats,
-    Rules,
-    Verdict,
-    category_names,
-    refusal_in,
-    stem,
-    trigrams,
-)
-from kb_builder.rows import normalise
+from kb_builder.gates.duplicates import COSINE_FROM_JACCARD, Floats, trigrams
+from kb_builder.gates.gate import Candidate, CategoryGate, Rules, refusal_in
+from kb_builder.gates.names import category_names, normalise, stem
+from kb_builder.gates.verdict import Verdict
 
 RULES = Rules(token_limit=256)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
-from kb_builder.gguf import read_header
+from kb_builder.weights.gguf import read_header
 
 
 def text(value: str) -> bytes:

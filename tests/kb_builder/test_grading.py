@@ -1,10 +1,10 @@
-"""kb_builder.grading: numbers to words."""
+"""kb_builder.facts.grading: numbers to words."""
 
 from __future__ import annotations
 
 import pytest
 
-from kb_builder.grading import grade, with_article
+from kb_builder.facts.words import grade, with_article
 
 
 @pytest.mark.parametrize(

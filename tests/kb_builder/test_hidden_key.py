@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from kb_builder.hidden_key import HiddenKey, silence_vendor
+from kb_builder.ask.endpoint.hidden_key import HiddenKey, silence_vendor
 
 KEY = "sk-planted/0123+456789_ABCdef"
 

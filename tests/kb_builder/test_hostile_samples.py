@@ -12,15 +12,16 @@ import soundfile
 from PIL import Image
 
 from data.files import hash_file
-from data.manifest import read_manifest
-from data.readers import READERS, Budget, sandbox, use_budget
-from kb_builder.describe_samples import describe_sample_shard
-from kb_builder.embed import embed_samples
-from kb_builder.ingest import ingest
-from kb_builder.media import MediaFiles, media_for
-from kb_builder.schemas import read_rows
+from data.manifest.read import read_manifest
+from data.readers import READERS, Budget, use_budget
+from data.readers.sandbox import pool as sandbox
+from kb_builder.describe.samples import describe_sample_shard
+from kb_builder.describers.media import MediaFiles, media_for
+from kb_builder.encode.embed import embed_samples
 from kb_builder.settings import DescribeSamples, Encode
-from kb_builder.store import read_vectors
+from kb_builder.store.table import read_vectors
+from kb_builder.tables.ingest import ingest
+from kb_builder.tables.schemas import read_rows
 
 GOOD = ("a", "b", "c", "d", "e")
 HOSTILE = {

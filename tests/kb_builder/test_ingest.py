@@ -1,4 +1,4 @@
-"""kb_builder.ingest: real files in, tables out; what cannot be used is rejected by name."""
+"""kb_builder.tables.ingest: real files in, tables out; what cannot be used is rejected by name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from data.errors import ManifestError
-from data.manifest import Manifest
+from data.manifest.read import Manifest
 from data.sample import Category, Sample
-from kb_builder.ingest import ingest
-from kb_builder.schemas import CATEGORIES, REJECTS, SAMPLES, read_rows
+from kb_builder.tables.ingest import ingest
+from kb_builder.tables.schemas import CATEGORIES, REJECTS, SAMPLES, read_rows
 
 CATEGORIES_OF_TEST = (Category("dog", "Dog", ("hound",), "animal", "barks"), Category("cat", "cat"))
 

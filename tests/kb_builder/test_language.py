@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kb_builder.language import foreign_reason
+from kb_builder.gates.language import foreign_reason
 
 ENGLISH = """
 The dog has a wet black nose and floppy ears that swing when it runs.

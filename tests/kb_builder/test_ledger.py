@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from data.errors import KnowledgeBaseError
-from kb_builder.ledger import (
+from kb_builder.ask.ledger import (
     GROUP_ROWS,
     LEDGER_VERSION,
     Entry,
@@ -26,7 +26,7 @@ from kb_builder.ledger import (
     read_entries,
     read_ledger,
 )
-from kb_builder.request import Request, request_key
+from kb_builder.ask.request import Request, request_key
 
 ENTRY = Entry(
     key="k0",
@@ -216,7 +216,7 @@ def test_a_folder_that_cannot_be_written_is_read_as_it_is(
     asyncio.run(run())
     access = os.access
     monkeypatch.setattr(
-        "kb_builder.ledger.os.access",
+        "kb_builder.ask.ledger.os.access",
         lambda path, mode: mode != os.W_OK and access(path, mode),  # root may write wherever it likes
     )
     asked: list[str] = []
@@ -226,7 +226,7 @@ def test_a_folder_that_cannot_be_written_is_read_as_it_is(
         asked.append(str(database))
         return connect(database, *args, **values)
 
-    monkeypatch.setattr("kb_builder.ledger.sqlite3.connect", note)
+    monkeypatch.setattr("kb_builder.ask.ledger.sqlite3.connect", note)
     before = sorted(tmp_path.iterdir())
     assert read_entries(tmp_path) == [ENTRY]
     assert sorted(tmp_path.iterdir()) == before
@@ -405,7 +405,7 @@ def test_other_tables_are_written_in_order_with_the_entries(tmp_path: Path) -> N
 
 def test_a_flushed_group_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the caller knows that nothing will join, the commit comes at once."""
-    monkeypatch.setattr("kb_builder.ledger.GROUP_SECONDS", 3600.0)
+    monkeypatch.setattr("kb_builder.ask.ledger.GROUP_SECONDS", 3600.0)
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
@@ -470,7 +470,7 @@ def test_a_migration_that_is_broken_off_is_made_again(
             return
 
     with monkeypatch.context() as broken:
-        broken.setattr("kb_builder.ledger._INDEXES", ("CREATE INDEX nonsense",))
+        broken.setattr("kb_builder.ask.ledger._INDEXES", ("CREATE INDEX nonsense",))
         with pytest.raises(KnowledgeBaseError, match="ledger"):
             asyncio.run(run())
     assert user_version(tmp_path) == 1
@@ -520,7 +520,7 @@ def test_entries_are_read_while_they_are_written(tmp_path: Path) -> None:
 
 def test_a_group_is_as_large_as_it_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full group is committed without waiting, and one commit takes no more than came until then."""
-    monkeypatch.setattr("kb_builder.ledger.GROUP_SECONDS", 3600.0)
+    monkeypatch.setattr("kb_builder.ask.ledger.GROUP_SECONDS", 3600.0)
     sizes: list[int] = []
     commit = Ledger._commit
 

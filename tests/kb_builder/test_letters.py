@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb_builder.letters import control_reason, escaped, without_halves, without_invisible
+from kb_builder.parse.letters import control_reason, escaped, without_halves, without_invisible
 
 ENGLAND = "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"  # its flag
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kb_builder.limiter import Limiter
+from kb_builder.ask.limits import Limiter
 
 
 def answers(limiter: Limiter, count: int, *, now: float, latency: float, per_second: float) -> float:

@@ -1,4 +1,4 @@
-"""kb_builder.llava: tiny models with random weights, made on disk and loaded as a user would."""
+"""kb_builder.describers.llava: tiny models with random weights, made on disk and loaded as a user would."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 )
 
 from data.errors import InputError, RequestError, RunError, SampleError
-from kb_builder import llava
-from kb_builder.llava import LlavaDescriber, load_model, model_folder
-from kb_builder.parse import read_answer
-from kb_builder.request import Media, Request, request_key
+from kb_builder.ask.request import Media, Request, request_key
+from kb_builder.describers import llava
+from kb_builder.describers.llava import LlavaDescriber, load_model, model_folder
+from kb_builder.parse.answers import read_answer
 
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() }}: "

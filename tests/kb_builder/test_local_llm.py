@@ -12,12 +12,13 @@ import pytest
 
 from data.errors import InputError, RunError
 from data.files import hash_file
-from kb_builder import local_llm
-from kb_builder.category_texts import category_library, contrast_library, goes_on
-from kb_builder.client import ChatClient, local_client
-from kb_builder.describers import make_describer
-from kb_builder.request import Request
-from kb_builder.settings import DescribeCategories, what
+from kb_builder.ask.endpoint.client import ChatClient
+from kb_builder.ask.request import Request
+from kb_builder.describe.prompts import category_library, contrast_library, goes_on
+from kb_builder.describers import local_llm
+from kb_builder.describers.choose import make_describer, what
+from kb_builder.describers.local_llm import local_client
+from kb_builder.settings import DescribeCategories
 
 
 @pytest.fixture(scope="module")

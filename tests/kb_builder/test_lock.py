@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import KnowledgeBaseError
-from kb_builder.lock import write_lock
+from data.lock import write_lock
 
 HOLD = (
     "import sys, time; from pathlib import Path; from kb_builder.lock import write_lock\n"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kb_builder.loose_json import strict, values
+from kb_builder.parse.loose_json import strict, values
 
 
 @pytest.mark.parametrize(

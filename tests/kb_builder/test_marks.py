@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kb_builder.parse import Item, parse_answer, read_answer
+from kb_builder.parse.answers import Item, parse_answer, read_answer
 
 TEXT = "A dog barks at night."
 

@@ -1,4 +1,4 @@
-"""kb_builder.media: what a vision endpoint is sent is the sample, bounded, whole, and still the same file."""
+"""describers.media: what a vision endpoint is sent is the sample, bounded, whole, and still the same file."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from data.files import hash_file
 from data.modality import guess_modality
 from data.readers import read
 from data.render import contact_sheet, render
-from kb_builder import media as media_module
-from kb_builder.media import ENLARGE_TO, MediaFiles, media_for
-from kb_builder.request import Media
-from kb_builder.schemas import read_rows
+from kb_builder.ask.request import Media
+from kb_builder.describers import media as media_module
+from kb_builder.describers.media import ENLARGE_TO, MediaFiles, media_for
 from kb_builder.settings import DescribeSamples
+from kb_builder.tables.schemas import read_rows
 
 OPENAI = DescribeSamples(describer="openai", model="m")
 NATIVE = DescribeSamples(describer="openai", model="m", native=("audio", "video"))

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from data.errors import InputError, KnowledgeBaseError
-from kb_builder.lock import write_lock
-from kb_builder.model_store import check_model, get_model, list_models, read_sums
-from kb_builder.models import KnownModel, ModelFile
+from data.lock import write_lock
+from kb_builder.weights.known import KnownModel, ModelFile
+from pipeline.models import check_model, get_model, list_models, read_sums
 
 Save = Callable[[str], Path]
 

@@ -9,8 +9,7 @@ import pytest
 
 from data.errors import InputError
 from kb_builder.encoders import FACTORIES
-from kb_builder.encoders.licences import forbids_commerce, licence_of
-from kb_builder.models import find_model, known_models, read_models
+from kb_builder.weights.known import find_model, forbids_commerce, known_models, licence_of, read_models
 
 SOUND = """
 [mine]

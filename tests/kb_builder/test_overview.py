@@ -1,4 +1,4 @@
-"""kb_builder.overview: what a knowledge base holds, one category of it, and the state of its vectors."""
+"""browse.overview: what a knowledge base holds, one category of it, and the state of its vectors."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import pytest
 
 from data.errors import InputError, KnowledgeBaseError
 from data.files import write_json
-from kb_builder.browse import sql
-from kb_builder.budget import write_off
-from kb_builder.ledger import Entry, open_ledger
-from kb_builder.overview import show, stats
-from kb_builder.schemas import DESCRIPTIONS, REJECTS, SAMPLES, read_rows, write_table
+from kb_builder.ask.budget import write_off
+from kb_builder.ask.ledger import Entry, open_ledger
+from kb_builder.browse.overview import show, stats
+from kb_builder.browse.query import sql
+from kb_builder.tables.schemas import DESCRIPTIONS, REJECTS, SAMPLES, read_rows, write_table
 
 ENCODER = "minilm-0123456789ab-float16"
 

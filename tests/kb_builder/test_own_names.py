@@ -9,10 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data.sample import Category
-from kb_builder.own_names import OwnNames
-from kb_builder.parse import Answer, parse_answer, read_answer
-from kb_builder.prompts import fill, load_prompts, spoken_name
-from kb_builder.request import asked
+from kb_builder.ask.request import asked
+from kb_builder.describe.prompts import fill, load_prompts, spoken_name
+from kb_builder.parse.answers import Answer, parse_answer, read_answer
+from kb_builder.parse.own_names import OwnNames
 
 NAMES = [
     "C#", "F#", "A*", "C++", "*NSYNC", "**kwargs", "_why", "__init__", "snake_case", "50 Cent", "3. Liga",

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from kb_builder.parameters import Shape, body_of, presets, remedy, shape_for, shaped, told
-from kb_builder.prompts import several_texts
-from kb_builder.request import Request, asks_for_list, request_from_json, request_json, request_key
+from kb_builder.ask.endpoint.parameters import Shape, body_of, presets, remedy, shape_for, shaped, told
+from kb_builder.ask.request import Request, asks_for_list, request_from_json, request_json, request_key
+from kb_builder.describe.prompts import several_texts
 from kb_builder.settings import PARAMETERS, Asking, DescribeCategories, Parameters
 
 HERE = "http://127.0.0.1:8000/v1"

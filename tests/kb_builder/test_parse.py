@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb_builder.parse import Answer, parse_answer, parse_text, read_answer
-from kb_builder.status import check_body
+from kb_builder.ask.endpoint.status import check_body
+from kb_builder.parse.answers import Answer, parse_answer, parse_text, read_answer
 
 
 @pytest.mark.parametrize(

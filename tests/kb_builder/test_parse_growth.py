@@ -10,10 +10,10 @@ from collections.abc import Callable
 import pytest
 
 from data.sample import Category
-from kb_builder.facts_llm import category_phrases, contradiction, invented_name
-from kb_builder.gates import Candidate, CategoryGate, Rules, category_names
-from kb_builder.parse import Answer, parse_answer, read_answer
-from kb_builder.rows import normalise
+from kb_builder.gates.faithful import category_phrases, contradiction, invented_name
+from kb_builder.gates.gate import Candidate, CategoryGate, Rules
+from kb_builder.gates.names import category_names, normalise
+from kb_builder.parse.answers import Answer, parse_answer, read_answer
 
 PATTERNS = [
     ".", "a. ", "e.g. ", "word ", "Dog. ", "<", "<|", "<b>", "<!--", "{", "[", '{"', '["', "[{", '", "',

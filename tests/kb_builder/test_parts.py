@@ -1,4 +1,4 @@
-"""kb_builder.parts: parts of the descriptions table, and the manifest over them."""
+"""kb_builder.tables.parts: parts of the descriptions table, and the manifest over them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 from data.errors import KnowledgeBaseError
 from data.files import hash_file
-from kb_builder import parts
-from kb_builder.parts import read_manifest, remove_beyond, write_part
-from kb_builder.rows import description_row
-from kb_builder.schemas import SCHEMA_VERSION, read_rows
+from kb_builder.describe.rows import description_row
+from kb_builder.tables import parts
+from kb_builder.tables.parts import read_manifest, remove_beyond, write_part
+from kb_builder.tables.schemas import SCHEMA_VERSION, read_rows
 
 
 def rows(count: int, *, status: str = "ok") -> list[dict[str, Any]]:

@@ -13,14 +13,15 @@ import aiohttp
 import pytest
 
 from data.errors import RunError, TransientError
-from kb_builder.asking import AskingBar, open_asking
-from kb_builder.client import endpoint_of
-from kb_builder.describers import make_describer
+from kb_builder.ask.endpoint.client import endpoint_of
+from kb_builder.ask.endpoint.pool import Pool
+from kb_builder.ask.ledger import Entry, open_ledger, read_entries
+from kb_builder.ask.policy import policy_for
+from kb_builder.ask.request import Request
+from kb_builder.ask.scheduler import open_asker
+from kb_builder.ask.session import AskingBar, open_asking
+from kb_builder.describers.choose import make_describer
 from kb_builder.fake_openai import FakeSettings, serve_fake
-from kb_builder.ledger import Entry, open_ledger, read_entries
-from kb_builder.pool import Pool
-from kb_builder.request import Request
-from kb_builder.scheduler import open_asker, policy_for
 from kb_builder.settings import DescribeCategories
 
 SETTINGS = DescribeCategories(describer="openai", model="m", api_key_env="UNIBIND_NONE", concurrency=8)

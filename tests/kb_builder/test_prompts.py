@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from data.sample import Category
-from kb_builder.prompts import fill, load_prompts, several_texts, spoken_name, subject
-from kb_builder.request import words
+from kb_builder.ask.request import words
+from kb_builder.describe.prompts import fill, load_prompts, several_texts, spoken_name, subject
 
 MODALITIES = {
     "look": "image",

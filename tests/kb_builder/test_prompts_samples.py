@@ -1,4 +1,4 @@
-"""kb_builder.prompts.samples: every kind of material has its questions, and they say what is seen."""
+"""describe.prompts.samples: every kind of material has its questions, and they say what is seen."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import kb_builder.prompts.samples as module
+import kb_builder.describe.prompts.samples as module
 from data.modality import MODALITIES
-from kb_builder.prompts.samples import load_sample_prompts, sample_purpose
+from kb_builder.describe.prompts.samples import load_sample_prompts, sample_purpose
 
 PURPOSES = sorted(path.stem for path in Path(module.__file__).parent.glob("sample_*.toml"))
 

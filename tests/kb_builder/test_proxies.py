@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kb_builder.proxies import is_loopback, proxy_for, spare_loopback
+from kb_builder.ask.endpoint.proxies import is_loopback, proxy_for, spare_loopback
 
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kb_builder.rates import Rates
-from kb_builder.reply import Limits
+from kb_builder.ask.limits import Rates
+from kb_builder.ask.request import Limits
 
 
 def send_all(rates: Rates, seconds: float, *, tokens: float = 0.0, used: float | None = None) -> int:

@@ -1,4 +1,4 @@
-"""kb_builder.reparse: stored answers, judged again by other rules; nobody is asked."""
+"""kb_builder.verify.reparse: stored answers, judged again by other rules; nobody is asked."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from PIL import Image
 
 from data.errors import KnowledgeBaseError
 from data.files import hash_json, hash_text
-from data.manifest import Manifest
+from data.manifest.read import Manifest
 from data.sample import Category, Sample
-from kb_builder.contrast import describe_contrasts
-from kb_builder.describe_categories import describe_category_shard
-from kb_builder.describe_samples import describe_sample_shard
-from kb_builder.fake import fake_answer
-from kb_builder.ingest import ingest
-from kb_builder.parts import write_part
-from kb_builder.reparse import Reparsed, reparse
-from kb_builder.rows import normalise, row_id
-from kb_builder.schemas import read_rows
+from kb_builder.describe.categories import describe_category_shard
+from kb_builder.describe.contrasts import describe_contrasts
+from kb_builder.describe.rows import row_id
+from kb_builder.describe.samples import describe_sample_shard
+from kb_builder.describers.fake import fake_answer
+from kb_builder.encoders.tokens import MINILM, count_tokens
+from kb_builder.gates.names import normalise
 from kb_builder.settings import DescribeCategories, DescribeSamples
-from kb_builder.tokens import MINILM, count_tokens
-from kb_builder.verify import verify
+from kb_builder.tables.ingest import ingest
+from kb_builder.tables.parts import write_part
+from kb_builder.tables.schemas import read_rows
+from kb_builder.verify.reparse import Reparsed, reparse
+from kb_builder.verify.verify import verify
 
 SAMPLES = DescribeSamples()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kb_builder.reply import Limits, read_limits
+from kb_builder.ask.request import Limits, read_limits
 
 
 def test_openai_headers_are_read() -> None:

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from kb_builder.request import Media, Request, derived_seed, request_from_json, request_json, request_key
+from kb_builder.ask.request import Media, Request, derived_seed, request_from_json, request_json, request_key
 
 REQUEST = Request(
     endpoint="https://example.org/v1",

@@ -7,9 +7,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from kb_builder.ledger import Entry, new_entry, open_ledger
-from kb_builder.request import Request, request_json, request_key
-from kb_builder.reuse import reused
+from kb_builder.ask.ledger import Entry, new_entry, open_ledger, reused
+from kb_builder.ask.request import Request, request_json, request_key
 
 REQUEST = Request(
     endpoint="e",

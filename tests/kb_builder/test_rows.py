@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from kb_builder.rows import description_row, normalise
-from kb_builder.schemas import DESCRIPTIONS, read_rows, write_table
+from kb_builder.describe.rows import description_row
+from kb_builder.gates.names import normalise
+from kb_builder.tables.schemas import DESCRIPTIONS, read_rows, write_table
 
 FIELDS: dict[str, Any] = {
     "kind": "category",

@@ -25,13 +25,14 @@ from data.errors import (
     TransientError,
     UniBindError,
 )
-from kb_builder.cost import worst_case
-from kb_builder.fake import FakeDescriber
-from kb_builder.fill import fill
-from kb_builder.ledger import GROUP_ROWS, Entry, Ledger, open_ledger, read_entries
-from kb_builder.reply import Limits, Reply
-from kb_builder.request import Request, request_key
-from kb_builder.scheduler import Policy, Progress, open_asker, policy_for
+from kb_builder.ask.asker import Progress
+from kb_builder.ask.cost import worst_case
+from kb_builder.ask.ledger import GROUP_ROWS, Entry, Ledger, open_ledger, read_entries
+from kb_builder.ask.policy import Policy, policy_for
+from kb_builder.ask.request import Limits, Reply, Request, request_key
+from kb_builder.ask.scheduler import open_asker
+from kb_builder.describe.fill import fill
+from kb_builder.describers.fake import FakeDescriber
 from kb_builder.settings import Asking, Price
 
 BASE = Request(

@@ -13,11 +13,13 @@ import aiohttp
 import pytest
 
 from data.errors import RunError
-from kb_builder.client import openai_client
+from kb_builder.ask.asker import Progress
+from kb_builder.ask.ledger import Entry, open_ledger, read_entries
+from kb_builder.ask.policy import policy_for
+from kb_builder.ask.request import Request
+from kb_builder.ask.scheduler import open_asker
+from kb_builder.describers.choose import openai_client
 from kb_builder.fake_openai import HOSTILE, PASSING, FakeSettings, all_faults, serve_fake
-from kb_builder.ledger import Entry, open_ledger, read_entries
-from kb_builder.request import Request
-from kb_builder.scheduler import Progress, open_asker, policy_for
 from kb_builder.settings import Asking, Price
 
 KEY = "sk-planted-key-of-the-user-0123456789"

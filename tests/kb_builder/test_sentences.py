@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kb_builder.parse import Answer, parse_answer
+from kb_builder.parse.answers import Answer, parse_answer
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kb_builder.parse import Answer, Item, parse_answer
+from kb_builder.parse.answers import Answer, Item, parse_answer
 
 ASKED = 'Write 3 different texts about "dog". Every text uses the words "dog".'
 TITLE = "The many sides of this animal"

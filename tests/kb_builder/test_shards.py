@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import KnowledgeBaseError
-from kb_builder import shards
-from kb_builder.shards import RowGroup, Shard, inspect_shard, read_floats, read_names, write_shard
+from kb_builder.store import shards
+from kb_builder.store.shards import RowGroup, Shard, inspect_shard, read_floats, read_names, write_shard
 
 IDS = [f"row-{number:03d}" for number in range(60)]
 GROUPS = [("dog", "cat", "bird")[number % 3] for number in range(60)]

@@ -1,4 +1,4 @@
-"""kb_builder.shell: SQL from a terminal and from a pipe."""
+"""kb_builder.browse.shell: SQL from a terminal and from a pipe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
-from kb_builder.shell import run_script
+from kb_builder.browse.shell import run_script
 
 
 def test_statements_of_a_script_are_answered_one_by_one(

@@ -1,4 +1,4 @@
-"""kb_builder.sources: which files the views read, and how DuckDB is told of them."""
+"""kb_builder.browse.sources: which files the views read, and how DuckDB is told of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from data.errors import InputError, KnowledgeBaseError
-from kb_builder.browse import sql
-from kb_builder.schemas import REJECTS, write_table
-from kb_builder.sources import quoted
-from kb_builder.store import part_paths, write_vectors
+from kb_builder.browse.query import sql
+from kb_builder.browse.sources import quoted
+from kb_builder.store.table import part_paths, write_vectors
+from kb_builder.tables.schemas import REJECTS, write_table
 
 
 def test_only_what_the_manifest_names_is_read(browsed_kb: Path) -> None:

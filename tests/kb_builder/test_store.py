@@ -15,8 +15,8 @@ import pytest
 
 from data.errors import KnowledgeBaseError
 from data.files import hash_json, write_json
-from kb_builder.shards import read_floats
-from kb_builder.store import MANIFEST, open_table, part_paths, read_vectors, write_vectors
+from kb_builder.store.shards import read_floats
+from kb_builder.store.table import MANIFEST, open_table, part_paths, read_vectors, write_vectors
 
 IDS = [f"row-{number:03d}" for number in range(60)]
 GROUPS = [("dog", "cat", "bird")[number % 3] for number in range(60)]
@@ -67,7 +67,7 @@ def test_one_group_is_read_alone(folder: Path, vectors_ND: np.ndarray) -> None:
 
 def test_a_group_may_lie_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its rows come together, in the order of their ids."""
-    monkeypatch.setattr("kb_builder.store._ROWS_PER_SHARD", 7)
+    monkeypatch.setattr("kb_builder.store.table._ROWS_PER_SHARD", 7)
     vectors_ND = unit(3)
     write_vectors(tmp_path / "t", ids=IDS, groups=["a"] * 60, vectors_ND=vectors_ND, dtype="float32")
     assert len(part_paths(tmp_path / "t")) == 9
@@ -177,7 +177,7 @@ def test_a_table_that_was_replaced_and_put_back_is_read_again(
                 folder, ids=before.ids, groups=before.groups, vectors_ND=before.vectors_ND, dtype=dtype
             )
 
-    monkeypatch.setattr("kb_builder.store.read_floats", read_late)
+    monkeypatch.setattr("kb_builder.store.table.read_floats", read_late)
     read = read_vectors(folder)
     assert len(tried) == 2
     assert (read.ids, read.groups) == (before.ids, before.groups)

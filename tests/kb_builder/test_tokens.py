@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from kb_builder.tokens import TOKEN_LIMIT, count_tokens
+from kb_builder.encoders.tokens import TOKEN_LIMIT, count_tokens
 
 
 def test_counts_are_neither_padded_nor_cut() -> None:

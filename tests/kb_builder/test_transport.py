@@ -14,9 +14,9 @@ import pytest
 from aiohttp import web
 
 from data.errors import DescriberError, RunError, TransientError
-from kb_builder.client import openai_client
-from kb_builder.request import Request
-from kb_builder.transport import decoded, origin
+from kb_builder.ask.endpoint.transport import decoded, origin
+from kb_builder.ask.request import Request
+from kb_builder.describers.choose import openai_client
 
 REQUEST = Request(
     endpoint="e",
@@ -242,7 +242,7 @@ def test_too_many_open_files_are_not_the_answers_fault(monkeypatch: pytest.Monke
     def starved(*arguments: object, **named: object) -> str:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("kb_builder.transport.decoded", starved)
+    monkeypatch.setattr("kb_builder.ask.endpoint.transport.decoded", starved)
 
     with pytest.raises(RunError, match=r"Too many open files on this machine; lift the limit"):
         ask(answering(BODY))

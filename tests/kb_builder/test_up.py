@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import trimesh
 
-from data.manifest import Manifest
+from data.manifest.read import Manifest
 from data.readers.axes import Up, told_up
 from data.readers.payload import Floats
 from data.sample import Sample
-from kb_builder.embed import embed_samples
-from kb_builder.ingest import ingest
-from kb_builder.media import MediaFiles, media_for
-from kb_builder.schemas import read_rows
+from kb_builder.describers.media import MediaFiles, media_for
+from kb_builder.encode.embed import embed_samples
 from kb_builder.settings import DescribeSamples, Encode
-from kb_builder.store import read_vectors
+from kb_builder.store.table import read_vectors
+from kb_builder.tables.ingest import ingest
+from kb_builder.tables.schemas import read_rows
 
 SETTINGS = Encode(batch_size=4, zero_shot=None)
 

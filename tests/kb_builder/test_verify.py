@@ -1,4 +1,4 @@
-"""kb_builder.verify: what is changed by hand or by a failing disk is found and named."""
+"""kb_builder.verify.verify: what is changed by hand or by a failing disk is found and named."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 
 from data.errors import KnowledgeBaseError
 from data.seals import SEAL
-from kb_builder.parts import write_part
-from kb_builder.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
-from kb_builder.verify import verify
+from kb_builder.tables.parts import write_part
+from kb_builder.tables.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
+from kb_builder.verify.verify import verify
 
 LOOKED_AT = {".parquet", ".sqlite", ".json"}
 UNSEALED = ("note", "no checksums yet")

@@ -1,4 +1,4 @@
-"""kb_builder.views: the views as SQL that a DuckDB without any code of ours takes."""
+"""kb_builder.browse.views: the views as SQL that a DuckDB without any code of ours takes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
-from kb_builder.browse import sql
-from kb_builder.schemas import CATEGORIES, write_table
-from kb_builder.views import VIEWS, script
+from kb_builder.browse.query import sql
+from kb_builder.browse.views import VIEWS, script
+from kb_builder.tables.schemas import CATEGORIES, write_table
 
 PLAIN = [view for view in VIEWS if "(" not in view]
 

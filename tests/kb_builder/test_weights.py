@@ -1,4 +1,4 @@
-"""kb_builder.weights: a model's identity follows its files, and large files are read once."""
+"""kb_builder.weights.identity: a model's identity follows its files, and large files are read once."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from data import files, reads
 from data.errors import InputError
-from kb_builder import weights
-from kb_builder.weights import hash_weights
+from kb_builder.weights import identity as weights
+from kb_builder.weights.identity import hash_weights
 
 
 @pytest.fixture

@@ -19,21 +19,14 @@ import soundfile as sf
 from PIL import Image
 
 from data.files import write_json
-from kb_builder.schemas import (
-    CATEGORIES,
-    CONTROLS,
-    DESCRIPTIONS,
-    REJECTS,
-    SAMPLES,
-    write_table,
-)
-from kb_builder.store import write_vectors
-from pipeline.cli import main
-from pipeline.report import write_report
-from trainer.centers import localize
-from trainer.evaluate import evaluate
+from kb_builder.store.table import write_vectors
+from kb_builder.tables.schemas import CATEGORIES, CONTROLS, DESCRIPTIONS, REJECTS, SAMPLES, write_table
+from pipeline.cli.main import main
+from pipeline.report.page import write_report
+from trainer.align.train import train
+from trainer.evaluate.measure import evaluate
+from trainer.localize.choose import localize
 from trainer.settings import Evaluate, Localize, Train
-from trainer.train import train
 
 HOSTILE = '<script>alert("x")</script>'
 NAMES = {"a": "ash & oak", "b": HOSTILE, "c": '"><img src=x onerror=alert(1)>', "d": "</style><b>$x_1$"}

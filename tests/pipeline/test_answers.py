@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.answers import Answers, columns, joined
+from pipeline.compare.joined import Answers, columns, joined
 
 
 def _table(names: str, answers: list[bool], objects: list[str | None]) -> pa.Table:

@@ -10,7 +10,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from kb_builder.schemas import CATEGORIES, SAMPLES, write_table
+from kb_builder.tables.schemas import CATEGORIES, SAMPLES, write_table
 
 PROJECT = 'name = "x"\n[data]\nmanifest = "m.csv"\n'
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline.cli import app
+from pipeline.cli.main import app
 
 Save = Callable[[str], Path]
 ROOT = Path(__file__).parents[2]

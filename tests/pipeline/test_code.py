@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import code, jobs
-from pipeline.code import ROOT, code_hash, files
+from pipeline.run import code, jobs
+from pipeline.run.code import ROOT, code_hash, files
 
 
 def _names(function: object) -> set[str]:
@@ -17,15 +17,21 @@ def _names(function: object) -> set[str]:
 def test_imports_inside_functions_and_named_modules_and_tables_are_followed() -> None:
     """A stage imports when it runs; readers are named in a table; prompts and gates lie in TOML files."""
     described = _names(jobs._describe_samples)
-    assert {"kb_builder/describe_samples.py", "data/readers/event.py", "kb_builder/gates.toml"} <= described
-    assert {"kb_builder/prompts/sample_image.toml", "kb_builder/encoders/clip.py"} <= described
+    assert {
+        "kb_builder/describe/samples.py",
+        "data/readers/events/event.py",
+        "kb_builder/gates/gates.toml",
+    } <= described
+    assert {"kb_builder/describe/prompts/sample_image.toml", "kb_builder/encoders/clip.py"} <= described
 
 
 def test_a_stage_counts_what_it_reaches_and_nothing_else() -> None:
     """The report computes with the trainer; training knows no describer, and ingest no encoder."""
-    assert {"trainer/tsne.py", "trainer/heads.py", "pipeline/report_html.py"} <= _names(jobs._report)
+    assert {"trainer/evaluate/tsne.py", "trainer/align/heads.py", "pipeline/html/elements.py"} <= _names(
+        jobs._report
+    )
     assert not {name for name in _names(jobs._train) if name.startswith(("data/readers", "pipeline/"))}
-    assert "kb_builder/describe_samples.py" not in _names(jobs._train)
+    assert "kb_builder/describe/samples.py" not in _names(jobs._train)
     assert not {name for name in _names(jobs._ingest) if "encoders" in name or name.startswith("trainer/")}
 
 

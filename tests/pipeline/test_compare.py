@@ -15,11 +15,11 @@ import pytest
 
 from data.errors import InputError
 from data.files import write_json
-from pipeline.compare import compare, open_run, verdict
-from pipeline.compare_runs import Run
-from pipeline.compare_told import told
-from trainer.outcomes import NAMED, RANKS, write_outcomes
-from trainer.paired import lead
+from pipeline.compare.questions import Run
+from pipeline.compare.runs import compare, open_run, verdict
+from pipeline.compare.text import told
+from trainer.evaluate.intervals import lead
+from trainer.evaluate.outcomes import NAMED, RANKS, write_outcomes
 
 OBJECTS = 80
 

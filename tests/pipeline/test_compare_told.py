@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.compare import Comparison, Line
-from pipeline.compare_told import told
+from pipeline.compare.runs import Comparison, Line
+from pipeline.compare.text import told
 
 SAME = "no difference that these samples can show"
 

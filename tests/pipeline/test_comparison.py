@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.comparison import anchor_names, recognition_rows, split_mean, verdict
+from pipeline.accuracies import anchor_names, recognition_rows, split_mean, verdict
 
 
 def _metrics(*records: dict[str, Any]) -> dict[str, Any]:

@@ -17,12 +17,12 @@ from PIL import Image
 
 from data.files import hash_text
 from data.seals import discard
-from kb_builder.browse import sql
-from kb_builder.parts import write_part
-from kb_builder.schemas import read_rows
-from kb_builder.views import script
+from kb_builder.browse.query import sql
+from kb_builder.browse.views import script
+from kb_builder.tables.parts import write_part
+from kb_builder.tables.schemas import read_rows
 from pipeline.project import load_project
-from pipeline.stages import run_stage
+from pipeline.run.runner import run_stage
 
 DOCS = Path(__file__).parents[2] / "docs" / "duckdb.md"
 QUERIES: list[str] = re.findall(r"```sql\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)

@@ -20,9 +20,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from data.errors import UniBindError
+from kb_builder.ask.ledger import read_entries
 from kb_builder.fake_openai import FakeSettings, serve_fake
-from kb_builder.ledger import read_entries
-from pipeline.cli import app
+from pipeline.cli.main import app
 from pipeline.doctor import examine
 from pipeline.project import Project, load_project
 

@@ -18,8 +18,8 @@ import pytest
 import typer
 
 from data.seals import discard
-from kb_builder.schemas import DESCRIPTIONS, read_rows, write_table
-from pipeline.cli import app
+from kb_builder.tables.schemas import DESCRIPTIONS, read_rows, write_table
+from pipeline.cli.main import app
 
 # C0 but the line break, DEL, C1, marks of direction, line separators, no width, lone surrogates.
 RAW = re.compile(

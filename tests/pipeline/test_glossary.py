@@ -11,16 +11,17 @@ from typing import Any, get_args, get_type_hints
 
 from data.modality import MODALITIES
 from data.sample import Split
-from kb_builder.explain import _GATES, explain
-from kb_builder.model_store import State
-from kb_builder.overview import show, stats
-from kb_builder.schemas import read_rows
-from pipeline import compare_told, doctor
-from pipeline.comparison import ANCHOR_TITLES, CONTROLS, SPLIT_TITLES
-from pipeline.predict import ALIGNED, TEXT, ZERO_SHOT
+from kb_builder.browse.overview import show, stats
+from kb_builder.tables.schemas import read_rows
+from kb_builder.verify.explain import _GATES, explain
+from pipeline import doctor
+from pipeline.accuracies import ANCHOR_TITLES, CONTROLS, SPLIT_TITLES
+from pipeline.compare import text as compare_told
+from pipeline.models import State
+from pipeline.predict.recognise import ALIGNED, TEXT, ZERO_SHOT
 from pipeline.project import load_project
-from pipeline.stages import STAGES
-from pipeline.study_ablation import MEASURES
+from pipeline.run.runner import STAGE_NAMES
+from pipeline.study.ablation import MEASURES
 from trainer.settings import Localize, Scorer
 
 ROOT = Path(__file__).parents[2]
@@ -28,13 +29,13 @@ GLOSSARY = ROOT / "docs" / "glossary.md"
 
 # The functions whose dicts are the summaries of stages: what a small run does not print stands there, too.
 SUMMARIES = {
-    "kb_builder/ingest.py": ("ingest",),
-    "kb_builder/describe_categories.py": ("summarise",),
-    "kb_builder/describe_samples.py": ("_write",),
-    "kb_builder/contrast.py": ("_describe", "_skip"),
-    "kb_builder/embed.py": ("embed_texts", "embed_samples"),
-    "trainer/centers.py": ("choose_centers",),
-    "trainer/train.py": ("fit",),
+    "kb_builder/tables/ingest.py": ("ingest",),
+    "kb_builder/describe/categories.py": ("summarise",),
+    "kb_builder/describe/samples.py": ("_write",),
+    "kb_builder/describe/contrasts.py": ("_describe", "_skip"),
+    "kb_builder/encode/embed.py": ("embed_texts", "embed_samples"),
+    "trainer/localize/choose.py": ("choose_centers",),
+    "trainer/align/train.py": ("fit",),
 }
 
 
@@ -69,9 +70,9 @@ def test_every_line_says_what_the_term_is() -> None:
 def test_every_key_of_a_stage_has_a_line(hostile: Any) -> None:
     """What a run of all stages printed, and what these stages may print on other data."""
     known = _terms()
-    printed: set[str] = set(STAGES)
+    printed: set[str] = set(STAGE_NAMES)
     marks = hostile.root / "runs" / "evil" / "stages"
-    for name in STAGES:
+    for name in STAGE_NAMES:
         printed |= set(_keys(json.loads((marks / f"{name}.json").read_text(encoding="utf-8"))["summary"]))
     printed |= set(_summary_keys())
     assert len(printed) > 55

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data.errors import InputError, ManifestError
-from data.manifest import read_manifest
+from data.manifest.read import read_manifest
 from pipeline.init import init_project
 from pipeline.project import load_project
 

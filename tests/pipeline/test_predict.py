@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from data.errors import InputError, KnowledgeBaseError, SampleError
-from pipeline import predict, predict_paths
-from pipeline.predict import Answer, Hit, Prediction, predict_zero_shot
-from pipeline.predict_names import category_names
-from pipeline.predict_paths import files_in, unreadable
+from pipeline.predict import paths as predict_paths
+from pipeline.predict import recognise as predict
+from pipeline.predict.names import category_names
+from pipeline.predict.paths import files_in, unreadable
+from pipeline.predict.recognise import Answer, Hit, Prediction, Temperatures, predict_zero_shot
 from pipeline.project import Project, load_project
-from pipeline.temperatures import Temperatures
-from trainer.geometry import unit_rows
 from trainer.records import Centers
+from trainer.score.geometry import unit_rows
 
 
 def test_a_text_file_is_placed_by_its_words(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.compare import Comparison, Line
-from pipeline.predict import ALIGNED, Answer, Hit, Prediction
-from pipeline.predict_records import (
+from pipeline.compare.runs import Comparison, Line
+from pipeline.predict.recognise import ALIGNED, Answer, Hit, Prediction
+from pipeline.predict.records import (
     ANSWER,
     HIT,
     PREDICTION,

@@ -9,8 +9,8 @@ import pytest
 
 from data.errors import ProjectError
 from data.readers import Budget
-from pipeline.jobs import STAGES
 from pipeline.project import load_project
+from pipeline.run.jobs import STAGES
 
 FULL = (Path(__file__).parents[2] / "demo.toml").read_text(encoding="utf-8")
 MINIMAL = 'name = "x"\n[data]\nmanifest = "m.csv"\n'

@@ -11,12 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from kb_builder.schemas import (
-    SAMPLES,
-    read_rows,
-    write_table,
-)
-from trainer.evaluate import evaluate
+from kb_builder.tables.schemas import SAMPLES, read_rows, write_table
+from trainer.evaluate.measure import evaluate
 from trainer.settings import Evaluate
 
 HOSTILE = '<script>alert("x")</script>'

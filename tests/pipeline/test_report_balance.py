@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.report_balance import balance_section
+from pipeline.report.balance import balance_section
 
 
 def _row(measure: str, anchors: str, value: float) -> dict[str, Any]:

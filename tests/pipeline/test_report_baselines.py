@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.report_baselines import few_shot_section, probe_section, sweeps_section
+from pipeline.report.baselines import few_shot_section, probe_section, sweeps_section
 
 
 def _charts(markup: str) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.report_chart import Dot, DotRow, Line, axis_over, dot_chart, line_chart
+from pipeline.html.charts import Dot, DotRow, Line, axis_over, dot_chart, line_chart
 
 _numbers = st.floats(-1e6, 1e6, allow_nan=False)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.report_html import clipped, el, join
+from pipeline.html.elements import clipped, el, join
 
 
 def _markup() -> Iterator[tuple[str, str]]:

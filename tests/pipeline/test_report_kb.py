@@ -6,13 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from kb_builder.schemas import (
-    CATEGORIES,
-    DESCRIPTIONS,
-    read_rows,
-    write_table,
-)
-from pipeline.report_kb import knowledge_base_section
+from kb_builder.tables.schemas import CATEGORIES, DESCRIPTIONS, read_rows, write_table
+from pipeline.report.kb import knowledge_base_section
 
 HOSTILE = '<script>alert("x")</script>'
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kb_builder.schemas import CENTERS, read_rows, write_table
-from pipeline.report import unified_samples, write_report
-from pipeline.report_mistakes import mistakes_section, worst_confusions
-from trainer.centers import load_centers
+from kb_builder.tables.schemas import CENTERS, read_rows, write_table
+from pipeline.report.mistakes import mistakes_section, worst_confusions
+from pipeline.report.page import unified_samples, write_report
 from trainer.inputs import open_kb
+from trainer.localize.centers import load_centers
 
 
 def test_confusions_are_counted_as_by_hand(run: Any) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from pipeline.report_html import Html, document, el
-from pipeline.study_page import write_study_page
+from pipeline.html.elements import Html, document, el
+from pipeline.study.page import write_study_page
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}

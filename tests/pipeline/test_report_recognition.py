@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report_recognition import recognition_section
+from pipeline.report.recognition import recognition_section
 
 
 def _lead(lead: float, low: float, high: float, p: float | None) -> dict[str, Any]:

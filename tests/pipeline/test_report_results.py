@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.report import unified_samples
-from pipeline.report_mistakes import worst_confusions
-from pipeline.report_results import calibration_section, headline
-from trainer.evaluate import evaluate
+from pipeline.report.mistakes import worst_confusions
+from pipeline.report.page import unified_samples
+from pipeline.report.results import calibration_section, headline
+from trainer.evaluate.measure import evaluate
 from trainer.inputs import open_kb
 from trainer.settings import Evaluate, Scorer
 

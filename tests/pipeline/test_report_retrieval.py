@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.report import random_recalls
-from pipeline.report_retrieval import retrieval_section
+from pipeline.report.page import random_recalls
+from pipeline.report.retrieval import retrieval_section
 from trainer.records import SampleSet
 
 MODALITIES = ("image", "audio", "text")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.report_labels import HEIGHT, LETTER, place_labels
-from pipeline.report_space import Picture, fitted, labels, space_section
+from pipeline.html.labels import HEIGHT, LETTER, place_labels
+from pipeline.report.space import Picture, fitted, labels, space_section
 
 
 def _picture(n: int, categories: int, kinds: tuple[str, ...]) -> Picture:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from kb_builder.schemas import read_rows, write_table
-from pipeline.report_training import thinned, training_section
-from trainer.heads import load_heads
-from trainer.train import TRAIN_LOG
+from kb_builder.tables.schemas import read_rows, write_table
+from pipeline.report.training import thinned, training_section
+from trainer.align.heads import load_heads
+from trainer.align.train import TRAIN_LOG
 
 
 def test_the_curves_are_those_of_the_log(run: Any, parsed: Any) -> None:

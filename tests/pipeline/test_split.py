@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
-from data.manifest import read_manifest
+from data.manifest.read import read_manifest
 from pipeline.project import load_project
 from pipeline.split import split_project
 

@@ -13,11 +13,12 @@ import pytest
 
 from data.errors import InputError, KnowledgeBaseError
 from data.files import write_json, write_text
+from data.lock import write_lock
 from data.reads import reading
-from kb_builder.lock import write_lock
-from pipeline import stages
-from pipeline.jobs import Completed, Stage
 from pipeline.project import Project, load_project
+from pipeline.run import runner as stages
+from pipeline.run.jobs import write_metrics
+from pipeline.run.stage import Completed, Stage
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_a_summary_is_one_line_for_people(
 
     stage = replace(stages._BY_NAME["copy"], run=count, outputs=lambda project: [])
     monkeypatch.setitem(stages._BY_NAME, "copy", stage)
-    monkeypatch.setattr(stages, "STAGES", ("copy",))
+    monkeypatch.setattr(stages, "STAGE_NAMES", ("copy",))
     stages.run_stages(project, ["copy"])
     told = capsys.readouterr().err.splitlines()[1]
     assert told.startswith("  copy: 0.0 s  (")
@@ -236,7 +237,7 @@ def test_metrics_hold_every_stage_that_ran_with_its_time(project: Project, calls
     """metrics.json is the evaluation beside data set, seed and the wall time of each stage."""
     write_json(project.run / "evaluation.json", {"recognition": []})
     write_json(project.run / "stages" / "world.json", {"seconds": 1.5, "summary": {}})
-    metrics = stages.write_metrics(project)
+    metrics = write_metrics(project)
     assert metrics["dataset"] == "x"
     assert metrics["stages"] == [{"name": "world", "seconds": 1.5, "skipped": False}]
     assert (project.run / "metrics.json").exists()

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from data.errors import ProjectError
-from pipeline import study as studies
 from pipeline.project import load_project
-from pipeline.study import run_study
-from pipeline.study_file import load_study
-from pipeline.study_told import study_text
+from pipeline.study import run as studies
+from pipeline.study.file import load_study
+from pipeline.study.run import run_study
+from pipeline.study.text import study_text
 
 PROJECT = """
 name = "small"

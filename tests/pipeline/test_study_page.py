@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.study_ablation import told, told_difference
-from pipeline.study_page import write_study_page
-from pipeline.study_told import study_text
+from pipeline.study.ablation import told, told_difference
+from pipeline.study.page import write_study_page
+from pipeline.study.text import study_text
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from data.files import write_json
-from pipeline import temperatures
+from pipeline.predict import recognise as temperatures
+from pipeline.predict.recognise import Temperatures, load_temperatures
 from pipeline.project import Project, load_project
-from pipeline.temperatures import Temperatures, load_temperatures
 
 
 def _row(modality: str, model: str, temperature: float | None) -> dict[str, Any]:

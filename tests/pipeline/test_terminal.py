@@ -9,7 +9,7 @@ import sys
 import pytest
 from tqdm import tqdm
 
-from pipeline.terminal import VisibleStream, own_lines, safe_output
+from pipeline.cli.terminal import VisibleStream, own_lines, safe_output
 
 
 class _Screen(io.StringIO):

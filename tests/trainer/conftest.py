@@ -18,8 +18,8 @@ import pyarrow as pa
 import pytest
 
 from data.files import write_json
-from kb_builder.schemas import CATEGORIES, CONTROLS, DESCRIPTIONS, REJECTS, SAMPLES, write_table
-from kb_builder.store import write_vectors
+from kb_builder.store.table import write_vectors
+from kb_builder.tables.schemas import CATEGORIES, CONTROLS, DESCRIPTIONS, REJECTS, SAMPLES, write_table
 
 MATERIALS, SHAPES = 4, 3
 MODALITIES = ("image", "audio", "point", "text")

@@ -8,14 +8,13 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from trainer import answers as module
-from trainer.answers import COUNTS, ask
-from trainer.controls import anchor_sets
-from trainer.geometry import unit_rows
+from trainer.evaluate import answers as module
+from trainer.evaluate.answers import COUNTS, ask
+from trainer.evaluate.tasks import CENTERS, Task, anchor_sets, tasks
 from trainer.records import Centers, SampleSet
-from trainer.scoring import category_scores, score
+from trainer.score.geometry import unit_rows
+from trainer.score.scoring import category_scores, score
 from trainer.settings import Scorer
-from trainer.tasks import CENTERS, Task, tasks
 
 SEEN_C = np.array([True, True, False, False, True, False, True])
 C = len(SEEN_C)

@@ -10,10 +10,10 @@ from scipy.spatial.distance import pdist
 from sklearn.linear_model import Ridge
 from sklearn.metrics import silhouette_score
 
-from trainer import balance as module
-from trainer.balance import alignment, balance, modality_gaps, modality_probe, silhouette, uniformity
-from trainer.geometry import unit_rows
+from trainer.evaluate import balance as module
+from trainer.evaluate.balance import alignment, balance, modality_gaps, modality_probe, silhouette, uniformity
 from trainer.records import Floats, SampleSet
+from trainer.score.geometry import unit_rows
 
 
 def _space(n: int = 90, dim: int = 7) -> tuple[Floats, np.ndarray, np.ndarray]:

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.balance import balance
-from trainer.baselines import baseline_heads
-from trainer.centers import load_centers, localize
-from trainer.controls import anchor_sets
-from trainer.evaluate import evaluate, measure
-from trainer.heads import Heads, load_heads
+from trainer.align.heads import Heads, load_heads
+from trainer.align.train import fit, train
+from trainer.evaluate.balance import balance, baseline_heads
+from trainer.evaluate.measure import evaluate, measure
+from trainer.evaluate.retrieval import recalls
+from trainer.evaluate.tasks import anchor_sets
 from trainer.inputs import KnowledgeBase, load_controls, load_samples, open_kb
-from trainer.recall import recalls
+from trainer.localize.centers import load_centers
+from trainer.localize.choose import localize
 from trainer.records import Centers
 from trainer.settings import Evaluate, Localize, Train
-from trainer.train import fit, train
 
 MakeKb = Callable[..., Path]
 QUICK = Evaluate(bootstrap=1, few_shot=(), probe=False, sweeps=False)

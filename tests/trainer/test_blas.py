@@ -12,8 +12,8 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from trainer import blas
-from trainer.blas import (
+from trainer.score import blas
+from trainer.score.blas import (
     Product,
     bfloat16_product,
     cores,

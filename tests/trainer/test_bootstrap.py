@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.bootstrap import interval
+from trainer.evaluate.intervals import interval
 
 
 @pytest.mark.parametrize(("hits", "n"), [(30, 40), (3, 40), (200, 1000)])

@@ -12,13 +12,20 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from trainer import calibration
-from trainer.answers import ask
-from trainer.calibration import BINS, calibrate, calibration_error, fit_temperature, log_loss, probabilities
-from trainer.geometry import unit_rows
+from trainer.evaluate import calibration
+from trainer.evaluate.answers import ask
+from trainer.evaluate.calibration import (
+    BINS,
+    calibrate,
+    calibration_error,
+    fit_temperature,
+    log_loss,
+    probabilities,
+)
+from trainer.evaluate.tasks import CENTERS, Task, tasks
 from trainer.records import Centers, Ints, SampleSet
+from trainer.score.geometry import unit_rows
 from trainer.settings import Scorer
-from trainer.tasks import CENTERS, Task, tasks
 
 Doubles = npt.NDArray[np.float64]
 

@@ -11,10 +11,11 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from data.errors import InputError, KnowledgeBaseError
-from kb_builder.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
-from kb_builder.store import read_vectors, write_vectors
-from trainer.centers import load_centers, localize
+from kb_builder.store.table import read_vectors, write_vectors
+from kb_builder.tables.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
 from trainer.inputs import open_kb
+from trainer.localize.centers import load_centers
+from trainer.localize.choose import localize
 from trainer.settings import Localize
 
 MakeKb = Callable[..., Path]

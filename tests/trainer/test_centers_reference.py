@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kb_builder.schemas import read_rows
-from kb_builder.store import read_vectors
-from trainer.centers import localize
+from kb_builder.store.table import read_vectors
+from kb_builder.tables.schemas import read_rows
+from trainer.localize.choose import localize
 from trainer.settings import Localize
 
 MakeKb = Callable[..., Path]

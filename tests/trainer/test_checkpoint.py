@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from trainer import train as training
-from trainer.centers import localize
-from trainer.checkpoint import Keeper
-from trainer.ranks import ALONE
+from trainer.align import train as training
+from trainer.align.checkpoint import Keeper
+from trainer.align.processes import ALONE
+from trainer.align.train import train
+from trainer.localize.choose import localize
 from trainer.settings import Localize, Train
-from trainer.train import train
 
 MakeKb = Callable[..., Path]
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.controls import anchor_sets, derangement, permute
+from trainer.evaluate.tasks import anchor_sets, derangement, permute
 from trainer.records import Centers
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.depth import first_ranks
-from trainer.geometry import rounded, unit_rows
 from trainer.records import Ints
-from trainer.retrieval import nearest
+from trainer.score.depth import first_ranks
+from trainer.score.geometry import rounded, unit_rows
+from trainer.score.topk import nearest
 
 Level = tuple[Ints, Ints]
 

@@ -15,14 +15,15 @@ import pytest
 
 from data.errors import TrainingError
 from data.files import write_json
-from kb_builder.schemas import CATEGORIES, CONTROLS, SAMPLES, read_columns, read_rows, write_table
-from trainer.centers import load_centers, localize
-from trainer.evaluate import evaluate, measure
-from trainer.heads import load_heads
+from kb_builder.tables.schemas import CATEGORIES, CONTROLS, SAMPLES, read_columns, read_rows, write_table
+from trainer.align.heads import load_heads
+from trainer.align.train import train
+from trainer.evaluate.measure import evaluate, measure
+from trainer.evaluate.outcomes import NAMED, RANKS
 from trainer.inputs import open_kb
-from trainer.outcomes import NAMED, RANKS
+from trainer.localize.centers import load_centers
+from trainer.localize.choose import localize
 from trainer.settings import Evaluate, Localize, Scorer, Train
-from trainer.train import train
 
 MakeKb = Callable[..., Path]
 SETTINGS = Evaluate(bootstrap=200, few_shot=(2,))

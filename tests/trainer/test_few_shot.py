@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.centers import choose_centers, load_centers, localize, read_centers
-from trainer.few_shot import few_shot_rows
-from trainer.heads import load_heads
+from trainer.align.heads import load_heads
+from trainer.align.train import fit, train
+from trainer.evaluate.few_shot import few_shot_rows, with_shots
+from trainer.evaluate.probe import fit_probe
 from trainer.inputs import load_samples, open_kb, seen_categories
-from trainer.probe import fit_probe
-from trainer.scoring import score
+from trainer.localize.centers import load_centers, read_centers
+from trainer.localize.choose import choose_centers, localize
+from trainer.score.scoring import score
 from trainer.settings import Evaluate, Localize, Train
-from trainer.shots import with_shots
-from trainer.train import fit, train
 
 SETTINGS = Evaluate(bootstrap=50, few_shot=(1, 3), seed=5)
 RECIPE = Train(epochs=3, batch_size=48, learning_rate=0.02)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.geometry import require_finite, unit_rows
+from trainer.score.geometry import require_finite, unit_rows
 
 
 def test_unit_rows_agree_with_float64() -> None:

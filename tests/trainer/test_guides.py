@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from data.errors import KnowledgeBaseError
-from kb_builder.schemas import read_rows
-from kb_builder.store import read_vectors, write_vectors
-from trainer.guides import group_guides, visible_samples
+from kb_builder.store.table import read_vectors, write_vectors
+from kb_builder.tables.schemas import read_rows
 from trainer.inputs import open_kb
+from trainer.localize.choose import group_guides, visible_samples
 
 MakeKb = Callable[..., Path]
 ZERO_SHOT = Path("embeddings/zs-0/samples")

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from data.errors import TrainingError
-from trainer.heads import Heads, has_heads, load_heads, save_heads
+from trainer.align.heads import Heads, has_heads, load_heads, save_heads
 
 
 def _heads() -> Heads:

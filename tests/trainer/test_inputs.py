@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import KnowledgeBaseError
-from kb_builder.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
-from kb_builder.store import part_paths, read_vectors, write_vectors
+from kb_builder.store.table import part_paths, read_vectors, write_vectors
+from kb_builder.tables.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
 from trainer.inputs import (
     count_rejects,
     encoder_card,

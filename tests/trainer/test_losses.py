@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer import passes
-from trainer.losses import (
+from trainer.align import blocks as passes
+from trainer.align.losses import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     bound_,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.errors import TrainingError
-from trainer.maps import closed_form, make_map
+from trainer.align.maps import closed_form, make_map
 from trainer.settings import Train
 
 

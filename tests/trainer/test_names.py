@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from data.errors import KnowledgeBaseError
-from kb_builder.schemas import CENTERS, CONTROLS, DESCRIPTIONS, read_rows, write_table
-from kb_builder.store import read_vectors
-from trainer.centers import load_centers, localize
-from trainer.geometry import unit_rows
-from trainer.inputs import open_kb
-from trainer.names import load_names
+from kb_builder.store.table import read_vectors
+from kb_builder.tables.schemas import CENTERS, CONTROLS, DESCRIPTIONS, read_rows, write_table
+from trainer.inputs import load_names, open_kb
+from trainer.localize.centers import load_centers
+from trainer.localize.choose import localize
+from trainer.score.geometry import unit_rows
 from trainer.settings import Localize
 
 MakeKb = Callable[..., Path]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from trainer.evaluate.outcomes import NAMED, RANKS, Naming, Ranking, named_table, ranks_table, write_outcomes
 from trainer.inputs import load_samples, open_kb
-from trainer.outcomes import NAMED, RANKS, Naming, Ranking, named_table, ranks_table, write_outcomes
 
 
 def test_rows_hold_the_ids_of_the_knowledge_base(planted_kb: Path, tmp_path: Path) -> None:

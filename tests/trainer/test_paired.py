@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, permutation_test
 
-from trainer.paired import by_object, holm, interval_of, lead, mcnemar, resampled, swap_test
+from trainer.evaluate.intervals import by_object, holm, interval_of, lead, mcnemar, resampled, swap_test
 
 
 def _answers(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from data.errors import TrainingError
-from kb_builder.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
-from trainer.centers import load_centers, localize
-from trainer.geometry import unit_rows
+from kb_builder.tables.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
+from trainer.align.pairs import Pairs, Span, batches, make_pairs
 from trainer.inputs import load_sample_texts, load_samples, open_kb
-from trainer.pairs import Pairs, Span, batches, make_pairs
+from trainer.localize.centers import load_centers
+from trainer.localize.choose import localize
 from trainer.records import Floats
+from trainer.score.geometry import unit_rows
 from trainer.settings import Localize
 
 MakeKb = Callable[..., Path]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from trainer import precision
-from trainer.geometry import unit_rows
-from trainer.precision import average_precision, mean_average_precision
+from trainer.evaluate import recognition as precision
+from trainer.evaluate.recognition import average_precision, mean_average_precision
 from trainer.records import Centers
-from trainer.scoring import category_scores
+from trainer.score.geometry import unit_rows
+from trainer.score.scoring import category_scores
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 6])

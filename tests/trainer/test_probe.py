@@ -7,8 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from trainer.outcomes import Naming
-from trainer.probe import STRENGTHS, fit_probe, logistic_regression, probe_rows
+from trainer.evaluate.outcomes import Naming
+from trainer.evaluate.probe import STRENGTHS, fit_probe, logistic_regression, probe_rows
 from trainer.records import SampleSet
 
 

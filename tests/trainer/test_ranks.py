@@ -13,16 +13,17 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from kb_builder.schemas import read_rows
-from trainer import ranks as ranks_module
-from trainer.aligner import Aligner
-from trainer.centers import load_centers, localize
-from trainer.heads import load_heads
+from kb_builder.tables.schemas import read_rows
+from trainer.align import processes as ranks_module
+from trainer.align.aligner import Aligner
+from trainer.align.heads import load_heads
+from trainer.align.pairs import make_pairs
+from trainer.align.processes import ALONE, Ranks
+from trainer.align.train import train
 from trainer.inputs import load_sample_texts, load_samples, open_kb
-from trainer.pairs import make_pairs
-from trainer.ranks import ALONE, Ranks
+from trainer.localize.centers import load_centers
+from trainer.localize.choose import localize
 from trainer.settings import Localize, Train
-from trainer.train import train
 
 MakeKb = Callable[..., Path]
 ROOT = Path(ranks_module.__file__).parent.parent

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
-from trainer.geometry import unit_rows
-from trainer.recall import DEPTHS, mixed_ndcg, recalls
+from trainer.evaluate.retrieval import DEPTHS, mixed_ndcg, recalls
 from trainer.records import SampleSet
+from trainer.score.geometry import unit_rows
 
 
 def _set(modality: str, n: int, seed: int) -> SampleSet:

@@ -10,13 +10,13 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, recall_score, top_k_accuracy_score
 
-from trainer.answers import ask
-from trainer.geometry import unit_rows
-from trainer.outcomes import Naming
-from trainer.recognition import recognise
+from trainer.evaluate.answers import ask
+from trainer.evaluate.outcomes import Naming
+from trainer.evaluate.recognition import recognise
+from trainer.evaluate.tasks import Task, tasks
 from trainer.records import Centers, SampleSet
+from trainer.score.geometry import unit_rows
 from trainer.settings import Scorer
-from trainer.tasks import Task, tasks
 
 SEEN_C = np.array([True, True, False, False, True, False])
 

@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from trainer import topk, topk_exact, topk_screen
-from trainer.geometry import unit_rows
 from trainer.records import Floats
-from trainer.retrieval import nearest
+from trainer.score import screen as topk_screen
+from trainer.score import segments as topk_exact
+from trainer.score import topk
+from trainer.score.geometry import unit_rows
+from trainer.score.topk import nearest
 
 Halves = npt.NDArray[np.float16]
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from data.errors import TrainingError
-from trainer.centers import load_centers, localize
-from trainer.heads import Heads
+from trainer.align.heads import Heads
+from trainer.align.rounds import Round, rounds
+from trainer.align.train import fit, train
 from trainer.inputs import load_sample_texts, load_samples, open_kb
-from trainer.rounds import Round, rounds
+from trainer.localize.centers import load_centers
+from trainer.localize.choose import localize
 from trainer.settings import Localize, Train
-from trainer.train import fit, train
 
 MakeKb = Callable[..., Path]
 QUICK = {"epochs": 3, "batch_size": 48, "learning_rate": 0.02}

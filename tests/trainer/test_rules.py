@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from trainer.rules import (
+from trainer.localize.rules import (
     NORM_TOLERANCE,
     largest_cosines,
     mean_direction,

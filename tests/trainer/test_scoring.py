@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer import scoring, topk, topk_exact, topk_screen, ways
-from trainer.geometry import unit_rows
 from trainer.records import Centers, Floats
-from trainer.scoring import category_scores, score
+from trainer.score import scoring, topk, ways
+from trainer.score import screen as topk_screen
+from trainer.score import segments as topk_exact
+from trainer.score.geometry import unit_rows
+from trainer.score.scoring import category_scores, score
 from trainer.settings import Scorer
 
 SCORERS: tuple[Scorer, ...] = get_args(Scorer)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trainer.seeds import Hits, difference, estimate, estimate_of
+from trainer.evaluate.seeds import Hits, difference, estimate, estimate_of
 
 
 def _answers(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from trainer.evaluate.few_shot import with_shots
 from trainer.inputs import open_kb, seen_categories
-from trainer.shots import with_shots
 
 
 @pytest.mark.parametrize("shots", [1, 2, 4, 100])

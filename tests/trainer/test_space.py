@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kb_builder.schemas import SAMPLES, read_rows, write_table
-from trainer.centers import localize
+from kb_builder.tables.schemas import SAMPLES, read_rows, write_table
+from trainer.align.train import train
+from trainer.evaluate.space import CENTER, space_pictures
+from trainer.localize.choose import localize
 from trainer.settings import Localize, Train
-from trainer.space import CENTER, space_pictures
-from trainer.train import train
 
 MakeKb = Callable[..., Path]
 

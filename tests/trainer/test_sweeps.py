@@ -7,13 +7,12 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from trainer.answers import ask
-from trainer.geometry import unit_rows
-from trainer.recognition import recognise
+from trainer.evaluate.answers import ask
+from trainer.evaluate.recognition import recognise, sweep_rows
+from trainer.evaluate.tasks import CENTERS, tasks
 from trainer.records import Centers, SampleSet
+from trainer.score.geometry import unit_rows
 from trainer.settings import Scorer
-from trainer.sweeps import sweep_rows
-from trainer.tasks import CENTERS, tasks
 
 
 @pytest.mark.parametrize("scorer", get_args(Scorer))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from trainer.evaluate.tasks import tasks
 from trainer.records import SampleSet
-from trainer.tasks import tasks
 
 SEEN_C = np.array([True, False, True])
 

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer import topk, topk_exact, topk_screen
-from trainer.blas import Product, bfloat16_product, numpy_product
-from trainer.topk import nearest_keys, top_segments
-from trainer.topk_exact import Top
+from trainer.score import screen as topk_screen
+from trainer.score import segments as topk_exact
+from trainer.score import topk
+from trainer.score.blas import Product, bfloat16_product, numpy_product
+from trainer.score.segments import Top
+from trainer.score.topk import nearest_keys, top_segments
 
 Floats = npt.NDArray[np.float32]
 Vectors = npt.NDArray[np.floating]

@@ -12,17 +12,18 @@ import pytest
 import torch
 
 from data.errors import TrainingError
-from kb_builder.schemas import SAMPLES, read_rows, write_table
-from kb_builder.store import read_vectors, write_vectors
-from trainer.aligner import Aligner
-from trainer.centers import load_centers, localize
-from trainer.heads import load_heads
+from kb_builder.store.table import read_vectors, write_vectors
+from kb_builder.tables.schemas import SAMPLES, read_rows, write_table
+from trainer.align.aligner import Aligner
+from trainer.align.heads import load_heads
+from trainer.align.maps import Scale
+from trainer.align.optimiser import learning_rate
+from trainer.align.pairs import make_pairs
+from trainer.align.train import train
 from trainer.inputs import load_sample_texts, load_samples, open_kb
-from trainer.maps import Scale
-from trainer.optimiser import learning_rate
-from trainer.pairs import make_pairs
+from trainer.localize.centers import load_centers
+from trainer.localize.choose import localize
 from trainer.settings import Localize, Train
-from trainer.train import train
 
 MakeKb = Callable[..., Path]
 QUICK = {"epochs": 3, "batch_size": 48, "learning_rate": 0.02}

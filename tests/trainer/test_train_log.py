@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from data.errors import TrainingError
-from kb_builder.schemas import read_rows
-from trainer.centers import localize
+from kb_builder.tables.schemas import read_rows
+from trainer.align.checkpoint import curves
+from trainer.align.train import train
+from trainer.localize.choose import localize
 from trainer.settings import Localize, Train
-from trainer.train import train
-from trainer.train_log import curves
 
 MakeKb = Callable[..., Path]
 

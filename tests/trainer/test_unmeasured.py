@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from kb_builder.schemas import SAMPLES, read_rows, write_table
-from trainer.centers import localize
-from trainer.evaluate import evaluate
+from kb_builder.tables.schemas import SAMPLES, read_rows, write_table
+from trainer.align.train import train
+from trainer.evaluate.measure import evaluate
+from trainer.localize.choose import localize
 from trainer.settings import Evaluate, Localize, Train
-from trainer.train import train
 
 MakeKb = Callable[..., Path]
 QUICK = Evaluate(bootstrap=10, few_shot=(), probe=False, sweeps=False, baselines=False)

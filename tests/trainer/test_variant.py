@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 import pytest
 
 from data.errors import TrainingError
-from trainer.centers import localize
-from trainer.evaluate import evaluate
+from trainer.align.train import train
+from trainer.evaluate.measure import evaluate
+from trainer.localize.choose import localize
 from trainer.settings import Evaluate, Localize, Train
-from trainer.train import train
 from trainer.variant import Variant, answers, run_variant
 
 MakeKb = Callable[..., Path]

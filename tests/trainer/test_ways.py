@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from trainer import topk_exact, ways
-from trainer.geometry import unit_rows
 from trainer.records import Doubles, Floats, Ints
-from trainer.ways import Measure, Way, rank_ways
+from trainer.score import segments as topk_exact
+from trainer.score import ways
+from trainer.score.geometry import unit_rows
+from trainer.score.ways import Measure, Way, rank_ways
 
 SIZES = {"uneven": (3, 1, 8, 2, 12, 5, 1, 4), "even": (4,) * 9}
 MEASURES = [Measure(soft, first) for soft in (False, True) for first in (None, 1, 3, 7)]

@@ -1,0 +1,1 @@
+"""Folders as datasets: find the files, read the layout, group duplicates, draw splits."""

@@ -1,0 +1,300 @@
+"""Read a folder of files as a dataset, as `unibind init photos/` does. folder/layout.py explains layouts."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from data.errors import ManifestError
+from data.folder.layout import Layout, Role, may_be, read_layout, unread_splits
+from data.folder.things import File, Things, tie_files
+from data.folder.walk import LINK_BROKEN, LINK_FOLDER, LINK_OUT, PART, parts_of_meshes, root_of, walk
+from data.manifest.ids import best_spelling, category_ids, is_blank, name_key, notes_on_names, spelt
+from data.modality import EXTENSIONS, Modality, guess_modality
+from data.sample import Category, Sample, Split
+from data.splits import Thing, draw_splits
+
+# Texts that lie beside samples and are about none of them.
+_PAPERS = re.compile(
+    r"(?:[a-z]+[ _-])?(licen[cs]es?|readme|read[ _-]me|copying|copyright|credits?|authors?|notice|citation"
+    r"|attributions?|changelog|requirements|class(es|[ _-]?names)|labels?|categories|file[ _-]?list)$",
+    re.IGNORECASE,
+)
+_SHOWN = 5  # words of file names that are given as examples
+
+
+@dataclass(frozen=True)
+class FolderScan:
+    """What a folder holds. `skipped` are the files that were left out: (path relative to the folder, why);
+    `notes` say what was read, drawn, tied or found missing. The samples' uris are relative to `root`."""
+
+    samples: tuple[Sample, ...]
+    categories: tuple[Category, ...]
+    skipped: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    root: Path
+
+
+def survey_folder(
+    folder: Path, *, modality: Modality | None = None, by_name: bool = False, follow_links: bool = False
+) -> FolderScan:
+    """Read a folder's files as samples. Sub-folders are categories, splits or modalities (folder/layout.py).
+
+    A category is named as its sub-folder, underscores read as spaces (`data.manifest.ids` says which names
+    are one); with `by_name` as the first word of a file's name. A file's modality is `modality`, else that of
+    its folder or of its name. Hidden files, links that lead out or to folders, files of unknown endings,
+    textures of meshes, and files beside sub-folders are skipped and listed. With `follow_links` links are
+    followed, and `root` is the folder that holds everything they lead to. In a folder without sub-folders the
+    files have no category.
+
+    Files that show one thing get one `object_id` and, where no folder says the split, one split, which
+    `data.splits` draws.
+
+    Raises ManifestError where there is no such folder, or no sample in it.
+    """
+    if not folder.is_dir():
+        raise ManifestError(f"{folder}: no such folder")
+    kinds, skipped = _files_of(folder, modality, follow_links=follow_links)
+    layout = read_layout(kinds)
+    if not by_name and any("/" in uri for uri in kinds):
+        skipped += [(uri, "beside the sub-folders") for uri in kinds if "/" not in uri]
+        kinds = {uri: kind for uri, kind in kinds.items() if "/" in uri}
+    if not kinds:
+        raise ManifestError(_nothing_in(folder, skipped))
+    notes = _layout_notes(layout, kinds, by_name=by_name)
+    if modality is None:
+        kinds, told = _kinds_by_folder(layout, kinds)
+        notes += told
+    names = {uri: first_word(uri) if by_name else layout.category(uri) for uri in kinds}
+    categories, on_names = folder_categories({name for name in names.values() if name is not None})
+    notes += on_names
+    files = [
+        File(uri, kind, None if (name := names[uri]) is None else categories[name].category_id)
+        for uri, kind in sorted(kinds.items())
+    ]
+    things = tie_files(files, folder)
+    splits, told = _splits(files, things, layout)
+    notes += [*told, *things.notes, *_missing(files, by_name=by_name)]
+    root, before = root_of(folder, kinds) if follow_links else (folder, "")
+    if before:
+        notes.append(f"links lead out of {folder}: files are read below {root}")
+    tied = things.several()
+    samples = tuple(
+        Sample(
+            sample_id=file.uri,
+            modality=file.modality,
+            uri=before + file.uri,
+            split=splits[file.uri],
+            category_id=file.category,
+            object_id=tied.get(file.uri),
+        )
+        for file in files
+    )
+    listed = tuple(sorted(set(categories.values()), key=lambda category: category.category_id))
+    return FolderScan(samples, listed, tuple(sorted(skipped)), tuple(notes), root)
+
+
+def _files_of(
+    folder: Path, modality: Modality | None, *, follow_links: bool
+) -> tuple[dict[str, Modality], list[tuple[str, str]]]:
+    """The modality of every file that can be a sample, by its uri; and the others, with the reason."""
+    kinds: dict[str, Modality] = {}
+    skipped: list[tuple[str, str]] = []
+    found = dict(walk(folder, follow_links=follow_links))
+    parts = parts_of_meshes(folder, [uri for uri, why in found.items() if why is None])
+    for uri, why in found.items():
+        kind = modality or guess_modality(folder / uri)
+        if why is not None:
+            skipped.append((uri, why))
+        elif uri in parts or (kind is None and Path(uri).suffix.lower() == ".mtl"):
+            skipped.append((uri, PART))
+        elif modality is None and kind == "text" and _PAPERS.match(Path(uri).stem):
+            skipped.append((uri, "a licence, readme or list, by its name"))
+        elif kind is None:
+            skipped.append((uri, f"unknown ending {Path(uri).suffix or '(none)'!r}"))
+        else:
+            kinds[uri] = kind
+    return kinds, skipped
+
+
+def _nothing_in(folder: Path, skipped: Sequence[tuple[str, str]]) -> str:
+    if not skipped:
+        return f"{folder}: no sample in it: the folder is empty"
+    counts = Counter(why for _, why in skipped)
+    told = "; ".join(f"{count} × {why}" for why, count in counts.most_common())
+    remedies = [link_remedy(why, folder) for why in counts]
+    if any(why.startswith("unknown ending") for why in counts):
+        remedies.append(
+            f"Known endings: {' '.join(EXTENSIONS)}; `--modality M` takes files of any ending as that one"
+        )
+    return ". ".join(
+        [f"{folder}: no sample in it: {told}", *dict.fromkeys(each for each in remedies if each)]
+    )
+
+
+def link_remedy(why: str, folder: Path) -> str | None:
+    """What to do about files that were left out for a reason, where links are the reason."""
+    if why in {LINK_OUT, LINK_FOLDER}:
+        return f"To follow the links: `unibind init {folder} --follow-links`; or copy: `cp -rL {folder} COPY`"
+    if why == LINK_BROKEN:
+        return "Fetch what the links lead to first (`git annex get`, `dvc pull`, `git lfs pull`)"
+    return None
+
+
+def first_word(uri: str) -> str | None:
+    """The first word of a file's name (`dog` of `dog_1.jpg` and of `Dog12.wav`); None for a bare number."""
+    stem = PurePosixPath(uri).stem
+    word = re.split(r"[\s_\-.,()\[\]]+", stem.strip(" _-.,()[]"))[0].casefold()
+    if re.search(r"[^\W\d_]", word):
+        return re.sub(r"\d+$", "", word)
+    return word if word and word != stem else None
+
+
+def _layout_notes(layout: Layout, uris: Collection[str], *, by_name: bool) -> list[str]:
+    """How the sub-folders were read, where that is more than one of categories."""
+    if words := unread_splits(layout, uris):
+        return [f"{', '.join(words)} are not read as splits, for other folders or files lie beside them"]
+    if layout.roles in {(), ("category",)}:
+        return []
+    order = "/".join(
+        {"around": "FOLDER", "category": "FOLDER" if by_name else "CATEGORY"}.get(role, role.upper())
+        for role in layout.roles
+    )
+    told = [f"sub-folders are read as {order}/"]
+    said: tuple[tuple[Role, Callable[[str], str | None]], ...]
+    said = (("split", layout.split), ("modality", layout.modality))
+    for role, what in said:
+        if layout.has(role):
+            meant = {layout.folder(role, uri): what(uri) for uri in uris}
+            pairs = ", ".join(f"{name} → {meaning}" for name, meaning in sorted(meant.items(), key=str))
+            told.append(f"{role} by folder: {pairs}")
+    return [f"{'; '.join(told)}. If these are categories, rename a folder"]
+
+
+def _kinds_by_folder(layout: Layout, kinds: Mapping[str, Modality]) -> tuple[dict[str, Modality], list[str]]:
+    """The modality of each file as its folder says, where the ending leaves that open."""
+    changed: Counter[str] = Counter()
+    found = dict(kinds)
+    for uri, kind in kinds.items():
+        said = layout.modality(uri)
+        if said is not None and said != kind and may_be(kind, said):
+            found[uri] = said
+            changed[f"{said}, not {kind}"] += 1
+    return found, [
+        f"{count} files are {what}: their folder says so" for what, count in sorted(changed.items())
+    ]
+
+
+def _splits(files: Sequence[File], things: Things, layout: Layout) -> tuple[dict[str, Split], list[str]]:
+    """The split of each file, by folder or drawn; and what was done, in words."""
+    given = {file.uri: split for file in files if (split := layout.split(file.uri)) is not None}
+    there = set(given.values())
+    if there and there != {"train"}:
+        notes = []
+        if "test" not in there and "val" in there:
+            given = {uri: "test" if split == "val" else split for uri, split in given.items()}
+            notes.append("no test folder: the val samples are taken as test, which is what is scored")
+        elif "train" in there and "val" not in there:
+            notes.append("no val folder: training keeps its last epoch")
+        notes += _leaks(given, things)
+        return given, [f"splits by folder: {_count(given.values())}", *notes]
+    drawn = draw_splits(things_of(files, things.key_of))
+    splits = {file.uri: drawn[things.key_of[file.uri]] for file in files}
+    why = "only a train folder: " if there else ""
+    return splits, [f"{why}splits drawn by things, 60/20/20 in each category: {_count(splits.values())}"]
+
+
+def things_of(files: Iterable[File], key_of: Mapping[str, str]) -> list[Thing]:
+    """The things that files show, each with the category of its first file."""
+    members: dict[str, list[File]] = defaultdict(list)
+    for file in files:
+        members[key_of[file.uri]].append(file)
+    return [
+        Thing(key, mine[0].category, frozenset(file.modality for file in mine), len(mine))
+        for key, mine in members.items()
+    ]
+
+
+def _leaks(given: Mapping[str, Split], things: Things) -> list[str]:
+    splits_of: dict[str, dict[Split, str]] = defaultdict(dict)
+    for uri, split in given.items():
+        splits_of[things.key_of[uri]].setdefault(split, uri)
+    leaked = [found for found in splits_of.values() if "train" in found and len(found) > 1]
+    if not leaked:
+        return []
+    example = " and ".join(list(leaked[0].values())[:2])
+    return [
+        f"{len(leaked)} things are in train and in another split, such as {example}:"
+        " scores on them are no evidence"
+    ]
+
+
+def _missing(files: Sequence[File], *, by_name: bool) -> list[str]:
+    """What the folder lacks for recognition, and how to add it."""
+    labelled = Counter(file.category for file in files if file.category is not None)
+    if not labelled:
+        words = Counter(word for file in files if (word := first_word(file.uri)) is not None)
+        common = Counter({word: count for word, count in words.items() if count > 1})
+        notes = [
+            "no categories: no sub-folders name any, so nothing can be recognised or scored; `unibind run`"
+            " describes and encodes the samples, and its report says so. To add categories: sub-folders, or"
+            " the column `category` of the manifest"
+        ]
+        if len(common) > 1 and 5 * common.total() >= 4 * len(files) and not by_name:
+            few = ", ".join(f"{word} {count}" for word, count in common.most_common(_SHOWN))
+            more = ", ..." if len(common) > _SHOWN else ""
+            notes.append(
+                f"the file names begin with {len(words)} words ({few}{more}): `--by-name` makes these the"
+                " categories"
+            )
+        return notes
+    notes = []
+    if unlabelled := len(files) - labelled.total():
+        notes.append(f"{unlabelled} of {len(files)} files have no category: they are not scored")
+    if len(labelled) == 1:
+        notes.append(
+            f"one category only ({next(iter(labelled))}): there is nothing to tell it from. If its"
+            " sub-folders are the categories, give that folder to init"
+        )
+    single = sum(count == 1 for count in labelled.values())
+    if single:
+        notes.append(
+            f"{single} of {len(labelled)} categories have a single file: it is scored, never trained on"
+        )
+    return notes
+
+
+def _count(splits: Iterable[Split]) -> str:
+    counts = Counter(splits)
+    return ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test") if counts[split])
+
+
+def folder_categories(folders: Collection[str]) -> tuple[dict[str, Category], tuple[str, ...]]:
+    """The category of each folder, and notes on their names.
+
+    An underscore is read as a space, unless another folder has that name already. Raises ManifestError for a
+    name that shows nothing.
+    """
+    blank = sorted(folder for folder in folders if is_blank(folder))
+    if blank:
+        raise ManifestError(f"the folder {blank[0]!r} has no visible character in its name; rename it")
+    literal = {name_key(folder) for folder in folders}
+    spelling = {}
+    for folder in folders:
+        read = spelt(folder.replace("_", " ")) or folder
+        taken = name_key(read) != name_key(folder) and name_key(read) in literal
+        spelling[folder] = spelt(folder) if taken else read
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for folder, name in spelling.items():
+        spellings[name_key(name)].add(folder)
+    ids = category_ids(spellings)
+    named = {
+        key: Category(ids[key], best_spelling([spelling[folder] for folder in each]))
+        for key, each in spellings.items()
+    }
+    shown_as = {key: category.name for key, category in named.items()}
+    categories = {folder: named[name_key(name)] for folder, name in spelling.items()}
+    return categories, tuple(notes_on_names(spellings, shown_as))

@@ -1,0 +1,142 @@
+"""A split for every row of a manifest, drawn by things and written into it; other cells stay as they are."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copyfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.errors import ManifestError
+from data.files import atomic_path
+from data.folder.dataset import things_of
+from data.folder.things import File, tie_files
+from data.manifest.read import COLUMNS, Manifest, manifest_rows, read_manifest
+from data.modality import Modality
+from data.sample import Sample, Split
+from data.splits import draw_splits
+from data.tables.delimited import all_records
+from data.tables.read import folded, known_spellings
+from data.tables.text_files import encoding_of, read_text
+
+COLUMN = "split"
+
+
+@dataclass(frozen=True)
+class Resplit:
+    """What was drawn: the split of every sample, in the manifest's order, and how samples were tied."""
+
+    samples: tuple[Sample, ...]
+    splits: tuple[Split, ...]
+    notes: tuple[str, ...]
+    backup: Path
+
+
+def resplit_manifest(
+    path: Path,
+    *,
+    categories: Path | None = None,
+    modality: Modality | None = None,
+    root: Path | None = None,
+    seed: int = 0,
+    force: bool = False,
+) -> Resplit:
+    """Draw train, val and test for the samples of a manifest, and write them into its column `split`.
+
+    Whole things together (`data.folder.things`, and the manifest's own `object_id`), 60/20/20 in each
+    category. The file as it was is kept beside as NAME.before-split.ENDING; all columns stay, in their order
+    and form. Arguments as of `read_manifest`. Raises ManifestError where the manifest has splits, unless
+    `force`d.
+    """
+    if path.is_dir() or path.suffix.lower() == ".json":
+        raise ManifestError(f"{path}: the official lists have splits of their own")
+    manifest = read_manifest(path, categories=categories, modality=modality, root=root, splits=False)
+    rows = manifest_rows(path)
+    given = Counter(str(row.cells[COLUMN]) for row in rows if row.cells.get(COLUMN) is not None)
+    if given and not force:
+        told = ", ".join(f"{count} {split}" for split, count in sorted(given.items()))
+        raise ManifestError(
+            f"{path} has splits ({told}); to draw them anew, say --force: the old file is kept"
+        )
+    splits, notes = _draw(manifest, seed)
+    by_row = {row.where: split for row, split in zip(rows, splits, strict=True)}
+    backup = _backup(path)
+    copyfile(path, backup)
+    _WRITERS.get(path.suffix.lower(), _write_delimited)(path, by_row)
+    return Resplit(manifest.samples, splits, notes, backup)
+
+
+def _draw(manifest: Manifest, seed: int) -> tuple[tuple[Split, ...], tuple[str, ...]]:
+    files = {sample.uri: File(sample.uri, sample.modality, sample.category_id) for sample in manifest.samples}
+    known: dict[str, list[str]] = defaultdict(list)
+    for sample in manifest.samples:
+        if sample.object_id is not None:
+            known[sample.object_id].append(sample.uri)
+    things = tie_files(list(files.values()), manifest.root, known=known.values())
+    drawn = draw_splits(things_of(files.values(), things.key_of), seed=seed)
+    return tuple(drawn[things.key_of[sample.uri]] for sample in manifest.samples), things.notes
+
+
+def _backup(path: Path) -> Path:
+    """A name beside the file that is free."""
+    names = [f"{path.stem}.before-split{number}{path.suffix}" for number in ("", *map(str, range(2, 1000)))]
+    return next(place for name in names if not (place := path.with_name(name)).exists())
+
+
+def _write_delimited(path: Path, by_row: Mapping[str, Split]) -> None:
+    """A CSV or TSV file with its own separator, encoding and line ends."""
+    raw = path.read_bytes()
+    encoding = encoding_of(raw)
+    head, separator, records = all_records(
+        read_text(path),
+        lambda name: folded(name) in known_spellings(COLUMNS),
+        ending=".csv" if path.suffix.lower() == ".csv" else ".tsv",
+    )
+    ends = "\r\n" if "\r\n" in raw.decode(encoding) else "\n"
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=separator, lineterminator=ends)
+    place: int | None = None
+    for where, cells in records:
+        if place is None and any(cell.strip() for cell in cells):  # the header
+            names = [folded(name) for name in cells]
+            if COLUMN not in names:
+                cells.append(COLUMN)
+            place = names.index(COLUMN) if COLUMN in names else len(names)
+        elif place is not None and where in by_row:
+            cells += [""] * (place + 1 - len(cells))
+            cells[place] = by_row[where]
+        writer.writerow(cells)
+    with atomic_path(path) as temporary:
+        temporary.write_text(head.replace("\n", ends) + text.getvalue(), encoding=encoding, newline="")
+
+
+def _write_jsonl(path: Path, by_row: Mapping[str, Split]) -> None:
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if (split := by_row.get(f"line {number}")) is not None:
+            lines[number - 1] = json.dumps(json.loads(line) | {COLUMN: split}, ensure_ascii=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines), encoding="utf-8", newline="")
+
+
+def _write_parquet(path: Path, by_row: Mapping[str, Split]) -> None:
+    with pq.ParquetFile(path) as file:
+        table = file.read()
+    splits = pa.array([by_row.get(f"row {number}") for number in range(1, len(table) + 1)], pa.string())
+    name = next((name for name in table.column_names if name.strip().casefold() == COLUMN), None)
+    if name is None:
+        table = table.append_column(COLUMN, splits)
+    else:
+        table = table.set_column(table.column_names.index(name), name, splits)
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+_WRITERS = {".parquet": _write_parquet, ".jsonl": _write_jsonl}

@@ -1,0 +1,93 @@
+"""The optional category list: the classes, what else they are called, what is known of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data.manifest.ids import category_ids, is_blank, name_key, spelt
+from data.sample import Category
+from data.tables.read import Mistakes, Row, Table, folded, read_table, read_text, text_of
+
+COLUMNS = ("category_id", "name", "aliases", "parent", "notes")
+
+
+def read_categories(path: Path, *, notes: list[str] | None = None) -> tuple[Category, ...]:
+    """The categories of a CSV, TSV, JSONL or Parquet table, or of a text file with one name a line.
+
+    Columns: `name`; optionally `category_id` (default: made of the names, see `data.manifest.ids`), `aliases`
+    (a list, or text with `|` between), `parent`, `notes`. What is to be said of the file is added to `notes`.
+    Raises one ManifestError with every mistake; one name in two rows is one.
+    """
+    mistakes = Mistakes(path)
+    is_text = path.suffix.lower() == ".txt"
+    table = _text_lines(path, mistakes) if is_text else read_table(path, mistakes, known=COLUMNS)
+    for column in sorted(table.columns - set(COLUMNS)):
+        mistakes.add("header", f"unknown column {column!r}", given=column, known=COLUMNS)
+    if table.rows and "name" not in table.columns:
+        mistakes.add("header", f"no column 'name'; it has {', '.join(sorted(table.columns))}")
+        mistakes.raise_if_any()
+    read = [(row, each) for row in table.rows if (each := _category(row, mistakes)) is not None]
+    ids = category_ids(name_key(each.name) for _, each in read if not each.category_id)
+    found: dict[str, Category] = {}
+    names: dict[str, Category] = {}  # by key
+    for row, category in read:
+        key = name_key(category.name)
+        if not category.category_id:
+            category = replace(category, category_id=ids[key])
+        twin = found.get(category.category_id)
+        if key in names:
+            same = names[key]
+            what = f"the name {category.name!r} is already that of {same.category_id!r}"
+            if same.name != category.name:
+                what += f", {same.name!r} (capitals and spaces tell no categories apart)"
+            mistakes.add(row.where, what)
+        elif twin is not None:
+            mistakes.add(
+                row.where,
+                f"category_id {category.category_id!r} of {category.name!r} is already that of {twin.name!r}",
+            )
+        found.setdefault(category.category_id, category)
+        names.setdefault(key, category)
+    if not table.rows:
+        mistakes.add("list", "no category in it")
+    mistakes.raise_if_any()
+    if notes is not None:
+        notes += [f"{path.name}: {note}" for note in mistakes.notes]
+    return tuple(found.values())
+
+
+def _text_lines(path: Path, mistakes: Mistakes) -> Table:
+    """One name a line; or Excel's "Unicode text", a table with tabs, known by its header."""
+    lines = read_text(path).split("\n")
+    header = {folded(cell) for cell in lines[0].split("\t")}
+    if "\t" in lines[0] and "name" in header:
+        return read_table(path, mistakes, known=COLUMNS, ending=".tsv")
+    cells = ((f"line {number}", line) for number, line in enumerate(lines, start=1) if line.strip())
+    rows = [Row(where, {"name": text_of(line, where, "name", mistakes)}) for where, line in cells]
+    return Table(frozenset({"name"}), rows)
+
+
+def _category(row: Row, mistakes: Mistakes) -> Category | None:
+    cells = row.cells
+    name = cells.get("name")
+    if not isinstance(name, str):
+        mistakes.add(row.where, "no name")
+        return None
+    for column in ("category_id", "parent", "notes"):
+        if isinstance(cells.get(column), list):
+            mistakes.add(row.where, f"{column} is a list, not text")
+            return None
+    if is_blank(name):
+        mistakes.add(row.where, f"the name {name!r} has no visible character")
+        return None
+    category_id = cells.get("category_id") or ""  # "" until the ids of all names are made
+    return Category(
+        category_id, spelt(name), _aliases(cells.get("aliases")), cells.get("parent"), cells.get("notes")
+    )
+
+
+def _aliases(cell: Any) -> tuple[str, ...]:
+    parts = cell.split("|") if isinstance(cell, str) else cell or ()
+    return tuple(part.strip() for part in parts if isinstance(part, str) and part.strip())

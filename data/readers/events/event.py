@@ -1,0 +1,154 @@
+"""Event streams: N-Caltech101, N-ImageNet, Prophesee, AEDAT 4, and streams that somebody drew."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from data.errors import SampleError
+from data.readers.events.columns import MAX_EVENTS, checked_events
+from data.readers.payload import AnyArray, Events, Picture
+from data.readers.pictures.image import read_image
+from data.readers.untrusted import MEBIBYTE, check_file, decoding
+
+MAX_BYTES = 256 * MEBIBYTE  # packed; `.npz` is held to as much unpacked
+
+BIN_SENSOR = (240, 180)  # width, height of an N-Caltech101 recording
+BIN_EVENT_BYTES = 5
+# N-Caltech101's own readers take an "event" on row 240, below the sensor, as the mark of a timer that ran
+# over: 2^13 µs are added from there on, and the mark is dropped (gorchard/event-Python, eventvision.py).
+BIN_OVERFLOW_ROW, BIN_OVERFLOW_US = 240, 2**13
+NPZ_SENSOR = (640, 480)  # width, height of N-ImageNet's camera (Samsung DVS Gen3)
+UNITS_US = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}  # microseconds
+MAX_UNIT_BYTES = 1024
+MAX_SPAN_US = 3.6e9  # an hour: longer ones are nanoseconds
+NPZ_FIELDS = ("x", "y", "t", "p")
+
+
+def read_event(path: Path) -> Events | Picture:
+    """Read an event stream by its ending, see `READERS`; any other ending is read as a drawn picture.
+
+    Raises `SampleError` for no events, torn files, and pixels outside the sensor.
+    """
+    return READERS.get(path.suffix.lower(), read_image)(path)
+
+
+def _read_bin(path: Path) -> Events:
+    """N-Caltech101: five bytes an event, big-endian: x, y, one bit of polarity, 23 bits of microseconds."""
+    size = check_file(path, max_bytes=min(MAX_BYTES, MAX_EVENTS * BIN_EVENT_BYTES))
+    if size % BIN_EVENT_BYTES:
+        raise SampleError(
+            f"{path}: {size:,} bytes are no whole number of {BIN_EVENT_BYTES}-byte events; fetch it again"
+        )
+    raw_N5 = np.fromfile(path, dtype=np.uint8).reshape(-1, BIN_EVENT_BYTES)
+    x_N, y_N, high_N, middle_N, low_N = np.ascontiguousarray(raw_N5.T)
+    t_us_N = (high_N & 0x7F).astype(np.int64) << 16 | middle_N.astype(np.int32) << 8 | low_N
+    p_N = high_N > 0x7F
+    overflow_N = y_N == BIN_OVERFLOW_ROW
+    if overflow_N.any():
+        t_us_N += BIN_OVERFLOW_US * np.cumsum(overflow_N)
+        x_N, y_N, t_us_N, p_N = (column[~overflow_N] for column in (x_N, y_N, t_us_N, p_N))
+    return checked_events(path, x_N, y_N, t_us_N, p_N, sensor=BIN_SENSOR)
+
+
+def _read_npz(path: Path) -> Events:
+    """N-ImageNet: `event_data`, records of x, y, t (microseconds), p, or those four as [N, 4] columns.
+
+    `time_unit` beside it, one of `UNITS_US`, says that t is something else.
+    """
+    check_file(path, max_bytes=MAX_BYTES)
+    events, unit = _load_npz(path)
+    if events.dtype.names is not None:
+        if missing := [name for name in NPZ_FIELDS if name not in events.dtype.names]:
+            raise SampleError(
+                f"{path}: event_data lacks {', '.join(missing)}; it needs the fields x, y, t and p"
+            )
+        columns = [events[name].ravel() for name in NPZ_FIELDS]
+    elif events.ndim == 2 and events.shape[1] == 4:
+        columns = list(events.T)
+    else:
+        raise SampleError(
+            f"{path}: event_data has shape {events.shape}; it needs fields x, y, t, p or four columns"
+        )
+    x_N, y_N, t_N, p_N = columns
+    return checked_events(path, x_N, y_N, _microseconds(path, t_N, unit), p_N, sensor=NPZ_SENSOR)
+
+
+def _microseconds(path: Path, t_N: AnyArray, unit: str | None) -> AnyArray:
+    """Times in microseconds, rounded where the file names another unit; else as they are.
+
+    Raises `SampleError` for fractions and for hours of recording: they are in another unit, which only the
+    one who recorded them can name.
+    """
+    if t_N.dtype.kind not in "iuf" or not len(t_N):
+        return t_N  # `checked_events` says what is wrong
+    if unit is not None:
+        if unit not in UNITS_US:
+            raise SampleError(f"{path}: time_unit is {unit!r}; it may be {', '.join(UNITS_US)}")
+        if unit == "us" and t_N.dtype.kind != "f":
+            return t_N
+        if unit == "ns" and t_N.dtype.kind != "f":
+            t_N = t_N - t_N.min()  # nanoseconds since 1970 are more than a float holds
+        return np.rint(t_N.astype(np.float64) * UNITS_US[unit])
+    how = 'save whole microseconds, or say the unit: np.savez(…, time_unit="s"), or "ms", "us", "ns"'
+    finite = t_N.dtype.kind != "f" or bool(np.isfinite(t_N).all())
+    if finite and t_N.dtype.kind == "f" and (t_N != np.rint(t_N)).any():
+        raise SampleError(f"{path}: its times are fractions (up to {t_N.max():.6g}), not microseconds; {how}")
+    if finite and float(t_N.max()) - float(t_N.min()) > MAX_SPAN_US:
+        hours = (float(t_N.max()) - float(t_N.min())) / 3.6e9
+        raise SampleError(f"{path}: {hours:,.1f} hours, if its times are microseconds; {how}")
+    return t_N
+
+
+def _load_npz(path: Path) -> tuple[AnyArray, str | None]:
+    """(`event_data`, `time_unit` or None) of a zip whose directory says how large they unpack: no zip bomb is
+    unpacked."""
+    with decoding(path, "N-ImageNet event file"), zipfile.ZipFile(path) as archive:
+        if "event_data.npy" not in archive.namelist():
+            raise SampleError(f"{path}: holds no event_data; save it with np.savez(…, event_data=…)")
+        unpacked = archive.getinfo("event_data.npy").file_size
+        if unpacked > MAX_BYTES:
+            raise SampleError(
+                f"{path}: unpacks to {unpacked / MEBIBYTE:,.0f} MiB, more than "
+                f"{MAX_BYTES / MEBIBYTE:,.0f}; cut the recording"
+            )
+        with archive.open("event_data.npy") as member:
+            # zipfile gives no more than `file_size` bytes: a header that declares more ends in an error.
+            events: AnyArray = np.lib.format.read_array(member, allow_pickle=False, max_header_size=10_000)
+        if "time_unit.npy" not in archive.namelist():
+            return events, None
+        if archive.getinfo("time_unit.npy").file_size > MAX_UNIT_BYTES:
+            raise SampleError(f"{path}: time_unit is no word; it may be {', '.join(UNITS_US)}")
+        with archive.open("time_unit.npy") as member:
+            unit = np.lib.format.read_array(member, allow_pickle=False, max_header_size=10_000)
+    return events, str(unit.ravel()[0]) if unit.size == 1 else ""
+
+
+def _read_dat(path: Path) -> Events:
+    from data.readers.events.prophesee import read_dat
+
+    return read_dat(path)
+
+
+def _read_raw(path: Path) -> Events:
+    from data.readers.events.prophesee import read_raw
+
+    return read_raw(path)
+
+
+def _read_aedat(path: Path) -> Events:
+    from data.readers.events.aedat import read_aedat
+
+    return read_aedat(path)
+
+
+READERS: dict[str, Callable[[Path], Events | Picture]] = {
+    ".bin": _read_bin,
+    ".npz": _read_npz,
+    ".dat": _read_dat,
+    ".raw": _read_raw,
+    ".aedat4": _read_aedat,
+}

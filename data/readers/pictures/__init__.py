@@ -1,0 +1,1 @@
+"""Pictures and thermal pictures: decode, check and turn them upright."""

@@ -1,0 +1,158 @@
+"""Thermal pictures: 16-bit or float TIFF, and 8-bit pictures. Values are never clipped.
+
+A TIFF tells that it holds temperatures by JSON in its ImageDescription tag:
+
+    {"unit": "kelvin", "scale": 0.01, "offset": 0.0}        kelvin = stored value × scale + offset
+
+`tifffile.imwrite(..., metadata={"unit": "kelvin", "scale": 0.01})` writes just that. `scale` and `offset`
+may be left out (1 and 0), and `"unit": "celsius"` adds 273.15. The word "centikelvin" in a description in
+prose says 0.01 as well. Without either the values are counts: a camera maker's private scale is not guessed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from data.errors import SampleError
+from data.readers.payload import AnyArray, ThermalPicture
+from data.readers.pictures.image import MAX_PIXELS, open_picture
+from data.readers.pictures.picture_file import orientation_of, upright
+from data.readers.untrusted import MEBIBYTE, check_file, decoding
+
+MAX_BYTES = 256 * MEBIBYTE
+MAX_PAGES = 64  # of a TIFF: one picture, and what goes with it
+MAX_VALUE = 1e12  # above any sensor's counts, and its square still fits float32
+CENTIKELVIN = (0.01, 0.0)  # scale, offset
+ZERO_CELSIUS_K = 273.15
+PACKED_BITS = (10, 12, 14)  # of sensors whose pixels are stored without room between them
+BLOCK_PIXELS = 2**20  # unpacked at once: bounds memory
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+# Of a damaged file tifffile logs several lines; our one SampleError says what matters.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+
+def read_thermal(path: Path) -> ThermalPicture:
+    """Read a thermal picture as float32[H, W], upright.
+
+    A coloured 8-bit picture gives its luma (ITU-R BT.601), since a false-colour palette cannot be undone.
+    """
+    check_file(path, max_bytes=MAX_BYTES)
+    with path.open("rb") as file:
+        is_tiff = file.read(4) in TIFF_MAGIC
+    if not is_tiff:
+        return ThermalPicture(_read_picture(path), "counts")
+    page = _first_page(path)
+    if page.values_HW is None:
+        values_HW = _read_picture(path)
+    else:
+        values_HW = upright(page.values_HW, orientation_of(path))
+    if page.inverted:
+        values_HW = 255 - values_HW
+    if not np.isfinite(values_HW).all():
+        raise SampleError(f"{path}: holds NaN or infinite values; replace the dead pixels")
+    if not values_HW.size or np.abs(values_HW).max() > MAX_VALUE:
+        raise SampleError(f"{path}: holds no pixels or values beyond reason; export it again")
+    if page.scale is None:
+        return ThermalPicture(values_HW, "counts")
+    scale, offset = page.scale
+    kelvin_HW = (values_HW.astype(np.float64) * scale + offset).astype(np.float32)
+    if not np.isfinite(kelvin_HW).all() or kelvin_HW.min() < 0:
+        raise SampleError(f"{path}: its scale gives temperatures below 0 K or infinite; mend its description")
+    return ThermalPicture(kelvin_HW, "kelvin")
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A TIFF's one page. `values_HW` is None where only Pillow can unpack it."""
+
+    values_HW: AnyArray | None
+    scale: tuple[float, float] | None  # to kelvin: factor, offset
+    inverted: bool = False  # Pillow turns 8-bit greys around whose 0 is said to be white
+
+
+def _first_page(path: Path) -> _Page:
+    with decoding(path, "thermal TIFF"), tifffile.TiffFile(path) as tiff:
+        # Of a chain of directories that leads back to itself there are pages without end.
+        chain = list(islice(tiff.pages, MAX_PAGES + 1))
+        if len(chain) > MAX_PAGES:
+            raise SampleError(f"{path}: more than {MAX_PAGES} pages, or a loop of them; export one picture")
+        pages = [page for page in chain if not (page.keyframe.subfiletype & 1)]  # bit 0: a thumbnail
+        if len(pages) != 1:
+            raise SampleError(f"{path}: holds {len(pages)} pictures; split the sequence into one file each")
+        page = pages[0].aspage()
+        if page.imagewidth * page.imagelength > MAX_PIXELS:
+            raise SampleError(
+                f"{path}: {page.imagewidth} × {page.imagelength} pixels are more than {MAX_PIXELS:,}; "
+                "scale the picture down"
+            )
+        scale = _kelvin_scale(page.description, path)
+        # A compressed strip may unpack to any size: libtiff, behind Pillow, holds it to the picture's bounds.
+        plain = page.compression == 1 and page.samplesperpixel == 1 and page.dtype is not None
+        if not plain:
+            return _Page(None, scale, inverted=page.photometric == 0 and page.bitspersample == 8)
+        if page.imagedepth != 1 or page.dtype.kind not in "uif":
+            raise SampleError(
+                f"{path}: not a single-channel picture of numbers; save it as 16-bit or float grey"
+            )
+        if page.bitspersample in PACKED_BITS:
+            return _Page(_unpacked(page, path), scale)
+        return _Page(page.asarray().reshape(page.imagelength, page.imagewidth).astype(np.float32), scale)
+
+
+def _unpacked(page: tifffile.TiffPage, path: Path) -> AnyArray:
+    """float32[H, W] of pixels of 10, 12 or 14 bits, highest first; each row begins with a byte (TIFF 6.0)."""
+    bits, width, height = page.bitspersample, page.imagewidth, page.imagelength
+    row_bytes, whole = -(-width * bits // 8), page.rowsperstrip
+    values_HW = np.empty((height, width), np.float32)
+    block = max(1, BLOCK_PIXELS // width)
+    if page.is_tiled or page.fillorder != 1 or len(page.dataoffsets) != -(-height // whole):
+        raise SampleError(f"{path}: its {bits}-bit pixels lie in tiles or backwards; save it with 16 bits")
+    weights = 2 ** np.arange(bits - 1, -1, -1).astype(np.float32)
+    with path.open("rb") as file:
+        for strip, offset in enumerate(page.dataoffsets):
+            file.seek(offset)
+            end = min((strip + 1) * whole, height)
+            for top in range(strip * whole, end, block):
+                rows = min(block, end - top)
+                packed_HB = np.frombuffer(file.read(rows * row_bytes), np.uint8).reshape(rows, row_bytes)
+                bits_HWb = np.unpackbits(packed_HB, axis=1)[:, : width * bits].reshape(rows, width, bits)
+                values_HW[top : top + rows] = bits_HWb @ weights
+    return values_HW
+
+
+def _kelvin_scale(description: str, path: Path) -> tuple[float, float] | None:
+    """(scale, offset) to kelvin from a TIFF's ImageDescription, or None where it names no unit."""
+    try:
+        told = json.loads(description)
+    except (json.JSONDecodeError, RecursionError):  # most cameras write prose there
+        return CENTIKELVIN if re.search(r"\bcentikelvin\b", description, re.IGNORECASE) else None
+    if not isinstance(told, dict) or "unit" not in told:
+        return None
+    if told["unit"] == "counts":
+        return None
+    scale, offset = told.get("scale", 1.0), told.get("offset", 0.0)
+    if told["unit"] not in {"kelvin", "celsius"} or not all(
+        isinstance(value, int | float) for value in (scale, offset)
+    ):
+        raise SampleError(
+            f"{path}: its description says unit {told['unit']!r}; "
+            'write {"unit": "kelvin", "scale": …, "offset": …}'
+        )
+    return float(scale), float(offset) + (ZERO_CELSIUS_K if told["unit"] == "celsius" else 0.0)
+
+
+def _read_picture(path: Path) -> AnyArray:
+    """float32[H, W] through Pillow: greys of any depth as they are, colours as luma."""
+    with open_picture(path) as (picture, orientation), decoding(path, "thermal picture"):
+        grey = picture.mode in {"L", "I", "F"} or picture.mode.startswith("I;16")
+        values_HW = np.array(picture if grey else picture.convert("L"), dtype=np.float32)
+        return upright(values_HW, orientation)

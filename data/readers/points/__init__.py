@@ -1,0 +1,1 @@
+"""Point clouds and meshes: PLY, PCD, OFF, OBJ, STL, glTF, text and NumPy files."""

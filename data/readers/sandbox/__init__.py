@@ -1,0 +1,1 @@
+"""Sandbox: decode untrusted files in worker processes that can be killed."""

@@ -1,0 +1,1 @@
+"""Sounds: find the whole recording in a file and decode it."""

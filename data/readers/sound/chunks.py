@@ -1,0 +1,245 @@
+"""Sound files made of chunks: WAV (RIFF, RIFX, RF64, BW64), Wave64, AIFF, AIFF-C, 8SVX and CAF; and AU.
+
+A writer that cannot go back (it writes to a pipe) leaves a size that means "unknown": 0, or a number next to
+2^31 or 2^32. SoX leaves 0x7ffff000, arecord 0x7fffff00 or 0x80000000, FFmpeg 0xffffffff, GStreamer 0; some
+leave their number less the header. Files that large are not read (`data.readers.sound.audio.MAX_BYTES`), so
+such a number is never a size.
+
+Sources: Microsoft's "Multimedia Programming Interface and Data Specifications 1.0" (RIFF), EBU Tech 3306
+(RF64), ITU-R BS.2088 (BW64), Sony's Wave64, Apple's "Audio Interchange File Format" 1.3 and "Core Audio
+Format", Sun's AU header.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from data.errors import SampleError
+from data.readers.stretch import Stretch
+
+CHUNKED_MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM")
+AU_MAGICS = (b".snd", b"dns.")
+FORMS = (b"WAVE", b"AIFF", b"AIFC", b"8SVX", b"16SV")
+TAGS = (b"ID3", b"TAG", b"APE")
+SOUND_CHUNKS = (b"data", b"SSND", b"BODY")
+
+# A damaged or hidden rest of a file up to this is not taken for sound (tags, padding to a disk's blocks).
+SMALL_REST = 4096
+
+Order = Literal["little", "big"]
+
+
+def is_unknown(size: int, bits: int = 32) -> bool:
+    """Whether a size stands for "not known": 0, or next to the largest number, signed or not."""
+    near = 2 ** (bits - 8)
+    return size == 0 or size >= 2**bits - near or abs(size - 2 ** (bits - 1)) <= near
+
+
+def chunked_parts(path: Path, size: int) -> list[Stretch]:
+    """The sounds of a RIFF or IFF file; `cat` joins them. Raises `SampleError` for a truncated one."""
+    parts: list[Stretch] = []
+    start: int | None = 0
+    with path.open("rb") as file:
+        while start is not None:
+            part, start = _one_chunked(file, path, start, size)
+            parts.append(part)
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    name: bytes
+    at: int  # of its head, in the file
+    size: int  # of its body, as declared
+
+    @property
+    def body(self) -> int:
+        return self.at + 8
+
+
+def _one_chunked(file: BinaryIO, path: Path, start: int, size: int) -> tuple[Stretch, int | None]:
+    """The sound that begins at `start`, and where the next one begins, if there is one."""
+    file.seek(start)
+    head = file.read(12)
+    order: Order = "big" if head[:4] in {b"RIFX", b"FORM"} else "little"
+    if head[8:12] not in FORMS:
+        return Stretch(path, start, size), None  # a film, a picture: other readers say so
+    seen: dict[bytes, _Chunk] = {}
+    at = start + 12
+    while (chunk := _chunk_at(file, at, order)) is not None:
+        seen.setdefault(chunk.name, chunk)
+        if chunk.name in SOUND_CHUNKS:
+            declared_form = int.from_bytes(head[4:8], order)
+            return _with_sound(file, path, seen, chunk, order, (start, size, declared_form))
+        at = _next_chunk(file, chunk, order)
+    return Stretch(path, start, size), None
+
+
+def _with_sound(
+    file: BinaryIO,
+    path: Path,
+    seen: dict[bytes, _Chunk],
+    sound: _Chunk,
+    order: Order,
+    bounds: tuple[int, int, int],
+) -> tuple[Stretch, int | None]:
+    start, size, declared_form = bounds
+    here, declared = size - sound.body, sound.size
+    bits = 32
+    if b"ds64" in seen and declared == 2**32 - 1:  # RF64 keeps the size in a chunk before it
+        file.seek(seen[b"ds64"].body + 8)
+        declared, bits = int.from_bytes(file.read(8), "little"), 64
+    ends_with_form = start + 8 + declared_form + declared_form % 2 >= size > start + 8
+    empty = declared == 0 and sound.size == 0 and (here == 0 or (ends_with_form and declared_form > 0))
+    if not empty and is_unknown(declared, bits) and not (declared and declared <= here):
+        return Stretch(path, start, size, _known_size(file, seen, sound, here, order)), None
+    if declared > here:
+        raise SampleError(f"{path}: truncated, {here:,} of {declared:,} bytes of sound; fetch it again")
+    file.seek(sound.body)
+    if (
+        file.read(4) == b"OggS" and sound.name == b"data"
+    ):  # a whole Ogg in a WAV, as encoders of 2001 wrote it
+        return Stretch(path, sound.body, sound.body + declared), None
+    return _until_next(file, path, start, sound.body + declared, size, order)
+
+
+def _known_size(
+    file: BinaryIO, seen: dict[bytes, _Chunk], sound: _Chunk, here: int, order: Order
+) -> dict[int, bytes]:
+    """Patches that say the size which the file has."""
+    patches = {sound.at + 4: here.to_bytes(4, order)}
+    if b"ds64" in seen:
+        patches[seen[b"ds64"].body + 8] = here.to_bytes(8, "little")
+    if b"COMM" in seen:  # AIFF counts frames as well
+        at = seen[b"COMM"].body
+        file.seek(at)
+        common = file.read(8)
+        channels, depth = int.from_bytes(common[:2], "big"), int.from_bytes(common[6:8], "big")
+        frame = max(1, channels * -(-depth // 8))
+        patches[at + 2] = ((here - 8) // frame).to_bytes(4, "big")
+    return patches
+
+
+def _until_next(
+    file: BinaryIO, path: Path, start: int, end: int, size: int, order: Order
+) -> tuple[Stretch, int | None]:
+    """Pass over the chunks behind the sound: another sound may begin there."""
+    at = _aligned(file, end, end)
+    while at + 12 <= size:
+        file.seek(at)
+        head = file.read(12)
+        if head[:4] in CHUNKED_MAGICS and head[8:12] in FORMS:
+            return Stretch(path, start, at), at
+        if head[:3] in TAGS:
+            return Stretch(path, start, size), None
+        chunk = _chunk_at(file, at, order)
+        if chunk is None or chunk.body + chunk.size > size:
+            break
+        at = _next_chunk(file, chunk, order)
+    if size - at > SMALL_REST and _is_filled(file, at):
+        raise SampleError(
+            f"{path}: {size - at:,} bytes behind its sound belong to nothing that its header names; "
+            "export it again"
+        )
+    return Stretch(path, start, size), None
+
+
+def _is_filled(file: BinaryIO, at: int) -> bool:
+    """Whether there is anything but zeros from `at` on."""
+    file.seek(at)
+    while block := file.read(2**20):
+        if block.count(0) != len(block):
+            return True
+    return False
+
+
+def _chunk_at(file: BinaryIO, at: int, order: Order) -> _Chunk | None:
+    file.seek(at)
+    head = file.read(8)
+    return _Chunk(head[:4], at, int.from_bytes(head[4:], order)) if len(head) == 8 else None
+
+
+def _next_chunk(file: BinaryIO, chunk: _Chunk, order: Order) -> int:
+    return _aligned(file, chunk.body + chunk.size, chunk.at)
+
+
+def _aligned(file: BinaryIO, end: int, base: int) -> int:
+    """Where the chunk behind `end` begins: chunks have even sizes, but some writers forget the odd byte."""
+    if (end - base) % 2 == 0:
+        return end
+    file.seek(end)
+    behind = file.read(9)
+    forgotten = behind[:1] != b"\0" and _is_name(behind[:4]) and not _is_name(behind[1:5])
+    return end if forgotten else end + 1
+
+
+def _is_name(letters: bytes) -> bool:
+    return len(letters) == 4 and all(32 <= letter < 127 for letter in letters)
+
+
+def w64_parts(path: Path, size: int) -> list[Stretch]:
+    """Sony's Wave64: names are GUIDs, sizes have 64 bits and count their own head of 24 bytes."""
+    with path.open("rb") as file:
+        at = 40
+        while True:
+            file.seek(at)
+            head = file.read(24)
+            if len(head) < 24:
+                return [Stretch(path, 0, size)]
+            declared = int.from_bytes(head[16:24], "little")
+            if head[:4] == b"data":
+                break
+            at += max(24, declared + -declared % 8)
+    here = size - at
+    if declared <= 24 < here or is_unknown(declared, 64):
+        return [Stretch(path, 0, size, {at + 16: here.to_bytes(8, "little")})]
+    if declared > here:
+        raise SampleError(f"{path}: truncated, {here:,} of {declared:,} bytes of sound; fetch it again")
+    return [Stretch(path, 0, size)]
+
+
+def caf_parts(path: Path, size: int) -> list[Stretch]:
+    """Apple's CAF; −1 as the size of the sound means "to the end of the file"."""
+    with path.open("rb") as file:
+        at = 8
+        while True:
+            file.seek(at)
+            head = file.read(12)
+            if len(head) < 12:
+                return [Stretch(path, 0, size)]
+            declared, here = int.from_bytes(head[4:], "big", signed=True), size - at - 12
+            if head[:4] == b"data":
+                break
+            at += 12 + max(0, declared)
+    if declared > here:
+        raise SampleError(f"{path}: truncated, {here:,} of {declared:,} bytes of sound; fetch it again")
+    if declared < 0:
+        return [Stretch(path, 0, size, {at + 4: here.to_bytes(8, "big")})]
+    return [Stretch(path, 0, size)]
+
+
+def au_parts(path: Path, size: int) -> list[Stretch]:
+    """Sun's AU. 0xffffffff as the size means "to the end of the file"; `cat` joins them."""
+    parts: list[Stretch] = []
+    start = 0
+    with path.open("rb") as file:
+        while True:
+            file.seek(start)
+            head = file.read(12)
+            order: Order = "big" if head[:4] == b".snd" else "little"
+            offset, declared = (int.from_bytes(head[at : at + 4], order) for at in (4, 8))
+            here = size - start - offset
+            if is_unknown(declared):
+                return [*parts, Stretch(path, start, size, {start + 8: max(0, here).to_bytes(4, order)})]
+            if declared > here:
+                raise SampleError(
+                    f"{path}: truncated, {here:,} of {declared:,} bytes of sound; fetch it again"
+                )
+            end = start + offset + declared
+            file.seek(end)
+            if file.read(4) not in AU_MAGICS:
+                return [*parts, Stretch(path, start, size)]
+            parts.append(Stretch(path, start, end))
+            start = end

@@ -1,0 +1,1 @@
+"""Requests to language models: ledger, scheduler, limits, budget and costs."""

@@ -1,0 +1,1 @@
+"""The Batch API: submit requests as jobs, follow the jobs, collect the answers."""

@@ -1,0 +1,186 @@
+"""What the ledger knows of batches: jobs, and the requests that are in one.
+
+Table `batch_jobs`, one row per file that was cut, kept when it has ended:
+
+    token         TEXT   random; in the uploaded file's name and in the batch's metadata
+    endpoint      TEXT   who is asked
+    state         TEXT   planned -> uploaded -> submitted -> done, or dead where nothing came of it
+    requests, bytes  INTEGER  of the file
+    file_id, batch_id  TEXT   the server's names, once they are known
+    reserved_usd  REAL   what the file may cost, or null where no price is known
+    said          TEXT   the batch's last status or the reason of its end
+    run_id        TEXT   the run that cut the file
+    created_at    INTEGER  microseconds since 1970, UTC
+
+Table `batch_items`, one row per request that was cut into a file and has no entry yet:
+
+    key           TEXT   request_key, primary key: a request is in one job at most
+    token         TEXT   its job, or null where its job ended without it
+    line          INTEGER  its place in the file, from 1
+    request       TEXT   the final request, canonical JSON
+    deaths        INTEGER  jobs that ended without an answer to it
+
+A job is `planned` here before its file is uploaded. So whatever is interrupted, the next run knows what may
+be under way, finds it on the server by its token, and submits no request a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+
+from kb_builder.ask.ledger import Ledger, Work
+
+PLANNED, UPLOADED, SUBMITTED, DONE, DEAD = "planned", "uploaded", "submitted", "done", "dead"
+
+_CREATE = (
+    """
+    CREATE TABLE IF NOT EXISTS batch_jobs (
+        token TEXT PRIMARY KEY, endpoint TEXT NOT NULL, state TEXT NOT NULL, requests INTEGER NOT NULL,
+        bytes INTEGER NOT NULL, file_id TEXT, batch_id TEXT, reserved_usd REAL, said TEXT,
+        run_id TEXT NOT NULL, created_at INTEGER NOT NULL
+    ) STRICT
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS batch_items (
+        key TEXT PRIMARY KEY, token TEXT, line INTEGER, request TEXT NOT NULL, deaths INTEGER NOT NULL
+    ) STRICT
+    """,
+    "CREATE INDEX IF NOT EXISTS batch_items_by_token ON batch_items (token, line)",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One batch, from the moment its file was cut."""
+
+    token: str
+    endpoint: str
+    state: str
+    requests: int
+    bytes: int
+    file_id: str | None
+    batch_id: str | None
+    reserved_usd: float | None
+    said: str | None
+    run_id: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One request of a job."""
+
+    key: str
+    request: str
+    deaths: int
+
+
+_JOB = ", ".join(field.name for field in fields(Job))
+
+
+async def create_tables(ledger: Ledger) -> None:
+    """Make the two tables where they are not there yet."""
+
+    def create(connection: sqlite3.Connection) -> None:
+        for statement in _CREATE:
+            connection.execute(statement)
+
+    await _write(ledger, create)
+
+
+def unfinished(ledger: Ledger, endpoint: str) -> list[Job]:
+    """The jobs of an endpoint that may still bring answers, the oldest first."""
+    query = (
+        f"SELECT {_JOB} FROM batch_jobs WHERE endpoint = ? AND state IN (?, ?, ?) ORDER BY created_at, token"
+    )
+    values = (endpoint, PLANNED, UPLOADED, SUBMITTED)
+    rows = ledger.read(lambda connection: connection.execute(query, values).fetchall())
+    return [Job(*row) for row in rows]
+
+
+def items(ledger: Ledger, token: str) -> list[Item]:
+    """The requests of a job that have no entry yet, in the order of its file."""
+    query = "SELECT key, request, deaths FROM batch_items WHERE token = ? ORDER BY line"
+    rows = ledger.read(lambda connection: connection.execute(query, (token,)).fetchall())
+    return [Item(*row) for row in rows]
+
+
+def keys(ledger: Ledger, token: str) -> list[str]:
+    """The keys of `items`."""
+    query = "SELECT key FROM batch_items WHERE token = ? ORDER BY line"
+    return [key for (key,) in ledger.read(lambda connection: connection.execute(query, (token,)).fetchall())]
+
+
+def find(ledger: Ledger, token: str, wanted: Sequence[str]) -> dict[str, Item]:
+    """Those of some hundred keys that are in a job and have no entry yet."""
+    marks = ", ".join("?" * len(wanted))
+    query = f"SELECT key, request, deaths FROM batch_items WHERE token = ? AND key IN ({marks})"
+    rows = ledger.read(lambda connection: connection.execute(query, (token, *wanted)).fetchall())
+    return {row[0]: Item(*row) for row in rows}
+
+
+def at_lines(ledger: Ledger, token: str, lines: Iterable[int]) -> dict[int, Item]:
+    """The requests at some lines (from 1) of a job's file."""
+    query = "SELECT line, key, request, deaths FROM batch_items WHERE token = ?"
+    wanted = set(lines)
+    rows = ledger.read(lambda connection: connection.execute(query, (token,)).fetchall())
+    return {line: Item(*rest) for line, *rest in rows if line in wanted}
+
+
+async def plan(ledger: Ledger, job: Job, requests: Sequence[tuple[str, str]]) -> None:
+    """Record a job and its (key, request JSON), in the order of its file, in one transaction."""
+
+    def record(connection: sqlite3.Connection) -> None:
+        connection.execute(
+            f"INSERT INTO batch_jobs ({_JOB}) VALUES ({', '.join('?' * len(fields(Job)))})", astuple(job)
+        )
+        connection.executemany(
+            "INSERT INTO batch_items (key, token, line, request, deaths) VALUES (?, ?, ?, ?, 0) "
+            "ON CONFLICT (key) DO UPDATE SET token = excluded.token, line = excluded.line",
+            [(key, job.token, line, request) for line, (key, request) in enumerate(requests, start=1)],
+        )
+
+    await _write(ledger, record)
+
+
+async def update(ledger: Ledger, job: Job) -> None:
+    """Record what has become known of a job."""
+    values = (job.state, job.file_id, job.batch_id, job.said, job.token)
+    query = "UPDATE batch_jobs SET state = ?, file_id = ?, batch_id = ?, said = ? WHERE token = ?"
+    await _write(ledger, lambda connection: connection.execute(query, values))
+
+
+async def settle(ledger: Ledger, settled: Iterable[str]) -> None:
+    """Forget requests that have their entry."""
+    rows = [(key,) for key in settled]
+    query = "DELETE FROM batch_items WHERE key = ?"
+    await _write(ledger, lambda connection: connection.executemany(query, rows))
+
+
+async def end(ledger: Ledger, job: Job, *, died: bool) -> None:
+    """Record a job's end (`job.state`, `job.said`) and free the requests that it has not settled.
+
+    `died` counts the end against those requests; a job that was never worked on does not.
+    """
+
+    def record(connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "UPDATE batch_jobs SET state = ?, said = ? WHERE token = ?", (job.state, job.said, job.token)
+        )
+        connection.execute(
+            "UPDATE batch_items SET token = NULL, line = NULL, deaths = deaths + ? WHERE token = ?",
+            (int(died), job.token),
+        )
+
+    await _write(ledger, record)
+
+
+async def _write(ledger: Ledger, work: Work) -> None:
+    """Commit at once: the next step, which must not come before, waits for it alone."""
+    writing = asyncio.ensure_future(ledger.write(work))
+    await asyncio.sleep(0)
+    ledger.flush()
+    await writing

@@ -1,0 +1,224 @@
+"""Chat completions through the `openai` package; its errors are turned into ours here and nowhere else.
+
+What an error means, whoever reports it, is told in kb_builder/ask/endpoint/status.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from data.errors import DescriberError, ThrottledError, TransientError, UniBindError
+from kb_builder.ask.endpoint.hidden_key import HiddenKey, silence_vendor
+from kb_builder.ask.endpoint.parameters import body_of
+from kb_builder.ask.endpoint.proxies import Proxy, proxy_for
+from kb_builder.ask.endpoint.status import (
+    Remedy,
+    check_body,
+    error_for,
+    renamed,
+    retry_after,
+    shorten,
+    words_of,
+)
+from kb_builder.ask.request import OPENAI_URL, Media, Reply, Request, endpoint_identity, read_limits
+
+if TYPE_CHECKING:
+    from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+
+MOST_BYTES = 8_000_000
+
+
+class ChatClient:
+    """A `Describer` that speaks chat completions.
+
+    `connect` returns (base URL, API key) and is called before the first request, not earlier: a run that
+    finds every answer in its ledger starts no server and needs no key. `load` turns a `Media` of a message
+    into the part that is sent (data URL or base64); it is called in a thread, once per attempt. `key_name` is
+    the variable that the key is read from, if any. `remedy` reads refusals; see `parameters.remedy`. A body
+    of more than `most_bytes` is read no further.
+    """
+
+    def __init__(
+        self,
+        *,
+        provider: str,
+        source: str,
+        endpoint: str,
+        model: str,
+        connect: Callable[[], tuple[str, str]],
+        load: Callable[[Media], dict[str, Any]] | None = None,
+        key_name: str | None = None,
+        remedy: Remedy = lambda said, param, code: None,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self.provider = provider
+        self.source = source
+        self.endpoint = endpoint
+        self.model = model
+        self._connect = connect
+        self._load = load
+        self._client: AsyncOpenAI | None = None
+        self._key_name = key_name
+        self._key = HiddenKey("")
+        self._no_key = True  # none was sent
+        self._proxy: Proxy | None = None
+        self.remedy = remedy
+        self._most_bytes = most_bytes
+
+    async def answer(self, request: Request) -> Reply:
+        """The answer's body as it came. Makes one attempt: trying again is the scheduler's work."""
+        messages = await self._messages(request)
+        with self.vendor() as client:
+            import httpx2
+
+            # Not `chat.completions.create`: it walks through every message to bring it into the form that it
+            # has already, which costs half of the time of a request.
+            response = await client.post(
+                "/chat/completions", cast_to=httpx2.Response, body=body_of(request, messages)
+            )
+        body = self.hide(response.text)
+        check_body(body, where=self._where, remedy=self.remedy)
+        return Reply(body, read_limits(response.headers))
+
+    def body_for(self, request: Request) -> dict[str, Any]:
+        """The whole body of a request, its media read and encoded now: for a thread, not the event loop."""
+        return body_of(request, self._loaded(request))
+
+    @contextmanager
+    def vendor(self) -> Iterator[AsyncOpenAI]:
+        """The vendor's client, opened on first use; its errors leave the block as ours."""
+        client = self._client or self._open()
+        import aiohttp
+        import openai
+
+        try:
+            yield client
+        except openai.APIStatusError as error:
+            raise self._status_error(error) from None  # the vendor's error holds the request's headers
+        except openai.APIConnectionError as error:
+            raise self._connection_error(error) from None
+        except openai.OpenAIError as error:
+            raise TransientError(self._say(str(error))) from None
+        except aiohttp.ClientError as error:  # a broken answer's head reaches us as it is
+            raise TransientError(self._say(str(error)), maybe_paid=True) from None
+        except DescriberError as error:  # of our own transport
+            raise renamed(error, self._say(str(error))) from None
+        except (UniBindError, OSError):
+            raise
+        except Exception as error:  # what the vendor's reader throws at a body that is none of the protocol
+            raise TransientError(
+                self._say(f"the answer cannot be read: {type(error).__name__}: {error}"), maybe_paid=True
+            ) from None
+
+    def hide(self, text: str) -> str:
+        """Servers quote the API key back in errors; it must reach no table, log or message."""
+        return self._key.hide(text)
+
+    async def close(self) -> None:
+        """Close the connections, if any were opened."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    def _open(self) -> AsyncOpenAI:
+        silence_vendor()
+        from openai import AsyncOpenAI
+
+        from kb_builder.ask.endpoint.transport import BoundedClient
+
+        url, key = self._connect()
+        self._key = HiddenKey(key)
+        self._no_key = key == NO_KEY
+        self._proxy = proxy_for(url)
+        self._client = AsyncOpenAI(
+            base_url=url,
+            api_key=key,
+            max_retries=0,
+            http_client=BoundedClient(url, most_bytes=self._most_bytes),
+        )
+        return self._client
+
+    @property
+    def _where(self) -> str:
+        """Who speaks in an error. Not the address itself: its query may hold a secret."""
+        return (
+            self.endpoint if self._proxy is None else f"{self.endpoint}, through the proxy {self._proxy.told}"
+        )
+
+    async def _messages(self, request: Request) -> list[dict[str, Any]]:
+        """The messages as they are sent: media are read and encoded now, in a thread."""
+        if all(isinstance(content, str) for _, content in request.messages):
+            return self._loaded(request)
+        return await asyncio.to_thread(self._loaded, request)
+
+    def _loaded(self, request: Request) -> list[dict[str, Any]]:
+        return [
+            {"role": role, "content": content if isinstance(content, str) else self._parts(content)}
+            for role, content in request.messages
+        ]
+
+    def _parts(self, content: tuple[str | Media, ...]) -> list[dict[str, Any]]:
+        if self._load is None:
+            raise ValueError("this client was made without `load`: it cannot send media")
+        return [
+            {"type": "text", "text": part} if isinstance(part, str) else self._load(part) for part in content
+        ]
+
+    def _status_error(self, error: APIStatusError) -> DescriberError:
+        detail = _detail(error.body)
+        whole = error.response.text.strip()
+        message = words_of(detail.get("message") or "") or whole or error.message
+        code, param = str(detail.get("code") or detail.get("type") or ""), detail.get("param")
+        if error.status_code in {401, 403} and self._key_name is not None and self._no_key:
+            message = f"{message} ({self._key_name} is not set: no key was sent)"
+        found = error_for(
+            error.status_code,
+            self._say(f"status {error.status_code}: {message}"),
+            code=code,
+            retry_after=retry_after(error.response.headers),
+            remedy=self.remedy(f"{message} {whole}", param if isinstance(param, str) else None, code),
+        )
+        if isinstance(found, ThrottledError):
+            found.limits = read_limits(error.response.headers)
+        return found
+
+    def _connection_error(self, error: APIConnectionError) -> TransientError:
+        import aiohttp
+        import openai
+
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+            if isinstance(
+                cause, aiohttp.ClientConnectorError
+            ):  # nobody listens; the vendor calls it a time-out
+                return TransientError(self._say(str(cause)))
+        said = "no answer in time" if isinstance(error, openai.APITimeoutError) else str(cause)
+        return TransientError(self._say(said), maybe_paid=True)
+
+    def _say(self, text: str) -> str:
+        return f"{self._where}: {shorten(self.hide(text))}"
+
+
+def _detail(body: object) -> dict[str, Any]:
+    """The error object of a body: some send a list of one, and some nothing of that form."""
+    if isinstance(body, list) and body:
+        body = body[0]
+    inner = body.get("error") if isinstance(body, dict) else None
+    found = inner if isinstance(inner, dict) else body
+    return found if isinstance(found, dict) else {}
+
+
+NO_KEY = "none"  # servers of one's own ask for no key; the client insists on some text
+
+
+def endpoint_of(base_url: str | tuple[str, ...] | None) -> str:
+    """Who answers, of `base_url` as it is set: of several addresses the one that sorts first stands for all.
+
+    So the order in which they are listed changes no request, and no answer's key tells which of them gave it.
+    """
+    urls = (base_url,) if isinstance(base_url, str) else base_url or (OPENAI_URL,)
+    return min(map(endpoint_identity, urls))

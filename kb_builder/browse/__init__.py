@@ -1,0 +1,1 @@
+"""Browse the knowledge base: DuckDB views, queries, the shell and overviews."""

@@ -1,0 +1,1 @@
+"""Descriptions: plan prompts, judge answers and write the rows of the descriptions table."""

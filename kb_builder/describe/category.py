@@ -1,0 +1,314 @@
+"""One category's texts: what to ask next, and what becomes of the answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data.files import hash_json
+from data.sample import Category
+from kb_builder.ask.cost import Spending
+from kb_builder.ask.endpoint.parameters import Shape, shape_for, shaped
+from kb_builder.ask.ledger import Entry
+from kb_builder.ask.request import Describer, Request, asked, derived_seed, request_key
+from kb_builder.describe.prompts import Library, Prompt, fill, several_texts, texts_per_request
+from kb_builder.describe.rows import columns_of, description_row, row_id
+from kb_builder.encoders.base import Encoder
+from kb_builder.encoders.tokens import TokenCounter, token_counter
+from kb_builder.gates.duplicates import Floats
+from kb_builder.gates.gate import Candidate, CategoryGate, Rules, refusal_in
+from kb_builder.gates.verdict import Verdict
+from kb_builder.parse.answers import PARSER_VERSION, Answer, Item, parse_answer, read_answer
+from kb_builder.settings import DescribeCategories
+
+# A round asks for what is missing divided by the share kept so far, which is taken to be at least this ...
+_LOWEST_YIELD = 0.25
+# ... and for so many texts at most, so that a category that runs dry is noticed before all is paid for; for
+# fewer where not even every second text is kept.
+_ROUND_TEXTS = 250
+_POOR_YIELD, _POOR_ROUND_TEXTS = 0.5, 100
+# Saturation is judged over the last so many texts asked for, and at least so many requests.
+_WINDOW_TEXTS = 100
+_WINDOW_REQUESTS = 5
+
+_EMBEDDED_TOGETHER = 64
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What is the same for all categories of a run."""
+
+    settings: DescribeCategories
+    endpoint: str
+    model: str
+    library: Library
+    shape: Shape  # how parameters are sent
+    items: int  # texts per request
+    tokens: TokenCounter
+    rules: Rules
+    started: int  # microseconds since 1970: entries made before then were in the ledger already
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One request of the plan, with what its rows will say about where they come from."""
+
+    request: Request
+    key: str
+    prompt: Prompt
+    opening: str
+    prompt_hash: str
+
+
+def make_writing(
+    settings: DescribeCategories,
+    describer: Describer,
+    library: Library,
+    *,
+    encoder: str,
+    started: int,
+    items: int | None = None,
+) -> Writing:
+    """`encoder` is the text encoder that will read the texts: its tokenizer says how long they are."""
+    tokens = token_counter(encoder)
+    return Writing(
+        settings=settings,
+        endpoint=describer.endpoint,
+        model=describer.model,
+        library=library,
+        shape=shape_for(settings, endpoint=describer.endpoint, model=describer.model),
+        items=items or texts_per_request(settings),
+        tokens=tokens,
+        rules=Rules(
+            token_limit=tokens.limit,
+            language=settings.language,
+            near_jaccard=settings.near_jaccard,
+            near_cosine=settings.near_cosine,
+            embed=embed_texts,
+        ),
+        started=started,
+    )
+
+
+def embed_texts(texts: Sequence[str]) -> Floats:
+    """float32[N, 384], unit rows, by the bundled encoder; the same texts, the same bits on any cores."""
+    import numpy as np
+
+    from kb_builder.encoders import load_encoder
+    from kb_builder.encoders.workers import map_batches
+
+    encoder: Encoder = load_encoder("minilm")
+    ordered = sorted(range(len(texts)), key=lambda place: (len(texts[place]), place))
+    batches = [
+        [texts[place] for place in ordered[start : start + _EMBEDDED_TOGETHER]]
+        for start in range(0, len(ordered), _EMBEDDED_TOGETHER)
+    ]
+    vectors_ND = np.zeros((len(texts), encoder.dim), np.float32)
+    if batches:
+        vectors_ND[ordered] = np.concatenate(list(map_batches(encoder.encode, batches)))
+    return vectors_ND
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """The category that another one is to be set apart from."""
+
+    category_id: str
+    name: str
+    own: tuple[frozenset[str], ...]  # stems of its names, see `gates.Names`
+
+
+class CategoryTexts:
+    """A `fill.Subject`: one category on its way to `wanted` texts, by itself or against a rival."""
+
+    def __init__(
+        self,
+        category: Category,
+        gate: CategoryGate,
+        writing: Writing,
+        *,
+        wanted: int,
+        rival: Rival | None = None,
+        on_ok: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.category = category
+        self.rows: list[dict[str, Any]] = []
+        self.ok = 0
+        self.spending = Spending()
+        self.first_error: str | None = None
+        self._gate = gate
+        self._writing = writing
+        self._wanted = wanted
+        self._rival = rival
+        self._on_ok = on_ok
+        self._asked: list[int] = []  # of every request absorbed, in order: its `ok` texts
+        self._open: list[Planned] = []
+        self.abandoned = False  # an answer is missing that nobody will bring
+
+    @property
+    def short(self) -> bool:
+        """Whether it ended with fewer texts than wanted."""
+        return self.ok < self._wanted
+
+    def plan(self) -> list[Request]:
+        """The next requests: as many as should yield what is missing, none beyond the limits."""
+        self._open = [self._plan(index) for index in self._next_indices()]
+        return [planned.request for planned in self._open]
+
+    def absorb(self, entries: list[Entry | None]) -> None:
+        """Parse and judge a round's answers in plan order."""
+        answered = [
+            (planned, entry) for planned, entry in zip(self._open, entries, strict=True) if entry is not None
+        ]
+        self.abandoned = len(answered) < len(entries)
+        self._open = []
+        before = self.ok
+        for oks in self._add_rows(answered):
+            self._asked.append(oks)
+            self.ok += oks
+        self._on_ok(min(self.ok, self._wanted) - min(before, self._wanted))
+
+    def _next_indices(self) -> range:
+        settings, items = self._writing.settings, self._writing.items
+        asked = len(self._asked)
+        if self.abandoned or self._saturated():
+            return range(0)
+        limit = math.ceil(self._wanted * settings.max_requests_per_text / items)
+        share = max(self.ok / (asked * items), _LOWEST_YIELD) if asked else 1.0
+        most = _ROUND_TEXTS if share > _POOR_YIELD else _POOR_ROUND_TEXTS
+        texts = min(max(0, self._wanted - self.ok) / share, most)
+        return range(asked, min(asked + math.ceil(texts / items), limit))
+
+    def _saturated(self) -> bool:
+        """Whether the last window of requests brought too few new texts."""
+        items = self._writing.items
+        window = max(_WINDOW_REQUESTS, math.ceil(_WINDOW_TEXTS / items))
+        if len(self._asked) < window:
+            return False
+        new = sum(self._asked[-window:])
+        return new * 100 < self._writing.settings.saturated_below * window * items
+
+    def _plan(self, index: int) -> Planned:
+        writing, settings = self._writing, self._writing.settings
+        prompt = writing.library.prompts[index % len(writing.library.prompts)]
+        rival = self._rival
+        messages, opening = fill(
+            prompt, self.category, count=writing.items, rival="" if rival is None else rival.name
+        )
+        several = writing.items > 1
+        about = [self.category.category_id, *(["contrast", rival.category_id] if rival else [])]
+        request = Request(
+            endpoint=writing.endpoint,
+            model=writing.model,
+            messages=messages,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_tokens=settings.max_tokens * writing.items + 32 if several else settings.max_tokens,
+            seed=derived_seed(settings.seed, *about, index),
+            sample_index=index,
+            extra={**writing.library.extra, "response_format": several_texts(writing.items)}
+            if several
+            else writing.library.extra,
+        )
+        request = shaped(request, writing.shape)
+        return Planned(request, request_key(request), prompt, opening, hash_json(request.messages))
+
+    def _add_rows(self, answered: Sequence[tuple[Planned, Entry]]) -> list[int]:
+        """One row for each item of each answer; returns each request's number of `ok` texts."""
+        read = [self._read(planned, entry) for planned, entry in answered]
+        pieces = [
+            (request, number, item)
+            for request, (_, items) in enumerate(read)
+            for number, item in enumerate(items)
+        ]
+        texts = [item.text or item.said for _, _, item in pieces]
+        lengths = self._writing.tokens.count(texts)
+        candidates = [
+            Candidate(
+                row_id=row_id(answered[request][0].key, choice=0, item=number, parser_version=PARSER_VERSION),
+                text=item.text,
+                n_tokens=length,
+                opening=answered[request][0].opening,
+                refused=_is_refused(read[request][0], item),
+                reason=item.reason,
+            )
+            for (request, number, item), length in zip(pieces, lengths, strict=True)
+        ]
+        verdicts = self._gate.judge(candidates, rival=self._rival.own if self._rival else ())
+        oks = [0] * len(answered)
+        for (request, number, item), candidate, verdict in zip(pieces, candidates, verdicts, strict=True):
+            planned, entry = answered[request]
+            answer, items = read[request]
+            if answer is None:
+                verdict = Verdict("failed", reason=entry.error)
+                self.first_error = self.first_error or entry.error
+            oks[request] += verdict.status == "ok"
+            self.rows.append(
+                self._row(
+                    planned,
+                    entry,
+                    answer,
+                    verdict,
+                    text=item.text or item.said,
+                    item=number,
+                    n_tokens=candidate.n_tokens,
+                    of=len(items),
+                )
+            )
+        for _, entry in answered:
+            self.spending.count(entry, started=self._writing.started)
+        return oks
+
+    def _read(self, planned: Planned, entry: Entry) -> tuple[Answer | None, tuple[Item, ...]]:
+        if entry.answer is None:
+            return None, (Item(None, "", entry.error),)
+        question = asked(planned.request.messages)
+        answer = read_answer(entry.answer, asked=question)
+        several = self._writing.items > 1
+        return answer, parse_answer(answer, opening=planned.opening, several=several, asked=question)
+
+    def _row(
+        self,
+        planned: Planned,
+        entry: Entry,
+        answer: Answer | None,
+        verdict: Verdict,
+        *,
+        text: str,
+        item: int,
+        n_tokens: int,
+        of: int,
+    ) -> dict[str, Any]:
+        request, prompt = planned.request, planned.prompt
+        return description_row(
+            kind="category",
+            modality=prompt.modality,
+            category_id=self.category.category_id,
+            text=text,
+            n_tokens=n_tokens,
+            status=verdict.status,
+            dup_of=verdict.dup_of,
+            reason=verdict.reason,
+            template_id=prompt.template_id if self._rival is None else f"contrast/{prompt.template_id}",
+            template_version=prompt.version,
+            aspect=prompt.aspect if self._rival is None else f"contrast:{self._rival.category_id}",
+            prompt_hash=planned.prompt_hash,
+            request_key=planned.key,
+            cost_usd=None if entry.cost_usd is None else entry.cost_usd / of,
+            item=item,
+            **columns_of(request, entry, answer),
+        )
+
+
+def _is_refused(answer: Answer | None, item: Item) -> bool:
+    """By the endpoint's own word, or by words that make no text ("I cannot help with that.").
+
+    Whole texts before a content filter struck are texts.
+    """
+    if answer is None:
+        return False
+    return answer.finish_reason == "refusal" or (
+        item.text is None and (answer.finish_reason == "content_filter" or refusal_in(item.said) is not None)
+    )

@@ -1,0 +1,349 @@
+"""What stage 1 would ask and cost, told before anything is sent.
+
+The plan is carried out against the stored answers alone, and what it writes goes into a folder that is thrown
+away: what is not in the ledger yet is counted instead of sent. So after a pause the answer is what is *left*.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from data.show import visible
+from kb_builder.ask.cost import Estimate, estimate, price_of
+from kb_builder.ask.ledger import Entry, StoredEntries, answered_elsewhere, read_ledger, reused
+from kb_builder.ask.request import Describer, Request, request_json, request_key
+from kb_builder.describe.categories import category_shard_count, describe_category_shards, read_categories
+from kb_builder.describe.category import CategoryTexts, Writing, make_writing
+from kb_builder.describe.confusable import Confusable, find_confusable, ok_texts
+from kb_builder.describe.contrasts import contrast_texts
+from kb_builder.describe.fill import fill
+from kb_builder.describe.prompts import Library, category_library, contrast_items, contrast_library
+from kb_builder.describe.samples import describe_sample_shards, sample_shard_count
+from kb_builder.describers.choose import make_describer
+from kb_builder.describers.media import MediaFiles
+from kb_builder.gates.gate import CategoryGate
+from kb_builder.gates.names import category_names
+from kb_builder.settings import Asking, DescribeCategories, DescribeSamples, Price
+
+_TABLES = ("categories.parquet", "samples.parquet", "given_descriptions.parquet")
+_FREE = frozenset({"facts", "fake", "none"})  # sample describers that ask nobody
+_CONTRASTS = "contrasts of confusable categories"
+_NOTHING = Estimate(0, 0, 0, 0.0, True)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one describe stage has left to ask.
+
+    `expected` is for every text passing the gates; `most_requests` is where the stage stops asking however
+    many are rejected. Costs are upper bounds for answers at full length; None where no price is known.
+    """
+
+    stage: str
+    model: str
+    answered: int
+    expected: Estimate
+    most_requests: int
+    most_usd: float | None
+    price: Price | None
+
+
+class _Counter:
+    """An asker that sends nothing: it looks answers up, and counts the requests that have none."""
+
+    window = 10_000
+
+    def __init__(self, ledger: StoredEntries | None, describer: Describer, settings: Asking) -> None:
+        self._describer = describer
+        self.model = describer.model
+        self.price = price_of(describer.model, settings.price, endpoint=describer.endpoint)
+        self.answered = 0
+        self.missing = _NOTHING
+        self.tried = 0  # requests made before for what the missing ones ask about again
+        self._ledger, self._settings = ledger, settings
+
+    async def ask(self, requests: Sequence[Request]) -> list[Entry | None]:
+        """The stored entries; None for what would have to be sent."""
+        found = self._find(requests)
+        missing = [request for request, entry in zip(requests, found, strict=True) if entry is None]
+        self.answered += len(found) - len(missing)
+        self.tried += sum(request.sample_index for request in missing)
+        if missing:
+            batch = self._settings.submit == "batch"
+            self.missing = _sum(self.missing, estimate(missing, self.price, batch=batch))
+        return found
+
+    def _find(self, requests: Sequence[Request]) -> list[Entry | None]:
+        ledger = self._ledger
+        if ledger is None:
+            return [None] * len(requests)
+        keys = [request_key(request) for request in requests]
+        stored = ledger.get_many(keys)
+        for key, request in zip(keys, requests, strict=True):
+            if key not in stored and (old := self._otherwise(ledger, request)):
+                stored[key] = old
+        return [stored.get(key) for key in keys]
+
+    def _otherwise(self, ledger: StoredEntries, request: Request) -> Entry | None:
+        """An answer under another key, as the scheduler would find it."""
+        aliases = getattr(self._describer, "aliases", ())
+        if not aliases and not self._settings.reuse:
+            return None
+        text = request_json(request)
+        old = reused(ledger, text, run_id="") if self._settings.reuse else None
+        return old or answered_elsewhere(ledger, text, aliases, run_id="")
+
+    def forecast(self, stage: str, *, expected: int, most: int) -> Forecast:
+        """The forecast for so many requests of the size of those that are missing."""
+        left = _scaled(self.missing, expected)
+        return Forecast(stage, self.model, self.answered, left, most, _scaled(left, most).usd, self.price)
+
+
+class _Tally:
+    """A `fill.Subject`: texts wanted one after the other, and the requests that they have left."""
+
+    def __init__(self, texts: Sequence[CategoryTexts], writing: Writing, *, wanted: int) -> None:
+        self.expected = self.most = 0
+        self.rows: list[dict[str, Any]] = []
+        self._texts = list(texts)
+        self._wanted, self._items = wanted, writing.items
+        self._limit = math.ceil(wanted * writing.settings.max_requests_per_text / writing.items)
+        self._missing = 0
+
+    def plan(self) -> list[Request]:
+        """The next round. What is missing of one text's requests keeps no other from being counted."""
+        while self._texts:
+            if requests := self._texts[0].plan():
+                return requests
+            self._count(self._texts.pop(0))
+        return []
+
+    def absorb(self, entries: list[Entry | None]) -> None:
+        """Judge what is there."""
+        self._missing = sum(entry is None for entry in entries)
+        self._texts[0].absorb(entries)
+
+    def _count(self, texts: CategoryTexts) -> None:
+        if not texts.abandoned:  # full, saturated or at its limit
+            return
+        most = self._limit - texts.spending.requests
+        lacking = math.ceil(max(0, self._wanted - texts.ok) / self._items)
+        self.expected += min(max(self._missing, lacking), most)
+        self.most += most
+
+
+def forecast(
+    kb: Path,
+    data_root: Path,
+    categories: DescribeCategories,
+    samples: DescribeSamples,
+    *,
+    encoder: str,
+) -> list[Forecast]:
+    """The describe stages that ask somebody, with what each has left to ask.
+
+    Raises KnowledgeBaseError where nothing was read in yet, or the ledger cannot be read.
+    """
+    with read_ledger(kb) as ledger:
+        found = [_categories(kb, ledger, categories, encoder)]
+        library = contrast_library(categories, kb)
+        if categories.contrast_pairs and library is not None:
+            found.append(
+                _likely_contrasts(kb, categories, library, encoder)
+                if found[0].expected.requests
+                else _contrasts(kb, ledger, categories, library, encoder)
+            )
+        if samples.describer not in _FREE:
+            found.append(_samples(kb, data_root, ledger, samples, encoder))
+    return found
+
+
+def tell(forecasts: Sequence[Forecast]) -> str:
+    """The forecasts in words, and their sum."""
+    lines = []
+    for each in forecasts:
+        left = each.expected
+        tokens = f"{left.prompt_tokens:,} tokens to send{'' if left.exact_tokens else ' (estimated)'}"
+        if left.completion_tokens_max is not None:
+            tokens += f" and at most {left.completion_tokens_max:,} to get"
+        lines += [
+            f"{each.stage} ({visible(each.model)})",
+            f"  {each.answered:,} requests are answered already",
+            f"  {left.requests:,} are left if every text is kept, {each.most_requests:,} at most: {tokens}",
+            f"  {_cost(each)}",
+        ]
+        if each.price is not None:
+            lines.append(f"  prices of {each.price.date}")
+    known = [each.most_usd for each in forecasts]
+    total = None if None in known else sum(cost for cost in known if cost is not None)
+    requests = sum(each.most_requests for each in forecasts)
+    lines.append(f"in all at most {requests:,} requests, {_dollars(total)}")
+    return "\n".join(lines)
+
+
+def _categories(
+    kb: Path, ledger: StoredEntries | None, settings: DescribeCategories, encoder: str
+) -> Forecast:
+    describer = make_describer(settings)
+    writing = make_writing(settings, describer, category_library(settings, kb), encoder=encoder, started=0)
+    categories = read_categories(kb)
+    names = category_names(categories)
+    texts = (
+        [
+            CategoryTexts(
+                category,
+                CategoryGate(names[category.category_id], writing.rules),
+                writing,
+                wanted=settings.n,
+            )
+        ]
+        for category in categories
+    )
+    counter = _Counter(ledger, describer, settings)
+    return _count("category descriptions", counter, texts, writing, wanted=settings.n)
+
+
+def _contrasts(
+    kb: Path, ledger: StoredEntries | None, settings: DescribeCategories, library: Library, encoder: str
+) -> Forecast:
+    """The first pass is answered: written into a scratch folder, it shows who is confusable."""
+    describer, writing = _contrast_writing(settings, library, encoder)
+    categories = read_categories(kb)
+    counter = _Counter(ledger, describer, settings)
+    with _scratch(kb) as scratch:
+        describe_category_shards(
+            scratch,
+            range(category_shard_count(scratch, settings)),
+            settings,
+            run_id="",
+            on_shard=_ignore,
+            asker=_Counter(ledger, describer, settings),
+            encoder=encoder,
+        )
+        found = find_confusable(scratch, pairs=settings.contrast_pairs)
+        texts = contrast_texts(ok_texts(scratch), categories, found, writing)
+        return _count(_CONTRASTS, counter, texts, writing, wanted=settings.contrast_texts)
+
+
+def _likely_contrasts(kb: Path, settings: DescribeCategories, library: Library, encoder: str) -> Forecast:
+    """Who is confusable shows only after the first pass: till then a category's neighbours stand in."""
+    describer, writing = _contrast_writing(settings, library, encoder)
+    categories = read_categories(kb)
+    ids = [category.category_id for category in categories]
+    found = [
+        Confusable(one, ids[(place + step) % len(ids)], mixing=0.0, cosine=0.0)
+        for place, one in enumerate(ids)
+        for step in range(1, min(settings.contrast_pairs, len(ids) - 1) + 1)
+    ]
+    texts = contrast_texts([(each, {}) for each in ids], categories, found, writing)
+    counter = _Counter(None, describer, settings)
+    stage = f"{_CONTRASTS} (not looked up in the ledger before the first pass is done)"
+    told = _count(stage, counter, texts, writing, wanted=settings.contrast_texts)
+    return replace(told, expected=replace(told.expected, exact_tokens=False))
+
+
+def _contrast_writing(
+    settings: DescribeCategories, library: Library, encoder: str
+) -> tuple[Describer, Writing]:
+    describer = make_describer(settings)
+    items = contrast_items(settings)
+    return describer, make_writing(settings, describer, library, encoder=encoder, started=0, items=items)
+
+
+def _count(
+    stage: str,
+    counter: _Counter,
+    texts: Iterable[Sequence[CategoryTexts]],
+    writing: Writing,
+    *,
+    wanted: int,
+) -> Forecast:
+    """Plan all of these texts, of each category one after the other, and sum up what they have left."""
+    expected = most = 0
+
+    def finish(tally: _Tally) -> None:
+        nonlocal expected, most
+        expected += tally.expected
+        most += tally.most
+
+    asyncio.run(fill((_Tally(each, writing, wanted=wanted) for each in texts), counter, on_done=finish))
+    return counter.forecast(stage, expected=expected, most=most)
+
+
+def _samples(
+    kb: Path, data_root: Path, ledger: StoredEntries | None, settings: DescribeSamples, encoder: str
+) -> Forecast:
+    counter = _Counter(ledger, make_describer(settings, files=MediaFiles(data_root, ())), settings)
+    with _scratch(kb) as scratch:
+        describe_sample_shards(
+            scratch,
+            data_root,
+            range(sample_shard_count(scratch, settings)),
+            settings,
+            run_id="",
+            on_shard=_ignore,
+            asker=counter,
+            encoder=encoder,
+        )
+    left = counter.missing.requests
+    return counter.forecast("sample descriptions", expected=left, most=left * settings.tries - counter.tried)
+
+
+@contextmanager
+def _scratch(kb: Path) -> Iterator[Path]:
+    """A knowledge base of categories and samples alone, for the time of one question."""
+    with tempfile.TemporaryDirectory(prefix="unibind-dry-run-") as folder:
+        for table in _TABLES:
+            if (kb / table).is_file():
+                shutil.copy(kb / table, folder)
+        yield Path(folder)
+
+
+def _ignore(shard: int, summary: dict[str, Any]) -> None:
+    pass
+
+
+def _sum(one: Estimate, other: Estimate) -> Estimate:
+    most = (one.completion_tokens_max, other.completion_tokens_max)
+    return Estimate(
+        one.requests + other.requests,
+        one.prompt_tokens + other.prompt_tokens,
+        None if most[0] is None or most[1] is None else most[0] + most[1],
+        None if one.usd is None or other.usd is None else one.usd + other.usd,
+        one.exact_tokens and other.exact_tokens,
+    )
+
+
+def _scaled(measured: Estimate, requests: int) -> Estimate:
+    """The estimate for so many requests of the size of those that were measured."""
+    share = requests / measured.requests if measured.requests else 0.0
+    most = measured.completion_tokens_max
+    return Estimate(
+        requests if measured.requests else 0,
+        round(measured.prompt_tokens * share),
+        None if most is None else round(most * share),
+        None if measured.usd is None else measured.usd * share,
+        measured.exact_tokens and share in {0.0, 1.0},
+    )
+
+
+def _cost(forecast: Forecast) -> str:
+    if forecast.most_usd is not None:
+        most = f"{_dollars(forecast.most_usd)} if as many are rejected as may be"
+        return f"{_dollars(forecast.expected.usd)}, and {most}"
+    if forecast.price is None:
+        return "cost unknown: no price for this model (set `price` in the project file)"
+    return "cost unknown: no price for what is sent beside words (pictures: set `image_tokens` in `price`)"
+
+
+def _dollars(usd: float | None) -> str:
+    """Whole cents, rounded up: an upper bound stays one."""
+    return "cost unknown" if usd is None else f"at most ${math.ceil(round(usd * 100, 6)) / 100:,.2f}"

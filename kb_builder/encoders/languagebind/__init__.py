@@ -1,0 +1,1 @@
+"""LanguageBind: the encoder, its folders, its inputs and its network."""

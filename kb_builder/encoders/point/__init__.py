@@ -1,0 +1,1 @@
+"""OpenShape's PointBERT: the encoder and its network."""

@@ -1,0 +1,142 @@
+"""Point clouds in the space of a CLIP, without training: OpenShape's PointBERT (`point:FILE`).
+
+`model.pt` of openshape-pointbert-vitg14-rgb (partner: OpenCLIP ViT-bigG-14), -vitl14-rgb (CLIP ViT-L/14) or
+-vitb32-rgb (CLIP ViT-B/32), read weights-only. Joined with its partner, it sees the clouds and the partner
+all else: `clip:clip-vit-large-patch14 + point:openshape-vitl14`.
+
+Shape legend: N points, B clouds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from data.errors import InputError
+from data.files import hash_json
+from data.modality import Modality
+from data.readers import read
+from data.readers.payload import Floats, Points
+from data.readers.points.geometry import farthest_points, unit_sphere
+from data.reads import reading
+from kb_builder.encoders.base import Floats as Vectors
+from kb_builder.encoders.base import Source, as_file, unit_rows
+from kb_builder.encoders.devices import use_onednn
+from kb_builder.encoders.point.model import Patching, PointBert, build_point
+from kb_builder.weights.checkpoint import load_state, weights_file, without_prefix
+from kb_builder.weights.identity import hash_files
+from kb_builder.weights.known import find_model, licence_of, tell_licence
+
+VERSION = 2  # of what is done here to clouds: another one is another encoder
+POINTS = 10_000  # that the published models were trained with
+_GREY = 0.4  # their colour for a cloud without one
+_PREFIXES = ("module.", "pc_encoder.")
+_CLOUDS_PER_PASS = 2
+
+
+@dataclass(frozen=True)
+class PointEncoder:
+    """PointBERT over at most `POINTS` points of a cloud."""
+
+    network: PointBert
+    device: str
+    name: str
+    identity: str
+    dim: int
+    licence: str
+    parameters: int
+    modalities: frozenset[str] = frozenset({"point"})
+
+    def prepare(self, modality: Modality, source: Source) -> Floats:
+        """float32[N, 6]: coordinates in the unit sphere, turned as the model wants them, and colours 0…1."""
+        cloud = read(modality, as_file(source))
+        assert isinstance(cloud, Points)
+        return cloud_channels(cloud, up=self.network.patching.up)
+
+    def encode(self, batch: Sequence[Floats]) -> Vectors:
+        """float32[B, D], unit rows. Clouds of one size share a pass."""
+        vectors_BD = np.zeros((len(batch), self.dim), np.float32)
+        sizes: dict[int, list[int]] = {}
+        for row, cloud in enumerate(batch):
+            sizes.setdefault(len(cloud), []).append(row)
+        for rows in sizes.values():
+            vectors_BD[rows] = self._run(np.stack([batch[row] for row in rows]))
+        return unit_rows(vectors_BD)
+
+    @torch.inference_mode()
+    def _run(self, clouds_BN6: Floats) -> Vectors:
+        middles_BP = farthest_points(clouds_BN6[:, :, :3], self.network.patching.patches)
+        passes = []
+        for start in range(0, len(clouds_BN6), _CLOUDS_PER_PASS):
+            some = slice(start, start + _CLOUDS_PER_PASS)
+            channels = torch.from_numpy(clouds_BN6[some]).to(self.device)
+            middles = torch.from_numpy(middles_BP[some]).to(self.device)
+            passes.append(self.network(channels[:, :, :3].contiguous(), channels, middles).cpu().numpy())
+        return np.concatenate(passes)
+
+
+def cloud_channels(cloud: Points, *, up: str) -> Floats:
+    """float32[N ≤ POINTS, 6]. Larger clouds are thinned evenly in the order of the file, smaller ones stay.
+
+    Here z points upwards, as in our renderings; for a model that wants y upwards the cloud is turned
+    about x.
+    """
+    picks = np.unique(np.linspace(0, len(cloud.xyz_N3) - 1, min(POINTS, len(cloud.xyz_N3))).astype(np.int64))
+    xyz_N3 = cloud.xyz_N3[picks]
+    if up == "y":
+        xyz_N3 = xyz_N3[:, [0, 2, 1]] * np.array((1, 1, -1), np.float32)
+    if cloud.rgb_N3 is None:
+        rgb_N3: Floats = np.full_like(xyz_N3, _GREY)
+    else:
+        rgb_N3 = (cloud.rgb_N3[picks] / 255).astype(np.float32)
+    return np.concatenate([unit_sphere(xyz_N3), rgb_N3], axis=1, dtype=np.float32)
+
+
+def load_point(name: str, *, device: str = "cpu") -> PointEncoder:
+    """A file of weights, or the folder (or the name of one in the model folder) that holds it.
+
+    Raises InputError for other weights and for too little memory.
+    """
+    shown = f"point:{name}"
+    path = weights_file(find_model(name, encoder="point"), shown)
+    patching = _patching(path.with_name("config.json"))
+    state = without_prefix(load_state(path), _PREFIXES)
+    network = build_point(state, where=str(path), patching=patching)
+    licence = licence_of(path.parent)
+    tell_licence(shown, licence)
+    network.to(device)
+    if device == "cpu":
+        use_onednn(network)
+    facts = {
+        "name": "point",
+        "weights": hash_files({"weights": path})["weights"],
+        "patching": asdict(network.patching),
+        "preprocessing": VERSION,
+        "dim": network.dim,
+    }
+    parameters = sum(weight.numel() for weight in network.parameters())
+    return PointEncoder(network, device, shown, hash_json(facts), network.dim, licence, parameters)
+
+
+def _patching(path: Path) -> Patching | None:
+    """What a config.json beside the weights says; None where there is none, or another program's."""
+    if not reading(path).is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and "patches" not in value:
+            return None
+        patching = TypeAdapter(Patching).validate_python(value)
+    except (OSError, ValueError, ValidationError):
+        patching = None
+    if patching is None or patching.up not in {"y", "z"} or min(patching.patches, patching.neighbours) < 1:
+        raise InputError(
+            f'{path}: wants {{"patches": 384, "radius": 0.2, "neighbours": 64, "up": "z"}}, or take it away'
+        )
+    return patching

@@ -1,0 +1,1 @@
+"""Facts: what can be measured of a sample, in plain sentences."""

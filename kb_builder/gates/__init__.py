@@ -1,0 +1,1 @@
+"""Gates: decide which texts are kept, and say why the others are rejected."""

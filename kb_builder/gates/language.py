@@ -1,0 +1,66 @@
+"""Whether a short text is English: by its script, its function words and its letters.
+
+Made for descriptions of one to three sentences, where detectors trained on whole documents guess. A text is
+called another language only on evidence for that language: a caption without any function word ("bright red
+cube, rounded corners") stays English.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection
+from functools import cache
+from importlib import resources
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_FOREIGN_SCRIPT = 0.2  # share of letters that are not Latin
+_ODD_LETTERS = 0.5  # a word with letters that English lacks speaks half as loud as a function word
+
+
+def _read_words() -> tuple[frozenset[str], dict[str, tuple[str, ...]]]:
+    """English words, and for each word that is not English the languages that use it."""
+    content = tomllib.loads(
+        resources.files(__package__).joinpath("languages.toml").read_text(encoding="utf-8")
+    )
+    words: dict[str, set[str]] = {language: set(told.split()) for language, told in content["words"].items()}
+    english = words.pop("English")
+    spoken_in: dict[str, list[str]] = defaultdict(list)
+    for language, told in words.items():
+        for word in told - english:
+            spoken_in[word].append(language)
+    return frozenset(english), {word: tuple(languages) for word, languages in spoken_in.items()}
+
+
+_ENGLISH, _SPOKEN_IN = _read_words()
+
+
+def foreign_reason(text: str, *, ignored: Collection[str] = ()) -> str | None:
+    """None for English; else what speaks for another language.
+
+    `ignored` are words (case folded) that say nothing about the language: a category's own name, which may
+    come from anywhere.
+    """
+    words = [word for word in _WORD.findall(text.casefold()) if word not in ignored]
+    letters = [letter for word in words for letter in word if letter not in "'’"]
+    if not letters:
+        return None
+    strange = 0 if text.isascii() else sum(_script(letter) != "LATIN" for letter in letters)
+    if strange > _FOREIGN_SCRIPT * len(letters):
+        scripts = sorted({_script(letter) for letter in letters} - {"LATIN"})
+        return f"written in {', '.join(name.capitalize() for name in scripts)} letters"
+    english = sum(word in _ENGLISH or "'" in word or "’" in word for word in words)
+    counts = Counter(language for word in words for language in _SPOKEN_IN.get(word, ()))
+    language, count = max(counts.items(), key=lambda item: (item[1], item[0]), default=("", 0))
+    odd = sum(not word.replace("’", "").isascii() for word in words)
+    if count + _ODD_LETTERS * odd > english and (count > 1 or odd > 1 or (count and odd)):
+        return f"reads as {language or 'another language'}: {max(count, odd)} of {len(words)} words"
+    return None
+
+
+@cache
+def _script(letter: str) -> str:
+    """The first word of a letter's Unicode name: LATIN, GREEK, CJK, …"""
+    return unicodedata.name(letter, "UNKNOWN").split(" ", 1)[0].split("-", 1)[0]

@@ -1,0 +1,1 @@
+"""Parse: turn raw answers into clean texts, whatever form a model gave them."""

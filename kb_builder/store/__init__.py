@@ -1,0 +1,1 @@
+"""Embedding store: tables of vectors in Parquet, with manifests and encoder cards."""

@@ -1,0 +1,203 @@
+"""Controls: anchors that know a category by nothing but its name, as many per category as there are centers.
+
+- `class_name`: the bare name, one text;
+- `templates`: the name in prompt templates (a prompt ensemble as in Radford et al., 2021, section 3.1.4);
+- `random_words`: `a photo of a NAME, which has ...` followed by random words or random letters, in turns
+  (Roth et al., "Waffling around for Performance", ICCV 2023). Every category gets the same draws, so nothing
+  but the name tells two categories apart.
+
+A knowledge base is good when its centers beat these. (`permuted`, the fourth control, needs no texts: the
+trainer gives each category another's centers.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+from data.errors import InputError
+from data.files import hash_json
+from data.reads import names
+from kb_builder.tables.schemas import CONTROLS, read_columns, write_table
+
+_FEWEST = 64  # texts per category and control, where a category has as many descriptions
+WORDS_PER_TEXT = 2
+LETTERS_PER_WORD = 6
+# What a sample may be a record of. The first 16 templates are these, plain, so that a small count already
+# speaks of every modality.
+_RECORDS = (
+    "photo",
+    "sound recording",
+    "3D scan",
+    "thermal picture",
+    "video",
+    "event-camera recording",
+    "picture",
+    "short text",
+    "close-up",
+    "point cloud",
+    "recording",
+    "heat image",
+    "film clip",
+    "drawing",
+    "rendering",
+    "view",
+)
+_MANNERS = ("", "clear ", "blurry ", "good ", "poor ", "typical ", "plain ", "noisy ")
+_PLACES = (
+    "",
+    " indoors",
+    " outdoors",
+    " nearby",
+    " far away",
+    " in a corner",
+    " on the left",
+    " on the right",
+)
+_TIMES = (
+    "",
+    " by day",
+    " at night",
+    " in the morning",
+    " in spring",
+    " in summer",
+    " in autumn",
+    " in winter",
+)
+TEMPLATES: tuple[str, ...] = tuple(
+    f"{'an' if (manner + record)[0] in 'aeiou' else 'a'} {manner}{record} of {{a}} {{name}}{place}{time}"
+    for time in _TIMES
+    for place in _PLACES
+    for manner in _MANNERS
+    for record in _RECORDS
+)
+# Everyday English words, written down for this project. None of them is meant to fit any category.
+_WORDS = """
+account action advice afternoon agreement amount answer argument arrival attempt autumn average balance
+bargain beginning belief benefit birthday border bottom branch breakfast budget business candidate capital
+career century chance chapter charge choice circle climate climb comfort committee company concert contest
+contract copy corner council couple courage course credit crowd culture custom damage daughter debate
+decade decision degree delay demand departure deposit desire detail dinner direction discount distance
+district doubt dream duty economy editor effort election emphasis entry error evening event exam example
+excuse exercise expense expert factor failure faith fashion favour fiction finding fortune freedom friend
+future gain gallery gesture goal gossip grade grammar growth guess guest guide habit harvest height
+history holiday honour hope hour idea income industry inquiry instance interest interview invention
+invitation island issue journal journey judge justice kindness knowledge labour language laughter lawyer
+leader league lecture legend lesson letter level limit list loan lunch luck manner market marriage match
+matter meaning measure meeting member memory message method middle minute mistake moment month morning
+motion motive nation neighbour network notice number object occasion offer office opinion option order
+origin outcome owner package parade parent partner passage patience payment pension people period
+permission person phase phrase plan player plenty policy position poster power practice praise presence
+price pride prize problem process product profit program project promise proof purpose quality quarter
+question quota rating reaction reason receipt record reform region relief remark rent reply report request
+rescue resort respect result return reward rhythm rival routine rumour salary sample savings scheme school
+season secret section sentence series service session share shift signal silence skill society solution
+source speech spirit standard statement station status story strategy student study style subject success
+summer supper survey symbol system talent target teacher tenant term theory thought title topic total tour
+trade tradition trial trip trust truth tutor union unit update vacation value version victory village
+visit vote voyage wage week welcome wish witness wonder worker world writer year youth zone
+"""
+WORDS: tuple[str, ...] = tuple(_WORDS.split())
+
+
+def most_controls(k: int | Literal["all"]) -> int:
+    """How many control texts per category there are at most, for up to `k` centers.
+
+    In steps (64, 128, ...): another k takes the first of the same texts, which are encoded already.
+    """
+    return len(TEMPLATES) if k == "all" or k > len(TEMPLATES) else max(_FEWEST, 1 << (k - 1).bit_length())
+
+
+def control_count(kb: Path, k: int | Literal["all"]) -> int:
+    """How many control texts each category is to have: as many as may become centers of any one category."""
+    return min(most_controls(k), _most_descriptions(kb))
+
+
+def write_controls(kb: Path, *, count: int | Literal["all"], seed: int) -> dict[str, int]:
+    """Write `controls.parquet`: `count` texts per category and control (one for `class_name`).
+
+    `all` is as many as the category with the most valid descriptions has, which all become centers. Depends
+    on the categories' names, the count and `seed` alone. Returns the number of texts of each control. Raises
+    InputError where the count is below one or above the number of templates.
+    """
+    n = _most_descriptions(kb) if count == "all" else count
+    if not 1 <= n <= len(TEMPLATES):
+        raise InputError(
+            f"controls of {n} texts per category: between 1 and {len(TEMPLATES)} can be made; "
+            "set localize.k accordingly"
+        )
+    categories = read_columns(kb / "categories.parquet", ["category_id", "name"], hint="unibind describe")
+    noises = random_descriptors(n, seed=seed)
+    rows = [
+        _row(control, category["category_id"], rank, text)
+        for category in categories.to_pylist()
+        for control, texts in _texts(category["name"], n, noises).items()
+        for rank, text in enumerate(texts)
+    ]
+    rows.sort(key=lambda row: (row["control"], row["category_id"], row["rank"]))
+    write_table(kb / "controls.parquet", rows, CONTROLS)
+    return dict(sorted(Counter(str(row["control"]) for row in rows).items()))
+
+
+def _most_descriptions(kb: Path) -> int:
+    """How many valid descriptions the category with the most of them has; 1 where there are none."""
+    counts: Counter[str] = Counter()
+    for file in names(kb / "descriptions" / "category", "*.parquet"):
+        rows = read_columns(file, ["category_id", "status"], hint="unibind describe").to_pydict()
+        owned = zip(rows["category_id"], rows["status"], strict=True)
+        counts.update(owner for owner, status in owned if status == "ok")
+    return max(counts.values(), default=1)
+
+
+def random_descriptors(count: int, *, seed: int) -> list[str]:
+    """`count` different descriptors: word pairs and letter pairs in turns, the same for the same seed.
+
+    Drawn by SHA-256 rather than by a library's generator, whose stream may change between versions.
+    """
+    found: dict[str, None] = {}
+    attempt = 0
+    while len(found) < count:
+        of_words = len(found) % 2 == 0
+        place = f"{seed}/{attempt}"
+        parts = [
+            WORDS[_draw(f"{place}/{part}", len(WORDS))]
+            if of_words
+            else "".join(
+                string.ascii_lowercase[_draw(f"{place}/{part}/{letter}", 26)]
+                for letter in range(LETTERS_PER_WORD)
+            )
+            for part in range(WORDS_PER_TEXT)
+        ]
+        found[(" " if of_words else ", ").join(parts)] = None
+        attempt += 1
+    return list(found)
+
+
+def _texts(name: str, count: int, noises: list[str]) -> dict[str, list[str]]:
+    article = "an" if name[:1].casefold() in set("aeiou") else "a"
+    return {
+        "class_name": [name],
+        # A name may hold braces: replace, not format.
+        "templates": [
+            template.replace("{a}", article).replace("{name}", name) for template in TEMPLATES[:count]
+        ],
+        "random_words": [f"a photo of {article} {name}, which has {noise}." for noise in noises],
+    }
+
+
+def _row(control: str, category_id: str, rank: int, text: str) -> dict[str, Any]:
+    return {
+        "row_id": hash_json([control, category_id, rank, text]),
+        "control": control,
+        "category_id": category_id,
+        "rank": rank,
+        "text": text,
+    }
+
+
+def _draw(place: str, n: int) -> int:
+    """A number in 0 ... n - 1; the bias of the remainder is below n / 2**64."""
+    return int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big") % n

@@ -1,0 +1,324 @@
+"""The comparison that every accuracy is part of: LLM centers beside their controls, and its verdict.
+
+One `Row` is one modality on one split. It holds the accuracy of the LLM centers with its bootstrap interval,
+the same for each control, and it can say against which controls the centers are not ahead. The terminal, the
+README (pipeline/table.py) and the report page read the same rows, so they can never disagree.
+
+How surely two accuracies differ. Both sides are measured on the same samples:
+    paired       the 95% bootstrap interval of the lead, drawn over the objects that both sides answered for,
+                 excludes 0: another draw of objects would very likely keep the difference
+    overlapping  metrics without paired intervals (of older runs) are judged by whether the intervals of the
+                 two accuracies overlap, which is stricter: it errs towards calling a real difference luck
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data.modality import MODALITIES
+from trainer.evaluate.tasks import CENTERS
+
+NAMED_CENTERS = f"{CENTERS}+name"  # how centers are titled that hold the bare name ([localize] with_name)
+CONTROLS: tuple[str, ...] = ("class_name", "templates", "random_words", "permuted")
+SPLITS: tuple[str, ...] = ("seen", "unseen", "unseen_among_all")
+SPLIT_TITLES: dict[str, str] = {
+    "seen": "seen categories",
+    "unseen": "unseen categories",
+    "unseen_among_all": "unseen samples, all categories as candidates",
+}
+ANCHOR_TITLES: dict[str, str] = {
+    CENTERS: "LLM centers",
+    NAMED_CENTERS: "LLM centers + name",
+    "class_name": "class name",
+    "templates": "templates",
+    "random_words": "random words",
+    "permuted": "permuted",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """The LLM centers' top-1 minus a control's, its paired 95% interval, and McNemar's exact p."""
+
+    value: float
+    low: float
+    high: float
+    p: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Top-1 accuracy as a fraction in 0…1, with its bootstrap interval. `k`: anchors per category.
+
+    `lead` is there for controls that were compared sample by sample: that of the LLM centers over this one.
+    """
+
+    top1: float
+    low: float
+    high: float
+    k: int
+    lead: Lead | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One modality on one split: the LLM centers (None if they were not measured) beside the controls."""
+
+    modality: str
+    split: str
+    model: str
+    chance: float
+    n: int
+    centers: Accuracy | None
+    controls: dict[str, Accuracy]
+    with_name: bool = False  # the bare name is one of the LLM centers
+
+    def not_beaten(self) -> tuple[str, ...]:
+        """The controls that are at or above the LLM centers."""
+        if self.centers is None:
+            return ()
+        return tuple(name for name, control in self.controls.items() if control.top1 >= self.centers.top1)
+
+    def clearly_above(self) -> tuple[str, ...]:
+        """The controls that are surely above the LLM centers, in the sense of this module's docstring."""
+        return tuple(name for name, control in self.controls.items() if self._sure_sign(control) < 0)
+
+    def clearly_below(self) -> tuple[str, ...]:
+        """The controls that are surely below the LLM centers."""
+        return tuple(name for name, control in self.controls.items() if self._sure_sign(control) > 0)
+
+    def paired(self) -> bool:
+        """Whether every control was compared with the LLM centers sample by sample."""
+        return all(control.lead is not None for control in self.controls.values())
+
+    def _sure_sign(self, control: Accuracy) -> int:
+        """1 where the LLM centers are surely ahead of a control, -1 where surely behind, else 0."""
+        if self.centers is None:
+            return 0
+        if control.lead is not None:
+            return (control.lead.low > 0) - (control.lead.high < 0)
+        return (self.centers.low > control.high) - (control.low > self.centers.high)
+
+    def best(self) -> tuple[str, ...]:
+        """The anchors with the highest top-1 of the row: several when tied."""
+        cells = self.cells()
+        top = max((cell.top1 for cell in cells.values()), default=0.0)
+        return tuple(name for name, cell in cells.items() if cell.top1 == top)
+
+    def cells(self) -> dict[str, Accuracy]:
+        """Every measured anchor set of the row, the LLM centers first."""
+        return {**({CENTERS: self.centers} if self.centers else {}), **self.controls}
+
+
+def recognition_rows(metrics: Mapping[str, Any], key: str = "recognition") -> list[Row]:
+    """The rows of `metrics[key]` ("recognition" or "zero_shot"), ordered by split, then by modality.
+
+    Where one anchor set was measured with several numbers of anchors, the largest k stands for it.
+    """
+    found: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+    for record in metrics.get(key, ()):
+        group = found.setdefault((record["split"], record["modality"], record.get("model", "")), {})
+        held = group.get(record["anchors"])
+        if held is None or record["k"] > held["k"]:
+            group[record["anchors"]] = record
+    named = bool(metrics.get("with_name"))
+    rows = [_row(*place, group, with_name=named) for place, group in found.items()]
+    return sorted(
+        rows, key=lambda row: (place(SPLITS, row.split), place(MODALITIES, row.modality), row.model)
+    )
+
+
+def _row(
+    split: str, modality: str, model: str, group: Mapping[str, Mapping[str, Any]], *, with_name: bool
+) -> Row:
+    any_record = next(iter(group.values()))
+    cells = {
+        name: Accuracy(
+            top1=record["top1"],
+            low=record["top1_low"],
+            high=record["top1_high"],
+            k=record["k"],
+            lead=_lead(record),
+        )
+        for name, record in group.items()
+    }
+    ordered = [name for name in CONTROLS if name in cells]
+    ordered += sorted(cells.keys() - {CENTERS, *CONTROLS})
+    return Row(
+        modality=modality,
+        split=split,
+        model=model,
+        chance=any_record["chance"],
+        n=any_record["n"],
+        centers=cells.get(CENTERS),
+        controls={name: cells[name] for name in ordered},
+        with_name=with_name,
+    )
+
+
+def _lead(record: Mapping[str, Any]) -> Lead | None:
+    if any(record.get(key) is None for key in ("lead", "lead_low", "lead_high")):
+        return None
+    return Lead(record["lead"], record["lead_low"], record["lead_high"], record.get("p"))
+
+
+def not_measured(metrics: Mapping[str, Any]) -> list[str]:
+    """What has no row, and why, one sentence each: "audio (18 samples): no sample has a category"."""
+    sentences = []
+    for record in metrics.get("unmeasured", ()):
+        samples = f"{record['n']} sample{'' if record['n'] == 1 else 's'}"
+        about = f"{record['modality']} ({samples}): " if record["modality"] else ""
+        sentences.append(f"{about}{record['reason']}")
+    return sentences
+
+
+def place(order: Sequence[str], value: str) -> tuple[int, str]:
+    """Sort by a known order; unknown words come after it, by name."""
+    return (order.index(value) if value in order else len(order), value)
+
+
+def media(rows: Iterable[Row]) -> list[Row]:
+    """The rows of media modalities. Text is left out of every mean: it starts inside the text space."""
+    rows = list(rows)
+    return [row for row in rows if row.modality != "text"] or rows
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """The unweighted mean over modalities of one split. `top1` has an entry for each anchor set that every
+    one of these modalities was measured with."""
+
+    split: str
+    modalities: tuple[str, ...]
+    top1: dict[str, float]
+    chance: float
+    n: int
+
+
+def split_mean(rows: Iterable[Row], split: str) -> Mean | None:
+    """The mean over the media modalities of a split, or None where nothing was measured."""
+    chosen = media(row for row in rows if row.split == split)
+    if not chosen:
+        return None
+    shared = [name for name in chosen[0].cells() if all(name in row.cells() for row in chosen)]
+    return Mean(
+        split=split,
+        modalities=tuple(row.modality for row in chosen),
+        top1={name: sum(row.cells()[name].top1 for row in chosen) / len(chosen) for name in shared},
+        chance=sum(row.chance for row in chosen) / len(chosen),
+        n=sum(row.n for row in chosen),
+    )
+
+
+def anchor_names(rows: Iterable[Row]) -> list[str]:
+    """Every anchor set that occurs, the LLM centers first, then the controls in their usual order."""
+    names = {name for row in rows for name in row.cells()}
+    return sorted(names, key=lambda name: place((CENTERS, *CONTROLS), name))
+
+
+def anchor_title(name: str, rows: Iterable[Row]) -> str:
+    """The readable name of an anchor set in some rows: centers that hold the bare name say so."""
+    if name == CENTERS and any(row.with_name for row in rows):
+        name = NAMED_CENTERS
+    return ANCHOR_TITLES.get(name, name.replace("_", " "))
+
+
+def centers_title(rows: Iterable[Row]) -> str:
+    """The readable name of the LLM centers of some rows."""
+    return anchor_title(CENTERS, rows)
+
+
+def split_title(name: str) -> str:
+    """The readable name of a split."""
+    return SPLIT_TITLES.get(name, name.replace("_", " "))
+
+
+def percent(value: float) -> str:
+    """A fraction as a percentage with one decimal, without the sign: 0.4167 -> "41.7"."""
+    return f"{100 * value:.1f}"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points with its sign: 0.042 -> "+4.2"."""
+    rounded = round(100 * difference, 1) + 0.0  # no minus before a zero
+    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
+
+
+def verdict(rows: Iterable[Row]) -> list[str]:
+    """Plain sentences: where the LLM centers are ahead of their controls, where not, and how surely.
+
+    They speak of the paired interval of the lead where every row has one, else of overlapping intervals.
+    """
+    compared = [row for row in rows if row.centers is not None and row.controls]
+    if not compared:
+        return ["No row holds both LLM centers and a control: nothing can be compared."]
+    ours = centers_title(compared)
+    ahead = [row for row in compared if not row.not_beaten()]
+    surely = [row for row in ahead if len(row.clearly_below()) == len(row.controls)]
+    share = f"{len(ahead)} of {len(compared)} rows (a row is a modality on a split)"
+    words = _PAIRED if all(row.paired() for row in compared) else _UNPAIRED
+    sentences = [f"{ours} are ahead of every control in {share}{_surely(ahead, surely, words)}."]
+    for name in anchor_names(compared)[1:]:
+        faced = [row for row in compared if name in row.controls]
+        losses = [row for row in faced if name in row.not_beaten()]
+        if not losses:
+            continue
+        clear = [row for row in losses if name in row.clearly_above()]
+        surety = words.behind.format(n=len(clear)) if clear else words.never_behind
+        sentences.append(
+            f"They do not beat {anchor_title(name, rows)} in {len(losses)} of {len(faced)} rows, "
+            f"{surety}: {_places(losses, faced)}."
+        )
+    if not any(row.not_beaten() for row in compared):
+        sentences.append("No control is at or above them anywhere.")
+    return sentences
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """How sure and unsure differences are worded. `{n}` is a number of rows."""
+
+    ahead: str
+    never_ahead: str
+    behind: str
+    never_behind: str
+
+
+_PAIRED = _Words(
+    ahead="in {n} of these surely: the paired 95% intervals of all leads exclude 0",
+    never_ahead="nowhere surely: some paired 95% interval of a lead holds 0",
+    behind="surely (the paired interval excludes 0) in {n}",
+    never_behind="but nowhere surely: every paired interval holds 0",
+)
+_UNPAIRED = _Words(
+    ahead="in {n} of these with intervals apart from all of them",
+    never_ahead="nowhere with intervals apart from all of them",
+    behind="with intervals apart in {n}",
+    never_behind="but always with overlapping intervals",
+)
+
+
+def _surely(ahead: Sequence[Row], surely: Sequence[Row], words: _Words) -> str:
+    if not ahead:
+        return ""
+    return f", {words.ahead.format(n=len(surely)) if surely else words.never_ahead}"
+
+
+def _places(rows: Sequence[Row], of: Sequence[Row]) -> str:
+    """Where rows stand, by split: "seen (all 7); unseen (image, audio)"."""
+    places = []
+    for split in dict.fromkeys(row.split for row in rows):
+        here = [row.modality for row in rows if row.split == split]
+        all_of_them = len(here) > 2 and len(here) == sum(row.split == split for row in of)
+        told = f"all {len(here)}" if all_of_them else ", ".join(here)
+        places.append(f"{split.replace('_', ' ')} ({told})")
+    return "; ".join(places)
+
+
+def model_title(rows: Sequence[Row]) -> str:
+    """What made the vectors of these rows, in words."""
+    titles = {"aligned": "aligned heads", "zero_shot": "no training: the untrained shared space"}
+    models = dict.fromkeys(row.model for row in rows)
+    return ", ".join(titles.get(model, model or "model not named") for model in models)

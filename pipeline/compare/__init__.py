@@ -1,0 +1,1 @@
+"""Compare runs on the same samples, with paired tests."""

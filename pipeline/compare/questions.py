@@ -1,0 +1,116 @@
+"""Which answers of several runs are answers to the same question, and why others are not.
+
+A run that used no label (zero-shot, centers by a rule that looks at no sample) has one task: every sample, of
+whatever split, is named among all categories, which it calls `unseen`. A run that used labels, such as a
+trained one, has three: `seen`, `unseen` and `unseen_among_all` (trainer/evaluate/tasks.py). The first and the
+last of these ask the same of their samples, so there the runs are paired sample by sample; where a run has
+categories that no train sample shows, `seen` has fewer candidates, which is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+NAMED_KEYS = ["split", "modality", "sample_id"]
+_ONE_TASK, _TASKS = "unseen", ("seen", "unseen_among_all")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an evaluated run left on disk; `model` is the one that its recognition is of."""
+
+    name: str
+    folder: Path
+    model: str
+    metrics: Mapping[str, Any]
+    named: pa.Table  # of that model, by the LLM centers
+    ranks: pa.Table
+
+
+def same_tasks(runs: Sequence[Run], names: Sequence[str]) -> tuple[list[Run], list[str]]:
+    """The runs with their tasks named alike, and a note on what that did.
+
+    Where some used no label and others did, the one task of the former stands for those of the latter that
+    ask the same of the same samples. Elsewhere nothing is changed.
+    """
+    without = [_splits(run) == {_ONE_TASK} for run in runs]
+    if all(without) or not any(without):
+        return list(runs), []
+    changed = [_renamed(run) if one else run for run, one in zip(runs, without, strict=True)]
+    told = ", ".join(name for name, one in zip(names, without, strict=True) if one)
+    others = ", ".join(name for name, one in zip(names, without, strict=True) if not one)
+    return changed, [
+        f"{told} used no label, so samples of every split count there, among all categories; compared are"
+        f" those that {others} measured, too"
+    ]
+
+
+def _splits(run: Run) -> set[str]:
+    return set(pc.unique(run.named["split"]).to_pylist())
+
+
+def _renamed(run: Run) -> Run:
+    """A run whose one task stands for each task that others may have; the join keeps what they do have."""
+    place = run.named.schema.get_field_index("split")
+    field = run.named.schema.field(place)
+    tables = [
+        run.named.set_column(place, field, pa.repeat(pa.scalar(split, pa.string()), len(run.named)))
+        for split in _TASKS
+    ]
+    rows = [
+        {**row, "split": split}
+        for split in _TASKS
+        for row in run.metrics.get("recognition", ())
+        if row["split"] == _ONE_TASK
+    ]
+    return replace(run, named=pa.concat_tables(tables), metrics={**run.metrics, "recognition": rows})
+
+
+def nothing_in_common(runs: Sequence[Run], names: Sequence[str]) -> str:
+    """Why runs have not one answer in common, in one line."""
+    empty = [name for name, run in zip(names, runs, strict=True) if len(run.named) + len(run.ranks) == 0]
+    if empty:
+        return f"{', '.join(empty)}: no labelled sample was measured there, so there is nothing to compare"
+    ids = [set(pc.unique(run.named["sample_id"]).to_pylist()) for run in runs]
+    parts = [
+        f"{name} has {len(own):,} samples" + (f", such as {min(own)!r}" if own else "")
+        for name, own in zip(names, ids, strict=True)
+    ]
+    if not set.intersection(*ids):
+        return f"no sample in common: they are runs of different data (by sample_id): {'; '.join(parts)}"
+    splits = "; ".join(
+        f"{name} has {', '.join(sorted(_tasks_of(run)))}" for name, run in zip(names, runs, strict=True)
+    )
+    return f"no answer in common: the same samples were measured by other tasks or modalities: {splits}"
+
+
+def _tasks_of(run: Run) -> set[str]:
+    pairs = run.named.group_by(["modality", "split"]).aggregate([]).to_pylist()
+    return {f"{pair['modality']} {pair['split'].replace('_', ' ')}" for pair in pairs}
+
+
+def relabelled(runs: Sequence[Run], names: Sequence[str]) -> Iterable[str]:
+    """Notes on samples that have another category in a run than in the first: right is not the same there."""
+    own = _labels(runs[0])
+    for name, run in zip(names[1:], runs[1:], strict=True):
+        both = own.join(_labels(run), keys=["modality", "sample_id"], right_suffix="_2", join_type="inner")
+        apart = both.filter(pc.not_equal(both["category_id"], both["category_id_2"]))
+        if len(apart):
+            first = apart.sort_by("sample_id").slice(0, 1).to_pylist()[0]
+            yield (
+                f"{len(apart):,} samples have another category in {name} than in {names[0]}, such as"
+                f" {first['sample_id']!r} ({first['category_id_2']!r}, not {first['category_id']!r}):"
+                " what is right there is not the same"
+            )
+
+
+def _labels(run: Run) -> pa.Table:
+    """The category of each sample: one row a modality and sample."""
+    rows = run.named.select(["modality", "sample_id", "category_id"])
+    return rows.group_by(["modality", "sample_id", "category_id"]).aggregate([])

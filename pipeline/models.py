@@ -1,0 +1,134 @@
+"""What lies in the model folder: looked at, fetched when asked for, checked, tried."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from data.errors import InputError, UniBindError
+from data.files import hash_file, write_text
+from data.lock import write_lock
+from kb_builder.weights.download import Fetched, fetch
+from kb_builder.weights.known import KnownModel, known_models, model_folder
+
+SUMS = "SHA256SUMS"  # of what was fetched, in the form of `sha256sum`
+
+State = Literal["there", "in part", "not there"]
+Told = Callable[[str, int, int | None], None]  # file, bytes that are there, and of how many
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A model that is known or lies in the model folder. `known` is None for a folder of the user's own."""
+
+    name: str
+    known: KnownModel | None
+    folder: Path
+    state: State
+
+    def told(self) -> str:
+        """Lines for a terminal."""
+        if self.known is None:
+            return f"{self.name:<24} {'your own':<12} {'':>9}  {self.state:<9}  {self.folder}"
+        size = f"{self.known.megabytes:,} MB"
+        head = f"{self.name:<24} {self.known.encoder:<12} {size:>9}  {self.state:<9}  {self.known.licence}"
+        partner = f"; in the space of {self.known.partner}" if self.known.partner else ""
+        return f"{head}\n{'':<24} {self.known.about}{partner}"
+
+
+def list_models() -> list[Listed]:
+    """The known models, then other folders in the model folder, by name."""
+    root = model_folder()
+    listed = [
+        Listed(name, known, root / name, _state(known, root / name)) for name, known in known_models().items()
+    ]
+    own = sorted(path for path in root.glob("*/") if path.name not in known_models()) if root.is_dir() else []
+    return listed + [Listed(path.name, None, path, "there") for path in own]
+
+
+def _state(known: KnownModel, folder: Path) -> State:
+    there = sum((folder / file.path).is_file() for file in known.files)
+    if there == len(known.files):
+        return "there"
+    return "in part" if folder.is_dir() and any(folder.glob("[!.]*")) else "not there"
+
+
+def get_model(name: str, models: dict[str, KnownModel], *, told: Told) -> tuple[Path, dict[str, Fetched]]:
+    """Fetch the files of a model that are not there, into a folder of its own; the checksums are noted there.
+
+    Returns the folder and what was fetched now. Raises InputError for an unknown name and as `fetch` does,
+    KnowledgeBaseError where another process is fetching it.
+    """
+    if name not in models:
+        raise InputError(f"unknown model {name!r}; known are {', '.join(sorted(models))}")
+    folder = model_folder() / name
+    fetched: dict[str, Fetched] = {}
+    with write_lock(folder / ".lock"):
+        sums = read_sums(folder)
+        for file in models[name].files:
+            target = folder / file.path
+            if target.is_file() and file.sha256 in {None, sums.get(file.path)}:
+                continue
+            if target.is_file() and hash_file(target) == file.sha256:
+                sums[file.path] = file.sha256 or ""
+            else:
+                fetched[file.path] = fetch(file, target, told=partial(told, file.path))
+                sums[file.path] = fetched[file.path].sha256
+            write_text(folder / SUMS, "".join(f"{sums[path]}  {path}\n" for path in sorted(sums)))
+    return folder, fetched
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """The checksums that were noted, by path; lines of another form are passed over."""
+    path = folder / SUMS
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return {found[2]: found[1] for found in re.finditer(r"^([0-9a-f]{64})  (.+)$", text, re.MULTILINE)}
+
+
+def check_model(listed: Listed) -> str:
+    """Compare a model's files with their checksums, load it, have a text encoded; what was seen, in a line.
+
+    Raises UniBindError, with a line that says what is wrong.
+    """
+    from kb_builder.encoders import load_encoder, release_encoders
+
+    if listed.state != "there":
+        raise InputError(f"{listed.folder}: {listed.state}; fetch it: unibind models get {listed.name}")
+    sums = read_sums(listed.folder)
+    for path, noted in sums.items():
+        if not (listed.folder / path).is_file() or hash_file(listed.folder / path) != noted:
+            raise InputError(f"{listed.folder / path}: not what was fetched (another SHA-256); remove it")
+    family = listed.known.encoder if listed.known else _guess(listed.folder)
+    name = f"{family}:{listed.name}"
+    try:
+        encoder = load_encoder(name, "cpu")
+        if "text" in encoder.modalities:  # damaged weights may load, and give no number
+            encoder.encode([encoder.prepare("text", "a photo of a dog")])
+        return (
+            f"{name} loads: {encoder.parameters / 1e6:,.0f} million parameters, {encoder.dim} dimensions,"
+            f" {', '.join(sorted(encoder.modalities))}; {len(sums)} checksums are right;"
+            f" licence {encoder.licence}"
+        )
+    finally:
+        release_encoders()
+
+
+def _guess(folder: Path) -> str:
+    """Which adapter takes a folder of the user's own."""
+    from kb_builder.encoders.clip import KINDS
+    from kb_builder.encoders.languagebind.folder import KINDS as TOWERS
+    from kb_builder.encoders.paired import read_kind
+
+    if (folder / "modules.json").is_file():  # sentence-transformers
+        return "fp32"
+    if not (folder / "config.json").is_file() and any(folder.glob("*/config.json")):
+        return "languagebind"  # its towers
+    takes = {"clap": "clap"} | dict.fromkeys(KINDS, "clip") | dict.fromkeys(TOWERS, "languagebind")
+    try:
+        return takes[read_kind(folder.name, folder, takes)]
+    except UniBindError as error:
+        raise InputError(f"{folder}: no model that can be told by its files ({error})") from None

@@ -1,0 +1,1 @@
+"""Predict: recognise and retrieve new files."""

@@ -1,0 +1,418 @@
+"""Recognise and retrieve new files, with the text that spoke for each answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data.errors import InputError, KnowledgeBaseError, SampleError, TrainingError
+from data.modality import MODALITIES, Modality, guess_modality
+from data.readers import use_budget, warm_up
+from data.readers.axes import told_up, turned
+from data.reads import reading
+from data.show import visible
+from kb_builder.encoders import load_encoder
+from kb_builder.encoders.base import Encoder, Source
+from kb_builder.encoders.workers import encode_texts
+from kb_builder.tables.schemas import read_columns
+from pipeline.html.elements import counted
+from pipeline.predict.names import category_names
+from pipeline.predict.paths import each_file, unreadable
+from pipeline.project import Project
+from pipeline.run.runner import is_current
+from trainer.align.heads import has_heads, load_heads
+from trainer.evaluate.calibration import probabilities
+from trainer.inputs import KnowledgeBase, center_texts, encoder_card, load_samples, open_kb
+from trainer.localize.centers import load_centers
+from trainer.records import Centers, Floats, Ints
+from trainer.score.scoring import category_scores, score
+from trainer.score.topk import nearest
+
+ALIGNED, ZERO_SHOT, TEXT = "aligned heads", "zero-shot", "text encoder"
+# What the evaluation calls them. Texts are in the text space under either model.
+_EVALUATED = {ALIGNED: ("aligned",), ZERO_SHOT: ("zero_shot",), TEXT: ("aligned", "zero_shot")}
+_WHY_CHARS = 90
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One category for a file: its score by the project's scorer, and the text of its nearest center.
+
+    `probability`, among all the project's categories, is None where nothing was calibrated.
+    """
+
+    category: str
+    score: float
+    why: str
+    probability: float | None = None
+    category_id: str | None = None  # None among bare names, which have no id
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a file was taken for, best first; or why it could not be read."""
+
+    file: str
+    modality: str
+    model: str
+    answers: tuple[Answer, ...] = ()
+    error: str | None = None
+    uncalibrated: str | None = None  # why the answers have no probability
+
+    def told(self) -> str:
+        """The prediction as lines for a terminal."""
+        if self.error is not None:
+            return f"{visible(self.file)}: error: {visible(self.error)}"
+        names = [visible(answer.category) for answer in self.answers]
+        width = max(map(len, names), default=0)
+        lines = [f"{visible(self.file)}  ({self.modality}, {self.model})"]
+        for rank, (name, answer) in enumerate(zip(names, self.answers, strict=True), start=1):
+            share = "" if answer.probability is None else f"  {answer.probability:>6.1%}"
+            line = f"  {rank}  {name:<{width}}  {answer.score:.3f}{share}  {_shortened(answer.why)}"
+            lines.append(line.rstrip())
+        if self.uncalibrated is not None:
+            lines.append(f"  no probability: {self.uncalibrated}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One sample found by retrieval."""
+
+    sample_id: str
+    modality: str
+    category: str | None
+    score: float
+    category_id: str | None = None
+    uri: str | None = None  # its file, relative to the project's data folder
+
+    def told(self) -> str:
+        """The hit as a line for a terminal."""
+        return f"{self.score:.3f}  {self.modality:<8} {visible(self.sample_id)}" + (
+            f"  ({visible(self.category)})" if self.category else ""
+        )
+
+
+def say_on_stderr(note: str) -> None:
+    """Print a note where it mixes with no answer."""
+    print(f"note: {visible(note)}", file=sys.stderr, flush=True)
+
+
+def predict_files(
+    project: Project,
+    given: Iterable[tuple[Path, str | None]],
+    *,
+    top: int = 5,
+    say: Callable[[str], None] = say_on_stderr,
+) -> Iterator[Prediction]:
+    """Recognise files among a project's categories: (path, modality or None to guess it from the name).
+
+    A folder stands for the files in it (pipeline/predict/paths.py); `say` gets what is left out of it.
+
+    Uses the aligned head of the file's modality, else the zero-shot encoder where that covers it; the scorer
+    of [evaluate], and the temperature that the evaluation fitted for that modality and model. A file that
+    cannot be read gives a Prediction with `error`; a project without centers raises KnowledgeBaseError.
+    """
+    use_budget(project.data.budget)
+    warm_up()
+    space = _Space(project)
+    centers = load_centers(space.kb)
+    scorer, temperatures = project.evaluate.scorer, load_temperatures(project)
+    texts = center_texts(space.kb.folder, centers.row_ids)
+    for path, modality, reason in each_file(given, say):
+        try:
+            known = _modality(path, modality, reason)
+            query_1D, model = space.place(known, path)
+        except (SampleError, TrainingError) as error:
+            yield _failed(path, modality, error)
+            continue
+        ranked = score(query_1D, centers, scorer=scorer, top=top)
+        temperature, uncalibrated = temperatures.of(known, _EVALUATED[model])
+        shares_C: list[float | None] = [None] * len(centers.categories)
+        if len(set(centers.category_N.tolist())) == 1:
+            uncalibrated = "there is one category only, so there is no choice"
+        elif temperature is not None:
+            shares_C = probabilities(category_scores(query_1D, centers, scorer), temperature)[0].tolist()
+        answers = tuple(
+            Answer(
+                space.kb.names[category],
+                value,
+                texts.get(why, ""),
+                shares_C[category],
+                centers.categories[category],
+            )
+            for category, value, why in zip(
+                ranked.categories_NT[0].tolist(),
+                ranked.scores_NT[0].tolist(),
+                ranked.why(centers, 0),
+                strict=True,
+            )
+        )
+        yield Prediction(str(path), known, model, answers, uncalibrated=uncalibrated)
+
+
+def predict_zero_shot(
+    given: Iterable[tuple[Path, str | None]],
+    categories: str,
+    *,
+    encoder: str | None = None,
+    top: int = 5,
+    say: Callable[[str], None] = say_on_stderr,
+) -> Iterator[Prediction]:
+    """Recognise files among bare names, without a project, by encoders that share one space untrained.
+
+    `categories` is "imagenet" (the thousand class names), a category list, or names separated by commas.
+    `encoder` is one that takes texts and media, such as `clip:FOLDER`; None: MiniLM with ConSE. A folder
+    stands for the files in it. `say` gets what is left out of it, and of the names. Raises InputError where
+    the encoder takes no texts, and for fewer than two names.
+    """
+    warm_up()
+    names = category_names(categories, say)
+    text, media = _shared_space(encoder)
+    vectors_CD = encode_texts(text, names, what="category names")
+    centers = Centers(
+        categories=tuple(names),
+        row_ids=tuple(names),
+        category_N=np.arange(len(names), dtype=np.int64),
+        vectors_ND=vectors_CD,
+    )
+    for path, modality, reason in each_file(given, say):
+        try:
+            known = _modality(path, modality, reason)
+            model = text if known == "text" else media
+            if known not in model.modalities:
+                raise SampleError(
+                    f"no encoder here shares the text space for {known} without training; "
+                    f"zero-shot takes {', '.join(sorted(media.modalities | {'text'}))}. "
+                    "Name a trained project with --project instead of --categories"
+                )
+            query_1D = model.encode([model.prepare(known, path)])
+        except SampleError as error:
+            yield _failed(path, modality, error)
+            continue
+        ranked = score(query_1D, centers, top=top)
+        answers = tuple(
+            Answer(names[category], float(cosine), "")
+            for category, cosine in zip(ranked.categories_NT[0], ranked.scores_NT[0], strict=True)
+        )
+        yield Prediction(
+            str(path),
+            known,
+            ZERO_SHOT,
+            answers,
+            uncalibrated="bare names have no val samples to calibrate on",
+        )
+
+
+def _failed(path: Path, modality: str | None, error: Exception) -> Prediction:
+    """The prediction of a file that cannot be read; a reader's words may begin with its name already."""
+    reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
+    return Prediction(str(path), modality or "unknown", "", error=reason)
+
+
+def _shared_space(name: str | None) -> tuple[Encoder, Encoder]:
+    """The encoders of texts and of media."""
+    if name is None:
+        return load_encoder("minilm"), load_encoder("conse")
+    both = load_encoder(name)
+    if "text" not in both.modalities:
+        raise InputError(
+            f"--encoder {name}: takes no texts, so names cannot be compared; use e.g. clip:FOLDER"
+        )
+    return both, both
+
+
+def retrieve_samples(
+    project: Project,
+    query: str,
+    *,
+    modality: str | None = None,
+    into: str | None = None,
+    top: int = 10,
+    say: Callable[[str], None] = say_on_stderr,
+) -> list[Hit]:
+    """The samples of a project nearest to a file or, where no such file exists, to the words themselves.
+
+    `into` keeps to one modality. Raises SampleError for an unreadable file, and for what looks like the name
+    of a file and is none; KnowledgeBaseError where nothing is encoded that could be found.
+    """
+    if into is not None and into not in MODALITIES:
+        raise InputError(f"--into {into}: unknown modality; the modalities are {', '.join(MODALITIES)}")
+    path = _file_of(query, modality, say)
+    space = _Space(project)
+    use_budget(project.data.budget)
+    if path is None:
+        query_1D, _ = space.place("text", query)
+    else:
+        query_1D, _ = space.place(_modality(path, modality, unreadable(path)), path)
+    hits = []
+    for name, gallery_ND, sample_ids, category_N in space.galleries(into):
+        indices_1T, scores_1T = nearest(query_1D, gallery_ND, top)
+        for index, cosine in zip(indices_1T[0], scores_1T[0], strict=True):
+            number = int(category_N[index])
+            known = (space.kb.names[number], space.kb.categories[number]) if number >= 0 else (None, None)
+            hits.append(Hit(sample_ids[index], name, known[0], float(cosine), known[1]))
+    if not hits:
+        raise KnowledgeBaseError(
+            f"{project.kb}: no {into or ''} sample is encoded in the text space; run `unibind train`"
+        )
+    found = sorted(hits, key=lambda hit: (-hit.score, hit.sample_id))[:top]
+    uris = _uris(project.kb, [hit.sample_id for hit in found])
+    return [replace(hit, uri=uris.get(hit.sample_id)) for hit in found]
+
+
+def _file_of(query: str, modality: str | None, say: Callable[[str], None]) -> Path | None:
+    """The file that a query names; None where it is words. What looks like a file and is none is refused."""
+    if not query.strip():
+        raise InputError("the query is empty; give a file, or words")
+    path = Path(query)
+    if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises for words that are too long for a name)
+        return path
+    if modality not in (None, "text"):
+        raise SampleError(f"{query}: {unreadable(path) or 'no such file'}")
+    if modality is None and not any(letter.isspace() for letter in query) and guess_modality(path):
+        raise SampleError(
+            f"{query}: {unreadable(path) or 'no such file'}; --modality text searches for these words"
+        )
+    if os.path.lexists(path):
+        say(f"{query} is no file but a folder or a device; it is taken as words")
+    return None
+
+
+def _uris(kb: Path, sample_ids: Sequence[str]) -> dict[str, str]:
+    """The files of some samples, relative to the data folder."""
+    table = read_columns(kb / "samples.parquet", ["sample_id", "uri"], hint="unibind ingest")
+    rows = table.filter(pc.is_in(table["sample_id"], value_set=pa.array(sample_ids, pa.string())))
+    return dict(zip(rows["sample_id"].to_pylist(), rows["uri"].to_pylist(), strict=True))
+
+
+class _Space:
+    """A project's unified space: its encoders, loaded when needed, and its heads where it has some."""
+
+    def __init__(self, project: Project) -> None:
+        if not (project.kb / "categories.parquet").is_file():
+            raise KnowledgeBaseError(
+                f"{project.kb} holds no knowledge base yet; run `unibind run --project {project.path}` first"
+            )
+        self.kb: KnowledgeBase = open_kb(project.kb)
+        self._up = project.data.up_axis
+        self.heads = load_heads(project.run) if has_heads(project.run) else None
+
+    def place(self, modality: Modality, source: Path | str) -> tuple[Floats, str]:
+        """A file or text as one unit row of the text space (float32[1, D]), and by which model."""
+        if modality == "text":
+            return self._encode(self._text, modality, source), TEXT
+        if self.heads is not None and modality in self.heads.modalities:
+            return self.heads.map(modality, self._encode(self._samples, modality, source)), ALIGNED
+        if self._zero_shot is not None and modality in self._zero_shot.modalities:
+            return self._encode(self._zero_shot, modality, source), ZERO_SHOT
+        raise TrainingError(
+            f"nothing places {modality} in this project's space; it needs a trained head: "
+            f"add {modality} samples to the train split and run `unibind train`"
+        )
+
+    def galleries(self, into: str | None) -> Iterator[tuple[str, Floats, Sequence[str], Ints]]:
+        """Per modality: its samples' vectors in the text space, their ids, their categories (-1: none)."""
+        sets, _ = load_samples(self.kb, "zero_shot" if self.heads is None else "samples")
+        for modality, samples in sets.items():
+            if into not in (None, modality):
+                continue
+            if self.heads is None:
+                vectors_ND = samples.vectors_ND
+            elif modality in self.heads.modalities:
+                vectors_ND = self.heads.map(modality, samples.vectors_ND)
+            else:
+                continue
+            yield modality, vectors_ND, samples.sample_ids, samples.category_N
+
+    @cached_property
+    def _text(self) -> Encoder:
+        return self._load("text")
+
+    @cached_property
+    def _samples(self) -> Encoder:
+        return self._load("samples")
+
+    @cached_property
+    def _zero_shot(self) -> Encoder | None:
+        return self._load("zero_shot") if self.kb.encoders.get("zero_shot") else None
+
+    def _load(self, role: str) -> Encoder:
+        card = encoder_card(self.kb.encoder(role))
+        encoder = load_encoder(card["name"])
+        if encoder.identity != card["identity"]:
+            raise KnowledgeBaseError(
+                f"the {role} encoder {card['name']!r} has changed since this knowledge base was encoded "
+                "(other weights or preprocessing); run `unibind run` again"
+            )
+        return encoder
+
+    def _encode(self, encoder: Encoder, modality: Modality, source: Source) -> Floats:
+        if isinstance(source, Path):
+            source = turned(source, told_up(modality, source, self._up))
+        return encoder.encode([encoder.prepare(modality, source)])
+
+
+def _modality(path: Path, given: str | None, reason: str | None) -> Modality:
+    """A file's modality: as given, else by its name. Raises SampleError for the `reason`, if any."""
+    if given is not None and given not in MODALITIES:
+        raise InputError(f"--modality {given}: unknown; the modalities are {', '.join(MODALITIES)}")
+    if reason is not None:
+        raise SampleError(reason)
+    known = next((name for name in MODALITIES if name == given), None) or guess_modality(path)
+    if known is None:
+        raise SampleError("its ending does not tell its modality; give --modality")
+    return known
+
+
+def _shortened(text: str) -> str:
+    line = visible(" ".join(text.split()))
+    return line if len(line) <= _WHY_CHARS else line[: _WHY_CHARS - 1] + "…"
+
+
+@dataclass(frozen=True)
+class Temperatures:
+    """The rows of an evaluation's `calibration`; or the reason why there are none to go by."""
+
+    rows: Sequence[Mapping[str, Any]] = ()
+    missing: str | None = None
+
+    def of(self, modality: str, models: Sequence[str]) -> tuple[float | None, str | None]:
+        """A modality's temperature under the first of the models that has one; else None and the reason."""
+        if self.missing is not None:
+            return None, self.missing
+        for model in models:
+            for row in self.rows:
+                if (row["modality"], row["model"]) != (modality, model):
+                    continue
+                if row["temperature"] is not None:
+                    return float(row["temperature"]), None
+                told = f"{counted(row['n_fit'], 'val sample')} of {modality}"
+                return (
+                    None,
+                    f"{told}: all named rightly, or no better than by chance, which fits no temperature",
+                )
+        return (
+            None,
+            f"there were no labelled {modality} samples in both val (to fit on) and test (to measure on)",
+        )
+
+
+def load_temperatures(project: Project) -> Temperatures:
+    """What the project's last evaluation fitted, if that is still of these centers, heads and settings."""
+    path = project.run / "evaluation.json"
+    if not reading(path).exists():
+        return Temperatures(missing="not calibrated yet; run `unibind evaluate`")
+    if not is_current(project, "evaluate"):
+        return Temperatures(missing="calibrated on other centers, heads or settings; run `unibind evaluate`")
+    return Temperatures(json.loads(reading(path).read_text(encoding="utf-8")).get("calibration", ()))

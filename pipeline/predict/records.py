@@ -1,0 +1,99 @@
+"""Predictions and hits for programs: `--json` and `--csv` of `unibind predict` and `unibind retrieve`.
+
+The fields are told in docs/scripts.md. Numbers are not rounded; what does not exist is null, in CSV empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from data.show import json_text, visible
+from pipeline.predict.recognise import ALIGNED, TEXT, ZERO_SHOT, Hit, Prediction
+
+_MODELS = {ALIGNED: "aligned", ZERO_SHOT: "zero_shot", TEXT: "text"}
+PREDICTION = ("file", "modality", "model", "error", "no_probability", "answers")
+ANSWER = ("rank", "category_id", "category", "score", "probability", "why")
+HIT = ("rank", "sample_id", "modality", "category_id", "category", "uri", "score")
+PREDICTION_COLUMNS = ("file", "modality", "model", *ANSWER, "no_probability", "error")
+
+
+def predictions_json(predictions: Iterable[Prediction], notes: Sequence[str]) -> str:
+    """One JSON object: `predictions`, and the `notes` on what was left out."""
+    return json_text({"predictions": [_prediction(each) for each in predictions], "notes": list(notes)})
+
+
+def predictions_csv(predictions: Iterable[Prediction]) -> str:
+    """One row for each answer, and one for each file that has none; a header first."""
+    rows = []
+    for prediction in predictions:
+        record = _prediction(prediction)
+        rows += [{**record, **answer} for answer in record["answers"] or [{}]]
+    return _csv(PREDICTION_COLUMNS, rows)
+
+
+def hits_json(query: str, hits: Sequence[Hit], notes: Sequence[str]) -> str:
+    """One JSON object: the `query`, its `hits`, and `notes`."""
+    return json_text({"query": query, "hits": _hits(hits), "notes": list(notes)})
+
+
+def hits_csv(hits: Sequence[Hit]) -> str:
+    """One row for each hit; a header first."""
+    return _csv(HIT, _hits(hits))
+
+
+def _prediction(prediction: Prediction) -> dict[str, Any]:
+    failed = prediction.error is not None
+    answers = [
+        dict(
+            zip(
+                ANSWER,
+                (rank, each.category_id, each.category, each.score, each.probability, each.why or None),
+                strict=True,
+            )
+        )
+        for rank, each in enumerate(prediction.answers, start=1)
+    ]
+    values = (
+        prediction.file,
+        None if failed and prediction.modality == "unknown" else prediction.modality,
+        _MODELS.get(prediction.model),
+        prediction.error,
+        prediction.uncalibrated,
+        answers,
+    )
+    return dict(zip(PREDICTION, values, strict=True))
+
+
+def _hits(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+    return [
+        dict(
+            zip(
+                HIT,
+                (
+                    rank,
+                    hit.sample_id,
+                    hit.modality,
+                    hit.category_id,
+                    hit.category,
+                    hit.uri,
+                    hit.score,
+                ),
+                strict=True,
+            )
+        )
+        for rank, hit in enumerate(hits, start=1)
+    ]
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """RFC 4180 with plain line ends. CSV has no escapes: what no terminal may be sent is shown (`\\x1b`)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        cells = (row.get(name) for name in columns)
+        writer.writerow([visible(cell) if isinstance(cell, str) else cell for cell in cells])
+    return text.getvalue().removesuffix("\n")

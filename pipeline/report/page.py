@@ -1,0 +1,157 @@
+"""The report: one HTML file that says what a run did, how well, against what, and where it fails.
+
+It needs no network, no script and no other file; `space.png` is written beside it for the README. Nothing on
+the page depends on the clock: the same run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from math import comb
+from pathlib import Path
+from typing import Any
+
+from data.files import write_text
+from pipeline.html.elements import counted, document, el, join
+from pipeline.html.style import STYLE
+from pipeline.report.balance import balance_section
+from pipeline.report.baselines import few_shot_section, probe_section, sweeps_section
+from pipeline.report.kb import knowledge_base_section, quarantine_section
+from pipeline.report.mistakes import mistakes_section
+from pipeline.report.recognition import recognition_section, scorer_of, zero_shot_section
+from pipeline.report.results import calibration_section, headline, parameters_section, stages_section
+from pipeline.report.retrieval import retrieval_section
+from pipeline.report.space import space_section, write_space_png
+from pipeline.report.training import training_section
+from trainer.align.heads import has_heads, load_heads
+from trainer.evaluate.space import space_pictures
+from trainer.inputs import KnowledgeBase, load_samples, open_kb, seen_categories
+from trainer.localize.centers import load_centers
+from trainer.records import SampleSet
+from trainer.score.geometry import unit_rows
+
+_DEPTH = 10  # of the recall that the heat maps show
+
+_HOW_TO_READ = (
+    "How it works: a language model wrote short texts about each category; the best of them are the "
+    "category’s embedding centers. Frozen encoders turn texts and samples into vectors, a linear head per "
+    "modality (where trained) maps samples to texts, and a sample gets the category that owns its nearest "
+    "center (or by another rule, where the run names one). Whether the texts are worth anything shows beside "
+    "the controls: other texts in their place, all else the same."
+)
+
+
+def write_report(
+    *, title: str, run: Path, kb: Path, data_root: Path, metrics: dict[str, Any], target: Path
+) -> Path:
+    """Write the report of a run to `target` (and `space.png` beside it) and return `target`.
+
+    `metrics` is the content of metrics.json. `data_root` is the folder that the samples' uris start from; a
+    sample that can no longer be read is named, not drawn. Raises KnowledgeBaseError and TrainingError where
+    the knowledge base or the heads are incomplete.
+    """
+    base = open_kb(kb)
+    space = unified_samples(base, run)
+    tested = any(sample["split"] == "test" for sample in base.samples)
+    pictures = space_pictures(kb, run) if tested else {}
+    labels_used = has_heads(run) or load_centers(base).labels_guided
+    sections = {
+        "recognition": recognition_section(metrics),
+        "zero-shot": zero_shot_section(metrics),
+        "probe": probe_section(metrics),
+        "few-shot": few_shot_section(metrics),
+        "sweeps": sweeps_section(metrics),
+        "space": space_section(pictures),
+        "calibration": calibration_section(metrics),
+        "mistakes": mistakes_section(
+            base, data_root, space, labels_used=labels_used, scorer=scorer_of(metrics)
+        ),
+        "retrieval": retrieval_section(metrics, random_recalls(space)),
+        "balance": balance_section(metrics),
+        "training": training_section(run),
+        "knowledge base": knowledge_base_section(kb),
+        "quarantine": quarantine_section(kb),
+        "parameters": parameters_section(metrics),
+        "stages": stages_section(metrics),
+    }
+    parts = {name: part for name, part in sections.items() if part}
+    links = [el("a", name, href=f"#{name.replace(' ', '-')}") for name in parts]
+    header = el(
+        "header",
+        el("h1", title),
+        el("p", _facts(base, metrics), class_="sub"),
+        headline(metrics),
+        el("p", _HOW_TO_READ, class_="note"),
+        el("nav", join(links, " ")),
+    )
+    footer = el("footer", "The numbers of this page are in metrics.json, beside it.", class_="sub")
+    picture = target.parent / "space.png"
+    if pictures:
+        write_space_png(pictures, picture)
+    else:
+        picture.unlink(missing_ok=True)  # one of an earlier run would be of other samples
+    page = document(f"{title}: UniBind", el("body", header, el("main", *parts.values()), footer), style=STYLE)
+    write_text(target, page)
+    return target
+
+
+def _facts(base: KnowledgeBase, metrics: Mapping[str, Any]) -> str:
+    """What the run worked on, in one line."""
+    modalities = {sample["modality"] for sample in base.samples}
+    seen_C = seen_categories(base)
+    unseen = f", {int((~seen_C).sum())} of them without a train sample" if seen_C.any() else ""
+    seed = f", seed {metrics['seed']}" if "seed" in metrics else ""
+    samples = counted(len(base.samples), "sample")
+    kinds = counted(len(modalities), "modality", "modalities")
+    categories = counted(len(base.names), "category", "categories")
+    return f"A UniBind run: {samples} in {kinds}, {categories}{unseen}{seed}."
+
+
+def unified_samples(base: KnowledgeBase, run: Path) -> dict[str, SampleSet]:
+    """The samples in the text space: through the heads where the run has them, else zero-shot."""
+    if has_heads(run):
+        heads = load_heads(run)
+        sets, _ = load_samples(base, "samples")
+        return {
+            m: replace(s, vectors_ND=heads.map(m, s.vectors_ND))
+            for m, s in sets.items()
+            if m in heads.modalities
+        }
+    if base.encoders.get("zero_shot") is None:
+        return {}
+    sets, _ = load_samples(base, "zero_shot")
+    return {m: replace(s, vectors_ND=unit_rows(s.vectors_ND)) for m, s in sets.items()}
+
+
+def random_recalls(space: Mapping[str, SampleSet]) -> dict[tuple[str, str, str], float]:
+    """(level, query, gallery) -> recall@10 of a gallery in random order, over the test samples.
+
+    A query with m relevant items among G finds one with 1 - C(G-m, 10) / C(G, 10) (hypergeometric); queries
+    without any do not count, as in trainer/evaluate/retrieval.py.
+    """
+    test = {modality: samples.split("test") for modality, samples in space.items()}
+    chances: dict[tuple[str, str, str], float] = {}
+    for query, asked in test.items():
+        for gallery, found in test.items():
+            if query == gallery:
+                continue
+            for level, of_query_N, of_gallery_M in (
+                ("category", asked.category_N, found.category_N),
+                ("object", asked.object_N, found.object_N),
+            ):
+                relevant, total = Counter(of_gallery_M.tolist()), len(of_gallery_M)
+                draws = min(_DEPTH, total)
+                asking = {
+                    label: count
+                    for label, count in Counter(of_query_N.tolist()).items()
+                    if label >= 0 and relevant[label]
+                }
+                lucky = sum(
+                    count * (1 - comb(total - relevant[label], draws) / comb(total, draws))
+                    for label, count in asking.items()
+                )
+                if asking:
+                    chances[level, query, gallery] = lucky / sum(asking.values())
+    return chances

@@ -1,0 +1,358 @@
+"""The report's pages on recognition: LLM centers beside their controls, in a picture, in words, in numbers.
+
+Everything here is read from `metrics` alone; the comparison itself is pipeline/accuracies.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from data.modality import MODALITIES
+from pipeline.accuracies import (
+    SPLITS,
+    Accuracy,
+    Row,
+    anchor_names,
+    anchor_title,
+    centers_title,
+    media,
+    model_title,
+    not_measured,
+    percent,
+    place,
+    points,
+    recognition_rows,
+    split_mean,
+    split_title,
+    verdict,
+)
+from pipeline.html.elements import Child, Html, el, figure, join, line, section, table
+from trainer.evaluate.tasks import CENTERS
+from trainer.settings import Scorer
+
+# How each scorer names a category: as a rule, and as the headline's subject.
+SCORERS = {
+    "nearest": ("nearest center", "the nearest LLM-written center names"),
+    "logsumexp": (
+        "soft maximum over each category’s centers (logsumexp)",
+        "the soft maximum over the LLM-written centers names",
+    ),
+    "mean": ("mean of each category’s centers", "the mean of the LLM-written centers names"),
+    "medoid": ("each category’s most central center (medoid)", "the most central LLM-written center names"),
+}
+
+
+# How sure a difference is, by whether both sides were compared sample by sample.
+_SURETY = {
+    True: (
+        "Both sides of a row are measured on the same samples, and the lead of one over the other has an "
+        "interval of its own, drawn over objects: where it excludes 0, the difference is very likely real; "
+        "where it holds 0, it may be the luck of these samples."
+    ),
+    False: (
+        "Both sides of a row are measured on the same samples: where intervals do not overlap, the "
+        "difference is very likely real; where they do, it may be the luck of these samples."
+    ),
+}
+
+
+_MORE = {"top1": "top-1", "top5": "top-5", "mean_recall": "mean recall", "map": "mAP"}
+# The plot's own units; 300 wide, so that at phone width a unit is about a pixel.
+_WIDTH, _LEFT, _RIGHT, _TOP, _STEP = 300.0, 52.0, 14.0, 22.0, 27.0
+
+
+def scorer_of(metrics: Mapping[str, Any]) -> Scorer:
+    """The scorer that the run was measured with; `nearest` where nothing could be scored."""
+    scorers: list[Scorer] = [row["scorer"] for row in metrics.get("recognition", ())]
+    return scorers[0] if scorers else "nearest"
+
+
+def recognition_section(metrics: Mapping[str, Any]) -> Html:
+    """Recognition of the run's model: the verdict, the picture, the table."""
+    rows = recognition_rows(metrics)
+    if not rows:
+        words = el("p", "No labelled sample could be scored.")
+        return section("recognition", "Recognition", words, _not_measured(metrics))
+    return section(
+        "recognition",
+        "Recognition, beside its controls",
+        el("p", f"Model: {model_title(rows)}. Rule: {SCORERS[scorer_of(metrics)][0]}.", class_="sub"),
+        el("ul", *(el("li", sentence) for sentence in verdict(rows))),
+        _not_measured(metrics),
+        accuracy_plots(rows),
+        _result_table(rows),
+        _fine_print(rows),
+        _leads(rows),
+        _more_measures(metrics["recognition"], centers_title(rows)),
+    )
+
+
+def _not_measured(metrics: Mapping[str, Any]) -> Child:
+    """What has no row in the table, and why; nothing where every modality has one."""
+    reasons = not_measured(metrics)
+    if not reasons:
+        return ""
+    return join([el("p", el("strong", "Not measured:")), el("ul", *(el("li", each) for each in reasons))])
+
+
+def zero_shot_section(metrics: Mapping[str, Any]) -> Html:
+    """The same for the untrained encoder that shares the text space, unless that is the run's own model."""
+    rows, own = recognition_rows(metrics, "zero_shot"), recognition_rows(metrics)
+    if not rows:
+        words = "The run has no zero-shot encoder that places a labelled sample in the text space."
+        return section("zero-shot", "Zero-shot, without training", el("p", words))
+    if own and all(row.model == "zero_shot" for row in own):
+        words = "This run was not trained: its table above is the zero-shot table."
+        return section("zero-shot", "Zero-shot, without training", el("p", words))
+    modalities = ", ".join(dict.fromkeys(row.modality for row in rows))
+    return section(
+        "zero-shot",
+        "Zero-shot, without training",
+        el(
+            "p",
+            "The same samples and centers, but no head: the frozen encoder that shares the text space "
+            f"answers, for {modalities}.",
+        ),
+        el("ul", *(el("li", sentence) for sentence in verdict(rows))),
+        _result_table(rows),
+        _leads(rows),
+        _more_measures(metrics["zero_shot"], centers_title(rows)),
+    )
+
+
+def _fine_print(rows: Sequence[Row]) -> Html:
+    counts = {
+        name: sorted({row.cells()[name].k for row in rows if name in row.cells()})
+        for name in anchor_names(rows)
+    }
+    told = ", ".join(
+        f"{anchor_title(name, rows)} {ks[0] if len(ks) == 1 else f'{ks[0]}–{ks[-1]}'}"
+        for name, ks in counts.items()
+    )
+    return el(
+        "p",
+        "Class name: the bare name. Templates: the name in prompt templates. Random words: the name with "
+        f"words drawn at random. Permuted: another category’s {centers_title(rows)}. "
+        f"Texts per category at most: {told}. Intervals are by bootstrap. "
+        f"{_SURETY[bool(rows) and all(row.paired() for row in rows)]} An interval of no width (all right or "
+        "all wrong) says little where n is small.",
+        class_="note",
+    )
+
+
+def _result_table(rows: Sequence[Row]) -> Html:
+    names = anchor_names(rows)
+    columns = f"l{'r' * (len(names) + 2)}l"
+    body: list[Html] = []
+    for split in dict.fromkeys(row.split for row in rows):
+        block = [row for row in rows if row.split == split]
+        body.append(el("tr", el("th", split_title(split), colspan=len(columns)), class_="group"))
+        body += [line(columns, _table_row(row, names)) for row in block]
+        mean = split_mean(block, split)
+        if mean is not None and len(mean.modalities) > 1:
+            numbers = [percent(mean.top1[name]) if name in mean.top1 else "–" for name in names]
+            title = f"mean of {len(mean.modalities)}"
+            body.append(
+                line(columns, [title, *numbers, percent(mean.chance), f"{mean.n:,}", ""], class_="mean")
+            )
+    caption = (
+        "Top-1 accuracy in percent, with its 95% interval. Bold: the best of the row. Marked: a control at "
+        f"or above the {centers_title(rows)}; named at the right, bold where "
+        f"{'its lead is sure' if all(row.paired() for row in rows) else 'the intervals are apart'}."
+    )
+    if len(media(rows)) < len(rows):
+        caption += " Means leave text out, which starts inside the text space."
+    head = ["", *(anchor_title(name, rows) for name in names), "chance", "n", "not beaten"]
+    return el("div", table(columns, head, body, caption=caption), class_="pinned")
+
+
+def _leads(rows: Sequence[Row]) -> Child:
+    """By how much the LLM centers lead each control, with the paired interval; nothing where not measured."""
+    names = [name for name in anchor_names(rows) if name != CENTERS]
+    columns = f"l{'r' * len(names)}"
+    body: list[Html] = []
+    for split in dict.fromkeys(row.split for row in rows):
+        block = [row for row in rows if row.split == split and any(c.lead for c in row.controls.values())]
+        if block:
+            body.append(el("tr", el("th", split_title(split), colspan=len(columns)), class_="group"))
+        body += [line(columns, [row.modality, *(_lead(row, name) for name in names)]) for row in block]
+    if not body:
+        return ""
+    caption = (
+        f"Percentage points that the {centers_title(rows)} are ahead of a control (behind: below 0), the 95% "
+        "interval of a bootstrap over objects, in which both sides answer for the same ones, and the exact p "
+        "of McNemar’s test (which takes samples as independent). Bold: the interval excludes 0. "
+        "Of many intervals at 95%, one in twenty misses the truth by chance."
+    )
+    head = ["", *(f"over {anchor_title(name, rows)}" for name in names)]
+    summary = el("summary", "The lead over each control, compared sample by sample")
+    whole = el("div", table(columns, head, body, caption=caption), class_="pinned")
+    return el("details", summary, whole)
+
+
+def _lead(row: Row, name: str) -> Child:
+    control = row.controls.get(name)
+    if control is None or control.lead is None:
+        return "–"
+    lead = control.lead
+    sure = name in row.clearly_above() or name in row.clearly_below()
+    kind = "over" if lead.high < 0 else None
+    told = el("b" if sure else "span", points(lead.value), class_=kind)
+    p = "" if lead.p is None else f", p {lead.p:.3f}" if lead.p >= 0.001 else ", p < 0.001"
+    return join([told, el("span", f"{points(lead.low)} to {points(lead.high)}{p}", class_="ci")])
+
+
+def _more_measures(records: Sequence[Mapping[str, Any]], centers: str) -> Child:
+    """Top-5, mean recall and mean average precision of the LLM centers; nothing in metrics without them."""
+    measured = (r for r in records if r["anchors"] == CENTERS and r.get("mean_recall") is not None)
+    shown = sorted(measured, key=lambda r: (place(SPLITS, r["split"]), place(MODALITIES, r["modality"])))
+    if not shown:
+        return ""
+    body: list[Html] = []
+    for split in dict.fromkeys(record["split"] for record in shown):
+        body.append(el("tr", el("th", split_title(split), colspan=5), class_="group"))
+        body += [
+            line("lrrrr", [record["modality"], *(_percent(record.get(name)) for name in _MORE)])
+            for record in shown
+            if record["split"] == split
+        ]
+    caption = (
+        "Percent. Mean recall: the mean over categories of the share of its samples named rightly, so that "
+        "large categories do not drown small ones. mAP: the mean over categories of the average precision "
+        "of the samples ranked by that category’s score."
+    )
+    summary = el("summary", f"Other measures of the {centers}: top-5, mean recall, mAP")
+    return el("details", summary, table("lrrrr", ["", *_MORE.values()], body, caption=caption))
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else percent(value)
+
+
+def _table_row(row: Row, names: Sequence[str]) -> list[Child]:
+    cells, best, warned, sure = row.cells(), row.best(), row.not_beaten(), row.clearly_above()
+    numbers = [
+        _number(name, cells[name], best=best, warned=warned) if name in cells else "–" for name in names
+    ]
+    told = [el("b" if name in sure else "span", anchor_title(name, [row])) for name in warned]
+    tag = el("span", join(told, ", "), class_="tag") if told else ""
+    return [row.modality, *numbers, percent(row.chance), f"{row.n:,}", tag]
+
+
+def _number(name: str, cell: Accuracy, *, best: Sequence[str], warned: Sequence[str]) -> Html:
+    classes = [
+        kind
+        for kind, is_so in (("best", name in best), ("center", name == CENTERS), ("over", name in warned))
+        if is_so
+    ]
+    number = el("span", percent(cell.top1), class_=" ".join(classes) or None)
+    return join([number, el("span", f"{percent(cell.low)}–{percent(cell.high)}", class_="ci")])
+
+
+def accuracy_plots(rows: Sequence[Row]) -> Html:
+    """One panel a split: the centers with their interval, the controls beneath, chance as a dashed line."""
+    splits = dict.fromkeys(row.split for row in rows)
+    highest = max((cell.high for row in rows for cell in row.cells().values()), default=1.0)
+    limit = min(1.0, max(0.1, -(-highest // 0.1) * 0.1))
+    panels = [_plot([row for row in rows if row.split == split], limit) for split in splits]
+    names = [name for name in anchor_names(rows) if name != CENTERS]
+    key = el(
+        "ul",
+        _key(_center_mark(8, 8, 2, 14), f"{centers_title(rows)}, 95% interval"),
+        *(_key(_control_mark(name, 8, 8, False), anchor_title(name, rows)) for name in names),
+        _key(_control_mark("class_name", 8, 8, True), "a control at or above the centers"),
+        _key(el("line", x1=8, x2=8, y1=1, y2=15, stroke="var(--quiet)", stroke_dasharray="2 2"), "chance"),
+        class_="key",
+    )
+    caption = "Top-1 accuracy. Controls stand below the line of the centers they are to be measured against."
+    return figure(join([key, el("div", *panels, class_="panels charts")]), caption)
+
+
+def _key(mark: Html, words: str) -> Html:
+    return el("li", el("svg", mark, viewBox="0 0 16 16", aria_hidden="true"), words)
+
+
+def _plot(rows: Sequence[Row], limit: float) -> Html:
+    """A dot plot: one line a modality, the centers with their interval, the controls half a step below."""
+    bottom = _TOP + _STEP * len(rows)
+    span = _WIDTH - _LEFT - _RIGHT
+
+    def at(share: float) -> float:
+        return _LEFT + span * share / limit
+
+    marks: list[Html] = [el("text", split_title(rows[0].split), x=0, y=9, class_="title")]
+    step = 0.1 if limit <= 0.5 else 0.2
+    for tick in _ticks(limit, step):
+        marks.append(
+            el(
+                "line",
+                x1=at(tick),
+                x2=at(tick),
+                y1=_TOP - 4,
+                y2=bottom,
+                stroke="var(--line)",
+                stroke_width=0.6,
+            )
+        )
+        label = f"{100 * tick:.0f}%" if tick == 0 or tick + step > limit + 1e-9 else f"{100 * tick:.0f}"
+        marks.append(el("text", label, x=at(tick), y=bottom + 11, text_anchor="middle", class_="faint"))
+    for number, row in enumerate(rows):
+        y = _TOP + _STEP * number + 7
+        chance = at(row.chance)
+        marks.append(
+            el(
+                "line",
+                x1=chance,
+                x2=chance,
+                y1=y - 7,
+                y2=y + 18,
+                stroke="var(--quiet)",
+                stroke_dasharray="2 2",
+            )
+        )
+        marks.append(el("text", row.modality, x=0, y=y + 3.5))
+        marks += [
+            _control_mark(name, at(cell.top1), y + 10, name in row.not_beaten())
+            for name, cell in row.controls.items()
+        ]
+        if row.centers:
+            centers = row.centers
+            marks.append(_center_mark(at(centers.top1), y, at(centers.low), at(centers.high)))
+    told = "; ".join(f"{row.modality} {percent(row.centers.top1)}%" for row in rows if row.centers)
+    return el(
+        "svg",
+        el("title", f"{split_title(rows[0].split)}: {told}"),
+        *marks,
+        viewBox=f"0 0 {_WIDTH:.0f} {bottom + 16:.0f}",
+        role="img",
+    )
+
+
+def _ticks(limit: float, step: float) -> Iterable[float]:
+    return (round(step * number, 2) for number in range(int(limit / step + 1e-9) + 1))
+
+
+def _center_mark(x: float, y: float, low: float, high: float) -> Html:
+    return el(
+        "g",
+        el("line", x1=low, x2=high, y1=y, y2=y, stroke="var(--accent)", stroke_width=1.6),
+        el("circle", cx=x, cy=y, r=3.6, fill="var(--accent)"),
+    )
+
+
+def _control_mark(name: str, x: float, y: float, warned: bool) -> Html:
+    """Class name: circle; templates: diamond; random words: square; permuted: cross; others: triangle."""
+    look = {
+        "stroke": "var(--warn)" if warned else "var(--quiet)",
+        "fill": "var(--warn)" if warned and name != "permuted" else "var(--paper)",
+        "stroke_width": 1.2,
+    }
+    outlines = {
+        "templates": f"M{x:.1f} {y - 4:.1f}l4 4l-4 4l-4-4z",
+        "random_words": f"M{x - 3:.1f} {y - 3:.1f}h6v6h-6z",
+        "permuted": f"M{x - 3:.1f} {y - 3:.1f}l6 6m0-6l-6 6",
+    }
+    if name == "class_name":
+        return el("circle", cx=x, cy=y, r=3.3, **look)
+    return el("path", d=outlines.get(name, f"M{x:.1f} {y - 4:.1f}l4 7h-8z"), **look)

@@ -1,0 +1,163 @@
+"""The report's headline, and its pages on calibration, on what was run and on what was trained.
+
+Everything here is read from `metrics` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.accuracies import (
+    Mean,
+    Row,
+    anchor_title,
+    centers_title,
+    not_measured,
+    percent,
+    recognition_rows,
+    split_mean,
+    split_title,
+)
+from pipeline.html.elements import Html, el, join, section, table
+from pipeline.report.recognition import SCORERS, scorer_of
+from trainer.evaluate.tasks import CENTERS
+
+_MODELS = {"aligned": "aligned heads", "zero_shot": "zero-shot"}
+_TRANSDUCTIVE = (
+    "Transductive: unlabelled samples of every split, the test split too, helped to choose the centers. "
+    "Do not compare these numbers with those of runs that never saw the test samples."
+)
+
+
+def headline(metrics: Mapping[str, Any]) -> Html:
+    """One honest sentence with the number that matters most, one on the controls; warnings stand before."""
+    warning = el("p", el("strong", _TRANSDUCTIVE)) if metrics.get("transductive") else ""
+    return join([warning, _lead(metrics)])
+
+
+def _lead(metrics: Mapping[str, Any]) -> Html:
+    rows = recognition_rows(metrics)
+    split = "unseen" if any(row.split == "unseen" and row.centers for row in rows) else "seen"
+    mean = split_mean([row for row in rows if row.centers], split)
+    if mean is None:
+        reasons = not_measured(metrics) or ["the run had no labelled sample to score"]
+        return el("p", f"Nothing was recognised: {'; '.join(reasons)}.", class_="lead")
+    untrained = all(row.model == "zero_shot" for row in rows)
+    what = {
+        ("unseen", False): "On categories that no training sample came from",
+        ("unseen", True): "Without any training, and with no label used but for scoring",
+        ("seen", False): "On test samples of the trained categories (none was held out whole)",
+        ("seen", True): "Without training, with labels used only to choose the centers",
+    }[split, untrained]
+    top1 = mean.top1[CENTERS]
+    of = f"mean of {len(mean.modalities)} modalities" if len(mean.modalities) > 1 else mean.modalities[0]
+    first = join(
+        [
+            f"{what}, {SCORERS[scorer_of(metrics)][1]} the right category in ",
+            el("strong", f"{percent(top1)}%"),
+            f" of {mean.n:,} samples ({of}); chance is {percent(mean.chance)}%. ",
+        ]
+    )
+    return el("p", first, _best_control(mean, rows), class_="lead")
+
+
+def _best_control(mean: Mean, rows: Sequence[Row]) -> str:
+    """What the best control scores in the place of the LLM centers, on the same mean."""
+    controls = {name: top1 for name, top1 in mean.top1.items() if name != CENTERS}
+    if not controls:
+        return "No control was measured."
+    best = max(controls, key=lambda name: controls[name])
+    beaten = controls[best] < mean.top1[CENTERS]
+    ours = centers_title(rows)
+    outcome = f"less than the {ours}" if beaten else f"the {ours} do not beat it"
+    return f"The best control, {anchor_title(best, rows)}, reaches {percent(controls[best])}%: {outcome}."
+
+
+def calibration_section(metrics: Mapping[str, Any]) -> Html:
+    """How far probabilities can be believed, before and after a temperature was fitted."""
+    found = metrics.get("calibration", ())
+    if not found:
+        words = (
+            "Not measured: that takes labelled samples in the val split, to fit on, and in the test split."
+        )
+        return section("calibration", "Calibration", el("p", words))
+    rows = [
+        [
+            row["modality"],
+            _MODELS[row["model"]],
+            el("span", split_title(row["split"]), class_="prose"),
+            _decimals(row["temperature"], 4),
+            *(_decimals(row[name], 3) for name in ("nll_before", "nll", "ece_before", "ece")),
+            str(row["n_fit"]),
+            str(row["n"]),
+        ]
+        for row in found
+    ]
+    words = (
+        "A probability is the softmax of the categories’ scores over a temperature, which the val split "
+        "fits for each modality and model; `unibind predict` uses it. NLL is the mean negative "
+        "log-likelihood, ECE the expected calibration error (15 bins): the mean distance between how sure "
+        "the answers are and how often they are right. Before: temperature 1. A temperature fitted on "
+        "trained categories may be far too sure of others: compare the rows. No temperature: the val samples "
+        "were all named rightly, or no better than by chance."
+    )
+    head = ["", "model", "samples", "temperature", "NLL before", "NLL", "ECE before", "ECE", "n val", "n"]
+    return section(
+        "calibration", "Calibration", el("p", words, class_="sub"), table("lllrrrrrrr", head, rows)
+    )
+
+
+def _decimals(value: float | None, places: int) -> str:
+    return "–" if value is None else f"{value:.{places}f}"
+
+
+def stages_section(metrics: Mapping[str, Any]) -> Html:
+    """Which stages ran, and for how long."""
+    stages = metrics.get("stages", ())
+    longest = max((stage["seconds"] for stage in stages), default=0.0) or 1.0
+    rows = [
+        [
+            stage["name"],
+            f"{stage['seconds']:.1f}",
+            el("span", class_="bar" + (" rest" if stage["skipped"] else ""), style=_share(stage, longest)),
+            "skipped: nothing had changed; the time is that of its last run" if stage["skipped"] else "",
+        ]
+        for stage in stages
+    ]
+    total = sum(stage["seconds"] for stage in stages if not stage["skipped"])
+    told = (
+        f"{total:,.1f} seconds of work"
+        if any(not stage["skipped"] for stage in stages)
+        else "nothing was run anew"
+    )
+    facts = [f"Data set {metrics['dataset']}"] if "dataset" in metrics else []
+    facts += [f"seed {metrics['seed']}"] if "seed" in metrics else []
+    return section(
+        "stages",
+        "What was run",
+        el("p", f"{', '.join([*facts, told])}.", class_="sub"),
+        table("lrll", ["stage", "seconds", "", ""], rows) if rows else "",
+    )
+
+
+def parameters_section(metrics: Mapping[str, Any]) -> Html:
+    """What was trained, against what was left frozen."""
+    rows = [
+        [
+            row["modality"],
+            f"{row['head']:,}",
+            f"{row['encoder']:,}" if row["encoder"] else "not known",
+            f"{100 * row['ratio']:.1f}%" if row["ratio"] is not None else "–",
+        ]
+        for row in metrics.get("parameters", ())
+    ]
+    if not rows:
+        return section("parameters", "Parameters", el("p", "Nothing was trained."))
+    words = "Each modality has one linear head into the text space; the encoders stay frozen."
+    head = ["modality", "trained", "frozen encoder", "trained share"]
+    return section("parameters", "Parameters", el("p", words), table("lrrr", head, rows))
+
+
+def _share(stage: Mapping[str, Any], longest: float) -> str:
+    return f"width:{12 * stage['seconds'] / longest:.2f}rem"

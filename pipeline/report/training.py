@@ -1,0 +1,113 @@
+"""The report's page on training: the two parts of the loss, val accuracy and temperature, step by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from data.reads import reading
+from pipeline.accuracies import percent
+from pipeline.html.charts import Line, Look, line_chart, line_key
+from pipeline.html.elements import Html, counted, el, figure, join, section
+from trainer.align.heads import has_heads, load_heads
+
+_MOST_POINTS = 300  # of a line: more could not be told apart at this width
+
+_LOSSES: tuple[tuple[str, str, Look], ...] = (
+    ("against texts about the sample", "loss_description", "strong"),
+    ("against its category’s centers", "loss_center", "second"),
+)
+
+_Points = tuple[tuple[float, float], ...]
+
+
+def training_section(run: Path) -> Html | None:
+    """The curves of `<run>/train_log.parquet` (trainer.train.TRAIN_LOG); None where nothing was trained.
+
+    Raises TrainingError where the heads beside the log cannot be read.
+    """
+    log_path = run / "train_log.parquet"
+    if not (has_heads(run) and reading(log_path).exists()):
+        return None
+    log = pq.ParquetFile(log_path).read().to_pylist()
+    if not log:
+        return None
+    kept = int(load_heads(run).metadata["epoch"])
+    ends = {row["epoch"]: row["step"] for row in log}  # the last step of each epoch
+    marked = (float(ends[kept]), f"epoch {kept} kept") if kept in ends else None
+    losses = [
+        Line(name, points, look)
+        for name, column, look in _LOSSES
+        if (points := thinned(_points(log, column)))
+    ]
+    panels = []
+    if losses:
+        chart = line_chart(losses, title=_told(losses), x_title="step", marked=marked)
+        panels.append(el("div", el("h3", "Loss"), chart))
+    top1 = _points(log, "val_top1")
+    if top1:
+        lines = [Line("val top-1", thinned(top1))]
+        chart = line_chart(lines, title=_told(lines), x_title="step", percent=True, marked=marked)
+        panels.append(el("div", el("h3", "Top-1 on val samples"), chart))
+    lines = [Line("temperature", thinned(_points(log, "temperature")))]
+    chart = line_chart(lines, title=_told(lines), x_title="step", marked=marked)
+    panels.append(el("div", el("h3", "Temperature"), chart))
+    key = line_key([(line.name, line.look) for line in losses])
+    content = join([key, el("div", *panels, class_="panels charts")])
+    return section(
+        "training",
+        "Training",
+        el("p", _summary(log, kept), class_="sub"),
+        figure(content, _caption(log, has_val=bool(top1))),
+    )
+
+
+def _points(log: Sequence[Mapping[str, Any]], column: str) -> _Points:
+    return tuple(
+        (float(row["step"]), float(row[column]))
+        for row in log
+        if row.get(column) is not None and math.isfinite(row[column])
+    )
+
+
+def thinned(points: _Points, most: int = _MOST_POINTS) -> _Points:
+    """At most `most` points: the means of equally many neighbours each (the last group may be smaller)."""
+    size = -(-len(points) // most)
+    if size <= 1:
+        return points
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    return tuple(
+        (sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups
+    )
+
+
+def _told(lines: Sequence[Line]) -> str:
+    """What a chart shows, for who cannot see it."""
+    ways = (f"{one.name}: from {one.points[0][1]:.3g} to {one.points[-1][1]:.3g}" for one in lines)
+    return "; ".join(ways)
+
+
+def _summary(log: Sequence[Mapping[str, Any]], kept: int) -> str:
+    last = log[-1]
+    words = f"{counted(last['step'], 'step')} in {counted(last['epoch'], 'epoch')}; epoch {kept} was kept"
+    reached = [row["val_top1"] for row in log if row["epoch"] == kept and row["val_top1"] is not None]
+    return f"{words}, with {percent(reached[-1])}% top-1 on val samples." if reached else f"{words}."
+
+
+def _caption(log: Sequence[Mapping[str, Any]], *, has_val: bool) -> str:
+    words = "Good: both parts of the loss fall and level off. "
+    if has_val:
+        words += (
+            "The epoch that names the val samples of trained categories best is kept; where top-1 falls "
+            "while the loss still falls, the heads begin to learn the train samples by heart. "
+        )
+    else:
+        words += "Without labelled val samples the last epoch is kept. "
+    words += "The loss says how badly a sample’s own texts are told from the other texts of a batch."
+    if len(log) > _MOST_POINTS:
+        words += f" Each point is the mean of {-(-len(log) // _MOST_POINTS)} steps."
+    return words

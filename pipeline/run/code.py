@@ -1,0 +1,152 @@
+"""The code behind a function: which of our files it may run, found by following imports; and their hash.
+
+A stage's fingerprint covers its code. Which files that is, is read off the source: the imports inside the
+stage's function, and inside those functions of its module that it calls, lead to modules; from a module every
+import in it, also one inside a function, leads on. A text that names a module
+(`"data.readers.pictures.image:read"`) counts as an import, and a text that ends in `.toml` as the file of
+that name beside the module.
+
+Packages of others are not followed: their versions are the environment's, not ours.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from data.files import hash_file, hash_json
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("data", "kb_builder", "trainer", "pipeline")
+# How stages are run, recognised and listed; what a stage computes is not in them but in what they call.
+MACHINERY = frozenset(
+    f"pipeline.run.{name}" for name in ("runner", "jobs", "stage", "marks", "sealing", "code")
+)
+
+_MODULE_NAME = re.compile(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?::\w+)?")
+
+
+@cache
+def code_hash(function: Callable[..., Any]) -> str:
+    """The hash of a function's own source, of the functions of its module that it calls, and of `files`."""
+    own = [ast.unparse(node) for node in _nodes(function)]
+    return hash_json(
+        [own, [(path.relative_to(ROOT).as_posix(), hash_file(path)) for path in files(function)]]
+    )
+
+
+@cache
+def files(function: Callable[..., Any]) -> tuple[Path, ...]:
+    """Our files that a function may run or read as part of its code, sorted; not the one it stands in."""
+    found: set[Path] = set()
+    left = [name for node in _nodes(function) for name in _imports(node)]
+    left += _imported_names(function)
+    done: set[str] = set(MACHINERY)
+    while left:
+        name = left.pop()
+        path = _file(name)
+        if name in done or path is None:
+            continue
+        done.add(name)
+        found.add(path)
+        more, beside = _of_module(path)
+        found.update(beside)
+        left += [*more, *_parents(name)]
+    return tuple(sorted(found))
+
+
+def _nodes(function: Callable[..., Any]) -> list[ast.FunctionDef]:
+    """The syntax of a function and of those functions of its module that it calls, directly or not."""
+    module = sys.modules[function.__module__]
+    found: dict[str, ast.FunctionDef] = {}
+    left = [function]
+    while left:
+        this = left.pop()
+        if this.__qualname__ in found:
+            continue
+        tree = ast.parse(textwrap.dedent(inspect.getsource(this)))
+        (node,) = (each for each in tree.body if isinstance(each, ast.FunctionDef))
+        found[this.__qualname__] = node
+        used = (getattr(module, name, None) for name in _names(node))
+        left += [each for each in used if inspect.isfunction(each) and each.__module__ == module.__name__]
+    return [found[name] for name in sorted(found)]
+
+
+def _imported_names(function: Callable[..., Any]) -> Iterator[str]:
+    """The modules that names used in a function were imported from at the top of its module."""
+    module = sys.modules[function.__module__]
+    path = Path(inspect.getfile(function))
+    used = {name for node in _nodes(function) for name in _names(node)}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import | ast.ImportFrom) and module.__name__ in sys.modules:
+            for alias in node.names:
+                if (alias.asname or alias.name).partition(".")[0] in used:
+                    yield from _of_alias(node, alias)
+
+
+def _names(node: ast.FunctionDef) -> set[str]:
+    """The names that a function's body uses; those of its annotations are never looked up."""
+    return {
+        each.id
+        for statement in node.body
+        for each in ast.walk(statement)
+        if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Load)
+    }
+
+
+@cache
+def _of_module(path: Path) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+    """The modules that a file of source imports or names, and the files beside it that it names."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = [
+        each.value
+        for each in ast.walk(tree)
+        if isinstance(each, ast.Constant) and isinstance(each.value, str)
+    ]
+    named = [match[1] for text in texts if (match := _MODULE_NAME.fullmatch(text))]
+    beside = [
+        file
+        for text in texts
+        if text.endswith(".toml") and "/" not in text and "\n" not in text
+        # `f"{purpose}.toml"` may be any of them
+        for file in path.parent.glob("*.toml" if text == ".toml" else text)
+    ]
+    return (*_imports(tree), *named), tuple(beside)
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for alias in node.names:
+                yield from _of_alias(node, alias)
+
+
+def _of_alias(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> Iterable[str]:
+    """`from a import b`: both a and a.b may be modules."""
+    if isinstance(node, ast.Import):
+        return [alias.name]
+    return [] if node.module is None else [node.module, f"{node.module}.{alias.name}"]
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
+
+
+@cache
+def _file(name: str) -> Path | None:
+    """The file of one of our modules, or None for what is none."""
+    if name.partition(".")[0] not in PACKAGES:
+        return None
+    place = ROOT.joinpath(*name.split("."))
+    for path in (place.with_suffix(".py") if "." in name else place / "__init__.py", place / "__init__.py"):
+        if path.is_file():
+            return path
+    return None

@@ -1,0 +1,336 @@
+"""What the stages are: what each calls, what it reads and writes, and on which it stands.
+
+    world → ingest → describe-categories → describe-contrasts → describe-samples
+          → encode → localize → train → evaluate → report
+
+How they are run, recognised and skipped is in pipeline/run/runner.py. The calls import what they need
+themselves, so that reading this list costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from data.errors import NothingToTrainError
+from data.files import write_json
+from data.manifest.read import Manifest, read_manifest
+from data.reads import reading
+from data.seals import seal, unseal
+from data.show import visible
+from kb_builder.describers.choose import what
+from kb_builder.weights.known import VARIABLE
+from pipeline.project import TABLETOP, Project
+from pipeline.run.marks import read_mark
+from pipeline.run.stage import Completed, Stage, StageResult
+
+# Of `[data]`: what the stages that decode depend on, and ingest, which only hashes, does not.
+_BUDGET = {"seconds_per_file", "memory_per_file"}
+
+
+def _manifest(project: Project) -> Manifest:
+    return read_manifest(
+        project.manifest,
+        categories=project.categories,
+        modality=project.data.modality,
+        root=project.data_root,
+    )
+
+
+def _world(project: Project) -> dict[str, Any]:
+    if project.data.manifest != TABLETOP:
+        return {}
+    from data.tabletop import build_world
+
+    build_world(project.manifest.parent, project.tabletop)
+    return {"samples": len(_manifest(project).samples)}
+
+
+def _world_settings(project: Project) -> Any:
+    return project.tabletop if project.data.manifest == TABLETOP else None
+
+
+def _world_outputs(project: Project) -> Iterable[Path]:
+    return (path for path in (project.run / "world").rglob("*") if path.is_file())
+
+
+def _ingest(project: Project) -> dict[str, Any]:
+    from kb_builder.tables.ingest import ingest
+
+    manifest = _manifest(project)
+    for note in manifest.notes:
+        print(f"  note: {visible(note)}", file=sys.stderr)
+    return ingest(manifest, project.kb, up=project.data.up_axis)
+
+
+def _category_shards(project: Project) -> int:
+    from kb_builder.describe.categories import category_shard_count
+
+    return category_shard_count(project.kb, project.describe.categories)
+
+
+def _describe_categories(project: Project, shards: list[int], complete: Completed) -> None:
+    from kb_builder.ask.budget import require_bounds
+    from kb_builder.describe.categories import describe_category_shards
+
+    settings = project.describe.categories
+    require_bounds(project.kb, project.describe.samples)  # before anything is paid for categories
+    describe_category_shards(
+        project.kb,
+        shards,
+        settings,
+        run_id=project.name,
+        on_shard=complete,
+        encoder=project.encode.text,
+    )
+
+
+def _describe_contrasts(project: Project) -> dict[str, Any]:
+    from kb_builder.describe.contrasts import describe_contrasts
+
+    settings = project.describe.categories
+    return describe_contrasts(project.kb, settings, run_id=project.name, encoder=project.encode.text)
+
+
+def _sample_shards(project: Project) -> int:
+    from kb_builder.describe.samples import sample_shard_count
+
+    return sample_shard_count(project.kb, project.describe.samples)
+
+
+def _describe_samples(project: Project, shards: list[int], complete: Completed) -> None:
+    from kb_builder.describe.samples import describe_sample_shards
+
+    describe_sample_shards(
+        project.kb,
+        project.data_root,
+        shards,
+        project.describe.samples,
+        run_id=project.name,
+        on_shard=complete,
+        encoder=project.encode.text,
+    )
+
+
+def _described(project: Project, parts: Sequence[Path], before: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The answers that descriptions cite, as the ledger has them, and their lines in the list of parts."""
+    from kb_builder.describe.shards import cited_answers
+    from kb_builder.tables.parts import lines_of
+
+    return {
+        **cited_answers(project.kb, parts, before),
+        "descriptions/manifest.json": lines_of(project.kb, parts),
+    }
+
+
+def _described_what(settings: Any, project: Project) -> Any:
+    return [what(settings), project.encode.text, os.environ.get(VARIABLE)]
+
+
+def _encode(project: Project) -> dict[str, Any]:
+    from kb_builder.encode.embed import embed_samples, embed_texts
+    from kb_builder.tables.controls import control_count, write_controls
+
+    count = control_count(project.kb, project.localize.k)
+    controls = write_controls(project.kb, count=count, seed=project.seed)
+    texts = embed_texts(project.kb, project.encode)
+    samples = embed_samples(project.kb, project.data_root, project.encode)
+    return {"controls": controls, "texts": texts, "samples": samples}
+
+
+def _encode_settings(project: Project) -> Any:
+    from kb_builder.tables.controls import most_controls
+
+    encode = asdict(project.encode)
+    del encode["batch_size"]  # a vector does not depend on what was encoded beside it
+    most = most_controls(project.localize.k)
+    return [encode, most, project.seed, project.data.budget, os.environ.get(VARIABLE)]
+
+
+def _encode_outputs(project: Project) -> Iterable[Path]:
+    """The folders of encoders that serve; those of others stay for when they serve again."""
+    from kb_builder.browse.sources import serving_folders
+
+    yield project.kb / "controls.parquet"
+    yield project.kb / "rejects" / "encode.parquet"
+    yield project.kb / "embeddings" / "encoders.json"
+    for folder in serving_folders(project.kb):
+        yield from (path for path in folder.rglob("*") if path.is_file())
+
+
+def _is_own_vectors(path: Path) -> bool:
+    """Whether a file of the store can be made again; vectors that were imported cannot."""
+    from kb_builder.encoders.imported import is_imported
+
+    return "embeddings" in path.parts and not is_imported(path)
+
+
+def _localize(project: Project) -> dict[str, Any]:
+    from trainer.localize.choose import localize
+
+    return localize(project.kb, project.localize)
+
+
+def _train(project: Project) -> dict[str, Any]:
+    from trainer.align.train import train
+
+    try:
+        return train(project.kb, project.run, project.train)
+    except NothingToTrainError as error:
+        # A report without trained heads is worth more than none; heads of earlier data would be wrong.
+        for path in _train_outputs(project):
+            path.unlink()
+        print(f"  note: no heads were trained: {error}", file=sys.stderr)
+        return {"not_trained": str(error)}
+
+
+def _train_outputs(project: Project) -> list[Path]:
+    paths = [project.run / "heads.safetensors", project.run / "train_log.parquet"]
+    return [path for path in paths if path.exists()]
+
+
+def _evaluate(project: Project) -> dict[str, Any]:
+    from trainer.evaluate.measure import evaluate
+
+    write_json(project.run / "evaluation.json", evaluate(project.kb, project.run, project.evaluate))
+    return {}
+
+
+def _report(project: Project) -> dict[str, Any]:
+    from pipeline.report.page import write_report
+
+    metrics = write_metrics(project)
+    write_report(
+        title=project.name,
+        run=project.run,
+        kb=project.kb,
+        data_root=project.data_root,
+        metrics=metrics,
+        target=project.run / "report.html",
+    )
+    return {}
+
+
+def _table_files(project: Project, *parts: str) -> list[Path]:
+    return sorted(path for part in parts for path in project.kb.glob(part))
+
+
+STAGES = (
+    Stage(
+        name="world",
+        needs=(),
+        settings=_world_settings,
+        run=_world,
+        outputs=_world_outputs,
+    ),
+    Stage(
+        name="ingest",
+        needs=("world",),
+        settings=lambda project: project.data.model_dump(exclude=_BUDGET),
+        run=_ingest,
+        outputs=lambda project: _table_files(
+            project,
+            "categories.parquet",
+            "samples.parquet",
+            "modalities.parquet",
+            "given_descriptions.parquet",
+            "rejects/ingest.parquet",
+        ),
+    ),
+    Stage(
+        name="describe-categories",
+        needs=("ingest",),
+        settings=lambda project: _described_what(
+            replace(project.describe.categories, contrast_pairs=0, contrast_texts=1), project
+        ),
+        run=_describe_categories,
+        outputs=lambda project: _table_files(project, "descriptions/category/part-*.parquet"),
+        shards=_category_shards,
+        facts=_described,
+    ),
+    Stage(
+        name="describe-contrasts",
+        needs=("describe-categories",),
+        settings=lambda project: _described_what(project.describe.categories, project),
+        run=_describe_contrasts,
+        outputs=lambda project: _table_files(project, "descriptions/category/contrast-*.parquet"),
+        facts=_described,
+    ),
+    Stage(
+        name="describe-samples",
+        needs=("ingest",),
+        settings=lambda project: [
+            *_described_what(project.describe.samples, project),
+            project.data.budget,
+        ],
+        run=_describe_samples,
+        outputs=lambda project: _table_files(
+            project, "descriptions/sample/*.parquet", "rejects/describe-*.parquet"
+        ),
+        shards=_sample_shards,
+        media=True,
+        facts=_described,
+    ),
+    Stage(
+        name="encode",
+        needs=("describe-categories", "describe-contrasts", "describe-samples"),
+        settings=_encode_settings,
+        run=_encode,
+        outputs=_encode_outputs,
+        media=True,
+        folder="embeddings",
+        reuses=_is_own_vectors,
+    ),
+    Stage(
+        name="localize",
+        needs=("encode",),
+        settings=lambda project: project.localize,
+        run=_localize,
+        outputs=lambda project: [project.kb / "centers.parquet"],
+    ),
+    Stage(
+        name="train",
+        needs=("localize",),
+        settings=lambda project: project.train,
+        run=_train,
+        outputs=_train_outputs,
+    ),
+    Stage(
+        name="evaluate",
+        needs=("train",),
+        settings=lambda project: project.evaluate,
+        run=_evaluate,
+        outputs=lambda project: [
+            project.run / name for name in ("evaluation.json", "named.parquet", "ranks.parquet")
+        ],
+    ),
+    Stage(
+        name="report",
+        needs=("evaluate",),
+        settings=lambda project: [project.name, project.seed],
+        run=_report,
+        outputs=lambda project: [project.run / "report.html", *project.run.glob("space.png")],
+        media=True,
+    ),
+)
+
+
+def write_metrics(project: Project, results: Iterable[StageResult] = ()) -> dict[str, Any]:
+    """Write `<run>/metrics.json`: the evaluation, with the wall time of every stage that has run."""
+    skipped = {result.name: result.skipped for result in results}
+    stages = [
+        {"name": name, "seconds": done["seconds"], "skipped": skipped.get(name, False)}
+        for name in (stage.name for stage in STAGES)
+        if (done := read_mark(project, name)) is not None
+    ]
+    evaluation = json.loads(reading(project.run / "evaluation.json").read_text(encoding="utf-8"))
+    metrics = {"dataset": project.name, "seed": project.seed, "stages": stages, **evaluation}
+    unseal(project.run, "metrics")
+    write_json(project.run / "metrics.json", metrics)
+    seal(project.run, [project.run / "metrics.json"], "metrics")
+    return metrics

@@ -1,0 +1,109 @@
+"""Which files of a run the checksums cover (data/seals.py): what each stage writes, when it is complete.
+
+A knowledge base has a list of its own, so that it can be checked where the run is not. Not in a list are the
+files of the tabletop world, which samples.parquet knows by their SHA-256, and the marks, which bear their own
+checksum.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from data.errors import DamagedError, KnowledgeBaseError
+from data.lock import write_lock
+from data.seals import Sum, discard, seal, sealed, unseal
+from data.show import visible
+from kb_builder.tables.parts import MANIFEST, read_manifest
+from pipeline.project import Project
+from pipeline.run.jobs import STAGES
+from pipeline.run.stage import Stage
+
+_NOT_SEALED = "world"
+_LEDGER = "ledger.sqlite"
+
+
+def seal_outputs(project: Project, stage: Stage) -> None:
+    """Write down the content of what a finished stage wrote. The caller holds the project's lock."""
+    files = _files(project, stage)
+    if stage.name == _NOT_SEALED:
+        return
+    for base, own in files.items():
+        if own or _lines(base):
+            seal(base, own, stage.name)
+    if stage.name.startswith("describe-"):
+        seal(project.kb, [project.kb / "descriptions" / MANIFEST], MANIFEST)
+        ledger = project.kb / _LEDGER
+        if _LEDGER not in _lines(project.kb) and not ledger.with_name(f"{_LEDGER}-wal").exists():
+            seal(project.kb, [ledger], _LEDGER)
+
+
+def unseal_outputs(project: Project, stage: Stage) -> None:
+    """Take out the lines of what a stage is about to write. The caller holds the project's lock."""
+    for base in (project.kb, project.run):
+        unseal(base, stage.name)
+    if stage.name.startswith("describe-"):
+        unseal(project.kb, MANIFEST)
+
+
+def seal_all(project: Project) -> int:
+    """Write down the content of every file of a run as it is now; returns how many files that are.
+
+    Raises KnowledgeBaseError where there is nothing to be sealed, or somebody writes.
+    """
+    if not (project.kb / "categories.parquet").is_file():
+        raise KnowledgeBaseError(f"{project.kb} holds no knowledge base yet; `unibind run` makes one")
+    with write_lock(project.run / "run.lock"), write_lock(project.kb / "ledger.lock"):
+        drop_damaged(project)
+        for stage in STAGES:
+            seal_outputs(project, stage)
+        seal(project.run, [project.run / "metrics.json"], "metrics")
+        seal(project.kb, [project.kb / _LEDGER], _LEDGER)
+        return len(_lines(project.kb)) + len(_lines(project.run))
+
+
+def drop_damaged(project: Project) -> None:
+    """Remove a list that is damaged, saying so: its stages write theirs anew, being whole by their marks."""
+    for base in (project.kb, project.run):
+        try:
+            sealed(base)
+        except DamagedError as error:
+            print(
+                f"  note: {visible(error.path)} is damaged; it is written anew", file=sys.stderr, flush=True
+            )
+            discard(base)
+    manifest = project.kb / "descriptions" / MANIFEST
+    try:
+        read_manifest(project.kb)
+    except KnowledgeBaseError:
+        print(f"  note: {visible(manifest)} is damaged; it is written anew", file=sys.stderr, flush=True)
+        manifest.unlink()
+
+
+def is_sealed(project: Project, stage: Stage) -> bool:
+    """Whether everything that a finished stage wrote is in the lists."""
+    if stage.name == _NOT_SEALED:
+        return True
+    files = _files(project, stage)
+    return all(
+        path.relative_to(base).as_posix() in lines
+        for base, own in files.items()
+        for lines in [_lines(base)]
+        for path in own
+    )
+
+
+def _files(project: Project, stage: Stage) -> dict[Path, list[Path]]:
+    """What a stage wrote, by the folder whose list it belongs to."""
+    found: dict[Path, list[Path]] = {project.kb: [], project.run: []}
+    for path in stage.outputs(project):
+        found[project.kb if path.is_relative_to(project.kb) else project.run].append(path)
+    return found
+
+
+def _lines(base: Path) -> Mapping[str, Sum]:
+    try:
+        return sealed(base) or {}
+    except DamagedError:
+        return {}

@@ -1,0 +1,1 @@
+"""Ablation studies: run variants with several seeds and compare them."""

@@ -1,0 +1,115 @@
+"""The study file: which parts of the method are exchanged, for what, and what is claimed of the result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data.errors import ProjectError
+from data.tables.text_files import read_toml
+from pipeline.project import Project, load_project, merged
+from trainer.variant import Variant
+
+Anchors = Literal["llm_centers", "class_name", "templates", "random_words", "permuted"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VariantSection(_Section):
+    """What a variant changes in the reference; nothing: it is the reference."""
+
+    localize: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    evaluate: dict[str, Any] = {}
+    anchors: Anchors = "llm_centers"  # the texts that stand for categories, in training and after it
+    at_test: Anchors = "llm_centers"  # after it alone; the heads are the reference's
+    shots: int | None = Field(default=None, ge=1)  # labelled train samples per category and modality
+
+
+class AblationSection(_Section):
+    """One part of the method, and what stands in its place."""
+
+    question: str
+    variants: dict[str, VariantSection] = Field(min_length=1)
+
+
+class ClaimSection(_Section):
+    """The reference is better than a variant."""
+
+    text: str
+    ablation: str
+    variant: str
+    measure: str
+
+
+class StudyFile(_Section):
+    """A study file as it is written."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    project: str
+    seeds: list[int] = Field(default=[0, 1, 2, 3, 4], min_length=1)
+    set: dict[str, Any] = {}  # on top of the project file, for the whole study
+    ablations: dict[str, AblationSection] = Field(min_length=1)
+    claims: list[ClaimSection] = []
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study: its project, and every variant with every seed."""
+
+    file: StudyFile
+    project: Project
+    variants: dict[tuple[str, str], list[Variant]]  # (ablation, variant) -> one of each seed
+    reference: list[Variant]
+
+
+def load_study(path: Path) -> Study:
+    """Read and check a study file.
+
+    Raises ProjectError: no such file, not TOML, or its mistakes; those in the settings of a variant, too.
+    """
+    if not os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises for names that are too long for a file)
+        raise ProjectError(f"{path}: no such study file; `ablation.toml` of this repository is one")
+    try:
+        file = StudyFile.model_validate(read_toml(path, ProjectError))
+    except ValidationError as error:
+        mistakes = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ProjectError(f"{path}: {len(mistakes)} mistakes\n" + "\n".join(mistakes)) from None
+    _check_claims(path, file)
+    source = path.resolve().parent / file.project
+    variants = {
+        (ablation, name): _of_every_seed(source, file, section)
+        for ablation, part in file.ablations.items()
+        for name, section in part.variants.items()
+    }
+    reference = _of_every_seed(source, file, VariantSection())
+    return Study(file, load_project(source, file.set), variants, reference)
+
+
+def _of_every_seed(source: Path, file: StudyFile, section: VariantSection) -> list[Variant]:
+    changes = {"localize": section.localize, "train": section.train, "evaluate": section.evaluate}
+    found = []
+    for seed in file.seeds:
+        project = load_project(source, merged(file.set, merged(changes, {"seed": seed})))
+        found.append(
+            Variant(project.localize, project.train, project.evaluate, section.anchors, section.shots)
+        )
+    return found
+
+
+def _check_claims(path: Path, file: StudyFile) -> None:
+    for claim in file.claims:
+        variants: Mapping[str, Any] = (
+            file.ablations[claim.ablation].variants if claim.ablation in file.ablations else {}
+        )
+        if claim.variant not in variants:
+            raise ProjectError(
+                f"{path}: the claim {claim.text!r} is about {claim.ablation}, {claim.variant}: not there"
+            )

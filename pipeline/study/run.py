@@ -1,0 +1,264 @@
+"""Run an ablation study: every variant with every seed, and what the differences are worth.
+
+Each variant with a seed is a cell, worked out in a process of its own (unless `jobs` is 1) and kept in
+`<run>/studies/<name>/cells/`; a study that was stopped, or changed, works out what is missing. A cell is
+named by the hash of all that it depends on: settings, knowledge base, and the source of stage 2.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from data.environment import environment
+from data.errors import DamagedError, InputError, UniBindError
+from data.files import hash_json, write_json
+from pipeline.accuracies import percent
+from pipeline.run.code import code_hash
+from pipeline.run.runner import digest, plan, run_stages
+from pipeline.study.cells import read_cell, write_cell, wrong_with
+from pipeline.study.file import Study
+from pipeline.study.page import flat_settings, write_study_page
+from trainer.evaluate.outcomes import NAMED_FILE, RANKS_FILE, write_outcomes
+from trainer.evaluate.seeds import Estimate, difference, estimate, estimate_of
+from trainer.evaluate.tasks import CENTERS
+from trainer.variant import Variant, answers, run_variant
+
+_RESAMPLES = 2000
+# Processes of a study show no progress of their own and have one thread each.
+_QUIET = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+# Numbers of the whole space, one per seed; nearer to 0, or to chance, is better.
+_BALANCE = {"modality_probe": "modality_probe_accuracy", "modality_gap": "modality_gap_mean"}
+LOWER_IS_BETTER = frozenset(_BALANCE)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a variant came to with one seed, or why it came to nothing."""
+
+    named: pa.Table
+    ranks: pa.Table
+    balance: Mapping[str, float]
+    error: str | None = None
+
+
+def run_study(study: Study, *, jobs: int | None = None) -> dict[str, Any]:
+    """Build the knowledge base, work out what is missing, write study.json and study.html; returns the first.
+
+    The form is told in docs/metrics.md. Raises InputError where no variant could be worked out, and whatever
+    the stages up to `encode` raise.
+    """
+    project = study.project
+    before = plan(project)
+    run_stages(project, before[: before.index("encode") + 1])
+    folder = project.run / "studies" / study.file.name
+    base = hash_json([digest(project, name) for name in ("ingest", "describe-samples", "encode")])
+    wanted = {
+        _key(base, variant): variant
+        for variant in [*study.reference, *(v for each in study.variants.values() for v in each)]
+    }
+    _work_out(project.kb, folder / "cells", wanted, jobs or os.cpu_count() or 1)
+    cells = {key: _read(folder / "cells" / key) for key in wanted}
+    if all(cell.error for cell in cells.values()):
+        raise InputError(f"no variant could be worked out: {next(iter(cells.values())).error}")
+    found = _summary(study, base, cells)
+    write_json(folder / "study.json", found)
+    write_study_page(found, folder / "study.html")
+    return found
+
+
+def _key(base: str, variant: Variant) -> str:
+    return hash_json([base, asdict(variant), code_hash(run_variant)])[:24]
+
+
+def _work_out(kb: Path, folder: Path, wanted: Mapping[str, Variant], jobs: int) -> None:
+    missing = {key: v for key, v in wanted.items() if read_cell(folder / key) is None}
+    if not missing:
+        return
+    if jobs == 1:  # a process of its own costs seconds to start
+        for key, variant in tqdm(missing.items(), desc="study", unit="cell", disable=None):
+            _cell(kb, folder / key, variant)
+        return
+    with (
+        environment(_QUIET),
+        ProcessPoolExecutor(min(jobs, len(missing)), multiprocessing.get_context("spawn")) as pool,
+        tqdm(total=len(missing), desc="study", unit="cell", disable=None) as bar,
+    ):
+        futures = [pool.submit(_cell, kb, folder / key, variant) for key, variant in missing.items()]
+        try:
+            for number, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                bar.update()
+                if bar.disable and number % 20 == 0:
+                    print(f"  study: {number:,} of {len(missing):,} cells", file=sys.stderr, flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _cell(kb: Path, folder: Path, variant: Variant) -> None:
+    """Work out a cell and write it; a variant that cannot be, says why instead."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told: dict[str, Any] = {"variant": asdict(variant), "balance": {}, "error": None}
+    try:
+        measured = run_variant(kb, variant)
+    except UniBindError as error:
+        told["error"] = str(error)
+    else:
+        write_outcomes(folder, measured.named, measured.ranks)
+        told["balance"] = {row["measure"]: row["value"] for row in measured.metrics["balance"]}
+    write_cell(folder, told)  # last: what has it is whole
+
+
+def _read(folder: Path) -> Cell:
+    told = read_cell(folder)
+    if told is None:
+        path, wrong = wrong_with(folder) or (folder, "changed meanwhile")
+        raise DamagedError(path, wrong)
+    if told["error"]:
+        return Cell(pa.table({}), pa.table({}), {}, told["error"])
+    named, ranks = pq.read_table(folder / NAMED_FILE), pq.read_table(folder / RANKS_FILE)
+    return Cell(named, ranks, told["balance"])
+
+
+def _summary(study: Study, base: str, cells: Mapping[str, Cell]) -> dict[str, Any]:
+    def of(variants: Sequence[Variant], at_test: str) -> _Outcome:
+        return _Outcome.of([cells[_key(base, variant)] for variant in variants], at_test)
+
+    reference = of(study.reference, CENTERS)
+    outcomes = {
+        place: of(variants, study.file.ablations[place[0]].variants[place[1]].at_test)
+        for place, variants in study.variants.items()
+    }
+    ablations = []
+    for name, part in study.file.ablations.items():
+        rows = [_variant_row(study, name, each, outcomes[name, each], reference) for each in part.variants]
+        if not any(row["is_reference"] for row in rows):
+            own = {"is_reference": True, "with_name": study.project.localize.with_name}
+            rows.insert(0, {**_told("the reference", {}, reference), **own})
+        ablations.append({"name": name, "question": part.question, "variants": rows})
+    n = len({str(sample) for cell in reference.cells for sample in cell.named["sample_id"].to_pylist()})
+    return {
+        "name": study.file.name,
+        "dataset": study.project.name,
+        "seeds": study.file.seeds,
+        "n_samples": n,
+        "reference": {
+            "localize": asdict(study.project.localize),
+            "train": asdict(study.project.train),
+            "evaluate": asdict(study.project.evaluate),
+        },
+        "ablations": ablations,
+        "claims": [_claim(claim, ablations) for claim in study.file.claims],
+    }
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A variant over all seeds."""
+
+    cells: list[Cell]
+    answers: Mapping[str, Any]
+    balance: Mapping[str, list[float]]
+    error: str | None
+
+    @classmethod
+    def of(cls, cells: list[Cell], at_test: str) -> _Outcome:
+        error = next((cell.error for cell in cells if cell.error), None)
+        if error:
+            return cls(cells, {}, {}, error)
+        balance = {
+            name: [cell.balance[measure] for cell in cells]
+            for name, measure in _BALANCE.items()
+            if all(measure in cell.balance for cell in cells)
+        }
+        found = answers([(cell.named, cell.ranks) for cell in cells], at_test)
+        if at_test != CENTERS:  # retrieval and the space itself are those of the reference
+            found, balance = {m: a for m, a in found.items() if "r10" not in m}, {}
+        return cls(cells, found, balance, None)
+
+
+def _variant_row(
+    study: Study, ablation: str, name: str, outcome: _Outcome, reference: _Outcome
+) -> dict[str, Any]:
+    section = study.file.ablations[ablation].variants[name]
+    settings = section.model_dump(exclude_defaults=True)
+    row = _told(name, settings, outcome)
+    # `class_name` and other controls at test are not the centers, whatever those hold.
+    variant = study.variants[ablation, name][0]
+    row["with_name"] = section.at_test == variant.anchors == CENTERS and variant.localize.with_name
+    row["is_reference"] = not settings or (
+        study.variants[ablation, name] == study.reference and section.at_test == CENTERS
+    )
+    if row["is_reference"]:
+        return row
+    against: dict[str, Any] = {}
+    for measure in outcome.answers:
+        if measure in reference.answers:
+            apart = difference(
+                outcome.answers[measure], reference.answers[measure], resamples=_RESAMPLES, seed=0
+            )
+            if apart is not None:
+                against[measure] = _apart(measure, apart)
+    for measure, values in outcome.balance.items():
+        if measure in reference.balance:
+            pairs = zip(values, reference.balance[measure], strict=True)
+            against[measure] = _apart(measure, estimate_of([a - b for a, b in pairs]))
+    return {**row, "against_reference": against}
+
+
+def _told(name: str, settings: Mapping[str, Any], outcome: _Outcome) -> dict[str, Any]:
+    measures = {
+        measure: {**_bounds(estimate(each, resamples=_RESAMPLES, seed=0)), "per_seed": each.values()}
+        for measure, each in outcome.answers.items()
+    }
+    measures |= {
+        measure: {**_bounds(estimate_of(values)), "per_seed": values}
+        for measure, values in outcome.balance.items()
+    }
+    return {
+        "name": name,
+        "settings": dict(flat_settings(settings)),
+        "measures": measures,
+        "error": outcome.error,
+    }
+
+
+def _bounds(found: Estimate, name: str = "mean") -> dict[str, float | None]:
+    return {name: found.value, "low": _number(found.low), "high": _number(found.high)}
+
+
+def _apart(measure: str, found: Estimate) -> dict[str, Any]:
+    better = (found.value > 0) != (measure in LOWER_IS_BETTER)
+    word = ("better" if better else "worse") if found.excludes_zero else "no difference"
+    return {**_bounds(found, "difference"), "verdict": word}
+
+
+def _claim(claim: Any, ablations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Does it hold that the reference is better than a variant? None where it could not be measured."""
+    part = next(each for each in ablations if each["name"] == claim.ablation)
+    row = next(each for each in part["variants"] if each["name"] == claim.variant)
+    apart = row.get("against_reference", {}).get(claim.measure)
+    if apart is None:
+        return {"text": claim.text, "holds": None, "numbers": row["error"] or "not measured here"}
+    reference = next(each for each in part["variants"] if each["is_reference"])
+    numbers = (
+        f"reference {percent(reference['measures'][claim.measure]['mean'])}, {claim.variant}"
+        f" {percent(row['measures'][claim.measure]['mean'])}: lead {percent(-apart['difference'])}"
+        f" [{percent(-apart['high'])}, {percent(-apart['low'])}]"
+    )
+    return {"text": claim.text, "holds": apart["verdict"] == "worse", "numbers": numbers}
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else value

@@ -1,0 +1,83 @@
+"""A study for the terminal: one table per ablation, every difference with its verdict, and the claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data.show import visible
+from pipeline.study.ablation import MEASURES, measure_names, variant_title
+
+_MARKS = {"better": "+", "worse": "-", "no difference": " "}
+_HOLDS = {True: "holds", False: "does not hold", None: "undecided"}
+
+
+def study_text(study: Mapping[str, Any]) -> str:
+    """The whole study as lines: a cell is mean [95% interval], marked + or - where it differs surely."""
+    seeds, compared = len(study["seeds"]), 0
+    lines = [
+        f"{study['name']}: {study['dataset']}, {study['n_samples']:,} test samples, {seeds} seeds; % with 95%"
+        " intervals over seeds and objects; + better and - worse than the reference (*), paired"
+    ]
+    for ablation in study["ablations"]:
+        lines += ["", f"{ablation['name']}: {ablation['question']}"]
+        names = measure_names(ablation["variants"])
+        rows = [["", *(MEASURES[name].short if name in MEASURES else name for name in names)]]
+        for variant in ablation["variants"]:
+            compared += len(variant.get("against_reference", {}))
+            star = "*" if variant["is_reference"] else " "
+            if variant["error"]:
+                lines.append(f"  {variant['name']}: {variant['error']}")
+            else:
+                rows.append([f"{star} {variant_title(variant)}", *(_cell(variant, name) for name in names)])
+        lines += _aligned(rows)
+        lines += _verdicts(ablation["variants"])
+    lines += ["", "claims"]
+    lines += [f"  {_HOLDS[each['holds']]}: {each['text']} ({each['numbers']})" for each in study["claims"]]
+    lines += [
+        "",
+        f"{compared:,} comparisons: were there no difference at all, about {round(compared / 20):,} would"
+        " still be marked.",
+    ]
+    return "\n".join(map(visible, lines))
+
+
+def _cell(variant: Mapping[str, Any], measure: str) -> str:
+    found = variant["measures"].get(measure)
+    if found is None:
+        return "–"
+    verdict = variant.get("against_reference", {}).get(measure, {}).get("verdict", "no difference")
+    scale = 100 if measure not in MEASURES or MEASURES[measure].share else 1
+    digits = 1 if scale == 100 else 3
+    text = f"{scale * found['mean']:.{digits}f}"
+    if found["low"] is not None:
+        text += f" [{scale * found['low']:.{digits}f}, {scale * found['high']:.{digits}f}]"
+    return text + _MARKS[verdict]
+
+
+def _verdicts(variants: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each variant in words; nothing of one that could not be worked out."""
+    lines = []
+    for variant in variants:
+        against = variant.get("against_reference")
+        if not against:
+            continue
+        told = [
+            f"{word} in " + ", ".join(MEASURES[m].short if m in MEASURES else m for m in found)
+            for word in ("better", "worse")
+            if (found := [m for m, each in against.items() if each["verdict"] == word])
+        ]
+        lines.append(f"    {variant['name']}: {'; '.join(told) or 'no difference that this study can show'}")
+    return lines
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    rows = [[visible(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  "
+        + "  ".join(
+            [rows_[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(rows_[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for rows_ in rows
+    ]

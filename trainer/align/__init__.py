@@ -1,0 +1,1 @@
+"""Alignment: train one head per modality to map its vectors into the text space."""

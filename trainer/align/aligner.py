@@ -1,0 +1,302 @@
+"""The heads in training: one optimiser over one map per modality, on cached features.
+
+Encoders are frozen, so features never change and are held as matrices: a step is a gather, one product per
+modality and a few logits matrices. Shapes: B rows of a batch, b of them this process's, N samples of a
+modality, M texts, D feature dimensions, T text dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.errors import TrainingError, first_line
+from trainer.align.heads import Heads
+from trainer.align.losses import (
+    bound_,
+    center_means,
+    centers_loss,
+    official_loss,
+    sigmoid_loss,
+    symmetric_infonce,
+)
+from trainer.align.maps import Scale, closed_form, make_map
+from trainer.align.optimiser import Optimiser
+from trainer.align.pairs import Pairs, batches
+from trainer.align.processes import ALONE, Ranks
+from trainer.records import Floats, Ints
+from trainer.settings import Train
+
+# Below this many multiplications in a step's forward product one thread is as fast as several, and on a busy
+# machine ten times faster: a team of threads waits for its slowest at each of a step's many small operations.
+_ONE_THREAD_PRODUCTS = 10**9
+
+
+@contextmanager
+def threads_for(products: int) -> Iterator[None]:
+    """Let torch use one thread where a step has few products to share; as many as before otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if products < _ONE_THREAD_PRODUCTS else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Aligner:
+    """The heads in training, their optimiser and their random stream (the state that lives across epochs)."""
+
+    def __init__(
+        self,
+        pairs: dict[str, Pairs],
+        texts_MT: Floats,
+        owners_M: Ints,
+        settings: Train,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """`owners_M`: the categories of the centers, which are the first rows of `texts_MT`.
+
+        Raises TrainingError for heads that the dimensions do not allow, and a device that is not there.
+        """
+        self._settings = settings
+        self._ranks = ranks
+        self._device = torch_device(settings.device)
+        self._pairs = pairs
+        self._rng = np.random.default_rng(settings.seed)
+        share = max(2, settings.batch_size // len(pairs))
+        self._sizes = {m: min(share, len(p.samples)) for m, p in pairs.items()}
+        self._steps_per_epoch = max(-(-len(p.samples) // self._sizes[m]) for m, p in pairs.items())
+        features = sum(size * pairs[m].samples.vectors_ND.shape[1] for m, size in self._sizes.items())
+        self.products_per_step = features * texts_MT.shape[1]
+
+        self._texts_MT = torch.from_numpy(texts_MT).to(self._device)
+        self._centers_MT = self._texts_MT[: len(owners_M)]
+        means_CT = center_means(torch.from_numpy(texts_MT[: len(owners_M)]), torch.from_numpy(owners_M))
+        self._means_CT = means_CT.to(self._device)
+        self._scales = {m: Scale.of(p.samples.vectors_ND) for m, p in pairs.items()}
+        features_of = {m: self._scales[m].apply(p.samples.vectors_ND) for m, p in pairs.items()}
+        self._maps = {
+            m: make_map(
+                x.shape[1], texts_MT.shape[1], self._start(x, pairs[m], texts_MT), settings, self._rng
+            ).to(self._device)
+            for m, x in features_of.items()
+        }
+        self._features = {m: torch.from_numpy(x).to(self._device) for m, x in features_of.items()}
+        # One place for each gather: a new one for every step would be asked of the system anew.
+        self._gathered = {
+            m: torch.empty(self._sizes[m], x.shape[1], device=self._device) for m, x in self._features.items()
+        }
+        # The losses are done with their texts when they return: one place serves all of a step's.
+        self._drawn_BT = torch.empty(sum(self._sizes.values()), texts_MT.shape[1], device=self._device)
+        self._log_temperature = _scalar(math.log(settings.temperature), self._device)
+        # Where negatives are many, most pairs are none: the bias starts there (SigLIP, section 3.2).
+        self._sigmoid_bias = _scalar(-math.log(max(2, share)), self._device)
+        self._optimiser = Optimiser(
+            [weight for each in self._maps.values() for weight in each.weights],
+            [bias for each in self._maps.values() for bias in each.biases],
+            [self._log_temperature, self._sigmoid_bias],
+            settings=settings,
+            steps=settings.epochs * self._steps_per_epoch,
+            ranks=ranks,
+        )
+
+    @property
+    def steps(self) -> int:
+        """How many steps all epochs have."""
+        return self._optimiser.steps
+
+    def _start(self, x_ND: Floats, pairs: Pairs, texts_MT: Floats) -> Floats | None:
+        """A closed form, where one is wanted.
+
+        Its targets are the mean of each sample's own texts, else of its category's centers.
+        """
+        if self._settings.start == "random":
+            return None
+        spans = zip(
+            np.where(pairs.own.counts_N > 0, pairs.own.starts_N, pairs.centers.starts_N).tolist(),
+            np.where(pairs.own.counts_N > 0, pairs.own.counts_N, pairs.centers.counts_N).tolist(),
+            strict=True,
+        )
+        targets_NT = np.stack([texts_MT[start : start + count].mean(axis=0) for start, count in spans])
+        return closed_form(x_ND, targets_NT, self._settings.start)
+
+    def epoch(self) -> list[dict[str, Any]]:
+        """One pass over the largest modality; the others come round more than once. One log row per step."""
+        orders = {
+            m: batches(len(p.samples), self._sizes[m], self._steps_per_epoch, self._rng)
+            for m, p in self._pairs.items()
+        }
+        first = self._optimiser.step + 1
+        taken = [
+            self._take_step({m: order[s] for m, order in orders.items()})
+            for s in range(self._steps_per_epoch)
+        ]
+        # Read here in one go, so that a GPU is not waited for at every step.
+        numbers = [torch.stack([values[name] for _, values in taken]) for name in taken[0][1]]
+        self._ranks.add_up(
+            [each for each, name in zip(numbers, taken[0][1], strict=True) if name != "temperature"]
+        )
+        columns = dict(zip(taken[0][1], (each.tolist() for each in numbers), strict=True))
+        return [
+            {
+                "step": first + s,
+                "learning_rate": rate,
+                **{name: None if math.isnan(c[s]) else c[s] for name, c in columns.items()},
+            }
+            for s, (rate, _) in enumerate(taken)
+        ]
+
+    def _take_step(self, rows: dict[str, Ints]) -> tuple[float, dict[str, Tensor]]:
+        loss, parts = self._loss(rows)
+        rate = self._optimiser.take_step(loss)
+        bound_(self._log_temperature)
+        told = {"loss": loss, **parts, "temperature": self._log_temperature.exp()}
+        return rate, {name: value.detach() for name, value in told.items()}
+
+    def _loss(self, rows: dict[str, Ints]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted mean of two contrasts: with texts about the samples, and with centers.
+
+        Texts about samples are contrasted within each modality: those about a sound and those about a picture
+        are so easily told apart that heads would learn to say which modality it is, and the space would fall
+        into one clump per modality. Centers speak of no modality and are contrasted across all of them.
+        Several ranks have a part each of every loss.
+        """
+        mapped = {m: self._map(m, r) for m, r in rows.items()}
+        own = [part for m in rows if (part := self._contrast("own", {m: rows[m]}, mapped)) is not None]
+        weighted = [
+            (1 - self._settings.center_weight, torch.stack(own).mean() if own else None),
+            (self._settings.center_weight, self._meet_centers(rows, mapped)),
+        ]
+        present = [(weight, part) for weight, part in weighted if part is not None and weight > 0]
+        total = 0 * self._log_temperature  # where all texts of the batch are of the kind that has no weight
+        whole = sum(weight for weight, _ in present)
+        for weight, part in present:
+            total = total + weight / whole * part
+        nothing = torch.full((), math.nan, device=self._device)
+        names = ("loss_description", "loss_center")
+        return total, {n: nothing if p is None else p for n, (_, p) in zip(names, weighted, strict=True)}
+
+    def _map(self, modality: str, rows_B: Ints) -> Tensor:
+        """This rank's rows of a batch in the text space, of unit length."""
+        mine = torch.from_numpy(rows_B[self._ranks.share(len(rows_B))]).to(self._device)
+        x_bD = self._gathered[modality][: len(mine)]
+        torch.index_select(self._features[modality], 0, mine, out=x_bD)
+        return torch.nn.functional.normalize(self._maps[modality](x_bD), dim=1)
+
+    def _contrast(
+        self, kind: Literal["own", "centers"], rows: dict[str, Ints], mapped: dict[str, Tensor]
+    ) -> Tensor | None:
+        """The loss of some modalities' rows with one drawn text each; None where no row has such a text.
+
+        The batch's rows are put in the order of the ranks, so that each has one stretch of them.
+        """
+        drawn = {m: getattr(self._pairs[m], kind).draw(r, self._rng) for m, r in rows.items()}
+        groups = {m: self._pairs[m].groups_N[r] for m, r in rows.items()}
+        if not any(has.any() for _, has in drawn.values()):
+            return None
+        shares = [Ranks(rank, self._ranks.size).share for rank in range(self._ranks.size)]
+        has_B, texts_B, groups_B = (
+            np.concatenate([column[m][share(len(rows[m]))] for share in shares for m in rows])
+            for column in (
+                {m: has for m, (_, has) in drawn.items()},
+                {m: t for m, (t, _) in drawn.items()},
+                groups,
+            )
+        )
+        bounds = np.cumsum([0] + [sum(len(r[share(len(r))]) for r in rows.values()) for share in shares])
+        mine = slice(int(bounds[self._ranks.rank]), int(bounds[self._ranks.rank + 1]))
+        place = slice(int(has_B[: mine.start].sum()), int(has_B[: mine.stop].sum()))
+        has_b = torch.from_numpy(np.flatnonzero(has_B[mine])).to(self._device)
+        each = [mapped[m] for m in rows]
+        x_bT = each[0] if len(each) == 1 else torch.cat(each)
+        x_bT = x_bT if len(has_b) == len(x_bT) else x_bT[has_b]
+        own_B = torch.from_numpy(texts_B[has_B]).to(self._device)
+        t_BT = torch.index_select(self._texts_MT, 0, own_B, out=self._drawn_BT[: len(own_B)])
+        if self._settings.loss == "official":
+            return official_loss(x_bT, t_BT, place)
+        group = torch.from_numpy(groups_B[has_B]).to(self._device)
+        if self._settings.loss == "sigmoid":
+            return sigmoid_loss(x_bT, t_BT, group, self._log_temperature, self._sigmoid_bias, place)
+        return symmetric_infonce(x_bT, t_BT, group, self._log_temperature, place, self._ranks)
+
+    def _meet_centers(self, rows: dict[str, Ints], mapped: dict[str, Tensor]) -> Tensor | None:
+        """The loss of all rows with their categories' centers; None where no row's category has one."""
+        if self._settings.loss == "official":
+            return None
+        if self._settings.centers == "one":
+            return self._contrast("centers", rows, mapped)
+        mine = {m: r[self._ranks.share(len(r))] for m, r in rows.items()}
+        n = sum(int((self._pairs[m].centers.counts_N[r] > 0).sum()) for m, r in rows.items())
+        if n == 0:
+            return None
+        has_b = np.concatenate([self._pairs[m].centers.counts_N[r] > 0 for m, r in mine.items()])
+        category_b = np.concatenate([self._pairs[m].samples.category_N[r] for m, r in mine.items()])
+        return centers_loss(
+            torch.cat([mapped[m] for m in rows])[torch.from_numpy(has_b).to(self._device)],
+            self._centers_MT,
+            self._means_CT,
+            torch.from_numpy(category_b[has_b]).to(self._device),
+            self._log_temperature,
+            n,
+        )
+
+    def log_row(self) -> dict[str, Any]:
+        """The state now, without losses."""
+        return {
+            "step": self._optimiser.step,
+            "learning_rate": None,
+            "loss": None,
+            "loss_description": None,
+            "loss_center": None,
+            "temperature": float(self._log_temperature.detach().exp()),
+        }
+
+    def heads(self, metadata: dict[str, Any]) -> Heads:
+        """The heads as they are now, for features as the encoder gives them."""
+        weights, biases, hidden = {}, {}, {}
+        with self._optimiser.averaged():
+            for m, each in self._maps.items():
+                weights[m], biases[m], first = each.numbers()
+                if first is None:
+                    weights[m], biases[m] = self._scales[m].fold(weights[m], biases[m])
+                else:
+                    hidden[m] = self._scales[m].fold(*first)
+        parameters = {m: each.parameters for m, each in self._maps.items()}
+        return Heads(weights, biases, {**metadata, "parameters": parameters}, hidden)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that later epochs depend on, as tensors and as something for JSON."""
+        return self._optimiser.state(), {"step": self._optimiser.step, "rng": self._rng.bit_generator.state}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go on from where `state()` was taken, with the same bits."""
+        self._optimiser.restore(tensors, facts["step"])
+        self._rng.bit_generator.state = facts["rng"]
+
+
+def torch_device(name: str) -> torch.device:
+    """The device to train on: `auto` is the first GPU (under torchrun, this process's), else the CPU.
+
+    Raises TrainingError for one that is not here.
+    """
+    if name == "auto":
+        name = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = first_line(error)
+        raise TrainingError(
+            f'train.device = "{name}": not to be had here ({reason}); "cpu" always is'
+        ) from error
+    return device
+
+
+def _scalar(value: float, device: torch.device) -> Tensor:
+    return torch.tensor(value, dtype=torch.float32, device=device, requires_grad=True)

@@ -1,0 +1,239 @@
+"""The contrastive losses that draw a sample's vector to its text and away from the others'.
+
+Shapes: B pairs in a batch, b of them here (all, unless several processes share the batch), M centers,
+D dimensions. All vectors are unit rows. τ is the temperature; it is
+learned through its logarithm, which `bound_` keeps in bounds between steps.
+
+Losses over a B × B matrix form it in blocks of rows, and their gradient with it, in the forward pass: no
+matrix of logits outlives a block where B is large, and a small batch costs one product for the logits and one
+for the gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.align.blocks import blocks_of, masked, passes
+from trainer.align.processes import ALONE, Ranks
+
+# Bounds of the learned temperature (CLIP, too, clips at 0.01: Radford et al., ICML 2021, section 2.5).
+MIN_TEMPERATURE = 0.01
+MAX_TEMPERATURE = 1.0
+
+
+def symmetric_infonce(
+    samples_bD: Tensor,
+    texts_BD: Tensor,
+    groups_B: Tensor,
+    log_temperature: Tensor,
+    rows: slice = slice(None),
+    ranks: Ranks = ALONE,
+) -> Tensor:
+    """InfoNCE in both directions over one matrix of logits, with same-category masking: a scalar.
+
+    With unit rows x_i and t_i, the pair (i, i) positive, and s_ij = x_i · t_j / τ,
+
+        L = 1/2B Σ_i [ log Σ_{j ∈ N_i} exp s_ij - s_ii ]  +  1/2B Σ_i [ log Σ_{j ∈ N_i} exp s_ji - s_ii ]
+
+        N_i = {i} ∪ {j : g_j ≠ g_i}
+
+    van den Oord et al. 2018 (arXiv 1807.03748, eq. 4), in both directions as in CLIP (Radford et al., ICML
+    2021, fig. 3); that others of the same group are neither positive nor negative is the usual removal of
+    false negatives. `groups_B` holds category numbers; give samples without a category numbers of their own.
+    A batch of one group has nothing to contrast: its loss is 0.
+
+    With several `ranks` each gives the samples of its `rows` of the batch and gets its part of the loss; the
+    negatives are still those of the whole batch, for texts are known to all and of the samples only the sums
+    over columns are exchanged. The ranks' losses, and their gradients, add up to those of one process.
+    """
+    return _apply(_InfoNCE, samples_bD, texts_BD, groups_B, log_temperature, True, rows, ranks)
+
+
+def sigmoid_loss(
+    samples_bD: Tensor,
+    texts_BD: Tensor,
+    groups_B: Tensor,
+    log_temperature: Tensor,
+    bias: Tensor,
+    rows: slice = slice(None),
+) -> Tensor:
+    """The pairwise sigmoid loss, with same-category masking: a scalar.
+
+        L = -1/B Σ_i [ log σ(s_ii + b) + Σ_{j : g_j ≠ g_i} log σ(-(s_ij + b)) ],  s_ij = x_i · t_j / τ
+
+    SigLIP (Zhai et al., ICCV 2023, section 3.2), whose negatives here leave out those of the same group.
+    `bias` is the learned scalar b. `rows`: as in `symmetric_infonce`.
+    """
+    return _apply(_Sigmoid, samples_bD, texts_BD, groups_B, log_temperature, bias, rows)
+
+
+def official_loss(samples_bD: Tensor, texts_BD: Tensor, rows: slice = slice(None)) -> Tensor:
+    """The published recipe, exactly: one direction, cosine logits without a temperature: a scalar.
+
+        L = -1/B Σ_i [ x_i · t_i - log Σ_j exp(x_i · t_j) ]
+
+    UniBind's code: the mean diagonal of `log_softmax(v @ t.T)`. With unit rows it cannot fall far below
+    log B. `rows`: as in `symmetric_infonce`.
+    """
+    return _apply(_InfoNCE, samples_bD, texts_BD, None, samples_bD.new_zeros(()), False, rows, ALONE)
+
+
+def centers_loss(
+    samples_bD: Tensor,
+    centers_MD: Tensor,
+    means_CD: Tensor,
+    groups_b: Tensor,
+    log_temperature: Tensor,
+    n: int | None = None,
+) -> Tensor:
+    """Pull a sample to every center of its category and push it from all others': a scalar.
+
+        L = -1/B Σ_i 1/|P_i| Σ_{k ∈ P_i} [ s_ik - log Σ_{j=1..M} exp s_ij ],  P_i = {k : owner_k = g_i}
+
+    Supervised contrastive learning with the sum outside the logarithm (Khosla et al., NeurIPS 2020, eq. 2),
+    whose other side are frozen texts. `means_CD`: of `center_means`. Every sample's category must own a
+    center. Centers get no gradient. `n`: the rows B of the whole batch, where these are only some of them.
+    """
+    scaled_bD = samples_bD * (-log_temperature).exp()
+    # The mean over a category's centers of x · z is x · (their mean): one product for all negatives is left.
+    own_b = (scaled_bD * means_CD[groups_b]).sum(dim=1)
+    return (torch.logsumexp(scaled_bD @ centers_MD.T, dim=1) - own_b).sum() / (n or len(own_b))
+
+
+def center_means(centers_MD: Tensor, owners_M: Tensor) -> Tensor:
+    """The mean of each category's centers, not of unit length; zeros for one without: [C, D]."""
+    sums_CD = centers_MD.new_zeros(int(owners_M.max()) + 1 if len(owners_M) else 0, centers_MD.shape[1])
+    sums_CD.index_add_(0, owners_M, centers_MD)
+    return sums_CD / torch.bincount(owners_M, minlength=len(sums_CD))[:, None].clamp(min=1)
+
+
+def bound_(log_temperature: Tensor) -> None:
+    """Put log τ back into its bounds, in place, between steps (a clamp in the loss stops the gradient)."""
+    with torch.no_grad():
+        log_temperature.clamp_(math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
+
+
+def _apply(function: Any, *given: object) -> Tensor:
+    loss: Tensor = function.apply(*given)
+    return loss
+
+
+class _InfoNCE(torch.autograd.Function):
+    """Loss and gradients in one go. `both`: the mean of both directions, else from samples to texts alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_bD: Tensor,
+        t_BD: Tensor,
+        groups_B: Tensor | None,
+        log_temperature: Tensor,
+        both: bool,
+        rows: slice,
+        ranks: Ranks,
+    ) -> Tensor:
+        n, scale = len(t_BD), (-log_temperature).exp()
+        first = rows.start or 0
+        row_b, positive_b = (x_bD.new_empty(len(x_bD)) for _ in range(2))
+        column_B = x_bD.new_full((n,), -torch.inf)
+        blocks = blocks_of(len(x_bD), n, x_bD.device.type)
+        prepare, sums, gradient = passes(x_bD.device.type, len(x_bD) * n)
+        where = scale, groups_B, first
+        logits = torch.empty(0)
+        for block in blocks:
+            logits = prepare(x_bD[block] @ t_BD.T, *where, block)
+            row_b[block], below_B, positive_b[block] = sums(logits, *where, block)
+            column_B = below_B if len(blocks) == 1 else torch.logaddexp(column_B, below_B)
+        loss = (row_b - positive_b).sum() / n
+        if both:
+            column_B = ranks.logsumexp(column_B)
+            mine_b = column_B[first : first + len(x_bD)]
+            loss = (loss + (mine_b - positive_b).sum() / n) / 2
+        if any(ctx.needs_input_grad):
+            dx_bD, dt_BD = torch.empty_like(x_bD), _zeros_if(ctx.needs_input_grad[1], t_BD)
+            d_log_temperature = x_bD.new_zeros(())
+            factor = scale / (2 * n if both else n)
+            for block in blocks:
+                if len(blocks) > 1:
+                    logits = prepare(x_bD[block] @ t_BD.T, *where, block)
+                grad = gradient(logits, *where, block, row_b[block], column_B if both else None)
+                grad.diagonal(first + block.start).sub_(2 if both else 1)
+                d_log_temperature += _give_back(ctx, grad, x_bD, t_BD, block, factor, dx_bD, dt_BD)
+            ctx.save_for_backward(dx_bD, dt_BD, d_log_temperature)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        dx_bD, dt_BD, d_log_temperature = ctx.saved_tensors
+        return _scaled(grads[0], (dx_bD, dt_BD, None, d_log_temperature, None, None, None), ctx)
+
+
+class _Sigmoid(torch.autograd.Function):
+    """Loss and gradients in one go."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_bD: Tensor,
+        t_BD: Tensor,
+        groups_B: Tensor,
+        log_temperature: Tensor,
+        bias: Tensor,
+        rows: slice,
+    ) -> Tensor:
+        n, scale = len(t_BD), (-log_temperature).exp()
+        first = rows.start or 0
+        loss, d_bias, d_log_temperature = (x_bD.new_zeros(()) for _ in range(3))
+        dx_bD, dt_BD = torch.empty_like(x_bD), _zeros_if(ctx.needs_input_grad[1], t_BD)
+        for block in blocks_of(len(x_bD), n, x_bD.device.type):
+            logits = masked(x_bD[block] @ t_BD.T, scale, groups_B, first, block) + bias
+            # -log σ(-z) = softplus(z) for a negative, softplus(-z) = softplus(z) - z for the positive;
+            # a masked logit is -∞ and gives 0 in both.
+            positive = logits.diagonal(first + block.start)
+            loss += torch.nn.functional.softplus(logits).sum() - positive.sum()
+            grad = logits.sigmoid_()
+            grad.diagonal(first + block.start).sub_(1)
+            d_log_temperature += _give_back(ctx, grad, x_bD, t_BD, block, scale / n, dx_bD, dt_BD)
+            d_bias += grad.sum() / n
+        ctx.save_for_backward(dx_bD, dt_BD, d_log_temperature, d_bias)
+        return loss / n
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        dx_bD, dt_BD, d_log_temperature, d_bias = ctx.saved_tensors
+        return _scaled(grads[0], (dx_bD, dt_BD, None, d_log_temperature, d_bias, None), ctx)
+
+
+def _give_back(
+    ctx: Any,
+    grad: Tensor,
+    x_bD: Tensor,
+    t_BD: Tensor,
+    block: slice,
+    factor: Tensor,
+    dx_bD: Tensor,
+    dt_BD: Tensor,
+) -> Tensor:
+    """Write a block's gradients, of `grad` = dL/ds before its factor; returns its share of dL/d log τ.
+
+    s depends on log τ as -s: Σ_ij dL/ds_ij s_ij = Σ_i x_i · dL/dx_i.
+    """
+    torch.mul(grad @ t_BD, factor, out=dx_bD[block])
+    if ctx.needs_input_grad[1]:
+        dt_BD += (grad.T @ x_bD[block]) * factor
+    share: Tensor = -torch.linalg.vecdot(x_bD[block], dx_bD[block]).sum()
+    return share
+
+
+def _scaled(grad: Tensor, found: tuple[Tensor | None, ...], ctx: Any) -> tuple[Tensor | None, ...]:
+    """The gradients that are asked for, times that of what the loss went into."""
+    needed = zip(found, ctx.needs_input_grad, strict=True)
+    return tuple(grad * each if each is not None and is_needed else None for each, is_needed in needed)
+
+
+def _zeros_if(needed: bool, like_BD: Tensor) -> Tensor:
+    return torch.zeros_like(like_BD) if needed else like_BD.new_zeros(())

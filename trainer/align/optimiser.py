@@ -1,0 +1,104 @@
+"""One optimiser over all heads: AdamW with warm-up, decay, clipping and moving averages, and its state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from trainer.align.processes import Ranks
+from trainer.settings import Train
+
+
+class Optimiser:
+    """What changes the trained tensors; its state, with theirs, is all that a later step depends on."""
+
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        scalars: Sequence[Tensor],
+        *,
+        settings: Train,
+        steps: int,
+        ranks: Ranks,
+    ) -> None:
+        """Weights decay; biases and scalars do not. Of weights and biases averages are kept, if wanted."""
+        self.step = 0
+        self.steps = steps
+        self._settings = settings
+        self._ranks = ranks
+        self._averaged = [*weights, *biases]
+        self._all = [*self._averaged, *scalars]
+        self._averages = [tensor.detach().clone() for tensor in self._averaged] if settings.ema else []
+        self._adam = torch.optim.AdamW(
+            [
+                {"params": [*weights], "weight_decay": settings.weight_decay},
+                {"params": [*biases, *scalars], "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+            fused=True,
+        )
+        for tensor in self._all:  # all from the start, so that the state always has one form
+            self._adam.state[tensor] = {
+                "step": torch.zeros((), device=tensor.device),
+                "exp_avg": torch.zeros_like(tensor),
+                "exp_avg_sq": torch.zeros_like(tensor),
+            }
+
+    def take_step(self, loss: Tensor) -> float:
+        """One step down the gradient of the sum of all ranks' losses; returns the learning rate."""
+        self.step += 1
+        rate = learning_rate(self.step, self.steps, self._settings)
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        self._adam.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self._ranks.add_up([grad for tensor in self._all if (grad := tensor.grad) is not None])
+        torch.nn.utils.clip_grad_norm_(self._all, self._settings.clip_norm)
+        self._adam.step()
+        # As Adam's moments: corrected, so that the start does not weigh (the decay grows to its value).
+        decay = min(self._settings.ema, self.step / (self.step + 9))
+        for average, tensor in zip(self._averages, self._averaged, strict=False):
+            average.lerp_(tensor.detach(), 1 - decay)
+        return rate
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within: the heads are their moving averages, where those are kept."""
+        with torch.no_grad():
+            now = [tensor.clone() for tensor in self._averaged] if self._averages else []
+            for tensor, average in zip(self._averaged, self._averages, strict=False):
+                tensor.copy_(average)
+            yield
+            for tensor, before in zip(self._averaged, now, strict=False):
+                tensor.copy_(before)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that a later step depends on, by a name."""
+        found = {f"average.{i}": tensor for i, tensor in enumerate(self._averages)}
+        for i, tensor in enumerate(self._all):
+            found |= {f"trained.{i}": tensor.detach()}
+            found |= {f"{name}.{i}": held for name, held in self._adam.state[tensor].items()}
+        return found
+
+    def restore(self, state: dict[str, Tensor], step: int) -> None:
+        """Go on from `state`, as `state()` gave it after `step` steps."""
+        self.step = step
+        with torch.no_grad():
+            for name, tensor in self.state().items():
+                tensor.copy_(state[name])
+
+
+def learning_rate(step: int, steps: int, settings: Train) -> float:
+    """The rate of step 1 … `steps`: linear warm-up to the peak, then half a cosine or a line down to zero."""
+    warmup = max(1, round(settings.warmup * steps))
+    if step <= warmup:
+        return settings.learning_rate * step / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    if settings.schedule == "linear":
+        return settings.learning_rate * (1 - progress)
+    return settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,98 @@
+"""What is drawn to what: the rounds of a training, each with its own heads, pairs and texts.
+
+Text-centred alignment (UniBind) has one round: every modality meets texts. Image-centred alignment, the
+baseline, has two: the image head meets the texts, and then, fixed, it gives the vectors that every other
+modality meets in place of texts: images of the same object, and images of the same category in place of its
+centers (as ImageBind binds each modality to images: Girdhar et al., CVPR 2023). Loss, heads, batches, epochs
+and the choice by val samples are the same in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.errors import TrainingError
+from trainer.align.heads import Heads
+from trainer.align.pairs import Pairs, make_pairs
+from trainer.inputs import SampleTexts
+from trainer.records import Centers, Floats, Ints, SampleSet
+from trainer.settings import Train
+
+
+@dataclass(frozen=True)
+class Round:
+    """The pairs of one round; the first rows of `texts_MT` are centers, of the categories `owners_M`."""
+
+    pairs: dict[str, Pairs]
+    texts_MT: Floats
+    owners_M: Ints
+    counts: dict[str, int]
+
+
+def rounds(
+    sets: dict[str, SampleSet], texts: SampleTexts, centers: Centers, settings: Train
+) -> list[Callable[[Heads | None], Round]]:
+    """The rounds in order, each a function of the heads that the rounds before it gave.
+
+    Raises TrainingError for modalities that cannot be trained.
+    """
+    sets = _chosen(sets, settings)
+
+    def meet_texts(modalities: dict[str, SampleSet]) -> Round:
+        pairs, texts_MT, counts = make_pairs(modalities, texts, centers)
+        return Round(pairs, texts_MT, centers.category_N, counts)
+
+    if settings.align == "text":
+        return [lambda _: meet_texts(sets)]
+    if len(sets.get("image", ())) == 0 or not (sets["image"].splits_N == "train").any():
+        raise TrainingError('train.align = "image" needs train samples of the modality image')
+
+    def meet_images(heads: Heads | None) -> Round:
+        assert heads is not None  # those of the first round
+        others = {m: s for m, s in sets.items() if m not in ("image", "text")}
+        train = sets["image"].split("train")
+        images = Centers(
+            categories=centers.categories,
+            row_ids=train.sample_ids,
+            category_N=train.category_N,
+            vectors_ND=heads.map("image", train.vectors_ND),
+        )
+        order = np.argsort(images.category_N, kind="stable")
+        labelled = images.take(order[images.category_N[order] >= 0])
+        pairs, vectors_MT, counts = make_pairs(others, _by_object(others, train, images.vectors_ND), labelled)
+        return Round(pairs, vectors_MT, labelled.category_N, counts)
+
+    first = {m: s for m, s in sets.items() if m in ("image", "text")}
+    return [lambda _: meet_texts(first), meet_images]
+
+
+def _chosen(sets: dict[str, SampleSet], settings: Train) -> dict[str, SampleSet]:
+    """The modalities to train; text is among them in any case, for its notes on objects."""
+    wanted = settings.modalities
+    if wanted is None:
+        return sets
+    missing = [m for m in wanted if m != "text" and m not in sets]
+    if missing:
+        raise TrainingError(
+            f"train.modalities names {', '.join(missing)}, of which there is no encoded sample;"
+            f" there are: {', '.join(sorted(sets))}"
+        )
+    return {m: s for m, s in sets.items() if m in wanted or m == "text"}
+
+
+def _by_object(sets: dict[str, SampleSet], images: SampleSet, vectors_ND: Floats) -> SampleTexts:
+    """For each sample the images of its object, in the place of texts about it."""
+    of_object: dict[int, list[int]] = {}
+    for row, thing in enumerate(images.object_N.tolist()):
+        if thing >= 0:
+            of_object.setdefault(thing, []).append(row)
+    rows = {
+        sample: tuple(of_object[thing])
+        for s in sets.values()
+        for sample, thing in zip(s.sample_ids, s.object_N.tolist(), strict=True)
+        if thing in of_object
+    }
+    return SampleTexts(rows, vectors_ND)

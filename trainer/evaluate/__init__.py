@@ -1,0 +1,1 @@
+"""Evaluation: recognition, retrieval, balance, baselines, intervals and the map of the space."""

@@ -1,0 +1,178 @@
+"""Balance: is the space about what things are, or about which modality showed them?
+
+The measures of METHOD.md, over the test samples of all modalities in one space. Shapes: N samples of all
+modalities together, D dimensions, M modalities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+
+from data.errors import TrainingError
+from trainer.align.heads import Heads
+from trainer.align.train import fit, recipe_of
+from trainer.evaluate.retrieval import mixed_ndcg
+from trainer.evaluate.tasks import CENTERS
+from trainer.inputs import CLASS_NAME, KnowledgeBase
+from trainer.records import Centers, Doubles, Floats, Ints, SampleSet
+
+_ROWS_AT_ONCE = 1024
+_FOLDS = 5
+_PROBE_PENALTY = 1.0
+_OTHER: dict[Literal["text", "image"], Literal["text", "image"]] = {"text": "image", "image": "text"}
+
+
+def balance(
+    sets: dict[str, SampleSet], retrieval: list[dict[str, Any]], *, anchors: str
+) -> list[dict[str, Any]]:
+    """Rows {measure, anchors, value} for the space that `anchors` names; none with fewer than two modalities.
+
+    A measure that the data does not allow (alignment without objects, silhouette of one category) is absent.
+    `retrieval` holds the rows of `recall.recalls` in the same space.
+    """
+    sets = {modality: sets[modality] for modality in sorted(sets) if len(sets[modality])}
+    if len(sets) < 2:
+        return []
+    x_ND = np.concatenate([s.vectors_ND for s in sets.values()])
+    modality_N = np.repeat(np.arange(len(sets)), [len(s) for s in sets.values()])
+    category_N = np.concatenate([s.category_N for s in sets.values()])
+    object_N = np.concatenate([s.object_N for s in sets.values()])
+    labelled_N = category_N >= 0
+    gaps = modality_gaps(x_ND, modality_N)
+    values: dict[str, float | None] = {
+        "modality_gap_mean": float(np.mean(gaps)),
+        "modality_gap_max": float(np.max(gaps)),
+        "alignment": alignment(x_ND, modality_N, object_N),
+        "uniformity": uniformity(x_ND),
+        "modality_probe_accuracy": modality_probe(x_ND, modality_N, object_N),
+        "modality_probe_chance": float(np.bincount(modality_N).max() / len(modality_N)),
+        "silhouette_by_modality": silhouette(x_ND, modality_N),
+        "silhouette_by_category": silhouette(x_ND[labelled_N], category_N[labelled_N]),
+        "mixed_ndcg10": mixed_ndcg(sets),
+    }
+    for level in ("category", "object"):
+        r10 = [row["r10"] for row in retrieval if row["level"] == level]
+        if r10:
+            values[f"{level}_r10_mean"] = float(np.mean(r10))
+            values[f"{level}_r10_spread"] = float(np.std(r10))
+            values[f"{level}_r10_worst"] = float(np.min(r10))
+    return [
+        {"measure": measure, "anchors": anchors, "value": value}
+        for measure, value in values.items()
+        if value is not None
+    ]
+
+
+def modality_gaps(x_ND: Floats, modality_N: Ints) -> list[float]:
+    """‖μ_m - μ_n‖ for every pair of modalities (Liang et al., Mind the Gap, NeurIPS 2022)."""
+    means = [x_ND[modality_N == m].mean(axis=0, dtype=np.float64) for m in np.unique(modality_N)]
+    return [float(np.linalg.norm(a - b)) for a, b in combinations(means, 2)]
+
+
+def alignment(x_ND: Floats, modality_N: Ints, object_N: Ints) -> float | None:
+    """E ‖x - y‖² over pairs of one object in two modalities (Wang and Isola, ICML 2020), if there are any."""
+    distances: list[Doubles] = []
+    order = np.argsort(object_N, kind="stable")
+    order = order[object_N[order] >= 0]
+    for members in np.split(order, np.flatnonzero(np.diff(object_N[order])) + 1):
+        first, second = np.triu_indices(len(members), 1)
+        differ = modality_N[members[first]] != modality_N[members[second]]
+        gap_PD = x_ND[members[first[differ]]].astype(np.float64) - x_ND[members[second[differ]]]
+        distances.append(np.sum(gap_PD**2, axis=1))
+    pairs = np.concatenate(distances) if distances else np.zeros(0)
+    return float(pairs.mean()) if len(pairs) else None
+
+
+def uniformity(x_ND: Floats) -> float | None:
+    """log E exp(-2 ‖x - y‖²) over all pairs of different samples (Wang and Isola, ICML 2020)."""
+    n = len(x_ND)
+    if n < 2:
+        return None
+    total = -float(n)  # the n pairs of a sample with itself, each exp(0)
+    for start in range(0, n, _ROWS_AT_ONCE):
+        total += float(np.exp(-2 * _squared_distances(x_ND[start : start + _ROWS_AT_ONCE], x_ND)).sum())
+    return float(np.log(total / (n * (n - 1))))
+
+
+def modality_probe(x_ND: Floats, modality_N: Ints, object_N: Ints) -> float:
+    """How often a linear classifier guesses the modality of a held-out sample; chance means balance.
+
+    Ridge regression onto one-hot modalities (penalty 1 on unit vectors, free intercept), largest output
+    wins; five folds, all samples of one object in the same fold.
+    """
+    alone_N = object_N < 0
+    fold_N = np.where(alone_N, np.arange(len(x_ND)), object_N) % _FOLDS
+    onehot_NM = (modality_N[:, None] == np.unique(modality_N)[None, :]).astype(np.float64)
+    right = 0
+    for fold in range(_FOLDS):
+        test_N = fold_N == fold
+        if not test_N.any() or test_N.all():
+            continue
+        x_mean_D, y_mean_M = x_ND[~test_N].mean(axis=0, dtype=np.float64), onehot_NM[~test_N].mean(axis=0)
+        x_ND_train = x_ND[~test_N] - x_mean_D
+        gram_DD = x_ND_train.T @ x_ND_train + _PROBE_PENALTY * np.eye(x_ND.shape[1])
+        weight_DM = np.linalg.solve(gram_DD, x_ND_train.T @ (onehot_NM[~test_N] - y_mean_M))
+        guess_N = np.argmax((x_ND[test_N] - x_mean_D) @ weight_DM + y_mean_M, axis=1)
+        right += int((guess_N == np.argmax(onehot_NM[test_N], axis=1)).sum())
+    return right / len(x_ND)
+
+
+def silhouette(x_ND: Floats, label_N: Ints) -> float | None:
+    """The mean silhouette of labels under Euclidean distance (Rousseeuw 1987); None unless 2 … N-1 labels."""
+    labels, index_N = np.unique(label_N, return_inverse=True)
+    if not 2 <= len(labels) < len(x_ND):
+        return None
+    sizes_L = np.bincount(index_N)
+    onehot_NL = (index_N[:, None] == np.arange(len(labels))[None, :]).astype(np.float64)
+    total = 0.0
+    for start in range(0, len(x_ND), _ROWS_AT_ONCE):
+        chunk = slice(start, start + _ROWS_AT_ONCE)
+        distance_BN = np.sqrt(_squared_distances(x_ND[chunk], x_ND))
+        # A sample is at distance 0 from itself: rounding must not say otherwise.
+        distance_BN[np.arange(len(distance_BN)), np.arange(start, start + len(distance_BN))] = 0
+        sums_BL = distance_BN @ onehot_NL
+        own_B1 = index_N[chunk, None]
+        inside_B = np.take_along_axis(sums_BL, own_B1, axis=1)[:, 0] / np.maximum(
+            sizes_L[index_N[chunk]] - 1, 1
+        )
+        means_BL = sums_BL / sizes_L
+        np.put_along_axis(means_BL, own_B1, np.inf, axis=1)
+        outside_B = means_BL.min(axis=1)
+        larger_B = np.maximum(inside_B, outside_B)
+        alone_B = sizes_L[index_N[chunk]] == 1  # by definition 0
+        safe_B = np.where(larger_B > 0, larger_B, 1.0)
+        total += float(np.where(alone_B, 0.0, (outside_B - inside_B) / safe_B).sum())
+    return total / len(x_ND)
+
+
+def _squared_distances(a_ND: Floats, b_MD: Floats) -> Doubles:
+    a, b = a_ND.astype(np.float64), b_MD.astype(np.float64)
+    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2 * (a @ b.T)
+    distances: Doubles = np.maximum(squares, 0.0)
+    return distances
+
+
+def baseline_heads(base: KnowledgeBase, anchors: dict[str, Centers], heads: Heads) -> dict[str, Heads]:
+    """Heads by baseline, each trained by the recipe of `heads` but for what it is drawn to.
+
+    A baseline that the knowledge base does not allow (no names, no train images) is absent.
+    """
+    recipe = recipe_of(heads)
+    turned = _OTHER[recipe.align]
+    wanted = {
+        CLASS_NAME: (anchors.get(CLASS_NAME), recipe),
+        f"{turned}_centred": (anchors[CENTERS], replace(recipe, align=turned)),
+    }
+    found = {}
+    for name, (centers, settings) in wanted.items():
+        if centers is None:
+            continue
+        try:
+            found[name] = fit(base, centers, settings).heads
+        except TrainingError:  # there are no train samples of what it would be drawn to
+            continue
+    return found

@@ -1,0 +1,196 @@
+"""Measure a run: recognition with controls, retrieval, balance, parameters, rejects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data.errors import TrainingError
+from trainer.align.heads import Heads, has_heads, load_heads
+from trainer.evaluate.answers import ask
+from trainer.evaluate.balance import balance, baseline_heads
+from trainer.evaluate.calibration import calibrate
+from trainer.evaluate.few_shot import few_shot_rows
+from trainer.evaluate.outcomes import NAMED, Naming, named_table, ranks_table, write_outcomes
+from trainer.evaluate.probe import probe_rows
+from trainer.evaluate.recognition import recognise, sweep_rows
+from trainer.evaluate.retrieval import recalls
+from trainer.evaluate.tasks import anchor_sets, tasks
+from trainer.evaluate.unmeasured import unmeasured_rows
+from trainer.inputs import (
+    KnowledgeBase,
+    count_rejects,
+    encoder_card,
+    load_controls,
+    load_samples,
+    open_kb,
+    seen_categories,
+)
+from trainer.localize.centers import load_centers
+from trainer.records import Centers, SampleSet
+from trainer.score.geometry import unit_rows
+from trainer.settings import Evaluate
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The numbers of a run, and what became of every sample (`outcomes.NAMED`, `outcomes.RANKS`)."""
+
+    metrics: dict[str, Any]
+    named: pa.Table
+    ranks: pa.Table
+
+
+def evaluate(kb: Path, run: Path, settings: Evaluate) -> dict[str, Any]:
+    """Measure a run and write `<run>/named.parquet` and `<run>/ranks.parquet`; returns the metrics.
+
+    What they hold is told in `measure`, as is what is raised.
+    """
+    base = open_kb(kb)
+    heads = load_heads(run) if has_heads(run) else None
+    measured = measure(base, load_centers(base), heads, settings)
+    write_outcomes(run, measured.named, measured.ranks)
+    return measured.metrics
+
+
+def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings: Evaluate) -> Measured:
+    """What some heads (None: the zero-shot encoder alone) reach with some centers; nothing is written.
+
+    Keys of the metrics, each told in docs/metrics.md: `transductive` (whether unlabelled test samples helped
+    to choose the centers), `with_name` (whether the bare name is one of them), `unmeasured` (what could not
+    be measured, and why), `recognition`, `zero_shot`, `probe`, `few_shot`, `sweeps`, `calibration`,
+    `retrieval`, `balance`, `parameters`, `rejects` (lists of flat rows) and `counts` (samples without a
+    vector, and those that no head maps). With heads,
+    `recognition`, `retrieval` and `balance` are those of the aligned space, else those of the zero-shot
+    encoder, whose recognition stands in `zero_shot` in either case; `calibration` and `sweeps` are of both;
+    in `balance` the run's own space comes first, and baselines after it. Raises TrainingError where the
+    heads were trained on other encoders.
+    """
+    anchors = anchor_sets(centers, load_controls(base), seed=settings.seed)
+    seen_C = seen_categories(base)
+    to_do = tasks(seen_C, labels_used=heads is not None or centers.labels_guided)
+    frozen, without_vector = load_samples(base, "samples") if base.encoders.get("samples") else ({}, {})
+    spaces = _spaces(base, frozen, heads)
+    resampling = {"resamples": settings.bootstrap, "seed": settings.seed}
+
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in spaces}
+    named: dict[str, list[Naming]] = {name: [] for name in spaces}
+    sweeps: list[dict[str, Any]] = []
+    calibration: list[dict[str, Any]] = []
+    for model, sets in spaces.items():
+        for samples in sets.values():
+            asked = ask(samples, anchors, to_do, scorer=settings.scorer, sweeps=settings.sweeps)
+            recognised, namings = recognise(asked, model=model, **resampling)
+            rows[model] += recognised
+            named[model] += namings
+            sweeps += sweep_rows(asked, model=model, **resampling)
+            calibration += calibrate(samples, centers, asked, model=model, scorer=settings.scorer)
+    model = "aligned" if heads else "zero_shot"
+    test = {modality: s.split("test") for modality, s in spaces.get(model, {}).items()}
+    retrieval, rankings = recalls(test, **resampling)
+    metrics = {
+        "transductive": centers.transductive,
+        "with_name": centers.with_name,
+        "unmeasured": unmeasured_rows(
+            base,
+            centers,
+            recognised={row["modality"] for row in rows.get(model, ())},
+            spaces=spaces,
+            frozen=frozen,
+            heads=heads,
+        ),
+        "recognition": rows.get(model, []),
+        "zero_shot": rows.get("zero_shot", []),
+        "probe": probe_rows(frozen, seen_C, named.get(model, []), **resampling) if settings.probe else [],
+        "few_shot": few_shot_rows(base, frozen, centers, heads, settings),
+        "sweeps": sweeps,
+        "calibration": calibration,
+        "retrieval": retrieval,
+        "balance": balance(test, retrieval, anchors=model)
+        + _baseline_balance(base, frozen, spaces, anchors, heads, settings),
+        "parameters": _parameters(base, heads) if heads else [],
+        "rejects": count_rejects(base.folder),
+        "counts": _counts(frozen, without_vector, heads) if heads else {},
+    }
+    tables = [named_table(base, namings, model=name) for name, namings in named.items()]
+    named_samples = pa.concat_tables([NAMED.empty_table(), *tables])
+    return Measured(metrics, named_samples, ranks_table(base, rankings, model=model))
+
+
+def _baseline_balance(
+    base: KnowledgeBase,
+    frozen: dict[str, SampleSet],
+    spaces: dict[str, dict[str, SampleSet]],
+    anchors: dict[str, Centers],
+    heads: Heads | None,
+    settings: Evaluate,
+) -> list[dict[str, Any]]:
+    """Rows of the spaces beside the run's own: untrained, and drawn to something else."""
+    if heads is None or not settings.baselines:
+        return []
+    others = {name: sets for name, sets in spaces.items() if name == "zero_shot"}
+    for name, trained in baseline_heads(base, anchors, heads).items():
+        others[name] = _mapped(frozen, trained)
+    rows: list[dict[str, Any]] = []
+    for name, sets in others.items():
+        test = {modality: samples.split("test") for modality, samples in sets.items()}
+        retrieval, _ = recalls(test, resamples=1, seed=settings.seed)
+        rows += balance(test, retrieval, anchors=name)
+    return rows
+
+
+def _mapped(frozen: dict[str, SampleSet], heads: Heads) -> dict[str, SampleSet]:
+    return {
+        modality: replace(samples, vectors_ND=heads.map(modality, samples.vectors_ND))
+        for modality, samples in frozen.items()
+        if modality in heads.modalities
+    }
+
+
+def _spaces(
+    base: KnowledgeBase, frozen: dict[str, SampleSet], heads: Heads | None
+) -> dict[str, dict[str, SampleSet]]:
+    """The samples in the text space: by the untrained zero-shot encoder, and as the heads map them."""
+    spaces: dict[str, dict[str, SampleSet]] = {}
+    if base.encoders.get("zero_shot") is not None:
+        sets, _ = load_samples(base, "zero_shot")
+        spaces["zero_shot"] = {m: replace(s, vectors_ND=unit_rows(s.vectors_ND)) for m, s in sets.items()}
+    if heads is not None:
+        _require_same_encoders(base, heads)
+        spaces["aligned"] = _mapped(frozen, heads)
+    return spaces
+
+
+def _require_same_encoders(base: KnowledgeBase, heads: Heads) -> None:
+    for role in ("text", "samples"):
+        trained_on, now = heads.metadata["encoders"].get(role), base.encoder(role).name
+        if trained_on != now:
+            raise TrainingError(
+                f"the heads were trained on the {role} encoder {trained_on}, but the knowledge base now has"
+                f" {now}; run `unibind train` again"
+            )
+
+
+def _counts(
+    frozen: dict[str, SampleSet], without_vector: dict[str, int], heads: Heads
+) -> dict[str, dict[str, int]]:
+    """How many samples had no vector or no head, by modality."""
+    without_head = {m: len(s) for m, s in frozen.items() if m not in heads.modalities}
+    return {"samples_without_vector": without_vector, "samples_without_head": without_head}
+
+
+def _parameters(base: KnowledgeBase, heads: Heads) -> list[dict[str, Any]]:
+    """Rows {modality, head, encoder, ratio}: numbers trained and frozen (null where it is not known)."""
+    frozen = encoder_card(base.encoder("samples")).get("parameters")
+    return [
+        {
+            "modality": modality,
+            "head": heads.parameters(modality),
+            "encoder": frozen,
+            "ratio": heads.parameters(modality) / frozen if frozen else None,
+        }
+        for modality in sorted(heads.weights)
+    ]

@@ -1,0 +1,180 @@
+"""The linear probe: what the frozen features tell by themselves, with labels and without texts.
+
+Multinomial logistic regression on standardised features of one modality, the usual yardstick of what an
+encoder knows (the row "fine-tuned, linear probe" of UniBind's table). Shapes: N samples, D features,
+K categories with train samples, R directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from trainer.align.aligner import threads_for
+from trainer.evaluate.intervals import lead
+from trainer.evaluate.outcomes import Naming
+from trainer.evaluate.recognition import accuracies, average_precision, naming_of
+from trainer.evaluate.tasks import CENTERS, Task
+from trainer.records import Bools, Doubles, Floats, Ints, SampleSet
+
+STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # C of the objective: the larger, the freer the weights
+_WITHOUT_VAL = 1.0
+_STEPS = 200
+ANCHORS = "linear_probe"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fitted probe: float64 weights on standardised features."""
+
+    categories_K: Ints  # ascending
+    mean_D: Doubles
+    deviation_D: Doubles  # 1 for a feature that never changes
+    weight_KD: Doubles
+    bias_K: Doubles
+    strength: float  # the C that was chosen
+
+    def scores(self, x_ND: Floats) -> Doubles:
+        """The logarithm of each category's probability: float64[N, K]."""
+        logits_NK = (x_ND - self.mean_D) / self.deviation_D @ self.weight_KD.T + self.bias_K
+        logits_NK -= logits_NK.max(axis=1, keepdims=True)
+        scores_NK: Doubles = logits_NK - np.log(np.exp(logits_NK).sum(axis=1, keepdims=True))
+        return scores_NK
+
+    def named(self, x_ND: Floats, top: int) -> Ints:
+        """The `top` likeliest categories of each sample, best first; ties go to the lower index."""
+        order_NK = np.argsort(-self.scores(x_ND), axis=1, kind="stable")
+        named_NT: Ints = self.categories_K[order_NK[:, :top]]
+        return named_NT
+
+
+def fit_probe(train: SampleSet, val: SampleSet) -> Probe | None:
+    """The probe of labelled train samples; None where they are of fewer than two categories.
+
+    Minimises Σ_i -log p(y_i | x_i) + |W|² / (2 C), the intercept free, as scikit-learn's LogisticRegression
+    does. Of the C in `STRENGTHS` the one is taken that names most val samples of the train samples'
+    categories rightly (the smallest of equals); without such samples it is 1.
+    """
+    categories_K, label_N = np.unique(train.category_N, return_inverse=True)
+    if len(categories_K) < 2:
+        return None
+    known = val.take(np.isin(val.category_N, categories_K))
+    x_ND = train.vectors_ND.astype(np.float64)
+    mean_D, deviation_D = x_ND.mean(axis=0), x_ND.std(axis=0)
+    deviation_D[deviation_D == 0] = 1.0
+    x_ND = (x_ND - mean_D) / deviation_D
+    # The best weights lie where the samples do: fewer samples than features span fewer directions.
+    basis_DR = np.linalg.qr(x_ND.T)[0] if len(x_ND) < x_ND.shape[1] else None
+    x_NR = x_ND if basis_DR is None else x_ND @ basis_DR
+
+    best: Probe | None = None
+    most = -1.0
+    weight_KR, bias_K = np.zeros((len(categories_K), x_NR.shape[1])), np.zeros(len(categories_K))
+    for strength in STRENGTHS if len(known) else (_WITHOUT_VAL,):
+        weight_KR, bias_K = logistic_regression(x_NR, label_N, strength, (weight_KR, bias_K))
+        weight_KD = weight_KR if basis_DR is None else weight_KR @ basis_DR.T
+        probe = Probe(categories_K, mean_D, deviation_D, weight_KD, bias_K, strength)
+        right = (
+            float(np.mean(probe.named(known.vectors_ND, 1)[:, 0] == known.category_N)) if len(known) else 0
+        )
+        if right > most:
+            best, most = probe, right
+    return best
+
+
+def logistic_regression(
+    x_ND: Doubles, label_N: Ints, strength: float, start: tuple[Doubles, Doubles]
+) -> tuple[Doubles, Doubles]:
+    """The weights [K, D] and intercepts [K] of `fit_probe`'s objective, by full-batch L-BFGS from `start`.
+
+    The objective is convex: where it starts decides how long it takes, not where it ends.
+    """
+    x, labels = torch.from_numpy(x_ND), torch.from_numpy(label_N)
+    weight = torch.from_numpy(start[0].copy()).requires_grad_()
+    bias = torch.from_numpy(start[1].copy()).requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=_STEPS,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-12,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+    decay = 1 / (2 * strength * len(x_ND))
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = cross_entropy(torch.addmm(bias, x, weight.T), labels) + decay * weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    with threads_for(x_ND.size * len(start[1])):
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return weight.detach().numpy(), bias.detach().numpy()
+
+
+def probe_rows(
+    sets: dict[str, SampleSet],
+    seen_C: Bools,
+    namings: list[Naming],
+    *,
+    resamples: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Recognition rows of split `seen` with anchors `linear_probe`, k 0, model `probe`; by modality.
+
+    `sets` hold the frozen features. Beside the keys of recognition stand `strength` (C) and `n_train`, and
+    where `namings` holds the LLM centers' answers to the same samples, lead, lead_low, lead_high and p: how
+    far these are ahead of the probe. A modality without train samples of two categories has no row.
+    """
+    task = Task("seen", seen_C, seen_C)
+    ours = {
+        each.shown.modality: each for each in namings if (each.split, each.anchors) == (task.split, CENTERS)
+    }
+    rows: list[dict[str, Any]] = []
+    for modality, encoded in sets.items():
+        train, shown = labelled(encoded, "train"), task.of(encoded)
+        probe = fit_probe(train, encoded.split("val"))
+        if probe is None or len(shown) == 0:
+            continue
+        naming = naming_of(probe.named(shown.vectors_ND, 5), shown, split=task.split, anchors=ANCHORS)
+        row: dict[str, Any] = {
+            "modality": modality,
+            "split": task.split,
+            "anchors": ANCHORS,
+            "k": 0,
+            "scorer": "logistic",
+            "model": "probe",
+            **accuracies(naming, task, resamples=resamples, seed=seed),
+            "map": _map(probe, shown, seen_C),
+            "strength": probe.strength,
+            "n_train": len(train),
+        }
+        rival = ours.get(modality)
+        if rival is not None and rival.shown.sample_ids == shown.sample_ids:
+            row |= lead(rival.hit_N, naming.hit_N, shown.object_N, resamples=resamples, seed=seed).named()
+        rows.append(row)
+    return rows
+
+
+def labelled(samples: SampleSet, split: str) -> SampleSet:
+    """The samples of one split that have a category."""
+    return samples.take((samples.splits_N == split) & (samples.category_N >= 0))
+
+
+def _map(probe: Probe, shown: SampleSet, seen_C: Bools) -> float:
+    """Mean average precision, as in recognition; a category without train samples ranks nothing."""
+    scores_NC = np.full((len(shown), len(seen_C)), -np.inf)
+    scores_NC[:, probe.categories_K] = probe.scores(shown.vectors_ND)
+    labels_NL = shown.labels()
+    categories = np.intersect1d(labels_NL, np.flatnonzero(seen_C))
+    return float(
+        np.mean(
+            [average_precision(scores_NC[:, c], (labels_NL == c).any(axis=1)) for c in categories.tolist()]
+        )
+    )

@@ -1,0 +1,132 @@
+"""What several seeds of several variants say: means, intervals and paired differences.
+
+A share is measured on test objects that are a sample, with heads that are one draw of the seed: both are
+drawn anew, crosswise, by one bootstrap. Shapes: S seeds, O objects, G groups (modalities, or pairs of them),
+R resamples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainer.evaluate.intervals import interval_of
+from trainer.records import Doubles, Ints
+
+# The 97.5% quantile of Student's t with 1, 2, … degrees of freedom.
+_T = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+)
+_NORMAL = 1.960
+
+
+@dataclass(frozen=True)
+class Hits:
+    """How often a variant was right about each object in each group, seed by seed."""
+
+    objects: tuple[str, ...]
+    groups: tuple[str, ...]
+    hits_SOG: Doubles
+    asked_OG: Doubles  # how often it was asked: the same for every seed
+    worst: bool = False  # the value is the lowest group's, not the mean of all
+
+    def values(self) -> list[float]:
+        """The value of each seed."""
+        return [float(v) for v in self._of(self.hits_SOG.sum(axis=1) / self.asked_OG.sum(axis=0))]
+
+    def _of(self, shares_XG: Doubles) -> Doubles:
+        values_X: Doubles = shares_XG.min(axis=-1) if self.worst else shares_XG.mean(axis=-1)
+        return values_X
+
+    def drawn(self, seeds_RS: Ints, objects_RO: Ints) -> Doubles:
+        """The value of every resample, in which seed s and object o come so many times: float64[R]."""
+        hits_RG = np.zeros((len(objects_RO), len(self.groups)))
+        for s, hits_OG in enumerate(self.hits_SOG):
+            hits_RG += seeds_RS[:, s : s + 1] * (objects_RO @ hits_OG)
+        asked_RG = seeds_RS.sum(axis=1, keepdims=True) * (objects_RO @ self.asked_OG)
+        with np.errstate(invalid="ignore"):
+            return self._of(hits_RG / asked_RG)
+
+    def sharing(self, other: Hits) -> Hits:
+        """Of the groups and objects only those that `other` has too."""
+        shared_groups, shared_objects = set(other.groups), set(other.objects)
+        groups = [g for g, name in enumerate(self.groups) if name in shared_groups]
+        objects = [o for o, name in enumerate(self.objects) if name in shared_objects]
+        return Hits(
+            tuple(self.objects[o] for o in objects),
+            tuple(self.groups[g] for g in groups),
+            self.hits_SOG[:, objects][:, :, groups],
+            self.asked_OG[objects][:, groups],
+            self.worst,
+        )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of 0."""
+        return self.low > 0 or self.high < 0
+
+
+def estimate(answers: Hits, *, resamples: int, seed: int) -> Estimate:
+    """The mean over the seeds, with the percentile interval of resampled seeds and objects.
+
+    Every resample draws S of the S seeds and O of the O objects with replacement, for all seeds the same
+    objects (the "pigeonhole" bootstrap of two crossed factors: Owen, Annals of Applied Statistics 2007).
+    """
+    low, high = interval_of(answers.drawn(*_draws(answers, resamples, seed)))
+    return Estimate(float(np.mean(answers.values())), low, high)
+
+
+def difference(answers: Hits, reference: Hits, *, resamples: int, seed: int) -> Estimate | None:
+    """How far a variant is above a reference, where both were asked; None where nowhere.
+
+    Both are resampled with the same seeds and objects. Raises ValueError for other numbers of seeds.
+    """
+    if len(answers.hits_SOG) != len(reference.hits_SOG):
+        raise ValueError("the two have other numbers of seeds")
+    answers, reference = answers.sharing(reference), reference.sharing(answers)
+    if not answers.groups or not answers.objects:
+        return None
+    draws = _draws(answers, resamples, seed)
+    low, high = interval_of(answers.drawn(*draws) - reference.drawn(*draws))
+    return Estimate(float(np.mean(answers.values()) - np.mean(reference.values())), low, high)
+
+
+def estimate_of(values: Sequence[float]) -> Estimate:
+    """The mean of one number per seed, with Student's 95% interval; NaN bounds for a single seed."""
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return Estimate(mean, math.nan, math.nan)
+    half = (_T[n - 2] if n - 2 < len(_T) else _NORMAL) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return Estimate(mean, mean - half, mean + half)
+
+
+def _draws(answers: Hits, resamples: int, seed: int) -> tuple[Ints, Ints]:
+    rng = np.random.default_rng(seed)
+    s, o = len(answers.hits_SOG), len(answers.objects)
+    return rng.multinomial(s, np.full(s, 1 / s), resamples), rng.multinomial(o, np.full(o, 1 / o), resamples)

@@ -1,0 +1,92 @@
+"""The space before and after alignment, as points in the plane for the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.align.heads import has_heads, load_heads
+from trainer.evaluate.tsne import tsne
+from trainer.inputs import KnowledgeBase, load_samples, open_kb
+from trainer.localize.centers import category_means, load_centers
+from trainer.records import Centers, Ints, SampleSet
+
+CENTER = "center"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Points of one space in the plane. A point is a test sample, or the mean of a category's centers."""
+
+    xy_N2: npt.NDArray[np.float64]
+    kinds: tuple[str, ...]  # the sample's modality, or "center"
+    category_N: Ints  # index into `categories`; -1 unknown
+    ids: tuple[str, ...]  # sample id or category id
+    categories: tuple[str, ...]  # names
+
+
+def space_pictures(kb: Path, run: Path, *, most: int = 500) -> dict[str, Picture]:
+    """The pictures of a run's test samples, at most `most` of them in each: before and after alignment.
+
+    before: the frozen features of the samples encoder, which know nothing of texts, so without centers (and
+    without modalities that another encoder gives another dimension). after: the aligned space with the mean
+    of each category's centers. zero_shot, in place of "after" where there are no heads: the same in the space
+    of the zero-shot encoder, where there is one and it takes some of them. Of more samples than `most`,
+    evenly spaced ones of every modality are drawn. None without an encoded test sample.
+    """
+    base = open_kb(kb)
+    shown = _shown(base, "samples", most)
+    if not shown:
+        return {}
+    dims = Counter(s.vectors_ND.shape[1] for s in shown)
+    dim = max(dims, key=lambda d: (dims[d], d))
+    pictures = {"before": _picture([s for s in shown if s.vectors_ND.shape[1] == dim], base, None)}
+    if has_heads(run):
+        heads = load_heads(run)
+        mapped = [
+            replace(s, vectors_ND=heads.map(s.modality, s.vectors_ND))
+            for s in shown
+            if s.modality in heads.modalities
+        ]
+        if mapped:
+            pictures["after"] = _picture(mapped, base, load_centers(base))
+    elif base.encoders.get("zero_shot") is not None and (placed := _shown(base, "zero_shot", most)):
+        pictures["zero_shot"] = _picture(placed, base, load_centers(base))
+    return pictures
+
+
+def _shown(base: KnowledgeBase, role: str, most: int) -> list[SampleSet]:
+    """Test samples of every modality, an even share of `most` of each."""
+    sets, _ = load_samples(base, role)
+    test = [s.split("test") for s in sets.values() if (s.splits_N == "test").any()]
+    return [s.take(_spread(len(s), most // len(test))) for s in test]
+
+
+def _picture(sets: list[SampleSet], base: KnowledgeBase, centers: Centers | None) -> Picture:
+    blocks = [s.vectors_ND for s in sets]
+    owners = [s.category_N for s in sets]
+    center_ids: tuple[str, ...] = ()
+    if centers is not None:
+        filled = np.flatnonzero(centers.counts())
+        means_CD = category_means(centers.vectors_ND, centers.category_N, len(base.categories))
+        blocks.append(means_CD[filled].astype(np.float32))
+        owners.append(filled)
+        center_ids = tuple(base.categories[c] for c in filled)
+    return Picture(
+        xy_N2=tsne(np.concatenate(blocks)),
+        kinds=tuple(s.modality for s in sets for _ in s.sample_ids) + (CENTER,) * len(center_ids),
+        category_N=np.concatenate(owners),
+        ids=tuple(sample for s in sets for sample in s.sample_ids) + center_ids,
+        categories=base.names,
+    )
+
+
+def _spread(n: int, most: int) -> Ints:
+    """At most `most` of n rows, evenly spaced."""
+    if n <= most:
+        return np.arange(n)
+    return np.arange(max(1, most)) * n // max(1, most)

@@ -1,0 +1,1 @@
+"""Localization: choose the descriptions that become the embedding centers of each category."""

@@ -1,0 +1,1 @@
+"""Scoring: exact nearest neighbours and category scores, by blocks, on all cores."""

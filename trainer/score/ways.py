@@ -1,0 +1,256 @@
+"""Categories ranked in several ways from one product: by fewer centers, softly, among others, by other names.
+
+An evaluation asks the same centers about the same samples again and again. What differs (how many centers
+count, what becomes their score, who takes part) costs little beside the product, so that is formed once. As
+in `topk`, it only proposes: whatever its rounding leaves in the race is scored again in float64 and rounded,
+and that decides.
+
+Shapes: N queries, Q queries of a block, D dimensions, M centers, F runs of centers (one category's each),
+S runs of a tile with K centers each, T best, P pairs of a run and a query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.records import Doubles, Floats, Ints
+from trainer.score.blas import largest_error, one_thread_each, spread
+from trainer.score.geometry import rounded
+from trainer.score.screen import first_bar
+from trainer.score.segments import Keys
+
+# Up to so many multiplications (a second's), everything is float64; above, float32, in half the time.
+_SMALL = 2**35
+# Up to this length of a vector, float32 neither overflows nor loses what matters.
+_LARGEST_NORM = 1e6
+_QUERIES = 512  # of one product
+_CELLS = 2**23  # scores of a block: 32 MiB on each core
+_ROUND = 16  # blocks whose pairs are scored again together: the more, the more of them meet in one run
+_PAIRS = 4096  # of one job of scoring again
+_NORM_ROWS = 1024
+
+Scores = npt.NDArray[np.floating]  # float32 or float64
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What becomes the score of a run of centers."""
+
+    soft: bool = False  # τ log mean exp(x · z / τ), else the largest x · z
+    first: int | None = None  # of the first so many centers; None: of all
+
+
+@dataclass(frozen=True)
+class Way:
+    """A measure, and the category that each run stands for: int64[F], -1 where it takes no part."""
+
+    measure: Measure
+    owner_F: Ints
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The T best categories of each query, best first, by float64 scores rounded to nine decimals."""
+
+    categories_NT: Ints
+    scores_NT: Doubles
+
+
+def rank_ways(
+    queries_ND: Floats,
+    centers_MD: Floats,
+    starts_F: Ints,
+    ways: Sequence[Way],
+    *,
+    top: int,
+    temperature: float,
+    whole: Measure | None = None,
+) -> tuple[list[Ranking], Scores]:
+    """Each way's ranking, and by `whole` every run's score for each query: [N, F], empty without `whole`.
+
+    The runs begin at the rows `starts_F`. T is `top`, or fewer where fewer take part. Ties go to the lower
+    category. The whole scores are float64, rounded, up to 2³⁵ multiplications; beyond, float32 as NumPy's
+    product gives them, which differs by about 10⁻⁷ of the vectors' lengths. Values must be finite. Beside the
+    answer it takes about 100 MB on each core.
+    """
+    keys = Keys(centers_MD, np.append(starts_F, len(centers_MD)).astype(np.int64))
+    measures = list(dict.fromkeys([way.measure for way in ways] + ([] if whole is None else [whole])))
+    n, n_runs = len(queries_ND), len(starts_F)
+    tops = [min(top, int((way.owner_F >= 0).sum())) for way in ways]
+    found = [Ranking(np.empty((n, t), np.int64), np.empty((n, t))) for t in tops]
+    with one_thread_each():
+        norms_N, longest = _lengths(queries_ND), float(_lengths(centers_MD).max())
+        is_long = max(longest, float(norms_N.max(initial=0))) > _LARGEST_NORM
+        is_exact = n * centers_MD.size <= _SMALL or is_long
+        coarse = _Coarse(keys, measures, temperature, np.float64 if is_exact else np.float32)
+        slack_N = coarse.slack(norms_N * longest)
+        whole_NF = np.empty((n, n_runs if whole else 0), coarse.dtype)
+        step = max(1, min(_QUERIES, _CELLS // max(coarse.widest, n_runs * len(measures))))
+        for first in range(0, n, step * _ROUND):
+            rows = slice(first, min(first + step * _ROUND, n))
+
+            def propose(start: int, rows: slice = rows) -> list[Ints]:
+                block = slice(start, min(start + step, rows.stop))
+                scores = coarse.scores(queries_ND[block])
+                if whole is not None:
+                    whole_NF[block] = scores[whole].T
+                    if is_exact:
+                        rounded(whole_NF[block])
+                return [
+                    _proposed(scores[way.measure], way.owner_F, t, slack_N[block], start - rows.start, rows)
+                    for way, t in zip(ways, tops, strict=True)
+                ]
+
+            proposed = zip(*spread(propose, range(rows.start, rows.stop, step)), strict=True)
+            pairs = [np.concatenate(blocks) for blocks in proposed]
+            if pairs:
+                _decide(queries_ND, keys, rows, ways, pairs, temperature, found)
+    return found, whole_NF
+
+
+class _Coarse:
+    """All measures of all runs for a block of queries, from one product in float32 or float64."""
+
+    def __init__(self, keys: Keys, measures: Sequence[Measure], temperature: float, dtype: type) -> None:
+        self.dtype = np.dtype(dtype)
+        self._keys, self._measures, self._temperature = keys, measures, temperature
+        self._tiles = keys.tiles()
+        self.widest = max(int(keys.bounds[last] - keys.bounds[first]) for first, last in self._tiles)
+        self._most = int(np.diff(keys.bounds).max())
+
+    def slack(self, norms_N: Doubles) -> Doubles:
+        """How far below the T-th best coarse score a run may lie and still belong to the T best.
+
+        Twice what a score can be wrong by, and what rounding to decimals makes a tie of. A soft score is off
+        by no more than its largest product, and by its own arithmetic: exponents of at most
+        2 norms / temperature, a sum of K terms, a logarithm.
+        """
+        error_N = largest_error(self._keys.vectors_MD.shape[1], 0.0) * norms_N
+        if any(measure.soft for measure in self._measures):
+            unit = float(np.finfo(self.dtype).eps)
+            error_N = error_N + unit * (2 * self._temperature * (self._most + 16) + 8 * norms_N)
+        return 2 * error_N + 2e-9
+
+    def scores(self, queries_QD: Floats) -> dict[Measure, Scores]:
+        """By measure: [F, Q]."""
+        n, bounds = len(queries_QD), self._keys.bounds
+        x_DQ = np.ascontiguousarray(queries_QD.T, dtype=self.dtype)
+        product, scratch = (np.empty((self.widest, n), self.dtype) for _ in range(2))
+        found: dict[Measure, Scores] = {
+            measure: np.empty((len(bounds) - 1, n), self.dtype) for measure in self._measures
+        }
+        for first, last in self._tiles:
+            start, stop = int(bounds[first]), int(bounds[last])
+            keys_KD = np.require(self._keys.vectors_MD[start:stop], self.dtype, ["C"])
+            products_KQ = np.matmul(keys_KD, x_DQ, out=product[: stop - start])
+            sizes_S = np.diff(bounds[first : last + 1])
+            # Runs of one size are looked at together.
+            alike = (
+                [(first, last)] if (sizes_S == sizes_S[0]).all() else [(s, s + 1) for s in range(first, last)]
+            )
+            for here, there in alike:
+                below, above = int(bounds[here]) - start, int(bounds[there]) - start
+                cosines_SKQ = products_KQ[below:above].reshape(there - here, -1, n)
+                outs: dict[Measure, Scores] = {m: scores_FQ[here:there] for m, scores_FQ in found.items()}
+                self._measure(cosines_SKQ, outs, scratch)
+        return found
+
+    def _measure(self, cosines_SKQ: Scores, outs: dict[Measure, Scores], scratch: Scores) -> None:
+        n_runs, n_keys, n = cosines_SKQ.shape
+        counts = {measure: min(measure.first or n_keys, n_keys) for measure in outs}
+        highest: dict[int, Scores] = {}
+        before: Scores | None = None
+        start = 0
+        for stop in sorted(set(counts.values())):
+            among = cosines_SKQ[:, start:stop].max(axis=1)
+            highest[stop] = before = among if before is None else np.maximum(before, among)
+            start = stop
+        for measure, out_SQ in outs.items():
+            k = counts[measure]
+            if not measure.soft:
+                out_SQ[...] = highest[k]
+                continue
+            powers_SKQ = scratch.reshape(-1)[: n_runs * k * n].reshape(n_runs, k, n)
+            np.subtract(cosines_SKQ[:, :k], highest[k][:, None], out=powers_SKQ)  # at most 0: no overflow
+            powers_SKQ *= 1 / self._temperature
+            np.exp(powers_SKQ, out=powers_SKQ)
+            powers_SKQ.mean(axis=1, out=out_SQ)
+            np.log(out_SQ, out=out_SQ)
+            out_SQ *= self._temperature
+            out_SQ += highest[k]
+
+
+def _proposed(scores_FQ: Scores, owner_F: Ints, top: int, slack_Q: Doubles, first: int, rows: slice) -> Ints:
+    """The pairs that may be among the T best, as run · R + query, of R queries that begin with `rows`."""
+    taking = np.flatnonzero(owner_F >= 0)
+    if len(taking) == 0:
+        return taking
+    among_FQ = scores_FQ if len(taking) == len(owner_F) else scores_FQ[taking]
+    bar_Q = (first_bar(among_FQ, top) - slack_Q).astype(among_FQ.dtype)
+    place_P, query_P = np.divmod(np.flatnonzero(among_FQ >= bar_Q), among_FQ.shape[1])
+    pairs: Ints = taking[place_P] * (rows.stop - rows.start) + first + query_P
+    return pairs
+
+
+def _decide(
+    queries_ND: Floats,
+    keys: Keys,
+    rows: slice,
+    ways: Sequence[Way],
+    pairs: Sequence[Ints],
+    temperature: float,
+    found: Sequence[Ranking],
+) -> None:
+    """Write the best of each way's pairs, by their float64 scores, into the rows of their queries."""
+    n = rows.stop - rows.start
+    every_P = np.unique(np.concatenate(pairs))  # by run, so that its centers serve many queries
+    measures = list(dict.fromkeys(way.measure for way in ways))
+    exact = {measure: np.empty(len(every_P)) for measure in measures}
+    run_P, query_P = np.divmod(every_P, n)
+    x_QD = queries_ND[rows].astype(np.float64)
+
+    def score_again(start: int) -> None:
+        part = slice(start, start + _PAIRS)
+        edges = np.flatnonzero(np.diff(run_P[part], prepend=-1, append=-1)) + start
+        for here, there in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            own = slice(int(keys.bounds[run_P[here]]), int(keys.bounds[run_P[here] + 1]))
+            cosines_QK = x_QD[query_P[here:there]] @ keys.vectors_MD[own].astype(np.float64).T
+            for measure, score_P in exact.items():
+                score_P[here:there] = _exactly(cosines_QK[:, : measure.first], measure.soft, temperature)
+
+    def choose(number: int) -> None:
+        way, ranking = ways[number], found[number]
+        place_P = np.searchsorted(every_P, pairs[number])
+        query, score = query_P[place_P], exact[way.measure][place_P]
+        order = np.lexsort((way.owner_F[run_P[place_P]], -score, query))
+        counts_Q = np.bincount(query, minlength=n)
+        best_QT = order[(np.cumsum(counts_Q) - counts_Q)[:, None] + np.arange(ranking.scores_NT.shape[1])]
+        ranking.categories_NT[rows] = way.owner_F[run_P[place_P[best_QT]]]
+        ranking.scores_NT[rows] = score[best_QT]
+
+    spread(score_again, range(0, len(every_P), _PAIRS))
+    spread(choose, range(len(ways)))
+
+
+def _exactly(cosines_QK: Doubles, soft: bool, temperature: float) -> Doubles:
+    """A measure of one run, in float64 and rounded: [Q]."""
+    highest_Q = cosines_QK.max(axis=1)
+    if soft:
+        powers_QK = np.exp((cosines_QK - highest_Q[:, None]) / temperature)
+        highest_Q += temperature * np.log(powers_QK.mean(axis=1))
+    return rounded(highest_Q)
+
+
+def _lengths(x_ND: Floats) -> Doubles:
+    lengths_N = np.empty(len(x_ND))
+
+    def measure(start: int) -> None:
+        x_RD = x_ND[start : start + _NORM_ROWS].astype(np.float64)
+        lengths_N[start : start + _NORM_ROWS] = np.sqrt(np.vecdot(x_RD, x_RD))
+
+    spread(measure, range(0, len(x_ND), _NORM_ROWS))
+    return lengths_N

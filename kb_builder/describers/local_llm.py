@@ -210,7 +210,7 @@ def _try_apart(gguf: Gguf) -> None:
         return
     log.warning("%s: tried in a process of its own first, once", gguf.path)
     command = [sys.executable, "-m", "kb_builder.describers.local_llm", str(gguf.path)]
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     }

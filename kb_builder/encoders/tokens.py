@@ -19,8 +19,12 @@ TOKEN_LIMIT = 256  # all-MiniLM-L6-v2 reads this many tokens, [CLS] and [SEP] in
 
 # `[encode] text` may say how a model is run; it reads the same.
 _SAME_TOKENS = {"fp16", "bf16", "onnx", "onnx-int8"}
-_ADAPTERS = {"clip", "clap", "imagebind", "languagebind"}  # each module has a function `<family>_text_side`
-
+_ADAPTERS = {
+    "clip": "kb_builder.encoders.clip:clip_text_side",
+    "clap": "kb_builder.encoders.clap:clap_text_side",
+    "imagebind": "kb_builder.encoders.imagebind.encoder:imagebind_text_side",
+    "languagebind": "kb_builder.encoders.languagebind.encoder:languagebind_text_side",
+}
 Count = Callable[[Sequence[str]], list[int]]
 
 
@@ -98,7 +102,8 @@ def _count_by_file(path: Path) -> Count:
 
 def _of_adapter(family: str, name: str) -> TokenCounter:
     """Of the tokenizer alone; no weights are loaded."""
-    side = getattr(import_module(f"kb_builder.encoders.{family}"), f"{family}_text_side")(name)
+    module, _, function = _ADAPTERS[family].partition(":")
+    side = getattr(import_module(module), function)(name)
     return TokenCounter(side.count, side.limit)
 
 

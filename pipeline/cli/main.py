@@ -39,7 +39,7 @@ AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV with a header (doc
 Top = Annotated[int, typer.Option(min=1, help="How many answers.")]
 DESCRIBING = ("world", "ingest", "describe-categories", "describe-contrasts", "describe-samples")
 _INTERRUPTED = 130
-DEMO_PROJECT = Path(__file__).parent.parent / "demo.toml"
+DEMO_PROJECT = Path(__file__).parents[2] / "demo.toml"
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from data.files import hash_file, hash_json
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGES = ("data", "kb_builder", "trainer", "pipeline")
 # How stages are run, recognised and listed; what a stage computes is not in them but in what they call.
 MACHINERY = frozenset(

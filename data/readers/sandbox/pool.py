@@ -39,7 +39,7 @@ START_S = 120.0  # until a process is ready, on a machine that is busy
 AHEAD = 16  # files that are sent at once
 CRASHES = 2  # of one file, before the file is held to be the reason: a process may be killed by a stranger
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 # The decoder gets no other variable: not the API key.
 _KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH"})
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

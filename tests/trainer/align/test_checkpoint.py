@@ -115,7 +115,7 @@ def test_a_process_killed_outright_goes_on(make_kb: MakeKb, tmp_path: Path) -> N
         "from trainer.train import train; from trainer.settings import Train\n"
         "train(Path(sys.argv[1]), Path(sys.argv[2]), Train(epochs=60, batch_size=48), every=0)"
     )
-    root = Path(training.__file__).parent.parent
+    root = Path(training.__file__).parents[2]
 
     def command(run: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

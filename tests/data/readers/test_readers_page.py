@@ -12,7 +12,7 @@ from data.readers.events.event import READERS as EVENT_READERS
 from data.readers.points.point import READERS as POINT_READERS
 from data.render.event import EVENT_DRAWINGS, TAU_US
 
-PAGE = (Path(__file__).parents[2] / "docs" / "readers.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "readers.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("ending", [*EVENT_READERS, *POINT_READERS])

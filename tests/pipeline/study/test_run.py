@@ -159,7 +159,7 @@ def test_a_study_file_of_a_windows_editor(place: Path) -> None:
 
 def test_the_studies_of_this_repository_are_sound() -> None:
     """ablation.toml and its like load: every setting, every claim."""
-    root = Path(studies.__file__).parent.parent
+    root = Path(studies.__file__).parents[2]
     for file in root.glob("ablation*.toml"):
         study = load_study(file)
         assert len(study.file.seeds) >= 5

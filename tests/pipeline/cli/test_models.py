@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from pipeline.cli.main import app
 
 Save = Callable[[str], Path]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

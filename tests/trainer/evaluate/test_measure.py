@@ -193,7 +193,7 @@ def test_every_key_is_documented(make_kb: MakeKb, tmp_path: Path) -> None:
     metrics |= evaluate(kb, tmp_path, SETTINGS)
     assert metrics["unmeasured"] == []  # every modality has its row
     metrics["unmeasured"] = evaluate(kb, tmp_path / "none", replace(SETTINGS, probe=False))["unmeasured"]
-    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
     sections = {part.split("\n", 1)[0].strip("` "): part for part in re.split(r"^##+ ", page, flags=re.M)}
     recognition = sections["recognition"]
     for key, value in metrics.items():

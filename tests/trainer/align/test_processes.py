@@ -26,7 +26,7 @@ from trainer.localize.choose import localize
 from trainer.settings import Localize, Train
 
 MakeKb = Callable[..., Path]
-ROOT = Path(ranks_module.__file__).parent.parent
+ROOT = Path(ranks_module.__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SETTINGS = {
     "one center": Train(epochs=2, batch_size=49),

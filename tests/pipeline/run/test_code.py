@@ -39,7 +39,7 @@ def test_another_line_in_a_file_is_another_hash(monkeypatch: pytest.MonkeyPatch)
     """The hash covers every file that is found, by its content."""
     before = code_hash.__wrapped__(jobs._localize)
     honest = code.hash_file
-    changed = ROOT / "trainer" / "geometry.py"
+    changed = ROOT / "trainer" / "score" / "geometry.py"
 
     def other(path: Path) -> str:
         return "other" if path == changed else honest(path)

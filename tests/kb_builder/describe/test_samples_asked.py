@@ -662,7 +662,9 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest LLaVA of test_llava.py, with random weights. Tests are no package: it is found by path."""
     import torch
 
-    spec = importlib.util.spec_from_file_location("tiny_llava", Path(__file__).with_name("test_llava.py"))
+    spec = importlib.util.spec_from_file_location(
+        "tiny_llava", Path(__file__).parents[1] / "describers" / "test_llava.py"
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

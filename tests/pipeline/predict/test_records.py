@@ -93,7 +93,7 @@ def test_hits_in_both_forms() -> None:
 
 def test_the_page_on_scripts_names_every_field() -> None:
     """docs/scripts.md has each key and column in the section of its command."""
-    page = (Path(__file__).parents[2] / "docs" / "scripts.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "scripts.md").read_text(encoding="utf-8")
     sections = {each.split(maxsplit=2)[1]: each for each in page.split("\n## `")[1:]}
     fields = {
         "predict": {"predictions", "notes", *PREDICTION, *ANSWER, *PREDICTION_COLUMNS},

@@ -12,7 +12,7 @@ WHOLE_TYPES = {1: "B", 3: "H", 4: "I"}  # byte, short, long
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TiffEntry:
     """One tag: its type, how many values it has, and its bytes as they lie in the directory."""
 
     tag: int
@@ -26,7 +26,7 @@ class Entry:
 class Directory:
     """The entries in their order. `at`: where the directory lies; forms are those of `struct`."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[TiffEntry, ...]
     at: int
     count_form: str
     offset_form: str
@@ -62,7 +62,7 @@ def first_directory(file: BinaryIO) -> Directory | None:
     return Directory(tuple(entries), at, count_form, offset_form)
 
 
-def _entry(raw: bytes, order: str, offset_form: str) -> Entry:
+def _entry(raw: bytes, order: str, offset_form: str) -> TiffEntry:
     tag, kind = struct.unpack_from(order + "HH", raw)
     (count,) = struct.unpack_from(offset_form, raw, 4)
     room = struct.calcsize(offset_form)
@@ -70,4 +70,4 @@ def _entry(raw: bytes, order: str, offset_form: str) -> Entry:
     form = WHOLE_TYPES.get(kind)
     if form is not None and 0 < count * struct.calcsize(form) <= room:
         (value,) = struct.unpack_from(order + form, raw, 4 + room)
-    return Entry(tag, kind, count, raw, value)
+    return TiffEntry(tag, kind, count, raw, value)

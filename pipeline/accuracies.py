@@ -1,8 +1,8 @@
 """The comparison that every accuracy is part of: LLM centers beside their controls, and its verdict.
 
-One `Row` is one modality on one split. It holds the accuracy of the LLM centers with its bootstrap interval,
-the same for each control, and it can say against which controls the centers are not ahead. The terminal, the
-README (pipeline/table.py) and the report page read the same rows, so they can never disagree.
+One `AccuracyRow` is one modality on one split. It holds the accuracy of the LLM centers with its bootstrap
+interval, the same for each control, and it can say against which controls the centers are not ahead. The
+terminal, the README (pipeline/table.py) and the report page read the same rows, so they can never disagree.
 
 How surely two accuracies differ. Both sides are measured on the same samples:
     paired       the 95% bootstrap interval of the lead, drawn over the objects that both sides answered for,
@@ -39,7 +39,7 @@ ANCHOR_TITLES: dict[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Lead:
+class ShownLead:
     """The LLM centers' top-1 minus a control's, its paired 95% interval, and McNemar's exact p."""
 
     value: float
@@ -59,11 +59,11 @@ class Accuracy:
     low: float
     high: float
     k: int
-    lead: Lead | None = None
+    lead: ShownLead | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AccuracyRow:
     """One modality on one split: the LLM centers (None if they were not measured) beside the controls."""
 
     modality: str
@@ -112,7 +112,7 @@ class Row:
         return {**({CENTERS: self.centers} if self.centers else {}), **self.controls}
 
 
-def recognition_rows(metrics: Mapping[str, Any], key: str = "recognition") -> list[Row]:
+def recognition_rows(metrics: Mapping[str, Any], key: str = "recognition") -> list[AccuracyRow]:
     """The rows of `metrics[key]` ("recognition" or "zero_shot"), ordered by split, then by modality.
 
     Where one anchor set was measured with several numbers of anchors, the largest k stands for it.
@@ -132,7 +132,7 @@ def recognition_rows(metrics: Mapping[str, Any], key: str = "recognition") -> li
 
 def _row(
     split: str, modality: str, model: str, group: Mapping[str, Mapping[str, Any]], *, with_name: bool
-) -> Row:
+) -> AccuracyRow:
     any_record = next(iter(group.values()))
     cells = {
         name: Accuracy(
@@ -146,7 +146,7 @@ def _row(
     }
     ordered = [name for name in CONTROLS if name in cells]
     ordered += sorted(cells.keys() - {CENTERS, *CONTROLS})
-    return Row(
+    return AccuracyRow(
         modality=modality,
         split=split,
         model=model,
@@ -158,10 +158,10 @@ def _row(
     )
 
 
-def _lead(record: Mapping[str, Any]) -> Lead | None:
+def _lead(record: Mapping[str, Any]) -> ShownLead | None:
     if any(record.get(key) is None for key in ("lead", "lead_low", "lead_high")):
         return None
-    return Lead(record["lead"], record["lead_low"], record["lead_high"], record.get("p"))
+    return ShownLead(record["lead"], record["lead_low"], record["lead_high"], record.get("p"))
 
 
 def not_measured(metrics: Mapping[str, Any]) -> list[str]:
@@ -179,7 +179,7 @@ def place(order: Sequence[str], value: str) -> tuple[int, str]:
     return (order.index(value) if value in order else len(order), value)
 
 
-def media(rows: Iterable[Row]) -> list[Row]:
+def media(rows: Iterable[AccuracyRow]) -> list[AccuracyRow]:
     """The rows of media modalities. Text is left out of every mean: it starts inside the text space."""
     rows = list(rows)
     return [row for row in rows if row.modality != "text"] or rows
@@ -197,7 +197,7 @@ class Mean:
     n: int
 
 
-def split_mean(rows: Iterable[Row], split: str) -> Mean | None:
+def split_mean(rows: Iterable[AccuracyRow], split: str) -> Mean | None:
     """The mean over the media modalities of a split, or None where nothing was measured."""
     chosen = media(row for row in rows if row.split == split)
     if not chosen:
@@ -212,20 +212,20 @@ def split_mean(rows: Iterable[Row], split: str) -> Mean | None:
     )
 
 
-def anchor_names(rows: Iterable[Row]) -> list[str]:
+def anchor_names(rows: Iterable[AccuracyRow]) -> list[str]:
     """Every anchor set that occurs, the LLM centers first, then the controls in their usual order."""
     names = {name for row in rows for name in row.cells()}
     return sorted(names, key=lambda name: place((CENTERS, *CONTROLS), name))
 
 
-def anchor_title(name: str, rows: Iterable[Row]) -> str:
+def anchor_title(name: str, rows: Iterable[AccuracyRow]) -> str:
     """The readable name of an anchor set in some rows: centers that hold the bare name say so."""
     if name == CENTERS and any(row.with_name for row in rows):
         name = NAMED_CENTERS
     return ANCHOR_TITLES.get(name, name.replace("_", " "))
 
 
-def centers_title(rows: Iterable[Row]) -> str:
+def centers_title(rows: Iterable[AccuracyRow]) -> str:
     """The readable name of the LLM centers of some rows."""
     return anchor_title(CENTERS, rows)
 
@@ -246,7 +246,7 @@ def points(difference: float) -> str:
     return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
 
 
-def verdict(rows: Iterable[Row]) -> list[str]:
+def verdict(rows: Iterable[AccuracyRow]) -> list[str]:
     """Plain sentences: where the LLM centers are ahead of their controls, where not, and how surely.
 
     They speak of the paired interval of the lead where every row has one, else of overlapping intervals.
@@ -277,7 +277,7 @@ def verdict(rows: Iterable[Row]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Words:
+class _Phrases:
     """How sure and unsure differences are worded. `{n}` is a number of rows."""
 
     ahead: str
@@ -286,13 +286,13 @@ class _Words:
     never_behind: str
 
 
-_PAIRED = _Words(
+_PAIRED = _Phrases(
     ahead="in {n} of these surely: the paired 95% intervals of all leads exclude 0",
     never_ahead="nowhere surely: some paired 95% interval of a lead holds 0",
     behind="surely (the paired interval excludes 0) in {n}",
     never_behind="but nowhere surely: every paired interval holds 0",
 )
-_UNPAIRED = _Words(
+_UNPAIRED = _Phrases(
     ahead="in {n} of these with intervals apart from all of them",
     never_ahead="nowhere with intervals apart from all of them",
     behind="with intervals apart in {n}",
@@ -300,13 +300,13 @@ _UNPAIRED = _Words(
 )
 
 
-def _surely(ahead: Sequence[Row], surely: Sequence[Row], words: _Words) -> str:
+def _surely(ahead: Sequence[AccuracyRow], surely: Sequence[AccuracyRow], words: _Phrases) -> str:
     if not ahead:
         return ""
     return f", {words.ahead.format(n=len(surely)) if surely else words.never_ahead}"
 
 
-def _places(rows: Sequence[Row], of: Sequence[Row]) -> str:
+def _places(rows: Sequence[AccuracyRow], of: Sequence[AccuracyRow]) -> str:
     """Where rows stand, by split: "seen (all 7); unseen (image, audio)"."""
     places = []
     for split in dict.fromkeys(row.split for row in rows):
@@ -317,7 +317,7 @@ def _places(rows: Sequence[Row], of: Sequence[Row]) -> str:
     return "; ".join(places)
 
 
-def model_title(rows: Sequence[Row]) -> str:
+def model_title(rows: Sequence[AccuracyRow]) -> str:
     """What made the vectors of these rows, in words."""
     titles = {"aligned": "aligned heads", "zero_shot": "no training: the untrained shared space"}
     models = dict.fromkeys(row.model for row in rows)

@@ -15,7 +15,7 @@ from data.errors import KnowledgeBaseError, ProjectError, foreign_as
 from data.modality import Modality
 from data.odd_files import misplaced
 from data.readers.axes import Up
-from data.readers.sandbox.budget import LEAST_MEMORY, Budget, parse_bytes
+from data.readers.sandbox.budget import LEAST_MEMORY, FileBudget, parse_bytes
 from data.tables.text_files import read_toml
 from data.tabletop.settings import TabletopSettings
 from kb_builder.settings import DescribeCategories, DescribeSamples, Encode, writer_of
@@ -24,11 +24,11 @@ from trainer.settings import Evaluate, Localize, Train
 TABLETOP = "tabletop"  # the manifest name that stands for the built-in sample world
 
 
-class _Section(BaseModel):
+class _ProjectSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataSection(_Section):
+class DataSection(_ProjectSection):
     """`[data]`: which samples."""
 
     manifest: str = Field(min_length=1)  # "tabletop", or a path relative to the project file
@@ -37,8 +37,10 @@ class DataSection(_Section):
     categories: str | None = None  # an optional category list, relative to the project file
     up: Literal["auto", "x", "y", "z"] = "auto"  # in clouds and meshes; auto: as formats have it
     # What decoding one file may cost; a file that exceeds it is quarantined, and the run goes on.
-    seconds_per_file: float = Field(default=Budget().seconds, ge=0.1, le=86_400)  # of processor time
-    memory_per_file: Annotated[int, BeforeValidator(parse_bytes), Field(ge=LEAST_MEMORY)] = Budget().memory
+    seconds_per_file: float = Field(default=FileBudget().seconds, ge=0.1, le=86_400)  # of processor time
+    memory_per_file: Annotated[int, BeforeValidator(parse_bytes), Field(ge=LEAST_MEMORY)] = (
+        FileBudget().memory
+    )
 
     @property
     def up_axis(self) -> Up | None:
@@ -46,19 +48,19 @@ class DataSection(_Section):
         return None if self.up == "auto" else self.up
 
     @property
-    def budget(self) -> Budget:
+    def budget(self) -> FileBudget:
         """The two as the readers take them."""
-        return Budget(self.seconds_per_file, self.memory_per_file)
+        return FileBudget(self.seconds_per_file, self.memory_per_file)
 
 
-class DescribeSection(_Section):
+class DescribeSection(_ProjectSection):
     """`[describe]`: who writes descriptions."""
 
     categories: DescribeCategories = DescribeCategories()
     samples: DescribeSamples = DescribeSamples()
 
 
-class _File(_Section):
+class _ProjectFile(_ProjectSection):
     """The project file as it is written."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -72,7 +74,7 @@ class _File(_Section):
     evaluate: Evaluate = Evaluate()
 
 
-class Project(_File):
+class Project(_ProjectFile):
     """A checked project file, and where it stands. Every path is absolute."""
 
     path: Path
@@ -146,7 +148,7 @@ def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Projec
     content = read_toml(path, ProjectError)
     with foreign_as(ProjectError, f"{path}: cannot be checked"):
         try:
-            checked = _File.model_validate(_with_seed(merged(content, changes or {})))
+            checked = _ProjectFile.model_validate(_with_seed(merged(content, changes or {})))
         except ValidationError as error:
             mistakes = [_mistake(each) for each in error.errors()]
             count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
@@ -232,7 +234,7 @@ def _mistake(error: Any) -> str:
 
 
 def _known_keys(keys: list[str]) -> list[str]:
-    section: Any = _File
+    section: Any = _ProjectFile
     for key in keys:
         if isinstance(section, type) and issubclass(section, BaseModel):
             hints: dict[str, Any] = {name: field.annotation for name, field in section.model_fields.items()}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.accuracies import (
-    Row,
+    AccuracyRow,
     anchor_names,
     anchor_title,
     centers_title,
@@ -56,7 +56,7 @@ def result_table(metrics: Mapping[str, Any], key: str = "recognition") -> str:
     )
 
 
-def _plain_cells(row: Row, names: Sequence[str]) -> list[str]:
+def _plain_cells(row: AccuracyRow, names: Sequence[str]) -> list[str]:
     cells, best, warned = row.cells(), row.best(), row.not_beaten()
     texts = []
     for name in names:
@@ -121,7 +121,7 @@ def result_table_markdown(metrics: Mapping[str, Any], key: str = "recognition") 
     )
 
 
-def _markdown_cells(row: Row, names: Sequence[str]) -> list[str]:
+def _markdown_cells(row: AccuracyRow, names: Sequence[str]) -> list[str]:
     cells, best, warned = row.cells(), row.best(), row.not_beaten()
     texts = []
     for name in names:

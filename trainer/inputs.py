@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from data.errors import KnowledgeBaseError
 from data.reads import columns, reading
 from data.reads import names as names_in
-from kb_builder.store.table import Table, open_table, read_manifest, read_vectors
+from kb_builder.store.table import VectorTable, open_table, read_manifest, read_vectors
 from kb_builder.tables.schemas import SAMPLES, read_columns
 from trainer.records import Bools, Centers, Floats, Ints, SampleSet
 
@@ -111,7 +111,7 @@ class CategoryTexts:
     """Which descriptions are `ok`, and where their vectors lie; any thread may read a category."""
 
     categories: tuple[str, ...]
-    table: Table
+    table: VectorTable
     row_ids: pa.StringArray  # of the `ok` rows, sorted by category
     starts_C1: Ints  # category c has the ids starts_C1[c] … starts_C1[c + 1] - 1
 
@@ -313,18 +313,18 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
 
 
 @dataclass(frozen=True)
-class Names:
+class ClassNames:
     """One row per category, in the order of `KnowledgeBase.categories`."""
 
     row_ids: tuple[str, ...]  # of the control's texts
     vectors_CD: Floats  # as stored: of unit length but for the store's rounding
 
 
-def load_names(kb: KnowledgeBase) -> Names:
+def load_names(kb: KnowledgeBase) -> ClassNames:
     """The encoded names. Raises KnowledgeBaseError where a category's name has no vector."""
     named = load_controls(kb).get(CLASS_NAME)
     if named is None or (named.counts() != 1).any():
         raise KnowledgeBaseError(
             f"{kb.folder / 'controls.parquet'}: the name of some category has no vector; run `unibind encode`"
         )
-    return Names(row_ids=named.row_ids, vectors_CD=named.vectors_ND)
+    return ClassNames(row_ids=named.row_ids, vectors_CD=named.vectors_ND)

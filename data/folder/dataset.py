@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from data.errors import ManifestError
 from data.folder.layout import Layout, Role, may_be, read_layout, unread_splits
-from data.folder.things import File, Things, tie_files
+from data.folder.things import MediaFile, Things, tie_files
 from data.folder.walk import LINK_BROKEN, LINK_FOLDER, LINK_OUT, PART, parts_of_meshes, root_of, walk
 from data.manifest.ids import best_spelling, category_ids, is_blank, name_key, notes_on_names, spelt
 from data.modality import EXTENSIONS, Modality, guess_modality
@@ -72,7 +72,7 @@ def survey_folder(
     categories, on_names = folder_categories({name for name in names.values() if name is not None})
     notes += on_names
     files = [
-        File(uri, kind, None if (name := names[uri]) is None else categories[name].category_id)
+        MediaFile(uri, kind, None if (name := names[uri]) is None else categories[name].category_id)
         for uri, kind in sorted(kinds.items())
     ]
     things = tie_files(files, folder)
@@ -188,7 +188,7 @@ def _kinds_by_folder(layout: Layout, kinds: Mapping[str, Modality]) -> tuple[dic
     ]
 
 
-def _splits(files: Sequence[File], things: Things, layout: Layout) -> tuple[dict[str, Split], list[str]]:
+def _splits(files: Sequence[MediaFile], things: Things, layout: Layout) -> tuple[dict[str, Split], list[str]]:
     """The split of each file, by folder or drawn; and what was done, in words."""
     given = {file.uri: split for file in files if (split := layout.split(file.uri)) is not None}
     there = set(given.values())
@@ -207,9 +207,9 @@ def _splits(files: Sequence[File], things: Things, layout: Layout) -> tuple[dict
     return splits, [f"{why}splits drawn by things, 60/20/20 in each category: {_count(splits.values())}"]
 
 
-def things_of(files: Iterable[File], key_of: Mapping[str, str]) -> list[Thing]:
+def things_of(files: Iterable[MediaFile], key_of: Mapping[str, str]) -> list[Thing]:
     """The things that files show, each with the category of its first file."""
-    members: dict[str, list[File]] = defaultdict(list)
+    members: dict[str, list[MediaFile]] = defaultdict(list)
     for file in files:
         members[key_of[file.uri]].append(file)
     return [
@@ -232,7 +232,7 @@ def _leaks(given: Mapping[str, Split], things: Things) -> list[str]:
     ]
 
 
-def _missing(files: Sequence[File], *, by_name: bool) -> list[str]:
+def _missing(files: Sequence[MediaFile], *, by_name: bool) -> list[str]:
     """What the folder lacks for recognition, and how to add it."""
     labelled = Counter(file.category for file in files if file.category is not None)
     if not labelled:

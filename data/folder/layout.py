@@ -99,7 +99,7 @@ def read_layout(kinds: Mapping[str, Modality | None]) -> Layout:
     `kinds` says what each file is by its ending: a folder `text` of pictures is no folder of texts.
     """
     # Files beside the sub-folders say nothing.
-    files = [_File(uri.split("/")[:-1], kind) for uri, kind in kinds.items() if "/" in uri]
+    files = [_LayoutFile(uri.split("/")[:-1], kind) for uri, kind in kinds.items() if "/" in uri]
     roles: list[Role] = []
     for level in range(max((len(file.folders) for file in files), default=0)):
         role = _role(level, files, roles)
@@ -110,12 +110,12 @@ def read_layout(kinds: Mapping[str, Modality | None]) -> Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class _LayoutFile:
     folders: list[str]
     kind: Modality | None
 
 
-def _role(level: int, files: Sequence[_File], roles: Sequence[Role]) -> Role | None:
+def _role(level: int, files: Sequence[_LayoutFile], roles: Sequence[Role]) -> Role | None:
     paths = [file.folders for file in files]
     names = {path[level] for path in paths if len(path) > level}
     deeper = any(len(path) > level + 1 for path in paths)
@@ -140,7 +140,7 @@ def _role(level: int, files: Sequence[_File], roles: Sequence[Role]) -> Role | N
     return "category"
 
 
-def _are_kinds(level: int, files: Sequence[_File]) -> bool:
+def _are_kinds(level: int, files: Sequence[_LayoutFile]) -> bool:
     """Whether most of the files below each folder of a level are of the modality that it names."""
     fits: dict[str, list[bool]] = {}
     for file in files:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from data.errors import ManifestError
 from data.files import atomic_path
 from data.folder.dataset import things_of
-from data.folder.things import File, tie_files
+from data.folder.things import MediaFile, tie_files
 from data.manifest.read import COLUMNS, Manifest, manifest_rows, read_manifest
 from data.modality import Modality
 from data.sample import Sample, Split
@@ -74,7 +74,9 @@ def resplit_manifest(
 
 
 def _draw(manifest: Manifest, seed: int) -> tuple[tuple[Split, ...], tuple[str, ...]]:
-    files = {sample.uri: File(sample.uri, sample.modality, sample.category_id) for sample in manifest.samples}
+    files = {
+        sample.uri: MediaFile(sample.uri, sample.modality, sample.category_id) for sample in manifest.samples
+    }
     known: dict[str, list[str]] = defaultdict(list)
     for sample in manifest.samples:
         if sample.object_id is not None:

@@ -41,7 +41,7 @@ _HIGHEST_FIRST = 2  # `rex`, `rex-2`: the first may have no number
 
 
 @dataclass(frozen=True)
-class File:
+class MediaFile:
     """A file that may be a sample."""
 
     uri: str
@@ -85,7 +85,7 @@ class _Union:
         return len(roots) > 1
 
 
-def tie_files(files: Sequence[File], root: Path, *, known: Iterable[Sequence[str]] = ()) -> Things:
+def tie_files(files: Sequence[MediaFile], root: Path, *, known: Iterable[Sequence[str]] = ()) -> Things:
     """Find the files that show one thing. `known` are groups of uris that are one already.
 
     Takes and equal contents are tied within a category only. A thing's key is the first of its uris without
@@ -102,10 +102,10 @@ def _stem(uri: str) -> str:
     return PurePosixPath(uri).with_suffix("").as_posix()
 
 
-def _tie_names(files: Sequence[File], union: _Union) -> list[str]:
+def _tie_names(files: Sequence[MediaFile], union: _Union) -> list[str]:
     """Tie files of one name: in one folder, or in the folders of one category, one of each modality."""
-    here: dict[str, list[File]] = defaultdict(list)
-    within: dict[tuple[str | None, str], list[File]] = defaultdict(list)
+    here: dict[str, list[MediaFile]] = defaultdict(list)
+    within: dict[tuple[str | None, str], list[MediaFile]] = defaultdict(list)
     for file in files:
         here[_stem(file.uri)].append(file)
         name = PurePosixPath(file.uri).stem
@@ -124,7 +124,7 @@ def _tie_names(files: Sequence[File], union: _Union) -> list[str]:
     return [f"tied {_things(len(tied))} with several files of one name ({kinds}), such as {example}"]
 
 
-def _tie_takes(files: Sequence[File], union: _Union) -> list[str]:
+def _tie_takes(files: Sequence[MediaFile], union: _Union) -> list[str]:
     folders: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
         path = PurePosixPath(file.uri)
@@ -183,7 +183,7 @@ def _is_serial(base: str, folder: str) -> bool:
     return word in _SERIAL or (bool(place) and place in {word, word + "s", word.removesuffix("s")})
 
 
-def _tie_same(files: Sequence[File], root: Path, union: _Union) -> list[str]:
+def _tie_same(files: Sequence[MediaFile], root: Path, union: _Union) -> list[str]:
     """Tie files of the same bytes and pictures that look the same, within a category."""
     paths = {file.uri: root / file.uri for file in files}
     pictures = {file.uri: paths[file.uri] for file in files if file.modality == "image"}

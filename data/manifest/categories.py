@@ -8,7 +8,7 @@ from typing import Any
 
 from data.manifest.ids import category_ids, is_blank, name_key, spelt
 from data.sample import Category
-from data.tables.read import Mistakes, Row, Table, folded, read_table, read_text, text_of
+from data.tables.read import Mistakes, TextRow, TextTable, folded, read_table, read_text, text_of
 
 COLUMNS = ("category_id", "name", "aliases", "parent", "notes")
 
@@ -58,18 +58,18 @@ def read_categories(path: Path, *, notes: list[str] | None = None) -> tuple[Cate
     return tuple(found.values())
 
 
-def _text_lines(path: Path, mistakes: Mistakes) -> Table:
+def _text_lines(path: Path, mistakes: Mistakes) -> TextTable:
     """One name a line; or Excel's "Unicode text", a table with tabs, known by its header."""
     lines = read_text(path).split("\n")
     header = {folded(cell) for cell in lines[0].split("\t")}
     if "\t" in lines[0] and "name" in header:
         return read_table(path, mistakes, known=COLUMNS, ending=".tsv")
     cells = ((f"line {number}", line) for number, line in enumerate(lines, start=1) if line.strip())
-    rows = [Row(where, {"name": text_of(line, where, "name", mistakes)}) for where, line in cells]
-    return Table(frozenset({"name"}), rows)
+    rows = [TextRow(where, {"name": text_of(line, where, "name", mistakes)}) for where, line in cells]
+    return TextTable(frozenset({"name"}), rows)
 
 
-def _category(row: Row, mistakes: Mistakes) -> Category | None:
+def _category(row: TextRow, mistakes: Mistakes) -> Category | None:
     cells = row.cells
     name = cells.get("name")
     if not isinstance(name, str):

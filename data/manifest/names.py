@@ -19,7 +19,7 @@ from data.manifest.ids import (
 )
 from data.paths import slug
 from data.sample import Category
-from data.tables.read import Mistakes, Row, Table
+from data.tables.read import Mistakes, TextRow, TextTable
 
 BETWEEN = "|"  # several categories in one text
 
@@ -41,7 +41,7 @@ class CategoryNames:
     All rows are looked at first, so that what a name means does not depend on their order.
     """
 
-    def __init__(self, listed: Sequence[Category] | None, table: Table) -> None:
+    def __init__(self, listed: Sequence[Category] | None, table: TextTable) -> None:
         self._listed = listed is not None
         self._by_id: dict[str, Category] = {}
         self._id_of_key: dict[str, str] = {}
@@ -123,7 +123,7 @@ class CategoryNames:
                 "and two categories two names"
             )
 
-    def ids_of(self, row: Row, mistakes: Mistakes) -> list[str]:
+    def ids_of(self, row: TextRow, mistakes: Mistakes) -> list[str]:
         """The row's category ids, each once; none where it names none, or wrongly (a mistake is noted)."""
         cells = _cells(row)
         meaning = self._meanings.get(cells)
@@ -190,7 +190,7 @@ class CategoryNames:
         return notes_on_names(self._spellings, shown_as)
 
 
-def _cells(row: Row) -> tuple[Cell, Cell]:
+def _cells(row: TextRow) -> tuple[Cell, Cell]:
     names, ids = row.cells.get("category"), row.cells.get("category_id")
     return tuple(names) if isinstance(names, list) else names, tuple(ids) if isinstance(ids, list) else ids
 

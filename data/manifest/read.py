@@ -39,7 +39,7 @@ from data.modality import MODALITIES, Modality, guess_modality
 from data.paths import resolve, resolver
 from data.sample import Category, Sample, Split
 from data.splits import SPLIT_WORDS
-from data.tables.read import Mistakes, Row, Table, folded, read_table
+from data.tables.read import Mistakes, TextRow, TextTable, folded, read_table
 
 __all__ = ["Manifest", "read_manifest", "resolve", "write_manifest"]
 
@@ -171,13 +171,13 @@ def read_manifest(
     )
 
 
-def _read_rows(path: Path, mistakes: Mistakes) -> Table:
+def _read_rows(path: Path, mistakes: Mistakes) -> TextTable:
     # What a category is called is told as it is spelt; a .txt is Excel's "Unicode text".
     ending = ".tsv" if path.suffix.lower() == ".txt" else None
     return read_table(path, mistakes, known=COLUMNS, verbatim=("category",), ending=ending)
 
 
-def manifest_rows(path: Path) -> list[Row]:
+def manifest_rows(path: Path) -> list[TextRow]:
     """The rows of a manifest that is a table, as they stand; one for each sample of `read_manifest`."""
     return _read_rows(path, Mistakes(path)).rows
 
@@ -227,7 +227,7 @@ def _write_csv(
         writer.writerows(rows)
 
 
-def _check_columns(table: Table, mistakes: Mistakes) -> None:
+def _check_columns(table: TextTable, mistakes: Mistakes) -> None:
     unknown = sorted(table.columns - set(COLUMNS))
     if table.rows and "uri" not in table.columns:
         has = ", ".join(map(repr, sorted(table.columns)))
@@ -245,7 +245,7 @@ def _check_columns(table: Table, mistakes: Mistakes) -> None:
         mistakes.raise_if_any()
 
 
-def _turn_slashes(table: Table, root: Path) -> int:
+def _turn_slashes(table: TextTable, root: Path) -> int:
     """Make `/` of each `\\` in the uris, unless a file is called so; returns in how many."""
     turned = 0
     for row in table.rows:
@@ -256,7 +256,7 @@ def _turn_slashes(table: Table, root: Path) -> int:
     return turned
 
 
-def _identity(row: Row, table: Table, mistakes: Mistakes) -> tuple[str, str] | None:
+def _identity(row: TextRow, table: TextTable, mistakes: Mistakes) -> tuple[str, str] | None:
     """The row's sample_id and uri; None, with a mistake noted, where the row cannot be read further."""
     cells = row.cells
     for column in COLUMNS:
@@ -278,7 +278,7 @@ def _identity(row: Row, table: Table, mistakes: Mistakes) -> tuple[str, str] | N
 
 
 def _modality(
-    row: Row, path: Path, table: Table, default: Modality | None, mistakes: Mistakes
+    row: TextRow, path: Path, table: TextTable, default: Modality | None, mistakes: Mistakes
 ) -> Modality | None:
     if "modality" not in table.columns:
         kind = default or guess_modality(path)
@@ -290,14 +290,14 @@ def _modality(
     return _one_of(MODALITIES, _MODALITY_WORDS, "modality", row, mistakes)
 
 
-def _split(row: Row, table: Table, mistakes: Mistakes) -> Split | None:
+def _split(row: TextRow, table: TextTable, mistakes: Mistakes) -> Split | None:
     if "split" not in table.columns:
         return "test"
     return _one_of(SPLITS, SPLIT_WORDS, "split", row, mistakes)
 
 
 def _one_of(
-    known: Sequence[T], words: Mapping[str, T], column: str, row: Row, mistakes: Mistakes
+    known: Sequence[T], words: Mapping[str, T], column: str, row: TextRow, mistakes: Mistakes
 ) -> T | None:
     given = row.cells.get(column)
     if given in known:
@@ -315,7 +315,7 @@ def _one_of(
 
 
 def _notes(
-    table: Table, samples: Sequence[Sample], names: CategoryNames, modality: Modality | None
+    table: TextTable, samples: Sequence[Sample], names: CategoryNames, modality: Modality | None
 ) -> tuple[str, ...]:
     notes = []
     if "sample_id" not in table.columns:

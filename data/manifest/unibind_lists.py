@@ -14,7 +14,7 @@ from pathlib import Path
 from data.errors import ManifestError
 from data.paths import is_absolute
 from data.reads import names
-from data.tables.read import Mistakes, Row, Table, parse_json, read_text, text_of
+from data.tables.read import Mistakes, TextRow, TextTable, parse_json, read_text, text_of
 
 LISTS = {"train_data.json": "train", "eval_data.json": "val", "test_data.json": "test"}
 _COLUMNS = {"data": "uri", "label": "category", "description": "description"}
@@ -33,7 +33,7 @@ def find_lists(path: Path) -> list[Path]:
     return [folder / name for name in LISTS if folder / name in there and (folder / name).is_file()]
 
 
-def read_lists(lists: list[Path], mistakes: Mistakes) -> Table:
+def read_lists(lists: list[Path], mistakes: Mistakes) -> TextTable:
     """The lists as one table with the columns sample_id, uri, category, split and description.
 
     `sample_id` is `<split>/<data>`, because official lists may name one file in several splits. Entries with
@@ -75,5 +75,5 @@ def read_lists(lists: list[Path], mistakes: Mistakes) -> Table:
                     "split": split,
                     "description": text,
                 }
-                rows.append(Row(where, cells))
-    return Table(frozenset({"sample_id", "uri", "category", "split", "description"}), rows)
+                rows.append(TextRow(where, cells))
+    return TextTable(frozenset({"sample_id", "uri", "category", "split", "description"}), rows)

@@ -20,7 +20,7 @@ from data.modality import Modality
 from data.readers.axes import File, Turned, path_of
 from data.readers.payload import Bytes, Payload, Picture, Waveform
 from data.readers.sandbox import pool as sandbox
-from data.readers.sandbox.budget import Budget
+from data.readers.sandbox.budget import FileBudget
 from data.readers.sandbox.pool import use_budget, warm_up
 from data.readers.untrusted import decoding
 

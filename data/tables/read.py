@@ -34,7 +34,7 @@ _DECIMAL = re.compile(r"-?(0|[1-9]\d*)\.\d+")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TextRow:
     """One row: where it stands (`line 7`, `row 7`) and its cells. Empty cells are None."""
 
     where: str
@@ -42,11 +42,11 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TextTable:
     """The columns that a file has (a JSONL file: that any of its rows has) and its rows in file order."""
 
     columns: frozenset[str]
-    rows: list[Row]
+    rows: list[TextRow]
 
 
 def read_table(
@@ -56,7 +56,7 @@ def read_table(
     known: Collection[str] = (),
     verbatim: Collection[str] = (),
     ending: str | None = None,
-) -> Table:
+) -> TextTable:
     """The rows of a Parquet, CSV, TSV or JSONL file, by its ending (or as if it had another).
 
     `known` are the columns that the table's reader knows: a header in another spelling (`URI`, `Sample ID`)
@@ -84,7 +84,7 @@ def read_table(
     rows = []
     empty = 0
     for where, cells in raw:
-        row = Row(where, {})
+        row = TextRow(where, {})
         for given, value in cells.items():
             name = columns.name_of(given, value)
             if name is None:
@@ -103,7 +103,7 @@ def read_table(
     columns.shorten_numbers(rows)
     for note in columns.notes():
         mistakes.note(note)
-    return Table(columns.names, rows)
+    return TextTable(columns.names, rows)
 
 
 class _Columns:
@@ -137,7 +137,7 @@ class _Columns:
         elif isinstance(value, str) and self._decimals.get(name, True) and (text := value.strip()):
             self._decimals[name] = bool(_DECIMAL.fullmatch(text)) and repr(float(text)) == text
 
-    def shorten_numbers(self, rows: Collection[Row]) -> None:
+    def shorten_numbers(self, rows: Collection[TextRow]) -> None:
         """Read whole numbers without `.0` in columns of text that hold floats alone, as pandas writes."""
         for name in (name for name, all_of_them in self._decimals.items() if all_of_them):
             for row in rows:

@@ -58,7 +58,7 @@ class TokenEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class CostEstimate:
     """What a plan may cost: at most `usd`, if `prompt_tokens` is right, for every answer at full length."""
 
     requests: int
@@ -155,7 +155,7 @@ def estimate_tokens(request: Request) -> TokenEstimate:
     return TokenEstimate(round(prompt), most, tokenizer is not None)
 
 
-def estimate(requests: Iterable[Request], price: Price | None, *, batch: bool) -> Estimate:
+def estimate(requests: Iterable[Request], price: Price | None, *, batch: bool) -> CostEstimate:
     """What a plan may cost: read once, one request at a time."""
     count = prompt = pictures = 0
     most: int | None = 0
@@ -171,7 +171,7 @@ def estimate(requests: Iterable[Request], price: Price | None, *, batch: bool) -
             bounded = bounded and known is not None
             pictures += known or 0
     usd = cost(price, prompt + pictures, most, batch=batch) if bounded else None
-    return Estimate(count, prompt + pictures, most, usd, exact and not pictures and bounded)
+    return CostEstimate(count, prompt + pictures, most, usd, exact and not pictures and bounded)
 
 
 def _media(request: Request) -> list[Media]:

@@ -77,7 +77,7 @@ async def open_asker(
 
 
 @dataclass(eq=False, slots=True)
-class _Job:
+class _QueuedRequest:
     """A request on its way to its entry.
 
     `done` gives None where there is none: the run stopped first, or the request could not be made up
@@ -144,14 +144,16 @@ class Scheduler:
             )
         )
         self._room = asyncio.Semaphore(self.window)
-        self._jobs: dict[str, _Job] = {}  # by key: every one that has no entry yet
-        self._ready: deque[_Job] = deque()
+        self._jobs: dict[str, _QueuedRequest] = {}  # by key: every one that has no entry yet
+        self._ready: deque[_QueuedRequest] = deque()
         self._calls: set[asyncio.Task[None]] = set()
         self._commits: set[asyncio.Future[None]] = set()
         self._counts = _Counts()
         self._last_life = float("-inf")  # when the endpoint last said something of its own, breaker's clock
         self._jitter = random.Random(0)  # spreads calls; changes no result
-        self._held: list[tuple[_Job, str, float]] = []  # refused before any was answered: whose fault is it?
+        self._held: list[
+            tuple[_QueuedRequest, str, float]
+        ] = []  # refused before any was answered: whose fault is it?
         self._asleep = 0  # jobs that wait for their next attempt
         self._more_may_come = False
         self._stopped = False
@@ -165,7 +167,7 @@ class Scheduler:
         keys = [hash_text(text) for text in texts]
         found = self._ledger.get_many(keys)
         self._know(found.values())
-        jobs: dict[str, _Job] = {}
+        jobs: dict[str, _QueuedRequest] = {}
         waited = False
         for request, text, key in zip(requests, texts, keys, strict=True):
             if key in found or key in jobs:
@@ -211,9 +213,9 @@ class Scheduler:
         self._more_may_come = coming
         self._judge_held()
 
-    def _enter(self, request: Request, text: str, key: str) -> _Job:
+    def _enter(self, request: Request, text: str, key: str) -> _QueuedRequest:
         """A new job; the room for it has been taken."""
-        job = _Job(request, text, key, self._loop.create_future())
+        job = _QueuedRequest(request, text, key, self._loop.create_future())
         self._jobs[key] = job
         old = reused(self._ledger, text, run_id=self._run_id) if self._policy.reuse else None
         aliases = getattr(self._describer, "aliases", ())
@@ -272,7 +274,7 @@ class Scheduler:
             self._wake.cancel()
         self._wake = self._loop.call_later(seconds, self._pump)
 
-    def _weigh(self, job: _Job) -> None:
+    def _weigh(self, job: _QueuedRequest) -> None:
         """Find out what a job may use up; only where somebody wants to know."""
         if self._rates.counts_tokens and not job.tokens:
             tokens = estimate_tokens(job.request)
@@ -281,7 +283,7 @@ class Scheduler:
             job.worst = bounded_worst_case(self._policy.price, job.request)
             job.weighed = True
 
-    def _send(self, job: _Job, now: float) -> None:
+    def _send(self, job: _QueuedRequest, now: float) -> None:
         self._counts.in_flight += 1
         self._rates.take(job.tokens)
         if not job.attempts:
@@ -292,7 +294,7 @@ class Scheduler:
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
 
-    async def _call(self, job: _Job, sent: float, tokens: float, *, probe: bool) -> None:
+    async def _call(self, job: _QueuedRequest, sent: float, tokens: float, *, probe: bool) -> None:
         allowed = min(self._policy.call_s, job.deadline - self._breaker.clock(sent))
         outcome: Reply | Exception
         try:
@@ -313,7 +315,7 @@ class Scheduler:
         self._report_soon()
 
     def _come_home(
-        self, job: _Job, outcome: Reply | Exception, sent: float, tokens: float, *, probe: bool
+        self, job: _QueuedRequest, outcome: Reply | Exception, sent: float, tokens: float, *, probe: bool
     ) -> None:
         now = self._loop.time()
         self._counts.in_flight -= 1
@@ -338,7 +340,9 @@ class Scheduler:
         else:
             raise outcome
 
-    def _settle(self, job: _Job, outcome: Reply | Exception, now: float, tokens: float) -> float | None:
+    def _settle(
+        self, job: _QueuedRequest, outcome: Reply | Exception, now: float, tokens: float
+    ) -> float | None:
         """Correct what was reserved for a call by what it used; gives the cost of its answer, if known."""
         used: float | None = None
         paid: float | None = None
@@ -364,7 +368,7 @@ class Scheduler:
         self._breaker.answered(now)
         self._last_life = self._breaker.clock(now)
 
-    def _refuse(self, job: _Job, error: RequestError, seconds: float) -> None:
+    def _refuse(self, job: _QueuedRequest, error: RequestError, seconds: float) -> None:
         """Record a refusal, if others were answered; else hold it back until it is known whose fault it
         is."""
         if self._counts.answered or (error.of_content and self._answered_before(job)):
@@ -392,7 +396,7 @@ class Scheduler:
         else:
             self._stop(self._all_refused())
 
-    def _answered_before(self, job: _Job) -> bool:
+    def _answered_before(self, job: _QueuedRequest) -> bool:
         """Whether the ledger holds an answer to a request that is made as this one is, about anything."""
         return self._ledger.answered_like(job.text)
 
@@ -402,7 +406,13 @@ class Scheduler:
         return RunError(f"{told} refused, the last with: {self._held[-1][1]}; {ALL_REFUSED}")
 
     def _fail(
-        self, job: _Job, error: ThrottledError | TransientError, now: float, sent: float, *, probe: bool
+        self,
+        job: _QueuedRequest,
+        error: ThrottledError | TransientError,
+        now: float,
+        sent: float,
+        *,
+        probe: bool,
     ) -> None:
         """Let a job sleep and try again, or give it up."""
         why = str(error)
@@ -431,12 +441,12 @@ class Scheduler:
             self._asleep += 1
             self._loop.call_later(pause, self._wake_up, job)
 
-    def _wake_up(self, job: _Job) -> None:
+    def _wake_up(self, job: _QueuedRequest) -> None:
         self._asleep -= 1
         self._ready.appendleft(job)
         self._pump()
 
-    def _give_up(self, job: _Job, now: float) -> None:
+    def _give_up(self, job: _QueuedRequest, now: float) -> None:
         """The deadline is over: if others are being answered this request is at fault, else the endpoint."""
         clock = self._breaker.clock(now)
         if self._last_life >= job.deadline - self._policy.deadline_s:
@@ -453,7 +463,7 @@ class Scheduler:
 
     def _record(
         self,
-        job: _Job,
+        job: _QueuedRequest,
         seconds: float,
         *,
         answer: str | None = None,
@@ -488,12 +498,12 @@ class Scheduler:
         self._commits.add(commit)
         commit.add_done_callback(committed)
 
-    def _commit(self, job: _Job, entry: Entry) -> None:
+    def _commit(self, job: _QueuedRequest, entry: Entry) -> None:
         commit = self._ledger.submit(entry)
         self._commits.add(commit)
         commit.add_done_callback(partial(self._committed, job, entry))
 
-    def _committed(self, job: _Job, entry: Entry, commit: asyncio.Future[None]) -> None:
+    def _committed(self, job: _QueuedRequest, entry: Entry, commit: asyncio.Future[None]) -> None:
         self._commits.discard(commit)
         error = commit.exception()
         if error is None:
@@ -504,7 +514,7 @@ class Scheduler:
         self._judge_held()
         self._report_soon()
 
-    def _resolve(self, job: _Job, entry: Entry | None) -> None:
+    def _resolve(self, job: _QueuedRequest, entry: Entry | None) -> None:
         if self._jobs.pop(job.key, None) is not None:  # else the run stopped before
             job.done.set_result(entry)
             self._room.release()

@@ -11,7 +11,7 @@ _LONG_LIST = 8  # a list of more values than that is printed as its beginning an
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryResult:
     """The answer to a question, as columns and rows; `str` of it is a table for the terminal.
 
     `query` is the SQL that gave it, to be taken elsewhere; empty where there was none. `more`: there are more
@@ -59,7 +59,7 @@ class Answer:
 class Page:
     """Titled answers."""
 
-    sections: tuple[tuple[str, Answer], ...]
+    sections: tuple[tuple[str, QueryResult], ...]
 
     def __str__(self) -> str:
         return self.told(with_sql=False)

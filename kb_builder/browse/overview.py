@@ -11,7 +11,7 @@ from typing import Any
 from data.errors import InputError
 from kb_builder.ask.budget import written_off
 from kb_builder.ask.ledger import read_ledger
-from kb_builder.browse.answer import Answer, Page
+from kb_builder.browse.answer import Page, QueryResult
 from kb_builder.browse.query import ask, connect
 from kb_builder.browse.sources import quoted
 
@@ -153,7 +153,7 @@ _SHOW: tuple[tuple[str, str], ...] = (
 )
 
 
-def _requests(kb: Path) -> Answer:
+def _requests(kb: Path) -> QueryResult:
     """Requests by who was asked, with what is known of their cost; a sum leaves unknown costs out.
 
     The last line is what calls that broke off may have cost beside that, where a budget counted it.
@@ -174,11 +174,11 @@ def _requests(kb: Path) -> Answer:
         FROM entries GROUP BY provider, source ORDER BY provider, source""")
     with read_ledger(kb) as ledger:
         if ledger is None:
-            return Answer(columns, (), query)
+            return QueryResult(columns, (), query)
         found = ledger.read(lambda entries: entries.execute(query).fetchall())
         if off := ledger.read(written_off):
             found.append(("(broke off)", "", None, None, None, off, None))
-    return Answer(columns, tuple(found), query)
+    return QueryResult(columns, tuple(found), query)
 
 
 def _find(rows: tuple[tuple[Any, ...], ...], category: str) -> tuple[Any, ...]:

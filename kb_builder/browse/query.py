@@ -19,7 +19,7 @@ import duckdb
 from data.errors import InputError, KnowledgeBaseError, first_line
 from data.files import Stamp, stamp
 from data.seals import check
-from kb_builder.browse.answer import Answer, Page
+from kb_builder.browse.answer import Page, QueryResult
 from kb_builder.browse.sources import glob_escaped, quoted, require_text, sources, unreadable
 from kb_builder.browse.views import VIEWS, views
 from kb_builder.store.cards import encoder_folders
@@ -75,15 +75,15 @@ def connect(kb: Path, *, vectors: bool = True) -> Iterator[duckdb.DuckDBPyConnec
     _require_unchanged(stamps)
 
 
-def ask(connection: duckdb.DuckDBPyConnection, query: str, *, most: int | None = None) -> Answer:
+def ask(connection: duckdb.DuckDBPyConnection, query: str, *, most: int | None = None) -> QueryResult:
     """The answer to a query, of `most` rows at most. Ctrl-C ends the query, whatever it is at."""
 
-    def run() -> Answer:
+    def run() -> QueryResult:
         result = connection.execute(query)
         columns = tuple(str(column[0]) for column in result.description or ())
         rows = result.fetchall() if most is None else result.fetchmany(most + 1)
         more = most is not None and len(rows) > most
-        return Answer(columns, tuple(map(tuple, rows[:most])), query, more)
+        return QueryResult(columns, tuple(map(tuple, rows[:most])), query, more)
 
     # DuckDB looks for Ctrl-C by itself, but not while the main thread is busy with a piece of the work.
     with ThreadPoolExecutor(1) as pool:
@@ -95,7 +95,7 @@ def ask(connection: duckdb.DuckDBPyConnection, query: str, *, most: int | None =
             raise
 
 
-def sql(kb: Path, query: str) -> Answer:
+def sql(kb: Path, query: str) -> QueryResult:
     """Run one read-only SQL statement over the views; at most 10,000 rows are fetched.
 
     Raises InputError for what is not one SELECT (or EXPLAIN of one, DESCRIBE, SHOW, SUMMARIZE), and for SQL
@@ -107,7 +107,7 @@ def sql(kb: Path, query: str) -> Answer:
         return ask(connection, query, most=_MOST_ROWS)
 
 
-def nearest(kb: Path, text: str, *, k: int) -> Answer:
+def nearest(kb: Path, text: str, *, k: int) -> QueryResult:
     """The `k` category descriptions nearest to a text, with their cosine.
 
     Raises InputError where there are no vectors of texts yet, or their encoder is not there.

@@ -13,7 +13,7 @@ import duckdb
 
 from data.errors import InputError, UniBindError
 from data.show import visible
-from kb_builder.browse.answer import Answer
+from kb_builder.browse.answer import QueryResult
 from kb_builder.browse.query import connect, sql
 from kb_builder.browse.sources import require_text
 from kb_builder.browse.views import VIEWS, script
@@ -99,12 +99,12 @@ def _tokens(text: str) -> list[tuple[int, object]]:
     return [token for token in duckdb.tokenize(text) if token[1] != duckdb.token_type.comment]
 
 
-def _run(kb: Path, statement: str) -> Answer | str:
+def _run(kb: Path, statement: str) -> QueryResult | str:
     """The answer to a statement or a dot command. Each opens the knowledge base anew: a run may go on."""
     if not statement.startswith("."):
         return sql(kb, statement)
     if statement == ".tables":
-        return Answer(("name", "holds"), tuple(VIEWS.items()))
+        return QueryResult(("name", "holds"), tuple(VIEWS.items()))
     if statement == ".views":
         return script(kb)
     if statement == ".help":

@@ -54,7 +54,7 @@ _VECTORS: dict[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Source:
+class ViewSource:
     """The files of one view; `pattern`, a glob below `base`, finds them and perhaps others beside them.
 
     `schema` is that of a table of rows, None for vectors; `dim` is the vectors' length, of an empty view that
@@ -70,7 +70,7 @@ class Source:
     lacking: tuple[str, ...] = ()
 
 
-def sources(kb: Path) -> tuple[Source, ...]:
+def sources(kb: Path) -> tuple[ViewSource, ...]:
     """What every view over files reads, each file's columns checked by its footer.
 
     Raises KnowledgeBaseError, naming the file, for a damaged file and for one with other columns.
@@ -86,7 +86,7 @@ def sources(kb: Path) -> tuple[Source, ...]:
             lacking |= LATER_COLUMNS & (set(schema.names) - set(there))
             if there != [name for name in schema.names if name not in lacking]:
                 raise KnowledgeBaseError(f"{file} has other columns than this version writes; build it again")
-        found.append(Source(view, kb, pattern, files, schema, lacking=tuple(sorted(lacking))))
+        found.append(ViewSource(view, kb, pattern, files, schema, lacking=tuple(sorted(lacking))))
     serving = {encoder.role: encoder for encoder in encoder_folders(kb) if encoder.role}
     for view, (role, table) in _VECTORS.items():
         encoder = serving.get(role)
@@ -95,7 +95,7 @@ def sources(kb: Path) -> tuple[Source, ...]:
         dim = int(encoder.card["dim"]) if encoder else 1
         for file in files:
             _require_vectors(file, dim)
-        found.append(Source(view, folder, "*.parquet", files, dim=dim))
+        found.append(ViewSource(view, folder, "*.parquet", files, dim=dim))
     return tuple(found)
 
 

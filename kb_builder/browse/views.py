@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from kb_builder.browse.sources import Source, glob_escaped, quoted, sources
+from kb_builder.browse.sources import ViewSource, glob_escaped, quoted, sources
 from kb_builder.store.cards import EncoderFolder, encoder_folders
 
 # What each view or macro holds, in the order of their making.
@@ -101,7 +101,7 @@ class View:
 
 
 def views(
-    found: Sequence[Source], encoders: Sequence[EncoderFolder], *, globs: bool = False
+    found: Sequence[ViewSource], encoders: Sequence[EncoderFolder], *, globs: bool = False
 ) -> tuple[View, ...]:
     """Every view and macro over these files, each after those that it reads.
 
@@ -148,7 +148,7 @@ def _one_line(path: Path) -> str:
     return str(path).encode("unicode_escape").decode()
 
 
-def _over_files(source: Source, *, globs: bool) -> str:
+def _over_files(source: ViewSource, *, globs: bool) -> str:
     if not source.files:
         return _empty(source)
     paths = [quoted(glob_escaped(file)) for file in source.files]
@@ -165,7 +165,7 @@ def _over_files(source: Source, *, globs: bool) -> str:
     return f"SELECT {columns} FROM read_parquet({files}{options})"
 
 
-def _empty(source: Source) -> str:
+def _empty(source: ViewSource) -> str:
     if source.schema:
         columns = {field.name: _TYPES[field.type] for field in source.schema}
     else:

@@ -25,7 +25,7 @@ from kb_builder.ask.asker import Asker, LedgerOnly
 from kb_builder.ask.cost import add_cost
 from kb_builder.ask.ledger import microseconds_now, open_ledger
 from kb_builder.ask.session import AskingBar, open_asking
-from kb_builder.describe.category import CategoryTexts, Writing, make_writing
+from kb_builder.describe.category import CategorySubject, Writing, make_writing
 from kb_builder.describe.fill import fill
 from kb_builder.describe.prompts import category_library, texts_per_request
 from kb_builder.describe.shards import require_cited_answers
@@ -93,7 +93,7 @@ def describe_category_shards(
     ask for; one that is given must not be bound to another event loop. Raises `RunError` where the describer
     cannot go on; what was answered is kept, and the next call goes on from there.
     """
-    asyncio.run(_describe(_Job(kb, tuple(shards), settings, run_id, on_shard, encoder), asker))
+    asyncio.run(_describe(_CategoryJob(kb, tuple(shards), settings, run_id, on_shard, encoder), asker))
 
 
 def replay_categories(
@@ -111,14 +111,14 @@ def replay_categories(
 
     async def replay() -> None:
         async with open_ledger(kb) as ledger:
-            job = _Job(kb, tuple(shards), settings, "", on_shard, encoder)
+            job = _CategoryJob(kb, tuple(shards), settings, "", on_shard, encoder)
             await _describe(job, LedgerOnly(ledger))
 
     asyncio.run(replay())
 
 
 @dataclass(frozen=True)
-class _Job:
+class _CategoryJob:
     kb: Path
     shards: tuple[int, ...]
     settings: DescribeCategories
@@ -128,14 +128,14 @@ class _Job:
 
 
 @dataclass
-class _Shard:
+class _CategoryShard:
     """The finished categories of a shard that is not finished."""
 
     categories: Sequence[Category]
-    done: dict[str, CategoryTexts] = field(default_factory=dict)
+    done: dict[str, CategorySubject] = field(default_factory=dict)
 
 
-async def _describe(job: _Job, asker: Asker | None) -> None:
+async def _describe(job: _CategoryJob, asker: Asker | None) -> None:
     settings = job.settings
     require_cited_answers(job.kb, "category", "part")
     categories = read_categories(job.kb)
@@ -144,13 +144,13 @@ async def _describe(job: _Job, asker: Asker | None) -> None:
     for shard in job.shards:
         if not 0 <= shard < count:
             raise ValueError(f"shard {shard} of {count}")
-    shards = {shard: _Shard(categories[shard * size : (shard + 1) * size]) for shard in job.shards}
+    shards = {shard: _CategoryShard(categories[shard * size : (shard + 1) * size]) for shard in job.shards}
     shard_of = {category.category_id: shard for shard, mine in shards.items() for category in mine.categories}
     describer = make_describer(settings)
     library = category_library(settings, job.kb)
     writing = make_writing(settings, describer, library, encoder=job.encoder, started=microseconds_now())
 
-    def finish(texts: CategoryTexts) -> None:
+    def finish(texts: CategorySubject) -> None:
         shard = shard_of[texts.category.category_id]
         mine = shards[shard]
         mine.done[texts.category.category_id] = texts
@@ -183,22 +183,22 @@ def _subjects(
     shards: Sequence[Sequence[Category]],
     writing: Writing,
     bar: AskingBar,
-) -> Iterator[CategoryTexts]:
+) -> Iterator[CategorySubject]:
     names = category_names(categories)
     for mine in shards:
         for category in mine:
             gate = CategoryGate(names[category.category_id], writing.rules)
-            yield CategoryTexts(category, gate, writing, wanted=writing.settings.n, on_ok=bar.add)
+            yield CategorySubject(category, gate, writing, wanted=writing.settings.n, on_ok=bar.add)
 
 
-def _write(kb: Path, shard: int, mine: _Shard) -> dict[str, Any]:
+def _write(kb: Path, shard: int, mine: _CategoryShard) -> dict[str, Any]:
     """Write a shard's part, in the order of its categories; returns the summary."""
     done = [mine.done[category.category_id] for category in mine.categories]
     write_part(kb, "category", f"part-{shard:05d}", [row for texts in done for row in texts.rows])
     return summarise(done)
 
 
-def summarise(done: Sequence[CategoryTexts]) -> dict[str, Any]:
+def summarise(done: Sequence[CategorySubject]) -> dict[str, Any]:
     """The counts that a shard reports; see `describe_category_shards`."""
     statuses = Counter(row["status"] for texts in done for row in texts.rows)
     failed = statuses["failed"]

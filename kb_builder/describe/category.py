@@ -20,7 +20,7 @@ from kb_builder.encoders.tokens import TokenCounter, token_counter
 from kb_builder.gates.duplicates import Floats
 from kb_builder.gates.gate import Candidate, CategoryGate, Rules, refusal_in
 from kb_builder.gates.verdict import Verdict
-from kb_builder.parse.answers import PARSER_VERSION, Answer, Item, parse_answer, read_answer
+from kb_builder.parse.answers import PARSER_VERSION, Item, ParsedAnswer, parse_answer, read_answer
 from kb_builder.settings import DescribeCategories
 
 # A round asks for what is missing divided by the share kept so far, which is taken to be at least this ...
@@ -120,7 +120,7 @@ class Rival:
     own: tuple[frozenset[str], ...]  # stems of its names, see `gates.Names`
 
 
-class CategoryTexts:
+class CategorySubject:
     """A `fill.Subject`: one category on its way to `wanted` texts, by itself or against a rival."""
 
     def __init__(
@@ -261,7 +261,7 @@ class CategoryTexts:
             self.spending.count(entry, started=self._writing.started)
         return oks
 
-    def _read(self, planned: Planned, entry: Entry) -> tuple[Answer | None, tuple[Item, ...]]:
+    def _read(self, planned: Planned, entry: Entry) -> tuple[ParsedAnswer | None, tuple[Item, ...]]:
         if entry.answer is None:
             return None, (Item(None, "", entry.error),)
         question = asked(planned.request.messages)
@@ -273,7 +273,7 @@ class CategoryTexts:
         self,
         planned: Planned,
         entry: Entry,
-        answer: Answer | None,
+        answer: ParsedAnswer | None,
         verdict: Verdict,
         *,
         text: str,
@@ -302,7 +302,7 @@ class CategoryTexts:
         )
 
 
-def _is_refused(answer: Answer | None, item: Item) -> bool:
+def _is_refused(answer: ParsedAnswer | None, item: Item) -> bool:
     """By the endpoint's own word, or by words that make no text ("I cannot help with that.").
 
     Whole texts before a content filter struck are texts.

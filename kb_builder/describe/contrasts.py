@@ -27,7 +27,7 @@ from kb_builder.ask.ledger import Entry, microseconds_now, open_ledger
 from kb_builder.ask.request import Request
 from kb_builder.ask.session import AskingBar, open_asking
 from kb_builder.describe.categories import read_categories, summarise
-from kb_builder.describe.category import CategoryTexts, Rival, Writing, make_writing
+from kb_builder.describe.category import CategorySubject, Rival, Writing, make_writing
 from kb_builder.describe.confusable import Confusable, find_confusable, ok_texts
 from kb_builder.describe.fill import fill
 from kb_builder.describe.prompts import contrast_items, contrast_library, spoken_name
@@ -75,7 +75,7 @@ def replay_contrasts(kb: Path, settings: DescribeCategories, *, encoder: str = M
 class _Contrasts:
     """A `fill.Subject`: one category set apart from its rivals, one after the other, by the same gate."""
 
-    def __init__(self, texts: Sequence[CategoryTexts]) -> None:
+    def __init__(self, texts: Sequence[CategorySubject]) -> None:
         self.texts = texts
         self._open = list(texts)
 
@@ -164,7 +164,7 @@ def contrast_texts(
     writing: Writing,
     *,
     on_ok: Callable[[int], None] = lambda count: None,
-) -> Iterator[list[CategoryTexts]]:
+) -> Iterator[list[CategorySubject]]:
     """Of each category, its texts against each of its rivals. They share a gate: one must follow the other.
 
     `earlier` are the category's texts of the first pass, as `ok_texts` gives them.
@@ -180,7 +180,7 @@ def contrast_texts(
         gate = CategoryGate(names[category_id], writing.rules)
         gate.remember(list(texts), list(texts.values()))
         yield [
-            CategoryTexts(
+            CategorySubject(
                 by_id[category_id],
                 gate,
                 writing,

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from data.show import visible
-from kb_builder.ask.cost import Estimate, estimate, price_of
+from kb_builder.ask.cost import CostEstimate, estimate, price_of
 from kb_builder.ask.ledger import Entry, StoredEntries, answered_elsewhere, read_ledger, reused
 from kb_builder.ask.request import Describer, Request, request_json, request_key
 from kb_builder.describe.categories import category_shard_count, describe_category_shards, read_categories
-from kb_builder.describe.category import CategoryTexts, Writing, make_writing
+from kb_builder.describe.category import CategorySubject, Writing, make_writing
 from kb_builder.describe.confusable import Confusable, find_confusable, ok_texts
 from kb_builder.describe.contrasts import contrast_texts
 from kb_builder.describe.fill import fill
@@ -36,7 +36,7 @@ from kb_builder.settings import Asking, DescribeCategories, DescribeSamples, Pri
 _TABLES = ("categories.parquet", "samples.parquet", "given_descriptions.parquet")
 _FREE = frozenset({"facts", "fake", "none"})  # sample describers that ask nobody
 _CONTRASTS = "contrasts of confusable categories"
-_NOTHING = Estimate(0, 0, 0, 0.0, True)
+_NOTHING = CostEstimate(0, 0, 0, 0.0, True)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Forecast:
     stage: str
     model: str
     answered: int
-    expected: Estimate
+    expected: CostEstimate
     most_requests: int
     most_usd: float | None
     price: Price | None
@@ -110,7 +110,7 @@ class _Counter:
 class _Tally:
     """A `fill.Subject`: texts wanted one after the other, and the requests that they have left."""
 
-    def __init__(self, texts: Sequence[CategoryTexts], writing: Writing, *, wanted: int) -> None:
+    def __init__(self, texts: Sequence[CategorySubject], writing: Writing, *, wanted: int) -> None:
         self.expected = self.most = 0
         self.rows: list[dict[str, Any]] = []
         self._texts = list(texts)
@@ -131,7 +131,7 @@ class _Tally:
         self._missing = sum(entry is None for entry in entries)
         self._texts[0].absorb(entries)
 
-    def _count(self, texts: CategoryTexts) -> None:
+    def _count(self, texts: CategorySubject) -> None:
         if not texts.abandoned:  # full, saturated or at its limit
             return
         most = self._limit - texts.spending.requests
@@ -198,7 +198,7 @@ def _categories(
     names = category_names(categories)
     texts = (
         [
-            CategoryTexts(
+            CategorySubject(
                 category,
                 CategoryGate(names[category.category_id], writing.rules),
                 writing,
@@ -261,7 +261,7 @@ def _contrast_writing(
 def _count(
     stage: str,
     counter: _Counter,
-    texts: Iterable[Sequence[CategoryTexts]],
+    texts: Iterable[Sequence[CategorySubject]],
     writing: Writing,
     *,
     wanted: int,
@@ -311,9 +311,9 @@ def _ignore(shard: int, summary: dict[str, Any]) -> None:
     pass
 
 
-def _sum(one: Estimate, other: Estimate) -> Estimate:
+def _sum(one: CostEstimate, other: CostEstimate) -> CostEstimate:
     most = (one.completion_tokens_max, other.completion_tokens_max)
-    return Estimate(
+    return CostEstimate(
         one.requests + other.requests,
         one.prompt_tokens + other.prompt_tokens,
         None if most[0] is None or most[1] is None else most[0] + most[1],
@@ -322,11 +322,11 @@ def _sum(one: Estimate, other: Estimate) -> Estimate:
     )
 
 
-def _scaled(measured: Estimate, requests: int) -> Estimate:
+def _scaled(measured: CostEstimate, requests: int) -> CostEstimate:
     """The estimate for so many requests of the size of those that were measured."""
     share = requests / measured.requests if measured.requests else 0.0
     most = measured.completion_tokens_max
-    return Estimate(
+    return CostEstimate(
         requests if measured.requests else 0,
         round(measured.prompt_tokens * share),
         None if most is None else round(most * share),

@@ -11,7 +11,7 @@ from kb_builder.ask.request import Request
 from kb_builder.encoders.tokens import count_tokens
 from kb_builder.gates.names import normalise
 from kb_builder.gates.verdict import STATUSES
-from kb_builder.parse.answers import PARSER_VERSION, Answer
+from kb_builder.parse.answers import PARSER_VERSION, ParsedAnswer
 
 
 def row_id(request_key: str, *, choice: int, item: int, parser_version: str) -> str:
@@ -19,7 +19,7 @@ def row_id(request_key: str, *, choice: int, item: int, parser_version: str) -> 
     return hash_json([request_key, choice, item, parser_version])
 
 
-def columns_of(request: Request, entry: Entry, answer: Answer | None) -> dict[str, Any]:
+def columns_of(request: Request, entry: Entry, answer: ParsedAnswer | None) -> dict[str, Any]:
     """The columns of a row that follow from its request and its entry; `answer` None: the request failed.
 
     `kb verify` derives them by itself, from the ledger's JSON.

@@ -27,7 +27,7 @@ from kb_builder.describe.rows import columns_of, description_row
 from kb_builder.describers.media import MediaFiles, media_for
 from kb_builder.encoders.tokens import TokenCounter
 from kb_builder.facts.sentence import FACTS_VERSION, measure
-from kb_builder.gates.faithful import CategoryNames, contradiction, invented_name
+from kb_builder.gates.faithful import NamePhrases, contradiction, invented_name
 from kb_builder.gates.gate import refusal_in
 from kb_builder.gates.language import foreign_reason
 from kb_builder.gates.verdict import Verdict
@@ -43,7 +43,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SampleSource:
     """Who wrote a text: the columns that are the same for all rows of one describer."""
 
     source: str
@@ -52,8 +52,8 @@ class Source:
     version: str
 
 
-GIVEN = Source("manifest", provider="manifest", model="given", version="1")
-FACTS = Source("facts", provider="unibind", model=f"facts-{FACTS_VERSION}", version=FACTS_VERSION)
+GIVEN = SampleSource("manifest", provider="manifest", model="given", version="1")
+FACTS = SampleSource("facts", provider="unibind", model=f"facts-{FACTS_VERSION}", version=FACTS_VERSION)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class SampleJob:
     files: MediaFiles
     locate: Callable[[str], Path]
     given: Mapping[str, str]  # sample_id -> the manifest's text
-    names: CategoryNames
+    names: NamePhrases
     turned_away: Mapping[str, str]  # sample_id -> why, as an earlier run found; where nothing is sent
     tokens: TokenCounter  # of the text encoder that will read the texts
     started: int  # microseconds since 1970: entries made before then were in the ledger already
@@ -79,7 +79,7 @@ class SampleJob:
         return sample_purpose(sample, self.settings.native)
 
 
-class SampleTexts:
+class SampleSubject:
     """The `Subject` of one sample: at most `tries` requests, until one text passes the gates."""
 
     def __init__(self, job: SampleJob, shard: int, sample: Row) -> None:
@@ -224,7 +224,7 @@ class SampleTexts:
             return Verdict("ok")
         return Verdict("too_long", reason=f"{n_tokens} tokens, the encoder reads {limit}")
 
-    def _add(self, text: str, source: Source) -> None:
+    def _add(self, text: str, source: SampleSource) -> None:
         """A row of a text that nobody was asked for."""
         sample = self.sample
         (n_tokens,) = self._job.tokens.count([text])

@@ -38,7 +38,7 @@ from kb_builder.ask.request import Request
 from kb_builder.ask.session import AskingBar, open_asking
 from kb_builder.describe.categories import FAILED_FOR_GOOD, read_categories
 from kb_builder.describe.fill import fill
-from kb_builder.describe.sample import GIVEN, Row, SampleJob, SampleTexts
+from kb_builder.describe.sample import GIVEN, Row, SampleJob, SampleSubject
 from kb_builder.describe.shards import require_cited_answers
 from kb_builder.describers.choose import make_describer
 from kb_builder.describers.media import MediaFiles
@@ -142,11 +142,11 @@ class _Run:
 
 
 @dataclass
-class _Shard:
+class _SampleShard:
     """The finished samples of a shard that is not finished."""
 
     size: int
-    done: list[SampleTexts] = field(default_factory=list)
+    done: list[SampleSubject] = field(default_factory=list)
 
 
 async def _describe(run: _Run, asker: Asker | None, *, turned_away: Mapping[str, str]) -> None:
@@ -158,16 +158,16 @@ async def _describe(run: _Run, asker: Asker | None, *, turned_away: Mapping[str,
         if not 0 <= shard < count:
             raise ValueError(f"shard {shard} of {count}")
     job = _make_job(run, samples, turned_away)
-    shards: dict[int, _Shard] = {}
+    shards: dict[int, _SampleShard] = {}
 
-    def subjects() -> Iterator[SampleTexts]:
+    def subjects() -> Iterator[SampleSubject]:
         for number in run.shards:
             rows = samples.slice(number * size, size).to_pylist()
-            shards[number] = _Shard(len(rows))
+            shards[number] = _SampleShard(len(rows))
             for row in rows:
-                yield SampleTexts(job, number, row)
+                yield SampleSubject(job, number, row)
 
-    def finish(texts: SampleTexts) -> None:
+    def finish(texts: SampleSubject) -> None:
         bar.add(1)
         shard = shards[texts.shard]
         shard.done.append(texts)
@@ -212,14 +212,14 @@ def _make_job(run: _Run, samples: pa.Table, turned_away: Mapping[str, str]) -> S
     )
 
 
-def _measured(subjects: Iterator[SampleTexts]) -> Generator[SampleTexts, None, None]:
+def _measured(subjects: Iterator[SampleSubject]) -> Generator[SampleSubject, None, None]:
     """The subjects in order, those measured whose facts are needed; a few files are read ahead.
 
     Threads: decoding and array work let go of the interpreter lock, and no more than one decoded sample per
     thread is in memory.
     """
     threads = os.cpu_count() or 1
-    ahead: deque[tuple[SampleTexts, Future[None] | None]] = deque()
+    ahead: deque[tuple[SampleSubject, Future[None] | None]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="measure") as pool:
         try:
             for subject in subjects:
@@ -234,7 +234,7 @@ def _measured(subjects: Iterator[SampleTexts]) -> Generator[SampleTexts, None, N
                     measuring.cancel()
 
 
-def _once_measured(subject: SampleTexts, measuring: Future[None] | None) -> SampleTexts:
+def _once_measured(subject: SampleSubject, measuring: Future[None] | None) -> SampleSubject:
     if measuring is not None:
         measuring.result()
     return subject
@@ -250,7 +250,7 @@ class _Nobody:
         return [None for _ in requests]
 
 
-def _write(kb: Path, number: int, done: Sequence[SampleTexts]) -> dict[str, Any]:
+def _write(kb: Path, number: int, done: Sequence[SampleSubject]) -> dict[str, Any]:
     """Write a shard's part and its rejects; returns the summary."""
     done = sorted(done, key=lambda texts: str(texts.sample["sample_id"]))
     # Within a sample by source; the sort is stable, so tries keep their order.

@@ -47,7 +47,7 @@ LoadPicture = Callable[[Media], tuple[str, bytes]]  # media -> (MIME type, the f
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _VisionQuestion:
     """A request, ready for the model."""
 
     request: Request
@@ -83,7 +83,7 @@ class LlavaDescriber:
         self._batch_size = batch_size  # is halved where memory does not suffice
         self._device = device
         self._loaded: _Loaded | None = None
-        self._waiting: deque[tuple[_Question, asyncio.Future[Reply]]] = deque()
+        self._waiting: deque[tuple[_VisionQuestion, asyncio.Future[Reply]]] = deque()
         self._batches: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="llava")
 
@@ -103,7 +103,7 @@ class LlavaDescriber:
         await asyncio.to_thread(self._thread.shutdown)
         self._loaded = None
 
-    def _question(self, request: Request) -> _Question:
+    def _question(self, request: Request) -> _VisionQuestion:
         if request.extra:
             raise RequestError(f"an image-text model takes no {', '.join(sorted(request.extra))}")
         pictures: list[Image.Image] = []
@@ -114,7 +114,7 @@ class LlavaDescriber:
                     texts.append(part)
                 else:
                     pictures.append(_open(self._load_picture(part)[1]))
-        return _Question(request, "\n\n".join(texts), tuple(pictures))
+        return _VisionQuestion(request, "\n\n".join(texts), tuple(pictures))
 
     async def _run_batches(self) -> None:
         loop = asyncio.get_running_loop()
@@ -134,7 +134,7 @@ class LlavaDescriber:
                     if not answered.done():
                         answered.set_result(reply)
 
-    def _infer(self, questions: Sequence[_Question]) -> list[Reply]:
+    def _infer(self, questions: Sequence[_VisionQuestion]) -> list[Reply]:
         """Answer a batch, in smaller ones where memory does not suffice."""
         import torch
 
@@ -262,7 +262,7 @@ def _open(content: bytes) -> Image.Image:
         return picture.convert("RGB")
 
 
-def _generate(loaded: _Loaded, questions: Sequence[_Question], *, model: str) -> list[Reply]:
+def _generate(loaded: _Loaded, questions: Sequence[_VisionQuestion], *, model: str) -> list[Reply]:
     """One batch through the model."""
     import torch
 
@@ -282,7 +282,7 @@ def _generate(loaded: _Loaded, questions: Sequence[_Question], *, model: str) ->
     ]
 
 
-def _inputs(loaded: _Loaded, questions: Sequence[_Question]) -> Any:
+def _inputs(loaded: _Loaded, questions: Sequence[_VisionQuestion]) -> Any:
     """The batch as tensors on the model's device, padded on the left."""
     chats = [
         [

@@ -34,7 +34,7 @@ from data.reads import names as names_in
 from data.reads import reading
 from data.seals import unseal
 from kb_builder.encode.parts import encode_parts
-from kb_builder.encode.plan import Wanted, plan_parts
+from kb_builder.encode.plan import WantedVector, plan_parts
 from kb_builder.encoders import Encoder, load_encoder
 from kb_builder.encoders.base import JOIN
 from kb_builder.encoders.imported import PREFIX, find_imported
@@ -166,7 +166,7 @@ def _zero_shot_name(settings: Encode) -> str | None:
 
 def _wanted_samples(
     samples: list[dict[str, Any]], data_root: Path, modalities: Collection[str]
-) -> tuple[Wanted, dict[str, str]]:
+) -> tuple[WantedVector, dict[str, str]]:
     """The samples to encode, and by sample id why some cannot be."""
     find = resolver(data_root)
     rows: list[tuple[str | None, ...]] = []
@@ -184,10 +184,10 @@ def _wanted_samples(
     ids, groups, contents, sources, labels, ups = (
         pa.array([row[at] for row in rows], pa.string()) for at in range(6)
     )
-    return Wanted(ids, groups, contents, sources, files=True, labels=labels, ups=ups), reasons
+    return WantedVector(ids, groups, contents, sources, files=True, labels=labels, ups=ups), reasons
 
 
-def wanted_texts(kb: Path, table: str) -> Wanted:
+def wanted_texts(kb: Path, table: str) -> WantedVector:
     """The texts of which a table of the store is to have vectors; of descriptions, those with status `ok`."""
     where, group = TEXT_TABLES[table]
     path = kb / where
@@ -197,7 +197,7 @@ def wanted_texts(kb: Path, table: str) -> Wanted:
     for start in range(0, len(texts), _TEXTS_AT_A_TIME):
         some = texts.slice(start, _TEXTS_AT_A_TIME).to_pylist()
         contents.append(pa.array(map(hash_text, some), pa.string()))
-    return Wanted(ids, pc.fill_null(groups, ""), pa.concat_arrays(contents), texts)
+    return WantedVector(ids, pc.fill_null(groups, ""), pa.concat_arrays(contents), texts)
 
 
 def _columns(

@@ -33,7 +33,7 @@ from kb_builder.encode.embed import TEXT_TABLES, encoder_folder, wanted_texts
 from kb_builder.encoders.imported import PREFIX, ImportedVectors, find_imported
 from kb_builder.store.cards import encoder_folders
 from kb_builder.store.shards import Dtype, Floats, inspect_shard
-from kb_builder.store.table import Table, open_table, part_paths, read_manifest, write_vectors
+from kb_builder.store.table import VectorTable, open_table, part_paths, read_manifest, write_vectors
 from kb_builder.tables.schemas import read_columns
 
 TABLES = (*TEXT_TABLES, "samples")
@@ -60,7 +60,7 @@ def export_table(kb: Path, table: str, target: Path, *, form: str, role: str | N
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportSummary:
     """What an import did; `rows` are in the table now, `missing` of the knowledge base's are not."""
 
     folder: Path
@@ -75,7 +75,7 @@ class Imported:
 
 def import_vectors(
     kb: Path, vectors: Path, ids: Path, *, table: str, name: str, dtype: Dtype = "float16"
-) -> Imported:
+) -> ImportSummary:
     """Put a matrix [N, D] (.npy) that was made elsewhere into the store, as the encoder `imported:NAME`.
 
     Line i of the text file `ids` says whose vector row i is: a row_id, a sample_id, or the uri of a sample.
@@ -113,7 +113,7 @@ def import_vectors(
     seal(kb, sorted(path for path in folder.rglob("*") if path.is_file()), f"import {name}")
     lacking = own.filter(pc.is_in(own["modality"], value_set=pa.array(sorted(modalities))))
     there = pc.is_in(lacking["id"], value_set=rows["id"].combine_chunks())
-    return Imported(folder / table, len(lines), len(rows), len(lacking) - pc.sum(there).as_py())
+    return ImportSummary(folder / table, len(lines), len(rows), len(lacking) - pc.sum(there).as_py())
 
 
 def _require(given: str, known: tuple[str, ...], what: str) -> None:
@@ -143,7 +143,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
         folder.replace(target)
 
 
-def _stored(table: Table) -> Iterator[npt.NDArray[Any]]:
+def _stored(table: VectorTable) -> Iterator[npt.NDArray[Any]]:
     """The vectors as they are stored, shard by shard, every byte checked."""
     for shard in table.shards:
         held = inspect_shard(table.folder / shard.name)
@@ -154,7 +154,7 @@ def _stored(table: Table) -> Iterator[npt.NDArray[Any]]:
         yield held.stored_ND
 
 
-def _write_npy(table: Table, folder: Path) -> None:
+def _write_npy(table: VectorTable, folder: Path) -> None:
     shape = (len(table), table.dim)
     out_ND = np.lib.format.open_memmap(folder / "vectors.npy", mode="w+", dtype=table.dtype, shape=shape)
     start = 0
@@ -164,17 +164,17 @@ def _write_npy(table: Table, folder: Path) -> None:
     _write_names(table, folder)
 
 
-def _write_safetensors(table: Table, folder: Path) -> None:
+def _write_safetensors(table: VectorTable, folder: Path) -> None:
     save_file({"vectors": np.concatenate(list(_stored(table)))}, folder / "vectors.safetensors")
     _write_names(table, folder)
 
 
-def _write_names(table: Table, folder: Path) -> None:
+def _write_names(table: VectorTable, folder: Path) -> None:
     for name, column in zip(("ids", "groups"), table.read_names(), strict=True):
         (folder / f"{name}.txt").write_text("".join(f"{value}\n" for value in column.to_pylist()), "utf-8")
 
 
-def _write_datasets(table: Table, folder: Path) -> None:
+def _write_datasets(table: VectorTable, folder: Path) -> None:
     (folder / "data").mkdir()
     for number, _ in enumerate(_stored(table)):
         shutil.copyfile(table.folder / table.shards[number].name, folder / "data" / f"{number:05d}.parquet")
@@ -188,7 +188,7 @@ def _write_datasets(table: Table, folder: Path) -> None:
     )
 
 
-_WRITERS: dict[str, Callable[[Table, Path], None]] = {
+_WRITERS: dict[str, Callable[[VectorTable, Path], None]] = {
     "npy": _write_npy,
     "safetensors": _write_safetensors,
     "datasets": _write_datasets,

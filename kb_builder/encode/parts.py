@@ -29,7 +29,7 @@ from data.files import hash_json
 from data.modality import Modality
 from data.readers import reading_ahead
 from data.readers.axes import turned
-from kb_builder.encode.plan import Plan, Wanted, content_keys
+from kb_builder.encode.plan import Plan, WantedVector, content_keys
 from kb_builder.encoders.base import Encoder, Source
 from kb_builder.encoders.workers import map_batches
 from kb_builder.settings import Encode
@@ -207,7 +207,7 @@ def _fresh(plan: Plan, number: int, carried: Mapping[int, object]) -> list[tuple
     return [(code, row) for code, row in pairs if code not in carried]
 
 
-def _item(table: Wanted, row: int, code: int) -> _Item:
+def _item(table: WantedVector, row: int, code: int) -> _Item:
     source = table.sources[row].as_py()
     if not table.files:
         return _Item(code, "text", source, "")

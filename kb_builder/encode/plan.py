@@ -22,7 +22,7 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedVector:
     """The rows that a table is to have, as string columns of one length.
 
     `contents` are SHA-256 (hex) of what `sources` hold: texts, or with `files` the paths of files, whose
@@ -41,7 +41,7 @@ class Wanted:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def sorted(self) -> Wanted:
+    def sorted(self) -> WantedVector:
         """By (group, id)."""
         columns = {"group": self.groups, "id": self.ids}
         order = pc.sort_indices(pa.table(columns), sort_keys=[(name, "ascending") for name in columns])
@@ -49,7 +49,7 @@ class Wanted:
         ids, groups, contents, sources = (
             column.take(order) for column in (self.ids, self.groups, self.contents, self.sources)
         )
-        return Wanted(ids, groups, contents, sources, self.files, labels, ups)
+        return WantedVector(ids, groups, contents, sources, self.files, labels, ups)
 
     def keys(self) -> pa.StringArray:
         """What decides a vector: equal keys, equal vectors."""
@@ -63,7 +63,7 @@ def content_keys(groups: pa.StringArray, contents: pa.StringArray, *, files: boo
 
 
 @dataclass(frozen=True)
-class Part:
+class VectorPart:
     """One file of the store, as planned: rows `start` … `stop` - 1 of a table."""
 
     table: str
@@ -79,25 +79,27 @@ class Plan:
 
     folder: Path
     identity: str
-    tables: dict[str, Wanted]  # sorted
-    parts: tuple[Part, ...]
+    tables: dict[str, WantedVector]  # sorted
+    parts: tuple[VectorPart, ...]
     keys: pa.StringArray  # the distinct ones
     codes: dict[str, Ints]  # of the rows of each table
     owners: Ints  # of each code the place in `parts` of the part that encodes it
 
-    def codes_of(self, part: Part) -> Ints:
+    def codes_of(self, part: VectorPart) -> Ints:
         """The codes of a part's rows."""
         return self.codes[part.table][part.start : part.stop]
 
 
-def plan_parts(folder: Path, tables: Mapping[str, Wanted], *, identity: str, rows_per_part: int) -> Plan:
+def plan_parts(
+    folder: Path, tables: Mapping[str, WantedVector], *, identity: str, rows_per_part: int
+) -> Plan:
     """The parts of `<folder>/<table>/`. Raises KnowledgeBaseError for an id that comes twice in a table."""
     ordered = {name: table.sorted() for name, table in tables.items()}
-    parts: list[Part] = []
+    parts: list[VectorPart] = []
     for name, table in ordered.items():
         _require_unique(folder / name, table.ids)
         for number, (start, stop) in enumerate(_cut(table.groups, rows_per_part)):
-            parts.append(Part(name, number, start, stop, _fingerprint(identity, table, start, stop)))
+            parts.append(VectorPart(name, number, start, stop, _fingerprint(identity, table, start, stop)))
     coded = pa.chunked_array([table.keys() for table in ordered.values()], pa.string()).combine_chunks()
     coded = coded.dictionary_encode()
     code_N = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
@@ -131,7 +133,7 @@ def _cut(groups: pa.StringArray, size: int) -> list[tuple[int, int]]:
     return cuts
 
 
-def _fingerprint(identity: str, table: Wanted, start: int, stop: int) -> str:
+def _fingerprint(identity: str, table: WantedVector, start: int, stop: int) -> str:
     columns = (table.ids, table.groups, table.contents)
     return hash_json([identity, table.files, *(column[start:stop].to_pylist() for column in columns)])
 

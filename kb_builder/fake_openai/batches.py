@@ -16,7 +16,7 @@ from kb_builder.fake_openai.check import check_request
 from kb_builder.fake_openai.draws import choose, number, request_hash, uniform
 from kb_builder.fake_openai.errors import ApiError
 from kb_builder.fake_openai.settings import FakeSettings
-from kb_builder.fake_openai.state import STATE, Batch, File, State
+from kb_builder.fake_openai.state import STATE, Batch, State, StoredFile
 
 _ENDPOINT = "/v1/chat/completions"
 _MOST_PER_PAGE = 100
@@ -24,7 +24,7 @@ _MOST_METADATA = 16
 _LINES_AT_ONCE = 20  # worked off before other requests get their turn
 _CANCEL_POLL_S = 0.02
 
-_Record = TypeVar("_Record", File, Batch)
+_Record = TypeVar("_Record", StoredFile, Batch)
 
 
 async def upload(request: web.Request) -> web.Response:
@@ -121,7 +121,7 @@ async def cancel_batch(request: web.Request) -> web.Response:
     return web.json_response(batch.shown())
 
 
-async def _work(state: State, batch: Batch, file: File, *, rejected: bool) -> None:
+async def _work(state: State, batch: Batch, file: StoredFile, *, rejected: bool) -> None:
     """From validating to the end, in `batch_s` seconds or as long as the answers take."""
     start, seconds = time.monotonic(), state.settings.batch_s
     lines = await asyncio.to_thread(_lines, file.data)
@@ -275,11 +275,11 @@ def _result(state: State, batch: Batch, kind: str, rows: list[dict[str, Any]]) -
     return _keep(state, f"{batch.id}_{kind}.jsonl", "batch_output", data).id
 
 
-def _keep(state: State, name: str, purpose: str, data: bytes) -> File:
+def _keep(state: State, name: str, purpose: str, data: bytes) -> StoredFile:
     identity = f"file-{number(state.settings.seed, 'file', len(state.files), name):016x}"
     while identity in state.files:  # one was deleted since: the count alone is not unique
         identity = f"file-{number(identity):016x}"
-    state.files[identity] = File(identity, name, purpose, data, int(time.time()))
+    state.files[identity] = StoredFile(identity, name, purpose, data, int(time.time()))
     return state.files[identity]
 
 
@@ -315,7 +315,7 @@ def _state(request: web.Request) -> State:
     return state
 
 
-def _file(request: web.Request) -> File:
+def _file(request: web.Request) -> StoredFile:
     file = _state(request).files.get(request.match_info["id"])
     if file is None:
         raise ApiError(404, f"No such File object: {request.match_info['id']}", param="id")

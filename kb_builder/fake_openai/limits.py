@@ -13,7 +13,7 @@ _MINUTE = 60.0
 
 
 @dataclass
-class Budget:
+class RateBudget:
     """A token bucket: full at first, it holds a minute's worth and gains it evenly within a minute."""
 
     name: str  # requests | tokens
@@ -46,13 +46,13 @@ class Budget:
         }
 
 
-def budgets(settings: FakeSettings) -> tuple[Budget, ...]:
+def budgets(settings: FakeSettings) -> tuple[RateBudget, ...]:
     """The budgets that the settings ask for, requests first."""
     wanted = (("requests", settings.rpm), ("tokens", settings.tpm))
-    return tuple(Budget(name, per_minute) for name, per_minute in wanted if per_minute is not None)
+    return tuple(RateBudget(name, per_minute) for name, per_minute in wanted if per_minute is not None)
 
 
-def take(held: tuple[Budget, ...], *, tokens: int) -> dict[str, str]:
+def take(held: tuple[RateBudget, ...], *, tokens: int) -> dict[str, str]:
     """Take one request of so many tokens from every budget, or from none; gives the headers to send.
 
     Raises the 429 of the first budget that has too little, with the headers of all.

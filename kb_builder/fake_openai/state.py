@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from kb_builder.fake_openai.limits import Budget, budgets
+from kb_builder.fake_openai.limits import RateBudget, budgets
 from kb_builder.fake_openai.settings import FakeSettings
 
 WINDOW_S = 24 * 3600
@@ -100,7 +100,7 @@ def append_line(log: Path, line: str) -> None:
 
 
 @dataclass(frozen=True)
-class File:
+class StoredFile:
     """An uploaded or a written file, in memory."""
 
     id: str
@@ -168,9 +168,9 @@ class State:
     settings: FakeSettings
     log: Path | None = None
     stats: Stats = field(default_factory=Stats)
-    budgets: tuple[Budget, ...] = field(init=False)
+    budgets: tuple[RateBudget, ...] = field(init=False)
     accepted: int = 0  # requests that were let through, for the quota
-    files: dict[str, File] = field(default_factory=dict)  # by id, oldest first
+    files: dict[str, StoredFile] = field(default_factory=dict)  # by id, oldest first
     batches: dict[str, Batch] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)  # one for each batch at work
 

@@ -47,21 +47,21 @@ def _lexicon() -> _Lexicon:
 
 
 @dataclass(frozen=True)
-class CategoryNames:
+class NamePhrases:
     """The names and aliases of a knowledge base's categories, as stems; `longest` in words."""
 
     phrases: frozenset[tuple[str, ...]]
     longest: int
 
 
-def category_phrases(categories: Iterable[Category]) -> CategoryNames:
+def category_phrases(categories: Iterable[Category]) -> NamePhrases:
     """What a text about measured facts may not name unless they do."""
     names = (name for category in categories for name in (*category.name.split(","), *category.aliases))
     phrases = frozenset(stems for stems in map(_stems, names) if stems)
-    return CategoryNames(phrases, max(map(len, phrases), default=0))
+    return NamePhrases(phrases, max(map(len, phrases), default=0))
 
 
-def invented_name(text: str, facts: str, names: CategoryNames) -> str | None:
+def invented_name(text: str, facts: str, names: NamePhrases) -> str | None:
     """The first category that a text names and the facts do not, in the text's words; or None."""
     measured = _named(facts, names)
     return next((said for phrase, said in _named(text, names).items() if phrase not in measured), None)
@@ -86,7 +86,7 @@ def contradiction(text: str, facts: str) -> str | None:
     return None
 
 
-def _named(text: str, names: CategoryNames) -> dict[tuple[str, ...], str]:
+def _named(text: str, names: NamePhrases) -> dict[tuple[str, ...], str]:
     """The categories that a text names, and by which words."""
     words = normalise(text).split()
     stems = tuple(map(stem, words))

@@ -19,7 +19,7 @@ import numpy as np
 
 from kb_builder.gates.duplicates import COSINE_FROM_JACCARD, Embed, _Index, _Met
 from kb_builder.gates.language import foreign_reason
-from kb_builder.gates.names import _LISTS, Names, normalise, stem
+from kb_builder.gates.names import _LISTS, NameRules, normalise, stem
 from kb_builder.gates.verdict import Verdict
 
 _FEWEST_CONTENT_WORDS = 2
@@ -61,7 +61,7 @@ class Rules:
 class CategoryGate:
     """Judges the texts of one category in plan order: what is a duplicate depends on what came before."""
 
-    def __init__(self, names: Names, rules: Rules) -> None:
+    def __init__(self, names: NameRules, rules: Rules) -> None:
         self._names = names
         self._rules = rules
         self._own_stems = frozenset(word for own in names.own for word in own)

@@ -29,7 +29,7 @@ _LONG, _MOST_MARKS, _CUT = 2_000, 30, "\u034f"
 
 
 @dataclass(frozen=True)
-class Names:
+class NameRules:
     """What a category's texts must and must not say. Words are stems, phrases are normalised."""
 
     category_id: str
@@ -40,7 +40,7 @@ class Names:
     longest: int  # words of the longest phrase
 
 
-def category_names(categories: Sequence[Category]) -> dict[str, Names]:
+def category_names(categories: Sequence[Category]) -> dict[str, NameRules]:
     """For each category_id: its own names, and the words and phrases that name another category of the list.
 
     A *phrase* is another category's full name of two or more words. A single word is a rival only where the
@@ -58,11 +58,11 @@ def category_names(categories: Sequence[Category]) -> dict[str, Names]:
                 owners[" ".join(words)].add(category_id)
     phrases = {phrase: frozenset(ids) for phrase, ids in owners.items()}
     longest = max((len(phrase.split()) for phrase in phrases), default=0)
-    found: dict[str, Names] = {}
+    found: dict[str, NameRules] = {}
     for category_id, names in spellings.items():
         stems = frozenset(stem(word) for words in names for word in words)
         others = {stem(rival) for words in names for word in words for rival in rivals.get(word, ())}
-        found[category_id] = Names(
+        found[category_id] = NameRules(
             category_id=category_id,
             spellings=tuple(" ".join(words) for words in names),
             own=tuple(frozenset(map(stem, words)) for words in names),

@@ -38,7 +38,7 @@ _SAID = frozenset({"text", "output_text"})  # the kinds of parts that are the an
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ParsedAnswer:
     """What one answer's body says. `text` is None where the model declined or said nothing.
 
     `refusal` is what it said when it declined; `finish_reason` is `refusal` then. `note` says why there is no
@@ -70,7 +70,7 @@ class _Content:
     thought: bool = False  # something that is no text was there
 
 
-def read_answer(body: str, *, asked: str = "") -> Answer:
+def read_answer(body: str, *, asked: str = "") -> ParsedAnswer:
     """The first choice of a chat completion: any JSON text that `client.check_body` has let through.
 
     Reasoning (`<think>…</think>`, parts of kind `thinking`) is no part of the answer. Where a field is not
@@ -79,7 +79,7 @@ def read_answer(body: str, *, asked: str = "") -> Answer:
     try:
         value = json.loads(body)
     except RecursionError:  # from a ledger that an earlier version wrote
-        return Answer(None, "unknown", None, None, None, note="nested too deep to be read")
+        return ParsedAnswer(None, "unknown", None, None, None, note="nested too deep to be read")
     choice = value["choices"][0]
     usage = value.get("usage")
     message = choice["message"]
@@ -93,7 +93,7 @@ def read_answer(body: str, *, asked: str = "") -> Answer:
         names = OwnNames(asked)
         text = names.show(without_thoughts(names.hide(text)))
     thought = content.thought or bool(content.text) or _has_reasoning(message)
-    return Answer(
+    return ParsedAnswer(
         text=None if refusal else text or None,
         finish_reason="refusal" if refusal else finish if isinstance(finish, str) and finish else "unknown",
         model=escaped(without_halves(model)) if isinstance(model, str) else None,
@@ -105,7 +105,7 @@ def read_answer(body: str, *, asked: str = "") -> Answer:
 
 
 def parse_answer(
-    answer: Answer, *, opening: str = "", several: bool = False, asked: str = ""
+    answer: ParsedAnswer, *, opening: str = "", several: bool = False, asked: str = ""
 ) -> tuple[Item, ...]:
     """The texts of an answer, at least one item: where there is none, the item says what came instead.
 

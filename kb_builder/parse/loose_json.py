@@ -66,7 +66,7 @@ def values(text: str) -> Iterator[Value]:
         ):
             at = start.end()
             continue
-        value = _Reader(text).read(start.start())
+        value = _JsonReader(text).read(start.start())
         yield value
         if value.rest is not None:
             return
@@ -102,7 +102,7 @@ class _BrokenError(Exception):
     """The value goes on in no way that can be read."""
 
 
-class _Reader:
+class _JsonReader:
     def __init__(self, text: str) -> None:
         self._text = text
         self._open: list[list[Any] | dict[str, Any]] = []

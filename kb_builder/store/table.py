@@ -59,7 +59,7 @@ class Vectors:
 
 
 @dataclass(frozen=True)
-class Table:
+class VectorTable:
     """A table as it was when it was opened. Nothing but its manifest is held in memory."""
 
     folder: Path
@@ -138,7 +138,7 @@ class Table:
         return None
 
 
-def open_table(folder: Path) -> Table:
+def open_table(folder: Path) -> VectorTable:
     """Open a table by its manifest; no vector is read.
 
     Raises KnowledgeBaseError where there is none, or where it was made by another encoder, or in another
@@ -155,7 +155,7 @@ def open_table(folder: Path) -> Table:
             places[row_group.group].append((number, at))
             rows[row_group.group] += row_group.rows
     _require_own_encoder(folder, manifest)
-    return Table(
+    return VectorTable(
         folder=folder,
         encoder=manifest["encoder"],
         dim=manifest["dim"],

@@ -30,7 +30,7 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DescriptionPart:
     """What the manifest says of one file."""
 
     rows: int
@@ -44,7 +44,7 @@ class PartsManifest:
     """`parts`: file, relative to `<kb>/descriptions` and with `/`, to what it holds."""
 
     schema_version: str = SCHEMA_VERSION
-    parts: Mapping[str, Part] = field(default_factory=dict)
+    parts: Mapping[str, DescriptionPart] = field(default_factory=dict)
 
 
 def write_part(kb: Path, kind: str, name: str, rows: list[dict[str, Any]]) -> None:
@@ -58,7 +58,7 @@ def write_part(kb: Path, kind: str, name: str, rows: list[dict[str, Any]]) -> No
         raise ValueError(f"part {name!r} has no number")
     manifest = read_manifest(kb)
     write_table(path, rows, DESCRIPTIONS)
-    part = Part(
+    part = DescriptionPart(
         rows=len(rows),
         bytes=path.stat().st_size,
         sha256=hash_file(path),
@@ -92,7 +92,7 @@ def read_manifest(kb: Path) -> PartsManifest:
         value = json.loads(path.read_text(encoding="utf-8"))
         return PartsManifest(
             schema_version=str(value["schema_version"]),
-            parts={file: Part(**part) for file, part in value["parts"].items()},
+            parts={file: DescriptionPart(**part) for file, part in value["parts"].items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise KnowledgeBaseError(
@@ -120,6 +120,6 @@ def _number(file: str) -> int:
     return int(file.removesuffix(".parquet").rsplit("-", 1)[1])
 
 
-def _write(kb: Path, parts: Mapping[str, Part]) -> None:
+def _write(kb: Path, parts: Mapping[str, DescriptionPart]) -> None:
     value = {"schema_version": SCHEMA_VERSION, "parts": {file: asdict(part) for file, part in parts.items()}}
     write_json(kb / "descriptions" / MANIFEST, value)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from data.errors import InputError, KnowledgeBaseError, first_line
 from data.reads import reading
 from kb_builder.ask.ledger import Entry, read_ledger
-from kb_builder.browse.query import Answer, Page
+from kb_builder.browse.query import Page, QueryResult
 from kb_builder.describe.rows import row_id as id_of
 from kb_builder.tables.parts import KINDS
 from kb_builder.verify.rows import derive, jaccard
@@ -61,12 +61,12 @@ def explain(kb: Path, row_id: str) -> Page:
     else:
         request = json.loads(entry.request)
         sections += [
-            ("prompt", Answer(("role", "content"), tuple(_messages(request)))),
+            ("prompt", QueryResult(("role", "content"), tuple(_messages(request)))),
             ("request", _pairs(_parameters(entry, request))),
             ("answer", _pairs(_told(entry))),
-            ("parsed", Answer(("item", "row_id", "text or reason"), tuple(_items(entry, row)))),
+            ("parsed", QueryResult(("item", "row_id", "text or reason"), tuple(_items(entry, row)))),
         ]
-    sections.append(("gates", Answer(("gate", "verdict", "why"), tuple(_verdicts(kb, path, row)))))
+    sections.append(("gates", QueryResult(("gate", "verdict", "why"), tuple(_verdicts(kb, path, row)))))
     return Page(tuple(sections))
 
 
@@ -230,7 +230,7 @@ def _why(kb: Path, row: _Row) -> str:
     return f"{row['reason'] or ''}; row {row['dup_of'][:12]} is gone"
 
 
-def _pairs(values: Mapping[str, Any]) -> Answer:
-    return Answer(
+def _pairs(values: Mapping[str, Any]) -> QueryResult:
+    return QueryResult(
         ("name", "value"), tuple((name, value) for name, value in values.items() if value is not None)
     )

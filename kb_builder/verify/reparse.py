@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from data.seals import seal, unseal
 from data.show import visible
-from kb_builder.browse.query import Answer
+from kb_builder.browse.query import QueryResult
 from kb_builder.describe.categories import category_shard_count, replay_categories
 from kb_builder.describe.contrasts import replay_contrasts
 from kb_builder.describe.samples import replay_samples, sample_shard_count
@@ -74,7 +74,7 @@ class Reparsed:
         total = sum(self.moves.values())
         lines = [f"{total:,} rows, {self.changed:,} of them changed; nothing was sent"]
         if rows:
-            lines.append(str(Answer(("kind", "before", "now", "rows"), tuple(rows), counts=True)))
+            lines.append(str(QueryResult(("kind", "before", "now", "rows"), tuple(rows), counts=True)))
             lines.append("`unibind run` takes this into the embeddings, the centers and the results")
         lines += [f"written anew, could not be read before: {name}" for name in self.unreadable]
         if self.short:

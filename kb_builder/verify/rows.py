@@ -26,7 +26,7 @@ from kb_builder.encoders.tokens import count_tokens
 from kb_builder.gates.names import normalise
 from kb_builder.gates.verdict import STATUSES
 from kb_builder.parse.answers import PARSER_VERSION, Item, parse_answer, read_answer
-from kb_builder.tables.parts import KINDS, Part
+from kb_builder.tables.parts import KINDS, DescriptionPart
 from kb_builder.verify.findings import Findings
 
 _BATCH = 10_000  # rows in memory at once
@@ -47,7 +47,7 @@ class PartFile:
     name: str  # <kind>/<part>.parquet
     kind: str
     path: Path
-    told: Part | None  # what the manifest says of it, if anything
+    told: DescriptionPart | None  # what the manifest says of it, if anything
 
 
 @dataclass(frozen=True)

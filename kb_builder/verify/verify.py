@@ -25,7 +25,7 @@ from data.errors import KnowledgeBaseError, first_line
 from data.files import hash_file
 from data.seals import SEAL, Sum
 from kb_builder.ask.ledger import StoredEntries, read_ledger
-from kb_builder.tables.parts import KINDS, MANIFEST, Part, read_manifest
+from kb_builder.tables.parts import KINDS, MANIFEST, DescriptionPart, read_manifest
 from kb_builder.tables.schemas import DESCRIPTIONS, SCHEMA_VERSION
 from kb_builder.verify.files import (
     Looked,
@@ -148,7 +148,7 @@ def _check_parts(kb: Path, found: Findings, looked: Looked) -> list[PartFile]:
     return readable
 
 
-def _manifest_parts(kb: Path, names: set[str], found: Findings) -> Mapping[str, Part]:
+def _manifest_parts(kb: Path, names: set[str], found: Findings) -> Mapping[str, DescriptionPart]:
     """What the manifest says of every part; tells where it does not fit the parts that are there."""
     try:
         manifest = read_manifest(kb)

@@ -63,18 +63,18 @@ def read_header(path: Path) -> GgufHeader:
     """Read and check a header. Raises InputError, in one line, where the file is missing, cut or no GGUF."""
     try:
         with path.open("rb") as file:
-            return _Reader(file, path.stat().st_size).read()
+            return _HeaderReader(file, path.stat().st_size).read()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except _DamagedError as damage:
+    except _DamagedHeaderError as damage:
         raise InputError(f"{path}: {damage}; download the file again, or name another") from None
 
 
-class _DamagedError(Exception):
+class _DamagedHeaderError(Exception):
     """What is wrong with the file."""
 
 
-class _Reader:
+class _HeaderReader:
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
         self._size = size
@@ -82,7 +82,7 @@ class _Reader:
     def read(self) -> GgufHeader:
         magic = self._file.read(4)
         if magic != _MAGIC:
-            raise _DamagedError("is no GGUF file (it does not begin with GGUF)")
+            raise _DamagedHeaderError("is no GGUF file (it does not begin with GGUF)")
         (version,) = self._numbers("I")
         if version not in _VERSIONS:
             other = (
@@ -90,7 +90,7 @@ class _Reader:
                 if version & 0xFFFF == 0 and version
                 else "none that is known"
             )
-            raise _DamagedError(f"GGUF version {version} is {other} (known: 2 and 3)")
+            raise _DamagedHeaderError(f"GGUF version {version} is {other} (known: 2 and 3)")
         tensors, entries = self._numbers("QQ")
         self._at_most(entries, _MOST_ENTRIES, "entries")
         self._at_most(tensors, _MOST_TENSORS, "tensors")
@@ -99,19 +99,19 @@ class _Reader:
             key = self._text(_MOST_KEY)
             (kind,) = self._numbers("I")
             if key in values:
-                raise _DamagedError(f"its header has {key[:80]!r} twice")
+                raise _DamagedHeaderError(f"its header has {key[:80]!r} twice")
             value = self._value(kind, key)
             if value is not None:
                 values[key] = value
         if not isinstance(values.get("general.architecture"), str):
-            raise _DamagedError("its header does not say what model it is (general.architecture)")
+            raise _DamagedHeaderError("its header does not say what model it is (general.architecture)")
         last = self._tensors(tensors)
         alignment = values.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            raise _DamagedError(f"its alignment of {alignment!r} bytes is no power of two")
+            raise _DamagedHeaderError(f"its alignment of {alignment!r} bytes is no power of two")
         begin = math.ceil(self._file.tell() / alignment) * alignment
         if tensors and begin + last >= self._size:
-            raise _DamagedError(
+            raise _DamagedHeaderError(
                 f"is cut off: {self._size:,} bytes, its last tensor begins at {begin + last:,}"
             )
         return GgufHeader(values, tensors)
@@ -123,10 +123,10 @@ class _Reader:
             name = self._text(_MOST_KEY)
             (dimensions,) = self._numbers("I")
             if not 1 <= dimensions <= _MOST_DIMENSIONS:
-                raise _DamagedError(f"its tensor {name[:80]!r} has {dimensions} dimensions")
+                raise _DamagedHeaderError(f"its tensor {name[:80]!r} has {dimensions} dimensions")
             sizes = self._numbers(f"{dimensions}Q")
             if min(sizes) < 1 or math.prod(sizes) > 2**63:
-                raise _DamagedError(f"its tensor {name[:80]!r} has the sizes {list(sizes)}")
+                raise _DamagedHeaderError(f"its tensor {name[:80]!r} has the sizes {list(sizes)}")
             _, offset = self._numbers("IQ")
             last = max(last, offset)
         return last
@@ -138,7 +138,7 @@ class _Reader:
         if kind == _STRING:
             return self._text(_MOST_TEXT)
         if kind != _ARRAY or depth >= _MOST_DEPTH:
-            raise _DamagedError(f"its entry {key[:80]!r} has a type that is unknown ({kind})")
+            raise _DamagedHeaderError(f"its entry {key[:80]!r} has a type that is unknown ({kind})")
         inner, count = self._numbers("IQ")
         if inner in _NUMBERS:
             self._skip(count * struct.calcsize(_NUMBERS[inner]))
@@ -158,7 +158,7 @@ class _Reader:
         size = struct.calcsize(f"<{form}")
         raw = self._file.read(size)
         if len(raw) < size:
-            raise _DamagedError(f"is cut off within its header, after {self._size:,} bytes")
+            raise _DamagedHeaderError(f"is cut off within its header, after {self._size:,} bytes")
         return struct.unpack(f"<{form}", raw)
 
     def _text(self, most: int) -> str:
@@ -166,12 +166,12 @@ class _Reader:
         self._at_most(length, most, "bytes of a text")
         raw = self._file.read(length)
         if len(raw) < length:
-            raise _DamagedError(f"is cut off within its header, after {self._size:,} bytes")
+            raise _DamagedHeaderError(f"is cut off within its header, after {self._size:,} bytes")
         return raw.decode("utf-8", errors="replace")
 
     def _skip(self, count: int) -> None:
         if count > self._left():
-            raise _DamagedError(f"is cut off within its header, after {self._size:,} bytes")
+            raise _DamagedHeaderError(f"is cut off within its header, after {self._size:,} bytes")
         self._file.seek(count, 1)
 
     def _left(self) -> int:
@@ -179,4 +179,4 @@ class _Reader:
 
     def _at_most(self, count: int, most: int, what: str) -> None:
         if count > min(most, self._size):
-            raise _DamagedError(f"its header claims {count:,} {what}: it is damaged")
+            raise _DamagedHeaderError(f"its header claims {count:,} {what}: it is damaged")

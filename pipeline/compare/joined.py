@@ -41,7 +41,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Answers:
+class JoinedAnswers:
     """Who was right on which question, the group of each question, and the object that it is about."""
 
     hits_NR: Bools
@@ -49,7 +49,7 @@ class Answers:
     unit_N: Ints
 
     @classmethod
-    def of(cls, table: pa.Table, groups: Sequence[str], hits_NR: Bools) -> Answers:
+    def of(cls, table: pa.Table, groups: Sequence[str], hits_NR: Bools) -> JoinedAnswers:
         """The answers of a joined table; `groups` are the columns whose values tell the groups apart."""
         labels = pc.binary_join_element_wise(*[table[name] for name in groups], "\n")
         # A sample without an object is about itself; no object id has a line break.

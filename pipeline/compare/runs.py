@@ -23,7 +23,7 @@ from data.modality import MODALITIES
 from data.reads import reading
 from data.show import json_text
 from pipeline.accuracies import SPLITS
-from pipeline.compare.joined import Answers, Summary, columns, joined
+from pipeline.compare.joined import JoinedAnswers, Summary, columns, joined
 from pipeline.compare.questions import NAMED_KEYS, Run, nothing_in_common, relabelled, same_tasks
 from pipeline.project import load_project, require_plain
 from trainer.evaluate.intervals import holm, interval_of, mcnemar
@@ -37,7 +37,7 @@ _RANK_KEYS = ["level", "query", "gallery", "sample_id"]
 
 
 @dataclass(frozen=True)
-class Line:
+class ComparedValue:
     """One number of one run beside that of the first run; `p` is exact McNemar's or the swap test's."""
 
     measure: str  # top1 | r10_mean | r10_worst
@@ -60,7 +60,7 @@ class Comparison:
     """Everything that is told of some runs; the first is the one that the others are compared with."""
 
     runs: tuple[dict[str, Any], ...]  # name, folder, model, with_name, and samples that not all runs have
-    lines: tuple[Line, ...]
+    lines: tuple[ComparedValue, ...]
     balance: tuple[dict[str, Any], ...]  # measure, run, value
     notes: tuple[str, ...] = field(default=())
 
@@ -148,14 +148,14 @@ def _sample_ids(*tables: pa.Table) -> set[str]:
     return {name for table in tables for name in pc.unique(table["sample_id"]).to_pylist()}
 
 
-def _recognition(table: pa.Table, names: Sequence[str], resamples: int, seed: int) -> list[Line]:
-    lines: list[Line] = []
+def _recognition(table: pa.Table, names: Sequence[str], resamples: int, seed: int) -> list[ComparedValue]:
+    lines: list[ComparedValue] = []
     for split in SPLITS:
         block = table.filter(pc.equal(table["split"], split))
         modalities = [m for m in MODALITIES if pc.any(pc.equal(block["modality"], m)).as_py()]
         for modality in modalities:
             rows = block.filter(pc.equal(block["modality"], modality))
-            answers = Answers.of(rows, ["modality"], columns(rows, len(names)) > 0)
+            answers = JoinedAnswers.of(rows, ["modality"], columns(rows, len(names)) > 0)
             hits_NR = answers.hits_NR
             p = [mcnemar(hits_NR[:, run], hits_NR[:, 0]) for run in range(1, len(names))]
             summary = answers.summary(_mean, resamples=resamples, seed=seed)
@@ -163,19 +163,19 @@ def _recognition(table: pa.Table, names: Sequence[str], resamples: int, seed: in
         media = [m for m in modalities if m != "text"] or modalities
         if len(media) > 1:
             rows = block.filter(pc.is_in(block["modality"], pa.array(media)))
-            answers = Answers.of(rows, ["modality"], columns(rows, len(names)) > 0)
+            answers = JoinedAnswers.of(rows, ["modality"], columns(rows, len(names)) > 0)
             summary = answers.summary(_mean, resamples=resamples, seed=seed)
             lines += _lines("top1", split, None, names, summary, summary.p)
     return lines
 
 
-def _retrieval(table: pa.Table, names: Sequence[str], resamples: int, seed: int) -> list[Line]:
-    lines: list[Line] = []
+def _retrieval(table: pa.Table, names: Sequence[str], resamples: int, seed: int) -> list[ComparedValue]:
+    lines: list[ComparedValue] = []
     for level in ("category", "object"):
         rows = table.filter(pc.equal(table["level"], level))
         if len(rows) == 0:
             continue
-        answers = Answers.of(rows, ["query", "gallery"], columns(rows, len(names)) <= _DEPTH)
+        answers = JoinedAnswers.of(rows, ["query", "gallery"], columns(rows, len(names)) <= _DEPTH)
         for measure, statistic in (("r10_mean", _mean), ("r10_worst", _worst)):
             summary = answers.summary(statistic, resamples=resamples, seed=seed)
             lines += _lines(measure, level, None, names, summary, summary.p)
@@ -197,7 +197,7 @@ def _lines(
     names: Sequence[str],
     summary: Summary,
     p: Sequence[float],
-) -> list[Line]:
+) -> list[ComparedValue]:
     """A line for each run but the first."""
     lines = []
     first = summary.value_R[0]
@@ -206,7 +206,9 @@ def _lines(
     ):
         low, high = interval_of(ahead_B)
         numbers = (float(first), float(value), float(value - first), low, high, one, each)
-        lines.append(Line(measure, group, modality, name, *numbers, summary.n, verdict(low, high, each)))
+        lines.append(
+            ComparedValue(measure, group, modality, name, *numbers, summary.n, verdict(low, high, each))
+        )
     return lines
 
 

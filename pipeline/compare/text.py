@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from data.show import visible
 from pipeline.accuracies import ANCHOR_TITLES, NAMED_CENTERS, percent, split_title
-from pipeline.compare.runs import Comparison, Line
+from pipeline.compare.runs import ComparedValue, Comparison
 
 _MEASURES = {"r10_mean": "mean over pairs", "r10_worst": "worst pair"}
 _LEGEND = (
@@ -52,11 +52,11 @@ def _head(comparison: Comparison) -> list[str]:
     return lines + [f"note: {note}" for note in comparison.notes]
 
 
-def _title(line: Line) -> str:
+def _title(line: ComparedValue) -> str:
     return split_title(line.group) if line.measure == "top1" else f"retrieval by {line.group}, recall@10"
 
 
-def _cells(line: Line) -> list[str]:
+def _cells(line: ComparedValue) -> list[str]:
     label = _MEASURES.get(line.measure, line.modality or "mean over modalities")
     return [
         f"  {label}",

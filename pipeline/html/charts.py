@@ -74,7 +74,7 @@ def axis_over(values: Iterable[float], *, start: float, end: float, most: int = 
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ChartLine:
     """A line through points (x, y), in the order of x; `intervals` are (x, low, high)."""
 
     name: str
@@ -84,7 +84,7 @@ class Line:
 
 
 def line_chart(
-    lines: Sequence[Line],
+    lines: Sequence[ChartLine],
     *,
     title: str,
     x_title: str,
@@ -145,7 +145,7 @@ def line_chart(
     return el("svg", el("title", title), *marks, viewBox=view, role="img")
 
 
-def _drawn(line: Line, xs: Sequence[float], y_axis: Axis, *, dots: bool) -> list[Html]:
+def _drawn(line: ChartLine, xs: Sequence[float], y_axis: Axis, *, dots: bool) -> list[Html]:
     stroke, dashes = _STROKES[line.look]
     ys = [y_axis.at(y) for _, y in line.points]
     way = "L".join(f"{x:.1f} {y:.1f}" for x, y in zip(xs, ys, strict=True))

@@ -45,7 +45,7 @@ _WHY_CHARS = 90
 
 
 @dataclass(frozen=True)
-class Answer:
+class NamedCategory:
     """One category for a file: its score by the project's scorer, and the text of its nearest center.
 
     `probability`, among all the project's categories, is None where nothing was calibrated.
@@ -65,7 +65,7 @@ class Prediction:
     file: str
     modality: str
     model: str
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[NamedCategory, ...] = ()
     error: str | None = None
     uncalibrated: str | None = None  # why the answers have no probability
 
@@ -144,7 +144,7 @@ def predict_files(
         elif temperature is not None:
             shares_C = probabilities(category_scores(query_1D, centers, scorer), temperature)[0].tolist()
         answers = tuple(
-            Answer(
+            NamedCategory(
                 space.kb.names[category],
                 value,
                 texts.get(why, ""),
@@ -202,7 +202,7 @@ def predict_zero_shot(
             continue
         ranked = score(query_1D, centers, top=top)
         answers = tuple(
-            Answer(names[category], float(cosine), "")
+            NamedCategory(names[category], float(cosine), "")
             for category, cosine in zip(ranked.categories_NT[0], ranked.scores_NT[0], strict=True)
         )
         yield Prediction(

@@ -13,7 +13,7 @@ from typing import Any
 from data.modality import MODALITIES
 from pipeline.accuracies import (
     SPLITS,
-    Row,
+    AccuracyRow,
     centers_title,
     media,
     percent,
@@ -21,7 +21,7 @@ from pipeline.accuracies import (
     recognition_rows,
     split_title,
 )
-from pipeline.html.charts import LOOKS, Dot, DotRow, Line, Look, dot_chart, line_chart, line_key
+from pipeline.html.charts import LOOKS, ChartLine, Dot, DotRow, Look, dot_chart, line_chart, line_key
 from pipeline.html.elements import Child, Html, el, figure, join, line, section, table
 from trainer.evaluate.tasks import CENTERS
 
@@ -52,7 +52,7 @@ def probe_section(metrics: Mapping[str, Any]) -> Html | None:
     )
 
 
-def _probe_panel(row: Row, probe: Mapping[str, Any]) -> Html:
+def _probe_panel(row: AccuracyRow, probe: Mapping[str, Any]) -> Html:
     if row.centers is None:
         raise ValueError(f"{row.modality}: no LLM centers to set beside the probe")
     chance = Dot(row.chance, "chance")
@@ -68,7 +68,7 @@ def _probe_panel(row: Row, probe: Mapping[str, Any]) -> Html:
     return el("div", el("h3", title), dot_chart(rows, title=told, percent=True, include=(0.0, 1.0)))
 
 
-def _probe_words(rows: Sequence[Row], probes: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+def _probe_words(rows: Sequence[AccuracyRow], probes: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
     """The means of both sides over the media modalities that both were measured in, split by split."""
     words = []
     for split in dict.fromkeys(row.split for row in rows):
@@ -91,7 +91,7 @@ def few_shot_section(metrics: Mapping[str, Any]) -> Html | None:
     panels = []
     for (split, modality), rows in groups.items():
         lines = [
-            Line(
+            ChartLine(
                 name,
                 tuple((r["shots"], r["top1"]) for r in ours),
                 look,
@@ -162,7 +162,7 @@ def sweeps_section(metrics: Mapping[str, Any]) -> Html | None:
             means = _means(rows)
             ks = sorted({k for _, k in means})
             lines = [
-                Line(name, tuple((k, means[name, k]) for k in ks if (name, k) in means), looks[name])
+                ChartLine(name, tuple((k, means[name, k]) for k in ks if (name, k) in means), looks[name])
                 for name in scorers
                 if any((name, k) in means for k in ks)
             ]

@@ -12,7 +12,7 @@ from data.modality import MODALITIES
 from pipeline.accuracies import (
     SPLITS,
     Accuracy,
-    Row,
+    AccuracyRow,
     anchor_names,
     anchor_title,
     centers_title,
@@ -121,7 +121,7 @@ def zero_shot_section(metrics: Mapping[str, Any]) -> Html:
     )
 
 
-def _fine_print(rows: Sequence[Row]) -> Html:
+def _fine_print(rows: Sequence[AccuracyRow]) -> Html:
     counts = {
         name: sorted({row.cells()[name].k for row in rows if name in row.cells()})
         for name in anchor_names(rows)
@@ -141,7 +141,7 @@ def _fine_print(rows: Sequence[Row]) -> Html:
     )
 
 
-def _result_table(rows: Sequence[Row]) -> Html:
+def _result_table(rows: Sequence[AccuracyRow]) -> Html:
     names = anchor_names(rows)
     columns = f"l{'r' * (len(names) + 2)}l"
     body: list[Html] = []
@@ -167,7 +167,7 @@ def _result_table(rows: Sequence[Row]) -> Html:
     return el("div", table(columns, head, body, caption=caption), class_="pinned")
 
 
-def _leads(rows: Sequence[Row]) -> Child:
+def _leads(rows: Sequence[AccuracyRow]) -> Child:
     """By how much the LLM centers lead each control, with the paired interval; nothing where not measured."""
     names = [name for name in anchor_names(rows) if name != CENTERS]
     columns = f"l{'r' * len(names)}"
@@ -191,7 +191,7 @@ def _leads(rows: Sequence[Row]) -> Child:
     return el("details", summary, whole)
 
 
-def _lead(row: Row, name: str) -> Child:
+def _lead(row: AccuracyRow, name: str) -> Child:
     control = row.controls.get(name)
     if control is None or control.lead is None:
         return "–"
@@ -230,7 +230,7 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else percent(value)
 
 
-def _table_row(row: Row, names: Sequence[str]) -> list[Child]:
+def _table_row(row: AccuracyRow, names: Sequence[str]) -> list[Child]:
     cells, best, warned, sure = row.cells(), row.best(), row.not_beaten(), row.clearly_above()
     numbers = [
         _number(name, cells[name], best=best, warned=warned) if name in cells else "–" for name in names
@@ -250,7 +250,7 @@ def _number(name: str, cell: Accuracy, *, best: Sequence[str], warned: Sequence[
     return join([number, el("span", f"{percent(cell.low)}–{percent(cell.high)}", class_="ci")])
 
 
-def accuracy_plots(rows: Sequence[Row]) -> Html:
+def accuracy_plots(rows: Sequence[AccuracyRow]) -> Html:
     """One panel a split: the centers with their interval, the controls beneath, chance as a dashed line."""
     splits = dict.fromkeys(row.split for row in rows)
     highest = max((cell.high for row in rows for cell in row.cells().values()), default=1.0)
@@ -273,7 +273,7 @@ def _key(mark: Html, words: str) -> Html:
     return el("li", el("svg", mark, viewBox="0 0 16 16", aria_hidden="true"), words)
 
 
-def _plot(rows: Sequence[Row], limit: float) -> Html:
+def _plot(rows: Sequence[AccuracyRow], limit: float) -> Html:
     """A dot plot: one line a modality, the centers with their interval, the controls half a step below."""
     bottom = _TOP + _STEP * len(rows)
     span = _WIDTH - _LEFT - _RIGHT

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.accuracies import (
+    AccuracyRow,
     Mean,
-    Row,
     anchor_title,
     centers_title,
     not_measured,
@@ -62,7 +62,7 @@ def _lead(metrics: Mapping[str, Any]) -> Html:
     return el("p", first, _best_control(mean, rows), class_="lead")
 
 
-def _best_control(mean: Mean, rows: Sequence[Row]) -> str:
+def _best_control(mean: Mean, rows: Sequence[AccuracyRow]) -> str:
     """What the best control scores in the place of the LLM centers, on the same mean."""
     controls = {name: top1 for name, top1 in mean.top1.items() if name != CENTERS}
     if not controls:

@@ -25,7 +25,7 @@ from data.show import visible
 from pipeline.html.elements import Html, clipped, el, figure, join, section
 from pipeline.html.labels import RING, Label, place_labels
 from pipeline.html.style import MODALITY_COLOURS
-from trainer.evaluate.space import CENTER, Picture
+from trainer.evaluate.space import CENTER, SpaceMap
 
 _SIDE = 330.0  # of a panel, in its own units: about pixels at phone width
 _MARGIN = 20.0
@@ -43,7 +43,7 @@ _TITLES = {
 }
 
 
-def space_section(pictures: Mapping[str, Picture]) -> Html:
+def space_section(pictures: Mapping[str, SpaceMap]) -> Html:
     """Panels by modality and by category for each picture of the space."""
     if not pictures:
         return section("space", "The space", el("p", "There are no test samples to draw."))
@@ -62,7 +62,7 @@ def space_section(pictures: Mapping[str, Picture]) -> Html:
     return section("space", "The space", figure(content, _words(pictures)))
 
 
-def _words(pictures: Mapping[str, Picture]) -> str:
+def _words(pictures: Mapping[str, SpaceMap]) -> str:
     words = [
         "Each dot is a test sample. The plane is a t-SNE map: near means near, but distances between clumps "
         "and the axes mean nothing. In a balanced space, colours by modality are mixed and colours by "
@@ -105,7 +105,7 @@ def fitted(xy_N2: Plane) -> tuple[Plane, float]:
     return placed + np.array([_SIDE / 2, height / 2]), height
 
 
-def _by_modality(picture: Picture, xy_N2: Plane, height: float) -> Html:
+def _by_modality(picture: SpaceMap, xy_N2: Plane, height: float) -> Html:
     marks = [
         _dots(xy_N2[rows], class_=f"dot m-{kind}")
         for turn in range(_ROUNDS)
@@ -115,7 +115,7 @@ def _by_modality(picture: Picture, xy_N2: Plane, height: float) -> Html:
     return _panel(marks, height, "test samples, coloured by modality")
 
 
-def _by_category(picture: Picture, xy_N2: Plane, height: float, hues: Mapping[int, int]) -> Html:
+def _by_category(picture: SpaceMap, xy_N2: Plane, height: float, hues: Mapping[int, int]) -> Html:
     samples, centers = _samples_and_centers(picture)
     by_category: dict[int, list[int]] = {}
     for row in samples:
@@ -148,14 +148,14 @@ def _dots(xy_N2: Plane, *, class_: str, style: str | None = None) -> Html:
     return el("path", d="".join(f"M{x:.1f} {y:.1f}h0" for x, y in xy_N2), class_=class_, style=style)
 
 
-def _samples_and_centers(picture: Picture) -> tuple[list[int], list[int]]:
+def _samples_and_centers(picture: SpaceMap) -> tuple[list[int], list[int]]:
     """The rows of labelled samples and those of centers."""
     known = [row for row, category in enumerate(picture.category_N) if category >= 0]
     samples = [row for row in known if picture.kinds[row] != CENTER]
     return samples, [row for row in known if picture.kinds[row] == CENTER]
 
 
-def _spots(picture: Picture, xy_N2: Plane) -> Spots:
+def _spots(picture: SpaceMap, xy_N2: Plane) -> Spots:
     """Where each category is: at its center, or else in the middle of its samples."""
     samples, centers = _samples_and_centers(picture)
     rows_of: dict[int, list[int]] = {}
@@ -165,7 +165,7 @@ def _spots(picture: Picture, xy_N2: Plane) -> Spots:
     return {category: (float(x), float(y)) for category, (x, y) in middles.items()}
 
 
-def _hues(pictures: Mapping[str, Picture]) -> dict[int, int]:
+def _hues(pictures: Mapping[str, SpaceMap]) -> dict[int, int]:
     """A hue in degrees for each category, the same in every picture: steps of the golden angle round the
     unified space, so that neighbours there differ."""
     picture = pictures[_best(pictures)]
@@ -178,12 +178,12 @@ def _hues(pictures: Mapping[str, Picture]) -> dict[int, int]:
     return {category: round(place * 137.508) % 360 for place, category in enumerate(ordered)}
 
 
-def _best(pictures: Mapping[str, Picture]) -> str:
+def _best(pictures: Mapping[str, SpaceMap]) -> str:
     """The picture that shows the most: the unified space where there is one."""
     return next(name for name in ("after", "zero_shot", *pictures) if name in pictures)
 
 
-def labels(picture: Picture, xy_N2: Plane, height: float) -> list[Label]:
+def labels(picture: SpaceMap, xy_N2: Plane, height: float) -> list[Label]:
     """The categories' names, placed on the map.
 
     Where several modalities lie apart and there are no centers, a category is in no one place: no labels.
@@ -199,7 +199,7 @@ def labels(picture: Picture, xy_N2: Plane, height: float) -> list[Label]:
     return place_labels(spots, words, size=(_SIDE, height), dots_N2=xy_N2)
 
 
-def write_space_png(pictures: Mapping[str, Picture], target: Path) -> None:
+def write_space_png(pictures: Mapping[str, SpaceMap], target: Path) -> None:
     """Write the picture of the unified space (or of the best there is) for the README, as a PNG."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -241,7 +241,7 @@ def _boxes_noted(target: Path) -> Iterator[None]:
         print(f"  note: {told}", file=sys.stderr, flush=True)
 
 
-def _draw_modalities(axes: Any, picture: Picture, xy_N2: Plane) -> None:
+def _draw_modalities(axes: Any, picture: SpaceMap, xy_N2: Plane) -> None:
     kinds = [kind for kind in MODALITIES if kind in picture.kinds]
     order = _in_turns([[row for row, own in enumerate(picture.kinds) if own == kind] for kind in kinds])
     colours = [MODALITY_COLOURS[picture.kinds[row]][0] for row in order]
@@ -253,7 +253,7 @@ def _draw_modalities(axes: Any, picture: Picture, xy_N2: Plane) -> None:
 
 
 def _draw_categories(
-    axes: Any, picture: Picture, xy_N2: Plane, height: float, hues: Mapping[int, int]
+    axes: Any, picture: SpaceMap, xy_N2: Plane, height: float, hues: Mapping[int, int]
 ) -> None:
     from matplotlib.patheffects import withStroke
 

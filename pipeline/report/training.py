@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from data.reads import reading
 from pipeline.accuracies import percent
-from pipeline.html.charts import Line, Look, line_chart, line_key
+from pipeline.html.charts import ChartLine, Look, line_chart, line_key
 from pipeline.html.elements import Html, counted, el, figure, join, section
 from trainer.align.heads import has_heads, load_heads
 
@@ -40,7 +40,7 @@ def training_section(run: Path) -> Html | None:
     ends = {row["epoch"]: row["step"] for row in log}  # the last step of each epoch
     marked = (float(ends[kept]), f"epoch {kept} kept") if kept in ends else None
     losses = [
-        Line(name, points, look)
+        ChartLine(name, points, look)
         for name, column, look in _LOSSES
         if (points := thinned(_points(log, column)))
     ]
@@ -50,10 +50,10 @@ def training_section(run: Path) -> Html | None:
         panels.append(el("div", el("h3", "Loss"), chart))
     top1 = _points(log, "val_top1")
     if top1:
-        lines = [Line("val top-1", thinned(top1))]
+        lines = [ChartLine("val top-1", thinned(top1))]
         chart = line_chart(lines, title=_told(lines), x_title="step", percent=True, marked=marked)
         panels.append(el("div", el("h3", "Top-1 on val samples"), chart))
-    lines = [Line("temperature", thinned(_points(log, "temperature")))]
+    lines = [ChartLine("temperature", thinned(_points(log, "temperature")))]
     chart = line_chart(lines, title=_told(lines), x_title="step", marked=marked)
     panels.append(el("div", el("h3", "Temperature"), chart))
     key = line_key([(line.name, line.look) for line in losses])
@@ -85,7 +85,7 @@ def thinned(points: _Points, most: int = _MOST_POINTS) -> _Points:
     )
 
 
-def _told(lines: Sequence[Line]) -> str:
+def _told(lines: Sequence[ChartLine]) -> str:
     """What a chart shows, for who cannot see it."""
     ways = (f"{one.name}: from {one.points[0][1]:.3g} to {one.points[-1][1]:.3g}" for one in lines)
     return "; ".join(ways)

@@ -98,7 +98,7 @@ def _rejected(kb: Path) -> list[Reject]:
 
 
 @dataclass(frozen=True)
-class Line:
+class ResultLine:
     """One line of the table. Ours: mean over the folds, its interval (one fold) or deviation (several)."""
 
     setting: str
@@ -136,7 +136,7 @@ class Result:
     marks: tuple[str, ...]
     apart: tuple[str, ...] = ()
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[ResultLine]:
         """The four lines of the paper's table; the fine-tuned ones only where something was trained."""
         paper = self.benchmark.paper
         lines = [
@@ -152,14 +152,14 @@ class Result:
 
     def _line(
         self, setting: str, model: str, of: Callable[[Outcome], Accuracy | None], paper: float | None
-    ) -> Line:
+    ) -> ResultLine:
         found = [accuracy for each in self.outcomes if (accuracy := of(each)) is not None]
         if not found or len(found) < len(self.outcomes):  # a mean over some of the folds would mislead
-            return Line(setting, model, None, None, None, None, paper)
+            return ResultLine(setting, model, None, None, None, None, paper)
         if len(found) == 1:
-            return Line(setting, model, found[0].top1, found[0].low, found[0].high, None, paper)
+            return ResultLine(setting, model, found[0].top1, found[0].low, found[0].high, None, paper)
         values = [accuracy.top1 for accuracy in found]
-        return Line(setting, model, fmean(values), None, None, stdev(values), paper)
+        return ResultLine(setting, model, fmean(values), None, None, stdev(values), paper)
 
     def told(self) -> str:
         """The table for the terminal, with the rules and whatever sets the numbers apart."""

@@ -20,7 +20,7 @@ _VERDICTS = ("better", "worse", "no difference")
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class StudyMeasure:
     """How a measure is called, in full and in a sentence, which way is better, and whether it is a share."""
 
     title: str
@@ -29,25 +29,25 @@ class Measure:
     share: bool = True
 
 
-MEASURES: dict[str, Measure] = {
-    "seen": Measure("Top-1, seen categories", "seen", "higher is better"),
-    "unseen": Measure("Top-1, unseen categories", "unseen", "higher is better"),
-    "unseen_among_all": Measure(
+MEASURES: dict[str, StudyMeasure] = {
+    "seen": StudyMeasure("Top-1, seen categories", "seen", "higher is better"),
+    "unseen": StudyMeasure("Top-1, unseen categories", "unseen", "higher is better"),
+    "unseen_among_all": StudyMeasure(
         "Top-1, unseen samples among all categories", "unseen among all", "higher is better"
     ),
-    "zero_shot": Measure("Top-1, zero-shot", "zero-shot", "higher is better"),
-    "r10_mean": Measure("Recall@10 by category, mean of pairs", "recall@10", "higher is better"),
-    "r10_worst": Measure(
+    "zero_shot": StudyMeasure("Top-1, zero-shot", "zero-shot", "higher is better"),
+    "r10_mean": StudyMeasure("Recall@10 by category, mean of pairs", "recall@10", "higher is better"),
+    "r10_worst": StudyMeasure(
         "Recall@10 by category, worst pair", "recall@10 of the worst pair", "higher is better"
     ),
-    "object_r10_mean": Measure(
+    "object_r10_mean": StudyMeasure(
         "Recall@10 by object, mean of pairs", "recall@10 of objects", "higher is better"
     ),
-    "object_r10_worst": Measure(
+    "object_r10_worst": StudyMeasure(
         "Recall@10 by object, worst pair", "recall@10 of objects, worst pair", "higher is better"
     ),
-    "modality_probe": Measure("Modality probe", "modality probe", "lower is better, down to chance"),
-    "modality_gap": Measure("Modality gap", "modality gap", "lower is better", share=False),
+    "modality_probe": StudyMeasure("Modality probe", "modality probe", "lower is better, down to chance"),
+    "modality_gap": StudyMeasure("Modality gap", "modality gap", "lower is better", share=False),
 }
 
 

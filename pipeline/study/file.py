@@ -18,11 +18,11 @@ from trainer.variant import Variant
 Anchors = Literal["llm_centers", "class_name", "templates", "random_words", "permuted"]
 
 
-class _Section(BaseModel):
+class _StudySection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class VariantSection(_Section):
+class VariantSection(_StudySection):
     """What a variant changes in the reference; nothing: it is the reference."""
 
     localize: dict[str, Any] = {}
@@ -33,14 +33,14 @@ class VariantSection(_Section):
     shots: int | None = Field(default=None, ge=1)  # labelled train samples per category and modality
 
 
-class AblationSection(_Section):
+class AblationSection(_StudySection):
     """One part of the method, and what stands in its place."""
 
     question: str
     variants: dict[str, VariantSection] = Field(min_length=1)
 
 
-class ClaimSection(_Section):
+class ClaimSection(_StudySection):
     """The reference is better than a variant."""
 
     text: str
@@ -49,7 +49,7 @@ class ClaimSection(_Section):
     measure: str
 
 
-class StudyFile(_Section):
+class StudyFile(_StudySection):
     """A study file as it is written."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")

@@ -49,7 +49,7 @@ class Answers:
 
 
 @dataclass(frozen=True, eq=False)  # known by what it is, not by what is in it
-class _Question:
+class _Ranking:
     task: Task
     anchors: str
     texts: Centers
@@ -91,7 +91,7 @@ def _asked(
         shown, centers, [q for pair in questions.values() for some in pair for q in some], tasks, scorer
     )
 
-    def answer(question: _Question) -> Named:
+    def answer(question: _Ranking) -> Named:
         found = named.get(question)
         if found is None:
             texts = question.texts.of(question.task.candidates_C)
@@ -112,28 +112,28 @@ def _asked(
     ]
 
 
-def _by_anchors(task: Task, anchors: dict[str, Centers], scorer: Scorer) -> list[_Question]:
+def _by_anchors(task: Task, anchors: dict[str, Centers], scorer: Scorer) -> list[_Ranking]:
     most = {name: int(texts.counts()[task.candidates_C].max(initial=0)) for name, texts in anchors.items()}
-    return [_Question(task, name, anchors[name], k, scorer) for name, k in most.items() if k]
+    return [_Ranking(task, name, anchors[name], k, scorer) for name, k in most.items() if k]
 
 
-def _by_sweep(task: Task, centers: Centers, scorer: Scorer) -> list[_Question]:
+def _by_sweep(task: Task, centers: Centers, scorer: Scorer) -> list[_Ranking]:
     counts_C = centers.counts()
     if not counts_C[task.candidates_C].any():
         return []
     most = int(counts_C.max())
-    fewer = [_Question(task, CENTERS, centers, k, scorer, first=k) for k in COUNTS if k < most]
-    return fewer + [_Question(task, CENTERS, centers, most, each) for each in get_args(Scorer)]
+    fewer = [_Ranking(task, CENTERS, centers, k, scorer, first=k) for k in COUNTS if k < most]
+    return fewer + [_Ranking(task, CENTERS, centers, most, each) for each in get_args(Scorer)]
 
 
 def _from_one_product(
-    shown: SampleSet, centers: Centers, questions: list[_Question], tasks: list[Task], scorer: Scorer
-) -> tuple[dict[_Question, Ints], Scores]:
+    shown: SampleSet, centers: Centers, questions: list[_Ranking], tasks: list[Task], scorer: Scorer
+) -> tuple[dict[_Ranking, Ints], Scores]:
     """The questions that the products with the LLM centers alone can answer; and every category's score."""
     owners_F = np.unique(centers.category_N)
     owners: dict[str, Ints | None] = {}
     ways: dict[tuple[Measure, bytes], Way] = {}
-    asking: dict[_Question, tuple[Measure, bytes]] = {}
+    asking: dict[_Ranking, tuple[Measure, bytes]] = {}
     needed_F = np.logical_or.reduce([task.candidates_C for task in tasks])[owners_F]
     for question in questions:
         name = question.anchors

@@ -69,7 +69,7 @@ class Naming:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class PairRanks:
     """How far down the answerable queries of one pair of modalities found something relevant."""
 
     query: str
@@ -105,7 +105,7 @@ def named_table(base: KnowledgeBase, namings: Iterable[Naming], *, model: str) -
     return pa.concat_tables(tables)
 
 
-def ranks_table(base: KnowledgeBase, rankings: Iterable[Ranking], *, model: str) -> pa.Table:
+def ranks_table(base: KnowledgeBase, rankings: Iterable[PairRanks], *, model: str) -> pa.Table:
     """Rows of `RANKS`, in the order of the rankings and of their queries."""
     objects = _objects(base)
     tables = [RANKS.empty_table()]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainer.evaluate.intervals import interval
-from trainer.evaluate.outcomes import Ranking
+from trainer.evaluate.outcomes import PairRanks
 from trainer.records import SampleSet
 from trainer.score.depth import first_ranks
 from trainer.score.topk import nearest
@@ -18,7 +18,7 @@ DEPTHS = (1, 5, 10, 20)
 
 def recalls(
     sets: dict[str, SampleSet], *, resamples: int, seed: int
-) -> tuple[list[dict[str, Any]], list[Ranking]]:
+) -> tuple[list[dict[str, Any]], list[PairRanks]]:
     """Rows {query, gallery, level, r1, r5, r10, r20, median_rank, n} over all ordered pairs of modalities.
 
     Beside each recall stands its 95% bootstrap interval: r1_low, r1_high, and so on. And the rank of the
@@ -29,7 +29,7 @@ def recalls(
     Only queries that have a relevant item in the gallery count, `n` of them; a pair with none has no row.
     """
     rows: list[dict[str, Any]] = []
-    rankings: list[Ranking] = []
+    rankings: list[PairRanks] = []
     for query, gallery in permutations(sorted(sets), 2):
         asked, found = sets[query], sets[gallery]
         if len(asked) == 0 or len(found) == 0:
@@ -43,7 +43,7 @@ def recalls(
         for level, (answerable, rank_A) in zip(levels, ranks, strict=True):
             if len(answerable) == 0:
                 continue
-            rankings.append(Ranking(query, gallery, level, asked.take(answerable), rank_A))
+            rankings.append(PairRanks(query, gallery, level, asked.take(answerable), rank_A))
             row: dict[str, Any] = {"query": query, "gallery": gallery, "level": level}
             for k in DEPTHS:
                 hits_A = rank_A <= k

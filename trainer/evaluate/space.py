@@ -19,7 +19,7 @@ CENTER = "center"
 
 
 @dataclass(frozen=True)
-class Picture:
+class SpaceMap:
     """Points of one space in the plane. A point is a test sample, or the mean of a category's centers."""
 
     xy_N2: npt.NDArray[np.float64]
@@ -29,7 +29,7 @@ class Picture:
     categories: tuple[str, ...]  # names
 
 
-def space_pictures(kb: Path, run: Path, *, most: int = 500) -> dict[str, Picture]:
+def space_pictures(kb: Path, run: Path, *, most: int = 500) -> dict[str, SpaceMap]:
     """The pictures of a run's test samples, at most `most` of them in each: before and after alignment.
 
     before: the frozen features of the samples encoder, which know nothing of texts, so without centers (and
@@ -66,7 +66,7 @@ def _shown(base: KnowledgeBase, role: str, most: int) -> list[SampleSet]:
     return [s.take(_spread(len(s), most // len(test))) for s in test]
 
 
-def _picture(sets: list[SampleSet], base: KnowledgeBase, centers: Centers | None) -> Picture:
+def _picture(sets: list[SampleSet], base: KnowledgeBase, centers: Centers | None) -> SpaceMap:
     blocks = [s.vectors_ND for s in sets]
     owners = [s.category_N for s in sets]
     center_ids: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ def _picture(sets: list[SampleSet], base: KnowledgeBase, centers: Centers | None
         blocks.append(means_CD[filled].astype(np.float32))
         owners.append(filled)
         center_ids = tuple(base.categories[c] for c in filled)
-    return Picture(
+    return SpaceMap(
         xy_N2=tsne(np.concatenate(blocks)),
         kinds=tuple(s.modality for s in sets for _ in s.sample_ids) + (CENTER,) * len(center_ids),
         category_N=np.concatenate(owners),

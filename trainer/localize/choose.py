@@ -34,7 +34,7 @@ from trainer.inputs import (
     open_kb,
 )
 from trainer.localize.rules import (
-    Ranked,
+    RankedRows,
     largest_cosines,
     mean_direction,
     rank_by_coverage,
@@ -206,10 +206,10 @@ def _rank(
     centroids_CD: Doubles | None,
     settings: Localize,
     k: int,
-) -> tuple[Ranked, str, str | None]:
+) -> tuple[RankedRows, str, str | None]:
     """One category's choice, the rule that made it, and what guided that."""
     if len(vectors_ND) == 0 or k == 0:
-        return Ranked(np.zeros(0, np.int64), np.zeros(0)), settings.rule, None
+        return RankedRows(np.zeros(0, np.int64), np.zeros(0)), settings.rule, None
     samples_MD = guides.of(category)
     if settings.rule == "diverse":
         guided_by = guides.guided_by if len(samples_MD) else None
@@ -226,7 +226,7 @@ def _rank(
         ranked = rank_by_nearest(vectors_ND, samples_MD, settings.nearest_samples, k)
     else:
         rows_1K, scores_1K = rank_by_mean(vectors_ND, np.array([0, len(vectors_ND)]), direction_D[None], k)
-        ranked = Ranked(rows_1K[0], scores_1K[0])
+        ranked = RankedRows(rows_1K[0], scores_1K[0])
     return ranked, settings.rule, guides.guided_by
 
 

@@ -32,7 +32,7 @@ _RIVALS = 64  # centroids near a category's own that screen its descriptions in 
 _BATCH = 16  # candidates whose gain is looked at together
 
 
-class Ranked(NamedTuple):
+class RankedRows(NamedTuple):
     """The chosen rows of one category, best first, and their scores."""
 
     rows_K: Ints
@@ -81,7 +81,7 @@ def rank_by_mean(
     return rows_CK, scores_CK
 
 
-def rank_by_nearest(vectors_ND: Floats, samples_MD: Floats, nearest: int, k: int) -> Ranked:
+def rank_by_nearest(vectors_ND: Floats, samples_MD: Floats, nearest: int, k: int) -> RankedRows:
     """Rule `visual` with `nearest_samples`: by the mean cosine with the `nearest` samples closest to a row.
 
     Where there are fewer samples (M >= 1), all of them count. Rows as in `rank_by_mean`; samples may have any
@@ -109,7 +109,7 @@ def _mean_of_largest(cosine_NM: npt.NDArray[np.floating], count: int) -> Doubles
     return mean_N
 
 
-def rank_by_distinctness(vectors_ND: Floats, centroids_CD: Doubles, own: int, k: int) -> Ranked:
+def rank_by_distinctness(vectors_ND: Floats, centroids_CD: Doubles, own: int, k: int) -> RankedRows:
     """By cos(row, own centroid) - max over the other categories of cos(row, their centroid).
 
     The centroids are means of texts (rule `text`), encoded names (`name`) or means of samples (`distinct`). A
@@ -146,7 +146,7 @@ def rank_by_distinctness(vectors_ND: Floats, centroids_CD: Doubles, own: int, k:
     return _best(rows_X, exact(rows_X), k)
 
 
-def rank_by_coverage(vectors_ND: Floats, samples_MD: Floats, k: int) -> Ranked:
+def rank_by_coverage(vectors_ND: Floats, samples_MD: Floats, k: int) -> RankedRows:
     """Rule `diverse`: greedy facility location, so that every sample has a chosen row near it.
 
     Each step takes the row s that adds most to f(S) = sum over the samples of their largest cosine with a
@@ -166,7 +166,7 @@ def rank_by_coverage(vectors_ND: Floats, samples_MD: Floats, k: int) -> Ranked:
             scores.append(score)
     rest = np.setdiff1d(np.arange(len(unit_ND)), chosen)[: max(0, k - len(chosen))]
     rows_K = np.array([*chosen, *rest.tolist()], dtype=np.int64)
-    return Ranked(rows_K, np.array(scores + [0.0] * len(rest)))
+    return RankedRows(rows_K, np.array(scores + [0.0] * len(rest)))
 
 
 def _greedy(unit_ND: Doubles, covered_MD: Doubles, chosen: list[int], k: int) -> Iterator[tuple[int, float]]:
@@ -283,11 +283,11 @@ def _still_possible(screen_N: npt.NDArray[np.floating], k: int, dim: int) -> Int
     return possible_X
 
 
-def _best(rows_X: Ints, score_X: Doubles, k: int) -> Ranked:
+def _best(rows_X: Ints, score_X: Doubles, k: int) -> RankedRows:
     """The first k by their score, which is rounded in place, for rows in ascending order."""
     rounded(score_X)
     order_K = np.argsort(-score_X, kind="stable")[:k]
-    return Ranked(rows_X[order_K], score_X[order_K])
+    return RankedRows(rows_X[order_K], score_X[order_K])
 
 
 def _parts(n: int, width: int) -> Iterator[slice]:

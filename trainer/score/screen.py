@@ -26,7 +26,7 @@ _PATIENCE = 16  # pairs per query that are gathered, at least, before the bar is
 
 
 @dataclass(frozen=True)
-class Pairs:
+class CloseSegments:
     """Segments that may be among a query's best, sorted by query; lost queries have none."""
 
     query_P: Ints  # within the block
@@ -43,7 +43,7 @@ def screen(
     top: int,
     slack_Q: Floats,
     product: Product,
-) -> Pairs:
+) -> CloseSegments:
     """The pairs whose coarse score is at least the T-th best of these tiles less `slack_Q`."""
     n = len(queries_QD)
     queries_DQ = np.ascontiguousarray(queries_QD.T)
@@ -63,7 +63,9 @@ def screen(
             np.greater_equal(scores_SQ, bar_Q, out=hits_SQ)
         found_P = np.flatnonzero(hits_SQ)
         segment_P, query_P = np.divmod(found_P, n)
-        gathered.append(Pairs(query_P, segment_P + first, scores_SQ.ravel()[found_P], gathered[0].lost_Q))
+        gathered.append(
+            CloseSegments(query_P, segment_P + first, scores_SQ.ravel()[found_P], gathered[0].lost_Q)
+        )
         n_gathered += len(found_P)
         if n_gathered > n * max(2 * top, _PATIENCE):
             pairs, bar_Q = _best(gathered, top=top, slack_Q=slack_Q, bar_Q=bar_Q)
@@ -71,7 +73,7 @@ def screen(
     return _best(gathered, top=top, slack_Q=slack_Q, bar_Q=bar_Q)[0]
 
 
-def merged(parts: Sequence[Pairs], *, top: int, slack_Q: Floats) -> Pairs:
+def merged(parts: Sequence[CloseSegments], *, top: int, slack_Q: Floats) -> CloseSegments:
     """The pairs of one block that was screened in several parts of the keys."""
     if len(parts) == 1:
         return parts[0]
@@ -117,7 +119,9 @@ def first_bar(scores_SQ: npt.NDArray[np.floating], top: int) -> npt.NDArray[np.f
     return bar_Q
 
 
-def _best(parts: Sequence[Pairs], *, top: int, slack_Q: Floats, bar_Q: Floats) -> tuple[Pairs, Floats]:
+def _best(
+    parts: Sequence[CloseSegments], *, top: int, slack_Q: Floats, bar_Q: Floats
+) -> tuple[CloseSegments, Floats]:
     """Raise the bar to the T-th best of all pairs, keep what reaches it, and lose queries with too many."""
     n = len(slack_Q)
     query_P = np.concatenate([p.query_P for p in parts])
@@ -137,9 +141,9 @@ def _best(parts: Sequence[Pairs], *, top: int, slack_Q: Floats, bar_Q: Floats) -
     lost_Q = lost_Q | (np.bincount(query_P[kept_P], minlength=n) > 2 * top + SPARE)
     bar_Q[lost_Q] = np.inf
     kept_P &= ~lost_Q[query_P]
-    return Pairs(query_P[kept_P], segment_P[kept_P], score_P[kept_P], lost_Q), bar_Q
+    return CloseSegments(query_P[kept_P], segment_P[kept_P], score_P[kept_P], lost_Q), bar_Q
 
 
-def _no_pairs(n: int) -> Pairs:
+def _no_pairs(n: int) -> CloseSegments:
     none = np.zeros(0, dtype=np.int64)
-    return Pairs(none, none, np.zeros(0, dtype=np.float32), np.zeros(n, dtype=np.bool_))
+    return CloseSegments(none, none, np.zeros(0, dtype=np.float32), np.zeros(n, dtype=np.bool_))

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from trainer.records import Doubles, Floats, Ints
 from trainer.score.blas import Product, cores, fastest_products, largest_error, one_thread_each, spread
 from trainer.score.geometry import require_finite
-from trainer.score.screen import SPARE, Pairs, merged, screen
+from trainer.score.screen import SPARE, CloseSegments, merged, screen
 from trainer.score.segments import BLOCK, Keys, Top, compare_all, compare_pairs, joined
 
 # Up to so many multiplications, float64 at once is done before threads and products are chosen.
@@ -135,7 +135,7 @@ def _screened(queries_ND: Floats, norms_N: Doubles, keys: Keys, top: int, produc
 
 def _proposed(
     queries_ND: Floats, rows: Ints, keys: Keys, top: int, slack_R: Floats, product: Product
-) -> list[Pairs]:
+) -> list[CloseSegments]:
     """What may be among the best for some of the queries, block by block."""
     blocks = [slice(i, i + _QUERIES) for i in range(0, len(rows), _QUERIES)]
     # Few queries against many keys: the keys are divided among the threads too.
@@ -143,7 +143,7 @@ def _proposed(
     parts = min(len(tiles), -(-2 * cores() // len(blocks)) if len(blocks) < 2 * cores() else 1)
     cuts = np.linspace(0, len(tiles), parts + 1).astype(int).tolist()
 
-    def propose(job: tuple[slice, int, int]) -> Pairs:
+    def propose(job: tuple[slice, int, int]) -> CloseSegments:
         block, first, last = job
         x_QD = np.asarray(queries_ND[rows[block]], dtype=np.float32)
         return screen(x_QD, keys, tiles[first:last], top=top, slack_Q=slack_R[block], product=product)
@@ -155,7 +155,7 @@ def _proposed(
     ]
 
 
-def _choose(queries_ND: Floats, rows: Ints, keys: Keys, blocks: list[Pairs], best: Top) -> None:
+def _choose(queries_ND: Floats, rows: Ints, keys: Keys, blocks: list[CloseSegments], best: Top) -> None:
     """Write the best of the proposed pairs, by their float64 scores, into the rows of their queries."""
     query_P = rows[np.concatenate([p.query_P + i * _QUERIES for i, p in enumerate(blocks)])]
     segment_P = np.concatenate([p.segment_P for p in blocks])

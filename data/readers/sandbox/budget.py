@@ -11,7 +11,7 @@ WAITS = 10  # a file that is waited for, on a disk that does not answer, may tak
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class FileBudget:
     """What reading one file may cost beyond the decoder's own code: processor seconds and bytes of memory."""
 
     seconds: float = 60.0

@@ -31,7 +31,7 @@ from typing import Any
 
 from data.errors import MissingDependencyError, SampleError, UniBindError
 from data.files import stamp
-from data.readers.sandbox.budget import WAITS, Budget
+from data.readers.sandbox.budget import WAITS, FileBudget
 from data.readers.sandbox.wire import Message, Result, receive, send, take
 
 GRACE_S = 10.0  # beyond the kernel's own limit, before the process is ended from here
@@ -80,7 +80,7 @@ def reading_ahead(files: Sequence[tuple[str, Path]]) -> Iterator[None]:
             _this_thread.line = before
 
 
-def use_budget(budget: Budget) -> None:
+def use_budget(budget: FileBudget) -> None:
     """From now on every file that this process has decoded gets this budget."""
     _shared.budget = budget
 
@@ -105,7 +105,7 @@ class _GoneError(Exception):
         self.status = status
 
 
-class _DamagedError(Exception):
+class _DamagedReplyError(Exception):
     """The decoder process says what ours never say: a file took it over."""
 
 
@@ -157,7 +157,7 @@ class _Worker:
         except TimeoutError:
             raise _GoneError(None) from None
         except ValueError as error:
-            raise _DamagedError(error) from None
+            raise _DamagedReplyError(error) from None
         if reply is None:
             raise _GoneError(self._status())
         return reply
@@ -256,7 +256,7 @@ class _Line:
         self._sent: deque[Path] = deque()
         self._how: Message = {}
 
-    def decode(self, how: Message, path: Path, budget: Budget) -> Result:
+    def decode(self, how: Message, path: Path, budget: FileBudget) -> Result:
         """See `decode` above."""
         how = {**how, "seconds": budget.seconds, "memory": budget.memory}
         if told := self._pool.told_slow(how, path):
@@ -274,7 +274,7 @@ class _Line:
                     raise SampleError(self._pool.tell_slow(how, path)) from None
                 if was_fresh or gone.status:  # else it had been idle for so long that it left
                     crashes.append(gone.status or 0)
-            except _DamagedError as error:
+            except _DamagedReplyError as error:
                 self._end()
                 raise SampleError(
                     f"{path}: damaged its decoder ({error}); export or fetch it again"
@@ -358,7 +358,7 @@ def _outcome(worker: _Worker, reply: Message) -> Result | SampleError | MissingD
             return MissingDependencyError(str(reply["missing"]))
         return SampleError(str(reply["error"]))
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise _DamagedError(error) from None
+        raise _DamagedReplyError(error) from None
 
 
 def _told_status(status: int) -> str:
@@ -384,7 +384,7 @@ _this_thread = threading.local()
 
 @dataclass
 class _Shared:
-    budget: Budget = field(default_factory=Budget)
+    budget: FileBudget = field(default_factory=FileBudget)
     pool: _Pool | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 

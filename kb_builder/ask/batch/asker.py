@@ -33,8 +33,8 @@ from data.errors import (
 from kb_builder.ask.asker import Progress
 from kb_builder.ask.batch import jobs as batch_jobs
 from kb_builder.ask.batch.api import BatchApi, file_name
-from kb_builder.ask.batch.files import File, read_lines, read_result, write_file
-from kb_builder.ask.batch.jobs import DEAD, DONE, PLANNED, SUBMITTED, UPLOADED, Item, Job
+from kb_builder.ask.batch.files import BatchFile, read_lines, read_result, write_file
+from kb_builder.ask.batch.jobs import DEAD, DONE, PLANNED, SUBMITTED, UPLOADED, BatchItem, Job
 from kb_builder.ask.budget import Budget, booked_cost, bounded_worst_case, open_budget
 from kb_builder.ask.cost import cost, usage_of, worst_case
 from kb_builder.ask.endpoint.client import ChatClient
@@ -274,7 +274,7 @@ class BatchAsker:
             return
         file = await asyncio.to_thread(self._write, job, taken)
         refused = [
-            self._entry(Item(key, request_json(request), 0), error=file.refused[key])
+            self._entry(BatchItem(key, request_json(request), 0), error=file.refused[key])
             for key, request in taken
             if key in file.refused
         ]
@@ -316,7 +316,7 @@ class BatchAsker:
             taken.append((key, request))
         return taken
 
-    def _write(self, job: Job, requests: Iterable[tuple[str, Request]]) -> File:
+    def _write(self, job: Job, requests: Iterable[tuple[str, Request]]) -> BatchFile:
         self._folder.mkdir(parents=True, exist_ok=True)
         return write_file(self._path(job), requests, self._client.body_for, most_bytes=self._pace.file_bytes)
 
@@ -419,7 +419,7 @@ class BatchAsker:
             return
         self._invalid = 0
         died: dict[str, str] = {}
-        refused: list[tuple[Item, str]] = []
+        refused: list[tuple[BatchItem, str]] = []
         fatal: RunError | None = None
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id is None:
@@ -447,7 +447,7 @@ class BatchAsker:
             )
 
     async def _take_in_lines(
-        self, job: Job, lines: Iterable[bytes], died: dict[str, str], refused: list[tuple[Item, str]]
+        self, job: Job, lines: Iterable[bytes], died: dict[str, str], refused: list[tuple[BatchItem, str]]
     ) -> RunError | None:
         """Record some answers. What died on the way is noted in `died`, what was refused in `refused`.
 
@@ -473,7 +473,7 @@ class BatchAsker:
         await self._record(entries, known=known.keys())
         return fatal
 
-    async def _take_in_refused(self, refused: Sequence[tuple[Item, str]]) -> RunError | None:
+    async def _take_in_refused(self, refused: Sequence[tuple[BatchItem, str]]) -> RunError | None:
         """Record refusals, where others like them were answered; else returns what should end the run."""
         if not refused:
             return None
@@ -589,7 +589,7 @@ class BatchAsker:
             if not waiting.lacks:
                 waiting.done.set()
 
-    def _entry(self, item: Item, *, answer: str | None = None, error: str | None = None) -> Entry:
+    def _entry(self, item: BatchItem, *, answer: str | None = None, error: str | None = None) -> Entry:
         return new_entry(
             item.request,
             provider=self._client.provider,

@@ -15,7 +15,7 @@ from kb_builder.ask.request import Request
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class BatchFile:
     """What a batch file holds: the keys of its lines, and its size.
 
     `refused`: keys of requests that can be in no file, and why. `unreadable`: those whose media cannot be
@@ -34,7 +34,7 @@ def write_file(
     body_for: Callable[[Request], dict[str, Any]],
     *,
     most_bytes: int,
-) -> File:
+) -> BatchFile:
     """Write the requests of a batch, one line each, until the file is full. Media are read one by one."""
     keys: list[str] = []
     unreadable: list[str] = []
@@ -60,7 +60,7 @@ def write_file(
             file.write(line)
             size += len(line)
             keys.append(key)
-    return File(tuple(keys), refused, tuple(unreadable), size)
+    return BatchFile(tuple(keys), refused, tuple(unreadable), size)
 
 
 def read_result(

@@ -70,7 +70,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class BatchItem:
     """One request of a job."""
 
     key: str
@@ -101,11 +101,11 @@ def unfinished(ledger: Ledger, endpoint: str) -> list[Job]:
     return [Job(*row) for row in rows]
 
 
-def items(ledger: Ledger, token: str) -> list[Item]:
+def items(ledger: Ledger, token: str) -> list[BatchItem]:
     """The requests of a job that have no entry yet, in the order of its file."""
     query = "SELECT key, request, deaths FROM batch_items WHERE token = ? ORDER BY line"
     rows = ledger.read(lambda connection: connection.execute(query, (token,)).fetchall())
-    return [Item(*row) for row in rows]
+    return [BatchItem(*row) for row in rows]
 
 
 def keys(ledger: Ledger, token: str) -> list[str]:
@@ -114,20 +114,20 @@ def keys(ledger: Ledger, token: str) -> list[str]:
     return [key for (key,) in ledger.read(lambda connection: connection.execute(query, (token,)).fetchall())]
 
 
-def find(ledger: Ledger, token: str, wanted: Sequence[str]) -> dict[str, Item]:
+def find(ledger: Ledger, token: str, wanted: Sequence[str]) -> dict[str, BatchItem]:
     """Those of some hundred keys that are in a job and have no entry yet."""
     marks = ", ".join("?" * len(wanted))
     query = f"SELECT key, request, deaths FROM batch_items WHERE token = ? AND key IN ({marks})"
     rows = ledger.read(lambda connection: connection.execute(query, (token, *wanted)).fetchall())
-    return {row[0]: Item(*row) for row in rows}
+    return {row[0]: BatchItem(*row) for row in rows}
 
 
-def at_lines(ledger: Ledger, token: str, lines: Iterable[int]) -> dict[int, Item]:
+def at_lines(ledger: Ledger, token: str, lines: Iterable[int]) -> dict[int, BatchItem]:
     """The requests at some lines (from 1) of a job's file."""
     query = "SELECT line, key, request, deaths FROM batch_items WHERE token = ?"
     wanted = set(lines)
     rows = ledger.read(lambda connection: connection.execute(query, (token,)).fetchall())
-    return {line: Item(*rest) for line, *rest in rows if line in wanted}
+    return {line: BatchItem(*rest) for line, *rest in rows if line in wanted}
 
 
 async def plan(ledger: Ledger, job: Job, requests: Sequence[tuple[str, str]]) -> None:

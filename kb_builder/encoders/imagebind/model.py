@@ -34,7 +34,7 @@ class ImageBind(nn.Module):
     def __init__(self, state: State, heads: Mapping[str, int]) -> None:
         super().__init__()
         self.dim = _shape(state, "modality_heads.vision.2.weight")[0]
-        stems: dict[str, nn.Module] = {"text": _Words(state), "imu": _Motions(state)}
+        stems: dict[str, nn.Module] = {"text": _TokenEmbedding(state), "imu": _Motions(state)}
         stems |= {name: _Patches(state, name) for name in _STEMS}
         self.modality_preprocessors = nn.ModuleDict({name: stems[name] for name in TOWERS})
         self.modality_trunks = nn.ModuleDict({name: _Trunk(state, name, heads[name]) for name in TOWERS})
@@ -102,7 +102,7 @@ class _Patches(nn.Module):
         return with_class + self.pos_embedding_helper.pos_embed
 
 
-class _Words(nn.Module):
+class _TokenEmbedding(nn.Module):
     """Token ids [B, L] as tokens [B, L, D]; L may be less than what the tower was trained with."""
 
     def __init__(self, state: State) -> None:
@@ -167,7 +167,7 @@ class _Block(nn.Module):
     def __init__(self, width: int, inner: int, heads: int, *, biased: bool, causal: bool) -> None:
         super().__init__()
         self.norm_1 = nn.LayerNorm(width, eps=_EPS)
-        self.attn = _Attention(width, heads, biased=biased, causal=causal)
+        self.attn = _TrunkAttention(width, heads, biased=biased, causal=causal)
         self.norm_2 = nn.LayerNorm(width, eps=_EPS)
         self.mlp = nn.Module()
         self.mlp.fc1, self.mlp.fc2 = nn.Linear(width, inner), nn.Linear(inner, width)
@@ -179,7 +179,7 @@ class _Block(nn.Module):
         return x_BLD + mixed
 
 
-class _Attention(nn.Module):
+class _TrunkAttention(nn.Module):
     """Vaswani et al. 2017, section 3.2; `biased`: over one learned key and value more."""
 
     def __init__(self, width: int, heads: int, *, biased: bool, causal: bool) -> None:

@@ -144,11 +144,11 @@ class _Layer(nn.Module):
         self.frames = frames
         if frames:
             self.temporal_embedding = nn.Parameter(torch.empty(1, frames, width))
-            self.temporal_attn = _Attention(trunk, causal=False)
+            self.temporal_attn = _TowerAttention(trunk, causal=False)
             self.temporal_layer_norm1 = nn.LayerNorm(width, eps=eps)
         self.temporal_mlp = _FeedForward(trunk) if frames and temporal_mlp else None
         self.temporal_layer_norm2 = nn.LayerNorm(width, eps=eps) if frames and temporal_mlp else None
-        self.self_attn = _Attention(trunk, causal=causal)
+        self.self_attn = _TowerAttention(trunk, causal=causal)
         self.layer_norm1 = nn.LayerNorm(width, eps=eps)
         self.mlp = _FeedForward(trunk)
         self.layer_norm2 = nn.LayerNorm(width, eps=eps)
@@ -167,7 +167,7 @@ class _Layer(nn.Module):
         return x_BFLD + mixed
 
 
-class _Attention(nn.Module):
+class _TowerAttention(nn.Module):
     """Vaswani et al. 2017, section 3.2, over the last axis but one."""
 
     def __init__(self, trunk: Trunk, *, causal: bool) -> None:

@@ -69,7 +69,9 @@ class PointBert(nn.Module):
         depth = 1 + max(int(key.split(".")[3]) for key in state if key.startswith("ppat.transformer.layers."))
         self.ppat.transformer = nn.Module()
         self.ppat.transformer.layers = nn.ModuleList(
-            nn.ModuleList([_normed(width, _Attention(width, attended)), _normed(width, _mlp(width, inner))])
+            nn.ModuleList(
+                [_normed(width, _PointAttention(width, attended)), _normed(width, _mlp(width, inner))]
+            )
             for _ in range(depth)
         )
         # The smallest model ends in CLIP's dimensions and has no map behind it.
@@ -100,7 +102,7 @@ class PointBert(nn.Module):
         return unit
 
 
-class _Attention(nn.Module):
+class _PointAttention(nn.Module):
     def __init__(self, width: int, attended: int) -> None:
         super().__init__()
         self.to_qkv = nn.Linear(width, 3 * attended, bias=False)

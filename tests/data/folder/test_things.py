@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.folder.things import File, Things, tie_files
+from data.folder.things import MediaFile, Things, tie_files
 from data.modality import Modality
 
 KINDS: dict[str, Modality] = {"png": "image", "jpg": "image", "wav": "audio", "ply": "point", "txt": "text"}
@@ -23,7 +23,8 @@ def tie(root: Path, *uris: str, known: list[list[str]] | None = None) -> Things:
         if not path.exists():
             path.write_bytes(uri.encode())
     files = [
-        File(uri, KINDS[uri.rsplit(".", 1)[1]], uri.split("/")[0] if "/" in uri else None) for uri in uris
+        MediaFile(uri, KINDS[uri.rsplit(".", 1)[1]], uri.split("/")[0] if "/" in uri else None)
+        for uri in uris
     ]
     return tie_files(files, root, known=known or ())
 

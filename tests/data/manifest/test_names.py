@@ -18,7 +18,7 @@ from data.manifest.ids import name_key
 from data.manifest.names import CategoryNames
 from data.manifest.read import Manifest, read_manifest, write_manifest
 from data.sample import Category, Sample
-from data.tables.read import Mistakes, Row, Table
+from data.tables.read import Mistakes, TextRow, TextTable
 
 
 def _read(tmp_path: Path, text: str, categories: str | None = None) -> list[tuple[str | None, ...]]:
@@ -214,8 +214,8 @@ def test_any_names_and_ids_mean_the_same_in_any_order(
     """Refused or not: categories and what rows mean do not depend on the order, and no two names meet."""
 
     def meaning(order: list[int]) -> object:
-        rows = [Row(str(n), {"category": pairs[n][0], "category_id": pairs[n][1]}) for n in order]
-        names = CategoryNames(None, Table(frozenset(("category", "category_id")), rows))
+        rows = [TextRow(str(n), {"category": pairs[n][0], "category_id": pairs[n][1]}) for n in order]
+        names = CategoryNames(None, TextTable(frozenset(("category", "category_id")), rows))
         mistakes = Mistakes(Path("m.csv"))
         ids = {row.where: names.ids_of(row, mistakes) for row in rows}
         try:

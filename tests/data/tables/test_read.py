@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import ManifestError
-from data.tables.read import Mistakes, Table, parse_json, read_table
+from data.tables.read import Mistakes, TextTable, parse_json, read_table
 
 
-def read(path: Path) -> Table:
+def read(path: Path) -> TextTable:
     mistakes = Mistakes(path)
     table = read_table(path, mistakes)
     mistakes.raise_if_any()

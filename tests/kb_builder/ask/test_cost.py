@@ -15,7 +15,7 @@ from data.files import hash_file
 from kb_builder.ask import cost as module
 from kb_builder.ask.cost import (
     OPENAI,
-    Estimate,
+    CostEstimate,
     Usage,
     cost,
     estimate,
@@ -121,7 +121,7 @@ def test_a_plan_is_estimated_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module, "_tokenizer", lambda model: None)
     prompt = estimate_tokens(REQUEST).prompt
     plan = estimate(iter([REQUEST] * 10), PRICE, batch=False)
-    expected = Estimate(10, 10 * prompt, 1000, (2.0 * 10 * prompt + 8.0 * 1000) / 1e6, False)
+    expected = CostEstimate(10, 10 * prompt, 1000, (2.0 * 10 * prompt + 8.0 * 1000) / 1e6, False)
     assert plan == replace(expected, usd=pytest.approx(expected.usd))
     half = estimate([REQUEST] * 10, PRICE, batch=True)
     assert half.usd == pytest.approx((expected.usd or 0.0) / 2)
@@ -130,7 +130,7 @@ def test_a_plan_is_estimated_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> Non
     assert estimate([REQUEST], None, batch=False).usd is None
     assert estimate([REQUEST, PICTURE], replace(PRICE, image_tokens=None), batch=False).usd is None
     assert estimate([replace(REQUEST, max_tokens=None)], PRICE, batch=False).usd is None
-    assert estimate([], PRICE, batch=False) == Estimate(0, 0, 0, 0.0, True)
+    assert estimate([], PRICE, batch=False) == CostEstimate(0, 0, 0, 0.0, True)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from data.errors import KnowledgeBaseError, SampleError
 from data.files import hash_file
 from data.modality import Modality
 from kb_builder.encode.parts import Encoded, encode_parts
-from kb_builder.encode.plan import Wanted, plan_parts
+from kb_builder.encode.plan import WantedVector, plan_parts
 from kb_builder.settings import Encode
 from kb_builder.store.shards import inspect_shard
 from kb_builder.store.table import part_paths, read_vectors
@@ -75,12 +75,12 @@ def picture(name: str, path: str, content: str) -> Row:
     return Row(name, "image", path, content, file=True)
 
 
-def wanted(rows: Sequence[Row]) -> Wanted:
+def wanted(rows: Sequence[Row]) -> WantedVector:
     """Rows as the columns that the plan takes."""
     names = ("id", "group", "content", "source")
     columns = [pa.array([getattr(each, name) for each in rows], pa.string()) for name in names]
     labels = pa.array([Path(each.source).name for each in rows], pa.string())
-    return Wanted(*columns, files=any(each.file for each in rows), labels=labels)
+    return WantedVector(*columns, files=any(each.file for each in rows), labels=labels)
 
 
 TABLES = {

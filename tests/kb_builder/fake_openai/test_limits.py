@@ -6,14 +6,14 @@ import pytest
 
 from kb_builder.ask.request import read_limits
 from kb_builder.fake_openai.errors import ApiError
-from kb_builder.fake_openai.limits import Budget, budgets, duration, take
+from kb_builder.fake_openai.limits import RateBudget, budgets, duration, take
 from kb_builder.fake_openai.settings import FakeSettings
 
 
 def test_a_budget_empties_and_fills_evenly() -> None:
     """A minute's worth at first, then a sixtieth of it each second, and never more than it holds."""
     now = [0.0]
-    requests = Budget("requests", 120, clock=lambda: now[0])
+    requests = RateBudget("requests", 120, clock=lambda: now[0])
     for _ in range(120):
         take((requests,), tokens=1)
     with pytest.raises(ApiError) as caught:
@@ -27,7 +27,7 @@ def test_a_budget_empties_and_fills_evenly() -> None:
 
 def test_a_refused_request_costs_nothing() -> None:
     """Where one budget has too little, no other is charged."""
-    held = (Budget("requests", 10, clock=lambda: 0.0), Budget("tokens", 100, clock=lambda: 0.0))
+    held = (RateBudget("requests", 10, clock=lambda: 0.0), RateBudget("tokens", 100, clock=lambda: 0.0))
     with pytest.raises(ApiError, match="tokens per min"):
         take(held, tokens=101)
     assert take(held, tokens=100)["x-ratelimit-remaining-requests"] == "9"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kb_builder.ask.endpoint.status import check_body
-from kb_builder.parse.answers import Answer, parse_answer, parse_text, read_answer
+from kb_builder.parse.answers import ParsedAnswer, parse_answer, parse_text, read_answer
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_answers_are_read() -> None:
         "choices": [{"finish_reason": "length", "message": {"content": "A dog"}}],
         "usage": {"prompt_tokens": 9, "completion_tokens": 2},
     }
-    assert read_answer(json.dumps(body)) == Answer("A dog", "length", "m-2", 9, 2)
+    assert read_answer(json.dumps(body)) == ParsedAnswer("A dog", "length", "m-2", 9, 2)
 
 
 @pytest.mark.parametrize(
@@ -90,20 +90,20 @@ def test_answers_are_read() -> None:
     [
         (
             {"finish_reason": "stop", "message": {"content": None, "refusal": "No."}},
-            Answer(None, "refusal", None, None, None, "No."),
+            ParsedAnswer(None, "refusal", None, None, None, "No."),
         ),
         (
             {"finish_reason": "content_filter", "message": {"content": None}},
-            Answer(None, "content_filter", None, None, None),
+            ParsedAnswer(None, "content_filter", None, None, None),
         ),
-        ({"message": {}}, Answer(None, "unknown", None, None, None)),
+        ({"message": {}}, ParsedAnswer(None, "unknown", None, None, None)),
         (
             {"finish_reason": "tool_calls", "message": {"content": None, "tool_calls": [{"id": "1"}]}},
-            Answer(None, "tool_calls", None, None, None),
+            ParsedAnswer(None, "tool_calls", None, None, None),
         ),
     ],
 )
-def test_answers_without_text(choice: dict[str, object], answer: Answer) -> None:
+def test_answers_without_text(choice: dict[str, object], answer: ParsedAnswer) -> None:
     """A refusal, a filtered answer, an empty message, a tool call: read, not crashed on."""
     assert read_answer(json.dumps({"choices": [choice]})) == answer
 
@@ -163,7 +163,7 @@ def test_every_body_that_is_let_through_can_be_read(
 
 
 def said(content: str, *, finish: str = "stop") -> list[str | None]:
-    items = parse_answer(Answer(content, finish, None, None, None), several=True)
+    items = parse_answer(ParsedAnswer(content, finish, None, None, None), several=True)
     return [item.text for item in items]
 
 
@@ -204,7 +204,7 @@ def test_lists_of_every_form(content: str) -> None:
 def test_a_torn_list_keeps_its_whole_items() -> None:
     """Cut off or broken: what is whole stays, and one item says that the rest was lost."""
     for cut in range(len(THE_THREE)):
-        answer = Answer(THE_THREE[:cut], "length", None, None, None)
+        answer = ParsedAnswer(THE_THREE[:cut], "length", None, None, None)
         items = parse_answer(answer, several=True)
         texts = [item.text for item in items if item.text is not None]
         whole = sum(THE_THREE[:cut].count(json.dumps(text)) for text in (ONE, TWO, THREE))
@@ -215,7 +215,7 @@ def test_a_torn_list_keeps_its_whole_items() -> None:
             if whole and lost.said:
                 assert lost.reason == f"the list was cut off by max_tokens after {whole} whole texts"
     broken = f'{{"descriptions": ["{ONE}", The bad dog, "{TWO}"]}}'
-    items = parse_answer(Answer(broken, "stop", None, None, None), several=True)
+    items = parse_answer(ParsedAnswer(broken, "stop", None, None, None), several=True)
     assert items[0].text == ONE and items[-1].reason == "the list is broken after 1 whole texts"
 
 
@@ -231,14 +231,15 @@ def test_more_and_fewer_items_than_asked_for() -> None:
     assert said(json.dumps({"descriptions": [ONE] * 30})) == [ONE] * 30
     assert said(json.dumps({"descriptions": [ONE]})) == [ONE]
     for content in ('{"descriptions": []}', "{}", "[]", '{"descriptions": null}', "```json\n```", "   "):
-        [item] = parse_answer(Answer(content, "stop", None, None, None), several=True)
+        [item] = parse_answer(ParsedAnswer(content, "stop", None, None, None), several=True)
         assert (item.text, item.said, item.reason) == (None, content.strip(), "holds no description")
 
 
 def test_one_broken_item_is_no_reason_against_the_others() -> None:
     """Each item is parsed by itself and says what is wrong with it."""
     items = parse_answer(
-        Answer(json.dumps([ONE, "Dog.", "The dog looks like a"]), "stop", None, None, None), several=True
+        ParsedAnswer(json.dumps([ONE, "Dog.", "The dog looks like a"]), "stop", None, None, None),
+        several=True,
     )
     assert [item.text for item in items] == [ONE, None, None]
     assert [item.reason for item in items] == [
@@ -251,20 +252,22 @@ def test_one_broken_item_is_no_reason_against_the_others() -> None:
 
 def test_what_a_refusal_says_is_kept() -> None:
     """The item of a declined request holds the words by which it was declined."""
-    [item] = parse_answer(Answer(None, "refusal", None, None, None, "I can't help with that."), several=True)
+    [item] = parse_answer(
+        ParsedAnswer(None, "refusal", None, None, None, "I can't help with that."), several=True
+    )
     assert item.said == item.reason == "I can't help with that."
-    [item] = parse_answer(Answer(None, "content_filter", None, None, None))
+    [item] = parse_answer(ParsedAnswer(None, "content_filter", None, None, None))
     assert (item.said, item.reason) == ("", "no text (content_filter)")
 
 
 def test_what_the_question_repeats_is_no_loop() -> None:
     """A measured sentence may be said back as it is; the same words more often, or unasked, are a loop."""
     facts = "A box with sides 1.0 to 0.7 to 0.7, much warmer than the table and much warmer than the air."
-    answer = Answer(facts, "stop", None, None, None)
+    answer = ParsedAnswer(facts, "stop", None, None, None)
     [item] = parse_answer(answer, asked=f"Say this in other words: {facts}")
     assert item.text == facts
     [item] = parse_answer(answer, asked="What is it?")
     assert item.reason == "goes round in circles"
-    more = Answer(f"{facts[:-1]} and much warmer than the floor.", "stop", None, None, None)
+    more = ParsedAnswer(f"{facts[:-1]} and much warmer than the floor.", "stop", None, None, None)
     [item] = parse_answer(more, asked=facts)
     assert item.reason == "goes round in circles"

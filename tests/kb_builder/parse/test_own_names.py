@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from data.sample import Category
 from kb_builder.ask.request import asked
 from kb_builder.describe.prompts import fill, load_prompts, spoken_name
-from kb_builder.parse.answers import Answer, parse_answer, read_answer
+from kb_builder.parse.answers import ParsedAnswer, parse_answer, read_answer
 from kb_builder.parse.own_names import OwnNames
 
 NAMES = [
@@ -88,7 +88,7 @@ def test_any_name_stays_or_the_text_is_rejected(name: str, form: str) -> None:
 def test_signs_inside_words_names_and_figures_stay(words: str) -> None:
     """Without any hint from the question, too."""
     text = f"The dog knows {words} in the town."
-    [item] = parse_answer(Answer(text, "stop", None, None, None))
+    [item] = parse_answer(ParsedAnswer(text, "stop", None, None, None))
     assert item.text == text
 
 

@@ -13,7 +13,7 @@ from data.sample import Category
 from kb_builder.gates.faithful import category_phrases, contradiction, invented_name
 from kb_builder.gates.gate import Candidate, CategoryGate, Rules
 from kb_builder.gates.names import category_names, normalise
-from kb_builder.parse.answers import Answer, parse_answer, read_answer
+from kb_builder.parse.answers import ParsedAnswer, parse_answer, read_answer
 
 PATTERNS = [
     ".", "a. ", "e.g. ", "word ", "Dog. ", "<", "<|", "<b>", "<!--", "{", "[", '{"', '["', "[{", '", "',
@@ -106,14 +106,14 @@ def _least(work: Callable[[str], None], pattern: str, wrap: str) -> float:
 )
 def test_nesting_without_end_is_no_text(content: str, several: bool) -> None:
     """One refusal, and no RecursionError."""
-    [item] = parse_answer(Answer(content, "stop", None, None, None), several=several)
+    [item] = parse_answer(ParsedAnswer(content, "stop", None, None, None), several=several)
     assert item.text is None and item.reason
 
 
 def test_whole_texts_before_a_nest_stay() -> None:
     """What was whole before the list went wrong is kept."""
     content = '{"descriptions": ["A dog barks at night.", ' + "[" * 100_000 + "]" * 100_000 + "]}"
-    items = parse_answer(Answer(content, "stop", None, None, None), several=True)
+    items = parse_answer(ParsedAnswer(content, "stop", None, None, None), several=True)
     assert [item.text for item in items] == ["A dog barks at night.", None]
 
 
@@ -128,5 +128,7 @@ def test_a_body_that_is_nested_without_end_is_no_answer() -> None:
 
 def test_a_text_without_an_end_is_none() -> None:
     """One sentence of 60,000 letters is no description."""
-    [item] = parse_answer(Answer("A dog is " + "very " * 2 + "x" * 60_000 + ".", "stop", None, None, None))
+    [item] = parse_answer(
+        ParsedAnswer("A dog is " + "very " * 2 + "x" * 60_000 + ".", "stop", None, None, None)
+    )
     assert item.reason == "is 60,020 characters long without a break"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kb_builder.parse.answers import Answer, parse_answer
+from kb_builder.parse.answers import ParsedAnswer, parse_answer
 
 
 @pytest.mark.parametrize(
@@ -35,19 +35,19 @@ from kb_builder.parse.answers import Answer, parse_answer
 )
 def test_formatting_goes(content: str, text: str) -> None:
     """Markdown, HTML and entities, in one text."""
-    [item] = parse_answer(Answer(content, "stop", None, None, None), asked='Write about "dog".')
+    [item] = parse_answer(ParsedAnswer(content, "stop", None, None, None), asked='Write about "dog".')
     assert item.text == text
 
 
 @pytest.mark.parametrize("finish", ["stop", "end_turn", "STOP", "eos"])
 def test_every_name_of_a_natural_end_counts(finish: str) -> None:
     """Endpoints call it differently; the last full stop may lack."""
-    [item] = parse_answer(Answer("A dog barks at night", finish, None, None, None))
+    [item] = parse_answer(ParsedAnswer("A dog barks at night", finish, None, None, None))
     assert item.text == "A dog barks at night."
 
 
 @pytest.mark.parametrize("finish", ["length", "max_tokens", "MAX_TOKENS"])
 def test_every_name_of_a_cut_counts(finish: str) -> None:
     """What was cut off loses its torn sentence."""
-    [item] = parse_answer(Answer("A dog barks at night. It al", finish, None, None, None))
+    [item] = parse_answer(ParsedAnswer("A dog barks at night. It al", finish, None, None, None))
     assert item.text == "A dog barks at night."

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kb_builder.parse.answers import Answer, Item, parse_answer
+from kb_builder.parse.answers import Item, ParsedAnswer, parse_answer
 
 ASKED = 'Write 3 different texts about "dog". Every text uses the words "dog".'
 TITLE = "The many sides of this animal"
 
 
 def parsed(content: str, *, finish: str = "stop", several: bool = True) -> tuple[Item, ...]:
-    return parse_answer(Answer(content, finish, None, None, None), several=several, asked=ASKED)
+    return parse_answer(ParsedAnswer(content, finish, None, None, None), several=several, asked=ASKED)
 
 
 def said(content: str) -> list[str | None]:

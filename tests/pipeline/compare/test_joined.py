@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.compare.joined import Answers, columns, joined
+from pipeline.compare.joined import JoinedAnswers, columns, joined
 
 
 def _table(names: str, answers: list[bool], objects: list[str | None]) -> pa.Table:
@@ -34,7 +34,7 @@ def test_a_summary_draws_objects_over_all_groups() -> None:
         ["modality", "sample_id"],
         "hit",
     )
-    answers = Answers.of(both, ["modality"], columns(both, 2) > 0)
+    answers = JoinedAnswers.of(both, ["modality"], columns(both, 2) > 0)
     summary = answers.summary(lambda shares: np.asarray(shares.mean(axis=-1)), resamples=500, seed=0)
     assert summary.value_R == pytest.approx([0.5, 0.75])
     assert set(np.round(summary.ahead_BR[:, 0], 6)) == {0.0, 0.25, 0.5}
@@ -46,4 +46,4 @@ def test_samples_without_an_object_stand_alone() -> None:
     """Nulls are not one big object; an object may be called as a sample is."""
     table = _table("ab", [True, False], [None, "a"])
     both = joined([table, table], ["modality", "sample_id"], "hit")
-    assert len(set(Answers.of(both, ["modality"], columns(both, 2) > 0).unit_N.tolist())) == 2
+    assert len(set(JoinedAnswers.of(both, ["modality"], columns(both, 2) > 0).unit_N.tolist())) == 2

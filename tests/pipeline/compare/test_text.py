@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.compare.runs import Comparison, Line
+from pipeline.compare.runs import ComparedValue, Comparison
 from pipeline.compare.text import told
 
 SAME = "no difference that these samples can show"
@@ -14,8 +14,8 @@ def _run(name: str, left_out: int = 0) -> dict[str, object]:
     return {"name": name, "folder": f"runs/{name}", "model": "zero_shot", "left_out": left_out}
 
 
-def _line(measure: str, group: str, modality: str | None, run: str, p: float, verdict: str) -> Line:
-    return Line(measure, group, modality, run, 0.5, 0.625, 0.125, -0.01, 0.26, p, p, 40, verdict)
+def _line(measure: str, group: str, modality: str | None, run: str, p: float, verdict: str) -> ComparedValue:
+    return ComparedValue(measure, group, modality, run, 0.5, 0.625, 0.125, -0.01, 0.26, p, p, 40, verdict)
 
 
 COMPARISON = Comparison(

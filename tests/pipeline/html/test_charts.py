@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.html.charts import Dot, DotRow, Line, axis_over, dot_chart, line_chart
+from pipeline.html.charts import ChartLine, Dot, DotRow, axis_over, dot_chart, line_chart
 
 _numbers = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -59,7 +59,7 @@ def test_a_dot_stands_where_its_number_is(parsed: Any) -> None:
 
 def test_named_ticks_are_evenly_spaced(parsed: Any) -> None:
     """With the ticks 1, 2, 16 the middle point stands in the middle."""
-    line = Line("l", ((1, 0.0), (2, 0.5), (16, 1.0)))
+    line = ChartLine("l", ((1, 0.0), (2, 0.5), (16, 1.0)))
     tags = parsed(line_chart([line], title="t", x_title="x", dots=True, x_ticks=(1, 2, 16))).tags
     first, second, third = (float(a["cx"]) for tag, a in tags if tag == "circle")
     assert second - first == pytest.approx(third - second, abs=0.02)

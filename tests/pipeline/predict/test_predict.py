@@ -16,7 +16,7 @@ from pipeline.predict import paths as predict_paths
 from pipeline.predict import recognise as predict
 from pipeline.predict.names import category_names
 from pipeline.predict.paths import files_in, unreadable
-from pipeline.predict.recognise import Answer, Hit, Prediction, Temperatures, predict_zero_shot
+from pipeline.predict.recognise import Hit, NamedCategory, Prediction, Temperatures, predict_zero_shot
 from pipeline.project import Project, load_project
 from trainer.records import Centers
 from trainer.score.geometry import unit_rows
@@ -293,11 +293,11 @@ def test_one_category_has_no_probability(planted: Callable[..., Prediction]) -> 
 
 def test_predictions_and_hits_are_told_in_lines() -> None:
     """A long reason is cut to one line; an error takes the place of answers."""
-    sure = Answer("steel torus", 0.5, "a ring", 0.1234)
+    sure = NamedCategory("steel torus", 0.5, "a ring", 0.1234)
     assert Prediction("a.png", "image", "", (sure,)).told().splitlines()[1] == (
         "  1  steel torus  0.500   12.3%  a ring"
     )
-    answer = Answer("steel torus", 0.5, "a ring\nof steel " + "x" * 200)
+    answer = NamedCategory("steel torus", 0.5, "a ring\nof steel " + "x" * 200)
     lines = Prediction("a.png", "image", "zero-shot", (answer,)).told().splitlines()
     assert lines[0] == "a.png  (image, zero-shot)"
     assert lines[1].startswith("  1  steel torus  0.500  a ring of steel xxx")

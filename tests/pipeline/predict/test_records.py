@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.compare.runs import Comparison, Line
-from pipeline.predict.recognise import ALIGNED, Answer, Hit, Prediction
+from pipeline.compare.runs import ComparedValue, Comparison
+from pipeline.predict.recognise import ALIGNED, NamedCategory, Hit, Prediction
 from pipeline.predict.records import (
     ANSWER,
     HIT,
@@ -29,9 +29,12 @@ from pipeline.predict.records import (
 HOSTILE = 'a,"b"\x1b[31m\n\u202e\udcff=1+1.txt'
 SHOWN = 'a,"b"\\x1b[31m\\n\\u202e\\udcff=1+1.txt'
 FOUND = (
-    Prediction(HOSTILE, "image", ALIGNED, (Answer("ash\x9b", 0.1 + 0.2, "why", 1 / 3, "ash"),)),
+    Prediction(HOSTILE, "image", ALIGNED, (NamedCategory("ash\x9b", 0.1 + 0.2, "why", 1 / 3, "ash"),)),
     Prediction("gone.png", "unknown", "", error="no such file"),
-    Prediction("b.txt", "text", ALIGNED, (Answer("x", 0.5, ""), Answer("y", 0.25, "")), None, "no reason"),
+    Prediction(
+        "b.txt", "text", ALIGNED, (NamedCategory("x", 0.5, ""), NamedCategory("y", 0.25, "")), None, "no
+        reason"
+    ),
 )
 RAW = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]")
 
@@ -98,7 +101,7 @@ def test_the_page_on_scripts_names_every_field() -> None:
     fields = {
         "predict": {"predictions", "notes", *PREDICTION, *ANSWER, *PREDICTION_COLUMNS},
         "retrieve": {"query", "hits", "notes", *HIT},
-        "compare": {each.name for kind in (Comparison, Line) for each in dataclasses.fields(kind)},
+        "compare": {each.name for kind in (Comparison, ComparedValue) for each in dataclasses.fields(kind)},
     }
     for command, names in fields.items():
         assert {name for name in names if f"`{name}`" not in sections[command]} == set(), command

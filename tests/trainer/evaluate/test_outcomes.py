@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from trainer.evaluate.outcomes import NAMED, RANKS, Naming, Ranking, named_table, ranks_table, write_outcomes
+from trainer.evaluate.outcomes import (
+    NAMED,
+    RANKS,
+    Naming,
+    PairRanks,
+    named_table,
+    ranks_table,
+    write_outcomes,
+)
 from trainer.inputs import load_samples, open_kb
 
 
@@ -20,7 +28,7 @@ def test_rows_hold_the_ids_of_the_knowledge_base(planted_kb: Path, tmp_path: Pat
     naming = Naming("seen", "llm_centers", samples, np.array([0, 5, -1]), hits, ~hits)
     named = named_table(base, [naming, naming], model="aligned")
     ranks = ranks_table(
-        base, [Ranking("audio", "image", "object", samples, np.array([1, 30, 2]))], model="aligned"
+        base, [PairRanks("audio", "image", "object", samples, np.array([1, 30, 2]))], model="aligned"
     )
     write_outcomes(tmp_path, named, ranks)
     rows = pq.read_table(tmp_path / "named.parquet").to_pylist()

@@ -21,7 +21,7 @@ from data.errors import (
     TransientError,
 )
 from data.files import hash_file
-from kb_builder.ask.batch.files import File, read_lines, read_result, write_file
+from kb_builder.ask.batch.files import BatchFile, read_lines, read_result, write_file
 from kb_builder.ask.request import Request, request_key
 from kb_builder.describers.choose import openai_client
 from kb_builder.describers.media import MediaFiles, media_for
@@ -51,7 +51,7 @@ def numbered(*seeds: int) -> list[tuple[str, Request]]:
     return [(request_key(request), request) for request in asked]
 
 
-def write(path: Path, requests: list[tuple[str, Request]], *, most_bytes: int, load: Any = None) -> File:
+def write(path: Path, requests: list[tuple[str, Request]], *, most_bytes: int, load: Any = None) -> BatchFile:
     client = openai_client(
         model="fake-1", base_url="http://127.0.0.1:1/v1", api_key_env="UNIBIND_NONE", load=load
     )
@@ -72,7 +72,7 @@ def test_a_line_is_the_request_and_its_key(tmp_path: Path) -> None:
     """One POST a line in the order asked, as the endpoint would get it online; the size is the file's."""
     asked = numbered(2, 0, 1)
     file = write(tmp_path / "b.jsonl", asked, most_bytes=10_000)
-    assert file == File(tuple(key for key, _ in asked), {}, (), (tmp_path / "b.jsonl").stat().st_size)
+    assert file == BatchFile(tuple(key for key, _ in asked), {}, (), (tmp_path / "b.jsonl").stat().st_size)
     for line, (key, request) in zip(lines_of(tmp_path / "b.jsonl"), asked, strict=True):
         assert line == {
             "custom_id": key,
@@ -100,7 +100,7 @@ def test_the_limit_cuts_between_two_lines(tmp_path: Path) -> None:
     assert 5 * line == whole
     for most, count in ((3 * line, 3), (3 * line - 1, 2), (line, 1), (whole, 5)):
         file = write(tmp_path / "cut.jsonl", asked, most_bytes=most)
-        assert file == File(tuple(key for key, _ in asked[:count]), {}, (), count * line)
+        assert file == BatchFile(tuple(key for key, _ in asked[:count]), {}, (), count * line)
         assert (tmp_path / "cut.jsonl").stat().st_size == file.bytes
         assert [each["custom_id"] for each in lines_of(tmp_path / "cut.jsonl")] == list(file.keys)
 

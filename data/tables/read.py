@@ -21,7 +21,7 @@ from data.tables.mistakes import Mistakes
 from data.tables.parquet_rows import parquet_rows
 from data.tables.text_files import read_text
 
-__all__ = ["FORMATS", "Mistakes", "Row", "Table", "parse_json", "read_table", "read_text", "text_of"]
+__all__ = ["FORMATS", "Mistakes", "TextRow", "TextTable", "parse_json", "read_table", "read_text", "text_of"]
 
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl")
 # Control characters but line breaks and tabs, which a description may hold; and lone surrogates, which could

@@ -24,7 +24,7 @@ from kb_builder.browse.sources import glob_escaped, quoted, require_text, source
 from kb_builder.browse.views import VIEWS, views
 from kb_builder.store.cards import encoder_folders
 
-__all__ = ["Answer", "Page", "ask", "connect", "nearest", "sql"]
+__all__ = ["Page", "QueryResult", "ask", "connect", "nearest", "sql"]
 
 _OPTIONS: dict[str, str | bool | int | float | list[str]] = {
     # Nothing may be fetched from the network, not even an extension that a query makes DuckDB wish for.

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.compare.runs import ComparedValue, Comparison
-from pipeline.predict.recognise import ALIGNED, NamedCategory, Hit, Prediction
+from pipeline.predict.recognise import ALIGNED, Hit, NamedCategory, Prediction
 from pipeline.predict.records import (
     ANSWER,
     HIT,
@@ -32,8 +32,12 @@ FOUND = (
     Prediction(HOSTILE, "image", ALIGNED, (NamedCategory("ash\x9b", 0.1 + 0.2, "why", 1 / 3, "ash"),)),
     Prediction("gone.png", "unknown", "", error="no such file"),
     Prediction(
-        "b.txt", "text", ALIGNED, (NamedCategory("x", 0.5, ""), NamedCategory("y", 0.25, "")), None, "no
-        reason"
+        "b.txt",
+        "text",
+        ALIGNED,
+        (NamedCategory("x", 0.5, ""), NamedCategory("y", 0.25, "")),
+        None,
+        "no reason",
     ),
 )
 RAW = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]")

@@ -26,7 +26,7 @@ from data.readers.untrusted import decoding
 
 __all__ = [
     "READERS",
-    "Budget",
+    "FileBudget",
     "read",
     "read_audio",
     "read_clips",

@@ -99,4 +99,4 @@ train: $(READY) ## localize, train and evaluate from an existing knowledge base 
 	@$(BIN)/unibind train --project $(PROJECT)
 
 clean: ## remove what runs made (not the virtual environment)
-	rm -rf runs .prefect .mypy_cache .ruff_cache .pytest_cache
+	rm -rf runs .unibind .prefect .mypy_cache .ruff_cache .pytest_cache

@@ -69,7 +69,7 @@ def init_project(
     decided. Raises InputError where a file to be written exists, ManifestError where the folder holds no
     sample.
     """
-    target = _project_file(target)
+    target = project_file(target)
     manifest = target.with_name("manifest.csv" if target.name == DEFAULT_NAME else f"{target.stem}.csv")
     for path in (target, manifest):
         if path.exists():
@@ -134,7 +134,7 @@ def _listed(words: Collection[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
-def _project_file(target: Path) -> Path:
+def project_file(target: Path) -> Path:
     """A folder stands for unibind.toml in it, and a bare name for that with .toml."""
     if target.is_dir():
         return target / DEFAULT_NAME

@@ -131,7 +131,7 @@ def test_evaluate_alone_says_what_changed_and_what_to_run(
     """The command ends with one line; nothing is measured on what is out of date."""
     before = (finished / "runs/p/metrics.json").read_bytes()
     change(finished)
-    call = "from pipeline.cli import main; main()"
+    call = "from pipeline.cli.main import main; main()"
     ended = subprocess.run(
         [sys.executable, "-c", call, "evaluate"], cwd=finished, capture_output=True, text=True, timeout=300
     )

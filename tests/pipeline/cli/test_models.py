@@ -105,7 +105,7 @@ def test_predict_names_a_picture_with_a_clip_folder(save_clip: Save, tmp_path: P
     pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
     among = ["--categories", "dog, cat", "--encoder", f"clip:{save_clip('clip')}"]
-    main = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+    main = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
     done = subprocess.run(
         [*main, "predict", str(tmp_path / "noise.png"), *among],
         capture_output=True,

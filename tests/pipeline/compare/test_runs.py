@@ -272,7 +272,7 @@ def test_the_command_prints_text_and_json(tmp_path: Path, runs: list[Run]) -> No
     _write(tmp_path / "runs" / "better", 0.8, seed=1)
 
     def unibind(*places: str | Path) -> subprocess.CompletedProcess[str]:
-        code = "from pipeline.cli import main; main()"
+        code = "from pipeline.cli.main import main; main()"
         command = [sys.executable, "-c", code, "compare", *map(str, places)]
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 

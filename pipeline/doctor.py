@@ -81,7 +81,7 @@ class Check:
     detail: str
     needed: bool = True
 
-    def told(self) -> str:
+    def to_text(self) -> str:
         """The check as a line for a terminal."""
         sign = "ok  " if self.ok else ("FAIL" if self.needed else "--  ")
         return f"{sign}  {self.what}: {self.detail}"
@@ -155,12 +155,12 @@ def _project(project: Project) -> Iterator[Check]:
     writer = writer_of(samples)
     if writer == "local" and local_llm.names_a_file(samples.model):
         yield _gguf(samples, " of [describe.samples]")
-    told = categories.describer == "openai" and _whom(categories) == _whom(samples)
-    if writer == "openai" and not told:
+    same = categories.describer == "openai" and _endpoint_settings(categories) == _endpoint_settings(samples)
+    if writer == "openai" and not same:
         yield from _describer(samples, " of [describe.samples]")
 
 
-def _whom(settings: Asking) -> tuple[object, ...]:
+def _endpoint_settings(settings: Asking) -> tuple[object, ...]:
     return settings.base_url, settings.api_key_env, settings.model, settings.parameters
 
 

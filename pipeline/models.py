@@ -18,7 +18,7 @@ from kb_builder.weights.known import KnownModel, known_models, model_folder
 SUMS = "SHA256SUMS"  # of what was fetched, in the form of `sha256sum`
 
 State = Literal["there", "in part", "not there"]
-Told = Callable[[str, int, int | None], None]  # file, bytes that are there, and of how many
+Progress = Callable[[str, int, int | None], None]  # file, bytes present, total bytes if known
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Listed:
     folder: Path
     state: State
 
-    def told(self) -> str:
+    def to_text(self) -> str:
         """Lines for a terminal."""
         if self.known is None:
             return f"{self.name:<24} {'your own':<12} {'':>9}  {self.state:<9}  {self.folder}"
@@ -57,7 +57,9 @@ def _state(known: KnownModel, folder: Path) -> State:
     return "in part" if folder.is_dir() and any(folder.glob("[!.]*")) else "not there"
 
 
-def get_model(name: str, models: dict[str, KnownModel], *, told: Told) -> tuple[Path, dict[str, Fetched]]:
+def get_model(
+    name: str, models: dict[str, KnownModel], *, progress: Progress
+) -> tuple[Path, dict[str, Fetched]]:
     """Fetch the files of a model that are not there, into a folder of its own; the checksums are noted there.
 
     Returns the folder and what was fetched now. Raises InputError for an unknown name and as `fetch` does,
@@ -76,7 +78,7 @@ def get_model(name: str, models: dict[str, KnownModel], *, told: Told) -> tuple[
             if target.is_file() and hash_file(target) == file.sha256:
                 sums[file.path] = file.sha256 or ""
             else:
-                fetched[file.path] = fetch(file, target, told=partial(told, file.path))
+                fetched[file.path] = fetch(file, target, told=partial(progress, file.path))
                 sums[file.path] = fetched[file.path].sha256
             write_text(folder / SUMS, "".join(f"{sums[path]}  {path}\n" for path in sorted(sums)))
     return folder, fetched

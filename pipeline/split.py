@@ -27,10 +27,10 @@ def split_project(project: Project, *, seed: int, force: bool) -> list[str]:
         seed=seed,
         force=force,
     )
-    return told(project.manifest, done)
+    return resplit_lines(project.manifest, done)
 
 
-def told(path: Path, done: Resplit) -> list[str]:
+def resplit_lines(path: Path, done: Resplit) -> list[str]:
     """What was drawn, in words: how files were tied, and a table of categories."""
     counts: dict[str, Counter[Split]] = {}
     for sample, split in zip(done.samples, done.splits, strict=True):

@@ -31,7 +31,7 @@ def models(
     print(f"model folder: {visible(model_folder().absolute())} (set {VARIABLE} to change it)\n")
     failed = False
     for listed in list_models():
-        print(visible_lines(listed.told()))
+        print(visible_lines(listed.to_text()))
         if listed.known and forbids_commerce(listed.known.licence):
             print(f"{'':<24} its weights may not be used commercially")
         if check and listed.state == "there":
@@ -60,7 +60,7 @@ def get(
         model = known[name]
         note = ", not for commercial use" if forbids_commerce(model.licence) else ""
         print(f"{name}: about {model.megabytes:,} MB; licence of the weights: {visible(model.licence)}{note}")
-    folder, fetched = get_model(name, known, told=_progress)
+    folder, fetched = get_model(name, known, progress=_progress)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     for path, each in fetched.items():

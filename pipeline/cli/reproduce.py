@@ -78,4 +78,4 @@ def reproduce(
         epochs=epochs,
         seed=seed,
     )
-    print(run(order).told())
+    print(run(order).to_text())

@@ -15,7 +15,7 @@ _LEGEND = (
 )
 
 
-def told(comparison: Comparison) -> str:
+def comparison_text(comparison: Comparison) -> str:
     """The tables: one for each run beside the first, then the balance of all."""
     first, *others = comparison.runs
     blocks = [

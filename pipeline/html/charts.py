@@ -191,7 +191,7 @@ class DotRow:
     """
 
     label: str
-    told: str
+    value: str
     dots: tuple[Dot, ...]
     strong: bool = True
     colour: str | None = None
@@ -225,7 +225,7 @@ def dot_chart(
     for top, row in zip(tops, rows, strict=True):
         kind = "title" if row.strong else None
         marks.append(el("text", clipped(row.label, _LABEL_CHARS), x=0, y=top + 9, class_=kind))
-        marks.append(el("text", row.told, x=WIDTH, y=top + 9, text_anchor="end", class_=kind))
+        marks.append(el("text", row.value, x=WIDTH, y=top + 9, text_anchor="end", class_=kind))
         colour = row.colour or ("var(--accent)" if row.strong else "var(--quiet)")
         for dot in row.dots:
             marks += _dot(dot, axis, top + 19, colour)

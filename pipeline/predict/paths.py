@@ -26,13 +26,13 @@ class Folder:
     endings: Counter[str] = field(default_factory=Counter)  # of the files of unknown ending
     cut: bool = False  # there is more than the bound allows
 
-    def told(self) -> str:
+    def to_text(self) -> str:
         """How many files, and what was left out, in one line."""
         files = f"{len(self.files):,} file{'' if len(self.files) == 1 else 's'}"
         parts = [f"{self.path}: {files}"]
         if self.skipped:
-            told = ", ".join(self._why(why, count) for why, count in sorted(self.skipped.items()))
-            parts.append(f"skipped: {told}")
+            reasons = ", ".join(self._why(why, count) for why, count in sorted(self.skipped.items()))
+            parts.append(f"skipped: {reasons}")
         if self.cut:
             parts.append("the rest is left out")
         return "; ".join(parts)
@@ -139,7 +139,7 @@ def each_file(
             yield path, modality, unreadable(path)
             continue
         folder = files_in(path, modality=modality)
-        say(folder.told())
+        say(folder.to_text())
         for file in folder.files:
             yield file, modality, unreadable(file)
         if folder.cut:

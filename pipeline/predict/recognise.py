@@ -69,7 +69,7 @@ class Prediction:
     error: str | None = None
     uncalibrated: str | None = None  # why the answers have no probability
 
-    def told(self) -> str:
+    def to_text(self) -> str:
         """The prediction as lines for a terminal."""
         if self.error is not None:
             return f"{visible(self.file)}: error: {visible(self.error)}"
@@ -96,7 +96,7 @@ class Hit:
     category_id: str | None = None
     uri: str | None = None  # its file, relative to the project's data folder
 
-    def told(self) -> str:
+    def to_text(self) -> str:
         """The hit as a line for a terminal."""
         return f"{self.score:.3f}  {self.modality:<8} {visible(self.sample_id)}" + (
             f"  ({visible(self.category)})" if self.category else ""

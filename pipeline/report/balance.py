@@ -169,14 +169,14 @@ def _panel(panel: _Panel, spaces: Sequence[str], values: Mapping[str, Mapping[st
         value = found[panel.measure]
         spread = found.get(panel.spread) if panel.spread else None
         low, high = (None, None) if spread is None else (max(0.0, value - spread), min(1.0, value + spread))
-        dots, told = [Dot(value, low=low, high=high)], _short(value)
+        dots, value_text = [Dot(value, low=low, high=high)], _short(value)
         if panel.beside and panel.beside in found:
             dots.insert(0, Dot(found[panel.beside], "open"))
-            told += f" · {_short(found[panel.beside])}"
+            value_text += f" · {_short(found[panel.beside])}"
         if panel.chance and panel.chance in found:
             dots.insert(0, Dot(found[panel.chance], "chance"))
-        rows.append(DotRow(_space(name), told, tuple(dots), strong=name == spaces[-1]))
-    title = "; ".join(f"{row.label} {row.told}" for row in rows)
+        rows.append(DotRow(_space(name), value_text, tuple(dots), strong=name == spaces[-1]))
+    title = "; ".join(f"{row.label} {row.value}" for row in rows)
     chart = dot_chart(rows, title=title, include=panel.include, level=panel.level)
     key = dot_key(panel.key) if panel.key else join([])
     return el("div", el("h3", panel.title), el("p", panel.good, class_="sub"), key, chart)

@@ -64,7 +64,7 @@ def _probe_panel(row: AccuracyRow, probe: Mapping[str, Any]) -> Html:
         DotRow("linear probe", f"{percent(probe['top1'])}%", (chance, other), strong=False),
     ]
     title = f"{row.modality}, {split_title(row.split)}"
-    told = f"{title}: {'; '.join(f'{one.label} {one.told}' for one in rows)}"
+    told = f"{title}: {'; '.join(f'{one.label} {one.value}' for one in rows)}"
     return el("div", el("h3", title), dot_chart(rows, title=told, percent=True, include=(0.0, 1.0)))
 
 

@@ -161,7 +161,7 @@ class Result:
         values = [accuracy.top1 for accuracy in found]
         return ResultLine(setting, model, fmean(values), None, None, stdev(values), paper)
 
-    def told(self) -> str:
+    def to_text(self) -> str:
         """The table for the terminal, with the rules and whatever sets the numbers apart."""
         base = self.benchmark.paper.base
         comparable = not self.apart

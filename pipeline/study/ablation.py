@@ -83,14 +83,14 @@ def variant_title(variant: Variant) -> str:
     return f"{variant['name']} [centers + name]" if variant.get("with_name") else str(variant["name"])
 
 
-def told(name: str, value: float | None) -> str:
+def measure_text(name: str, value: float | None) -> str:
     """A number as its measure is told: a share in percent, anything else with three decimals."""
     if value is None:
         return "–"
     return f"{percent(value)}%" if _share(name) else f"{round(value, 3) + 0.0:.3f}"
 
 
-def told_difference(name: str, value: float | None) -> str:
+def difference_text(name: str, value: float | None) -> str:
     """A difference with its sign: a share's in percentage points."""
     if value is None:
         return "–"
@@ -126,7 +126,7 @@ def _verdict(variant: Variant) -> Html:
             parts.append(el("span", f"no difference in {', '.join(_short(name) for name in names)}"))
             continue
         differences = (
-            f"{_short(name)} ({told_difference(name, against[name]['difference'])})" for name in names
+            f"{_short(name)} ({difference_text(name, against[name]['difference'])})" for name in names
         )
         parts.append(el("span", f"{verdict} in {', '.join(differences)}", class_=verdict))
     words = join(parts, "; ") if parts else "not compared with the reference"
@@ -150,17 +150,17 @@ def _forest(variants: Sequence[Variant], name: str) -> Html:
         against = (one.get("against_reference") or {}).get(name, {})
         seeds = [Dot(value, "tick") for value in measured.get("per_seed", ()) if value is not None]
         dots = [*(seeds if len(seeds) > 1 else ()), Dot(mean, low=measured["low"], high=measured["high"])]
-        difference = "" if reference or not against else f" ({told_difference(name, against['difference'])})"
+        difference = "" if reference or not against else f" ({difference_text(name, against['difference'])})"
         rows.append(
             DotRow(
                 f"{variant_title(one)} (reference)" if reference else variant_title(one),
-                f"{told(name, mean)}{difference}",
+                f"{measure_text(name, mean)}{difference}",
                 tuple(dots),
                 strong=reference,
                 colour="var(--ink)" if reference else _COLOURS.get(against.get("verdict", "")),
             )
         )
-    title = f"{_title(name)}: {'; '.join(f'{row.label} {row.told}' for row in rows)}"
+    title = f"{_title(name)}: {'; '.join(f'{row.label} {row.value}' for row in rows)}"
     chart = dot_chart(rows, title=title, percent=_share(name), level=level)
     words = MEASURES[name].good
     return el("div", el("h3", _title(name)), el("p", f"{words[0].upper()}{words[1:]}.", class_="sub"), chart)
@@ -189,15 +189,15 @@ def _cell(variant: Variant, name: str) -> Child:
     measured = variant["measures"].get(name)
     if measured is None or measured["mean"] is None:
         return "–"
-    parts: list[Child] = [told(name, measured["mean"])]
+    parts: list[Child] = [measure_text(name, measured["mean"])]
     if measured["low"] is not None and measured["high"] is not None:
-        ends = (told(name, measured[end]).removesuffix("%") for end in ("low", "high"))
+        ends = (measure_text(name, measured[end]).removesuffix("%") for end in ("low", "high"))
         parts.append(el("span", "–".join(ends), class_="ci"))
     against = (variant.get("against_reference") or {}).get(name)
     if against:
         verdict = against["verdict"] if against["verdict"] in _COLOURS else None
-        difference = el("b" if verdict else "span", told_difference(name, against["difference"]))
-        ends = (told_difference(name, against[end]) for end in ("low", "high"))
+        difference = el("b" if verdict else "span", difference_text(name, against["difference"]))
+        ends = (difference_text(name, against[end]) for end in ("low", "high"))
         parts.append(el("span", difference, f" ({' to '.join(ends)})", class_=f"ci {verdict or ''}".strip()))
     return join(parts)
 
@@ -208,7 +208,7 @@ def _by_seed(variants: Sequence[Variant], names: Sequence[str]) -> Html:
         [
             variant_title(one),
             _title(name),
-            ", ".join(told(name, value) for value in one["measures"][name].get("per_seed", ())),
+            ", ".join(measure_text(name, value) for value in one["measures"][name].get("per_seed", ())),
         ]
         for one in variants
         for name in names

@@ -135,7 +135,7 @@ def test_known_models_and_the_users_own_are_listed(models: Path, save_clip: Save
     )
     listed = {each.name: each for each in list_models()}
     assert "clip:own loads" in check_model(listed["own"])
-    assert "your own" in listed["own"].told()
+    assert "your own" in listed["own"].to_text()
     with pytest.raises(InputError, match="no model that can be told by its files"):
         check_model(listed["notes"])
     with pytest.raises(InputError, match="in part; fetch it: unibind models get imagebind"):

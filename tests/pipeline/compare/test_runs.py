@@ -17,7 +17,7 @@ from data.errors import InputError
 from data.files import write_json
 from pipeline.compare.questions import Run
 from pipeline.compare.runs import compare, open_run, verdict
-from pipeline.compare.text import told
+from pipeline.compare.text import comparison_text
 from trainer.evaluate.intervals import lead
 from trainer.evaluate.outcomes import NAMED, RANKS, write_outcomes
 
@@ -227,7 +227,7 @@ def test_centers_that_hold_the_name_are_said(runs: list[Run]) -> None:
     found = compare([runs[0], other])
     assert [run["with_name"] for run in found.runs] == [False, True]
     assert "the centers of better hold the bare names of the categories; the others' do not" in found.notes
-    assert "(aligned, LLM centers + name)" in told(found)
+    assert "(aligned, LLM centers + name)" in comparison_text(found)
 
 
 def test_what_cannot_be_compared_is_one_line(tmp_path: Path, runs: list[Run]) -> None:

@@ -279,7 +279,8 @@ def test_without_a_temperature_the_probability_is_null_with_the_reason(
     prediction = planted("nearest", Temperatures(missing="not calibrated yet; run `unibind evaluate`"))
     assert [answer.probability for answer in prediction.answers] == [None, None]
     assert (
-        prediction.told().splitlines()[-1] == "  no probability: not calibrated yet; run `unibind evaluate`"
+        prediction.to_text().splitlines()[-1]
+        == "  no probability: not calibrated yet; run `unibind evaluate`"
     )
 
 
@@ -294,13 +295,13 @@ def test_one_category_has_no_probability(planted: Callable[..., Prediction]) -> 
 def test_predictions_and_hits_are_told_in_lines() -> None:
     """A long reason is cut to one line; an error takes the place of answers."""
     sure = NamedCategory("steel torus", 0.5, "a ring", 0.1234)
-    assert Prediction("a.png", "image", "", (sure,)).told().splitlines()[1] == (
+    assert Prediction("a.png", "image", "", (sure,)).to_text().splitlines()[1] == (
         "  1  steel torus  0.500   12.3%  a ring"
     )
     answer = NamedCategory("steel torus", 0.5, "a ring\nof steel " + "x" * 200)
-    lines = Prediction("a.png", "image", "zero-shot", (answer,)).told().splitlines()
+    lines = Prediction("a.png", "image", "zero-shot", (answer,)).to_text().splitlines()
     assert lines[0] == "a.png  (image, zero-shot)"
     assert lines[1].startswith("  1  steel torus  0.500  a ring of steel xxx")
     assert lines[1].endswith("…")
-    assert Prediction("a.png", "image", "", error="torn").told() == "a.png: error: torn"
-    assert Hit("s", "audio", "dog", 0.25).told() == "0.250  audio    s  (dog)"
+    assert Prediction("a.png", "image", "", error="torn").to_text() == "a.png: error: torn"
+    assert Hit("s", "audio", "dog", 0.25).to_text() == "0.250  audio    s  (dog)"

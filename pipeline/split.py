@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from data.errors import InputError
 from data.folder.resplit import Resplit, resplit_manifest
 from data.sample import Split
+from data.show import aligned
 from pipeline.project import TABLETOP, Project
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -38,18 +38,10 @@ def resplit_lines(path: Path, done: Resplit) -> list[str]:
     rows = [[name, *(str(each[split]) for split in _SPLITS)] for name, each in sorted(counts.items())]
     total = Counter(done.splits)
     rows.append(["all", *(str(total[split]) for split in _SPLITS)])
-    lines = _table([["", *_SPLITS], *rows])
+    lines = aligned([["", *_SPLITS], *rows])
     if len(lines) > _MOST_LINES:
         left = len(lines) - _MOST_LINES
         lines = [*lines[: _MOST_LINES - 1], f"... and {left} more categories", lines[-1]]
     untested = sum(not each["test"] for each in counts.values())
     lacking = [f"{untested} categories have no test sample: nothing of them is scored"] if untested else []
     return [*done.notes, *lines, *lacking, f"wrote {path}; as it was it is {done.backup}"]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    return [
-        "  ".join(cell.rjust(width) if at else cell.ljust(width) for at, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
-    ]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from data.show import visible
+from data.show import aligned, visible
 from pipeline.accuracies import ANCHOR_TITLES, NAMED_CENTERS, percent, split_title
 from pipeline.compare.runs import ComparedValue, Comparison
 
@@ -30,14 +28,14 @@ def comparison_text(comparison: Comparison) -> str:
             table.append([title])
             table += [_cells(line) for line in lines if _title(line) == title]
         title = visible(f"{other['name']} beside {first['name']}")
-        blocks.append("\n".join([title, "", *_aligned(table)]))
+        blocks.append("\n".join([title, "", *aligned(table, left=(0, len(header) - 1))]))
     if comparison.balance:
         names = [run["name"] for run in comparison.runs]
         values = {(row["measure"], row["run"]): row["value"] for row in comparison.balance}
         rows = [["balance", *names]]
         for measure in dict.fromkeys(row["measure"] for row in comparison.balance):
             rows.append([measure, *(_number(values[measure, name]) for name in names)])
-        blocks.append("\n".join(_aligned(rows)))
+        blocks.append("\n".join(aligned(rows)))
     return "\n\n".join(blocks)
 
 
@@ -72,21 +70,3 @@ def _cells(line: ComparedValue) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns padded to one width: words to the left, numbers to the right. Lone cells are headings."""
-    lines = [[visible(cell) for cell in line] for line in lines]
-    columns = max(len(line) for line in lines)
-    widths = [max(len(line[at]) for line in lines if len(line) > max(at, 1)) for at in range(columns)]
-    last_is_words = lines[0][-1] == "verdict"
-    texts = []
-    for line in lines:
-        padded = [
-            cell.ljust(widths[at])
-            if at == 0 or (last_is_words and at == columns - 1)
-            else cell.rjust(widths[at])
-            for at, cell in enumerate(line)
-        ]
-        texts.append("  ".join(padded).rstrip() if len(line) > 1 else line[0])
-    return texts

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.html.elements import Html, clipped, el
+from data.show import shorten
+from pipeline.html.elements import Html, el
 
 WIDTH = 300.0
 _LEFT, _RIGHT, _TOP = 34.0, 10.0, 16.0
@@ -224,7 +225,7 @@ def dot_chart(
         marks.append(_strips(axis.at(level), tops, "level"))
     for top, row in zip(tops, rows, strict=True):
         kind = "title" if row.strong else None
-        marks.append(el("text", clipped(row.label, _LABEL_CHARS), x=0, y=top + 9, class_=kind))
+        marks.append(el("text", shorten(row.label, _LABEL_CHARS), x=0, y=top + 9, class_=kind))
         marks.append(el("text", row.value, x=WIDTH, y=top + 9, text_anchor="end", class_=kind))
         colour = row.colour or ("var(--accent)" if row.strong else "var(--quiet)")
         for dot in row.dots:

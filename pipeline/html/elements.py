@@ -114,12 +114,6 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
-def clipped(text: str, limit: int) -> str:
-    """A text on one line, cut at `limit` characters with an ellipsis."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
-
-
 def _safe(child: Child) -> str:
     return str(child) if isinstance(child, Html) else escape(visible_lines(child))
 

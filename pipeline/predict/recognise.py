@@ -20,7 +20,7 @@ from data.modality import MODALITIES, Modality, guess_modality
 from data.readers import use_budget, warm_up
 from data.readers.axes import told_up, turned
 from data.reads import reading
-from data.show import visible
+from data.show import shorten, visible
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.base import Encoder, Source
 from kb_builder.encoders.workers import encode_texts
@@ -78,7 +78,8 @@ class Prediction:
         lines = [f"{visible(self.file)}  ({self.modality}, {self.model})"]
         for rank, (name, answer) in enumerate(zip(names, self.answers, strict=True), start=1):
             share = "" if answer.probability is None else f"  {answer.probability:>6.1%}"
-            line = f"  {rank}  {name:<{width}}  {answer.score:.3f}{share}  {_shortened(answer.why)}"
+            why = visible(shorten(answer.why, _WHY_CHARS))
+            line = f"  {rank}  {name:<{width}}  {answer.score:.3f}{share}  {why}"
             lines.append(line.rstrip())
         if self.uncalibrated is not None:
             lines.append(f"  no probability: {self.uncalibrated}")
@@ -373,11 +374,6 @@ def _modality(path: Path, given: str | None, reason: str | None) -> Modality:
     if known is None:
         raise SampleError("its ending does not tell its modality; give --modality")
     return known
-
-
-def _shortened(text: str) -> str:
-    line = visible(" ".join(text.split()))
-    return line if len(line) <= _WHY_CHARS else line[: _WHY_CHARS - 1] + "…"
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from data.reads import names, reading
+from data.show import shorten
 from kb_builder.tables.schemas import CATEGORIES, CENTERS, DESCRIPTIONS, read_rows
-from pipeline.html.elements import Child, Html, clipped, counted, el, join, section, table
+from pipeline.html.elements import Child, Html, counted, el, join, section, table
 
 _MOST_CATEGORIES = 60  # in tables and examples; the rest is counted
 _EXAMPLES = 3
@@ -68,9 +69,9 @@ def quarantine_section(kb: Path) -> Html:
     told = ", ".join(f"{count} at {stage}" for stage, count in sorted(by_stage.items()))
     rows: list[list[Child]] = [
         [
-            clipped(reject["sample_id"], 80),
+            shorten(reject["sample_id"], 80),
             reject["stage"],
-            el("span", clipped(reject["reason"], 240), class_="prose"),
+            el("span", shorten(reject["reason"], 240), class_="prose"),
         ]
         for reject in rejects[:_MOST_QUARANTINED]
     ]
@@ -132,7 +133,7 @@ def _per_model(tables: duckdb.DuckDBPyConnection) -> Html:
         GROUP BY ALL ORDER BY kind, n DESC, source, model_resolved
     """
     body: list[list[Child]] = [
-        [kind, source, clipped(model, 60), f"{n:,}", f"{ok:,}", "–" if tokens is None else f"{tokens:.0f}"]
+        [kind, source, shorten(model, 60), f"{n:,}", f"{ok:,}", "–" if tokens is None else f"{tokens:.0f}"]
         for kind, source, model, n, ok, tokens in _rows(tables, query)
     ]
     head = ["texts about", "source", "model", "written", "kept", "tokens, mean"]
@@ -153,7 +154,7 @@ def _per_category(counts: Sequence[tuple[str, dict[str, int]]]) -> Html:
         ok, all_of_them = found.get("ok", 0), sum(found.values())
         bar = el("span", _bar(ok, most), _bar(all_of_them - ok, most, rest=True), class_="bars")
         rejected = [str(found[status]) if found.get(status) else "·" for status in statuses]
-        body.append([clipped(name, 80), str(ok), bar, *rejected])
+        body.append([shorten(name, 80), str(ok), bar, *rejected])
     left = len(counts) - len(shown)
     caption = "Texts per category: kept (dark) and turned away (light), by reason."
     caption += f" The {len(shown)} with the fewest; {left} more are not shown." if left else ""
@@ -180,7 +181,7 @@ def _rejected(tables: duckdb.DuckDBPyConnection) -> Html:
             kind,
             f"{count:,}",
             _STATUS_WORDS.get(status, ""),
-            el("q", clipped(text, 160), class_="prose"),
+            el("q", shorten(text, 160), class_="prose"),
         ]
         for kind, status, count, text in _rows(tables, query)
     ]
@@ -205,8 +206,8 @@ def _examples(tables: duckdb.DuckDBPyConnection) -> Html:
         return el("p", "There are no texts.")
     blocks = []
     for (_, name), texts in list(by_category.items())[:_MOST_CATEGORIES]:
-        items = (el("li", clipped(text, _TEXT_CHARS)) for text in texts)
-        blocks.append(el("div", el("h3", clipped(name, 80)), el("ul", *items)))
+        items = (el("li", shorten(text, _TEXT_CHARS)) for text in texts)
+        blocks.append(el("div", el("h3", shorten(name, 80)), el("ul", *items)))
     left = len(by_category) - len(blocks)
     words = f"The {_EXAMPLES} best-ranked texts of each category, as they are."
     words += f" {left} more categories are not shown; `unibind kb show CATEGORY` shows any." if left else ""

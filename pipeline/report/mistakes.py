@@ -21,8 +21,9 @@ from data.readers import read
 from data.readers.axes import File, path_of, turned
 from data.readers.payload import Text
 from data.render import contact_sheet, render
+from data.show import shorten
 from kb_builder.tables.schemas import SAMPLES, read_columns
-from pipeline.html.elements import Html, clipped, data_uri, el, section
+from pipeline.html.elements import Html, data_uri, el, section
 from trainer.evaluate.tasks import tasks
 from trainer.inputs import KnowledgeBase, center_texts, seen_categories
 from trainer.localize.centers import load_centers
@@ -184,7 +185,7 @@ def _card(
     texts: Mapping[str, str],
 ) -> Html:
     words = [
-        el("p", f"{mistake.modality} · {clipped(mistake.sample_id, 60)}"),
+        el("p", f"{mistake.modality} · {shorten(mistake.sample_id, 60)}"),
         _because("taken for", pair.named, mistake.score, texts.get(mistake.row_id, "")),
     ]
     if mistake.own_score is None or mistake.own_row_id is None:
@@ -198,14 +199,14 @@ def _card(
         sight = _sight(mistake, file)
     except SampleError as error:
         why = str(error) if file is None else str(error).replace(str(path_of(file)), uri)
-        sight = el("p", clipped(why, 200), class_="words")
+        sight = el("p", shorten(why, 200), class_="words")
     return el("figure", sight, el("figcaption", *words))
 
 
 def _because(role: str, category: str, score: float, text: str) -> Html:
     """A category's score and the text of its nearest center."""
-    told = f"{role} {clipped(category, 60)} · {score:.3f}"
-    return el("p", el("span", told, class_="who"), " ", el("q", clipped(text, 180)))
+    told = f"{role} {shorten(category, 60)} · {score:.3f}"
+    return el("p", el("span", told, class_="who"), " ", el("q", shorten(text, 180)))
 
 
 def _sight(mistake: Mistake, file: File) -> Html:
@@ -213,7 +214,7 @@ def _sight(mistake: Mistake, file: File) -> Html:
     modality: Modality = next(name for name in MODALITIES if name == mistake.modality)
     payload = read(modality, file)
     if isinstance(payload, Text):
-        return el("blockquote", clipped(payload.text, 260), class_="words")
+        return el("blockquote", shorten(payload.text, 260), class_="words")
     picture = thumbnail(contact_sheet(render(payload)))
     return el("img", src=picture, class_="thumb", alt=f"{modality} sample {mistake.sample_id}")
 

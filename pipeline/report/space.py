@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from data.files import atomic_path
 from data.modality import MODALITIES
-from data.show import visible
-from pipeline.html.elements import Html, clipped, el, figure, join, section
+from data.show import shorten, visible
+from pipeline.html.elements import Html, el, figure, join, section
 from pipeline.html.labels import RING, Label, place_labels
 from pipeline.html.style import MODALITY_COLOURS
 from trainer.evaluate.space import CENTER, SpaceMap
@@ -195,7 +195,7 @@ def labels(picture: SpaceMap, xy_N2: Plane, height: float) -> list[Label]:
     spots = _spots(picture, xy_N2)
     counts = np.bincount(picture.category_N[picture.category_N >= 0], minlength=len(picture.categories))
     named = sorted(spots, key=lambda category: (-counts[category], category))[:_MOST_LABELS]
-    words = {category: clipped(picture.categories[category], _LABEL_CHARS) for category in named}
+    words = {category: shorten(picture.categories[category], _LABEL_CHARS) for category in named}
     return place_labels(spots, words, size=(_SIDE, height), dots_N2=xy_N2)
 
 

@@ -26,7 +26,7 @@ _Points = tuple[tuple[float, float], ...]
 
 
 def training_section(run: Path) -> Html | None:
-    """The curves of `<run>/train_log.parquet` (trainer.align.checkpoint.TRAIN_LOG); None where nothing was trained.
+    """The curves of `<run>/train_log.parquet` (trainer/align/checkpoint.py); None where nothing was trained.
 
     Raises TrainingError where the heads beside the log cannot be read.
     """

@@ -11,7 +11,7 @@ from typing import Any
 from data.benchmarks import Benchmark
 from data.files import write_json
 from data.sample import Reject, Sample
-from data.show import visible
+from data.show import aligned, visible
 from kb_builder.tables.schemas import read_columns
 from pipeline.accuracies import Accuracy, percent, recognition_rows
 from pipeline.project import Project
@@ -167,18 +167,13 @@ class Result:
         comparable = not self.apart
         rows = [line.cells(comparable=comparable) for line in self.lines()]
         table = [["", "", "ours", "the paper" if comparable else "(the paper)"], *rows]
-        widths = [max(len(row[at]) for row in table) for at in range(4)]
-        lines = [
-            f"  {row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}"
-            for row in table
-        ]
         first, many = self.outcomes[0], len(self.outcomes) > 1
         categories = max(each.n_categories for each in self.outcomes)
         head = f"{self.benchmark.title}: {self.benchmark.modality}, {categories:,} categories; top-1 %,"
         spread = f"mean of {len(self.outcomes)} folds ± deviation" if many else "[95% interval]"
-        told = [
+        lines = [
             f"{head} {spread}",
-            *lines,
+            *aligned(table, left=(0, 1), indent="  "),
             *([f"no comparison with the paper: {'; '.join(self.apart)}"] if self.apart else []),
             self._over(),
             f"encoder: {self.encoder}, texts: {self.texts} per category by {self.describer};"
@@ -188,7 +183,7 @@ class Result:
             *(f"note: {note}" for note in first.notes),
             *(f"MARKED: {mark}" for mark in self.marks),
         ]
-        return "\n".join(map(visible, told))
+        return "\n".join(map(visible, lines))
 
     def _over(self) -> str:
         """Over how many samples, how many were bad, and what they would cost if they counted as errors."""

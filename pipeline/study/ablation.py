@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from data.show import shorten
 from pipeline.accuracies import percent, points
 from pipeline.html.charts import Dot, DotRow, dot_chart
-from pipeline.html.elements import Child, Html, clipped, el, figure, join, line, section, table
+from pipeline.html.elements import Child, Html, el, figure, join, line, section, table
 
 Variant = Mapping[str, Any]
 
@@ -174,7 +175,7 @@ def _numbers(variants: Sequence[Variant], names: Sequence[str]) -> Html:
         settings = ", ".join(f"{key} = {value}" for key, value in (one.get("settings") or {}).items())
         reference = bool(one.get("is_reference"))
         name = f"{variant_title(one)} (reference)" if reference else variant_title(one)
-        cells: list[Child] = [join([name, el("span", clipped(settings, 160), class_="ci set")])]
+        cells: list[Child] = [join([name, el("span", shorten(settings, 160), class_="ci set")])]
         cells += [_cell(one, measure) for measure in names]
         body.append(line(columns, cells, class_="reference" if reference else None))
     caption = (

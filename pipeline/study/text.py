@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data.show import visible
+from data.show import aligned, visible
 from pipeline.study.ablation import MEASURES, measure_names, variant_title
 
 _MARKS = {"better": "+", "worse": "-", "no difference": " "}
@@ -30,7 +30,7 @@ def study_text(study: Mapping[str, Any]) -> str:
                 lines.append(f"  {variant['name']}: {variant['error']}")
             else:
                 rows.append([f"{star} {variant_title(variant)}", *(_cell(variant, name) for name in names)])
-        lines += _aligned(rows)
+        lines += aligned(rows, indent="  ")
         lines += _verdicts(ablation["variants"])
     lines += ["", "claims"]
     lines += [f"  {_HOLDS[each['holds']]}: {each['text']} ({each['numbers']})" for each in study["claims"]]
@@ -69,15 +69,3 @@ def _verdicts(variants: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         lines.append(f"    {variant['name']}: {'; '.join(told) or 'no difference that this study can show'}")
     return lines
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    rows = [[visible(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  "
-        + "  ".join(
-            [rows_[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(rows_[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for rows_ in rows
-    ]

@@ -30,6 +30,7 @@ from data.errors import (
     ThrottledError,
     TransientError,
 )
+from data.show import shorten
 from kb_builder.ask.asker import Progress
 from kb_builder.ask.batch import jobs as batch_jobs
 from kb_builder.ask.batch.api import BatchApi, file_name
@@ -38,7 +39,7 @@ from kb_builder.ask.batch.jobs import DEAD, DONE, PLANNED, SUBMITTED, UPLOADED, 
 from kb_builder.ask.budget import Budget, booked_cost, bounded_worst_case, open_budget
 from kb_builder.ask.cost import cost, usage_of, worst_case
 from kb_builder.ask.endpoint.client import ChatClient
-from kb_builder.ask.endpoint.status import error_for, shorten
+from kb_builder.ask.endpoint.status import error_for
 from kb_builder.ask.ledger import Entry, Ledger, microseconds_now, new_entry, reused
 from kb_builder.ask.policy import policy_for
 from kb_builder.ask.request import Request, request_from_json, request_json, request_key

@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from data.errors import DescriberError, RequestError, RunError, ThrottledError, TransientError
+from data.show import shorten
 
 # What a refusal says (message, `param`, code) -> what to write into the project file, or None.
 Remedy = Callable[[str, str | None, str], str | None]
@@ -119,12 +120,6 @@ def retry_after(headers: Any) -> float | None:
 def words_of(said: Any) -> str:
     """What a server put where its message should be, in words: some put objects there."""
     return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False, default=str)
-
-
-def shorten(text: str, limit: int = 300) -> str:
-    """One line of at most `limit` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def renamed(error: DescriberError, message: str) -> DescriberError:

@@ -18,8 +18,9 @@ from prefect.cache_policies import NO_CACHE
 from data.errors import ThrottledError, TransientError, UniBindError
 from data.show import duration, visible_lines
 from pipeline.project import load_project
-from pipeline.run import runner as stages
+from pipeline.run import runner
 from pipeline.run.stage import StageResult
+from pipeline.run.stale import require_current_before
 
 # What may pass by itself, once the scheduler's own patience is at its end: an endpoint that is down or full.
 PASSING = (TransientError, ThrottledError, ConnectionError)
@@ -61,8 +62,8 @@ def run_stage(project: str, name: str) -> StageResult:
     """
     checked = load_project(Path(project))
     if name in {"localize", "train", "evaluate"}:
-        stages.require_ground(checked, name)
-    result = stages.run_stage(checked, name)
+        require_current_before(checked, name)
+    result = runner.run_stage(checked, name)
     told = (
         "skipped, nothing it depends on has changed"
         if result.skipped
@@ -83,6 +84,6 @@ def run_stage(project: str, name: str) -> StageResult:
 )
 def run_shard(project: str, name: str, shard: int) -> dict[str, Any]:
     """Run one shard of a describe stage, or skip it when it is complete."""
-    done = stages.run_shard(load_project(Path(project)), name, shard)
+    done = runner.run_shard(load_project(Path(project)), name, shard)
     get_run_logger().info("%s, shard %d: %.1f s of work %s", name, shard, done["seconds"], done["summary"])
     return done

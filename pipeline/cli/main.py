@@ -125,7 +125,8 @@ def _run(project: Project, names: list[str] | None = None) -> list[StageResult]:
     import json
 
     from data.reads import reading
-    from pipeline.run.runner import plan, run_stages
+    from pipeline.run.jobs import plan
+    from pipeline.run.runner import run_stages
     from pipeline.table import result_table
 
     remember(project.path)

@@ -29,7 +29,7 @@ from pipeline.html.elements import counted
 from pipeline.predict.names import category_names
 from pipeline.predict.paths import each_file, unreadable
 from pipeline.project import Project
-from pipeline.run.runner import is_current
+from pipeline.run.stale import is_current
 from trainer.align.heads import has_heads, load_heads
 from trainer.evaluate.calibration import probabilities
 from trainer.inputs import KnowledgeBase, center_texts, encoder_card, load_samples, open_kb

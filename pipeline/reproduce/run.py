@@ -33,7 +33,8 @@ from kb_builder.encoders.base import JOIN
 from pipeline.project import Project
 from pipeline.reproduce.order import EMBEDDED, FEATURES, Order, settled, write_project
 from pipeline.reproduce.result import Outcome, Result, outcome
-from pipeline.run.runner import plan, run_stages
+from pipeline.run.jobs import plan
+from pipeline.run.runner import run_stages
 
 _IMAGEBIND = "ImageBind-huge"  # of the paper's three encoders the one that can be brought
 

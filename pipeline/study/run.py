@@ -25,7 +25,8 @@ from data.errors import DamagedError, InputError, UniBindError
 from data.files import hash_json, write_json
 from pipeline.accuracies import percent
 from pipeline.run.code import code_hash
-from pipeline.run.runner import digest, plan, run_stages
+from pipeline.run.jobs import plan
+from pipeline.run.runner import digest, run_stages
 from pipeline.study.cells import read_cell, write_cell, wrong_with
 from pipeline.study.file import Study
 from pipeline.study.page import flat_settings, write_study_page

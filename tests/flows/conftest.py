@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+import pipeline.run.jobs
 import pipeline.run.runner
 from pipeline.run.stage import StageResult
 
@@ -183,5 +184,5 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(pipeline.run.runner, "run_stage", run_stage)
     monkeypatch.setattr(pipeline.run.runner, "run_shard", run_shard)
-    monkeypatch.setattr(pipeline.run.runner, "shards", lambda project, name: [0, 1])
+    monkeypatch.setattr(pipeline.run.jobs, "shards", lambda project, name: [0, 1])
     return calls

@@ -1,4 +1,4 @@
-"""`unibind split`: train, val and test for a manifest that has none."""
+"""`unibind split`: assign the samples of a manifest to train, val and test."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MOST_LINES = 60
 
 
 def split_project(project: Project, *, seed: int, force: bool) -> list[str]:
-    """Draw the splits of a project's manifest and write them into it; returns what was done, in lines."""
+    """Draw splits and write them into the project's manifest; returns lines that say what was done."""
     if project.data.manifest == TABLETOP:
-        raise InputError("the tabletop world has its own splits; its settings stand under [tabletop]")
+        raise InputError("the tabletop world has its own splits; set them under [tabletop]")
     done = resplit_manifest(
         project.manifest,
         categories=project.categories,
@@ -31,7 +31,7 @@ def split_project(project: Project, *, seed: int, force: bool) -> list[str]:
 
 
 def resplit_lines(path: Path, done: Resplit) -> list[str]:
-    """What was drawn, in words: how files were tied, and a table of categories."""
+    """Lines for the terminal: which files were kept together, and the splits of each category."""
     counts: dict[str, Counter[Split]] = {}
     for sample, split in zip(done.samples, done.splits, strict=True):
         counts.setdefault(sample.category_id or "(no category)", Counter())[split] += 1
@@ -43,5 +43,5 @@ def resplit_lines(path: Path, done: Resplit) -> list[str]:
         left = len(lines) - _MOST_LINES
         lines = [*lines[: _MOST_LINES - 1], f"... and {left} more categories", lines[-1]]
     untested = sum(not each["test"] for each in counts.values())
-    lacking = [f"{untested} categories have no test sample: nothing of them is scored"] if untested else []
-    return [*done.notes, *lines, *lacking, f"wrote {path}; as it was it is {done.backup}"]
+    lacking = [f"{untested} categories have no test sample, so they are not scored"] if untested else []
+    return [*done.notes, *lines, *lacking, f"wrote {path}; the previous version is {done.backup}"]

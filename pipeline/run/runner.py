@@ -22,7 +22,7 @@ from data.show import duration, number, visible
 from kb_builder.ask.ledger import open_ledger
 from pipeline.project import Project
 from pipeline.run.jobs import INGEST, find_stage, needs, plan, shards, write_metrics
-from pipeline.run.marks import read_mark, remove_mark, spoiled, write_mark
+from pipeline.run.marks import altered_outputs, read_mark, remove_mark, write_mark
 from pipeline.run.sealing import drop_damaged, is_sealed, seal_outputs, unseal_outputs
 from pipeline.run.stage import Stage, StageResult
 from pipeline.run.stale import (
@@ -62,7 +62,7 @@ def run_stage(project: Project, name: str) -> StageResult:
     use_budget(project.data.budget)
     if stage.shards is None:
         with write_lock(project.run / "run.lock") as still_there:
-            for path in filter(stage.reuses, spoiled(project, name)):
+            for path in filter(stage.reuses, altered_outputs(project, name)):
                 path.unlink()
             unseal_outputs(project, stage)
             with recorded() as recorder:

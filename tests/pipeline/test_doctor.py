@@ -110,13 +110,18 @@ def test_a_slash_at_the_end_of_the_address_does_no_harm(tmp_path: Path, endpoint
 @pytest.mark.parametrize(
     ("model", "listed", "ok", "words"),
     [
-        ("m", Models.listed, True, "'m' is on the endpoint's list"),
-        ("mistral-8b", Models.listed, False, "not among the 2 that the endpoint lists, such as 'mistral-7b'"),
-        ("m", [{"id": "m"}], True, "'m' is on"),
-        ("m", {}, False, "lists none"),
-        ("m", {"data": None}, False, "lists none"),
-        ("m", {"data": [None, {"id": 7}]}, False, "lists none"),
-        ("m", "words", False, "lists none"),
+        ("m", Models.listed, True, "the endpoint lists 'm'"),
+        (
+            "mistral-8b",
+            Models.listed,
+            False,
+            "not among the 2 models that the endpoint lists",
+        ),
+        ("m", [{"id": "m"}], True, "lists 'm'"),
+        ("m", {}, False, "lists no models"),
+        ("m", {"data": None}, False, "lists no models"),
+        ("m", {"data": [None, {"id": 7}]}, False, "lists no models"),
+        ("m", "words", False, "lists no models"),
     ],
 )
 def test_the_model_is_looked_up_in_the_list(

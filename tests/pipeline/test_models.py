@@ -64,7 +64,7 @@ def test_a_model_is_fetched_checked_and_loaded(models: Path, published: Any) -> 
     assert read_sums(folder) == {file.path: file.sha256 for file in known["mine"].files}
     (listed,) = [each for each in list_models() if each.name == "mine"]
     assert "clip:mine loads" in check_model(listed)
-    assert f"{len(fetched)} checksums are right" in check_model(listed)
+    assert f"{len(fetched)} checksums match" in check_model(listed)
     asked.clear()
     assert get_model("mine", known, told=_silent)[1] == {}
     assert asked == []
@@ -90,7 +90,7 @@ def test_a_changed_file_is_found_by_the_check(models: Path, published: Any) -> N
     content[-1] ^= 1
     weights.write_bytes(content)
     (listed,) = [each for each in list_models() if each.name == "mine"]
-    with pytest.raises(InputError, match=r"model\.safetensors: not what was fetched"):
+    with pytest.raises(InputError, match=r"model\.safetensors: differs from the downloaded file"):
         check_model(listed)
 
 
@@ -136,7 +136,7 @@ def test_known_models_and_the_users_own_are_listed(models: Path, save_clip: Save
     listed = {each.name: each for each in list_models()}
     assert "clip:own loads" in check_model(listed["own"])
     assert "your own" in listed["own"].to_text()
-    with pytest.raises(InputError, match="no model that can be told by its files"):
+    with pytest.raises(InputError, match="its files show no known kind of model"):
         check_model(listed["notes"])
     with pytest.raises(InputError, match="in part; fetch it: unibind models get imagebind"):
         check_model(listed["imagebind"])

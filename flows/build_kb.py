@@ -28,7 +28,7 @@ def build_kb(project: str = "demo.toml", downstream: bool = True) -> None:
 
 
 def describe(project: str, name: str) -> None:
-    """Describe shard by shard, one task each; the stage after them only marks itself complete."""
+    """Describe shard by shard, one task each; the stage task then only marks the stage as complete."""
     for shard in jobs.shards(load_project(Path(project)), name):
         run_shard(project, name, shard)
     run_stage(project, name)

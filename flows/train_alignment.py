@@ -13,7 +13,7 @@ from pipeline.run.jobs import plan
 
 @flow(name="train-alignment", flow_run_name="train-alignment {project}", log_prints=True)
 def train_alignment(project: str = "demo.toml") -> None:
-    """Train on localized centers, evaluate and report; a project with training off is evaluated zero-shot."""
+    """Train on localized centers, evaluate and report; with training off, evaluate zero-shot."""
     if "train" in plan(load_project(Path(project))):
         run_stage(project, "train")
     run_stage(project, "evaluate")

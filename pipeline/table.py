@@ -1,4 +1,4 @@
-"""The result table: LLM centers beside every control, for the terminal and for the README."""
+"""The result table of a run: LLM centers beside every control, for the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _plain_cells(row: AccuracyRow, names: Sequence[str]) -> list[str]:
 
 
 def result_table_markdown(metrics: Mapping[str, Any], key: str = "recognition") -> str:
-    """The same table as GitHub Markdown: the best of a row bold, a control at or above the centers with ▲."""
+    """The same table as GitHub Markdown: bold is the best of a row, ▲ a control at or above the centers."""
     rows = recognition_rows(metrics, key)
     reasons = not_measured(metrics) if key == "recognition" else []
     if not rows:

@@ -1,4 +1,4 @@
-"""A comparison of runs in plain text, for the terminal."""
+"""Print a comparison of runs as plain text."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pipeline.compare.runs import ComparedValue, Comparison
 _MEASURES = {"r10_mean": "mean over pairs", "r10_worst": "worst pair"}
 _LEGEND = (
     "top-1 and recall@10 in percent, difference with its 95% interval (paired bootstrap over objects);\n"
-    "p: exact McNemar; of means and worst pairs, the two runs' answers about an object exchanged at random"
+    "p: McNemar's exact test; for means and worst pairs, a test that swaps two runs' answers per object"
 )
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """The tables: one for each run beside the first, then the balance of all."""
+    """Tables: one per run beside the first, then the balance of all."""
     first, *others = comparison.runs
     blocks = [
         "\n".join(map(visible, _head(comparison))),
@@ -46,7 +46,7 @@ def _head(comparison: Comparison) -> list[str]:
         named = f", {ANCHOR_TITLES[NAMED_CENTERS]}" if run.get("with_name") else ""
         lines.append(f"{run['name']}: {run['folder']} ({model}{named})")
         if run["left_out"]:
-            lines.append(f"  left out: {run['left_out']:,} samples of it that not every run has")
+            lines.append(f"  left out: {run['left_out']:,} of its samples, which not every run has")
     return lines + [f"note: {note}" for note in comparison.notes]
 
 

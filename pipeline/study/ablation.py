@@ -1,4 +1,4 @@
-"""One ablation on the page of a study: its question, the verdict in words, forest charts, and the numbers.
+"""The page section of one ablation: its question, the verdicts, forest charts, and the numbers.
 
 A study is a mapping of the form that `pipeline.study.page.write_study_page` describes.
 """
@@ -22,7 +22,7 @@ _VERDICTS = ("better", "worse", "no difference")
 
 @dataclass(frozen=True, slots=True)
 class StudyMeasure:
-    """How a measure is called, in full and in a sentence, which way is better, and whether it is a share."""
+    """A measure's title, its name in a sentence, which direction is better, and whether it is a share."""
 
     title: str
     short: str
@@ -53,7 +53,7 @@ MEASURES: dict[str, StudyMeasure] = {
 
 
 def ablation_section(ablation: Mapping[str, Any], anchor: str) -> Html:
-    """The whole of one ablation, to be linked to as `anchor`."""
+    """The section of one ablation, with the id `anchor`."""
     variants: Sequence[Variant] = ablation["variants"]
     names = measure_names(variants)
     still = [name for name in names if name in MEASURES and _unmoved(variants, name)]
@@ -80,19 +80,19 @@ def measure_names(variants: Sequence[Variant]) -> list[str]:
 
 
 def variant_title(variant: Variant) -> str:
-    """A variant's name; where its LLM centers hold the bare name of the category, that is said."""
+    """A variant's name, marked where its LLM centers include the bare category name."""
     return f"{variant['name']} [centers + name]" if variant.get("with_name") else str(variant["name"])
 
 
 def measure_text(name: str, value: float | None) -> str:
-    """A number as its measure is told: a share in percent, anything else with three decimals."""
+    """A value as text: a share in percent, any other with three decimals."""
     if value is None:
         return "–"
     return f"{percent(value)}%" if _share(name) else f"{round(value, 3) + 0.0:.3f}"
 
 
 def difference_text(name: str, value: float | None) -> str:
-    """A difference with its sign: a share's in percentage points."""
+    """A difference with its sign, for a share in percentage points."""
     if value is None:
         return "–"
     if _share(name):
@@ -110,13 +110,13 @@ def _title(name: str) -> str:
 
 
 def _unmoved(variants: Sequence[Variant], name: str) -> bool:
-    """Whether several variants have the very same mean: a chart of it would say nothing."""
+    """Whether all of several variants have the same mean, so that a chart would show nothing."""
     means = [one["measures"][name]["mean"] for one in variants if name in one["measures"]]
     return len(means) > 1 and len(set(means)) == 1
 
 
 def _verdict(variant: Variant) -> Html:
-    """What changed against the reference, in words."""
+    """The differences from the reference, in words."""
     against: Mapping[str, Mapping[str, Any]] = variant.get("against_reference") or {}
     parts = []
     for verdict in _VERDICTS:
@@ -139,7 +139,7 @@ def _short(name: str) -> str:
 
 
 def _forest(variants: Sequence[Variant], name: str) -> Html:
-    """A row a variant: its mean with the interval, a small stroke for each seed; a line at the reference."""
+    """A row per variant: its mean with the interval, a tick per seed; a line at the reference."""
     rows, level = [], None
     for one in variants:
         measured = one["measures"].get(name)
@@ -168,7 +168,7 @@ def _forest(variants: Sequence[Variant], name: str) -> Html:
 
 
 def _numbers(variants: Sequence[Variant], names: Sequence[str]) -> Html:
-    """A line a variant, a column a measure: the mean, its interval, the difference from the reference."""
+    """A row per variant, a column per measure: the mean, its interval, the difference from the reference."""
     columns = f"l{'r' * len(names)}"
     body = []
     for one in variants:
@@ -180,7 +180,7 @@ def _numbers(variants: Sequence[Variant], names: Sequence[str]) -> Html:
         body.append(line(columns, cells, class_="reference" if reference else None))
     caption = (
         "Mean, its interval, and the difference from the reference with its own interval (for shares in "
-        "percentage points); bold where the study calls it a difference."
+        "percentage points); bold where it is significant."
     )
     whole = table(columns, ["variant", *(_title(name) for name in names)], body, caption=caption)
     return el("div", whole, class_="pinned study")
@@ -204,7 +204,7 @@ def _cell(variant: Variant, name: str) -> Child:
 
 
 def _by_seed(variants: Sequence[Variant], names: Sequence[str]) -> Html:
-    """Every number that a mean was made of."""
+    """The values of each seed."""
     body: list[list[Child]] = [
         [
             variant_title(one),

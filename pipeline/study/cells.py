@@ -1,7 +1,7 @@
-"""The cells of a study on disk: what a variant came to, whole and as it was written.
+"""Read and write the cells of a study: the results of one variant with one seed, with checksums.
 
-cells/<key>/    named.parquet, ranks.parquet, and written last cell.json: key, variant, balance, error,
-                files: {name: SHA-256}, sha256: of all that
+cells/<key>/    named.parquet, ranks.parquet, and, written last, cell.json: key, variant, balance, error,
+                files: {name: SHA-256}, sha256: of the rest
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from trainer.evaluate.outcomes import NAMED_FILE, RANKS_FILE
 CELL = "cell.json"
 
 
-def write_cell(folder: Path, told: dict[str, Any]) -> None:
-    """Say that a cell is whole; its tables are there by now."""
+def write_cell(folder: Path, content: dict[str, Any]) -> None:
+    """Write cell.json, which marks a cell as complete; its tables must exist."""
     files = {name: hash_file(folder / name) for name in (NAMED_FILE, RANKS_FILE) if (folder / name).is_file()}
-    value = {**json.loads(json.dumps(told)), "key": folder.name, "files": files}
+    value = {**json.loads(json.dumps(content)), "key": folder.name, "files": files}
     write_json(folder / CELL, {**value, "sha256": hash_json(value)})
 
 
 def read_cell(folder: Path) -> dict[str, Any] | None:
-    """What was written of a cell; None where it is not whole, or not what was written."""
+    """The content of cell.json; None where the cell is incomplete or damaged."""
     return None if wrong_with(folder) else _read(folder / CELL)
 
 
 def wrong_with(folder: Path) -> tuple[Path, str] | None:
-    """The file of a cell that is not as it was written, and how; None where all are."""
+    """The first damaged or missing file of a cell, and what is wrong; None where the cell is intact."""
     path = folder / CELL
-    told = _read(path)
-    if told is None or told.get("key") != folder.name:
-        return path, "missing, or damaged: its checksum does not fit; `unibind study` works it out again"
-    for name, digest in told["files"].items():
+    content = _read(path)
+    if content is None or content.get("key") != folder.name:
+        return path, "missing, or damaged: its checksum does not match; `unibind study` computes it again"
+    for name, digest in content["files"].items():
         file = folder / name
         if not file.is_file() or hash_file(file) != digest:
-            return file, "missing or damaged; `unibind study` works it out again"
+            return file, "missing or damaged; `unibind study` computes it again"
     return None
 
 

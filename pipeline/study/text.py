@@ -1,4 +1,4 @@
-"""A study for the terminal: one table per ablation, every difference with its verdict, and the claims."""
+"""Print a study as text: one table per ablation, the verdicts, and the claims."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HOLDS = {True: "holds", False: "does not hold", None: "undecided"}
 
 
 def study_text(study: Mapping[str, Any]) -> str:
-    """The whole study as lines: a cell is mean [95% interval], marked + or - where it differs surely."""
+    """The study as lines: a cell is mean [95% interval], with + or - for a significant difference."""
     seeds, compared = len(study["seeds"]), 0
     lines = [
         f"{study['name']}: {study['dataset']}, {study['n_samples']:,} test samples, {seeds} seeds; % with 95%"
@@ -36,7 +36,7 @@ def study_text(study: Mapping[str, Any]) -> str:
     lines += [f"  {_HOLDS[each['holds']]}: {each['text']} ({each['numbers']})" for each in study["claims"]]
     lines += [
         "",
-        f"{compared:,} comparisons: were there no difference at all, about {round(compared / 20):,} would"
+        f"{compared:,} comparisons: if there were no difference at all, about {round(compared / 20):,} would"
         " still be marked.",
     ]
     return "\n".join(map(visible, lines))
@@ -56,16 +56,18 @@ def _cell(variant: Mapping[str, Any], measure: str) -> str:
 
 
 def _verdicts(variants: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each variant in words; nothing of one that could not be worked out."""
+    """The verdict on each variant in words; none for one that failed."""
     lines = []
     for variant in variants:
         against = variant.get("against_reference")
         if not against:
             continue
-        told = [
+        found_in = [
             f"{word} in " + ", ".join(MEASURES[m].short if m in MEASURES else m for m in found)
             for word in ("better", "worse")
             if (found := [m for m, each in against.items() if each["verdict"] == word])
         ]
-        lines.append(f"    {variant['name']}: {'; '.join(told) or 'no difference that this study can show'}")
+        lines.append(
+            f"    {variant['name']}: {'; '.join(found_in) or 'no difference that this study can show'}"
+        )
     return lines

@@ -179,7 +179,7 @@ def test_a_zero_shot_run_is_compared_with_a_trained_one(runs: list[Run], untrain
     assert "base used no label, so samples of every split count there, among all categories" in notes
     assert "those that better measured, too" in notes
     assert "some runs are trained and some are not" in notes
-    assert "not the same task" not in notes
+    assert "the tasks differ" not in notes
 
 
 def test_a_zero_shot_run_beside_unseen_categories(runs: list[Run]) -> None:
@@ -205,7 +205,7 @@ def test_a_zero_shot_run_beside_unseen_categories(runs: list[Run]) -> None:
     assert groups == {
         (split, m): half // 2 for split in ("seen", "unseen_among_all") for m in ("image", "audio")
     } | {(split, None): half for split in ("seen", "unseen_among_all")}
-    (unequal,) = [note for note in found.notes if "not the same task" in note]
+    (unequal,) = [note for note in found.notes if "the tasks differ" in note]
     assert unequal.startswith("better chose among another number of categories than base on seen: ")
 
 
@@ -226,7 +226,7 @@ def test_centers_that_hold_the_name_are_said(runs: list[Run]) -> None:
     other = replace(runs[1], metrics={**runs[1].metrics, "with_name": True})
     found = compare([runs[0], other])
     assert [run["with_name"] for run in found.runs] == [False, True]
-    assert "the centers of better hold the bare names of the categories; the others' do not" in found.notes
+    assert "the centers of better include the bare category names; the others' do not" in found.notes
     assert "(aligned, LLM centers + name)" in comparison_text(found)
 
 

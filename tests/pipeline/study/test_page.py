@@ -117,8 +117,8 @@ def test_one_seed_without_intervals_is_a_page(study: dict[str, Any], tmp_path: P
     variant["against_reference"] = None
     study |= {"seeds": [0], "claims": []}
     text = parsed(write_study_page(study, tmp_path / "s.html").read_text(encoding="utf-8")).text
-    assert "With one seed nothing is known of the luck of the start." in text
-    assert "No claim was put to the test." in text
+    assert "With one seed, the variation between seeds is not known." in text
+    assert "No claim was tested." in text
     assert f"{variant['name']} : not compared with the reference." in text
 
 

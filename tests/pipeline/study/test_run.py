@@ -136,7 +136,7 @@ def test_what_is_done_is_not_done_again(place: Path, monkeypatch: pytest.MonkeyP
             "train.los: unknown key; did you mean `loss`",
         ),
         (('question = "Which loss?"\n', ""), "ablations.losses.question: Field required"),
-        (('variant = "published"', 'variant = "gone"'), "is about losses, gone: not there"),
+        (('variant = "published"', 'variant = "gone"'), "is about losses, gone: no such variant"),
         (('project = "unibind.toml"', 'project = "no.toml"'), "no such project file"),
         (("[ablations.centers]", "[ablations.centers"), "not valid TOML"),
     ],

@@ -53,7 +53,7 @@ def _remedy(folder: Path) -> str:
         return "take its folder off PYTHONPATH, such as with `env -u PYTHONPATH unibind ...`"
     if folder == Path.cwd():
         return "run `unibind` or `python -P -m unibind` instead, which do not search this folder"
-    return "uninstall or rename it, or install unibind in a virtual environment of its own"
+    return "uninstall or rename it, or install unibind in a separate virtual environment"
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def init(
         Path, typer.Option("--project", "-p", help="The project file to write.")
     ] = DEFAULT_PROJECT,
     modality: Annotated[
-        str | None, typer.Option(help="The modality of every file, whatever its name or folder.")
+        str | None, typer.Option(help="The modality of all files, instead of the one their names show.")
     ] = None,
     by_name: Annotated[
         bool, typer.Option("--by-name", help="The first word of a file's name is its category: dog_1.jpg.")

@@ -97,7 +97,7 @@ def safe_output() -> Iterator[None]:
 def own_lines(message: object) -> str:
     """An error's message with its hidden characters escaped.
 
-    Lines of its own are indented by two spaces (a list of mistakes); any other line break is part of a name.
+    The lines of a list of mistakes are indented by two spaces; any other line break is part of a name.
     """
     return "\n  ".join(visible(line) for line in str(message).split("\n  "))
 

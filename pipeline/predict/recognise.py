@@ -178,7 +178,7 @@ def predict_zero_shot(
 
     `categories` is "imagenet" (the thousand class names), a category list, or names separated by commas.
     `encoder` is one that takes texts and media, such as `clip:FOLDER`; None: MiniLM with ConSE. A folder
-    stands for the files in it. `say` gets what is left out of it, and of the names. Raises InputError where
+    means the files in it. `say` gets what is left out of it, and of the names. Raises InputError where
     the encoder takes no texts, and for fewer than two names.
     """
     warm_up()

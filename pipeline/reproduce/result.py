@@ -205,7 +205,7 @@ class Result:
         first = next((reject for each in self.outcomes for reject in each.rejects), None)
         if first:
             where = "" if first.sample_id in first.reason else f"{first.sample_id}: "
-            text += f". The first: {where}{first.reason} (all stand in the JSON)"
+            text += f". The first: {where}{first.reason} (all are in the JSON file)"
         return text
 
     def write(self, path: Path) -> None:

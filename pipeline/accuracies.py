@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from data.modality import MODALITIES
 from trainer.evaluate.tasks import CENTERS
@@ -36,6 +36,25 @@ ANCHOR_TITLES: dict[str, str] = {
     "random_words": "random words",
     "permuted": "permuted",
 }
+
+
+class RecognitionRecord(TypedDict):
+    """One row of `recognition`, `zero_shot` or `probe` in metrics.json; docs/metrics.md has every key."""
+
+    modality: str
+    split: str
+    anchors: str
+    k: int
+    top1: float
+    top1_low: float
+    top1_high: float
+    chance: float
+    n: int
+    model: NotRequired[str]
+    lead: NotRequired[float | None]  # of the LLM centers over this anchor set
+    lead_low: NotRequired[float | None]
+    lead_high: NotRequired[float | None]
+    p: NotRequired[float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +136,9 @@ def recognition_rows(metrics: Mapping[str, Any], key: str = "recognition") -> li
 
     Of an anchor set that was measured with several numbers of anchors, only the largest k is kept.
     """
-    found: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
-    for record in metrics.get(key, ()):
+    found: dict[tuple[str, str, str], dict[str, RecognitionRecord]] = {}
+    records: Iterable[RecognitionRecord] = metrics.get(key, ())
+    for record in records:
         group = found.setdefault((record["split"], record["modality"], record.get("model", "")), {})
         held = group.get(record["anchors"])
         if held is None or record["k"] > held["k"]:
@@ -131,7 +151,7 @@ def recognition_rows(metrics: Mapping[str, Any], key: str = "recognition") -> li
 
 
 def _row(
-    split: str, modality: str, model: str, group: Mapping[str, Mapping[str, Any]], *, with_name: bool
+    split: str, modality: str, model: str, group: Mapping[str, RecognitionRecord], *, with_name: bool
 ) -> AccuracyRow:
     any_record = next(iter(group.values()))
     cells = {
@@ -158,10 +178,11 @@ def _row(
     )
 
 
-def _lead(record: Mapping[str, Any]) -> ShownLead | None:
-    if any(record.get(key) is None for key in ("lead", "lead_low", "lead_high")):
+def _lead(record: RecognitionRecord) -> ShownLead | None:
+    lead, low, high = record.get("lead"), record.get("lead_low"), record.get("lead_high")
+    if lead is None or low is None or high is None:
         return None
-    return ShownLead(record["lead"], record["lead_low"], record["lead_high"], record.get("p"))
+    return ShownLead(lead, low, high, record.get("p"))
 
 
 def not_measured(metrics: Mapping[str, Any]) -> list[str]:

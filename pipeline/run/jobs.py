@@ -337,7 +337,7 @@ def plan(project: Project) -> list[str]:
 
     If `unibind train` was run in a project that has training off, a whole run keeps those heads up to date.
     """
-    trains = project.train.enabled or bool((read_mark(project, "train") or {}).get("asked"))
+    trains = project.train.enabled or bool((mark := read_mark(project, "train")) and mark.get("asked"))
     return [name for name in STAGE_NAMES if trains or name != "train"]
 
 

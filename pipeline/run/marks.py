@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 from data.files import Signature, canonical_json, hash_json, write_json, write_text
 from data.reads import CHANGED_MEANWHILE, Note, content, remember
@@ -27,7 +27,22 @@ _EARLIER = (1, 2)
 _INSTALLED = "<installed>"
 
 
-def read_mark(project: Project, key: str) -> dict[str, Any] | None:
+class Mark(TypedDict):
+    """The content of a mark. Those of an earlier version are only certain to have `seconds` and `summary`."""
+
+    seconds: float
+    summary: dict[str, Any]
+    format: NotRequired[int]
+    key: NotRequired[str]  # the stage, or the shard
+    hashes: NotRequired[dict[str, str]]  # of "settings" and "code"
+    outputs: NotRequired[dict[str, list[Any]]]  # path below the run folder: SHA-256, signature or None
+    digest: NotRequired[str]  # of all outputs
+    reads: NotRequired[str]  # the hash of the reads
+    facts: NotRequired[dict[str, Any]]
+    asked: NotRequired[bool]  # trained by `unibind train` although the project has training off
+
+
+def read_mark(project: Project, key: str) -> Mark | None:
     """The mark of a finished stage or shard; None if there is none, or it is damaged or of another stage.
 
     In the mark of an earlier version, only `format`, `seconds` and `summary` are checked.
@@ -37,12 +52,12 @@ def read_mark(project: Project, key: str) -> dict[str, Any] | None:
         return None
     if mark.get("format") == FORMAT:
         claimed = mark.pop("sha256", None)
-        return mark if claimed == hash_json(mark) and mark["key"] == key else None
+        return cast(Mark, mark) if claimed == hash_json(mark) and mark["key"] == key else None
     usable = isinstance(mark.get("seconds"), int | float) and isinstance(mark.get("summary"), dict)
-    return mark if usable and mark.get("format", 1) in _EARLIER else None
+    return cast(Mark, mark) if usable and mark.get("format", 1) in _EARLIER else None
 
 
-def marks(project: Project) -> list[tuple[str, dict[str, Any]]]:
+def marks(project: Project) -> list[tuple[str, Mark]]:
     """Every readable mark, with the name of its stage or shard."""
     paths = sorted((project.run / "stages").glob("*.json"))
     keys = (path.name.removesuffix(".json") for path in paths if not path.name.endswith(".reads.json"))
@@ -78,7 +93,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _reads(project: Project, path: Path, mark: Mapping[str, Any]) -> list[Any] | None:
+def _reads(project: Project, path: Path, mark: Mark) -> list[Any] | None:
     """The reads of a stage as stored; None where the file is damaged or belongs to another mark."""
     value = _read(path)
     if value is None or not isinstance(value.get("notes"), list):
@@ -93,7 +108,7 @@ def _write_reads(project: Project, key: str, notes: list[Any]) -> None:
     write_text(_reads_path(project, key), text + "\n")
 
 
-def _write(project: Project, key: str, mark: dict[str, Any]) -> None:
+def _write(project: Project, key: str, mark: Mark) -> None:
     write_json(_path(project, key), {**mark, "sha256": hash_json(mark)})
 
 
@@ -108,7 +123,7 @@ def write_mark(
     notes: Iterable[Note] = (),
     facts: Mapping[str, Any] | None = None,
     asked: bool = False,
-) -> dict[str, Any]:
+) -> Mark:
     """Mark a stage as done, with the `hashes` of its settings and code, its reads and its outputs."""
     written: dict[str, tuple[str, list[int] | None]] = {}  # SHA-256, signature
     for path in sorted(outputs):
@@ -117,7 +132,7 @@ def write_mark(
             written[path.relative_to(project.run).as_posix()] = digest, list(seen) if seen else None
     reads = [_stored(project, note) for note in notes]
     _write_reads(project, key, reads)
-    mark: dict[str, Any] = {
+    mark: Mark = {
         "format": FORMAT,
         "key": key,
         "hashes": dict(hashes),
@@ -218,8 +233,8 @@ def remove_mark(project: Project, key: str) -> None:
 def _refresh(
     project: Project,
     key: str,
-    mark: dict[str, Any],
-    before: dict[str, Any],
+    mark: Mark,
+    before: Mark,
     reads_before: list[Any],
     reads: list[Any],
 ) -> None:

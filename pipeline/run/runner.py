@@ -22,7 +22,7 @@ from data.show import duration, number, visible
 from kb_builder.ask.ledger import open_ledger
 from pipeline.project import Project
 from pipeline.run.jobs import INGEST, find_stage, needs, plan, shards, write_metrics
-from pipeline.run.marks import altered_outputs, read_mark, remove_mark, write_mark
+from pipeline.run.marks import Mark, altered_outputs, read_mark, remove_mark, write_mark
 from pipeline.run.sealing import drop_damaged, is_sealed, seal_outputs, unseal_outputs
 from pipeline.run.stage import Stage, StageResult
 from pipeline.run.stale import (
@@ -143,12 +143,12 @@ def run_shard(project: Project, name: str, shard: int) -> dict[str, Any]:
     return {"seconds": done["seconds"], "summary": done["summary"]}
 
 
-def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[dict[str, Any]]:
+def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[Mark]:
     """Run the shards that are stale, all in one pipeline; each is marked when it completes.
 
     A shard's seconds count from the completion of the one before: they add up to the stage's.
     """
-    done: dict[int, dict[str, Any] | None] = {}
+    done: dict[int, Mark | None] = {}
     same_media = why_media_stale(project, stage) is None
     for shard in numbers:
         current = same_media and why_part_stale(project, stage, shard_key(stage, shard), shard) is None

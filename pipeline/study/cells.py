@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 from data.files import hash_file, hash_json, write_json
 from kb_builder.verify.files import Looked
@@ -18,14 +18,24 @@ from trainer.evaluate.outcomes import NAMED_FILE, RANKS_FILE
 CELL = "cell.json"
 
 
-def write_cell(folder: Path, content: dict[str, Any]) -> None:
+class CellFile(TypedDict):
+    """The content of cell.json; `key` and `files` are added when it is written."""
+
+    variant: dict[str, Any]
+    balance: dict[str, float]  # measure -> value
+    error: str | None
+    key: NotRequired[str]
+    files: NotRequired[dict[str, str]]  # name -> SHA-256
+
+
+def write_cell(folder: Path, content: CellFile) -> None:
     """Write cell.json, which marks a cell as complete; its tables must exist."""
     files = {name: hash_file(folder / name) for name in (NAMED_FILE, RANKS_FILE) if (folder / name).is_file()}
     value = {**json.loads(json.dumps(content)), "key": folder.name, "files": files}
     write_json(folder / CELL, {**value, "sha256": hash_json(value)})
 
 
-def read_cell(folder: Path) -> dict[str, Any] | None:
+def read_cell(folder: Path) -> CellFile | None:
     """The content of cell.json; None where the cell is incomplete or damaged."""
     return None if wrong_with(folder) else _read(folder / CELL)
 
@@ -53,10 +63,10 @@ def damaged_cells(studies: Path, looked: Looked) -> Iterator[tuple[Path, str]]:
             yield wrong
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> CellFile | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         claimed = value.pop("sha256") if isinstance(value, dict) else None
-        return value if claimed is not None and claimed == hash_json(value) else None
+        return cast(CellFile, value) if claimed is not None and claimed == hash_json(value) else None
     except (OSError, ValueError, KeyError, RecursionError):
         return None

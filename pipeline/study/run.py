@@ -27,7 +27,7 @@ from pipeline.accuracies import percent
 from pipeline.run.code import code_hash
 from pipeline.run.jobs import plan
 from pipeline.run.runner import digest, run_stages
-from pipeline.study.cells import read_cell, write_cell, wrong_with
+from pipeline.study.cells import CellFile, read_cell, write_cell, wrong_with
 from pipeline.study.file import Study
 from pipeline.study.page import flat_settings, write_study_page
 from trainer.evaluate.outcomes import NAMED_FILE, RANKS_FILE, write_outcomes
@@ -110,7 +110,7 @@ def _compute(kb: Path, folder: Path, wanted: Mapping[str, Variant], jobs: int) -
 def _cell(kb: Path, folder: Path, variant: Variant) -> None:
     """Compute a cell and write it; where the variant fails, with its error."""
     folder.mkdir(parents=True, exist_ok=True)
-    content: dict[str, Any] = {"variant": asdict(variant), "balance": {}, "error": None}
+    content: CellFile = {"variant": asdict(variant), "balance": {}, "error": None}
     try:
         measured = run_variant(kb, variant)
     except UniBindError as error:

@@ -73,7 +73,7 @@ def test_a_clean_win_and_a_comparison_without_controls_are_said_as_such(record: 
     assert "in all of these with overlapping intervals" in first
     assert second == "No control is at or above them anywhere."
     alone = recognition_rows(_metrics(record("image", "seen", "llm_centers", 0.5)))
-    assert verdict(alone) == ["No row holds both LLM centers and a control: nothing can be compared."]
+    assert verdict(alone) == ["No row has both LLM centers and a control, so nothing can be compared."]
 
 
 def test_many_modalities_are_counted_instead_of_listed(record: Any) -> None:

@@ -38,7 +38,7 @@ def test_every_number_stands_in_its_line() -> None:
     lines = [" ".join(line.split()) for line in comparison_text(COMPARISON).splitlines()]
     for expected in (
         "base: runs/base (zero-shot)",
-        "left out: 7 samples of it that not every run has",
+        "left out: 7 of its samples, which not every run has",
         "note: they differ",
         "other beside base",
         "seen categories",

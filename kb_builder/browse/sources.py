@@ -99,14 +99,6 @@ def sources(kb: Path) -> tuple[ViewSource, ...]:
     return tuple(found)
 
 
-def serving_folders(kb: Path) -> list[Path]:
-    """The folders of the encoders that serve in any role; none where nothing is encoded, or it is damaged."""
-    try:
-        return sorted({kb / "embeddings" / each.folder for each in encoder_folders(kb) if each.role})
-    except KnowledgeBaseError:
-        return []
-
-
 def quoted(text: str) -> str:
     """A text as an SQL literal that any terminal can be shown: control characters by their number."""
     plain = text.replace("'", "''")

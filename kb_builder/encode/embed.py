@@ -15,11 +15,9 @@ made, recognised and repeated bit for bit.
 
 from __future__ import annotations
 
-import json
-import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,10 +37,9 @@ from kb_builder.encoders import Encoder, load_encoder
 from kb_builder.encoders.base import JOIN
 from kb_builder.encoders.imported import PREFIX, find_imported
 from kb_builder.settings import Encode
+from kb_builder.store.cards import assign_roles
 from kb_builder.store.shards import Dtype
 from kb_builder.tables.schemas import REJECTS, SAMPLES, read_columns, write_table
-
-log = logging.getLogger(__name__)
 
 # Rows per part: what a kill can cost at most, some tens of seconds of encoding on two cores.
 TEXTS_PER_PART = 4096
@@ -68,7 +65,7 @@ def embed_texts(kb: Path, settings: Encode) -> dict[str, float]:
     if "text" not in encoder.modalities:
         raise InputError(f"[encode] text = {settings.text!r} takes no texts; use e.g. 'minilm'")
     folder = encoder_folder(kb, encoder, settings.dtype)
-    _remember(kb, {"text": folder.name})
+    assign_roles(kb, {"text": folder.name})
     categories = kb / "descriptions" / "category"
     if not names_in(categories, "*.parquet") and _names_categories(kb):
         raise KnowledgeBaseError(f"{categories}: no category descriptions; run `unibind describe` first")
@@ -101,7 +98,7 @@ def embed_samples(kb: Path, data_root: Path, settings: Encode) -> dict[str, int]
     samples = _columns(kb / "samples.parquet", columns, optional=[SAMPLES.field("up")]).to_pylist()
     present = frozenset(row["modality"] for row in samples)
     if settings.zero_shot is None:
-        _remember(kb, {"zero_shot": None})
+        assign_roles(kb, {"zero_shot": None})
     reasons: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for name, roles in _by_encoder(settings).items():
@@ -109,7 +106,7 @@ def embed_samples(kb: Path, data_root: Path, settings: Encode) -> dict[str, int]
         encoder = _load(kb, name, settings)
         _check_takes(encoder, roles, present, settings)
         folder = encoder_folder(kb, encoder, settings.dtype)
-        _remember(kb, dict.fromkeys(roles, folder.name))
+        assign_roles(kb, dict.fromkeys(roles, folder.name))
         asked = {each for role in roles for each in present if (each == "text") == (role == "text")}
         wanted, unlocated = _wanted_samples(samples, data_root, asked & encoder.modalities)
         plan = plan_parts(
@@ -244,16 +241,3 @@ def _agreement(encoder: Encoder) -> float | None:
     """The least cosine with the model as it was published, of an encoder that runs one in another way."""
     agreement: float | None = getattr(encoder, "agreement", None)
     return agreement
-
-
-def _remember(kb: Path, folders: Mapping[str, str | None]) -> None:
-    """Say in encoders.json which folder serves in which role, leaving other roles as they are."""
-    path = kb / "embeddings" / "encoders.json"
-    try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError:
-        known = None
-    if not isinstance(known, dict):
-        log.warning("%s is damaged; it is written anew from what [encode] names", path)
-        known = {}
-    write_json(path, {**known, **folders})

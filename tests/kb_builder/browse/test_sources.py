@@ -47,7 +47,7 @@ def test_damaged_cards_are_named(browsed_kb: Path) -> None:
     for damaged in (card, card.parent.parent / "encoders.json"):
         damaged.write_text("{", encoding="utf-8")
         with pytest.raises(
-            KnowledgeBaseError, match=rf"{damaged.name} is missing or damaged; `unibind encode`"
+            KnowledgeBaseError, match=rf"{damaged.name}: missing or damaged; run `unibind encode`"
         ):
             sql(browsed_kb, "SELECT 1")
 

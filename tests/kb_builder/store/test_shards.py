@@ -179,14 +179,14 @@ def test_rows_that_are_not_of_unit_length_are_refused_by_name(tmp_path: Path) ->
 
 def test_an_id_that_comes_twice_is_refused_by_name(tmp_path: Path) -> None:
     """An id is a key."""
-    with pytest.raises(KnowledgeBaseError, match="'row-001' comes twice"):
+    with pytest.raises(KnowledgeBaseError, match="duplicate id 'row-001'"):
         write(tmp_path / "s.parquet", unit(), ids=[*IDS[:59], "row-001"])
 
 
 def test_another_table_is_no_shard(tmp_path: Path) -> None:
     """Parquet of other columns is refused."""
     pq.write_table(pa.table({"id": ["a"], "vector": [[1.0]]}), tmp_path / "s.parquet")
-    with pytest.raises(KnowledgeBaseError, match="not a file of the embedding store"):
+    with pytest.raises(KnowledgeBaseError, match="not a shard of the embedding store"):
         inspect_shard(tmp_path / "s.parquet")
 
 

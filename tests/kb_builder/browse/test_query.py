@@ -124,7 +124,7 @@ def test_nearest_without_its_encoder(browsed_kb: Path, compass: Compass) -> None
     with pytest.raises(InputError, match=r"another version of 'minilm'.*run `unibind encode` again"):
         nearest(browsed_kb, "a dog", k=1)
     (browsed_kb / "embeddings" / "encoders.json").unlink()
-    with pytest.raises(InputError, match="no vectors of texts yet; run `unibind encode`"):
+    with pytest.raises(InputError, match="no texts are encoded yet; run `unibind encode`"):
         nearest(browsed_kb, "a dog", k=1)
 
 
@@ -216,7 +216,7 @@ def test_ctrl_c_ends_a_query(browsed_kb: Path, wait: float) -> None:
 
 def test_no_knowledge_base(tmp_path: Path) -> None:
     """A folder without one is told with its place."""
-    with pytest.raises(KnowledgeBaseError, match="no knowledge base yet"):
+    with pytest.raises(KnowledgeBaseError, match="no knowledge base here"):
         sql(tmp_path, "SELECT 1")
 
 
@@ -227,7 +227,7 @@ def test_an_empty_knowledge_base(tmp_path: Path) -> None:
         if "(" not in view:
             assert sql(tmp_path, f"FROM {view}").rows == ()
     assert sql(tmp_path, "FROM v_nearest_to('x')").rows == ()
-    with pytest.raises(InputError, match="no vectors of texts yet"):
+    with pytest.raises(InputError, match="no texts are encoded yet"):
         nearest(tmp_path, "x", k=1)
 
 
@@ -250,14 +250,18 @@ def test_what_is_replaced_while_it_is_read(browsed_kb: Path) -> None:
     folder = browsed_kb / "embeddings" / "minilm-0123456789ab-float16" / "category_texts"
     old = part_paths(folder)
     with (
-        pytest.raises(KnowledgeBaseError, match=rf"{old[0].name} was replaced by a run .* ask again"),
+        pytest.raises(
+            KnowledgeBaseError, match=rf"{old[0].name} was replaced by a run .* run the query again"
+        ),
         connect(browsed_kb) as connection,
     ):
         write_vectors(folder, ids=["a"], groups=["dog"], vectors_ND=np.array([[1.0, 0.0]]))
         ask(connection, "SELECT sum(vector[1]) FROM v_category_vectors")
     part = browsed_kb / "rejects" / "ingest.parquet"
     with (
-        pytest.raises(KnowledgeBaseError, match=r"ingest\.parquet was replaced by a run .* ask again"),
+        pytest.raises(
+            KnowledgeBaseError, match=r"ingest\.parquet was replaced by a run .* run the query again"
+        ),
         connect(browsed_kb) as connection,
     ):
         ask(connection, "FROM v_rejects")

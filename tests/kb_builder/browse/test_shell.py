@@ -38,7 +38,7 @@ def test_a_script_may_use_the_commands(browsed_kb: Path, capsys: pytest.CaptureF
     assert "v_descriptions " in told
     assert "CREATE OR REPLACE VIEW v_cost AS" in told
     assert "unseen" not in told
-    with pytest.raises(InputError, match=r"no command '\.schema'; the commands are"):
+    with pytest.raises(InputError, match=r"unknown command '\.schema'; the commands are"):
         run_script(browsed_kb, io.StringIO(".schema\n"))
 
 
@@ -107,7 +107,7 @@ class Terminal:
 @contextmanager
 def shell(kb: Path, home: Path) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     end, other = pty.openpty()
-    code = "import pathlib, sys, kb_builder.shell as s; s.interact(pathlib.Path(sys.argv[1]))"
+    code = "import pathlib, sys, kb_builder.browse.shell as s; s.interact(pathlib.Path(sys.argv[1]))"
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(kb)],
         stdin=other,

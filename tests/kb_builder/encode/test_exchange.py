@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_text
 from kb_builder.encode.embed import embed_samples, embed_texts
-from kb_builder.encode.exchange import _matrix, _read_lines, _unit, export_table, import_vectors
+from kb_builder.encode.exchange import _read_matrix, _read_lines, _unit, export_table, import_vectors
 from kb_builder.encoders import load_encoder
 from kb_builder.settings import Encode
 from kb_builder.store.table import read_vectors, write_vectors
@@ -247,7 +247,7 @@ def _read_or_refused(path: Path, mutations: Callable[[bytes, int], Iterator[byte
     for copy in mutations(content, number):
         path.write_bytes(copy)
         try:
-            x_ND = _matrix(path)
+            x_ND = _read_matrix(path)
             _unit(x_ND, list(map(str, range(len(x_ND)))), path)
         except InputError as error:
             assert str(path) in str(error)
@@ -288,7 +288,7 @@ def test_a_header_that_lies_is_refused(tmp_path: Path, header: bytes) -> None:
     path = tmp_path / "x.npy"
     path.write_bytes(b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + bytes(24))
     with pytest.raises(InputError, match=r"x\.npy: cannot be read as \.npy"):
-        _matrix(path)
+        _read_matrix(path)
 
 
 def test_ids_of_a_windows_editor(tmp_path: Path) -> None:

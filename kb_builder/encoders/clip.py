@@ -27,7 +27,7 @@ from kb_builder.encoders.paired import (
     paired_encoder,
     read_kind,
 )
-from kb_builder.encoders.pictures import PICTURED, middle
+from kb_builder.encoders.pictures import PICTURED, trim_long_side
 from kb_builder.encoders.text_side import TextSide, load_text_side
 from kb_builder.weights.known import find_model
 
@@ -56,7 +56,7 @@ def load_clip(name: str, *, device: str = "cpu") -> PairedEncoder:
     side = _side(network, processor)
 
     def look(modality: Modality, file: File) -> Inputs:
-        views = [middle(view) if kind == "clip" else view for view in _views(modality, file, side)]
+        views = [trim_long_side(view) if kind == "clip" else view for view in _views(modality, file, side)]
         return dict(processor(images=views, return_tensors="np", input_data_format="channels_last"))
 
     return paired_encoder(

@@ -29,7 +29,14 @@ from data.readers.payload import Bytes, Floats, Picture, ThermalPicture, Wavefor
 from data.readers.spans import clip_samples
 from data.render import RENDER_VERSION, render
 from data.signal.kaldi import kaldi_mel
-from kb_builder.encoders.pictures import BYTE_MAX, LARGEST_FILM, middle, normed, scaled_film, thermal_grey
+from kb_builder.encoders.pictures import (
+    BYTE_MAX,
+    LARGEST_FILM,
+    clip_normalize,
+    scaled_film,
+    thermal_grey,
+    trim_long_side,
+)
 
 VERSION = f"imagebind-1/{RENDER_VERSION}"
 SIDE = 224
@@ -53,8 +60,8 @@ def prepare_media(modality: Modality, path: Path) -> Views:
         return special(path)
     payload = read(modality, path)
     pictures = [payload.rgb_HW3] if modality == "image" and isinstance(payload, Picture) else render(payload)
-    squares = np.stack([square(middle(picture)) for picture in pictures])
-    return Views("vision", normed(squares)[:, :, None])
+    squares = np.stack([square(trim_long_side(picture)) for picture in pictures])
+    return Views("vision", clip_normalize(squares)[:, :, None])
 
 
 def square(picture: Bytes) -> Bytes:
@@ -113,7 +120,7 @@ def _padded(bank_TM: Floats) -> Floats:
 def _thermal(path: Path) -> Views:
     picture = read("thermal", path)
     assert isinstance(picture, ThermalPicture)
-    unit_HW = square(middle(thermal_grey(picture)))[:, :, 0].astype(np.float32) / np.float32(BYTE_MAX)
+    unit_HW = square(trim_long_side(thermal_grey(picture)))[:, :, 0].astype(np.float32) / np.float32(BYTE_MAX)
     return Views("thermal", unit_HW[None, None])
 
 

@@ -35,9 +35,9 @@ from kb_builder.encoders.pictures import (
     CLIP_MEAN,
     CLIP_STD,
     LARGEST_FILM,
-    middle,
     scaled_film,
     thermal_grey,
+    trim_long_side,
 )
 
 VERSION = f"languagebind-1/{RENDER_VERSION}"
@@ -50,7 +50,7 @@ def prepare_media(modality: Modality, file: File, trunk: MediaTrunk) -> Inputs:
     elif modality == "video":
         pixels = _film(path_of(file), trunk)[None]
     else:
-        squares = [square(middle(view), trunk.size[0]) for view in _pictures(modality, file)]
+        squares = [square(trim_long_side(view), trunk.size[0]) for view in _pictures(modality, file)]
         pixels = np.stack(squares)[:, None]
     return {"pixel_values": pixels}
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_text
 from kb_builder.encode.embed import embed_samples, embed_texts
-from kb_builder.encode.exchange import _read_matrix, _read_lines, _unit, export_table, import_vectors
+from kb_builder.encode.exchange import _read_lines, _read_matrix, _scale_to_unit, export_table, import_vectors
 from kb_builder.encoders import load_encoder
 from kb_builder.settings import Encode
 from kb_builder.store.table import read_vectors, write_vectors
@@ -248,7 +248,7 @@ def _read_or_refused(path: Path, mutations: Callable[[bytes, int], Iterator[byte
         path.write_bytes(copy)
         try:
             x_ND = _read_matrix(path)
-            _unit(x_ND, list(map(str, range(len(x_ND)))), path)
+            _scale_to_unit(x_ND, list(map(str, range(len(x_ND)))), path)
         except InputError as error:
             assert str(path) in str(error)
             refused += 1

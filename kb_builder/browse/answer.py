@@ -44,7 +44,7 @@ class QueryResult:
         lines = [padded[0], "  ".join("-" * width for width in widths), *padded[1:]]
         if self.more:
             lines.append(
-                f"(the first {len(self.rows):,} rows of more: page with LIMIT and OFFSET, or use"
+                f"(the first {len(self.rows):,} rows; there are more: page with LIMIT and OFFSET, or use"
                 " DuckDB itself, with `unibind kb views`)"
             )
         return "\n".join(lines)

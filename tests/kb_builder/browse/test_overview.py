@@ -43,10 +43,10 @@ def test_stats_count_everything(browsed_kb: Path) -> None:
 def test_stats_with_their_sql(browsed_kb: Path) -> None:
     """Each section's SQL is printed above it, and gives the same rows when it is run again."""
     page = stats(browsed_kb)
-    told = page.to_text(with_sql=True)
+    text = page.to_text(with_sql=True)
     for title, answer in page.sections:
         if title != "requests in the ledger":
-            assert f"{title}\n{answer.query};\n\n{answer}" in told
+            assert f"{title}\n{answer.query};\n\n{answer}" in text
             assert sql(browsed_kb, answer.query) == answer
 
 
@@ -102,8 +102,8 @@ def test_stats_list_folders_without_a_role(browsed_kb: Path, card: str) -> None:
     old = browsed_kb / "embeddings" / "older-fedcba987654-float16"
     old.mkdir()
     if card != "none":
-        told = json.dumps({"name": "older", "identity": "f", "dim": 9, "dtype": "float16", "modalities": []})
-        (old / "encoder.json").write_text(told if card == "whole" else told[:9], encoding="utf-8")
+        text = json.dumps({"name": "older", "identity": "f", "dim": 9, "dtype": "float16", "modalities": []})
+        (old / "encoder.json").write_text(text if card == "whole" else text[:9], encoding="utf-8")
     assert vectors(browsed_kb)["not used by any role", old.name, None] == (None, None, None)
     assert vectors(browsed_kb)["text", ENCODER, "category_texts"] == (7, 0, 0)
 
@@ -201,6 +201,6 @@ def test_show_suggests(browsed_kb: Path) -> None:
         show(browsed_kb, "dug")
     with pytest.raises(InputError, match="there are 2"):
         show(browsed_kb, "zzzz")
-    told = show(browsed_kb, "cat").to_text(with_sql=True)
-    assert "\x1b" not in told
-    assert "I cannot say \\x1b[31m that." in told
+    text = show(browsed_kb, "cat").to_text(with_sql=True)
+    assert "\x1b" not in text
+    assert "I cannot say \\x1b[31m that." in text

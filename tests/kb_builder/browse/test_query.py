@@ -198,7 +198,7 @@ def test_a_huge_result_is_cut_and_says_so(browsed_kb: Path) -> None:
     """Ten thousand rows are shown, more only by asking for them; fewer come without a note."""
     answer = sql(browsed_kb, "FROM range(1_000_000_000_000)")
     assert len(answer.rows) == 10_000
-    assert str(answer).endswith("ask DuckDB itself, by `unibind kb views`)")
+    assert str(answer).endswith("DuckDB itself, with `unibind kb views`)")
     assert str(sql(browsed_kb, "FROM range(10_000)")).endswith("\n 9999")
 
 

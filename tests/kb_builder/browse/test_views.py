@@ -50,7 +50,7 @@ def test_the_script_says_what_it_leaves_out(browsed_kb: Path) -> None:
     """`v_nearest` is there to be read; it wants a function that only `unibind kb` has."""
     lines = script(browsed_kb).splitlines()
     assert "-- CREATE OR REPLACE MACRO v_nearest(text, k := 10) AS TABLE" in lines
-    assert any("only `unibind kb` brings along" in line for line in lines)
+    assert any("only `unibind kb` provides" in line for line in lines)
 
 
 def test_a_glob_stands_for_many_files_only_where_it_finds_those(browsed_kb: Path) -> None:

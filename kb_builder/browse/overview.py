@@ -12,14 +12,14 @@ from data.errors import InputError
 from kb_builder.ask.budget import written_off
 from kb_builder.ask.ledger import read_ledger
 from kb_builder.browse.answer import Page, QueryResult
-from kb_builder.browse.query import ask, connect
+from kb_builder.browse.query import connect, run_query
 from kb_builder.browse.sources import quoted
 
 
 def stats(kb: Path) -> Page:
     """The content of a knowledge base: samples, texts per category and model, rejects, vectors, requests."""
     with connect(kb) as connection:
-        sections = [(title, ask(connection, dedent(query).strip())) for title, query in _STATS]
+        sections = [(title, run_query(connection, dedent(query).strip())) for title, query in _STATS]
     sections.append((_LEDGER, _requests(kb)))
     return Page(tuple((title, replace(answer, counts=True)) for title, answer in sections))
 
@@ -31,13 +31,13 @@ def show(kb: Path, category: str) -> Page:
     such category.
     """
     with connect(kb, vectors=False) as connection:
-        known = ask(
+        known = run_query(
             connection,
             "SELECT category_id, name, aliases, parent, notes FROM v_categories ORDER BY category_id",
         )
         row = _find(known.rows, category)
         sections = [
-            (title, ask(connection, dedent(query).strip().replace("$category", quoted(row[0]))))
+            (title, run_query(connection, dedent(query).strip().replace("$category", quoted(row[0]))))
             for title, query in _SHOW
         ]
     return Page(tuple((title, replace(answer, counts=True)) for title, answer in sections))

@@ -20,11 +20,11 @@ from data.errors import InputError, KnowledgeBaseError, first_line
 from data.files import Stamp, stamp
 from data.seals import check
 from kb_builder.browse.answer import Page, QueryResult
-from kb_builder.browse.sources import glob_escaped, quoted, require_text, sources, unreadable
+from kb_builder.browse.sources import glob_escaped, quoted, require_utf8, sources, unreadable
 from kb_builder.browse.views import VIEWS, views
 from kb_builder.store.cards import encoder_folders
 
-__all__ = ["Page", "QueryResult", "ask", "connect", "nearest", "sql"]
+__all__ = ["Page", "QueryResult", "connect", "nearest", "run_query", "sql"]
 
 _OPTIONS: dict[str, str | bool | int | float | list[str]] = {
     # Nothing may be fetched from the network, not even an extension that a query would make DuckDB load.
@@ -75,7 +75,7 @@ def connect(kb: Path, *, vectors: bool = True) -> Iterator[duckdb.DuckDBPyConnec
     _require_unchanged(stamps)
 
 
-def ask(connection: duckdb.DuckDBPyConnection, query: str, *, most: int | None = None) -> QueryResult:
+def run_query(connection: duckdb.DuckDBPyConnection, query: str, *, most: int | None = None) -> QueryResult:
     """Run a query and fetch at most `most` rows. Ctrl-C interrupts it at any point."""
 
     def run() -> QueryResult:
@@ -101,10 +101,10 @@ def sql(kb: Path, query: str) -> QueryResult:
     Raises InputError for anything but one SELECT (or EXPLAIN of one, DESCRIBE, SHOW, SUMMARIZE), and, with
     DuckDB's reason, for SQL that DuckDB rejects; and KnowledgeBaseError as `connect` does.
     """
-    require_text(query)
+    require_utf8(query)
     with connect(kb, vectors=_VECTORS.search(query) is not None) as connection:
         _require_reading(connection, query)
-        return ask(connection, query, most=_MOST_ROWS)
+        return run_query(connection, query, most=_MOST_ROWS)
 
 
 def nearest(kb: Path, text: str, *, k: int) -> QueryResult:
@@ -129,7 +129,7 @@ def _require_reading(connection: duckdb.DuckDBPyConnection, query: str) -> None:
         statements = connection.extract_statements(explained)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise InputError("give one statement that only reads: SELECT, EXPLAIN, DESCRIBE, SHOW or SUMMARIZE")
-    plan = ask(connection, f"EXPLAIN (FORMAT json) {statements[0].query}").rows[-1][1]
+    plan = run_query(connection, f"EXPLAIN (FORMAT json) {statements[0].query}").rows[-1][1]
     if any("COPY" in name for name in _operators(json.loads(plan))):
         raise InputError(
             "statements that write a file are not allowed here; use DuckDB itself (`unibind kb views`)"

@@ -15,7 +15,7 @@ from data.errors import InputError, UniBindError
 from data.show import visible
 from kb_builder.browse.answer import QueryResult
 from kb_builder.browse.query import connect, sql
-from kb_builder.browse.sources import require_text
+from kb_builder.browse.sources import require_utf8
 from kb_builder.browse.views import VIEWS, script
 
 _HELP = """\
@@ -85,7 +85,7 @@ def _statements(lines: TextIO) -> Iterator[str]:
 
 def _advance(typed: str, line: str) -> tuple[list[str], str]:
     """The statements that this line completes, and the rest of the input."""
-    require_text(line)
+    require_utf8(line)
     if not typed.strip() and line.lstrip().startswith("."):
         return [line.strip()], ""
     raw = (typed + line).encode()  # DuckDB counts in bytes

@@ -58,7 +58,7 @@ class ViewSource:
     """The files of one view; `pattern`, a glob below `base`, matches them and perhaps others.
 
     `schema` is that of a table of rows, None for vectors. `dim` is the dimension of the vectors; of an empty
-    view, that of the encoder with its role, or 1 if there is none. `lacking`: columns of the schema that are
+    view, that of the encoder with its role, or 1 without one. `lacking`: columns of the schema that are
     newer than the files.
     """
 
@@ -120,16 +120,18 @@ def glob_escaped(path: Path) -> str:
     escaped = re.sub(r"[\[*?]", r"[\g<0>]", plain)
     if escaped != plain and "\\" in plain:
         raise InputError(f"{plain}: DuckDB cannot read a path with both a backslash and [, * or ?; rename it")
-    require_text(plain)
+    require_utf8(plain)
     return escaped
 
 
-def require_text(given: str) -> None:
+def require_utf8(given: str) -> None:
     """Raise InputError for a text that is not UTF-8, for example a file name: DuckDB rejects it."""
     try:
         given.encode()
     except UnicodeEncodeError:
-        raise InputError(f"{given!a} is not UTF-8, and DuckDB reads nothing else; rename it") from None
+        raise InputError(
+            f"{given!a} is not UTF-8, the only encoding that DuckDB reads; write it in UTF-8"
+        ) from None
 
 
 def _require_vectors(file: Path, dim: int) -> None:

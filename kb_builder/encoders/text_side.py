@@ -118,7 +118,7 @@ def load_text_side(name: str, folder: Path, *, fixed: bool) -> TextSide:
             f" {config.vocab_size:,}; it belongs to another model, fetch that of this one"
         )
     limit = config.max_position_embeddings
-    if config.model_type == "clap_text_model":  # RoBERTa numbers positions from behind that of padding
+    if config.model_type == "clap_text_model":  # RoBERTa numbers positions after the padding id
         limit -= config.pad_token_id + 1
     if not isinstance(tokenizer.model_max_length, int) or tokenizer.model_max_length < 1:
         raise InputError(

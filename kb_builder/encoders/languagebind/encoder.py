@@ -1,7 +1,7 @@
 """LanguageBind from its published folders: texts, images, videos, sounds and thermal pictures in one space,
 without training (`languagebind:FOLDER`).
 
-FOLDER is the folder of one tower as the hub has it (LanguageBind_Video_FT, …), or a folder of such folders.
+FOLDER is the folder of one tower as the hub has it (LanguageBind_Video_FT, …), or a folder of several.
 The network (model.py), the weights (folder.py) and the preprocessing (inputs.py) are our own code in plain
 torch: the official package, which needs transformers below 5, torchvision, torchaudio, pytorchvideo, decord
 and peft are not needed.

@@ -32,7 +32,7 @@ def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
 _ACTIVATIONS: dict[str, Activation] = {"gelu": nn.functional.gelu, "quick_gelu": _quick_gelu}
 
 
-class Seen(NamedTuple):
+class TowerOutput(NamedTuple):
     """The output that `PairedEncoder` reads: float32[B, E]."""
 
     pooler_output: torch.Tensor
@@ -56,13 +56,13 @@ class LanguageBind(nn.Module):
         """The device of the weights."""
         return self.visual_projection.weight.device
 
-    def get_image_features(self, pixel_values: torch.Tensor) -> Seen:
+    def get_image_features(self, pixel_values: torch.Tensor) -> TowerOutput:
         """Vectors of media, float32[B, F, 3, height, width]."""
-        return Seen(self.visual_projection(self.vision_model(pixel_values)))
+        return TowerOutput(self.visual_projection(self.vision_model(pixel_values)))
 
-    def get_text_features(self, input_ids: torch.Tensor, **_: torch.Tensor) -> Seen:
+    def get_text_features(self, input_ids: torch.Tensor, **_: torch.Tensor) -> TowerOutput:
         """Vectors of token ids [B, L]. No padding mask is needed: attention is causal, padding is last."""
-        return Seen(self.text_projection(self.text_model(input_ids)))
+        return TowerOutput(self.text_projection(self.text_model(input_ids)))
 
 
 class _Media(nn.Module):

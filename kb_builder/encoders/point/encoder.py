@@ -125,7 +125,7 @@ def load_point(name: str, *, device: str = "cpu") -> PointEncoder:
 
 
 def _patching(path: Path) -> Patching | None:
-    """The patching in a config.json beside the weights; None if there is none, or one of another program."""
+    """The patching in a config.json beside the weights; None without one of ours."""
     if not reading(path).is_file():
         return None
     try:

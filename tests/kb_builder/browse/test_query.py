@@ -19,7 +19,7 @@ from data.errors import InputError, KnowledgeBaseError
 from kb_builder import encoders
 from kb_builder.browse import query as browse
 from kb_builder.browse.overview import stats
-from kb_builder.browse.query import ask, connect, nearest, sql
+from kb_builder.browse.query import connect, nearest, run_query, sql
 from kb_builder.browse.views import VIEWS
 from kb_builder.store.table import part_paths, write_vectors
 from kb_builder.tables.schemas import CATEGORIES, REJECTS, write_table
@@ -27,7 +27,7 @@ from kb_builder.tables.schemas import CATEGORIES, REJECTS, write_table
 
 @dataclass
 class Compass:
-    """An encoder that points along the first axis, whatever it reads, and counts what it read."""
+    """An encoder whose vectors are all the first axis; it counts the texts."""
 
     name: str = "minilm"
     identity: str = "0123456789ab"
@@ -75,7 +75,7 @@ def test_sql_takes_what_reads(browsed_kb: Path, query: str) -> None:
 
 
 def test_vectors_are_read_as_floats_of_their_length(browsed_kb: Path) -> None:
-    """Half floats on the disk are FLOAT[2] in SQL, and near what was written."""
+    """Half floats on disk are FLOAT[2] in SQL, and near the written values."""
     found = sql(
         browsed_kb,
         "SELECT typeof(vector), array_inner_product(vector, [1, 0]::FLOAT[2]) AS x FROM v_category_vectors"
@@ -119,7 +119,7 @@ def test_nearest_leaves_out_what_the_vector_was_not_made_of(browsed_kb: Path, co
 
 
 def test_nearest_without_its_encoder(browsed_kb: Path, compass: Compass) -> None:
-    """Another version of the encoder, imported vectors, and no vectors at all are told."""
+    """Another version of the encoder, imported vectors, and no vectors at all are reported."""
     compass.identity = "ba9876543210"
     with pytest.raises(InputError, match=r"another version of 'minilm'.*run `unibind encode` again"):
         nearest(browsed_kb, "a dog", k=1)
@@ -209,13 +209,15 @@ def test_ctrl_c_ends_a_query(browsed_kb: Path, wait: float) -> None:
         timer = threading.Timer(wait, os.kill, [os.getpid(), signal.SIGINT])
         timer.start()
         with pytest.raises(KeyboardInterrupt):
-            ask(connection, "SELECT sum(hash(a.range)) FROM range(1_000_000_000_000) AS a, range(1_000) AS b")
+            run_query(
+                connection, "SELECT sum(hash(a.range)) FROM range(1_000_000_000_000) AS a, range(1_000) AS b"
+            )
         timer.join()
-        assert ask(connection, "SELECT 1").rows == ((1,),)
+        assert run_query(connection, "SELECT 1").rows == ((1,),)
 
 
 def test_no_knowledge_base(tmp_path: Path) -> None:
-    """A folder without one is told with its place."""
+    """A folder without one is reported with its path."""
     with pytest.raises(KnowledgeBaseError, match="no knowledge base here"):
         sql(tmp_path, "SELECT 1")
 
@@ -256,7 +258,7 @@ def test_what_is_replaced_while_it_is_read(browsed_kb: Path) -> None:
         connect(browsed_kb) as connection,
     ):
         write_vectors(folder, ids=["a"], groups=["dog"], vectors_ND=np.array([[1.0, 0.0]]))
-        ask(connection, "SELECT sum(vector[1]) FROM v_category_vectors")
+        run_query(connection, "SELECT sum(vector[1]) FROM v_category_vectors")
     part = browsed_kb / "rejects" / "ingest.parquet"
     with (
         pytest.raises(
@@ -264,6 +266,6 @@ def test_what_is_replaced_while_it_is_read(browsed_kb: Path) -> None:
         ),
         connect(browsed_kb) as connection,
     ):
-        ask(connection, "FROM v_rejects")
+        run_query(connection, "FROM v_rejects")
         write_table(part, [], REJECTS)
     assert sql(browsed_kb, "FROM v_rejects").rows == ()

@@ -231,14 +231,14 @@ def test_a_footer_is_read_once_and_again_when_the_file_changed(
 
 
 def test_a_column_whose_name_is_damaged_is_named(tmp_path: Path) -> None:
-    """Every single byte of the footer's names that is no UTF-8 any more: one error with the file's name."""
+    """Every single byte of the footer's names made invalid UTF-8: one error with the file's name."""
     path = tmp_path / "part-00000-aaaaaaaa.parquet"
     write(path, unit())
     sound = path.read_bytes()
     at = sound.rfind(b"vector")
     while at >= 0:
         path.write_bytes(sound[:at] + b"\xe9" + sound[at + 1 :])
-        with suppress(KnowledgeBaseError):  # a byte that nobody reads does no harm
+        with suppress(KnowledgeBaseError):  # a byte that is not read does no harm
             inspect_shard(path)
         with suppress(KnowledgeBaseError):
             read_names(path, [0])

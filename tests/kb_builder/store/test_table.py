@@ -160,7 +160,7 @@ def test_a_reader_during_writes_sees_one_table_or_another(tmp_path: Path) -> Non
 def test_a_table_that_was_replaced_and_put_back_is_read_again(
     folder: Path, vectors_ND: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its shard is gone for a moment, and afterwards nothing but the manifest's stamp tells that."""
+    """Its shard is gone for a moment, and afterwards only the manifest's stamp shows it."""
     before, dtype = read_vectors(folder), open_table(folder).dtype
     tried: list[Path] = []
 

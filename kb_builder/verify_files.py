@@ -35,6 +35,7 @@ class Looked:
     whole: set[Path] = field(default_factory=set)
     sums: dict[Path, Sum] = field(default_factory=dict)  # of these
     told: set[Path] = field(default_factory=set)  # files whose damage is among the findings
+    remarks: list[str] = field(default_factory=list)  # what was not checked, and how to ask for it
 
     def at(self, path: Path) -> None:
         """Count a file, every byte of which was read."""

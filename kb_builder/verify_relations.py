@@ -8,7 +8,6 @@ megabytes.
 
 from __future__ import annotations
 
-import sqlite3
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -184,28 +183,18 @@ class Relations:
     # --- part after part ---------------------------------------------------------------------------------
 
     def _read_entries(self, ledger: StoredEntries | None) -> _Entries:
-        numbers = [self._numbering[name].number for name in _OF_ENTRY]
-
-        def read(entries: sqlite3.Connection) -> list[tuple[Any, ...]]:
-            columns = ", ".join(["key", *_OF_ENTRY, *_MEASURED])
-            return [
-                (
-                    key_hash(key),
-                    *(number(each) for number, each in zip(numbers, told, strict=False)),
-                    *told[3:],
-                )
-                for key, *told in entries.execute(f"SELECT {columns} FROM entries")
-            ]
-
-        rows = [] if ledger is None else sorted(ledger.read(read))
-        kinds = {"key": np.uint64, **dict.fromkeys(_OF_ENTRY, np.int64), **_MEASURED}
-        columns: Iterable[Any] = zip(*rows, strict=True) if rows else [()] * len(kinds)
-        read_columns = {
-            name: np.array(column, dtype=kind)
-            for (name, kind), column in zip(kinds.items(), columns, strict=True)
-        }
-        keys = read_columns.pop("key").astype(np.uint64)
-        return _Entries(keys, read_columns)
+        query = f"SELECT {', '.join(['key', *_OF_ENTRY, *_MEASURED])} FROM entries"
+        rows = [] if ledger is None else ledger.read(lambda entries: entries.execute(query).fetchall())
+        told = dict(zip(("key", *_OF_ENTRY, *_MEASURED), zip(*rows, strict=True), strict=bool(rows)))
+        keys = hashes(pa.array(told.get("key", ()), pa.string()))
+        order = np.argsort(keys)
+        columns: dict[str, npt.NDArray[Any]] = {}
+        for name in _OF_ENTRY:
+            values = pa.array(told.get(name, ()), pa.string()).dictionary_encode()
+            columns[name] = self._numbering[name].numbers(values)[order]
+        for name, kind in _MEASURED.items():
+            columns[name] = np.array(told.get(name, ()), dtype=kind)[order]
+        return _Entries(keys[order], columns)
 
     def _add_batch(self, file: PartFile, batch: pa.RecordBatch) -> Counter[str]:
         """Take some rows of a part; returns how many there are of each status."""

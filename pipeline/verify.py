@@ -28,6 +28,9 @@ def verify_project(project: Project, *, media: bool = False, deep: bool = False)
         check_sealed(project.run, found, looked)
     with found.guard("stages"):
         _check_marks(project, found, looked)
+    for folder in sorted(path for path in (project.run / "studies").glob("*") if path.is_dir()):
+        with found.guard(_name(project, folder)):
+            check_sealed(folder, found, looked, below=f"{_name(project, folder)}/", maker="unibind study")
     with found.guard("studies"):
         for path, wrong in damaged_cells(project.run / "studies", looked):
             found.error("file damaged", _name(project, path), wrong)

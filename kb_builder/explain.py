@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from data.errors import InputError, KnowledgeBaseError, first_line
 from data.reads import reading
 from kb_builder.browse import Answer, Page
-from kb_builder.ledger import Entry, read_ledger
+from kb_builder.ledger import Entry, read_ledger, require_unchanged
 from kb_builder.parts import KINDS
 from kb_builder.rows import row_id as id_of
 from kb_builder.verify_rows import derive, jaccard
@@ -45,9 +45,11 @@ _Row = dict[str, Any]
 def explain(kb: Path, row_id: str) -> Page:
     """Everything that is known of one row, found by its id or the id's first characters.
 
-    Raises InputError, in one line with suggestions, where no row or more than one fits.
+    Raises InputError, in one line with suggestions, where no row or more than one fits, and DamagedError
+    where the ledger is not as it was written.
     """
     path, row = _find(kb, row_id.strip().lower())
+    require_unchanged(kb)
     with read_ledger(kb) as ledger:
         entry = None if ledger is None else ledger.get(row["request_key"])
     sections = [("row", _pairs(_about(row))), ("subject", _pairs(_subject(kb, row)))]

@@ -336,6 +336,8 @@ class Relations:
 
     def _find_duplicates(self, rows: _Batch) -> None:
         """A row that repeats another names an `ok` row of its own subject."""
+        if not len(rows["repeat"]):
+            return
         order = np.argsort(rows["row_id"], kind="stable")
         ids, wanted = rows["row_id"][order], rows["repeated"]
         places = np.minimum(np.searchsorted(ids, wanted), self.count - 1)
@@ -426,6 +428,9 @@ def _short(stored: int) -> str:
 
 def _repeated(values: _Hashes) -> tuple[_Numbers, _Numbers]:
     """Pairs of places with equal values: the earlier, and the one after it."""
+    ordered = np.sort(values)
+    if not (ordered[1:] == ordered[:-1]).any():  # as a rule; sorting the places as well takes far longer
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     order = np.argsort(values, kind="stable")
     (places,) = np.nonzero(values[order[1:]] == values[order[:-1]])
     return order[places], order[places + 1]

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from data.errors import InputError, KnowledgeBaseError, first_line
 from data.reads import reading
+from data.seals import check
 from kb_builder.browse import Answer, Page
 from kb_builder.ledger import Entry, read_ledger, require_unchanged
 from kb_builder.parts import KINDS
@@ -49,7 +50,8 @@ def explain(kb: Path, row_id: str) -> Page:
     where the ledger is not as it was written.
     """
     path, row = _find(kb, row_id.strip().lower())
-    require_unchanged(kb)
+    if (kb / "ledger.sqlite").exists():  # without one, that is said below
+        require_unchanged(kb)
     with read_ledger(kb) as ledger:
         entry = None if ledger is None else ledger.get(row["request_key"])
     sections = [("row", _pairs(_about(row))), ("subject", _pairs(_subject(kb, row)))]
@@ -96,6 +98,7 @@ def _find(kb: Path, prefix: str) -> tuple[Path, _Row]:
 
 
 def _parts(kb: Path) -> list[Path]:
+    check(kb / "categories.parquet")  # there once, it is not "no knowledge base yet"
     if not (kb / "categories.parquet").is_file():
         raise KnowledgeBaseError(f"{kb} holds no knowledge base yet; `unibind run` makes one")
     return [path for kind in KINDS for path in sorted((kb / "descriptions" / kind).glob("*.parquet"))]

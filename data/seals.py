@@ -40,7 +40,7 @@ FORMAT = 1
 HINT = "`unibind run`"
 _ENDINGS = frozenset({".parquet", ".json", ".safetensors"})  # of what is read for a result
 _LEVELS = 4  # from <kb>/embeddings/<encoder>/<table>/manifest.json up to <kb>
-_LARGE = 4 * 2**20  # bytes from which on readers compare CRC-32
+_LARGE = 2**16  # bytes from which on readers compare CRC-32
 _PIECE = 2**20
 
 _lock = threading.Lock()

@@ -393,14 +393,7 @@ async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
     path = kb / "ledger.sqlite"
     with write_lock(kb / "ledger.lock"):
         _is_there(path)
-        try:
-            check_always(path)
-        except DamagedError as error:
-            raise DamagedError(
-                path,
-                f"{error.reason.partition(';')[0]}: it was lost or replaced. Restore it from a backup; or,"
-                " where it is as you want it, `unibind kb verify --seal` takes it as it is",
-            ) from None
+        require_unchanged(kb)
         unseal(kb, path.name)
         ledger = Ledger(path)
         try:
@@ -410,6 +403,19 @@ async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
             if not path.with_name(f"{path.name}-wal").exists():  # somebody else reads it: not all is in it
                 with suppress(OSError):  # a full disk: it stays without a checksum until the next run
                     seal(kb, [path], path.name)
+
+
+def require_unchanged(kb: Path) -> None:
+    """Raise DamagedError where the ledger is not as its writer left it, by its checksum (data/seals.py)."""
+    path = kb / "ledger.sqlite"
+    try:
+        check_always(path)
+    except DamagedError as error:
+        raise DamagedError(
+            path,
+            f"{error.reason.partition(';')[0]}: it was lost or replaced. Restore it from a backup; or,"
+            " where it is as you want it, `unibind kb verify --seal` takes it as it is",
+        ) from None
 
 
 @contextmanager

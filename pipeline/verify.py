@@ -10,7 +10,7 @@ from data.seals import SEAL, sealed
 from kb_builder.verify import verification, verify_into
 from kb_builder.verify_files import Looked, check_sealed
 from kb_builder.verify_report import Findings, Verification
-from pipeline.marks import FORMAT, damaged_marks, marks
+from pipeline.marks import FORMAT, damaged_marks, marks, missing_marks
 from pipeline.project import Project
 from pipeline.study_cells import damaged_cells
 
@@ -36,6 +36,9 @@ def verify_project(project: Project, *, media: bool = False) -> Verification:
 def _check_marks(project: Project, found: Findings, looked: Looked) -> None:
     for path, wrong in damaged_marks(project):
         found.error("mark damaged", _name(project, path), wrong)
+    for path in missing_marks(project):
+        told = "its stage was stopped, or the mark deleted; the stage will run again"
+        found.note("mark missing", _name(project, path), told)
     lists_missing = set()
     for key, mark in marks(project):
         looked.counts["marks"] += 1

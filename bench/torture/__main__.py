@@ -23,7 +23,7 @@ from typing import Any
 
 from bench.machine import versions
 from bench.rows import publish, row
-from bench.torture import disk, flips, kills, kinds, ledgers, places, proxy
+from bench.torture import disk, kills, kinds, ledgers, places, proxy, wounds
 from bench.torture.ground import Ground, ground
 from bench.torture.trial import Trial
 from data.show import visible
@@ -45,7 +45,7 @@ class Attack:
 
 ATTACKS = (
     Attack("kills", "SIGKILL at random moments of a run", 4, kills.kills),
-    Attack("flips", "one bit flipped, a file cut or emptied at rest, times kept", 4, flips.flips),
+    Attack("flips", "a file at rest flipped, cut, emptied, deleted or swapped", 4, wounds.strike_files),
     Attack("proxy", "answers damaged by a proxy", 3, proxy.corrupting_proxy),
     Attack("media", "mutants of media files", 3, kinds.media),
     Attack("files", "mutants of the project's own files and of lists", 2, kinds.files),

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from bench.torture.ground import RUN, Ground, sound_ledger
+from bench.torture.ground import RUN, Ground, false_lines, sound_ledger
 from bench.torture.trial import Trial
 
 KB = 1024
@@ -59,23 +59,11 @@ def full_disks(ground: Ground, rng: random.Random) -> Iterator[Trial]:
 def _fill(ground: Ground, folder: Path, rng: random.Random) -> str | None:
     for _ in range(rng.choice((1, 1, 2))):
         done = ground.run(folder, "run")
-        if problem := done.problem() or sound_ledger(folder / RUN):
+        if problem := done.problem() or sound_ledger(folder / RUN) or false_lines(folder / RUN):
             return problem
     how = ["mount", "-o", "remount,size=64m", str(folder / "runs")]
     subprocess.run(how, check=True, capture_output=True)
-    return _ends_well(ground, folder)
-
-
-def _ends_well(ground: Ground, folder: Path) -> str | None:
-    """Run to the end, and compare; None where all is as in the undisturbed run."""
-    if problem := sound_ledger(folder / RUN):
-        return problem
-    done = ground.run(folder, "run")
-    if done.status != 0:
-        return f"afterwards: {done.problem() or done.error}"
-    if differences := ground.differences(folder):
-        return f"ends otherwise: {', '.join(differences)}"
-    return sound_ledger(folder / RUN)
+    return ground.ends_well(folder)
 
 
 def _limited(ground: Ground, rng: random.Random) -> Iterator[Trial]:
@@ -100,7 +88,7 @@ def limits(ground: Ground, rng: random.Random) -> Iterator[Trial]:
 def _with_limit(ground: Ground, kind: int, limit: int) -> str | None:
     folder = ground.copy(ground.fresh, "limited")
     done = ground.run(folder, "run", before=partial(resource.setrlimit, kind, (limit, limit)))
-    return done.problem() or _ends_well(ground, folder)
+    return done.problem() or false_lines(folder / RUN) or ground.ends_well(folder)
 
 
 def read_only(ground: Ground, rng: random.Random) -> Iterator[Trial]:
@@ -112,7 +100,7 @@ def read_only(ground: Ground, rng: random.Random) -> Iterator[Trial]:
         (folder / RUN / "stages" / f"{stage}.json").unlink()
         lock = _locked_by_mount if mounts else _locked_by_mode
         problem = lock(ground, folder)
-        yield Trial(f"read-only, {stage} to be run", problem or _ends_well(ground, folder))
+        yield Trial(f"read-only, {stage} to be run", problem or ground.ends_well(folder))
 
 
 def _locked_by_mount(ground: Ground, folder: Path) -> str | None:
@@ -155,4 +143,4 @@ def removals(ground: Ground, rng: random.Random) -> Iterator[Trial]:
         shutil.rmtree(folder / part, ignore_errors=True)
         done = running.wait()
         problem = done.problem()
-        yield Trial(f"{part} removed after {wait:.1f} s", problem or _ends_well(ground, folder))
+        yield Trial(f"{part} removed after {wait:.1f} s", problem or ground.ends_well(folder))

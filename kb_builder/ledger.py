@@ -24,6 +24,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
@@ -44,6 +45,8 @@ GROUP_ROWS = 200  # a group is committed when it holds this many rows ...
 GROUP_SECONDS = 0.25  # ... or when its first row has waited this long
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_clock = threading.Lock()
+_latest = 0  # what `microseconds_now` has said last
 # What makes requests of one kind differ: their subjects, and how much they ask for.
 _WORDS = "'$.messages', '$.seed', '$.sample_index', '$.max_tokens', '$.extra.response_format'"
 _MEDIA = ("image", "audio", "video")
@@ -152,8 +155,14 @@ def base_key_of(request: str) -> str:
 
 
 def microseconds_now() -> int:
-    """Now, in microseconds since 1970."""
-    return (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1)
+    """Now, in microseconds since 1970; in one process each time more than the last time.
+
+    Where the clock is set back, what is made afterwards would else count as made before, and as not paid for.
+    """
+    global _latest
+    with _clock:
+        _latest = max(_latest + 1, (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1))
+        return _latest
 
 
 class StoredEntries:

@@ -18,8 +18,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import InputError, KnowledgeBaseError, first_line
+from data.errors import DamagedError, InputError, KnowledgeBaseError, first_line
 from data.reads import names, reading
+from data.seals import FORBIDDEN
 from kb_builder.parts import KINDS
 from kb_builder.schemas import (
     CATEGORIES,
@@ -221,6 +222,8 @@ def _footer(file: Path) -> pa.Schema:
 def _damaged(file: Path, error: Exception) -> KnowledgeBaseError:
     if not file.exists():
         return KnowledgeBaseError(f"{file} is gone: its table is being replaced by a run; ask again")
+    if not os.access(file, os.R_OK):
+        return DamagedError(file, FORBIDDEN)
     return KnowledgeBaseError(
         f"{file} is damaged ({first_line(error)}); delete it and run the stage that writes it again"
     )

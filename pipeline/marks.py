@@ -170,7 +170,8 @@ def altered(
         remember(path, digest, _signature(seen))
         now, current = content(path, anew=seen is None or seen[0] <= _READ_ANEW)
         if now != digest:
-            return f"{name} {'is missing' if now is None else 'was altered'}"
+            gone = "cannot be read" if os.path.lexists(path) else "is missing"
+            return f"{name} {gone if now is None else 'was altered'}"
         fresh[name] = [digest, list(current) if current else None]
     reads = _reads(project, _reads_path(project, key), mark)
     if reads is None:

@@ -144,7 +144,7 @@ def strike_files(ground: Ground, rng: random.Random) -> Iterator[Trial]:
         arguments = rng.choice(READERS)
         problem = (
             _unnamed(ground.run(folder, "kb", "verify"), struck, status=0 if is_note(wound, path) else 1)
-            or _believed(ground.run(folder, *arguments), before[arguments], arguments)
+            or believed(ground.run(folder, *arguments), before[arguments], arguments)
             or _unhealed(ground, folder, struck)
         )
         yield Trial(what, problem)
@@ -169,7 +169,8 @@ def _unnamed(done: Done, struck: list[Path], *, status: int) -> str | None:
     return f"kb verify does not name {', '.join(missing)}: {told[-300:]}" if missing else None
 
 
-def _believed(done: Done, before: Done, arguments: tuple[str, ...]) -> str | None:
+def believed(done: Done, before: Done, arguments: tuple[str, ...]) -> str | None:
+    """What is wrong with how a command took a damaged file: its answer is another, or it did not end well."""
     if problem := done.problem():
         return f"{arguments[0]}: {problem}"
     same = done.status != 0 or done.out == before.out or _predicts_the_same(done.out, before.out)

@@ -232,6 +232,17 @@ def test_every_wound_of_every_file_heals_or_is_told(attack: Attack) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_a_mark_that_is_gone_is_told(attack: Attack) -> None:
+    """Its stage may only have been stopped, so it is a note, which says that the stage runs again."""
+    mark = attack.project.run / "stages" / "encode.json"
+    content = mark.read_bytes()
+    mark.unlink()
+    told = attack.verified()
+    mark.write_bytes(content)
+    assert "stages/encode.json: its stage was stopped, or the mark deleted; the stage will run again" in told
+    assert "NOT clean" not in told and "mark missing" not in attack.verified()
+
+
 def test_a_run_of_an_earlier_version_is_clean(finished: Path) -> None:
     """Marks without a record of what was read, and no checksums: notes that say what the next run does."""
     project = load_project(finished / "unibind.toml")

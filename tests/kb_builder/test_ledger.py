@@ -7,13 +7,14 @@ import os
 import resource
 import sqlite3
 from dataclasses import astuple, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data.errors import KnowledgeBaseError
+from kb_builder.category_texts import Spending
 from kb_builder.ledger import (
     GROUP_ROWS,
     LEDGER_VERSION,
@@ -21,6 +22,7 @@ from kb_builder.ledger import (
     Ledger,
     base_key_of,
     iter_entries,
+    microseconds_now,
     new_entry,
     open_ledger,
     read_entries,
@@ -299,6 +301,25 @@ def test_an_entry_knows_its_keys() -> None:
     assert entry.base_key == longer.base_key == base_key_of(entry.request)
     for other in (replace(REQUEST, seed=4), replace(REQUEST, extra={"max_tokens": 2})):
         assert entry_of(other).base_key != entry.base_key
+
+
+def test_moments_go_on_where_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made after a stage has begun counts as made after it, and so as asked and paid for by it."""
+    started = microseconds_now()
+
+    class AnHourAgo(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) - timedelta(hours=1)
+
+    monkeypatch.setattr("kb_builder.ledger.datetime", AnHourAgo)
+    made = [entry_of(replace(REQUEST, seed=number)) for number in range(3)]
+    moments = [started, *(each.created_at for each in made)]
+    assert moments == sorted(set(moments))
+    spending = Spending()
+    for each in made:
+        spending.count(each, started=started)
+    assert (spending.requests, spending.known) == (3, 0)
 
 
 def test_many_keys_are_found_at_once(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from typing import Any, TypeVar
 from data.errors import DamagedError, KnowledgeBaseError
 from data.files import canonical_json, hash_json, hash_text
 from data.odd_files import oddity
-from data.seals import check_always, seal, unseal
+from data.seals import FORBIDDEN, check_always, seal, unseal
 from kb_builder.lock import write_lock
 from kb_builder.request import Request, request_json
 
@@ -402,14 +402,7 @@ async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
     path = kb / "ledger.sqlite"
     with write_lock(kb / "ledger.lock"):
         _is_there(path)
-        try:
-            check_always(path)
-        except DamagedError as error:
-            raise DamagedError(
-                path,
-                f"{error.reason.partition(';')[0]}: it was lost or replaced. Restore it from a backup; or,"
-                " where it is as you want it, `unibind kb verify --seal` takes it as it is",
-            ) from None
+        _require_sound(path)
         unseal(kb, path.name)
         ledger = Ledger(path)
         try:
@@ -421,11 +414,32 @@ async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
                     seal(kb, [path], path.name)
 
 
+def _require_sound(path: Path) -> None:
+    """Raise DamagedError where a ledger has a checksum and is gone or another file."""
+    try:
+        check_always(path)
+    except DamagedError as error:
+        if error.reason == FORBIDDEN:
+            raise
+        raise DamagedError(
+            path,
+            f"{error.reason.partition(';')[0]}: it was lost or replaced. Restore it from a backup; or,"
+            " where it is as you want it, `unibind kb verify --seal` takes it as it is",
+        ) from None
+
+
 @contextmanager
-def read_ledger(kb: Path) -> Iterator[StoredEntries | None]:
-    """`<kb>/ledger.sqlite` to look up in, or None where nothing was ever asked. Leaves no file behind."""
+def read_ledger(kb: Path, *, checked: bool = False) -> Iterator[StoredEntries | None]:
+    """`<kb>/ledger.sqlite` to look up in, or None where nothing was ever asked. Leaves no file behind.
+
+    `checked` raises DamagedError where it is gone or altered though it has a checksum; for who counts on all
+    of it, because all of it is read for that.
+    """
     path = kb / "ledger.sqlite"
-    if not _is_there(path):
+    there = _is_there(path)
+    if checked:
+        _require_sound(path)
+    if not there:
         yield None
         return
     with _wrapped(path):

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from data.errors import KnowledgeBaseError
+from data.errors import DamagedError, KnowledgeBaseError
+from data.seals import discard
 from kb_builder.category_texts import Spending
 from kb_builder.ledger import (
     GROUP_ROWS,
@@ -320,6 +321,32 @@ def test_moments_go_on_where_the_clock_is_set_back(monkeypatch: pytest.MonkeyPat
     for each in made:
         spending.count(each, started=started)
     assert (spending.requests, spending.known) == (3, 0)
+
+
+def test_a_ledger_that_was_lost_is_no_empty_one(tmp_path: Path) -> None:
+    """Gone or altered, though it has a checksum: who counts on all of it says so."""
+
+    async def write() -> None:
+        async with open_ledger(tmp_path) as ledger:
+            await ledger.submit(ENTRY)
+
+    asyncio.run(write())
+    path = tmp_path / "ledger.sqlite"
+    with read_ledger(tmp_path, checked=True) as found:
+        assert found is not None
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match=r"damaged: .* Restore it from a backup"):  # noqa: SIM117
+        with read_ledger(tmp_path, checked=True):
+            pass
+    path.unlink()
+    with pytest.raises(DamagedError, match=r"missing, .* Restore it from a backup"):  # noqa: SIM117
+        with read_ledger(tmp_path, checked=True):
+            pass
+    discard(tmp_path)
+    with read_ledger(tmp_path, checked=True) as found:
+        assert found is None
 
 
 def test_many_keys_are_found_at_once(tmp_path: Path) -> None:

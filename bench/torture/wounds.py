@@ -27,6 +27,7 @@ READERS = (
 )
 # Files that nothing brings back once they are damaged: SQLite's ledger holds what was asked and paid for.
 NOT_REMADE = frozenset({"ledger.sqlite"})
+ASKS_FOR_IT = re.compile("Restore it from a backup|move it away")  # what is then said
 # The locks hold nothing; what SQLite has beside the ledger is gone when nobody has it open.
 _NOTHING = re.compile(r"(run|ledger)\.lock|.*-(wal|shm)|\..*")
 _NUMBERS = re.compile(r"\d+|[0-9a-f]{8,}")
@@ -201,7 +202,7 @@ def _unhealed(ground: Ground, folder: Path, struck: list[Path]) -> str | None:
         return f"run: {problem}"
     if any(path.name in NOT_REMADE for path in struck):
         if done.status != 0:
-            return None if "backup" in done.error else f"run: {done.error}"
+            return None if ASKS_FOR_IT.search(done.error) else f"run: {done.error}"
         wrong = [name for name in ground.differences(folder) if name != "ledger"]
         return f"after `run`: {', '.join(wrong)}" if wrong else None
     if done.status != 0:

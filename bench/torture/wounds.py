@@ -27,7 +27,7 @@ READERS = (
 )
 # Files that nothing brings back once they are damaged: SQLite's ledger holds what was asked and paid for.
 NOT_REMADE = frozenset({"ledger.sqlite"})
-ASKS_FOR_IT = re.compile("Restore it from a backup|move it away")  # what is then said
+ASKS_FOR_IT = re.compile("[Rr]estore it from a backup|move it away")  # what is then said
 # The locks hold nothing; what SQLite has beside the ledger is gone when nobody has it open.
 _NOTHING = re.compile(r"(run|ledger)\.lock|.*-(wal|shm)|\..*")
 _NUMBERS = re.compile(r"\d+|[0-9a-f]{8,}")

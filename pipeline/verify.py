@@ -11,7 +11,7 @@ from kb_builder.verify.files import Looked, check_sealed
 from kb_builder.verify.findings import Findings, Verification
 from kb_builder.verify.verify import verification, verify_into
 from pipeline.project import Project
-from pipeline.run.marks import FORMAT, damaged_marks, marks
+from pipeline.run.marks import FORMAT, damaged_marks, marks, missing_marks
 from pipeline.study.cells import damaged_cells
 
 
@@ -40,6 +40,9 @@ def verify_project(project: Project, *, media: bool = False, deep: bool = False)
 def _check_marks(project: Project, found: Findings, looked: Looked) -> None:
     for path, wrong in damaged_marks(project):
         found.error("mark damaged", _name(project, path), wrong)
+    for path in missing_marks(project):
+        told = "its stage was stopped, or the mark deleted; the stage will run again"
+        found.note("mark missing", _name(project, path), told)
     lists_missing = set()
     for key, mark in marks(project):
         looked.counts["marks"] += 1

@@ -26,7 +26,7 @@ from data.files import hash_text
 from kb_builder.ask.ledger import StoredEntries
 from kb_builder.gates.verdict import STATUSES
 from kb_builder.parse.answers import PARSER_VERSION
-from kb_builder.tables.parts import KINDS, Part
+from kb_builder.tables.parts import KINDS, DescriptionPart
 from kb_builder.verify.findings import Findings
 
 UNASKED = frozenset({"facts", "manifest"})  # sources whose rows have no ledger entry
@@ -58,7 +58,7 @@ class PartFile:
     name: str  # <kind>/<part>.parquet
     kind: str
     path: Path
-    told: Part | None  # what the manifest says of it, if anything
+    told: DescriptionPart | None  # what the manifest says of it, if anything
 
 
 @dataclass(frozen=True)

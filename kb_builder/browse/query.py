@@ -48,8 +48,9 @@ def connect(kb: Path, *, vectors: bool = True) -> Iterator[duckdb.DuckDBPyConnec
     run replaced one during the query; and InputError, with DuckDB's reason, for any other error of DuckDB.
     """
     kb = kb.resolve()
+    check(kb / "categories.parquet")  # if it is missing but has a checksum, that is damage
     if not (kb / "categories.parquet").is_file():
-        raise KnowledgeBaseError(f"{kb}: no knowledge base here; `unibind run` builds one")
+        raise KnowledgeBaseError(f"{kb} holds no knowledge base yet; `unibind run` makes one")
     found = sources(kb)
     files = [file for source in found for file in source.files]
     for file in (file for source in found if source.schema is None and vectors for file in source.files):

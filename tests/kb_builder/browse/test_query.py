@@ -218,7 +218,7 @@ def test_ctrl_c_ends_a_query(browsed_kb: Path, wait: float) -> None:
 
 def test_no_knowledge_base(tmp_path: Path) -> None:
     """A folder without one is reported with its path."""
-    with pytest.raises(KnowledgeBaseError, match="no knowledge base here"):
+    with pytest.raises(KnowledgeBaseError, match="no knowledge base yet"):
         sql(tmp_path, "SELECT 1")
 
 
@@ -248,7 +248,7 @@ def test_a_damaged_table_is_named(browsed_kb: Path, cut: int) -> None:
 
 
 def test_what_is_replaced_while_it_is_read(browsed_kb: Path) -> None:
-    """A shard that a writer took away, and a part that it put a new one in place of: ask again."""
+    """A writer deleted a shard, or replaced a part: the query has to be run again."""
     folder = browsed_kb / "embeddings" / "minilm-0123456789ab-float16" / "category_texts"
     old = part_paths(folder)
     with (

@@ -24,7 +24,7 @@ from kb_builder.ask.endpoint.proxies import Proxy, proxy_for
 from kb_builder.ask.endpoint.status import shorten
 from kb_builder.ask.request import OPENAI_URL, endpoint_identity
 from kb_builder.describers import local_llm
-from kb_builder.settings import Asking, writer_of
+from kb_builder.settings import TRAITS, Asking, writer_traits
 from pipeline.project import Project
 
 HUB = "huggingface.co"
@@ -146,17 +146,17 @@ def _project(project: Project) -> Iterator[Check]:
     there = built_in or project.manifest.exists()
     yield Check("manifest", there, "built in" if built_in else str(project.manifest))
     categories, samples = project.describe.categories, project.describe.samples
-    if categories.describer == "openai":
+    of_categories, of_samples = TRAITS[categories.describer], writer_traits(samples)
+    if of_categories.endpoint:
         yield from _describer(categories, "")
-    elif categories.describer == "local" and local_llm.names_a_file(categories.model):
+    elif of_categories.gguf and local_llm.names_a_file(categories.model):
         yield _gguf(categories, "")
     else:
         yield Check("describer", True, f"{categories.describer}; no endpoint needed")
-    writer = writer_of(samples)
-    if writer == "local" and local_llm.names_a_file(samples.model):
+    if of_samples.gguf and local_llm.names_a_file(samples.model):
         yield _gguf(samples, " of [describe.samples]")
-    told = categories.describer == "openai" and _whom(categories) == _whom(samples)
-    if writer == "openai" and not told:
+    told = of_categories.endpoint and _whom(categories) == _whom(samples)
+    if of_samples.endpoint and not told:
         yield from _describer(samples, " of [describe.samples]")
 
 

@@ -14,7 +14,7 @@ from kb_builder.ask.cost import cost, price_of, usage_of, worst_case
 from kb_builder.ask.endpoint.client import endpoint_of
 from kb_builder.ask.ledger import Entry, Ledger
 from kb_builder.ask.request import Request, request_from_json
-from kb_builder.settings import DescribeSamples, Price
+from kb_builder.settings import TRAITS, DescribeSamples, Price
 
 _UNBOUNDED = "`budget_usd` is set, and nothing bounds what a request may cost"
 _NO_MEDIA_PRICE = "give `image_tokens` in `price` (sound and video have no bound: empty `native`)"
@@ -102,7 +102,7 @@ def require_bounds(kb: Path, samples: DescribeSamples) -> None:
 
     That would be found at their first request; this tells it before the categories are paid for.
     """
-    if samples.budget_usd is None or samples.describer != "openai":
+    if samples.budget_usd is None or not TRAITS[samples.describer].endpoint:
         return
     price = price_of(samples.model, samples.price, endpoint=endpoint_of(samples.base_url))
     asked = pc.unique(columns(kb / "samples.parquet", ["modality"])["modality"]).to_pylist()

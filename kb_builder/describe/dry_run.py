@@ -31,10 +31,9 @@ from kb_builder.describers.choose import make_describer
 from kb_builder.describers.media import MediaFiles
 from kb_builder.gates.gate import CategoryGate
 from kb_builder.gates.names import category_names
-from kb_builder.settings import Asking, DescribeCategories, DescribeSamples, Price
+from kb_builder.settings import TRAITS, Asking, DescribeCategories, DescribeSamples, Price
 
 _TABLES = ("categories.parquet", "samples.parquet", "given_descriptions.parquet")
-_FREE = frozenset({"facts", "fake", "none"})  # sample describers that ask nobody
 _CONTRASTS = "contrasts of confusable categories"
 _NOTHING = CostEstimate(0, 0, 0, 0.0, True)
 
@@ -161,7 +160,8 @@ def forecast(
                 if found[0].expected.requests
                 else _contrasts(kb, ledger, categories, library, encoder)
             )
-        if samples.describer not in _FREE:
+        traits = TRAITS[samples.describer]
+        if traits.asks_model and not traits.placeholder:
             found.append(_samples(kb, data_root, ledger, samples, encoder))
     return found
 

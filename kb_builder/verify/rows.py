@@ -26,11 +26,11 @@ from kb_builder.encoders.tokens import count_tokens
 from kb_builder.gates.names import normalise
 from kb_builder.gates.verdict import STATUSES
 from kb_builder.parse.answers import PARSER_VERSION, Item, parse_answer, read_answer
+from kb_builder.settings import SOURCES_WITHOUT_REQUEST
 from kb_builder.tables.parts import KINDS, DescriptionPart
 from kb_builder.verify.findings import Findings
 
 _BATCH = 10_000  # rows in memory at once
-_UNASKED = frozenset({"facts", "manifest"})  # sources whose rows have no ledger entry
 _READ = frozenset({"finish_reason", "model_resolved"})  # columns that the parser reads from the answer
 _DUPLICATES = frozenset({"dup_exact", "dup_near"})
 _JACCARD = re.compile(r"Jaccard (\d\.\d+)")
@@ -304,7 +304,7 @@ class RowCheck:
                 self._check_entry(entry, mine)
                 continue
             for place, row in mine:
-                if row["source"] in _UNASKED and row["kind"] == "sample":
+                if row["source"] in SOURCES_WITHOUT_REQUEST and row["kind"] == "sample":
                     self._check_unasked(place, row)
                 else:
                     self._found.error("no ledger entry", place, f"of request {key[:12]}")

@@ -208,7 +208,7 @@ def test_the_same_answers_are_found_again(pictures: Path, server: Serve) -> None
         ("parameters = { extra = { a = 2026-01-01 } }", "JSON has no such value"),
         ('parameters = "off"', "must be a table"),
         ('base_url = ["http://a/v1", "http://a/v1/"]', "names the same address twice"),
-        ("base_url = []", "names no address"),
+        ("base_url = []", "is an empty list"),
         ('base_url = ["http://user:planted@a/v1"]', "must hold no user name"),
         ("base_url = 7", "must be an address, or a list of them"),
     ],

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from kb_builder.settings import TRAITS, Asking, DescribeCategories, DescribeSamp
 
 _TABLES = ("categories.parquet", "samples.parquet", "given_descriptions.parquet")
 _CONTRASTS = "contrasts of confusable categories"
-_NOTHING = CostEstimate(0, 0, 0, 0.0, True)
+_NOTHING = CostEstimate(0, 0, 0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def tell(forecasts: Sequence[Forecast]) -> str:
     lines = []
     for each in forecasts:
         left = each.expected
-        tokens = f"{left.prompt_tokens:,} tokens to send{'' if left.exact_tokens else ' (estimated)'}"
+        tokens = f"{left.prompt_tokens:,} tokens to send{' (estimated)' if left.prompt_tokens else ''}"
         if left.completion_tokens_max is not None:
             tokens += f" and at most {left.completion_tokens_max:,} to get"
         lines += [
@@ -246,8 +246,7 @@ def _likely_contrasts(kb: Path, settings: DescribeCategories, library: Library, 
     texts = contrast_texts([(each, {}) for each in ids], categories, found, writing)
     counter = _Counter(None, describer, settings)
     stage = f"{_CONTRASTS} (not looked up in the ledger before the first pass is done)"
-    told = _count(stage, counter, texts, writing, wanted=settings.contrast_texts)
-    return replace(told, expected=replace(told.expected, exact_tokens=False))
+    return _count(stage, counter, texts, writing, wanted=settings.contrast_texts)
 
 
 def _contrast_writing(
@@ -318,7 +317,6 @@ def _sum(one: CostEstimate, other: CostEstimate) -> CostEstimate:
         one.prompt_tokens + other.prompt_tokens,
         None if most[0] is None or most[1] is None else most[0] + most[1],
         None if one.usd is None or other.usd is None else one.usd + other.usd,
-        one.exact_tokens and other.exact_tokens,
     )
 
 
@@ -331,7 +329,6 @@ def _scaled(measured: CostEstimate, requests: int) -> CostEstimate:
         round(measured.prompt_tokens * share),
         None if most is None else round(most * share),
         None if measured.usd is None else measured.usd * share,
-        measured.exact_tokens and share in {0.0, 1.0},
     )
 
 

@@ -32,10 +32,11 @@ from kb_builder.ask.asker import Progress
 from kb_builder.ask.breaker import Breaker
 from kb_builder.ask.budget import bounded_worst_case, open_budget, write_off
 from kb_builder.ask.cost import cost, estimate_tokens, usage_of
-from kb_builder.ask.ledger import GROUP_ROWS, Entry, Ledger, answered_elsewhere, new_entry, reused
+from kb_builder.ask.ledger import GROUP_ROWS, Entry, Ledger, new_entry
 from kb_builder.ask.limits import Limiter, Rates
 from kb_builder.ask.policy import Policy, policy_for
 from kb_builder.ask.request import Describer, Reply, Request, request_json
+from kb_builder.ask.reuse import answered_elsewhere, reused
 from kb_builder.settings import Asking
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,9 @@ from typing import Any
 
 from data.show import visible
 from kb_builder.ask.cost import CostEstimate, estimate, price_of
-from kb_builder.ask.ledger import Entry, StoredEntries, answered_elsewhere, read_ledger, reused
+from kb_builder.ask.ledger import Entry, StoredEntries, read_ledger
 from kb_builder.ask.request import Describer, Request, request_json, request_key
+from kb_builder.ask.reuse import answered_elsewhere, reused
 from kb_builder.describe.categories import category_shard_count, describe_category_shards, read_categories
 from kb_builder.describe.category import CategorySubject, Writing, make_writing
 from kb_builder.describe.confusable import Confusable, find_confusable, ok_texts

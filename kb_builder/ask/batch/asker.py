@@ -28,8 +28,9 @@ from kb_builder.ask.batch.purse import BatchPurse
 from kb_builder.ask.batch.run import BatchRun, Pace
 from kb_builder.ask.batch.waiting import RequestQueue
 from kb_builder.ask.endpoint.client import ChatClient
-from kb_builder.ask.ledger import Entry, Ledger, reused
+from kb_builder.ask.ledger import Entry, Ledger
 from kb_builder.ask.request import Request, request_json, request_key
+from kb_builder.ask.reuse import reused
 from kb_builder.settings import Asking
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import resource
 import sqlite3
-from dataclasses import astuple, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,12 @@ import pytest
 from data.errors import KnowledgeBaseError
 from kb_builder.ask.ledger import (
     GROUP_ROWS,
-    LEDGER_VERSION,
     Entry,
     Ledger,
     base_key_of,
     iter_entries,
     new_entry,
     open_ledger,
-    read_entries,
     read_ledger,
 )
 from kb_builder.ask.request import Request, request_key
@@ -54,12 +52,12 @@ def test_entries_come_back_whole(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await asyncio.gather(ledger.record(ENTRY), ledger.record(failed))
+            await asyncio.gather(ledger.submit(ENTRY), ledger.submit(failed))
             assert ledger.get("k0") == ENTRY
             assert ledger.get("k2") is None
 
     asyncio.run(run())
-    assert read_entries(tmp_path) == [ENTRY, failed]
+    assert list(iter_entries(tmp_path)) == [ENTRY, failed]
     assert ENTRY.time == datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 
 
@@ -71,7 +69,7 @@ def test_an_acknowledged_entry_is_seen_by_another_connection(tmp_path: Path) -> 
         async with open_ledger(tmp_path) as ledger:
 
             async def one(entry: Entry) -> None:
-                await ledger.record(entry)
+                await ledger.submit(entry)
                 assert other.execute(
                     "SELECT count(*) FROM entries WHERE key = ?", (entry.key,)
                 ).fetchone() == (1,)
@@ -101,12 +99,12 @@ def test_closing_commits_what_waits(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            task = asyncio.create_task(ledger.record(ENTRY))
+            task = asyncio.create_task(ledger.submit(ENTRY))
             await asyncio.sleep(0)
             task.cancel()
 
     asyncio.run(run())
-    assert read_entries(tmp_path) == [ENTRY]
+    assert list(iter_entries(tmp_path)) == [ENTRY]
 
 
 def test_a_full_disk_is_one_clear_error_and_keeps_the_ledger(tmp_path: Path) -> None:
@@ -118,7 +116,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_ledger(tmp_path: Path) -> 
         async with open_ledger(tmp_path) as ledger:
             for entry in entries(100):
                 try:
-                    await ledger.record(replace(entry, answer=big))
+                    await ledger.submit(replace(entry, answer=big))
                 except KnowledgeBaseError as error:
                     assert "ledger.sqlite" in str(error) and "free some disk space" in str(error)
                     break
@@ -132,11 +130,11 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_ledger(tmp_path: Path) -> 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert 0 < len(stored) < 100
-    assert [entry.key for entry in read_entries(tmp_path)] == sorted(stored)
+    assert [entry.key for entry in list(iter_entries(tmp_path))] == sorted(stored)
 
     async def go_on() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await ledger.record(replace(ENTRY, key="later"))
+            await ledger.submit(replace(ENTRY, key="later"))
 
     asyncio.run(go_on())
     with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
@@ -163,7 +161,7 @@ def damage_answer(kb: Path) -> None:
 
     async def run() -> None:
         async with open_ledger(kb) as ledger:
-            await ledger.record(marked)
+            await ledger.submit(marked)
 
     asyncio.run(run())
     path = kb / "ledger.sqlite"
@@ -183,7 +181,7 @@ def test_a_text_that_cannot_be_decoded_is_damage(tmp_path: Path) -> None:
     assert "asked, and paid for, again" in str(error.value)
     assert "choices" not in str(error.value)
     with pytest.raises(KnowledgeBaseError, match="restore it from a backup"):
-        read_entries(tmp_path)
+        list(iter_entries(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +199,7 @@ def test_a_ledger_without_its_table_is_damaged(tmp_path: Path, statement: str) -
     connection.execute(statement)
     connection.close()
     with pytest.raises(KnowledgeBaseError, match="restore it from a backup"):
-        read_entries(tmp_path)
+        list(iter_entries(tmp_path))
 
 
 def test_a_folder_that_cannot_be_written_is_read_as_it_is(
@@ -211,12 +209,12 @@ def test_a_folder_that_cannot_be_written_is_read_as_it_is(
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await ledger.record(ENTRY)
+            await ledger.submit(ENTRY)
 
     asyncio.run(run())
     access = os.access
     monkeypatch.setattr(
-        "kb_builder.ask.ledger.os.access",
+        "kb_builder.ask.ledger_file.os.access",
         lambda path, mode: mode != os.W_OK and access(path, mode),  # root may write wherever it likes
     )
     asked: list[str] = []
@@ -226,24 +224,17 @@ def test_a_folder_that_cannot_be_written_is_read_as_it_is(
         asked.append(str(database))
         return connect(database, *args, **values)
 
-    monkeypatch.setattr("kb_builder.ask.ledger.sqlite3.connect", note)
+    monkeypatch.setattr("kb_builder.ask.ledger_file.sqlite3.connect", note)
     before = sorted(tmp_path.iterdir())
-    assert read_entries(tmp_path) == [ENTRY]
+    assert list(iter_entries(tmp_path)) == [ENTRY]
     assert sorted(tmp_path.iterdir()) == before
     (tmp_path / "ledger.sqlite-wal").touch()
-    assert read_entries(tmp_path) == [ENTRY]
+    assert list(iter_entries(tmp_path)) == [ENTRY]
     assert [uri.rpartition("?")[2] for uri in asked] == ["immutable=1", "mode=ro"]
 
 
-def test_looking_up_in_an_older_ledger_names_the_remedy(tmp_path: Path) -> None:
-    """Version 1 is not migrated by who only reads: `unibind kb reparse` does it."""
-    make_version_1(tmp_path, [entry_of(REQUEST)])
-    with pytest.raises(KnowledgeBaseError, match="unibind kb reparse"), read_ledger(tmp_path):
-        pytest.fail("opened")
-
-
 def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
-    """A newer format is never written over."""
+    """Neither a reader nor a writer opens it, and it is not changed."""
     connection = sqlite3.connect(tmp_path / "ledger.sqlite")
     connection.execute("PRAGMA user_version = 9")
     connection.close()
@@ -254,6 +245,8 @@ def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(KnowledgeBaseError, match="ledger format 9"):
         asyncio.run(run())
+    with pytest.raises(KnowledgeBaseError, match="ledger format 9"), read_ledger(tmp_path):
+        pytest.fail("opened")
 
 
 def test_two_writers_are_kept_apart(tmp_path: Path) -> None:
@@ -264,10 +257,10 @@ def test_two_writers_are_kept_apart(tmp_path: Path) -> None:
             with pytest.raises(KnowledgeBaseError, match="is being written by process"):
                 async with open_ledger(tmp_path):
                     pytest.fail("two writers")
-            await ledger.record(ENTRY)
+            await ledger.submit(ENTRY)
 
     asyncio.run(run())
-    assert read_entries(tmp_path) == [ENTRY]
+    assert list(iter_entries(tmp_path)) == [ENTRY]
 
 
 REQUEST = Request(
@@ -341,7 +334,7 @@ def test_spending_is_a_running_sum_over_all_runs(tmp_path: Path) -> None:
         async with open_ledger(tmp_path) as ledger:
             await asyncio.gather(
                 *(
-                    ledger.record(replace(ENTRY, key=f"k{number}", cost_usd=cost))
+                    ledger.submit(replace(ENTRY, key=f"k{number}", cost_usd=cost))
                     for number, cost in enumerate(costs, start=first)
                 )
             )
@@ -357,13 +350,13 @@ def test_an_entry_that_is_there_is_no_error_and_never_overwritten(tmp_path: Path
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await ledger.record(ENTRY)
+            await ledger.submit(ENTRY)
             again = replace(ENTRY, created_at=1, run_id="s")
             other = replace(ENTRY, answer='{"choices":[1]}')
             results = await asyncio.gather(
-                ledger.record(again),
-                ledger.record(other),
-                ledger.record(replace(ENTRY, key="k1")),
+                ledger.submit(again),
+                ledger.submit(other),
+                ledger.submit(replace(ENTRY, key="k1")),
                 return_exceptions=True,
             )
             assert results[0] is None and results[2] is None
@@ -371,7 +364,7 @@ def test_an_entry_that_is_there_is_no_error_and_never_overwritten(tmp_path: Path
             assert ledger.spent() == 0.5
 
     asyncio.run(run())
-    assert read_entries(tmp_path) == [ENTRY, replace(ENTRY, key="k1")]
+    assert list(iter_entries(tmp_path)) == [ENTRY, replace(ENTRY, key="k1")]
 
 
 def test_other_tables_are_written_in_order_with_the_entries(tmp_path: Path) -> None:
@@ -386,7 +379,7 @@ def test_other_tables_are_written_in_order_with_the_entries(tmp_path: Path) -> N
                 raise ValueError("no")
 
             results = await asyncio.gather(
-                ledger.record(ENTRY),
+                ledger.submit(ENTRY),
                 ledger.write(fail),
                 ledger.write(lambda c: c.execute("INSERT INTO jobs VALUES ('a text')")),
                 ledger.write(lambda c: c.execute("INSERT INTO jobs SELECT count(*) FROM entries")),
@@ -417,89 +410,18 @@ def test_a_flushed_group_does_not_wait(tmp_path: Path, monkeypatch: pytest.Monke
     asyncio.run(run())
 
 
-def make_version_1(kb: Path, stored: list[Entry]) -> None:
-    """A ledger as version 1 wrote it."""
-    with sqlite3.connect(kb / "ledger.sqlite") as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(
-            """
-            CREATE TABLE entries (
-                key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEXT, error TEXT,
-                attempts INTEGER NOT NULL, latency_ms REAL NOT NULL, created_at INTEGER NOT NULL,
-                provider TEXT NOT NULL, source TEXT NOT NULL, run_id TEXT NOT NULL,
-                CHECK ((answer IS NULL) <> (error IS NULL))
-            ) STRICT
-            """
-        )
-        connection.execute("PRAGMA user_version = 1")
-        rows = [astuple(entry)[:-2] for entry in stored]
-        connection.executemany(f"INSERT INTO entries VALUES ({', '.join('?' * 10)})", rows)
-    connection.close()
-
-
-def test_a_ledger_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
-    """Nothing is lost, base keys are there, costs are unknown; a reader needs no migration and makes none."""
-    stored = sorted(
-        (entry_of(replace(REQUEST, max_tokens=length)) for length in range(1, 1000)), key=lambda e: e.key
-    )
-    make_version_1(tmp_path, stored)
-    before = (tmp_path / "ledger.sqlite").read_bytes()
-    assert read_entries(tmp_path) == stored
-    assert (tmp_path / "ledger.sqlite").read_bytes() == before
-
-    async def run() -> None:
-        async with open_ledger(tmp_path) as ledger:
-            found = ledger.shorter(stored[0].base_key, 500)
-            assert found == entry_of(replace(REQUEST, max_tokens=499), created_at=found and found.created_at)
-            await ledger.record(ENTRY)
-
-    for _ in range(2):  # the second time it is up to date
-        asyncio.run(run())
-    assert read_entries(tmp_path) == sorted([*stored, ENTRY], key=lambda entry: entry.key)
-    assert user_version(tmp_path) == LEDGER_VERSION
-
-
-def test_a_migration_that_is_broken_off_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All of it or nothing: after a failure in its middle the file is still a whole version 1."""
-    make_version_1(tmp_path, [entry_of(REQUEST)])
-
-    async def run() -> None:
-        async with open_ledger(tmp_path):
-            return
-
-    with monkeypatch.context() as broken:
-        broken.setattr("kb_builder.ask.ledger._INDEXES", ("CREATE INDEX nonsense",))
-        with pytest.raises(KnowledgeBaseError, match="ledger"):
-            asyncio.run(run())
-    assert user_version(tmp_path) == 1
-    asyncio.run(run())
-    assert user_version(tmp_path) == LEDGER_VERSION
-    assert [entry.key for entry in iter_entries(tmp_path)] == [request_key(REQUEST)]
-
-
-def user_version(kb: Path) -> int:
-    """The ledger's format, as SQLite keeps it."""
-    connection = sqlite3.connect(kb / "ledger.sqlite")
-    try:
-        return int(connection.execute("PRAGMA user_version").fetchone()[0])
-    finally:
-        connection.close()
-
-
 def test_reading_creates_nothing(tmp_path: Path) -> None:
     """No ledger is no entries and no file; beside a closed ledger no log is left behind."""
-    assert read_entries(tmp_path / "nowhere") == []
+    assert list(iter_entries(tmp_path / "nowhere")) == []
     assert list(tmp_path.iterdir()) == []
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await ledger.record(ENTRY)
+            await ledger.submit(ENTRY)
 
     asyncio.run(run())
     before = sorted(tmp_path.iterdir())
-    assert read_entries(tmp_path) == [ENTRY]
+    assert list(iter_entries(tmp_path)) == [ENTRY]
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -508,12 +430,12 @@ def test_entries_are_read_while_they_are_written(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await ledger.record(ENTRY)
+            await ledger.submit(ENTRY)
             reader = iter_entries(tmp_path)
             assert next(reader) == ENTRY
-            await ledger.record(replace(ENTRY, key="k1"))
+            await ledger.submit(replace(ENTRY, key="k1"))
             assert list(reader) == []
-            assert len(read_entries(tmp_path)) == 2
+            assert len(list(iter_entries(tmp_path))) == 2
 
     asyncio.run(run())
 
@@ -544,12 +466,12 @@ def test_a_ledger_that_is_removed_meanwhile_takes_no_more_answers(tmp_path: Path
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await ledger.record(ENTRY)
+            await ledger.submit(ENTRY)
             (tmp_path / "ledger.sqlite").unlink()
             if not removed:
                 (tmp_path / "ledger.sqlite").touch()
             with pytest.raises(KnowledgeBaseError, match="removed or replaced while it was written"):
-                await ledger.record(replace(ENTRY, key="k1"))
+                await ledger.submit(replace(ENTRY, key="k1"))
 
     asyncio.run(run())
 
@@ -567,14 +489,14 @@ def test_a_ledger_that_is_no_file_is_named(tmp_path: Path, name: str, kind: str)
         path.mkdir()
     else:
         path.symlink_to("/nowhere/at/all")
-    for read in (lambda: read_entries(tmp_path), lambda: asyncio.run(_record(tmp_path))):
+    for read in (lambda: list(iter_entries(tmp_path)), lambda: asyncio.run(_record(tmp_path))):
         with pytest.raises(KnowledgeBaseError, match=f"{name} is .*, where a file belongs"):
             read()
 
 
 async def _record(kb: Path) -> None:
     async with open_ledger(kb) as ledger:
-        await ledger.record(ENTRY)
+        await ledger.submit(ENTRY)
 
 
 def test_a_damaged_schema_is_named(tmp_path: Path) -> None:
@@ -586,4 +508,4 @@ def test_a_damaged_schema_is_named(tmp_path: Path) -> None:
     assert damaged != content
     path.write_bytes(damaged)
     with pytest.raises(KnowledgeBaseError, match="the file is damaged"):
-        read_entries(tmp_path)
+        list(iter_entries(tmp_path))

@@ -21,7 +21,7 @@ from data.errors import KnowledgeBaseError, RunError
 from data.files import canonical_json, hash_file
 from data.seals import seal
 from kb_builder.ask.cost import CostEstimate
-from kb_builder.ask.ledger import read_entries
+from kb_builder.ask.ledger import iter_entries
 from kb_builder.describe import category as category_texts
 from kb_builder.describe.categories import describe_category_shard
 from kb_builder.describe.contrasts import describe_contrasts
@@ -222,7 +222,7 @@ def test_after_a_pause_the_rest_is_told(tmp_path: Path, chat_server: Callable[..
     settings = online(chat_server(script).url)
     with pytest.raises(RunError, match="quota"):
         describe_category_shard(kb, 0, settings, run_id="r")
-    questions = [json.loads(entry.request)["messages"][-1][1] for entry in read_entries(kb)]
+    questions = [json.loads(entry.request)["messages"][-1][1] for entry in list(iter_entries(kb))]
     answers = Counter(name for name in NAMES for question in questions if f'"{name}"' in question)
     kept = answers.total()
     assert 0 < kept < 18
@@ -339,7 +339,7 @@ def test_an_image_text_model_of_ones_own(sensor_kb: Path, tmp_path: Path) -> Non
 
 
 def bodies_of(kb: Path) -> list[dict[str, Any]]:
-    return [json.loads(entry.request) for entry in read_entries(kb)]
+    return [json.loads(entry.request) for entry in list(iter_entries(kb))]
 
 
 @pytest.mark.parametrize("items", [1, 3])
@@ -483,13 +483,10 @@ def test_what_cannot_be_foretold_is_said(tmp_path: Path) -> None:
     ledger = kb / "ledger.sqlite"
     ledger.touch()  # a run that ended before it made the table
     assert foretell(kb, fake)[0].expected.requests == 3
-    for version, words in (
-        (1, "older format .* `unibind kb reparse`"),
-        (9, "another version of this program"),
-    ):
+    for version in (1, 9):
         with closing(sqlite3.connect(ledger)) as connection:
             connection.execute(f"PRAGMA user_version = {version}")
-        with pytest.raises(KnowledgeBaseError, match=words):
+        with pytest.raises(KnowledgeBaseError, match="another version of this program"):
             foretell(kb, fake)
     ledger.write_bytes(b"no database at all " * 300)
     with pytest.raises(KnowledgeBaseError, match="restore it from a backup"):

@@ -31,7 +31,7 @@ from kb_builder.ask.batch.api import BatchApi
 from kb_builder.ask.batch.asker import BatchAsker, open_batch_asker
 from kb_builder.ask.batch.run import Pace
 from kb_builder.ask.endpoint.client import ChatClient
-from kb_builder.ask.ledger import Ledger, open_ledger, read_entries
+from kb_builder.ask.ledger import Ledger, iter_entries, open_ledger
 from kb_builder.ask.request import Media, Request, request_json, request_key
 from kb_builder.describers.choose import make_describer, openai_client
 from kb_builder.fake_openai import FakeSettings, serve_fake
@@ -131,7 +131,7 @@ def test_many_callers_share_files(tmp_path: Path) -> None:
         assert (stats["batches"], stats["batch_requests"], stats["distinct"]) == (3, 25, 25)
 
     world = run(tmp_path, play)
-    entries = read_entries(world.kb)
+    entries = list(iter_entries(world.kb))
     assert len(entries) == 25
     for entry in entries:
         assert (entry.source, entry.provider, entry.attempts, entry.latency_ms) == ("batch", "openai", 1, 0.0)
@@ -304,7 +304,7 @@ def test_a_file_that_the_server_refuses_stops_the_run(tmp_path: Path) -> None:
         assert (await world.stats())["batches"] == 2
 
     run(tmp_path, play, replace(FAKE, models=("other",)))
-    assert read_entries(tmp_path / "kb") == []
+    assert list(iter_entries(tmp_path / "kb")) == []
 
 
 def test_one_bad_line_is_set_aside(tmp_path: Path) -> None:
@@ -383,7 +383,7 @@ def test_media_are_inlined_while_the_file_is_written(tmp_path: Path) -> None:
         errors = [entry.error for entry in entries if entry]
         assert errors[0] is None and errors[2] is None
         assert "a batch file holds 2000" in (errors[1] or "")
-        assert len(read_entries(world.kb)) == 3
+        assert len(list(iter_entries(world.kb))) == 3
 
     run(tmp_path, play)
 
@@ -669,7 +669,7 @@ def test_killed_at_every_step(tmp_path: Path) -> None:
         assert (stats["batch_requests"], stats["distinct"]) == (15, 15)
 
     run(tmp_path, play)
-    assert len(read_entries(tmp_path / "kb")) == 15
+    assert len(list(iter_entries(tmp_path / "kb"))) == 15
 
 
 @pytest.mark.parametrize("count", [1, 7])
@@ -682,7 +682,7 @@ def test_a_batch_that_is_refused_whole_is_the_endpoints_fault(tmp_path: Path, co
                 RunError, match=r"refused, the last with: .*safety system.*nothing is recorded"
             ):
                 await asker.ask(world.requests(count))
-        assert read_entries(world.kb) == []
+        assert list(iter_entries(world.kb)) == []
 
     run(tmp_path, play, replace(FAKE, faults={"policy": 1.0}))
 
@@ -728,7 +728,7 @@ def test_a_field_that_a_batch_refuses_says_what_to_write(tmp_path: Path) -> None
             ):
                 await asker.ask(world.requests(3))
         await describer.close()
-        assert read_entries(world.kb) == []
+        assert list(iter_entries(world.kb)) == []
 
     run(tmp_path, play, replace(FAKE, refuses=("seed",)))
 

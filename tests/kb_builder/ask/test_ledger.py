@@ -99,7 +99,7 @@ def test_closing_commits_what_waits(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            task = asyncio.create_task(ledger.submit(ENTRY))
+            task = ledger.submit(ENTRY)
             await asyncio.sleep(0)
             task.cancel()
 
@@ -118,7 +118,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_ledger(tmp_path: Path) -> 
                 try:
                     await ledger.submit(replace(entry, answer=big))
                 except KnowledgeBaseError as error:
-                    assert "ledger.sqlite" in str(error) and "free some disk space" in str(error)
+                    assert "ledger.sqlite" in str(error) and "free disk space" in str(error)
                     break
                 stored.append(entry.key)
         return stored
@@ -177,7 +177,7 @@ def test_a_text_that_cannot_be_decoded_is_damage(tmp_path: Path) -> None:
         assert ledger is not None
         with pytest.raises(KnowledgeBaseError, match=r"Could not decode .*restore it from a backup") as error:
             ledger.get("k0")
-    assert "holds what was paid for" in str(error.value)
+    assert "holds the answers that were paid for" in str(error.value)
     assert "asked, and paid for, again" in str(error.value)
     assert "choices" not in str(error.value)
     with pytest.raises(KnowledgeBaseError, match="restore it from a backup"):
@@ -300,7 +300,7 @@ def test_many_keys_are_found_at_once(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await asyncio.gather(*map(ledger.record, stored))
+            await asyncio.gather(*map(ledger.submit, stored))
             found = ledger.get_many([f"k{number}" for number in range(2400)])
             assert found == {entry.key: entry for entry in stored}
             assert ledger.get_many([]) == {}
@@ -317,7 +317,7 @@ def test_the_longest_shorter_answer_is_found(tmp_path: Path) -> None:
             stored = {length: entry_of(replace(REQUEST, max_tokens=length)) for length in lengths}
             failed = entry_of(replace(REQUEST, max_tokens=30), None)
             other = entry_of(replace(REQUEST, max_tokens=35, seed=9))
-            await asyncio.gather(*map(ledger.record, (*stored.values(), failed, other)))
+            await asyncio.gather(*map(ledger.submit, (*stored.values(), failed, other)))
             base = failed.base_key
             assert ledger.shorter(base, 40) == stored[20]
             assert ledger.shorter(base, 20) == stored[10]
@@ -454,7 +454,7 @@ def test_a_group_is_as_large_as_it_may_be(tmp_path: Path, monkeypatch: pytest.Mo
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await asyncio.gather(*map(ledger.record, entries(GROUP_ROWS)))
+            await asyncio.gather(*map(ledger.submit, entries(GROUP_ROWS)))
 
     asyncio.run(run())
     assert sizes == [GROUP_ROWS]

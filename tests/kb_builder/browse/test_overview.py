@@ -113,7 +113,7 @@ def record(kb: Path, entries: list[Entry]) -> None:
 
     async def run() -> None:
         async with open_ledger(kb) as ledger:
-            await asyncio.gather(*map(ledger.record, entries))
+            await asyncio.gather(*map(ledger.submit, entries))
 
     asyncio.run(run())
 

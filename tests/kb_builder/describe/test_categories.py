@@ -490,7 +490,7 @@ def test_a_full_disk_stops_cleanly(tmp_path: Path) -> None:
     """One clear error, no table, an intact ledger; with room again the run asks only the rest."""
     kb = knowledge_base(tmp_path / "full", NAMES)
     settings = replace(FAKE, n=60)
-    with file_size_limit(150_000), pytest.raises(KnowledgeBaseError, match="free some disk space"):
+    with file_size_limit(150_000), pytest.raises(KnowledgeBaseError, match="free disk space"):
         describe_category_shard(kb, 0, settings, run_id="r")
     assert not (kb / "descriptions").exists()
     connection = sqlite3.connect(kb / "ledger.sqlite")

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 from data.errors import RunError, UniBindError
 from kb_builder.ask.endpoint.client import endpoint_of
 from kb_builder.ask.endpoint.hidden_key import HiddenKey, silence_vendor
-from kb_builder.ask.endpoint.parameters import shape_for, told
+from kb_builder.ask.endpoint.parameters import changes_line, shape_for
 from kb_builder.ask.endpoint.proxies import Proxy, proxy_for
 from kb_builder.ask.endpoint.status import shorten
 from kb_builder.ask.request import OPENAI_URL, endpoint_identity
@@ -129,14 +129,14 @@ def _proxies() -> Iterator[Check]:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         variable = name.lower() if os.environ.get(name.lower()) else name
         if value := os.environ.get(variable):
-            named.append(Proxy(value if "://" in value else f"http://{value}", variable).told)
+            named.append(Proxy(value if "://" in value else f"http://{value}", variable).shown)
     if not named:
         yield Check("proxy", True, "none is set", needed=False)
         return
     spared = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
     direct = f"; directly: loopback (always){f', {spared} (NO_PROXY)' if spared else ''}"
     downloads = proxy_for(f"https://{HUB}")
-    through = f"through {downloads.told}" if downloads else "directly"
+    through = f"through {downloads.shown}" if downloads else "directly"
     yield Check("proxy", True, f"{', '.join(named)}{direct}", needed=False)
     yield Check("downloads of models", True, f"from https://{HUB}, {through}", needed=False)
 
@@ -199,7 +199,7 @@ def _describer(settings: Asking, of: str) -> Iterator[Check]:
         return
     endpoint_name, model = endpoint_of(settings.base_url), settings.model or ""
     shape = shape_for(settings, endpoint=endpoint_name, model=model)
-    if line := told(settings, shape, endpoint=endpoint_name, model=model):
+    if line := changes_line(settings, shape, endpoint=endpoint_name, model=model):
         yield Check(f"parameters{of}", True, line.partition("] ")[2], needed=False)
 
 
@@ -249,7 +249,7 @@ def _ask(what: str, address: str, path: str, key: str, *, needed: bool) -> tuple
     import httpx2
 
     proxy = proxy_for(url)
-    through = "" if proxy is None else f", through the proxy {proxy.told}"
+    through = "" if proxy is None else f", through the proxy {proxy.shown}"
     try:
         status, body = asyncio.run(_get(url, {"Authorization": f"Bearer {key}"} if key else {}))
     except RunError as error:  # a redirect to somewhere else, or a proxy that cannot be used

@@ -32,7 +32,7 @@ _MOST_TOKENS_PER_MESSAGE = 32
 class TokenEstimate:
     """Tokens of a request: of its prompt, estimated from its length without media, and of its answer at most.
 
-    `completion_max` is None for a request without max_tokens.
+    `completion_max`: None for a request without max_tokens.
     """
 
     prompt: int

@@ -578,7 +578,7 @@ def test_one_request_alone_waits_an_outage_out(tmp_path: Path) -> None:
 def test_an_endpoint_that_answers_nobody_stops_the_run(tmp_path: Path) -> None:
     """No row is blamed for an outage: nothing is recorded, and the next run asks again."""
     describer = Scripted(lambda number, attempt: TransientError("connection refused"))
-    with pytest.raises(RunError, match="connection refused; run again to go on"):
+    with pytest.raises(RunError, match="connection refused; run again to continue"):
         run(tmp_path, describer, 10, replace(QUICK, deadline_s=0.1, outage_s=0.5))
     assert list(iter_entries(tmp_path)) == []
 

@@ -107,6 +107,6 @@ def test_the_vendors_log_is_overruled() -> None:
         check=True,
     )
     assert done.stdout.strip() == "None"
-    assert "PLANTED" not in done.stderr and "OPENAI_LOG is overruled" in done.stderr
+    assert "PLANTED" not in done.stderr and "OPENAI_LOG is ignored" in done.stderr
     silence_vendor()
     assert not logging.getLogger("openai._base_client").isEnabledFor(logging.DEBUG)

@@ -137,7 +137,7 @@ def test_all_of_them_away_is_an_outage(tmp_path: Path) -> None:
         dead = ["http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1"]
         await ask_at(tmp_path, dead, 50, outage_s=0.5)
 
-    with pytest.raises(RunError, match="run again to go on"):
+    with pytest.raises(RunError, match="run again to continue"):
         asyncio.run(ask())
     assert list(iter_entries(tmp_path)) == []
 

@@ -12,6 +12,7 @@ import pytest
 from kb_builder.ask.endpoint.parameters import (
     Shape,
     body_of,
+    changes_line,
     presets,
     remedy,
     shape_for,

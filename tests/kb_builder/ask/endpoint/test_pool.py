@@ -188,5 +188,5 @@ def test_batches_need_one_address(tmp_path: Path) -> None:
             async with open_asking(tmp_path, describer, settings, run_id="r", bar=bar):
                 pass
 
-    with pytest.raises(RunError, match="one `base_url`"):
+    with pytest.raises(RunError, match="a single `base_url`"):
         asyncio.run(ask())

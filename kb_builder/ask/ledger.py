@@ -23,6 +23,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
@@ -34,7 +35,7 @@ from typing import Any, TypeVar
 from data.errors import DamagedError, KnowledgeBaseError
 from data.files import canonical_json, hash_json, hash_text
 from data.lock import write_lock
-from data.seals import check_always, seal, unseal
+from data.seals import FORBIDDEN, check_always, seal, unseal
 from kb_builder.ask.ledger_file import (
     connect_to_read,
     connect_to_write,
@@ -50,6 +51,8 @@ GROUP_ROWS = 200  # a group is committed when it holds this many rows ...
 GROUP_SECONDS = 0.25  # ... or when its first row has waited this long
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_clock = threading.Lock()
+_latest = 0  # the last result of `microseconds_now`
 # Fields in which requests of one kind differ: their subject, and how much they ask for.
 _WORDS = "'$.messages', '$.seed', '$.sample_index', '$.max_tokens', '$.extra.response_format'"
 _MEDIA = ("image", "audio", "video")
@@ -127,8 +130,15 @@ def base_key_of(request: str) -> str:
 
 
 def microseconds_now() -> int:
-    """The current time in microseconds since 1970, UTC."""
-    return (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1)
+    """The current time in microseconds since 1970, UTC; in one process always larger than the last result.
+
+    If the clock is set back, later entries would otherwise count as made before the run, and as not paid by
+    it.
+    """
+    global _latest
+    with _clock:
+        _latest = max(_latest + 1, (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1))
+        return _latest
 
 
 class StoredEntries:
@@ -366,14 +376,7 @@ async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
     path = kb / "ledger.sqlite"
     with write_lock(kb / "ledger.lock"):
         ledger_exists(path)
-        try:
-            check_always(path)
-        except DamagedError as error:
-            raise DamagedError(
-                path,
-                f"{error.reason.partition(';')[0]}: it was lost or replaced. Restore it from a backup; or,"
-                " where it is as you want it, `unibind kb verify --seal` takes it as it is",
-            ) from None
+        require_unchanged(kb)
         unseal(kb, path.name)
         ledger = Ledger(path)
         try:
@@ -385,11 +388,33 @@ async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
                     seal(kb, [path], path.name)
 
 
-@contextmanager
-def read_ledger(kb: Path) -> Iterator[StoredEntries | None]:
-    """`<kb>/ledger.sqlite` for reading, or None where nothing was ever asked. Creates no file."""
+def require_unchanged(kb: Path) -> None:
+    """Raise DamagedError if the ledger has a checksum (data/seals.py) and is missing or another file."""
     path = kb / "ledger.sqlite"
-    if not ledger_exists(path):
+    try:
+        check_always(path)
+    except DamagedError as error:
+        if error.reason == FORBIDDEN:
+            raise
+        raise DamagedError(
+            path,
+            f"{error.reason.partition(';')[0]}: it was lost or replaced. Restore it from a backup; or,"
+            " where it is as you want it, `unibind kb verify --seal` takes it as it is",
+        ) from None
+
+
+@contextmanager
+def read_ledger(kb: Path, *, checked: bool = False) -> Iterator[StoredEntries | None]:
+    """`<kb>/ledger.sqlite` for reading, or None where nothing was ever asked. Creates no file.
+
+    `checked` raises DamagedError if it has a checksum and is missing or changed. That reads the whole file;
+    it is for callers that depend on all of it.
+    """
+    path = kb / "ledger.sqlite"
+    there = ledger_exists(path)
+    if checked:
+        require_unchanged(kb)
+    if not there:
         yield None
         return
     with sqlite_errors(path):

@@ -1,7 +1,8 @@
-"""Build the documentation as static HTML: `python docs/build.py [FOLDER]` (`make docs`; build/docs by default).
+"""Build the documentation as static HTML: `make docs`, or `python docs/build.py [FOLDER]` (build/docs).
 
-The pages are README.md, ARCHITECTURE.md, CONTRIBUTING.md, CHANGELOG.md and docs/*.md; docs/index.md gives their order.
-The site has no script and loads nothing from outside. A link to a file or heading that does not exist stops the build.
+The pages are README.md, ARCHITECTURE.md, CONTRIBUTING.md, CHANGELOG.md and docs/*.md; docs/index.md is the
+menu. The site has no script and loads nothing from outside. A link to a file or heading that does not exist
+stops the build.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,11 +107,11 @@ def build(out: Path) -> int:
     (out / "style.css").write_text(_style(), encoding="utf-8")
     names = page_names()
     for page in names:
-        (out / _file_name(page)).write_text(_render(page, names, out), encoding="utf-8")
+        (out / _file_name(page)).write_text(_render(page, out), encoding="utf-8")
     return len(names)
 
 
-def _render(page: str, names: list[str], out: Path) -> str:
+def _render(page: str, out: Path) -> str:
     tokens = [token.copy() for token in _tokens(page)]
     anchors = iter(headings(page))
     for token in tokens:
@@ -127,15 +129,24 @@ def _render(page: str, names: list[str], out: Path) -> str:
     contents = "".join(f'<li><a href="#{each.anchor}">{html.escape(each.text)}</a></li>' for each in sections)
     return _PAGE.format(
         title=html.escape(headings(page)[0].text),
-        pages="".join(_menu_line(name, name == page) for name in names),
+        pages="".join(_menu(page)),
         contents=f"<nav class=contents><ul>{contents}</ul></nav>" if len(sections) > 3 else "",
         body=body,
     )
 
 
-def _menu_line(name: str, current: bool) -> str:
-    here = ' aria-current="page"' if current else ""
-    return f'<li><a href="{_file_name(name)}"{here}>{html.escape(headings(name)[0].text)}</a></li>'
+def _menu(page: str) -> Iterator[str]:
+    """The menu beside a page: the second-level headings and the links of docs/index.md, in order."""
+    tokens = _tokens(INDEX)
+    for token, after in pairwise(tokens):
+        if token.type == "heading_open" and token.tag == "h2":
+            yield f"<li class=section>{html.escape(after.content)}</li>"
+        children = token.children or []
+        for link, text in pairwise(children):
+            if link.type == "link_open":
+                name, _ = _target(INDEX, str(link.attrGet("href")))
+                here = ' aria-current="page"' if name == page else ""
+                yield f'<li><a href="{_file_name(name)}"{here}>{html.escape(text.content)}</a></li>'
 
 
 def _site_address(page: str, target: str, out: Path) -> str:
@@ -179,9 +190,9 @@ def _coloured(code: str, language: str, _: str) -> str:
 
 
 def _style() -> str:
-    light = HtmlFormatter(style="default").get_style_defs("pre")
-    dark = HtmlFormatter(style="github-dark").get_style_defs("pre")
-    return f"{light}\n{_CSS}\n@media (prefers-color-scheme: dark) {{\n{dark}\n{_DARK_CSS}}}\n{_LAST_CSS}"
+    light, dark = (HtmlFormatter(style=name).get_style_defs("pre") for name in ("default", "github-dark"))
+    rules = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{rules}"
 
 
 _PARSER = MarkdownIt("commonmark", {"html": False, "highlight": _coloured}).enable(["table", "strikethrough"])
@@ -196,51 +207,11 @@ _PAGE = """<!doctype html>
 <link rel="stylesheet" href="style.css">
 </head>
 <body>
-<nav class=pages><ul>{pages}</ul></nav>
+<nav class=pages><a href="index.html">UniBind pipeline</a><ul>{pages}</ul></nav>
 <main>{contents}
 {body}</main>
 </body>
 </html>
-"""
-
-_CSS = """
-:root { --paper: #fffefb; --ink: #1c1b19; --quiet: #6b6862; --line: #dedad1; --wash: #f5f2ea; --accent: #0b5a7a; }
-* { box-sizing: border-box; }
-body { margin: 0; display: grid; grid-template-columns: 15rem minmax(0, 1fr); background: var(--paper);
-  color: var(--ink); font: 1rem/1.6 system-ui, sans-serif; }
-nav ul { list-style: none; margin: 0; padding: 0; }
-nav.pages { position: sticky; top: 0; height: 100vh; overflow-y: auto; padding: 1.5rem 1rem;
-  border-right: 1px solid var(--line); font-size: .875rem; }
-nav.pages a { display: block; padding: .15rem .5rem; border-radius: .3rem; color: var(--ink); text-decoration: none; }
-nav.pages a[aria-current] { background: var(--wash); font-weight: 600; }
-main { padding: 1.5rem 2rem 5rem; max-width: 62rem; }
-nav.contents { float: right; max-width: 15rem; margin: 0 0 1rem 2rem; padding: .6rem .9rem; background: var(--wash);
-  border-radius: .4rem; font-size: .8125rem; }
-h1, h2, h3 { line-height: 1.25; scroll-margin-top: 1rem; }
-h1 { font-size: 1.9rem; margin: 0 0 1rem; }
-h2 { font-size: 1.35rem; margin: 2.5rem 0 .6rem; }
-h3 { font-size: 1.05rem; margin: 1.8rem 0 .4rem; }
-p, ul, ol { max-width: 46rem; }
-a { color: var(--accent); }
-img { max-width: 100%; height: auto; background: #fff; }
-code { font: .875em/1.5 ui-monospace, Menlo, Consolas, monospace; background: var(--wash); padding: .1em .3em;
-  border-radius: .25em; overflow-wrap: anywhere; }
-"""
-_DARK_CSS = """
-:root { --paper: #161513; --ink: #e9e6df; --quiet: #a09b91; --line: #38352f; --wash: #201e1b; --accent: #7cc4e4; }
-"""
-_LAST_CSS = """
-pre { background: var(--wash); color: var(--ink); padding: .8rem 1rem; border-radius: .4rem; overflow-x: auto;
-  line-height: 1.45; }
-pre code { background: none; padding: 0; overflow-wrap: normal; }
-.scroll { overflow-x: auto; clear: both; }
-table { border-collapse: collapse; font-size: .875rem; line-height: 1.45; margin: .8rem 0; }
-th, td { border-bottom: 1px solid var(--line); padding: .35rem .7rem; text-align: left; vertical-align: top; }
-th { color: var(--quiet); font-weight: 600; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
-@media (max-width: 50rem) { body { display: block; }
-  nav.pages { position: static; height: auto; border: 0; columns: 2; } nav.contents { float: none; max-width: none; }
-  main { padding: 1rem; } }
 """
 
 

@@ -63,7 +63,7 @@ def resplit_manifest(
     if given and not force:
         told = ", ".join(f"{count} {split}" for split, count in sorted(given.items()))
         raise ManifestError(
-            f"{path} has splits ({told}); to draw them anew, say --force: the old file is kept"
+            f"{path} has splits ({told}); --force draws new ones and keeps the old file"
         )
     splits, notes = _draw(manifest, seed)
     by_row = {row.where: split for row, split in zip(rows, splits, strict=True)}

@@ -3,8 +3,8 @@
     <folder>/unibind-checksums.json    format, files: {name: {bytes, crc32, sha256, maker}}; sha256
 
 A knowledge base has one, and so has a run, each of its own files, by their names relative to the folder: a
-folder that is copied alone can be checked as well. A stage that writes files removes their lines first (`unseal`)
-and writes new ones when all are complete (`seal`). So a file with a line is as its maker left it, or it is
+folder that is copied alone can be checked as well. A stage that writes files removes their lines first
+(`unseal`) and writes new ones when all are complete (`seal`). So a file with a line is as its maker left it, or it is
 damaged; a file without one is being made, or was made by an earlier version.
 
 `check` is called wherever a file is opened through data/reads.py. It compares SHA-256, of large files

@@ -90,7 +90,7 @@ def server(url: str) -> Iterator[None]:
     version = prefect_version(url)
     if version is not None:
         print(
-            f"using the Prefect server {version} that answers at {url}; it keeps running after this command ends",
+            f"using the Prefect server {version} that answers at {url}; it keeps running after this command",
             flush=True,
         )
         yield

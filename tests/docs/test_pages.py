@@ -74,6 +74,23 @@ def test_every_file_that_a_page_names_exists() -> None:
     assert sorted((page, path) for page, path in named if not (ROOT / path).exists()) == []
 
 
+def test_every_module_that_a_page_names_exists() -> None:
+    """`data.signal.kaldi.kaldi_mel(...)`, `python -m bench.train_gpu`: the module of a dotted name is there."""
+    named = {
+        (page, found)
+        for page in PAGES
+        for found in re.findall(
+            r"(?:`|python -m )((?:data|kb_builder|trainer|pipeline|flows|bench)(?:\.\w+)+)", _read(page)
+        )
+    }
+    assert len(named) > 5
+    for page, name in sorted(named):
+        assert (ROOT / name.replace(".", "/")).is_dir() or any(
+            (ROOT / f"{module}.py").is_file()
+            for module in (name.replace(".", "/"), name.rpartition(".")[0].replace(".", "/"))
+        ), (page, name)
+
+
 def test_the_readme_is_short_and_names_the_commands() -> None:
     """Under 900 words; the test command is the one that .ci/run runs; every page it lists is there."""
     readme = _read("README.md")

@@ -75,7 +75,7 @@ def test_every_file_that_a_page_names_exists() -> None:
 
 
 def test_every_module_that_a_page_names_exists() -> None:
-    """`data.signal.kaldi.kaldi_mel(...)`, `python -m bench.train_gpu`: the module of a dotted name is there."""
+    """The module of each dotted name, such as `python -m bench.train_gpu`, is there."""
     named = {
         (page, found)
         for page in PAGES

@@ -178,7 +178,8 @@ def _is_outside(target: str) -> bool:
 
 @cache
 def _tokens(page: str) -> list[Token]:
-    return _PARSER.parse((ROOT / page).read_text(encoding="utf-8"))
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return _PARSER.parse(re.sub(r"<!--.*?-->", "", text))
 
 
 def _coloured(code: str, language: str, _: str) -> str:

@@ -93,7 +93,7 @@ build-kb: $(READY) ## trigger the served build-kb flow and watch it (PROJECT=dem
 train: $(READY) ## localize, train and evaluate from an existing knowledge base (PROJECT=demo.toml)
 	@$(BIN)/unibind train --project $(PROJECT)
 
-##@ Benchmarks: speed and memory beside others
+##@ Benchmarks: speed and memory, compared with other programs
 
 .PHONY: bench-peers bench-kb bench-store bench-train bench-epoch bench-evaluate bench-media bench-verify
 

@@ -57,11 +57,29 @@ def _messages(node: ast.AST) -> Iterator[ast.AST]:
         yield from (keyword.value for keyword in node.keywords if keyword.arg in {"help", "epilog"})
 
 
+@cache
+def _lines() -> list[tuple[str, str]]:
+    """Lines of the pages, without the glossary (it has the list), quoted terms and code."""
+    pages = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
+    return [
+        (f"{page.name}:{number}", re.sub(r"`[^`]*`", "", line))
+        for page in (*pages, *(path for path in (ROOT / "docs").glob("*.md") if path != GLOSSARY))
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+    ]
+
+
 def test_the_list_and_the_sentences_are_found() -> None:
     """Both sides of the comparison are there, and a word in a sentence would be seen."""
     assert len(_avoided()) > 10
     assert len(_sentences()) > 1000
     assert any("ledger" in sentence for _, sentence in _sentences())
+
+
+@pytest.mark.parametrize("words", _avoided())
+def test_no_page_has_a_word_to_avoid(words: str) -> None:
+    """README, ARCHITECTURE, CONTRIBUTING and docs/*.md are free of it."""
+    pattern = re.compile(rf"\b{re.escape(words)}\b", re.IGNORECASE)
+    assert [f"{where}: {line}" for where, line in _lines() if pattern.search(line)] == []
 
 
 @pytest.mark.parametrize("words", _avoided())

@@ -90,8 +90,7 @@ def server(url: str) -> Iterator[None]:
     version = prefect_version(url)
     if version is not None:
         print(
-            f"using the Prefect server {version} that answers at {url}; it keeps running after this command",
-            flush=True,
+            f"using the Prefect server {version} that answers at {url}, which goes on after this", flush=True
         )
         yield
         return

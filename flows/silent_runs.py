@@ -1,8 +1,8 @@
-"""Mark runs as crashed when their heartbeats stop: their process was killed, or their machine failed.
+"""Mark runs crashed that have fallen silent: their process was killed, or their machine went away.
 
-A live runner sees the death of its flow's process and reports it at once. It does not see subflows, runs
-whose runner was killed with them, and the tasks of either; this module marks those. An unmarked run would
-stay "Running" and could not be retried.
+A runner that lives sees its flow's process die and says so at once. This is for what it does not see:
+subflows, runs whose runner was killed with them, and the tasks of either. A run that nobody marks stays
+"Running", and cannot be retried.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The two tasks the flows are made of: one whole stage, and one shard of a describe stage.
 
-Prefect orchestrates, the pipeline works: a stage or a shard that is complete is recognised by its own
-fingerprint and skipped, so Prefect caches nothing and keeps no result. For the same
-reason a killed flow resumes where it stopped when it is retried or triggered again. A task is never as small
-as one request: it costs Prefect up to 60 ms.
+Prefect conducts, the pipeline works: a stage or a shard that is complete is recognised by its own
+fingerprint and skipped, so Prefect caches nothing and keeps no result. That is also why a killed flow, when
+it is retried or triggered anew, goes on where it stood. A task is never as small as one request: it costs
+Prefect up to 60 ms.
 """
 
 from __future__ import annotations

@@ -50,9 +50,9 @@ docs: $(READY) ## the documentation as a static site, in build/docs
 
 # The tests that need no model, no server and no media decoder.
 FAST := tests/docs tests/data/manifest tests/data/tables tests/data/signal tests/kb_builder/gates \
-        tests/kb_builder/store tests/kb_builder/tables tests/trainer/localize tests/trainer/score
+        tests/kb_builder/store tests/kb_builder/tables tests/trainer/score
 
-check: $(READY) lint ## lint, then the fast tests: under a minute
+check: $(READY) lint ## lint, then the fast tests: under a minute on two idle cores
 	@$(BIN)/python -m pytest -n auto $(FAST)
 
 fix: $(READY) ## let ruff fix and format the code
@@ -132,4 +132,4 @@ bench-kb: $(READY) ## the knowledge-base builder (half an hour)
 .PHONY: clean
 
 clean: ## remove runs, caches and the built site (not the virtual environment)
-	rm -rf runs build .prefect .mypy_cache .ruff_cache .pytest_cache
+	rm -rf runs build .unibind .prefect .mypy_cache .ruff_cache .pytest_cache

@@ -85,10 +85,9 @@ def test_every_module_that_a_page_names_exists() -> None:
     }
     assert len(named) > 5
     for page, name in sorted(named):
-        assert (ROOT / name.replace(".", "/")).is_dir() or any(
-            (ROOT / f"{module}.py").is_file()
-            for module in (name.replace(".", "/"), name.rpartition(".")[0].replace(".", "/"))
-        ), (page, name)
+        module = ROOT / name.replace(".", "/")
+        there = (module, module.with_suffix(".py"), module.parent, module.parent.with_suffix(".py"))
+        assert any(path.exists() for path in there), (page, name)
 
 
 def test_the_readme_is_short_and_names_the_commands() -> None:

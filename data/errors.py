@@ -1,8 +1,8 @@
 """The one exception tree.
 
-    UniBindError                 anything a user can fix; shown as one line, never as a traceback
+    UniBindError                 anything a user can mend; shown as one line, never as a traceback
     ├── InputError               a file or a setting of the user's is wrong
-    │   ├── SampleError          one media file cannot be read: the sample is quarantined, the run continues
+    │   ├── SampleError          one media file cannot be read: the sample is quarantined, the run goes on
     │   ├── ManifestError        the manifest or the category list is wrong; lists every mistake
     │   └── ProjectError         the project file is wrong; lists every mistake
     ├── MissingDependencyError   an optional package or model is not installed; names the install command
@@ -57,7 +57,7 @@ class InputError(UniBindError):
 
 
 class SampleError(InputError):
-    """One media file cannot be read. The sample is quarantined and the run continues."""
+    """One media file cannot be read. The sample is quarantined and the run goes on."""
 
 
 class ManifestError(InputError):
@@ -118,7 +118,7 @@ class ThrottledError(DescriberError):
 
 
 class RequestError(DescriberError):
-    """Fatal for this request: it is quarantined with its body, the run continues.
+    """Fatal for this request: it is quarantined with its body, the run goes on.
 
     `of_content`: the server says that it is this request's content (its length, a policy), so that another
     one may be answered.

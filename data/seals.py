@@ -1,11 +1,11 @@
-"""Checksums of finished files: written when a stage is complete, checked by every reader of a file.
+"""Checksums of finished files: written when a stage is complete, held against the files by who reads them.
 
     <folder>/unibind-checksums.json    format, files: {name: {bytes, crc32, sha256, maker}}; sha256
 
 A knowledge base has one, and so has a run, each of its own files, by their names relative to the folder: a
-folder that is copied alone can be checked as well. A stage that writes files removes their lines first
-(`unseal`) and writes new ones when all are complete (`seal`). So a file with a line is as its maker left it,
-or it is damaged; a file without one is being made, or was made by an earlier version.
+folder that is copied alone can be checked as well. Whoever makes files takes their lines out first (`unseal`)
+and writes new ones when all are complete (`seal`). So a file with a line is as its maker left it, or it is
+damaged; a file without one is being made, or was made by an earlier version.
 
 `check` is called wherever a file is opened through data/reads.py. It compares SHA-256, of large files
 CRC-32, which is ten times as fast; `kb verify` compares SHA-256 always. A file is checked once per process,

@@ -1,9 +1,9 @@
 """Names of WordNet synsets: of the classes of ImageNet, and of the benchmarks whose classes are synsets.
 
 Lemmas and glosses are data files of package timm, which is never imported: it needs torchvision. A category
-is called by its first lemma. If two classes share it, each takes a lemma that only it has ("Cardigan Welsh
-corgi"); one pair has none (two cranes), and its names are set by hand. The other lemmas are aliases, the
-gloss is a note.
+is called by its first lemma. Where two classes share one, those that have a lemma of their own are called by
+that ("Cardigan Welsh corgi"), and the one pair without (two cranes) is told apart by hand. The other lemmas
+are aliases, the gloss is a note.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""ShapeNet in three forms, recognised by their lists; the paper does not say which of them it used.
+"""ShapeNet: which of its forms the paper used is not said. Three are read, told apart by their lists.
 
 - `shapenet55`: the clouds and lists of Point-BERT, which UniBind's own loader (ULIP's) reads;
 - `part16`: ShapeNet-part, 16 classes, with the official train, val and test lists;

@@ -62,7 +62,9 @@ def resplit_manifest(
     given = Counter(str(row.cells[COLUMN]) for row in rows if row.cells.get(COLUMN) is not None)
     if given and not force:
         told = ", ".join(f"{count} {split}" for split, count in sorted(given.items()))
-        raise ManifestError(f"{path} has splits ({told}); --force draws new ones and keeps the old file")
+        raise ManifestError(
+            f"{path} has splits ({told}); to draw them anew, say --force: the old file is kept"
+        )
     splits, notes = _draw(manifest, seed)
     by_row = {row.where: split for row, split in zip(rows, splits, strict=True)}
     backup = _backup(path)

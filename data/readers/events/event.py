@@ -1,4 +1,4 @@
-"""Event streams: N-Caltech101, N-ImageNet, Prophesee, AEDAT 4, and pictures drawn from streams."""
+"""Event streams: N-Caltech101, N-ImageNet, Prophesee, AEDAT 4, and streams that somebody drew."""
 
 from __future__ import annotations
 

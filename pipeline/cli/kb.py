@@ -46,7 +46,7 @@ def kb_stats(project: ReadProject = None, with_sql: WithSql = False) -> None:
     """Count what the knowledge base holds."""
     from kb_builder.browse.overview import stats
 
-    print(stats(load_to_read(project).kb).told(with_sql=with_sql))
+    print(stats(load_to_read(project).kb).to_text(with_sql=with_sql))
 
 
 @kb_app.command("show")
@@ -54,7 +54,7 @@ def kb_show(category: str, project: ReadProject = None, with_sql: WithSql = Fals
     """Show a category's descriptions, centers and rejected texts."""
     from kb_builder.browse.overview import show
 
-    print(show(load_to_read(project).kb, category).told(with_sql=with_sql))
+    print(show(load_to_read(project).kb, category).to_text(with_sql=with_sql))
 
 
 @kb_app.command("nearest")
@@ -67,7 +67,7 @@ def kb_nearest(
     """Show the category descriptions nearest to a text."""
     from kb_builder.browse.query import nearest
 
-    print(nearest(load_to_read(project).kb, text, k=k).told(with_sql=with_sql))
+    print(nearest(load_to_read(project).kb, text, k=k).to_text(with_sql=with_sql))
 
 
 @kb_app.command("sql")
@@ -75,7 +75,7 @@ def kb_sql(query: str, project: ReadProject = None, with_sql: WithSql = False) -
     """Run a read-only SQL query over the knowledge base's views."""
     from kb_builder.browse.query import sql
 
-    print(sql(load_to_read(project).kb, query).told(with_sql=with_sql))
+    print(sql(load_to_read(project).kb, query).to_text(with_sql=with_sql))
 
 
 @kb_app.command("views")
@@ -135,15 +135,22 @@ def kb_verify(
     seal: Annotated[
         bool, typer.Option("--seal", help="First write new checksums of all files as they are now.")
     ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Derive every row anew from the stored answers, and compare.")
+    ] = False,
 ) -> None:
-    """Check every row against the ledger and every file's checksum."""
+    """Check every row against the ledger and every file's checksum.
+
+    Rows of files without a checksum, or whose checksum differs, are derived again.
+    --deep and --seal derive all rows again from the stored answers.
+    """
     from pipeline.run.sealing import seal_all
     from pipeline.verify import verify_project
 
     checked = load(project) if seal else load_to_read(project)
     if seal:
         print(f"wrote new checksums of {seal_all(checked):,} files")
-    verification = verify_project(checked, media=media)
+    verification = verify_project(checked, media=media, deep=deep or seal)
     print(verification)
     if not verification.clean:
         raise typer.Exit(1)

@@ -9,6 +9,9 @@ import typer
 
 from data.errors import InputError
 
+# As kb_builder.settings.CategoryDescriber, whose import would slow down `--help`.
+Describer = Literal["local", "openai", "fake"]
+
 
 def reproduce(
     name: Annotated[str | None, typer.Argument(help="A benchmark; leave it out to list all.")] = None,
@@ -19,9 +22,7 @@ def reproduce(
         str,
         typer.Option(help="Encoder of texts and samples; `conse` covers photos and videos without training."),
     ] = "conse",
-    describer: Annotated[
-        Literal["local", "openai", "fake"], typer.Option(help="Describer of the categories.")
-    ] = "local",
+    describer: Annotated[Describer, typer.Option(help="Describer of the categories.")] = "local",
     model: Annotated[str | None, typer.Option(help="Model for --describer openai.")] = None,
     base_url: Annotated[
         str | None, typer.Option(help="Endpoint for --describer openai; default: OpenAI's.")

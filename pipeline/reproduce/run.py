@@ -30,6 +30,7 @@ from data.reads import reading
 from data.sample import Reject, Sample
 from data.show import visible
 from kb_builder.encoders.base import JOIN
+from kb_builder.settings import TRAITS
 from pipeline.project import Project
 from pipeline.reproduce.order import EMBEDDED, FEATURES, Order, settled, write_project
 from pipeline.reproduce.result import Outcome, Result, outcome
@@ -94,9 +95,9 @@ def folds_of(order: Order) -> list[int | None]:
 
 
 def _check_describer(order: Order) -> None:
-    if order.describer == "openai" and order.model is None:
+    if TRAITS[order.describer].endpoint and order.model is None:
         raise InputError("--describer openai needs --model")
-    if order.describer != "openai" and (order.model, order.base_url) != (None, None):
+    if not TRAITS[order.describer].endpoint and (order.model, order.base_url) != (None, None):
         raise InputError(f"--model and --base-url need --describer openai; it is {order.describer}")
 
 
@@ -113,7 +114,7 @@ def marks(order: Order, folds: Sequence[int | None]) -> tuple[str, ...]:
         )
     if order.variant is not None:
         found.append(f"variant {order.variant}")
-    if order.describer == "fake":
+    if TRAITS[order.describer].placeholder:
         found.append("describer fake: its texts have no meaning; a test run")
     return tuple(found)
 
@@ -129,7 +130,7 @@ def apart(order: Order, folds: Sequence[int | None]) -> tuple[str, ...]:
         found.append("only a part of the benchmark's samples")
     if len(folds) == 1 and folds[0] is not None:
         found.append("only one of its folds")
-    if order.describer == "fake":
+    if TRAITS[order.describer].placeholder:
         found.append("texts without meaning")
     return tuple(found)
 

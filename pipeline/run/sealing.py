@@ -1,8 +1,8 @@
 """Checksums of the files of a run (data/seals.py): each stage adds its outputs when it completes.
 
-The run and its knowledge base have a list each, so that a knowledge base can be checked without its run. Not
-listed are the files of the tabletop world, whose SHA-256 is in samples.parquet, and the marks, which contain
-their own checksum.
+The run, its knowledge base and each study have a list each, so that they can be checked alone. Not listed are
+the cells of studies and the files of the tabletop world, whose SHA-256 is in cell.json and samples.parquet,
+and the marks, which contain their own checksum.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from pipeline.run.stage import Stage
 
 _NOT_SEALED = "world"
 _LEDGER = "ledger.sqlite"
+STUDY_FILES = ("study.json", "study.html")
+_STUDY = "study"  # their maker
 
 
 def seal_outputs(project: Project, stage: Stage) -> None:
@@ -60,7 +62,21 @@ def seal_all(project: Project) -> int:
             seal_outputs(project, stage)
         seal(project.run, [project.run / "metrics.json"], "metrics")
         seal(project.kb, [project.kb / _LEDGER], _LEDGER)
-        return len(_lines(project.kb)) + len(_lines(project.run))
+        studies = [path for path in (project.run / "studies").glob("*") if path.is_dir()]
+        of_studies = sum(map(seal_study, studies))
+        return len(_lines(project.kb)) + len(_lines(project.run)) + of_studies
+
+
+def seal_study(folder: Path) -> int:
+    """Add the checksums of a study's results to the list in its folder; returns the number of files."""
+    found = [folder / name for name in STUDY_FILES if (folder / name).is_file()]
+    seal(folder, found, _STUDY)
+    return len(found)
+
+
+def unseal_study(folder: Path) -> None:
+    """Remove the checksums of results that a study is about to write."""
+    unseal(folder, _STUDY)
 
 
 def drop_damaged(project: Project) -> None:

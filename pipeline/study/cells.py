@@ -1,7 +1,8 @@
-"""Read and write the cells of a study: the results of one variant with one seed, with checksums.
+"""Read and write the files of a study in <run>/studies/<name>/, with checksums.
 
-cells/<key>/    named.parquet, ranks.parquet, and, written last, cell.json: key, variant, balance, error,
-                files: {name: SHA-256}, sha256: of the rest
+study.json, study.html    the result; its checksums (data/seals.py) are beside it
+cells/<key>/              one variant with one seed: named.parquet, ranks.parquet and, written last, cell.json
+                          (key, variant, balance, error, files: {name: SHA-256}, sha256: of the rest)
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from pipeline.accuracies import percent
 from pipeline.run.code import code_hash
 from pipeline.run.jobs import plan
 from pipeline.run.runner import digest, run_stages
+from pipeline.run.sealing import STUDY_FILES, seal_study, unseal_study
 from pipeline.study.cells import CellFile, read_cell, write_cell, wrong_with
 from pipeline.study.file import Study
 from pipeline.study.page import flat_settings, write_study_page
@@ -73,8 +74,10 @@ def run_study(study: Study, *, jobs: int | None = None) -> dict[str, Any]:
     if all(cell.error for cell in cells.values()):
         raise InputError(f"every variant failed: {next(iter(cells.values())).error}")
     found = _summary(study, base, cells)
-    write_json(folder / "study.json", found)
-    write_study_page(found, folder / "study.html")
+    unseal_study(folder)
+    write_json(folder / STUDY_FILES[0], found)
+    write_study_page(found, folder / STUDY_FILES[1])
+    seal_study(folder)
     return found
 
 

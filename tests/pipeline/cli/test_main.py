@@ -7,8 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from kb_builder.settings import CategoryDescriber
+from pipeline.cli.reproduce import Describer
 
 
 def unibind(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -55,6 +59,11 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     code = f"import sys, pipeline.cli.main; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_reproduce_offers_every_describer_of_categories() -> None:
+    """The command line lists them itself, as importing the settings would slow down `--help`."""
+    assert get_args(Describer) == get_args(CategoryDescriber)
 
 
 @pytest.mark.parametrize("command", ["run", "describe", "encode", "localize", "train", "evaluate"])

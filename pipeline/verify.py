@@ -41,8 +41,8 @@ def _check_marks(project: Project, found: Findings, looked: Looked) -> None:
     for path, wrong in damaged_marks(project):
         found.error("mark damaged", _name(project, path), wrong)
     for path in missing_marks(project):
-        told = "its stage was stopped, or the mark deleted; the stage will run again"
-        found.note("mark missing", _name(project, path), told)
+        text = "its stage was stopped, or the mark deleted; the stage will run again"
+        found.note("mark missing", _name(project, path), text)
     lists_missing = set()
     for key, mark in marks(project):
         looked.counts["marks"] += 1

@@ -136,7 +136,7 @@ def kb_verify(
         bool, typer.Option("--seal", help="First write new checksums of all files as they are now.")
     ] = False,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Derive every row anew from the stored answers, and compare.")
+        bool, typer.Option("--deep", help="Derive every row again from the stored answers, and compare.")
     ] = False,
 ) -> None:
     """Check every row against the ledger and every file's checksum.

@@ -309,8 +309,8 @@ class _Phrases:
 _PAIRED = _Phrases(
     ahead="significantly in {n} of these: the paired 95% intervals of all leads exclude 0",
     never_ahead="significantly in none: some paired 95% interval of a lead includes 0",
-    behind="in {n} of them it is significantly ahead (the paired interval excludes 0)",
-    never_behind="in none of them is it significantly ahead (every paired interval includes 0)",
+    behind="the control is significantly ahead in {n} of them (the paired interval excludes 0)",
+    never_behind="the control is significantly ahead in none of them (every paired interval includes 0)",
 )
 _UNPAIRED = _Phrases(
     ahead="in {n} of these with intervals that do not overlap",

@@ -115,7 +115,7 @@ def trains(samples: Sequence[Sample]) -> tuple[bool, str]:
     untrained = sorted(present - _UNTRAINED)
     if not untrained:
         return False, (
-            f"{_listed(sorted(present))} need none (zero-shot); `unibind train` aligns heads all the same"
+            f"{_listed(sorted(present))}: recognised without it (zero-shot); `unibind train` aligns heads"
         )
     able = [kind for kind in untrained if trained[kind]]
     if len(categories) > 1 and able:

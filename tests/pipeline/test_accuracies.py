@@ -131,11 +131,11 @@ def test_the_verdict_says_that_it_is_paired(record: Any) -> None:
     assert verdict(recognition_rows(_metrics(*rows))) == [
         "LLM centers are ahead of every control in 1 of 3 rows (a row is a modality on a split), "
         "significantly in 1 of these: the paired 95% intervals of all leads exclude 0.",
-        "They do not beat class name in 2 of 3 rows; in 1 of them it is significantly ahead "
-        "(the paired interval excludes 0): seen (audio, event).",
+        "They do not beat class name in 2 of 3 rows; the control is significantly ahead in 1 "
+        "of them (the paired interval excludes 0): seen (audio, event).",
     ]
     assert (
-        "in none of them is it significantly ahead (every paired interval includes 0): seen (audio)."
+        "the control is significantly ahead in none of them (every paired interval includes 0): seen (audio)."
         in (verdict(recognition_rows(_metrics(*rows[:4])))[1])
     )
     one_unpaired = [*rows, record("event", "seen", "templates", 0.5)]

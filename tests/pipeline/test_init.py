@@ -110,7 +110,7 @@ def test_two_projects_never_share_their_results(tmp_path: Path, monkeypatch: pyt
         (["a/1.wav", "b/1.wav"], False, "of fewer than two categories"),
         (["a/1.wav", "a/2.wav"], False, "of fewer than two categories"),
         (["1.wav", "2.wav"], False, "no sample has a category"),
-        (["a/1.mp4", "a/2.mp4", "b/1.txt", "b/2.txt"], False, "text and video need none"),
+        (["a/1.mp4", "a/2.mp4", "b/1.txt", "b/2.txt"], False, "text and video: recognised without it"),
         (["a/1.txt", "a/2.txt", "a/3.ply", "b/4.ply", "b/5.ply"], True, "point cannot be compared"),
     ],
 )

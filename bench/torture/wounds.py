@@ -207,7 +207,7 @@ def _unhealed(ground: Ground, folder: Path, struck: list[Path]) -> str | None:
         return f"after `run`: {', '.join(wrong)}" if wrong else None
     if done.status != 0:
         told = [path for path in struck if path.name in done.error]
-        if not told or "delete it" not in done.error:
+        if not told or not re.search("delete it|move it away", done.error):
             return f"run: {done.error}"
         for path in told:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

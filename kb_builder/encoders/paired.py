@@ -29,7 +29,7 @@ from kb_builder.encoders.devices import use_onednn
 from kb_builder.encoders.text_side import TextSide, quiet_transformers
 from kb_builder.weights.checkpoint import load_state, told_keys
 from kb_builder.weights.identity import check_memory, hash_weights
-from kb_builder.weights.known import licence_of, tell_licence
+from kb_builder.weights.known import licence_of, log_licence
 
 Inputs = dict[str, npt.NDArray[Any]]  # what a media tower takes, by argument; every first axis is V
 PICKLED = (
@@ -108,7 +108,7 @@ def paired_encoder(
 ) -> PairedEncoder:
     """The encoder of a folder; tells its licence. `weights`: of `hash_folder`; `preprocessing`: a version."""
     licence = licence_of(folder)
-    tell_licence(shown, licence)
+    log_licence(shown, licence)
     facts = {"name": folder.resolve().name, "weights": weights, "preprocessing": preprocessing, "dim": dim}
     return PairedEncoder(
         network=network,

@@ -27,7 +27,7 @@ from data.readers.payload import Text
 from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.devices import use_onednn
 from kb_builder.encoders.text_side import TextSide, quiet_transformers
-from kb_builder.weights.checkpoint import load_state, told_keys
+from kb_builder.weights.checkpoint import load_state, mismatch_line
 from kb_builder.weights.identity import check_memory, hash_weights
 from kb_builder.weights.known import licence_of, log_licence
 
@@ -206,7 +206,9 @@ def load_network(name: str, folder: Path, *, device: str) -> Any:
     missing, misshapen = told["missing_keys"], [str(key[0]) for key in told["mismatched_keys"]]
     if missing or misshapen:
         what = type(network).__name__
-        raise InputError(told_keys(f"{name}: {folder}", what, missing, told["unexpected_keys"], misshapen))
+        raise InputError(
+            mismatch_line(f"{name}: {folder}", what, missing, told["unexpected_keys"], misshapen)
+        )
     network.eval().requires_grad_(False).to(device)
     if device == "cpu":
         use_onednn(network)

@@ -202,7 +202,7 @@ def test_a_refusal_is_told_at_once(hub: Hub, tmp_path: Path, status: int, told: 
 def test_another_piece_than_was_asked_for_is_not_taken(hub: Hub, tmp_path: Path) -> None:
     """A server that miscounts gives no file."""
     hub.cut, hub.shift = [1_000_000], 5
-    with pytest.raises(InputError, match="another piece"):
+    with pytest.raises(InputError, match="another range"):
         fetch(ModelFile("m", hub.url), tmp_path / "m")
 
 

@@ -33,11 +33,11 @@ from bench.machine import versions
 from bench.planted import CONTROL, plant
 from bench.rows import at_most, median, publish, row, tell
 from bench.vectors import DIM
-from trainer.evaluate.answers import TOP, ask
-from trainer.evaluate.calibration import calibrate
+from trainer.evaluate.calibration import calibration_rows
 from trainer.evaluate.measure import evaluate
 from trainer.evaluate.outcomes import named_table, ranks_table, write_outcomes
-from trainer.evaluate.recognition import recognise, sweep_rows
+from trainer.evaluate.predictions import TOP, predict_tasks
+from trainer.evaluate.recognition import recognition_rows, sweep_rows
 from trainer.evaluate.tasks import CENTERS, anchor_sets, tasks
 from trainer.inputs import KnowledgeBase, load_controls, load_samples, open_kb, seen_categories
 from trainer.localize.centers import load_centers
@@ -162,22 +162,22 @@ def _parts(base: KnowledgeBase, out: Path, rounds: int) -> list[dict[str, Any]]:
         centers, shown = anchors[CENTERS], to_do[0].of(samples)
         ours = {CENTERS: centers}
         with part("the centers' names, and every category's score"):
-            ask(samples, ours, to_do, scorer=scorer, sweeps=False)
+            predict_tasks(samples, ours, to_do, scorer=scorer, sweeps=False)
         ours["permuted"] = anchors["permuted"]
         with part("the same and the permuted control"):
-            ask(samples, ours, to_do, scorer=scorer, sweeps=False)
+            predict_tasks(samples, ours, to_do, scorer=scorer, sweeps=False)
         with part("the same and sweeps"):
-            ask(samples, ours, to_do, scorer=scorer, sweeps=True)
+            predict_tasks(samples, ours, to_do, scorer=scorer, sweeps=True)
         for name in sorted(CONTROL):
             with part(f"control {name}"):
                 best_categories(shown.vectors_ND, anchors[name], scorer=scorer, top=TOP)
-        asked = ask(samples, anchors, to_do, scorer=scorer, sweeps=True)
+        asked = predict_tasks(samples, anchors, to_do, scorer=scorer, sweeps=True)
         with part("rows: average precision, intervals, leads"):
-            _, namings = recognise(asked, **told)
+            _, namings = recognition_rows(asked, **told)
         with part("rows of sweeps"):
             sweep_rows(asked, **told)
         with part("calibration"):
-            calibrate(samples, centers, asked, model="zero_shot", scorer=scorer)
+            calibration_rows(samples, centers, asked, model="zero_shot", scorer=scorer)
         with part("tables of every sample"):
             named = named_table(again, namings, model="zero_shot")
             write_outcomes(out, named, ranks_table(again, [], model="zero_shot"))

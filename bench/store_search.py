@@ -25,7 +25,7 @@ from bench.rows import at_least, at_most, row
 from bench.vectors import DIM, unit
 from trainer.localize.rules import rank_by_mean
 from trainer.records import Centers
-from trainer.score.blas import cores, numpy_product, spread, torch_product
+from trainer.score.blas import cores, numpy_product, parallel_map, torch_product
 from trainer.score.scoring import score
 
 CATEGORIES, TEXTS, K = 1_000, 1_000, 50
@@ -82,7 +82,7 @@ def measure_localize(*, rounds: int, scale: float) -> list[dict[str, Any]]:
             np.dot(vectors_ND[rows], guides_CD[category], out=out_N[rows])
 
         with threadpool_limits(1, user_api="blas"):
-            spread(multiply, range(n))
+            parallel_map(multiply, range(n))
 
     contenders: dict[str, Callable[[], Any]] = {
         "ours": lambda: rank_by_mean(vectors_ND, starts_C1, guides_CD, K)[0],

@@ -140,7 +140,7 @@ def open_category_texts(kb: KnowledgeBase, most: int | None = None, *, seed: int
     order = np.argsort(category_N, kind="stable")
     order = order[np.count_nonzero(category_N < 0) :]
     if most is not None:
-        order = _drawn(order, category_N[order], most, seed)
+        order = _sample_rows(order, category_N[order], most, seed)
     return CategoryTexts(
         categories=kb.categories,
         table=open_table(kb.encoder("text") / "category_texts"),
@@ -149,7 +149,7 @@ def open_category_texts(kb: KnowledgeBase, most: int | None = None, *, seed: int
     )
 
 
-def _drawn(order: Ints, category_N: Ints, most: int, seed: int) -> Ints:
+def _sample_rows(order: Ints, category_N: Ints, most: int, seed: int) -> Ints:
     """Of rows sorted by category at most `most` of each, evenly drawn, in their order."""
     rng = np.random.default_rng(seed)
     shuffled = np.lexsort((rng.random(len(order)), category_N))
@@ -320,7 +320,7 @@ class ClassNames:
     vectors_CD: Floats  # as stored: of unit length but for the store's rounding
 
 
-def load_names(kb: KnowledgeBase) -> ClassNames:
+def load_class_names(kb: KnowledgeBase) -> ClassNames:
     """The encoded names. Raises KnowledgeBaseError where a category's name has no vector."""
     named = load_controls(kb).get(CLASS_NAME)
     if named is None or (named.counts() != 1).any():

@@ -61,13 +61,13 @@ class Centers:
 
     def first(self, counts_C: Ints) -> Centers:
         """At most `counts_C[c]` rows of each category c, the best ones."""
-        return self.take(self._ranks() < counts_C[self.category_N])
+        return self.take(self._positions() < counts_C[self.category_N])
 
     def of(self, candidates_C: Bools) -> Centers:
         """The rows of some categories only; the others stay in `categories` without rows."""
         return self.take(candidates_C[self.category_N])
 
-    def _ranks(self) -> Ints:
+    def _positions(self) -> Ints:
         starts_C = np.searchsorted(self.category_N, np.arange(len(self.categories)))
         return np.arange(len(self.category_N)) - starts_C[self.category_N]
 

@@ -53,7 +53,7 @@ def run_variant(kb: Path, variant: Variant) -> Measured:
     return measure(base, anchors, heads, quick)
 
 
-def answers(cells: Sequence[tuple[pa.Table, pa.Table]], anchors: str = CENTERS) -> dict[str, Hits]:
+def hits_by_measure(cells: Sequence[tuple[pa.Table, pa.Table]], anchors: str = CENTERS) -> dict[str, Hits]:
     """What the outcomes (`named`, `ranks`) of one variant, seed by seed, say: answers by measure.
 
     seen, unseen, unseen_among_all: is the category named? zero_shot: the same by the encoder that was not
@@ -73,13 +73,13 @@ def answers(cells: Sequence[tuple[pa.Table, pa.Table]], anchors: str = CENTERS) 
         media = [table.filter(pc.not_equal(table["modality"], "text")) for table in chosen]
         rows = media if len(media[0]) else chosen
         if len(rows[0]):
-            found[measure_] = _answers(
+            found[measure_] = _hits(
                 [(_object(t), t["modality"].to_numpy(), t["hit"].to_numpy()) for t in rows]
             )
     for level, prefix in (("category", "r10"), ("object", "object_r10")):
         tables = [_where(ranks, level=level) for _, ranks in cells]
         if len(tables[0]):
-            of_pairs = _answers([(_object(t), _pair(t), t["rank"].to_numpy() <= _DEPTH) for t in tables])
+            of_pairs = _hits([(_object(t), _pair(t), t["rank"].to_numpy() <= _DEPTH) for t in tables])
             found[f"{prefix}_mean"] = of_pairs
             found[f"{prefix}_worst"] = replace(of_pairs, worst=True)
     return found
@@ -101,7 +101,7 @@ def _pair(table: pa.Table) -> np.ndarray:
     )
 
 
-def _answers(seeds: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Hits:
+def _hits(seeds: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Hits:
     """Add up hits by object and group, seed by seed; every seed must ask about the same."""
     seeds = list(seeds)
     objects, groups = (np.unique(np.asarray(seeds[0][column], dtype=str)) for column in (0, 1))

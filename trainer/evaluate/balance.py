@@ -23,10 +23,10 @@ from trainer.records import Centers, Doubles, Floats, Ints, SampleSet
 _ROWS_AT_ONCE = 1024
 _FOLDS = 5
 _PROBE_PENALTY = 1.0
-_OTHER: dict[Literal["text", "image"], Literal["text", "image"]] = {"text": "image", "image": "text"}
+_OTHER_ALIGN: dict[Literal["text", "image"], Literal["text", "image"]] = {"text": "image", "image": "text"}
 
 
-def balance(
+def balance_rows(
     sets: dict[str, SampleSet], retrieval: list[dict[str, Any]], *, anchors: str
 ) -> list[dict[str, Any]]:
     """Rows {measure, anchors, value} for the space that `anchors` names; none with fewer than two modalities.
@@ -162,7 +162,7 @@ def baseline_heads(base: KnowledgeBase, anchors: dict[str, Centers], heads: Head
     A baseline that the knowledge base does not allow (no names, no train images) is absent.
     """
     recipe = recipe_of(heads)
-    turned = _OTHER[recipe.align]
+    turned = _OTHER_ALIGN[recipe.align]
     wanted = {
         CLASS_NAME: (anchors.get(CLASS_NAME), recipe),
         f"{turned}_centred": (anchors[CENTERS], replace(recipe, align=turned)),

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from trainer.evaluate.answers import Answers
+from trainer.evaluate.predictions import TaskPredictions
 from trainer.records import Centers, Doubles, Ints, SampleSet
-from trainer.score.blas import spread
+from trainer.score.blas import parallel_map
 from trainer.score.scoring import category_scores
 from trainer.score.ways import Scores
 from trainer.settings import Scorer
@@ -20,7 +20,7 @@ from trainer.settings import Scorer
 BINS = 15
 
 _CELLS = 2**17  # scores that are looked at in one go: 1 MiB in float64
-_PRECISION = 1e-9  # of the temperature, relative
+_TOLERANCE = 1e-9  # of the temperature, relative
 
 
 def probabilities(scores_NC: Scores, temperature: float) -> Doubles:
@@ -77,14 +77,14 @@ def fit_temperature(scores_NC: Scores, label_N: Ints) -> float | None:
     low, high = 0.0, 1.0
     while _slope(scores_NC, label_N, high) < 0:
         low, high = high, 2 * high
-    while high - low > _PRECISION * high:
+    while high - low > _TOLERANCE * high:
         middle = (low + high) / 2
         low, high = (middle, high) if _slope(scores_NC, label_N, middle) < 0 else (low, middle)
     return 2 / (low + high)
 
 
-def calibrate(
-    samples: SampleSet, centers: Centers, asked: Sequence[Answers], *, model: str, scorer: Scorer
+def calibration_rows(
+    samples: SampleSet, centers: Centers, asked: Sequence[TaskPredictions], *, model: str, scorer: Scorer
 ) -> list[dict[str, Any]]:
     """One row for each task with labelled test samples, where the modality has labelled val samples.
 
@@ -161,4 +161,4 @@ def _blocks(scores_NC: Scores, label_N: Ints, measure: Callable[[Doubles, Ints],
         return measure(scores_NC[some].astype(np.float64), label_N[some])
 
     starts = range(0, len(label_N), step)
-    return spread(block, starts) if len(starts) > 1 else [block(start) for start in starts]
+    return parallel_map(block, starts) if len(starts) > 1 else [block(start) for start in starts]

@@ -13,7 +13,7 @@ import numpy as np
 from data.errors import TrainingError
 from trainer.align.heads import Heads
 from trainer.align.train import fit, recipe_of
-from trainer.evaluate.intervals import interval
+from trainer.evaluate.intervals import share_interval
 from trainer.evaluate.probe import fit_probe, labelled
 from trainer.evaluate.tasks import Task
 from trainer.inputs import KnowledgeBase, seen_categories
@@ -25,7 +25,7 @@ from trainer.settings import Evaluate, Localize
 
 
 @dataclass(frozen=True)
-class _Handful:
+class _FewShot:
     """So many labelled train samples per category and modality, and what there is to name."""
 
     shots: int
@@ -62,7 +62,7 @@ def few_shot_rows(
     for shots in settings.few_shot if shown else ():
         few = with_shots(base, shots, seed=settings.seed)
         kept = {row["sample_id"] for row in few.samples if row["split"] == "train"}
-        handful = _Handful(
+        handful = _FewShot(
             shots=shots,
             base=few,
             train={
@@ -72,10 +72,10 @@ def few_shot_rows(
             shown=shown,
         )
         if kept != before:  # else there are no more samples to be had, and the same comes of them
-            named = {"probe": _by_probe(handful)}
+            named = {"probe": _classify_by_probe(handful)}
             if heads is not None:
-                known = _chosen_by(few, centers)
-                named["heads"] = _by_heads(handful, known.of(seen_C), known, heads, settings)
+                known = _centers_for(few, centers)
+                named["heads"] = _classify_by_heads(handful, known.of(seen_C), known, heads, settings)
         before = kept
         rows += [
             _row(handful, method, modality, named_N, settings)
@@ -85,7 +85,7 @@ def few_shot_rows(
     return rows
 
 
-def _chosen_by(few: KnowledgeBase, centers: Centers) -> Centers:
+def _centers_for(few: KnowledgeBase, centers: Centers) -> Centers:
     """The run's centers, if no label had a say in them; else as many, guided by what few samples show."""
     if not centers.labels_guided:
         return centers
@@ -93,7 +93,7 @@ def _chosen_by(few: KnowledgeBase, centers: Centers) -> Centers:
     return read_centers(few, table)
 
 
-def _by_probe(handful: _Handful) -> dict[str, Ints]:
+def _classify_by_probe(handful: _FewShot) -> dict[str, Ints]:
     named: dict[str, Ints] = {}
     for modality, shown in handful.shown.items():
         probe = fit_probe(handful.train[modality], handful.val[modality])
@@ -102,8 +102,8 @@ def _by_probe(handful: _Handful) -> dict[str, Ints]:
     return named
 
 
-def _by_heads(
-    handful: _Handful, among: Centers, centers: Centers, heads: Heads, settings: Evaluate
+def _classify_by_heads(
+    handful: _FewShot, among: Centers, centers: Centers, heads: Heads, settings: Evaluate
 ) -> dict[str, Ints]:
     """What new heads, trained on the handful by the recipe of `heads`, name the samples."""
     try:
@@ -119,10 +119,10 @@ def _by_heads(
     }
 
 
-def _row(handful: _Handful, method: str, modality: str, named_N: Ints, settings: Evaluate) -> dict[str, Any]:
+def _row(handful: _FewShot, method: str, modality: str, named_N: Ints, settings: Evaluate) -> dict[str, Any]:
     shown = handful.shown[modality]
     hit_N: Bools = (named_N[:, None] == shown.labels()).any(axis=1)
-    low, high = interval(hit_N, resamples=settings.bootstrap, seed=settings.seed)
+    low, high = share_interval(hit_N, resamples=settings.bootstrap, seed=settings.seed)
     return {
         "shots": handful.shots,
         "method": method,

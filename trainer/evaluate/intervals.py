@@ -40,13 +40,13 @@ def lead(first_N: Bools, second_N: Bools, object_N: Ints, *, resamples: int, see
     is an object of its own. p treats samples as independent (McNemar, Psychometrika 1947).
     """
     ahead_N = first_N.astype(np.int64) - second_N.astype(np.int64)
-    sums_OK = by_object(np.stack([ahead_N, np.ones_like(ahead_N)], axis=1), object_N)
+    sums_OK = sum_by_object(np.stack([ahead_N, np.ones_like(ahead_N)], axis=1), object_N)
     drawn_BK = resampled(sums_OK, resamples=resamples, seed=seed)
     low, high = interval_of(drawn_BK[:, 0] / drawn_BK[:, 1])
     return Lead(float(ahead_N.mean()), low, high, mcnemar(first_N, second_N))
 
 
-def by_object(values_NK: npt.NDArray[np.generic], object_N: Ints) -> Doubles:
+def sum_by_object(values_NK: npt.NDArray[np.generic], object_N: Ints) -> Doubles:
     """The sum of the rows of each object, objects by number and then the samples without one: [O, K]."""
     alone_N = object_N < 0
     place_N = np.empty(len(object_N), dtype=np.int64)
@@ -152,7 +152,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def interval(hits_N: Bools, *, resamples: int, seed: int) -> tuple[float, float]:
+def share_interval(hits_N: Bools, *, resamples: int, seed: int) -> tuple[float, float]:
     """The 95% percentile bootstrap interval of a share (Efron 1979; Efron and Tibshirani 1993, chapter 13).
 
     Drawing N of N hits and misses with replacement and counting the hits is drawing from Binomial(N, share):

@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from data.errors import TrainingError
 from trainer.align.heads import Heads, has_heads, load_heads
-from trainer.evaluate.answers import ask
-from trainer.evaluate.balance import balance, baseline_heads
-from trainer.evaluate.calibration import calibrate
+from trainer.evaluate.balance import balance_rows, baseline_heads
+from trainer.evaluate.calibration import calibration_rows
 from trainer.evaluate.few_shot import few_shot_rows
-from trainer.evaluate.outcomes import NAMED, Naming, named_table, ranks_table, write_outcomes
+from trainer.evaluate.outcomes import NAMED, RecognitionOutcomes, named_table, ranks_table, write_outcomes
+from trainer.evaluate.predictions import predict_tasks
 from trainer.evaluate.probe import probe_rows
-from trainer.evaluate.recognition import recognise, sweep_rows
-from trainer.evaluate.retrieval import recalls
+from trainer.evaluate.recognition import recognition_rows, sweep_rows
+from trainer.evaluate.retrieval import retrieval_rows
 from trainer.evaluate.tasks import anchor_sets, tasks
 from trainer.evaluate.unmeasured import unmeasured_rows
 from trainer.inputs import (
@@ -62,11 +62,11 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     Keys of the metrics, each told in docs/metrics.md: `transductive` (whether unlabelled test samples helped
     to choose the centers), `with_name` (whether the bare name is one of them), `unmeasured` (what could not
     be measured, and why), `recognition`, `zero_shot`, `probe`, `few_shot`, `sweeps`, `calibration`,
-    `retrieval`, `balance`, `parameters`, `rejects` (lists of flat rows) and `counts` (samples without a
+    `retrieval`, `balance_rows`, `parameters`, `rejects` (lists of flat rows) and `counts` (samples without a
     vector, and those that no head maps). With heads,
-    `recognition`, `retrieval` and `balance` are those of the aligned space, else those of the zero-shot
+    `recognition`, `retrieval` and `balance_rows` are those of the aligned space, else those of the zero-shot
     encoder, whose recognition stands in `zero_shot` in either case; `calibration` and `sweeps` are of both;
-    in `balance` the run's own space comes first, and baselines after it. Raises TrainingError where the
+    in `balance_rows` the run's own space comes first, and baselines after it. Raises TrainingError where the
     heads were trained on other encoders.
     """
     anchors = anchor_sets(centers, load_controls(base), seed=settings.seed)
@@ -77,20 +77,20 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     resampling = {"resamples": settings.bootstrap, "seed": settings.seed}
 
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in spaces}
-    named: dict[str, list[Naming]] = {name: [] for name in spaces}
+    named: dict[str, list[RecognitionOutcomes]] = {name: [] for name in spaces}
     sweeps: list[dict[str, Any]] = []
     calibration: list[dict[str, Any]] = []
     for model, sets in spaces.items():
         for samples in sets.values():
-            asked = ask(samples, anchors, to_do, scorer=settings.scorer, sweeps=settings.sweeps)
-            recognised, namings = recognise(asked, model=model, **resampling)
+            asked = predict_tasks(samples, anchors, to_do, scorer=settings.scorer, sweeps=settings.sweeps)
+            recognised, namings = recognition_rows(asked, model=model, **resampling)
             rows[model] += recognised
             named[model] += namings
             sweeps += sweep_rows(asked, model=model, **resampling)
-            calibration += calibrate(samples, centers, asked, model=model, scorer=settings.scorer)
+            calibration += calibration_rows(samples, centers, asked, model=model, scorer=settings.scorer)
     model = "aligned" if heads else "zero_shot"
     test = {modality: s.split("test") for modality, s in spaces.get(model, {}).items()}
-    retrieval, rankings = recalls(test, **resampling)
+    retrieval, rankings = retrieval_rows(test, **resampling)
     metrics = {
         "transductive": centers.transductive,
         "with_name": centers.with_name,
@@ -109,8 +109,8 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
         "sweeps": sweeps,
         "calibration": calibration,
         "retrieval": retrieval,
-        "balance": balance(test, retrieval, anchors=model)
-        + _baseline_balance(base, frozen, spaces, anchors, heads, settings),
+        "balance": balance_rows(test, retrieval, anchors=model)
+        + _baseline_balance_rows(base, frozen, spaces, anchors, heads, settings),
         "parameters": _parameters(base, heads) if heads else [],
         "rejects": count_rejects(base.folder),
         "counts": _counts(frozen, without_vector, heads) if heads else {},
@@ -120,7 +120,7 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     return Measured(metrics, named_samples, ranks_table(base, rankings, model=model))
 
 
-def _baseline_balance(
+def _baseline_balance_rows(
     base: KnowledgeBase,
     frozen: dict[str, SampleSet],
     spaces: dict[str, dict[str, SampleSet]],
@@ -133,16 +133,16 @@ def _baseline_balance(
         return []
     others = {name: sets for name, sets in spaces.items() if name == "zero_shot"}
     for name, trained in baseline_heads(base, anchors, heads).items():
-        others[name] = _mapped(frozen, trained)
+        others[name] = _map_samples(frozen, trained)
     rows: list[dict[str, Any]] = []
     for name, sets in others.items():
         test = {modality: samples.split("test") for modality, samples in sets.items()}
-        retrieval, _ = recalls(test, resamples=1, seed=settings.seed)
-        rows += balance(test, retrieval, anchors=name)
+        retrieval, _ = retrieval_rows(test, resamples=1, seed=settings.seed)
+        rows += balance_rows(test, retrieval, anchors=name)
     return rows
 
 
-def _mapped(frozen: dict[str, SampleSet], heads: Heads) -> dict[str, SampleSet]:
+def _map_samples(frozen: dict[str, SampleSet], heads: Heads) -> dict[str, SampleSet]:
     return {
         modality: replace(samples, vectors_ND=heads.map(modality, samples.vectors_ND))
         for modality, samples in frozen.items()
@@ -160,7 +160,7 @@ def _spaces(
         spaces["zero_shot"] = {m: replace(s, vectors_ND=unit_rows(s.vectors_ND)) for m, s in sets.items()}
     if heads is not None:
         _require_same_encoders(base, heads)
-        spaces["aligned"] = _mapped(frozen, heads)
+        spaces["aligned"] = _map_samples(frozen, heads)
     return spaces
 
 

@@ -57,7 +57,7 @@ RANKS = _schema(
 
 
 @dataclass(frozen=True)
-class Naming:
+class RecognitionOutcomes:
     """What the samples of one task were named by one anchor set."""
 
     split: str
@@ -69,7 +69,7 @@ class Naming:
 
 
 @dataclass(frozen=True)
-class PairRanks:
+class RetrievalOutcomes:
     """How far down the answerable queries of one pair of modalities found something relevant."""
 
     query: str
@@ -79,7 +79,7 @@ class PairRanks:
     rank_N: Ints
 
 
-def named_table(base: KnowledgeBase, namings: Iterable[Naming], *, model: str) -> pa.Table:
+def named_table(base: KnowledgeBase, namings: Iterable[RecognitionOutcomes], *, model: str) -> pa.Table:
     """Rows of `NAMED`, in the order of the namings and of their samples."""
     categories = pa.array(base.categories, pa.string())
     objects = _objects(base)
@@ -105,7 +105,7 @@ def named_table(base: KnowledgeBase, namings: Iterable[Naming], *, model: str) -
     return pa.concat_tables(tables)
 
 
-def ranks_table(base: KnowledgeBase, rankings: Iterable[PairRanks], *, model: str) -> pa.Table:
+def ranks_table(base: KnowledgeBase, rankings: Iterable[RetrievalOutcomes], *, model: str) -> pa.Table:
     """Rows of `RANKS`, in the order of the rankings and of their queries."""
     objects = _objects(base)
     tables = [RANKS.empty_table()]

@@ -17,8 +17,8 @@ from torch.nn.functional import cross_entropy
 
 from trainer.align.aligner import threads_for
 from trainer.evaluate.intervals import lead
-from trainer.evaluate.outcomes import Naming
-from trainer.evaluate.recognition import accuracies, average_precision, naming_of
+from trainer.evaluate.outcomes import RecognitionOutcomes
+from trainer.evaluate.recognition import accuracies, average_precision, recognition_outcomes
 from trainer.evaluate.tasks import CENTERS, Task
 from trainer.records import Bools, Doubles, Floats, Ints, SampleSet
 
@@ -121,7 +121,7 @@ def logistic_regression(
 def probe_rows(
     sets: dict[str, SampleSet],
     seen_C: Bools,
-    namings: list[Naming],
+    namings: list[RecognitionOutcomes],
     *,
     resamples: int,
     seed: int,
@@ -142,7 +142,9 @@ def probe_rows(
         probe = fit_probe(train, encoded.split("val"))
         if probe is None or len(shown) == 0:
             continue
-        naming = naming_of(probe.named(shown.vectors_ND, 5), shown, split=task.split, anchors=ANCHORS)
+        naming = recognition_outcomes(
+            probe.named(shown.vectors_ND, 5), shown, split=task.split, anchors=ANCHORS
+        )
         row: dict[str, Any] = {
             "modality": modality,
             "split": task.split,

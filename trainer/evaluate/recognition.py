@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from trainer.evaluate.answers import Answers
-from trainer.evaluate.intervals import interval, lead
-from trainer.evaluate.outcomes import Naming
+from trainer.evaluate.intervals import lead, share_interval
+from trainer.evaluate.outcomes import RecognitionOutcomes
+from trainer.evaluate.predictions import TaskPredictions
 from trainer.evaluate.tasks import CENTERS, Task
 from trainer.records import Bools, Ints, SampleSet
-from trainer.score.blas import spread
+from trainer.score.blas import parallel_map
 from trainer.score.ways import Scores
 
 _BLOCK = 64  # categories whose scores are laid side by side
 
 
-def recognise(
-    asked: Sequence[Answers], *, model: str, resamples: int, seed: int
-) -> tuple[list[dict[str, Any]], list[Naming]]:
+def recognition_rows(
+    asked: Sequence[TaskPredictions], *, model: str, resamples: int, seed: int
+) -> tuple[list[dict[str, Any]], list[RecognitionOutcomes]]:
     """Rows {modality, split, anchors, k, scorer, model, top1, top1_low, top1_high, top5, mean_recall, map,
     chance, n}, and of every sample what it was named.
 
@@ -34,12 +34,12 @@ def recognise(
     ahead.
     """
     rows: list[dict[str, Any]] = []
-    namings: list[Naming] = []
+    namings: list[RecognitionOutcomes] = []
     for answers in asked:
         task, shown = answers.task, answers.shown
-        ours: Naming | None = None
+        ours: RecognitionOutcomes | None = None
         for named in answers.by_anchors:
-            naming = naming_of(named.categories_NT, shown, split=task.split, anchors=named.anchors)
+            naming = recognition_outcomes(named.categories_NT, shown, split=task.split, anchors=named.anchors)
             namings.append(naming)
             row: dict[str, Any] = {
                 "modality": shown.modality,
@@ -60,15 +60,19 @@ def recognise(
     return rows, namings
 
 
-def naming_of(named_NT: Ints, shown: SampleSet, *, split: str, anchors: str) -> Naming:
+def recognition_outcomes(
+    named_NT: Ints, shown: SampleSet, *, split: str, anchors: str
+) -> RecognitionOutcomes:
     """What each sample is named, best first, and whether that is one of its categories."""
     hits_NT = (named_NT[:, :, None] == shown.labels()[:, None, :]).any(axis=2)
-    return Naming(split, anchors, shown, named_NT[:, 0], hits_NT[:, 0], hits_NT[:, :5].any(axis=1))
+    return RecognitionOutcomes(
+        split, anchors, shown, named_NT[:, 0], hits_NT[:, 0], hits_NT[:, :5].any(axis=1)
+    )
 
 
-def accuracies(naming: Naming, task: Task, *, resamples: int, seed: int) -> dict[str, Any]:
+def accuracies(naming: RecognitionOutcomes, task: Task, *, resamples: int, seed: int) -> dict[str, Any]:
     """The keys of a row that count hits: top1 with its interval, top5, mean_recall, chance and n."""
-    low, high = interval(naming.hit_N, resamples=resamples, seed=seed)
+    low, high = share_interval(naming.hit_N, resamples=resamples, seed=seed)
     return {
         "top1": float(naming.hit_N.mean()),
         "top1_low": low,
@@ -80,7 +84,7 @@ def accuracies(naming: Naming, task: Task, *, resamples: int, seed: int) -> dict
     }
 
 
-def mean_recall(naming: Naming, shown_C: Bools) -> float:
+def mean_recall(naming: RecognitionOutcomes, shown_C: Bools) -> float:
     """The mean over the shown categories of the share of its samples that are named rightly.
 
     A sample with several of these categories counts for each, as right where it is named any of its own.
@@ -93,7 +97,9 @@ def mean_recall(naming: Naming, shown_C: Bools) -> float:
     return float(np.mean(hits_C[n_C > 0] / n_C[n_C > 0]))
 
 
-def sweep_rows(asked: Sequence[Answers], *, model: str, resamples: int, seed: int) -> list[dict[str, Any]]:
+def sweep_rows(
+    asked: Sequence[TaskPredictions], *, model: str, resamples: int, seed: int
+) -> list[dict[str, Any]]:
     """Recognition rows of the LLM centers for each number of centers and for each scorer.
 
     By the run's scorer for the first k of a category's ranked centers, k in `answers.COUNTS` below the
@@ -103,7 +109,7 @@ def sweep_rows(asked: Sequence[Answers], *, model: str, resamples: int, seed: in
     rows: list[dict[str, Any]] = []
     for answers in asked:
         for named in answers.by_sweep:
-            naming = naming_of(
+            naming = recognition_outcomes(
                 named.categories_NT, answers.shown, split=answers.task.split, anchors=named.anchors
             )
             rows.append(
@@ -154,4 +160,4 @@ def mean_average_precision(scores_NC: Scores, labels_NL: Ints, shown_C: Bools) -
             for scores_N, category in zip(columns_BN, own.tolist(), strict=True)
         ]
 
-    return float(np.mean(np.concatenate(spread(block, range(0, len(categories), _BLOCK)))))
+    return float(np.mean(np.concatenate(parallel_map(block, range(0, len(categories), _BLOCK)))))

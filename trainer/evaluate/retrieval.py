@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from trainer.evaluate.intervals import interval
-from trainer.evaluate.outcomes import PairRanks
+from trainer.evaluate.intervals import share_interval
+from trainer.evaluate.outcomes import RetrievalOutcomes
 from trainer.records import SampleSet
 from trainer.score.depth import first_ranks
 from trainer.score.topk import nearest
@@ -16,9 +16,9 @@ from trainer.score.topk import nearest
 DEPTHS = (1, 5, 10, 20)
 
 
-def recalls(
+def retrieval_rows(
     sets: dict[str, SampleSet], *, resamples: int, seed: int
-) -> tuple[list[dict[str, Any]], list[PairRanks]]:
+) -> tuple[list[dict[str, Any]], list[RetrievalOutcomes]]:
     """Rows {query, gallery, level, r1, r5, r10, r20, median_rank, n} over all ordered pairs of modalities.
 
     Beside each recall stands its 95% bootstrap interval: r1_low, r1_high, and so on. And the rank of the
@@ -29,7 +29,7 @@ def recalls(
     Only queries that have a relevant item in the gallery count, `n` of them; a pair with none has no row.
     """
     rows: list[dict[str, Any]] = []
-    rankings: list[PairRanks] = []
+    rankings: list[RetrievalOutcomes] = []
     for query, gallery in permutations(sorted(sets), 2):
         asked, found = sets[query], sets[gallery]
         if len(asked) == 0 or len(found) == 0:
@@ -43,11 +43,11 @@ def recalls(
         for level, (answerable, rank_A) in zip(levels, ranks, strict=True):
             if len(answerable) == 0:
                 continue
-            rankings.append(PairRanks(query, gallery, level, asked.take(answerable), rank_A))
+            rankings.append(RetrievalOutcomes(query, gallery, level, asked.take(answerable), rank_A))
             row: dict[str, Any] = {"query": query, "gallery": gallery, "level": level}
             for k in DEPTHS:
                 hits_A = rank_A <= k
-                low, high = interval(hits_A, resamples=resamples, seed=seed)
+                low, high = share_interval(hits_A, resamples=resamples, seed=seed)
                 row |= {f"r{k}": float(hits_A.mean()), f"r{k}_low": low, f"r{k}_high": high}
             rows.append({**row, "median_rank": float(np.median(rank_A)), "n": len(rank_A)})
     return rows, rankings

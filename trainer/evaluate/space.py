@@ -29,7 +29,7 @@ class SpaceMap:
     categories: tuple[str, ...]  # names
 
 
-def space_pictures(kb: Path, run: Path, *, most: int = 500) -> dict[str, SpaceMap]:
+def space_maps(kb: Path, run: Path, *, most: int = 500) -> dict[str, SpaceMap]:
     """The pictures of a run's test samples, at most `most` of them in each: before and after alignment.
 
     before: the frozen features of the samples encoder, which know nothing of texts, so without centers (and
@@ -39,12 +39,12 @@ def space_pictures(kb: Path, run: Path, *, most: int = 500) -> dict[str, SpaceMa
     evenly spaced ones of every modality are drawn. None without an encoded test sample.
     """
     base = open_kb(kb)
-    shown = _shown(base, "samples", most)
+    shown = _test_samples(base, "samples", most)
     if not shown:
         return {}
     dims = Counter(s.vectors_ND.shape[1] for s in shown)
     dim = max(dims, key=lambda d: (dims[d], d))
-    pictures = {"before": _picture([s for s in shown if s.vectors_ND.shape[1] == dim], base, None)}
+    pictures = {"before": _space_map([s for s in shown if s.vectors_ND.shape[1] == dim], base, None)}
     if has_heads(run):
         heads = load_heads(run)
         mapped = [
@@ -53,20 +53,20 @@ def space_pictures(kb: Path, run: Path, *, most: int = 500) -> dict[str, SpaceMa
             if s.modality in heads.modalities
         ]
         if mapped:
-            pictures["after"] = _picture(mapped, base, load_centers(base))
-    elif base.encoders.get("zero_shot") is not None and (placed := _shown(base, "zero_shot", most)):
-        pictures["zero_shot"] = _picture(placed, base, load_centers(base))
+            pictures["after"] = _space_map(mapped, base, load_centers(base))
+    elif base.encoders.get("zero_shot") is not None and (placed := _test_samples(base, "zero_shot", most)):
+        pictures["zero_shot"] = _space_map(placed, base, load_centers(base))
     return pictures
 
 
-def _shown(base: KnowledgeBase, role: str, most: int) -> list[SampleSet]:
+def _test_samples(base: KnowledgeBase, role: str, most: int) -> list[SampleSet]:
     """Test samples of every modality, an even share of `most` of each."""
     sets, _ = load_samples(base, role)
     test = [s.split("test") for s in sets.values() if (s.splits_N == "test").any()]
-    return [s.take(_spread(len(s), most // len(test))) for s in test]
+    return [s.take(_evenly_spaced(len(s), most // len(test))) for s in test]
 
 
-def _picture(sets: list[SampleSet], base: KnowledgeBase, centers: Centers | None) -> SpaceMap:
+def _space_map(sets: list[SampleSet], base: KnowledgeBase, centers: Centers | None) -> SpaceMap:
     blocks = [s.vectors_ND for s in sets]
     owners = [s.category_N for s in sets]
     center_ids: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ def _picture(sets: list[SampleSet], base: KnowledgeBase, centers: Centers | None
     )
 
 
-def _spread(n: int, most: int) -> Ints:
+def _evenly_spaced(n: int, most: int) -> Ints:
     """At most `most` of n rows, evenly spaced."""
     if n <= most:
         return np.arange(n)

@@ -25,16 +25,18 @@ def unmeasured_rows(
     `recognised` are those that have one; `spaces` and `frozen` hold the encoded samples. A row whose modality
     is null is about the whole run. `n` counts the samples that the reason is about.
     """
-    rows = [{"modality": None, "n": len(base.samples), "reason": reason} for reason in _of_all(base, centers)]
+    rows = [
+        {"modality": None, "n": len(base.samples), "reason": reason} for reason in _run_reasons(base, centers)
+    ]
     count = Counter(row["modality"] for row in base.samples)
     for modality, n in sorted(count.items()):
         if modality not in recognised:
-            reason = _reason(base, modality, spaces=spaces, frozen=frozen, heads=heads)
+            reason = _modality_reason(base, modality, spaces=spaces, frozen=frozen, heads=heads)
             rows.append({"modality": modality, "n": n, "reason": reason})
     return rows
 
 
-def _of_all(base: KnowledgeBase, centers: Centers) -> list[str]:
+def _run_reasons(base: KnowledgeBase, centers: Centers) -> list[str]:
     if not base.categories:
         return [
             "no category is named: nothing can be recognised; fill the manifest's column `category`, or make"
@@ -47,7 +49,7 @@ def _of_all(base: KnowledgeBase, centers: Centers) -> list[str]:
     return []
 
 
-def _reason(
+def _modality_reason(
     base: KnowledgeBase,
     modality: str,
     *,

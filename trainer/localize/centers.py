@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 from data.errors import KnowledgeBaseError
 from kb_builder.store.table import open_table
 from kb_builder.tables.schemas import read_columns
-from trainer.inputs import CLASS_NAME, KnowledgeBase, encoder_card, load_names
+from trainer.inputs import CLASS_NAME, KnowledgeBase, encoder_card, load_class_names
 from trainer.records import Centers, Doubles, Floats, Ints
-from trainer.score.blas import one_thread_each, spread
+from trainer.score.blas import one_thread_each, parallel_map
 from trainer.score.geometry import unit_rows
 
 
@@ -41,7 +41,7 @@ def read_centers(kb: KnowledgeBase, table: pa.Table) -> Centers:
     }:
         raise stale
     row_ids = rows["row_id"].to_pylist()
-    own = load_names(kb) if CLASS_NAME in rows["rule"].unique().to_pylist() else None
+    own = load_class_names(kb) if CLASS_NAME in rows["rule"].unique().to_pylist() else None
 
     def read(job: tuple[str, int, int]) -> Floats:
         name, start, stop = job
@@ -61,7 +61,7 @@ def read_centers(kb: KnowledgeBase, table: pa.Table) -> Centers:
     stops = np.cumsum(counts)
     jobs = list(zip(names.tolist(), (stops - counts).tolist(), stops.tolist(), strict=True))
     with one_thread_each():
-        blocks = spread(read, jobs)
+        blocks = parallel_map(read, jobs)
     return Centers(
         categories=kb.categories,
         row_ids=tuple(row_ids),

@@ -28,7 +28,7 @@ from trainer.inputs import (
     CLASS_NAME,
     CategoryTexts,
     KnowledgeBase,
-    load_names,
+    load_class_names,
     load_samples,
     open_category_texts,
     open_kb,
@@ -44,7 +44,7 @@ from trainer.localize.rules import (
     unit_doubles,
 )
 from trainer.records import TRANSDUCTIVE, Doubles, Floats, Ints
-from trainer.score.blas import one_thread_each, spread
+from trainer.score.blas import one_thread_each, parallel_map
 from trainer.settings import LEAKAGE, Localize
 
 SPLITS = ("train", "val", "test")
@@ -82,15 +82,15 @@ def localize(kb: Path, settings: Localize) -> dict[str, Any]:
 
 def choose_centers(base: KnowledgeBase, settings: Localize) -> tuple[pa.Table, dict[str, Any]]:
     """What `localize` writes and returns; nothing is written."""
-    _require_sound(settings)
+    _require_consistent(settings)
     if not base.categories:
         return CENTERS.empty_table(), {"k": settings.k, "centers": 0, "by_rule": {}, "guiding_samples": 0}
     texts = open_category_texts(base, settings.texts, seed=settings.seed)
     k = sys.maxsize if settings.k == "all" else settings.k
-    names = load_names(base) if settings.with_name else None
+    names = load_class_names(base) if settings.with_name else None
     k_texts = k - 1 if settings.with_name else k
     with one_thread_each():
-        guides, centroids_CD = _prepare(base, texts, settings, k_texts)
+        guides, centroids_CD = _guides_and_centroids(base, texts, settings, k_texts)
 
         def choose(category: int) -> tuple[pa.RecordBatch, int]:
             ids, vectors_ND = texts.read(category)
@@ -109,10 +109,10 @@ def choose_centers(base: KnowledgeBase, settings: Localize) -> tuple[pa.Table, d
             }
             return pa.RecordBatch.from_pydict(columns, schema=CENTERS), len(ids)
 
-        done = _with_progress(choose, range(len(base.categories)), "localize")
+        done = _map_with_progress(choose, range(len(base.categories)), "localize")
     if base.categories and not any(found for _, found in done):
         raise KnowledgeBaseError(
-            f"{base.folder}: no valid description of any category{_statuses(base.folder)}; "
+            f"{base.folder}: no valid description of any category{_rejections(base.folder)}; "
             "see `unibind kb stats`"
         )
     chosen_C = {name: len(batch) for name, (batch, _) in zip(base.categories, done, strict=True)}
@@ -130,7 +130,7 @@ def choose_centers(base: KnowledgeBase, settings: Localize) -> tuple[pa.Table, d
     return pa.Table.from_batches([batch for batch, _ in done], schema=CENTERS), summary
 
 
-def _statuses(kb: Path) -> str:
+def _rejections(kb: Path) -> str:
     """Why there is none: how many texts were rejected, by reason."""
     counts: Counter[str] = Counter()
     for file in sorted((kb / "descriptions" / "category").glob("*.parquet")):
@@ -139,7 +139,7 @@ def _statuses(kb: Path) -> str:
     return f" ({told})" if told else ""
 
 
-def _require_sound(settings: Localize) -> None:
+def _require_consistent(settings: Localize) -> None:
     if set(settings.guide.split("+")) - {"train", "val"}:
         raise InputError(f"localize.guide: {LEAKAGE}")
     if settings.rule == "pseudo" and not settings.transductive:
@@ -154,14 +154,14 @@ def _require_sound(settings: Localize) -> None:
         )
 
 
-def _prepare(
+def _guides_and_centroids(
     kb: KnowledgeBase, texts: CategoryTexts, settings: Localize, k: int
 ) -> tuple[Guides, Doubles | None]:
     """What guides each category; and the categories' centroids, where some category goes by rule `text`."""
     n = len(kb.categories)
     pseudo = settings.rule == "pseudo"
     splits = SPLITS if pseudo else () if settings.rule in UNGUIDED else tuple(settings.guide.split("+"))
-    samples_MD, category_M = visible_samples(kb, texts.table.dim, splits)
+    samples_MD, category_M = guiding_samples(kb, texts.table.dim, splits)
     if not pseudo:
         guides = group_guides(samples_MD, category_M, n, guided_by=settings.guide)
         if settings.rule == "diverse" or (
@@ -169,8 +169,10 @@ def _prepare(
         ):
             return guides, None
         if settings.rule == "name":
-            return guides, unit_doubles(load_names(kb).vectors_CD, "names")
-    means = _with_progress(lambda category: mean_direction(texts.read(category)[1]), range(n), "centroids")
+            return guides, unit_doubles(load_class_names(kb).vectors_CD, "names")
+    means = _map_with_progress(
+        lambda category: mean_direction(texts.read(category)[1]), range(n), "centroids"
+    )
     centroids_CD = np.stack(means)
     if pseudo:
         label_M = _pseudo_labels(samples_MD, texts, centroids_CD, k)
@@ -195,7 +197,7 @@ def _pseudo_labels(samples_MD: Floats, texts: CategoryTexts, centroids_CD: Doubl
             best_M[better_M] = cosine_M[better_M]
             label_M[better_M] = category
 
-    _with_progress(compare, range(len(texts.categories)), "pseudo-labels")
+    _map_with_progress(compare, range(len(texts.categories)), "pseudo-labels")
     return label_M
 
 
@@ -230,8 +232,8 @@ def _rank(
     return ranked, settings.rule, guides.guided_by
 
 
-def _with_progress(work: Callable[[_Item], _Result], items: Iterable[_Item], what: str) -> list[_Result]:
-    """`spread` with a progress bar."""
+def _map_with_progress(work: Callable[[_Item], _Result], items: Iterable[_Item], what: str) -> list[_Result]:
+    """`parallel_map` with a progress bar."""
     items = list(items)
     with tqdm(total=len(items), desc=what, unit="category", disable=None) as bar:
 
@@ -240,7 +242,7 @@ def _with_progress(work: Callable[[_Item], _Result], items: Iterable[_Item], wha
             bar.update()
             return result
 
-        return spread(work_and_tell, items)
+        return parallel_map(work_and_tell, items)
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ class Guides:
         return self.vectors_MD[self.starts_C1[category] : self.starts_C1[category + 1]]
 
 
-def visible_samples(kb: KnowledgeBase, dim: int, splits: tuple[str, ...]) -> tuple[Floats, Ints]:
+def guiding_samples(kb: KnowledgeBase, dim: int, splits: tuple[str, ...]) -> tuple[Floats, Ints]:
     """The samples of some splits as the zero-shot encoder sees them, and their categories (-1: none).
 
     Not those of the modality `text`: rules ask what a category looks like, not what is said of it. Nor those

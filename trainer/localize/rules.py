@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.records import Doubles, Floats, Ints
-from trainer.score.blas import largest_error, one_thread_each, spread
+from trainer.score.blas import largest_error, one_thread_each, parallel_map
 from trainer.score.geometry import SCORE_DECIMALS, require_finite, rounded
 
 # Stored rows are of unit length within 1e-3, and rounding them to float16 adds half of that.
@@ -77,7 +77,7 @@ def rank_by_mean(
         rank(0)
     else:
         with one_thread_each():
-            spread(rank, range(0, n_categories, _CATEGORIES_PER_TURN))
+            parallel_map(rank, range(0, n_categories, _CATEGORIES_PER_TURN))
     return rows_CK, scores_CK
 
 

@@ -29,8 +29,8 @@ from trainer.records import Floats
 _BFLOAT16_UNIT = 2.0**-8
 _WORTH_TORCH = 2**39  # multiplications: several seconds in float32, of which bfloat16 saves more than half
 
-_PROBE_SECONDS = 0.025  # for each contender
-_PROBE_SHAPE = (512, 384, 512)
+_TRIAL_SECONDS = 0.025  # for each contender
+_TRIAL_SHAPE = (512, 384, 512)
 
 # The number of BLAS threads belongs to the process: two jobs that set and restore it must not overlap.
 _TURN = threading.RLock()
@@ -71,7 +71,7 @@ def one_thread_each() -> Iterator[None]:
                 torch.set_num_threads(threads)
 
 
-def spread(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """`work` of every item, in their order, on as many threads as there are cores; use `one_thread_each`."""
     with ThreadPoolExecutor(cores(), thread_name_prefix="spread", initializer=_one_torch_thread) as pool:
         return list(pool.map(work, items))
@@ -97,7 +97,7 @@ def _fastest(*, with_torch: bool) -> tuple[Product, ...]:
     if len(contenders) == 1:
         return (contenders[0],)
     with one_thread_each():
-        (seconds,) = spread(lambda products: [_seconds(product) for product in products], [contenders])
+        (seconds,) = parallel_map(lambda products: [_seconds(product) for product in products], [contenders])
     ranked = [contenders[i] for i in np.argsort(seconds)]
     exact = next(product for product in ranked if product.unit == 0)
     return (exact,) if ranked[0] is exact else (ranked[0], exact)
@@ -140,7 +140,7 @@ def largest_error(dim: int, unit: float) -> float:
 
 def _seconds(product: Product) -> float:
     """The fastest of as many products as fit into a probe; infinite where they are not exact enough."""
-    n, dim, m = _PROBE_SHAPE
+    n, dim, m = _TRIAL_SHAPE
     rng = np.random.default_rng(0)
     a_ND, b_DM = rng.random((n, dim), dtype=np.float32), rng.random((dim, m), dtype=np.float32)
     out_NM = np.empty((n, m), dtype=np.float32)
@@ -149,7 +149,7 @@ def _seconds(product: Product) -> float:
     bound_NM *= largest_error(dim, product.unit)
     if (np.abs(out_NM - a_ND.astype(np.float64) @ b_DM.astype(np.float64)) > bound_NM).any():
         return math.inf
-    best, end = math.inf, time.perf_counter() + _PROBE_SECONDS
+    best, end = math.inf, time.perf_counter() + _TRIAL_SECONDS
     while (start := time.perf_counter()) < end:
         product.multiply(a_ND, b_DM, out_NM)
         best = min(best, time.perf_counter() - start)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainer.records import Bools, Doubles, Floats, Ints
-from trainer.score.blas import largest_error, one_thread_each, spread
+from trainer.score.blas import largest_error, one_thread_each, parallel_map
 from trainer.score.geometry import rounded
 
 _QUERIES = 256  # of one product
@@ -48,7 +48,7 @@ def first_ranks(
             _first_relevant(queries_ND, gallery_MD, rows, queries, *level)
             for (queries, _), level in zip(deep, levels, strict=True)
         ]
-        before_LR = _standing_before(queries_ND, gallery_MD, rows, found)
+        before_LR = _count_before(queries_ND, gallery_MD, rows, found)
     for (_, rank_A), (queries, places), before_R in zip(answers, deep, before_LR, strict=True):
         rank_A[places] = before_R[np.searchsorted(rows, queries)] + 1
     return answers
@@ -86,11 +86,11 @@ def _first_relevant(
         where = np.searchsorted(rows, asking)
         best_R[where], place_R[where] = best_Q, place_Q
 
-    spread(find, jobs)
+    parallel_map(find, jobs)
     return best_R, place_R
 
 
-def _standing_before(
+def _count_before(
     queries_ND: Floats, gallery_MD: Floats, rows: Ints, found: Sequence[tuple[Doubles, Ints]]
 ) -> Ints:
     """How many items stand before the found one, at each level: int64[L, R].
@@ -127,16 +127,16 @@ def _standing_before(
                 query_P, item_P = np.nonzero((seen_QK >= below_Q1) & ~sure_QK)
                 for pair in range(0, len(query_P), _PAIRS):
                     q, item = query_P[pair : pair + _PAIRS], item_P[pair : pair + _PAIRS] + first
-                    wins_P = _stands_before(
+                    wins_P = _ranks_before(
                         x_QD[q], gallery_MD[item], item, best_R[block][q], place_R[block][q]
                     )
                     before_LR[level, block] += np.bincount(q[wins_P], minlength=len(x_QD))
 
-    spread(count, range(0, len(rows), _QUERIES))
+    parallel_map(count, range(0, len(rows), _QUERIES))
     return before_LR
 
 
-def _stands_before(x_PD: Floats, y_PD: Floats, item_P: Ints, best_P: Doubles, place_P: Ints) -> Bools:
+def _ranks_before(x_PD: Floats, y_PD: Floats, item_P: Ints, best_P: Doubles, place_P: Ints) -> Bools:
     """Whether each item stands before the one at `place_P`, which has the score `best_P`."""
     score_P = rounded(np.vecdot(x_PD.astype(np.float64), y_PD.astype(np.float64)))
     wins_P: Bools = (score_P > best_P) | ((score_P == best_P) & (item_P < place_P))

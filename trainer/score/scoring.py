@@ -58,8 +58,8 @@ def score(
     100 MB, whatever N and M. Raises ValueError for NaN and infinity (with the row), for no centers or ones
     that are not sorted by category, an unknown scorer, a temperature that is not positive and `top` below 1.
     """
-    owners_F, starts_F = _owners(centers, scorer, temperature)
-    places_NT, scores_NT, why_NT = _ranked(queries_ND, centers, starts_F, scorer, top, temperature)
+    owners_F, starts_F = _owners_and_starts(centers, scorer, temperature)
+    places_NT, scores_NT, why_NT = _rank(queries_ND, centers, starts_F, scorer, top, temperature)
     if why_NT is None:
         why_NT = nearest_keys(queries_ND, centers.vectors_ND, starts_F, places_NT)
     return Ranked(owners_F[places_NT], scores_NT, why_NT)
@@ -67,8 +67,8 @@ def score(
 
 def best_categories(queries_ND: Floats, centers: Centers, *, scorer: Scorer, top: int) -> Ints:
     """`score` without reasons, which cost as much again for all scorers but `nearest`: int64[N, T]."""
-    owners_F, starts_F = _owners(centers, scorer, TEMPERATURE)
-    return owners_F[_ranked(queries_ND, centers, starts_F, scorer, top, TEMPERATURE)[0]]
+    owners_F, starts_F = _owners_and_starts(centers, scorer, TEMPERATURE)
+    return owners_F[_rank(queries_ND, centers, starts_F, scorer, top, TEMPERATURE)[0]]
 
 
 def category_scores(
@@ -81,10 +81,10 @@ def category_scores(
     """
     require_finite(queries_ND, "queries")
     require_finite(centers.vectors_ND, "centers")
-    owners_F, starts_F = _owners(centers, scorer, temperature)
+    owners_F, starts_F = _owners_and_starts(centers, scorer, temperature)
     keys_MD, soft = centers.vectors_ND, scorer == "logsumexp"
     if scorer in ("mean", "medoid"):
-        keys_MD = _speakers(keys_MD, starts_F, scorer)
+        keys_MD = _representatives(keys_MD, starts_F, scorer)
         starts_F = np.arange(len(starts_F))
     _, scores_NF = rank_ways(
         queries_ND, keys_MD, starts_F, (), top=1, temperature=temperature, whole=Measure(soft)
@@ -96,7 +96,7 @@ def category_scores(
     return scores_NC
 
 
-def _ranked(
+def _rank(
     queries_ND: Floats, centers: Centers, starts_F: Ints, scorer: Scorer, top: int, temperature: float
 ) -> tuple[Ints, Doubles, Ints | None]:
     """Places of the best categories, their scores, and their nearest centers if these are known already."""
@@ -113,12 +113,12 @@ def _ranked(
             queries_ND, centers.vectors_ND, starts_F, [way], top=top, temperature=temperature
         )
         return ranking.categories_NT, ranking.scores_NT, None
-    speakers_FD = _speakers(centers.vectors_ND, starts_F, scorer)
+    speakers_FD = _representatives(centers.vectors_ND, starts_F, scorer)
     best = top_segments(queries_ND, speakers_FD, top=top, keys_name="centers")
     return best.segments_NT, best.scores_NT, None
 
 
-def _owners(centers: Centers, scorer: str, temperature: float) -> tuple[Ints, Ints]:
+def _owners_and_starts(centers: Centers, scorer: str, temperature: float) -> tuple[Ints, Ints]:
     """The categories that have centers, and where theirs begin; ValueError for what cannot be scored."""
     if scorer not in get_args(Scorer):
         raise ValueError(f"unknown scorer {scorer!r}; known: {', '.join(get_args(Scorer))}")
@@ -131,7 +131,7 @@ def _owners(centers: Centers, scorer: str, temperature: float) -> tuple[Ints, In
     return np.unique(centers.category_N, return_index=True)
 
 
-def _speakers(centers_MD: Floats, starts_F: Ints, scorer: Scorer) -> Floats:
+def _representatives(centers_MD: Floats, starts_F: Ints, scorer: Scorer) -> Floats:
     """One unit vector per category, for `mean` and `medoid`: float32[F, D]."""
     speakers_FD = np.empty((len(starts_F), centers_MD.shape[1]), dtype=np.float32)
     for place, own_KD in enumerate(np.split(centers_MD, starts_F[1:])):

@@ -20,7 +20,7 @@ from trainer.records import Bools, Floats, Ints
 from trainer.score.blas import Product
 from trainer.score.segments import TILE, Keys
 
-SPARE = 256  # pairs that a query may have beside twice the T best, before it is lost
+SPARE_PAIRS = 256  # pairs that a query may have beside twice the T best, before it is lost
 _GROUPS = 4  # groups of segments per best one asked for, whose best ones set a first bar
 _PATIENCE = 16  # pairs per query that are gathered, at least, before the bar is raised by them
 
@@ -59,7 +59,7 @@ def screen(
             np.maximum(bar_Q, scores_SQ.max(axis=0) - slack_Q, out=bar_Q)
         np.greater_equal(scores_SQ, bar_Q, out=hits_SQ)
         if np.count_nonzero(hits_SQ) > _GROUPS * top * n:
-            np.maximum(bar_Q, first_bar(scores_SQ, top) - slack_Q, out=bar_Q)
+            np.maximum(bar_Q, first_threshold(scores_SQ, top) - slack_Q, out=bar_Q)
             np.greater_equal(scores_SQ, bar_Q, out=hits_SQ)
         found_P = np.flatnonzero(hits_SQ)
         segment_P, query_P = np.divmod(found_P, n)
@@ -73,7 +73,7 @@ def screen(
     return _best(gathered, top=top, slack_Q=slack_Q, bar_Q=bar_Q)[0]
 
 
-def merged(parts: Sequence[CloseSegments], *, top: int, slack_Q: Floats) -> CloseSegments:
+def merge_parts(parts: Sequence[CloseSegments], *, top: int, slack_Q: Floats) -> CloseSegments:
     """The pairs of one block that was screened in several parts of the keys."""
     if len(parts) == 1:
         return parts[0]
@@ -110,7 +110,7 @@ def _segment_scores(
     return best_SQ
 
 
-def first_bar(scores_SQ: npt.NDArray[np.floating], top: int) -> npt.NDArray[np.floating]:
+def first_threshold(scores_SQ: npt.NDArray[np.floating], top: int) -> npt.NDArray[np.floating]:
     """A lower bound of the T-th best score of each query: the T-th best maximum of groups of segments."""
     n_groups = min(_GROUPS * top, len(scores_SQ))
     size = len(scores_SQ) // n_groups
@@ -138,7 +138,7 @@ def _best(
     bar_Q = bar_Q.copy()
     bar_Q[full_Q] = np.maximum(bar_Q[full_Q], level - slack_Q[full_Q])
     kept_P = score_P >= bar_Q[query_P]
-    lost_Q = lost_Q | (np.bincount(query_P[kept_P], minlength=n) > 2 * top + SPARE)
+    lost_Q = lost_Q | (np.bincount(query_P[kept_P], minlength=n) > 2 * top + SPARE_PAIRS)
     bar_Q[lost_Q] = np.inf
     kept_P &= ~lost_Q[query_P]
     return CloseSegments(query_P[kept_P], segment_P[kept_P], score_P[kept_P], lost_Q), bar_Q

@@ -65,7 +65,7 @@ class Top:
     keys_NT: Ints  # the row of the key that won within the segment
 
 
-def joined(parts: Sequence[Top]) -> Top:
+def concatenate(parts: Sequence[Top]) -> Top:
     """The answers to several blocks of queries as one."""
     return Top(
         np.concatenate([part.segments_NT for part in parts]),

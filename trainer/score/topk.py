@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.records import Doubles, Floats, Ints
-from trainer.score.blas import Product, cores, fastest_products, largest_error, one_thread_each, spread
+from trainer.score.blas import Product, cores, fastest_products, largest_error, one_thread_each, parallel_map
 from trainer.score.geometry import require_finite
-from trainer.score.screen import SPARE, CloseSegments, merged, screen
-from trainer.score.segments import BLOCK, Keys, Top, compare_all, compare_pairs, joined
+from trainer.score.screen import SPARE_PAIRS, CloseSegments, merge_parts, screen
+from trainer.score.segments import BLOCK, Keys, Top, compare_all, compare_pairs, concatenate
 
 # Up to so many multiplications, float64 at once is done before threads and products are chosen.
 _SMALL = 2**27
@@ -57,14 +57,14 @@ def top_segments(
         raise ValueError(
             f"queries have {queries_ND.shape[1]} dimensions and {keys_name} have {keys_MD.shape[1]}"
         )
-    keys = Keys(keys_MD, range(len(keys_MD) + 1)) if starts_S is None else _keys(keys_MD, starts_S)
+    keys = Keys(keys_MD, range(len(keys_MD) + 1)) if starts_S is None else _make_keys(keys_MD, starts_S)
     top = min(top, len(keys.bounds) - 1)
     multiplications = len(queries_ND) * keys_MD.size
     if multiplications <= _SMALL:
         require_finite(queries_ND, "queries")
         require_finite(keys_MD, keys_name)
         blocks = range(0, max(1, len(queries_ND)), BLOCK)
-        return joined([compare_all(queries_ND[i : i + BLOCK], keys, top=top) for i in blocks])
+        return concatenate([compare_all(queries_ND[i : i + BLOCK], keys, top=top) for i in blocks])
     products = list(fastest_products(multiplications))
     with one_thread_each():
         query_norms_N, key_norms_M = _norms(queries_ND, "queries"), _norms(keys_MD, keys_name)
@@ -72,11 +72,11 @@ def top_segments(
         if max(largest, float(query_norms_N.max())) > _LARGEST_NORM:
             return _compared(queries_ND, np.arange(len(queries_ND)), keys, top)
         norms_N = query_norms_N.astype(np.float64) * largest
-        step = max(1, _ROUND // (2 * top + SPARE) // _QUERIES) * _QUERIES
+        step = max(1, _ROUND // (2 * top + SPARE_PAIRS) // _QUERIES) * _QUERIES
         # The first round is small: a product that loses most of its queries is not asked again.
         starts = [0, *range(min(step, cores() * _QUERIES), len(queries_ND), step), len(queries_ND)]
         rounds = [slice(*pair) for pair in pairwise(starts)]
-        return joined([_screened(queries_ND[r], norms_N[r], keys, top, products) for r in rounds])
+        return concatenate([_screened(queries_ND[r], norms_N[r], keys, top, products) for r in rounds])
 
 
 def nearest_keys(queries_ND: Floats, keys_MD: Floats, starts_S: Ints, segments_NT: Ints) -> Ints:
@@ -85,12 +85,12 @@ def nearest_keys(queries_ND: Floats, keys_MD: Floats, starts_S: Ints, segments_N
     query_P = np.repeat(np.arange(len(segments_NT)), segments_NT.shape[1])
     order_P = np.argsort(segment_P, kind="stable")
     key_P = np.empty(len(segment_P), dtype=np.int64)
-    keys = _keys(keys_MD, starts_S)
+    keys = _make_keys(keys_MD, starts_S)
     key_P[order_P] = compare_pairs(queries_ND, keys, query_P[order_P], segment_P[order_P])[1]
     return key_P.reshape(segments_NT.shape)
 
 
-def _keys(keys_MD: Floats | npt.NDArray[np.float16], starts_S: Ints) -> Keys:
+def _make_keys(keys_MD: Floats | npt.NDArray[np.float16], starts_S: Ints) -> Keys:
     bounds = np.append(starts_S, len(keys_MD)).astype(np.int64)
     if bounds[0] != 0 or (np.diff(bounds) < 1).any():
         raise ValueError("the starts of the segments must begin with 0 and rise")
@@ -148,9 +148,9 @@ def _proposed(
         x_QD = np.asarray(queries_ND[rows[block]], dtype=np.float32)
         return screen(x_QD, keys, tiles[first:last], top=top, slack_Q=slack_R[block], product=product)
 
-    found = spread(propose, [(block, *cut) for block in blocks for cut in pairwise(cuts)])
+    found = parallel_map(propose, [(block, *cut) for block in blocks for cut in pairwise(cuts)])
     return [
-        merged(found[i * parts : (i + 1) * parts], top=top, slack_Q=slack_R[block])
+        merge_parts(found[i * parts : (i + 1) * parts], top=top, slack_Q=slack_R[block])
         for i, block in enumerate(blocks)
     ]
 
@@ -168,7 +168,7 @@ def _choose(queries_ND: Floats, rows: Ints, keys: Keys, blocks: list[CloseSegmen
         pairs = order_P[first : first + _PAIRS]
         score_P[pairs], key_P[pairs] = compare_pairs(queries_ND, keys, query_P[pairs], segment_P[pairs])
 
-    spread(score_again, range(0, len(query_P), _PAIRS))
+    parallel_map(score_again, range(0, len(query_P), _PAIRS))
     stops = np.cumsum([len(p.query_P) for p in blocks])
 
     def choose(block: int) -> None:
@@ -180,13 +180,13 @@ def _choose(queries_ND: Floats, rows: Ints, keys: Keys, blocks: list[CloseSegmen
         best.scores_NT[asked] = score_P[pairs]
         best.keys_NT[asked] = key_P[pairs]
 
-    spread(choose, range(len(blocks)))
+    parallel_map(choose, range(len(blocks)))
 
 
 def _compared(queries_ND: Floats, rows: Ints, keys: Keys, top: int) -> Top:
     """The best for some of the queries by comparing with every key."""
     blocks = [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
-    return joined(spread(lambda block: compare_all(queries_ND[block], keys, top=top), blocks))
+    return concatenate(parallel_map(lambda block: compare_all(queries_ND[block], keys, top=top), blocks))
 
 
 def _norms(x_ND: Floats | npt.NDArray[np.float16], what: str) -> Floats:
@@ -199,7 +199,7 @@ def _norms(x_ND: Floats | npt.NDArray[np.float16], what: str) -> Floats:
         with np.errstate(over="ignore", invalid="ignore"):
             np.sqrt(np.vecdot(x_RD, x_RD), out=norms_N[rows])
 
-    spread(measure, range(0, len(x_ND), _NORM_ROWS))
+    parallel_map(measure, range(0, len(x_ND), _NORM_ROWS))
     suspect = np.flatnonzero(~np.isfinite(norms_N))
     for row in suspect.tolist():
         require_finite(x_ND[row : row + 1], what, first=row)

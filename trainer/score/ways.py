@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.records import Doubles, Floats, Ints
-from trainer.score.blas import largest_error, one_thread_each, spread
+from trainer.score.blas import largest_error, one_thread_each, parallel_map
 from trainer.score.geometry import rounded
-from trainer.score.screen import first_bar
+from trainer.score.screen import first_threshold
 from trainer.score.segments import Keys
 
 # Up to so many multiplications (a second's), everything is float64; above, float32, in half the time.
@@ -105,7 +105,7 @@ def rank_ways(
                     for way, t in zip(ways, tops, strict=True)
                 ]
 
-            proposed = zip(*spread(propose, range(rows.start, rows.stop, step)), strict=True)
+            proposed = zip(*parallel_map(propose, range(rows.start, rows.stop, step)), strict=True)
             pairs = [np.concatenate(blocks) for blocks in proposed]
             if pairs:
                 _decide(queries_ND, keys, rows, ways, pairs, temperature, found)
@@ -190,7 +190,7 @@ def _proposed(scores_FQ: Scores, owner_F: Ints, top: int, slack_Q: Doubles, firs
     if len(taking) == 0:
         return taking
     among_FQ = scores_FQ if len(taking) == len(owner_F) else scores_FQ[taking]
-    bar_Q = (first_bar(among_FQ, top) - slack_Q).astype(among_FQ.dtype)
+    bar_Q = (first_threshold(among_FQ, top) - slack_Q).astype(among_FQ.dtype)
     place_P, query_P = np.divmod(np.flatnonzero(among_FQ >= bar_Q), among_FQ.shape[1])
     pairs: Ints = taking[place_P] * (rows.stop - rows.start) + first + query_P
     return pairs
@@ -232,8 +232,8 @@ def _decide(
         ranking.categories_NT[rows] = way.owner_F[run_P[place_P[best_QT]]]
         ranking.scores_NT[rows] = score[best_QT]
 
-    spread(score_again, range(0, len(every_P), _PAIRS))
-    spread(choose, range(len(ways)))
+    parallel_map(score_again, range(0, len(every_P), _PAIRS))
+    parallel_map(choose, range(len(ways)))
 
 
 def _exactly(cosines_QK: Doubles, soft: bool, temperature: float) -> Doubles:
@@ -252,5 +252,5 @@ def _lengths(x_ND: Floats) -> Doubles:
         x_RD = x_ND[start : start + _NORM_ROWS].astype(np.float64)
         lengths_N[start : start + _NORM_ROWS] = np.sqrt(np.vecdot(x_RD, x_RD))
 
-    spread(measure, range(0, len(x_ND), _NORM_ROWS))
+    parallel_map(measure, range(0, len(x_ND), _NORM_ROWS))
     return lengths_N

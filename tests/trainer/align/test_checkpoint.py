@@ -1,4 +1,4 @@
-"""Training goes on after a kill and ends with the same bits."""
+"""Training resumes after a kill and ends with the same bits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from trainer.align import train as training
-from trainer.align.checkpoint import Keeper
+from trainer.align.checkpoint import CheckpointFile
 from trainer.align.processes import ALONE
 from trainer.align.train import train
 from trainer.localize.choose import localize
@@ -46,16 +46,16 @@ def test_a_killed_training_ends_with_the_same_bytes(
     train(kb, tmp_path / "whole", settings)
 
     left = kept
-    keep = Keeper.keep
+    keep = CheckpointFile.keep
 
-    def keep_and_die(self: Keeper, checkpoint: Any) -> None:
+    def keep_and_die(self: CheckpointFile, checkpoint: Any) -> None:
         nonlocal left
         keep(self, checkpoint)
         left -= 1
         if left == 0:
             raise _Killed
 
-    monkeypatch.setattr(Keeper, "keep", keep_and_die)
+    monkeypatch.setattr(CheckpointFile, "keep", keep_and_die)
     try:
         train(kb, tmp_path / "killed", settings, every=0)
     except _Killed:
@@ -84,7 +84,7 @@ def test_a_checkpoint_of_another_training_is_not_used(
     def goes_on(given: Train) -> bool:
         capsys.readouterr()
         train(kb, tmp_path, given, every=1e9)
-        return "going on after epoch 2" in capsys.readouterr().err
+        return "resuming after epoch 2" in capsys.readouterr().err
 
     assert goes_on(settings)
     left.write_bytes(whole)
@@ -102,17 +102,17 @@ def test_a_checkpoint_of_another_training_is_not_used(
 
 def test_checkpoints_are_made_when_they_are_due(tmp_path: Path) -> None:
     """Not before so many seconds have passed since the last one."""
-    assert Keeper(tmp_path / "c", "x", 0.0, ALONE).is_due()
-    assert not Keeper(tmp_path / "c", "x", 3600.0, ALONE).is_due()
+    assert CheckpointFile(tmp_path / "c", "x", 0.0, ALONE).is_due()
+    assert not CheckpointFile(tmp_path / "c", "x", 3600.0, ALONE).is_due()
 
 
 def test_a_process_killed_outright_goes_on(make_kb: MakeKb, tmp_path: Path) -> None:
-    """SIGKILL in the middle of training, in a process of its own, and the same command again."""
+    """SIGKILL in the middle of training, in a separate process, and the same command again."""
     kb = make_kb()
     localize(kb, Localize(k=5))
     code = (
         "import sys; from pathlib import Path\n"
-        "from trainer.train import train; from trainer.settings import Train\n"
+        "from trainer.align.train import train; from trainer.settings import Train\n"
         "train(Path(sys.argv[1]), Path(sys.argv[2]), Train(epochs=60, batch_size=48), every=0)"
     )
     root = Path(training.__file__).parents[2]
@@ -134,9 +134,9 @@ def test_a_process_killed_outright_goes_on(make_kb: MakeKb, tmp_path: Path) -> N
     first.send_signal(signal.SIGKILL)
     first.communicate()
     again = command("killed")
-    _, told = again.communicate()
+    _, printed = again.communicate()
     assert again.returncode == 0
-    assert b"going on after epoch" in told
+    assert b"resuming after epoch" in printed
     train(kb, tmp_path / "whole", Train(epochs=60, batch_size=48))
     for file in ("heads.safetensors", "train_log.parquet"):
         assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()

@@ -11,7 +11,7 @@ import pytest
 
 from data.errors import TrainingError
 from kb_builder.tables.schemas import read_rows
-from trainer.align.checkpoint import curves
+from trainer.align.checkpoint import tensorboard_writer
 from trainer.align.train import train
 from trainer.localize.choose import localize
 from trainer.settings import Localize, Train
@@ -43,12 +43,12 @@ def test_tensorboard_has_the_curves_of_the_parquet_log(make_kb: MakeKb, tmp_path
 
 
 def test_steps_that_were_taken_again_show_once(tmp_path: Path) -> None:
-    """What an attempt wrote after the checkpoint that the next one goes on from is hidden."""
+    """What an attempt wrote after the checkpoint that the next one resumes from is hidden."""
     row: dict[str, Any] = dict.fromkeys(("learning_rate", "loss_description", "loss_center", "val_top1"))
-    with curves(tmp_path, after=-1) as tell:
-        tell([{**row, "step": s, "loss": 1.0, "temperature": 0.1} for s in range(6)])
-    with curves(tmp_path, after=2) as tell:
-        tell([{**row, "step": s, "loss": 2.0, "temperature": 0.1} for s in range(3, 5)])
+    with tensorboard_writer(tmp_path, after=-1) as write:
+        write([{**row, "step": s, "loss": 1.0, "temperature": 0.1} for s in range(6)])
+    with tensorboard_writer(tmp_path, after=2) as write:
+        write([{**row, "step": s, "loss": 2.0, "temperature": 0.1} for s in range(3, 5)])
     assert _scalars(tmp_path)["loss"] == [(0, 1.0), (1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0)]
 
 
@@ -64,6 +64,6 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(builtins, "__import__", without)
     with (
         pytest.raises(TrainingError, match=r"pip install --editable '\.\[tensorboard\]'"),
-        curves(tmp_path, after=0),
+        tensorboard_writer(tmp_path, after=0),
     ):
         pass

@@ -10,8 +10,15 @@ from scipy.spatial.distance import pdist
 from sklearn.linear_model import Ridge
 from sklearn.metrics import silhouette_score
 
-from trainer.evaluate import balance as module
-from trainer.evaluate.balance import alignment, balance, modality_gaps, modality_probe, silhouette, uniformity
+from trainer.evaluate import balance_rows as module
+from trainer.evaluate.balance import (
+    alignment,
+    balance_rows,
+    modality_gaps,
+    modality_probe,
+    silhouette,
+    uniformity,
+)
 from trainer.records import Floats, SampleSet
 from trainer.score.geometry import unit_rows
 
@@ -100,7 +107,7 @@ def test_a_balanced_space_measures_so() -> None:
     x_ND = _space(100)[0]
     shifted_ND = unit_rows(x_ND + np.float32(3))
     values = {
-        name: {row["measure"]: row["value"] for row in balance(sets, [], anchors="aligned")}
+        name: {row["measure"]: row["value"] for row in balance_rows(sets, [], anchors="aligned")}
         for name, sets in {
             "same": {"audio": _set("audio", x_ND), "point": _set("point", x_ND)},
             "apart": {"audio": _set("audio", x_ND), "point": _set("point", shifted_ND)},
@@ -118,7 +125,7 @@ def test_retrieval_is_summed_up_per_level() -> None:
     """Mean, spread and worst pair of recall@10."""
     x_ND = _space(20)[0]
     retrieval = [{"level": "category", "r10": 0.2}, {"level": "category", "r10": 0.6}]
-    rows = balance({"a": _set("a", x_ND), "b": _set("b", x_ND)}, retrieval, anchors="aligned")
+    rows = balance_rows({"a": _set("a", x_ND), "b": _set("b", x_ND)}, retrieval, anchors="aligned")
     values = {row["measure"]: row["value"] for row in rows}
     assert values["category_r10_mean"] == pytest.approx(0.4)
     assert values["category_r10_spread"] == pytest.approx(0.2)
@@ -129,4 +136,4 @@ def test_retrieval_is_summed_up_per_level() -> None:
 
 def test_one_modality_has_no_balance() -> None:
     """With fewer than two modalities there is nothing to balance."""
-    assert balance({"a": _set("a", _space(20)[0])}, [], anchors="aligned") == []
+    assert balance_rows({"a": _set("a", _space(20)[0])}, [], anchors="aligned") == []

@@ -11,9 +11,9 @@ import pytest
 
 from trainer.align.heads import Heads, load_heads
 from trainer.align.train import fit, train
-from trainer.evaluate.balance import balance, baseline_heads
+from trainer.evaluate.balance import balance_rows, baseline_heads
 from trainer.evaluate.measure import evaluate, measure
-from trainer.evaluate.retrieval import recalls
+from trainer.evaluate.retrieval import retrieval_rows
 from trainer.evaluate.tasks import anchor_sets
 from trainer.inputs import KnowledgeBase, load_controls, load_samples, open_kb
 from trainer.localize.centers import load_centers
@@ -77,7 +77,7 @@ def test_their_balance_stands_behind_the_runs_own(make_kb: MakeKb, tmp_path: Pat
         test = {
             m: replace(s, vectors_ND=trained.map(m, s.vectors_ND)).split("test") for m, s in frozen.items()
         }
-        expected = balance(test, recalls(test, resamples=1, seed=0)[0], anchors=name)
+        expected = balance_rows(test, retrieval_rows(test, resamples=1, seed=0)[0], anchors=name)
         assert [row for row in metrics["balance"] if row["anchors"] == name] == expected
     without = measure(base, anchors["llm_centers"], heads, replace(QUICK, baselines=False)).metrics
     assert without["balance"] == [row for row in metrics["balance"] if row["anchors"] == "aligned"]

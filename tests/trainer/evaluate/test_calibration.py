@@ -13,15 +13,15 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from trainer.evaluate import calibration
-from trainer.evaluate.answers import ask
 from trainer.evaluate.calibration import (
     BINS,
-    calibrate,
     calibration_error,
+    calibration_rows,
     fit_temperature,
     log_loss,
     probabilities,
 )
+from trainer.evaluate.predictions import predict_tasks
 from trainer.evaluate.tasks import CENTERS, Task, tasks
 from trainer.records import Centers, Ints, SampleSet
 from trainer.score.geometry import unit_rows
@@ -178,8 +178,8 @@ def _by_hand(samples: SampleSet, centers: Centers, split: str, task: Task) -> tu
 def _calibrated(
     samples: SampleSet, centers: Centers, to_do: list[Task], scorer: Scorer = "nearest"
 ) -> list[dict[str, Any]]:
-    asked = ask(samples, {CENTERS: centers}, to_do, scorer=scorer, sweeps=False)
-    return calibrate(samples, centers, asked, model="aligned", scorer=scorer)
+    asked = predict_tasks(samples, {CENTERS: centers}, to_do, scorer=scorer, sweeps=False)
+    return calibration_rows(samples, centers, asked, model="aligned", scorer=scorer)
 
 
 def test_rows_agree_with_fitting_by_hand() -> None:

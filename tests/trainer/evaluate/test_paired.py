@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, permutation_test
 
-from trainer.evaluate.intervals import by_object, holm, interval_of, lead, mcnemar, resampled, swap_test
+from trainer.evaluate.intervals import holm, interval_of, lead, mcnemar, resampled, sum_by_object, swap_test
 
 
 def _answers(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -50,7 +50,7 @@ def test_objects_widen_the_interval_of_samples_that_agree() -> None:
 
 def test_sums_by_object_keep_samples_without_one_apart() -> None:
     """Rows of one object are added; each row of -1 stands alone, after them."""
-    sums_OK = by_object(np.arange(10).reshape(5, 2), np.array([3, -1, 3, 1, -1]))
+    sums_OK = sum_by_object(np.arange(10).reshape(5, 2), np.array([3, -1, 3, 1, -1]))
     assert sums_OK.tolist() == [[6, 7], [4, 6], [2, 3], [8, 9]]
 
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from trainer.evaluate.outcomes import Naming
+from trainer.evaluate.outcomes import RecognitionOutcomes
 from trainer.evaluate.probe import STRENGTHS, fit_probe, logistic_regression, probe_rows
 from trainer.records import SampleSet
 
@@ -86,7 +86,7 @@ def test_rows_are_recognition_rows_with_a_lead() -> None:
     samples = _samples(300)
     seen_C = np.array([True, True, True, True, False])
     test = samples.split("test")
-    never = Naming(
+    never = RecognitionOutcomes(
         "seen", "llm_centers", test, np.zeros(len(test), int), test.category_N < 0, test.category_N < 0
     )
     (row,) = probe_rows({"audio": samples}, seen_C, [never], resamples=100, seed=0)

@@ -10,9 +10,9 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, recall_score, top_k_accuracy_score
 
-from trainer.evaluate.answers import ask
-from trainer.evaluate.outcomes import Naming
-from trainer.evaluate.recognition import recognise
+from trainer.evaluate.outcomes import RecognitionOutcomes
+from trainer.evaluate.predictions import predict_tasks
+from trainer.evaluate.recognition import recognition_rows
 from trainer.evaluate.tasks import Task, tasks
 from trainer.records import Centers, SampleSet
 from trainer.score.geometry import unit_rows
@@ -47,9 +47,11 @@ def _recognised(
     model: str,
     resamples: int,
     scorer: Scorer = "nearest",
-) -> tuple[list[dict[str, Any]], list[Naming]]:
-    asked = [each for s in sets.values() for each in ask(s, anchors, to_do, scorer=scorer, sweeps=False)]
-    return recognise(asked, model=model, resamples=resamples, seed=0)
+) -> tuple[list[dict[str, Any]], list[RecognitionOutcomes]]:
+    asked = [
+        each for s in sets.values() for each in predict_tasks(s, anchors, to_do, scorer=scorer, sweeps=False)
+    ]
+    return recognition_rows(asked, model=model, resamples=resamples, seed=0)
 
 
 def _by_hand(shown: set[int], among: set[int], splits: set[str], depth: int) -> tuple[float, int]:

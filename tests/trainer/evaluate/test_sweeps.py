@@ -7,8 +7,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from trainer.evaluate.answers import ask
-from trainer.evaluate.recognition import recognise, sweep_rows
+from trainer.evaluate.predictions import predict_tasks
+from trainer.evaluate.recognition import recognition_rows, sweep_rows
 from trainer.evaluate.tasks import CENTERS, tasks
 from trainer.records import Centers, SampleSet
 from trainer.score.geometry import unit_rows
@@ -35,13 +35,13 @@ def test_each_row_is_recognition_in_another_way(scorer: Scorer) -> None:
         unit_rows(rng.normal(size=(40, 5)).astype(np.float32)),
     )
     to_do = tasks(np.array([True, True, False]), labels_used=True)
-    asked = ask(samples, {CENTERS: centers}, to_do, scorer=scorer, sweeps=True)
+    asked = predict_tasks(samples, {CENTERS: centers}, to_do, scorer=scorer, sweeps=True)
     rows = sweep_rows(asked, model="aligned", resamples=20, seed=0)
     seen = [(row["k"], row["scorer"]) for row in rows if row["split"] == "seen"]
     assert seen == [(1, scorer), (5, scorer), (10, scorer), *((12, s) for s in get_args(Scorer))]
     for row in rows:
         few = centers.first(np.full(3, row["k"]))
         own = [task for task in to_do if task.split == row["split"]]
-        again = ask(samples, {CENTERS: few}, own, scorer=row["scorer"], sweeps=False)
-        expected, _ = recognise(again, model="aligned", resamples=20, seed=0)
+        again = predict_tasks(samples, {CENTERS: few}, own, scorer=row["scorer"], sweeps=False)
+        expected, _ = recognition_rows(again, model="aligned", resamples=20, seed=0)
         assert {**row, "k": 0, "map": 0} == {**expected[0], "k": 0, "map": 0}

@@ -12,7 +12,7 @@ from data.errors import KnowledgeBaseError
 from kb_builder.store.table import read_vectors, write_vectors
 from kb_builder.tables.schemas import read_rows
 from trainer.inputs import open_kb
-from trainer.localize.choose import group_guides, visible_samples
+from trainer.localize.choose import group_guides, guiding_samples
 
 MakeKb = Callable[..., Path]
 ZERO_SHOT = Path("embeddings/zs-0/samples")
@@ -24,7 +24,7 @@ ZERO_SHOT = Path("embeddings/zs-0/samples")
 def test_only_samples_of_the_named_splits_are_seen(planted_kb: Path, splits: tuple[str, ...]) -> None:
     """The images of those splits with their categories; samples of the modality text are left out."""
     kb = open_kb(planted_kb)
-    vectors_MD, category_M = visible_samples(kb, 24, splits)
+    vectors_MD, category_M = guiding_samples(kb, 24, splits)
     stored = read_vectors(planted_kb / ZERO_SHOT)
     rows = sorted(read_rows(planted_kb / "samples.parquet"), key=lambda row: str(row["sample_id"]))
     shown = [row for row in rows if row["modality"] == "image" and row["split"] in splits]
@@ -39,14 +39,14 @@ def test_samples_without_direction_are_not_seen(make_kb: MakeKb) -> None:
     stored = read_vectors(kb / ZERO_SHOT)
     stored.vectors_ND[::2] = 0
     write_vectors(kb / ZERO_SHOT, ids=stored.ids, groups=stored.groups, vectors_ND=stored.vectors_ND)
-    vectors_MD, category_M = visible_samples(open_kb(kb), 24, ("train", "val", "test"))
+    vectors_MD, category_M = guiding_samples(open_kb(kb), 24, ("train", "val", "test"))
     assert len(vectors_MD) == len(category_M) == len(stored.ids) / 2
     assert vectors_MD.any(axis=1).all()
 
 
 def test_without_a_zero_shot_encoder_nothing_is_seen(make_kb: MakeKb) -> None:
     """There is no space that samples and texts share, which is no error."""
-    vectors_MD, category_M = visible_samples(open_kb(make_kb(zero_shot=False)), 24, ("train",))
+    vectors_MD, category_M = guiding_samples(open_kb(make_kb(zero_shot=False)), 24, ("train",))
     assert vectors_MD.shape == (0, 24)
     assert category_M.shape == (0,)
 
@@ -54,7 +54,7 @@ def test_without_a_zero_shot_encoder_nothing_is_seen(make_kb: MakeKb) -> None:
 def test_samples_of_another_space_are_refused(planted_kb: Path) -> None:
     """Texts of another length cannot be compared with the samples."""
     with pytest.raises(KnowledgeBaseError, match="zs-0 gives 24 dimensions and the texts have 7"):
-        visible_samples(open_kb(planted_kb), 7, ("train",))
+        guiding_samples(open_kb(planted_kb), 7, ("train",))
 
 
 def test_guides_are_grouped_by_category() -> None:

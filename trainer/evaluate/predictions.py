@@ -28,7 +28,7 @@ _SOFT = {"nearest": False, "logsumexp": True}  # what one product can tell; the 
 
 
 @dataclass(frozen=True)
-class Named:
+class TopCategories:
     """The best categories of each sample, by some texts."""
 
     anchors: str
@@ -38,18 +38,18 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Answers:
+class TaskPredictions:
     """All that is asked about the samples of one modality in one task."""
 
     task: Task
     shown: SampleSet
-    by_anchors: tuple[Named, ...]  # by all their texts and the run's scorer, in the order of the sets
-    by_sweep: tuple[Named, ...]  # by fewer of the LLM centers, and by every scorer
+    by_anchors: tuple[TopCategories, ...]  # by all their texts and the run's scorer, in the order of the sets
+    by_sweep: tuple[TopCategories, ...]  # by fewer of the LLM centers, and by every scorer
     scores_NC: Scores  # by all LLM centers and the run's scorer, as `scoring.category_scores`
 
 
 @dataclass(frozen=True, eq=False)  # known by what it is, not by what is in it
-class _Ranking:
+class _Question:
     task: Task
     anchors: str
     texts: Centers
@@ -58,29 +58,29 @@ class _Ranking:
     first: int | None = None  # of each category's texts only so many
 
 
-def ask(
+def predict_tasks(
     samples: SampleSet, anchors: dict[str, Centers], tasks: Sequence[Task], *, scorer: Scorer, sweeps: bool
-) -> list[Answers]:
+) -> list[TaskPredictions]:
     """The answers to every task that shows some of the samples; none where no anchor set has a text for it.
 
     `samples` hold vectors in the text space; `anchors` have LLM centers among them. Sweeps ask by the run's
     scorer for the first k of a category's centers, k in `COUNTS` below the largest number that a category
     has, and by every scorer for all. Raises ValueError for vectors that are not finite.
     """
-    answers: dict[str, Answers] = {}
+    answers: dict[str, TaskPredictions] = {}
     groups: dict[tuple[bool, bytes], list[Task]] = {}  # tasks that show the same samples
     for task in tasks:
         groups.setdefault((task.test_only, task.shown_C.tobytes()), []).append(task)
     for group in groups.values():
         shown = group[0].of(samples)
         if len(shown):
-            answers |= {each.task.split: each for each in _asked(shown, anchors, group, scorer, sweeps)}
+            answers |= {each.task.split: each for each in _predict(shown, anchors, group, scorer, sweeps)}
     return [answers[task.split] for task in tasks if task.split in answers]
 
 
-def _asked(
+def _predict(
     shown: SampleSet, anchors: dict[str, Centers], tasks: list[Task], scorer: Scorer, sweeps: bool
-) -> list[Answers]:
+) -> list[TaskPredictions]:
     """The answers to tasks that all show these samples."""
     centers = anchors[CENTERS]
     questions = {
@@ -91,17 +91,17 @@ def _asked(
         shown, centers, [q for pair in questions.values() for some in pair for q in some], tasks, scorer
     )
 
-    def answer(question: _Ranking) -> Named:
+    def answer(question: _Question) -> TopCategories:
         found = named.get(question)
         if found is None:
             texts = question.texts.of(question.task.candidates_C)
             if question.first is not None:
                 texts = texts.first(np.full(len(texts.categories), question.first))
             found = best_categories(shown.vectors_ND, texts, scorer=question.scorer, top=TOP)
-        return Named(question.anchors, question.k, question.scorer, found)
+        return TopCategories(question.anchors, question.k, question.scorer, found)
 
     return [
-        Answers(
+        TaskPredictions(
             task=task,
             shown=shown,
             by_anchors=tuple(answer(question) for question in questions[task.split][0]),
@@ -112,28 +112,28 @@ def _asked(
     ]
 
 
-def _by_anchors(task: Task, anchors: dict[str, Centers], scorer: Scorer) -> list[_Ranking]:
+def _by_anchors(task: Task, anchors: dict[str, Centers], scorer: Scorer) -> list[_Question]:
     most = {name: int(texts.counts()[task.candidates_C].max(initial=0)) for name, texts in anchors.items()}
-    return [_Ranking(task, name, anchors[name], k, scorer) for name, k in most.items() if k]
+    return [_Question(task, name, anchors[name], k, scorer) for name, k in most.items() if k]
 
 
-def _by_sweep(task: Task, centers: Centers, scorer: Scorer) -> list[_Ranking]:
+def _by_sweep(task: Task, centers: Centers, scorer: Scorer) -> list[_Question]:
     counts_C = centers.counts()
     if not counts_C[task.candidates_C].any():
         return []
     most = int(counts_C.max())
-    fewer = [_Ranking(task, CENTERS, centers, k, scorer, first=k) for k in COUNTS if k < most]
-    return fewer + [_Ranking(task, CENTERS, centers, most, each) for each in get_args(Scorer)]
+    fewer = [_Question(task, CENTERS, centers, k, scorer, first=k) for k in COUNTS if k < most]
+    return fewer + [_Question(task, CENTERS, centers, most, each) for each in get_args(Scorer)]
 
 
 def _from_one_product(
-    shown: SampleSet, centers: Centers, questions: list[_Ranking], tasks: list[Task], scorer: Scorer
-) -> tuple[dict[_Ranking, Ints], Scores]:
+    shown: SampleSet, centers: Centers, questions: list[_Question], tasks: list[Task], scorer: Scorer
+) -> tuple[dict[_Question, Ints], Scores]:
     """The questions that the products with the LLM centers alone can answer; and every category's score."""
     owners_F = np.unique(centers.category_N)
     owners: dict[str, Ints | None] = {}
     ways: dict[tuple[Measure, bytes], Way] = {}
-    asking: dict[_Ranking, tuple[Measure, bytes]] = {}
+    asking: dict[_Question, tuple[Measure, bytes]] = {}
     needed_F = np.logical_or.reduce([task.candidates_C for task in tasks])[owners_F]
     for question in questions:
         name = question.anchors

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trainer.evaluate import answers as module
-from trainer.evaluate.answers import COUNTS, ask
+from trainer.evaluate.predictions import COUNTS, predict_tasks
 from trainer.evaluate.tasks import CENTERS, Task, anchor_sets, tasks
 from trainer.records import Centers, SampleSet
 from trainer.score.geometry import unit_rows
@@ -52,7 +52,7 @@ def test_each_answer_is_that_of_its_texts_alone(scorer: Scorer, labels_used: boo
     """Every task, anchor set and sweep; scores of every category."""
     samples, anchors = _samples(), _anchors()
     to_do = tasks(SEEN_C, labels_used=labels_used)
-    asked = ask(samples, anchors, to_do, scorer=scorer, sweeps=True)
+    asked = predict_tasks(samples, anchors, to_do, scorer=scorer, sweeps=True)
     assert [each.task.split for each in asked] == [task.split for task in to_do]
     for each in asked:
         assert each.shown.sample_ids == each.task.of(samples).sample_ids
@@ -85,14 +85,14 @@ def test_permuted_centers_are_not_multiplied_again(monkeypatch: pytest.MonkeyPat
     centers = _anchors()[CENTERS]
     one = tasks(SEEN_C, labels_used=False)
     permuted = _anchors()["permuted"]
-    ask(_samples(), {CENTERS: centers, "permuted": permuted}, one, scorer="nearest", sweeps=False)
+    predict_tasks(_samples(), {CENTERS: centers, "permuted": permuted}, one, scorer="nearest", sweeps=False)
     assert asked_alone == []
     for other in (
         replace(permuted, vectors_ND=-permuted.vectors_ND),
         permuted.take(np.arange(5)),
         replace(permuted, row_ids=permuted.row_ids[::-1]),
     ):
-        ask(_samples(), {CENTERS: centers, "permuted": other}, one, scorer="nearest", sweeps=False)
+        predict_tasks(_samples(), {CENTERS: centers, "permuted": other}, one, scorer="nearest", sweeps=False)
     assert len(asked_alone) == 3
 
 
@@ -101,10 +101,11 @@ def test_what_cannot_be_asked_has_no_answer() -> None:
     samples, anchors = _samples(), _anchors()
     to_do = tasks(SEEN_C, labels_used=True)
     train = samples.take(samples.splits_N == "train")
-    assert ask(train, anchors, to_do, scorer="nearest", sweeps=True) == []
+    assert predict_tasks(train, anchors, to_do, scorer="nearest", sweeps=True) == []
     seen_only = anchors | {CENTERS: anchors[CENTERS].of(SEEN_C)}
     by_split = {
-        each.task.split: each for each in ask(samples, seen_only, to_do, scorer="nearest", sweeps=True)
+        each.task.split: each
+        for each in predict_tasks(samples, seen_only, to_do, scorer="nearest", sweeps=True)
     }
     unseen = by_split["unseen"]
     assert CENTERS not in [named.anchors for named in unseen.by_anchors]
@@ -119,4 +120,6 @@ def test_what_is_not_finite_is_refused(broken: str) -> None:
     samples, centers = _samples(), _anchors()[CENTERS]
     (samples if broken == "samples" else centers).vectors_ND[:] = np.nan
     with pytest.raises(ValueError, match="row 0 holds NaN"):
-        ask(samples, {CENTERS: centers}, tasks(SEEN_C, labels_used=False), scorer="nearest", sweeps=False)
+        predict_tasks(
+            samples, {CENTERS: centers}, tasks(SEEN_C, labels_used=False), scorer="nearest", sweeps=False
+        )

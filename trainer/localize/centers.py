@@ -1,4 +1,4 @@
-"""Embedding centers, read from centers.parquet."""
+"""Read embedding centers from centers.parquet, with their vectors."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from trainer.score.geometry import unit_rows
 
 
 def load_centers(kb: KnowledgeBase) -> Centers:
-    """The localized centers, rows sorted by (category, rank); stale ones raise KnowledgeBaseError.
+    """The localized centers, rows sorted by (category, rank).
 
-    Of the store, only one category per core is in memory at a time.
+    The store is read one category per core at a time. Raises KnowledgeBaseError where the centers are missing
+    or were chosen from other texts or by another encoder.
     """
     names = ["category_id", "rank", "row_id", "rule", "guided_by", "encoder"]
     return read_centers(kb, read_columns(kb.folder / "centers.parquet", names, hint="unibind localize"))
 
 
 def read_centers(kb: KnowledgeBase, table: pa.Table) -> Centers:
-    """The centers that a table of `choose_centers` names, as `load_centers` gives them."""
+    """The centers in a table of `choose_centers`, as `load_centers` returns them."""
     stale = KnowledgeBaseError(
-        f"{kb.folder / 'centers.parquet'}: chosen from other texts or by another encoder;"
+        f"{kb.folder / 'centers.parquet'}: chosen from other texts or with another encoder;"
         " run `unibind localize` again"
     )
     if not kb.categories:
@@ -73,7 +74,7 @@ def read_centers(kb: KnowledgeBase, table: pa.Table) -> Centers:
 
 
 def category_means(vectors_ND: Floats, category_N: Ints, n_categories: int) -> Doubles:
-    """The unit mean of each category's rows: float64[C, D]; zero for a category without rows."""
+    """The unit mean of each category's rows: float64[C, D]; zeros for a category without rows."""
     sums_CD = np.zeros((n_categories, vectors_ND.shape[1]))
     np.add.at(sums_CD, category_N, vectors_ND.astype(np.float64))
     lengths_C1 = np.linalg.norm(sums_CD, axis=1, keepdims=True)

@@ -1,14 +1,14 @@
-"""The best segments of keys for each query, exactly: the kernel of recognition, prediction and retrieval.
+"""Exact top-k: the best segments of keys for each query; the kernel of recognition, prediction and retrieval.
 
-A segment is a run of keys that stand for one thing: a category's centers, or a single sample of a gallery.
-Its score is its best key's inner product with the query, in float64 and rounded to nine decimals; ties go to
-the lower segment, and within it to the earlier key.
+A segment is a run of keys that belong together: a category's centers, or a single sample of a gallery. Its
+score is its best key's inner product with the query, in float64 and rounded to nine decimals; ties go to the
+lower segment, and within it to the earlier key.
 
-Coarser products, several times as fast, only propose: `topk_screen` keeps every segment that their rounding
-error leaves in the race, and `topk_exact` scores those again in float64. A query for which too many stay in
-the race is lost to that product: bfloat16 is followed by float32, and that (where many keys are equal, or
-none points anywhere) by float64 with all keys. So the answer never depends on the BLAS, the tiles or the
-threads, and the N × M matrix never exists.
+Coarser products, several times as fast, only propose: `screen` keeps every segment that may be among the best
+within their error bound, and `segments` scores those again in float64. Where too many segments remain, the
+query overflows and is given to the next product: bfloat16, then float32, then (where many keys are equal or
+zero) float64 with all keys. So the result never depends on the BLAS, the tiles or the threads, and the N × M
+matrix is never stored.
 
 Shapes: N queries, M keys, S segments, D dimensions, T best, P pairs of a query and a segment.
 """
@@ -26,13 +26,13 @@ from trainer.score.geometry import require_finite
 from trainer.score.screen import SPARE_PAIRS, CloseSegments, merge_parts, screen
 from trainer.score.segments import BLOCK, Keys, Top, compare_all, compare_pairs, concatenate
 
-# Up to so many multiplications, float64 at once is done before threads and products are chosen.
+# Up to this many multiplications, float64 alone is faster than starting threads and choosing a product.
 _SMALL = 2**27
 _QUERIES = 512  # of one float32 product
-_ROUND = 2**22  # pairs that are held at a time, at most
-_PAIRS = 4096  # of one job of scoring again
+_ROUND = 2**22  # pairs in memory at a time, at most
+_PAIRS = 4096  # scored again by one job
 _NORM_ROWS = 1024
-# Up to this length of a vector, float32 neither overflows nor loses what matters; float64 takes the rest.
+# Up to this length of a vector, float32 neither overflows nor loses precision that matters; else float64.
 _LARGEST_NORM = 1e6
 
 
@@ -46,10 +46,10 @@ def top_segments(
 ) -> Top:
     """The T = min(top, S) best of the segments that begin at the rows `starts_S` (default: at every row).
 
-    Queries and keys are float32 or float16; nothing is converted whole. Beside the answer it takes at
-    most 300 MB and four bytes for each query and key. Raises ValueError for NaN and infinity (with their row;
-    `keys_name` says what the keys are), for no keys, for starts that are not 0 < … < M, and for dimensions
-    that differ.
+    Queries and keys are float32 or float16, and are converted in parts. Beside the result it needs at most
+    300 MB and four bytes for each query and key. Raises ValueError for NaN and infinity (with their row;
+    `keys_name` names the keys in messages), for no keys, for starts that are not 0 < … < M, and for
+    dimensions that differ.
     """
     if len(keys_MD) == 0 or top < 1:
         raise ValueError(f"cannot take the best {top} of {len(keys_MD)}")
@@ -73,14 +73,27 @@ def top_segments(
             return _compared(queries_ND, np.arange(len(queries_ND)), keys, top)
         norms_N = query_norms_N.astype(np.float64) * largest
         step = max(1, _ROUND // (2 * top + SPARE_PAIRS) // _QUERIES) * _QUERIES
-        # The first round is small: a product that loses most of its queries is not asked again.
+        # The first round is small: a product that overflows for most of its queries is not used again.
         starts = [0, *range(min(step, cores() * _QUERIES), len(queries_ND), step), len(queries_ND)]
         rounds = [slice(*pair) for pair in pairwise(starts)]
         return concatenate([_screened(queries_ND[r], norms_N[r], keys, top, products) for r in rounds])
 
 
+def nearest(
+    queries_ND: Floats, gallery_MD: Floats | npt.NDArray[np.float16], top: int
+) -> tuple[Ints, Doubles]:
+    """The `top` rows of the gallery with the largest inner product for each query, best first.
+
+    Returns indices int64[N, T] and scores float64[N, T] with T = min(top, M). Scores are computed in float64
+    and rounded to nine decimals; ties go to the lower index. A float16 gallery is converted tile by tile.
+    Raises ValueError for NaN and infinity (with the row) and for an empty gallery.
+    """
+    best = top_segments(queries_ND, gallery_MD, top=top, keys_name="gallery")
+    return best.segments_NT, best.scores_NT
+
+
 def nearest_keys(queries_ND: Floats, keys_MD: Floats, starts_S: Ints, segments_NT: Ints) -> Ints:
-    """The nearest key within given segments of each query, by the same rule: rows int64[N, T]."""
+    """The nearest key within given segments of each query, as in `top_segments`: rows int64[N, T]."""
     segment_P = segments_NT.ravel()
     query_P = np.repeat(np.arange(len(segments_NT)), segments_NT.shape[1])
     order_P = np.argsort(segment_P, kind="stable")
@@ -98,10 +111,10 @@ def _make_keys(keys_MD: Floats | npt.NDArray[np.float16], starts_S: Ints) -> Key
 
 
 def _slack(norms_N: Doubles, dim: int, unit: float) -> Floats:
-    """How far below the T-th best coarse score a segment may lie and still belong to the T best.
+    """How far below the T-th best coarse score a segment's score may lie if it belongs to the T best.
 
-    Both scores may be off; the norms themselves and the difference are float32, and rounding to decimals
-    makes a tie of up to 10⁻⁹.
+    Both scores may be wrong; the norms themselves and the difference are float32, and rounding to decimals
+    ties differences of up to 10⁻⁹.
     """
     norm_error = 1 + largest_error(dim, 0.0)
     slack_N = (2 * largest_error(dim, unit) * norm_error**2 + 2.0**-21) * norms_N + 2e-9
@@ -109,9 +122,10 @@ def _slack(norms_N: Doubles, dim: int, unit: float) -> Floats:
 
 
 def _screened(queries_ND: Floats, norms_N: Doubles, keys: Keys, top: int, products: list[Product]) -> Top:
-    """The best by one product after the other, and by comparing with every key, until no query is lost.
+    """The best segments by one product after the other; for queries that remain, by all keys in float64.
 
-    A product but the last that loses more than half is taken out of `products`.
+    A product that overflows for more than half of its queries is removed from `products`, unless it is the
+    last.
     """
     shape = (len(queries_ND), top)
     best = Top(np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape, np.int64))
@@ -120,12 +134,12 @@ def _screened(queries_ND: Floats, norms_N: Doubles, keys: Keys, top: int, produc
         slack_R = _slack(norms_N[rows], queries_ND.shape[1], product.unit)
         blocks = _proposed(queries_ND, rows, keys, top, slack_R, product)
         _choose(queries_ND, rows, keys, blocks, best)
-        lost = rows[np.concatenate([block.lost_Q for block in blocks])]
-        if len(lost) == 0:
+        left = rows[np.concatenate([block.overflow_Q for block in blocks])]
+        if len(left) == 0:
             return best
-        if 2 * len(lost) > len(rows) and product is not products[-1]:
+        if 2 * len(left) > len(rows) and product is not products[-1]:
             products.remove(product)
-        rows = lost
+        rows = left
     exact = _compared(queries_ND, rows, keys, top)
     best.segments_NT[rows] = exact.segments_NT
     best.scores_NT[rows] = exact.scores_NT
@@ -136,7 +150,7 @@ def _screened(queries_ND: Floats, norms_N: Doubles, keys: Keys, top: int, produc
 def _proposed(
     queries_ND: Floats, rows: Ints, keys: Keys, top: int, slack_R: Floats, product: Product
 ) -> list[CloseSegments]:
-    """What may be among the best for some of the queries, block by block."""
+    """The segments that may be among the best for some of the queries, block by block."""
     blocks = [slice(i, i + _QUERIES) for i in range(0, len(rows), _QUERIES)]
     # Few queries against many keys: the keys are divided among the threads too.
     tiles = keys.tiles()
@@ -161,7 +175,7 @@ def _choose(queries_ND: Floats, rows: Ints, keys: Keys, blocks: list[CloseSegmen
     segment_P = np.concatenate([p.segment_P for p in blocks])
     score_P = np.empty(len(query_P), dtype=np.float64)
     key_P = np.empty(len(query_P), dtype=np.int64)
-    # Pairs of one segment stand together, so that its keys are converted once for many queries.
+    # Sorted by segment, so that its keys are converted once for many queries.
     order_P = np.arange(len(query_P)) if keys.single else np.argsort(segment_P, kind="stable")
 
     def score_again(first: int) -> None:
@@ -184,13 +198,13 @@ def _choose(queries_ND: Floats, rows: Ints, keys: Keys, blocks: list[CloseSegmen
 
 
 def _compared(queries_ND: Floats, rows: Ints, keys: Keys, top: int) -> Top:
-    """The best for some of the queries by comparing with every key."""
+    """The best segments for some of the queries, by comparing with every key."""
     blocks = [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
     return concatenate(parallel_map(lambda block: compare_all(queries_ND[block], keys, top=top), blocks))
 
 
 def _norms(x_ND: Floats | npt.NDArray[np.float16], what: str) -> Floats:
-    """Every row's length, infinite where float32 cannot tell it; ValueError for a row that is not finite."""
+    """Every row's length, infinite where float32 overflows; ValueError for a row that is not finite."""
     norms_N = np.empty(len(x_ND), dtype=np.float32)
 
     def measure(start: int) -> None:
@@ -204,16 +218,3 @@ def _norms(x_ND: Floats | npt.NDArray[np.float16], what: str) -> Floats:
     for row in suspect.tolist():
         require_finite(x_ND[row : row + 1], what, first=row)
     return norms_N
-
-
-def nearest(
-    queries_ND: Floats, gallery_MD: Floats | npt.NDArray[np.float16], top: int
-) -> tuple[Ints, Doubles]:
-    """The `top` rows of the gallery with the largest inner product for each query, best first.
-
-    Returns indices int64[N, T] and scores float64[N, T] with T = min(top, M). Scores are computed in float64
-    and rounded to nine decimals; ties go to the lower index. A float16 gallery is converted tile by tile.
-    Raises ValueError for NaN and infinity (with the row) and for an empty gallery.
-    """
-    best = top_segments(queries_ND, gallery_MD, top=top, keys_name="gallery")
-    return best.segments_NT, best.scores_NT

@@ -46,7 +46,7 @@ def test_a_killed_training_ends_with_the_same_bytes(
     train(kb, tmp_path / "whole", settings)
 
     left = kept
-    keep = CheckpointFile.keep
+    keep = CheckpointFile.save
 
     def keep_and_die(self: CheckpointFile, checkpoint: Any) -> None:
         nonlocal left
@@ -55,7 +55,7 @@ def test_a_killed_training_ends_with_the_same_bytes(
         if left == 0:
             raise _Killed
 
-    monkeypatch.setattr(CheckpointFile, "keep", keep_and_die)
+    monkeypatch.setattr(CheckpointFile, "save", keep_and_die)
     try:
         train(kb, tmp_path / "killed", settings, every=0)
     except _Killed:

@@ -25,7 +25,7 @@ import torch
 
 from bench.contest import QUIET, WAIT_S
 from bench.machine import versions, wait_for_quiet
-from bench.rows import median, publish, row, tell
+from bench.rows import median, print_rows, publish, row
 from bench.train_step import clip_loss
 from bench.vectors import texts, unit
 from data.modality import Modality
@@ -83,7 +83,7 @@ def main() -> None:
         for task in (_pictures(Path(place)), _texts()):
             rows += _rows(task, Path(place) / "store", given.rounds)
     publish(given.results, rows, versions=versions(("torch", "numpy")), command="python -m bench.epoch")
-    tell(rows)
+    print_rows(rows)
 
 
 def _pictures(folder: Path) -> Task:

@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.machine import versions
 from bench.million import measure_million
 from bench.rate import PEERS, measure_rates
-from bench.rows import last_rows, publish, tell
+from bench.rows import last_rows, print_rows, publish
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "kb.json"
@@ -42,7 +42,7 @@ def main() -> None:
     rows = [{"part": name, **row} for name in PARTS for row in parts.get(name, [])]
     command = "python -m bench.kb " + " ".join(sys.argv[1:])
     publish(given.results, rows, versions=versions(PACKAGES) | _peer_versions(), command=command)
-    tell(rows)
+    print_rows(rows)
 
 
 def _peer_versions() -> dict[str, str]:

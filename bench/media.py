@@ -29,7 +29,7 @@ from bench.contest import Contest
 from bench.machine import versions
 from bench.media_files import make_files
 from bench.media_ways import WAYS, Ways
-from bench.rows import at_least, at_most, publish, row, tell
+from bench.rows import at_least, at_most, print_rows, publish, row
 from data.readers.payload import Events
 from data.readers.points.geometry import farthest_points
 from data.render.event import EVENT_DRAWINGS
@@ -58,7 +58,7 @@ def main() -> None:
             rows += [*_feeding(files["image"], given.rounds), *_single(given.rounds)]
     if not only:
         publish(RESULTS, rows, versions=versions(PACKAGES), command="python -m bench.media")
-    tell(rows)
+    print_rows(rows)
 
 
 def _decoding(modality: str, ways: Ways, files: Sequence[Path], rounds: int) -> list[dict[str, Any]]:

@@ -70,7 +70,7 @@ def publish(results: Path, rows: list[dict[str, Any]], *, versions: dict[str, st
     write_json(results, {"machine": machine(), "versions": versions, "command": command, "rows": rows})
 
 
-def tell(rows: Sequence[dict[str, Any]]) -> None:
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     """Print the rows, each with its verdict."""
     for each in rows:
         print(f"{each['name']}: {each['value']} {each['unit']}", verdict(each), flush=True)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from bench.machine import versions
-from bench.rows import last_rows, publish, tell
+from bench.rows import last_rows, print_rows, publish
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "store.json"
@@ -50,7 +50,7 @@ def main() -> None:
         rows = [{"part": part, **row} for part in PARTS for row in parts.get(part, [])]
         command = f"python -m bench.store --scale {given.scale:g}"
         publish(given.results, rows, versions=versions(PACKAGES + PEER_PACKAGES), command=command)
-        tell(measured)
+        print_rows(measured)
 
 
 if __name__ == "__main__":

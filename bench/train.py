@@ -24,7 +24,7 @@ from bench.child import run
 from bench.contest import Contest
 from bench.machine import versions
 from bench.memory import memory_rise
-from bench.rows import at_least, at_most, publish, row, tell
+from bench.rows import at_least, at_most, print_rows, publish, row
 from bench.train_step import OURS, THEIRS, Steps, clip_loss, step_rows
 from bench.vectors import unit
 from trainer.align.losses import symmetric_infonce
@@ -48,7 +48,7 @@ def main() -> None:
     title = f"a step, batch {B:,}, {D:,} → {D:,}"
     rows = [*step_rows(steps, title, rounds=given.rounds), *_memory(), *_feeding(given.rounds)]
     publish(RESULTS, rows, versions=versions(("torch", "numpy")), command="python -m bench.train")
-    tell(rows)
+    print_rows(rows)
 
 
 def _memory() -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bench.machine import versions
-from bench.rows import publish, row, tell
+from bench.rows import print_rows, publish, row
 from bench.train_step import THEIRS, Steps, step_rows
 
 RESULTS = Path(__file__).parent / "results" / "train-gpu.json"
@@ -55,7 +55,7 @@ def main() -> None:
             torch.cuda.empty_cache()
     used = {**versions(("torch",)), "gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}
     publish(given.results, rows, versions=used, command="python -m bench.train_gpu")
-    tell(rows)
+    print_rows(rows)
 
 
 def _peak(work: Callable[[], Any]) -> float:

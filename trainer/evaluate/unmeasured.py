@@ -1,4 +1,4 @@
-"""What a run could not measure, modality by modality, and why: a report without a row must say so."""
+"""What a run could not measure, by modality, with the reason: so that a report explains a missing row."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def unmeasured_rows(
     frozen: Mapping[str, SampleSet],
     heads: Heads | None,
 ) -> list[dict[str, Any]]:
-    """Rows {modality, n, reason}: each modality of the samples that has no row of recognition.
+    """Rows {modality, n, reason}: each modality of the samples without a row of recognition.
 
-    `recognised` are those that have one; `spaces` and `frozen` hold the encoded samples. A row whose modality
-    is null is about the whole run. `n` counts the samples that the reason is about.
+    `recognised` are the modalities with one; `spaces` and `frozen` hold the encoded samples. A row whose
+    modality is null is about the whole run. `n` is the number of samples that the reason applies to.
     """
     rows = [
         {"modality": None, "n": len(base.samples), "reason": reason} for reason in _run_reasons(base, centers)

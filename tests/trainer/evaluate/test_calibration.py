@@ -1,4 +1,4 @@
-"""Fitted temperatures and what they mend, against scikit-learn, SciPy and counting by hand."""
+"""Fitted temperatures and what they improve, against scikit-learn, SciPy and counting by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainer.evaluate.calibration import (
     probabilities,
 )
 from trainer.evaluate.predictions import predict_tasks
-from trainer.evaluate.tasks import CENTERS, Task, tasks
+from trainer.evaluate.tasks import CENTERS, AnchorSet, Task, tasks
 from trainer.records import Centers, Ints, SampleSet
 from trainer.score.geometry import unit_rows
 from trainer.settings import Scorer
@@ -178,7 +178,7 @@ def _by_hand(samples: SampleSet, centers: Centers, split: str, task: Task) -> tu
 def _calibrated(
     samples: SampleSet, centers: Centers, to_do: list[Task], scorer: Scorer = "nearest"
 ) -> list[dict[str, Any]]:
-    asked = predict_tasks(samples, {CENTERS: centers}, to_do, scorer=scorer, sweeps=False)
+    asked = predict_tasks(samples, {CENTERS: AnchorSet(centers)}, to_do, scorer=scorer, sweeps=False)
     return calibration_rows(samples, centers, asked, model="aligned", scorer=scorer)
 
 

@@ -25,8 +25,8 @@ def test_rows_hold_the_ids_of_the_knowledge_base(planted_kb: Path, tmp_path: Pat
     samples = load_samples(base, "samples")[0]["audio"].take(np.arange(3))
     samples.object_N[1] = -1
     hits = np.array([True, False, False])
-    naming = RecognitionOutcomes("seen", "llm_centers", samples, np.array([0, 5, -1]), hits, ~hits)
-    named = named_table(base, [naming, naming], model="aligned")
+    outcome = RecognitionOutcomes("seen", "llm_centers", samples, np.array([0, 5, -1]), hits, ~hits)
+    named = named_table(base, [outcome, outcome], model="aligned")
     ranks = ranks_table(
         base, [RetrievalOutcomes("audio", "image", "object", samples, np.array([1, 30, 2]))], model="aligned"
     )

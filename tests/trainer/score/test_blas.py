@@ -149,7 +149,7 @@ def test_torch_takes_no_part_where_it_may_round(monkeypatch: pytest.MonkeyPatch)
 def test_torch_is_loaded_only_for_much_work() -> None:
     """A process without it stays without it, until there is enough to multiply."""
     code = (
-        "import sys; from trainer.blas import fastest_products;"
+        "import sys; from trainer.score.blas import fastest_products;"
         "print([p.multiply.__name__ for p in fastest_products(2**30)], 'torch' in sys.modules);"
         "fastest_products(2**40); print('torch' in sys.modules)"
     )

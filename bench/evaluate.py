@@ -3,10 +3,10 @@
     python -m bench.evaluate [--rounds 3] [--scale 1.0]
 
 A knowledge base on disk (`bench/planted.py`): 50,000 test samples of one modality in a zero-shot space, a
-thousand categories with 50 centers each, 384 dimensions, float16; beside them 2,000 val samples, for
-calibration. Everything is on: the class name, 50 templates and 50 texts of random words per category, the
-permuted centers, sweeps, average precision, calibration, intervals, the tables of every sample. Heads are
-not: one space is measured. Beside it, the bare product of all samples with all centers.
+thousand categories with 50 centers each, 384 dimensions, float16; and 2,000 val samples, for calibration.
+Everything is enabled except heads: the class name, 50 templates and 50 texts of random words per category,
+the permuted centers, sweeps, average precision, calibration, intervals, the tables of every sample. One space
+is measured, and for comparison the bare product of all samples with all centers.
 
 Shapes: N samples, M centers, D dimensions.
 """
@@ -51,7 +51,7 @@ from trainer.settings import Evaluate, Localize
 RESULTS = Path(__file__).parent / "results" / "evaluate.json"
 CATEGORIES, K, TEST, VAL = 1_000, 50, 50_000, 2_000
 TILES = ((512, 500), (512, 2_500), (1_024, 1_000), (2_048, 2_048))  # samples × centers
-CHECKED = 2_000  # samples that are named again by plain float64 products
+CHECKED = 2_000  # samples that plain float64 products classify again
 GOAL = 3.0
 SETTINGS = Evaluate()
 

@@ -3,7 +3,7 @@
     python -m bench.kb [--only rate|million] [--rounds 3] [--cycles 1.0] [--scale 1.0]
 
 `rate` compares requests per second with other builders (`make bench-peers` installs them), `million` builds
-a knowledge base of a million descriptions. A part that is left out keeps its rows of the last time.
+a knowledge base of a million descriptions. A part that is left out keeps its earlier rows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`python -m bench.train_gpu`: training steps on a GPU, to `bench/results/train-gpu.json`.
 
 Step times against the bare products and against open_clip's form, by size of batch and precision of the
-products; a batch of 32,768 with the loss in blocks; the most memory taken.
+products; a batch of 32,768 with the loss in blocks; the peak of memory.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _peak(work: Callable[[], Any]) -> float:
-    """The most memory that tensors took during `work`, beside what was there before: MB."""
+    """The peak memory of tensors during `work`, minus that before: MB."""
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     work()

@@ -1,10 +1,10 @@
-"""`make torture`: every attack in its turn, for TORTURE_MINUTES (60), on a small project of its own.
+"""`make torture`: run every attack in turn, for TORTURE_MINUTES (60), on a small project.
 
     python -m bench.torture [--minutes 60] [--seed N] [--only kills,flips] [--out bench/results/torture.json]
 
-An attack is a function that yields trials without end, each with what was wrong, if anything; it gets a share
-of the time. Prints every problem as it is found and, at the end, how often each attack was tried and how
-often something was silent or broken. Exit status 1 where something was.
+An attack is a function that yields trials without end, each with the problem it found, if any; it gets a
+share of the time. Prints every problem as it is found and, at the end, the number of trials and of problems
+of each attack. Exit status 1 if there is a problem.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from data.show import visible
 
 RESULTS = Path(__file__).parent.parent / "results" / "torture.json"
 _PACKAGES = ("torch", "pyarrow", "duckdb", "safetensors", "aiohttp", "openai", "av", "pillow", "soundfile")
-_TOLD_AT_MOST = 20  # problems of one attack that are written down
+_TOLD_AT_MOST = 20  # problems of one attack that are recorded
 
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack: its name in the table, its share of the time, and what makes its trials."""
+    """An attack: its name in the table, its share of the time, and the function that yields its trials."""
 
     key: str
     name: str
@@ -60,14 +60,14 @@ ATTACKS = (
 
 @dataclass
 class Tally:
-    """What became of an attack."""
+    """The trials and problems of an attack."""
 
     tried: int = 0
     problems: list[str] = field(default_factory=list)
 
 
 def torture(minutes: float, seed: int, chosen: list[Attack], root: Path) -> dict[str, Tally]:
-    """Run the attacks; each goes on until its share of the time is over, and makes one trial at least."""
+    """Run the attacks, each until its share of the time is over, with at least one trial."""
     tallies = {attack.name: Tally() for attack in chosen}
     ends = time.monotonic() + 60 * minutes
     with ground(root) as place:
@@ -88,13 +88,13 @@ def torture(minutes: float, seed: int, chosen: list[Attack], root: Path) -> dict
 
 
 def table(tallies: dict[str, Tally]) -> str:
-    """The table in Markdown."""
+    """The results as a Markdown table."""
     lines = [f"| {name} | {each.tried:,} | {len(each.problems):,} |" for name, each in tallies.items()]
     return "\n".join(["| attack | tried | silent or broken |", "|---|---:|---:|", *lines])
 
 
 def rows(tallies: dict[str, Tally]) -> list[dict[str, Any]]:
-    """One row for each attack: how many trials were silent or broken, of how many."""
+    """One row for each attack: how many of its trials found a problem."""
     return [
         row(
             name,
@@ -111,7 +111,7 @@ def rows(tallies: dict[str, Tally]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """See the module's words."""
+    """See the module's docstring."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=float(os.environ.get("TORTURE_MINUTES", "60")))
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)

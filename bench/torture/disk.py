@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, limits of the process, and a folder that is removed while it is written.
+"""Attacks by full or read-only disks, process limits, and folders that are removed while written.
 
 A small disk is a tmpfs where this process may mount one (it needs root), else a limit on the size of files.
 """
@@ -25,7 +25,7 @@ MB = 1024 * KB
 
 @contextmanager
 def mounted(target: Path, *how: str) -> Iterator[None]:
-    """A file system mounted at a folder. Raises CalledProcessError where that is not allowed."""
+    """Mount a file system at a folder. Raises CalledProcessError where that is not allowed."""
     target.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", *how, str(target)], check=True, capture_output=True)
     try:
@@ -44,12 +44,12 @@ def may_mount(folder: Path) -> bool:
 
 
 def full_disks(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """A disk that fills up at a random point, and then grows: one line, a sound ledger, the same end."""
+    """Fill the disk at a random point, then enlarge it: one line, a sound ledger, the same results."""
     if not may_mount(ground.root):
         yield from _limited(ground, rng)
         return
     while True:
-        # What a run writes comes to some 3 MB; a ledger and its log alone to 100 to 200 kB.
+        # A run writes about 3 MB; the ledger and its log are 100 to 200 kB.
         size = rng.choice((rng.randint(8, 256), rng.randint(100, 1200), rng.randint(1000, 3000))) * KB
         folder = ground.copy(ground.fresh, "full")
         with mounted(folder / "runs", "-t", "tmpfs", "-o", f"size={size}", "tmpfs"):
@@ -67,7 +67,7 @@ def _fill(ground: Ground, folder: Path, rng: random.Random) -> str | None:
 
 
 def _ends_well(ground: Ground, folder: Path) -> str | None:
-    """Run to the end, and compare; None where all is as in the undisturbed run."""
+    """Run to the end and compare; None where everything equals the undisturbed run."""
     if problem := sound_ledger(folder / RUN):
         return problem
     done = ground.run(folder, "run")
@@ -85,7 +85,7 @@ def _limited(ground: Ground, rng: random.Random) -> Iterator[Trial]:
 
 
 def limits(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """Limits on files, open files and memory, at random: one line, and the same end without them."""
+    """Limit file sizes, open files and memory at random: one line, and the same results without limits."""
     while True:
         name, kind, limit, unit = rng.choice(
             (
@@ -104,7 +104,7 @@ def _with_limit(ground: Ground, kind: int, limit: int) -> str | None:
 
 
 def read_only(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """A folder that cannot be written: what only reads works, what writes says so in one line."""
+    """Make a folder read-only: commands that only read work, others fail with one line."""
     mounts = may_mount(ground.root)
     while True:
         folder = ground.copy(ground.finished, "readonly")
@@ -127,7 +127,7 @@ def _locked_by_mode(ground: Ground, folder: Path) -> str | None:
     for path in places:
         path.chmod(0o555)
     try:
-        return None if os.geteuid() == 0 else _refused(ground, folder)  # root is not held by modes
+        return None if os.geteuid() == 0 else _refused(ground, folder)  # file modes do not stop root
     finally:
         for path in places:
             path.chmod(0o755)
@@ -145,7 +145,7 @@ def _refused(ground: Ground, folder: Path) -> str | None:
 
 
 def removals(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """The run's folder, or a part of it, is removed while it is written: no result is half of another."""
+    """Remove the run's folder, or a part of it, while it is written: no result is a mixture of two runs."""
     while True:
         folder = ground.copy(ground.fresh, "removed")
         part = rng.choice((RUN.parent, RUN, RUN / "kb", RUN / "stages"))

@@ -1,4 +1,4 @@
-"""One bit flipped in a file at rest, its times and its inode kept, and other damage of whole files."""
+"""Attacks on files at rest: one flipped bit, with times and inode kept, and damage of whole files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ READERS = (
 
 
 def flips(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """A random file of the run damaged at random: `kb verify` names it, no reader uses it, `run` heals it.
+    """Damage a random file of the run: `kb verify` names it, no reader uses it, `run` repairs it.
 
-    A reader must refuse in one line, or print what it printed before; whatever else is silent.
+    A reader must refuse in one line, or print what it printed before; anything else counts as silent.
     """
     before = {arguments: ground.run(ground.finished, *arguments).out for arguments in READERS}
     while True:
@@ -42,7 +42,7 @@ def flips(ground: Ground, rng: random.Random) -> Iterator[Trial]:
         done = ground.run(folder, *arguments)
         problem = problem or _believed(done, before[arguments], arguments)
         done = ground.run(folder, "run")
-        if path.name != "ledger.sqlite":  # which nothing can bring back
+        if path.name != "ledger.sqlite":  # which cannot be restored
             if done.status != 0:
                 problem = problem or f"run: {done.problem() or done.error}"
             elif differences := ground.differences(folder):
@@ -57,7 +57,7 @@ def _believed(done: Done, before: str, arguments: tuple[str, ...]) -> str | None
 
 
 def _kept(path: Path, change: Callable[[bytearray], None]) -> None:
-    """Change a file's content in place, its times kept."""
+    """Change a file's content in place, keeping its times."""
     about = path.stat()
     content = bytearray(path.read_bytes())
     change(content)
@@ -81,7 +81,7 @@ def flip(path: Path, rng: random.Random) -> str:
 
 
 def cut(path: Path, rng: random.Random) -> str:
-    """Cut the file short."""
+    """Truncate the file."""
     at = rng.randrange(max(1, path.stat().st_size))
 
     def change(content: bytearray) -> None:
@@ -92,6 +92,6 @@ def cut(path: Path, rng: random.Random) -> str:
 
 
 def empty(path: Path, rng: random.Random) -> str:
-    """Leave nothing of it."""
+    """Empty the file."""
     _kept(path, bytearray.clear)
     return "emptied"

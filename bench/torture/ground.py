@@ -1,8 +1,7 @@
-"""A small project, run to its end once, undisturbed; and commands on copies of it, stopped where they hang.
+"""A small project that is run once undisturbed, and commands on copies of it, killed if they hang.
 
-Commands run in processes of their own, forked from one that has the libraries loaded: what starts in seven
-seconds otherwise starts in a tenth of one. They are the real ones: `pipeline.cli.main.main`, its exit status
-and what it prints.
+Commands run in separate processes, forked from one that has the libraries loaded: they start in a tenth of a
+second, not in seven. They are the real commands: `pipeline.cli.main.main`, its exit status and its output.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from kb_builder.fake_openai import FakeSettings, serve_fake
 NAME = "small"
 RUN = Path("runs") / NAME
 VOLATILE = ("created_at", "latency_ms", "attempts")
-HANGS_S = 180.0  # whoever has not ended by then hangs
+HANGS_S = 180.0  # a command that runs longer counts as hanging
 _LOADED = ["pipeline.cli.main", "pipeline.table", "kb_builder.encode.embed", "kb_builder.describe.samples"]
 _LOADED += [
     "trainer.align.train",
@@ -67,7 +66,7 @@ _OPENAI = 'openai"\nmodel = "m"\nbase_url = "{url}"\napi_key_env = "UNIBIND_NONE
 
 
 def make_project(folder: Path, url: str | None = None) -> Path:
-    """Pictures and texts of three colours, described by whom `url` leads to, or by the fake describer."""
+    """Images and texts of three colours, described by the server at `url`, or by the fake describer."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows = []
@@ -110,7 +109,7 @@ class Done:
     err: str
 
     def problem(self) -> str | None:
-        """What no command may do, whatever it is given; None where it ended well or with one clear line."""
+        """What no command may ever do; None where it succeeded or failed with one clear line."""
         if self.status is None:
             return "hangs"
         if "Traceback (most recent call last)" in self.err:
@@ -123,7 +122,7 @@ class Done:
 
     @property
     def error(self) -> str:
-        """The line that says what went wrong."""
+        """The error line."""
         lines = [line for line in self.err.splitlines() if line.startswith("error:")]
         return lines[-1] if lines else ""
 
@@ -134,18 +133,18 @@ _context.set_forkserver_preload(_LOADED)
 
 @dataclass
 class Running:
-    """A command that was started; `wait` for it, or `kill` it."""
+    """A running command; `wait` for it, or `kill` it."""
 
     process: Any
     streams: Path
 
     def kill(self) -> None:
-        """SIGKILL to it and to what it started."""
+        """Send SIGKILL to it and its children."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def wait(self, seconds: float = HANGS_S) -> Done:
-        """How it ended; killed where it has not ended by then."""
+        """Wait for its end; kill it if that takes too long."""
         self.process.join(seconds)
         hung = self.process.is_alive()
         self.kill()
@@ -163,7 +162,7 @@ def start(
     before: Callable[[], None] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Running:
-    """Start `unibind ARGUMENTS` in a folder; `before` is called in its process first (limits)."""
+    """Start `unibind ARGUMENTS` in a folder; its process first calls `before` (for limits)."""
     streams.mkdir(parents=True)
     process = _context.Process(
         target=_child, args=(str(folder), arguments, str(streams), before, dict(environment or {}))
@@ -204,26 +203,26 @@ def _child(
 
 @dataclass
 class Server:
-    """A fake-openai in a thread: what it answered stands in its log."""
+    """A fake-openai server in a thread, with a log of its answers."""
 
     url: str
     log: Path
 
     def reset(self) -> None:
-        """Forget what was asked."""
+        """Clear the log."""
         self.log.write_bytes(b"")
         urllib.request.urlopen(
             urllib.request.Request(self.url.removesuffix("/v1") + "/_fake/reset", method="POST")
         ).close()
 
     def answered(self) -> Counter[str]:
-        """How often each request was answered since the reset."""
+        """The number of answers to each request since the reset."""
         return Counter(line.split()[0] for line in self.log.read_text("utf-8").splitlines())
 
 
 @contextmanager
 def fake_server(folder: Path, **settings: Any) -> Iterator[Server]:
-    """The server, until the block ends."""
+    """Run the server within the block."""
     loop, stop, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
     log = folder / "asked.log"
     log.touch()
@@ -249,23 +248,23 @@ def fake_server(folder: Path, **settings: Any) -> Iterator[Server]:
 
 @dataclass(frozen=True)
 class Ground:
-    """Where attacks take place: copies of `finished` (run to its end) and `fresh` (not run yet)."""
+    """The projects that attacks copy: `finished` (run to its end) and `fresh` (not run yet)."""
 
     root: Path
     fresh: Path
     finished: Path
     server: Server
-    seconds: float  # that the undisturbed run took
+    seconds: float  # of the undisturbed run
 
     def copy(self, of: Path, name: str) -> Path:
-        """A copy to be destroyed, with all times of change; one of the same name is replaced."""
+        """A copy to damage, with all modification times; replaces one of the same name."""
         target = self.root / name / "p"
         shutil.rmtree(target.parent, ignore_errors=True)
         shutil.copytree(of, target, symlinks=True)
         return target
 
     def start(self, folder: Path, *arguments: str, **how: Any) -> Running:
-        """`start`, with a place for what it prints."""
+        """`start`, with a file for the output."""
         return start(folder, *arguments, streams=self.root / f"streams-{time.monotonic_ns()}", **how)
 
     def run(self, folder: Path, *arguments: str, seconds: float = HANGS_S, **how: Any) -> Done:
@@ -273,19 +272,19 @@ class Ground:
         return self.start(folder, *arguments, **how).wait(seconds)
 
     def differences(self, folder: Path) -> list[str]:
-        """What of a finished run is not as in the undisturbed one: tables, vectors, heads, numbers."""
+        """What differs between a finished run and the undisturbed one: tables, vectors, heads, numbers."""
         ours, theirs = results(folder / RUN), results(self.finished / RUN)
         return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
 
 
 @contextmanager
 def ground(root: Path) -> Iterator[Ground]:
-    """Make the project and run it undisturbed. Raises RuntimeError where that does not work."""
+    """Make the project and run it undisturbed. Raises RuntimeError if that fails."""
     with fake_server(root, latency_s=0.05) as server:
         fresh = make_project(root / "fresh", server.url)
         place = Ground(root, fresh, root / "finished" / "p", server, 0.0)
         shutil.copytree(fresh, place.finished)
-        place.run(place.fresh, "doctor")  # so that the libraries are loaded
+        place.run(place.fresh, "doctor")  # to load the libraries
         started = time.monotonic()
         done = place.run(place.finished, "run", seconds=600)
         place = replace(place, seconds=time.monotonic() - started)
@@ -295,7 +294,7 @@ def ground(root: Path) -> Iterator[Ground]:
 
 
 def results(run: Path) -> dict[str, Any]:
-    """Everything of a run that must be the same each time, by name: without times and latencies."""
+    """Everything of a run that must be equal each time, by name: without times and latencies."""
     found: dict[str, Any] = {}
     for path in sorted(run.rglob("*.parquet")):
         table = pq.read_table(path)
@@ -313,13 +312,13 @@ def results(run: Path) -> dict[str, Any]:
 
 
 def entries(run: Path) -> list[tuple[Any, ...]]:
-    """What the ledger holds: key, answer, error. Raises sqlite3.Error where it is damaged."""
+    """The rows of the ledger: key, answer, error. Raises sqlite3.Error where it is damaged."""
     with closing(sqlite3.connect(run / "kb" / "ledger.sqlite")) as ledger:
         return ledger.execute("SELECT key, answer, error FROM entries ORDER BY key").fetchall()
 
 
 def sound_ledger(run: Path) -> str | None:
-    """What SQLite finds wrong with a ledger; None where it is sound or not there."""
+    """The damage that SQLite finds in a ledger; None where it is sound or missing."""
     path = run / "kb" / "ledger.sqlite"
     if not path.is_file():
         return None
@@ -328,6 +327,6 @@ def sound_ledger(run: Path) -> str | None:
             found = ledger.execute("PRAGMA integrity_check").fetchone()[0]
     except sqlite3.Error as error:
         if "full" in str(error) or "I/O" in str(error):
-            return None  # SQLite needs room to look; whoever makes room looks again
+            return None  # the check needs disk space; it is repeated once there is some
         found = str(error)
     return None if found == "ok" else f"the ledger: {found}"

@@ -1,7 +1,7 @@
-"""Wounds of files at rest, as a disk or a careless hand makes them: each file kind of a run, several places.
+"""Damage of files at rest, as by a disk or a careless user: for each kind of file of a run, in several places.
 
-A bit is flipped in place: size, time of change and inode stay. What else happens to a file: it is cut short,
-emptied, deleted, replaced by a folder or a pipe, exchanged for another valid file, or for an older version.
+A bit is flipped in place, so that size, modification time and inode stay. Or the file is truncated, emptied,
+deleted, replaced by a folder or a pipe, or exchanged for another valid file or an older version.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# The locks hold nothing; what SQLite has beside the ledger is gone when nobody has it open.
+# Lock files are empty; SQLite removes its own files beside the ledger when it is closed.
 _NOTHING = re.compile(r"(run|ledger)\.lock|.*-(wal|shm)|\..*")
 _NUMBERS = re.compile(r"\d+|[0-9a-f]{8,}")
 
 
 @dataclass(frozen=True)
 class Wound:
-    """What happens to a file: `flip 0.50`, `cut`, `empty`, `gone`, `folder`, `pipe` or `swap NAME`."""
+    """A damage: `flip 0.50`, `cut`, `empty`, `gone`, `folder`, `pipe` or `swap NAME`."""
 
     name: str
-    place: float = 0.0  # of a flip: where, from 0 (the first byte) to 1 (the last)
+    place: float = 0.0  # of a flip: its position, from 0 (the first byte) to 1 (the last)
     other: Path | None = None  # of a swap
 
     def inflict(self, path: Path) -> None:
-        """Do it to a file, keeping its times where the file stays one."""
+        """Apply it to a file, keeping its times if it stays a file."""
         before = path.stat()
         if self.name == "gone":
             path.unlink()
@@ -47,7 +47,7 @@ class Wound:
 
 
 def flip(path: Path, place: int, bit: int = 2) -> None:
-    """Flip one bit of a file in place; its size, its inode and its time of change stay."""
+    """Flip one bit of a file in place, keeping its size, inode and modification time."""
     before = path.stat()
     with path.open("r+b") as file:
         file.seek(place)
@@ -58,7 +58,7 @@ def flip(path: Path, place: int, bit: int = 2) -> None:
 
 
 def wounds(path: Path, *, places: int = 5) -> Iterator[Wound]:
-    """What can happen to a file by itself: flips at evenly spread places, and the rest."""
+    """The damages of a file that need no other file: flips at evenly spaced positions, and the rest."""
     if path.stat().st_size:
         for number in range(places):
             yield Wound(f"flip {number}", number / max(1, places - 1))
@@ -69,7 +69,7 @@ def wounds(path: Path, *, places: int = 5) -> Iterator[Wound]:
 
 
 def kinds(run: Path) -> dict[str, Path]:
-    """Of every kind of file in a finished run the first, by its name without numbers and hashes."""
+    """The first file of every kind in a finished run, by its name without numbers and hashes."""
     found: dict[str, Path] = {}
     for path in sorted(run.rglob("*")):
         if path.is_file() and not _NOTHING.fullmatch(path.name):
@@ -78,7 +78,7 @@ def kinds(run: Path) -> dict[str, Path]:
 
 
 def restore(run: Path, whole: Path) -> None:
-    """Make a run what it was, `whole` being a copy of it."""
+    """Restore a run from its copy `whole`."""
     shutil.rmtree(run)
     shutil.copytree(whole, run, symlinks=True)
 

@@ -2,7 +2,7 @@
 
 The proxy keeps the server's true answers. A text counts as right if a true answer contains it, up to white
 space. Damage that replaces letters by other letters is left out:
-no reader can tell it from the truth, and TLS keeps it away.
+no reader can detect it, and TLS prevents it.
 """
 
 from __future__ import annotations

@@ -20,12 +20,12 @@ from bench.torture.mutate import mutant
 from bench.torture.seeds import Format, formats
 from data.errors import SampleError
 from data.modality import Modality
-from data.readers import Budget, read, reading_ahead, use_budget
+from data.readers import FileBudget, read, reading_ahead, use_budget
 from data.readers.payload import Text
 from data.render import render
 from kb_builder.facts.sentence import measure
 
-BUDGET = Budget(seconds=5, memory=10**9)
+BUDGET = FileBudget(seconds=5, memory=10**9)
 _TOGETHER = 16
 _REASONS = {"took longer": "slow", "needed more": "large", "its decoder": "fatal", "decoder crashed": "fatal"}
 

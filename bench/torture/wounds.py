@@ -1,4 +1,4 @@
-"""Damage of files at rest, as by a disk or a careless user: for each kind of file of a run, in several places.
+"""Damage files at rest, as a disk or a careless user might: each kind of file of a run, in several places.
 
 A bit is flipped in place, so that size, modification time and inode stay. Or the file is truncated, emptied,
 deleted, replaced by a folder or a pipe, or exchanged for another valid file or an older version.

@@ -110,7 +110,7 @@ class CheckpointFile:
 
 @contextmanager
 def tensorboard_writer(folder: Path | None, *, after: int) -> Iterator[Callable[[list[LogRow]], None]]:
-    """A function that writes log rows to a TensorBoard log in `folder`; where that is None, it does nothing.
+    """A function that writes log rows to a TensorBoard log in `folder`; without a folder it does nothing.
 
     What an earlier attempt wrote after step `after` is hidden. Raises TrainingError where the package
     tensorboard is not installed.

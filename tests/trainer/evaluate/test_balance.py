@@ -209,7 +209,7 @@ def test_their_balance_stands_behind_the_runs_own(make_kb: MakeKb, tmp_path: Pat
         }
         expected = balance_rows(test, retrieval_rows(test, resamples=1, seed=0)[0], anchors=name)
         assert [row for row in metrics["balance"] if row["anchors"] == name] == expected
-    without = measure(base, anchors["llm_centers"], heads, replace(QUICK, baselines=False)).metrics
+    without = measure(base, anchors["llm_centers"].texts, heads, replace(QUICK, baselines=False)).metrics
     assert without["balance"] == [row for row in metrics["balance"] if row["anchors"] == "aligned"]
     del without["balance"], metrics["balance"]
     assert without == metrics

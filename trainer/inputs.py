@@ -82,17 +82,6 @@ def open_kb(folder: Path) -> KnowledgeBase:
     )
 
 
-def _encoder_folders(embeddings: Path) -> dict[str, Path | None]:
-    path = embeddings / "encoders.json"
-    try:
-        named = json.loads(reading(path).read_text(encoding="utf-8"))
-        return {role: None if name is None else embeddings / Path(name).name for role, name in named.items()}
-    except FileNotFoundError as error:
-        raise KnowledgeBaseError(f"{path}: nothing is encoded yet; run `unibind encode`") from error
-    except (ValueError, AttributeError, TypeError) as error:
-        raise KnowledgeBaseError(f"{path}: damaged ({error}); run `unibind encode` again") from error
-
-
 def encoder_card(folder: Path) -> dict[str, Any]:
     """The encoder.json of an encoder's folder: name, identity, dim, parameters …
 
@@ -151,15 +140,6 @@ def open_category_texts(kb: KnowledgeBase, most: int | None = None, *, seed: int
         row_ids=_one_chunk(table["row_id"].take(pa.array(order))),
         starts_C1=np.searchsorted(category_N[order], np.arange(len(kb.categories) + 1)),
     )
-
-
-def _sample_rows(order: Ints, category_N: Ints, most: int, seed: int) -> Ints:
-    """Of rows sorted by category, at most `most` of each, drawn uniformly, in their order."""
-    rng = np.random.default_rng(seed)
-    shuffled = np.lexsort((rng.random(len(order)), category_N))
-    starts_N = np.searchsorted(category_N, category_N, side="left")
-    kept = shuffled[np.arange(len(order)) - starts_N < most]
-    return order[np.sort(kept)]
 
 
 def center_texts(folder: Path, row_ids: Iterable[str]) -> dict[str, str]:
@@ -256,18 +236,6 @@ def load_samples(kb: KnowledgeBase, role: str) -> tuple[dict[str, SampleSet], di
     return sets, missing
 
 
-def _more_categories(rows: list[dict[str, Any]], index: dict[str, int]) -> Ints | None:
-    """The categories of samples beyond their first, or None where no sample has one: int64[N, L]."""
-    longest = max(len(row["more_category_ids"] or ()) for row in rows)
-    if longest == 0:
-        return None
-    more_NL = np.full((len(rows), longest), -1, dtype=np.int64)
-    for more_L, row in zip(more_NL, rows, strict=True):
-        categories = row["more_category_ids"] or ()
-        more_L[: len(categories)] = [index[category] for category in categories]
-    return more_NL
-
-
 @dataclass(frozen=True)
 class SampleTexts:
     """The encoded descriptions of samples, and which rows of the matrix belong to which sample."""
@@ -308,6 +276,38 @@ def count_rejects(folder: Path) -> list[dict[str, Any]]:
         return []
     stages = _columns(folder / "rejects", ["stage"], hint="unibind describe")["stage"]
     return [{"stage": stage, "n": n} for stage, n in sorted(Counter(stages).items())]
+
+
+def _encoder_folders(embeddings: Path) -> dict[str, Path | None]:
+    path = embeddings / "encoders.json"
+    try:
+        named = json.loads(reading(path).read_text(encoding="utf-8"))
+        return {role: None if name is None else embeddings / Path(name).name for role, name in named.items()}
+    except FileNotFoundError as error:
+        raise KnowledgeBaseError(f"{path}: nothing is encoded yet; run `unibind encode`") from error
+    except (ValueError, AttributeError, TypeError) as error:
+        raise KnowledgeBaseError(f"{path}: damaged ({error}); run `unibind encode` again") from error
+
+
+def _sample_rows(order: Ints, category_N: Ints, most: int, seed: int) -> Ints:
+    """Of rows sorted by category, at most `most` of each, drawn uniformly, in their order."""
+    rng = np.random.default_rng(seed)
+    shuffled = np.lexsort((rng.random(len(order)), category_N))
+    starts_N = np.searchsorted(category_N, category_N, side="left")
+    kept = shuffled[np.arange(len(order)) - starts_N < most]
+    return order[np.sort(kept)]
+
+
+def _more_categories(rows: list[dict[str, Any]], index: dict[str, int]) -> Ints | None:
+    """The categories of samples beyond their first, or None where no sample has one: int64[N, L]."""
+    longest = max(len(row["more_category_ids"] or ()) for row in rows)
+    if longest == 0:
+        return None
+    more_NL = np.full((len(rows), longest), -1, dtype=np.int64)
+    for more_L, row in zip(more_NL, rows, strict=True):
+        categories = row["more_category_ids"] or ()
+        more_L[: len(categories)] = [index[category] for category in categories]
+    return more_NL
 
 
 def _columns(path: Path, names: list[str], *, hint: str) -> dict[str, list[Any]]:

@@ -165,9 +165,9 @@ def _unnamed(done: Done, struck: list[Path], *, status: int) -> str | None:
         return f"kb verify: {done.problem() or f'ends with {done.status}'}"
     if "Traceback" in done.err:
         return f"kb verify: {done.problem()}"
-    told = done.out + done.err
-    missing = [path.name for path in struck if path.name not in told]
-    return f"kb verify does not name {', '.join(missing)}: {told[-300:]}" if missing else None
+    output = done.out + done.err
+    missing = [path.name for path in struck if path.name not in output]
+    return f"kb verify does not name {', '.join(missing)}: {output[-300:]}" if missing else None
 
 
 def believed(done: Done, before: Done, arguments: tuple[str, ...]) -> str | None:
@@ -206,10 +206,10 @@ def _unhealed(ground: Ground, folder: Path, struck: list[Path]) -> str | None:
         wrong = [name for name in ground.differences(folder) if name != "ledger"]
         return f"after `run`: {', '.join(wrong)}" if wrong else None
     if done.status != 0:
-        told = [path for path in struck if path.name in done.error]
-        if not told or "delete it" not in done.error:
+        named = [path for path in struck if path.name in done.error]
+        if not named or "delete it" not in done.error:
             return f"run: {done.error}"
-        for path in told:
+        for path in named:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return ground.ends_well(folder)
 

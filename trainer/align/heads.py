@@ -113,6 +113,27 @@ def load_heads(run: Path) -> Heads:
     return heads
 
 
+def to_tensors(heads: Heads) -> dict[str, Floats]:
+    """The heads' tensors, by their names on disk."""
+    tensors = {f"{modality}.weight": weight for modality, weight in heads.weights.items()}
+    tensors |= {f"{modality}.bias": bias for modality, bias in heads.biases.items()}
+    tensors |= {f"{modality}.hidden.weight": weight for modality, (weight, _) in heads.hidden.items()}
+    return tensors | {f"{modality}.hidden.bias": bias for modality, (_, bias) in heads.hidden.items()}
+
+
+def from_tensors(tensors: dict[str, Floats], metadata: dict[str, Any]) -> Heads:
+    """The heads of the tensors that `to_tensors` returned."""
+    weights, biases = (
+        {n.removesuffix(kind): t for n, t in tensors.items() if n.endswith(kind)}
+        for kind in (".weight", ".bias")
+    )
+    hidden = {
+        name.removesuffix(".hidden"): (weights.pop(name), biases.pop(name))
+        for name in [name for name in weights if name.endswith(".hidden")]
+    }
+    return Heads(weights=weights, biases=biases, metadata=metadata, hidden=hidden)
+
+
 def _inconsistency(heads: Heads) -> str | None:
     """The first inconsistency of metadata or tensors; None where there is none."""
     for key in ("encoders", "parameters"):
@@ -136,24 +157,3 @@ def _inconsistency(heads: Heads) -> str | None:
     if len({weight.shape[0] for weight in heads.weights.values()}) > 1:
         return "heads into spaces of different dimensions"
     return None
-
-
-def to_tensors(heads: Heads) -> dict[str, Floats]:
-    """The heads' tensors, by their names on disk."""
-    tensors = {f"{modality}.weight": weight for modality, weight in heads.weights.items()}
-    tensors |= {f"{modality}.bias": bias for modality, bias in heads.biases.items()}
-    tensors |= {f"{modality}.hidden.weight": weight for modality, (weight, _) in heads.hidden.items()}
-    return tensors | {f"{modality}.hidden.bias": bias for modality, (_, bias) in heads.hidden.items()}
-
-
-def from_tensors(tensors: dict[str, Floats], metadata: dict[str, Any]) -> Heads:
-    """The heads of the tensors that `to_tensors` returned."""
-    weights, biases = (
-        {n.removesuffix(kind): t for n, t in tensors.items() if n.endswith(kind)}
-        for kind in (".weight", ".bias")
-    )
-    hidden = {
-        name.removesuffix(".hidden"): (weights.pop(name), biases.pop(name))
-        for name in [name for name in weights if name.endswith(".hidden")]
-    }
-    return Heads(weights=weights, biases=biases, metadata=metadata, hidden=hidden)

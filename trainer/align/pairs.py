@@ -92,6 +92,15 @@ def make_pairs(
     return _number_lone_groups(pairs), unit_rows(np.concatenate(blocks)), counts
 
 
+def batches(n: int, size: int, steps: int, rng: np.random.Generator) -> Ints:
+    """Rows for each of `steps` batches of `size` (int64[steps, size]): whole permutations, one after another.
+
+    However small a modality is, no sample is repeated before every other was used.
+    """
+    rounds = -(-steps * size // n)
+    return np.concatenate([rng.permutation(n) for _ in range(rounds)])[: steps * size].reshape(steps, size)
+
+
 def _own_texts(sets: dict[str, SampleSet], texts: SampleTexts) -> Callable[[str, int], list[Floats]]:
     """A function from a sample's id and object to the vectors of the texts about it."""
     notes: dict[int, list[Floats]] = {}
@@ -144,12 +153,3 @@ def _require_contrast(pairs: dict[str, Pairs], counts: dict[str, int]) -> None:
             "nothing to contrast: every train sample shows the same category; add samples of a second one,"
             " or set `train.enabled = false` for zero-shot recognition"
         )
-
-
-def batches(n: int, size: int, steps: int, rng: np.random.Generator) -> Ints:
-    """Rows for each of `steps` batches of `size` (int64[steps, size]): whole permutations, one after another.
-
-    However small a modality is, no sample is repeated before every other was used.
-    """
-    rounds = -(-steps * size // n)
-    return np.concatenate([rng.permutation(n) for _ in range(rounds)])[: steps * size].reshape(steps, size)

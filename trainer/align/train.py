@@ -104,7 +104,7 @@ def fit(
             counts = _add_counts(counts, this)
             _require_weight(this.pairs, settings)
             resumed = found if found and found.progress.round == number else None
-            best, epoch, top1 = fitting.one_round(number, this, heads, log, resumed)
+            best, epoch, top1 = fitting.run_round(number, this, heads, log, resumed)
             heads = best if heads is None else _merge_heads(heads, best)
     assert heads is not None  # there is at least one round
     summary = {
@@ -184,7 +184,7 @@ class _Fitting:
     checkpoints: CheckpointFile | None
     write_curves: Callable[[list[LogRow]], None]
 
-    def one_round(
+    def run_round(
         self, number: int, this: Round, earlier: Heads | None, log: list[LogRow], found: Checkpoint | None
     ) -> tuple[Heads, int, float | None]:
         """Train one round: the heads of the best epoch, its number and its top-1 on val; extends `log`."""

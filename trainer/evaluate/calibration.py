@@ -47,25 +47,6 @@ def calibration_error(scores_NC: Scores, label_N: Ints, temperature: float) -> f
     return _loss_and_error(scores_NC, label_N, temperature)[1]
 
 
-def _loss_and_error(scores_NC: Scores, label_N: Ints, temperature: float) -> tuple[float, float]:
-    """`log_loss` and `calibration_error` in one pass, because both need every probability."""
-
-    def measure(scores_BC: Doubles, label_B: Ints) -> tuple[float, Doubles]:
-        every_B, best_B = np.arange(len(label_B)), scores_BC.argmax(axis=1)
-        below_BC = (scores_BC - scores_BC[every_B, best_B][:, None]) / temperature
-        own_B = below_BC[every_B, label_B]
-        sum_B = np.exp(below_BC, out=below_BC).sum(axis=1)
-        sure_B = 1 / sum_B
-        bin_B = np.clip(np.ceil(sure_B * BINS).astype(np.int64) - 1, 0, BINS - 1)
-        surplus_B: Doubles = (best_B == label_B) - sure_B
-        surplus_b = np.bincount(bin_B, weights=surplus_B, minlength=BINS).astype(np.float64)
-        return float(np.sum(np.log(sum_B) - own_B)), surplus_b
-
-    found = _blocks(scores_NC, label_N, measure)
-    surplus_b = np.sum([surplus_b for _, surplus_b in found], axis=0)  # |B_b| · (acc - conf)
-    return sum(loss for loss, _ in found) / len(label_N), float(np.abs(surplus_b).sum() / len(label_N))
-
-
 def fit_temperature(scores_NC: Scores, label_N: Ints) -> float | None:
     """The temperature that minimises `log_loss` (Guo et al. 2017, section 4.2); scores are finite.
 
@@ -142,6 +123,25 @@ def calibration_rows(
             }
         )
     return rows
+
+
+def _loss_and_error(scores_NC: Scores, label_N: Ints, temperature: float) -> tuple[float, float]:
+    """`log_loss` and `calibration_error` in one pass, because both need every probability."""
+
+    def measure(scores_BC: Doubles, label_B: Ints) -> tuple[float, Doubles]:
+        every_B, best_B = np.arange(len(label_B)), scores_BC.argmax(axis=1)
+        below_BC = (scores_BC - scores_BC[every_B, best_B][:, None]) / temperature
+        own_B = below_BC[every_B, label_B]
+        sum_B = np.exp(below_BC, out=below_BC).sum(axis=1)
+        sure_B = 1 / sum_B
+        bin_B = np.clip(np.ceil(sure_B * BINS).astype(np.int64) - 1, 0, BINS - 1)
+        surplus_B: Doubles = (best_B == label_B) - sure_B
+        surplus_b = np.bincount(bin_B, weights=surplus_B, minlength=BINS).astype(np.float64)
+        return float(np.sum(np.log(sum_B) - own_B)), surplus_b
+
+    found = _blocks(scores_NC, label_N, measure)
+    surplus_b = np.sum([surplus_b for _, surplus_b in found], axis=0)  # |B_b| · (acc - conf)
+    return sum(loss for loss, _ in found) / len(label_N), float(np.abs(surplus_b).sum() / len(label_N))
 
 
 def _slope(scores_NC: Scores, label_N: Ints, beta: float) -> float:

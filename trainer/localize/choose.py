@@ -136,7 +136,7 @@ class Guides:
     guided_by: str  # the splits they come from, or "transductive"
     vectors_MD: Floats
     starts_C1: Ints
-    directions_CD: Doubles  # the unit mean of each category's samples; zeros where there is none
+    directions_CD: Doubles  # the unit mean of each category's samples; zeros without samples
 
     def of(self, category: int) -> Floats:
         """The samples of one category: float32[M, D]; M may be 0."""
@@ -179,7 +179,7 @@ def group_guides(vectors_MD: Floats, category_M: Ints, n_categories: int, *, gui
 
 
 def _rejections(kb: Path) -> str:
-    """How many descriptions were rejected, by status, as part of an error message."""
+    """The number of descriptions of each status, as part of an error message."""
     counts: Counter[str] = Counter()
     for file in sorted((kb / "descriptions" / "category").glob("*.parquet")):
         counts.update(read_columns(file, ["status"], hint="unibind describe")["status"].to_pylist())

@@ -107,13 +107,6 @@ def rank_by_nearest(vectors_ND: Floats, samples_MD: Floats, nearest: int, k: int
     return _best(rows_X, score_X, k)
 
 
-def _mean_of_largest(cosine_NM: npt.NDArray[np.floating], count: int) -> Doubles:
-    rest = cosine_NM.shape[1] - count
-    largest_NM = np.partition(cosine_NM, rest, axis=1)[:, rest:] if rest else cosine_NM
-    mean_N: Doubles = largest_NM.mean(axis=1, dtype=np.float64)
-    return mean_N
-
-
 def rank_by_distinctness(vectors_ND: Floats, centroids_CD: Doubles, own: int, k: int) -> RankedRows:
     """By cos(row, own centroid) - max over the other categories of cos(row, their centroid).
 
@@ -174,9 +167,36 @@ def rank_by_coverage(vectors_ND: Floats, samples_MD: Floats, k: int) -> RankedRo
     return RankedRows(rows_K, np.array(scores + [0.0] * len(rest)))
 
 
+def largest_cosines(samples_MD: Floats, vectors_ND: Floats) -> Doubles:
+    """The largest cosine of each sample with any of the rows (N >= 1), rounded: float64[M]."""
+    unit_ND = unit_doubles(vectors_ND, "centers")
+    largest_M = np.empty(len(samples_MD))
+    for part in _parts(len(samples_MD), max(unit_ND.shape)):
+        largest_M[part] = (unit_doubles(samples_MD[part], "samples") @ unit_ND.T).max(axis=1)
+    return rounded(largest_M)
+
+
+def mean_direction(vectors_ND: Floats) -> Doubles:
+    """The unit mean of rows scaled to unit length, float64[D]; zeros where the mean is zero or N is 0."""
+    sum_D: Doubles = unit_doubles(vectors_ND, "vectors").sum(axis=0)
+    length = float(np.linalg.norm(sum_D))
+    return sum_D / length if length > _LEAST * len(vectors_ND) else np.zeros_like(sum_D)
+
+
+def unit_doubles(x_ND: npt.NDArray[np.floating], what: str) -> Doubles:
+    """Each row divided by its length, float64[N, D]; a zero row stays zero. ValueError for NaN, infinity."""
+    unit_ND = x_ND.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        length_N = np.sqrt(np.vecdot(unit_ND, unit_ND))
+    if not np.isfinite(length_N).all():
+        require_finite(x_ND, what)
+    unit_ND /= np.maximum(length_N, _TINY)[:, None]
+    return unit_ND
+
+
 @dataclass(frozen=True)
 class Evidence:
-    """What rules rank the descriptions of one category by."""
+    """The input of a rule: the descriptions of one category, the samples that guide it, and centroids."""
 
     vectors_ND: Floats  # the descriptions
     category: int
@@ -286,31 +306,11 @@ def _gains(
     return gain_N
 
 
-def largest_cosines(samples_MD: Floats, vectors_ND: Floats) -> Doubles:
-    """The largest cosine of each sample with any of the rows (N >= 1), rounded: float64[M]."""
-    unit_ND = unit_doubles(vectors_ND, "centers")
-    largest_M = np.empty(len(samples_MD))
-    for part in _parts(len(samples_MD), max(unit_ND.shape)):
-        largest_M[part] = (unit_doubles(samples_MD[part], "samples") @ unit_ND.T).max(axis=1)
-    return rounded(largest_M)
-
-
-def mean_direction(vectors_ND: Floats) -> Doubles:
-    """The unit mean of rows scaled to unit length, float64[D]; zeros where the mean is zero or N is 0."""
-    sum_D: Doubles = unit_doubles(vectors_ND, "vectors").sum(axis=0)
-    length = float(np.linalg.norm(sum_D))
-    return sum_D / length if length > _LEAST * len(vectors_ND) else np.zeros_like(sum_D)
-
-
-def unit_doubles(x_ND: npt.NDArray[np.floating], what: str) -> Doubles:
-    """Each row divided by its length, float64[N, D]; a zero row stays zero. ValueError for NaN, infinity."""
-    unit_ND = x_ND.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        length_N = np.sqrt(np.vecdot(unit_ND, unit_ND))
-    if not np.isfinite(length_N).all():
-        require_finite(x_ND, what)
-    unit_ND /= np.maximum(length_N, _TINY)[:, None]
-    return unit_ND
+def _mean_of_largest(cosine_NM: npt.NDArray[np.floating], count: int) -> Doubles:
+    rest = cosine_NM.shape[1] - count
+    largest_NM = np.partition(cosine_NM, rest, axis=1)[:, rest:] if rest else cosine_NM
+    mean_N: Doubles = largest_NM.mean(axis=1, dtype=np.float64)
+    return mean_N
 
 
 def _float32_error(dim: int) -> float:

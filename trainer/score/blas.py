@@ -88,21 +88,6 @@ def fastest_products(multiplications: int) -> tuple[Product, ...]:
     return _fastest(with_torch=_loaded_torch() is not None)
 
 
-@cache
-def _fastest(*, with_torch: bool) -> tuple[Product, ...]:
-    candidates = [Product(numpy_product, 0.0)]
-    # Where torch may multiply float32 as bfloat16, its rounding has no known bound.
-    if with_torch and _loaded_torch().get_float32_matmul_precision() == "highest":
-        candidates += [Product(torch_product, 0.0), Product(bfloat16_product, _BFLOAT16_UNIT)]
-    if len(candidates) == 1:
-        return (candidates[0],)
-    with one_thread_each():
-        (seconds,) = parallel_map(lambda products: [_seconds(product) for product in products], [candidates])
-    ranked = [candidates[i] for i in np.argsort(seconds)]
-    exact = next(product for product in ranked if product.unit == 0)
-    return (exact,) if ranked[0] is exact else (ranked[0], exact)
-
-
 def numpy_product(a_ND: Floats, b_DM: Floats, out_NM: Floats) -> None:
     """a @ b by NumPy's BLAS."""
     np.matmul(a_ND, b_DM, out=out_NM)
@@ -136,6 +121,21 @@ def largest_error(dim: int, unit: float) -> float:
     u = 2.0**-24
     gamma = dim * u / (1 - dim * u)
     return (1 + unit) ** 3 * (1 + gamma) - 1
+
+
+@cache
+def _fastest(*, with_torch: bool) -> tuple[Product, ...]:
+    candidates = [Product(numpy_product, 0.0)]
+    # Where torch may multiply float32 as bfloat16, its rounding has no known bound.
+    if with_torch and _loaded_torch().get_float32_matmul_precision() == "highest":
+        candidates += [Product(torch_product, 0.0), Product(bfloat16_product, _BFLOAT16_UNIT)]
+    if len(candidates) == 1:
+        return (candidates[0],)
+    with one_thread_each():
+        (seconds,) = parallel_map(lambda products: [_seconds(product) for product in products], [candidates])
+    ranked = [candidates[i] for i in np.argsort(seconds)]
+    exact = next(product for product in ranked if product.unit == 0)
+    return (exact,) if ranked[0] is exact else (ranked[0], exact)
 
 
 def _seconds(product: Product) -> float:

@@ -81,6 +81,15 @@ def merge_parts(parts: Sequence[CloseSegments], *, top: int, slack_Q: Floats) ->
     return _best(parts, top=top, slack_Q=slack_Q, threshold_Q=threshold_Q)[0]
 
 
+def first_threshold(scores_SQ: npt.NDArray[np.floating], top: int) -> npt.NDArray[np.floating]:
+    """A lower bound of the T-th best score of each query: the T-th best maximum of groups of segments."""
+    n_groups = min(_GROUPS * top, len(scores_SQ))
+    size = len(scores_SQ) // n_groups
+    highest_GQ = scores_SQ[: size * n_groups].reshape(n_groups, size, -1).max(axis=1)
+    threshold_Q: npt.NDArray[np.floating] = np.partition(highest_GQ, n_groups - top, axis=0)[n_groups - top]
+    return threshold_Q
+
+
 def _segment_scores(
     queries_DQ: Floats,
     keys: Keys,
@@ -108,15 +117,6 @@ def _segment_scores(
         product.multiply(keys.float32(start, stop), queries_DQ, product_KQ[: stop - start])
         np.maximum(best_SQ, product_KQ[: stop - start].max(axis=0), out=best_SQ)
     return best_SQ
-
-
-def first_threshold(scores_SQ: npt.NDArray[np.floating], top: int) -> npt.NDArray[np.floating]:
-    """A lower bound of the T-th best score of each query: the T-th best maximum of groups of segments."""
-    n_groups = min(_GROUPS * top, len(scores_SQ))
-    size = len(scores_SQ) // n_groups
-    highest_GQ = scores_SQ[: size * n_groups].reshape(n_groups, size, -1).max(axis=1)
-    threshold_Q: npt.NDArray[np.floating] = np.partition(highest_GQ, n_groups - top, axis=0)[n_groups - top]
-    return threshold_Q
 
 
 def _best(

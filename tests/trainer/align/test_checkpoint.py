@@ -103,7 +103,7 @@ def test_a_checkpoint_of_another_training_is_not_used(
     assert not goes_on(settings)
 
 
-def test_one_byte_of_a_checkpoint_begins_anew(
+def test_one_changed_byte_of_a_checkpoint_restarts_training(
     make_kb: MakeKb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A changed number is found by the checkpoint's own hash; the heads are those of a whole training."""
@@ -119,8 +119,8 @@ def test_one_byte_of_a_checkpoint_begins_anew(
         left.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         capsys.readouterr()
         train(kb, tmp_path, settings, every=1e9)
-        told = capsys.readouterr().err
-        assert "checkpoint.safetensors is damaged (its checksum does not fit); beginning anew" in told
+        printed = capsys.readouterr().err
+        assert "checkpoint.safetensors is damaged (its checksum differs); starting from" in printed
         assert (tmp_path / "heads.safetensors").read_bytes() == heads
 
 
@@ -130,7 +130,7 @@ def test_checkpoints_are_made_when_they_are_due(tmp_path: Path) -> None:
     assert not CheckpointFile(tmp_path / "c", "x", 3600.0, ALONE).is_due()
 
 
-def test_a_process_killed_outright_goes_on(make_kb: MakeKb, tmp_path: Path) -> None:
+def test_a_killed_process_resumes(make_kb: MakeKb, tmp_path: Path) -> None:
     """SIGKILL in the middle of training, in a separate process, and the same command again."""
     kb = make_kb()
     localize(kb, Localize(k=5))

@@ -120,7 +120,7 @@ def _set(modality: str, x_ND: Floats) -> SampleSet:
 
 
 def test_a_balanced_space_measures_so() -> None:
-    """Equal vectors in both modalities: no gap, perfect alignment; shifted ones are told apart."""
+    """Equal vectors in both modalities: no gap, perfect alignment; shifted ones are separable."""
     x_ND = _space(100)[0]
     shifted_ND = unit_rows(x_ND + np.float32(3))
     values = {

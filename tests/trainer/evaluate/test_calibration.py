@@ -48,8 +48,8 @@ def test_losses_and_probabilities_agree_with_scikit_learn_and_scipy(temperature:
     expected = -np.mean(np.log(expected_NC[np.arange(len(label_N)), label_N]))
     assert log_loss(scores_NC, label_N, temperature) == pytest.approx(expected, rel=1e-12)
     if temperature > 0.1:  # scikit-learn clips what is surer
-        told = sklearn_log_loss(label_N, expected_NC, labels=range(7))
-        assert log_loss(scores_NC, label_N, temperature) == pytest.approx(told, rel=1e-9)
+        expected = sklearn_log_loss(label_N, expected_NC, labels=range(7))
+        assert log_loss(scores_NC, label_N, temperature) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_category_without_a_score_has_probability_zero() -> None:
@@ -195,8 +195,8 @@ def test_rows_agree_with_fitting_by_hand() -> None:
         assert " ".join(row) == (
             "modality model split_fitted split scorer temperature n_fit n nll_before nll ece_before ece"
         )
-        told = (row["modality"], row["model"], row["split_fitted"], row["scorer"])
-        assert told == ("audio", "aligned", "val", "nearest")
+        found = (row["modality"], row["model"], row["split_fitted"], row["scorer"])
+        assert found == ("audio", "aligned", "val", "nearest")
         assert (row["n_fit"], row["n"]) == (len(val[1]), len(test[1]))
         assert row["temperature"] == pytest.approx(fit_temperature(*val), rel=1e-6)
         for name, temperature in (("_before", 1.0), ("", row["temperature"])):
@@ -215,7 +215,7 @@ def test_without_val_or_test_samples_there_is_no_row(missing: str) -> None:
 
 
 def test_where_no_temperature_is_best_the_row_says_so() -> None:
-    """All val samples right: the temperature and what follows from it are None, what was before is told."""
+    """All val samples right: the temperature and what follows from it are None, the values before remain."""
     samples, centers = _world()
     samples = samples.take(samples.category_N == 0)
     is_val = (samples.splits_N == "val")[:, None]

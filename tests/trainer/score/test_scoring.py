@@ -80,12 +80,12 @@ def _reference(
         own.setdefault(category, []).append((row_id, center_D))
     answers = []
     for query_D in queries_ND.tolist():
-        told = []
+        row = []
         for category, texts in own.items():
             cosines = [_rounded(_dot(query_D, center_D)) for _, center_D in texts]
             value = _category_score(query_D, [center_D for _, center_D in texts], scorer, temperature)
-            told.append((category, value, texts[cosines.index(max(cosines))][0]))
-        answers.append(sorted(told, key=lambda each: (-each[1], each[0])))
+            row.append((category, value, texts[cosines.index(max(cosines))][0]))
+        answers.append(sorted(row, key=lambda each: (-each[1], each[0])))
     return answers
 
 
@@ -94,11 +94,11 @@ def _agree(queries_ND: Floats, centers: Centers, scorer: Scorer, top: int) -> No
     expected = _reference(queries_ND, centers, scorer)
     ranked = score(queries_ND, centers, scorer=scorer, top=top)
     scores_NC = category_scores(queries_ND, centers, scorer)
-    for i, told in enumerate(expected):
-        assert ranked.categories_NT[i].tolist() == [category for category, _, _ in told[:top]]
-        assert ranked.why(centers, i) == [row_id for _, _, row_id in told[:top]]
-        np.testing.assert_allclose(ranked.scores_NT[i], [value for _, value, _ in told[:top]], atol=2e-9)
-        by_category = {category: value for category, value, _ in told}
+    for i, row in enumerate(expected):
+        assert ranked.categories_NT[i].tolist() == [category for category, _, _ in row[:top]]
+        assert ranked.why(centers, i) == [row_id for _, _, row_id in row[:top]]
+        np.testing.assert_allclose(ranked.scores_NT[i], [value for _, value, _ in row[:top]], atol=2e-9)
+        by_category = {category: value for category, value, _ in row}
         every = [by_category.get(c, -math.inf) for c in range(len(centers.categories))]
         np.testing.assert_allclose(scores_NC[i], every, atol=2e-9 if scores_NC.dtype == np.float64 else 5e-7)
 
@@ -205,7 +205,7 @@ def test_logsumexp_lies_between_the_nearest_and_the_mean_cosine() -> None:
     np.testing.assert_allclose(warm_NC, mean_NC, atol=1e-5)
     own = score(queries_ND, centers, scorer="logsumexp", top=3, temperature=0.3)
     expected = _reference(queries_ND, centers, "logsumexp", 0.3)
-    assert own.categories_NT.tolist() == [[category for category, _, _ in told] for told in expected]
+    assert own.categories_NT.tolist() == [[category for category, _, _ in row] for row in expected]
 
 
 @pytest.mark.parametrize("scorer", SCORER_NAMES)

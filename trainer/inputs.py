@@ -8,7 +8,6 @@ Shapes: N rows, C categories, D dimensions, L further categories of a sample.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ import pyarrow.compute as pc
 from data.errors import KnowledgeBaseError
 from data.reads import columns, reading
 from data.reads import names as names_in
+from kb_builder.store.cards import read_roles
 from kb_builder.store.table import VectorTable, open_table, read_manifest, read_vectors
 from kb_builder.tables.schemas import SAMPLES, read_columns
 from trainer.records import Bools, Centers, Floats, Ints, SampleSet
@@ -72,31 +72,17 @@ def open_kb(folder: Path) -> KnowledgeBase:
             f"{path}: the category {unknown[0]!r} is not in categories.parquet;"
             " delete both and run `unibind describe`"
         )
+    roles = read_roles(folder)
+    if not roles:
+        raise KnowledgeBaseError(f"{folder}: nothing is encoded yet; run `unibind encode`")
     return KnowledgeBase(
         folder=folder,
         categories=tuple(names),
         names=tuple(names.values()),
         samples=tuple(sorted(table, key=lambda row: str(row["sample_id"]))),
-        encoders=_encoder_folders(folder / "embeddings"),
+        encoders=roles,
         index={category: number for number, category in enumerate(names)},
     )
-
-
-def encoder_card(folder: Path) -> dict[str, Any]:
-    """The encoder.json of an encoder's folder: name, identity, dim, parameters …
-
-    Raises KnowledgeBaseError for a missing or damaged file.
-    """
-    path = folder / "encoder.json"
-    try:
-        card = json.loads(reading(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise KnowledgeBaseError(
-            f"{path}: missing or damaged ({error}); run `unibind encode` again"
-        ) from error
-    if not isinstance(card, dict):
-        raise KnowledgeBaseError(f"{path}: not a JSON object; run `unibind encode` again")
-    return card
 
 
 @dataclass(frozen=True)

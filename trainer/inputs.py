@@ -264,17 +264,6 @@ def count_rejects(folder: Path) -> list[dict[str, Any]]:
     return [{"stage": stage, "n": n} for stage, n in sorted(Counter(stages).items())]
 
 
-def _encoder_folders(embeddings: Path) -> dict[str, Path | None]:
-    path = embeddings / "encoders.json"
-    try:
-        named = json.loads(reading(path).read_text(encoding="utf-8"))
-        return {role: None if name is None else embeddings / Path(name).name for role, name in named.items()}
-    except FileNotFoundError as error:
-        raise KnowledgeBaseError(f"{path}: nothing is encoded yet; run `unibind encode`") from error
-    except (ValueError, AttributeError, TypeError) as error:
-        raise KnowledgeBaseError(f"{path}: damaged ({error}); run `unibind encode` again") from error
-
-
 def _sample_rows(order: Ints, category_N: Ints, most: int, seed: int) -> Ints:
     """Of rows sorted by category, at most `most` of each, drawn uniformly, in their order."""
     rng = np.random.default_rng(seed)

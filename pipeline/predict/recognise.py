@@ -28,7 +28,7 @@ from kb_builder.tables.schemas import read_columns
 from pipeline.html.elements import counted
 from pipeline.predict.names import category_names
 from pipeline.predict.paths import each_file, unreadable
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 from pipeline.run.runner import is_current
 from trainer.align.heads import has_heads, load_heads
 from trainer.evaluate.calibration import probabilities
@@ -109,7 +109,7 @@ def say_on_stderr(note: str) -> None:
 
 
 def predict_files(
-    project: Project,
+    project: ProjectFile,
     given: Iterable[tuple[Path, str | None]],
     *,
     top: int = 5,
@@ -233,7 +233,7 @@ def _shared_space(name: str | None) -> tuple[Encoder, Encoder]:
 
 
 def retrieve_samples(
-    project: Project,
+    project: ProjectFile,
     query: str,
     *,
     modality: str | None = None,
@@ -299,7 +299,7 @@ def _uris(kb: Path, sample_ids: Sequence[str]) -> dict[str, str]:
 class _Space:
     """A project's unified space: its encoders, loaded when needed, and its heads where it has some."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: ProjectFile) -> None:
         if not (project.kb / "categories.parquet").is_file():
             raise KnowledgeBaseError(
                 f"{project.kb} holds no knowledge base yet; run `unibind run --project {project.path}` first"
@@ -408,7 +408,7 @@ class Temperatures:
         )
 
 
-def load_temperatures(project: Project) -> Temperatures:
+def load_temperatures(project: ProjectFile) -> Temperatures:
     """What the project's last evaluation fitted, if that is still of these centers, heads and settings."""
     path = project.run / "evaluation.json"
     if not reading(path).exists():

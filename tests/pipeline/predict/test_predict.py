@@ -17,7 +17,7 @@ from pipeline.predict import recognise as predict
 from pipeline.predict.names import category_names
 from pipeline.predict.paths import files_in, unreadable
 from pipeline.predict.recognise import Hit, NamedCategory, Prediction, Temperatures, predict_zero_shot
-from pipeline.project import Project, load_project
+from pipeline.project import ProjectFile, load_project
 from trainer.records import Centers
 from trainer.score.geometry import unit_rows
 
@@ -212,7 +212,7 @@ class _PlantedSpace:
         )
     )
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: ProjectFile) -> None:
         self.kb = SimpleNamespace(names=("ash", "beech", "cedar"), folder=Path("kb"))
 
     def place(self, modality: str, source: Path) -> tuple[np.ndarray, str]:

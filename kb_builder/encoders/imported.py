@@ -70,7 +70,7 @@ def is_imported(path: Path) -> bool:
     )
 
 
-def cannot_encode(name: str) -> NoReturn:
+def cannot_encode(name: str, *, device: str) -> NoReturn:
     """Raise InputError: vectors that were made elsewhere cannot be made of anything new."""
     raise InputError(
         f"{PREFIX}{name}: its vectors were imported, so nothing new can be encoded with it here; encode where"

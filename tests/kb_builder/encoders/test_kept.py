@@ -34,7 +34,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     def factory(parameters: int) -> Any:
-        def load(name: str, device: str) -> Any:
+        def load(name: str, *, device: str) -> Any:
             names.append(name)
             return _Model(name=name, parameters=parameters)
 
@@ -115,7 +115,7 @@ def test_the_encode_stage_holds_one_encoder_at_a_time(
     """When the second is loaded nothing holds the first any longer; each role has its folder."""
     held: list[weakref.ref[_Encoder]] = []
 
-    def load(name: str, device: str) -> _Encoder:
+    def load(name: str, *, device: str) -> _Encoder:
         gc.collect()
         assert [each() for each in held] == [None] * len(held)
         encoder = _Encoder(f"huge:{name}")

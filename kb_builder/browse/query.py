@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
+import pyarrow as pa
 
 from data.errors import InputError, KnowledgeBaseError, first_line
 from data.files import Stamp, stamp
@@ -24,7 +25,9 @@ from kb_builder.browse.sources import glob_escaped, quoted, require_text, source
 from kb_builder.browse.views import VIEWS, views
 from kb_builder.store.cards import encoder_folders
 
-__all__ = ["Page", "QueryResult", "ask", "connect", "nearest", "sql"]
+__all__ = ["Page", "QueryResult", "ask", "connect", "nearest", "sql", "sql_table"]
+
+T = TypeVar("T")
 
 _OPTIONS: dict[str, str | bool | int | float | list[str]] = {
     # Nothing may be fetched from the network, not even an extension that a query makes DuckDB wish for.
@@ -85,6 +88,11 @@ def ask(connection: duckdb.DuckDBPyConnection, query: str, *, most: int | None =
         more = most is not None and len(rows) > most
         return QueryResult(columns, tuple(map(tuple, rows[:most])), query, more)
 
+    return _interruptible(connection, run)
+
+
+def _interruptible(connection: duckdb.DuckDBPyConnection, run: Callable[[], T]) -> T:
+    """What a function that queries returns; Ctrl-C ends its query."""
     # DuckDB looks for Ctrl-C by itself, but not while the main thread is busy with a piece of the work.
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(run)
@@ -105,6 +113,14 @@ def sql(kb: Path, query: str) -> QueryResult:
     with connect(kb, vectors=_VECTORS.search(query) is not None) as connection:
         _require_reading(connection, query)
         return ask(connection, query, most=_MOST_ROWS)
+
+
+def sql_table(kb: Path, query: str) -> pa.Table:
+    """All rows of one read-only SQL statement over the views, as an Arrow table. Raises what `sql` raises."""
+    require_text(query)
+    with connect(kb, vectors=_VECTORS.search(query) is not None) as connection:
+        _require_reading(connection, query)
+        return _interruptible(connection, lambda: connection.sql(query).to_arrow_table())
 
 
 def nearest(kb: Path, text: str, *, k: int) -> QueryResult:

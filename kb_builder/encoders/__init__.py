@@ -7,6 +7,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from data.errors import InputError
+from data.files import hash_file
 from data.reads import Note, hold, reading, recorded, replay
 from kb_builder.encoders.base import JOIN, Encoder
 
@@ -38,6 +40,7 @@ _KEPT, _LARGE_PARAMETERS = 8, 100_000_000
 _Key = tuple[str, tuple[str, ...]]
 _kept: dict[_Key, tuple[Encoder, list[Note]]] = {}  # with the files that each was made from
 _loading = threading.RLock()
+_sources: dict[str, str] = {}  # module from outside -> hash of its file when it was first loaded
 
 
 def load_encoder(name: str, device: str = "auto") -> Encoder:
@@ -120,9 +123,16 @@ def _loader(named: str | Loader) -> Loader:
     if callable(named):
         return named
     place, _, function = named.partition(":")
-    module = import_module(place)
+    try:
+        module = import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name != place:  # a library that it needs
+            raise
+        raise InputError(f"the encoder {named!r}: Python finds no module {place}; set PYTHONPATH") from None
     if not place.startswith(f"{__name__}.") and module.__file__ is not None:
-        reading(Path(module.__file__))
+        source = reading(Path(module.__file__))
+        if _sources.setdefault(place, hash_file(source)) != hash_file(source):
+            raise InputError(f"{source} has changed since Python loaded it; start Python again")
     loader: Loader = getattr(module, function)
     return loader
 

@@ -232,7 +232,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pr
         section = f'[evaluate]\nscorer = "{scorer}"\n'
         path.write_text(f'name = "x"\n[data]\nmanifest = "m.csv"\n{section}', encoding="utf-8")
         project = load_project(path)
-        monkeypatch.setattr(predict, "_Space", _PlantedSpace)
+        monkeypatch.setattr(predict, "Space", _PlantedSpace)
         centers = _PlantedSpace(project).centers(None)
         few = centers.of(np.arange(3) < categories)
         monkeypatch.setattr(predict, "load_centers", lambda kb: few)

@@ -41,7 +41,7 @@ device = "cpu"
 k = 3
 
 [train]
-epochs = 10
+epochs = 40
 device = "cpu"
 
 [evaluate]
@@ -92,10 +92,10 @@ def register_encoder() -> None:
 
 def _draw(colour: tuple[int, int, int], shape: str, rng: np.random.Generator) -> Image.Image:
     picture = Image.new("RGB", (48, 48), (225, 222, 214))
-    left, top = rng.integers(2, 10, 2).tolist()
+    left, top = rng.integers(5, 9, 2).tolist()
     box = (left, top, left + 34, top + 34)
     draw = ImageDraw.Draw(picture)
-    shade = tuple(int(channel + rng.integers(-25, 25)) for channel in colour)
+    shade = tuple(int(channel + rng.integers(-15, 15)) for channel in colour)
     if shape == "ball":
         draw.ellipse(box, fill=shade)
     else:

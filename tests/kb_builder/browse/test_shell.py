@@ -107,7 +107,7 @@ class Terminal:
 @contextmanager
 def shell(kb: Path, home: Path) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     end, other = pty.openpty()
-    code = "import pathlib, sys, kb_builder.shell as s; s.interact(pathlib.Path(sys.argv[1]))"
+    code = "import pathlib, sys, kb_builder.browse.shell as s; s.interact(pathlib.Path(sys.argv[1]))"
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(kb)],
         stdin=other,

@@ -1,4 +1,4 @@
-"""A describer of your own: whatever answers chat completions over HTTP. This one makes texts by a rule.
+"""Your own describer: any server of chat completions over HTTP. This one makes texts by a rule.
 
     python examples/own_describer.py unibind.toml
 

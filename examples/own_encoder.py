@@ -1,4 +1,4 @@
-"""An encoder of your own: a class with seven members, a function that loads it, and one line in a table.
+"""Your own encoder: a class with seven members, a function that loads it, and one line in a table.
 
     python examples/own_encoder.py
 
@@ -29,7 +29,7 @@ class WordsAndColours:
     """Texts and photos as unit vectors of 96 numbers."""
 
     name: str = "words"
-    # Whatever decides the vectors belongs into the identity: vectors of different ones are never mixed.
+    # All that decides the vectors belongs into the identity: vectors of different ones are never mixed.
     identity: str = hash_text("words and colours, version 1, 96 dimensions")
     dim: int = DIM
     modalities: frozenset[str] = frozenset({"text", "image"})

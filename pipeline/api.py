@@ -254,7 +254,7 @@ class Project:
         """Run the stages up to `until`, or all; finished ones are skipped. Progress goes to stderr.
 
         Raises InputError for an unknown stage, KnowledgeBaseError where another process works on the project,
-        and whatever a stage raises; then the next call resumes where this one stopped.
+        and every UniBindError of a stage; the next call resumes where this one stopped.
         """
         names = plan(self.file)
         if until is not None:
@@ -286,7 +286,7 @@ class Project:
     ) -> Results[Prediction]:
         """Recognise a file, several, or those in folders; the table has a row for each of the `top` answers.
 
-        `modality` is that of every file whose name does not tell it. A file that cannot be read is a
+        `modality` is that of the files, where their names do not show it. A file that cannot be read is a
         Prediction with `error`. Raises KnowledgeBaseError where the project has no centers yet.
         """
         given = [files] if isinstance(files, str | os.PathLike) else files
@@ -305,7 +305,7 @@ class Project:
     ) -> Results[Hit]:
         """The `k` samples nearest to a file or to words, across modalities; `into` keeps to one.
 
-        Raises SampleError for an unreadable file, and for what looks like the name of a file and is none.
+        Raises SampleError for an unreadable file, and for words that look like a file name with no such file.
         """
         hits = tuple(
             retrieve_samples(
@@ -376,9 +376,9 @@ class Project:
 
 
 def outside_event_loop(function: Callable[[], T]) -> T:
-    """Call a function that starts an event loop of its own, from wherever: a notebook's cell runs inside one.
+    """Call a function that starts an event loop, also from inside one, as a notebook's cell is.
 
-    Then it runs in a thread beside it, and Ctrl-C (a notebook's "interrupt") ends it there, too.
+    In that case it runs in another thread, and Ctrl-C (a notebook's "interrupt") ends it there.
     """
     if not _in_event_loop():
         return function()

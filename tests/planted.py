@@ -3,16 +3,26 @@
 Forty-eight pictures and twelve notes of six categories, one of them without a train sample. Its describer is
 the fake one and its encoder that of examples/own_encoder.py, so that no model is loaded and a whole run takes
 seconds.
+
+Also here: what tests/trainer and tests/pipeline write their planted knowledge bases with. Vectors there are
+drawn at random around planted meanings, so that no encoder runs.
 """
 
 from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageDraw
+
+from data.files import write_json
+from kb_builder.store.table import write_vectors
+from kb_builder.tables.schemas import CATEGORIES, DESCRIPTIONS, write_table
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 COLOURS = {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (40, 60, 200)}
@@ -101,3 +111,40 @@ def _draw(colour: tuple[int, int, int], shape: str, rng: np.random.Generator) ->
     else:
         draw.rectangle(box, fill=shade)
     return picture
+
+
+def description_row(row_id: str, *, filler: str = "x", **fields: Any) -> dict[str, Any]:
+    """A whole row of the descriptions table: `ok`, its id as its text; what is not given is empty by kind."""
+    row: dict[str, Any] = {"row_id": row_id, "text": row_id, "status": "ok", **fields}
+    for column in DESCRIPTIONS:
+        empty = filler if pa.types.is_string(column.type) else 0
+        row.setdefault(column.name, None if column.nullable else empty)
+    return row
+
+
+def write_categories(kb: Path, names: Mapping[str, str]) -> None:
+    """The table of categories: id -> name."""
+    rows = [
+        {"category_id": category, "name": name, "aliases": [], "parent": None, "notes": None}
+        for category, name in names.items()
+    ]
+    write_table(kb / "categories.parquet", rows, CATEGORIES)
+
+
+def write_store(
+    kb: Path,
+    tables: Mapping[str, Sequence[tuple[str, str, np.ndarray]]],
+    roles: Mapping[str, str | None],
+    parameters: Mapping[str, int],
+) -> None:
+    """The embedding store.
+
+    `tables`: "<encoder's folder>/<table>" -> (id, group, vector) of each row. `roles`: text, samples,
+    zero_shot -> an encoder's folder or None. `parameters`: folder -> how many the encoder has.
+    """
+    for place, rows in tables.items():
+        ids, groups, vectors = zip(*rows, strict=True)
+        write_vectors(kb / "embeddings" / place, ids=ids, groups=groups, vectors_ND=np.stack(vectors))
+    for folder, count in parameters.items():
+        write_json(kb / "embeddings" / folder / "encoder.json", {"name": folder, "parameters": count})
+    write_json(kb / "embeddings" / "encoders.json", dict(roles))

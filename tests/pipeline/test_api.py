@@ -142,7 +142,7 @@ def test_what_a_notebook_shows_is_escaped() -> None:
 
 
 def test_predictions_are_those_of_the_command(project: Project) -> None:
-    """One file or several, or a folder; what cannot be read is told in its place."""
+    """One file or several, or a folder; an unreadable file has its error in its place."""
     media = project.file.path.parent / "media"
     photo, nope = media / "green-cup-7.png", media / "nope.png"
     notes: list[str] = []
@@ -231,7 +231,7 @@ def test_metrics_and_centers_are_those_of_the_run(project: Project) -> None:
     assert all(row["category"] in row["text"] for row in centers)
 
 
-def test_what_is_not_there_yet_is_told(tmp_path: Path) -> None:
+def test_a_missing_stage_is_named(tmp_path: Path) -> None:
     """Errors are the project's own, and say which stage is missing."""
     from tests.planted import plant_project
 

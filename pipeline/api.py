@@ -39,6 +39,7 @@ from data.show import visible
 from kb_builder.browse.answer import QueryResult, printable
 from kb_builder.browse.query import sql_table
 from kb_builder.browse.views import VIEWS
+from kb_builder.store.cards import read_card
 from kb_builder.store.table import open_table, read_manifest
 from pipeline.html.elements import el, table
 from pipeline.predict.recognise import (
@@ -57,7 +58,7 @@ from pipeline.run.runner import STAGE_NAMES, plan, run_stages
 from pipeline.run.stage import StageResult
 from pipeline.table import result_table
 from trainer.align.heads import has_heads, load_heads
-from trainer.inputs import KnowledgeBase, encoder_card, open_kb
+from trainer.inputs import KnowledgeBase, open_kb
 from trainer.records import Floats
 
 T = TypeVar("T")
@@ -422,7 +423,7 @@ def _stored(kb: KnowledgeBase, folder: Path, name: str, group: str | None) -> Na
         raise KnowledgeBaseError(f"{folder / name}: no vectors; run the project to its stage `encode`")
     opened = open_table(folder / name)
     groups = list(opened.groups) if group is None else [group]
-    encoder = str(encoder_card(folder).get("name", folder.name))
+    encoder = str(read_card(folder).get("name", folder.name))
     if group is not None and group not in opened.groups:
         raise KnowledgeBaseError(f"{folder / name}: {encoder} has encoded no {group} sample of {kb.folder}")
     blocks = [opened.read(each) for each in groups]

@@ -107,7 +107,7 @@ def test_sql_gives_all_rows_and_writes_nothing(project: Project) -> None:
     assert answer.arrow().num_rows == 60
     assert answer.relation().filter("split = 'val'").aggregate("count(*)").fetchall() == [(5,)]
     assert repr(answer).endswith("… and 40 more; .rows(), .arrow() or .df() give all")
-    with pytest.raises(InputError, match="one statement that reads"):
+    with pytest.raises(InputError, match="one statement that only reads"):
         project.kb.sql("DROP VIEW v_samples")
     with pytest.raises(InputError, match="file"):
         project.kb.sql("WITH x AS (COPY v_samples TO 'x.csv') SELECT 1")

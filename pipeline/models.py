@@ -78,7 +78,7 @@ def get_model(
             if target.is_file() and hash_file(target) == file.sha256:
                 sums[file.path] = file.sha256 or ""
             else:
-                fetched[file.path] = fetch(file, target, told=partial(progress, file.path))
+                fetched[file.path] = fetch(file, target, on_bytes=partial(progress, file.path))
                 sums[file.path] = fetched[file.path].sha256
             write_text(folder / SUMS, "".join(f"{sums[path]}  {path}\n" for path in sorted(sums)))
     return folder, fetched

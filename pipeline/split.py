@@ -9,13 +9,13 @@ from data.errors import InputError
 from data.folder.resplit import Resplit, resplit_manifest
 from data.sample import Split
 from data.show import aligned
-from pipeline.project import TABLETOP, Project
+from pipeline.project import TABLETOP, ProjectFile
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _MOST_LINES = 60
 
 
-def split_project(project: Project, *, seed: int, force: bool) -> list[str]:
+def split_project(project: ProjectFile, *, seed: int, force: bool) -> list[str]:
     """Draw splits and write them into the project's manifest; returns lines that say what was done."""
     if project.data.manifest == TABLETOP:
         raise InputError("the tabletop world has its own splits; set them under [tabletop]")

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -37,7 +38,7 @@ from kb_builder.encoders.devices import use_onednn
 from kb_builder.encoders.pictures import PICTURED
 from kb_builder.encoders.workers import text_passes
 from kb_builder.weights.identity import refuse_pointers
-from kb_builder.weights.known import stated_licence, tell_licence
+from kb_builder.weights.known import log_licence, stated_licence
 
 MINILM = "minilm"
 # More would overflow a core's cache, fewer would leave it waiting for Python.
@@ -187,7 +188,7 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
     if device == "cpu":
         use_onednn(model)
     licence = "Apache-2.0" if name == MINILM else stated_licence(folder)
-    tell_licence(name, licence)
+    log_licence(name, licence)
     return SentenceEncoder(
         model=model,
         name=name if precision == "fp32" else f"{precision}:{name}",
@@ -198,6 +199,11 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
         licence=licence,
         parameters=sum(weight.numel() for weight in model.parameters()),
     )
+
+
+load_fp32 = partial(load_sentence_encoder, precision="fp32")
+load_fp16 = partial(load_sentence_encoder, precision="fp16")
+load_bf16 = partial(load_sentence_encoder, precision="bf16")
 
 
 def _hearing_rate(model: SentenceTransformer, name: str) -> int:

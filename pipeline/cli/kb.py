@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from data.show import visible
-from pipeline.cli.project import ProjectFile, ReadProject, load, load_to_read
+from pipeline.cli.project import ProjectOption, ReadProject, load, load_to_read
 
 kb_app = typer.Typer(help="Query, verify and export the knowledge base.")
 WithSql = Annotated[bool, typer.Option("--sql", help="Print the SQL of each answer above it.")]
@@ -116,7 +116,7 @@ def kb_import(
     table: Annotated[
         str, typer.Option("--table", help="category_texts, sample_texts, controls or samples.")
     ] = "samples",
-    project: ProjectFile = None,
+    project: ProjectOption = None,
 ) -> None:
     """Import vectors computed elsewhere in place of an encoder's."""
     from data.lock import write_lock
@@ -168,7 +168,7 @@ def kb_explain(
 
 
 @kb_app.command("reparse")
-def kb_reparse(project: ProjectFile = None) -> None:
+def kb_reparse(project: ProjectOption = None) -> None:
     """Parse and filter the stored answers again; sends no request."""
     from data.lock import write_lock
     from kb_builder.verify.reparse import reparse

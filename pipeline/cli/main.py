@@ -16,7 +16,7 @@ from pipeline.cli.kb import kb_app
 from pipeline.cli.models import models_app
 from pipeline.cli.project import (
     DEFAULT_PROJECT,
-    ProjectFile,
+    ProjectOption,
     ReadProject,
     load,
     load_if_any,
@@ -28,7 +28,7 @@ from pipeline.cli.terminal import USAGE_ERROR, own_lines, print_usage_error, saf
 
 if TYPE_CHECKING:
     from data.modality import Modality
-    from pipeline.project import Project
+    from pipeline.project import ProjectFile
     from pipeline.run.stage import StageResult
 
 app = typer.Typer(
@@ -120,7 +120,7 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY_MESSAGES)
 
 
-def _run(project: Project, names: list[str] | None = None) -> list[StageResult]:
+def _run(project: ProjectFile, names: list[str] | None = None) -> list[StageResult]:
     """Run stages (default: the whole plan) and print the result table after a new evaluation."""
     import json
 
@@ -199,7 +199,7 @@ def _modality(given: str | None) -> Modality | None:
 
 @app.command(rich_help_panel=START)
 def split(
-    project: ProjectFile = None,
+    project: ProjectOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the splits that the manifest has.")] = False,
 ) -> None:
@@ -226,7 +226,7 @@ def doctor(project: ReadProject = None) -> None:
 
 
 @app.command(rich_help_panel=START)
-def run(project: ProjectFile = None) -> None:
+def run(project: ProjectOption = None) -> None:
     """Run every stage of a project; finished stages are skipped."""
     _run(load(project))
 
@@ -325,7 +325,7 @@ app.add_typer(kb_app, name="kb", rich_help_panel=LOOK)
 
 @app.command(rich_help_panel=STAGE)
 def describe(
-    project: ProjectFile = None,
+    project: ProjectOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Send nothing; forecast requests, tokens and dollars.")
     ] = False,
@@ -360,40 +360,40 @@ def describe(
 
 
 @app.command(rich_help_panel=STAGE)
-def encode(project: ProjectFile = None) -> None:
+def encode(project: ProjectOption = None) -> None:
     """Encode texts and samples into vectors."""
     _run(load(project), ["encode"])
 
 
 @app.command(rich_help_panel=STAGE)
-def localize(project: ProjectFile = None) -> None:
+def localize(project: ProjectOption = None) -> None:
     """Choose each category's embedding centers."""
     _run(load(project), ["localize"])
 
 
 @app.command(rich_help_panel=STAGE)
-def train(project: ProjectFile = None) -> None:
+def train(project: ProjectOption = None) -> None:
     """Localize, train the alignment heads, evaluate and report.
 
     In several processes: torchrun --nproc-per-node 2 --no-python unibind train
     """
-    from trainer.align.processes import follows, part
+    from trainer.align.processes import is_follower, leave_process_group
 
-    if follows():
-        from trainer.align.train import follow
+    if is_follower():
+        from trainer.align.train import train_as_follower
 
         checked = load(project)
-        follow(checked.kb, checked.run, checked.train)
+        train_as_follower(checked.kb, checked.run, checked.train)
         return
     results = _run(load(project), ["localize", "train", "evaluate", "report"])
-    part()
+    leave_process_group()
     for result in results:
         if "not_trained" in result.summary:
             raise NothingToTrainError(result.summary["not_trained"])
 
 
 @app.command(rich_help_panel=MEASURE)
-def evaluate(project: ProjectFile = None) -> None:
+def evaluate(project: ProjectOption = None) -> None:
     """Measure recognition and retrieval; write the report."""
     _run(load(project), ["evaluate", "report"])
 

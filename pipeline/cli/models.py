@@ -67,7 +67,7 @@ def get(
         vouched = {
             "list": "matches the list",
             "server": "matches the server's",
-            "nobody": "no published checksum; stored for later checks",
+            "nothing": "no published checksum; stored for later checks",
         }[each.checked]
         print(f"{visible(folder / path)}  SHA-256 {each.sha256[:16]}… {vouched}")
     print(f"{visible(folder)}: {'complete' if fetched else 'already complete'}")

@@ -18,12 +18,12 @@ from data.errors import ProjectError
 from data.show import visible
 
 if TYPE_CHECKING:
-    from pipeline.project import Project
+    from pipeline.project import ProjectFile
 
 DEFAULT_PROJECT = Path("unibind.toml")
 LAST = Path(".unibind") / "last.json"  # {"project": its path, relative where it is below this folder}
 
-ProjectFile = Annotated[
+ProjectOption = Annotated[
     Path | None,
     typer.Option("--project", "-p", help="The project file.", show_default="unibind.toml"),
 ]
@@ -35,7 +35,7 @@ ReadProject = Annotated[
 ]
 
 
-def load(given: Path | None) -> Project:
+def load(given: Path | None) -> ProjectFile:
     """The checked project of a command that changes a run; from now on files are decoded within its budget.
 
     Raises ProjectError where `given` is None and no unibind.toml is here, naming the last project as a hint.
@@ -48,7 +48,7 @@ def load(given: Path | None) -> Project:
     return _loaded(given or DEFAULT_PROJECT)
 
 
-def load_to_read(given: Path | None) -> Project:
+def load_to_read(given: Path | None) -> ProjectFile:
     """The checked project of a command that only reads: `given`, unibind.toml, or the last one run here."""
     if given is None and not _is_here() and (last := last_project()) is not None:
         print(f"project {visible(last)}, the last one run from this folder", file=sys.stderr, flush=True)
@@ -56,7 +56,7 @@ def load_to_read(given: Path | None) -> Project:
     return _loaded(given or DEFAULT_PROJECT)
 
 
-def load_if_any(given: Path | None) -> Project | None:
+def load_if_any(given: Path | None) -> ProjectFile | None:
     """As `load_to_read`; None where no project is given and there is none to fall back to."""
     if given is None and not _is_here() and last_project() is None:
         return None
@@ -99,7 +99,7 @@ def _is_here() -> bool:
     return DEFAULT_PROJECT.exists() or DEFAULT_PROJECT.is_symlink()
 
 
-def _loaded(path: Path) -> Project:
+def _loaded(path: Path) -> ProjectFile:
     from data.readers import use_budget
     from pipeline.project import load_project
 

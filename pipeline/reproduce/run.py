@@ -31,7 +31,7 @@ from data.sample import Reject, Sample
 from data.show import visible
 from kb_builder.encoders.base import JOIN
 from kb_builder.settings import TRAITS
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 from pipeline.reproduce.order import EMBEDDED, FEATURES, Order, settled, write_project
 from pipeline.reproduce.result import Outcome, Result, outcome
 from pipeline.run.jobs import plan
@@ -237,7 +237,7 @@ def _require_inside(root: Path, samples: Sequence[Sample]) -> None:
             ) from None
 
 
-def inherit(project: Project) -> None:
+def inherit(project: ProjectFile) -> None:
     """Copy the newest knowledge base beside a run that has none, to reuse its answers and vectors."""
     ledgers = project.run.parent.glob("*/kb/ledger.sqlite")
     others = sorted(ledgers, key=lambda path: (path.stat().st_mtime_ns, str(path)))

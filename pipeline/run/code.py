@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("data", "kb_builder", "trainer", "pipeline")
 # Modules that list, run and skip stages: what a stage computes is in the modules that they call.
 MACHINERY = frozenset(
-    f"pipeline.run.{name}" for name in ("runner", "jobs", "stage", "stale", "marks", "sealing", "code")
+    {"pipeline.api"}  # which the package exports, so that every module of it would lead there
+    | {f"pipeline.run.{name}" for name in ("runner", "jobs", "stage", "stale", "marks", "sealing", "code")}
 )
 
 _MODULE_NAME = re.compile(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?::\w+)?")

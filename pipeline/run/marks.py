@@ -20,7 +20,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from data.files import Signature, canonical_json, hash_json, write_json, write_text
 from data.reads import CHANGED_MEANWHILE, Note, content, remember
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 
 FORMAT = 3  # 1 had no reads, 2 no checksum of the mark
 _ALWAYS_HASHED = 64 * 2**20  # bytes: only of larger outputs an unchanged signature suffices
@@ -43,7 +43,7 @@ class Mark(TypedDict):
     asked: NotRequired[bool]  # trained by `unibind train` although the project has training off
 
 
-def read_mark(project: Project, key: str) -> Mark | None:
+def read_mark(project: ProjectFile, key: str) -> Mark | None:
     """The mark of a finished stage or shard; None if there is none, or it is damaged or of another stage.
 
     In the mark of an earlier version, only `format`, `seconds` and `summary` are checked.
@@ -58,14 +58,14 @@ def read_mark(project: Project, key: str) -> Mark | None:
     return cast(Mark, mark) if usable and mark.get("format", 1) in _EARLIER else None
 
 
-def marks(project: Project) -> list[tuple[str, Mark]]:
+def marks(project: ProjectFile) -> list[tuple[str, Mark]]:
     """Every readable mark, with the name of its stage or shard."""
     paths = sorted((project.run / "stages").glob("*.json"))
     keys = (path.name.removesuffix(".json") for path in paths if not path.name.endswith(".reads.json"))
     return [(key, mark) for key in keys if (mark := read_mark(project, key)) is not None]
 
 
-def damaged_marks(project: Project) -> list[tuple[Path, str]]:
+def damaged_marks(project: ProjectFile) -> list[tuple[Path, str]]:
     """The files of marks that differ from what was written, each with what is wrong."""
     found = []
     for path in sorted((project.run / "stages").glob("*")):
@@ -85,7 +85,7 @@ def damaged_marks(project: Project) -> list[tuple[Path, str]]:
     return found
 
 
-def missing_marks(project: Project) -> list[Path]:
+def missing_marks(project: ProjectFile) -> list[Path]:
     """The marks that are not there though a record of what their stage read is.
 
     The stage was stopped in between, or its mark was deleted: it will run again.
@@ -104,7 +104,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _reads(project: Project, path: Path, mark: Mark) -> list[Any] | None:
+def _reads(project: ProjectFile, path: Path, mark: Mark) -> list[Any] | None:
     """The reads of a stage as stored; None where the file is damaged or belongs to another mark."""
     value = _read(path)
     if value is None or not isinstance(value.get("notes"), list):
@@ -114,17 +114,17 @@ def _reads(project: Project, path: Path, mark: Mark) -> list[Any] | None:
     return notes if whole else None
 
 
-def _write_reads(project: Project, key: str, notes: list[Any]) -> None:
+def _write_reads(project: ProjectFile, key: str, notes: list[Any]) -> None:
     text = canonical_json({"notes": notes, "sha256": hash_json(notes)})
     write_text(_reads_path(project, key), text + "\n")
 
 
-def _write(project: Project, key: str, mark: Mark) -> None:
+def _write(project: ProjectFile, key: str, mark: Mark) -> None:
     write_json(_path(project, key), {**mark, "sha256": hash_json(mark)})
 
 
 def write_mark(
-    project: Project,
+    project: ProjectFile,
     key: str,
     *,
     hashes: Mapping[str, str],
@@ -160,7 +160,7 @@ def write_mark(
 
 
 def altered(
-    project: Project,
+    project: ProjectFile,
     key: str,
     *,
     hashes: Mapping[str, str],
@@ -207,7 +207,7 @@ def altered(
     return None
 
 
-def altered_outputs(project: Project, key: str) -> list[Path]:
+def altered_outputs(project: ProjectFile, key: str) -> list[Path]:
     """The files that a stage wrote and that now have another content."""
     mark = read_mark(project, key)
     if mark is None or mark.get("format") != FORMAT:
@@ -228,7 +228,7 @@ def remember_note(note: Note) -> None:
         remember(Path(note.path), note.digest, note.signature)
 
 
-def reads_of(project: Project, key: str) -> list[Note]:
+def reads_of(project: ProjectFile, key: str) -> list[Note]:
     """The reads of a finished stage; empty where there is no record."""
     mark = read_mark(project, key)
     if mark is None or mark.get("format") != FORMAT:
@@ -236,14 +236,14 @@ def reads_of(project: Project, key: str) -> list[Note]:
     return [_note(project, each) for each in _reads(project, _reads_path(project, key), mark) or ()]
 
 
-def remove_mark(project: Project, key: str) -> None:
+def remove_mark(project: ProjectFile, key: str) -> None:
     """Remove a mark, so that its stage counts as not run."""
     _path(project, key).unlink(missing_ok=True)
     _reads_path(project, key).unlink(missing_ok=True)
 
 
 def _refresh(
-    project: Project,
+    project: ProjectFile,
     key: str,
     mark: Mark,
     before: Mark,
@@ -263,12 +263,12 @@ def _digest(reads: Collection[Any]) -> str:
     return hash_json([each[:4] for each in reads])
 
 
-def _stored(project: Project, note: Note) -> list[Any]:
+def _stored(project: ProjectFile, note: Note) -> list[Any]:
     seen = list(note.signature) if note.signature else None
     return [note.kind, _place(project, note.path), note.detail, note.digest, seen]
 
 
-def _note(project: Project, stored: list[Any]) -> Note:
+def _note(project: ProjectFile, stored: list[Any]) -> Note:
     kind, place, detail, digest, seen = stored
     return Note(kind, _absolute(project, place), detail, digest, _signature(seen))
 
@@ -277,7 +277,7 @@ def _signature(seen: list[int] | None) -> Signature | None:
     return None if seen is None else (seen[0], seen[1], seen[2], seen[3])
 
 
-def _place(project: Project, path: str) -> str:
+def _place(project: ProjectFile, path: str) -> str:
     folder, installed = f"{project.path.parent}/", f"{sys.prefix}/"
     if path.startswith(folder):
         return path.removeprefix(folder)
@@ -286,13 +286,13 @@ def _place(project: Project, path: str) -> str:
     return path
 
 
-def _absolute(project: Project, place: str) -> str:
+def _absolute(project: ProjectFile, place: str) -> str:
     if place.startswith(f"{_INSTALLED}/"):
         return f"{sys.prefix}/{place.removeprefix(f'{_INSTALLED}/')}"
     return str(project.path.parent / place)
 
 
-def _difference(project: Project, note: Note, now: Note) -> str:
+def _difference(project: ProjectFile, note: Note, now: Note) -> str:
     place = _place(project, note.path)
     if note.kind == "names":
         return f"the files {place}/{note.detail} are others"
@@ -301,9 +301,9 @@ def _difference(project: Project, note: Note, now: Note) -> str:
     return f"{place} {'is new' if note.digest is None else 'changed'}"
 
 
-def _path(project: Project, key: str) -> Path:
+def _path(project: ProjectFile, key: str) -> Path:
     return project.run / "stages" / f"{key}.json"
 
 
-def _reads_path(project: Project, key: str) -> Path:
+def _reads_path(project: ProjectFile, key: str) -> Path:
     return project.run / "stages" / f"{key}.reads.json"

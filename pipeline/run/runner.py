@@ -20,7 +20,7 @@ from data.reads import Note, recorded
 from data.seals import unseal
 from data.show import duration, number, visible
 from kb_builder.ask.ledger import open_ledger
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 from pipeline.run.jobs import INGEST, find_stage, needs, plan, shards, write_metrics
 from pipeline.run.marks import Mark, altered_outputs, read_mark, remove_mark, write_mark
 from pipeline.run.sealing import drop_damaged, is_sealed, seal_outputs, unseal_outputs
@@ -39,7 +39,7 @@ from pipeline.run.stale import (
 _MOST_COUNTS = 20  # of one kind in a line: there may be a thousand categories
 
 
-def run_stage(project: Project, name: str) -> StageResult:
+def run_stage(project: ProjectFile, name: str) -> StageResult:
     """Run one stage, or skip it when it is not stale.
 
     Raises KnowledgeBaseError when a stage that it needs has not run or another process works on this project,
@@ -82,7 +82,7 @@ def run_stage(project: Project, name: str) -> StageResult:
 
 
 def _complete(
-    project: Project,
+    project: ProjectFile,
     stage: Stage,
     seconds: float,
     summary: dict[str, Any],
@@ -105,7 +105,7 @@ def _complete(
     seal_outputs(project, stage)
 
 
-def run_stages(project: Project, names: Iterable[str]) -> list[StageResult]:
+def run_stages(project: ProjectFile, names: Iterable[str]) -> list[StageResult]:
     """Run stages in order, printing on stderr which ran and which were skipped; then write metrics.json.
 
     Raises InputError where a stage before the first of them is stale (`require_current_before`).
@@ -116,7 +116,7 @@ def run_stages(project: Project, names: Iterable[str]) -> list[StageResult]:
         return _run_stages(project, names)
 
 
-def _run_stages(project: Project, names: Iterable[str]) -> list[StageResult]:
+def _run_stages(project: ProjectFile, names: Iterable[str]) -> list[StageResult]:
     results = []
     for name in names:
         print(f"▸ {name}", file=sys.stderr, flush=True)
@@ -134,7 +134,7 @@ def _run_stages(project: Project, names: Iterable[str]) -> list[StageResult]:
     return results
 
 
-def run_shard(project: Project, name: str, shard: int) -> dict[str, Any]:
+def run_shard(project: ProjectFile, name: str, shard: int) -> dict[str, Any]:
     """Run one shard of a describe stage, or skip it when it is not stale. Returns its seconds and summary."""
     stage = find_stage(name)
     drop_damaged(project)
@@ -143,7 +143,7 @@ def run_shard(project: Project, name: str, shard: int) -> dict[str, Any]:
     return {"seconds": done["seconds"], "summary": done["summary"]}
 
 
-def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[Mark]:
+def _run_shards(project: ProjectFile, stage: Stage, numbers: list[int]) -> list[Mark]:
     """Run the shards that are stale, all in one pipeline; each is marked when it completes.
 
     A shard's seconds count from the completion of the one before: they add up to the stage's.
@@ -185,7 +185,7 @@ def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[Mark
     return [each for each in done.values() if each is not None]
 
 
-def forget_failed(project: Project) -> int:
+def forget_failed(project: ProjectFile) -> int:
     """Let the describe stages repeat requests that failed for good in earlier runs; returns their number.
 
     Answers stay in the ledger and are not requested again.
@@ -204,7 +204,7 @@ def forget_failed(project: Project) -> int:
     return count
 
 
-def digest(project: Project, name: str) -> str:
+def digest(project: ProjectFile, name: str) -> str:
     """The hash of all files that a finished stage wrote. Raises KnowledgeBaseError where it has not run."""
     done = read_mark(project, name)
     if done is None:
@@ -214,7 +214,7 @@ def digest(project: Project, name: str) -> str:
     return str(done.get("digest"))
 
 
-def _set_heads_aside(project: Project) -> None:
+def _set_heads_aside(project: ProjectFile) -> None:
     """Move trained heads to `unused/` where training has been switched off since.
 
     They are kept, as they may have cost hours.
@@ -241,7 +241,7 @@ def _part_number(path: Path) -> int:
     return int(path.stem.rsplit("-", 1)[1])
 
 
-def _timed(function: Callable[..., Any], project: Project, *arguments: Any) -> tuple[Any, float]:
+def _timed(function: Callable[..., Any], project: ProjectFile, *arguments: Any) -> tuple[Any, float]:
     """What a stage's function returns, and its seconds.
 
     Raises KnowledgeBaseError where the knowledge base was removed meanwhile: a stage that lists its files
@@ -267,14 +267,14 @@ def _disk_error(error: OSError) -> InputError:
     )
 
 
-def _own(project: Project, stage: Stage, outputs: Iterable[Path]) -> Callable[[str], bool]:
+def _own(project: ProjectFile, stage: Stage, outputs: Iterable[Path]) -> Callable[[str], bool]:
     """Which paths a stage writes itself; its reads of these are no inputs."""
     written = {str(path) for path in outputs}
     folder = f"{project.kb / stage.folder}/" if stage.folder else None
     return lambda path: path in written or (folder is not None and path.startswith(folder))
 
 
-def _require_needs(project: Project, stage: Stage) -> None:
+def _require_needs(project: ProjectFile, stage: Stage) -> None:
     for need in needs(project, stage):
         digest(project, need)
 

@@ -16,7 +16,7 @@ from data.lock import write_lock
 from data.seals import Sum, discard, seal, sealed, unseal
 from data.show import visible
 from kb_builder.tables.parts import MANIFEST, read_manifest
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 from pipeline.run.jobs import STAGES
 from pipeline.run.stage import Stage
 
@@ -26,7 +26,7 @@ STUDY_FILES = ("study.json", "study.html")
 _STUDY = "study"  # their maker
 
 
-def seal_outputs(project: Project, stage: Stage) -> None:
+def seal_outputs(project: ProjectFile, stage: Stage) -> None:
     """Add the checksums of a finished stage's outputs. The caller holds the run's lock."""
     files = _files(project, stage)
     if stage.name == _NOT_SEALED:
@@ -41,7 +41,7 @@ def seal_outputs(project: Project, stage: Stage) -> None:
             seal(project.kb, [ledger], _LEDGER)
 
 
-def unseal_outputs(project: Project, stage: Stage) -> None:
+def unseal_outputs(project: ProjectFile, stage: Stage) -> None:
     """Remove the checksums of files that a stage is about to write. The caller holds the run's lock."""
     for base in (project.kb, project.run):
         unseal(base, stage.name)
@@ -49,7 +49,7 @@ def unseal_outputs(project: Project, stage: Stage) -> None:
         unseal(project.kb, MANIFEST)
 
 
-def seal_all(project: Project) -> int:
+def seal_all(project: ProjectFile) -> int:
     """Write new checksums of every file of a run as it is now; returns the number of files.
 
     Raises KnowledgeBaseError where there is no knowledge base, or another process works on the run.
@@ -79,7 +79,7 @@ def unseal_study(folder: Path) -> None:
     unseal(folder, _STUDY)
 
 
-def drop_damaged(project: Project) -> None:
+def drop_damaged(project: ProjectFile) -> None:
     """Remove a damaged list with a note; stages whose marks hold write their checksums again."""
     for base in (project.kb, project.run):
         try:
@@ -95,7 +95,7 @@ def drop_damaged(project: Project) -> None:
         manifest.unlink()
 
 
-def is_sealed(project: Project, stage: Stage) -> bool:
+def is_sealed(project: ProjectFile, stage: Stage) -> bool:
     """Whether every output of a finished stage is in the lists."""
     if stage.name == _NOT_SEALED:
         return True
@@ -108,7 +108,7 @@ def is_sealed(project: Project, stage: Stage) -> bool:
     )
 
 
-def _files(project: Project, stage: Stage) -> dict[Path, list[Path]]:
+def _files(project: ProjectFile, stage: Stage) -> dict[Path, list[Path]]:
     """The outputs of a stage, by the folder whose list they belong to."""
     found: dict[Path, list[Path]] = {project.kb: [], project.run: []}
     for path in stage.outputs(project):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 
 Completed = Callable[[int, dict[str, Any]], None]
 
@@ -26,15 +26,15 @@ class Stage:
 
     name: str
     needs: tuple[str, ...]  # the stages that must have run before
-    settings: Callable[[Project], Any]  # only those it uses: if they change, it runs again
+    settings: Callable[[ProjectFile], Any]  # only those it uses: if they change, it runs again
     run: Callable[..., Any]
-    outputs: Callable[[Project], Iterable[Path]]
-    shards: Callable[[Project], int] | None = None
+    outputs: Callable[[ProjectFile], Iterable[Path]]
+    shards: Callable[[ProjectFile], int] | None = None
     media: bool = False
     # A folder of the knowledge base that only this stage writes: reads below it are no inputs.
     folder: str | None = None
     # Further facts that must not change, from its output files and the facts of the last run.
-    facts: Callable[[Project, Sequence[Path], Mapping[str, Any]], Mapping[str, Any]] | None = None
+    facts: Callable[[ProjectFile, Sequence[Path], Mapping[str, Any]], Mapping[str, Any]] | None = None
     # Output files that it reuses if they exist: an altered one is removed before the stage runs.
     reuses: Callable[[Path], bool] = lambda path: False
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_json
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 from pipeline.run.code import code_hash
 from pipeline.run.jobs import INGEST, STAGE_NAMES, find_stage, needs, plan, shards
 from pipeline.run.marks import altered, read_mark
@@ -27,7 +27,7 @@ _media: dict[Path, str | None] = {}
 _CHECK_ONCE = Path()  # the key that says so
 
 
-def why_stale(project: Project, name: str) -> str | None:
+def why_stale(project: ProjectFile, name: str) -> str | None:
     """Why a stage must run (again), in a few words: what has changed; None where it can be skipped."""
     stage = find_stage(name)
     if stage.shards is None:
@@ -46,14 +46,14 @@ def why_stale(project: Project, name: str) -> str | None:
     return why_media_stale(project, stage)
 
 
-def is_current(project: Project, name: str) -> bool:
+def is_current(project: ProjectFile, name: str) -> bool:
     """Whether a stage has run with today's inputs, settings and code, as all stages that it needs have."""
     if any(read_mark(project, need) is None for need in needs(project, find_stage(name))):
         return False
     return why_stale(project, name) is None
 
 
-def require_current_before(project: Project, name: str) -> None:
+def require_current_before(project: ProjectFile, name: str) -> None:
     """Raise InputError where a stage before `name` is stale, saying what changed.
 
     A command that trains or evaluates alone uses what earlier stages wrote, which must fit today's files and
@@ -70,7 +70,7 @@ def require_current_before(project: Project, name: str) -> None:
                 _note_or_raise(project, each, why)
 
 
-def _note_or_raise(project: Project, name: str, why: str) -> None:
+def _note_or_raise(project: ProjectFile, name: str, why: str) -> None:
     no_manifest = not project.manifest.exists()
     if why.endswith("its code changed") or (no_manifest and (find_stage(name).media or name == INGEST)):
         note = f"the manifest {project.manifest} is missing" if no_manifest else f"{name}: {why}"
@@ -80,7 +80,7 @@ def _note_or_raise(project: Project, name: str, why: str) -> None:
     raise InputError(f"{why} since `{name}` ran; run `unibind run{option}` to bring the project up to date")
 
 
-def why_part_stale(project: Project, stage: Stage, key: str, shard: int | None = None) -> str | None:
+def why_part_stale(project: ProjectFile, stage: Stage, key: str, shard: int | None = None) -> str | None:
     """Why the mark `key`, of a stage without shards or of one shard, does not hold; None where it holds."""
 
     def known(before: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -89,7 +89,7 @@ def why_part_stale(project: Project, stage: Stage, key: str, shard: int | None =
     return altered(project, key, hashes=hashes(project, stage, shard), facts=known)
 
 
-def why_media_stale(project: Project, stage: Stage) -> str | None:
+def why_media_stale(project: ProjectFile, stage: Stage) -> str | None:
     """What changed of the samples' files since ingest noted them, for a stage that opens them."""
     if not stage.media:
         return None
@@ -113,13 +113,13 @@ def media_checked_once() -> Iterator[None]:
             _media.clear()
 
 
-def media_is_current(project: Project) -> None:
+def media_is_current(project: ProjectFile) -> None:
     """Say that the samples' files have just been read: ingest has run."""
     if _CHECK_ONCE in _media:
         _media[project.run] = None
 
 
-def hashes(project: Project, stage: Stage, shard: int | None = None) -> dict[str, str]:
+def hashes(project: ProjectFile, stage: Stage, shard: int | None = None) -> dict[str, str]:
     """The hashes of a stage's settings (with the number of the shard, if any) and of its code."""
     return {
         "settings": hash_json([stage.settings(project), shard]),
@@ -132,7 +132,7 @@ def shard_key(stage: Stage, shard: int) -> str:
     return f"{stage.name}-{shard:05d}"
 
 
-def _outputs_of(project: Project, key: str) -> Sequence[Path]:
+def _outputs_of(project: ProjectFile, key: str) -> Sequence[Path]:
     mark = read_mark(project, key)
     names: Iterable[str] = mark.get("outputs", ()) if mark else ()
     return [project.run / name for name in names]

@@ -250,7 +250,7 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path, runs: list[Run]) ->
     ):
         compare([runs[0], stranger])
     empty = replace(runs[1], named=runs[1].named.slice(0, 0), ranks=runs[1].ranks.slice(0, 0))
-    with pytest.raises(InputError, match="better: no labelled sample was measured there"):
+    with pytest.raises(InputError, match="better: no labelled sample was measured"):
         compare([runs[0], empty])
     with pytest.raises(InputError, match="base: named twice"):
         compare([runs[0], runs[0]])

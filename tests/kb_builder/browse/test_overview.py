@@ -113,7 +113,7 @@ def record(kb: Path, entries: list[Entry]) -> None:
 
     async def run() -> None:
         async with open_ledger(kb) as ledger:
-            await asyncio.gather(*map(ledger.record, entries))
+            await asyncio.gather(*map(ledger.submit, entries))
 
     asyncio.run(run())
 
@@ -174,7 +174,7 @@ def test_stats_count_the_ledger(browsed_kb: Path) -> None:
 
 
 def test_stats_of_a_ledger_that_cannot_be_read(browsed_kb: Path) -> None:
-    """A damaged one is to be restored; one of an older format is brought up to date by a command."""
+    """A damaged one must be restored; one of another format needs that version of the program."""
     path = browsed_kb / "ledger.sqlite"
     path.write_bytes(b"not a database" * 100)
     with pytest.raises(KnowledgeBaseError, match=r"ledger\.sqlite.*restore it from a backup"):
@@ -182,7 +182,7 @@ def test_stats_of_a_ledger_that_cannot_be_read(browsed_kb: Path) -> None:
     path.unlink()
     with closing(sqlite3.connect(path)) as ledger:
         ledger.execute("PRAGMA user_version = 1")
-    with pytest.raises(KnowledgeBaseError, match="unibind kb reparse"):
+    with pytest.raises(KnowledgeBaseError, match="another version of this program"):
         stats(browsed_kb)
 
 

@@ -140,7 +140,7 @@ def test_a_long_sound_is_heard_at_its_beginning_middle_and_end(save_clap: Save, 
 def test_a_long_sound_is_fused_as_transformers_does(
     save_clap: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With fusion: the spectrogram shrunk and three pieces, as if the extractor's random positions were the middles."""
+    """With fusion: the spectrogram scaled down, and pieces from the middles of the extractor's ranges."""
     noise = np.random.default_rng(1).normal(0, 0.1, 3 * RATE).astype(np.float32)
     soundfile.write(tmp_path / "long.wav", noise, RATE, subtype="FLOAT")
     encoder: Any = load_encoder(f"clap:{save_clap(True)}")

@@ -154,7 +154,7 @@ def _encode_settings(project: Project) -> Any:
 
 def _encode_outputs(project: Project) -> Iterable[Path]:
     """The folders of encoders that serve; those of others stay for when they serve again."""
-    from kb_builder.browse.sources import serving_folders
+    from kb_builder.store.cards import serving_folders
 
     yield project.kb / "controls.parquet"
     yield project.kb / "rejects" / "encode.parquet"

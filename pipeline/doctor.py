@@ -17,11 +17,11 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from data.errors import RunError, UniBindError
+from data.show import shorten
 from kb_builder.ask.endpoint.client import endpoint_of
 from kb_builder.ask.endpoint.hidden_key import HiddenKey, silence_vendor
 from kb_builder.ask.endpoint.parameters import changes_line, shape_for
 from kb_builder.ask.endpoint.proxies import Proxy, proxy_for
-from kb_builder.ask.endpoint.status import shorten
 from kb_builder.ask.request import OPENAI_URL, endpoint_identity
 from kb_builder.describers import local_llm
 from kb_builder.settings import TRAITS, Asking, writer_traits

@@ -21,7 +21,7 @@ from data.readers import use_budget, warm_up
 from data.readers.axes import told_up, turned
 from data.reads import reading
 from data.seals import check
-from data.show import visible
+from data.show import shorten, visible
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.base import Encoder, Source
 from kb_builder.encoders.workers import encode_texts
@@ -427,8 +427,7 @@ def _modality(path: Path, given: str | None, reason: str | None) -> Modality:
 
 
 def _shortened(text: str) -> str:
-    line = visible(" ".join(text.split()))
-    return line if len(line) <= _WHY_CHARS else line[: _WHY_CHARS - 1] + "…"
+    return shorten(visible(" ".join(text.split())), _WHY_CHARS)
 
 
 @dataclass(frozen=True)

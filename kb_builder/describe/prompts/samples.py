@@ -18,8 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-# Event streams are drawn here, in known colours; a picture that somebody else drew has colours of its own.
-_DRAWN_HERE = frozenset({".bin", ".npz"})
+from data.readers.events.event import is_recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +70,7 @@ def sample_purpose(sample: Mapping[str, Any], native: tuple[str, ...]) -> str:
     modality = str(sample["modality"])
     if modality in native:
         return f"sample_{modality}_native"
-    if modality == "event" and Path(sample["uri"]).suffix.lower() not in _DRAWN_HERE:
+    # A recording is rendered by `data.render` in known colours; the colours of a drawn picture are unknown.
+    if modality == "event" and not is_recording(Path(sample["uri"])):
         return "sample_event_drawn"
     return f"sample_{modality}"

@@ -14,7 +14,7 @@ from kb_builder.ask.endpoint.parameters import Shape, shape_for, shaped
 from kb_builder.ask.ledger import Entry
 from kb_builder.ask.request import Describer, Request, asked, derived_seed, request_key
 from kb_builder.describe.prompts import Library, Prompt, fill, several_texts, texts_per_request
-from kb_builder.describe.rows import columns_of, description_row, row_id
+from kb_builder.describe.rows import JudgedText, RowQuestion, description_row, origin_of, row_id
 from kb_builder.encoders.base import Encoder
 from kb_builder.encoders.tokens import TokenCounter, token_counter
 from kb_builder.gates.duplicates import Floats
@@ -245,18 +245,15 @@ class CategorySubject:
                 verdict = Verdict("failed", reason=entry.error)
                 self.first_error = self.first_error or entry.error
             oks[request] += verdict.status == "ok"
-            self.rows.append(
-                self._row(
-                    planned,
-                    entry,
-                    answer,
-                    verdict,
-                    text=item.text or item.said,
-                    item=number,
-                    n_tokens=candidate.n_tokens,
-                    of=len(items),
-                )
+            judged = JudgedText(
+                text=item.text or item.said,
+                n_tokens=candidate.n_tokens,
+                verdict=verdict,
+                item=number,
+                cost_usd=None if entry.cost_usd is None else entry.cost_usd / len(items),
             )
+            origin = origin_of(planned.request, entry, answer)
+            self.rows.append(description_row(self._question(planned), origin, judged))
         for _, entry in answered:
             self.spending.count(entry, started=self._writing.started)
         return oks
@@ -269,36 +266,17 @@ class CategorySubject:
         several = self._writing.items > 1
         return answer, parse_answer(answer, opening=planned.opening, several=several, asked=question)
 
-    def _row(
-        self,
-        planned: Planned,
-        entry: Entry,
-        answer: ParsedAnswer | None,
-        verdict: Verdict,
-        *,
-        text: str,
-        item: int,
-        n_tokens: int,
-        of: int,
-    ) -> dict[str, Any]:
-        request, prompt = planned.request, planned.prompt
-        return description_row(
+    def _question(self, planned: Planned) -> RowQuestion:
+        prompt = planned.prompt
+        return RowQuestion(
             kind="category",
+            subject_id=self.category.category_id,
             modality=prompt.modality,
-            category_id=self.category.category_id,
-            text=text,
-            n_tokens=n_tokens,
-            status=verdict.status,
-            dup_of=verdict.dup_of,
-            reason=verdict.reason,
             template_id=prompt.template_id if self._rival is None else f"contrast/{prompt.template_id}",
             template_version=prompt.version,
             aspect=prompt.aspect if self._rival is None else f"contrast:{self._rival.category_id}",
             prompt_hash=planned.prompt_hash,
             request_key=planned.key,
-            cost_usd=None if entry.cost_usd is None else entry.cost_usd / of,
-            item=item,
-            **columns_of(request, entry, answer),
         )
 
 

@@ -23,7 +23,7 @@ from kb_builder.describe.prompts.samples import (
     load_sample_prompts,
     sample_purpose,
 )
-from kb_builder.describe.rows import columns_of, description_row
+from kb_builder.describe.rows import JudgedText, RowOrigin, RowQuestion, description_row, origin_of
 from kb_builder.describers.media import MediaFiles, media_for
 from kb_builder.encoders.tokens import TokenCounter
 from kb_builder.facts.sentence import FACTS_VERSION, measure
@@ -190,19 +190,17 @@ class SampleSubject:
         else:
             verdict = self._judge(item.text, n_tokens)
         return description_row(
-            kind="sample",
-            modality=self.sample["modality"],
-            sample_id=self.sample["sample_id"],
-            text=text,
-            n_tokens=n_tokens,
-            status=verdict.status,
-            reason=verdict.reason,
-            template_id=prompt.template_id,
-            template_version=prompt.version,
-            prompt_hash=hash_json(request.messages),
-            request_key=request_key(request),
-            cost_usd=entry.cost_usd,
-            **columns_of(request, entry, answer),
+            RowQuestion(
+                kind="sample",
+                subject_id=self.sample["sample_id"],
+                modality=self.sample["modality"],
+                template_id=prompt.template_id,
+                template_version=prompt.version,
+                prompt_hash=hash_json(request.messages),
+                request_key=request_key(request),
+            ),
+            origin_of(request, entry, answer),
+            JudgedText(text, n_tokens, verdict, cost_usd=entry.cost_usd),
         )
 
     def _judge(self, text: str, n_tokens: int) -> Verdict:
@@ -230,30 +228,27 @@ class SampleSubject:
         (n_tokens,) = self._job.tokens.count([text])
         verdict = self._length(n_tokens)
         key = [source.provider, source.model, sample["sample_id"], sample["sha256"], text]
-        self.rows.append(
-            description_row(
-                kind="sample",
-                modality=sample["modality"],
-                sample_id=sample["sample_id"],
-                text=text,
-                n_tokens=n_tokens,
-                status=verdict.status,
-                reason=verdict.reason,
-                template_id=source.source,
-                template_version=source.version,
-                prompt_hash=hash_json([source.provider, source.model, sample["modality"]]),
-                request_key=hash_json(key),
-                provider=source.provider,
-                model_requested=source.model,
-                model_resolved=source.model,
-                finish_reason="stop",
-                attempts=1,
-                latency_ms=0.0,
-                created_at=_NO_MOMENT,
-                source=source.source,
-                run_id=self._job.run_id,
-            )
+        question = RowQuestion(
+            kind="sample",
+            subject_id=sample["sample_id"],
+            modality=sample["modality"],
+            template_id=source.source,
+            template_version=source.version,
+            prompt_hash=hash_json([source.provider, source.model, sample["modality"]]),
+            request_key=hash_json(key),
         )
+        origin = RowOrigin(
+            provider=source.provider,
+            model_requested=source.model,
+            model_resolved=source.model,
+            finish_reason="stop",
+            attempts=1,
+            latency_ms=0.0,
+            created_at=_NO_MOMENT,
+            source=source.source,
+            run_id=self._job.run_id,
+        )
+        self.rows.append(description_row(question, origin, JudgedText(text, n_tokens, verdict)))
 
 
 def _media(request: Request) -> Iterator[Media]:

@@ -151,8 +151,8 @@ def _read_aedat(path: Path) -> Events:
     return read_aedat(path)
 
 
-# Every format of events, by the ending of its files. `data.modality` repeats the endings, as it must not import
-# a reader; whoever asks whether a file holds events or a picture asks `is_recording`.
+# Every format of events, by the ending of its files. `data.modality` repeats the endings, as it cannot import
+# a reader; a test compares the two.
 READERS: dict[str, Callable[[Path], Events]] = {
     ".bin": _read_bin,
     ".npz": _read_npz,

@@ -30,7 +30,7 @@ def test_each_set_has_several_questions(purpose: str) -> None:
 
 
 def test_every_modality_has_its_set() -> None:
-    """The prompts depend on what is sent: native media, a rendering of events, or a picture drawn elsewhere."""
+    """The prompts depend on what is sent: native media, rendered events, or a drawn picture."""
     for modality in MODALITIES:
         if modality != "text":
             assert sample_purpose({"modality": modality, "uri": f"a/b.{modality}"}, ()) in PURPOSES

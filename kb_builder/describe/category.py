@@ -15,8 +15,7 @@ from kb_builder.ask.ledger import Entry
 from kb_builder.ask.request import Describer, Request, asked, derived_seed, request_key
 from kb_builder.describe.prompts import Library, Prompt, fill, several_texts, texts_per_request
 from kb_builder.describe.rows import JudgedText, RowQuestion, description_row, origin_of, row_id
-from kb_builder.encoders.base import Encoder
-from kb_builder.encoders.tokens import TokenCounter, token_counter
+from kb_builder.encoders.tokens import MINILM, TokenCounter, token_counter
 from kb_builder.gates.duplicates import Floats
 from kb_builder.gates.gate import Candidate, CategoryGate, Rules, refusal_in
 from kb_builder.gates.verdict import Verdict
@@ -32,8 +31,6 @@ _POOR_YIELD, _POOR_ROUND_TEXTS = 0.5, 100
 # Saturation is judged over the last so many texts asked for, and at least so many requests.
 _WINDOW_TEXTS = 100
 _WINDOW_REQUESTS = 5
-
-_EMBEDDED_TOGETHER = 64
 
 
 @dataclass(frozen=True)
@@ -93,22 +90,11 @@ def make_writing(
 
 
 def embed_texts(texts: Sequence[str]) -> Floats:
-    """float32[N, 384], unit rows, by the bundled encoder; the same texts, the same bits on any cores."""
-    import numpy as np
-
+    """The texts' unit vectors by the bundled encoder, float32[N, 384], as near-duplicates are compared."""
     from kb_builder.encoders import load_encoder
-    from kb_builder.encoders.workers import map_batches
+    from kb_builder.encoders.workers import encode_by_length  # loads torch: only once a gate needs it
 
-    encoder: Encoder = load_encoder("minilm")
-    ordered = sorted(range(len(texts)), key=lambda place: (len(texts[place]), place))
-    batches = [
-        [texts[place] for place in ordered[start : start + _EMBEDDED_TOGETHER]]
-        for start in range(0, len(ordered), _EMBEDDED_TOGETHER)
-    ]
-    vectors_ND = np.zeros((len(texts), encoder.dim), np.float32)
-    if batches:
-        vectors_ND[ordered] = np.concatenate(list(map_batches(encoder.encode, batches)))
-    return vectors_ND
+    return encode_by_length(load_encoder(MINILM), texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +123,6 @@ class CategorySubject:
         self.rows: list[dict[str, Any]] = []
         self.ok = 0
         self.spending = Spending()
-        self.first_error: str | None = None
         self._gate = gate
         self._writing = writing
         self._wanted = wanted
@@ -243,7 +228,6 @@ class CategorySubject:
             answer, items = read[request]
             if answer is None:
                 verdict = Verdict("failed", reason=entry.error)
-                self.first_error = self.first_error or entry.error
             oks[request] += verdict.status == "ok"
             judged = JudgedText(
                 text=item.text or item.said,

@@ -11,27 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from data.reads import columns
 from data.reads import names as names_in
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.tokens import MINILM
 
+# Shapes: C categories, B categories of a block, N texts, D dimensions, M candidates.
+
 TEXTS_PER_CATEGORY = 50
-
-
 CANDIDATES = 20
-
-
 _BLOCK = 512  # categories whose mean vectors are compared with all others at once
-
-
-_EMBEDDED_TOGETHER = 64
-
-
 _SAME = 1e-6  # cosines that differ by no more are equal: the last digits depend on the machine's arithmetic
-
 
 Floats = npt.NDArray[np.float32]
 
@@ -110,18 +101,11 @@ def _mixing(
 
 def _embed(texts: Sequence[str], path: Path) -> Floats:
     """The texts' vectors, float32[N, D], in a file: of 10,000 categories they are 0.8 GB."""
-    from kb_builder.encoders.workers import map_batches  # torch: whoever only plans does not wait for it
+    from kb_builder.encoders.workers import encode_by_length  # loads torch, which planning does not need
 
     encoder = load_encoder(MINILM)
     vectors_ND: Floats = np.memmap(path, np.float32, "w+", shape=(len(texts), encoder.dim))
-    order = sorted(range(len(texts)), key=lambda place: (len(texts[place]), place))
-    places = [order[start : start + _EMBEDDED_TOGETHER] for start in range(0, len(order), _EMBEDDED_TOGETHER)]
-    batches = ([texts[place] for place in batch] for batch in places)
-    with tqdm(total=len(texts), desc="compare categories", unit=" texts", disable=None) as bar:
-        for batch, vectors in zip(places, map_batches(encoder.encode, batches), strict=True):
-            vectors_ND[batch] = vectors
-            bar.update(len(batch))
-    return vectors_ND
+    return encode_by_length(encoder, texts, into_ND=vectors_ND, what="compare categories")
 
 
 def ok_texts(kb: Path) -> Iterator[tuple[str, Mapping[str, str]]]:

@@ -13,33 +13,28 @@ it and not of the other? The other's name stands in the question only; a text th
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data.sample import Category
-from kb_builder.ask.asker import Asker, LedgerOnly
-from kb_builder.ask.ledger import Entry, microseconds_now, open_ledger
+from kb_builder.ask.asker import Asker
+from kb_builder.ask.ledger import Entry, microseconds_now
 from kb_builder.ask.request import Request
-from kb_builder.ask.session import AskingBar, open_asking
-from kb_builder.describe.categories import read_categories, summarise
+from kb_builder.ask.session import AskingBar
+from kb_builder.describe.categories import read_categories
 from kb_builder.describe.category import CategorySubject, Rival, Writing, make_writing
+from kb_builder.describe.cited import require_cited_answers
 from kb_builder.describe.confusable import Confusable, find_confusable, ok_texts
-from kb_builder.describe.fill import fill
 from kb_builder.describe.prompts import contrast_items, contrast_library, spoken_name
-from kb_builder.describe.shards import require_cited_answers
+from kb_builder.describe.shards import ShardPlan, count_texts, describe_shards
 from kb_builder.describers.choose import make_describer
-from kb_builder.encoders.tokens import MINILM
 from kb_builder.gates.gate import CategoryGate
 from kb_builder.gates.names import category_names
 from kb_builder.settings import DescribeCategories
 from kb_builder.tables.parts import remove_beyond, write_part
-
-# Shapes: C categories, N texts, D dimensions, M candidates.
 
 log = logging.getLogger(__name__)
 
@@ -51,54 +46,16 @@ def describe_contrasts(
     settings: DescribeCategories,
     *,
     run_id: str,
+    encoder: str,
     asker: Asker | None = None,
-    encoder: str = MINILM,
+    replay: bool = False,
 ) -> dict[str, Any]:
     """Write `descriptions/category/contrast-00000.parquet`, or nothing where there is nothing to contrast.
 
-    Returns the counts of a shard of `describe_category_shards`, with `pairs` (how many) and `closest` (the
-    most confusable: category, rival, mixing, cosine). Where no contrast pass is made, `skipped` says why.
+    The arguments and errors are those of `describe_category_shards`. Returns the summary of one of its
+    shards, with `pairs` (how many) and `closest` (the most confusable: category, rival, mixing, cosine).
+    Where no contrast pass is made, `skipped` says why.
     """
-    return asyncio.run(_describe(kb, settings, run_id, asker, encoder))
-
-
-def replay_contrasts(kb: Path, settings: DescribeCategories, *, encoder: str = MINILM) -> dict[str, Any]:
-    """The same from the ledger alone: parse and judge again, ask nobody."""
-
-    async def replay() -> dict[str, Any]:
-        async with open_ledger(kb) as ledger:
-            return await _describe(kb, settings, "", LedgerOnly(ledger), encoder)
-
-    return asyncio.run(replay())
-
-
-class _Contrasts:
-    """A `fill.Subject`: one category set apart from its rivals, one after the other, by the same gate."""
-
-    def __init__(self, texts: Sequence[CategorySubject]) -> None:
-        self.texts = texts
-        self._open = list(texts)
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return [row for texts in self.texts for row in texts.rows]
-
-    def plan(self) -> list[Request]:
-        while self._open:
-            if requests := self._open[0].plan():
-                return requests
-            done = self._open.pop(0)
-            if done.abandoned:  # what comes next depends on answers that are not there
-                self._open = []
-        return []
-
-    def absorb(self, entries: list[Entry | None]) -> None:
-        self._open[0].absorb(entries)
-
-
-async def _describe(
-    kb: Path, settings: DescribeCategories, run_id: str, asker: Asker | None, encoder: str
-) -> dict[str, Any]:
     require_cited_answers(kb, "category", "contrast")
     library = contrast_library(settings, kb)
     if library is None:
@@ -120,35 +77,67 @@ async def _describe(
         started=microseconds_now(),
         items=contrast_items(settings),
     )
-    done: dict[str, _Contrasts] = {}
 
-    def finish(contrasts: _Contrasts) -> None:
-        done[contrasts.texts[0].category.category_id] = contrasts
+    def subjects(bar: AskingBar) -> Generator[_Contrasts, None, None]:
+        for texts in contrast_texts(ok_texts(kb), categories, found, writing, on_ok=bar.add):
+            yield _Contrasts(texts)
 
-    async with AsyncExitStack() as stack:
-        total = settings.contrast_texts * len(found)
-        bar = stack.enter_context(AskingBar("contrasts", unit=" texts", total=total))
-        if asker is None:
-            asker = await stack.enter_async_context(
-                open_asking(kb, describer, settings, run_id=run_id, bar=bar)
-            )
-        texts = contrast_texts(ok_texts(kb), categories, found, writing, on_ok=bar.add)
-        await fill(map(_Contrasts, texts), asker, on_done=finish)
-    ordered = [done[category_id] for category_id in sorted(done)]
-    write_part(kb, "category", "contrast-00000", [row for each in ordered for row in each.rows])
-    remove_beyond(kb, "category", "contrast", 1)
+    plan = ShardPlan(
+        title="contrasts",
+        unit=" texts",
+        total=settings.contrast_texts * len(found),
+        kind="category",
+        prefix="contrast",
+        count=1,
+        sizes={0: len({pair.category_id for pair in found})},
+        describer=describer,
+        subjects=subjects,
+        shard_of=lambda contrasts: 0,
+        write=lambda shard, done: _write(kb, done),
+    )
+    summaries = describe_shards(kb, plan, settings, run_id=run_id, asker=asker, replay=replay)
     closest = sorted(found, key=lambda pair: (-pair.mixing, -pair.cosine, pair.category_id))[:_REPORTED]
-    summary = summarise([texts for each in ordered for texts in each.texts])
-    return summary | {
-        "categories": len(ordered),
-        "saturated": {
-            each.texts[0].category.category_id: sum(texts.ok for texts in each.texts)
-            for each in ordered
-            if any(texts.short for texts in each.texts)
-        },
+    return summaries[0] | {
         "pairs": len(found),
         "closest": [[pair.category_id, pair.rival_id, pair.mixing, pair.cosine] for pair in closest],
     }
+
+
+class _Contrasts:
+    """A `fill.Subject`: one category set apart from its rivals, one after the other, by the same gate."""
+
+    def __init__(self, texts: Sequence[CategorySubject]) -> None:
+        self.texts = texts
+        self.category_id = texts[0].category.category_id
+        self._open = list(texts)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [row for texts in self.texts for row in texts.rows]
+
+    def plan(self) -> list[Request]:
+        while self._open:
+            if requests := self._open[0].plan():
+                return requests
+            done = self._open.pop(0)
+            if done.abandoned:  # what comes next depends on answers that are not there
+                self._open = []
+        return []
+
+    def absorb(self, entries: list[Entry | None]) -> None:
+        self._open[0].absorb(entries)
+
+
+def _write(kb: Path, done: list[_Contrasts]) -> dict[str, Any]:
+    done.sort(key=lambda contrasts: contrasts.category_id)
+    write_part(kb, "category", "contrast-00000", [row for contrasts in done for row in contrasts.rows])
+    saturated = {
+        contrasts.category_id: sum(texts.ok for texts in contrasts.texts)
+        for contrasts in done
+        if any(texts.short for texts in contrasts.texts)
+    }
+    counts = count_texts([texts for contrasts in done for texts in contrasts.texts])
+    return {"categories": len(done), **counts, "saturated": saturated}
 
 
 def _skip(kb: Path, reason: str) -> dict[str, Any]:

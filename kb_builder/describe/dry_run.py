@@ -224,7 +224,6 @@ def _contrasts(
             range(category_shard_count(scratch, settings)),
             settings,
             run_id="",
-            on_shard=_ignore,
             asker=_Counter(ledger, describer, settings),
             encoder=encoder,
         )
@@ -289,7 +288,6 @@ def _samples(
             range(sample_shard_count(scratch, settings)),
             settings,
             run_id="",
-            on_shard=_ignore,
             asker=counter,
             encoder=encoder,
         )
@@ -305,10 +303,6 @@ def _scratch(kb: Path) -> Iterator[Path]:
             if (kb / table).is_file():
                 shutil.copy(kb / table, folder)
         yield Path(folder)
-
-
-def _ignore(shard: int, summary: dict[str, Any]) -> None:
-    pass
 
 
 def _sum(one: CostEstimate, other: CostEstimate) -> CostEstimate:

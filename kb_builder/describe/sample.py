@@ -67,7 +67,7 @@ class SampleJob:
     locate: Callable[[str], Path]
     given: Mapping[str, str]  # sample_id -> the manifest's text
     names: NamePhrases
-    turned_away: Mapping[str, str]  # sample_id -> why, as an earlier run found; where nothing is sent
+    rejected: Mapping[str, str]  # sample_id -> why an earlier run rejected its file; empty but in a replay
     tokens: TokenCounter  # of the text encoder that will read the texts
     started: int  # microseconds since 1970: entries made before then were in the ledger already
     run_id: str
@@ -85,7 +85,7 @@ class SampleSubject:
     def __init__(self, job: SampleJob, shard: int, sample: Row) -> None:
         self.shard = shard
         self.sample = sample
-        self.rows: list[Row] = []
+        self._rows: list[Row] = []
         self.unreadable: str | None = None  # why the file cannot be read
         self.spending = Spending()
         self.facts: str | None = None
@@ -98,9 +98,14 @@ class SampleSubject:
             self._add(given, GIVEN)
 
     @property
+    def rows(self) -> list[Row]:
+        """What became of the answers so far: by source, and the tries of one source in their order."""
+        return sorted(self._rows, key=lambda row: str(row["source"]))
+
+    @property
     def is_described(self) -> bool:
         """Whether it has a text that is `ok`."""
-        return any(row["status"] == "ok" for row in self.rows)
+        return any(row["status"] == "ok" for row in self._rows)
 
     @property
     def needs_facts(self) -> bool:
@@ -146,11 +151,11 @@ class SampleSubject:
         if entry is None:
             self._settled = True
             reasons = map(self._job.files.unreadable.get, _media(request))
-            before = self._job.turned_away.get(self.sample["sample_id"])
+            before = self._job.rejected.get(self.sample["sample_id"])
             self.unreadable = next((reason for reason in reasons if reason is not None), before)
         else:
             self.spending.count(entry, started=self._job.started)
-            self.rows.append(self._row(request, prompt, entry))
+            self._rows.append(self._row(request, prompt, entry))
 
     def _request(self, describer: Describer, prompts: SamplePrompts, prompt: SamplePrompt) -> Request:
         settings, sample = self._job.settings, self.sample
@@ -248,7 +253,7 @@ class SampleSubject:
             source=source.source,
             run_id=self._job.run_id,
         )
-        self.rows.append(description_row(question, origin, JudgedText(text, n_tokens, verdict)))
+        self._rows.append(description_row(question, origin, JudgedText(text, n_tokens, verdict)))
 
 
 def _media(request: Request) -> Iterator[Media]:

@@ -37,7 +37,7 @@ class TokenCounter:
 
 
 @remembered
-def token_counter(encoder: str = MINILM) -> TokenCounter:
+def token_counter(encoder: str) -> TokenCounter:
     """The tokenizer and the limit of a text encoder: whatever `[encode] text` may name.
 
     `encoder` is what `[encode] text` names; how much the model behind imported vectors reads is not known, so
@@ -61,7 +61,7 @@ def token_counter(encoder: str = MINILM) -> TokenCounter:
 
 def count_tokens(texts: Sequence[str]) -> list[int]:
     """Tokens of each text, [CLS] and [SEP] included, as the default text encoder would count them."""
-    return token_counter().count(texts)
+    return token_counter(MINILM).count(texts)
 
 
 def _minilm_folder() -> Path:

@@ -67,8 +67,8 @@ def encode_by_length(
     """Texts as vectors, float32[N, D], in batches of 64 texts of similar length, which need little padding.
 
     The batches depend on the texts alone, so the same texts have the same bits on any number of cores.
-    `into_ND` receives the vectors (a memory map, where they are too many for memory). `what` names a progress bar;
-    None: no bar is shown.
+    `into_ND` receives the vectors (a memory map, where they are too many for memory). `what` names a progress
+    bar; None: no bar is shown.
     """
     vectors_ND = np.zeros((len(texts), encoder.dim), np.float32) if into_ND is None else into_ND
     order = sorted(range(len(texts)), key=lambda place: (len(texts[place]), place))

@@ -34,7 +34,7 @@ HOSTILE = {
 PLANTED = """
 import os, signal
 import numpy as np
-from data.readers.image import read_image as sound
+from data.readers.pictures.image import read_image as sound
 
 def read_image(path, **options):
     if path.name.startswith("hang"):

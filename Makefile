@@ -56,7 +56,7 @@ lint: $(READY) ## ruff, mypy --strict, the layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-.PHONY: bench-peers bench-kb bench-store bench-train bench-epoch bench-evaluate bench-media
+.PHONY: bench-peers bench-kb bench-store bench-train bench-epoch bench-evaluate bench-media bench-verify
 
 bench-peers: $(READY) ## what the benchmarks compare with; other builders each in a virtual environment of its own
 	@for peer in bespokelabs-curator distilabel; do \
@@ -81,6 +81,9 @@ bench-evaluate: $(READY) ## a whole evaluation of 50,000 samples, beside the bar
 
 bench-media: $(READY) ## decoding and preparing samples, beside the bare decoders (five minutes)
 	@$(BIN)/python -m bench.media
+
+bench-verify: $(READY) ## `kb verify` of a million rows and readers' checks, beside reading (half an hour)
+	@$(BIN)/python -m bench.verify
 
 bench-kb: $(READY) ## speed and memory of the knowledge-base builder, beside others (half an hour)
 	@$(BIN)/python -m bench.kb

@@ -38,9 +38,10 @@ except ImportError:  # no build for this platform; zlib's is the same sum, some 
 SEAL = "unibind-checksums.json"
 FORMAT = 1
 HINT = "`unibind run`"
+FORBIDDEN = "this user may not read it (permission denied); change its mode or its owner"
 _ENDINGS = frozenset({".parquet", ".json", ".safetensors"})  # of what is read for a result
 _LEVELS = 4  # from <kb>/embeddings/<encoder>/<table>/manifest.json up to <kb>
-_LARGE = 4 * 2**20  # bytes from which on readers compare CRC-32
+_LARGE = 2**16  # bytes from which on readers compare CRC-32
 _PIECE = 2**20
 
 _lock = threading.Lock()
@@ -129,15 +130,22 @@ def check_always(path: Path) -> None:
         return
     wrong = _differs(path, told)
     # A maker takes the line out before he replaces the file.
+    if wrong == FORBIDDEN:
+        raise DamagedError(path, wrong)
     if wrong is not None and _line(path) == told:
         raise DamagedError(path, f"{wrong}; {'delete it and ' if os.path.lexists(path) else ''}run {HINT}")
 
 
 def require_plain(path: Path) -> None:
-    """Raise DamagedError for what is no plain file where one should be: a pipe would be waited for."""
+    """Raise DamagedError for what is no plain file where one should be: a pipe would be waited for.
+
+    And for one that this user may not read: what a library says of that looks like damage.
+    """
     with suppress(OSError):
         if not stat.S_ISREG(path.stat().st_mode):
             raise DamagedError(path, f"no plain file; delete it and run {HINT}")
+        if not os.access(path, os.R_OK):
+            raise DamagedError(path, FORBIDDEN)
 
 
 def check_names(folder: Path, pattern: str) -> None:
@@ -192,6 +200,8 @@ def _differs(path: Path, told: Sum, *, wholly: bool = False) -> str | None:
             for piece in _pieces(path):
                 crc = crc32(piece, crc)
             same = crc == told.crc32
+    except PermissionError:
+        return FORBIDDEN
     except OSError as error:
         return f"unreadable ({first_line(error)})"
     if not same:
@@ -226,6 +236,8 @@ def _read(path: Path) -> dict[str, Sum]:
         if hash_json(value) != claimed or value["format"] != FORMAT:
             raise ValueError("its own checksum does not fit what it says")
         return {str(name): Sum(**each) for name, each in value["files"].items()}
+    except PermissionError as error:
+        raise DamagedError(path, FORBIDDEN) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(path, f"damaged ({first_line(error)}); run {HINT}") from error
 

@@ -24,6 +24,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
@@ -36,7 +37,7 @@ from data.errors import DamagedError, KnowledgeBaseError
 from data.files import canonical_json, hash_json, hash_text
 from data.lock import write_lock
 from data.odd_files import oddity
-from data.seals import check_always, seal, unseal
+from data.seals import FORBIDDEN, check_always, seal, unseal
 from kb_builder.ask.request import Request, request_json
 
 LEDGER_VERSION = 2
@@ -44,6 +45,8 @@ GROUP_ROWS = 200  # a group is committed when it holds this many rows ...
 GROUP_SECONDS = 0.25  # ... or when its first row has waited this long
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_clock = threading.Lock()
+_latest = 0  # what `microseconds_now` has said last
 # What makes requests of one kind differ: their subjects, and how much they ask for.
 _WORDS = "'$.messages', '$.seed', '$.sample_index', '$.max_tokens', '$.extra.response_format'"
 _MEDIA = ("image", "audio", "video")
@@ -152,8 +155,14 @@ def base_key_of(request: str) -> str:
 
 
 def microseconds_now() -> int:
-    """Now, in microseconds since 1970."""
-    return (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1)
+    """Now, in microseconds since 1970; in one process each time more than the last time.
+
+    Where the clock is set back, what is made afterwards would else count as made before, and as not paid for.
+    """
+    global _latest
+    with _clock:
+        _latest = max(_latest + 1, (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1))
+        return _latest
 
 
 class StoredEntries:
@@ -393,14 +402,7 @@ async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
     path = kb / "ledger.sqlite"
     with write_lock(kb / "ledger.lock"):
         _is_there(path)
-        try:
-            check_always(path)
-        except DamagedError as error:
-            raise DamagedError(
-                path,
-                f"{error.reason.partition(';')[0]}: it was lost or replaced. Restore it from a backup; or,"
-                " where it is as you want it, `unibind kb verify --seal` takes it as it is",
-            ) from None
+        require_unchanged(kb)
         unseal(kb, path.name)
         ledger = Ledger(path)
         try:
@@ -412,11 +414,33 @@ async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
                     seal(kb, [path], path.name)
 
 
-@contextmanager
-def read_ledger(kb: Path) -> Iterator[StoredEntries | None]:
-    """`<kb>/ledger.sqlite` to look up in, or None where nothing was ever asked. Leaves no file behind."""
+def require_unchanged(kb: Path) -> None:
+    """Raise DamagedError where the ledger has a checksum (data/seals.py) and is gone or another file."""
     path = kb / "ledger.sqlite"
-    if not _is_there(path):
+    try:
+        check_always(path)
+    except DamagedError as error:
+        if error.reason == FORBIDDEN:
+            raise
+        raise DamagedError(
+            path,
+            f"{error.reason.partition(';')[0]}: it was lost or replaced. Restore it from a backup; or,"
+            " where it is as you want it, `unibind kb verify --seal` takes it as it is",
+        ) from None
+
+
+@contextmanager
+def read_ledger(kb: Path, *, checked: bool = False) -> Iterator[StoredEntries | None]:
+    """`<kb>/ledger.sqlite` to look up in, or None where nothing was ever asked. Leaves no file behind.
+
+    `checked` raises DamagedError where it is gone or altered though it has a checksum; for who counts on all
+    of it, because all of it is read for that.
+    """
+    path = kb / "ledger.sqlite"
+    there = _is_there(path)
+    if checked:
+        require_unchanged(kb)
+    if not there:
         yield None
         return
     with _wrapped(path):

@@ -172,7 +172,7 @@ def _requests(kb: Path) -> QueryResult:
         SELECT provider, source, count(answer), count(error), sum(attempts), sum(cost_usd),
                count(*) FILTER (WHERE answer IS NOT NULL AND cost_usd IS NULL)
         FROM entries GROUP BY provider, source ORDER BY provider, source""")
-    with read_ledger(kb) as ledger:
+    with read_ledger(kb, checked=True) as ledger:
         if ledger is None:
             return QueryResult(columns, (), query)
         found = ledger.read(lambda entries: entries.execute(query).fetchall())

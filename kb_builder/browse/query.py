@@ -48,6 +48,7 @@ def connect(kb: Path, *, vectors: bool = True) -> Iterator[duckdb.DuckDBPyConnec
     where one was replaced by a run meanwhile; and InputError for what else DuckDB refuses, with its reason.
     """
     kb = kb.resolve()
+    check(kb / "categories.parquet")  # there once, it is not "no knowledge base yet"
     if not (kb / "categories.parquet").is_file():
         raise KnowledgeBaseError(f"{kb} holds no knowledge base yet; `unibind run` makes one")
     found = sources(kb)

@@ -6,6 +6,7 @@ of vectors it is what its manifest names: other parts there are unfinished, or a
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import InputError, KnowledgeBaseError, first_line
+from data.errors import DamagedError, InputError, KnowledgeBaseError, first_line
 from data.reads import names, reading
+from data.seals import FORBIDDEN
 from kb_builder.store.cards import encoder_folders
 from kb_builder.store.shards import COLUMNS
 from kb_builder.store.table import part_paths
@@ -171,6 +173,8 @@ def _footer(file: Path) -> pa.Schema:
 def _damaged(file: Path, error: Exception) -> KnowledgeBaseError:
     if not file.exists():
         return KnowledgeBaseError(f"{file} is gone: its table is being replaced by a run; ask again")
+    if not os.access(file, os.R_OK):
+        return DamagedError(file, FORBIDDEN)
     return KnowledgeBaseError(
         f"{file} is damaged ({first_line(error)}); delete it and run the stage that writes it again"
     )

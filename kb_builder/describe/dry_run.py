@@ -152,7 +152,7 @@ def forecast(
 
     Raises KnowledgeBaseError where nothing was read in yet, or the ledger cannot be read.
     """
-    with read_ledger(kb) as ledger:
+    with read_ledger(kb, checked=True) as ledger:
         found = [_categories(kb, ledger, categories, encoder)]
         library = contrast_library(categories, kb)
         if categories.contrast_pairs and library is not None:

@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from safetensors.numpy import save_file
 
 from data.errors import InputError, KnowledgeBaseError, foreign_as
+from data.files import atomic_path
 from data.reads import reading
 from data.seals import seal
 from data.tables.text_files import read_text
@@ -165,7 +166,8 @@ def _write_npy(table: VectorTable, folder: Path) -> None:
 
 
 def _write_safetensors(table: VectorTable, folder: Path) -> None:
-    save_file({"vectors": np.concatenate(list(_stored(table)))}, folder / "vectors.safetensors")
+    with atomic_path(folder / "vectors.safetensors") as temporary:
+        save_file({"vectors": np.concatenate(list(_stored(table)))}, temporary)
     _write_names(table, folder)
 
 

@@ -146,15 +146,22 @@ def kb_verify(
     seal: Annotated[
         bool, typer.Option("--seal", help="First write the checksums of all files as they are now.")
     ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Derive every row anew from the stored answers, and compare.")
+    ] = False,
 ) -> None:
-    """Derive every row anew from the stored answers, and check every file against its checksum."""
+    """Check every file against its checksum, and all rows against the ledger and each other.
+
+    Rows of files without a checksum, or that are not as they were written, are derived anew from the stored
+    answers; so are all with --deep, and with --seal, whose checksums say nothing of who wrote the files.
+    """
     from pipeline.run.sealing import seal_all
     from pipeline.verify import verify_project
 
     checked = load(project)
     if seal:
         print(f"wrote the checksums of {seal_all(checked):,} files, as they are now")
-    verification = verify_project(checked, media=media)
+    verification = verify_project(checked, media=media, deep=deep or seal)
     print(verification)
     if not verification.clean:
         raise typer.Exit(1)

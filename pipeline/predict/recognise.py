@@ -20,6 +20,7 @@ from data.modality import MODALITIES, Modality, guess_modality
 from data.readers import use_budget, warm_up
 from data.readers.axes import told_up, turned
 from data.reads import reading
+from data.seals import check
 from data.show import visible
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.base import Encoder, Source
@@ -300,6 +301,7 @@ class _Space:
     """A project's unified space: its encoders, loaded when needed, and its heads where it has some."""
 
     def __init__(self, project: Project) -> None:
+        check(project.kb / "categories.parquet")  # there once, it is not "no knowledge base yet"
         if not (project.kb / "categories.parquet").is_file():
             raise KnowledgeBaseError(
                 f"{project.kb} holds no knowledge base yet; run `unibind run --project {project.path}` first"

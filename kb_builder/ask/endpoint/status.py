@@ -98,6 +98,7 @@ def check_body(body: str, *, where: str, remedy: Remedy = lambda said, param, co
 def retry_after(headers: Any) -> float | None:
     """Seconds to wait by `retry-after-ms` or `retry-after` (seconds or an HTTP date), or None.
 
+    A date counts from the answer's own `date`, where it has one: the clock here may be an hour behind.
     No wish are: what is no number and no date, infinity, and more than a year. What lies in the past is 0.
     """
     for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
@@ -108,12 +109,21 @@ def retry_after(headers: Any) -> float | None:
             seconds = float(value) / scale
         except ValueError:
             try:
-                seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+                seconds = (parsedate_to_datetime(value) - _moment(headers)).total_seconds()
             except (ValueError, TypeError, OverflowError):  # neither a number nor a date with its zone
                 continue
         if math.isfinite(seconds) and seconds <= _YEAR_S:
             return max(0.0, seconds)
     return None
+
+
+def _moment(headers: Any) -> datetime:
+    """When an answer was sent, by the server's clock; now, where it does not say."""
+    try:
+        sent = parsedate_to_datetime(headers.get("date") or "")
+    except (ValueError, TypeError, OverflowError):
+        return datetime.now(UTC)
+    return sent if sent.tzinfo is not None else datetime.now(UTC)
 
 
 def words_of(said: Any) -> str:

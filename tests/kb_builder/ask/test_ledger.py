@@ -7,13 +7,15 @@ import os
 import resource
 import sqlite3
 from dataclasses import astuple, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data.errors import KnowledgeBaseError
+from data.errors import DamagedError, KnowledgeBaseError
+from data.seals import discard
+from kb_builder.ask.cost import Spending
 from kb_builder.ask.ledger import (
     GROUP_ROWS,
     LEDGER_VERSION,
@@ -21,6 +23,7 @@ from kb_builder.ask.ledger import (
     Ledger,
     base_key_of,
     iter_entries,
+    microseconds_now,
     new_entry,
     open_ledger,
     read_entries,
@@ -299,6 +302,51 @@ def test_an_entry_knows_its_keys() -> None:
     assert entry.base_key == longer.base_key == base_key_of(entry.request)
     for other in (replace(REQUEST, seed=4), replace(REQUEST, extra={"max_tokens": 2})):
         assert entry_of(other).base_key != entry.base_key
+
+
+def test_moments_go_on_where_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made after a stage has begun counts as made after it, and so as asked and paid for by it."""
+    started = microseconds_now()
+
+    class AnHourAgo(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) - timedelta(hours=1)
+
+    monkeypatch.setattr("kb_builder.ask.ledger.datetime", AnHourAgo)
+    made = [entry_of(replace(REQUEST, seed=number)) for number in range(3)]
+    moments = [started, *(each.created_at for each in made)]
+    assert moments == sorted(set(moments))
+    spending = Spending()
+    for each in made:
+        spending.count(each, started=started)
+    assert (spending.requests, spending.known) == (3, 0)
+
+
+def test_a_ledger_that_was_lost_is_no_empty_one(tmp_path: Path) -> None:
+    """Gone or altered, though it has a checksum: who counts on all of it says so."""
+
+    async def write() -> None:
+        async with open_ledger(tmp_path) as ledger:
+            await ledger.submit(ENTRY)
+
+    asyncio.run(write())
+    path = tmp_path / "ledger.sqlite"
+    with read_ledger(tmp_path, checked=True) as found:
+        assert found is not None
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match=r"damaged: .* Restore it from a backup"):  # noqa: SIM117
+        with read_ledger(tmp_path, checked=True):
+            pass
+    path.unlink()
+    with pytest.raises(DamagedError, match=r"missing, .* Restore it from a backup"):  # noqa: SIM117
+        with read_ledger(tmp_path, checked=True):
+            pass
+    discard(tmp_path)
+    with read_ledger(tmp_path, checked=True) as found:
+        assert found is None
 
 
 def test_many_keys_are_found_at_once(tmp_path: Path) -> None:

@@ -262,6 +262,9 @@ def test_a_queue_that_our_own_batches_fill(tmp_path: Path) -> None:
 
             async def refused(batch_id: str) -> Any:
                 found = await retrieve(batch_id)
+                if found is not None and batch_id == made[0].id and asker._room.is_set():
+                    # The first ends only after the refusal of the second: it is what fills the queue.
+                    return found.model_copy(update={"status": "in_progress"})
                 if len(made) > 1 and batch_id == made[1].id and found is not None:
                     error = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}
                     return found.model_copy(

@@ -59,7 +59,7 @@ class Rules:
 
 
 class CategoryGate:
-    """Judges the texts of one category in plan order: whether a text is a duplicate depends on earlier ones."""
+    """Judges the texts of one category in plan order: duplicates depend on the texts before them."""
 
     def __init__(self, names: NameRules, rules: Rules) -> None:
         self._names = names
@@ -102,7 +102,7 @@ class CategoryGate:
             if verdict is None and text in self._exact:
                 verdict = Verdict("dup_exact", self._exact[text], "the same words")
             elif verdict is None:
-                # A second copy of a rejected text is also compared with texts kept since, as in a later round.
+                # A second copy of a rejected text is compared with texts kept since, too.
                 each = self._update(similar[first[text]], text) if text in first else similar[place]
                 first.setdefault(text, place)
                 verdict = self._judge_new(each)
@@ -186,7 +186,7 @@ class CategoryGate:
         return similar
 
     def _update(self, earlier: SimilarTexts, plain: str) -> SimilarTexts:
-        """The text with all similar texts by now. Only the kept ones count, and those are embedded already."""
+        """The text with all texts similar to it by now: those that count, the kept ones, are embedded."""
         grams = self._index.gram_ids(plain)
         return SimilarTexts(earlier.number, *self._index.find_similar(grams, self._floor))
 

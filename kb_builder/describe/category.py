@@ -1,4 +1,4 @@
-"""One category's texts: what to ask next, and what becomes of the answers."""
+"""One category as a subject of stage 1: plans its requests, judges the answers, builds the rows."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from kb_builder.gates.verdict import Verdict
 from kb_builder.parse.answers import PARSER_VERSION, Item, ParsedAnswer, parse_answer, read_answer
 from kb_builder.settings import DescribeCategories
 
-# A round asks for what is missing divided by the share kept so far, which is taken to be at least this ...
+# A round asks for the missing texts divided by the share kept so far, assumed to be at least this ...
 _LOWEST_YIELD = 0.25
-# ... and for so many texts at most, so that a category that runs dry is noticed before all is paid for; for
-# fewer where not even every second text is kept.
+# ... and for at most so many texts, so that saturation is noticed before all requests are paid for; for fewer
+# where not even every second text is kept.
 _ROUND_TEXTS = 250
 _POOR_YIELD, _POOR_ROUND_TEXTS = 0.5, 100
-# Saturation is judged over the last so many texts asked for, and at least so many requests.
+# Saturation is judged over the last 100 texts asked for, and at least 5 requests.
 _WINDOW_TEXTS = 100
 _WINDOW_REQUESTS = 5
 
 
 @dataclass(frozen=True)
 class Writing:
-    """What is the same for all categories of a run."""
+    """What all categories of a run share."""
 
     settings: DescribeCategories
     endpoint: str
@@ -50,7 +50,7 @@ class Writing:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One request of the plan, with what its rows will say about where they come from."""
+    """One request of a plan, with what its rows repeat of it."""
 
     request: Request
     key: str
@@ -68,7 +68,7 @@ def make_writing(
     started: int,
     items: int | None = None,
 ) -> Writing:
-    """`encoder` is the text encoder that will read the texts: its tokenizer says how long they are."""
+    """What the categories of a run share. `encoder` names the text encoder that will read the texts."""
     tokens = token_counter(encoder)
     return Writing(
         settings=settings,
@@ -99,15 +99,15 @@ def embed_texts(texts: Sequence[str]) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """The category that another one is to be set apart from."""
+    """The category that another is contrasted with."""
 
     category_id: str
     name: str
-    own: tuple[frozenset[str], ...]  # stems of its names, see `gates.Names`
+    own: tuple[frozenset[str], ...]  # stems of its names, see `NameRules`
 
 
 class CategorySubject:
-    """A `fill.Subject`: one category on its way to `wanted` texts, by itself or against a rival."""
+    """A `fill.Subject`: one category that is to get `wanted` texts, alone or contrasted with a rival."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class CategorySubject:
         self._on_ok = on_ok
         self._asked: list[int] = []  # of every request absorbed, in order: its `ok` texts
         self._open: list[Planned] = []
-        self.abandoned = False  # an answer is missing that nobody will bring
+        self.abandoned = False  # an answer is missing and will not come in this run
 
     @property
     def short(self) -> bool:
@@ -138,7 +138,7 @@ class CategorySubject:
         return self.ok < self._wanted
 
     def plan(self) -> list[Request]:
-        """The next requests: as many as should yield what is missing, none beyond the limits."""
+        """The next requests: as many as should yield the missing texts, within the limits."""
         self._open = [self._plan(index) for index in self._next_indices()]
         return [planned.request for planned in self._open]
 
@@ -167,7 +167,7 @@ class CategorySubject:
         return range(asked, min(asked + math.ceil(texts / items), limit))
 
     def _saturated(self) -> bool:
-        """Whether the last window of requests brought too few new texts."""
+        """Whether the last window of requests yielded too few new texts."""
         items = self._writing.items
         window = max(_WINDOW_REQUESTS, math.ceil(_WINDOW_TEXTS / items))
         if len(self._asked) < window:
@@ -265,9 +265,9 @@ class CategorySubject:
 
 
 def _is_refused(answer: ParsedAnswer | None, item: Item) -> bool:
-    """By the endpoint's own word, or by words that make no text ("I cannot help with that.").
+    """Whether the endpoint reports a refusal, or the model declines in words ("I cannot help with that.").
 
-    Whole texts before a content filter struck are texts.
+    Whole texts that precede a content filter's cut are not refusals.
     """
     if answer is None:
         return False

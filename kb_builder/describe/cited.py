@@ -1,4 +1,4 @@
-"""The guard against a lost ledger: parts are not written anew from less than they were made from."""
+"""Cited answers: the ledger entries that descriptions were made from, and the guard against their loss."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from data.errors import KnowledgeBaseError
 from data.files import settled, signature
 from kb_builder.ask.ledger import digest_of, lacking
 
-ANSWERS = "the ledger's answers"  # as a reason to write parts anew
+ANSWERS = "the ledger's answers"  # the name of this input, where a stage says why it runs again
 _UNASKED = pa.array(["facts", "manifest"])
 
 
 def require_cited_answers(kb: Path, kind: str, prefix: str) -> None:
-    """Raise KnowledgeBaseError where parts `descriptions/<kind>/<prefix>-*` cite answers that are not there.
+    """Raise KnowledgeBaseError where parts `descriptions/<kind>/<prefix>-*` cite answers the ledger lacks.
 
-    The ledger was lost then, or replaced: written anew, the parts would lose texts that were paid for, and
-    asking would pay for them again. Rows of failed requests may be asked again, so they need no entry; parts
-    that cannot be read are to be replaced anyway.
+    The ledger was lost or replaced then: writing the parts again would drop texts that were paid for, and
+    asking would pay for them again. Rows of failed requests need no entry, as these may be asked again; parts
+    that cannot be read are skipped, as they are replaced anyway.
     """
     cited: set[str] = set()
     for path in sorted((kb / "descriptions" / kind).glob(f"{prefix}-*.parquet")):
@@ -40,16 +40,16 @@ def require_cited_answers(kb: Path, kind: str, prefix: str) -> None:
         raise KnowledgeBaseError(
             f"{kb / 'ledger.sqlite'} lacks {len(lost):,} of the {len(cited):,} answers that the descriptions "
             f"are made from: it was lost or replaced. Restore it from a backup; or, to ask and pay for "
-            f"everything anew, move {kb / 'descriptions'} away"
+            f"everything again, move {kb / 'descriptions'} away"
         )
 
 
 def cited_answers(kb: Path, parts: Iterable[Path], before: Mapping[str, Any]) -> dict[str, Any]:
-    """The hash of the answers that parts cite, to be compared with what it was when they were written.
+    """The hash of the answers that parts cite, to be compared with the one from when the parts were written.
 
-    Without a ledger it is what it was `before`: the tables hold all that was made of the answers, and a
-    ledger that is lost must not lead to everything being asked, and paid for, again. `before` is also what is
-    returned while the ledger's file is untouched.
+    Without a ledger, or with an untouched one, the hash is the one in `before`. The parts hold every text
+    that was made from the answers, so a lost ledger must not cause everything to be asked, and paid for,
+    again.
     """
     ledger = kb / "ledger.sqlite"
     now = settled(ledger, signature(ledger))
@@ -67,4 +67,7 @@ def cited_answers(kb: Path, parts: Iterable[Path], before: Mapping[str, Any]) ->
             )
         return {ANSWERS: digest_of(kb, sorted(keys)), "_ledger": seen}
     except (pa.ArrowException, OSError, ValueError, KnowledgeBaseError):
-        return {ANSWERS: "damaged", "_ledger": None}  # whoever writes the parts anew says what is wrong
+        return {
+            ANSWERS: "damaged",
+            "_ledger": None,
+        }  # the stage that writes the parts again reports what is wrong

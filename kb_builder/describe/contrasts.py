@@ -1,14 +1,8 @@
-"""The second pass: texts that tell a category from those it is most easily taken for.
+"""Contrast pass: texts that distinguish a category from the categories it is most easily confused with.
 
-How easily A is taken for B is measured on the texts of the first pass. Of each category up to 50 `ok` texts
-are embedded. *Mixing* of A with B is the share of A's texts whose nearest other text belongs to B, among A's
-own texts and those of the 20 categories with the nearest mean vectors. Where shares are equal, and where a
-text is as near to texts of two others, the cosine of the mean vectors decides; a text that is as near to one
-of its own category is not mixed. Mean vectors are compared in blocks and texts only with those of 20
-categories, so that of 10,000 neither all pairs of texts nor all pairs of categories are in memory at once.
-
-Each category is then asked about again, once for each of its `contrast_pairs` nearest ones: what is true of
-it and not of the other? The other's name stands in the question only; a text that names it is rejected.
+Each category is asked about again, once for each of its `contrast_pairs` most confusable categories
+(kb_builder/describe/confusable.py): what is true of it and not of the other? Only the question names the
+other category; a text that names it is rejected.
 """
 
 from __future__ import annotations
@@ -50,11 +44,12 @@ def describe_contrasts(
     asker: Asker | None = None,
     replay: bool = False,
 ) -> dict[str, Any]:
-    """Write `descriptions/category/contrast-00000.parquet`, or nothing where there is nothing to contrast.
+    """Write `descriptions/category/contrast-00000.parquet`, unless the pass is skipped.
 
     The arguments and errors are those of `describe_category_shards`. Returns the summary of one of its
     shards, with `pairs` (how many) and `closest` (the most confusable: category, rival, mixing, cosine).
-    Where no contrast pass is made, `skipped` says why.
+    Where the pass is skipped, `skipped` says why: `contrast_pairs` is 0, the describer's model is too small,
+    or fewer than two categories have texts.
     """
     require_cited_answers(kb, "category", "contrast")
     library = contrast_library(settings, kb)
@@ -104,7 +99,7 @@ def describe_contrasts(
 
 
 class _Contrasts:
-    """A `fill.Subject`: one category set apart from its rivals, one after the other, by the same gate."""
+    """A `fill.Subject`: the contrasts of one category with its rivals, one after the other, on one gate."""
 
     def __init__(self, texts: Sequence[CategorySubject]) -> None:
         self.texts = texts
@@ -120,7 +115,7 @@ class _Contrasts:
             if requests := self._open[0].plan():
                 return requests
             done = self._open.pop(0)
-            if done.abandoned:  # what comes next depends on answers that are not there
+            if done.abandoned:  # the next rival's verdicts depend on the missing answers
                 self._open = []
         return []
 
@@ -154,9 +149,10 @@ def contrast_texts(
     *,
     on_ok: Callable[[int], None] = lambda count: None,
 ) -> Iterator[list[CategorySubject]]:
-    """Of each category, its texts against each of its rivals. They share a gate: one must follow the other.
+    """For each category, the subjects that contrast it with its rivals, to be filled one after the other.
 
-    `earlier` are the category's texts of the first pass, as `ok_texts` gives them.
+    They share a gate, so that no text repeats another. `earlier` are the category's texts of the first pass,
+    as `ok_texts` gives them.
     """
     by_id = {category.category_id: category for category in categories}
     names = category_names(categories)

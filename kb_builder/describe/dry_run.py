@@ -1,7 +1,7 @@
-"""What stage 1 would ask and cost, told before anything is sent.
+"""Dry run: the requests that stage 1 still has to send, and what they cost at most.
 
-The plan is carried out against the stored answers alone, and what it writes goes into a folder that is thrown
-away: what is not in the ledger yet is counted instead of sent. So after a pause the answer is what is *left*.
+The stages run on the stored answers alone and write into a temporary folder; a request without an answer is
+counted instead of sent. So in the middle of a run the forecast is about the requests that are *left*.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from kb_builder.gates.names import category_names
 from kb_builder.settings import Asking, DescribeCategories, DescribeSamples, Price
 
 _TABLES = ("categories.parquet", "samples.parquet", "given_descriptions.parquet")
-_FREE = frozenset({"facts", "fake", "none"})  # sample describers that ask nobody
+_FREE = frozenset({"facts", "fake", "none"})  # sample describers that send nothing
 _CONTRASTS = "contrasts of confusable categories"
 _NOTHING = CostEstimate(0, 0, 0, 0.0, True)
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one describe stage has left to ask.
+    """The requests that one describe stage has left.
 
-    `expected` is for every text passing the gates; `most_requests` is where the stage stops asking however
-    many are rejected. Costs are upper bounds for answers at full length; None where no price is known.
+    `expected` assumes that every text passes the gates; `most_requests` is the stage's limit, however many
+    texts are rejected. Costs are upper bounds, for answers of full length; None where no price is known.
     """
 
     stage: str
@@ -57,7 +57,7 @@ class Forecast:
 
 
 class _Counter:
-    """An asker that sends nothing: it looks answers up, and counts the requests that have none."""
+    """An `Asker` that sends nothing: looks answers up, and counts the requests that have none."""
 
     window = 10_000
 
@@ -108,7 +108,7 @@ class _Counter:
 
 
 class _Tally:
-    """A `fill.Subject`: texts wanted one after the other, and the requests that they have left."""
+    """A `fill.Subject` that counts: the subjects of one category in turn, and the requests they have left."""
 
     def __init__(self, texts: Sequence[CategorySubject], writing: Writing, *, wanted: int) -> None:
         self.expected = self.most = 0
@@ -119,7 +119,7 @@ class _Tally:
         self._missing = 0
 
     def plan(self) -> list[Request]:
-        """The next round. What is missing of one text's requests keeps no other from being counted."""
+        """The next round. A subject whose answers are missing does not keep the next from being counted."""
         while self._texts:
             if requests := self._texts[0].plan():
                 return requests
@@ -127,7 +127,7 @@ class _Tally:
         return []
 
     def absorb(self, entries: list[Entry | None]) -> None:
-        """Judge what is there."""
+        """Judge the answers found."""
         self._missing = sum(entry is None for entry in entries)
         self._texts[0].absorb(entries)
 
@@ -148,9 +148,9 @@ def forecast(
     *,
     encoder: str,
 ) -> list[Forecast]:
-    """The describe stages that ask somebody, with what each has left to ask.
+    """The requests left in each describe stage that sends any.
 
-    Raises KnowledgeBaseError where nothing was read in yet, or the ledger cannot be read.
+    Raises KnowledgeBaseError where nothing was ingested yet, or the ledger cannot be read.
     """
     with read_ledger(kb, checked=True) as ledger:
         found = [_categories(kb, ledger, categories, encoder)]
@@ -166,8 +166,8 @@ def forecast(
     return found
 
 
-def tell(forecasts: Sequence[Forecast]) -> str:
-    """The forecasts in words, and their sum."""
+def to_text(forecasts: Sequence[Forecast]) -> str:
+    """The forecasts in words, and their total."""
     lines = []
     for each in forecasts:
         left = each.expected
@@ -214,7 +214,7 @@ def _categories(
 def _contrasts(
     kb: Path, ledger: StoredEntries | None, settings: DescribeCategories, library: Library, encoder: str
 ) -> Forecast:
-    """The first pass is answered: written into a scratch folder, it shows who is confusable."""
+    """The first pass is answered: its texts, in a temporary folder, show which categories are confusable."""
     describer, writing = _contrast_writing(settings, library, encoder)
     categories = read_categories(kb)
     counter = _Counter(ledger, describer, settings)
@@ -233,7 +233,7 @@ def _contrasts(
 
 
 def _likely_contrasts(kb: Path, settings: DescribeCategories, library: Library, encoder: str) -> Forecast:
-    """Who is confusable shows only after the first pass: till then a category's neighbours stand in."""
+    """Before the first pass the confusable pairs are unknown: each category is paired with the next by id."""
     describer, writing = _contrast_writing(settings, library, encoder)
     categories = read_categories(kb)
     ids = [category.category_id for category in categories]
@@ -245,8 +245,8 @@ def _likely_contrasts(kb: Path, settings: DescribeCategories, library: Library, 
     texts = contrast_texts([(each, {}) for each in ids], categories, found, writing)
     counter = _Counter(None, describer, settings)
     stage = f"{_CONTRASTS} (not looked up in the ledger before the first pass is done)"
-    told = _count(stage, counter, texts, writing, wanted=settings.contrast_texts)
-    return replace(told, expected=replace(told.expected, exact_tokens=False))
+    counted = _count(stage, counter, texts, writing, wanted=settings.contrast_texts)
+    return replace(counted, expected=replace(counted.expected, exact_tokens=False))
 
 
 def _contrast_writing(
@@ -265,7 +265,7 @@ def _count(
     *,
     wanted: int,
 ) -> Forecast:
-    """Plan all of these texts, of each category one after the other, and sum up what they have left."""
+    """Plan these subjects, those of one category after each other, and add up the requests they have left."""
     expected = most = 0
 
     def finish(tally: _Tally) -> None:
@@ -297,7 +297,7 @@ def _samples(
 
 @contextmanager
 def _scratch(kb: Path) -> Iterator[Path]:
-    """A knowledge base of categories and samples alone, for the time of one question."""
+    """A temporary knowledge base of categories and samples alone."""
     with tempfile.TemporaryDirectory(prefix="unibind-dry-run-") as folder:
         for table in _TABLES:
             if (kb / table).is_file():

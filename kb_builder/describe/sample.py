@@ -1,4 +1,4 @@
-"""One sample's texts: what to ask next, and what becomes of the answers."""
+"""One sample as a subject of stage 1: plans its requests, judges the answers, builds the rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kb_builder.ask.cost import Spending
 from kb_builder.ask.endpoint.parameters import Shape, shaped
 from kb_builder.ask.ledger import Entry
 from kb_builder.ask.request import Content, Describer, Media, Request, asked, derived_seed, request_key
-from kb_builder.describe.prompts import goes_on
+from kb_builder.describe.prompts import continues_openings
 from kb_builder.describe.prompts.samples import (
     SamplePrompt,
     SamplePrompts,
@@ -34,9 +34,9 @@ from kb_builder.gates.verdict import Verdict
 from kb_builder.parse.answers import parse_answer, read_answer
 from kb_builder.settings import DescribeSamples
 
-# A measurement is a function of the file and the version alone. Its rows carry no wall clock: measuring
-# again gives the same bytes, and nothing downstream is done again.
-_NO_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
+# A measurement is a function of the file and the version alone. Its rows carry no real time, so measuring
+# again gives the same bytes and no later stage runs again.
+_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _MEASURES = frozenset({"facts", "facts+llm"})
 
 Row = dict[str, Any]
@@ -61,7 +61,7 @@ class SampleJob:
     """What all samples of a run share."""
 
     settings: DescribeSamples
-    describer: Describer | None  # None: nobody is asked
+    describer: Describer | None  # None: nothing is asked
     shape: Shape | None  # how parameters are sent to it
     files: MediaFiles
     locate: Callable[[str], Path]
@@ -73,9 +73,9 @@ class SampleJob:
     run_id: str
 
     def purpose(self, sample: Row) -> str:
-        """Which prompts a sample is asked with."""
+        """The name of the prompts for a sample."""
         if self.settings.describer == "facts+llm":
-            return "sample_facts_openings" if goes_on(self.settings) else "sample_facts"
+            return "sample_facts_openings" if continues_openings(self.settings) else "sample_facts"
         return sample_purpose(sample, self.settings.native)
 
 
@@ -127,12 +127,12 @@ class SampleSubject:
             self.unreadable = str(error) if path is None else str(error).replace(str(path), uri)
 
     def plan(self) -> list[Request]:
-        """The next try; [] with a text, after the last try, or where there is nobody to ask."""
+        """The next try; [] with an `ok` text, after the last try, or without a describer."""
         job = self._job
         if self._settled or self.is_described or self.unreadable is not None:
             return []
         if job.describer is None or self.sample["modality"] == "text" or self._tries >= job.settings.tries:
-            if self.facts is not None:  # measured; or no model's text about the facts stayed with them
+            if self.facts is not None:  # describer `facts`, or no try of `facts+llm` agreed with the facts
                 self._add(self.facts, FACTS)
             self._settled = True
             return []
@@ -144,7 +144,7 @@ class SampleSubject:
         return [request]
 
     def absorb(self, entries: list[Entry | None]) -> None:
-        """Judge the try's answer. Where there is none, the file may have been the reason."""
+        """Judge the try's answer. Without one, the file may have been unreadable when it was to be sent."""
         (entry,) = entries
         assert self._planned is not None
         request, prompt = self._planned
@@ -209,7 +209,7 @@ class SampleSubject:
         )
 
     def _judge(self, text: str, n_tokens: int) -> Verdict:
-        """The verdict on a whole text; `facts+llm` must stay with its facts."""
+        """The verdict on a whole text; of `facts+llm`, it must agree with the facts."""
         if declined := refusal_in(text):
             return Verdict("refusal", reason=f"says {declined!r}")
         if self._job.settings.language is not None and (reason := foreign_reason(text)):
@@ -228,7 +228,7 @@ class SampleSubject:
         return Verdict("too_long", reason=f"{n_tokens} tokens, the encoder reads {limit}")
 
     def _add(self, text: str, source: SampleSource) -> None:
-        """A row of a text that nobody was asked for."""
+        """Add the row of a text for which no request was sent."""
         sample = self.sample
         (n_tokens,) = self._job.tokens.count([text])
         verdict = self._length(n_tokens)
@@ -249,7 +249,7 @@ class SampleSubject:
             finish_reason="stop",
             attempts=1,
             latency_ms=0.0,
-            created_at=_NO_MOMENT,
+            created_at=_NO_TIME,
             source=source.source,
             run_id=self._job.run_id,
         )

@@ -1,8 +1,8 @@
 """Language gate: whether a short text is English, by its script, its function words and its letters.
 
 Made for descriptions of one to three sentences, for which detectors trained on whole documents are
-unreliable. A text is rejected only on evidence for another language: a caption without any function word ("bright red
-cube, rounded corners") stays English.
+unreliable. A text is rejected only on evidence for another language: a caption without any function word
+("bright red cube, rounded corners") counts as English.
 """
 
 from __future__ import annotations

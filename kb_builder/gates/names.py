@@ -20,8 +20,8 @@ WORD_LISTS = tomllib.loads(resources.files(__package__).joinpath("gates.toml").r
 _IRREGULAR: Mapping[str, str] = WORD_LISTS["plurals"]
 _SUFFIXES = ("ical", "en", "ed", "es", "al", "ic", "y", "s", "e")
 _NOT_WORD = re.compile(r"[\W_]+")
-# NFKC sorts the combining marks of a letter: a sequence of thousands takes minutes. Unicode's stream-safe form
-# (UAX #15, section 13) breaks such a sequence after 30.
+# NFKC sorts the combining marks of a letter: a sequence of thousands takes minutes. Unicode's stream-safe
+# form (UAX #15, section 13) breaks such a sequence after 30.
 _LONG, _MOST_MARKS, _CUT = 2_000, 30, "\u034f"
 
 
@@ -100,7 +100,7 @@ def _grid_rivals(names: set[tuple[str, ...]]) -> dict[str, set[str]]:
 
 @lru_cache(maxsize=65536)
 def stem(word: str) -> str:
-    """A crude stem: the singular without suffixes, at least four letters. Wooden becomes wood, wolves wolf."""
+    """A crude stem: the singular without suffixes, at least four letters: wooden, wood; wolves, wolf."""
     word = _singular(word)
     while True:
         for suffix in _SUFFIXES:

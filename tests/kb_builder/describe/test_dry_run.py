@@ -25,7 +25,7 @@ from kb_builder.ask.ledger import read_entries
 from kb_builder.describe import category as category_texts
 from kb_builder.describe.categories import describe_category_shards
 from kb_builder.describe.contrasts import describe_contrasts
-from kb_builder.describe.dry_run import Forecast, forecast, tell
+from kb_builder.describe.dry_run import Forecast, forecast, to_text
 from kb_builder.describe.samples import describe_sample_shards
 from kb_builder.encoders.tokens import MINILM
 from kb_builder.fake_openai.texts import sentence
@@ -384,7 +384,7 @@ def test_pictures_cost_what_the_price_says(sensor_kb: Path, chat_server: Callabl
     assert first.expected.usd is not None and second.expected.usd is not None
     assert first.expected.usd == pytest.approx(second.expected.usd + 7 * 1000 * 2.0 / 1e6)
     assert third.expected.usd is third.most_usd is None
-    assert "cost unknown: no price for what is sent beside words" in tell([third])
+    assert "cost unknown: no price for what is sent beside words" in to_text([third])
 
 
 def test_contrasts_before_the_first_pass_are_of_the_right_size(
@@ -436,7 +436,7 @@ def test_the_forecast_in_words() -> None:
     exact = CostEstimate(7, 3210, None, None, True)
     unknown = told(None, None, stage="sample descriptions", model="own", answered=0, expected=exact)
     assert (
-        tell([known, replace(unknown, most_requests=21)])
+        to_text([known, replace(unknown, most_requests=21)])
         == """\
 category descriptions (gpt-x)
   34 requests are answered already
@@ -462,7 +462,7 @@ in all at most 741 requests, cost unknown"""
 )
 def test_an_upper_bound_is_rounded_up(usd: float, most: str, total: str) -> None:
     """In whole cents: what costs something is not told as nothing, and arithmetic adds no cent."""
-    words = tell([told(usd, PRICE)] * 2)
+    words = to_text([told(usd, PRICE)] * 2)
     assert f"and at most {most} if" in words
     assert words.endswith(f"in all at most 1,440 requests, at most {total}")
 

@@ -67,7 +67,5 @@ def cited_answers(kb: Path, parts: Iterable[Path], before: Mapping[str, Any]) ->
             )
         return {ANSWERS: digest_of(kb, sorted(keys)), "_ledger": seen}
     except (pa.ArrowException, OSError, ValueError, KnowledgeBaseError):
-        return {
-            ANSWERS: "damaged",
-            "_ledger": None,
-        }  # the stage that writes the parts again reports what is wrong
+        # The stage that writes the parts again reports the cause.
+        return {ANSWERS: "damaged", "_ledger": None}

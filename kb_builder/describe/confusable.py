@@ -3,8 +3,8 @@
 Up to 50 `ok` texts of each category are embedded. The *mixing* of A with B is the share of A's texts whose
 nearest other text belongs to B, among A's own texts and those of the 20 categories with the nearest mean
 vectors. Equal shares, and equal distances to texts of two other categories, are decided by the cosine of the
-mean vectors; a text as near to one of the same category does not count as mixed. Mean vectors are compared
-in blocks, and texts only with those of 20 categories, so with 10,000 categories neither all pairs of texts nor
+mean vectors; a text as near to one of the same category does not count as mixed. Mean vectors are compared in
+blocks, and texts only with those of 20 categories, so with 10,000 categories neither all pairs of texts nor
 all pairs of categories are in memory at once.
 """
 

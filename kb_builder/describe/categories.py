@@ -17,7 +17,7 @@ from data.sample import Category
 from kb_builder.ask.asker import Asker
 from kb_builder.ask.ledger import microseconds_now
 from kb_builder.ask.session import AskingBar
-from kb_builder.describe.category import CategorySubject, make_writing
+from kb_builder.describe.category import CategorySubject, make_category_job
 from kb_builder.describe.cited import require_cited_answers
 from kb_builder.describe.prompts import category_library, texts_per_request
 from kb_builder.describe.shards import OnShard, ShardPlan, count_texts, describe_shards, shard_sizes
@@ -73,13 +73,13 @@ def describe_category_shards(
     names = category_names(categories)
     describer = make_describer(settings)
     library = category_library(settings, kb)
-    writing = make_writing(settings, describer, library, encoder=encoder, started=microseconds_now())
+    job = make_category_job(settings, describer, library, encoder=encoder, started=microseconds_now())
 
     def subjects(bar: AskingBar) -> Generator[CategorySubject, None, None]:
         for shard in sizes:
             for category in categories[shard * size : (shard + 1) * size]:
-                gate = CategoryGate(names[category.category_id], writing.rules)
-                yield CategorySubject(category, gate, writing, wanted=settings.n, on_ok=bar.add)
+                gate = CategoryGate(names[category.category_id], job.rules)
+                yield CategorySubject(category, gate, job, wanted=settings.n, on_ok=bar.add)
 
     def write(shard: int, done: list[CategorySubject]) -> dict[str, Any]:
         done.sort(key=lambda subject: subject.category.category_id)

@@ -13,7 +13,7 @@ from kb_builder.ask.cost import Spending
 from kb_builder.ask.endpoint.parameters import Shape, shape_for, shaped
 from kb_builder.ask.ledger import Entry
 from kb_builder.ask.request import Describer, Request, asked, derived_seed, request_key
-from kb_builder.describe.prompts import Library, Prompt, fill, several_texts, texts_per_request
+from kb_builder.describe.prompts import Library, Prompt, fill_prompt, several_texts, texts_per_request
 from kb_builder.describe.rows import JudgedText, RowQuestion, description_row, origin_of, row_id
 from kb_builder.encoders.tokens import MINILM, TokenCounter, token_counter
 from kb_builder.gates.duplicates import Floats
@@ -34,7 +34,7 @@ _WINDOW_REQUESTS = 5
 
 
 @dataclass(frozen=True)
-class Writing:
+class CategoryJob:
     """What all categories of a run share."""
 
     settings: DescribeCategories
@@ -59,7 +59,7 @@ class Planned:
     prompt_hash: str
 
 
-def make_writing(
+def make_category_job(
     settings: DescribeCategories,
     describer: Describer,
     library: Library,
@@ -67,10 +67,10 @@ def make_writing(
     encoder: str,
     started: int,
     items: int | None = None,
-) -> Writing:
+) -> CategoryJob:
     """What the categories of a run share. `encoder` names the text encoder that will read the texts."""
     tokens = token_counter(encoder)
-    return Writing(
+    return CategoryJob(
         settings=settings,
         endpoint=describer.endpoint,
         model=describer.model,
@@ -113,7 +113,7 @@ class CategorySubject:
         self,
         category: Category,
         gate: CategoryGate,
-        writing: Writing,
+        job: CategoryJob,
         *,
         wanted: int,
         rival: Rival | None = None,
@@ -124,7 +124,7 @@ class CategorySubject:
         self.ok = 0
         self.spending = Spending()
         self._gate = gate
-        self._writing = writing
+        self._job = job
         self._wanted = wanted
         self._rival = rival
         self._on_ok = on_ok
@@ -156,7 +156,7 @@ class CategorySubject:
         self._on_ok(min(self.ok, self._wanted) - min(before, self._wanted))
 
     def _next_indices(self) -> range:
-        settings, items = self._writing.settings, self._writing.items
+        settings, items = self._job.settings, self._job.items
         asked = len(self._asked)
         if self.abandoned or self._saturated():
             return range(0)
@@ -168,36 +168,36 @@ class CategorySubject:
 
     def _saturated(self) -> bool:
         """Whether the last window of requests yielded too few new texts."""
-        items = self._writing.items
+        items = self._job.items
         window = max(_WINDOW_REQUESTS, math.ceil(_WINDOW_TEXTS / items))
         if len(self._asked) < window:
             return False
         new = sum(self._asked[-window:])
-        return new * 100 < self._writing.settings.saturated_below * window * items
+        return new * 100 < self._job.settings.saturated_below * window * items
 
     def _plan(self, index: int) -> Planned:
-        writing, settings = self._writing, self._writing.settings
-        prompt = writing.library.prompts[index % len(writing.library.prompts)]
+        job, settings = self._job, self._job.settings
+        prompt = job.library.prompts[index % len(job.library.prompts)]
         rival = self._rival
-        messages, opening = fill(
-            prompt, self.category, count=writing.items, rival="" if rival is None else rival.name
+        messages, opening = fill_prompt(
+            prompt, self.category, count=job.items, rival="" if rival is None else rival.name
         )
-        several = writing.items > 1
+        several = job.items > 1
         about = [self.category.category_id, *(["contrast", rival.category_id] if rival else [])]
         request = Request(
-            endpoint=writing.endpoint,
-            model=writing.model,
+            endpoint=job.endpoint,
+            model=job.model,
             messages=messages,
             temperature=settings.temperature,
             top_p=settings.top_p,
-            max_tokens=settings.max_tokens * writing.items + 32 if several else settings.max_tokens,
+            max_tokens=settings.max_tokens * job.items + 32 if several else settings.max_tokens,
             seed=derived_seed(settings.seed, *about, index),
             sample_index=index,
-            extra={**writing.library.extra, "response_format": several_texts(writing.items)}
+            extra={**job.library.extra, "response_format": several_texts(job.items)}
             if several
-            else writing.library.extra,
+            else job.library.extra,
         )
-        request = shaped(request, writing.shape)
+        request = shaped(request, job.shape)
         return Planned(request, request_key(request), prompt, opening, hash_json(request.messages))
 
     def _add_rows(self, answered: Sequence[tuple[Planned, Entry]]) -> list[int]:
@@ -209,7 +209,7 @@ class CategorySubject:
             for number, item in enumerate(items)
         ]
         texts = [item.text or item.said for _, _, item in pieces]
-        lengths = self._writing.tokens.count(texts)
+        lengths = self._job.tokens.count(texts)
         candidates = [
             Candidate(
                 row_id=row_id(answered[request][0].key, choice=0, item=number, parser_version=PARSER_VERSION),
@@ -239,7 +239,7 @@ class CategorySubject:
             origin = origin_of(planned.request, entry, answer)
             self.rows.append(description_row(self._question(planned), origin, judged))
         for _, entry in answered:
-            self.spending.count(entry, started=self._writing.started)
+            self.spending.count(entry, started=self._job.started)
         return oks
 
     def _read(self, planned: Planned, entry: Entry) -> tuple[ParsedAnswer | None, tuple[Item, ...]]:
@@ -247,7 +247,7 @@ class CategorySubject:
             return None, (Item(None, "", entry.error),)
         question = asked(planned.request.messages)
         answer = read_answer(entry.answer, asked=question)
-        several = self._writing.items > 1
+        several = self._job.items > 1
         return answer, parse_answer(answer, opening=planned.opening, several=several, asked=question)
 
     def _question(self, planned: Planned) -> RowQuestion:

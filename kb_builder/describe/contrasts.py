@@ -19,7 +19,7 @@ from kb_builder.ask.ledger import Entry, microseconds_now
 from kb_builder.ask.request import Request
 from kb_builder.ask.session import AskingBar
 from kb_builder.describe.categories import read_categories
-from kb_builder.describe.category import CategorySubject, Rival, Writing, make_writing
+from kb_builder.describe.category import CategoryJob, CategorySubject, Rival, make_category_job
 from kb_builder.describe.cited import require_cited_answers
 from kb_builder.describe.confusable import Confusable, find_confusable, ok_texts
 from kb_builder.describe.prompts import contrast_items, contrast_library, spoken_name
@@ -64,7 +64,7 @@ def describe_contrasts(
     if not found:
         return _skip(kb, "fewer than two categories have texts")
     describer = make_describer(settings)
-    writing = make_writing(
+    job = make_category_job(
         settings,
         describer,
         library,
@@ -74,7 +74,7 @@ def describe_contrasts(
     )
 
     def subjects(bar: AskingBar) -> Generator[_Contrasts, None, None]:
-        for texts in contrast_texts(ok_texts(kb), categories, found, writing, on_ok=bar.add):
+        for texts in contrast_texts(ok_texts(kb), categories, found, job, on_ok=bar.add):
             yield _Contrasts(texts)
 
     plan = ShardPlan(
@@ -145,7 +145,7 @@ def contrast_texts(
     earlier: Iterable[tuple[str, Mapping[str, str]]],
     categories: Sequence[Category],
     found: Sequence[Confusable],
-    writing: Writing,
+    job: CategoryJob,
     *,
     on_ok: Callable[[int], None] = lambda count: None,
 ) -> Iterator[list[CategorySubject]]:
@@ -162,14 +162,14 @@ def contrast_texts(
     for category_id, texts in earlier:
         if category_id not in rivals:
             continue
-        gate = CategoryGate(names[category_id], writing.rules)
+        gate = CategoryGate(names[category_id], job.rules)
         gate.remember(list(texts), list(texts.values()))
         yield [
             CategorySubject(
                 by_id[category_id],
                 gate,
-                writing,
-                wanted=writing.settings.contrast_texts,
+                job,
+                wanted=job.settings.contrast_texts,
                 rival=Rival(rival_id, spoken_name(by_id[rival_id]), names[rival_id].own),
                 on_ok=on_ok,
             )

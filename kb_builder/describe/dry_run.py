@@ -21,7 +21,7 @@ from kb_builder.ask.cost import CostEstimate, estimate, price_of
 from kb_builder.ask.ledger import Entry, StoredEntries, answered_elsewhere, read_ledger, reused
 from kb_builder.ask.request import Describer, Request, request_json, request_key
 from kb_builder.describe.categories import category_shard_count, describe_category_shards, read_categories
-from kb_builder.describe.category import CategorySubject, Writing, make_writing
+from kb_builder.describe.category import CategoryJob, CategorySubject, make_category_job
 from kb_builder.describe.confusable import Confusable, find_confusable, ok_texts
 from kb_builder.describe.contrasts import contrast_texts
 from kb_builder.describe.fill import fill
@@ -110,12 +110,12 @@ class _Counter:
 class _Tally:
     """A `fill.Subject` that counts: the subjects of one category in turn, and the requests they have left."""
 
-    def __init__(self, texts: Sequence[CategorySubject], writing: Writing, *, wanted: int) -> None:
+    def __init__(self, texts: Sequence[CategorySubject], job: CategoryJob, *, wanted: int) -> None:
         self.expected = self.most = 0
         self.rows: list[dict[str, Any]] = []
         self._texts = list(texts)
-        self._wanted, self._items = wanted, writing.items
-        self._limit = math.ceil(wanted * writing.settings.max_requests_per_text / writing.items)
+        self._wanted, self._items = wanted, job.items
+        self._limit = math.ceil(wanted * job.settings.max_requests_per_text / job.items)
         self._missing = 0
 
     def plan(self) -> list[Request]:
@@ -193,29 +193,29 @@ def _categories(
     kb: Path, ledger: StoredEntries | None, settings: DescribeCategories, encoder: str
 ) -> Forecast:
     describer = make_describer(settings)
-    writing = make_writing(settings, describer, category_library(settings, kb), encoder=encoder, started=0)
+    job = make_category_job(settings, describer, category_library(settings, kb), encoder=encoder, started=0)
     categories = read_categories(kb)
     names = category_names(categories)
     texts = (
         [
             CategorySubject(
                 category,
-                CategoryGate(names[category.category_id], writing.rules),
-                writing,
+                CategoryGate(names[category.category_id], job.rules),
+                job,
                 wanted=settings.n,
             )
         ]
         for category in categories
     )
     counter = _Counter(ledger, describer, settings)
-    return _count("category descriptions", counter, texts, writing, wanted=settings.n)
+    return _count("category descriptions", counter, texts, job, wanted=settings.n)
 
 
 def _contrasts(
     kb: Path, ledger: StoredEntries | None, settings: DescribeCategories, library: Library, encoder: str
 ) -> Forecast:
     """The first pass is answered: its texts, in a temporary folder, show which categories are confusable."""
-    describer, writing = _contrast_writing(settings, library, encoder)
+    describer, job = _contrast_job(settings, library, encoder)
     categories = read_categories(kb)
     counter = _Counter(ledger, describer, settings)
     with _scratch(kb) as scratch:
@@ -228,13 +228,13 @@ def _contrasts(
             encoder=encoder,
         )
         found = find_confusable(scratch, pairs=settings.contrast_pairs)
-        texts = contrast_texts(ok_texts(scratch), categories, found, writing)
-        return _count(_CONTRASTS, counter, texts, writing, wanted=settings.contrast_texts)
+        texts = contrast_texts(ok_texts(scratch), categories, found, job)
+        return _count(_CONTRASTS, counter, texts, job, wanted=settings.contrast_texts)
 
 
 def _likely_contrasts(kb: Path, settings: DescribeCategories, library: Library, encoder: str) -> Forecast:
     """Before the first pass the confusable pairs are unknown: each category is paired with the next by id."""
-    describer, writing = _contrast_writing(settings, library, encoder)
+    describer, job = _contrast_job(settings, library, encoder)
     categories = read_categories(kb)
     ids = [category.category_id for category in categories]
     found = [
@@ -242,26 +242,26 @@ def _likely_contrasts(kb: Path, settings: DescribeCategories, library: Library, 
         for place, one in enumerate(ids)
         for step in range(1, min(settings.contrast_pairs, len(ids) - 1) + 1)
     ]
-    texts = contrast_texts([(each, {}) for each in ids], categories, found, writing)
+    texts = contrast_texts([(each, {}) for each in ids], categories, found, job)
     counter = _Counter(None, describer, settings)
     stage = f"{_CONTRASTS} (not looked up in the ledger before the first pass is done)"
-    counted = _count(stage, counter, texts, writing, wanted=settings.contrast_texts)
+    counted = _count(stage, counter, texts, job, wanted=settings.contrast_texts)
     return replace(counted, expected=replace(counted.expected, exact_tokens=False))
 
 
-def _contrast_writing(
+def _contrast_job(
     settings: DescribeCategories, library: Library, encoder: str
-) -> tuple[Describer, Writing]:
+) -> tuple[Describer, CategoryJob]:
     describer = make_describer(settings)
     items = contrast_items(settings)
-    return describer, make_writing(settings, describer, library, encoder=encoder, started=0, items=items)
+    return describer, make_category_job(settings, describer, library, encoder=encoder, started=0, items=items)
 
 
 def _count(
     stage: str,
     counter: _Counter,
     texts: Iterable[Sequence[CategorySubject]],
-    writing: Writing,
+    job: CategoryJob,
     *,
     wanted: int,
 ) -> Forecast:
@@ -273,7 +273,7 @@ def _count(
         expected += tally.expected
         most += tally.most
 
-    asyncio.run(fill((_Tally(each, writing, wanted=wanted) for each in texts), counter, on_done=finish))
+    asyncio.run(fill((_Tally(each, job, wanted=wanted) for each in texts), counter, on_done=finish))
     return counter.forecast(stage, expected=expected, most=most)
 
 

@@ -162,7 +162,9 @@ def subject(category: Category) -> str:
     return f'"{spoken_name(category)}"' + (f" ({known})" if known else "")
 
 
-def fill(prompt: Prompt, category: Category, *, count: int = 1, rival: str = "") -> tuple[Messages, str]:
+def fill_prompt(
+    prompt: Prompt, category: Category, *, count: int = 1, rival: str = ""
+) -> tuple[Messages, str]:
     """The messages to send about a category, and the start of the answer ("" where none is given).
 
     `rival` is the name of the category it is contrasted with, for contrast prompts.

@@ -37,7 +37,7 @@ from kb_builder.describers.choose import make_describer
 from kb_builder.describers.media import MediaFiles
 from kb_builder.encoders.tokens import token_counter
 from kb_builder.gates.faithful import category_phrases
-from kb_builder.settings import DescribeSamples
+from kb_builder.settings import TRAITS, DescribeSamples
 from kb_builder.tables.parts import write_part
 from kb_builder.tables.schemas import (
     REJECTS,
@@ -50,8 +50,6 @@ from kb_builder.tables.schemas import (
 
 STAGE = "describe"
 log = logging.getLogger(__name__)
-
-_SENDS_NOTHING = frozenset({"facts", "none"})  # describers that no request is planned for
 
 
 def sample_shard_count(kb: Path, settings: DescribeSamples) -> int:
@@ -129,8 +127,8 @@ def _make_job(
 ) -> SampleJob:
     contents = zip(samples["sha256"].to_pylist(), samples["uri"].to_pylist(), strict=True)
     files = MediaFiles(data_root, contents)
-    name = settings.describer
-    describer = None if name in _SENDS_NOTHING else make_describer(settings, files=files)
+    traits = TRAITS[settings.describer]
+    describer = make_describer(settings, files=files) if traits.asks_model else None
     shape = shape_for(settings, endpoint=describer.endpoint, model=describer.model) if describer else None
     return SampleJob(
         settings=settings,
@@ -139,7 +137,7 @@ def _make_job(
         files=files,
         locate=resolver(data_root),
         given={row["sample_id"]: row["text"] for row in read_rows(kb / "given_descriptions.parquet")},
-        names=category_phrases(read_categories(kb) if name == "facts+llm" else ()),
+        names=category_phrases(read_categories(kb) if traits.phrases_facts else ()),
         rejected=rejected,
         tokens=token_counter(encoder),
         started=microseconds_now(),

@@ -26,10 +26,10 @@ from data.files import hash_text
 from kb_builder.ask.ledger import StoredEntries
 from kb_builder.gates.verdict import STATUSES
 from kb_builder.parse.answers import PARSER_VERSION
+from kb_builder.settings import SOURCES_WITHOUT_REQUEST
 from kb_builder.tables.parts import KINDS, DescriptionPart
 from kb_builder.verify.findings import Findings
 
-UNASKED = frozenset({"facts", "manifest"})  # sources whose rows have no ledger entry
 DUPLICATES = frozenset({"dup_exact", "dup_near"})
 
 _BATCH = 100_000  # rows in memory at once
@@ -295,7 +295,7 @@ class Relations:
     def _check_entries(self, start: int, file: PartFile, read: _Batch) -> None:
         """Rows have an entry, and what that says of itself; facts and given texts need none."""
         places = self._entries.find(read["request_key"])
-        sources = [self._numbering["source"].number(each) for each in UNASKED]
+        sources = [self._numbering["source"].number(each) for each in SOURCES_WITHOUT_REQUEST]
         unasked = np.isin(read["source"], sources) & (file.kind == "sample")
         self._errors(
             "no ledger entry",

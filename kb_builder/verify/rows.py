@@ -27,8 +27,9 @@ from kb_builder.describe.rows import row_id
 from kb_builder.encoders.tokens import count_tokens
 from kb_builder.gates.names import normalise
 from kb_builder.parse.answers import PARSER_VERSION, Item, parse_answer, read_answer
+from kb_builder.settings import SOURCES_WITHOUT_REQUEST
 from kb_builder.verify.findings import Findings
-from kb_builder.verify.relations import DUPLICATES, UNASKED, PartFile, Subjects
+from kb_builder.verify.relations import DUPLICATES, PartFile, Subjects
 
 _BATCH = 10_000  # rows in memory at once
 _SMALL = 8 * 2**20  # bytes of parts that are read by this process alone
@@ -268,7 +269,7 @@ class _Rows:
                 self._check_entry(entry, mine)
                 continue
             for place, row in mine:
-                if row["source"] in UNASKED and row["kind"] == "sample":
+                if row["source"] in SOURCES_WITHOUT_REQUEST and row["kind"] == "sample":
                     self._check_unasked(place, row)
 
     def _check_entry(self, entry: Entry, rows: Sequence[tuple[str, _Row]]) -> None:

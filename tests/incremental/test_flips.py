@@ -85,16 +85,16 @@ def exported(project: Project, folder: Path) -> str:
 
 
 def vectors(project: Project, folder: Path) -> str:
-    return browse.sql(project.kb, "SELECT * FROM v_category_vectors").told(with_sql=False)
+    return browse.sql(project.kb, "SELECT * FROM v_category_vectors").to_text(with_sql=False)
 
 
 COMMANDS: dict[str, Answer] = {
     "predict": predicted,
     "retrieve": retrieved,
     "compare": compared,
-    "stats": lambda project, _: overview.stats(project.kb).told(with_sql=False),
-    "show": lambda project, _: overview.show(project.kb, "pond").told(with_sql=False),
-    "nearest": lambda project, _: browse.sql(project.kb, "SELECT * FROM v_category_vectors").told(
+    "stats": lambda project, _: overview.stats(project.kb).to_text(with_sql=False),
+    "show": lambda project, _: overview.show(project.kb, "pond").to_text(with_sql=False),
+    "nearest": lambda project, _: browse.sql(project.kb, "SELECT * FROM v_category_vectors").to_text(
         with_sql=False
     ),
     "export": exported,

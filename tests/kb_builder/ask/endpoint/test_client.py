@@ -260,7 +260,7 @@ def test_a_key_may_end_in_a_line_break(
 def test_what_can_be_no_key_is_told_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     """One line that names the variable."""
     monkeypatch.setenv("OPENAI_API_KEY", key)
-    with pytest.raises(RunError, match="the value of OPENAI_API_KEY is no API key") as caught:
+    with pytest.raises(RunError, match="the value of OPENAI_API_KEY is not an API key") as caught:
         ask("http://127.0.0.1:9/v1")
     assert "sk-" not in str(caught.value)
 

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -198,6 +199,11 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
         licence=licence,
         parameters=sum(weight.numel() for weight in model.parameters()),
     )
+
+
+load_fp32 = partial(load_sentence_encoder, precision="fp32")
+load_fp16 = partial(load_sentence_encoder, precision="fp16")
+load_bf16 = partial(load_sentence_encoder, precision="bf16")
 
 
 def _hearing_rate(model: SentenceTransformer, name: str) -> int:

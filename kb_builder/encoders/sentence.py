@@ -36,11 +36,11 @@ from data.render import RENDER_VERSION, render
 from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.devices import use_onednn
 from kb_builder.encoders.pictures import PICTURED
+from kb_builder.encoders.tokens import MINILM
 from kb_builder.encoders.workers import text_passes
 from kb_builder.weights.identity import refuse_pointers
 from kb_builder.weights.known import log_licence, stated_licence
 
-MINILM = "minilm"
 # More would overflow a core's cache, fewer would leave it waiting for Python.
 _PICTURES_PER_PASS = 64
 _MOST_DIMENSIONS = 2**20

@@ -39,7 +39,7 @@ class TokenCounter:
 
 
 @remembered
-def token_counter(encoder: str = MINILM) -> TokenCounter:
+def token_counter(encoder: str) -> TokenCounter:
     """The tokenizer and the limit of a text encoder, by its name in `[encode] text`.
 
     Imported vectors count as `minilm`, since the limit of the model that made them is not known. If the
@@ -63,7 +63,7 @@ def token_counter(encoder: str = MINILM) -> TokenCounter:
 
 def count_tokens(texts: Sequence[str]) -> list[int]:
     """The tokens of each text for the default text encoder, [CLS] and [SEP] included."""
-    return token_counter().count(texts)
+    return token_counter(MINILM).count(texts)
 
 
 def _minilm_folder() -> Path:

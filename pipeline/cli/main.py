@@ -341,7 +341,7 @@ def describe(
     ] = False,
 ) -> None:
     """Write the descriptions of categories and samples with an LLM."""
-    from kb_builder.describe.dry_run import forecast, tell
+    from kb_builder.describe.dry_run import forecast, to_text
     from pipeline.run.runner import forget_failed, run_stages
 
     checked = load(project)
@@ -354,7 +354,7 @@ def describe(
         run_stages(checked, ["world", "ingest"])
         categories, samples = checked.describe.categories, checked.describe.samples
         encoder = checked.encode.text
-        print(tell(forecast(checked.kb, checked.data_root, categories, samples, encoder=encoder)))
+        print(to_text(forecast(checked.kb, checked.data_root, categories, samples, encoder=encoder)))
     else:
         run_stages(checked, [*DESCRIBING])
 

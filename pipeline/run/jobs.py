@@ -119,7 +119,7 @@ def _describe_samples(project: ProjectFile, shards: list[int], complete: Complet
 
 def _described(project: ProjectFile, parts: Sequence[Path], before: Mapping[str, Any]) -> Mapping[str, Any]:
     """The ledger's answers that descriptions cite, and the descriptions' lines in the manifest of parts."""
-    from kb_builder.describe.shards import cited_answers
+    from kb_builder.describe.cited import cited_answers
     from kb_builder.tables.parts import lines_of
 
     return {

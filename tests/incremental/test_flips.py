@@ -18,7 +18,7 @@ from data import files, reads, seals
 from data.errors import UniBindError
 from kb_builder.browse import overview
 from kb_builder.browse import query as browse
-from kb_builder.describe import shards as cited
+from kb_builder.describe import cited
 from kb_builder.encode import exchange
 from kb_builder.store import shards
 from pipeline.compare import runs as compare

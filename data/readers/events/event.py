@@ -33,7 +33,13 @@ def read_event(path: Path) -> Events | Picture:
 
     Raises `SampleError` for no events, torn files, and pixels outside the sensor.
     """
-    return READERS.get(path.suffix.lower(), read_image)(path)
+    reader: Callable[[Path], Events | Picture] = READERS.get(path.suffix.lower(), read_image)
+    return reader(path)
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file, by its ending, is read as events; if not, as a picture that was drawn from events."""
+    return path.suffix.lower() in READERS
 
 
 def _read_bin(path: Path) -> Events:
@@ -145,7 +151,9 @@ def _read_aedat(path: Path) -> Events:
     return read_aedat(path)
 
 
-READERS: dict[str, Callable[[Path], Events | Picture]] = {
+# Every format of events, by the ending of its files. `data.modality` repeats the endings, as it cannot import
+# a reader; a test compares the two.
+READERS: dict[str, Callable[[Path], Events]] = {
     ".bin": _read_bin,
     ".npz": _read_npz,
     ".dat": _read_dat,

@@ -12,6 +12,7 @@ import pytest
 from data.errors import SampleError
 from data.modality import EVENT_RECORDINGS, EXTENSIONS, MODALITIES
 from data.readers import READERS, read
+from data.readers.events.event import READERS as EVENT_READERS
 from data.readers.payload import Text
 from data.readers.points.point import READERS as POINT_READERS
 from data.readers.text import MAX_BYTES
@@ -25,6 +26,12 @@ def test_every_modality_has_a_reader() -> None:
     """The look-up covers the seven modalities, and the point reader every ending guessed as points."""
     assert set(READERS) == set(MODALITIES)
     assert {ending for ending, modality in EXTENSIONS.items() if modality == "point"} <= set(POINT_READERS)
+
+
+def test_every_event_format_is_guessed() -> None:
+    """The endings that are guessed as events are those that the event reader reads as recordings."""
+    guessed = {ending for ending, modality in EXTENSIONS.items() if modality == "event"}
+    assert guessed | set(EVENT_RECORDINGS) == set(EVENT_READERS)
 
 
 def test_looking_up_imports_no_decoder() -> None:

@@ -18,14 +18,14 @@ from data.benchmarks.layout import (
     folders_in,
     keep_present,
     known_or_refuse,
+    missing_note,
     note_label,
     number,
+    packed_hint,
     read_csv,
     require_classes,
     require_count,
     require_folder,
-    told_missing,
-    told_packed,
     walk_classes,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
@@ -108,7 +108,7 @@ def _flat_val(
         label_of = _kit_labels(kit, synsets)
         listed_in = kit / _TRUTH
     else:
-        packed = told_packed(root).rstrip(";")
+        packed = packed_hint(root).rstrip(";")
         raise ManifestError(
             f"{val}: expected 1,000 class folders, or the labels of flat pictures in {root / _SOLUTION[0]} or"
             f" {root / _KIT[0] / _TRUTH}; found {len(files_in(val, ENDINGS)):,} pictures and no labels"
@@ -117,7 +117,7 @@ def _flat_val(
     require_count(listed_in, len(label_of), N_VAL, "labels of val pictures", partial=partial)
     uris = {f"{place}/{name}.JPEG": label for name, label in sorted(label_of.items())}
     kept = keep_present(root, list(uris), listed_in=listed_in, partial=partial, what="val pictures")
-    return [(uris[uri], uri) for uri in kept], told_missing(len(uris), len(kept), "val pictures")
+    return [(uris[uri], uri) for uri in kept], missing_note(len(uris), len(kept), "val pictures")
 
 
 def _kaggle_labels(path: Path, synsets: list[str]) -> dict[str, str]:

@@ -110,7 +110,7 @@ def require_classes(where: Path, found: Collection[str], known: Collection[str],
     if not found or (missing and not partial):
         raise ManifestError(
             f"{where}: expected {len(known):,} class folders; found {len(found):,}, without {_some(missing)};"
-            f"{told_packed(where)}{_PARTIAL}"
+            f"{packed_hint(where)}{_PARTIAL}"
         )
 
 
@@ -118,7 +118,7 @@ def require_count(where: Path, found: int, expected: int, what: str, *, partial:
     """Refuse a split with fewer files than the benchmark has, unless `partial`; and one without any."""
     if not found or (found < expected and not partial):
         raise ManifestError(
-            f"{where}: expected {expected:,} {what}; found {found:,};{told_packed(where)}{_PARTIAL}"
+            f"{where}: expected {expected:,} {what}; found {found:,};{packed_hint(where)}{_PARTIAL}"
         )
 
 
@@ -144,7 +144,7 @@ def keep_present(
     if missing and (misspelt or not partial or len(missing) == len(uris)):
         first, spelt = misspelt or (missing[0], None)
         found = (
-            f"it is there as {spelt}: rename it" if spelt else f"no such file;{told_packed(root)}{_PARTIAL}"
+            f"it is there as {spelt}: rename it" if spelt else f"no such file;{packed_hint(root)}{_PARTIAL}"
         )
         raise ManifestError(
             f"{root}: expected the {len(uris):,} {what} that {listed_in.name} lists; {len(missing):,}"
@@ -154,7 +154,7 @@ def keep_present(
     return [uri for uri in uris if uri not in lost]
 
 
-def told_missing(listed: int, kept: int, what: str) -> tuple[str, ...]:
+def missing_note(listed: int, kept: int, what: str) -> tuple[str, ...]:
     """The note for what `partial` left out: none where nothing was."""
     return (
         (f"{listed - kept:,} of {listed:,} {what} are not there and were left out",) if kept < listed else ()
@@ -262,10 +262,10 @@ def _instead(root: Path, places: Iterable[str]) -> str:
     if any((above / place).exists() for place in places if place != "."):
         return f"found it one level higher: give --data {above}"
     found = f"found {len(names):,} entries{': ' + _some(names) if names else ''}"
-    return f"{found};{told_packed(root)}".rstrip(";")
+    return f"{found};{packed_hint(root)}".rstrip(";")
 
 
-def told_packed(folder: Path) -> str:
+def packed_hint(folder: Path) -> str:
     """What to do about archives in a folder, as a clause of a message; empty where there is none."""
     names = names_in(folder) if folder.is_dir() else []
     archives = [name for name in names if name.lower().endswith(_PACKED)]

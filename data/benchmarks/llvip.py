@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from data.benchmarks.layout import files_in, keep_present, require_count, require_folder, told_missing
+from data.benchmarks.layout import files_in, keep_present, missing_note, require_count, require_folder
 from data.benchmarks.record import Benchmark, Imported, Paper, Prepare, Wanted
 from data.benchmarks.splits import draw_val
 from data.errors import ManifestError, SampleError
@@ -61,7 +61,7 @@ def read_llvip(root: Path, wanted: Wanted) -> Imported:
         require_count(folder, len(pictures), expected, f"{split} pictures (*.jpg)", partial=wanted.partial)
         xmls = [f"Annotations/{picture}.xml" for picture in pictures]
         kept = keep_present(root, xmls, listed_in=folder, partial=wanted.partial, what="annotations")
-        notes += told_missing(len(xmls), len(kept), f"{split} annotations")
+        notes += missing_note(len(xmls), len(kept), f"{split} annotations")
         for xml in kept:
             picture = Path(xml).stem
             size, persons = read_annotation(root / xml)

@@ -10,6 +10,7 @@ from data.benchmarks.layout import (
     folders_in,
     keep_present,
     known_or_refuse,
+    missing_note,
     note_label,
     read_lines,
     require_classes,
@@ -17,7 +18,6 @@ from data.benchmarks.layout import (
     require_file,
     require_folder,
     require_root,
-    told_missing,
     walk_classes,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
@@ -67,7 +67,7 @@ def _resampled(root: Path, splits: list[Split], wanted: Wanted) -> Imported:
         require_count(listed, len(uris), COUNTS[split], f"{split} clouds", partial=wanted.partial)
         kept = keep_present(root, list(uris), listed_in=listed, partial=wanted.partial, what="clouds")
         samples += [Sample(uri, "point", cloud_uri(uri), split, _id(uris[uri])) for uri in kept]
-        notes += told_missing(len(uris), len(kept), f"{split} clouds")
+        notes += missing_note(len(uris), len(kept), f"{split} clouds")
     categories = _categories(samples, wanted.partial)
     return Imported(tuple(draw_val(samples)), categories, notes, prepare_clouds(root), RECIPE)
 

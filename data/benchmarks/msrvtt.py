@@ -7,13 +7,13 @@ from typing import Any
 
 from data.benchmarks.layout import (
     keep_present,
+    missing_note,
     note_label,
     read_csv,
     read_json,
     require_count,
     require_file,
     require_folder,
-    told_missing,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
 from data.benchmarks.splits import draw_val
@@ -64,7 +64,7 @@ def read_msrvtt(root: Path, wanted: Wanted) -> Imported:
         samples = draw_val(samples)
     used = {sample.category_id for sample in samples}
     categories = tuple(Category(slug(n), n) for n in NAMES if not wanted.partial or slug(n) in used)
-    return Imported(tuple(samples), categories, told_missing(len(uris), len(kept), "clips"))
+    return Imported(tuple(samples), categories, missing_note(len(uris), len(kept), "clips"))
 
 
 def _places(names: tuple[str, ...]) -> list[str]:

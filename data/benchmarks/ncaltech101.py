@@ -16,12 +16,12 @@ from data.benchmarks.layout import (
     find_file,
     folders_in,
     keep_present,
+    missing_note,
     read_lines,
     require_classes,
     require_count,
     require_file,
     require_folder,
-    told_missing,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
 from data.benchmarks.splits import draw_val
@@ -117,7 +117,7 @@ def _published(root: Path, place: str, wanted: Wanted) -> tuple[list[Sample], tu
             require_count(listed, len(uris), TEST_AT_LEAST, "test recordings or more", partial=wanted.partial)
         kept = keep_present(root, list(uris), listed_in=listed, partial=wanted.partial, what="recordings")
         samples += [Sample(uri, "event", uri, split, _id(uris[uri])) for uri in sorted(kept)]
-        notes += told_missing(len(uris), len(kept), f"{split} recordings")
+        notes += missing_note(len(uris), len(kept), f"{split} recordings")
     return samples, notes
 
 

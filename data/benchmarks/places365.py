@@ -12,6 +12,7 @@ from data.benchmarks.layout import (
     find_file,
     folders_in,
     keep_present,
+    missing_note,
     note_label,
     number,
     read_lines,
@@ -19,7 +20,6 @@ from data.benchmarks.layout import (
     require_count,
     require_file,
     require_folder,
-    told_missing,
     walk_classes,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
@@ -122,7 +122,7 @@ def _of_list(
     require_count(listed, len(labels), expected, what, partial=wanted.partial)
     kept = keep_present(root, list(labels), listed_in=listed, partial=wanted.partial, what=what)
     samples = [Sample(uri, "image", uri, "test", labels[uri]) for uri in kept]
-    return samples, told_missing(len(labels), len(kept), what)
+    return samples, missing_note(len(labels), len(kept), what)
 
 
 def _as_train(samples: list[Sample]) -> list[Sample]:

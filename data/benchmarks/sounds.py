@@ -8,12 +8,12 @@ from pathlib import Path
 
 from data.benchmarks.layout import (
     keep_present,
+    missing_note,
     note_label,
     number,
     read_csv,
     require_count,
     require_file,
-    told_missing,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
 from data.benchmarks.splits import draw_val, fold_splits
@@ -57,7 +57,7 @@ def read_clips(root: Path, wanted: Wanted, form: ClipList) -> Imported:
     samples = draw_val(fold_splits(pairs, wanted.fold))
     shown = samples if wanted.train else [sample for sample in samples if sample.split == "test"]
     categories = tuple(Category(slug(name), name) for name in sorted(names))
-    return Imported(tuple(shown), categories, told_missing(len(of), len(kept), "clips"))
+    return Imported(tuple(shown), categories, missing_note(len(of), len(kept), "clips"))
 
 
 def read_esc50(root: Path, wanted: Wanted) -> Imported:

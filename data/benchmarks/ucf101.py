@@ -8,12 +8,12 @@ from pathlib import Path
 from data.benchmarks.layout import (
     keep_present,
     known_or_refuse,
+    missing_note,
     note_label,
     read_lines,
     require_count,
     require_file,
     require_folder,
-    told_missing,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
 from data.benchmarks.splits import draw_val
@@ -52,7 +52,7 @@ def read_ucf101(root: Path, wanted: Wanted) -> Imported:
             Sample(uri, "video", uri, split, slug(action_name(uris[uri])), object_id=_group(uri))
             for uri in kept
         ]
-        notes += told_missing(len(uris), len(kept), f"{split} clips")
+        notes += missing_note(len(uris), len(kept), f"{split} clips")
     used = {sample.category_id for sample in samples}
     names = [action_name(action) for action in classes]
     categories = tuple(Category(slug(n), n) for n in names if not wanted.partial or slug(n) in used)

@@ -44,13 +44,13 @@ def format_up(path: Path) -> Up:
     return FORMAT_UP.get(path.suffix.lower(), "z")
 
 
-def told_up(modality: Modality, path: Path, up: Up | None) -> Up | None:
+def up_override(modality: Modality, path: Path, up: Up | None) -> Up | None:
     """`up` where it changes how a sample is read; None for what has no such axis, or says the same itself."""
     return up if modality == "point" and up != format_up(path) else None
 
 
 def turned(path: Path, up: Up | None) -> File:
-    """The file, with what was told of it (`told_up`)."""
+    """The file, with what was told of it (`up_override`)."""
     return path if up is None else Turned(path, up)
 
 
@@ -59,6 +59,6 @@ def path_of(file: File) -> Path:
     return file.path if isinstance(file, Turned) else file
 
 
-def upwards(xyz_N3: AnyArray, up: Up) -> AnyArray:
+def rotate_z_up(xyz_N3: AnyArray, up: Up) -> AnyArray:
     """Coordinates turned by quarter turns so that `up` becomes z; nothing is mirrored."""
     return xyz_N3 if up == "z" else xyz_N3 @ _ROTATIONS[up].T

@@ -35,8 +35,8 @@ from typing import Any, TypeVar
 from data.errors import DamagedError, KnowledgeBaseError
 from data.files import canonical_json, hash_json, hash_text
 from data.lock import write_lock
-from data.odd_files import oddity
 from data.seals import check_always, seal, unseal
+from data.special_files import special_kind
 from kb_builder.ask.request import Request, request_json
 
 LEDGER_VERSION = 2
@@ -503,7 +503,7 @@ def _is_there(path: Path) -> bool:
     SQLite opens pipes, too, and waits for ever; so also beside it, where its log belongs.
     """
     for each in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-        if found := oddity(each) or ("a folder" if each.is_dir() else None):
+        if found := special_kind(each) or ("a folder" if each.is_dir() else None):
             raise KnowledgeBaseError(f"{each} is {found}, where a file belongs; move it away, then run again")
     return path.is_file()
 

@@ -157,7 +157,7 @@ def altered(
     for name, (digest, seen) in mark["outputs"].items():
         path = project.run / name
         remember(path, digest, _signature(seen))
-        now, current = content(path, anew=seen is None or seen[0] <= _READ_ANEW)
+        now, current = content(path, rehash=seen is None or seen[0] <= _READ_ANEW)
         if now != digest:
             return f"{name} {'is missing' if now is None else 'was altered'}"
         fresh[name] = [digest, list(current) if current else None]
@@ -189,7 +189,7 @@ def spoiled(project: Project, key: str) -> list[Path]:
     for name, (digest, seen) in mark["outputs"].items():
         path = project.run / name
         remember(path, digest, _signature(seen))
-        now, _ = content(path, anew=seen is None or seen[0] <= _READ_ANEW)
+        now, _ = content(path, rehash=seen is None or seen[0] <= _READ_ANEW)
         if path.is_file() and now != digest:
             found.append(path)
     return found

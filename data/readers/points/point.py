@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from data.errors import SampleError
-from data.readers.axes import Up, format_up, upwards
+from data.readers.axes import Up, format_up, rotate_z_up
 from data.readers.payload import AnyArray, Bytes, Points
 from data.readers.points.colours import as_colours
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
@@ -59,7 +59,7 @@ def read_point(path: Path, *, up: Up | None = None) -> Points:
         raise SampleError(f"{path}: all points coincide or lie beyond reason; export the cloud again")
     if np.abs(middle_3).max() > 1000 * reach:
         wide_N3 -= middle_3
-    return Points(upwards(wide_N3, up or format_up(path)).astype(np.float32), rgb_N3)
+    return Points(rotate_z_up(wide_N3, up or format_up(path)).astype(np.float32), rgb_N3)
 
 
 def columns_to_cloud(columns_NC: AnyArray, path: Path) -> RawCloud:

@@ -28,6 +28,6 @@ def parse_bytes(value: object) -> object:
     return round(float(found[1]) * (GB if found[2].upper() == "GB" else MB))
 
 
-def told_bytes(count: int) -> str:
+def format_bytes(count: int) -> str:
     """A size for people, in the units that `parse_bytes` reads."""
     return f"{count / GB:g} GB" if count >= GB else f"{count / MB:g} MB"

@@ -60,10 +60,10 @@ def decode(reader: str, path: Path, options: dict[str, Any], *, what: str) -> An
     (`use_budget`) or crashes its decoder, and MissingDependencyError where the reader's library is missing.
     """
     how = {"reader": reader, "options": options, "what": what}
-    line: _Line | None = getattr(_this_thread, "line", None)
+    line: _Channel | None = getattr(_this_thread, "line", None)
     if line is not None:
         return line.decode(how, path, _shared.budget)
-    with closing(_Line(_pool(), ())) as alone:
+    with closing(_Channel(_pool(), ())) as alone:
         return alone.decode(how, path, _shared.budget)
 
 
@@ -71,7 +71,7 @@ def decode(reader: str, path: Path, options: dict[str, Any], *, what: str) -> An
 def reading_ahead(files: Sequence[tuple[str, Path]]) -> Iterator[None]:
     """Within, this thread is going to read these files, (modality, path), in this order and each modality's
     in one way: the next ones are decoded while it works on one. It may read others, too, and leave some."""
-    with closing(_Line(_pool(), files)) as line:
+    with closing(_Channel(_pool(), files)) as line:
         before = getattr(_this_thread, "line", None)
         _this_thread.line = line
         try:
@@ -97,7 +97,7 @@ def close() -> None:
         pool.close()
 
 
-class _GoneError(Exception):
+class _WorkerEndedError(Exception):
     """The decoder process has ended. `status`: as `Popen.returncode` has it; None where we ended it."""
 
     def __init__(self, status: int | None) -> None:
@@ -148,18 +148,18 @@ class _Worker:
         try:
             send(self._connection, message)
         except OSError:
-            raise _GoneError(self._status()) from None
+            raise _WorkerEndedError(self._status()) from None
 
     def reply(self) -> Message:
         """The next reply. Raises _GoneError where the process ends over it or gives none."""
         try:
             reply = receive(self._connection)
         except TimeoutError:
-            raise _GoneError(None) from None
+            raise _WorkerEndedError(None) from None
         except ValueError as error:
             raise _DamagedReplyError(error) from None
         if reply is None:
-            raise _GoneError(self._status())
+            raise _WorkerEndedError(self._status())
         return reply
 
     def result(self, reply: Message) -> Result:
@@ -244,7 +244,7 @@ class _Pool:
             worker.end()
 
 
-class _Line:
+class _Channel:
     """What one thread has decoded: its process, and the files that were sent to it and not yet come back."""
 
     def __init__(self, pool: _Pool, files: Sequence[tuple[str, Path]]) -> None:
@@ -267,7 +267,7 @@ class _Line:
                 worker = self._ordered(how, path, alone=bool(crashes))
                 reply = worker.reply()
                 outcome = _outcome(worker, reply)
-            except _GoneError as gone:
+            except _WorkerEndedError as gone:
                 was_fresh = self._fresh
                 self._end()
                 if gone.status in {None, -signal.SIGPROF, -signal.SIGALRM}:
@@ -293,7 +293,7 @@ class _Line:
                     raise outcome
                 return outcome
         raise SampleError(
-            f"{path}: the decoder crashed on it ({_told_status(crashes[-1])}); export or fetch it again"
+            f"{path}: the decoder crashed on it ({_status_text(crashes[-1])}); export or fetch it again"
         )
 
     def close(self) -> None:
@@ -361,7 +361,7 @@ def _outcome(worker: _Worker, reply: Message) -> Result | SampleError | MissingD
         raise _DamagedReplyError(error) from None
 
 
-def _told_status(status: int) -> str:
+def _status_text(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     with suppress(ValueError):

@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 
 from data.errors import MissingDependencyError, SampleError
-from data.readers.sandbox.budget import WAITS, told_bytes
+from data.readers.sandbox.budget import WAITS, format_bytes
 from data.readers.sandbox.wire import Message, Result, put, receive, send
 from data.readers.untrusted import decoding
 
@@ -86,7 +86,7 @@ def answer(order: Message, path: Path, memory: int, laid: int) -> tuple[Message,
         if not _is_memory(error):
             return {"error": str(error)}, laid, True
     # The limit is lifted again: there is memory to say so.
-    most = told_bytes(int(order["memory"]))
+    most = format_bytes(int(order["memory"]))
     told = f"{path}: needed more than {most} of memory to read; reduce it, or raise memory_per_file in [data]"
     return {"error": told}, laid, False
 

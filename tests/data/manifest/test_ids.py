@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.manifest.ids import best_spelling, category_ids, is_blank, name_key, notes_on_names, spelt
+from data.manifest.ids import best_spelling, category_ids, is_blank, name_key, normal_spelling, notes_on_names
 
 # Letters, signs and invisible characters that fall together under one normalisation or another.
 _TRICKY = "aAbB12 .,-_/+#*|&()'’éeßsSſİıiＡ²ªﬁ\u0301\u0327\u093f\u0915\u200b\u200d\ufe0f\u00a0\u2003\t😀❤犬"
@@ -59,7 +59,7 @@ def test_the_key_forgets_normal_form_case_and_white_space_alone(name: str) -> No
         assert name_key(unicodedata.normalize(form, name)) == key
     assert name_key(f"\u2003{name} \n") == key
     assert name_key(name.casefold()) == key
-    assert name_key(spelt(name)) == key
+    assert name_key(normal_spelling(name)) == key
 
 
 @pytest.mark.parametrize(

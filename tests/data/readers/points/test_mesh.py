@@ -15,7 +15,7 @@ import trimesh
 from data.errors import SampleError
 from data.files import hash_file
 from data.readers import read, read_here
-from data.readers.axes import Turned, upwards
+from data.readers.axes import Turned, rotate_z_up
 from data.readers.companions import companions, content_hash
 from data.readers.payload import Points
 from data.readers.points.mesh import SURFACE_POINTS
@@ -287,8 +287,8 @@ def test_a_glb_is_its_scene_as_trimesh_places_it(tmp_path: Path) -> None:
     flat = trimesh.load(tmp_path / "a.glb", force="mesh")
     xyz = cloud_of(tmp_path / "a.glb").xyz_N3
     middle = flat.area_faces @ flat.triangles_center / flat.area
-    np.testing.assert_allclose(xyz.mean(axis=0, dtype=np.float64), upwards(middle, "y"), atol=0.03)
-    low, high = upwards(flat.bounds, "y").min(axis=0), upwards(flat.bounds, "y").max(axis=0)
+    np.testing.assert_allclose(xyz.mean(axis=0, dtype=np.float64), rotate_z_up(middle, "y"), atol=0.03)
+    low, high = rotate_z_up(flat.bounds, "y").min(axis=0), rotate_z_up(flat.bounds, "y").max(axis=0)
     np.testing.assert_allclose(xyz.min(axis=0), low, atol=0.06)
     np.testing.assert_allclose(xyz.max(axis=0), high, atol=0.06)
 
@@ -444,7 +444,7 @@ def test_formats_say_which_axis_is_up(ending: str, size: list[float], tmp_path: 
 @pytest.mark.parametrize("up", ["x", "y", "z"])
 def test_turning_mirrors_nothing(up: str) -> None:
     """The axis that is up becomes z, and a right-handed corner stays right-handed."""
-    turned = upwards(np.eye(3), up)  # type: ignore[arg-type]
+    turned = rotate_z_up(np.eye(3), up)  # type: ignore[arg-type]
     np.testing.assert_array_equal(turned["xyz".index(up)], [0, 0, 1])
     assert np.linalg.det(turned) == pytest.approx(1)
 

@@ -35,7 +35,7 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def foreign_as(error: type[UniBindError], what: str) -> Iterator[None]:
-    """Turn any exception that a library raises on a file from outside into `error`, one line: "`what`: reason".
+    """Turn any exception that a library raises on a file from outside into one line: `error("what: reason")`.
 
     A damaged file can make the library that reads it raise any exception, so all of them are caught. Our own
     errors (`UniBindError`) pass unchanged.

@@ -58,7 +58,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def _temporary(target: Path) -> Path:
-    """A new empty file beside `target`, with a name that no other process uses, on this or any other machine."""
+    """A new empty file beside `target`, with a name that no other process on any machine uses."""
     name = f".{target.name[:40]}.{socket.gethostname()[:32]}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     temporary = target.with_name(name)
     try:

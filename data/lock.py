@@ -30,8 +30,8 @@ def write_lock(path: Path) -> Iterator[Callable[[], None]]:
     def check() -> None:
         if not _is_open_at(descriptor, path):
             raise KnowledgeBaseError(
-                f"{path.parent} was removed or replaced while it was written; nothing of this run is marked as "
-                "done: run the same command again"
+                f"{path.parent} was removed or replaced while it was written; nothing of this run is marked "
+                "as done: run the same command again"
             )
 
     try:

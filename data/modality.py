@@ -10,8 +10,8 @@ from data.tiff import first_directory
 Modality = Literal["image", "text", "audio", "point", "thermal", "video", "event"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
-# Endings that imply one modality. A thermal picture or a rendered event frame has the ending of an image: only
-# a manifest, a folder name or `--modality` marks it as thermal or event.
+# Endings that imply one modality. A thermal picture or a rendered event frame has the ending of an image:
+# only a manifest, a folder name or `--modality` marks it as thermal or event.
 EXTENSIONS: dict[str, Modality] = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"), "image"),
     **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "image"),

@@ -102,7 +102,8 @@ class Recorder:
             self._files[path] = signature(Path(path))
 
     def add(self, note: Note) -> None:
-        """Add a note of columns or names, or of a file whose hash is known; the first note of each read counts."""
+        """Add a note of columns or names, or of a file whose hash is known; the first note of each read
+        counts."""
         self._others.setdefault((note.kind, note.path, note.detail), note)
 
 
@@ -152,7 +153,8 @@ def names(folder: Path, pattern: str) -> list[Path]:
 def columns(path: Path, wanted: Sequence[str]) -> pa.Table:
     """The wanted columns that a Parquet file has, noted: changes of other columns do not count.
 
-    Raises what pyarrow raises, and DamagedError as `reading` does; a missing or damaged file is noted as well.
+    Raises what pyarrow raises, and DamagedError as `reading` does; a missing or damaged file is noted as
+    well.
     """
     check(path)
     if not _active:
@@ -195,7 +197,8 @@ def hold(notes: Iterable[Note]) -> bool:
 def remembered(function: Callable[..., _T]) -> Callable[..., _T]:
     """`functools.cache` for functions that read files.
 
-    A cached call notes the same reads as the first one; the cache is not used once those reads no longer hold.
+    A cached call notes the same reads as the first one; the cache is not used once those reads no longer
+    hold.
     """
     kept: dict[tuple[Any, ...], tuple[_T, list[Note]]] = {}
 

@@ -2,15 +2,15 @@
 
     <folder>/unibind-checksums.json    format, files: {name: {bytes, crc32, sha256, maker}}; sha256
 
-A knowledge base has such a list, and so has a run, each of its own files, named relative to the folder: a copy
-of the folder can be verified alone. A stage removes the entries of its files before it writes them (`unseal`)
-and adds new ones when all are complete (`seal`). So a file with an entry is as it was written, or it is
-damaged; a file without one is being written, or was written by an earlier version.
+A knowledge base has such a list, and so has a run, each of its own files, named relative to the folder: a
+copy of the folder can be verified alone. A stage removes the entries of its files before it writes them
+(`unseal`) and adds new ones when all are complete (`seal`). So a file with an entry is as it was written, or
+it is damaged; a file without one is being written, or was written by an earlier version.
 
-`check` is called wherever a file is opened through data/reads.py. It compares SHA-256, for large files CRC-32,
-which is ten times as fast; `kb verify` always compares SHA-256. A file is checked once per process, as long
-as its signature stays the same. Shards of vectors are checked piece by piece by the store that reads them
-(kb_builder/store/shards.py).
+`check` is called wherever a file is opened through data/reads.py. It compares SHA-256, for large files
+CRC-32, which is ten times as fast; `kb verify` always compares SHA-256. A file is checked once per process,
+as long as its signature stays the same. Shards of vectors are checked piece by piece by the store that reads
+them (kb_builder/store/shards.py).
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def sealed(folder: Path) -> Mapping[str, Sum] | None:
 
 
 def check(path: Path) -> None:
-    """Raise DamagedError for a file that is missing or differs from its entry. One without an entry passes."""
+    """Raise DamagedError for a file that is missing or differs from its entry. One without an entry
+    passes."""
     if path.suffix in _ENDINGS and path.name != SEAL:
         check_always(path)
 

@@ -42,7 +42,8 @@ def special_kind(path: Path) -> str | None:
 
 
 def is_irregular(path: Path) -> bool:
-    """Whether something other than a regular file (a folder, a pipe, a device) is at `path`; links followed."""
+    """Whether something other than a regular file (a folder, a pipe, a device) is at `path`; links
+    followed."""
     try:
         return not stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  (of every file of a run)
     except OSError:
@@ -50,7 +51,8 @@ def is_irregular(path: Path) -> bool:
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file for reading bytes. Raises OSError that names the path, also for a pipe or device."""
+    """Open a regular file for reading bytes. Raises OSError that names the path, also for a pipe or
+    device."""
     # Without O_NONBLOCK opening a pipe would block until it has a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode

@@ -50,7 +50,8 @@ def split_of_folder(name: str) -> Split | None:
 
 
 def draw_splits(units: Iterable[SplitUnit], *, seed: int = 0) -> dict[str, Split]:
-    """A split for each unit, by its key: 60/20/20 of the files of each category, all files of a unit together.
+    """A split for each unit, by its key: 60/20/20 of the files of each category, all files of a unit
+    together.
 
     Stratified by category and set of modalities, so that every modality gets its share. Units are taken by
     size, largest first, ties by the SHA-256 of seed and key, and go to the split that is furthest below its

@@ -43,12 +43,12 @@ def survey_folder(
 ) -> FolderScan:
     """Read a folder's files as samples. Sub-folders are categories, splits or modalities (folder/layout.py).
 
-    A category has the name of its sub-folder, underscores read as spaces (`data.manifest.ids` says which names
-    are the same); with `by_name` the first word of the file names. A file's modality is `modality`, else that
-    of its folder or of its name. Hidden files, links to folders or outside the folder, files of unknown
-    endings, textures of meshes, and files beside sub-folders are skipped and listed. With `follow_links` links
-    are followed, and `root` is the folder that holds all of their targets. In a folder without sub-folders
-    the files have no category.
+    A category has the name of its sub-folder, underscores read as spaces (`data.manifest.ids` says which
+    names are the same); with `by_name` the first word of the file names. A file's modality is `modality`,
+    else that of its folder or of its name. Hidden files, links to folders or outside the folder, files of
+    unknown endings, textures of meshes, and files beside sub-folders are skipped and listed. With
+    `follow_links` links are followed, and `root` is the folder that holds all of their targets. In a folder
+    without sub-folders the files have no category.
 
     Files of the same object share an `object_id` (`data.folder.objects`) and, where no folder gives the
     split, a drawn split (`data.splits`).
@@ -128,7 +128,7 @@ def _no_sample_message(folder: Path, skipped: Sequence[tuple[str, str]]) -> str:
     remedies = [link_remedy(why, folder) for why in counts]
     if any(why.startswith("unknown ending") for why in counts):
         remedies.append(
-            f"Known endings: {' '.join(EXTENSIONS)}; `--modality M` reads files of any ending as that modality"
+            f"Known endings: {' '.join(EXTENSIONS)}; `--modality M` reads any file as that modality"
         )
     return ". ".join(
         [f"{folder}: no sample in it: {reasons}", *dict.fromkeys(each for each in remedies if each)]
@@ -243,9 +243,9 @@ def _missing(files: Sequence[MediaFile], *, by_name: bool) -> list[str]:
         words = Counter(word for file in files if (word := first_word(file.uri)) is not None)
         common = Counter({word: count for word, count in words.items() if count > 1})
         notes = [
-            "no categories, because there are no sub-folders: nothing can be recognised or scored; `unibind run`"
-            " describes and encodes the samples, and its report says so. To add categories, use sub-folders or"
-            " the column `category` of the manifest"
+            "no categories, because there are no sub-folders: nothing can be recognised or scored;"
+            " `unibind run` describes and encodes the samples, and its report says so. To add categories, use"
+            " sub-folders or the column `category` of the manifest"
         ]
         if len(common) > 1 and 5 * common.total() >= 4 * len(files) and not by_name:
             few = ", ".join(f"{word} {count}" for word, count in common.most_common(_SHOWN))

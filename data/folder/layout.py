@@ -6,8 +6,8 @@
     photos/dog/1.jpg             a modality, a category; thermal/dog/1.png is a thermal picture
     archive/train/dog/1.jpg      a folder around it all, a split, a category
 
-A level holds splits or modalities only if every folder on it has such a name, and if another level remains for
-the categories: `train` beside `plane` and `ship` is a vehicle.
+A level holds splits or modalities only if every folder on it has such a name, and if another level remains
+for the categories: `train` beside `plane` and `ship` is a vehicle.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def may_have_modality(kind: Modality | None, said: Modality | None) -> bool:
 def read_layout(kinds: Mapping[str, Modality | None]) -> Layout:
     """The layout of a folder that holds files at these paths (with `/`, relative to it).
 
-    `kinds`: the modality by each file's ending, so that a folder `text` full of pictures is not read as texts.
+    `kinds`: the modality by each file's ending; a folder `text` full of pictures is not read as texts.
     """
     # Files beside the sub-folders do not count.
     files = [_LayoutFile(uri.split("/")[:-1], kind) for uri, kind in kinds.items() if "/" in uri]

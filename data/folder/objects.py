@@ -5,8 +5,8 @@ files with the same name in the modality folders of one category (`dog/photos/re
 numbered takes (`rex-0` … `rex-4`, `rex (1)`, `rex copy`), files with the same bytes, and the same picture in
 another size or format.
 
-Numbers mean takes only if several names in a folder are numbered: of `dog/dog_001` … `dog_500` or `IMG_0001` …
-each file shows another object.
+Numbers mean takes only if several names in a folder are numbered: of `dog/dog_001` … `dog_500` or `IMG_0001`
+… each file shows another object.
 """
 
 from __future__ import annotations

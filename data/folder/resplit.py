@@ -50,8 +50,8 @@ def resplit_manifest(
 ) -> Resplit:
     """Draw train, val and test for the samples of a manifest, and write them into its column `split`.
 
-    All files of an object go together (`data.folder.objects`, and the manifest's own `object_id`), 60/20/20 in
-    each category. The old file is kept as NAME.before-split.ENDING; columns keep their order and form.
+    All files of an object go together (`data.folder.objects`, and the manifest's own `object_id`), 60/20/20
+    in each category. The old file is kept as NAME.before-split.ENDING; columns keep their order and form.
     Arguments as for `read_manifest`. Raises ManifestError where the manifest has splits, unless `force`.
     """
     if path.is_dir() or path.suffix.lower() == ".json":

@@ -9,7 +9,8 @@ Ids depend on the set of names, never on the order of rows:
 - words of letters and digits, separated by single spaces, are joined by hyphens: `Barn owl` always gives
   `barn-owl`;
 - a name with other signs between its words (`T-shirt`, `car_horn`, `siren (police)`) gets the same plain
-  form, unless another name of the list has it too: then the one with spaces keeps it, the others get a suffix;
+  form, unless another name of the list has it too: then the one with spaces keeps it, the others get a
+  suffix;
 - every other name (`C++`, `-1`, an emoji) always has a suffix, the start of the SHA-256 of its key:
   `c--cedb1bac7e`.
 
@@ -66,7 +67,7 @@ def category_ids(keys: Iterable[str]) -> dict[str, str]:
 
 
 def _is_spaced(key: str, stem: str) -> bool:
-    """Whether the key is words with single spaces: the only kind of key that its slug can be turned back into."""
+    """Whether the key is words with single spaces: then no other key of that kind has its slug."""
     return bool(key) and key == stem.replace("-", " ")
 
 
@@ -76,7 +77,7 @@ def id_with_hash(key: str) -> str:
 
 
 def _is_ordinary(key: str) -> bool:
-    """Whether a key is words of letters and digits, with only common signs between them (and `)` at the end)."""
+    """Whether a key is words of letters and digits with only common signs between, and perhaps a last `)`."""
     return (
         key[:1].isalnum()
         and (key[-1].isalnum() or key[-1] == ")" or is_word_mark(key[-1]))
@@ -130,13 +131,13 @@ def notes_on_names(spellings: Mapping[str, Collection[str]], shown_as: Mapping[s
     nothing = [repr(name) for key, name in sorted(shown_as.items()) if key in _NOTHING]
     if nothing:
         notes.append(
-            f"{', '.join(nothing)} is read as a category name; leave the cell empty for samples without a category"
+            f"{', '.join(nothing)} is read as a category; leave the cell empty for samples without one"
         )
     return notes
 
 
 def _look_key(key: str) -> str:
-    """A key for similar-looking names: the words of a name, or its number without redundant zeros and signs."""
+    """Equal for similar-looking names: their words, or their number without redundant zeros and signs."""
     visible = _visible(key)
     if _NUMBER.fullmatch(visible):
         return f"{Decimal(visible.replace(',', '.')).normalize():f}"

@@ -81,7 +81,8 @@ class CategoryNames:
         return [part.strip() for part in cell.split(BETWEEN) if part.strip()] or [cell]
 
     def _name_all(self, pairs: Iterable[Pair]) -> None:
-        """Create the categories named in the rows: first those with given ids, then ids derived from names."""
+        """Create the categories named in the rows: first those with given ids, then ids derived from
+        names."""
         named: dict[str, str] = {}  # id -> the key of the name beside it
         by_itself: dict[str, str] = {}  # id -> its key, where the name repeats the id
         bare: dict[str, None] = {}  # ids without a name
@@ -124,7 +125,8 @@ class CategoryNames:
             )
 
     def ids_of(self, row: TextRow, mistakes: Mistakes) -> list[str]:
-        """The row's distinct category ids; none where it names no category, or a wrong one (added to `mistakes`)."""
+        """The row's distinct category ids; none where it names no category, or a wrong one (added to
+        `mistakes`)."""
         cells = _cells(row)
         meaning = self._meanings.get(cells)
         if meaning is None:

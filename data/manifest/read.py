@@ -13,8 +13,8 @@ Columns: `uri` (a path relative to the manifest's folder); optionally
 - `description`: a text about the sample, used instead of a describer's; default none.
 
 Defaults apply to missing columns; `Manifest.notes` lists those that were used. In an existing column an empty
-`modality` or `split` is a mistake. A `\\` in a uri separates folders, as on Windows, unless a file with exactly
-that name exists.
+`modality` or `split` is a mistake. A `\\` in a uri separates folders, as on Windows, unless a file with
+exactly that name exists.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def read_manifest(
     the samples. `modality`: of every sample, if the manifest has no such column. `root`: the folder that uris
     are relative to, by default the manifest's. `splits=False` ignores the column `split`.
 
-    Files need not exist: `kb_builder.tables.ingest` rejects missing ones, one by one. Raises one ManifestError
-    that lists every structural mistake with its row.
+    Files need not exist: `kb_builder.tables.ingest` rejects missing ones, one by one. Raises one
+    ManifestError that lists every structural mistake with its row.
     """
     lists = find_lists(path)
     if not lists and os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for names too long for a file)
@@ -185,8 +185,8 @@ def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequenc
     """Write samples as a manifest, in the given order, whole or not at all: CSV by that ending, else Parquet.
 
     `categories` supplies the names of the category ids; without it the manifest has ids only, and
-    `read_manifest` needs a category list for the names. A CSV file omits ids that `read_manifest` derives from
-    the names.
+    `read_manifest` needs a category list for the names. A CSV file omits ids that `read_manifest` derives
+    from the names.
     """
     names = {category.category_id: category.name for category in categories}
     columns = [name for name in COLUMNS if name != "category" or names]
@@ -246,7 +246,8 @@ def _check_columns(table: TextTable, mistakes: Mistakes) -> None:
 
 
 def _turn_slashes(table: TextTable, root: Path) -> int:
-    """Replace each `\\` in the uris by `/`, unless a file has that exact name; returns the number of uris changed."""
+    """Replace each `\\` in the uris by `/`, unless a file has that exact name; returns the number of uris
+    changed."""
     turned = 0
     for row in table.rows:
         uri = row.cells.get("uri")
@@ -328,8 +329,8 @@ def _notes(
         )
     elif modality and (others := sum(sample.modality != modality for sample in samples)):
         notes.append(
-            f"the column modality overrides `modality = {modality!r}` for {others} samples; remove the column to"
-            " apply the setting to all"
+            f"the column modality overrides `modality = {modality!r}` for {others} samples; remove the column"
+            " to apply the setting to all"
         )
     if "split" not in table.columns:
         notes.append("no column split: every sample is 'test', scored and never trained on")

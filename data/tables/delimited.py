@@ -34,10 +34,10 @@ def delimited_rows(
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows of a CSV or TSV file: the place of each (`line 7`), and its cells by column name.
 
-    The separator is that of Excel's `sep=` line, else the one of comma, semicolon and tab that gives the header
-    the most known columns. Empty columns without a name are dropped; unnamed columns before the first named
-    one are an index and are called `Unnamed: 0`, as pandas does. Empty cells beyond the header are dropped.
-    Raises ManifestError where the file is not valid CSV.
+    The separator is that of Excel's `sep=` line, else the one of comma, semicolon and tab that gives the
+    header the most known columns. Empty columns without a name are dropped; unnamed columns before the first
+    named one are an index and are called `Unnamed: 0`, as pandas does. Empty cells beyond the header are
+    dropped. Raises ManifestError where the file is not valid CSV.
     """
     text = read_text(path)
     line_of_text = 0
@@ -143,8 +143,8 @@ def _s(things: list[int]) -> str:
 def all_records(
     text: str, is_known: Callable[[str], bool], *, ending: str
 ) -> tuple[str, str, Iterator[tuple[str, list[str]]]]:
-    """All that is needed to write the file again: Excel's `sep=` line (or ""), the separator, and every record
-    with its place (`line 7`), including the header and empty records."""
+    """All that is needed to write the file again: Excel's `sep=` line (or ""), the separator, and every
+    record with its place (`line 7`), including the header and empty records."""
     declared = _SEP_LINE.match(text)
     head = declared[0] if declared else ""
     separator = declared[1] if declared else _separator(text[:_HEAD], ending, is_known)

@@ -59,8 +59,8 @@ def read_table(
 ) -> TextTable:
     """The rows of a Parquet, CSV, TSV or JSONL file, by its ending (or by `ending` instead).
 
-    `known` are the columns that the caller knows: a header in another spelling (`URI`, `Sample ID`) is read as
-    one of them. Skipped, with a line in `mistakes.notes`, are pandas' index, columns without a name and a
+    `known` are the columns that the caller knows: a header in another spelling (`URI`, `Sample ID`) is read
+    as one of them. Skipped, with a line in `mistakes.notes`, are pandas' index, columns without a name and a
     value, and rows without a value. Text is stripped of outer spaces, except in the columns `verbatim`;
     numbers, booleans and dates become text; empty cells, nulls and NaN become None. A mistake in one row goes
     to `mistakes`. Raises ManifestError where the file cannot be read at all.

@@ -31,8 +31,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def read_text(path: Path, error: type[UniBindError] = ManifestError, *, most_bytes: int | None = None) -> str:
     """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark; line ends become `\\n`.
 
-    The byte-order mark is dropped. Raises `error` where the file has another encoding (with the likely one and
-    a fix), cannot be read, or is larger than `most_bytes`.
+    The byte-order mark is dropped. Raises `error` where the file has another encoding (with the likely one
+    and a fix), cannot be read, or is larger than `most_bytes`.
     """
     try:
         with open_regular(reading(path)) as file:
@@ -94,7 +94,8 @@ def read_toml(path: Path, error: type[UniBindError]) -> dict[str, Any]:
 
 
 def _first_absurd_value(content: dict[str, Any]) -> str | None:
-    """The first value that no setting can have: nested too deeply, a control character, over 64 bits; or None."""
+    """The first value that no setting can have: nested too deeply, a control character, over 64 bits; or
+    None."""
     level: list[tuple[str, Any]] = list(content.items())
     for _ in range(_TOML_DEPTH):
         inner: list[tuple[str, Any]] = []

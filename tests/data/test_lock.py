@@ -15,7 +15,7 @@ from data.errors import KnowledgeBaseError
 from data.lock import write_lock
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from kb_builder.lock import write_lock\n"
+    "import sys, time; from pathlib import Path; from data.lock import write_lock\n"
     "with write_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 )
 

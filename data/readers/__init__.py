@@ -1,12 +1,12 @@
-"""Readers: an untrusted file comes in, a checked record goes out.
+"""Readers: turn an untrusted file into a checked record.
 
-`read` is deterministic: the same file gives the same bits. Nothing is cut short, clipped or repaired in
-silence: what cannot be read whole is refused with one line that says which file, what is wrong and how to
-fix it. No reader runs pickled code.
+`read` is deterministic: the same file gives the same bits. Nothing is silently truncated, clipped or
+repaired: a file that cannot be read whole is refused with one line that says which file, what is wrong and
+how to fix it. No reader runs pickled code.
 
-The functions here decode in a process of their own, within the time and memory of a budget
-(data/readers/sandbox/pool.py); they are what the rest of the pipeline calls. The readers' modules hold the
-same functions for this process.
+The functions here decode in a worker process, within a budget of time and memory
+(data/readers/sandbox/pool.py); the rest of the pipeline calls these. The modules of the readers have the same
+functions for decoding in the calling process.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
     "warm_up",
 ]
 
-# Modality -> module:function. Named, not imported: each reader brings a heavy library, and a run over photos
+# Modality -> module:function. Strings, not imports: each reader needs a heavy library, and a run over photos
 # needs neither a video decoder nor torch.
 READERS: dict[Modality, str] = {
     "image": "data.readers.pictures.image:read_image",
@@ -53,9 +53,9 @@ _SHOWN = {"image": "picture", "audio": "sound", "point": "cloud", "event": "even
 
 
 def read(modality: Modality, file: File) -> Payload:
-    """Read one sample. Raises `SampleError` where the file is not a whole, sane sample of that modality, or
-    takes more time or memory than its budget."""
-    if modality == "text":  # bounded, and no decoder but Python's own for UTF-8
+    """Read one sample in a worker process. Raises `SampleError` where the file is not a complete, valid
+    sample of that modality, or exceeds its budget of time or memory."""
+    if modality == "text":  # bounded, and decoded by Python itself
         return read_here(modality, file)
     payload: Payload = sandbox.decode(
         READERS[modality], path_of(file), _options(modality, file), what=_shown(modality)
@@ -64,7 +64,7 @@ def read(modality: Modality, file: File) -> Payload:
 
 
 def read_here(modality: Modality, file: File) -> Payload:
-    """The same in this process, without a budget: for files that are known, and for tests."""
+    """The same in this process, without a budget: for trusted files, and for tests."""
     module, function = READERS[modality].split(":")
     path = path_of(file)
     with decoding(path, _shown(modality)):
@@ -96,8 +96,8 @@ def read_clips(
 
 
 def reading_ahead(files: Sequence[tuple[str, File]]) -> AbstractContextManager[None]:
-    """Within, this thread is going to `read` these files, (modality, file), in this order: the next ones are
-    decoded while it works on one. It may read others, too, and leave some."""
+    """Decode ahead: within the block, the next of these files (modality, file) are decoded while this thread
+    works on one. It should `read` them in this order; reading others, or skipping some, is allowed."""
     return sandbox.reading_ahead([(modality, path_of(file)) for modality, file in files])
 
 

@@ -1,4 +1,4 @@
-"""Files that are part of a sample, beside the one that its manifest names."""
+"""Companion files: further files that are part of a sample, such as the materials of a mesh."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from data.readers.untrusted import check_file
 
 
 def companions(modality: Modality, path: Path) -> list[Path]:
-    """The other files that reading a sample opens, there or not: an OBJ's libraries, a glTF's buffers."""
+    """The other files that reading a sample opens, existing or not: an OBJ's materials, a glTF's buffers."""
     if modality != "point" or path.suffix.lower() not in _LOOKUP:
         return []
     try:
-        told: Text = sandbox.decode("data.readers.companions:named_beside", path, {}, what="mesh")
-    except SampleError:  # a damaged file is turned away by its reader, with the reason
+        listed: Text = sandbox.decode("data.readers.companions:named_beside", path, {}, what="mesh")
+    except SampleError:  # the reader rejects a damaged file, with the reason
         return []
-    return [Path(each) for each in told.text.split("\0") if each]
+    return [Path(each) for each in listed.text.split("\0") if each]
 
 
 def named_beside(path: Path) -> Text:
-    """The companions' paths with NUL between them: what a decoder process is asked for."""
+    """The companions' paths, separated by NUL; runs in a decoder process."""
     check_file(path, max_bytes=MAX_BYTES)
     return Text("\0".join(map(str, _LOOKUP[path.suffix.lower()](path))))
 
@@ -40,10 +40,11 @@ def content_hash(
     hash_one: Callable[[Path], str] = hash_file,
     absent: Callable[[Path], object] = lambda path: None,
 ) -> str:
-    """SHA-256 (hex) of a sample's file. Where others belong to it, or the project says which axis points up,
-    of all that together: two samples of one hash and one ending read the same, in any folder.
+    """SHA-256 (hex) of a sample's content: its file, its companions, and its up axis where that is
+    overridden.
 
-    `hash_one` hashes one file; `absent` hears of companions that are not there, and would change the hash.
+    Two samples with the same hash and the same ending read the same, in any folder. `hash_one` hashes one
+    file; `absent` is called with each missing companion, whose appearance would change the hash.
     """
     path = path_of(file)
     own = hash_one(path)

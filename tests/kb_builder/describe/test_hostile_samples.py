@@ -13,7 +13,7 @@ from PIL import Image
 
 from data.files import hash_file
 from data.manifest.read import read_manifest
-from data.readers import READERS, Budget, use_budget
+from data.readers import READERS, FileBudget, use_budget
 from data.readers.sandbox import pool as sandbox
 from kb_builder.describe.samples import describe_sample_shard
 from kb_builder.describers.media import MediaFiles, media_for
@@ -53,10 +53,10 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(READERS, "image", "planted_pictures:read_image")
     sandbox.close()
-    use_budget(Budget(seconds=0.5, memory=200_000_000))
+    use_budget(FileBudget(seconds=0.5, memory=200_000_000))
     yield
     sandbox.close()
-    use_budget(Budget())
+    use_budget(FileBudget())
 
 
 def make_kb(folder: Path, names: tuple[str, ...]) -> Path:

@@ -132,7 +132,7 @@ def test_commas_within_places_and_blanks_between(xyz: Floats, rgb: Bytes, tmp_pa
 
 
 def test_a_header_counts_more_than_the_order(xyz: Floats, rgb: Bytes, tmp_path: Path) -> None:
-    """Columns go by their names, wherever they stand; intensity and normals are left away."""
+    """Columns go by their names, wherever they stand; intensity and normals are dropped."""
     text = text_of(INTENSITY, rgb, xyz[:, ::-1], NORMALS)
     head = "intensity,b,g,r,z,y,x,nx,ny,nz\n"
     assert_is(save(tmp_path / "a.txt", head + text), xyz, rgb[:, ::-1])

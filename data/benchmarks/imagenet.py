@@ -1,8 +1,8 @@
 """ImageNet-1k (ILSVRC 2012, CLS-LOC): 1,000 classes, tested on the 50,000 pictures of its val split.
 
-The test labels were never published, so the field reports top-1 on val; here those are the split `test`.
-Val may lie in class folders or flat; flat, its labels come from Kaggle's `LOC_val_solution.csv` or from the
-development kit.
+The test labels were never published, so the field reports top-1 on val; here val is the split `test`. The val
+pictures may be in class folders or in one flat folder; then labels come from Kaggle's `LOC_val_solution.csv`
+or from the development kit.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def samples_of(labelled: Iterable[tuple[str, str]], modality: Modality, split: S
 
 
 def shown_categories(samples: Iterable[Sample], synsets: list[str], partial: bool) -> tuple[Category, ...]:
-    """All classes; of a partial copy those that have a sample. Names do not depend on which are there."""
+    """All classes; of a partial copy those with a sample. Names are the same in both cases."""
     used = {sample.category_id for sample in samples}
     return tuple(each for each in synset_categories(synsets) if not partial or each.category_id in used)
 
@@ -131,8 +131,8 @@ def _kaggle_labels(path: Path, synsets: list[str]) -> dict[str, str]:
 
 
 def _kit_labels(kit: Path, synsets: list[str]) -> dict[str, str]:
-    """The same from the development kit: line n holds the ILSVRC2012 number (1 to 1,000) of picture n."""
-    # The line's number is the picture's: an empty line between others would move all that follow.
+    """The same from the development kit: line n has the ILSVRC2012 class number (1 to 1,000) of picture n."""
+    # Line numbers are picture numbers: skipping an empty line would shift all that follow.
     truth = read_text(kit / _TRUTH).strip().splitlines()
     numbers = [number(line.strip(), kit / _TRUTH, "a class number") for line in truth]
     wnids = _kit_synsets(kit / _META, synsets)
@@ -145,11 +145,11 @@ def _kit_labels(kit: Path, synsets: list[str]) -> dict[str, str]:
 
 
 def _kit_synsets(path: Path, synsets: list[str]) -> list[str]:
-    """The WordNet ids in the order of their ILSVRC2012 numbers, out of the kit's `meta.mat`.
+    """The WordNet ids in the order of their ILSVRC2012 numbers, from the kit's `meta.mat`.
 
-    The file is MATLAB's level 5: a header of 128 bytes, then elements (type, size), here compressed. The
-    structure's cells follow each other by number, so the ids stand in that order; nothing else has their
-    form. Whatever is not exactly the thousand known ones is refused.
+    The file has MATLAB's level 5 format: a header of 128 bytes, then elements (type, size), here compressed.
+    The cells of the structure are in the order of the numbers, so the ids are too; nothing else in the file
+    looks like an id. Raises ManifestError unless they are exactly the thousand known ones.
     """
     if not path.is_file():
         raise ManifestError(f"{path}: expected the development kit's list of classes; no such file")

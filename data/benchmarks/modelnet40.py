@@ -35,7 +35,8 @@ _LISTS: dict[Split, str] = {"test": "modelnet40_test.txt", "train": "modelnet40_
 
 
 def read_modelnet40(root: Path, wanted: Wanted) -> Imported:
-    """Import either form, told by its lists. Raises ManifestError for another layout or missing models."""
+    """Import either form, recognised by its lists. Raises ManifestError for another layout or missing
+    models."""
     splits: list[Split] = ["test", "train"] if wanted.train else ["test"]
     if find_file(root, *_LISTS.values()) is not None:
         return _resampled(root, splits, wanted)
@@ -44,7 +45,7 @@ def read_modelnet40(root: Path, wanted: Wanted) -> Imported:
 
 def _meshes(root: Path, splits: list[Split], wanted: Wanted) -> Imported:
     require_root(root)
-    if not set(folders_in(root)) & set(CLASSES):  # say where the classes are instead
+    if not set(folders_in(root)) & set(CLASSES):  # raises, with a hint where the classes are
         require_folder(root, *CLASSES, what="the class folders")
     require_classes(root, folders_in(root), CLASSES, partial=wanted.partial)
     samples: list[Sample] = []

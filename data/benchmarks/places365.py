@@ -1,6 +1,6 @@
 """Places365-Standard: 365 scenes, tested on the 36,500 pictures of its val split (no test label is public).
 
-Two official forms: the "easyformat" with class folders, and flat val pictures with the lists of
+Two official forms: "easyformat" with class folders, and flat val pictures with the lists of
 `filelist_places365-standard.tar`.
 """
 
@@ -47,7 +47,7 @@ def read_places365(root: Path, wanted: Wanted) -> Imported:
 def scene_name(label: str) -> str:
     """`/c/church/indoor` and `church-indoor` are called "indoor church": the qualifier goes first."""
     parts = label.strip("/").replace("-", "/").split("/")
-    if len(parts[0]) == 1:  # the letter under which the scene is filed
+    if len(parts[0]) == 1:  # the scene's first letter
         parts = parts[1:]
     return " ".join([*parts[1:], parts[0]]).replace("_", " ")
 
@@ -63,8 +63,8 @@ def _easyformat(root: Path, wanted: Wanted) -> Imported:
         known = found
     else:
         raise ManifestError(
-            f"{root / 'val'}: expected {CLASSES} class folders; found {len(found)}; copy the rest, or take"
-            " what is there with --partial, which marks the result"
+            f"{root / 'val'}: expected {CLASSES} class folders; found {len(found)}; copy the rest, or use"
+            " the incomplete copy with --partial, which marks the result"
         )
     samples: list[Sample] = []
     for split, expected in (("val", N_VAL), ("train", N_TRAIN)):
@@ -83,7 +83,7 @@ def _easyformat(root: Path, wanted: Wanted) -> Imported:
 
 
 def _listed(root: Path, wanted: Wanted) -> Imported:
-    if find_file(root, *_CATEGORIES) is None:  # rather say where the pictures should be
+    if find_file(root, *_CATEGORIES) is None:  # raises, with a hint where the pictures should be
         require_folder(root, *_VAL, what="the val pictures")
     named = require_file(root, *_CATEGORIES, what="the names of the scenes")
     names: dict[int, str] = {}

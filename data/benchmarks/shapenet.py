@@ -1,4 +1,4 @@
-"""ShapeNet: which of its forms the paper used is not said. Three are read, told apart by their lists.
+"""ShapeNet: three of its forms, recognised by their lists; the paper does not state which one it used.
 
 - `shapenet55`: the clouds and lists of Point-BERT, which UniBind's own loader (ULIP's) reads;
 - `part16`: ShapeNet-part, 16 classes, with the official train, val and test lists;
@@ -43,15 +43,15 @@ VARIANTS = ("shapenet55", "part16", "core55")
 _CORE_MESHES = ("models/model_normalized.obj", "model.obj")  # of versions 2 and 1
 _POINT_BERT: dict[Split, str] = {"test": "test.txt", "train": "train.txt"}
 _PART: dict[str, Split] = {"test": "test", "train": "train", "val": "val"}
-# How many models the lists name, so that one that was cut is noticed. Versions of `all.csv` differ (51,162
-# in the SHREC tracks' last): a bound.
+# The number of models in the lists, to notice truncated ones; for `all.csv` a lower bound, since its versions
+# differ (51,162 in the last one of the SHREC tracks).
 _POINT_BERT_COUNTS: dict[Split, int] = {"test": 10_518, "train": 41_952}
 _PART_COUNTS: dict[Split, int] = {"test": 2_874, "train": 12_137, "val": 1_870}
 _CORE_AT_LEAST = 50_000
 
 
 def read_shapenet(root: Path, wanted: Wanted) -> Imported:
-    """Import one form: `wanted.variant`, else the one whose lists are there. Raises ManifestError."""
+    """Import one form: `wanted.variant`, else the one whose lists exist. Raises ManifestError."""
     readers = {"shapenet55": _point_bert, "part16": _part, "core55": _core}
     return readers[wanted.variant or _variant_by_lists(root)](root, wanted)
 

@@ -42,7 +42,9 @@ def read_ucf101(root: Path, wanted: Wanted) -> Imported:
         places = [f"{home}{name}{fold:02d}.txt" for home in _HOMES]
         listed = require_file(root, *places, what=f"the {split} list of split {fold}")
         uris: dict[str, str] = {}
-        for line in read_lines(listed):  # "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1"; test has no number
+        for line in read_lines(
+            listed
+        ):  # "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1"; no number in test lists
             clip = line.split(" ")[0]
             action = known_or_refuse(clip.partition("/")[0], classes, listed, "actions")
             note_label(uris, f"{videos}/{clip}", action, listed)
@@ -65,7 +67,7 @@ def action_name(label: str) -> str:
 
 
 def _group(uri: str) -> str:
-    """Clips of one group were cut from one video: `v_ApplyEyeMakeup_g08`."""
+    """The group of a clip, `v_ApplyEyeMakeup_g08`: clips of a group come from the same video."""
     return uri.rpartition("/")[2].rpartition("_")[0]
 
 

@@ -95,7 +95,7 @@ def _decode(path: Path, body: bytes, row_type: np.dtype[np.void], rows: int, enc
         flat = np.loadtxt(body.decode("latin-1").splitlines(), dtype=np.float64, ndmin=2)
         if flat.shape[1] != sum(row_type[name].shape[0] for name in row_type.names or ()):
             raise SampleError(
-                f"{path}: its lines have {flat.shape[1]} numbers, not as many as its header declares; export it"
+                f"{path}: its lines have {flat.shape[1]} numbers, not as many as declared; export it again"
             )
         if len(flat) != rows:
             raise SampleError(f"{path}: {len(flat):,} of {rows:,} declared points are there; fetch it again")

@@ -356,7 +356,7 @@ def test_a_gltf_reads_its_own_folder_and_no_more(inside: bool, tmp_path: Path) -
         ({"nodes": [{}]}, "no triangles"),
         ({"meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "mode": 1}]}]}, "no triangles"),
         ({"nodes": [{"mesh": 7}]}, "not a readable glTF"),
-        ({"bufferViews": [{"buffer": 0, "byteLength": 36, "byteOffset": 40}] * 2}, "beyond"),
+        ({"bufferViews": [{"buffer": 0, "byteLength": 36, "byteOffset": 40}] * 2}, "exceeds its buffer"),
         ({"accessors": [{"componentType": 5126, "count": 10**12, "type": "VEC3"}] * 2}, "accessor of"),
     ],
 )  # fmt: skip

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from importlib import import_module
 from pathlib import Path
 
 from data.modality import Modality
 from data.readers.axes import File, Turned, path_of
+from data.readers.lookup import READERS, find_function
 from data.readers.payload import Bytes, Payload, Picture, Waveform
 from data.readers.sandbox import pool as sandbox
 from data.readers.sandbox.budget import FileBudget
@@ -37,17 +37,6 @@ __all__ = [
     "warm_up",
 ]
 
-# Modality -> module:function. Strings, not imports: each reader needs a heavy library, and a run over photos
-# needs neither a video decoder nor torch.
-READERS: dict[Modality, str] = {
-    "image": "data.readers.pictures.image:read_image",
-    "text": "data.readers.text:read_text",
-    "audio": "data.readers.sound.audio:read_audio",
-    "point": "data.readers.points.point:read_point",
-    "thermal": "data.readers.pictures.thermal:read_thermal",
-    "video": "data.readers.video:read_video",
-    "event": "data.readers.events.event:read_event",
-}
 _CLIPS = "data.readers.clips:read_clips"
 _SHOWN = {"image": "picture", "audio": "sound", "point": "cloud", "event": "event file"}
 
@@ -65,10 +54,9 @@ def read(modality: Modality, file: File) -> Payload:
 
 def read_here(modality: Modality, file: File) -> Payload:
     """The same in this process, without a budget: for trusted files, and for tests."""
-    module, function = READERS[modality].split(":")
     path = path_of(file)
     with decoding(path, _shown(modality)):
-        payload: Payload = getattr(import_module(module), function)(path, **_options(modality, file))
+        payload: Payload = find_function(READERS[modality])(path, **_options(modality, file))
         return payload
 
 

@@ -10,6 +10,7 @@ from data.errors import SampleError
 from data.files import hash_file
 from data.modality import Modality
 from data.readers.axes import File, Turned, path_of
+from data.readers.lookup import COMPANIONS, find_function
 from data.readers.payload import Text
 from data.readers.points.point import MAX_BYTES
 from data.readers.sandbox import pool as sandbox
@@ -18,7 +19,7 @@ from data.readers.untrusted import check_file
 
 def companions(modality: Modality, path: Path) -> list[Path]:
     """The other files that reading a sample opens, existing or not: an OBJ's materials, a glTF's buffers."""
-    if modality != "point" or path.suffix.lower() not in _LOOKUP:
+    if modality != "point" or path.suffix.lower() not in COMPANIONS:
         return []
     try:
         listed: Text = sandbox.decode("data.readers.companions:named_beside", path, {}, what="mesh")
@@ -30,7 +31,7 @@ def companions(modality: Modality, path: Path) -> list[Path]:
 def named_beside(path: Path) -> Text:
     """The companions' paths, separated by NUL; runs in a decoder process."""
     check_file(path, max_bytes=MAX_BYTES)
-    return Text("\0".join(map(str, _LOOKUP[path.suffix.lower()](path))))
+    return Text("\0".join(map(str, find_function(COMPANIONS[path.suffix.lower()])(path))))
 
 
 def content_hash(
@@ -57,18 +58,3 @@ def content_hash(
     if isinstance(file, Turned):
         parts.append(f"up={file.up}")
     return own if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _of_obj(path: Path) -> list[Path]:
-    from data.readers.points.obj import obj_libraries
-
-    return obj_libraries(path)
-
-
-def _of_gltf(path: Path) -> list[Path]:
-    from data.readers.points.gltf import gltf_buffers
-
-    return gltf_buffers(path)
-
-
-_LOOKUP: dict[str, Callable[[Path], list[Path]]] = {".obj": _of_obj, ".gltf": _of_gltf}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from data.errors import SampleError
 from data.readers.events.columns import MAX_EVENTS, checked_events
+from data.readers.lookup import EVENT_FORMATS, find_function
 from data.readers.payload import AnyArray, Events, Picture
 from data.readers.pictures.image import read_image
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
@@ -29,14 +29,17 @@ NPZ_FIELDS = ("x", "y", "t", "p")
 
 
 def read_event(path: Path) -> Events | Picture:
-    """Read an event stream by its ending, see `READERS`; any other ending is read as a rendered picture.
+    """Read an event stream by its ending, see `EVENT_FORMATS`; any other ending is read as a rendered
+    picture.
 
     Raises `SampleError` for files without events, truncated files, and pixels outside the sensor.
     """
-    return READERS.get(path.suffix.lower(), read_image)(path)
+    name = EVENT_FORMATS.get(path.suffix.lower())
+    found: Events | Picture = read_image(path) if name is None else find_function(name)(path)
+    return found
 
 
-def _read_bin(path: Path) -> Events:
+def read_bin(path: Path) -> Events:
     """N-Caltech101: five bytes an event, big-endian: x, y, one bit of polarity, 23 bits of microseconds."""
     size = check_file(path, max_bytes=min(MAX_BYTES, MAX_EVENTS * BIN_EVENT_BYTES))
     if size % BIN_EVENT_BYTES:
@@ -54,7 +57,7 @@ def _read_bin(path: Path) -> Events:
     return checked_events(path, x_N, y_N, t_us_N, p_N, sensor=BIN_SENSOR)
 
 
-def _read_npz(path: Path) -> Events:
+def read_npz(path: Path) -> Events:
     """N-ImageNet: `event_data`, records of x, y, t (microseconds), p, or those four as [N, 4] columns.
 
     `time_unit` beside it, one of `UNITS_US`, gives another unit of t.
@@ -124,30 +127,3 @@ def _load_npz(path: Path) -> tuple[AnyArray, str | None]:
         with archive.open("time_unit.npy") as member:
             unit = np.lib.format.read_array(member, allow_pickle=False, max_header_size=10_000)
     return events, str(unit.ravel()[0]) if unit.size == 1 else ""
-
-
-def _read_dat(path: Path) -> Events:
-    from data.readers.events.prophesee import read_dat
-
-    return read_dat(path)
-
-
-def _read_raw(path: Path) -> Events:
-    from data.readers.events.prophesee import read_raw
-
-    return read_raw(path)
-
-
-def _read_aedat(path: Path) -> Events:
-    from data.readers.events.aedat import read_aedat
-
-    return read_aedat(path)
-
-
-READERS: dict[str, Callable[[Path], Events | Picture]] = {
-    ".bin": _read_bin,
-    ".npz": _read_npz,
-    ".dat": _read_dat,
-    ".raw": _read_raw,
-    ".aedat4": _read_aedat,
-}

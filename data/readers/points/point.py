@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from data.errors import SampleError
 from data.readers.axes import Up, format_up, rotate_z_up
+from data.readers.lookup import POINT_FORMATS, find_function
 from data.readers.payload import AnyArray, Bytes, Points
 from data.readers.points.colours import as_colours
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
@@ -35,14 +35,14 @@ def read_point(path: Path, *, up: Up | None = None) -> Points:
     Raises `SampleError` for fewer than `MIN_POINTS` points, for points that all coincide and for coordinates
     that are not finite.
     """
-    reader = READERS.get(path.suffix.lower())
+    reader = POINT_FORMATS.get(path.suffix.lower())
     if reader is None:
         raise SampleError(
-            f"{path}: no point cloud format ends in {path.suffix!r}; use {', '.join(sorted(READERS))}"
+            f"{path}: no point cloud format ends in {path.suffix!r}; use {', '.join(sorted(POINT_FORMATS))}"
         )
     check_file(path, max_bytes=MAX_BYTES)
     with decoding(path, "cloud"):
-        raw_N3, rgb_N3 = reader(path)
+        raw_N3, rgb_N3 = find_function(reader)(path)
     if raw_N3.ndim != 2 or raw_N3.shape[1] != 3:
         raise SampleError(f"{path}: its points do not have three coordinates; export the cloud again")
     if len(raw_N3) < MIN_POINTS:
@@ -73,49 +73,8 @@ def columns_to_cloud(columns_NC: AnyArray, path: Path) -> RawCloud:
     return columns_NC[:, :3], as_colours(columns_NC[:, 3:6]) if columns_NC.shape[1] == 6 else None
 
 
-def _read_ply(path: Path) -> RawCloud:
-    from data.readers.points.mesh import read_ply
-
-    return read_ply(path)
-
-
-def _read_off(path: Path) -> RawCloud:
-    from data.readers.points.off import read_off
-
-    return read_off(path)
-
-
-def _read_obj(path: Path) -> RawCloud:
-    from data.readers.points.obj import read_obj
-
-    return read_obj(path)
-
-
-def _read_stl(path: Path) -> RawCloud:
-    from data.readers.points.stl import read_stl
-
-    return read_stl(path)
-
-
-def _read_gltf(path: Path) -> RawCloud:
-    from data.readers.points.gltf import read_gltf
-
-    return read_gltf(path)
-
-
-def _read_pcd(path: Path) -> RawCloud:
-    from data.readers.points.pcd import read_pcd
-
-    return read_pcd(path)
-
-
-def _read_text(path: Path) -> RawCloud:
-    from data.readers.points.text_cloud import read_text_cloud
-
-    return read_text_cloud(path)
-
-
-def _read_npy(path: Path) -> RawCloud:
+def read_npy(path: Path) -> RawCloud:
+    """One NumPy array [N, 3] or [N, 6], or a batch of one; never a pickle."""
     with path.open("rb") as file:
         # Otherwise NumPy assumes a pickle, and advises to allow it.
         if file.read(len(NPY_MAGIC)) != NPY_MAGIC:
@@ -126,7 +85,7 @@ def _read_npy(path: Path) -> RawCloud:
     return columns_to_cloud(columns_NC, path)
 
 
-def _read_torch(path: Path) -> RawCloud:
+def read_torch(path: Path) -> RawCloud:
     """One dense tensor saved by torch ≥ 1.6, loaded without unpickling anything but tensors."""
     import torch
 
@@ -154,22 +113,3 @@ def _read_torch(path: Path) -> RawCloud:
     with decoding(path, "torch tensor"):
         plain = tensor.detach().to(torch.float64).numpy()
     return columns_to_cloud(plain, path)
-
-
-READERS: dict[str, Callable[[Path], RawCloud]] = {
-    ".ply": _read_ply,
-    ".off": _read_off,
-    ".obj": _read_obj,
-    ".stl": _read_stl,
-    ".glb": _read_gltf,
-    ".gltf": _read_gltf,
-    ".pcd": _read_pcd,
-    ".xyz": _read_text,
-    ".asc": _read_text,
-    ".xyzn": _read_text,
-    ".xyzrgb": _read_text,
-    ".txt": _read_text,  # ModelNet40's resampled clouds; only where the modality is given as point
-    ".pts": _read_text,
-    ".npy": _read_npy,
-    ".pt": _read_torch,
-}

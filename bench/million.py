@@ -51,19 +51,20 @@ def measure_million(*, scale: float, folder: Path | None = None) -> list[dict[st
         fake_server() as url,
     ):
         home = Path(place)
-        _write_project(home, url, categories)
-        first = _describe(home)
+        write_project(home, url, categories)
+        first = describe(home)
         told = stats(url)
         if first.code != 0:
             return [row("a million descriptions", None, "s", note=first.failure)]
         reset(url)
-        again = _describe(home)
+        again = describe(home)
         asked = stats(url)["requests"]
         rows = _run_rows(first, again, told, asked, wanted=categories * TEXTS)
         return [*rows, *_query_rows(home / "runs" / "million" / "kb")]
 
 
-def _write_project(home: Path, url: str, categories: int) -> None:
+def write_project(home: Path, url: str, categories: int) -> None:
+    """Write a project of so many categories, to be described by the server at `url`."""
     names = list(itertools.islice(_names(), categories))
     (home / "categories.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     (home / "one.txt").write_text(f"A text about {names[0]}.\n", encoding="utf-8")
@@ -89,7 +90,8 @@ def _names() -> itertools.chain[str]:
     )
 
 
-def _describe(home: Path) -> Ended:
+def describe(home: Path) -> Ended:
+    """`unibind describe` of it."""
     env = {"OPENAI_API_KEY": "sk-bench", "HF_HUB_OFFLINE": "1"}
     return run([UNIBIND, "describe", "--project", home / "unibind.toml"], folder=home, env=env)
 

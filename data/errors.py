@@ -109,7 +109,7 @@ class TransientError(DescriberError):
 
 
 class ThrottledError(DescriberError):
-    """429: too many requests. `limits` are what the answer's headers said (`kb_builder.ask.reply.Limits`)."""
+    """429: too many requests. `limits` are what the answer's headers said (`ask.request.Limits`)."""
 
     def __init__(self, message: str, *, retry_after: float | None = None, limits: Any = None) -> None:
         super().__init__(message)

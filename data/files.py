@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
     The file is synced before the rename and the folder after it, so a power cut leaves the old file or the
     new one, never a partial one. A full disk raises an OSError that names `target`, whichever library writes.
+    The file's mode follows the umask, even if a library creates private files, as safetensors does.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
@@ -40,7 +42,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
         )
     temporary = _temporary(target)
     try:
+        mode = temporary.stat().st_mode
         yield temporary
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(stat.S_IMODE(mode))
         _sync(temporary)
         temporary.replace(target)
         _sync(target.parent)

@@ -39,9 +39,10 @@ except ImportError:  # no build for this platform; zlib computes the same sum se
 SEAL = "unibind-checksums.json"
 FORMAT = 1
 HINT = "`unibind run`"
+FORBIDDEN = "this user may not read it (permission denied); change its mode or its owner"
 _ENDINGS = frozenset({".parquet", ".json", ".safetensors"})  # files that results are computed from
 _LEVELS = 4  # from <kb>/embeddings/<encoder>/<table>/manifest.json up to <kb>
-_LARGE = 4 * 2**20  # bytes; from this size on readers compare CRC-32
+_LARGE = 2**16  # bytes; from this size on readers compare CRC-32
 _PIECE = 2**20
 
 _lock = threading.Lock()
@@ -130,15 +131,23 @@ def check_always(path: Path) -> None:
         require_plain(path)
         return
     wrong = _differs(path, told)
+    if wrong == FORBIDDEN:
+        raise DamagedError(path, wrong)
     # A writer removes the entry before it replaces the file.
     if wrong is not None and _line(path) == told:
         raise DamagedError(path, f"{wrong}; {'delete it and ' if os.path.lexists(path) else ''}run {HINT}")
 
 
 def require_plain(path: Path) -> None:
-    """Raise DamagedError for a folder or special file in place of a file: opening a pipe would block."""
+    """Raise DamagedError for a folder or special file in place of a file: opening a pipe would block.
+
+    Also for a file without read permission, whose error from a library would look like damage.
+    """
     if is_irregular(path):
         raise DamagedError(path, f"not a regular file; delete it and run {HINT}")
+    with suppress(OSError):
+        if path.exists() and not os.access(path, os.R_OK):
+            raise DamagedError(path, FORBIDDEN)
 
 
 def check_names(folder: Path, pattern: str) -> None:
@@ -193,6 +202,8 @@ def _differs(path: Path, told: Sum, *, wholly: bool = False) -> str | None:
             for piece in _pieces(path):
                 crc = crc32(piece, crc)
             same = crc == told.crc32
+    except PermissionError:
+        return FORBIDDEN
     except OSError as error:
         return f"unreadable ({first_line(error)})"
     if not same:
@@ -227,6 +238,8 @@ def _read(path: Path) -> dict[str, Sum]:
         if hash_json(value) != claimed or value["format"] != FORMAT:
             raise ValueError("its own checksum does not match its content")
         return {str(name): Sum(**each) for name, each in value["files"].items()}
+    except PermissionError as error:
+        raise DamagedError(path, FORBIDDEN) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(path, f"damaged ({first_line(error)}); run {HINT}") from error
 

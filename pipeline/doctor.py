@@ -19,12 +19,12 @@ from urllib.parse import urlsplit, urlunsplit
 from data.errors import RunError, UniBindError
 from kb_builder.ask.endpoint.client import endpoint_of
 from kb_builder.ask.endpoint.hidden_key import HiddenKey, silence_vendor
-from kb_builder.ask.endpoint.parameters import shape_for, told
+from kb_builder.ask.endpoint.parameters import changes_line, shape_for
 from kb_builder.ask.endpoint.proxies import Proxy, proxy_for
 from kb_builder.ask.endpoint.status import shorten
 from kb_builder.ask.request import OPENAI_URL, endpoint_identity
 from kb_builder.describers import local_llm
-from kb_builder.settings import Asking, writer_of
+from kb_builder.settings import TRAITS, Asking, writer_traits
 from pipeline.project import Project
 
 HUB = "huggingface.co"
@@ -129,14 +129,14 @@ def _proxies() -> Iterator[Check]:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         variable = name.lower() if os.environ.get(name.lower()) else name
         if value := os.environ.get(variable):
-            named.append(Proxy(value if "://" in value else f"http://{value}", variable).told)
+            named.append(Proxy(value if "://" in value else f"http://{value}", variable).shown)
     if not named:
         yield Check("proxy", True, "none is set", needed=False)
         return
     spared = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
     direct = f"; directly: loopback (always){f', {spared} (NO_PROXY)' if spared else ''}"
     downloads = proxy_for(f"https://{HUB}")
-    through = f"through {downloads.told}" if downloads else "directly"
+    through = f"through {downloads.shown}" if downloads else "directly"
     yield Check("proxy", True, f"{', '.join(named)}{direct}", needed=False)
     yield Check("downloads of models", True, f"from https://{HUB}, {through}", needed=False)
 
@@ -146,17 +146,17 @@ def _project(project: Project) -> Iterator[Check]:
     there = built_in or project.manifest.exists()
     yield Check("manifest", there, "built in" if built_in else str(project.manifest))
     categories, samples = project.describe.categories, project.describe.samples
-    if categories.describer == "openai":
+    of_categories, of_samples = TRAITS[categories.describer], writer_traits(samples)
+    if of_categories.endpoint:
         yield from _describer(categories, "")
-    elif categories.describer == "local" and local_llm.names_a_file(categories.model):
+    elif of_categories.gguf and local_llm.names_a_file(categories.model):
         yield _gguf(categories, "")
     else:
         yield Check("describer", True, f"{categories.describer}; no endpoint needed")
-    writer = writer_of(samples)
-    if writer == "local" and local_llm.names_a_file(samples.model):
+    if of_samples.gguf and local_llm.names_a_file(samples.model):
         yield _gguf(samples, " of [describe.samples]")
-    told = categories.describer == "openai" and _whom(categories) == _whom(samples)
-    if writer == "openai" and not told:
+    told = of_categories.endpoint and _whom(categories) == _whom(samples)
+    if of_samples.endpoint and not told:
         yield from _describer(samples, " of [describe.samples]")
 
 
@@ -199,7 +199,7 @@ def _describer(settings: Asking, of: str) -> Iterator[Check]:
         return
     endpoint_name, model = endpoint_of(settings.base_url), settings.model or ""
     shape = shape_for(settings, endpoint=endpoint_name, model=model)
-    if line := told(settings, shape, endpoint=endpoint_name, model=model):
+    if line := changes_line(settings, shape, endpoint=endpoint_name, model=model):
         yield Check(f"parameters{of}", True, line.partition("] ")[2], needed=False)
 
 
@@ -249,7 +249,7 @@ def _ask(what: str, address: str, path: str, key: str, *, needed: bool) -> tuple
     import httpx2
 
     proxy = proxy_for(url)
-    through = "" if proxy is None else f", through the proxy {proxy.told}"
+    through = "" if proxy is None else f", through the proxy {proxy.shown}"
     try:
         status, body = asyncio.run(_get(url, {"Authorization": f"Bearer {key}"} if key else {}))
     except RunError as error:  # a redirect to somewhere else, or a proxy that cannot be used

@@ -18,7 +18,7 @@ from data.readers.sandbox.budget import LEAST_MEMORY, FileBudget, parse_bytes
 from data.special_files import misplaced_entries
 from data.tables.text_files import read_toml
 from data.tabletop.settings import TabletopSettings
-from kb_builder.settings import DescribeCategories, DescribeSamples, Encode, writer_of
+from kb_builder.settings import DescribeCategories, DescribeSamples, Encode, writer_traits
 from trainer.settings import Evaluate, Localize, Train
 
 TABLETOP = "tabletop"  # the manifest name that stands for the built-in sample world
@@ -179,7 +179,7 @@ def _with_models_found(describe: DescribeSection, folder: Path) -> DescribeSecti
 
     def found(settings: Any) -> Any:
         beside = None if settings.model is None else folder / settings.model
-        if beside is None or writer_of(settings) != "local" or not beside.exists():
+        if beside is None or not writer_traits(settings).gguf or not beside.exists():
             return settings
         return replace(settings, model=str(beside))
 

@@ -11,22 +11,26 @@ from kb_builder.verify.files import Looked, check_sealed
 from kb_builder.verify.findings import Findings, Verification
 from kb_builder.verify.verify import verification, verify_into
 from pipeline.project import Project
-from pipeline.run.marks import FORMAT, damaged_marks, marks
+from pipeline.run.marks import FORMAT, damaged_marks, marks, missing_marks
 from pipeline.study.cells import damaged_cells
 
 
-def verify_project(project: Project, *, media: bool = False) -> Verification:
+def verify_project(project: Project, *, media: bool = False, deep: bool = False) -> Verification:
     """Check every file of a project's run, and with `media` those of its samples. Reads only.
 
+    `deep` derives every row of the descriptions anew, where its file is as it was written too.
     Raises KnowledgeBaseError where there is no knowledge base; everything else is a finding.
     """
     found, looked = Findings(), Looked()
     root = project.data_root if media else None
-    verify_into(project.kb, found, looked, media=root, below="kb/")
+    verify_into(project.kb, found, looked, media=root, below="kb/", deep=deep)
     with found.guard(SEAL):
         check_sealed(project.run, found, looked)
     with found.guard("stages"):
         _check_marks(project, found, looked)
+    for folder in sorted(path for path in (project.run / "studies").glob("*") if path.is_dir()):
+        with found.guard(_name(project, folder)):
+            check_sealed(folder, found, looked, below=f"{_name(project, folder)}/", maker="unibind study")
     with found.guard("studies"):
         for path, wrong in damaged_cells(project.run / "studies", looked):
             found.error("file damaged", _name(project, path), wrong)
@@ -36,6 +40,9 @@ def verify_project(project: Project, *, media: bool = False) -> Verification:
 def _check_marks(project: Project, found: Findings, looked: Looked) -> None:
     for path, wrong in damaged_marks(project):
         found.error("mark damaged", _name(project, path), wrong)
+    for path in missing_marks(project):
+        told = "its stage was stopped, or the mark deleted; the stage will run again"
+        found.note("mark missing", _name(project, path), told)
     lists_missing = set()
     for key, mark in marks(project):
         looked.counts["marks"] += 1

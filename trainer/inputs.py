@@ -7,7 +7,6 @@ or no longer `ok` are stale and not used.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import pyarrow.compute as pc
 from data.errors import KnowledgeBaseError
 from data.reads import columns, reading
 from data.reads import names as names_in
+from kb_builder.store.cards import read_roles
 from kb_builder.store.table import VectorTable, open_table, read_manifest, read_vectors
 from kb_builder.tables.schemas import SAMPLES, read_columns
 from trainer.records import Bools, Centers, Floats, Ints, SampleSet
@@ -71,39 +71,17 @@ def open_kb(folder: Path) -> KnowledgeBase:
             f"{path}: the category {unknown[0]!r} is not in categories.parquet;"
             " delete both and run `unibind describe`"
         )
+    roles = read_roles(folder)
+    if not roles:
+        raise KnowledgeBaseError(f"{folder}: nothing is encoded yet; run `unibind encode`")
     return KnowledgeBase(
         folder=folder,
         categories=tuple(names),
         names=tuple(names.values()),
         samples=tuple(sorted(table, key=lambda row: str(row["sample_id"]))),
-        encoders=_encoder_folders(folder / "embeddings"),
+        encoders=roles,
         index={category: number for number, category in enumerate(names)},
     )
-
-
-def _encoder_folders(embeddings: Path) -> dict[str, Path | None]:
-    path = embeddings / "encoders.json"
-    try:
-        named = json.loads(reading(path).read_text(encoding="utf-8"))
-        return {role: None if name is None else embeddings / Path(name).name for role, name in named.items()}
-    except FileNotFoundError as error:
-        raise KnowledgeBaseError(f"{path}: nothing is encoded yet; run `unibind encode`") from error
-    except (ValueError, AttributeError, TypeError) as error:
-        raise KnowledgeBaseError(f"{path}: damaged ({error}); run `unibind encode` again") from error
-
-
-def encoder_card(folder: Path) -> dict[str, Any]:
-    """What an encoder's folder says of it (encoder.json): name, identity, dim, parameters …"""
-    path = folder / "encoder.json"
-    try:
-        card = json.loads(reading(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise KnowledgeBaseError(
-            f"{path}: missing or damaged ({error}); run `unibind encode` again"
-        ) from error
-    if not isinstance(card, dict):
-        raise KnowledgeBaseError(f"{path}: not a JSON object; run `unibind encode` again")
-    return card
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """`make torture`: every attack in its turn, for TORTURE_MINUTES (60), on a small project of its own.
 
-    python -m bench.torture [--minutes 60] [--seed N] [--only kills,flips] [--out bench/results/torture.json]
+    python -m bench.torture [--minutes 60] [--seed N] [--only kills,flips] [--out FILE]
 
 An attack is a function that yields trials without end, each with what was wrong, if anything; it gets a share
-of the time. Prints every problem as it is found and, at the end, how often each attack was tried and how
-often something was silent or broken. Exit status 1 where something was.
+of the time. Prints every problem as it is found and, at the end, how often each attack was tried and held.
+Exit status 1 where one did not hold. A run of all attacks writes bench/results/torture.json and renders the
+table of docs/reliability.md anew (as `python -m bench.torture.page` does); one of some writes where `--out`
+says.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from typing import Any
 
 from bench.machine import versions
 from bench.rows import publish, row
-from bench.torture import disk, flips, kills, kinds, ledgers, places, proxy
+from bench.torture import clocks, disk, kills, kinds, ledgers, places, proxy, wounds
 from bench.torture.ground import Ground, ground
+from bench.torture.page import PAGE, RESULTS, table, update
 from bench.torture.trial import Trial
 from data.show import visible
 
-RESULTS = Path(__file__).parent.parent / "results" / "torture.json"
 _PACKAGES = ("torch", "pyarrow", "duckdb", "safetensors", "aiohttp", "openai", "av", "pillow", "soundfile")
 _TOLD_AT_MOST = 20  # problems of one attack that are written down
 
@@ -45,7 +47,7 @@ class Attack:
 
 ATTACKS = (
     Attack("kills", "SIGKILL at random moments of a run", 4, kills.kills),
-    Attack("flips", "one bit flipped, a file cut or emptied at rest, times kept", 4, flips.flips),
+    Attack("flips", "a file at rest flipped, cut, emptied, deleted or swapped", 4, wounds.strike_files),
     Attack("proxy", "answers damaged by a proxy", 3, proxy.corrupting_proxy),
     Attack("media", "mutants of media files", 3, kinds.media),
     Attack("files", "mutants of the project's own files and of lists", 2, kinds.files),
@@ -53,7 +55,8 @@ ATTACKS = (
     Attack("disk", "a disk that fills up and grows", 3, disk.full_disks),
     Attack("ledger", "a ledger on a disk that fills up, with kills and readers", 2, ledgers.ledgers),
     Attack("limits", "limits on file size, open files, memory", 2, disk.limits),
-    Attack("readonly", "a folder that cannot be written", 1, disk.read_only),
+    Attack("readonly", "folders of another user and read-only mounts", 2, disk.read_only),
+    Attack("clock", "the clock set back and forth", 2, clocks.leaping_clocks),
     Attack("removed", "the run's folder removed while it is written", 2, disk.removals),
 )
 
@@ -87,12 +90,6 @@ def torture(minutes: float, seed: int, chosen: list[Attack], root: Path) -> dict
     return tallies
 
 
-def table(tallies: dict[str, Tally]) -> str:
-    """The table in Markdown."""
-    lines = [f"| {name} | {each.tried:,} | {len(each.problems):,} |" for name, each in tallies.items()]
-    return "\n".join(["| attack | tried | silent or broken |", "|---|---:|---:|", *lines])
-
-
 def rows(tallies: dict[str, Tally]) -> list[dict[str, Any]]:
     """One row for each attack: how many trials were silent or broken, of how many."""
     return [
@@ -116,7 +113,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float(os.environ.get("TORTURE_MINUTES", "60")))
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)
     parser.add_argument("--only", default="", help=", ".join(attack.key for attack in ATTACKS))
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, help="where the numbers go (bench/results/torture.json)")
     given = parser.parse_args()
     wanted = [key for key in given.only.split(",") if key]
     if unknown := set(wanted) - {attack.key for attack in ATTACKS}:
@@ -124,11 +121,19 @@ def main() -> None:
     chosen = [attack for attack in ATTACKS if not wanted or attack.key in wanted]
     with tempfile.TemporaryDirectory(prefix="torture-", ignore_cleanup_errors=True) as folder:
         tallies = torture(given.minutes, given.seed, chosen, Path(folder))
-    print(table(tallies))
+    found = rows(tallies)
+    print(table(found))
     command = f"python -m bench.torture --minutes {given.minutes:g} --seed {given.seed}"
     command += f" --only {given.only}" if given.only else ""
-    publish(given.out, rows(tallies), versions=versions(_PACKAGES), command=command)
-    print(f"\nnumbers  {json.dumps(str(given.out))[1:-1]}")
+    out = given.out or (None if wanted else RESULTS)
+    if out is None:
+        print("\nnumbers  of some attacks alone are not kept; say --out FILE to keep them")
+    else:
+        publish(out, found, versions=versions(_PACKAGES), command=command)
+        print(f"\nnumbers  {json.dumps(str(out))[1:-1]}")
+    if out == RESULTS:
+        update()
+        print(f"page     {json.dumps(str(PAGE))[1:-1]}")
     sys.exit(any(each.problems for each in tallies.values()))
 
 

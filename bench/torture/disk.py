@@ -5,6 +5,7 @@ A small disk is a tmpfs where this process may mount one (it needs root), else a
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import resource
@@ -15,12 +16,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from bench.torture.ground import RUN, Ground, sound_ledger
+from bench.torture.ground import RUN, Done, Ground, false_lines, sound_ledger
 from bench.torture.trial import Trial
+from bench.torture.wounds import READERS, believed, files
 
 KB = 1024
 MB = 1024 * KB
+_ANOTHER = 65_534  # `nobody` nearly everywhere; no name is asked for
+_DAC_OVERRIDE, _DAC_READ_SEARCH, _FOWNER = 1, 2, 3  # linux/capability.h
+_CAPABILITY_VERSION_3 = 0x20080522
+_PR_CAPBSET_DROP = 24  # linux/prctl.h
 
 
 @contextmanager
@@ -59,23 +66,11 @@ def full_disks(ground: Ground, rng: random.Random) -> Iterator[Trial]:
 def _fill(ground: Ground, folder: Path, rng: random.Random) -> str | None:
     for _ in range(rng.choice((1, 1, 2))):
         done = ground.run(folder, "run")
-        if problem := done.problem() or sound_ledger(folder / RUN):
+        if problem := done.problem() or sound_ledger(folder / RUN) or false_lines(folder / RUN):
             return problem
     how = ["mount", "-o", "remount,size=64m", str(folder / "runs")]
     subprocess.run(how, check=True, capture_output=True)
-    return _ends_well(ground, folder)
-
-
-def _ends_well(ground: Ground, folder: Path) -> str | None:
-    """Run to the end, and compare; None where all is as in the undisturbed run."""
-    if problem := sound_ledger(folder / RUN):
-        return problem
-    done = ground.run(folder, "run")
-    if done.status != 0:
-        return f"afterwards: {done.problem() or done.error}"
-    if differences := ground.differences(folder):
-        return f"ends otherwise: {', '.join(differences)}"
-    return sound_ledger(folder / RUN)
+    return ground.ends_well(folder)
 
 
 def _limited(ground: Ground, rng: random.Random) -> Iterator[Trial]:
@@ -100,48 +95,123 @@ def limits(ground: Ground, rng: random.Random) -> Iterator[Trial]:
 def _with_limit(ground: Ground, kind: int, limit: int) -> str | None:
     folder = ground.copy(ground.fresh, "limited")
     done = ground.run(folder, "run", before=partial(resource.setrlimit, kind, (limit, limit)))
-    return done.problem() or _ends_well(ground, folder)
+    return done.problem() or false_lines(folder / RUN) or ground.ends_well(folder)
 
 
 def read_only(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """A folder that cannot be written: what only reads works, what writes says so in one line."""
-    mounts = may_mount(ground.root)
+    """A folder that cannot be written: what only reads works, what writes says so in one line.
+
+    It is mounted read-only, or belongs to another user; of those files one may be unreadable as well.
+    """
+    ways = [_as_another_user, _unreadable] if os.geteuid() == 0 else [_locked_by_mode]
+    if may_mount(ground.root):
+        ways.append(_locked_by_mount)
     while True:
         folder = ground.copy(ground.finished, "readonly")
         stage = rng.choice(("describe-categories", "encode", "localize", "train", "evaluate", "report"))
         (folder / RUN / "stages" / f"{stage}.json").unlink()
-        lock = _locked_by_mount if mounts else _locked_by_mode
-        problem = lock(ground, folder)
-        yield Trial(f"read-only, {stage} to be run", problem or _ends_well(ground, folder))
+        way = rng.choice(ways)
+        problem = way(ground, folder, rng)
+        yield Trial(f"{WAYS[way.__name__]}, {stage} to be run", problem or ground.ends_well(folder))
 
 
-def _locked_by_mount(ground: Ground, folder: Path) -> str | None:
+WAYS = {
+    "_as_another_user": "a folder of another user",
+    "_unreadable": "a file that another user alone may read",
+    "_locked_by_mode": "a folder without leave to write",
+    "_locked_by_mount": "a read-only mount",
+}
+
+
+def _locked_by_mount(ground: Ground, folder: Path, rng: random.Random) -> str | None:
     runs = str(folder / "runs")
     with mounted(folder / "runs", "--bind", runs):
         subprocess.run(["mount", "-o", "remount,ro,bind", runs], check=True, capture_output=True)
         return _refused(ground, folder)
 
 
-def _locked_by_mode(ground: Ground, folder: Path) -> str | None:
+def _locked_by_mode(ground: Ground, folder: Path, rng: random.Random) -> str | None:
     places = [folder / RUN, *(path for path in (folder / RUN).rglob("*") if path.is_dir())]
     for path in places:
         path.chmod(0o555)
     try:
-        return None if os.geteuid() == 0 else _refused(ground, folder)  # root is not held by modes
+        return _refused(ground, folder)
     finally:
         for path in places:
             path.chmod(0o755)
 
 
-def _refused(ground: Ground, folder: Path) -> str | None:
+def give_up_power() -> None:
+    """Let the modes of files hold for this process of root, and for those that it starts.
+
+    Another user id would not do: the interpreter may be installed where only root can go.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    power = 1 << _DAC_OVERRIDE | 1 << _DAC_READ_SEARCH | 1 << _FOWNER
+    for each in (_DAC_OVERRIDE, _DAC_READ_SEARCH, _FOWNER):
+        if libc.prctl(_PR_CAPBSET_DROP, each, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "PR_CAPBSET_DROP")
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    held = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: the lower 32 bits, then the upper
+    if libc.capget(header, held):
+        raise OSError(ctypes.get_errno(), "capget")
+    for place in range(3):
+        held[place] &= ~power
+    if libc.capset(header, held):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def _give_away(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, _ANOTHER, _ANOTHER, follow_symlinks=False)
+
+
+def _as_another_user(ground: Ground, folder: Path, rng: random.Random) -> str | None:
+    _give_away(folder)
+    return _refused(ground, folder, before=give_up_power)
+
+
+def _unreadable(ground: Ground, folder: Path, rng: random.Random) -> str | None:
+    _give_away(folder)
+    marks = {path.name.removesuffix(".json") for path in (folder / RUN / "stages").iterdir()}
+    # A record of what was read is of no use to anyone where its stage has no mark.
+    path = rng.choice(
+        [
+            each
+            for each in files(folder / RUN)
+            if each.name.removesuffix(".reads.json") in marks or not each.name.endswith(".reads.json")
+        ]
+    )
+    path.chmod(0o600)
+    try:
+        for arguments in rng.sample(READERS, 2):
+            before = ground.run(ground.finished, *arguments)
+            done = ground.run(folder, *arguments, before=give_up_power)
+            if problem := believed(done, before, arguments):
+                return f"{path.name}: {problem}"
+            if "delete it" in done.error:
+                return f"{path.name}: {arguments[0]} advises to delete it: {done.error}"
+        found = ground.run(folder, "kb", "verify", before=give_up_power)
+        if found.status != 1 or path.name not in found.out + found.err or "Traceback" in found.err:
+            return f"{path.name}: kb verify: {(found.out + found.err)[-300:]}"
+        done = ground.run(folder, "run", before=give_up_power)
+        return _no_run(done)
+    finally:
+        path.chmod(0o644)
+
+
+def _refused(ground: Ground, folder: Path, **how: Any) -> str | None:
     for arguments in (("predict", "red0.png"), ("kb", "stats"), ("kb", "verify")):
-        done = ground.run(folder, *arguments)
+        done = ground.run(folder, *arguments, **how)
         if done.status != 0:
-            return f"{' '.join(arguments)} only reads: {done.problem() or done.error}"
-    done = ground.run(folder, "run")
-    if done.problem():
-        return done.problem()
-    return None if done.status == 1 else f"run ends with {done.status} though nothing can be written"
+            return f"{' '.join(arguments)} only reads: {done.error or done.out[-300:] or done.problem()}"
+    return _no_run(ground.run(folder, "run", **how))
+
+
+def _no_run(done: Done) -> str | None:
+    if done.status == 0:
+        return "run says that all is well though nothing can be written"
+    return done.problem()
 
 
 def removals(ground: Ground, rng: random.Random) -> Iterator[Trial]:
@@ -155,4 +225,4 @@ def removals(ground: Ground, rng: random.Random) -> Iterator[Trial]:
         shutil.rmtree(folder / part, ignore_errors=True)
         done = running.wait()
         problem = done.problem()
-        yield Trial(f"{part} removed after {wait:.1f} s", problem or _ends_well(ground, folder))
+        yield Trial(f"{part} removed after {wait:.1f} s", problem or ground.ends_well(folder))

@@ -30,6 +30,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from data.errors import DamagedError
+from data.seals import Sum, differs, sealed
 from kb_builder.fake_openai import FakeSettings, serve_fake
 
 NAME = "small"
@@ -277,6 +279,26 @@ class Ground:
         ours, theirs = results(folder / RUN), results(self.finished / RUN)
         return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
 
+    def ends_well(self, folder: Path) -> str | None:
+        """Run to the end: what is then not as in the undisturbed run, or None.
+
+        Compared are results, ledger and which files have checksums; `kb verify` must find nothing.
+        """
+        if problem := sound_ledger(folder / RUN):
+            return problem
+        done = self.run(folder, "run")
+        if done.status != 0:
+            return f"afterwards: {done.problem() or done.error}"
+        if differences := self.differences(folder):
+            return f"ends otherwise: {', '.join(differences)}"
+        ours, theirs = (_makers(each / RUN) for each in (folder, self.finished))
+        if wrong := sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name)):
+            return f"other checksums: {', '.join(wrong)}"
+        found = self.run(folder, "kb", "verify")
+        if found.status != 0 or "NOT clean" in found.out:
+            return f"afterwards, kb verify: {found.problem() or ''} {found.out[-300:]}"
+        return sound_ledger(folder / RUN)
+
 
 @contextmanager
 def ground(root: Path) -> Iterator[Ground]:
@@ -310,6 +332,32 @@ def results(run: Path) -> dict[str, Any]:
     if (run / "kb" / "ledger.sqlite").is_file():
         found["ledger"] = entries(run)
     return found
+
+
+def _lists(run: Path) -> Iterator[tuple[Path, str, Sum]]:
+    """The checksums of a run and its knowledge base: folder, file's name, what is told of it."""
+    for folder in (run, run / "kb"):
+        for name, told in (sealed(folder) or {}).items():
+            yield folder, name, told
+
+
+def _makers(run: Path) -> dict[str, str]:
+    """Who made each file that has a checksum."""
+    return {str((folder / name).relative_to(run)): told.maker for folder, name, told in _lists(run)}
+
+
+def false_lines(run: Path) -> str | None:
+    """What checksums say wrongly of files; None where all hold.
+
+    Whoever writes a file takes its line out before, so all lines hold wherever he is stopped.
+    """
+    try:
+        wrong = [
+            f"{name} is {how}" for folder, name, told in _lists(run) if (how := differs(folder / name, told))
+        ]
+    except DamagedError as error:
+        return str(error)
+    return f"checksums do not hold: {'; '.join(wrong[:3])}" if wrong else None
 
 
 def entries(run: Path) -> list[tuple[Any, ...]]:

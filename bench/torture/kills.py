@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Iterator
 
-from bench.torture.ground import RUN, Ground, sound_ledger
+from bench.torture.ground import RUN, Ground, false_lines, sound_ledger
 from bench.torture.trial import Trial
 
 # What a kill may make a run ask again: what was in flight, and one group of answers not committed.
@@ -26,13 +26,10 @@ def kills(ground: Ground, rng: random.Random) -> Iterator[Trial]:
             running.kill()
             done = running.wait(1)
             killed += done.status == -9
-            problem = problem or (done.problem() if done.status != -9 else None) or sound_ledger(folder / RUN)
+            problem = problem or (done.problem() if done.status != -9 else None)
+            problem = problem or sound_ledger(folder / RUN) or false_lines(folder / RUN)
         what = f"killed after {', '.join(f'{wait:.1f} s' for wait in waits)}"
-        done = ground.run(folder, "run")
-        if done.status != 0:
-            problem = problem or done.problem() or done.error
-        elif differences := ground.differences(folder):
-            problem = problem or f"ends otherwise: {', '.join(differences)}"
+        problem = problem or ground.ends_well(folder)
         asked = ground.server.answered()
         if over := [key for key, times in asked.items() if times > 1 + killed * _ALLOWANCE]:
             problem = problem or f"{len(over)} requests were asked more often than the kills explain"

@@ -22,7 +22,7 @@ from data.manifest.categories import read_categories
 from data.manifest.read import read_manifest
 from data.readers import use_budget
 from kb_builder.ask.endpoint.status import check_body
-from kb_builder.ask.ledger import read_entries
+from kb_builder.ask.ledger import iter_entries
 from kb_builder.parse.answers import parse_answer, read_answer
 from kb_builder.store.table import read_vectors
 from kb_builder.tables.parts import read_manifest as read_parts
@@ -98,7 +98,7 @@ def _kinds(ground: Ground, folder: Path) -> Iterator[Kind]:
     project = (ground.fresh / "unibind.toml").read_bytes()
     yield Kind("other.toml", (project,), lambda folder: load_project(folder / "other.toml"))
     answers = tuple(
-        entry.answer.encode() for entry in read_entries(ground.finished / RUN / "kb") if entry.answer
+        entry.answer.encode() for entry in list(iter_entries(ground.finished / RUN / "kb")) if entry.answer
     )
     yield Kind("answer.json", answers, lambda folder: _parse(folder / "answer.json"))
     store = next((ground.finished / RUN / "kb" / "embeddings").glob("minilm*/category_texts"))
@@ -109,7 +109,7 @@ def _kinds(ground: Ground, folder: Path) -> Iterator[Kind]:
         )  # type: ignore[misc]
     kb = RUN / "kb"
     yield _kept(ground, f"{kb}/descriptions/manifest.json", lambda folder: read_parts(folder / kb))
-    yield _kept(ground, f"{kb}/ledger.sqlite", lambda folder: read_entries(folder / kb))
+    yield _kept(ground, f"{kb}/ledger.sqlite", lambda folder: list(iter_entries(folder / kb)))
     for stage in ("ingest", "encode", "train"):
         for ending in ("json", "reads.json"):
             name = f"{RUN}/stages/{stage}.{ending}"

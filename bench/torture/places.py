@@ -88,8 +88,4 @@ def strike(ground: Ground, place: str, kind: str, command: tuple[str, ...]) -> s
         path.unlink()
     if aside.exists():
         aside.rename(path)
-    done = ground.run(folder, "run")
-    if done.status != 0:
-        return f"afterwards: {done.problem() or done.error}"
-    differences = ground.differences(folder)
-    return f"afterwards other than before: {', '.join(differences)}" if differences else None
+    return ground.ends_well(folder)

@@ -1,18 +1,33 @@
-"""Wounds of files at rest, as a disk or a careless hand makes them: each file kind of a run, several places.
+"""Wounds of files at rest, as a disk or a careless hand makes them, and the attack that inflicts them.
 
 A bit is flipped in place: size, time of change and inode stay. What else happens to a file: it is cut short,
-emptied, deleted, replaced by a folder or a pipe, exchanged for another valid file, or for an older version.
+emptied, deleted, replaced by a folder or a pipe, or exchanged for another valid file of its kind.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.torture.ground import RUN, Done, Ground
+from bench.torture.trial import Trial
+
+READERS = (
+    ("predict", "red0.png", "green3.png", "--json"),
+    ("retrieve", "something red", "--json"),
+    ("kb", "stats"),
+    ("kb", "nearest", "a red thing"),
+    ("evaluate",),
+)
+# Files that nothing brings back once they are damaged: SQLite's ledger holds what was asked and paid for.
+NOT_REMADE = frozenset({"ledger.sqlite"})
+ASKS_FOR_IT = re.compile("[Rr]estore it from a backup|move it away")  # what is then said
 # The locks hold nothing; what SQLite has beside the ledger is gone when nobody has it open.
 _NOTHING = re.compile(r"(run|ledger)\.lock|.*-(wal|shm)|\..*")
 _NUMBERS = re.compile(r"\d+|[0-9a-f]{8,}")
@@ -20,11 +35,12 @@ _NUMBERS = re.compile(r"\d+|[0-9a-f]{8,}")
 
 @dataclass(frozen=True)
 class Wound:
-    """What happens to a file: `flip 0.50`, `cut`, `empty`, `gone`, `folder`, `pipe` or `swap NAME`."""
+    """What happens to a file: `flip`, `cut`, `empty`, `gone`, `folder`, `pipe` or `swap`."""
 
     name: str
-    place: float = 0.0  # of a flip: where, from 0 (the first byte) to 1 (the last)
-    other: Path | None = None  # of a swap
+    place: float = 0.5  # of a flip or a cut: where, from 0 (the first byte) to 1 (the last)
+    bit: int = 2  # of a flip
+    other: Path | None = None  # of a swap: a file of the same kind
 
     def inflict(self, path: Path) -> None:
         """Do it to a file, keeping its times where the file stays one."""
@@ -34,16 +50,22 @@ class Wound:
         elif self.name in {"folder", "pipe"}:
             path.unlink()
             path.mkdir() if self.name == "folder" else os.mkfifo(path)
-        elif self.other is not None:
+        elif self.name == "swap":
+            assert self.other is not None
             mine, theirs = path.read_bytes(), self.other.read_bytes()
             _overwrite(path, theirs, before)
             _overwrite(self.other, mine, self.other.stat())
         elif self.name == "cut":
-            _overwrite(path, path.read_bytes()[: before.st_size // 2], before)
+            _overwrite(path, path.read_bytes()[: int(self.place * (before.st_size - 1))], before)
         elif self.name == "empty":
             _overwrite(path, b"", before)
         else:
-            flip(path, int(self.place * (before.st_size - 1)))
+            flip(path, int(self.place * (before.st_size - 1)), self.bit)
+
+    def __str__(self) -> str:
+        if self.other is not None:
+            return f"swap with {self.other.name}"
+        return f"{self.name} {self.place:.3f}" if self.name in {"flip", "cut"} else self.name
 
 
 def flip(path: Path, place: int, bit: int = 2) -> None:
@@ -57,23 +79,47 @@ def flip(path: Path, place: int, bit: int = 2) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def wounds(path: Path, *, places: int = 5) -> Iterator[Wound]:
-    """What can happen to a file by itself: flips at evenly spread places, and the rest."""
+def wounds(path: Path, run: Path, *, places: int = 5) -> Iterator[Wound]:
+    """What can happen to a file of a run by itself: flips at evenly spread places, and the rest."""
     if path.stat().st_size:
         for number in range(places):
-            yield Wound(f"flip {number}", number / max(1, places - 1))
+            yield Wound("flip", number / max(1, places - 1))
         yield Wound("cut")
         yield Wound("empty")
     for name in ("gone", "folder", "pipe"):
         yield Wound(name)
+    if (other := twin(path, run)) is not None:
+        yield Wound("swap", other=other)
+
+
+def is_note(wound: Wound, path: Path) -> bool:
+    """Whether `kb verify` has only a note on this wound: a stage without a mark is one that was stopped."""
+    mark = path.parent.name == "stages" and not path.name.endswith(".reads.json")
+    return mark and wound.name == "gone"
+
+
+def twin(path: Path, run: Path) -> Path | None:
+    """Another file of the run with the same ending and other bytes, the nearest one; None where none is."""
+    mine, content = _ending(path), path.read_bytes()
+    others = [each for each in files(run) if _ending(each) == mine and each.read_bytes() != content]
+    return max(others, key=lambda each: len(Path(os.path.commonpath([each, path])).parts), default=None)
+
+
+def _ending(path: Path) -> str:
+    return ".reads.json" if path.name.endswith(".reads.json") else path.suffix
+
+
+def files(run: Path) -> list[Path]:
+    """The files of a finished run that hold something."""
+    found = (path for path in sorted(run.rglob("*")) if path.is_file())
+    return [path for path in found if not _NOTHING.fullmatch(path.name)]
 
 
 def kinds(run: Path) -> dict[str, Path]:
     """Of every kind of file in a finished run the first, by its name without numbers and hashes."""
     found: dict[str, Path] = {}
-    for path in sorted(run.rglob("*")):
-        if path.is_file() and not _NOTHING.fullmatch(path.name):
-            found.setdefault(_NUMBERS.sub("N", path.relative_to(run).as_posix()), path)
+    for path in files(run):
+        found.setdefault(_NUMBERS.sub("N", path.relative_to(run).as_posix()), path)
     return found
 
 
@@ -81,6 +127,91 @@ def restore(run: Path, whole: Path) -> None:
     """Make a run what it was, `whole` being a copy of it."""
     shutil.rmtree(run)
     shutil.copytree(whole, run, symlinks=True)
+
+
+def strike_files(ground: Ground, rng: random.Random) -> Iterator[Trial]:
+    """A random file of the run damaged at random: `kb verify` names it, no reader uses it, `run` heals it.
+
+    A reader must refuse in one line, or print what it printed before; whatever else is silent.
+    """
+    before = {arguments: ground.run(ground.finished, *arguments) for arguments in READERS}
+    while True:
+        folder = ground.copy(ground.finished, "wounded")
+        path = rng.choice(files(folder / RUN))
+        wound = _draw(rng, path, folder / RUN)
+        what = f"{path.relative_to(folder / RUN)}: {wound}"
+        wound.inflict(path)
+        struck = [path] if wound.other is None else [path, wound.other]
+        arguments = rng.choice(READERS)
+        problem = (
+            _unnamed(ground.run(folder, "kb", "verify"), struck, status=0 if is_note(wound, path) else 1)
+            or believed(ground.run(folder, *arguments), before[arguments], arguments)
+            or _unhealed(ground, folder, struck)
+        )
+        yield Trial(what, problem)
+
+
+def _draw(rng: random.Random, path: Path, run: Path) -> Wound:
+    name = rng.choice(("flip", "flip", "flip", "cut", "empty", "gone", "folder", "pipe", "swap"))
+    other = twin(path, run) if name == "swap" else None
+    if (name == "swap" and other is None) or (name != "flip" and not path.stat().st_size):
+        name = "gone"
+    return Wound(name, rng.random(), rng.randrange(8), other)
+
+
+def _unnamed(done: Done, struck: list[Path], *, status: int) -> str | None:
+    """What is wrong with what `kb verify` says of damaged files; its findings are what it prints."""
+    if done.status != status:
+        return f"kb verify: {done.problem() or f'ends with {done.status}'}"
+    if "Traceback" in done.err:
+        return f"kb verify: {done.problem()}"
+    told = done.out + done.err
+    missing = [path.name for path in struck if path.name not in told]
+    return f"kb verify does not name {', '.join(missing)}: {told[-300:]}" if missing else None
+
+
+def believed(done: Done, before: Done, arguments: tuple[str, ...]) -> str | None:
+    """What is wrong with how a command took a damaged file: its answer is another, or it did not end well."""
+    if problem := done.problem():
+        return f"{arguments[0]}: {problem}"
+    same = done.status != 0 or done.out == before.out or _predicts_the_same(done.out, before.out)
+    return None if same else f"{arguments[0]}: another result, and no word: {done.out[-300:]}"
+
+
+def _predicts_the_same(now: str, before: str) -> bool:
+    """Whether predictions in JSON are the same but for probabilities that are missing with a reason.
+
+    Those depend on the evaluation; where it is not of what is there, no probability is given.
+    """
+    try:
+        found, expected = json.loads(now)["predictions"], json.loads(before)["predictions"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    for one, other in zip(found, expected, strict=True):
+        if one["no_probability"] is not None:
+            for each in (one, other):
+                each["no_probability"] = None
+                each["answers"] = [{**answer, "probability": None} for answer in each["answers"]]
+    return bool(found == expected)
+
+
+def _unhealed(ground: Ground, folder: Path, struck: list[Path]) -> str | None:
+    """What is not as it was after `unibind run`, or after what its one line advises."""
+    done = ground.run(folder, "run")
+    if problem := done.problem():
+        return f"run: {problem}"
+    if any(path.name in NOT_REMADE for path in struck):
+        if done.status != 0:
+            return None if ASKS_FOR_IT.search(done.error) else f"run: {done.error}"
+        wrong = [name for name in ground.differences(folder) if name != "ledger"]
+        return f"after `run`: {', '.join(wrong)}" if wrong else None
+    if done.status != 0:
+        told = [path for path in struck if path.name in done.error]
+        if not told or "delete it" not in done.error:
+            return f"run: {done.error}"
+        for path in told:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return ground.ends_well(folder)
 
 
 def _overwrite(path: Path, content: bytes, times: os.stat_result) -> None:

@@ -1,7 +1,7 @@
-"""When nobody sends: a Retry-After, or an endpoint that fails for everybody.
+"""Circuit breaker: pauses every request after a Retry-After, or while the endpoint fails for all of them.
 
-closed ── 20 failures in a row, and two per call that may be in flight ──> open: all pause
-open ── 1 s, doubled each time, at most 60 s ──> half open: one call goes as a probe
+closed ── 20 failures in a row, and at least two per call in flight ──> open: all requests pause
+open ── 1 s, doubled each time, at most 60 s ──> half open: one call is sent as a probe
 half open ── answered ──> closed;  failed ──> open
 """
 
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 _FAILURES = 20
 _LONGEST_S = 60.0
-_LONGEST_WISH_S = 366 * 86_400.0  # of a date that can be told
+_LONGEST_SHOWN_S = 366 * 86_400.0  # of a Retry-After that is shown as a date
 
 
 class Breaker:
-    """The run's pauses, and the clock of its requests, which stands still while all are paused.
+    """The pauses of a run, and the clock of its requests, which stops while all of them are paused.
 
-    Times are seconds of one clock that never goes back. `first_s` is the first pause of an outage, `failures`
-    in a row begin one. `who`: one of several endpoints, which is set aside while the others go on.
+    Times are seconds of a monotonic clock. `failures` in a row begin an outage, whose first pause is
+    `first_s`. `who` names one endpoint of a pool, which is set aside while the others are used.
     """
 
     def __init__(
@@ -42,53 +42,53 @@ class Breaker:
         self._closed_at = float("-inf")
         self._retry_at = float("-inf")
         self._why = ""
-        self._stopped_at: float | None = None  # when the requests' clock stopped
+        self._stopped_at: float | None = None  # when the clock stopped
         self._stood_still = 0.0
 
     def clock(self, now: float) -> float:
-        """The requests' time: `now` without all pauses."""
-        self._go_on(now)
+        """The time of the requests' clock: `now` without all pauses."""
+        self._resume(now)
         return (now if self._stopped_at is None else self._stopped_at) - self._stood_still
 
     def wait(self, now: float) -> float:
-        """Seconds until a call may be sent: 0.0 at once, infinity while a probe is under way."""
+        """Seconds until a call may be sent: 0.0 for now, infinity while a probe is in flight."""
         if self._probing:
             return float("inf")
         return max(0.0, self._retry_at - now, self._probe_at - now if self._open else 0.0)
 
-    def told_to_wait(self, now: float) -> float:
-        """Seconds that a Retry-After has still to run, or 0.0."""
+    def retry_after_left(self, now: float) -> float:
+        """Seconds until the last Retry-After is over, or 0.0."""
         return max(0.0, self._retry_at - now)
 
     def paused(self, now: float) -> str | None:
-        """Why all are paused, or None."""
-        self._go_on(now)
+        """The reason why all requests are paused, or None."""
+        self._resume(now)
         return None if self._stopped_at is None else self._why
 
     def sent(self) -> bool:
-        """A call is sent. Whether it is the probe of an outage."""
+        """A call is sent; returns whether it is the probe of an outage."""
         self._probing = self._open
         return self._probing
 
     def unsent(self, *, probe: bool) -> None:
-        """A call was begun, but nothing was sent: where it was the probe, another takes its place."""
+        """A call ended before anything was sent. If it was the probe, the next call is."""
         if probe:
             self._probing = False
 
     def answered(self, now: float) -> None:
-        """The endpoint lives."""
+        """The endpoint answered: any outage is over."""
         self._failures = 0
         self._silent_since = None
         self._pause_s = self._first_s
         if self._open:
             self._open = self._probing = False
             self._closed_at = now
-            log.warning("%s answers again: going on", self._who or "the endpoint")
+            log.warning("%s answers again: continuing", self._who or "the endpoint")
 
     def failed(self, now: float, why: str, *, most: int, probe: bool) -> None:
-        """A call failed in a way that says nothing of its request.
+        """A call failed for a reason that is not its request's.
 
-        `most` calls may be in flight; `probe` is what `sent` said of this one. Raises `RunError` where the
+        `most` calls may be in flight; `probe` is what `sent` returned for this one. Raises `RunError` if the
         endpoint has answered nothing for `outage_s`.
         """
         self._failures += 1
@@ -97,7 +97,7 @@ class Breaker:
         silent = now - self._silent_since
         if silent >= self._outage_s:
             raise RunError(
-                f"no answer for {silent:.0f} s (`outage_s`), the last said: {why}; run again to go on: "
+                f"no answer for {silent:.0f} s (`outage_s`), the last said: {why}; run again to continue: "
                 "answered requests are kept"
             )
         if self._open:
@@ -107,21 +107,21 @@ class Breaker:
             self.trip(now, why)
 
     def trip(self, now: float, why: str) -> None:
-        """Open, if it is not open."""
+        """Open the breaker, unless it is open."""
         if not self._open:
             self._open = True
             self._pause(now, why)
             if self._who is None:
-                log.warning("nothing is answered: paused, with a try now and then (%s)", why)
+                log.warning("nothing is answered: paused, with a probe now and then (%s)", why)
             else:
-                log.warning("%s is set aside, with a try now and then (%s)", self._who, why)
+                log.warning("%s is set aside, with a probe now and then (%s)", self._who, why)
 
     def retry_after(self, now: float, seconds: float, why: str) -> None:
-        """Nobody sends for so long. Raises `RunError` where that is longer than `outage_s`."""
+        """Pause all requests for `seconds`. Raises `RunError` where that is longer than `outage_s`."""
         if seconds > self._outage_s:
-            back = datetime.now(UTC) + timedelta(seconds=min(seconds, _LONGEST_WISH_S))
+            back = datetime.now(UTC) + timedelta(seconds=min(seconds, _LONGEST_SHOWN_S))
             raise RunError(
-                f"{why}: asks to come back in {seconds:.0f} s, which is longer than `outage_s`; run again "
+                f"{why}: asks to retry after {seconds:.0f} s, which is longer than `outage_s`; run again "
                 f"after {back:%Y-%m-%d %H:%M} UTC: answered requests are kept"
             )
         if now + seconds > max(now, self._retry_at):
@@ -135,13 +135,13 @@ class Breaker:
         self._pause_s = min(_LONGEST_S, 2.0 * self._pause_s)
 
     def _stop(self, now: float, why: str) -> None:
-        self._go_on(now)
+        self._resume(now)
         self._why = why
         if self._stopped_at is None:
             self._stopped_at = now
 
-    def _go_on(self, now: float) -> None:
-        """Let the clock run again, from the moment when the last pause was over."""
+    def _resume(self, now: float) -> None:
+        """Start the clock again, from the moment when the last pause was over."""
         if self._stopped_at is not None and not self._open and now >= self._retry_at:
             over = max(self._stopped_at, self._retry_at, self._closed_at)
             self._stood_still += over - self._stopped_at

@@ -1,4 +1,4 @@
-"""The hard budget: nothing is sent whose worst case might not be paid for any more."""
+"""Hard budget: a request is sent only if its worst case still fits."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from kb_builder.ask.cost import cost, price_of, usage_of, worst_case
 from kb_builder.ask.endpoint.client import endpoint_of
 from kb_builder.ask.ledger import Entry, Ledger
 from kb_builder.ask.request import Request, request_from_json
-from kb_builder.settings import DescribeSamples, Price
+from kb_builder.settings import TRAITS, DescribeSamples, Price
 
 _UNBOUNDED = "`budget_usd` is set, and nothing bounds what a request may cost"
 _NO_MEDIA_PRICE = "give `image_tokens` in `price` (sound and video have no bound: empty `native`)"
 
 
 class Budget:
-    """US dollars: `spent` (over all runs of a ledger), `reserved` for what is in flight, `most` of both.
+    """US dollars: `spent` by all runs of a ledger, `reserved` for calls in flight, and `most` for their sum.
 
-    Before a call its worst case is reserved. After it the reservation is given back and what the answer cost
-    is booked: its true cost, or the whole reservation where the answer does not say what it used, or broke
-    off and may have been charged for. What broke off is written into the ledger's file (`write_off`), so that
-    later runs count it too. So the sum never passes `most`; the server's bill can, by what was in flight when
-    a run was killed.
+    The worst case of a call is reserved before it. After it the reservation is given back, and the cost of
+    the answer is booked: its true cost, or the whole reservation where the answer reports no usage, or broke
+    off and may have been charged. Answers that broke off are recorded in the ledger's file (`write_off`), so
+    that later runs count them. So the sum never exceeds `most`; the server's bill can, by the calls that were
+    in flight when a run was killed.
     """
 
     def __init__(self, most: float, *, spent: float) -> None:
@@ -36,19 +36,19 @@ class Budget:
         self.reserved = 0.0
 
     def reserve(self, amount: float) -> bool:
-        """Reserve, if there is room for it."""
+        """Reserve an amount if it fits; returns whether it did."""
         if self.spent + self.reserved + amount > self.most:
             return False
         self.reserved += amount
         return True
 
     def settle(self, reserved: float, paid: float) -> None:
-        """Give a reservation back and book what was paid."""
-        self.reserved = max(0.0, self.reserved - reserved)  # sums of floats may end a hair below zero
+        """Give a reservation back, and book the amount that was paid."""
+        self.reserved = max(0.0, self.reserved - reserved)  # sums of floats may end just below zero
         self.spent += paid
 
     def used_up(self, wanted: float) -> RunError:
-        """What to say when `wanted` does not fit and nothing is in flight."""
+        """The error for an amount that does not fit while nothing is in flight."""
         return RunError(
             f"the budget of ${self.most:g} is used up: ${self.spent:.4f} is spent over all runs of this "
             "knowledge base, answers that broke off and may have been charged for included, and the next "
@@ -58,22 +58,22 @@ class Budget:
 
 
 def open_budget(most: float, price: Price, ledger: Ledger, *, endpoint: str, model: str) -> Budget:
-    """The budget of a run, with all that earlier runs have spent.
+    """The budget of a run, with the spending of all earlier runs.
 
-    Answers whose cost is not in the ledger count by their usage, or else with their worst case.
+    Answers whose cost is not in the ledger count with the cost of their usage, or else with their worst case.
     """
     unpriced = _unpriced(ledger.unpriced(), price, endpoint, model)
     return Budget(most, spent=ledger.spent() + unpriced + ledger.read(written_off))
 
 
 def write_off(connection: sqlite3.Connection, *, usd: float) -> None:
-    """Write down, for `Ledger.write`, what an answer that broke off may have cost."""
+    """Record the worst case of an answer that broke off (a `Work` for `Ledger.write`)."""
     connection.execute("CREATE TABLE IF NOT EXISTS write_offs (usd REAL NOT NULL) STRICT")
     connection.execute("INSERT INTO write_offs VALUES (?)", (usd,))
 
 
 def written_off(connection: sqlite3.Connection) -> float:
-    """The sum of all that was written off, in US dollars."""
+    """The sum of all write-offs, in US dollars."""
     (there,) = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'write_offs'").fetchone()
     return float(connection.execute("SELECT total(usd) FROM write_offs").fetchone()[0]) if there else 0.0
 
@@ -88,7 +88,7 @@ def _unpriced(entries: Iterable[Entry], price: Price, endpoint: str, model: str)
 
 
 def booked_cost(price: Price, request: Request, answer: str, *, batch: bool = False) -> float:
-    """What an answer counts for in a budget: its true cost, or its worst case where it tells no usage."""
+    """The amount that a budget books for an answer: its cost, or its worst case if it reports no usage."""
     usage = usage_of(answer)
     if usage is not None:
         paid = cost(price, usage.prompt_tokens, usage.completion_tokens, batch=batch)
@@ -98,11 +98,11 @@ def booked_cost(price: Price, request: Request, answer: str, *, batch: bool = Fa
 
 
 def require_bounds(kb: Path, samples: DescribeSamples) -> None:
-    """Raise ProjectError where the samples' budget cannot hold because nothing bounds what a request costs.
+    """Raise ProjectError where nothing bounds the cost of the samples' requests, so no budget can hold.
 
-    That would be found at their first request; this tells it before the categories are paid for.
+    Their first request would fail; checked beforehand, the error comes before the categories are paid for.
     """
-    if samples.budget_usd is None or samples.describer != "openai":
+    if samples.budget_usd is None or not TRAITS[samples.describer].endpoint:
         return
     price = price_of(samples.model, samples.price, endpoint=endpoint_of(samples.base_url))
     asked = pc.unique(columns(kb / "samples.parquet", ["modality"])["modality"]).to_pylist()
@@ -113,7 +113,7 @@ def require_bounds(kb: Path, samples: DescribeSamples) -> None:
 
 
 def unknown_price(model: str | None) -> str:
-    """What to say where a budget is set for a model without a price."""
+    """The error message for a budget with a model whose price is not known."""
     return (
         f"`budget_usd` is set, and the price of {model!r} is not known: set `price = "
         '{ input = ..., output = ..., date = "YYYY-MM-DD" }` (US dollars per million tokens)'
@@ -121,7 +121,7 @@ def unknown_price(model: str | None) -> str:
 
 
 def bounded_worst_case(price: Price, request: Request, *, batch: bool = False) -> float:
-    """The most that a request can cost; `RunError` where nothing bounds it, which a budget cannot allow."""
+    """The most that a request can cost in US dollars. Raises `RunError` where nothing bounds it."""
     worst = worst_case(price, request, batch=batch)
     if worst is None:
         lacks = "it has no `max_tokens`" if request.max_tokens is None else _NO_MEDIA_PRICE

@@ -1,25 +1,20 @@
-"""What requests cost: prices, the cost of an answer, the most a request may cost, and the estimate of a plan.
+"""Costs: prices, the cost of an answer, the worst case of a request, and the estimate of a plan.
 
-What is not known is None, never a guess: a model without a price, an answer without usage, a picture whose
-tokens nobody tells.
+Unknown amounts are None, never a guess: for a model without a price, an answer without usage, or a picture
+without `image_tokens`.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from importlib.resources import files
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from data.files import canonical_json, hash_file
+from data.files import canonical_json
 from kb_builder.ask.ledger import Entry
 from kb_builder.ask.request import OPENAI_URL, Media, Request, endpoint_identity
 from kb_builder.settings import Price
@@ -27,57 +22,43 @@ from kb_builder.settings import Price
 OPENAI = endpoint_identity(OPENAI_URL)
 
 _MILLION = 1e6
-_MOST_TOKENS = 2**31 - 1  # of one answer: what says more knows nothing of it
-_LETTERS_PER_TOKEN = 4.0  # of English prose, by all common tokenizers, more or less
+_MOST_TOKENS = 2**31 - 1  # of one answer; larger counts are errors
+_LETTERS_PER_TOKEN = 4.0  # of English prose, roughly, in all common tokenizers
 _TOKENS_PER_MESSAGE = 4  # role and separators
 _MOST_TOKENS_PER_MESSAGE = 32
-# Names of tiktoken's files in its cache (SHA-1 of their addresses), and the SHA-256 of their contents.
-_VOCABULARIES = {
-    "cl100k_base": (
-        "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
-        "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
-    ),
-    "o200k_base": (
-        "fb374d419588a4632f3f557e76b4b70aebbca790",
-        "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEstimate:
-    """The tokens of a request. `completion_max` is None where it has no max_tokens.
+    """Tokens of a request: of its prompt, estimated from its length without media, and of its answer at most.
 
-    `known`: the prompt was counted with the model's own tokenizer; else it is a guess by its length. Media
-    are not in it.
+    `completion_max`: None for a request without max_tokens.
     """
 
     prompt: int
     completion_max: int | None
-    known: bool
 
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """What a plan may cost: at most `usd`, if `prompt_tokens` is right, for every answer at full length."""
+    """Cost of a plan whose answers all have their full length. `prompt_tokens` is an estimate."""
 
     requests: int
     prompt_tokens: int
     completion_tokens_max: int | None
     usd: float | None
-    exact_tokens: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer says that it used."""
+    """The token counts that an answer reports."""
 
     prompt_tokens: int
     completion_tokens: int
 
 
 def price_of(model: str | None, given: Price | None, *, endpoint: str = OPENAI) -> Price | None:
-    """The project's own price, else the packaged one of OpenAI's model, else None."""
+    """The price given in the project file, else that of prices.toml for OpenAI's own models, else None."""
     if given is not None:
         return given
     return _prices().get(model) if model is not None and endpoint == OPENAI else None
@@ -93,7 +74,7 @@ def _prices() -> dict[str, Price]:
 def cost(
     price: Price | None, prompt_tokens: int | None, completion_tokens: int | None, *, batch: bool = False
 ) -> float | None:
-    """US dollars for so many tokens, or None where the price or a count is not known."""
+    """The cost of these tokens in US dollars; None where the price or a count is not known."""
     if price is None or prompt_tokens is None or completion_tokens is None:
         return None
     share = price.batch_share if batch else 1.0
@@ -110,15 +91,15 @@ def usage_of(body: str) -> Usage | None:
 
 
 def _count(value: Any) -> int | None:
-    """A number of tokens, if it is one: `true` is none, nor is what no answer can have."""
+    """A plausible number of tokens, else None. `true` is not a number here."""
     return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
 def worst_case(price: Price, request: Request, *, batch: bool = False) -> float | None:
-    """The most that a request can cost, or None where nothing bounds it.
+    """The most that a request can cost in US dollars; None where nothing bounds it.
 
-    A token is one byte of text at least, so the bytes of messages and response format bound the prompt's
-    tokens, `Price.image_tokens` bounds a picture's, and `max_tokens` times `n` the answer's. Sound and video
+    A token is at least one byte of text. So the bytes of messages and response format bound the prompt's
+    tokens; `Price.image_tokens` bounds a picture's, and `max_tokens` times `n` the answer's. Sound and video
     have no bound.
     """
     if request.max_tokens is None:
@@ -139,8 +120,7 @@ def _media_tokens(price: Price, media: Media) -> int | None:
 
 
 def estimate_tokens(request: Request) -> TokenEstimate:
-    """The tokens of a request's words, by the model's own tokenizer where that is on this machine."""
-    tokenizer = _tokenizer(request.model) if request.endpoint == OPENAI else None
+    """The tokens of a request, at four letters per token. Media are not counted."""
     prompt = 0.0
     if request.extra:
         prompt += len(canonical_json(dict(request.extra))) / _LETTERS_PER_TOKEN
@@ -148,30 +128,27 @@ def estimate_tokens(request: Request) -> TokenEstimate:
         prompt += _TOKENS_PER_MESSAGE
         for part in (content,) if isinstance(content, str) else content:
             if isinstance(part, str):
-                prompt += (
-                    len(tokenizer.encode_ordinary(part)) if tokenizer else len(part) / _LETTERS_PER_TOKEN
-                )
+                prompt += len(part) / _LETTERS_PER_TOKEN
     most = None if request.max_tokens is None else request.max_tokens * _choices(request)
-    return TokenEstimate(round(prompt), most, tokenizer is not None)
+    return TokenEstimate(round(prompt), most)
 
 
 def estimate(requests: Iterable[Request], price: Price | None, *, batch: bool) -> CostEstimate:
-    """What a plan may cost: read once, one request at a time."""
+    """The cost of a plan, whose requests are read once, one at a time."""
     count = prompt = pictures = 0
     most: int | None = 0
-    exact = bounded = True
+    bounded = True
     for request in requests:
         tokens = estimate_tokens(request)
         count += 1
         prompt += tokens.prompt
-        exact = exact and tokens.known
         most = None if most is None or tokens.completion_max is None else most + tokens.completion_max
         for media in _media(request):
             known = _media_tokens(price, media) if price is not None else None
             bounded = bounded and known is not None
             pictures += known or 0
     usd = cost(price, prompt + pictures, most, batch=batch) if bounded else None
-    return CostEstimate(count, prompt + pictures, most, usd, exact and not pictures and bounded)
+    return CostEstimate(count, prompt + pictures, most, usd)
 
 
 def _media(request: Request) -> list[Media]:
@@ -188,30 +165,12 @@ def _choices(request: Request) -> int:
     return int(request.extra.get("n") or 1)
 
 
-@cache
-def _tokenizer(model: str) -> Any:
-    """tiktoken's encoding of an OpenAI model, or None. Never downloads: only what is in its cache is used."""
-    if find_spec("tiktoken") is None:
-        return None
-    tiktoken = import_module("tiktoken")
-    try:
-        name = tiktoken.encoding_name_for_model(model)
-    except KeyError:
-        return None
-    folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-    cached, digest = _VOCABULARIES.get(name, ("", ""))
-    path = Path(folder or Path(tempfile.gettempdir()) / "data-gym-cache") / cached
-    if not cached or not path.is_file() or hash_file(path) != digest:  # tiktoken would fetch it
-        return None
-    return tiktoken.get_encoding(name)
-
-
 @dataclass
 class Spending:
-    """Requests and money of one category; a cost is None as soon as one entry's is."""
+    """Requests and costs of one category. A cost is unknown (None) as soon as one entry's is."""
 
     requests: int = 0
-    known: int = 0  # of them, answered from the ledger
+    known: int = 0  # of these, answered from the ledger
     spent_usd: float | None = 0.0
     saved_usd: float | None = 0.0
 
@@ -226,5 +185,5 @@ class Spending:
 
 
 def add_cost(one: float | None, other: float | None) -> float | None:
-    """The sum; unknown where either is."""
+    """The sum; None where either is None."""
     return None if one is None or other is None else one + other

@@ -9,12 +9,11 @@ Table `entries`, one row per request that has ended:
     attempts    INTEGER  calls made, the last one included; 0 where another request's answer was used again
     latency_ms  REAL   of the last call
     created_at  INTEGER  microseconds since 1970, UTC
-    provider, source, run_id   TEXT   who was asked, by which way, in which run
-    cost_usd    REAL   what the answer cost, or null where its price or its usage is not known
-    base_key    TEXT   SHA-256 of the request without its max_tokens: equal questions of other lengths
+    provider, source, run_id   TEXT   the describer's provider, how it was asked, and in which run
+    cost_usd    REAL   cost of the answer, or null where its price or its usage is not known
+    base_key    TEXT   SHA-256 of the request without its max_tokens: the same request of another length
 
-Other modules may keep tables of their own in the same file (`Ledger.write`). Files of version 1, which had
-no cost_usd and no base_key, are brought to version 2 when they are opened for writing.
+Other modules keep further tables in the same file (`Ledger.write`).
 """
 
 from __future__ import annotations
@@ -24,10 +23,11 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,49 +35,28 @@ from typing import Any, TypeVar
 from data.errors import DamagedError, KnowledgeBaseError
 from data.files import canonical_json, hash_json, hash_text
 from data.lock import write_lock
-from data.seals import check_always, seal, unseal
-from data.special_files import special_kind
+from data.seals import FORBIDDEN, check_always, seal, unseal
+from kb_builder.ask.ledger_file import (
+    connect_to_read,
+    connect_to_write,
+    knowledge_base_error,
+    ledger_exists,
+    open_writer,
+    read_version,
+    sqlite_errors,
+)
 from kb_builder.ask.request import Request, request_json
 
-LEDGER_VERSION = 2
 GROUP_ROWS = 200  # a group is committed when it holds this many rows ...
 GROUP_SECONDS = 0.25  # ... or when its first row has waited this long
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# What makes requests of one kind differ: their subjects, and how much they ask for.
+_clock = threading.Lock()
+_latest = 0  # the last result of `microseconds_now`
+# Fields in which requests of one kind differ: their subject, and how much they ask for.
 _WORDS = "'$.messages', '$.seed', '$.sample_index', '$.max_tokens', '$.extra.response_format'"
 _MEDIA = ("image", "audio", "video")
 _KEYS_AT_ONCE = 500  # per query; SQLite takes at least 999 values
-# What SQLite and Python's module say of a file whose content is not what was written into it.
-_DAMAGE = (
-    "not a database",
-    "malformed",
-    "unsupported file format",
-    "Could not decode to UTF-8",
-    "codec can't decode",
-    "user-defined function raised exception",  # base_key_of: a request that is no JSON
-    "no such table: entries",
-    "no such column",
-)
-_CREATE = (
-    """
-    CREATE TABLE entries (
-        key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEXT, error TEXT, attempts INTEGER NOT NULL,
-        latency_ms REAL NOT NULL, created_at INTEGER NOT NULL, provider TEXT NOT NULL, source TEXT NOT NULL,
-        run_id TEXT NOT NULL, cost_usd REAL, base_key TEXT NOT NULL,
-        CHECK ((answer IS NULL) <> (error IS NULL))
-    ) STRICT
-    """,
-)
-_FROM_VERSION_1 = (
-    "ALTER TABLE entries ADD COLUMN cost_usd REAL",
-    "ALTER TABLE entries ADD COLUMN base_key TEXT NOT NULL DEFAULT ''",
-    "UPDATE entries SET base_key = base_key_of(request)",
-)
-_INDEXES = (
-    "CREATE INDEX entries_by_base_key ON entries (base_key)",
-    "CREATE INDEX entries_by_cost ON entries (cost_usd)",  # sums need not read the answers
-)
 
 _T = TypeVar("_T")
 Work = Callable[[sqlite3.Connection], object]
@@ -102,12 +81,11 @@ class Entry:
 
     @property
     def time(self) -> datetime:
-        """When the entry was made (UTC)."""
+        """The time of the entry (UTC)."""
         return _EPOCH + timedelta(microseconds=self.created_at)
 
 
 _COLUMNS = ", ".join(field.name for field in fields(Entry))
-_COLUMNS_1 = _COLUMNS.replace("cost_usd, base_key", "NULL, base_key_of(request)")
 _INSERT = (
     f"INSERT INTO entries ({_COLUMNS}) VALUES ({', '.join('?' * len(fields(Entry)))}) "
     "ON CONFLICT (key) DO NOTHING"
@@ -126,7 +104,7 @@ def new_entry(
     error: str | None = None,
     cost_usd: float | None = None,
 ) -> Entry:
-    """An entry of now. `request` may be its canonical JSON, where that is at hand."""
+    """An entry with the current time. `request` is the request or its canonical JSON."""
     text = request if isinstance(request, str) else request_json(request)
     return Entry(
         key=hash_text(text),
@@ -152,12 +130,19 @@ def base_key_of(request: str) -> str:
 
 
 def microseconds_now() -> int:
-    """Now, in microseconds since 1970."""
-    return (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1)
+    """The current time in microseconds since 1970, UTC; in one process always larger than the last result.
+
+    If the clock is set back, later entries would otherwise count as made before the run, and as not paid by
+    it.
+    """
+    global _latest
+    with _clock:
+        _latest = max(_latest + 1, (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1))
+        return _latest
 
 
 class StoredEntries:
-    """What a ledger file holds, for looking up. Make one with `read_ledger`: it needs no lock."""
+    """Read access to a ledger file. Made by `read_ledger`, which needs no lock."""
 
     def __init__(self, path: Path, reader: sqlite3.Connection) -> None:
         self._path = path
@@ -187,8 +172,10 @@ class StoredEntries:
         return Entry(*rows[0]) if rows else None
 
     def answered_like(self, request: str) -> bool:
-        """Whether there is an answer to any request that is made as this one is (canonical JSON): by the same
-        endpoint and model, with the same parameters and kinds of media. Words, seeds and lengths may differ.
+        """Whether any request like this one (canonical JSON) was answered.
+
+        Alike are requests to the same endpoint and model, with the same parameters and kinds of media. Words,
+        seeds and lengths may differ.
         """
         like = [
             "answer IS NOT NULL",
@@ -206,22 +193,22 @@ class StoredEntries:
         return bool(self._rows(query, (request,)))
 
     def read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """What `work` returns, given a connection to read from; it sees what is committed."""
-        with _wrapped(self._path):
+        """Run `work` with a connection that sees what is committed; returns its result."""
+        with sqlite_errors(self._path):
             return work(self._reader)
 
     def _rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        with _wrapped(self._path):
+        with sqlite_errors(self._path):
             return self._reader.execute(query, values).fetchall()
 
 
 class Ledger(StoredEntries):
-    """An open ledger. Make one with `open_ledger`, which holds the write lock around it."""
+    """A ledger that is open for writing. Made by `open_ledger`, which holds the write lock."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = _open(path)  # makes the file where there is none
+        self._writer = open_writer(path)  # creates a missing file
         self._file = path.stat()
-        super().__init__(path, _connect(path))
+        super().__init__(path, connect_to_write(path))
         self._spent: float = self.read(
             lambda connection: connection.execute("SELECT total(cost_usd) FROM entries").fetchone()[0]
         )
@@ -237,35 +224,31 @@ class Ledger(StoredEntries):
         return self._spent
 
     def unpriced(self) -> Iterator[Entry]:
-        """The answers whose cost is not known, one by one. Nothing is to be recorded meanwhile."""
+        """The answers whose cost is not known, one by one. Record nothing while iterating."""
         query = f"SELECT {_COLUMNS} FROM entries WHERE cost_usd IS NULL AND answer IS NOT NULL"
-        with _wrapped(self._path):
+        with sqlite_errors(self._path):
             for row in self._reader.execute(query):
                 yield Entry(*row)
 
     def submit(self, entry: Entry) -> asyncio.Future[None]:
         """Store an entry. The future is done when it is committed, or holds `KnowledgeBaseError`.
 
-        An entry that the ledger holds already is left as it is; another answer to its request is an error.
+        An entry that the ledger already holds is unchanged; another answer to its request is an error.
         """
         return self._add(entry)
 
-    async def record(self, entry: Entry) -> None:
-        """`submit`, and wait for the commit."""
-        await self._add(entry)
-
     async def write(self, work: Work) -> None:
-        """Let `work` change tables that are not ours; returns when that is committed.
+        """Run `work` on a writable connection, for tables of other modules; returns after the commit.
 
-        It runs in the writer's thread, after everything submitted before it. What it raises undoes its own
-        changes only.
+        It runs in the writer's thread, after everything that was submitted before. If it raises, only its own
+        changes are undone.
         """
         await self._add(work)
 
     async def forget_failed(self, keys: Sequence[str] | None = None) -> int:
         """Remove entries that hold no answer (of these requests, or all), so that they are asked again.
 
-        Returns how many were removed. What was answered is never removed.
+        Returns how many were removed. Answers are never removed.
         """
         removed = 0
 
@@ -279,12 +262,12 @@ class Ledger(StoredEntries):
         return removed
 
     def flush(self) -> None:
-        """Commit now what waits: the caller knows that nothing will join the group soon."""
+        """Commit the open group now: for callers that know that nothing will join it soon."""
         if self._group:
             self._filled.set()
 
     async def close(self) -> None:
-        """Commit what is waiting and close the file."""
+        """Commit the open group and close the file."""
         self._closing = True
         self._started.set()
         self._filled.set()
@@ -308,7 +291,7 @@ class Ledger(StoredEntries):
         while not (self._closing and not self._group):
             await self._started.wait()
             if not self._closing:
-                with suppress(TimeoutError):  # waited long enough: the group goes, full or not
+                with suppress(TimeoutError):  # the group is committed, full or not
                     await asyncio.wait_for(self._filled.wait(), GROUP_SECONDS)
             group, self._group = self._group, []
             self._started.clear()
@@ -328,11 +311,11 @@ class Ledger(StoredEntries):
                     future.set_exception(failure)
 
     def _commit(self, items: Sequence[Entry | Work]) -> list[Exception | None]:
-        """Write a group in one transaction. Returns each item's own error; raises where none is written."""
+        """Write a group in one transaction. Returns each item's own error; raises if nothing was written."""
         errors: list[Exception | None] = []
         spent = 0.0
         self._require_file()
-        with _wrapped(self._path):
+        with sqlite_errors(self._path):
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 for item in items:
@@ -351,7 +334,7 @@ class Ledger(StoredEntries):
         return errors
 
     def _require_file(self) -> None:
-        """Raise where the file was removed: SQLite would go on writing what nobody can read again."""
+        """Raise if the file was removed: SQLite would keep writing to an unlinked file, which is lost."""
         with suppress(OSError):
             if os.path.samestat(self._path.stat(), self._file):
                 return
@@ -361,7 +344,7 @@ class Ledger(StoredEntries):
         )
 
     def _insert(self, entry: Entry) -> tuple[bool, Exception | None]:
-        """Whether the entry is new, and what is wrong with it."""
+        """Whether the entry is new, and the error that it makes."""
         if self._writer.execute(_INSERT, astuple(entry)).rowcount:
             return True, None
         query = "SELECT answer, error FROM entries WHERE key = ?"
@@ -378,67 +361,78 @@ class Ledger(StoredEntries):
         except Exception as error:
             self._writer.execute("ROLLBACK TO work")
             self._writer.execute("RELEASE work")
-            return _broken(self._path, error) if isinstance(error, sqlite3.Error) else error
+            return knowledge_base_error(self._path, error) if isinstance(error, sqlite3.Error) else error
         self._writer.execute("RELEASE work")
         return None
 
 
 @asynccontextmanager
 async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
-    """Open `<kb>/ledger.sqlite` for writing, alone. What was recorded is committed when the block ends.
+    """Open `<kb>/ledger.sqlite` for writing, exclusively. Everything is committed when the block ends.
 
-    Its checksum (data/seals.py) is written when it is closed. Raises DamagedError where it is another file by
-    then: what is made of its answers would be wrong, and nothing could be made again of it.
+    Its checksum (data/seals.py) is written when it is closed. Raises DamagedError if the file is not the one
+    that was sealed: tables derived from other answers would be wrong.
     """
     path = kb / "ledger.sqlite"
     with write_lock(kb / "ledger.lock"):
-        _is_there(path)
-        try:
-            check_always(path)
-        except DamagedError as error:
-            raise DamagedError(
-                path,
-                f"{error.reason.partition(';')[0]}: it was lost or replaced. Restore it from a backup; or,"
-                " where it is as you want it, `unibind kb verify --seal` takes it as it is",
-            ) from None
+        ledger_exists(path)
+        require_unchanged(kb)
         unseal(kb, path.name)
         ledger = Ledger(path)
         try:
             yield ledger
         finally:
             await ledger.close()
-            if not path.with_name(f"{path.name}-wal").exists():  # somebody else reads it: not all is in it
-                with suppress(OSError):  # a full disk: it stays without a checksum until the next run
+            if not path.with_name(f"{path.name}-wal").exists():  # else another process reads it
+                with suppress(OSError):  # disk full: no checksum until the next run
                     seal(kb, [path], path.name)
 
 
-@contextmanager
-def read_ledger(kb: Path) -> Iterator[StoredEntries | None]:
-    """`<kb>/ledger.sqlite` to look up in, or None where nothing was ever asked. Leaves no file behind."""
+def require_unchanged(kb: Path) -> None:
+    """Raise DamagedError if the ledger has a checksum (data/seals.py) and is missing or another file."""
     path = kb / "ledger.sqlite"
-    if not _is_there(path):
+    try:
+        check_always(path)
+    except DamagedError as error:
+        if error.reason == FORBIDDEN:
+            raise
+        raise DamagedError(
+            path,
+            f"{error.reason.partition(';')[0]}: it was lost or replaced. Restore it from a backup; or,"
+            " where it is as you want it, `unibind kb verify --seal` takes it as it is",
+        ) from None
+
+
+@contextmanager
+def read_ledger(kb: Path, *, checked: bool = False) -> Iterator[StoredEntries | None]:
+    """`<kb>/ledger.sqlite` for reading, or None where nothing was ever asked. Creates no file.
+
+    `checked` raises DamagedError if it has a checksum and is missing or changed. That reads the whole file;
+    it is for callers that depend on all of it.
+    """
+    path = kb / "ledger.sqlite"
+    there = ledger_exists(path)
+    if checked:
+        require_unchanged(kb)
+    if not there:
         yield None
         return
-    with _wrapped(path):
-        connection = _connect_to_read(path)
+    with sqlite_errors(path):
+        connection = connect_to_read(path)
     with closing(connection):
-        with _wrapped(path):
-            version = _version(connection, path)
-        if version not in {0, LEDGER_VERSION}:
-            raise KnowledgeBaseError(
-                f"{path}: in an older format ({version}); `unibind kb reparse` brings it up to date"
-            )
+        with sqlite_errors(path):
+            version = read_version(connection, path)
         yield StoredEntries(path, connection) if version else None
 
 
 def lacking(kb: Path, keys: Sequence[str]) -> list[str]:
-    """Those of the keys that the ledger does not hold. Reads ledgers of older versions too, makes no file."""
+    """The keys that the ledger does not hold. Creates no file."""
     path = kb / "ledger.sqlite"
-    if not _is_there(path):
+    if not ledger_exists(path):
         return list(keys)
     held: set[str] = set()
-    with _wrapped(path), closing(_connect_to_read(path)) as connection:
-        for start in range(0, len(keys), _KEYS_AT_ONCE) if _version(connection, path) else ():
+    with sqlite_errors(path), closing(connect_to_read(path)) as connection:
+        for start in range(0, len(keys), _KEYS_AT_ONCE) if read_version(connection, path) else ():
             some = keys[start : start + _KEYS_AT_ONCE]
             query = f"SELECT key FROM entries WHERE key IN ({', '.join('?' * len(some))})"
             held.update(key for (key,) in connection.execute(query, some))
@@ -446,14 +440,14 @@ def lacking(kb: Path, keys: Sequence[str]) -> list[str]:
 
 
 def digest_of(kb: Path, keys: Sequence[str]) -> str:
-    """The hash of what the ledger holds under these keys; its request and when it was asked apart.
+    """SHA-256 (hex) of the answers and errors under these keys. Keys without an entry are skipped.
 
-    Keys without an entry are passed over. Reads ledgers of older versions too, makes no file.
+    Requests and times are not in it. Creates no file.
     """
     path = kb / "ledger.sqlite"
     sums = hashlib.sha256()
-    with _wrapped(path), closing(_connect_to_read(path)) as connection:
-        for start in range(0, len(keys), _KEYS_AT_ONCE) if _version(connection, path) else ():
+    with sqlite_errors(path), closing(connect_to_read(path)) as connection:
+        for start in range(0, len(keys), _KEYS_AT_ONCE) if read_version(connection, path) else ():
             some = keys[start : start + _KEYS_AT_ONCE]
             query = f"SELECT key, answer, error FROM entries WHERE key IN ({', '.join('?' * len(some))})"
             for row in sorted(connection.execute(query, some), key=lambda row: str(row[0])):
@@ -461,154 +455,12 @@ def digest_of(kb: Path, keys: Sequence[str]) -> str:
     return sums.hexdigest()
 
 
-def read_entries(kb: Path) -> list[Entry]:
-    """Every entry of a knowledge base's ledger, in the order of the keys; [] where it has no ledger."""
-    return list(iter_entries(kb))
-
-
 def iter_entries(kb: Path) -> Iterator[Entry]:
-    """`read_entries`, one by one. Needs no lock, makes no file, and reads ledgers of older versions too."""
+    """Every entry of a knowledge base's ledger, in the order of the keys. Needs no lock, creates no file."""
     path = kb / "ledger.sqlite"
-    if not _is_there(path):
+    if not ledger_exists(path):
         return
-    with _wrapped(path), closing(_connect_to_read(path)) as connection:
-        version = _version(connection, path)
-        if version:
-            columns = _COLUMNS if version == LEDGER_VERSION else _COLUMNS_1
-            for row in connection.execute(f"SELECT {columns} FROM entries ORDER BY key"):
+    with sqlite_errors(path), closing(connect_to_read(path)) as connection:
+        if read_version(connection, path):
+            for row in connection.execute(f"SELECT {_COLUMNS} FROM entries ORDER BY key"):
                 yield Entry(*row)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """The writer's connection to a ledger of this version: made or migrated where it is not there yet."""
-    connection = _connect(path)
-    try:
-        with _wrapped(path):
-            version = _version(connection, path)
-            if version != LEDGER_VERSION:
-                connection.execute("BEGIN IMMEDIATE")  # all of it, or nothing
-                for statement in (_FROM_VERSION_1 if version else _CREATE) + _INDEXES:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
-                connection.execute("COMMIT")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _is_there(path: Path) -> bool:
-    """Whether there is a ledger. Raises KnowledgeBaseError where something stands there that is no file.
-
-    SQLite opens pipes, too, and waits for ever; so also beside it, where its log belongs.
-    """
-    for each in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-        if found := special_kind(each) or ("a folder" if each.is_dir() else None):
-            raise KnowledgeBaseError(f"{each} is {found}, where a file belongs; move it away, then run again")
-    return path.is_file()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    _is_there(path)
-    with _wrapped(path):
-        # Used by worker threads too, one at a time. No isolation level: transactions are written out.
-        connection = sqlite3.connect(path, check_same_thread=False, timeout=30, isolation_level=None)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-        except BaseException:
-            connection.close()
-            raise
-        connection.create_function("base_key_of", 1, base_key_of, deterministic=True)
-        return connection
-
-
-def _connect_to_read(path: Path) -> sqlite3.Connection:
-    """A connection that changes nothing.
-
-    A log that a writer has left (`-wal`) must be read with the file. A connection that may write removes the
-    log it makes for itself, a read-only one leaves it behind; a folder that cannot be written needs none.
-    """
-    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
-        mode = "mode=rw"
-    else:
-        mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
-    _is_there(path)
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30)
-    connection.execute("PRAGMA query_only = ON")
-    connection.create_function("base_key_of", 1, base_key_of, deterministic=True)
-    return connection
-
-
-def _version(connection: sqlite3.Connection, path: Path) -> int:
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > LEDGER_VERSION:
-        raise KnowledgeBaseError(
-            f"{path}: made by another version of this program (ledger format {version}, "
-            f"this one reads {LEDGER_VERSION}); use that version, or another knowledge base folder"
-        )
-    return version
-
-
-@contextmanager
-def _wrapped(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # even SQLite's own messages may hold damaged text
-        raise _broken(path, error) from error
-
-
-def _broken(path: Path, error: Exception) -> KnowledgeBaseError:
-    text = str(error).partition(" with text ")[0]  # what follows is the damaged text itself
-    if any(words in text for words in _DAMAGE):
-        advice = (
-            "the file is damaged: restore it from a backup: it holds what was paid for "
-            "(without it everything is asked, and paid for, again)"
-        )
-    elif "full" in text or "I/O" in text:
-        advice = "free some disk space (or lift the file size limit), run again: what was committed is kept"
-    else:
-        advice = "see that the folder exists, is writable and on a local disk, then run again"
-    return KnowledgeBaseError(f"{path}: {text}; {advice}")
-
-
-def reused(ledger: StoredEntries, request: str, *, run_id: str) -> Entry | None:
-    """An entry for a request (canonical JSON) with the answer to the same request of fewer max_tokens.
-
-    None where there is no such answer or it was cut off. The entry has a key of its own, so that rows can
-    cite it; it cost nothing and took no call (`attempts` 0). Provider and source are those of the answer.
-    """
-    shorter = ledger.shorter(base_key_of(request), json.loads(request)["max_tokens"])
-    if shorter is None or shorter.answer is None or _cut_off(shorter.answer):
-        return None
-    return _under(shorter, request, run_id)
-
-
-def answered_elsewhere(
-    ledger: StoredEntries, request: str, aliases: Sequence[str], *, run_id: str
-) -> Entry | None:
-    """The same for an answer to the same request at another endpoint of the group (`pool.Pool.aliases`)."""
-    if not aliases:
-        return None
-    value = json.loads(request)
-    keys = [hash_text(canonical_json(value | {"endpoint": alias})) for alias in aliases]
-    found = ledger.get_many(keys)
-    known = next((found[key] for key in keys if key in found and found[key].answer is not None), None)
-    return None if known is None else _under(known, request, run_id)
-
-
-def _under(known: Entry, request: str, run_id: str) -> Entry:
-    return replace(
-        known,
-        key=hash_text(request),
-        request=request,
-        attempts=0,
-        latency_ms=0.0,
-        created_at=microseconds_now(),
-        run_id=run_id,
-        cost_usd=0.0,
-    )
-
-
-def _cut_off(answer: str) -> bool:
-    return any(choice.get("finish_reason") == "length" for choice in json.loads(answer)["choices"])

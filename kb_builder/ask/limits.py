@@ -1,4 +1,4 @@
-"""How many calls may be in flight: additive increase, multiplicative decrease.
+"""Limits of calls in flight (additive increase, multiplicative decrease) and rate limits per minute.
 
 The rule of Chiu and Jain ("Analysis of the increase and decrease algorithms for congestion avoidance", 1989)
 with the factor 0.7 of CUBIC (RFC 9438), on calls instead of packets.
@@ -12,19 +12,19 @@ _STEPS = 64
 _ON_THROTTLE = 0.7
 _ON_LATENCY = 0.9
 _SLOWER = 2.0  # a window this much slower than the best one ...
-_FASTER = 1.1  # ... that answers less than this much more per second shows a queue, not a gain
-_FORGET = 1.1  # per window: what was best long ago says little of the server of now
+_FASTER = 1.1  # ... with less than this gain in rate shows a queue, not a gain
+_FORGET = 1.1  # per window: an old best says little about the server now
 _FEWEST = 16  # answers in a window
 _MINUTE = 60.0
 
 
 class Limiter:
-    """Starts at its ceiling: most endpoints take what they are sent, and the others say so at once.
+    """Limits the calls in flight. It starts at its ceiling: endpoints that take fewer calls say so at once.
 
-    A limit's worth of answers adds one, or 1/64 of the ceiling where that is more: the way back up takes as
-    many round trips from 1,024 as from 64. A 429 multiplies by 0.7, at most once per round trip: 429s to
-    calls that were sent before the last cut are the same news again. A window of answers whose mean latency
-    is over twice the best window's, at no higher rate, multiplies by 0.9.
+    As many answers as the limit add one, or 1/64 of the ceiling where that is more, so recovery takes as many
+    round trips with 1,024 calls as with 64. A 429 multiplies the limit by 0.7, at most once per round trip:
+    429s to calls that were sent before the last cut report the same overload. A window of answers whose mean
+    latency is over twice the best window's, at no higher rate, multiplies it by 0.9.
     """
 
     def __init__(self, ceiling: int) -> None:
@@ -76,17 +76,16 @@ class Limiter:
 
 
 class Bucket:
-    """A token bucket. It may go below zero: a request larger than the bucket goes when the bucket is full."""
+    """A token bucket. A request larger than the bucket is sent when it is full, and leaves it below zero."""
 
     def __init__(self, per_minute: int | None) -> None:
-        self._told = per_minute is not None  # by the settings: headers change nothing then
+        self._fixed = per_minute is not None  # by the settings: headers are ignored then
         self._rate = (per_minute or 0) / _MINUTE
-        self._size = max(
-            1.0, self._rate
-        )  # a second's worth: no minute has more than a second's worth too much
+        # One second's worth, so that no minute exceeds its limit by more than that.
+        self._size = max(1.0, self._rate)
         self._level = self._size
         self._filled: float | None = None
-        self.limited = self._told
+        self.limited = self._fixed
         self._in_flight = 0.0
 
     def wait(self, now: float, amount: float) -> float:
@@ -95,25 +94,25 @@ class Bucket:
             return 0.0
         self._fill(now)
         lacks = min(amount, self._size) - self._level
-        # A clock has no digits for less than this; waiting for it would be waiting for ever.
+        # Shorter waits are below the resolution of the clock, and would never end.
         return lacks / self._rate if lacks > 1e-6 * self._size else 0.0
 
     def take(self, amount: float) -> None:
-        """Take it for a call that is sent now."""
+        """Take `amount` for a call that is sent now."""
         self._level -= amount
         self._in_flight += amount
 
     def settle(self, taken: float, used: float) -> None:
-        """The call has come home: it used so much of what was taken."""
+        """A call has ended: give back what it took, and take what it used."""
         self._in_flight -= taken
         self._level = min(self._size, self._level + taken - used)
 
     def learn(self, now: float, limit: int | None, left: int | None, reset_s: float | None) -> None:
-        """Take over what a header says: so many are left, and all of them again in `reset_s` seconds.
+        """Adopt the numbers of a header: `left` of `limit`, and all of it again in `reset_s` seconds.
 
-        The server has not heard yet of some that are in flight: they are taken off what it says is left.
+        The server has not counted the calls in flight yet: they are subtracted from what is left.
         """
-        if self._told or not limit or left is None:
+        if self._fixed or not limit or left is None:
             return
         gone = limit - left
         self._rate = gone / reset_s if reset_s and gone > 0 else limit / _MINUTE
@@ -129,7 +128,7 @@ class Bucket:
 
 
 class Rates:
-    """Both budgets. A request's tokens are reserved by an estimate, and corrected by what it used."""
+    """Both rate limits. A request's tokens are reserved by an estimate, and corrected after its answer."""
 
     def __init__(self, *, requests_per_minute: int | None, tokens_per_minute: int | None) -> None:
         self._requests = Bucket(requests_per_minute)
@@ -137,24 +136,24 @@ class Rates:
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether a request's tokens matter."""
+        """Whether tokens are limited."""
         return self._tokens.limited
 
     def wait(self, now: float, tokens: float) -> float:
-        """Seconds until a request of so many tokens may be sent; 0.0 if it may now."""
+        """Seconds until a request of `tokens` may be sent; 0.0 if it may now."""
         return max(self._requests.wait(now, 1.0), self._tokens.wait(now, tokens))
 
     def take(self, tokens: float) -> None:
-        """A request is sent."""
+        """A request of `tokens` is sent."""
         self._requests.take(1.0)
         self._tokens.take(tokens)
 
     def settle(self, tokens: float, used: float | None) -> None:
-        """It has come home. `used` is None where it does not say what it used: the estimate stands."""
+        """It has ended. `used` is None where no usage is reported: the estimate counts."""
         self._requests.settle(1.0, 1.0)
         self._tokens.settle(tokens, tokens if used is None else used)
 
     def learn(self, now: float, limits: Limits) -> None:
-        """What an answer's headers say. Call it after `settle` of that answer."""
+        """Adopt the limits in an answer's headers. Call it after `settle` of that answer."""
         self._requests.learn(now, limits.requests, limits.requests_left, limits.reset_requests_s)
         self._tokens.learn(now, limits.tokens, limits.tokens_left, limits.reset_tokens_s)

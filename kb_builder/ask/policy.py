@@ -10,21 +10,20 @@ from kb_builder.ask.cost import price_of
 from kb_builder.ask.request import Describer
 from kb_builder.settings import Asking, Price
 
-# A describer may say itself how many calls it takes at once (`concurrency`).
+# Calls in flight, for describers that state none (attribute `concurrency`).
 _IN_FLIGHT = {"online": 256, "local": 8, "fake": 8}
 
-
-# A model in this process: a late answer means a busy machine, never a lost request. Were it given up, the
-# table would depend on what else the machine was doing.
+# A late answer of a model in this process means a busy machine, not a lost request. If it were given up, the
+# tables would depend on the load of the machine.
 _LOCAL_PATIENCE_S = 3600.0
 
 
 @dataclass(frozen=True)
 class Policy:
-    """`concurrency` calls in flight at most; `call_s` for a call, `deadline_s` for a request with its sleeps.
+    """`concurrency`: calls in flight at most; `call_s` ends a call, `deadline_s` a request with its retries.
 
-    After a failure a request sleeps for up to `first_pause_s`, doubled each time as far as `longest_pause_s`.
-    An outage is first probed after `probe_s`.
+    After a failure a request pauses for up to `first_pause_s`, doubled each time up to `longest_pause_s`. The
+    first probe of an outage is sent after `probe_s`.
     """
 
     concurrency: int
@@ -42,7 +41,7 @@ class Policy:
 
 
 def policy_for(describer: Describer, settings: Asking) -> Policy:
-    """How to ask this describer: two calls of a request may hang before its deadline is over."""
+    """The policy for a describer. Two calls of a request may hang before its deadline is over."""
     local = describer.source == "local"
     deadline = max(_LOCAL_PATIENCE_S, settings.request_timeout_s) if local else settings.request_timeout_s
     price = price_of(describer.model, settings.price, endpoint=describer.endpoint)
@@ -56,7 +55,7 @@ def policy_for(describer: Describer, settings: Asking) -> Policy:
         outage_s=settings.outage_s,
         requests_per_minute=settings.requests_per_minute,
         tokens_per_minute=settings.tokens_per_minute,
-        budget_usd=settings.budget_usd if price is not None else None,  # what runs here costs nothing
+        budget_usd=settings.budget_usd if price is not None else None,  # a local model costs nothing
         price=price,
         reuse=settings.reuse,
     )

@@ -1,4 +1,4 @@
-"""One call to a describer: a frozen record, and the key that makes equal calls one call."""
+"""Requests to a describer, their keys, and the protocol of describers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from data.files import canonical_json, hash_json
 
 PROTOCOL = "openai.chat.completions"
-LIST_SCHEMA = "descriptions"  # the name of the JSON schema that asks for several texts
+LIST_SCHEMA = "descriptions"  # name of the JSON schema of requests for several texts
 OPENAI_URL = "https://api.openai.com/v1"
 _WHOLE = re.compile(r"[0-9]{1,15}")
 _YEAR_S = 366 * 86_400.0
@@ -22,10 +22,10 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """A file's content inside a message, named by what it is made from, so that no key needs its pixels.
+    """A file's content inside a message, identified without reading it, so that keys need no pixels.
 
-    `kind` is image, audio or video; `sha256` is the hash of the *file*; `recipe` says how the file becomes
-    what is sent (rendering version, size, format). Same file and recipe, same bytes.
+    `kind` is image, audio or video; `sha256` is the hash of the *file*; `recipe` describes how the sent bytes
+    are made from it (rendering version, size, format). The same file and recipe give the same bytes.
     """
 
     kind: str
@@ -39,13 +39,13 @@ Messages = tuple[tuple[str, Content], ...]  # (role, content), in the order they
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The final request. Every field is part of its key: nothing here may depend on the run or the machine.
+    """The final request. Every field is part of its key: no field may depend on the run or the machine.
 
-    `endpoint` says who answers (see `client.endpoint_identity`), never with a secret in it. `sample_index`
-    tells requests apart that ask the same thing again. `extra` holds further fields of the body, such as
-    `response_format`, `stop`, or what only one server understands. `names` holds the parameters that are
-    sent under another name than usual; `response_format` is None there where a list of texts was asked for
-    without one. An empty `names` is no part of the key.
+    `endpoint` identifies the server (`endpoint_identity`) and holds no secret. `sample_index` distinguishes
+    repetitions of the same question. `extra` holds additional fields of the body, such as `response_format`,
+    `stop`, or those of one server only. `names` holds the parameters that are sent under another name than
+    the usual one; `response_format: None` in it means a request for several texts without a schema. An empty
+    `names` is not part of the key.
     """
 
     endpoint: str
@@ -62,31 +62,31 @@ class Request:
 
 
 def words(content: Content) -> str:
-    """The words of a message's content, without its media."""
+    """The text of a message's content, without its media."""
     return (
         content if isinstance(content, str) else " ".join(part for part in content if isinstance(part, str))
     )
 
 
 def asked(messages: Messages) -> str:
-    """The words of the question: of the user's last message."""
+    """The text of the user's last message."""
     return next((words(content) for role, content in reversed(messages) if role == "user"), "")
 
 
 def request_json(request: Request) -> str:
-    """The request as canonical JSON: what its key is the hash of, and what the ledger stores."""
+    """The request as canonical JSON: its key is the hash of this text, and the ledger stores it."""
     return canonical_json(_plain(request))
 
 
 def _plain(request: Request) -> dict[str, Any]:
     value = asdict(request)
-    if not value["names"]:  # so that requests under the usual names keep the keys that they always had
+    if not value["names"]:  # keeps the keys of requests with the usual names
         del value["names"]
     return value
 
 
 def request_from_json(text: str) -> Request:
-    """The request that `request_json` wrote: the same key, and ready to be sent again."""
+    """The request that `request_json` wrote: it has the same key and can be sent again."""
     value = json.loads(text)
     messages = tuple((role, _content(content)) for role, content in value.pop("messages"))
     return Request(**value, messages=messages)
@@ -109,17 +109,17 @@ def _content(content: Any) -> Content:
 
 
 def request_key(request: Request) -> str:
-    """SHA-256 (hex) of the final request. Not in it: API key, time-outs, concurrency, run id, order."""
+    """SHA-256 (hex) of the final request. Not in it: API key, timeouts, concurrency, run id, order."""
     return hash_json(_plain(request))
 
 
 def derived_seed(*parts: object) -> int:
-    """A seed of 31 bits from what the request is for: any part differs, the seed differs."""
+    """A seed of 31 bits that depends on the parts alone."""
     return int(hash_json([str(part) for part in parts])[:8], 16) & 0x7FFFFFFF
 
 
 class Describer(Protocol):
-    """What answers requests. `endpoint` and `model` go into every request's key."""
+    """Answers requests. `endpoint` and `model` are part of every request's key."""
 
     provider: str  # openai | local | fake
     source: str  # online | local | fake: the `source` column
@@ -127,17 +127,19 @@ class Describer(Protocol):
     model: str
 
     async def answer(self, request: Request) -> Reply:
-        """One attempt at one request: a body with at least one choice. Raises a `DescriberError`, or a
-        `SampleError` where its media cannot be read."""
+        """Make one attempt at a request; the reply has at least one choice.
+
+        Raises a `DescriberError`, or a `SampleError` where its media cannot be read.
+        """
         ...
 
     async def close(self) -> None:
-        """Give back connections."""
+        """Close all connections."""
         ...
 
 
 def endpoint_identity(base_url: str) -> str:
-    """Who answers, for the request key: scheme, host, port and path; user info and query may hold secrets."""
+    """The server, for request keys: scheme, host, port and path. User info and query may hold secrets."""
     parts = urlsplit(base_url)
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path.rstrip('/')}"
@@ -145,9 +147,9 @@ def endpoint_identity(base_url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The `x-ratelimit-*` headers of one answer; None where the endpoint says nothing.
+    """The `x-ratelimit-*` headers of one answer; None for those that are missing.
 
-    `reset_*_s` are the seconds until the budget is full again.
+    `reset_*_s` are the seconds until the whole limit is available again.
     """
 
     requests: int | None = None
@@ -160,14 +162,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The body as JSON text with at least one choice, and the limits that came with it."""
+    """The body as JSON text with at least one choice, and the rate limits in its headers."""
 
     body: str
     limits: Limits | None = None
 
 
 def read_limits(headers: Mapping[str, str]) -> Limits | None:
-    """The limits of an answer's headers (OpenAI's names, which gateways copy), or None where it has none."""
+    """The rate limits in an answer's headers (OpenAI's names, which gateways copy), or None."""
     limits = Limits(
         requests=_count(headers.get("x-ratelimit-limit-requests")),
         requests_left=_count(headers.get("x-ratelimit-remaining-requests")),
@@ -180,7 +182,7 @@ def read_limits(headers: Mapping[str, str]) -> Limits | None:
 
 
 def _count(value: str | None) -> int | None:
-    """A whole number that an account may have as its limit; what is none, or beyond sense, says nothing."""
+    """A plausible limit of an account, else None."""
     if value is None or not _WHOLE.fullmatch(value.strip()):
         return None
     return int(value)

@@ -1,11 +1,11 @@
-"""Asks many requests at once: bounded, patient with failing endpoints, and stoppable without loss.
+"""Scheduler: sends many requests at once, retries failed ones, and can be stopped without loss.
 
     callers ──ask──> ledger? ──no──> bounded queue ──_pump──> calls in flight ──> ledger's writer ──> callers
 
-One function decides whether the next request may go (`_pump`), and it runs whenever something has changed: a
-request was asked, a call came home, a group was committed, a pause is over. There is no worker that polls and
-no timer per request. What says no, in this order: the limiter (calls in flight), the breaker (everybody is
-paused), the rates (requests and tokens per minute), the budget.
+One function decides whether the next request may be sent (`_pump`). It runs whenever something has changed:
+a request was asked, a call has finished, a group was committed, a pause is over. No worker polls, and no
+request has a timer. The checks, in this order: the limiter (calls in flight), the circuit breaker (all
+requests are paused), the rate limits (requests and tokens per minute), the budget.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from data.errors import (
@@ -28,19 +28,20 @@ from data.errors import (
     TransientError,
 )
 from data.files import hash_text
+from kb_builder.ask.allowance import Allowance, RequestUse
 from kb_builder.ask.asker import Progress
 from kb_builder.ask.breaker import Breaker
-from kb_builder.ask.budget import bounded_worst_case, open_budget, write_off
-from kb_builder.ask.cost import cost, estimate_tokens, usage_of
-from kb_builder.ask.ledger import GROUP_ROWS, Entry, Ledger, answered_elsewhere, new_entry, reused
-from kb_builder.ask.limits import Limiter, Rates
+from kb_builder.ask.budget import write_off
+from kb_builder.ask.ledger import GROUP_ROWS, Entry, Ledger, new_entry
+from kb_builder.ask.limits import Limiter
 from kb_builder.ask.policy import Policy, policy_for
 from kb_builder.ask.request import Describer, Reply, Request, request_json
+from kb_builder.ask.reuse import answered_elsewhere, reused
 from kb_builder.settings import Asking
 
 log = logging.getLogger(__name__)
 
-# So many requests refused one after the other, and none accepted: the settings are wrong, not the requests.
+# After so many refusals and no answer, the settings are wrong, not the requests.
 _REFUSED_AT_ONCE = 20
 ALL_REFUSED = "nothing is recorded as failed: correct the settings or the endpoint, and run again"
 _REPORT_S = 0.2
@@ -59,9 +60,9 @@ async def open_asker(
 ) -> AsyncIterator[Scheduler]:
     """An `Asker` that asks `describer` what `ledger` does not hold.
 
-    When the block ends, for whatever reason, calls in flight come home and are recorded: they may have been
-    paid for. `on_progress` is called at most five times a second, and at the end. `policy` replaces what
-    follows from the settings. Raises `ProjectError` where a budget is set and the price is not known.
+    When the block ends, for any reason, it waits for the calls in flight and records them: they may have been
+    paid for. `on_progress` is called at most five times a second, and at the end. `policy` replaces the one
+    that follows from the settings. Raises `ProjectError` where a budget is set and the price is not known.
     """
     scheduler = Scheduler(
         describer,
@@ -78,10 +79,9 @@ async def open_asker(
 
 @dataclass(eq=False, slots=True)
 class _QueuedRequest:
-    """A request on its way to its entry.
+    """A request that has no entry yet.
 
-    `done` gives None where there is none: the run stopped first, or the request could not be made up
-    (`unsendable`).
+    `done` gets its entry, or None: the run stopped first, or the request could not be built (`unsendable`).
     """
 
     request: Request
@@ -91,10 +91,8 @@ class _QueuedRequest:
     attempts: int = 0
     first_sent: float = 0.0  # loop time
     deadline: float = float("inf")  # on the breaker's clock
-    said: DescriberError | None = None  # the last thing the server said: it tells more than a time-out
-    tokens: float = 0.0  # reserved for the call under way
-    worst: float = 0.0  # US dollars
-    weighed: bool = False
+    last_error: DescriberError | None = None  # the server's last one, which says more than a timeout
+    use: RequestUse = field(default_factory=RequestUse)
     unsendable: bool = False
 
 
@@ -119,7 +117,7 @@ class Scheduler:
         run_id: str,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        # Enough to keep all calls busy while as many answers again wait for their commit.
+        # Keeps all calls busy while as many answers again wait for their commit.
         self.window = 2 * policy.concurrency + 2 * GROUP_ROWS
         self._describer = describer
         self._ledger = ledger
@@ -129,31 +127,18 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         self._limiter = Limiter(policy.concurrency)
         self._breaker = Breaker(outage_s=policy.outage_s, first_s=policy.probe_s)
-        self._rates = Rates(
-            requests_per_minute=policy.requests_per_minute, tokens_per_minute=policy.tokens_per_minute
-        )
-        self._budget = (
-            None
-            if policy.budget_usd is None or policy.price is None
-            else open_budget(
-                policy.budget_usd,
-                policy.price,
-                ledger,
-                endpoint=describer.endpoint,
-                model=describer.model,
-            )
-        )
+        self._allowance = Allowance(policy, ledger, describer)
         self._room = asyncio.Semaphore(self.window)
-        self._jobs: dict[str, _QueuedRequest] = {}  # by key: every one that has no entry yet
+        self._jobs: dict[str, _QueuedRequest] = {}  # by key: all without an entry
         self._ready: deque[_QueuedRequest] = deque()
         self._calls: set[asyncio.Task[None]] = set()
         self._commits: set[asyncio.Future[None]] = set()
         self._counts = _Counts()
-        self._last_life = float("-inf")  # when the endpoint last said something of its own, breaker's clock
+        self._last_life = float("-inf")  # last answer or refusal, breaker's clock
         self._jitter = random.Random(0)  # spreads calls; changes no result
-        self._held: list[
-            tuple[_QueuedRequest, str, float]
-        ] = []  # refused before any was answered: whose fault is it?
+        # Refused before any request was answered: (job, error, seconds of the call). The requests may be at
+        # fault, or the settings.
+        self._held: list[tuple[_QueuedRequest, str, float]] = []
         self._asleep = 0  # jobs that wait for their next attempt
         self._more_may_come = False
         self._stopped = False
@@ -166,7 +151,7 @@ class Scheduler:
         texts = [request_json(request) for request in requests]
         keys = [hash_text(text) for text in texts]
         found = self._ledger.get_many(keys)
-        self._know(found.values())
+        self._count_known(found.values())
         jobs: dict[str, _QueuedRequest] = {}
         waited = False
         for request, text, key in zip(requests, texts, keys, strict=True):
@@ -194,7 +179,7 @@ class Scheduler:
         return entries
 
     async def close(self) -> None:
-        """Send nothing more, and let what is in flight come home into the ledger."""
+        """Send nothing more; wait for the calls in flight and record them."""
         self._stop(None)
         try:
             if self._calls:
@@ -206,15 +191,15 @@ class Scheduler:
         finally:
             if self._report is not None:
                 self._report.cancel()
-            self._tell()
+            self._report_now()
 
     def more_may_come(self, coming: bool) -> None:
-        """See `asker.Listener`: where all that is left was refused, this decides whose fault that is."""
+        """See `asker.Listener`. If only refused requests are left, decide whether they are at fault."""
         self._more_may_come = coming
         self._judge_held()
 
     def _enter(self, request: Request, text: str, key: str) -> _QueuedRequest:
-        """A new job; the room for it has been taken."""
+        """Enter a new job into the queue, or answer it from the ledger. The caller has acquired its room."""
         job = _QueuedRequest(request, text, key, self._loop.create_future())
         self._jobs[key] = job
         old = reused(self._ledger, text, run_id=self._run_id) if self._policy.reuse else None
@@ -229,7 +214,7 @@ class Scheduler:
         return job
 
     def _pump(self) -> None:
-        """Send what may be sent now. Whatever changes an answer to that question calls this."""
+        """Send every request that may be sent now. Called by everything that may change that."""
         try:
             while self._ready and not self._stopped and self._send_next():
                 pass
@@ -237,11 +222,11 @@ class Scheduler:
             self._stop(error)
 
     def _send_next(self) -> bool:
-        """Send the next request, or arrange to be asked again when it may go."""
+        """Send the next request; False where it must wait. `_pump` runs again when that may have changed."""
         in_flight = self._counts.in_flight
         if in_flight >= self._limiter.limit:
             return False
-        # What a kill can lose, and the next run asks again: calls in flight and one group.
+        # A kill loses the calls in flight and one group at most, which the next run asks again.
         if in_flight + len(self._commits) >= self._policy.concurrency + GROUP_ROWS:
             return False
         now = self._loop.time()
@@ -254,47 +239,38 @@ class Scheduler:
             self._ready.popleft()
             self._give_up(job, now)
             return True
-        self._weigh(job)
-        wait = self._rates.wait(now, job.tokens)
+        self._allowance.weigh(job.request, job.use)
+        wait = self._allowance.wait(now, job.use)
         if wait > 0.0:
             self._pump_in(wait)
             return False
-        if self._budget is not None and not self._budget.reserve(job.worst):
+        if not self._allowance.reserve(job.use):
             if not in_flight:
-                raise self._budget.used_up(job.worst)
-            return False  # what is in flight will cost less than its worst case
+                raise self._allowance.used_up(job.use)
+            return False  # the calls in flight will cost less than their worst case
         self._ready.popleft()
         self._send(job, now)
         return True
 
     def _pump_in(self, seconds: float) -> None:
-        if seconds == float("inf"):  # the probe comes home first
+        if seconds == float("inf"):  # the end of the probe calls `_pump`
             return
         if self._wake is not None:
             self._wake.cancel()
         self._wake = self._loop.call_later(seconds, self._pump)
 
-    def _weigh(self, job: _QueuedRequest) -> None:
-        """Find out what a job may use up; only where somebody wants to know."""
-        if self._rates.counts_tokens and not job.tokens:
-            tokens = estimate_tokens(job.request)
-            job.tokens = tokens.prompt + (tokens.completion_max or 0)
-        if self._budget is not None and self._policy.price is not None and not job.weighed:
-            job.worst = bounded_worst_case(self._policy.price, job.request)
-            job.weighed = True
-
     def _send(self, job: _QueuedRequest, now: float) -> None:
         self._counts.in_flight += 1
-        self._rates.take(job.tokens)
+        self._allowance.take(job.use)
         if not job.attempts:
             job.first_sent = now
             job.deadline = self._breaker.clock(now) + self._policy.deadline_s
         job.attempts += 1
-        call = self._loop.create_task(self._call(job, now, job.tokens, probe=self._breaker.sent()))
+        call = self._loop.create_task(self._call(job, now, probe=self._breaker.sent()))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
 
-    async def _call(self, job: _QueuedRequest, sent: float, tokens: float, *, probe: bool) -> None:
+    async def _call(self, job: _QueuedRequest, sent: float, *, probe: bool) -> None:
         allowed = min(self._policy.call_s, job.deadline - self._breaker.clock(sent))
         outcome: Reply | Exception
         try:
@@ -305,7 +281,7 @@ class Scheduler:
         except Exception as error:
             outcome = error
         try:
-            self._come_home(job, outcome, sent, tokens, probe=probe)
+            self._finish_call(job, outcome, sent, probe=probe)
         except Exception as error:
             self._stop(error)
         self._pump()
@@ -314,17 +290,19 @@ class Scheduler:
             self._ledger.flush()  # nothing will join the group soon
         self._report_soon()
 
-    def _come_home(
-        self, job: _QueuedRequest, outcome: Reply | Exception, sent: float, tokens: float, *, probe: bool
+    def _finish_call(
+        self, job: _QueuedRequest, outcome: Reply | Exception, sent: float, *, probe: bool
     ) -> None:
         now = self._loop.time()
         self._counts.in_flight -= 1
-        paid = self._settle(job, outcome, now, tokens)
+        cost = self._allowance.settle(job.use, outcome, now)
+        if cost.write_off_usd is not None:  # no entry will show it to later runs
+            self._keep(self._loop.create_task(self._ledger.write(partial(write_off, usd=cost.write_off_usd))))
         if isinstance(outcome, Reply):
             self._limiter.answered(now, sent=sent)
             self._alive(now)
             self._counts.answered += 1
-            self._record(job, now - sent, answer=outcome.body, cost_usd=paid)
+            self._record(job, now - sent, answer=outcome.body, cost_usd=cost.usd)
             self._release()
         elif isinstance(outcome, RequestError):
             self._alive(now)
@@ -332,7 +310,7 @@ class Scheduler:
         elif isinstance(outcome, ThrottledError | TransientError):
             self._fail(job, outcome, now, sent, probe=probe)
         elif isinstance(outcome, SampleError):
-            # Nothing was sent: that says nothing of the endpoint, and is no answer to be kept.
+            # Nothing was sent: the endpoint is not to blame, and there is nothing to record.
             self._breaker.unsent(probe=probe)
             self._counts.failed += 1
             job.unsendable = True
@@ -340,37 +318,12 @@ class Scheduler:
         else:
             raise outcome
 
-    def _settle(
-        self, job: _QueuedRequest, outcome: Reply | Exception, now: float, tokens: float
-    ) -> float | None:
-        """Correct what was reserved for a call by what it used; gives the cost of its answer, if known."""
-        used: float | None = None
-        paid: float | None = None
-        if isinstance(outcome, Reply) and (self._policy.price is not None or self._rates.counts_tokens):
-            usage = usage_of(outcome.body)
-            if usage is not None:
-                used = usage.prompt_tokens + usage.completion_tokens
-                paid = cost(self._policy.price, usage.prompt_tokens, usage.completion_tokens)
-        self._rates.settle(tokens, 0.0 if isinstance(outcome, ThrottledError) else used)
-        limits = outcome.limits if isinstance(outcome, Reply | ThrottledError) else None
-        if limits is not None:
-            self._rates.learn(now, limits)
-        if self._budget is not None:
-            # An answer that does not say what it used counts in full, and so does one that broke off.
-            broken_off = isinstance(outcome, TransientError) and outcome.maybe_paid
-            unknown = isinstance(outcome, Reply) or broken_off
-            self._budget.settle(job.worst, paid if paid is not None else job.worst * unknown)
-            if broken_off:  # no entry will tell the next run of it
-                self._keep(self._loop.create_task(self._ledger.write(partial(write_off, usd=job.worst))))
-        return paid
-
     def _alive(self, now: float) -> None:
         self._breaker.answered(now)
         self._last_life = self._breaker.clock(now)
 
     def _refuse(self, job: _QueuedRequest, error: RequestError, seconds: float) -> None:
-        """Record a refusal, if others were answered; else hold it back until it is known whose fault it
-        is."""
+        """Record a refusal if others were answered; else hold it until it is clear what is at fault."""
         if self._counts.answered or (error.of_content and self._answered_before(job)):
             self._record(job, seconds, error=str(error))
             return
@@ -379,14 +332,13 @@ class Scheduler:
             raise self._all_refused()
 
     def _release(self) -> None:
-        """Record what was held back: the endpoint answers others, so the refusals are those requests' own."""
+        """Record the held refusals: the endpoint answers others, so these requests are at fault."""
         held, self._held = self._held, []
         for job, error, seconds in held:
             self._record(job, seconds, error=error)
 
     def _judge_held(self) -> None:
-        """Where only refused requests are left, they are at fault if the endpoint answered their like
-        before."""
+        """Where only refused requests are left, decide by the ledger: were requests like them answered?"""
         busy = self._counts.in_flight or self._ready or self._asleep or self._commits
         if not self._held or busy or self._stopped or self._more_may_come:
             return
@@ -397,13 +349,13 @@ class Scheduler:
             self._stop(self._all_refused())
 
     def _answered_before(self, job: _QueuedRequest) -> bool:
-        """Whether the ledger holds an answer to a request that is made as this one is, about anything."""
+        """Whether the ledger holds an answer to a request like this one, on any subject."""
         return self._ledger.answered_like(job.text)
 
     def _all_refused(self) -> RunError:
         count = len(self._held)
-        told = "the only request was" if count == 1 else f"the first {count} requests were all"
-        return RunError(f"{told} refused, the last with: {self._held[-1][1]}; {ALL_REFUSED}")
+        which = "the only request was" if count == 1 else f"the first {count} requests were all"
+        return RunError(f"{which} refused, the last with: {self._held[-1][1]}; {ALL_REFUSED}")
 
     def _fail(
         self,
@@ -414,10 +366,10 @@ class Scheduler:
         *,
         probe: bool,
     ) -> None:
-        """Let a job sleep and try again, or give it up."""
+        """Retry a job after a pause, or give it up."""
         why = str(error)
-        if not (isinstance(error, TransientError) and why == _NO_ANSWER and job.said):
-            job.said = error
+        if not (isinstance(error, TransientError) and why == _NO_ANSWER and job.last_error):
+            job.last_error = error
         self._breaker.failed(now, why, most=min(self._limiter.limit, len(self._jobs)), probe=probe)
         longest = min(
             self._policy.longest_pause_s, self._policy.first_pause_s * 2.0 ** min(job.attempts - 1, 30)
@@ -428,12 +380,12 @@ class Scheduler:
             if now - job.first_sent >= self._policy.outage_s:
                 raise RunError(
                     f"a request was throttled for {now - job.first_sent:.0f} s (`outage_s`), the last said: "
-                    f"{error}; run again to go on: answered requests are kept"
+                    f"{error}; run again to continue: answered requests are kept"
                 )
             if error.retry_after is not None:
                 self._breaker.retry_after(now, error.retry_after, why)
                 pause += error.retry_after
-            job.deadline += now - sent + pause  # that we ask too much is not this request's fault
+            job.deadline += now - sent + pause  # throttling is not this request's fault
         elif self._breaker.clock(now) + pause >= job.deadline:
             self._give_up(job, now)
             return
@@ -447,10 +399,10 @@ class Scheduler:
         self._pump()
 
     def _give_up(self, job: _QueuedRequest, now: float) -> None:
-        """The deadline is over: if others are being answered this request is at fault, else the endpoint."""
+        """The deadline is over. If others are answered this request is at fault, else the endpoint."""
         clock = self._breaker.clock(now)
         if self._last_life >= job.deadline - self._policy.deadline_s:
-            why = f"no answer within {self._policy.deadline_s:g} s: {job.said}"
+            why = f"no answer within {self._policy.deadline_s:g} s: {job.last_error}"
             if self._counts.answered:
                 self._record(job, 0.0, error=why)
             else:  # the others were refused
@@ -459,7 +411,7 @@ class Scheduler:
             return
         job.deadline = clock + self._policy.deadline_s
         self._ready.append(job)
-        self._breaker.trip(now, str(job.said))
+        self._breaker.trip(now, str(job.last_error))
 
     def _record(
         self,
@@ -486,7 +438,7 @@ class Scheduler:
         self._commit(job, entry)
 
     def _keep(self, commit: asyncio.Future[None]) -> None:
-        """Wait for a commit that nobody else waits for; what cannot be kept ends the run."""
+        """Track a commit that no job waits for; if it fails, the run ends."""
 
         def committed(commit: asyncio.Future[None]) -> None:
             self._commits.discard(commit)
@@ -508,7 +460,7 @@ class Scheduler:
         error = commit.exception()
         if error is None:
             self._resolve(job, entry)
-        else:  # no more is asked for money when answers cannot be kept
+        else:  # nothing more may be paid for when answers cannot be kept
             self._stop(error)
         self._pump()
         self._judge_held()
@@ -520,7 +472,7 @@ class Scheduler:
             self._room.release()
 
     def _stop(self, reason: BaseException | None) -> None:
-        """Send nothing more, and tell everybody who waits."""
+        """Send nothing more, and release every caller that waits."""
         if self._reason is None and not self._stopped:
             self._reason = reason
         self._stopped = True
@@ -530,9 +482,11 @@ class Scheduler:
             self._resolve(job, None)
 
     def _ended(self) -> BaseException:
-        return self._reason or RunError("the run has ended; run again to go on: answered requests are kept")
+        return self._reason or RunError(
+            "the run has ended; run again to continue: answered requests are kept"
+        )
 
-    def _know(self, entries: Iterable[Entry]) -> None:
+    def _count_known(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             self._counts.from_ledger += 1
             self._counts.saved_usd += entry.cost_usd or 0.0
@@ -540,9 +494,9 @@ class Scheduler:
 
     def _report_soon(self) -> None:
         if self._on_progress is not None and self._report is None:
-            self._report = self._loop.call_later(_REPORT_S, self._tell)
+            self._report = self._loop.call_later(_REPORT_S, self._report_now)
 
-    def _tell(self) -> None:
+    def _report_now(self) -> None:
         self._report = None
         if self._on_progress is None:
             return

@@ -1,4 +1,4 @@
-"""What a stage asks with: describer, ledger, an asker over both, and a bar that shows its progress."""
+"""An asker over a describer and the ledger, with a progress bar, for a stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from data.errors import RunError
 from kb_builder.ask.asker import Asker, Progress
 from kb_builder.ask.endpoint.client import ChatClient
-from kb_builder.ask.endpoint.parameters import shape_for, told
+from kb_builder.ask.endpoint.parameters import changes_line, shape_for
 from kb_builder.ask.endpoint.pool import Pool
 from kb_builder.ask.ledger import Ledger, open_ledger
 from kb_builder.ask.request import Describer
@@ -25,18 +25,18 @@ log = logging.getLogger(__name__)
 
 
 class AskingBar:
-    """A progress bar of texts, with what the asker says beside it. Silent where nobody looks."""
+    """A progress bar of texts, with the asker's progress beside it. Disabled without a terminal."""
 
     def __init__(self, title: str, *, unit: str, total: int) -> None:
-        # miniters 0: after a burst of texts tqdm would wait for another one before it shows anything new.
+        # miniters 0: after a burst of texts tqdm would wait for another burst before its next update.
         self._bar: Any = tqdm(desc=title, unit=unit, total=total, disable=None, miniters=0)
 
     def add(self, count: int) -> None:
-        """So many texts more."""
+        """Add `count` texts."""
         self._bar.update(count)
 
     def show(self, progress: Progress) -> None:
-        """What the asker reports: requests, how many at once, money, and why it pauses."""
+        """Show the asker's progress: requests, calls in flight, cost, and why it is paused."""
         if not self._bar.disable:
             self._bar.set_postfix_str(describe_progress(progress), refresh=False)
             self._bar.update(0)
@@ -55,27 +55,29 @@ def describe_progress(progress: Progress) -> str:
 
     The pause comes first: a narrow terminal cuts the end.
     """
-    told = [] if progress.paused is None else [f"paused: {progress.paused}"]
-    told.append(f"{progress.answered:,} requests")
+    parts = [] if progress.paused is None else [f"paused: {progress.paused}"]
+    parts.append(f"{progress.answered:,} requests")
     if progress.from_ledger:
-        told.append(f"{progress.from_ledger:,} known")
+        parts.append(f"{progress.from_ledger:,} known")
     if progress.failed:
-        told.append(f"{progress.failed:,} failed")
-    told.append(f"{progress.in_flight}/{progress.limit} in flight")
+        parts.append(f"{progress.failed:,} failed")
+    parts.append(f"{progress.in_flight}/{progress.limit} in flight")
     if progress.spent_usd is not None:
-        told.append(f"${progress.spent_usd:.2f} spent")
+        parts.append(f"${progress.spent_usd:.2f} spent")
     if progress.saved_usd:
-        told.append(f"${progress.saved_usd:.2f} saved")
-    return ", ".join(told)
+        parts.append(f"${progress.saved_usd:.2f} saved")
+    return ", ".join(parts)
 
 
 @asynccontextmanager
 async def open_asking(
     kb: Path, describer: Describer, settings: Asking, *, run_id: str, bar: AskingBar
 ) -> AsyncIterator[Asker]:
-    """An asker over the knowledge base's ledger, as `settings.submit` wants it; closes the describer too."""
+    """An asker over the knowledge base's ledger, by `settings.submit`. It closes the describer too."""
     endpoint, model = describer.endpoint, describer.model
-    line = told(settings, shape_for(settings, endpoint=endpoint, model=model), endpoint=endpoint, model=model)
+    line = changes_line(
+        settings, shape_for(settings, endpoint=endpoint, model=model), endpoint=endpoint, model=model
+    )
     if line is not None:
         log.warning("%s", line)
     try:
@@ -91,11 +93,9 @@ def _open(
     if settings.submit == "online":
         return open_asker(describer, ledger, settings=settings, run_id=run_id, on_progress=bar.show)
     if isinstance(describer, Pool):
-        raise RunError(
-            'submit = "batch" needs one `base_url`: a batch belongs to the endpoint that it was sent to'
-        )
+        raise RunError('submit = "batch" needs a single `base_url`: a batch exists at one endpoint only')
     if not isinstance(describer, ChatClient) or describer.source != "online":
-        raise RunError(f'submit = "batch" needs describer = "openai": {describer.provider} has no batches')
+        raise RunError(f'submit = "batch" needs describer = "openai": {describer.provider} has no Batch API')
     from kb_builder.ask.batch.asker import open_batch_asker
 
     return open_batch_asker(kb, ledger, describer, settings=settings, run_id=run_id, on_progress=bar.show)

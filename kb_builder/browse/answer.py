@@ -1,4 +1,4 @@
-"""Answers to questions about a knowledge base: tables for the terminal, with the SQL that gave them."""
+"""Query results as tables for the terminal, with the SQL that produced them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 from data.show import number, visible
 
-_LONG_LIST = 8  # a list of more values than that is printed as its beginning and its length
+_LONG_LIST = 8  # a longer list is printed as its beginning and its length
 
 
 @dataclass(frozen=True)
 class QueryResult:
-    """The answer to a question, as columns and rows; `str` of it is a table for the terminal.
+    """The result of a query, as columns and rows; `str` of it is a table for the terminal.
 
-    `query` is the SQL that gave it, to be taken elsewhere; empty where there was none. `more`: there are more
-    rows than these. `counts`: its numbers are counts and amounts for people to read, with thousands apart;
-    elsewhere a number may be a name or a year, and stands as it is.
+    `query` is the SQL that produced it, empty if none did. `more`: the result has more rows than these.
+    `counts`: numbers are counts and amounts, printed with thousands separators; otherwise a number may be a
+    name or a year and is printed as it is.
     """
 
     columns: tuple[str, ...]
@@ -44,29 +44,29 @@ class QueryResult:
         lines = [padded[0], "  ".join("-" * width for width in widths), *padded[1:]]
         if self.more:
             lines.append(
-                f"(the first {len(self.rows):,} rows, and there are more: page with LIMIT and OFFSET, or ask"
-                " DuckDB itself, by `unibind kb views`)"
+                f"(the first {len(self.rows):,} rows; there are more: page with LIMIT and OFFSET, or use"
+                " DuckDB itself, with `unibind kb views`)"
             )
         return "\n".join(lines)
 
-    def told(self, *, with_sql: bool) -> str:
-        """The table, below the SQL that gave it where that is wanted."""
+    def to_text(self, *, with_sql: bool) -> str:
+        """The table for the terminal, with `with_sql` below the SQL that produced it."""
         query = self.query.strip().rstrip(";")
         return f"{query};\n\n{self}" if with_sql and query else str(self)
 
 
 @dataclass(frozen=True)
 class Page:
-    """Titled answers."""
+    """Query results with a title each."""
 
     sections: tuple[tuple[str, QueryResult], ...]
 
     def __str__(self) -> str:
-        return self.told(with_sql=False)
+        return self.to_text(with_sql=False)
 
-    def told(self, *, with_sql: bool) -> str:
-        """Every section below its title, and below the SQL that gave it where that is wanted."""
-        return "\n\n".join(f"{title}\n{answer.told(with_sql=with_sql)}" for title, answer in self.sections)
+    def to_text(self, *, with_sql: bool) -> str:
+        """Every section below its title, with `with_sql` below its SQL too."""
+        return "\n\n".join(f"{title}\n{result.to_text(with_sql=with_sql)}" for title, result in self.sections)
 
 
 def _is_number(value: Any) -> bool:
@@ -74,7 +74,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _printable(value: Any, *, counts: bool = False) -> str:
-    """A cell on one line. Texts come from models and strangers: control characters are shown, not sent."""
+    """A cell on one line. Texts are untrusted: control characters are printed as escapes."""
     if value is None:
         return "-"
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""`unibind kb stats` and `unibind kb show`: what a knowledge base holds, as titled answers with their SQL."""
+"""Overviews of a knowledge base, `unibind kb stats` and `unibind kb show`: titled results with their SQL."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from data.errors import InputError
 from kb_builder.ask.budget import written_off
 from kb_builder.ask.ledger import read_ledger
 from kb_builder.browse.answer import Page, QueryResult
-from kb_builder.browse.query import ask, connect
+from kb_builder.browse.query import connect, run_query
 from kb_builder.browse.sources import quoted
 
 
 def stats(kb: Path) -> Page:
-    """What a knowledge base holds: texts per category and model, rejects, requests and dollars, vectors."""
+    """The content of a knowledge base: samples, texts per category and model, rejects, vectors, requests."""
     with connect(kb) as connection:
-        sections = [(title, ask(connection, dedent(query).strip())) for title, query in _STATS]
+        sections = [(title, run_query(connection, dedent(query).strip())) for title, query in _STATS]
     sections.append((_LEDGER, _requests(kb)))
     return Page(tuple((title, replace(answer, counts=True)) for title, answer in sections))
 
@@ -27,17 +27,17 @@ def stats(kb: Path) -> Page:
 def show(kb: Path, category: str) -> Page:
     """A category's texts, its rejected texts by reason, and its centers.
 
-    `category` is an id, a name or an alias, in any case. Raises InputError with a suggestion where there is
-    none like it.
+    `category` is an id, a name or an alias, in any case. Raises InputError, with suggestions, if there is no
+    such category.
     """
     with connect(kb, vectors=False) as connection:
-        known = ask(
+        known = run_query(
             connection,
             "SELECT category_id, name, aliases, parent, notes FROM v_categories ORDER BY category_id",
         )
         row = _find(known.rows, category)
         sections = [
-            (title, ask(connection, dedent(query).strip().replace("$category", quoted(row[0]))))
+            (title, run_query(connection, dedent(query).strip().replace("$category", quoted(row[0]))))
             for title, query in _SHOW
         ]
     return Page(tuple((title, replace(answer, counts=True)) for title, answer in sections))
@@ -55,7 +55,7 @@ _STATS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
-        "samples that were turned away",
+        "rejected samples",
         """
         SELECT stage, count(*) AS samples, min_by(reason, sample_id) AS the_first
         FROM v_rejects GROUP BY stage ORDER BY stage
@@ -154,9 +154,9 @@ _SHOW: tuple[tuple[str, str], ...] = (
 
 
 def _requests(kb: Path) -> QueryResult:
-    """Requests by who was asked, with what is known of their cost; a sum leaves unknown costs out.
+    """Requests by provider and source, with their known costs; unknown costs are not in the sum.
 
-    The last line is what calls that broke off may have cost beside that, where a budget counted it.
+    The last row, if a budget is in use, is the worst-case cost of calls that ended without an answer.
     """
     columns = (
         "provider",
@@ -172,7 +172,7 @@ def _requests(kb: Path) -> QueryResult:
         SELECT provider, source, count(answer), count(error), sum(attempts), sum(cost_usd),
                count(*) FILTER (WHERE answer IS NOT NULL AND cost_usd IS NULL)
         FROM entries GROUP BY provider, source ORDER BY provider, source""")
-    with read_ledger(kb) as ledger:
+    with read_ledger(kb, checked=True) as ledger:
         if ledger is None:
             return QueryResult(columns, (), query)
         found = ledger.read(lambda entries: entries.execute(query).fetchall())

@@ -1,4 +1,4 @@
-"""`unibind kb`: SQL over a knowledge base's views, typed at a prompt or piped in."""
+"""The SQL shell of `unibind kb`: statements typed at a prompt or read from a pipe."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from data.errors import InputError, UniBindError
 from data.show import visible
 from kb_builder.browse.answer import QueryResult
 from kb_builder.browse.query import connect, sql
-from kb_builder.browse.sources import require_text
+from kb_builder.browse.sources import require_utf8
 from kb_builder.browse.views import VIEWS, script
 
 _HELP = """\
-Type SQL, over as many lines as you like, up to a semicolon; only what reads is run. Or one of
+Type SQL, over as many lines as you like, up to a semicolon; only statements that read are run. Or one of
 
   .tables   the views and macros
-  .views    the SQL of the views, to be used in any DuckDB
+  .views    the SQL of the views, for use in any DuckDB
   .help     this text
-  .quit     leave (so does Ctrl-D); Ctrl-C ends what runs
+  .quit     leave (so does Ctrl-D); Ctrl-C interrupts a query
 
 Try: FROM v_cost;   SELECT * FROM v_nearest('a red ball', k := 3);   DESCRIBE v_descriptions;"""
 _QUIT = {".quit", ".exit", ".q"}
 
 
 def interact(kb: Path) -> None:
-    """Read SQL from the terminal and print answers until `.quit` or Ctrl-D; errors are told and forgiven.
+    """Read SQL from the terminal and print results until `.quit` or Ctrl-D; an error does not end the shell.
 
-    Prints the SQL of the views to stderr first. Raises KnowledgeBaseError where `kb` is no knowledge base.
+    Prints the SQL of the views to stderr first. Raises KnowledgeBaseError if `kb` is not a knowledge base.
     """
-    with connect(kb, vectors=False):  # what is wrong with the knowledge base is told before anyone types
+    with connect(kb, vectors=False):  # a damaged knowledge base is reported before the first prompt
         pass
     print(f"{script(kb)}\n\n{_HELP}\n", file=sys.stderr)
     with _history():
@@ -60,9 +60,9 @@ def interact(kb: Path) -> None:
 
 
 def run_script(kb: Path, lines: TextIO) -> None:
-    """Run the statements of a stream and print their answers, each as soon as its last line is there.
+    """Run the statements of a stream and print each result as soon as the statement is complete.
 
-    The last one needs no semicolon. The first error ends the script: raises InputError or
+    The last statement needs no semicolon. The first error ends the script: raises InputError or
     KnowledgeBaseError.
     """
     for number, statement in enumerate(_statements(lines)):
@@ -78,14 +78,14 @@ def _statements(lines: TextIO) -> Iterator[str]:
             statements, typed = _advance(typed, line)
             yield from statements
     except UnicodeDecodeError:
-        raise InputError("what comes through the pipe is not UTF-8") from None
+        raise InputError("the SQL from the pipe is not UTF-8; convert it first") from None
     if _tokens(typed):
         yield typed
 
 
 def _advance(typed: str, line: str) -> tuple[list[str], str]:
-    """The statements that are whole with this line, and what is left over of it."""
-    require_text(line)
+    """The statements that this line completes, and the rest of the input."""
+    require_utf8(line)
     if not typed.strip() and line.lstrip().startswith("."):
         return [line.strip()], ""
     raw = (typed + line).encode()  # DuckDB counts in bytes
@@ -95,12 +95,12 @@ def _advance(typed: str, line: str) -> tuple[list[str], str]:
 
 
 def _tokens(text: str) -> list[tuple[int, object]]:
-    """The first byte and the kind of each token; a string, a name in quotes and a comment are one each."""
+    """The first byte and the kind of each token but comments; a string or a quoted name is one token."""
     return [token for token in duckdb.tokenize(text) if token[1] != duckdb.token_type.comment]
 
 
 def _run(kb: Path, statement: str) -> QueryResult | str:
-    """The answer to a statement or a dot command. Each opens the knowledge base anew: a run may go on."""
+    """The result of a statement or a dot command. Each opens the knowledge base, which a run may change."""
     if not statement.startswith("."):
         return sql(kb, statement)
     if statement == ".tables":
@@ -109,12 +109,12 @@ def _run(kb: Path, statement: str) -> QueryResult | str:
         return script(kb)
     if statement == ".help":
         return _HELP
-    raise InputError(f"there is no command {statement!r}; the commands are .tables, .views, .help and .quit")
+    raise InputError(f"unknown command {statement!r}; the commands are .tables, .views, .help and .quit")
 
 
 @contextlib.contextmanager
 def _history() -> Iterator[None]:
-    """Editing of lines, and lines of earlier sessions, where Python has readline and the disk takes them."""
+    """Line editing and a history across sessions, if Python has readline and the file can be written."""
     try:
         import readline
     except ImportError:

@@ -1,11 +1,12 @@
-"""Which Parquet files a knowledge base consists of right now, and which encoder made its vectors; for DuckDB.
+"""The Parquet files that each view reads, as they are now; and paths and texts quoted for DuckDB.
 
-Of the tables of rows that is every `*.parquet` file in its place, for parts are replaced whole. Of a folder
-of vectors it is what its manifest names: other parts there are unfinished, or are being replaced.
+A table of rows is every `*.parquet` file in its place, since parts are replaced as whole files. A table of
+vectors is the shards that its manifest lists; others are unfinished, or about to be deleted.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import InputError, KnowledgeBaseError, first_line
+from data.errors import DamagedError, InputError, KnowledgeBaseError, first_line
 from data.reads import names, reading
+from data.seals import FORBIDDEN
 from kb_builder.store.cards import encoder_folders
 from kb_builder.store.shards import COLUMNS
 from kb_builder.store.table import part_paths
@@ -32,7 +34,7 @@ from kb_builder.tables.schemas import (
     SAMPLES,
 )
 
-# View: where its files lie, and their schema.
+# View -> the glob of its files, and their schema.
 _TABLES: dict[str, tuple[str, pa.Schema]] = {
     "v_categories": ("categories.parquet", CATEGORIES),
     "v_samples": ("samples.parquet", SAMPLES),
@@ -42,7 +44,7 @@ _TABLES: dict[str, tuple[str, pa.Schema]] = {
     "v_controls": ("controls.parquet", CONTROLS),
     "v_centers": ("centers.parquet", CENTERS),
 }
-# View: which role of embeddings/encoders.json, and which of that encoder's folders.
+# View -> the role of an encoder, and the table in that encoder's folder.
 _VECTORS: dict[str, tuple[str, str]] = {
     "v_category_vectors": ("text", "category_texts"),
     "v_sample_text_vectors": ("text", "sample_texts"),
@@ -55,10 +57,11 @@ _VECTORS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class ViewSource:
-    """The files of one view; `pattern`, a glob below `base`, finds them and perhaps others beside them.
+    """The files of one view; `pattern`, a glob below `base`, matches them and perhaps others.
 
-    `schema` is that of a table of rows, None for vectors; `dim` is the vectors' length, of an empty view that
-    of the encoder that is to write them (1: none is). `lacking` names columns that came after the files.
+    `schema` is that of a table of rows, None for vectors. `dim` is the dimension of the vectors; of an empty
+    view, that of the encoder with its role, or 1 without one. `lacking`: columns of the schema that are
+    newer than the files.
     """
 
     view: str
@@ -71,9 +74,9 @@ class ViewSource:
 
 
 def sources(kb: Path) -> tuple[ViewSource, ...]:
-    """What every view over files reads, each file's columns checked by its footer.
+    """The sources of every view over files; the columns of each file are checked by its footer.
 
-    Raises KnowledgeBaseError, naming the file, for a damaged file and for one with other columns.
+    Raises KnowledgeBaseError, naming the file, if one is damaged or has other columns.
     """
     found = []
     for view, (pattern, schema) in _TABLES.items():
@@ -99,44 +102,38 @@ def sources(kb: Path) -> tuple[ViewSource, ...]:
     return tuple(found)
 
 
-def serving_folders(kb: Path) -> list[Path]:
-    """The folders of the encoders that serve in any role; none where nothing is encoded, or it is damaged."""
-    try:
-        return sorted({kb / "embeddings" / each.folder for each in encoder_folders(kb) if each.role})
-    except KnowledgeBaseError:
-        return []
-
-
 def quoted(text: str) -> str:
-    """A text as an SQL literal that any terminal can be shown: control characters by their number."""
+    """A text as an SQL literal that is safe to print: control characters are written as chr(NUMBER)."""
     plain = text.replace("'", "''")
     if plain.isprintable():
         return f"'{plain}'"
     pieces = re.findall(r"[ -~]+|.", plain, re.DOTALL)
-    told = (f"'{piece}'" if piece.isprintable() else f"chr({ord(piece)})" for piece in pieces)
-    return f"concat({', '.join(told)})"
+    literals = (f"'{piece}'" if piece.isprintable() else f"chr({ord(piece)})" for piece in pieces)
+    return f"concat({', '.join(literals)})"
 
 
 def glob_escaped(path: Path) -> str:
-    """A path as DuckDB must be told it, which takes `[`, `*` and `?` in paths as a pattern.
+    """A path for DuckDB, which reads `[`, `*` and `?` in paths as a pattern, with those escaped.
 
-    Raises InputError for a path that DuckDB has no way to say: one with a backslash beside one of those, and
-    one that is not UTF-8.
+    Raises InputError for a path that DuckDB cannot express: one with a backslash and one of those characters,
+    and one that is not UTF-8.
     """
     plain = str(path)
     escaped = re.sub(r"[\[*?]", r"[\g<0>]", plain)
     if escaped != plain and "\\" in plain:
         raise InputError(f"{plain}: DuckDB cannot read a path with both a backslash and [, * or ?; rename it")
-    require_text(plain)
+    require_utf8(plain)
     return escaped
 
 
-def require_text(given: str) -> None:
-    """Raise InputError for what DuckDB cannot be told: what the system gave as bytes that are no UTF-8."""
+def require_utf8(given: str) -> None:
+    """Raise InputError for a text that is not UTF-8, for example a file name: DuckDB rejects it."""
     try:
         given.encode()
     except UnicodeEncodeError:
-        raise InputError(f"{given!a} is not UTF-8; DuckDB takes nothing else") from None
+        raise InputError(
+            f"{given!a} is not UTF-8, the only encoding that DuckDB reads; write it in UTF-8"
+        ) from None
 
 
 def _require_vectors(file: Path, dim: int) -> None:
@@ -144,13 +141,13 @@ def _require_vectors(file: Path, dim: int) -> None:
     kind = schema.field("vector").type if tuple(schema.names) == COLUMNS else pa.null()
     if not pa.types.is_fixed_size_list(kind) or kind.list_size != dim:
         raise KnowledgeBaseError(
-            f"{file} has other columns than this version writes, or vectors of another length than the {dim}"
-            " of its encoder; delete its folder and run `unibind encode`"
+            f"{file} has other columns than this version writes, or vectors of another dimension than the"
+            f" {dim} of its encoder; delete its folder and run `unibind encode`"
         )
 
 
 def unreadable(file: Path) -> KnowledgeBaseError | None:
-    """Why DuckDB cannot read all of a file, if so."""
+    """The error if DuckDB cannot read all of a file, else None."""
     path = quoted(glob_escaped(file))
     query = f"SELECT max(hash(COLUMNS(*))) FROM read_parquet({path}, hive_partitioning = false)"
     try:
@@ -170,7 +167,9 @@ def _footer(file: Path) -> pa.Schema:
 
 def _damaged(file: Path, error: Exception) -> KnowledgeBaseError:
     if not file.exists():
-        return KnowledgeBaseError(f"{file} is gone: its table is being replaced by a run; ask again")
+        return KnowledgeBaseError(f"{file} is gone: a run is replacing its table; run the query again")
+    if not os.access(file, os.R_OK):
+        return DamagedError(file, FORBIDDEN)
     return KnowledgeBaseError(
         f"{file} is damaged ({first_line(error)}); delete it and run the stage that writes it again"
     )

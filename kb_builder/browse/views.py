@@ -1,13 +1,14 @@
-"""The views over a knowledge base, as plain SQL that any DuckDB (1.3 or newer) takes.
+"""Views over a knowledge base, as plain SQL for any DuckDB (1.3 or newer).
 
-Over files: `v_categories`, `v_samples`, `v_rejects` (samples that were turned away), `v_given_descriptions`,
+Over files: `v_categories`, `v_samples`, `v_rejects` (rejected samples), `v_given_descriptions`,
 `v_descriptions` (of categories and samples), `v_controls`, `v_centers`, and, with the columns id, group,
 content and vector, `v_category_vectors`, `v_sample_text_vectors`, `v_control_vectors`,
-`v_text_sample_vectors`, `v_sample_vectors` and `v_zero_shot_vectors`. A table that no stage has written yet
-is an empty view.
+`v_text_sample_vectors`, `v_sample_vectors` and `v_zero_shot_vectors`. The view of a table that no stage has
+written yet is empty.
 
 Over those: `v_cost`, `v_encoders`, `v_vector_state`, and the table macros `v_nearest_to(row_id, k := 10)` and
-`v_nearest(text, k := 10)`. The last calls `embed(text) -> FLOAT[]`, which `browse.query` registers.
+`v_nearest(text, k := 10)`. The last calls `embed(text) -> FLOAT[]`, a function that
+kb_builder/browse/query.py registers.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ import pyarrow as pa
 from kb_builder.browse.sources import ViewSource, glob_escaped, quoted, sources
 from kb_builder.store.cards import EncoderFolder, encoder_folders
 
-# What each view or macro holds, in the order of their making.
+# Each view or macro and its content, in the order in which they are created.
 VIEWS: dict[str, str] = {
     "v_categories": "the classes to recognise",
     "v_samples": "the samples that were accepted",
-    "v_rejects": "samples that were turned away, at which stage and why",
-    "v_given_descriptions": "descriptions of samples that the manifest brought along",
+    "v_rejects": "rejected samples, with the stage and the reason",
+    "v_given_descriptions": "descriptions of samples that came with the manifest",
     "v_descriptions": "texts about categories and samples; rejected ones too, with their reason",
     "v_controls": "the control texts",
     "v_centers": "the embedding centers",
@@ -38,8 +39,8 @@ VIEWS: dict[str, str] = {
     "v_sample_vectors": "vectors of samples; id = sample_id, group = modality",
     "v_zero_shot_vectors": "vectors of samples in the texts' space, without training; id = sample_id",
     "v_cost": "texts, requests and dollars per provider, model, kind and source",
-    "v_encoders": "which encoder's folder serves in which role",
-    "v_vector_state": "every vector there is or should be: current, stale or missing",
+    "v_encoders": "the folders of encoders, each with its role",
+    "v_vector_state": "every stored or expected vector: current, stale or missing",
     "v_nearest_to(row_id, k := 10)": "the category descriptions nearest to a description",
     "v_nearest(text, k := 10)": "the category descriptions nearest to any text",
 }
@@ -57,7 +58,7 @@ SELECT provider, model_resolved, kind, source, count(*) AS texts, count(*) FILTE
        count(*) FILTER (cost_usd IS NULL) AS texts_of_unknown_cost,
        sum(cost_usd) / nullif(count(*) FILTER (status = 'ok'), 0) AS known_cost_usd_per_ok
 FROM v_descriptions GROUP BY ALL"""
-# The content tells vectors of an earlier text apart: their cosine would not be the shown text's.
+# Joined by content too: a vector of an earlier text of the row would give another text's cosine.
 _NEAREST_TO = """\
 WITH given AS MATERIALIZED (
     SELECT vector FROM (FROM v_category_vectors UNION ALL FROM v_sample_text_vectors) AS v WHERE v.id = row_id
@@ -94,7 +95,7 @@ SELECT id, concat("group", ' ', content) AS content FROM {view} WHERE {which}"""
 
 @dataclass(frozen=True)
 class View:
-    """A view or a macro, and the statement that makes it, without its semicolon."""
+    """A view or a macro, and the statement that creates it, without its semicolon."""
 
     name: str
     sql: str
@@ -105,8 +106,8 @@ def views(
 ) -> tuple[View, ...]:
     """Every view and macro over these files, each after those that it reads.
 
-    With `globs`, a pattern stands for a list of files wherever it finds exactly those. Raises InputError for
-    a path that DuckDB cannot be told.
+    With `globs`, a list of files is written as its pattern if that matches exactly these files. Raises
+    InputError for a path that DuckDB cannot express.
     """
     dim = next(source.dim for source in found if source.view == "v_category_vectors")
     bodies = {
@@ -121,9 +122,9 @@ def views(
 
 
 def script(kb: Path) -> str:
-    """The views as a script for any DuckDB; `v_nearest`, which needs our encoder, stands there commented out.
+    """The views as a script for any DuckDB; `v_nearest`, which needs our encoder, is commented out.
 
-    Raises KnowledgeBaseError for damaged files and InputError for a path that DuckDB cannot be told.
+    Raises KnowledgeBaseError for damaged files and InputError for a path that DuckDB cannot express.
     """
     kb = kb.resolve()
     blocks = [f"-- The knowledge base {_one_line(kb)}"]
@@ -131,8 +132,7 @@ def script(kb: Path) -> str:
         block = f"-- {VIEWS[view.name]}\n{view.sql};"
         if "embed(" in view.sql:
             block = (
-                "-- needs a function embed(VARCHAR) -> FLOAT[], which only `unibind kb` brings along:\n"
-                + block
+                "-- needs a function embed(VARCHAR) -> FLOAT[], which only `unibind kb` provides:\n" + block
             )
             block = "\n".join(f"-- {line.removeprefix('-- ')}" for line in block.splitlines())
         blocks.append(block)
@@ -155,7 +155,7 @@ def _over_files(source: ViewSource, *, globs: bool) -> str:
     if len(paths) > 1 and globs and sorted(source.base.glob(source.pattern)) == sorted(source.files):
         paths = [quoted(f"{glob_escaped(source.base)}/{source.pattern}")]
     files = paths[0] if len(paths) == 1 else f"[{', '.join(paths)}]"
-    # Otherwise a folder `a=1` on the way there would become a column.
+    # Otherwise a folder named `a=1` in the path would become a column.
     options = ", hive_partitioning = false" if "=" in str(source.files[0]) else ""
     columns = "*" if source.schema else f'id, "group", content, vector::FLOAT[{source.dim}] AS vector'
     if source.schema:
@@ -202,7 +202,7 @@ def _over_encoders(encoders: Sequence[EncoderFolder]) -> str:
 
 
 def _states(encoders: Sequence[EncoderFolder]) -> str:
-    """For every table of every serving encoder: the state of each vector that is there or should be."""
+    """For every table of every encoder with a role: the state of each stored or expected vector."""
     pieces = []
     for encoder in encoders:
         for table, wanted, vectors in _wanted(encoder):
@@ -220,7 +220,7 @@ def _states(encoders: Sequence[EncoderFolder]) -> str:
 
 
 def _wanted(encoder: EncoderFolder) -> list[tuple[str, str, str]]:
-    """For each table: its name, and as SQL the ids and contents that it should hold and that it holds."""
+    """For each table: its name, and the SQL of the ids and contents that it should hold and that it holds."""
 
     def samples(view: str, which: str) -> tuple[str, str, str]:
         vectors = _SAMPLE_VECTORS.format(view=view, which=which.format('"group"'))

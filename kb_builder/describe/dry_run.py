@@ -12,14 +12,15 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.show import visible
 from kb_builder.ask.cost import CostEstimate, estimate, price_of
-from kb_builder.ask.ledger import Entry, StoredEntries, answered_elsewhere, read_ledger, reused
+from kb_builder.ask.ledger import Entry, StoredEntries, read_ledger
 from kb_builder.ask.request import Describer, Request, request_json, request_key
+from kb_builder.ask.reuse import answered_elsewhere, reused
 from kb_builder.describe.categories import category_shard_count, describe_category_shards, read_categories
 from kb_builder.describe.category import CategorySubject, Writing, make_writing
 from kb_builder.describe.confusable import Confusable, find_confusable, ok_texts
@@ -31,12 +32,11 @@ from kb_builder.describers.choose import make_describer
 from kb_builder.describers.media import MediaFiles
 from kb_builder.gates.gate import CategoryGate
 from kb_builder.gates.names import category_names
-from kb_builder.settings import Asking, DescribeCategories, DescribeSamples, Price
+from kb_builder.settings import TRAITS, Asking, DescribeCategories, DescribeSamples, Price
 
 _TABLES = ("categories.parquet", "samples.parquet", "given_descriptions.parquet")
-_FREE = frozenset({"facts", "fake", "none"})  # sample describers that ask nobody
 _CONTRASTS = "contrasts of confusable categories"
-_NOTHING = CostEstimate(0, 0, 0, 0.0, True)
+_NOTHING = CostEstimate(0, 0, 0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def forecast(
 
     Raises KnowledgeBaseError where nothing was read in yet, or the ledger cannot be read.
     """
-    with read_ledger(kb) as ledger:
+    with read_ledger(kb, checked=True) as ledger:
         found = [_categories(kb, ledger, categories, encoder)]
         library = contrast_library(categories, kb)
         if categories.contrast_pairs and library is not None:
@@ -161,7 +161,8 @@ def forecast(
                 if found[0].expected.requests
                 else _contrasts(kb, ledger, categories, library, encoder)
             )
-        if samples.describer not in _FREE:
+        traits = TRAITS[samples.describer]
+        if traits.asks_model and not traits.placeholder:
             found.append(_samples(kb, data_root, ledger, samples, encoder))
     return found
 
@@ -171,7 +172,7 @@ def tell(forecasts: Sequence[Forecast]) -> str:
     lines = []
     for each in forecasts:
         left = each.expected
-        tokens = f"{left.prompt_tokens:,} tokens to send{'' if left.exact_tokens else ' (estimated)'}"
+        tokens = f"{left.prompt_tokens:,} tokens to send{' (estimated)' if left.prompt_tokens else ''}"
         if left.completion_tokens_max is not None:
             tokens += f" and at most {left.completion_tokens_max:,} to get"
         lines += [
@@ -246,8 +247,7 @@ def _likely_contrasts(kb: Path, settings: DescribeCategories, library: Library, 
     texts = contrast_texts([(each, {}) for each in ids], categories, found, writing)
     counter = _Counter(None, describer, settings)
     stage = f"{_CONTRASTS} (not looked up in the ledger before the first pass is done)"
-    told = _count(stage, counter, texts, writing, wanted=settings.contrast_texts)
-    return replace(told, expected=replace(told.expected, exact_tokens=False))
+    return _count(stage, counter, texts, writing, wanted=settings.contrast_texts)
 
 
 def _contrast_writing(
@@ -318,7 +318,6 @@ def _sum(one: CostEstimate, other: CostEstimate) -> CostEstimate:
         one.prompt_tokens + other.prompt_tokens,
         None if most[0] is None or most[1] is None else most[0] + most[1],
         None if one.usd is None or other.usd is None else one.usd + other.usd,
-        one.exact_tokens and other.exact_tokens,
     )
 
 
@@ -331,7 +330,6 @@ def _scaled(measured: CostEstimate, requests: int) -> CostEstimate:
         round(measured.prompt_tokens * share),
         None if most is None else round(most * share),
         None if measured.usd is None else measured.usd * share,
-        measured.exact_tokens and share in {0.0, 1.0},
     )
 
 

@@ -32,12 +32,11 @@ from kb_builder.gates.gate import refusal_in
 from kb_builder.gates.language import foreign_reason
 from kb_builder.gates.verdict import Verdict
 from kb_builder.parse.answers import parse_answer, read_answer
-from kb_builder.settings import DescribeSamples
+from kb_builder.settings import TRAITS, DescribeSamples
 
 # A measurement is a function of the file and the version alone. Its rows carry no wall clock: measuring
 # again gives the same bytes, and nothing downstream is done again.
 _NO_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
-_MEASURES = frozenset({"facts", "facts+llm"})
 
 Row = dict[str, Any]
 
@@ -74,7 +73,7 @@ class SampleJob:
 
     def purpose(self, sample: Row) -> str:
         """Which prompts a sample is asked with."""
-        if self.settings.describer == "facts+llm":
+        if TRAITS[self.settings.describer].phrases_facts:
             return "sample_facts_openings" if goes_on(self.settings) else "sample_facts"
         return sample_purpose(sample, self.settings.native)
 
@@ -105,9 +104,8 @@ class SampleSubject:
     @property
     def needs_facts(self) -> bool:
         """Whether its file must be measured before it can be planned."""
-        wanted = self._job.settings.describer in _MEASURES or (
-            self.sample["modality"] == "text" and self._job.settings.describer != "none"
-        )
+        traits = TRAITS[self._job.settings.describer]
+        wanted = traits.measures or (self.sample["modality"] == "text" and traits.describes)
         return wanted and not self.is_described
 
     def measure(self) -> None:

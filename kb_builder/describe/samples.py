@@ -44,7 +44,7 @@ from kb_builder.describers.choose import make_describer
 from kb_builder.describers.media import MediaFiles
 from kb_builder.encoders.tokens import MINILM, token_counter
 from kb_builder.gates.faithful import category_phrases
-from kb_builder.settings import DescribeSamples
+from kb_builder.settings import TRAITS, DescribeSamples
 from kb_builder.tables.parts import remove_beyond, write_part
 from kb_builder.tables.schemas import (
     REJECTS,
@@ -57,8 +57,6 @@ from kb_builder.tables.schemas import (
 
 STAGE = "describe"
 log = logging.getLogger(__name__)
-
-_ASKS_NOBODY = frozenset({"facts", "none"})
 
 OnShard = Callable[[int, dict[str, Any]], None]
 
@@ -193,8 +191,8 @@ async def _describe(run: _Run, asker: Asker | None, *, turned_away: Mapping[str,
 def _make_job(run: _Run, samples: pa.Table, turned_away: Mapping[str, str]) -> SampleJob:
     contents = zip(samples["sha256"].to_pylist(), samples["uri"].to_pylist(), strict=True)
     files = MediaFiles(run.data_root, contents)
-    name = run.settings.describer
-    describer = None if name in _ASKS_NOBODY else make_describer(run.settings, files=files)
+    traits = TRAITS[run.settings.describer]
+    describer = make_describer(run.settings, files=files) if traits.asks_model else None
     return SampleJob(
         settings=run.settings,
         describer=describer,
@@ -204,7 +202,7 @@ def _make_job(run: _Run, samples: pa.Table, turned_away: Mapping[str, str]) -> S
         files=files,
         locate=resolver(run.data_root),
         given={row["sample_id"]: row["text"] for row in read_rows(run.kb / "given_descriptions.parquet")},
-        names=category_phrases(read_categories(run.kb) if name == "facts+llm" else ()),
+        names=category_phrases(read_categories(run.kb) if traits.phrases_facts else ()),
         turned_away=turned_away,
         tokens=token_counter(run.encoder),
         started=microseconds_now(),

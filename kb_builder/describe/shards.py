@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from data.errors import KnowledgeBaseError
 from data.files import settled, signature
 from kb_builder.ask.ledger import digest_of, lacking
+from kb_builder.settings import SOURCES_WITHOUT_REQUEST
 
 ANSWERS = "the ledger's answers"  # as a reason to write parts anew
-_UNASKED = pa.array(["facts", "manifest"])
+_UNASKED = pa.array(sorted(SOURCES_WITHOUT_REQUEST))
 
 
 def require_cited_answers(kb: Path, kind: str, prefix: str) -> None:

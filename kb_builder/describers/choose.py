@@ -1,11 +1,10 @@
-"""Which describer answers, by the name in the project file."""
+"""Make the describer that a project file names."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 from data.errors import RunError, UniBindError
@@ -18,11 +17,18 @@ from kb_builder.describers import local_llm
 from kb_builder.describers.fake import FakeDescriber
 from kb_builder.describers.local_llm import local_client
 from kb_builder.describers.media import MediaFiles
-from kb_builder.settings import _ONLY_HOW, Asking, DescribeCategories, DescribeSamples, writer_of
+from kb_builder.settings import (
+    Asking,
+    DescribeCategories,
+    DescribeSamples,
+    row_fields,
+    writer_of,
+    writer_traits,
+)
 
 log = logging.getLogger(__name__)
 
-_IN_FLIGHT = 256  # at one endpoint of several
+_IN_FLIGHT = 256  # requests at each endpoint of a pool
 
 
 def _openai(settings: Asking, files: MediaFiles | None) -> Describer:
@@ -47,7 +53,7 @@ def _openai(settings: Asking, files: MediaFiles | None) -> Describer:
 def _local(settings: Asking, files: MediaFiles | None) -> Describer:
     if settings.model is not None and not local_llm.names_a_file(settings.model):
         log.warning(
-            "[%s] model = %r is no GGUF file, so the bundled model is asked (%s)",
+            "[%s] model = %r is not a GGUF file: using the bundled model (%s)",
             settings.section,
             settings.model,
             local_llm.MODEL,
@@ -68,18 +74,18 @@ def _most_bytes(settings: Asking) -> int:
 
 
 def _llava(settings: Asking, files: MediaFiles | None) -> Describer:
-    from kb_builder.describers.llava import LlavaDescriber  # transformers, for those who ask for it
+    from kb_builder.describers.llava import LlavaDescriber  # imports transformers
 
     if not isinstance(settings, DescribeSamples) or files is None:
-        raise ValueError("llava describes samples")
+        raise ValueError("llava describes samples only, and needs `files`")
     if not settings.model:
         raise RunError('describer = "llava" needs `model` in the project file: a folder or a hub name')
     if settings.parameters is not None:
         raise RunError(
-            'describer = "llava" runs here and refuses nothing: take `parameters` out of the project file'
+            'describer = "llava" runs in this process, where `parameters` have no effect: remove them'
         )
     if settings.native:
-        raise RunError('describer = "llava" takes pictures only: take `native` out of the project file')
+        raise RunError('describer = "llava" takes pictures only: remove `native` from the project file')
     return LlavaDescriber(
         model=settings.model,
         load=files.encoded,
@@ -99,13 +105,14 @@ _MAKERS: dict[str, Callable[[Asking, MediaFiles | None], Describer]] = {
 def make_describer(
     settings: DescribeCategories | DescribeSamples, *, files: MediaFiles | None = None
 ) -> Describer:
-    """The describer of these settings. Opens nothing: servers and connections wait for the first request.
+    """The describer of these settings. Servers and connections are opened at the first request.
 
-    Samples need `files`, from which their media are read. `facts` and `none` ask nobody and have none.
+    Samples need `files`, from which their media are read. Raises ValueError for `facts` and `none`, which
+    make no requests.
     """
     name = writer_of(settings)
     if name not in _MAKERS:
-        raise ValueError(f"describer {name!r} asks nobody")
+        raise ValueError(f"describer {name!r} makes no requests")
     return _MAKERS[name](settings, files)
 
 
@@ -118,7 +125,7 @@ def openai_client(
     remedy: Remedy = lambda said, param, code: None,
     most_bytes: int = MOST_BYTES,
 ) -> ChatClient:
-    """A client for OpenAI or any compatible endpoint. The key is read when it is first needed."""
+    """A client for OpenAI or any compatible endpoint. The key is read at the first request."""
     if not model:
         raise RunError('describer = "openai" needs `model` in the project file')
     url = base_url or OPENAI_URL
@@ -129,7 +136,7 @@ def openai_client(
             raise RunError(f"no API key: set the environment variable {api_key_env} (or set `base_url`)")
         if not (key.isascii() and key.isprintable()):
             raise RunError(
-                f"the value of {api_key_env} is no API key: it holds a line break, or letters beyond ASCII"
+                f"the value of {api_key_env} is not an API key: it holds a line break or non-ASCII letters"
             )
         return url, key or NO_KEY
 
@@ -146,19 +153,17 @@ def openai_client(
     )
 
 
-def what(settings: Asking) -> dict[str, Any]:
-    """The settings that rows depend on: what makes a finished stage out of date when it changes."""
-    values = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in _ONLY_HOW}
-    if settings.model is not None and writer_of(settings) == "local":
-        values["model"] = _content(settings.model)
+def row_settings(settings: Asking) -> dict[str, Any]:
+    """The settings that rows depend on, by name: a finished stage is out of date when one of them changes."""
+    values = {name: getattr(settings, name) for name in row_fields(type(settings))}
+    if settings.model is not None and writer_traits(settings).gguf:
+        values["model"] = _model_identity(settings.model)
     return values
 
 
-def _content(model: str) -> str:
-    """A GGUF file by its content: another file in its place makes a finished stage out of date."""
-    from kb_builder.describers import local_llm
-
+def _model_identity(model: str) -> str:
+    """A GGUF file's content, so that replacing the file makes a finished stage out of date."""
     try:
         return local_llm.find(model).identity if local_llm.names_a_file(model) else model
-    except UniBindError:  # the stage itself says what is wrong
+    except UniBindError:  # the stage itself reports what is wrong
         return f"missing: {model}"

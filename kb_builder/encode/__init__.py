@@ -1,1 +1,1 @@
-"""Encode: turn descriptions, controls and samples into vectors in the embedding store."""
+"""Encode stage: turns descriptions, controls and samples into vectors in the embedding store."""

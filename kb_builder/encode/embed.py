@@ -1,25 +1,23 @@
-"""Descriptions, controls and samples become vectors in the embedding store: resumable, bit for bit.
+"""Encode stage: turn descriptions, controls and samples into vectors, resumably and bit for bit.
 
     <kb>/embeddings/
-      encoders.json                              which folder serves as text, samples and zero_shot encoder
+      encoders.json                              the folder of the text, the samples and the zero_shot encoder
       <encoder>-<identity[:12]>-<dtype>/
-        encoder.json                             its name, identity, dimension, dtype, modalities, licence
+        encoder.json                             the card: name, identity, dim, dtype, modalities, licence, …
         category_texts/                          id = row_id, group = category_id
         sample_texts/                            id = row_id, group = modality
         controls/                                id = row_id, group = category_id
         samples/                                 id = sample_id, group = modality
 
-Each of the four is a table of kb_builder/store/table.py. kb_builder/encode/parts.py says how its parts are
-made, recognised and repeated bit for bit.
+The last four are tables (kb_builder/store/table.py). kb_builder/encode/parts.py explains how their shards are
+made, reused and reproduced bit for bit.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,22 +32,21 @@ from data.reads import names as names_in
 from data.reads import reading
 from data.seals import unseal
 from kb_builder.encode.parts import encode_parts
-from kb_builder.encode.plan import WantedVector, plan_parts
+from kb_builder.encode.plan import WantedVectors, plan_parts
 from kb_builder.encoders import Encoder, load_encoder
 from kb_builder.encoders.base import JOIN
 from kb_builder.encoders.imported import PREFIX, find_imported
 from kb_builder.settings import Encode
+from kb_builder.store.cards import assign_roles
 from kb_builder.store.shards import Dtype
 from kb_builder.tables.schemas import REJECTS, SAMPLES, read_columns, write_table
 
-log = logging.getLogger(__name__)
-
-# Rows per part: what a kill can cost at most, some tens of seconds of encoding on two cores.
+# Rows per part, the most work that a killed run loses: some tens of seconds of encoding on two cores.
 TEXTS_PER_PART = 4096
 SAMPLES_PER_PART = 512
-_TEXTS_AT_A_TIME = 10_000  # as Python strings, beside all of them in Arrow's form
+_TEXTS_AT_A_TIME = 10_000  # held as Python strings; all texts are held in Arrow's form
 
-# Tables of texts: where in the knowledge base they lie, and which column makes their groups.
+# Tables of texts: their place in the knowledge base, and the column that becomes `group`.
 TEXT_TABLES = {
     "category_texts": ("descriptions/category", "category_id"),
     "sample_texts": ("descriptions/sample", "modality"),
@@ -60,15 +57,15 @@ TEXT_TABLES = {
 def embed_texts(kb: Path, settings: Encode) -> dict[str, float]:
     """Encode the `ok` descriptions and the controls with the text encoder.
 
-    Returns how many distinct texts there are (`distinct`), how many were `encoded` now, and how many rows
-    were `reused` from finished parts; and the encoder's `agreement`, where it states one. Raises
-    KnowledgeBaseError where there are categories and no descriptions of them.
+    Returns the `Counts` of the run by name, and the encoder's `agreement` if it states one. Raises
+    KnowledgeBaseError if there are categories without any description, and InputError if the encoder takes
+    no texts.
     """
     encoder = _load(kb, settings.text, settings)
     if "text" not in encoder.modalities:
         raise InputError(f"[encode] text = {settings.text!r} takes no texts; use e.g. 'minilm'")
     folder = encoder_folder(kb, encoder, settings.dtype)
-    _remember(kb, {"text": folder.name})
+    assign_roles(kb, {"text": folder.name})
     categories = kb / "descriptions" / "category"
     if not names_in(categories, "*.parquet") and _names_categories(kb):
         raise KnowledgeBaseError(f"{categories}: no category descriptions; run `unibind describe` first")
@@ -84,32 +81,32 @@ def embed_texts(kb: Path, settings: Encode) -> dict[str, float]:
 
 
 def _names_categories(kb: Path) -> bool:
-    """Whether there is something to describe: not where no sample has a category."""
+    """Whether there are categories to describe; there are none if no sample has one."""
     path = kb / "categories.parquet"
     return not path.is_file() or read_columns(path, ["category_id"], hint="unibind describe").num_rows > 0
 
 
 def embed_samples(kb: Path, data_root: Path, settings: Encode) -> dict[str, int]:
-    """Encode every accepted sample: texts by the text encoder, all others by the samples encoder, and those
-    that the zero-shot encoder covers by that one as well.
+    """Encode every accepted sample: texts with the text encoder, all others with the samples encoder, and
+    those of the zero-shot encoder's modalities with that one as well.
 
-    `data_root` is the manifest's folder. A sample that cannot be read gets no vector and a row in
-    rejects/encode.parquet. Returns the counts of `embed_texts`, summed over the encoders, and how many
-    samples were `quarantined`. Raises InputError where an encoder does not take what it is asked to.
+    `data_root` is the manifest's folder. A sample that cannot be read gets no vector, and a row in
+    rejects/encode.parquet. Returns the `Counts` summed over the encoders, with the number of `quarantined`
+    samples. Raises InputError if an encoder does not take a modality of its role.
     """
     columns = ["sample_id", "modality", "uri", "sha256"]
     samples = _columns(kb / "samples.parquet", columns, optional=[SAMPLES.field("up")]).to_pylist()
     present = frozenset(row["modality"] for row in samples)
     if settings.zero_shot is None:
-        _remember(kb, {"zero_shot": None})
+        assign_roles(kb, {"zero_shot": None})
     reasons: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for name, roles in _by_encoder(settings).items():
-        # One at a time: the next is loaded when nothing holds this one any longer.
+        # One at a time: the next encoder is loaded after this one is released.
         encoder = _load(kb, name, settings)
         _check_takes(encoder, roles, present, settings)
         folder = encoder_folder(kb, encoder, settings.dtype)
-        _remember(kb, dict.fromkeys(roles, folder.name))
+        assign_roles(kb, dict.fromkeys(roles, folder.name))
         asked = {each for role in roles for each in present if (each == "text") == (role == "text")}
         wanted, unlocated = _wanted_samples(samples, data_root, asked & encoder.modalities)
         plan = plan_parts(
@@ -129,7 +126,7 @@ def _load(kb: Path, name: str, settings: Encode) -> Encoder:
 
 
 def _by_encoder(settings: Encode) -> dict[str, list[str]]:
-    """The roles of each encoder, by its name; the one that can refuse a modality comes first."""
+    """The roles of each encoder, by its name; `samples`, which can refuse a modality, comes first."""
     names = {"samples": settings.samples, "zero_shot": _zero_shot_name(settings), "text": settings.text}
     roles: dict[str, list[str]] = {}
     for role, name in names.items():
@@ -150,7 +147,7 @@ def _check_takes(encoder: Encoder, roles: list[str], present: frozenset[str], se
 
 
 def _zero_shot_name(settings: Encode) -> str | None:
-    """The zero-shot encoder whose space is the text encoder's, by the name that `load_encoder` knows."""
+    """The name, for `load_encoder`, of a zero-shot encoder in the text encoder's space; None if it is off."""
     over_text = "conse" if settings.text == "minilm" else f"conse:{settings.text}"
     if settings.zero_shot == "conse":
         return over_text
@@ -166,8 +163,8 @@ def _zero_shot_name(settings: Encode) -> str | None:
 
 def _wanted_samples(
     samples: list[dict[str, Any]], data_root: Path, modalities: Collection[str]
-) -> tuple[WantedVector, dict[str, str]]:
-    """The samples to encode, and by sample id why some cannot be."""
+) -> tuple[WantedVectors, dict[str, str]]:
+    """The samples to encode, and by sample id the reason why a file was not found."""
     find = resolver(data_root)
     rows: list[tuple[str | None, ...]] = []
     reasons: dict[str, str] = {}
@@ -184,11 +181,11 @@ def _wanted_samples(
     ids, groups, contents, sources, labels, ups = (
         pa.array([row[at] for row in rows], pa.string()) for at in range(6)
     )
-    return WantedVector(ids, groups, contents, sources, files=True, labels=labels, ups=ups), reasons
+    return WantedVectors(ids, groups, contents, sources, files=True, labels=labels, ups=ups), reasons
 
 
-def wanted_texts(kb: Path, table: str) -> WantedVector:
-    """The texts of which a table of the store is to have vectors; of descriptions, those with status `ok`."""
+def wanted_texts(kb: Path, table: str) -> WantedVectors:
+    """The texts whose vectors a table should hold; of descriptions, those with status `ok`."""
     where, group = TEXT_TABLES[table]
     path = kb / where
     rows = _columns(path, ["row_id", group, "text"], only_ok=path.is_dir())
@@ -197,15 +194,15 @@ def wanted_texts(kb: Path, table: str) -> WantedVector:
     for start in range(0, len(texts), _TEXTS_AT_A_TIME):
         some = texts.slice(start, _TEXTS_AT_A_TIME).to_pylist()
         contents.append(pa.array(map(hash_text, some), pa.string()))
-    return WantedVector(ids, pc.fill_null(groups, ""), pa.concat_arrays(contents), texts)
+    return WantedVectors(ids, pc.fill_null(groups, ""), pa.concat_arrays(contents), texts)
 
 
 def _columns(
     path: Path, names: list[str], *, only_ok: bool = False, optional: Sequence[pa.Field] = ()
 ) -> pa.Table:
-    """Some string columns of a Parquet file or of a folder's, in name order; no rows of no file."""
+    """String columns of a Parquet file, or of all in a folder in name order; no rows if there is no file."""
     if path.suffix == ".parquet":
-        files = [path] if path.exists() else [reading(path)][:0]  # that it is not there is noted
+        files = [path] if path.exists() else [reading(path)][:0]  # its absence is noted as read
     else:
         files = names_in(path, "*.parquet")
     every = [*names, *(field.name for field in optional)]
@@ -220,7 +217,7 @@ def _columns(
 
 
 def encoder_folder(kb: Path, encoder: Encoder, dtype: Dtype) -> Path:
-    """The encoder's folder in the store, about to be written to; its encoder.json is written (anew)."""
+    """Make the encoder's folder in the store ready for writing: its card is written; returns the folder."""
     plain_name = re.sub(
         r"[^\w.-]+", "-", Path(encoder.name).name if Path(encoder.name).is_dir() else encoder.name
     )
@@ -241,19 +238,6 @@ def encoder_folder(kb: Path, encoder: Encoder, dtype: Dtype) -> Path:
 
 
 def _agreement(encoder: Encoder) -> float | None:
-    """The least cosine with the model as it was published, of an encoder that runs one in another way."""
+    """The least cosine to the published model, if the encoder runs that model in another way."""
     agreement: float | None = getattr(encoder, "agreement", None)
     return agreement
-
-
-def _remember(kb: Path, folders: Mapping[str, str | None]) -> None:
-    """Say in encoders.json which folder serves in which role, leaving other roles as they are."""
-    path = kb / "embeddings" / "encoders.json"
-    try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError:
-        known = None
-    if not isinstance(known, dict):
-        log.warning("%s is damaged; it is written anew from what [encode] names", path)
-        known = {}
-    write_json(path, {**known, **folders})

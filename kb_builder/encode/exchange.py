@@ -1,6 +1,6 @@
-"""Tables of vectors out of the embedding store, for other tools, and matrices made elsewhere into it.
+"""Import and export of vectors: matrices from other tools into the embedding store, and its tables out of it.
 
-Exported is a new folder, exact to the bit, with the encoder's card beside the vectors (encoder.json):
+An export is a new folder with the exact bits of the stored vectors and the encoder's card (encoder.json):
 
     npy          vectors.npy [N, D], ids.txt and groups.txt (one line per row)
     safetensors  vectors.safetensors with the tensor `vectors` [N, D], ids.txt and groups.txt
@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from safetensors.numpy import save_file
 
 from data.errors import InputError, KnowledgeBaseError, foreign_as
+from data.files import atomic_path
 from data.reads import reading
 from data.seals import seal
 from data.tables.text_files import read_text
@@ -43,16 +44,16 @@ _ROWS_AT_A_TIME = 8192
 def export_table(kb: Path, table: str, target: Path, *, form: str, role: str | None = None) -> int:
     """Write a table of vectors into the new folder `target`; returns the number of rows.
 
-    `role` says which encoder's vectors (text, samples or zero_shot; by default the one that the table is made
-    for). Raises InputError for a folder that is there already, for an unknown table and for a role without an
-    encoder, and KnowledgeBaseError where there are no vectors or a shard is damaged.
+    `role` selects the encoder: text, samples or zero_shot; by default `samples` for the table `samples`, else
+    `text`. Raises InputError if `target` exists, if the table or the format is unknown, if the role has no
+    encoder and if the table is empty; and KnowledgeBaseError if nothing is encoded or a shard is damaged.
     """
     _require(table, TABLES, "table")
     _require(form, tuple(_WRITERS), "format")
     source = _folder_of(kb, role or ("samples" if table == "samples" else "text"))
     opened = open_table(source / table)
     if not len(opened):
-        raise InputError(f"{source / table}: holds no vectors")
+        raise InputError(f"{source / table}: the table is empty, there is nothing to export")
     with _new_folder(target) as folder:
         shutil.copyfile(reading(source / "encoder.json"), folder / "encoder.json")
         _WRITERS[form](opened, folder)
@@ -61,7 +62,7 @@ def export_table(kb: Path, table: str, target: Path, *, form: str, role: str | N
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import did; `rows` are in the table now, `missing` of the knowledge base's are not."""
+    """The result of an import: `rows` in the table now, and rows of the knowledge base that are `missing`."""
 
     folder: Path
     imported: int
@@ -69,36 +70,40 @@ class ImportSummary:
     missing: int
 
     def __str__(self) -> str:
-        lacking = f"; {self.missing} that the knowledge base has are without a vector" if self.missing else ""
+        lacking = f"; {self.missing} rows of the knowledge base have no vector" if self.missing else ""
         return f"{self.imported} vectors imported, {self.rows} now in {self.folder}{lacking}"
 
 
 def import_vectors(
     kb: Path, vectors: Path, ids: Path, *, table: str, name: str, dtype: Dtype = "float16"
 ) -> ImportSummary:
-    """Put a matrix [N, D] (.npy) that was made elsewhere into the store, as the encoder `imported:NAME`.
+    """Import a matrix [N, D] (.npy) of another tool into the store, as the encoder `imported:NAME`.
 
-    Line i of the text file `ids` says whose vector row i is: a row_id, a sample_id, or the uri of a sample.
-    Rows are scaled to unit length. A row that the table has already is replaced, others stay. Raises
-    InputError, and changes nothing, for files that cannot be read, do not fit together or do not fit the
-    knowledge base, for a zero row and for NaN.
+    Line i of the text file `ids` names the owner of row i: a row_id, a sample_id, or the uri of a sample.
+    Rows are scaled to unit length. They replace rows of the table with the same id; other rows stay. Raises
+    InputError, and changes nothing, if a file cannot be read, if the files do not match each other or the
+    knowledge base, and for a row that is zero or holds NaN or infinite values.
     """
     _require(table, TABLES, "table")
-    x_ND, lines = _matrix(vectors), _lines(ids)
+    x_ND, lines = _read_matrix(vectors), _read_lines(ids)
     if len(lines) != len(x_ND):
-        raise InputError(f"{ids}: {len(lines):,} ids, and {vectors} has {len(x_ND):,} rows")
+        raise InputError(
+            f"{ids}: {len(lines):,} ids, but {vectors} has {len(x_ND):,} rows; give one id per row"
+        )
     own = _rows_of(kb, table)
     places = _places(own, lines, ids, table)
-    unit_ND = _unit(x_ND, lines, vectors)
-    known = _known(kb, name)
+    unit_ND = _scale_to_unit(x_ND, lines, vectors)
+    known = _find_earlier_import(kb, name)
     dim = x_ND.shape[1]
     if known is not None and known.dim != dim:
-        raise InputError(f"{vectors}: {dim} dimensions; what is there as {known.name!r} has {known.dim}")
+        raise InputError(
+            f"{vectors}: {dim} dimensions, but the vectors imported as {known.name!r} have {known.dim}"
+        )
     modalities = frozenset(own["modality"].take(pa.array(places)).to_pylist())
     encoder = ImportedVectors(PREFIX + name, dim, modalities | (known.modalities if known else frozenset()))
     folder = encoder_folder(kb, encoder, dtype)
     rows = own.take(pa.array(places)).select(["id", "group", "content"])
-    old, old_ND = _held(folder / table)
+    old, old_ND = _stored_rows(folder / table)
     stays = np.flatnonzero(~pc.is_in(old["id"], value_set=rows["id"].combine_chunks()).to_numpy())
     rows = pa.concat_tables([rows, old.take(pa.array(stays, pa.int64()))])
     write_vectors(
@@ -118,7 +123,7 @@ def import_vectors(
 
 def _require(given: str, known: tuple[str, ...], what: str) -> None:
     if given not in known:
-        raise InputError(f"unknown {what} {given!r}; there are {', '.join(known)}")
+        raise InputError(f"unknown {what} {given!r}; use one of {', '.join(known)}")
 
 
 def _folder_of(kb: Path, role: str) -> Path:
@@ -126,15 +131,17 @@ def _folder_of(kb: Path, role: str) -> Path:
     if not serving:
         raise KnowledgeBaseError(f"{kb}: nothing is encoded yet; run `unibind encode`")
     if role not in serving:
-        raise InputError(f"no encoder serves as {role!r}; there are {', '.join(sorted(serving))}")
+        raise InputError(
+            f"no encoder has the role {role!r}; the roles in use are {', '.join(sorted(serving))}"
+        )
     return kb / "embeddings" / serving[role]
 
 
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `target` when all of it is written."""
+    """A temporary folder that is renamed to `target` when the block ends without an error."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} is there already; name a new folder")
+        raise InputError(f"{target} already exists; name a new folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         folder = Path(scratch) / "export"
@@ -144,12 +151,12 @@ def _new_folder(target: Path) -> Iterator[Path]:
 
 
 def _stored(table: VectorTable) -> Iterator[npt.NDArray[Any]]:
-    """The vectors as they are stored, shard by shard, every byte checked."""
+    """The vectors as stored, shard by shard, every byte checked."""
     for shard in table.shards:
         held = inspect_shard(table.folder / shard.name)
         if held.shard != shard:
             raise KnowledgeBaseError(
-                f"{table.folder / shard.name}: not the file that the manifest means; run `unibind encode`"
+                f"{table.folder / shard.name}: not the file that the manifest lists; run `unibind encode`"
             )
         yield held.stored_ND
 
@@ -165,7 +172,8 @@ def _write_npy(table: VectorTable, folder: Path) -> None:
 
 
 def _write_safetensors(table: VectorTable, folder: Path) -> None:
-    save_file({"vectors": np.concatenate(list(_stored(table)))}, folder / "vectors.safetensors")
+    with atomic_path(folder / "vectors.safetensors") as temporary:
+        save_file({"vectors": np.concatenate(list(_stored(table)))}, temporary)
     _write_names(table, folder)
 
 
@@ -195,16 +203,16 @@ _WRITERS: dict[str, Callable[[VectorTable, Path], None]] = {
 }
 
 
-def _matrix(path: Path) -> npt.NDArray[np.floating]:
+def _read_matrix(path: Path) -> npt.NDArray[np.floating]:
     with foreign_as(InputError, f"{path}: cannot be read as .npy"):
         x_ND = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(x_ND, np.ndarray) or x_ND.ndim != 2 or x_ND.dtype.kind != "f" or x_ND.size == 0:
         found = getattr(x_ND, "dtype", "several arrays"), getattr(x_ND, "shape", "")
-        raise InputError(f"{path}: a matrix of floats [rows, dimensions] is needed, this is {found}")
+        raise InputError(f"{path}: expected a matrix of floats [rows, dimensions], found {found}")
     return x_ND
 
 
-def _unit(x_ND: npt.NDArray[np.floating], lines: list[str], path: Path) -> Floats:
+def _scale_to_unit(x_ND: npt.NDArray[np.floating], lines: list[str], path: Path) -> Floats:
     unit_ND = np.empty(x_ND.shape, np.float32)
     for start in range(0, len(x_ND), _ROWS_AT_A_TIME):
         block_ND = x_ND[start : start + _ROWS_AT_A_TIME].astype(np.float64)
@@ -218,12 +226,12 @@ def _unit(x_ND: npt.NDArray[np.floating], lines: list[str], path: Path) -> Float
     return unit_ND
 
 
-def _lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[str]:
     return [line for line in read_text(path, InputError).split("\n") if line.strip()]
 
 
 def _rows_of(kb: Path, table: str) -> pa.Table:
-    """What may have a vector in a table: its id, uri (of a sample), group, content and modality."""
+    """The rows that may have a vector in a table: id, uri (of a sample), group, content and modality."""
     if table == "samples":
         names = ["sample_id", "uri", "modality", "sha256"]
         rows = read_columns(kb / "samples.parquet", names, hint="unibind ingest")
@@ -236,10 +244,10 @@ def _rows_of(kb: Path, table: str) -> pa.Table:
 
 
 def _places(own: pa.Table, lines: list[str], ids: Path, table: str) -> list[int]:
-    """Which row of `own` each line means."""
+    """The row of `own` that each line names, by id or by uri."""
     if len(set(lines)) != len(lines):
-        twice = Counter(lines).most_common(1)[0][0]
-        raise InputError(f"{ids}: {twice!r} comes twice")
+        duplicate = Counter(lines).most_common(1)[0][0]
+        raise InputError(f"{ids}: duplicate id {duplicate!r}")
     given = pa.array(lines, pa.string())
     by_id, by_uri = (pc.index_in(given, value_set=own[key].combine_chunks()) for key in ("id", "uri"))
     places = pc.coalesce(by_id, by_uri)
@@ -251,20 +259,20 @@ def _places(own: pa.Table, lines: list[str], ids: Path, table: str) -> list[int]
         )
     found: list[int] = places.to_pylist()
     if len(set(found)) != len(found):
-        raise InputError(f"{ids}: names one sample twice, by its id and by its uri")
+        raise InputError(f"{ids}: one sample is named both by its id and by its uri; keep one of them")
     return found
 
 
-def _known(kb: Path, name: str) -> ImportedVectors | None:
-    """What was imported under this name before."""
+def _find_earlier_import(kb: Path, name: str) -> ImportedVectors | None:
+    """The encoder of an earlier import under this name, if there is one."""
     try:
         return find_imported(kb, PREFIX + name)
     except InputError:
         return None
 
 
-def _held(folder: Path) -> tuple[pa.Table, Floats]:
-    """All rows of a table that may not be there yet."""
+def _stored_rows(folder: Path) -> tuple[pa.Table, Floats]:
+    """All rows of a table and their vectors; none if the table does not exist yet."""
     names = ("id", "group", "content")
     if read_manifest(folder) is None:
         return pa.table({name: pa.array([], pa.string()) for name in names}), np.zeros((0, 0), np.float32)

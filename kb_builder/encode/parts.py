@@ -1,12 +1,12 @@
-"""Encode rows part by part, resumably.
+"""Resumable encoding: carry out a plan part by part, and reuse the vectors that are stored already.
 
-Which part encodes what follows from the rows alone (kb_builder/encode/plan.py), so a run that was killed and
-resumed puts the same contents into the same batches as an undisturbed one, and the bits repeat.
+What each part encodes depends on the rows alone (kb_builder/encode/plan.py), so a run that was killed and
+resumed forms the same batches as an uninterrupted one and gives the same bytes.
 
-A part carries the identity of its encoder and a fingerprint of its rows' ids, groups and contents. A part
-that is planned and there is not made again. Any other is replaced: vectors of contents that it shares with
-the new plan are taken over, so only what is new is encoded, and what is gone or changed leaves no vector
-behind. The tables' manifests (kb_builder/store/table.py) are replaced last, all parts being there.
+A part's file records the identity of its encoder and a fingerprint of its rows' ids, groups and contents. A
+planned part whose file exists is kept. Any other file is replaced: the vectors of contents that it shares
+with the new plan are carried over, so only new contents are encoded, and removed or changed contents leave
+no vector behind. The tables' manifests (kb_builder/store/table.py) are written last, when all parts exist.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from data.files import hash_json
 from data.modality import Modality
 from data.readers import reading_ahead
 from data.readers.axes import turned
-from kb_builder.encode.plan import Plan, WantedVector, content_keys
+from kb_builder.encode.plan import Plan, WantedVectors, content_keys
 from kb_builder.encoders.base import Encoder, Source
 from kb_builder.encoders.workers import map_batches
 from kb_builder.settings import Encode
@@ -43,16 +43,16 @@ logger = logging.getLogger(__name__)
 class Counts:
     """What a run of `encode_parts` did."""
 
-    distinct: int = 0  # contents
+    distinct: int = 0  # distinct contents
     encoded: int = 0  # contents encoded now
-    carried: int = 0  # contents whose vectors were taken over from files that were replaced
-    reused: int = 0  # rows of parts that were finished before
-    quarantined: int = 0  # rows whose file cannot be read
+    carried: int = 0  # contents whose vectors were carried over from replaced files
+    reused: int = 0  # rows of parts that were kept
+    quarantined: int = 0  # rows without a vector, since their file cannot be read
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The counts, and for each quarantined row's id the reason."""
+    """The counts, and the reason for each quarantined row, by its id."""
 
     counts: Counts
     reasons: dict[str, str]
@@ -60,7 +60,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One content to be encoded."""
+    """One distinct content to encode."""
 
     code: int
     modality: Modality
@@ -69,47 +69,48 @@ class _Item:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A file that lies in a table's folder, whole and by this encoder."""
+class _StoredPart:
+    """An intact shard in a table's folder, made by this encoder."""
 
     path: Path
     shard: Shard
     fingerprint: str
-    rejects: dict[str, str]  # key -> why it has no vector
+    rejects: dict[str, str]  # content key -> why it has no vector
 
 
 def encode_parts(plan: Plan, encoder: Encoder, settings: Encode, *, what: str) -> Encoded:
-    """Make every part that is not there, then the tables' manifests; remove files that the plan has not.
+    """Write every missing part, then the tables' manifests, and delete the files that are not in the plan.
 
-    Batches run side by side on all cores, decoding of one overlapping the encoding of another. Files that
-    cannot be read (SampleError) get no row; any other error ends the run, which can be resumed.
+    Batches run in parallel on all cores; decoding of one overlaps the encoding of another. Files that cannot
+    be read (SampleError) get no row; any other error ends the run, which can be resumed. `what` names the
+    contents in the progress bar.
     """
     dtype, batch_size = settings.dtype, settings.batch_size
-    there, left = _survey(plan, encoder, dtype)
-    rejects = {key: why for found in there.values() for key, why in found.rejects.items()}
-    shards = {number: found.shard for number, found in there.items()}
-    todo = [number for number in range(len(plan.parts)) if number not in there]
-    carried = _carry(plan, set(todo), left)
-    fresh = {number: _fresh(plan, number, carried) for number in todo}
-    total = sum(map(len, fresh.values()))
+    finished, outdated = _scan_store(plan, encoder, dtype)
+    rejects = {key: why for found in finished.values() for key, why in found.rejects.items()}
+    shards = {number: found.shard for number, found in finished.items()}
+    missing = [number for number in range(len(plan.parts)) if number not in finished]
+    carried = _find_carried(plan, set(missing), outdated)
+    to_encode = {number: _rows_to_encode(plan, number, carried) for number in missing}
+    total = sum(map(len, to_encode.values()))
     if total:
         logger.info("encoding %d %s with %s", total, what, encoder.name)
     title = f"encode {what} ({encoder.name})"
-    batches = (batch for number in todo for batch in _batches(plan, number, fresh[number], batch_size))
+    batches = (batch for number in missing for batch in _batches(plan, number, to_encode[number], batch_size))
     with (
         closing(map_batches(partial(_encode_batch, encoder), batches)) as results,
         tqdm(total=total, desc=title, unit=f" {what}", disable=None if total else True) as bar,
     ):
-        for number in todo:
+        for number in missing:
             vectors: dict[int, Floats] = {}
-            for _ in range(0, len(fresh[number]), batch_size):
+            for _ in range(0, len(to_encode[number]), batch_size):
                 encoded, unreadable = next(results)
                 vectors |= encoded
                 rejects |= {plan.keys[code].as_py(): why for code, why in unreadable.items()}
                 bar.update(len(encoded) + len(unreadable))
-            vectors |= _take_over(plan, number, carried)
-            vectors |= _borrow(plan, number, shards)
-            shards[number] = _write(plan, number, vectors, rejects, dim=encoder.dim, dtype=dtype)
+            vectors |= _carried_vectors(plan, number, carried)
+            vectors |= _copied_vectors(plan, number, shards)
+            shards[number] = _write_part(plan, number, vectors, rejects, dim=encoder.dim, dtype=dtype)
     for name in plan.tables:
         numbers = [number for number, part in enumerate(plan.parts) if part.table == name]
         of_table = [shards[number] for number in numbers]
@@ -118,54 +119,60 @@ def encode_parts(plan: Plan, encoder: Encoder, settings: Encode, *, what: str) -
     return Encoded(
         Counts(
             distinct=len(plan.keys),
-            encoded=total - sum(key in rejects for key in _keys_of(plan, fresh.values())),
+            encoded=total - sum(key in rejects for key in _keys_of(plan, to_encode.values())),
             carried=len(carried),
-            reused=sum(found.shard.rows for found in there.values()),
+            reused=sum(found.shard.rows for found in finished.values()),
             quarantined=len(reasons),
         ),
         reasons,
     )
 
 
-def _survey(plan: Plan, encoder: Encoder, dtype: Dtype) -> tuple[dict[int, _Found], list[_Found]]:
-    """The parts of the plan that are there, by their place in it; and other files by the same encoder.
+def _scan_store(
+    plan: Plan, encoder: Encoder, dtype: Dtype
+) -> tuple[dict[int, _StoredPart], list[_StoredPart]]:
+    """The finished parts, by their index in the plan, and the outdated files of the same encoder.
 
-    A part with rejects that can be read by now (a file was put back, say) is one of the others.
+    A part with a reject that can be read now, after its file was restored for example, is outdated.
     """
     planned = {(part.table, part.fingerprint): number for number, part in enumerate(plan.parts)}
-    there: dict[int, _Found] = {}
-    left: list[_Found] = []
+    finished: dict[int, _StoredPart] = {}
+    outdated: list[_StoredPart] = []
     for table in plan.tables:
         for path in sorted((plan.folder / table).glob("*.parquet")):
-            found = _find(path, plan.identity, (encoder.dim, dtype))
+            found = _read_part(path, plan.identity, (encoder.dim, dtype))
             if found is None:
                 continue
             number = planned.get((table, found.fingerprint))
-            if number is None or number in there or _any_readable(plan, number, found.rejects, encoder):
-                left.append(found)
+            if (
+                number is None
+                or number in finished
+                or _any_readable_now(plan, number, found.rejects, encoder)
+            ):
+                outdated.append(found)
             else:
-                there[number] = found
-    return there, left
+                finished[number] = found
+    return finished, outdated
 
 
-def _find(path: Path, identity: str, form: tuple[int, Dtype]) -> _Found | None:
+def _read_part(path: Path, identity: str, form: tuple[int, Dtype]) -> _StoredPart | None:
     try:
         held = inspect_shard(path)
         check_rows(path, held.ids.to_pylist(), held.stored_ND)
     except KnowledgeBaseError as error:
-        logger.warning("%s; what was in it is made again", error)
+        logger.warning("%s; its vectors are encoded again now", error)
         return None
-    if held.metadata.get("unibind_encoder") != identity or _form(held) != form:
+    if held.metadata.get("unibind_encoder") != identity or _layout_of(held) != form:
         return None
     rejects: dict[str, str] = json.loads(held.metadata.get("unibind_rejects", "{}"))
-    return _Found(path, held.shard, held.metadata.get("unibind_fingerprint", ""), rejects)
+    return _StoredPart(path, held.shard, held.metadata.get("unibind_fingerprint", ""), rejects)
 
 
-def _form(held: Contents) -> tuple[int, str]:
+def _layout_of(held: Contents) -> tuple[int, str]:
     return held.stored_ND.shape[1], held.stored_ND.dtype.name
 
 
-def _any_readable(plan: Plan, number: int, rejects: Mapping[str, str], encoder: Encoder) -> bool:
+def _any_readable_now(plan: Plan, number: int, rejects: Mapping[str, str], encoder: Encoder) -> bool:
     if not rejects:
         return False
     part = plan.parts[number]
@@ -186,28 +193,30 @@ def _is_readable(item: _Item, encoder: Encoder) -> bool:
     return True
 
 
-def _carry(plan: Plan, todo: set[int], left: Sequence[_Found]) -> dict[int, tuple[Path, int]]:
-    """Where the vectors of contents lie that parts in `todo` own and that files to be replaced hold."""
+def _find_carried(
+    plan: Plan, missing: set[int], outdated: Sequence[_StoredPart]
+) -> dict[int, tuple[Path, int]]:
+    """Stored vectors for the contents of `missing` parts: code -> (outdated file, row)."""
     carried: dict[int, tuple[Path, int]] = {}
-    for found in left:
+    for found in outdated:
         held = inspect_shard(found.path)
         files = plan.tables[found.path.parent.name].files
         places = pc.index_in(content_keys(held.groups, held.contents, files=files), value_set=plan.keys)
         for row, code in enumerate(places.to_pylist()):
-            if code is not None and int(plan.owners[code]) in todo:
+            if code is not None and int(plan.owners[code]) in missing:
                 carried.setdefault(code, (found.path, row))
     return carried
 
 
-def _fresh(plan: Plan, number: int, carried: Mapping[int, object]) -> list[tuple[int, int]]:
-    """(code, row of the part) of what a part is the first to hold and no file has a vector of."""
+def _rows_to_encode(plan: Plan, number: int, carried: Mapping[int, object]) -> list[tuple[int, int]]:
+    """(code, row of the part) of the contents that a part owns and that no file has a vector of."""
     owned, rows = np.unique(plan.codes_of(plan.parts[number]), return_index=True)
     own_N = plan.owners[owned] == number
     pairs = zip(owned[own_N].tolist(), rows[own_N].tolist(), strict=True)
     return [(code, row) for code, row in pairs if code not in carried]
 
 
-def _item(table: WantedVector, row: int, code: int) -> _Item:
+def _item(table: WantedVectors, row: int, code: int) -> _Item:
     source = table.sources[row].as_py()
     if not table.files:
         return _Item(code, "text", source, "")
@@ -217,20 +226,20 @@ def _item(table: WantedVector, row: int, code: int) -> _Item:
 
 
 def _batches(
-    plan: Plan, number: int, fresh: Sequence[tuple[int, int]], size: int
+    plan: Plan, number: int, to_encode: Sequence[tuple[int, int]], size: int
 ) -> Iterator[Sequence[_Item]]:
-    """What a part encodes, in batches in which texts of like length stand together."""
+    """The contents that a part encodes, in batches; texts are sorted by length."""
     part = plan.parts[number]
     table = plan.tables[part.table]
-    items = [_item(table, part.start + row, code) for code, row in fresh]
-    # Codes count first appearances, so the order is the rows'; files keep it.
+    items = [_item(table, part.start + row, code) for code, row in to_encode]
+    # Codes are numbered by first appearance, so this is the order of the rows; files keep it.
     items.sort(key=lambda item: len(item.source) if isinstance(item.source, str) else 0)
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 def _encode_batch(encoder: Encoder, batch: Sequence[_Item]) -> tuple[dict[int, Floats], dict[int, str]]:
-    """Vectors by code, and by code the reasons why some have none."""
+    """Vectors by code, and the reasons for the contents without one, by code."""
     codes, prepared, reasons = [], [], {}
     with reading_ahead([(item.modality, item.source) for item in batch if not isinstance(item.source, str)]):
         for item in batch:
@@ -242,8 +251,8 @@ def _encode_batch(encoder: Encoder, batch: Sequence[_Item]) -> tuple[dict[int, F
     return dict(zip(codes, encoder.encode(prepared), strict=True)), reasons
 
 
-def _take_over(plan: Plan, number: int, carried: Mapping[int, tuple[Path, int]]) -> dict[int, Floats]:
-    """The vectors that a part owns and that files to be replaced hold."""
+def _carried_vectors(plan: Plan, number: int, carried: Mapping[int, tuple[Path, int]]) -> dict[int, Floats]:
+    """The vectors that a part owns and outdated files hold, by code."""
     wanted: dict[Path, list[tuple[int, int]]] = {}
     for code in np.unique(plan.codes_of(plan.parts[number])).tolist():
         if plan.owners[code] == number and code in carried:
@@ -256,8 +265,8 @@ def _take_over(plan: Plan, number: int, carried: Mapping[int, tuple[Path, int]])
     return vectors
 
 
-def _borrow(plan: Plan, number: int, shards: Mapping[int, Shard]) -> dict[int, Floats]:
-    """The vectors of a part's contents that earlier parts own; rejected ones are not among them."""
+def _copied_vectors(plan: Plan, number: int, shards: Mapping[int, Shard]) -> dict[int, Floats]:
+    """The vectors of contents that earlier parts own, by code; rejected contents have none."""
     codes = np.unique(plan.codes_of(plan.parts[number]))
     owners = plan.owners[codes]
     vectors: dict[int, Floats] = {}
@@ -272,7 +281,7 @@ def _borrow(plan: Plan, number: int, shards: Mapping[int, Shard]) -> dict[int, F
     return vectors
 
 
-def _write(
+def _write_part(
     plan: Plan,
     number: int,
     vectors: Mapping[int, Floats],
@@ -287,7 +296,7 @@ def _write(
     keys = plan.keys.take(pa.array(codes)).to_pylist()
     own = {key: rejects[key] for key in keys if key in rejects}
     if len(rows) < len(keys) and not own:
-        raise AssertionError(f"{part}: rows without a vector and without a reason")
+        raise AssertionError(f"{part}: rows with neither a vector nor a reason")
     places = pa.array([part.start + row for row in rows], pa.int64())
     name = f"part-{part.number:05d}-{hash_json([part.fingerprint, sorted(own)])[:8]}.parquet"
     return write_shard(
@@ -307,12 +316,12 @@ def _write(
     )
 
 
-def _keys_of(plan: Plan, fresh: Iterable[Sequence[tuple[int, int]]]) -> Iterator[str]:
-    return (plan.keys[code].as_py() for pairs in fresh for code, _ in pairs)
+def _keys_of(plan: Plan, to_encode: Iterable[Sequence[tuple[int, int]]]) -> Iterator[str]:
+    return (plan.keys[code].as_py() for pairs in to_encode for code, _ in pairs)
 
 
 def _reasons(plan: Plan, rejects: Mapping[str, str]) -> dict[str, str]:
-    """Why rows have no vector, by their ids."""
+    """The reason for each row without a vector, by its id."""
     if not rejects:
         return {}
     reasons = {}

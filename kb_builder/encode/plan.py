@@ -1,7 +1,8 @@
-"""Which rows go into which file of the embedding store, and which of them is encoded where.
+"""Plan of an embedding run: which rows go into which shard, and which shard encodes each distinct content.
 
-The plan follows from the rows alone: sorted by (group, id), cut where a group ends if a part would else grow
-beyond so many rows. Each distinct content belongs to the first part that holds it and is lent to later ones.
+The plan depends on the rows alone: they are sorted by (group, id) and cut into parts of at most so many rows,
+between two groups where possible. Each distinct content is encoded by the first part that holds it; later
+parts copy its vector.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class WantedVector:
-    """The rows that a table is to have, as string columns of one length.
+class WantedVectors:
+    """The rows that a table should have, as string columns of equal length.
 
-    `contents` are SHA-256 (hex) of what `sources` hold: texts, or with `files` the paths of files, whose
-    modality is their group. `labels` are what messages call the files instead of their full paths; `ups` say
-    which axis of a file points up, where that is not as its format has it.
+    `sources` are texts, or with `files` paths of files whose modality is their group; `contents` are the
+    SHA-256 (hex) of each text or file. `labels` name the files in messages, instead of their full paths;
+    `ups` is the axis of a file that points up, null for the default of its format.
     """
 
     ids: pa.StringArray
@@ -41,30 +42,30 @@ class WantedVector:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def sorted(self) -> WantedVector:
-        """By (group, id)."""
+    def sorted(self) -> WantedVectors:
+        """The same rows, sorted by (group, id)."""
         columns = {"group": self.groups, "id": self.ids}
         order = pc.sort_indices(pa.table(columns), sort_keys=[(name, "ascending") for name in columns])
         labels, ups = (None if each is None else each.take(order) for each in (self.labels, self.ups))
         ids, groups, contents, sources = (
             column.take(order) for column in (self.ids, self.groups, self.contents, self.sources)
         )
-        return WantedVector(ids, groups, contents, sources, self.files, labels, ups)
+        return WantedVectors(ids, groups, contents, sources, self.files, labels, ups)
 
     def keys(self) -> pa.StringArray:
-        """What decides a vector: equal keys, equal vectors."""
+        """The content key of each row: rows with equal keys have equal vectors."""
         return content_keys(self.groups, self.contents, files=self.files)
 
 
 def content_keys(groups: pa.StringArray, contents: pa.StringArray, *, files: bool) -> pa.StringArray:
-    """Contents with their modality: of texts all the same, of files the group."""
+    """Contents prefixed by their modality: "text" for texts, the group for files."""
     modalities = groups if files else pa.array(["text"] * len(groups), pa.string())
     return pc.binary_join_element_wise(modalities, contents, ":")
 
 
 @dataclass(frozen=True)
 class VectorPart:
-    """One file of the store, as planned: rows `start` … `stop` - 1 of a table."""
+    """One shard as planned: rows `start` … `stop` - 1 of a table."""
 
     table: str
     number: int
@@ -75,15 +76,15 @@ class VectorPart:
 
 @dataclass(frozen=True)
 class Plan:
-    """All parts in the order in which they are to be made. A code is the number of a key in `keys`."""
+    """All parts, in the order in which they are made. A code is the index of a key in `keys`."""
 
     folder: Path
     identity: str
-    tables: dict[str, WantedVector]  # sorted
+    tables: dict[str, WantedVectors]  # sorted
     parts: tuple[VectorPart, ...]
-    keys: pa.StringArray  # the distinct ones
-    codes: dict[str, Ints]  # of the rows of each table
-    owners: Ints  # of each code the place in `parts` of the part that encodes it
+    keys: pa.StringArray  # distinct content keys
+    codes: dict[str, Ints]  # of each table: the codes of its rows
+    owners: Ints  # of each code: the index in `parts` of the part that encodes it
 
     def codes_of(self, part: VectorPart) -> Ints:
         """The codes of a part's rows."""
@@ -91,9 +92,9 @@ class Plan:
 
 
 def plan_parts(
-    folder: Path, tables: Mapping[str, WantedVector], *, identity: str, rows_per_part: int
+    folder: Path, tables: Mapping[str, WantedVectors], *, identity: str, rows_per_part: int
 ) -> Plan:
-    """The parts of `<folder>/<table>/`. Raises KnowledgeBaseError for an id that comes twice in a table."""
+    """The parts of `<folder>/<table>/`. Raises KnowledgeBaseError for a duplicate id in a table."""
     ordered = {name: table.sorted() for name, table in tables.items()}
     parts: list[VectorPart] = []
     for name, table in ordered.items():
@@ -114,7 +115,7 @@ def plan_parts(
 
 
 def _cut(groups: pa.StringArray, size: int) -> list[tuple[int, int]]:
-    """Cut sorted rows into runs of at most `size`, between two groups wherever that is possible."""
+    """Cut sorted rows into (start, stop) runs of at most `size` rows, between two groups where possible."""
     if not len(groups):
         return []
     codes = groups.dictionary_encode().indices.to_numpy(zero_copy_only=False)
@@ -133,7 +134,7 @@ def _cut(groups: pa.StringArray, size: int) -> list[tuple[int, int]]:
     return cuts
 
 
-def _fingerprint(identity: str, table: WantedVector, start: int, stop: int) -> str:
+def _fingerprint(identity: str, table: WantedVectors, start: int, stop: int) -> str:
     columns = (table.ids, table.groups, table.contents)
     return hash_json([identity, table.files, *(column[start:stop].to_pylist() for column in columns)])
 
@@ -141,5 +142,8 @@ def _fingerprint(identity: str, table: WantedVector, start: int, stop: int) -> s
 def _require_unique(where: Path, ids: pa.StringArray) -> None:
     if pc.count_distinct(ids).as_py() < len(ids):
         counts = pc.value_counts(ids)
-        twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
-        raise KnowledgeBaseError(f"{where}: the id {twice!r} comes twice; its tables are damaged")
+        duplicate = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
+        raise KnowledgeBaseError(
+            f"{where}: duplicate id {duplicate!r} in the rows to encode; the tables that they come from are"
+            " damaged, run `unibind kb verify`"
+        )

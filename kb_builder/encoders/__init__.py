@@ -1,4 +1,4 @@
-"""Encoders: frozen models that turn texts and samples into unit vectors. Loaded by name, each when needed."""
+"""Encoders: frozen models that turn texts and samples into unit vectors, loaded by name when needed."""
 
 from __future__ import annotations
 
@@ -93,40 +93,41 @@ FACTORIES: dict[str, Factory] = {
     "onnx": _onnx,
     "onnx-int8": partial(_onnx, int8=True),
 }
-ON_CPU = {"onnx", "onnx-int8"}  # wherever the others run
+ON_CPU = {"onnx", "onnx-int8"}  # families that run on the CPU, on any device setting
 
-# What is kept loaded: small encoders, and of large ones only the last.
+# Encoders that stay loaded: the last small ones, and of large ones only the last.
 _KEPT, _LARGE_PARAMETERS = 8, 100_000_000
 _Key = tuple[str, tuple[str, ...]]
-_kept: dict[_Key, tuple[Encoder, list[Note]]] = {}  # with the files that each was made from
+_kept: dict[_Key, tuple[Encoder, list[Note]]] = {}  # with the files that each was loaded from
 _loading = threading.RLock()
 
 
 def load_encoder(name: str, device: str = "auto") -> Encoder:
-    """Load an encoder; asked again, the process gets the same one, unless its files have changed meanwhile.
-    Of large ones only the last is kept.
+    """Load an encoder, or return the one loaded before, unless its files have changed since.
+
+    Small encoders stay loaded; of large ones only the last does.
 
     | name | encoder |
     |---|---|
     | `minilm` | texts: the bundled all-MiniLM-L6-v2 |
-    | `efficientnet-lite0` | renderings of every modality but text, in a space of their own |
+    | `efficientnet-lite0` | renderings of every modality but text, in a separate space |
     | `conse` | photos and videos in MiniLM's space without training |
     | `conse:NAME` | the same in the space of another text encoder |
     | `clip:MODEL` | texts and pictures: CLIP, SigLIP or SigLIP 2 as transformers saves them |
     | `clap:MODEL` | texts and sounds: CLAP as transformers saves it |
     | `imagebind:MODEL` | texts, pictures, videos, sounds and thermal pictures: ImageBind's own weights |
-    | `languagebind:MODEL` | texts and what its towers see: images, videos, sounds, thermal pictures |
+    | `languagebind:MODEL` | texts and what its towers encode: images, videos, sounds, thermal pictures |
     | `point:MODEL` | point clouds in the space of a CLIP: OpenShape's PointBERT |
-    | `A + B` | several of one space: each modality goes to the last that takes it, texts to the first |
+    | `A + B` | several in one space: each modality goes to the last that takes it, texts to the first |
     | `fp16:NAME`, `bf16:NAME` | a sentence-transformers model in half precision, for a GPU |
     | `onnx:NAME`, `onnx-int8:NAME` | a text encoder by ONNX Runtime on the CPU, exact or in 8-bit integers |
-    | `imported:NAME` | vectors that were made elsewhere; nothing can be encoded with it |
+    | `imported:NAME` | vectors of another tool; it cannot encode anything new |
     | anything else | the folder or name of a sentence-transformers model, text-only or CLIP-like |
 
     MODEL is a path, or a name in the model folder (kb_builder/weights/known.py). `device` is `auto`, `cpu`,
-    `cuda` or some CUDA devices (`cuda:0,cuda:1`), each of which gets the model. Raises InputError for an
-    unknown name or device and MissingDependencyError, which names the install command, where a bundled model
-    or an extra is not installed.
+    `cuda` or a list of CUDA devices (`cuda:0,cuda:1`), each of which gets the model. Raises InputError for an
+    unknown name or device, and MissingDependencyError, with the install command, if a bundled model or an
+    extra is not installed.
     """
     from kb_builder.encoders.devices import device_names
 
@@ -138,7 +139,7 @@ def load_encoder(name: str, device: str = "auto") -> Encoder:
         if key in _kept:
             replay(_kept[key][1])
         else:
-            _let_go(large_only=True)
+            _unload(large_only=True)
             with recorded() as recorder:
                 encoder = _load(*key)
             while len(_kept) >= _KEPT:
@@ -148,12 +149,12 @@ def load_encoder(name: str, device: str = "auto") -> Encoder:
 
 
 def release_encoders() -> None:
-    """Keep none loaded; memory is free once nobody else holds one."""
+    """Unload all encoders; the memory of one is freed when nothing else refers to it."""
     with _loading:
-        _let_go(large_only=False)
+        _unload(large_only=False)
 
 
-def _let_go(*, large_only: bool) -> None:
+def _unload(*, large_only: bool) -> None:
     for key, (encoder, _) in list(_kept.items()):
         if not large_only or encoder.parameters > _LARGE_PARAMETERS:
             del _kept[key]

@@ -1,4 +1,4 @@
-"""What an encoder is: one interface for every frozen model.
+"""Encoder: the interface of every frozen model.
 
 Shape legend: N samples, D dimensions, V views, S picture side in pixels.
 """
@@ -17,8 +17,8 @@ from data.modality import Modality
 from data.readers.axes import File
 
 Floats = npt.NDArray[np.float32]
-Source: TypeAlias = File | str  # a sample's file, or the text itself
-JOIN = " + "  # between the names of encoders that share a space
+Source: TypeAlias = File | str  # the file of a sample, or a text itself
+JOIN = " + "  # joins the names of encoders in one space
 
 
 class Encoder(Protocol):
@@ -30,15 +30,15 @@ class Encoder(Protocol):
 
     @property
     def name(self) -> str:
-        """What `load_encoder` knows it by."""
+        """The name that `load_encoder` takes."""
 
     @property
     def identity(self) -> str:
-        """SHA-256 over everything that decides the vectors: weights, preprocessing, renderings, dimension."""
+        """SHA-256 (hex) over all that decides the vectors: weights, preprocessing, renderings, dimension."""
 
     @property
     def dim(self) -> int:
-        """D."""
+        """D, the dimension of the vectors."""
 
     @property
     def modalities(self) -> frozenset[str]:
@@ -50,31 +50,31 @@ class Encoder(Protocol):
 
     @property
     def parameters(self) -> int:
-        """How many frozen parameters the model has."""
+        """The number of frozen parameters."""
 
     def prepare(self, modality: Modality, source: Source) -> Any:
-        """Decode one sample; for `text` a str is the text itself. Raises SampleError for a bad file."""
+        """Decode one sample; for `text`, a str is the text itself. Raises SampleError for a bad file."""
 
     def encode(self, batch: Sequence[Any]) -> Floats:
-        """float32[N, D] with rows of unit length, in the order of the batch of prepared samples."""
+        """float32[N, D], unit rows in the order of the batch of prepared samples."""
 
 
 def as_file(source: Source) -> File:
-    """What `prepare` is given of a sample that is no text at hand: its file."""
+    """The source of a sample as a file, for encoders that take no texts themselves."""
     return Path(source) if isinstance(source, str) else source
 
 
 def unit_rows(vectors_ND: npt.NDArray[np.floating]) -> Floats:
-    """Every row scaled to length 1, computed in float64 so that the rounding is float32's alone.
+    """Scale every row to length 1, in float64, so that only the result is rounded to float32.
 
-    Raises InputError for a row without a direction: NaN, infinite or zero.
+    Raises InputError for a row that is zero or holds NaN or infinite values.
     """
     wide_ND = vectors_ND.astype(np.float64)
     length_N1 = np.linalg.norm(wide_ND, axis=1, keepdims=True)
     if not (np.isfinite(length_N1) & (length_N1 > 0)).all():
         raise InputError(
             "the encoder gives vectors that are NaN, infinite or zero: its weights are damaged, or its"
-            " precision is too coarse; fetch them again, or name another encoder"
+            " precision is too low; fetch the weights again, or name another encoder"
         )
     unit_ND: Floats = (wide_ND / length_N1).astype(np.float32)
     return unit_ND

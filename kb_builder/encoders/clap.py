@@ -1,7 +1,7 @@
 """CLAP through transformers: texts and sounds in one space, without training (`clap:FOLDER`).
 
-Preparation is that of the model's own feature extractor, without its dice: of a sound longer than the model
-hears at once (10 s), the extractor takes random pieces, and we take evenly spaced ones. Neither torchaudio
+Sounds are prepared as by the model's own feature extractor, with one difference: of a sound longer than the
+model's window (10 s), the extractor takes random pieces, and we take evenly spaced ones. Neither torchaudio
 nor librosa is needed.
 
 Shape legend: T samples of sound, W frames of a spectrogram, M mel bands.
@@ -32,16 +32,16 @@ from kb_builder.encoders.paired import (
 from kb_builder.encoders.text_side import TextSide, load_text_side
 from kb_builder.weights.known import find_model
 
-VERSION = 2  # of what is done here to texts and sounds: another one is another encoder
-WINDOWS = 3  # of a sound that is longer than the model hears at once: its beginning, middle and end
+VERSION = 2  # of the preparation of texts and sounds; part of the identity
+WINDOWS = 3  # of a sound longer than the model's window: its beginning, middle and end
 _KINDS = ("clap",)
 _SOUNDS_PER_PASS = 8
 
 
 def load_clap(name: str, *, device: str = "cpu") -> PairedEncoder:
-    """The model in a folder (or of that name in the model folder) as an encoder of texts and sounds.
+    """Load the model of a folder, or of that name in the model folder, as an encoder of texts and sounds.
 
-    Raises InputError for a folder that holds no such model, and MissingDependencyError for a missing package.
+    Raises InputError if the folder has no such model, and MissingDependencyError for a missing package.
     """
     shown, folder = f"clap:{name}", find_model(name, encoder="clap")
     read_kind(shown, folder, _KINDS)
@@ -71,7 +71,7 @@ def load_clap(name: str, *, device: str = "cpu") -> PairedEncoder:
 
 
 def clap_text_side(name: str) -> TextSide:
-    """The tokenizer and the limit of the text tower alone."""
+    """The text side alone, without weights."""
     folder = find_model(name, encoder="clap")
     shown = f"clap:{name}"
     read_kind(shown, folder, _KINDS)
@@ -87,7 +87,7 @@ def _extractor(shown: str, folder: Path) -> Any:
 
 
 def window_mels(samples_T: Floats, extractor: Any) -> Inputs:
-    """For a model without fusion: `input_features` float32[V, 1, W, M], V = 1 or `WINDOWS`."""
+    """The inputs of a model without fusion: `input_features` float32[V, 1, W, M], V = 1 or `WINDOWS`."""
     longest = extractor.nb_max_samples
     over = len(samples_T) - longest
     starts = [over * number // (WINDOWS - 1) for number in range(WINDOWS)] if over > 0 else [0]
@@ -97,11 +97,11 @@ def window_mels(samples_T: Floats, extractor: Any) -> Inputs:
 
 
 def fused_mel(samples_T: Floats, extractor: Any) -> Inputs:
-    """For a model with fusion: `input_features` float32[1, 4, W, M].
+    """The inputs of a model with fusion: `input_features` float32[1, 4, W, M].
 
-    The whole spectrogram, shrunk, then a piece of its front, middle and back (each the middle one of a third
-    of the possible ones). A short sound is there four times, and its `is_longer` is false whatever is beside
-    it in the batch, as in the published model's own evaluation; transformers draws lots for one to be true.
+    The whole spectrogram scaled down, then a piece of its front, middle and back (each from the middle of a
+    third of the possible positions). A short sound is repeated four times, and its `is_longer` is always
+    false, as in the published model's evaluation; transformers sets one of a batch to true at random.
     """
     mel_WM = _log_mel(_padded(samples_T, extractor), extractor, extractor.mel_filters)
     frames = extractor.nb_max_samples // extractor.hop_length + 1
@@ -117,7 +117,7 @@ def fused_mel(samples_T: Floats, extractor: Any) -> Inputs:
 
 
 def _padded(samples_T: Floats, extractor: Any) -> Floats:
-    """At least as long as the model hears at once: repeated as often as it fits whole, then silence."""
+    """Extend a short sound to the model's window: repeated as often as it fits, then silence."""
     longest = extractor.nb_max_samples
     if len(samples_T) >= longest:
         return samples_T
@@ -129,7 +129,7 @@ def _padded(samples_T: Floats, extractor: Any) -> Floats:
 
 
 def _log_mel(samples_T: Floats, extractor: Any, filters: Any) -> Floats:
-    """Log mel spectrogram float32[W, M] in decibels, by transformers' own transform."""
+    """Log mel spectrogram in decibels, float32[W, M], by the function of transformers."""
     from transformers.audio_utils import spectrogram, window_function
 
     mel_MW = spectrogram(

@@ -1,8 +1,8 @@
 """CLIP, SigLIP and SigLIP 2 through transformers: texts and pictures in one space, without training.
 
-`clip:FOLDER`, or `clip:NAME` of a folder in the model folder. Pictures are prepared by the model's own
-processor in its Pillow form, so that torchvision is not needed and changes no bit. Photos and the frames of
-videos come to it as they were read; every other modality as its rendering.
+`clip:FOLDER`, or `clip:NAME` of a folder in the model folder. The model's own processor prepares pictures, in
+its Pillow variant: torchvision is not needed, and an installed one changes no bit. Photos and frames of
+videos are given to it as they were read, every other modality as its rendering.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from kb_builder.encoders.paired import (
     paired_encoder,
     read_kind,
 )
-from kb_builder.encoders.pictures import PICTURED, middle
+from kb_builder.encoders.pictures import PICTURED, trim_long_side
 from kb_builder.encoders.text_side import TextSide, load_text_side
 from kb_builder.weights.known import find_model
 
-VERSION = 1  # of what is done here to texts and pictures: another one is another encoder
+VERSION = 1  # of the preparation of texts and pictures; part of the identity
 KINDS = {
     "clip": "CLIPImageProcessorPil",
     "siglip": "SiglipImageProcessorPil",
     "siglip2": "Siglip2ImageProcessorPil",
 }
-# SigLIP was trained without a padding mask, on texts that are all as long as its limit.
+# SigLIP was trained without a padding mask, on texts that are all padded to its limit.
 _FIXED = {"siglip", "siglip2"}
 _VIEWS_PER_PASS = 32
 
 
 def load_clip(name: str, *, device: str = "cpu") -> PairedEncoder:
-    """The model in a folder (or of that name in the model folder) as an encoder of all seven modalities.
+    """Load the model of a folder, or of that name in the model folder, as an encoder of all modalities.
 
-    Raises InputError for a folder that holds no such model, and MissingDependencyError for a missing package.
+    Raises InputError if the folder has no such model, and MissingDependencyError for a missing package.
     """
     shown, folder = f"clip:{name}", find_model(name, encoder="clip")
     kind = read_kind(shown, folder, KINDS)
@@ -56,7 +56,7 @@ def load_clip(name: str, *, device: str = "cpu") -> PairedEncoder:
     side = _side(network, processor)
 
     def look(modality: Modality, file: File) -> Inputs:
-        views = [middle(view) if kind == "clip" else view for view in _views(modality, file, side)]
+        views = [trim_long_side(view) if kind == "clip" else view for view in _views(modality, file, side)]
         return dict(processor(images=views, return_tensors="np", input_data_format="channels_last"))
 
     return paired_encoder(
@@ -75,7 +75,7 @@ def load_clip(name: str, *, device: str = "cpu") -> PairedEncoder:
 
 
 def clip_text_side(name: str) -> TextSide:
-    """The tokenizer and the limit of the text tower alone."""
+    """The text side alone, without weights."""
     folder = find_model(name, encoder="clip")
     shown = f"clip:{name}"
     return _text_side(shown, folder, read_kind(shown, folder, KINDS))
@@ -100,13 +100,13 @@ def _processor(shown: str, folder: Path, kind: str) -> Any:
 
 
 def _dim(network: Any) -> int:
-    """D: CLIP projects both towers; SigLIP has a projection in its text tower alone."""
+    """D. CLIP projects both towers; SigLIP projects only its text tower."""
     config = network.config
     return int(getattr(config, "projection_dim", None) or config.text_config.projection_size)
 
 
 def _side(network: Any, processor: Any) -> int:
-    """The side of the pictures that the network sees, in pixels; for pictures of any shape, of their area."""
+    """The side of the network's input in pixels; if it takes any shape, of the square of the same area."""
     vision = network.config.vision_config
     if hasattr(processor, "max_num_patches"):
         return int(processor.patch_size * processor.max_num_patches**0.5)
@@ -114,7 +114,7 @@ def _side(network: Any, processor: Any) -> int:
 
 
 def _views(modality: Modality, file: File, side: int) -> list[Bytes]:
-    """The pictures of a sample, uint8[H, W, 3] each, large enough for a network that sees `side` pixels."""
+    """The pictures of a sample, uint8[H, W, 3] each, large enough for an input of `side` pixels."""
     if modality == "image":
         return [read_image(path_of(file), short_side=max(SHORT_SIDE, 2 * side)).rgb_HW3]
     payload = read(modality, file)

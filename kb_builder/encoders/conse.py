@@ -1,8 +1,8 @@
-"""ConSE: photos in a text encoder's space, without any training.
+"""ConSE: an encoder of photos into a text encoder's space, without training.
 
 Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings" (ICLR 2014), equation 4: a
 picture's vector is the mean of the text vectors of its T most probable ImageNet classes, weighted by their
-probabilities. Words the classifier never saw are then recognised by their nearness in the text space.
+probabilities. Categories that the classifier was not trained on are then recognised by their nearest texts.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from kb_builder.encoders.pictures import PICTURE_VERSION, read_views
 from kb_builder.encoders.workers import encode_texts
 
 NAME = "conse"
-SIZE = 224  # what the classifier was trained at
+SIZE = 224  # pixels of a side, as in the training of the classifier
 TOP = 10  # T
 
-# The classifier knows photos. The other modalities' renderings are none: there its answers mean nothing.
+# The classifier was trained on photos; for renderings of other modalities its answers mean nothing.
 PHOTOGRAPHED = frozenset({"image", "video"})
 
 
 @dataclass(frozen=True)
 class ConseEncoder:
-    """The classifier and the text vectors of its classes, unit rows in the text encoder's space."""
+    """The classifier, and the text vectors of its classes: unit rows in the text encoder's space."""
 
     network: lite0.Network
     class_vectors_KD: Floats
@@ -44,7 +44,7 @@ class ConseEncoder:
 
     @property
     def dim(self) -> int:
-        """That of the text encoder."""
+        """D, the dimension of the text encoder."""
         return int(self.class_vectors_KD.shape[1])
 
     def prepare(self, modality: Modality, source: Source) -> Bytes:
@@ -65,7 +65,7 @@ class ConseEncoder:
 def combine(posteriors_NK: Floats, class_vectors_KD: Floats, *, top: int = TOP) -> Floats:
     """Equation 4, scaled to unit length (so that its 1/Z drops out): float32[N, D].
 
-    Ties among the posteriors go to the class that comes first, so that the result is the same everywhere.
+    The posteriors are sorted stably, so ties go to the first class on every machine.
     """
     best_NT = np.argsort(-posteriors_NK, axis=1, kind="stable")[:, :top]
     weights_NT = np.take_along_axis(posteriors_NK, best_NT, axis=1)
@@ -73,9 +73,9 @@ def combine(posteriors_NK: Floats, class_vectors_KD: Floats, *, top: int = TOP) 
 
 
 def encode_classes(text: Encoder) -> Floats:
-    """float32[1000, D]: for each class the mean of its names' vector and its gloss's vector, unit length.
+    """float32[1000, D]: for each class, the mean of the vectors of its names and of its gloss, as a unit row.
 
-    Of eight texts tried, this named the most pictures at every picture size.
+    Of eight kinds of text tried, this one classified the most pictures correctly at every picture size.
     """
     classes = read_classes()
     texts = [imagenet_class.lemmas for imagenet_class in classes] + [each.gloss for each in classes]

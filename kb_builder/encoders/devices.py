@@ -1,4 +1,8 @@
-"""Where models run: `[encode] device`, and one encoder on several devices."""
+"""Devices: the setting `[encode] device`, one encoder on several GPUs, and reproducible products on a CPU.
+
+On a CPU, PyTorch's own matrix product (MKL) gives a row other last bits if the other rows of the batch
+differ. oneDNN's product does not, so frozen models use that one (`use_onednn`).
+"""
 
 from __future__ import annotations
 
@@ -16,22 +20,23 @@ from kb_builder.encoders.base import Encoder, Floats
 
 
 def device_names(device: str) -> tuple[str, ...]:
-    """`auto`: every CUDA device, or the CPU; `cpu`; `cuda`; or some of them, as in `cuda:0,cuda:2`.
-
-    Raises InputError for one that is not there.
+    """The devices of a setting: `auto` (every CUDA device, else the CPU), `cpu`, `cuda`, or a list as in
+    `cuda:0,cuda:2`. Raises InputError for a device that this machine does not have.
     """
-    there = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    available = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     if device == "auto":
-        return tuple(there) or ("cpu",)
-    names = tuple(there if device == "cuda" else (name.strip() for name in device.split(",")))
-    if not names or len(set(names)) < len(names) or any(name not in {"cpu", *there} for name in names):
-        known = ", ".join(["cpu", *there])
-        raise InputError(f"[encode] device = {device!r}: this machine and this build of torch have {known}")
+        return tuple(available) or ("cpu",)
+    names = tuple(available if device == "cuda" else (name.strip() for name in device.split(",")))
+    if not names or len(set(names)) < len(names) or any(name not in {"cpu", *available} for name in names):
+        known = ", ".join(["cpu", *available])
+        raise InputError(
+            f"[encode] device = {device!r}: this machine and this build of torch have only {known}"
+        )
     return names
 
 
 class Replicas:
-    """The same encoder on several devices; batches go to them in turn."""
+    """The same encoder on several devices, which take batches in turn."""
 
     def __init__(self, each: Sequence[Encoder]) -> None:
         first = each[0]
@@ -42,7 +47,7 @@ class Replicas:
         self._taking = threading.Lock()
 
     def encode(self, batch: Sequence[Any]) -> Floats:
-        """As each: the next one in turn does it."""
+        """Encode on the next device in turn."""
         with self._taking:
             encoder = next(self._turns)
         return encoder.encode(batch)
@@ -52,16 +57,15 @@ class OneDnnLinear(nn.Linear):
     """`nn.Linear` for float32 on a CPU, without gradients; equal up to rounding."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """input @ weight.T + bias; a row has the same bits beside any other rows."""
-        if (
-            input.numel() == input.shape[-1]
-        ):  # a single row: oneDNN has another product for it, with other bits
+        """input @ weight.T + bias; the bits of a row do not depend on the other rows."""
+        # For a single row oneDNN uses another product, with other bits: so it goes in twice.
+        if input.numel() == input.shape[-1]:
             return _product(input.expand(2, *input.shape), self.weight, self.bias)[0]
         return _product(input, self.weight, self.bias)
 
 
 def use_onednn(model: nn.Module) -> None:
-    """Let every linear layer of a frozen float32 model on the CPU take oneDNN's product, if there is one."""
+    """Make every float32 linear layer of a frozen model on the CPU use oneDNN's product, if available."""
     if not _available():
         return
     for module in model.modules():
@@ -70,14 +74,14 @@ def use_onednn(model: nn.Module) -> None:
 
 
 def as_published(model: nn.Module) -> None:
-    """Take `use_onednn` back."""
+    """Undo `use_onednn`."""
     for module in model.modules():
         if type(module) is OneDnnLinear:
             module.__class__ = nn.Linear  # type: ignore[assignment]
 
 
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    # What torch.compile itself makes of a linear layer on a CPU; there is no public name for it.
+    # The operator that torch.compile puts in the place of a linear layer on a CPU; it has no public name.
     operator: Any = torch.ops.mkldnn._linear_pointwise
     result: torch.Tensor = operator(x, weight, bias, "none", [], "")
     return result
@@ -85,7 +89,7 @@ def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -
 
 @cache
 def _available() -> bool:
-    """Not by the clock: which product is taken decides the last bits, and they must repeat."""
+    """Whether this torch has oneDNN's product. Not chosen by a timing: the choice decides the last bits."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     try:

@@ -1,7 +1,6 @@
-"""Vectors that were made elsewhere, in the place of an encoder: `imported:NAME`.
+"""Imported vectors of another tool, as the encoder `imported:NAME`; it cannot encode anything new.
 
-`unibind kb import` (kb_builder/encode/exchange.py) puts them into the embedding store. What has none cannot
-be encoded here.
+`unibind kb import` (kb_builder/encode/exchange.py) writes them into the embedding store.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ PREFIX = "imported:"
 
 @dataclass(frozen=True)
 class ImportedVectors:
-    """An encoder that has encoded already, somewhere else."""
+    """An encoder whose vectors were imported."""
 
     name: str  # with the prefix
     dim: int
@@ -34,35 +33,35 @@ class ImportedVectors:
 
     @property
     def identity(self) -> str:
-        """SHA-256 over the name and the dimension: the model itself is not known here."""
+        """SHA-256 (hex) over the name and the dimension; the model itself is not known."""
         return hash_json([self.name, self.dim])
 
     def prepare(self, modality: Modality, source: Source) -> NoReturn:
-        """Raises SampleError: what comes here has no vector."""
+        """Raise SampleError: a sample without an imported vector cannot be encoded."""
         shown = f"“{source[:60]}”" if isinstance(source, str) else source
         raise SampleError(f"{shown}: no vector of it was imported as {self.name!r}; see `unibind kb import`")
 
     def encode(self, batch: Sequence[object]) -> Floats:
-        """No vectors of nothing."""
+        """float32[0, D]: no sample can be prepared, so the batch is empty."""
         assert not batch
         return np.zeros((0, self.dim), np.float32)
 
 
 def find_imported(kb: Path, name: str) -> ImportedVectors:
-    """The vectors that were imported into a knowledge base under a name. Raises InputError for none."""
+    """The encoder of imported vectors by its full name. Raises InputError if a knowledge base has none."""
     cards = {card["name"]: card for path in kb.glob("embeddings/*/") if (card := card_or_empty(path))}
     if name in cards:
         return ImportedVectors(name, cards[name]["dim"], frozenset(cards[name]["modalities"]))
-    there = sorted(known for known in cards if known.startswith(PREFIX))
+    available = sorted(known for known in cards if known.startswith(PREFIX))
     raise InputError(
         f"[encode] {name!r}: nothing was imported under this name"
-        + (f" (there is {', '.join(there)})" if there else "")
+        + (f" (there is {', '.join(available)})" if available else "")
         + "; run `unibind kb import`"
     )
 
 
 def is_imported(path: Path) -> bool:
-    """Whether a file of the embedding store lies in a folder of vectors that were made elsewhere."""
+    """Whether a file of the embedding store lies in a folder of imported vectors."""
     return any(
         str(card_or_empty(folder).get("name", "")).startswith(PREFIX)
         for folder in path.parents
@@ -71,8 +70,8 @@ def is_imported(path: Path) -> bool:
 
 
 def cannot_encode(name: str) -> NoReturn:
-    """Raise InputError: vectors that were made elsewhere cannot be made of anything new."""
+    """Raise InputError: imported vectors cannot encode anything new."""
     raise InputError(
-        f"{PREFIX}{name}: its vectors were imported, so nothing new can be encoded with it here; encode where"
-        " they were made, and import"
+        f"{PREFIX}{name}: its vectors were imported, so nothing new can be encoded with it; encode with the"
+        " tool that made them, and import the result"
     )

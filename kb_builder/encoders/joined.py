@@ -1,4 +1,7 @@
-"""Several encoders of one space as one: `clip:A + point:B` sees photos with A and point clouds with B."""
+"""Joined encoder: several encoders with one vector space as one, each for its own modalities.
+
+`clip:A + point:B` encodes photos with A and point clouds with B.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,16 @@ from data.files import hash_json
 from data.modality import Modality
 from kb_builder.encoders.base import Encoder, Floats, Source
 
-_TRIED, _SAME = "a photo of a dog", 0.98  # a text, and the least cosine of its vectors in one space
+# A test text, and the least cosine of its vectors if two encoders share a space.
+_TRIED, _SAME = "a photo of a dog", 0.98
 
 
 @dataclass(frozen=True)
 class JoinedEncoder:
-    """Each modality goes to the last of the encoders that takes it, but texts to the first.
+    """Each modality goes to the last encoder that takes it, but texts to the first.
 
-    That their spaces are one is the user's word where one has no texts: point encoders are trained towards a
-    given CLIP. Of several with texts it is tried.
+    Whether the encoders share a space is tested with a text. An encoder that takes no texts cannot be tested:
+    that a point encoder was trained towards the CLIP beside it is the user's claim.
     """
 
     name: str
@@ -29,36 +33,36 @@ class JoinedEncoder:
 
     @property
     def identity(self) -> str:
-        """SHA-256 over the identities of all, in their order."""
+        """SHA-256 (hex) over the identities of all, in order."""
         return hash_json([encoder.identity for encoder in self.each])
 
     @property
     def dim(self) -> int:
-        """D."""
+        """D, the dimension of the vectors."""
         return self.each[0].dim
 
     @property
     def modalities(self) -> frozenset[str]:
-        """What any of them takes."""
+        """The modalities that any of them takes."""
         return frozenset().union(*(encoder.modalities for encoder in self.each))
 
     @property
     def licence(self) -> str:
-        """Every licence once."""
+        """Their licences, each once."""
         return ", ".join(dict.fromkeys(encoder.licence for encoder in self.each))
 
     @property
     def parameters(self) -> int:
-        """Of all together."""
+        """The number of parameters of all together."""
         return sum(encoder.parameters for encoder in self.each)
 
     def prepare(self, modality: Modality, source: Source) -> tuple[int, Any]:
-        """Which encoder's it is, and what that one prepared."""
+        """The index of the encoder for this modality, and the sample as that encoder prepared it."""
         number = self.owner(modality)
         return number, self.each[number].prepare(modality, source)
 
     def owner(self, modality: str) -> int:
-        """Whose a modality is, by the place among `each`."""
+        """The index in `each` of the encoder for a modality."""
         takes = [number for number, encoder in enumerate(self.each) if modality in encoder.modalities]
         return takes[0 if modality == "text" else -1]
 
@@ -73,28 +77,31 @@ class JoinedEncoder:
 
 
 def join(name: str, each: Sequence[Encoder]) -> JoinedEncoder:
-    """Raises InputError where the spaces cannot be one: their dimensions, or their vectors of a text, differ;
-    and where an encoder would be given nothing, since all that it takes goes to others.
+    """Join encoders under one name.
+
+    Raises InputError if they cannot share a space, since their dimensions or their vectors of a text differ,
+    and if all modalities of one would go to others.
     """
     if len({encoder.dim for encoder in each}) > 1:
-        told = ", ".join(f"{encoder.name} has {encoder.dim}" for encoder in each)
+        dimensions = ", ".join(f"{encoder.name} has {encoder.dim}" for encoder in each)
         raise InputError(
-            f"{name}: these encoders cannot share a space, since their dimensions differ ({told})"
+            f"{name}: these encoders cannot share a space: their dimensions differ ({dimensions}); name"
+            " encoders that were trained into one space"
         )
     joined = JoinedEncoder(name, tuple(each))
     used = {joined.owner(modality) for modality in joined.modalities}
     idle = next((encoder for number, encoder in enumerate(each) if number not in used), None)
     if idle is not None:
         raise InputError(
-            f"{name}: {idle.name} would be given nothing, since each modality goes to the last that takes it"
-            " (texts to the first); leave it out, or name it last"
+            f"{name}: {idle.name} would encode nothing, since each modality goes to the last encoder that"
+            " takes it (texts to the first); remove it, or name it last"
         )
     reading = [encoder for encoder in each if "text" in encoder.modalities]
     for encoder in reading[1:]:
         cosine = float(_tried(reading[0]) @ _tried(encoder))
         if cosine < _SAME:
             raise InputError(
-                f"{name}: {reading[0].name} and {encoder.name} have spaces of their own (their vectors of one"
+                f"{name}: {reading[0].name} and {encoder.name} do not share a space (their vectors of one"
                 f" text have a cosine of {cosine:.2f}); name encoders that were trained into one space"
             )
     return joined

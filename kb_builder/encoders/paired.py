@@ -1,6 +1,6 @@
-"""What CLIP and CLAP share: a folder that transformers saved, with a text tower and one for media.
+"""Two-tower encoders, the shared part of CLIP and CLAP: a text tower and a media tower from one folder.
 
-Nothing is downloaded, and no code of the model's is run.
+The folder is one that transformers saved. Nothing is downloaded, and no code from the folder is run.
 
 Shape legend: N samples, V views or windows of all samples, D dimensions.
 """
@@ -31,17 +31,16 @@ from kb_builder.weights.checkpoint import load_state, told_keys
 from kb_builder.weights.identity import check_memory, hash_weights
 from kb_builder.weights.known import licence_of, tell_licence
 
-Inputs = dict[str, npt.NDArray[Any]]  # what a media tower takes, by argument; every first axis is V
-PICKLED = (
-    "pytorch_model.bin"  # where there are no safetensors: read weights-only, so that no code in it is run
-)
+Inputs = dict[str, npt.NDArray[Any]]  # arguments of a media tower, by name; each first axis is V
+# Read only if there are no safetensors; with weights_only, so that no code in it is run.
+PICKLED = "pytorch_model.bin"
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PairedEncoder:
-    """Two towers into one space. A sample of several views has their mean direction."""
+    """Two towers into one space. A sample of several views gets the mean direction of their vectors."""
 
     network: Any
     text: TextSide
@@ -56,13 +55,13 @@ class PairedEncoder:
     parameters: int
 
     def prepare(self, modality: Modality, source: Source) -> str | Inputs:
-        """The text itself, or what the media tower takes. Raises SampleError for a bad file."""
+        """The text itself, or the inputs of the media tower. Raises SampleError for a bad file."""
         if modality == "text":
             return source if isinstance(source, str) else read_text(path_of(source))
         return self.look(modality, as_file(source))
 
     def encode(self, batch: Sequence[str | Inputs]) -> Floats:
-        """float32[N, D], unit rows: those of the library's own call, up to rounding."""
+        """float32[N, D], unit rows, equal to the library's own result up to rounding."""
         vectors_ND = np.zeros((len(batch), self.dim), np.float32)
         texts = [(row, item) for row, item in enumerate(batch) if isinstance(item, str)]
         for chunk in self.text.passes(texts):
@@ -82,7 +81,7 @@ class PairedEncoder:
 
     @torch.inference_mode()
     def _run(self, method: str, tensors: dict[str, torch.Tensor]) -> Floats:
-        """Unit rows. An input alone goes in twice: a product of one row has other last bits."""
+        """Unit rows. A single input goes in twice, since a product of one row has other last bits."""
         device = self.network.device
         n = len(next(iter(tensors.values())))
         if n == 1:
@@ -106,7 +105,9 @@ def paired_encoder(
     dim: int,
     modalities: frozenset[str],
 ) -> PairedEncoder:
-    """The encoder of a folder; tells its licence. `weights`: of `hash_folder`; `preprocessing`: a version."""
+    """The encoder of a folder; logs its licence. `weights`: the hash by `hash_folder`; `preprocessing`: its
+    version.
+    """
     licence = licence_of(folder)
     tell_licence(shown, licence)
     facts = {"name": folder.resolve().name, "weights": weights, "preprocessing": preprocessing, "dim": dim}
@@ -126,13 +127,14 @@ def paired_encoder(
 
 
 def load_preparation(shown: str, folder: Path, family: Callable[[], Any], *, of: str, what: str) -> Any:
-    """What transformers prepares media with, by a folder's own settings; `family` gives its class.
+    """The processor of transformers that prepares media, with a folder's settings; `family` gives its class.
 
-    Raises InputError where the folder does not say how `of` are prepared, or says it wrongly.
+    `of` and `what` name the media and the processor in messages. Raises InputError if the folder has no
+    settings for it, or damaged ones.
     """
     if not any((folder / f"{each}_config.json").is_file() for each in ("preprocessor", "processor")):
         raise InputError(
-            f"{shown}: {folder} does not say how {of} are prepared; put preprocessor_config.json there"
+            f"{shown}: {folder} has no settings to prepare {of}; put preprocessor_config.json there"
         )
     prepares = family()
     try:
@@ -140,30 +142,30 @@ def load_preparation(shown: str, folder: Path, family: Callable[[], Any], *, of:
             return prepares.from_pretrained(str(folder), local_files_only=True)
     except UniBindError:
         raise
-    except Exception as error:  # of damaged settings comes anything
+    except Exception as error:  # damaged settings can raise any exception
         raise InputError(f"{shown}: {folder}: its {what} cannot be loaded: {first_line(error)}") from error
 
 
 def read_text(path: Path) -> str:
-    """The words of a text file."""
+    """The text in a file. Raises SampleError for an unreadable file."""
     payload = read("text", path)
     assert isinstance(payload, Text)
     return payload.text
 
 
 def read_kind(name: str, folder: Path, kinds: Collection[str]) -> str:
-    """The `model_type` of a folder's config.json. Raises InputError where it is none of `kinds`."""
+    """The `model_type` of a folder's config.json. Raises InputError if it is not one of `kinds`."""
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(
-            f"{name}: {folder} is no folder of transformers (it has no config.json); name the folder that"
-            " holds config.json, *.safetensors and the tokenizer"
+            f"{name}: {folder} is not a folder saved by transformers (no config.json); name the folder with"
+            " config.json, *.safetensors and the tokenizer"
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind = config["model_type"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{name}: {path} is damaged or says no model_type; fetch it again") from None
+        raise InputError(f"{name}: {path} is damaged or states no model_type; fetch it again") from None
     if kind not in kinds:
         raise InputError(
             f"{name}: {folder} holds a model of type {kind!r}; this adapter takes {', '.join(sorted(kinds))}"
@@ -172,12 +174,12 @@ def read_kind(name: str, folder: Path, kinds: Collection[str]) -> str:
 
 
 def hash_folder(folder: Path) -> str:
-    """SHA-256 over what a model is loaded from. Raises InputError where there are no weights."""
+    """SHA-256 over the files that a model is loaded from. Raises InputError if there are no weights."""
     return hash_weights(folder, besides=() if any(folder.glob("*.safetensors")) else (PICKLED,))
 
 
 def load_network(name: str, folder: Path, *, device: str) -> Any:
-    """The model of a folder in float32, frozen. Raises InputError for weights that are not its own."""
+    """The model of a folder in float32, frozen. Raises InputError for damaged or other weights."""
     from safetensors import SafetensorError
     from transformers import MODEL_MAPPING, AutoConfig
 
@@ -187,26 +189,26 @@ def load_network(name: str, folder: Path, *, device: str) -> Any:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
             family: Any = MODEL_MAPPING[type(config)]
-            network, told = family.from_pretrained(
+            network, loading = family.from_pretrained(
                 str(folder) if parts else None,
                 config=config,
                 state_dict=None if parts else load_state(folder / PICKLED),
                 local_files_only=True,
                 use_safetensors=True,
                 dtype=torch.float32,
-                ignore_mismatched_sizes=True,  # told below, in one line
+                ignore_mismatched_sizes=True,  # reported below, in one line
                 output_loading_info=True,
             )
     except SafetensorError as error:
         raise InputError(f"{name}: {folder} is damaged ({first_line(error)}); fetch it again") from error
     except UniBindError:
         raise
-    except Exception as error:  # of a damaged configuration comes anything
+    except Exception as error:  # a damaged configuration can raise any exception
         raise InputError(f"{name}: {folder} cannot be loaded: {first_line(error)}") from error
-    missing, misshapen = told["missing_keys"], [str(key[0]) for key in told["mismatched_keys"]]
+    missing, misshapen = loading["missing_keys"], [str(key[0]) for key in loading["mismatched_keys"]]
     if missing or misshapen:
         what = type(network).__name__
-        raise InputError(told_keys(f"{name}: {folder}", what, missing, told["unexpected_keys"], misshapen))
+        raise InputError(told_keys(f"{name}: {folder}", what, missing, loading["unexpected_keys"], misshapen))
     network.eval().requires_grad_(False).to(device)
     if device == "cpu":
         use_onednn(network)

@@ -1,4 +1,7 @@
-"""Any sample but a text, as the small pictures that a picture encoder takes."""
+"""Pictures for encoders: padded squares for those that see renderings, and CLIP's preprocessing for others.
+
+Shape legend: V views or pictures, F frames, H height, W width, S side of a square, in pixels.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,32 @@ from data.render import RENDER_VERSION, render
 from data.render.canvas import heat_limits, to_byte
 
 PICTURED = frozenset(MODALITIES) - {"text"}  # every modality that has a rendering
-PICTURE_VERSION = f"pad-white-bicubic-1/{RENDER_VERSION}"  # part of the identity of every picture encoder
+PICTURE_VERSION = (
+    f"pad-white-bicubic-1/{RENDER_VERSION}"  # part of the identity of encoders with `read_views`
+)
 
-_LONGEST = 8  # short sides of a picture of which only a middle square is seen
-CLIP_MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)  # of red, green, blue
+# CLIP's normalisation of red, green and blue.
+CLIP_MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)
 CLIP_STD = np.array((0.26862954, 0.26130258, 0.27577711), np.float32)
-LARGEST_FILM = 1080  # frames are scaled without averaging, as pytorchvideo does; 4K would take 250 MB
+LARGEST_FILM = 1080  # pixels of a frame's short side; 4K frames would take 250 MB to scale
 BYTE_MAX = 255.0
+
+_LONGEST = 8  # the long side kept by `trim_long_side`, in short sides
 
 
 def read_views(modality: Modality, file: File, *, size: int) -> Bytes:
-    """The renderings of a sample as uint8[V, S, S, 3]. Raises SampleError for an unreadable file."""
+    """The renderings of a sample as padded squares, uint8[V, S, S, 3], S = `size`.
+
+    Raises SampleError for an unreadable file.
+    """
     return np.stack([pad_to_square(view, size) for view in render(read(modality, file))])
 
 
 def pad_to_square(view_HW3: Bytes, size: int) -> Bytes:
-    """Scale a picture to fit into a white square: nothing is cut off and nothing is distorted.
+    """Scale a picture to fit into a white square, uint8[S, S, 3], without cropping or distorting it.
 
-    ConSE names more pictures right this way than after a centre crop: 64 % against 58 % of 236 photos in 17
-    categories (Tux Paint's stamps), 28 % against 27 % of 671 clip arts in 26 (openclipart).
+    ConSE classifies more pictures correctly this way than after a centre crop: 64 % against 58 % of 236
+    photos in 17 categories (Tux Paint's stamps), 28 % against 27 % of 671 clip arts in 26 (openclipart).
     """
     height, width = view_HW3.shape[:2]
     if (height, width) == (size, size):
@@ -47,23 +57,30 @@ def pad_to_square(view_HW3: Bytes, size: int) -> Bytes:
     return np.asarray(square)
 
 
-def middle(view_HW3: Bytes) -> Bytes:
-    """The middle of a very long picture, for encoders that cut out a square: they would enlarge it whole."""
+def trim_long_side(view_HW3: Bytes) -> Bytes:
+    """A picture with its long side cropped to 8 short sides.
+
+    For encoders that scale a whole picture before they crop a square from it: a very long one would take too
+    much memory.
+    """
     height, width = view_HW3.shape[:2]
     longest = _LONGEST * min(height, width)
     top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
     return np.ascontiguousarray(view_HW3[top : height - top, left : width - left])
 
 
-def normed(pictures_VHW3: Bytes) -> Floats:
-    """float32[V, 3, H, W] of bytes."""
+def clip_normalize(pictures_VHW3: Bytes) -> Floats:
+    """Bytes as float32[V, 3, H, W] in CLIP's normalisation."""
     unit = pictures_VHW3.astype(np.float32) / np.float32(BYTE_MAX)
     found: Floats = np.ascontiguousarray(((unit - CLIP_MEAN) / CLIP_STD).transpose(0, 3, 1, 2))
     return found
 
 
 def scaled_film(clip_FHW3: Bytes, side: int) -> Floats:
-    """float32[F, 3, h, w], the short side `side`: bilinearly, without averaging (`short_side_scale`)."""
+    """A clip with its short side scaled to `side`, float32[F, 3, h, w] in CLIP's normalisation.
+
+    Bilinear without averaging, as `short_side_scale` of pytorchvideo does.
+    """
     height, width = clip_FHW3.shape[1:3]
     if width < height:
         sides = (math.floor(height / width * side), side)
@@ -76,7 +93,11 @@ def scaled_film(clip_FHW3: Bytes, side: int) -> Floats:
 
 
 def thermal_grey(picture: ThermalPicture) -> Bytes:
-    """uint8[H, W, 3]: 8-bit counts as they are (the models' own data); deeper ones and kelvin as rendered."""
+    """A thermal picture in grey, uint8[H, W, 3].
+
+    8-bit counts are unchanged, as in the models' training data; deeper counts and kelvin are scaled as in
+    renderings.
+    """
     values_HW = picture.values_HW
     if picture.unit == "counts" and values_HW.min() >= 0 and values_HW.max() <= BYTE_MAX:
         grey_HW: Bytes = np.rint(values_HW).astype(np.uint8)

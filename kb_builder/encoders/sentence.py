@@ -1,7 +1,7 @@
-"""Encoders through sentence-transformers: the bundled MiniLM, or any model by its name or folder.
+"""Encoders of sentence-transformers: the bundled MiniLM, or any model by its name or folder.
 
-A CLIP-like model takes pictures too, and so every modality that has a rendering; one that hears takes sounds
-as they are. Its videos are pictures of their frames.
+A CLIP-like model takes pictures too, and so every modality that has a rendering; videos are pictures of their
+frames. A model with an audio tower takes the sounds themselves.
 """
 
 from __future__ import annotations
@@ -40,21 +40,26 @@ from kb_builder.weights.identity import refuse_pointers
 from kb_builder.weights.known import stated_licence, tell_licence
 
 MINILM = "minilm"
-# Of one forward pass: more overflow the cache of a core, fewer leave it waiting for Python.
+# More would overflow a core's cache, fewer would leave it waiting for Python.
 _PICTURES_PER_PASS = 64
 _MOST_DIMENSIONS = 2**20
-_LFS_FILES = {".safetensors", ".bin", ".json", ".model"}  # what a clone without Git LFS may hold as a pointer
+_LFS_FILES = {
+    ".safetensors",
+    ".bin",
+    ".json",
+    ".model",
+}  # a clone without Git LFS may have pointers in their place
 _PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 logger = logging.getLogger(__name__)
-disable_progress_bar()  # transformers' bar for loading weights, one per model; our own bars count samples
+disable_progress_bar()  # of transformers, one per model loaded; our own progress bars count samples
 
 _Prepared = str | list[Bytes] | Waveform  # a text, the renderings of a sample, or a sound
 
 
 @dataclass(frozen=True)
 class SentenceEncoder:
-    """A sentence-transformers model; vectors are what `SentenceTransformer.encode` gives, unit rows."""
+    """A sentence-transformers model; its vectors are those of `SentenceTransformer.encode`, as unit rows."""
 
     model: SentenceTransformer
     name: str
@@ -63,11 +68,10 @@ class SentenceEncoder:
     modalities: frozenset[str]
     licence: str
     parameters: int
-    hears_at: int | None = None  # samples per second of the sounds it takes; None: it sees their renderings
-    agreement: float | None = (
-        None  # least cosine with the model as it was published, where it is run otherwise
-    )
-    # Hugging Face tokenizers keep their padding settings inside and refuse to be used by two threads at once.
+    hears_at: int | None = None  # samples per second of the sounds it takes; None: it takes renderings
+    # The least cosine to the published model, if the model is run in another way.
+    agreement: float | None = None
+    # A Hugging Face tokenizer stores its padding settings in itself, so two threads cannot use it at once.
     _tokenizing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def prepare(self, modality: Modality, source: Source) -> _Prepared:
@@ -80,10 +84,12 @@ class SentenceEncoder:
         return payload.text if isinstance(payload, Text) else render(payload)
 
     def encode(self, batch: Sequence[_Prepared]) -> Floats:
-        """float32[N, D], unit rows. Texts of one length share a forward pass: no padding is computed.
+        """float32[N, D], unit rows. Texts of equal length share a forward pass, so no padding is computed.
 
-        A sample of several views gets their mean direction. On one CPU and one set of installed packages a
-        text has the same bytes in any process, on any number of threads and beside any other texts.
+        A sample of several views gets the mean direction of their vectors. On one CPU, with one set of
+        installed packages, a text has the same bytes in any process, on any number of threads and with any
+        other texts in the batch. The last does not hold for a tokenizer without an attention mask (SigLIP):
+        its texts are padded to the longest of their pass.
         """
         vectors_ND = np.zeros((len(batch), self.dim), np.float32)
         texts = [(row, item) for row, item in enumerate(batch) if isinstance(item, str)]
@@ -95,13 +101,13 @@ class SentenceEncoder:
             vectors_VD = self._forward([Image.fromarray(view) for _, view in pictures])
             np.add.at(vectors_ND, [row for row, _ in pictures], vectors_VD)
         for row, item in enumerate(batch):
-            if isinstance(item, Waveform):  # one at a time: padding beside a longer one would be heard
+            if isinstance(item, Waveform):  # one at a time: the model would hear the padding to a longer one
                 sound = {"array": item.samples_T, "sampling_rate": item.rate}
                 vectors_ND[row] = self._forward([sound])[0]
         return unit_rows(vectors_ND)
 
     def _lengths(self, texts: list[str]) -> list[int]:
-        """How many tokens of each text the model reads; all the same where its tokenizer tells none."""
+        """The tokens of each text that the model reads; all 0 if its tokenizer gives no attention mask."""
         mask_NT = self._preprocess(list(texts)).get("attention_mask") if texts else None
         if mask_NT is None or mask_NT.ndim != 2:
             return [0] * len(texts)
@@ -129,7 +135,7 @@ class SentenceEncoder:
         if limit is not None and mask_NT is not None and mask_NT.ndim == 2 and mask_NT.shape[1] >= limit:
             full = int((mask_NT.sum(dim=1) >= limit).sum())
             logger.warning(
-                "%s reads at most %d tokens: of %d texts of that length or more, only those are encoded",
+                "%s reads at most %d tokens: %d texts of that length or more are truncated",
                 self.name,
                 limit,
                 full,
@@ -137,15 +143,17 @@ class SentenceEncoder:
 
 
 def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "fp32") -> SentenceEncoder:
-    """`minilm`, the folder of a sentence-transformers model, or the name of one that was downloaded before.
+    """Load `minilm`, the folder of a sentence-transformers model, or a downloaded model by its name.
 
-    `precision` is fp32, fp16 or bf16: another one than fp32 is another encoder, `fp16:NAME`. Nothing is
-    downloaded and no code of the model's is run. Raises InputError for what is not there or is no
-    sentence-transformers model, MissingDependencyError where `minilm` is not installed.
+    `precision` is fp32, fp16 or bf16; in half precision it is another encoder, `fp16:NAME`. Nothing is
+    downloaded, and no code from the model's folder is run. Raises InputError if the model does not exist or
+    is not one of sentence-transformers, and MissingDependencyError if `minilm` is not installed.
     """
     folder = _minilm_folder() if name == MINILM else _model_folder(name)
     files = [path for path in folder.rglob("*") if path.suffix in _LFS_FILES]
-    if any(path.suffix == ".safetensors" for path in files):  # then the older form beside it is not read
+    if any(
+        path.suffix == ".safetensors" for path in files
+    ):  # then the weights in the older format are not read
         files = [path for path in files if path.suffix != ".bin"]
     refuse_pointers(*files)
     try:
@@ -157,16 +165,16 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
         )
         dim, pictures = model.get_embedding_dimension(), model.supports("image")
         reads, hears = model.supports("text"), model.supports("audio")
-    except UnpicklingError as error:  # torch's own words recommend to read it all the same
+    except UnpicklingError as error:  # torch's own message recommends loading it anyway
         raise InputError(
-            f"the encoder {name!r} ({folder}) cannot be loaded: its pickled weights hold more than tensors,"
-            " and are not read since they may run any code; put its *.safetensors there"
+            f"the encoder {name!r} ({folder}) cannot be loaded: its pickled weights hold more than tensors"
+            " and are not loaded, since they could run any code; put its *.safetensors there"
         ) from error
-    except Exception as error:  # of damaged files comes anything
+    except Exception as error:  # a damaged file can raise any exception
         reason = first_line(error)
         raise InputError(f"the encoder {name!r} ({folder}) cannot be loaded: {reason}") from error
     if dim is None:
-        raise InputError(f"the encoder {name!r} ({folder}) does not say its dimension; name another model")
+        raise InputError(f"the encoder {name!r} ({folder}) does not state its dimension; name another model")
     if not 0 < dim <= _MOST_DIMENSIONS:
         raise InputError(f"the encoder {name!r} ({folder}) is damaged: {dim:,} dimensions; fetch it again")
     facts = {
@@ -193,16 +201,19 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
 
 
 def _hearing_rate(model: SentenceTransformer, name: str) -> int:
-    """The rate that the model's feature extractor was made for."""
+    """The sampling rate of the model's feature extractor."""
     processor: Any = getattr(model[0], "processor", None)
     extractor = getattr(processor, "feature_extractor", processor)
     if type(extractor).__name__ == "ClapFeatureExtractor":
         raise InputError(
-            f"the encoder {name!r} is a CLAP; write clap:{name}, which hears long sounds without dice"
+            f"the encoder {name!r} is a CLAP; name it clap:{name}, which encodes long sounds without random"
+            " crops"
         )
     rate = getattr(extractor, "sampling_rate", None)
     if not isinstance(rate, int):
-        raise InputError(f"the encoder {name!r} takes sounds and does not say their rate; name another model")
+        raise InputError(
+            f"the encoder {name!r} takes sounds but does not state their sampling rate; name another model"
+        )
     return rate
 
 
@@ -226,12 +237,12 @@ def _model_folder(name: str) -> Path:
     except (LocalEntryNotFoundError, HFValidationError) as error:
         raise InputError(
             f"unknown encoder {name!r}: neither built in (minilm, efficientnet-lite0, conse), nor a"
-            f" folder, nor a downloaded model; to fetch one by hand: hf download {repository}"
+            f" folder, nor a downloaded model; to download it: hf download {repository}"
         ) from error
 
 
 def _hash_folder(folder: Path) -> str:
-    """SHA-256 over every file that a model is loaded from; its read-me and hidden files are not."""
+    """SHA-256 over every file that a model is loaded from, so without *.md and hidden files."""
     files = [path for path in names_in(folder, "**/*") if path.is_file()]
     names = {path.relative_to(folder).as_posix(): path for path in files}
     return hash_json(

@@ -1,4 +1,4 @@
-"""How long a text is for the encoder that will read it, by that encoder's own tokenizer."""
+"""Token counts of texts, by the tokenizer of the text encoder that will read them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from data.reads import reading, remembered
 from kb_builder.encoders.base import JOIN
 
 MINILM = "minilm"
-TOKEN_LIMIT = 256  # all-MiniLM-L6-v2 reads this many tokens, [CLS] and [SEP] included, and drops the rest
+TOKEN_LIMIT = 256  # tokens that all-MiniLM-L6-v2 reads, [CLS] and [SEP] included; it drops the rest
 
-# `[encode] text` may say how a model is run; it reads the same.
+# Families that run the named model in another way, with the same tokenizer.
 _SAME_TOKENS = {"fp16", "bf16", "onnx", "onnx-int8"}
-_ADAPTERS = {
+# Family -> module:function that gives the TextSide of a model, without its weights. Named, not imported: each
+# module brings a heavy library.
+_TEXT_SIDES = {
     "clip": "kb_builder.encoders.clip:clip_text_side",
     "clap": "kb_builder.encoders.clap:clap_text_side",
     "imagebind": "kb_builder.encoders.imagebind.encoder:imagebind_text_side",
@@ -30,7 +32,7 @@ Count = Callable[[Sequence[str]], list[int]]
 
 @dataclass(frozen=True)
 class TokenCounter:
-    """`count` gives the tokens of each text, special ones included; the encoder reads at most `limit`."""
+    """`count` gives the number of tokens of each text, special ones included; the encoder reads `limit`."""
 
     count: Count
     limit: int
@@ -38,16 +40,16 @@ class TokenCounter:
 
 @remembered
 def token_counter(encoder: str = MINILM) -> TokenCounter:
-    """The tokenizer and the limit of a text encoder: whatever `[encode] text` may name.
+    """The tokenizer and the limit of a text encoder, by its name in `[encode] text`.
 
-    `encoder` is what `[encode] text` names; how much the model behind imported vectors reads is not known, so
-    they count as `minilm`. Reads the model's files alone where they say enough (no torch is
-    loaded), else loads the model. Raises InputError where it is no text encoder, or says no limit.
+    Imported vectors count as `minilm`, since the limit of the model that made them is not known. If the
+    model's files state enough, they alone are read, without torch; otherwise the model is loaded. Raises
+    InputError if it is not a text encoder or states no limit.
     """
-    encoder = encoder.partition(JOIN)[0]  # joined encoders read texts as the first does
+    encoder = encoder.partition(JOIN)[0]  # of joined encoders, the first reads the texts
     family, _, name = encoder.partition(":")
-    if family in _ADAPTERS:
-        return _of_adapter(family, name)
+    if family in _TEXT_SIDES:
+        return _counter_of_text_side(family, name)
     if family in _SAME_TOKENS:
         encoder = name
     elif family == "imported":
@@ -56,11 +58,11 @@ def token_counter(encoder: str = MINILM) -> TokenCounter:
     limit = TOKEN_LIMIT if encoder == MINILM else _stated_limit(folder)
     if limit is not None and reading(folder / "tokenizer.json").is_file():
         return TokenCounter(_count_by_file(folder / "tokenizer.json"), limit)
-    return _of_model(encoder)
+    return _counter_of_model(encoder)
 
 
 def count_tokens(texts: Sequence[str]) -> list[int]:
-    """Tokens of each text, [CLS] and [SEP] included, as the default text encoder would count them."""
+    """The tokens of each text for the default text encoder, [CLS] and [SEP] included."""
     return token_counter().count(texts)
 
 
@@ -74,7 +76,7 @@ def _minilm_folder() -> Path:
 
 
 def _stated_limit(folder: Path) -> int | None:
-    """`max_seq_length` of a sentence-transformers folder whose transformer stands at its top."""
+    """`max_seq_length` of a sentence-transformers folder with its transformer at the top level."""
     try:
         stated = json.loads(reading(folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -90,7 +92,7 @@ def _count_by_file(path: Path) -> Count:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for a damaged file
         raise InputError(f"{path}: cannot be read as a tokenizer: {first_line(error)}") from error
-    # The file may ask for 128 tokens, padded: every count would be 128.
+    # The file may set padding to 128 tokens: every count would be 128.
     tokenizer.no_truncation()
     tokenizer.no_padding()
 
@@ -100,21 +102,22 @@ def _count_by_file(path: Path) -> Count:
     return count
 
 
-def _of_adapter(family: str, name: str) -> TokenCounter:
-    """Of the tokenizer alone; no weights are loaded."""
-    module, _, function = _ADAPTERS[family].partition(":")
+def _counter_of_text_side(family: str, name: str) -> TokenCounter:
+    """Count with the tokenizer alone; no weights are loaded."""
+    module, _, function = _TEXT_SIDES[family].partition(":")
     side = getattr(import_module(module), function)(name)
     return TokenCounter(side.count, side.limit)
 
 
-def _of_model(encoder: str) -> TokenCounter:
+def _counter_of_model(encoder: str) -> TokenCounter:
+    """Count with the tokenizer of the loaded model."""
     from kb_builder.encoders import load_encoder
 
     model: Any = getattr(load_encoder(encoder, "cpu"), "model", None)
     tokenizer, limit = getattr(model, "tokenizer", None), getattr(model, "max_seq_length", None)
     if not callable(tokenizer) or not isinstance(limit, int):
         raise InputError(
-            f"[encode] text = {encoder!r} does not say how many tokens of a text it reads; use e.g. 'minilm'"
+            f"[encode] text = {encoder!r} does not state how many tokens it reads; use e.g. 'minilm'"
         )
 
     def count(texts: Sequence[str]) -> list[int]:

@@ -1,8 +1,14 @@
-"""Encoding on all cores: whole batches side by side, each on one thread.
+"""Encoding on all cores: batches run in parallel, one thread each, and texts of equal length share a pass.
 
-Decoding of one batch so overlaps the encoding of another. On a CPU this runs faster than giving every batch
-all threads in turn (small operations do not split well, and waiting threads burn the other's time), and a
-batch's bits do not depend on how many cores there are.
+Decoding of one batch overlaps the encoding of another. On a CPU this is faster than giving all threads to one
+batch at a time (small operations do not split well, and idle threads spin), and the bits of a batch do not
+depend on the number of cores.
+
+`text_passes` forms forward passes without padding. So a text's vector does not depend on the other texts of
+its batch, provided that the encoder states the length of each text. An encoder that states none gets passes
+of mixed lengths: a SigLIP through sentence-transformers has no attention mask and reads the padding, so there
+a text's vector does depend on the longest text of its pass. `clip:MODEL` pads each of its texts to the same
+length instead.
 """
 
 from __future__ import annotations
@@ -19,21 +25,21 @@ from tqdm import tqdm
 from kb_builder.encoders.base import Encoder, Floats
 
 _TEXTS_PER_BATCH = 250
+_TOKENS_PER_PASS = 1024  # more would overflow a core's cache, fewer would leave it waiting for Python
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-_TOKENS_PER_PASS = 1024  # more overflow the cache of a core, fewer leave it waiting for Python
 
 
 def map_batches(function: Callable[[_Item], _Result], batches: Iterable[_Item]) -> Generator[_Result]:
-    """`map` over batches on as many threads as torch may use, in order, with torch on one thread in each.
+    """`map` over batches, in order, on as many threads as torch may use; torch itself uses one in each.
 
-    Batches are drawn and results kept only for a window of two per thread: memory stays bounded. The first
-    error of `function` is raised here, and batches not yet begun are dropped.
+    At most two batches per thread are read ahead or wait as results, which bounds the memory. The first error
+    of `function` is raised here, and batches that have not started are dropped.
     """
     workers = torch.get_num_threads()
     waiting: deque[Future[_Result]] = deque()
-    # Newly started threads take over the number of torch threads that is set when they begin.
+    # A new thread inherits the number of torch threads that is set when it starts.
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -51,7 +57,7 @@ def map_batches(function: Callable[[_Item], _Result], batches: Iterable[_Item]) 
 
 
 def encode_texts(encoder: Encoder, texts: Sequence[str], *, what: str) -> Floats:
-    """Texts as vectors, float32[N, D], in batches on all cores; `what` names them beside the progress."""
+    """The vectors of texts, float32[N, D], encoded on all cores; `what` names them in the progress bar."""
     prepared = [encoder.prepare("text", words) for words in texts]
     starts = range(0, len(prepared), _TEXTS_PER_BATCH)
     batches = (prepared[start : start + _TEXTS_PER_BATCH] for start in starts)
@@ -61,7 +67,7 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], *, what: str) -> Floats
 
 
 def text_passes(texts: Sequence[tuple[int, str]], tokens: Sequence[int]) -> Iterator[list[tuple[int, str]]]:
-    """Texts with their rows, cut into passes of one length in tokens each; in the order of the lengths."""
+    """Cut (row, text) pairs into forward passes of one length in `tokens` each, shorter texts first."""
     by_length: dict[int, list[tuple[int, str]]] = {}
     for text, count in zip(texts, tokens, strict=True):
         by_length.setdefault(count, []).append(text)

@@ -1,15 +1,15 @@
-"""One file of the embedding store: Parquet that any tool reads, laid out so that its floats can be mapped.
+"""Shard: one Parquet file of vectors, in a layout whose floats can be read without decoding.
 
     id       string                              unique within a table
-    group    string                              what one reads together: a category, a modality
+    group    string                              what is read together: a category, a modality
     content  string                              SHA-256 (hex) of the text, or of the sample's file
     vector   fixed_size_list<float16|float32>[D] a unit row, or zeros; never null, NaN or infinite
 
 Rows are sorted by (group, id) and each group is one row group of one page (of at most 20,000 rows). Vectors
-are PLAIN and uncompressed, without dictionary or statistics, so a row group's vectors lie in one run of bytes
-as little-endian floats. Where that run begins, and its CRC-32, is noted when a shard is written, after a look
-whether the bytes at that place are the vectors; a run that is not found there is read through pyarrow. Every
-page carries Parquet's own CRC-32 as well, so that other readers notice damage too.
+are PLAIN and uncompressed, without dictionary or statistics, so a row group's vectors are one run of bytes:
+little-endian floats. When a shard is written, the offset and the CRC-32 of each run are recorded, after a
+check that the bytes at that offset are the vectors. A row group whose run is not found is read through
+pyarrow. Every page carries Parquet's own CRC-32 as well, so that other readers notice damage too.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from data.reads import reading
 
 try:
     from isal.isal_zlib import crc32
-except ImportError:  # no build for this platform; zlib's is the same sum, some times slower
+except ImportError:  # no build for this platform; zlib computes the same sum, a few times slower
     from zlib import crc32
 
 Dtype = Literal["float16", "float32"]
 Floats = npt.NDArray[np.float32]
 
 COLUMNS = ("id", "group", "content", "vector")
-# One page holds a whole row group: 1 MiB, the default, would cut its floats; and pyarrow ends a page at so
-# many rows.
+# One page must hold a whole row group. The default of 1 MiB would cut its floats, and pyarrow ends a page at
+# 20,000 rows at any size.
 _PAGE_BYTES = 2**30
 _PAGE_ROWS = 20_000
 # float16 rounds each value by at most 2^-11 of itself, so a unit row stays one within half of this.
@@ -51,7 +51,7 @@ UNIT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class RowGroup:
-    """The vectors of one group in one shard: `rows` of them from byte `offset` on (None: not in one run)."""
+    """The vectors of one group in one shard: `rows` of them from byte `offset`; None: not in one run."""
 
     group: str
     rows: int
@@ -61,7 +61,7 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a table, as its manifest knows it."""
+    """One file of a table, as its manifest describes it."""
 
     name: str
     bytes: int
@@ -75,13 +75,13 @@ class Shard:
 
 @dataclass(frozen=True)
 class Contents:
-    """All that a shard holds, every byte of it checked."""
+    """The whole content of a shard, every byte checked."""
 
     shard: Shard
     ids: pa.StringArray
     groups: pa.StringArray
     contents: pa.StringArray
-    stored_ND: npt.NDArray[Any]  # float16 or float32, as it is stored
+    stored_ND: npt.NDArray[Any]  # float16 or float32, as stored
     metadata: dict[str, str]
 
 
@@ -102,11 +102,11 @@ def write_shard(
     dtype: Dtype,
     metadata: dict[str, str],
 ) -> Shard:
-    """Write one shard, whole or not at all; the same rows in any order give the same bytes.
+    """Write one shard, atomically; the same rows in any order give the same bytes.
 
     Vectors are rounded to `dtype`. `metadata` goes into the file's schema metadata. Raises KnowledgeBaseError
-    naming the row for a value that is NaN or infinite, a row that is neither of unit length nor zero and an
-    id that comes twice, and ValueError where the arguments do not fit together.
+    naming the row for a value that is NaN or infinite, for a row that is neither of unit length nor zero, and
+    for a duplicate id; and ValueError if the arguments differ in length.
     """
     if vectors_ND.ndim != 2 or not len(ids) == len(groups) == len(contents) == len(vectors_ND):
         raise ValueError(f"{len(ids)} ids, {len(groups)} groups and vectors {vectors_ND.shape} do not fit")
@@ -143,7 +143,7 @@ def write_shard(
 
 
 def inspect_shard(path: Path) -> Contents:
-    """Read a shard whole through pyarrow, every page checked. Raises KnowledgeBaseError for a damaged one."""
+    """Read a whole shard through pyarrow, every page checked. Raises KnowledgeBaseError if it is damaged."""
     return _inspect(reading(path, checked=False))
 
 
@@ -164,7 +164,7 @@ def _inspect(path: Path) -> Contents:
             if not rows:
                 continue
             floats = stored_ND[start : start + rows].tobytes()
-            offset = _place(file, footer.row_group(number).column(len(COLUMNS) - 1), floats)
+            offset = _find_floats(file, footer.row_group(number).column(len(COLUMNS) - 1), floats)
             row_groups.append(RowGroup(groups[start].as_py(), rows, offset, crc32(floats)))
             start += rows
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
@@ -173,7 +173,7 @@ def _inspect(path: Path) -> Contents:
 
 
 def read_names(path: Path, row_groups: Sequence[int], columns: Sequence[str] = ("id",)) -> pa.Table:
-    """Some columns but the vectors of some row groups, every page checked."""
+    """Columns of some row groups, without their vectors by default; every page checked."""
     try:
         footer = _footer(reading(path, checked=False), *(signature(path) or ()))
         with pq.ParquetFile(path, metadata=footer, page_checksum_verification=True) as file:
@@ -184,17 +184,17 @@ def read_names(path: Path, row_groups: Sequence[int], columns: Sequence[str] = (
 
 @lru_cache(maxsize=32)
 def _footer(path: Path, *_known: int) -> pq.FileMetaData:
-    """A shard's footer: who reads a thousand row groups one by one parses it once, not a thousand times."""
+    """A shard's footer, cached: reading a thousand row groups one by one parses it once."""
     return pq.read_metadata(path)
 
 
 def read_floats(path: Path, shard: Shard, first: int, stop: int, out_ND: Floats, dtype: Dtype) -> None:
     """Read the vectors of row groups `first` … `stop` - 1 of a shard into float32 rows.
 
-    Their bytes are read in one go each, without decoding, checked against their CRC-32, and widened; a row
-    group without a known place is read through pyarrow. (Reading, not mapping: it is as fast, and a file that
-    is cut short under a map kills the process.) Raises KnowledgeBaseError where the file is not what the
-    manifest says.
+    Each row group is one read without decoding, checked against its CRC-32 and widened; a row group without
+    an offset is read through pyarrow. (The file is read, not memory-mapped: reading is as fast, and
+    truncating a mapped file would kill the process.) Raises KnowledgeBaseError if the file does not match
+    the manifest.
     """
     try:
         with reading(path, checked=False).open("rb", buffering=0) as file:
@@ -206,7 +206,7 @@ def read_floats(path: Path, shard: Shard, first: int, stop: int, out_ND: Floats,
                 target_ND = out_ND[row : row + group.rows]
                 row += group.rows
                 if group.offset is None:
-                    _through_pyarrow(path, number, group, target_ND, dtype)
+                    _read_through_pyarrow(path, number, group, target_ND, dtype)
                     continue
                 stored_ND = target_ND if dtype == "float32" else np.empty(target_ND.shape, np.float16)
                 file.seek(group.offset)
@@ -216,7 +216,7 @@ def read_floats(path: Path, shard: Shard, first: int, stop: int, out_ND: Floats,
                 if stored_ND is not target_ND:
                     _widen(stored_ND, target_ND)
     except FileNotFoundError as error:
-        raise damaged(path, "missing, though the manifest names it") from error
+        raise damaged(path, "missing, though the manifest lists it") from error
 
 
 def _read_exactly(path: Path, file: FileIO, stored_ND: npt.NDArray[Any]) -> None:
@@ -224,12 +224,12 @@ def _read_exactly(path: Path, file: FileIO, stored_ND: npt.NDArray[Any]) -> None
     done = 0
     while done < len(view):
         if not (got := file.readinto(view[done:])):
-            raise damaged(path, "cut short")
+            raise damaged(path, "truncated")
         done += got
 
 
 def check_rows(where: Path, ids: Sequence[str], vectors_ND: npt.NDArray[np.floating]) -> None:
-    """Raise KnowledgeBaseError for a row that is neither of unit length nor zero, and for a double id."""
+    """Raise KnowledgeBaseError for a row that is neither of unit length nor zero, and for a duplicate id."""
     with np.errstate(invalid="ignore", over="ignore"):
         lengths_N = np.sqrt(np.einsum("nd,nd->n", vectors_ND, vectors_ND, dtype=np.float64))
     fit_N = (np.abs(lengths_N - 1) <= UNIT_TOLERANCE) | (lengths_N == 0)
@@ -240,20 +240,22 @@ def check_rows(where: Path, ids: Sequence[str], vectors_ND: npt.NDArray[np.float
             if np.isfinite(lengths_N[row])
             else "holds NaN or infinite values"
         )
-        raise KnowledgeBaseError(f"{where}: the vector of {ids[row]!r} {reason}; encode again")
+        raise KnowledgeBaseError(f"{where}: the vector of {ids[row]!r} {reason}; run `unibind encode` again")
     if len(set(ids)) != len(ids):
         seen: set[str] = set()
-        twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise KnowledgeBaseError(f"{where}: the id {twice!r} comes twice; delete the folder and encode again")
+        duplicate = next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise KnowledgeBaseError(
+            f"{where}: duplicate id {duplicate!r}; delete the folder and run `unibind encode` again"
+        )
 
 
 def damaged(path: Path, reason: str) -> KnowledgeBaseError:
-    """The error for a shard that must not be used."""
+    """The error for a damaged shard or manifest."""
     return KnowledgeBaseError(f"{path}: damaged ({reason}); run `unibind encode` again")
 
 
 def stored_vectors(column: pa.ChunkedArray, dim: int, dtype: Dtype) -> npt.NDArray[Any]:
-    """A vector column as a matrix: [N, D] as stored."""
+    """A vector column as a matrix [N, D], in the stored dtype."""
     # `.flatten()`, not `.values`: the latter ignores the offset of a slice.
     flat = _one_chunk(column).flatten().to_numpy(zero_copy_only=False)
     stored: npt.NDArray[Any] = np.asarray(flat, dtype=dtype).reshape(-1, dim)
@@ -273,19 +275,19 @@ def _layout(path: Path, schema: pa.Schema) -> tuple[int, Dtype]:
         if dim and schema.equals(vector_schema(dim, dtype)):
             return dim, dtype
     raise KnowledgeBaseError(
-        f"{path}: not a file of the embedding store (columns {', '.join(COLUMNS)}); delete it and encode"
-        " again"
+        f"{path}: not a shard of the embedding store (columns {', '.join(COLUMNS)}); delete it and run"
+        " `unibind encode` again"
     )
 
 
-def _place(file: Any, column: Any, floats: bytes) -> int | None:
-    """Where the column's last bytes, which should be its floats, begin; None where they are not those."""
+def _find_floats(file: Any, column: Any, floats: bytes) -> int | None:
+    """The offset of the column's floats, expected to be its last bytes; None if other bytes are there."""
     start = column.data_page_offset + column.total_compressed_size - len(floats)
     file.seek(max(0, start))
     return start if file.read(len(floats)) == floats else None
 
 
-def _through_pyarrow(path: Path, number: int, group: RowGroup, target_ND: Floats, dtype: Dtype) -> None:
+def _read_through_pyarrow(path: Path, number: int, group: RowGroup, target_ND: Floats, dtype: Dtype) -> None:
     column = read_names(path, [number], ["vector"]).column("vector")
     stored_ND = stored_vectors(column, target_ND.shape[1], dtype)
     if stored_ND.shape != target_ND.shape or crc32(stored_ND.tobytes()) != group.crc32:
@@ -294,7 +296,8 @@ def _through_pyarrow(path: Path, number: int, group: RowGroup, target_ND: Floats
 
 
 def _widen(stored_ND: npt.NDArray[Any], target_ND: Floats) -> None:
-    """By torch where it is loaded: it is several times as fast at this, but a second's work to import."""
+    """Convert float16 to float32, by torch if it is loaded: several times faster, but it takes a second to
+    import."""
     torch = sys.modules.get("torch")
     if torch is None:
         target_ND[:] = stored_ND

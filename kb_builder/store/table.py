@@ -1,14 +1,14 @@
-"""The embedding store: tables of vectors in plain Parquet, each with a manifest that says which files count.
+"""Vector table: a folder of Parquet shards with a manifest that lists the shards in use.
 
-A table is a folder of shards (kb_builder/store/shards.py) and `manifest.json`:
+The shards are described in kb_builder/store/shards.py; `manifest.json` holds
 
     format, encoder (its identity), dim, dtype
     shards: [{name, bytes, rows, row_groups: [{group, rows, offset, crc32}]}]
     sha256: of all the above
 
-A shard is never changed: new content has a new name. So a writer makes its shards beside the old ones,
-replaces the manifest (atomically) and then removes what the manifest no longer names: who reads meanwhile has
-the old table or the new one. Files that the manifest does not name are unfinished work and are not read.
+A shard is never changed: new content gets a new name. A writer adds its shards beside the old ones, replaces
+the manifest atomically and then deletes the shards that the manifest no longer lists, so a concurrent reader
+sees the old table or the new one. Files that the manifest does not list are unfinished and are not read.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data.errors import KnowledgeBaseError, first_line
+from data.errors import KnowledgeBaseError
 from data.files import hash_json, stamp, write_json
 from data.reads import reading
+from kb_builder.store.cards import read_card
 from kb_builder.store.shards import (
     Dtype,
     Floats,
@@ -45,8 +46,8 @@ from kb_builder.store.shards import (
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-_TRIES, _PAUSE_S = 20, 0.02  # while a table is replaced, its reader begins anew
-_ROWS_PER_SHARD = 100_000  # of tables that are written in one go
+_TRIES, _PAUSE_S = 20, 0.02  # of a reader whose table is being replaced
+_ROWS_PER_SHARD = 100_000  # of a table written at once by `write_vectors`
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ class Vectors:
 
 @dataclass(frozen=True)
 class VectorTable:
-    """A table as it was when it was opened. Nothing but its manifest is held in memory."""
+    """A table as it was when it was opened. Only its manifest is in memory."""
 
     folder: Path
-    encoder: str  # the identity of the encoder that made the vectors; "" where it is not known
+    encoder: str  # the identity of the encoder that made the vectors; "" if it is not known
     dim: int
     dtype: Dtype
     shards: tuple[Shard, ...]
@@ -74,13 +75,13 @@ class VectorTable:
         return sum(self.groups.values())
 
     def read(self, group: str) -> Vectors:
-        """The rows of one group, ids ascending; no others are touched. KeyError for an unknown group."""
+        """The rows of one group, ids ascending; no others are read. Raises KeyError for an unknown group."""
         blocks, ids = [], pa.array([], pa.string())
         for shard, numbers in _runs(self._places[group]):
             path = self.folder / self.shards[shard].name
             names = read_names(path, numbers).column("id")
             if len(names) != sum(self.shards[shard].row_groups[number].rows for number in numbers):
-                raise damaged(path, "other numbers of rows than the manifest says")
+                raise damaged(path, "its row counts differ from those in the manifest")
             block_ND = np.empty((len(names), self.dim), np.float32)
             self._fill(shard, numbers[0], numbers[-1] + 1, block_ND)
             blocks.append(block_ND)
@@ -90,7 +91,7 @@ class VectorTable:
         return Vectors(names, [group] * len(names), vectors_ND)
 
     def read_vectors(self) -> Floats:
-        """All vectors without their names, shard by shard: float32[N, D]; shards are read side by side."""
+        """All vectors without ids, in the order of the shards: float32[N, D]; shards are read in parallel."""
         out_ND = np.empty((len(self), self.dim), np.float32)
         ends = np.cumsum([shard.rows for shard in self.shards])
 
@@ -122,17 +123,17 @@ class VectorTable:
         try:
             read_floats(path, shard, first, stop, out_ND, self.dtype)
         except KnowledgeBaseError as error:
-            raise self._foreign(path) or error from None
+            raise self._explain_mismatch(path) or error from None
 
-    def _foreign(self, path: Path) -> KnowledgeBaseError | None:
-        """What is known of a file that is not the one that the manifest means, if anything."""
+    def _explain_mismatch(self, path: Path) -> KnowledgeBaseError | None:
+        """Why an intact shard does not belong to this table; None if that is not what is wrong with it."""
         try:
             held = inspect_shard(path)
         except KnowledgeBaseError:
             return None
         dim, encoder = held.stored_ND.shape[1], held.metadata.get("unibind_encoder", "")
         if dim != self.dim:
-            return damaged(path, f"{dim} dimensions, its table has {self.dim}")
+            return damaged(path, f"{dim} dimensions, but its table has {self.dim}")
         if encoder != self.encoder:
             return damaged(path, "made by another encoder than its table")
         return None
@@ -141,12 +142,12 @@ class VectorTable:
 def open_table(folder: Path) -> VectorTable:
     """Open a table by its manifest; no vector is read.
 
-    Raises KnowledgeBaseError where there is none, or where it was made by another encoder, or in another
-    form, than the folder around it says.
+    Raises KnowledgeBaseError if there is no manifest, if it is damaged, and if the table was made by another
+    encoder or with another dimension than the card of its folder states.
     """
     manifest = read_manifest(folder)
     if manifest is None:
-        raise KnowledgeBaseError(f"{folder}: no vectors here, or not all; run `unibind encode`")
+        raise KnowledgeBaseError(f"{folder}: no vectors here, or an unfinished table; run `unibind encode`")
     shards = tuple(_shard(each) for each in manifest["shards"])
     places: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     rows: defaultdict[str, int] = defaultdict(int)
@@ -167,10 +168,10 @@ def open_table(folder: Path) -> VectorTable:
 
 
 def read_vectors(folder: Path) -> Vectors:
-    """Every row of a table: as it is now, or as it was if it is replaced meanwhile; never a mixture.
+    """Every row of a table, of one version of it even if the table is replaced at the same time.
 
-    Raises KnowledgeBaseError, naming the file, where there is no table or a shard is damaged, missing or
-    another's.
+    Raises KnowledgeBaseError, naming the file, if there is no table, or if a shard is missing, damaged or of
+    another encoder.
     """
     for left in reversed(range(_TRIES)):
         before = stamp(folder / MANIFEST)
@@ -179,8 +180,8 @@ def read_vectors(folder: Path) -> Vectors:
             ids, groups = table.read_names()
             return Vectors(ids.to_pylist(), groups.to_pylist(), table.read_vectors())
         except KnowledgeBaseError:
-            # A writer replaces the manifest before he removes shards. To compare what it says would not do: a
-            # table may be replaced and put back.
+            # A writer replaces the manifest before it deletes shards. The stamp is compared, not the content:
+            # a table may have been replaced and put back.
             if left == 0 or stamp(folder / MANIFEST) == before:
                 raise
             time.sleep(_PAUSE_S)
@@ -188,13 +189,13 @@ def read_vectors(folder: Path) -> Vectors:
 
 
 def part_paths(folder: Path) -> list[Path]:
-    """The files of a table by its manifest, in order; none where there is no table (yet)."""
+    """The shards that a table's manifest lists, in its order; empty if there is no manifest."""
     manifest = read_manifest(folder)
     return [] if manifest is None else [folder / each["name"] for each in manifest["shards"]]
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """A table's manifest, or None where there is none. Raises KnowledgeBaseError for a damaged one."""
+    """A table's manifest, or None if it does not exist. Raises KnowledgeBaseError if it is damaged."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(reading(path).read_text(encoding="utf-8"))
@@ -205,7 +206,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, AttributeError) as error:
         raise damaged(path, f"not a manifest: {error}") from error
     if not whole:
-        raise damaged(path, "its checksum does not fit what it says")
+        raise damaged(path, "its checksum does not match its content")
     if manifest["format"] != FORMAT:
         raise KnowledgeBaseError(
             f"{path}: format {manifest['format']}, this version reads {FORMAT}; run `unibind encode` again"
@@ -215,7 +216,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def commit(folder: Path, shards: Iterable[Shard], *, encoder: str, dim: int, dtype: Dtype) -> None:
-    """Make these shards, which lie in `folder`, its table; then remove the shards of the table before."""
+    """Replace the table by these shards, already in `folder`; then delete the shards of the old one."""
     manifest = _manifest(shards, encoder=encoder, dim=dim, dtype=dtype)
     if read_manifest_or_none(folder) != manifest:
         write_json(folder / MANIFEST, {**manifest, "sha256": hash_json(manifest)})
@@ -226,7 +227,7 @@ def commit(folder: Path, shards: Iterable[Shard], *, encoder: str, dim: int, dty
 
 
 def read_manifest_or_none(folder: Path) -> dict[str, Any] | None:
-    """A table's manifest, or None where there is none that can be used: it is about to be replaced."""
+    """A table's manifest, or None if it is missing or damaged: for a writer that replaces it anyway."""
     try:
         return read_manifest(folder)
     except KnowledgeBaseError:
@@ -243,9 +244,9 @@ def write_vectors(
     dtype: Dtype = "float16",
     encoder: str = "",
 ) -> None:
-    """Write a whole table in one go, in place of the one that is there.
+    """Write a whole table at once and replace the existing one.
 
-    `contents` are SHA-256 of what each row was made from (default: "", unknown). Raises as `write_shard`
+    `contents`: SHA-256 (hex) of what each row was made from; "" (unknown) by default. Raises as `write_shard`
     does.
     """
     order = sorted(range(len(ids)), key=lambda row: (groups[row], ids[row]))
@@ -285,26 +286,22 @@ def _shard(listed: dict[str, Any]) -> Shard:
 
 
 def _require_own_encoder(folder: Path, manifest: dict[str, Any]) -> None:
-    """A table that was copied here from another encoder's folder must not be taken for this one's."""
+    """Refuse a table that was copied here from another encoder's folder."""
     path = folder.parent / "encoder.json"
     if not reading(path).is_file() or not manifest["encoder"]:
         return
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise damaged(path, first_line(error)) from error
-    if not isinstance(card, dict):
-        raise damaged(path, "no JSON object")
+    card = read_card(folder.parent)
     own = (card.get("identity", manifest["encoder"]), card.get("dim", manifest["dim"]))
     if own != (manifest["encoder"], manifest["dim"]):
         raise KnowledgeBaseError(
             f"{folder}: made by another encoder (identity {manifest['encoder'][:12]}, {manifest['dim']}"
-            f" dimensions) than {path} names ({own[0][:12]}, {own[1]}); delete the folder and encode again"
+            f" dimensions) than {path} names ({own[0][:12]}, {own[1]}); delete the folder and run"
+            " `unibind encode` again"
         )
 
 
 def _runs(places: list[tuple[int, int]]) -> list[tuple[int, list[int]]]:
-    """(shard, row groups) of one group: in each shard its row groups follow one another."""
+    """(shard, row groups) of one group; its row groups in a shard are consecutive."""
     runs: dict[int, list[int]] = {}
     for shard, number in places:
         runs.setdefault(shard, []).append(number)

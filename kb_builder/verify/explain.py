@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from data.errors import InputError, KnowledgeBaseError, first_line
 from data.reads import reading
-from kb_builder.ask.ledger import Entry, read_ledger
+from data.seals import check
+from kb_builder.ask.ledger import Entry, read_ledger, require_unchanged
 from kb_builder.browse.query import Page, QueryResult
 from kb_builder.describe.rows import row_id as id_of
 from kb_builder.tables.parts import KINDS
@@ -45,9 +46,12 @@ _Row = dict[str, Any]
 def explain(kb: Path, row_id: str) -> Page:
     """Everything that is known of one row, found by its id or the id's first characters.
 
-    Raises InputError, in one line with suggestions, where no row or more than one fits.
+    Raises InputError, in one line with suggestions, where no row or more than one fits, and DamagedError
+    where the ledger is not as it was written.
     """
     path, row = _find(kb, row_id.strip().lower())
+    if (kb / "ledger.sqlite").exists():  # without one, that is said below
+        require_unchanged(kb)
     with read_ledger(kb) as ledger:
         entry = None if ledger is None else ledger.get(row["request_key"])
     sections = [("row", _pairs(_about(row))), ("subject", _pairs(_subject(kb, row)))]
@@ -94,6 +98,7 @@ def _find(kb: Path, prefix: str) -> tuple[Path, _Row]:
 
 
 def _parts(kb: Path) -> list[Path]:
+    check(kb / "categories.parquet")  # there once, it is not "no knowledge base yet"
     if not (kb / "categories.parquet").is_file():
         raise KnowledgeBaseError(f"{kb} holds no knowledge base yet; `unibind run` makes one")
     return [path for kind in KINDS for path in sorted((kb / "descriptions" / kind).glob("*.parquet"))]

@@ -35,6 +35,7 @@ class Looked:
     whole: set[Path] = field(default_factory=set)
     sums: dict[Path, Sum] = field(default_factory=dict)  # of these
     told: set[Path] = field(default_factory=set)  # files whose damage is among the findings
+    remarks: list[str] = field(default_factory=list)  # what was not checked, and how to ask for it
 
     def at(self, path: Path) -> None:
         """Count a file, every byte of which was read."""
@@ -42,20 +43,23 @@ class Looked:
         self.counts["bytes"] += path.stat().st_size
 
 
-def check_sealed(base: Path, found: Findings, looked: Looked, *, below: str = "") -> Mapping[str, Sum]:
+def check_sealed(
+    base: Path, found: Findings, looked: Looked, *, below: str = "", maker: str = "unibind run"
+) -> Mapping[str, Sum]:
     """Hold every file of a folder's list against its checksum; returns the list, empty where it is no use.
 
-    `below` stands before the names in findings.
+    `below` stands before the names in findings; `maker` is the command that writes the files.
     """
     try:
         lines = sealed(base)
     except DamagedError as error:
         looked.told.add(error.path)
-        found.error("checksums damaged", f"{below}{SEAL}", f"{error.reason}, or `unibind kb verify --seal`")
+        about = f"{error.reason.partition(';')[0]}; run `{maker}`, or `unibind kb verify --seal`"
+        found.error("checksums damaged", f"{below}{SEAL}", about)
         return {}
     if lines is None:
         if base.is_dir():
-            told = "made by an earlier version, or the list is gone; the next `unibind run` writes it,"
+            told = f"made by an earlier version, or the list is gone; the next `{maker}` writes it,"
             found.note("no checksums yet", f"{below}{SEAL}", f"{told} or `unibind kb verify --seal`")
         return {}
 
@@ -72,14 +76,14 @@ def check_sealed(base: Path, found: Findings, looked: Looked, *, below: str = ""
                 looked.sums[path] = lines[name]
             else:
                 looked.told.add(path)
-                found.error("file damaged", f"{below}{name}", f"{wrong}; {_remedy(path)}")
+                found.error("file damaged", f"{below}{name}", f"{wrong}; {_remedy(path, maker)}")
     return lines
 
 
-def _remedy(path: Path) -> str:
+def _remedy(path: Path, maker: str = "unibind run") -> str:
     if path.name == _LEDGER:
         return "restore it from a backup, or `unibind kb verify --seal` takes it as it is"
-    return f"{'delete it and ' if os.path.lexists(path) else ''}`unibind run` makes it again"
+    return f"{'delete it and ' if os.path.lexists(path) else ''}`{maker}` makes it again"
 
 
 def check_unlisted(kb: Path, lines: Mapping[str, Sum], known: Iterable[str], found: Findings) -> None:

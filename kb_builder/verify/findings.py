@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from data.errors import UniBindError, first_line
 from data.show import visible
 
 Severity = Literal["error", "note"]
+
+_Several = range | npt.NDArray[np.int64]
+_Tell = Callable[[int], tuple[str, str]]
 
 EXAMPLES: Mapping[Severity, int] = {"error": 20, "note": 3}  # kept of each kind; all are counted
 
@@ -28,9 +34,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was looked at (`counts`), how often each kind of finding came, and examples of each."""
+    """What was looked at (`counts`) and what was not (`remarks`), how often each kind of finding came, and
+    examples of each.
+    """
 
     counts: Mapping[str, int]
+    remarks: tuple[str, ...]
     totals: Mapping[tuple[Severity, str], int]
     findings: tuple[Finding, ...]
 
@@ -41,6 +50,7 @@ class Verification:
 
     def __str__(self) -> str:
         lines = ["looked at " + ", ".join(f"{count:,} {name}" for name, count in self.counts.items())]
+        lines += self.remarks
         for (severity, what), total in self.totals.items():
             lines.append(f"{severity}: {what}: {total:,}")
             mine = [each for each in self.findings if (each.severity, each.what) == (severity, what)]
@@ -67,6 +77,23 @@ class Findings:
         """Something is worth knowing and not wrong."""
         self._add("note", what, where, detail)
 
+    def errors(self, what: str, wrong: _Several, tell: _Tell) -> None:
+        """An error for each of `wrong`; `tell` says of those that are shown where they are, and how."""
+        self._add_many("error", what, wrong, tell)
+
+    def notes(self, what: str, those: _Several, tell: _Tell) -> None:
+        """`errors`, of what is not wrong."""
+        self._add_many("note", what, those, tell)
+
+    def merge(self, other: Findings) -> None:
+        """Take over what another process found."""
+        for each in other.kept:
+            if self.totals[each.severity, each.what] < EXAMPLES[each.severity]:
+                self.kept.append(each)
+            self.totals[each.severity, each.what] += 1
+            other.totals[each.severity, each.what] -= 1
+        self.totals.update({key: rest for key, rest in other.totals.items() if rest})
+
     @contextmanager
     def guard(self, where: str) -> Iterator[None]:
         """Make a finding of whatever comes out of a damaged file: a check never ends the others."""
@@ -75,6 +102,13 @@ class Findings:
         except Exception as error:
             kind = "" if isinstance(error, UniBindError) else f"{type(error).__name__}: "
             self.error("cannot be checked", where, f"{kind}{first_line(error)}")
+
+    def _add_many(self, severity: Severity, what: str, those: _Several, tell: _Tell) -> None:
+        shown = max(0, EXAMPLES[severity] - self.totals[severity, what])
+        for each in those[:shown]:
+            self._add(severity, what, *tell(each))
+        if len(those) > shown:
+            self.totals[severity, what] += len(those) - shown
 
     def _add(self, severity: Severity, what: str, where: str, detail: str) -> None:
         if self.totals[severity, what] < EXAMPLES[severity]:

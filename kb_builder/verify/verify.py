@@ -1,30 +1,32 @@
-"""`kb verify`: derive every row of the descriptions anew from what is stored, and compare.
+"""`kb verify`: every file is as it was written, and all are of one state.
 
-What is checked: every part against the manifest (there, whole, of this schema); every row against its
-ledger entry (key, row id, text, every column that follows from request and answer) or, where nobody was
-asked, against its sample; duplicates against the row they repeat; that no row and no text comes twice; and
-that every category and sample has its rows or a reason.
+Every file is held against its checksum. Whatever the checksums say, it is checked that the files belong
+together: every part against the manifest; every row against its ledger entry, its category or sample, and the
+row that it repeats; that no row and no text comes twice; and that every category and sample has its rows or a
+reason (verify_relations.py).
+
+Rows of a part that is not as it was written, or has no checksum, are derived anew from what is stored, and
+compared: row id, text, and every column that follows from request and answer or, where nobody was asked, from
+the sample (verify_rows.py). So are all rows where the ledger is not as it was written, and with `deep`. That
+takes two minutes of one core for a million rows; the rest takes as long as reading the files.
 
 What cannot be known here are the settings of the run. So a near duplicate must be as alike as its reason
-says, and other verdicts are taken as told. Rows are read in batches: a million rows need some hundred
-megabytes.
+says, and other verdicts are taken as they are. A million rows need some hundred megabytes.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError, first_line
 from data.files import hash_file
 from data.seals import SEAL, Sum
-from kb_builder.ask.ledger import StoredEntries, read_ledger
+from kb_builder.ask.ledger import read_ledger
 from kb_builder.tables.parts import KINDS, MANIFEST, DescriptionPart, read_manifest
 from kb_builder.tables.schemas import DESCRIPTIONS, SCHEMA_VERSION
 from kb_builder.verify.files import (
@@ -36,19 +38,20 @@ from kb_builder.verify.files import (
     check_unlisted,
 )
 from kb_builder.verify.findings import Findings, Verification
-from kb_builder.verify.rows import PartFile, RowCheck, Subjects, key_hash
+from kb_builder.verify.relations import PartFile, Relations, Subjects
+from kb_builder.verify.rows import derive_parts
 
 _NEEDED = ("categories.parquet",)
 
 
-def verify(kb: Path, *, media: Path | None = None) -> Verification:
+def verify(kb: Path, *, media: Path | None = None, deep: bool = False) -> Verification:
     """Check a knowledge base; see the top of this file. Reads only; damage of any file is a finding.
 
-    `media` is the folder that the samples' uris start from: their files are checked too. Raises
-    KnowledgeBaseError where there is no knowledge base.
+    `media` is the folder that the samples' uris start from: their files are checked too. `deep` derives rows
+    anew whose files are as they were written. Raises KnowledgeBaseError where there is no knowledge base.
     """
     found, looked = Findings(), Looked()
-    verify_into(kb, found, looked, media=media)
+    verify_into(kb, found, looked, media=media, deep=deep)
     return verification(found, looked)
 
 
@@ -56,13 +59,20 @@ def verification(found: Findings, looked: Looked) -> Verification:
     """Findings and counts as they are reported."""
     return Verification(
         counts=dict(looked.counts),
+        remarks=tuple(looked.remarks),
         totals=dict(sorted(found.totals.items())),  # errors before notes
         findings=tuple(found.kept),
     )
 
 
 def verify_into(
-    kb: Path, found: Findings, looked: Looked, *, media: Path | None = None, below: str = ""
+    kb: Path,
+    found: Findings,
+    looked: Looked,
+    *,
+    media: Path | None = None,
+    below: str = "",
+    deep: bool = False,
 ) -> None:
     """`verify`, to be reported together with other findings; `below` stands before the names of files."""
     known = ("categories.parquet", "samples.parquet", SEAL)
@@ -80,7 +90,7 @@ def verify_into(
     with found.guard("ledger.sqlite"):
         usable = check_ledger(kb, lines, found, looked)
     if usable:
-        _check_rows(kb, parts, subjects, found, looked)
+        _check_rows(kb, parts, subjects, found, looked, deep=deep)
     else:
         found.note("rows not checked", "descriptions", "without the ledger there is nothing to check them by")
     looked.counts["categories"] = len(subjects.categories)
@@ -97,17 +107,27 @@ def verify_into(
 
 
 def _check_rows(
-    kb: Path, parts: Sequence[PartFile], subjects: Subjects, found: Findings, looked: Looked
+    kb: Path, parts: Sequence[PartFile], subjects: Subjects, found: Findings, looked: Looked, *, deep: bool
 ) -> None:
+    readable = []
     with found.guard("ledger.sqlite"), read_ledger(kb) as ledger:  # one of facts alone has none
-        rows = RowCheck(ledger, found, subjects)
+        rows = Relations(ledger, found, subjects)
         for part in parts:
             with found.guard(part.name):
-                rows.check_file(part)
+                readable += [part] if rows.add(part) else []
         with found.guard("descriptions"):
             rows.finish()
         looked.counts["rows"] = rows.count
-        looked.counts["ledger entries"] = 0 if ledger is None else _check_orphans(ledger, rows, found)
+        looked.counts["ledger entries"] = rows.entries
+        whole = ledger is None or kb / "ledger.sqlite" in looked.whole
+        anew = [part for part in readable if deep or not whole or part.path not in looked.whole]
+        with found.guard("descriptions"):
+            looked.counts["rows derived anew"] = derive_parts(kb, anew, subjects, found, every=readable)
+    if left := looked.counts["rows"] - looked.counts["rows derived anew"]:
+        looked.remarks.append(
+            f"not derived anew from the answers: {left:,} rows, whose files are as they were written; "
+            "`unibind kb verify --deep` does"
+        )
 
 
 def _parts(kb: Path, kind: str) -> list[Path]:
@@ -210,19 +230,3 @@ def _subjects(kb: Path, found: Findings, looked: Looked) -> Subjects:
         given={row["sample_id"]: row["text"] for row in given},
         rejected=frozenset(row["sample_id"] for row in table("rejects", "sample_id")),
     )
-
-
-def _check_orphans(ledger: StoredEntries, rows: RowCheck, found: Findings) -> int:
-    """Entries that no row cites: paid for, and not needed by the present settings. Returns all entries."""
-    cited = np.unique(np.concatenate([np.array([], dtype=np.uint64), *rows.cited]))
-
-    def check(entries: sqlite3.Connection) -> int:
-        count = 0
-        for (key,) in entries.execute("SELECT key FROM entries ORDER BY key"):
-            count += 1
-            place = np.searchsorted(cited, np.uint64(key_hash(key)))
-            if place == len(cited) or cited[place] != key_hash(key):
-                found.note("answer that no row cites", key[:12], "earlier settings leave such")
-        return count
-
-    return ledger.read(check)

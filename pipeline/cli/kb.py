@@ -60,7 +60,7 @@ def kb_stats(project: ProjectFile = DEFAULT_PROJECT, with_sql: WithSql = False) 
     """Count what the knowledge base holds."""
     from kb_builder.browse.overview import stats
 
-    print(stats(load(project).kb).told(with_sql=with_sql))
+    print(stats(load(project).kb).to_text(with_sql=with_sql))
 
 
 @kb_app.command("show")
@@ -68,7 +68,7 @@ def kb_show(category: str, project: ProjectFile = DEFAULT_PROJECT, with_sql: Wit
     """Show a category's descriptions, its centers, and what was rejected and why."""
     from kb_builder.browse.overview import show
 
-    print(show(load(project).kb, category).told(with_sql=with_sql))
+    print(show(load(project).kb, category).to_text(with_sql=with_sql))
 
 
 @kb_app.command("nearest")
@@ -81,7 +81,7 @@ def kb_nearest(
     """Show the category descriptions nearest to a text."""
     from kb_builder.browse.query import nearest
 
-    print(nearest(load(project).kb, text, k=k).told(with_sql=with_sql))
+    print(nearest(load(project).kb, text, k=k).to_text(with_sql=with_sql))
 
 
 @kb_app.command("sql")
@@ -89,7 +89,7 @@ def kb_sql(query: str, project: ProjectFile = DEFAULT_PROJECT, with_sql: WithSql
     """Run a read-only SQL query over the knowledge base's views."""
     from kb_builder.browse.query import sql
 
-    print(sql(load(project).kb, query).told(with_sql=with_sql))
+    print(sql(load(project).kb, query).to_text(with_sql=with_sql))
 
 
 @kb_app.command("views")
@@ -146,15 +146,22 @@ def kb_verify(
     seal: Annotated[
         bool, typer.Option("--seal", help="First write the checksums of all files as they are now.")
     ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Derive every row anew from the stored answers, and compare.")
+    ] = False,
 ) -> None:
-    """Derive every row anew from the stored answers, and check every file against its checksum."""
+    """Check every file against its checksum, and all rows against the ledger and each other.
+
+    Rows of files without a checksum, or that are not as they were written, are derived anew from the stored
+    answers; so are all with --deep, and with --seal, whose checksums say nothing of who wrote the files.
+    """
     from pipeline.run.sealing import seal_all
     from pipeline.verify import verify_project
 
     checked = load(project)
     if seal:
         print(f"wrote the checksums of {seal_all(checked):,} files, as they are now")
-    verification = verify_project(checked, media=media)
+    verification = verify_project(checked, media=media, deep=deep or seal)
     print(verification)
     if not verification.clean:
         raise typer.Exit(1)

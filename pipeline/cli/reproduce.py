@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from data.errors import InputError
+from kb_builder.settings import CategoryDescriber
 
 
 def reproduce(
@@ -19,9 +20,7 @@ def reproduce(
         str,
         typer.Option(help="Of texts and samples; by default the embedded one, photos and videos untrained."),
     ] = "conse",
-    describer: Annotated[
-        Literal["local", "openai", "fake"], typer.Option(help="Who describes the categories.")
-    ] = "local",
+    describer: Annotated[CategoryDescriber, typer.Option(help="Who describes the categories.")] = "local",
     model: Annotated[str | None, typer.Option(help="The model of the describer openai.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Its address; default: OpenAI's.")] = None,
     texts: Annotated[int, typer.Option(min=1, help="Descriptions and centers per category.")] = 50,

@@ -20,10 +20,12 @@ from data.modality import MODALITIES, Modality, guess_modality
 from data.readers import use_budget, warm_up
 from data.readers.axes import turned, up_override
 from data.reads import reading
+from data.seals import check
 from data.show import visible
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.base import Encoder, Source
 from kb_builder.encoders.workers import encode_texts
+from kb_builder.store.cards import read_card
 from kb_builder.tables.schemas import read_columns
 from pipeline.html.elements import counted
 from pipeline.predict.names import category_names
@@ -32,7 +34,7 @@ from pipeline.project import Project
 from pipeline.run.runner import is_current
 from trainer.align.heads import has_heads, load_heads
 from trainer.evaluate.calibration import probabilities
-from trainer.inputs import KnowledgeBase, center_texts, encoder_card, load_samples, open_kb
+from trainer.inputs import KnowledgeBase, center_texts, load_samples, open_kb
 from trainer.localize.centers import load_centers
 from trainer.records import Centers, Floats, Ints
 from trainer.score.scoring import category_scores, score
@@ -300,6 +302,7 @@ class _Space:
     """A project's unified space: its encoders, loaded when needed, and its heads where it has some."""
 
     def __init__(self, project: Project) -> None:
+        check(project.kb / "categories.parquet")  # there once, it is not "no knowledge base yet"
         if not (project.kb / "categories.parquet").is_file():
             raise KnowledgeBaseError(
                 f"{project.kb} holds no knowledge base yet; run `unibind run --project {project.path}` first"
@@ -348,7 +351,7 @@ class _Space:
         return self._load("zero_shot") if self.kb.encoders.get("zero_shot") else None
 
     def _load(self, role: str) -> Encoder:
-        card = encoder_card(self.kb.encoder(role))
+        card = read_card(self.kb.encoder(role))
         encoder = load_encoder(card["name"])
         if encoder.identity != card["identity"]:
             raise KnowledgeBaseError(

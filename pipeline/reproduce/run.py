@@ -30,6 +30,7 @@ from data.reads import reading
 from data.sample import Reject, Sample
 from data.show import visible
 from kb_builder.encoders.base import JOIN
+from kb_builder.settings import TRAITS
 from pipeline.project import Project
 from pipeline.reproduce.order import EMBEDDED, FEATURES, Order, settled, write_project
 from pipeline.reproduce.result import Outcome, Result, outcome
@@ -93,9 +94,9 @@ def folds_of(order: Order) -> list[int | None]:
 
 
 def _check_describer(order: Order) -> None:
-    if order.describer == "openai" and order.model is None:
+    if TRAITS[order.describer].endpoint and order.model is None:
         raise InputError("--describer openai: say which model with --model")
-    if order.describer != "openai" and (order.model, order.base_url) != (None, None):
+    if not TRAITS[order.describer].endpoint and (order.model, order.base_url) != (None, None):
         raise InputError(
             f"--model and --base-url are of the describer openai; --describer is {order.describer}"
         )
@@ -112,7 +113,7 @@ def marks(order: Order, folds: Sequence[int | None]) -> tuple[str, ...]:
         told.append(f"fold {folds[0]} of {order.benchmark.folds} alone: the benchmark's result is their mean")
     if order.variant is not None:
         told.append(f"variant {order.variant}")
-    if order.describer == "fake":
+    if TRAITS[order.describer].placeholder:
         told.append("describer fake: its texts mean nothing, a rehearsal")
     return tuple(told)
 
@@ -128,7 +129,7 @@ def apart(order: Order, folds: Sequence[int | None]) -> tuple[str, ...]:
         told.append("a part of the benchmark's samples alone")
     if len(folds) == 1 and folds[0] is not None:
         told.append("one of its folds alone")
-    if order.describer == "fake":
+    if TRAITS[order.describer].placeholder:
         told.append("texts that mean nothing")
     return tuple(told)
 

@@ -23,7 +23,7 @@ from data.manifest.read import Manifest, read_manifest
 from data.reads import reading
 from data.seals import seal, unseal
 from data.show import visible
-from kb_builder.describers.choose import what
+from kb_builder.describers.choose import row_settings
 from kb_builder.weights.known import VARIABLE
 from pipeline.project import TABLETOP, Project
 from pipeline.run.marks import read_mark
@@ -129,7 +129,7 @@ def _described(project: Project, parts: Sequence[Path], before: Mapping[str, Any
 
 
 def _described_what(settings: Any, project: Project) -> Any:
-    return [what(settings), project.encode.text, os.environ.get(VARIABLE)]
+    return [row_settings(settings), project.encode.text, os.environ.get(VARIABLE)]
 
 
 def _encode(project: Project) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _encode_settings(project: Project) -> Any:
 
 def _encode_outputs(project: Project) -> Iterable[Path]:
     """The folders of encoders that serve; those of others stay for when they serve again."""
-    from kb_builder.browse.sources import serving_folders
+    from kb_builder.store.cards import serving_folders
 
     yield project.kb / "controls.parquet"
     yield project.kb / "rejects" / "encode.parquet"

@@ -11,6 +11,7 @@ installation, and others as they are: the folder may be moved, with what the pro
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -67,6 +68,16 @@ def damaged_marks(project: Project) -> list[tuple[Path, str]]:
         elif mark.get("format") == FORMAT and not _reads_path(project, key).is_file():
             found.append((_reads_path(project, key), "missing; its stage will run again"))
     return found
+
+
+def missing_marks(project: Project) -> list[Path]:
+    """The marks that are not there though a record of what their stage read is.
+
+    The stage was stopped in between, or its mark was deleted: it will run again.
+    """
+    records = sorted((project.run / "stages").glob("*.reads.json"))
+    found = (_path(project, path.name.removesuffix(".reads.json")) for path in records)
+    return [path for path in found if not os.path.lexists(path)]
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -159,7 +170,8 @@ def altered(
         remember(path, digest, _signature(seen))
         now, current = content(path, rehash=seen is None or seen[0] <= _READ_ANEW)
         if now != digest:
-            return f"{name} {'is missing' if now is None else 'was altered'}"
+            gone = "cannot be read" if os.path.lexists(path) else "is missing"
+            return f"{name} {gone if now is None else 'was altered'}"
         fresh[name] = [digest, list(current) if current else None]
     reads = _reads(project, _reads_path(project, key), mark)
     if reads is None:

@@ -1,8 +1,8 @@
 """Which files of a run the checksums cover (data/seals.py): what each stage writes, when it is complete.
 
-A knowledge base has a list of its own, so that it can be checked where the run is not. Not in a list are the
-files of the tabletop world, which samples.parquet knows by their SHA-256, and the marks, which bear their own
-checksum.
+A knowledge base has a list of its own, so that it can be checked where the run is not, and so has each study,
+which is no stage. Not in a list are the cells of studies and the files of the tabletop world, whose SHA-256
+cell.json and samples.parquet have, and the marks, which bear their own checksum.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from pipeline.run.stage import Stage
 
 _NOT_SEALED = "world"
 _LEDGER = "ledger.sqlite"
+STUDY_FILES = ("study.json", "study.html")
+_STUDY = "study"  # their maker
 
 
 def seal_outputs(project: Project, stage: Stage) -> None:
@@ -60,7 +62,21 @@ def seal_all(project: Project) -> int:
             seal_outputs(project, stage)
         seal(project.run, [project.run / "metrics.json"], "metrics")
         seal(project.kb, [project.kb / _LEDGER], _LEDGER)
-        return len(_lines(project.kb)) + len(_lines(project.run))
+        studies = [path for path in (project.run / "studies").glob("*") if path.is_dir()]
+        of_studies = sum(map(seal_study, studies))
+        return len(_lines(project.kb)) + len(_lines(project.run)) + of_studies
+
+
+def seal_study(folder: Path) -> int:
+    """Write down the content of what a study came to, in its own folder; returns how many files that are."""
+    found = [folder / name for name in STUDY_FILES if (folder / name).is_file()]
+    seal(folder, found, _STUDY)
+    return len(found)
+
+
+def unseal_study(folder: Path) -> None:
+    """Take out the lines of what a study is about to write."""
+    unseal(folder, _STUDY)
 
 
 def drop_damaged(project: Project) -> None:

@@ -1,7 +1,8 @@
-"""The cells of a study on disk: what a variant came to, whole and as it was written.
+"""A study on disk, <run>/studies/<name>/: whole and as it was written.
 
-cells/<key>/    named.parquet, ranks.parquet, and written last cell.json: key, variant, balance, error,
-                files: {name: SHA-256}, sha256: of all that
+study.json, study.html    what it came to; their checksums (data/seals.py) stand beside them
+cells/<key>/              what a variant came to: named.parquet, ranks.parquet, and written last cell.json:
+                          key, variant, balance, error, files: {name: SHA-256}, sha256: of all that
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from data.files import hash_json, write_json
 from pipeline.accuracies import percent
 from pipeline.run.code import code_hash
 from pipeline.run.runner import digest, plan, run_stages
+from pipeline.run.sealing import STUDY_FILES, seal_study, unseal_study
 from pipeline.study.cells import read_cell, write_cell, wrong_with
 from pipeline.study.file import Study
 from pipeline.study.page import flat_settings, write_study_page
@@ -72,8 +73,10 @@ def run_study(study: Study, *, jobs: int | None = None) -> dict[str, Any]:
     if all(cell.error for cell in cells.values()):
         raise InputError(f"no variant could be worked out: {next(iter(cells.values())).error}")
     found = _summary(study, base, cells)
-    write_json(folder / "study.json", found)
-    write_study_page(found, folder / "study.html")
+    unseal_study(folder)
+    write_json(folder / STUDY_FILES[0], found)
+    write_study_page(found, folder / STUDY_FILES[1])
+    seal_study(folder)
     return found
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from data.files import atomic_path, hash_file
 
@@ -66,3 +69,16 @@ def test_the_hash_of_a_pipe_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="not a regular file"):
         hash_file(tmp_path / "pipe")
+
+
+def test_who_may_read_a_file_is_as_the_umask_says(tmp_path: Path) -> None:
+    """safetensors makes its files private: a colleague could not use the heads of a shared run."""
+    for umask in (0o022, 0o077):
+        before = os.umask(umask)
+        try:
+            target = tmp_path / f"{umask:o}.safetensors"
+            with atomic_path(target) as temporary:
+                save_file({"a": np.zeros(3, np.float32)}, temporary)
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask

@@ -218,7 +218,7 @@ def described_kb(tmp_path: Path) -> Path:
     async def record() -> None:
         async with open_ledger(kb) as ledger:
             for entry in [*chain(*asked.values()), *_answers("earlier")[:2]]:
-                await ledger.record(entry)
+                await ledger.submit(entry)
 
     asyncio.run(record())
     for number, name in enumerate(("ball", "bell")):

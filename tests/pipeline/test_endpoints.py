@@ -20,7 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from data.errors import UniBindError
-from kb_builder.ask.ledger import read_entries
+from kb_builder.ask.ledger import iter_entries
 from kb_builder.fake_openai import FakeSettings, serve_fake
 from pipeline.cli.main import app
 from pipeline.doctor import examine
@@ -116,11 +116,11 @@ def test_where_all_requests_are_refused_nothing_is_final(
     assert says in error_of(describe(path))
     assert says in error_of(describe(path))  # it is not skipped, either
     kb = load_project(path).kb
-    assert [entry for entry in read_entries(kb) if entry.provider == "openai"] == []
+    assert [entry for entry in list(iter_entries(kb)) if entry.provider == "openai"] == []
     project(pictures, asking(whole))
     done = describe(path)
     assert done.exit_code == 0 and "describe-samples: skipped" not in done.output
-    asked = [entry for entry in read_entries(kb) if entry.provider == "openai"]
+    asked = [entry for entry in list(iter_entries(kb)) if entry.provider == "openai"]
     assert len(asked) >= 5 and all(entry.answer for entry in asked)
 
 
@@ -160,7 +160,7 @@ def test_the_advice_of_every_refusal_leads_to_answers(
         assert checked.exit_code == 0, checked.output
         assert "error" not in checked.output.replace("0 errors", "")
     kb = load_project(path).kb
-    entry = next(entry for entry in read_entries(kb) if '"names"' in entry.request)
+    entry = next(entry for entry in list(iter_entries(kb)) if '"names"' in entry.request)
     rows = CliRunner().invoke(
         app,
         [
@@ -181,14 +181,14 @@ def test_the_same_answers_are_found_again(pictures: Path, server: Serve) -> None
     url = server()
     path = project(pictures, asking(url))
     assert describe(path).exit_code == 0
-    before = len(read_entries(load_project(path).kb))
+    before = len(list(iter_entries(load_project(path).kb)))
     for more in ('parameters = { top_p = "top_p" }', "parameters = {}", "max_answer_mb = 1"):
         project(pictures, asking(url, more))
         assert describe(path).exit_code == 0
-        assert len(read_entries(load_project(path).kb)) == before
+        assert len(list(iter_entries(load_project(path).kb))) == before
     project(pictures, asking(url, 'parameters = { extra = { reasoning_effort = "low" } }'))
     assert describe(path).exit_code == 0
-    assert len(read_entries(load_project(path).kb)) > before
+    assert len(list(iter_entries(load_project(path).kb))) > before
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_the_same_answers_are_found_again(pictures: Path, server: Serve) -> None
         ("parameters = { extra = { a = 2026-01-01 } }", "JSON has no such value"),
         ('parameters = "off"', "must be a table"),
         ('base_url = ["http://a/v1", "http://a/v1/"]', "names the same address twice"),
-        ("base_url = []", "names no address"),
+        ("base_url = []", "is an empty list"),
         ('base_url = ["http://user:planted@a/v1"]', "must hold no user name"),
         ("base_url = 7", "must be an address, or a list of them"),
     ],
@@ -287,4 +287,4 @@ def test_the_bundled_model_is_asked_though_a_proxy_is_set(pictures: Path) -> Non
     command = [str(Path(sys.executable).with_name("unibind")), "describe", "--project", str(path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert any(entry.answer for entry in read_entries(load_project(path).kb))
+    assert any(entry.answer for entry in list(iter_entries(load_project(path).kb)))

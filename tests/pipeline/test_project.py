@@ -133,7 +133,7 @@ def test_reuse_reaches_both_describe_sections(tmp_path: Path) -> None:
         ('base_url = "localhost:8000/v1"', "must be an address", None),
         ('base_url = "http://127.0.0.1:99999/v1"', "must be an address", None),
         ('base_url = "http://me:pa55word@h/v1"', "no user name and no password", "pa55word"),
-        ('api_key_env = "sk-planted-1"', "must be the name of a variable", "sk-planted-1"),
+        ('api_key_env = "sk-planted-1"', "must be the name of an environment variable", "sk-planted-1"),
         ('price = { input = 1, output = 1, date = "yesterday" }', "Invalid isoformat", None),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from data.errors import TrainingError
+from kb_builder.store.cards import read_card
 from trainer.align.heads import Heads, has_heads, load_heads
 from trainer.evaluate.answers import ask
 from trainer.evaluate.balance import balance, baseline_heads
@@ -23,7 +24,6 @@ from trainer.evaluate.unmeasured import unmeasured_rows
 from trainer.inputs import (
     KnowledgeBase,
     count_rejects,
-    encoder_card,
     load_controls,
     load_samples,
     open_kb,
@@ -184,7 +184,7 @@ def _counts(
 
 def _parameters(base: KnowledgeBase, heads: Heads) -> list[dict[str, Any]]:
     """Rows {modality, head, encoder, ratio}: numbers trained and frozen (null where it is not known)."""
-    frozen = encoder_card(base.encoder("samples")).get("parameters")
+    frozen = read_card(base.encoder("samples")).get("parameters")
     return [
         {
             "modality": modality,

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.errors import KnowledgeBaseError
+from kb_builder.store.cards import read_card
 from kb_builder.store.table import open_table
 from kb_builder.tables.schemas import read_columns
-from trainer.inputs import CLASS_NAME, KnowledgeBase, encoder_card, load_names
+from trainer.inputs import CLASS_NAME, KnowledgeBase, load_names
 from trainer.records import Centers, Doubles, Floats, Ints
 from trainer.score.blas import one_thread_each, spread
 from trainer.score.geometry import unit_rows
@@ -31,7 +32,7 @@ def read_centers(kb: KnowledgeBase, table: pa.Table) -> Centers:
         " run `unibind localize` again"
     )
     if not kb.categories:
-        dim = encoder_card(kb.encoder("text")).get("dim", 0)
+        dim = read_card(kb.encoder("text")).get("dim", 0)
         return Centers((), (), np.zeros(0, np.int64), np.zeros((0, dim), np.float32))
     rows = table.sort_by([("category_id", "ascending"), ("rank", "ascending")]).combine_chunks()
     stored_texts = open_table(kb.encoder("text") / "category_texts")

@@ -1,8 +1,8 @@
-"""The server's side of a batch: files and batches through the `openai` package, patiently.
+"""Files and batches at the server, through the `openai` package, with retries.
 
-Every call is tried again while the server fails (429, 5xx, torn connections), until it has failed for
-`outage_s` without a break. What a call may have done although its answer was lost is looked for before it is
-done again: an uploaded file by its name, a batch by its token or its file.
+Every call is retried while the server fails (429, 5xx, broken connections), until it has failed for
+`outage_s` without a break. A call whose answer was lost may have taken effect, so its result is searched
+before a retry: an uploaded file by its name, a batch by its token or its file.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 ENDPOINT: Final = "/v1/chat/completions"
 TOKEN = "unibind_token"  # the metadata key
 _PAGE = 100
-_OLDER_S = 86_400  # clocks differ: batches older than a job by more than this are not its own
+_OLDER_S = 86_400  # clocks differ: a batch that is older than its job by more than this is another one
 _UPLOAD_S = 3600.0  # without a byte moving, at most
-_SLOWEST_BYTES_S = 50_000.0  # of a file that is uploaded
-_SLOWEST_ANSWER_S = 0.1  # of each answer in a file that is downloaded
-_LINE_BYTES = 4096  # of a result beside its answer
+_SLOWEST_BYTES_S = 50_000.0  # bytes per second of an upload
+_SLOWEST_ANSWER_S = 0.1  # seconds per answer of a download
+_LINE_BYTES = 4096  # of a result, without its answer
 
 _T = TypeVar("_T")
 
 
 def file_name(job: Job) -> str:
-    """The name under which a job's file is uploaded, and found again."""
+    """The name of a job's file at the server, by which it is found again."""
     return f"unibind-{job.token}.jsonl"
 
 
 async def _within(seconds: float, call: Awaitable[_T]) -> _T:
-    """The whole of a call ends by then: a server that sends a byte a second is never silent."""
+    """Bound the whole call: a server that sends one byte a second never runs into a read timeout."""
     try:
         async with asyncio.timeout(seconds):
             return await call
@@ -48,7 +48,7 @@ async def _within(seconds: float, call: Awaitable[_T]) -> _T:
 
 
 class BatchApi:
-    """The few calls that a batch needs. All may raise `RunError`."""
+    """The calls that a batch needs. All of them may raise `RunError`."""
 
     def __init__(
         self,
@@ -60,7 +60,10 @@ class BatchApi:
         first_pause_s: float,
         on_pause: Callable[[str | None], None],
     ) -> None:
-        """`call_s` ends any call but those that carry whole files; `most_bytes` may an answer have."""
+        """`call_s` bounds every call that carries no whole file, `most_bytes` the size of an answer.
+
+        `on_pause` is called with the reason of a pause, and with None when it is over.
+        """
         self._call_s = call_s
         self._most_bytes = most_bytes
         self._client = client
@@ -70,7 +73,7 @@ class BatchApi:
         self._jitter = random.Random(0)  # spreads calls; changes no result
 
     async def upload(self, job: Job, path: Path) -> str:
-        """Upload a job's file; returns its id on the server."""
+        """Upload a job's file; returns its id at the server."""
         return await self._do(
             lambda vendor: self._upload(vendor, job, path),
             done=lambda: self.find_file(job),
@@ -78,7 +81,7 @@ class BatchApi:
         )
 
     async def find_file(self, job: Job) -> str | None:
-        """The id of a whole file of the job's name. Torn ones are deleted."""
+        """The id of a complete file with the job's name. Incomplete ones are deleted."""
 
         async def look(vendor: AsyncOpenAI) -> str | None:
             found = None
@@ -96,7 +99,7 @@ class BatchApi:
         return await self._do(look)
 
     async def create(self, job: Job) -> Batch:
-        """Submit the job's file."""
+        """Create the batch of a job's uploaded file."""
         file_id = job.file_id
         assert file_id is not None
 
@@ -111,7 +114,7 @@ class BatchApi:
         return await self._do(create, done=lambda: self.find_batch(job))
 
     async def find_batch(self, job: Job) -> Batch | None:
-        """The batch that was made of the job, if there is one."""
+        """The batch of a job, or None if it was never created."""
 
         async def look(vendor: AsyncOpenAI) -> Batch | None:
             async for batch in vendor.batches.list(limit=_PAGE):
@@ -124,7 +127,7 @@ class BatchApi:
         return await self._do(look)
 
     async def retrieve(self, batch_id: str) -> Batch | None:
-        """How a batch stands; None where the server knows of none."""
+        """The current state of a batch; None if the server does not know it."""
         import openai
 
         async def retrieve(vendor: AsyncOpenAI) -> Batch | None:
@@ -136,9 +139,9 @@ class BatchApi:
         return await self._do(retrieve)
 
     async def download(self, file_id: str, path: Path, *, requests: int) -> bool:
-        """Bring a file's content to `path`, in pieces; False where the server no longer has it.
+        """Download a file to `path`; False if the server no longer has it.
 
-        More than the answers to so many requests may have is not read: RunError.
+        Raises RunError for a file that is larger than the answers to so many requests may be.
         """
         most = requests * (self._most_bytes + _LINE_BYTES)
         import openai
@@ -161,7 +164,7 @@ class BatchApi:
         return await self._do(download, limit_s=self._call_s + requests * _SLOWEST_ANSWER_S)
 
     async def has_file(self, file_id: str) -> bool:
-        """Whether an uploaded file is still there."""
+        """Whether an uploaded file still exists."""
         import openai
 
         async def look(vendor: AsyncOpenAI) -> bool:
@@ -175,7 +178,7 @@ class BatchApi:
 
     @staticmethod
     async def _upload(vendor: AsyncOpenAI, job: Job, path: Path) -> str:
-        with path.open("rb") as file:  # sent in pieces: a path would be read into memory whole
+        with path.open("rb") as file:  # streamed: given a path, the vendor reads the whole file into memory
             sent = await vendor.files.create(
                 file=(file_name(job), file, "application/jsonl"), purpose="batch", timeout=_UPLOAD_S
             )
@@ -188,7 +191,7 @@ class BatchApi:
         done: Callable[[], Awaitable[_T | None]] | None = None,
         limit_s: float | None = None,
     ) -> _T:
-        """One call, tried again while the server fails. `done` looks for what a lost answer left behind."""
+        """Make a call, with retries. `done` finds the result of a call whose answer was lost."""
         clock = asyncio.get_running_loop().time
         failing_since: float | None = None
         attempt = 0
@@ -204,12 +207,12 @@ class BatchApi:
                 if now - failing_since >= self._outage_s:
                     raise RunError(
                         f"the Batch API failed for {self._outage_s:g} s, the last time with: {error}; "
-                        "run again to go on: nothing is submitted twice"
+                        "run again to continue: nothing is submitted twice"
                     ) from None
                 self._on_pause(str(error))
                 longest = min(30.0, self._first_pause_s * 2.0 ** min(attempt, 30))
-                told = error.retry_after if isinstance(error, ThrottledError) else None
-                await asyncio.sleep((told or 0.0) + self._jitter.uniform(0.0, longest))
+                wait = error.retry_after if isinstance(error, ThrottledError) else None
+                await asyncio.sleep((wait or 0.0) + self._jitter.uniform(0.0, longest))
                 attempt += 1
                 found = await done() if done else None
                 if found is None:

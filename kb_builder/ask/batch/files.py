@@ -1,4 +1,4 @@
-"""The files of a batch: requests on their way out, one JSON line each, and results on their way in."""
+"""Files of a batch: write requests, one JSON line each, and read results."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from kb_builder.ask.request import Request
 
 @dataclass(frozen=True, slots=True)
 class BatchFile:
-    """What a batch file holds: the keys of its lines, and its size.
+    """A written batch file: the keys of its lines, and its size in bytes.
 
-    `refused`: keys of requests that can be in no file, and why. `unreadable`: those whose media cannot be
-    read now; that is no answer to them, a mended file is asked about in the next run.
+    `refused`: keys of requests that cannot be in any file, and why. `unreadable`: keys of those whose media
+    cannot be read now; nothing is recorded for them, so the next run asks them again.
     """
 
     keys: tuple[str, ...]
@@ -35,7 +35,7 @@ def write_file(
     *,
     most_bytes: int,
 ) -> BatchFile:
-    """Write the requests of a batch, one line each, until the file is full. Media are read one by one."""
+    """Write requests, one line each, until the file is full. Media are read one by one."""
     keys: list[str] = []
     unreadable: list[str] = []
     refused: dict[str, str] = {}
@@ -66,7 +66,7 @@ def write_file(
 def read_result(
     value: Mapping[str, Any], *, where: str, remedy: Remedy = lambda said, param, code: None
 ) -> str:
-    """The answer's body (JSON text) of one line of a batch's results; raises what it says instead."""
+    """The answer's body (JSON text) of one line of a batch's results. Raises the error found instead."""
     response, error = value.get("response"), value.get("error")
     if not isinstance(response, dict):
         detail = error if isinstance(error, dict) else {"message": "a line with neither response nor error"}
@@ -93,7 +93,7 @@ def read_result(
 
 
 def read_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Key and value of each line; what is torn is left out, and its request counts as not answered."""
+    """Key and value of each line. Broken lines are skipped: their requests count as not answered."""
     for line in lines:
         try:
             value = json.loads(line)

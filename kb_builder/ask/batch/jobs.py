@@ -1,27 +1,27 @@
-"""What the ledger knows of batches: jobs, and the requests that are in one.
+"""Batches in the ledger: jobs, and the requests in them.
 
-Table `batch_jobs`, one row per file that was cut, kept when it has ended:
+Table `batch_jobs`, one row per file, kept after its end:
 
     token         TEXT   random; in the uploaded file's name and in the batch's metadata
-    endpoint      TEXT   who is asked
-    state         TEXT   planned -> uploaded -> submitted -> done, or dead where nothing came of it
+    endpoint      TEXT   where it is submitted
+    state         TEXT   planned -> uploaded -> submitted -> done, or dead if it ended without results
     requests, bytes  INTEGER  of the file
-    file_id, batch_id  TEXT   the server's names, once they are known
-    reserved_usd  REAL   what the file may cost, or null where no price is known
+    file_id, batch_id  TEXT   ids at the server, once they are known
+    reserved_usd  REAL   worst case of the file's cost, or null where no price is known
     said          TEXT   the batch's last status or the reason of its end
-    run_id        TEXT   the run that cut the file
+    run_id        TEXT   the run that wrote the file
     created_at    INTEGER  microseconds since 1970, UTC
 
-Table `batch_items`, one row per request that was cut into a file and has no entry yet:
+Table `batch_items`, one row per request that is or was in a job and has no entry yet:
 
-    key           TEXT   request_key, primary key: a request is in one job at most
-    token         TEXT   its job, or null where its job ended without it
+    key           TEXT   request_key, primary key: a request is in at most one job
+    token         TEXT   its job, or null if its job ended without an answer to it
     line          INTEGER  its place in the file, from 1
     request       TEXT   the final request, canonical JSON
     deaths        INTEGER  jobs that ended without an answer to it
 
-A job is `planned` here before its file is uploaded. So whatever is interrupted, the next run knows what may
-be under way, finds it on the server by its token, and submits no request a second time.
+A job is recorded as `planned` before its file is uploaded. So after any interruption the next run knows the
+jobs that may be at the server, finds them there by their token, and submits no request a second time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _CREATE = (
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One batch, from the moment its file was cut."""
+    """One batch, from the moment its file is written."""
 
     token: str
     endpoint: str
@@ -82,7 +82,7 @@ _JOB = ", ".join(field.name for field in fields(Job))
 
 
 async def create_tables(ledger: Ledger) -> None:
-    """Make the two tables where they are not there yet."""
+    """Create the two tables if they do not exist."""
 
     def create(connection: sqlite3.Connection) -> None:
         for statement in _CREATE:
@@ -92,7 +92,7 @@ async def create_tables(ledger: Ledger) -> None:
 
 
 def unfinished(ledger: Ledger, endpoint: str) -> list[Job]:
-    """The jobs of an endpoint that may still bring answers, the oldest first."""
+    """The jobs of an endpoint that may still get answers, the oldest first."""
     query = (
         f"SELECT {_JOB} FROM batch_jobs WHERE endpoint = ? AND state IN (?, ?, ?) ORDER BY created_at, token"
     )
@@ -115,7 +115,7 @@ def keys(ledger: Ledger, token: str) -> list[str]:
 
 
 def find(ledger: Ledger, token: str, wanted: Sequence[str]) -> dict[str, BatchItem]:
-    """Those of some hundred keys that are in a job and have no entry yet."""
+    """The items of these keys (some hundreds) in a job that have no entry yet."""
     marks = ", ".join("?" * len(wanted))
     query = f"SELECT key, request, deaths FROM batch_items WHERE token = ? AND key IN ({marks})"
     rows = ledger.read(lambda connection: connection.execute(query, (token, *wanted)).fetchall())
@@ -147,23 +147,23 @@ async def plan(ledger: Ledger, job: Job, requests: Sequence[tuple[str, str]]) ->
 
 
 async def update(ledger: Ledger, job: Job) -> None:
-    """Record what has become known of a job."""
+    """Record the state, ids and reason of a job."""
     values = (job.state, job.file_id, job.batch_id, job.said, job.token)
     query = "UPDATE batch_jobs SET state = ?, file_id = ?, batch_id = ?, said = ? WHERE token = ?"
     await _write(ledger, lambda connection: connection.execute(query, values))
 
 
 async def settle(ledger: Ledger, settled: Iterable[str]) -> None:
-    """Forget requests that have their entry."""
+    """Delete the items of requests that have their entry."""
     rows = [(key,) for key in settled]
     query = "DELETE FROM batch_items WHERE key = ?"
     await _write(ledger, lambda connection: connection.executemany(query, rows))
 
 
 async def end(ledger: Ledger, job: Job, *, died: bool) -> None:
-    """Record a job's end (`job.state`, `job.said`) and free the requests that it has not settled.
+    """Record a job's end (`job.state`, `job.said`) and free the requests without an entry.
 
-    `died` counts the end against those requests; a job that was never worked on does not.
+    `died` counts the end against those requests: False for a job that the server never processed.
     """
 
     def record(connection: sqlite3.Connection) -> None:
@@ -179,7 +179,7 @@ async def end(ledger: Ledger, job: Job, *, died: bool) -> None:
 
 
 async def _write(ledger: Ledger, work: Work) -> None:
-    """Commit at once: the next step, which must not come before, waits for it alone."""
+    """Commit at once: the next step waits for this commit."""
     writing = asyncio.ensure_future(ledger.write(work))
     await asyncio.sleep(0)
     ledger.flush()

@@ -1,6 +1,6 @@
-"""Chat completions through the `openai` package; its errors are turned into ours here and nowhere else.
+"""Client of chat completions: the `openai` package, whose errors are turned into ours here only.
 
-What an error means, whoever reports it, is told in kb_builder/ask/endpoint/status.py.
+The meaning of each status and error code is in kb_builder/ask/endpoint/status.py.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ MOST_BYTES = 8_000_000
 
 
 class ChatClient:
-    """A `Describer` that speaks chat completions.
+    """A `Describer` over an endpoint of chat completions.
 
-    `connect` returns (base URL, API key) and is called before the first request, not earlier: a run that
-    finds every answer in its ledger starts no server and needs no key. `load` turns a `Media` of a message
-    into the part that is sent (data URL or base64); it is called in a thread, once per attempt. `key_name` is
-    the variable that the key is read from, if any. `remedy` reads refusals; see `parameters.remedy`. A body
-    of more than `most_bytes` is read no further.
+    `connect` returns (base URL, API key) and is called before the first request: a run that finds every
+    answer in its ledger starts no server and needs no key. `load` turns a `Media` of a message into the part
+    that is sent (data URL or base64); it is called in a thread, once per attempt. `key_name` is the
+    environment variable that the key is read from, if any. `remedy` interprets refusals (see
+    `parameters.remedy`). Bodies are read up to `most_bytes`.
     """
 
     def __init__(
@@ -63,19 +63,19 @@ class ChatClient:
         self._client: AsyncOpenAI | None = None
         self._key_name = key_name
         self._key = HiddenKey("")
-        self._no_key = True  # none was sent
+        self._no_key = True  # no key is sent
         self._proxy: Proxy | None = None
         self.remedy = remedy
         self._most_bytes = most_bytes
 
     async def answer(self, request: Request) -> Reply:
-        """The answer's body as it came. Makes one attempt: trying again is the scheduler's work."""
+        """The unchanged body of the answer. Makes one attempt: retries are the scheduler's task."""
         messages = await self._messages(request)
         with self.vendor() as client:
             import httpx2
 
-            # Not `chat.completions.create`: it walks through every message to bring it into the form that it
-            # has already, which costs half of the time of a request.
+            # Not `chat.completions.create`: it converts every message into the form that it already has,
+            # which takes half of the time of a request.
             response = await client.post(
                 "/chat/completions", cast_to=httpx2.Response, body=body_of(request, messages)
             )
@@ -84,12 +84,12 @@ class ChatClient:
         return Reply(body, read_limits(response.headers))
 
     def body_for(self, request: Request) -> dict[str, Any]:
-        """The whole body of a request, its media read and encoded now: for a thread, not the event loop."""
+        """The whole body of a request. Reads and encodes its media, so call it in a thread."""
         return body_of(request, self._loaded(request))
 
     @contextmanager
     def vendor(self) -> Iterator[AsyncOpenAI]:
-        """The vendor's client, opened on first use; its errors leave the block as ours."""
+        """The vendor's client, opened on first use. Its errors leave the block as `DescriberError`."""
         client = self._client or self._open()
         import aiohttp
         import openai
@@ -102,19 +102,19 @@ class ChatClient:
             raise self._connection_error(error) from None
         except openai.OpenAIError as error:
             raise TransientError(self._say(str(error))) from None
-        except aiohttp.ClientError as error:  # a broken answer's head reaches us as it is
+        except aiohttp.ClientError as error:  # a damaged response head is not wrapped by the vendor
             raise TransientError(self._say(str(error)), maybe_paid=True) from None
-        except DescriberError as error:  # of our own transport
+        except DescriberError as error:  # raised by our transport
             raise renamed(error, self._say(str(error))) from None
         except (UniBindError, OSError):
             raise
-        except Exception as error:  # what the vendor's reader throws at a body that is none of the protocol
+        except Exception as error:  # the vendor's reader on a body that breaks the protocol
             raise TransientError(
                 self._say(f"the answer cannot be read: {type(error).__name__}: {error}"), maybe_paid=True
             ) from None
 
     def hide(self, text: str) -> str:
-        """Servers quote the API key back in errors; it must reach no table, log or message."""
+        """Remove the API key: servers quote it in errors, and it must reach no table, log or message."""
         return self._key.hide(text)
 
     async def close(self) -> None:
@@ -143,13 +143,15 @@ class ChatClient:
 
     @property
     def _where(self) -> str:
-        """Who speaks in an error. Not the address itself: its query may hold a secret."""
+        """The server, for errors. Not the address itself, whose query may hold a secret."""
         return (
-            self.endpoint if self._proxy is None else f"{self.endpoint}, through the proxy {self._proxy.told}"
+            self.endpoint
+            if self._proxy is None
+            else f"{self.endpoint}, through the proxy {self._proxy.shown}"
         )
 
     async def _messages(self, request: Request) -> list[dict[str, Any]]:
-        """The messages as they are sent: media are read and encoded now, in a thread."""
+        """The messages in the form that is sent. Media are read and encoded in a thread."""
         if all(isinstance(content, str) for _, content in request.messages):
             return self._loaded(request)
         return await asyncio.to_thread(self._loaded, request)
@@ -162,7 +164,7 @@ class ChatClient:
 
     def _parts(self, content: tuple[str | Media, ...]) -> list[dict[str, Any]]:
         if self._load is None:
-            raise ValueError("this client was made without `load`: it cannot send media")
+            raise ValueError("this client has no `load`: it cannot send media")
         return [
             {"type": "text", "text": part} if isinstance(part, str) else self._load(part) for part in content
         ]
@@ -192,9 +194,7 @@ class ChatClient:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-            if isinstance(
-                cause, aiohttp.ClientConnectorError
-            ):  # nobody listens; the vendor calls it a time-out
+            if isinstance(cause, aiohttp.ClientConnectorError):  # refused; the vendor calls it a timeout
                 return TransientError(self._say(str(cause)))
         said = "no answer in time" if isinstance(error, openai.APITimeoutError) else str(cause)
         return TransientError(self._say(said), maybe_paid=True)
@@ -204,7 +204,7 @@ class ChatClient:
 
 
 def _detail(body: object) -> dict[str, Any]:
-    """The error object of a body: some send a list of one, and some nothing of that form."""
+    """The error object of a body. Some servers send a list of one, others none at all."""
     if isinstance(body, list) and body:
         body = body[0]
     inner = body.get("error") if isinstance(body, dict) else None
@@ -212,13 +212,13 @@ def _detail(body: object) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-NO_KEY = "none"  # servers of one's own ask for no key; the client insists on some text
+NO_KEY = "none"  # for servers without a key: the vendor's client requires some text
 
 
 def endpoint_of(base_url: str | tuple[str, ...] | None) -> str:
-    """Who answers, of `base_url` as it is set: of several addresses the one that sorts first stands for all.
+    """The identity of `base_url` in request keys; for several addresses, of the one that sorts first.
 
-    So the order in which they are listed changes no request, and no answer's key tells which of them gave it.
+    So the order of the list changes no request, and keys do not depend on which of them answered.
     """
     urls = (base_url,) if isinstance(base_url, str) else base_url or (OPENAI_URL,)
     return min(map(endpoint_identity, urls))

@@ -1,8 +1,8 @@
-"""The API key as servers may quote it back, so that it reaches no table, log or message.
+"""Remove the API key from texts of servers, so that it reaches no table, log or message.
 
-Whole: as it is, JSON-escaped, URL-encoded, in base64 or hexadecimal, as HTML entities. In part: any fifteen
-characters of it; its first or last six; and fewer where a mask or words say that they are a key's
-(`sk-pr***wxyz`, "the key ending in wxyz").
+The whole key is found plain, JSON-escaped, URL-encoded, in base64 or hexadecimal, and as HTML entities. Parts
+of it are found from fifteen characters on, or its first or last six; fewer beside a mask or words that
+announce a key (`sk-pr***wxyz`, "the key ending in wxyz").
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 
 _LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2", "aiohttp")
 
-_SHORTEST_KEY = 8  # shorter ones ("none") are words, and no secrets
+_SHORTEST_KEY = 8  # shorter ones ("none") are words, not secrets
 _SHORTEST_CUT = 16  # parts of shorter ones may be words
 _WINDOW = 8
 _END = 6
-_FEW = 3  # beside a mask, on one side of it; four on both together, or after words
+_FEW = 3  # characters on one side of a mask; four on both sides together, or after words
 _MASK = re.compile(r"\*{2,}|\.{2,}|…+|•{2,}|[xX]{3,}|#{2,}|\[(?:redacted|hidden|masked)\]", re.IGNORECASE)
 _WORDS = re.compile(
     r"(?:ends?|ending|starts?|starting|begins?|beginning|prefix(?:ed)?|suffix(?:ed)?|last|first)\b[^A-Za-z0-9]{0,3}"
@@ -35,12 +35,12 @@ _WORDS = re.compile(
 
 
 class HiddenKey:
-    """`hide` blots a key out of a text. A text that holds nothing of it comes back as it is."""
+    """Removes one key from texts (`hide`). A text without any part of it is returned unchanged."""
 
     def __init__(self, key: str) -> None:
         self._lower = key.lower()
         self._whole: re.Pattern[str] | None = None
-        self._needles: tuple[str, ...] = ()  # in small letters: none is in a text, none of its forms is
+        self._needles: tuple[str, ...] = ()  # lower case: a text without any of them holds no form of the key
         self._pieces: tuple[str, ...] = ()
         self._ends: tuple[str, ...] = ()
         if len(key) < _SHORTEST_KEY:
@@ -60,13 +60,13 @@ class HiddenKey:
             self._ends = (self._lower[:_FEW], self._lower[-_FEW:])
 
     def hide(self, text: str) -> str:
-        """The text with `***` in place of the key and of what can be told of it."""
+        """The text with `***` in place of the key and of its parts."""
         if self._whole is None:
             return text
-        lower = _small(text)
+        lower = _lower(text)
         if any(needle in lower for needle in self._needles):
             text = self._whole.sub(HIDDEN, text)
-            lower = _small(text)
+            lower = _lower(text)
         if not any(end in lower for end in self._ends) and not any(piece in lower for piece in self._pieces):
             return text
         spans = [span for piece in self._pieces for span in self._around(lower, piece)]
@@ -74,7 +74,7 @@ class HiddenKey:
         return _blot(text, spans)
 
     def _around(self, lower: str, piece: str) -> list[tuple[int, int]]:
-        """Where a piece of the key stands in a text, with what goes on as the key does."""
+        """Spans of a text around a piece of the key, extended as long as they match the key."""
         key, found = self._lower, []
         place = lower.find(piece)
         while place != -1:
@@ -103,12 +103,12 @@ class HiddenKey:
         return found
 
     def _beginning_before(self, lower: str, place: int) -> int:
-        """How many of the key's first letters stand right before a place."""
+        """How many of the key's first letters end right before `place`."""
         most = min(place, len(self._lower) - 1)
         return next((n for n in range(most, 0, -1) if lower.startswith(self._lower[:n], place - n)), 0)
 
     def _end_at(self, lower: str, place: int) -> int:
-        """How many of the key's last letters stand at a place."""
+        """How many of the key's last letters begin at `place`."""
         most = min(len(lower) - place, len(self._lower) - 1)
         return next((n for n in range(most, 0, -1) if lower.startswith(self._lower[-n:], place)), 0)
 
@@ -123,8 +123,8 @@ class HiddenKey:
         return count
 
 
-def _small(text: str) -> str:
-    """The text in small letters, each at its place: of some letters the small form is longer."""
+def _lower(text: str) -> str:
+    """The text in lower case with the same length: letters whose lower case is longer are kept."""
     lower = text.lower()
     if len(lower) == len(text):
         return lower
@@ -132,8 +132,7 @@ def _small(text: str) -> str:
 
 
 def _forms(key: str) -> dict[str, bool]:
-    """Every way in which a whole key may be written, and whether it is in base64, where its end may
-    differ."""
+    """Every form of a whole key, and whether it is base64, whose end may differ."""
     raw = key.encode()
     plain = {
         key,
@@ -149,10 +148,9 @@ def _forms(key: str) -> dict[str, bool]:
         raw.hex(),
     }
     forms = dict.fromkeys(plain, False)
-    for shift in range(
-        3
-    ):  # base64 of "Bearer KEY" or "user:KEY" holds the key at one of three places in a group
-        # Only whole groups of the key's own letters are the same whatever stands before and after.
+    for shift in range(3):
+        # In base64 of "Bearer KEY" or "user:KEY" the key begins at one of three places of a group. Only whole
+        # groups of its own letters do not depend on the letters around it.
         encoded = base64.b64encode(b"\0" * shift + raw).decode()
         stable = encoded[4 if shift else 0 : (len(raw) + shift) // 3 * 4]
         forms |= dict.fromkeys({stable, stable.replace("+", "-").replace("/", "_")}, True)
@@ -171,12 +169,11 @@ def _blot(text: str, spans: list[tuple[int, int]]) -> str:
 
 
 def silence_vendor() -> None:
-    """Keep the loggers of the vendor's packages quiet, whatever the environment says; call it before they
-    come.
+    """Set the loggers of the vendor's packages to warnings. Call it before they are imported.
 
     At `debug` they print prompts, media, and headers and answers that may quote the key.
     """
     if os.environ.pop("OPENAI_LOG", None) is not None:  # read when `openai` is imported
-        log.warning("OPENAI_LOG is overruled: it would print prompts, and answers that may quote the API key")
+        log.warning("OPENAI_LOG is ignored: it would print prompts, and answers that may quote the API key")
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,8 +1,8 @@
-"""How a request's parameters are sent to an endpoint that does not take them as usual.
+"""Parameters for endpoints that do not take the usual ones: left out, renamed or added.
 
-Three say so, the later one wins: the usual names, a preset for a family of models (presets.toml), and the
-project file's `parameters`. What comes out (`Shape`) changes the final request, and so its key, only where
-something is left out, renamed or added.
+The later source wins: the usual names, a preset for a family of models (presets.toml), and the project file's
+`parameters`. The result (`Shape`) changes the final request, and so its key, only where a parameter is left
+out, renamed or added.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kb_builder.ask.request import Request
 from kb_builder.settings import OFF, PARAMETERS, Asking, Parameters
 
 _FORMAT = "response_format"
-# How servers say that they know or take a field not at all, or not beside another.
+# Wordings of servers that do not know a field, do not take it, or not together with another one.
 _NOT_TAKEN = re.compile(
     r"unsupported|not support|n't support|unknown|unrecogni[sz]ed|unexpected|extra[_ ]forbidden"
     r"|(?:extra|additional) (?:inputs?|fields?|propert|parameter)|not permitted|not allowed|not accept"
@@ -45,9 +45,9 @@ _CODES = frozenset(
         "invalid_parameter",
     }
 )
-_NEAR = 120  # characters between a field's name and the words that say that it is not taken
-_LONGEST = 20_000  # characters of a server's message that are looked at
-# These speak of a request's content, whatever words stand in it.
+_NEAR = 120  # characters between a field's name and the wording of its refusal
+_LONGEST = 20_000  # characters of a server's message that are searched
+# Refusals of a request's content, whose text may quote any word.
 _OF_CONTENT = re.compile(
     r"content[ _-]?(?:policy|filter|management)|responsible ?ai|safety|moderat|context[ _-]?length|"
     r"maximum context|context window|too many (?:input )?tokens|prompt is too long",
@@ -57,10 +57,10 @@ _OF_CONTENT = re.compile(
 
 @dataclass(frozen=True)
 class Shape:
-    """How parameters are sent. `names`: parameter -> its name, None where it is left out; the others as
-    usual.
+    """How parameters are sent.
 
-    `extra`: further fields of the body. `family`: of the preset that has a say in it, or None.
+    `names`: parameter -> the name to send it under, None to leave it out; others keep their usual name.
+    `extra`: additional fields of the body. `family`: that of the preset in use, or None.
     """
 
     names: Mapping[str, str | None] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Shape:
 
 
 def shape_for(settings: Asking, *, endpoint: str, model: str) -> Shape:
-    """How the requests of these settings are sent to an endpoint (`client.endpoint_identity`) and a model."""
+    """The shape of the requests of these settings to an endpoint (`endpoint_identity`) and a model."""
     family, preset = _preset(endpoint, model)
     own = settings.parameters or Parameters()
     said = {**preset, **own.sent_as()}
@@ -88,20 +88,20 @@ def _sent(value: str) -> str | None:
 
 
 def usual_names(endpoint: str) -> dict[str, str]:
-    """The name of every parameter where nobody says anything else."""
+    """The default name of every parameter."""
     # OpenAI's own newer models refuse `max_tokens`; most compatible servers know only that name.
     limit = "max_completion_tokens" if urlsplit(endpoint).hostname == "api.openai.com" else "max_tokens"
     return {name: name for name in PARAMETERS} | {"max_tokens": limit}
 
 
 def shaped(request: Request, shape: Shape) -> Request:
-    """The final request: what is left out is gone, what is renamed or added is part of its key."""
+    """The final request of this shape, whose key covers what is left out, renamed or added."""
     if not shape.names and not shape.extra:
         return request
     given = {name for name in PARAMETERS[:-1] if getattr(request, name) is not None}
     if _FORMAT in request.extra:
         given.add(_FORMAT)
-    # Without a schema, `response_format` stays in `names`: it says that a list was asked for all the same.
+    # Without a schema `response_format` stays in `names`, to mark a request for several texts.
     names = {name: sent for name, sent in shape.names.items() if name in given and (sent or name == _FORMAT)}
     gone: dict[str, Any] = {
         name: None for name in given if name != _FORMAT and shape.names.get(name, name) is None
@@ -125,8 +125,8 @@ def body_of(request: Request, messages: Sequence[Mapping[str, Any]]) -> dict[str
     return body
 
 
-def told(settings: Asking, shape: Shape, *, endpoint: str, model: str) -> str | None:
-    """One line about how requests differ from the usual ones, or None where they do not."""
+def changes_line(settings: Asking, shape: Shape, *, endpoint: str, model: str) -> str | None:
+    """One line that lists how requests differ from the usual ones; None where they do not."""
     parts = [f"no {name}" if sent is None else f"{name} sent as {sent}" for name, sent in shape.names.items()]
     parts += [f"{name} = {json.dumps(value)}" for name, value in shape.extra.items()]
     if not parts:
@@ -134,14 +134,14 @@ def told(settings: Asking, shape: Shape, *, endpoint: str, model: str) -> str | 
     line = f"[{settings.section}] requests to {model} at {endpoint}: {', '.join(parts)}"
     if shape.family is None:
         return line
-    return f"{line}; so want {shape.family} (a preset; `parameters` in the project file overrules it)"
+    return f"{line}, as {shape.family} need it (a preset; `parameters` in the project file overrides it)"
 
 
 # --- presets ---------------------------------------------------------------------------------------------
 
 
 def _preset(endpoint: str, model: str) -> tuple[str | None, dict[str, str]]:
-    """The family that an endpoint and a model fit, and what it says of parameters."""
+    """The family that matches an endpoint and a model, and its settings of parameters."""
     host = urlsplit(endpoint).hostname or ""
     for preset in presets():
         if (
@@ -159,7 +159,7 @@ def _fits(value: str, patterns: Iterable[str]) -> bool:
 
 @cache
 def presets() -> tuple[dict[str, Any], ...]:
-    """presets.toml, in its order: the first that fits is taken."""
+    """presets.toml, in its order: the first match is used."""
     table = tomllib.loads((files(__package__) / "presets.toml").read_text(encoding="utf-8"))
     return tuple(table["preset"])
 
@@ -170,9 +170,9 @@ def presets() -> tuple[dict[str, Any], ...]:
 def remedy(
     settings: Asking, *, endpoint: str, model: str, said: str, param: str | None, code: str
 ) -> str | None:
-    """What to write into the project file where a refusal names a parameter that is sent; else None.
+    """What to write into the project file, if a refusal names a parameter that was sent; else None.
 
-    `said` is all that the server says; `param` and `code` are the fields of that name beside its message.
+    `said` is the server's whole text; `param` and `code` are the fields of that name beside its message.
     """
     said = said[:_LONGEST]
     if _OF_CONTENT.search(said) or _OF_CONTENT.search(code):
@@ -205,16 +205,16 @@ def remedy(
 
 
 def _other_name(said: str, name: str, sent: Mapping[str, str]) -> str | None:
-    """The name that the server itself asks for in place of a refused one."""
+    """The name that the server asks for instead of a refused one."""
     found = _INSTEAD.search(said) or _INSTEAD_QUOTED.search(said)
     if found and found[1] not in sent and found[1].lower() not in {"it", "this", "that", "one", "only"}:
         return found[1]
-    # A server that knows nothing of the newer name knows the older one.
+    # A server that does not know the newer name knows the older one.
     return sent[name] if name != sent[name] else None
 
 
 def _refused(said: str, param: str | None, code: str, sent: Sequence[str]) -> list[str]:
-    """Those of the sent fields that a refusal names, in the order in which they are sent."""
+    """The sent fields that a refusal names, in the order in which they are sent."""
     by_location = _locations(said)
     named = (param or "").rsplit(".", 1)[-1]
     found = []
@@ -229,10 +229,10 @@ def _refused(said: str, param: str | None, code: str, sent: Sequence[str]) -> li
 
 
 def _locations(said: str) -> set[str]:
-    """Fields that a validation error of FastAPI calls extra: {"type": "extra_forbidden", "loc": ["body",
-    "seed"]}.
+    """Fields that a validation error of FastAPI calls extra.
 
-    The error may be JSON inside a JSON text, so quotes may have backslashes before them.
+    Such as {"type": "extra_forbidden", "loc": ["body", "seed"]}. The error may be JSON inside a JSON text, so
+    quotes may have backslashes before them.
     """
     plain = said.replace("\\", "")
     found = set()
@@ -249,7 +249,7 @@ def _locations(said: str) -> set[str]:
 
 
 def _is_named(said: str, name: str) -> bool:
-    """Whether a message says of a field, named as a field is named, that it is not taken."""
+    """Whether a message says that the field `name` is not taken."""
     for match in re.finditer(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", said):
         before, after = (
             said[max(0, match.start() - _NEAR) : match.start()],
@@ -257,7 +257,7 @@ def _is_named(said: str, name: str) -> bool:
         )
         if not _NOT_TAKEN.search(before + name + after):
             continue
-        # `seed` and `temperature` are words, too: they must stand as a name does.
+        # `seed` and `temperature` are words too: they must look like the name of a field.
         if (
             "_" in name
             or re.search(r"""["'`“‘\\.]$""", before)

@@ -1,9 +1,9 @@
-"""Several endpoints of one model as one describer: each request goes to the one with the fewest in flight.
+"""Pool of endpoints of one model, as one describer: each request is sent to the least busy endpoint.
 
-An endpoint that fails three times in a row is set aside, and tried again now and then by one request (its own
-breaker); one that says 429 gets fewer (its own limiter), and none while its Retry-After runs. What it did not
-take goes to another at once. A request is never at two of them at a time, and an answer that broke off, which
-may have been charged for, is left to the scheduler as that of a single endpoint is.
+Every endpoint has a circuit breaker: after three failures in a row it is set aside, and probed by one request
+now and then. It also has a limiter: after a 429 it gets fewer requests, and none before its Retry-After is
+over. A request that it did not take is sent to another endpoint at once, but never to two at a time. An
+answer that broke off may have been charged, so it is left to the scheduler, as with a single endpoint.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from kb_builder.ask.endpoint.client import ChatClient
 from kb_builder.ask.limits import Limiter
 from kb_builder.ask.request import Reply, Request
 
-_MOST_IN_FLIGHT = 1024  # at all of them together
-_FAILURES = 3  # in a row, and an endpoint is set aside: there are others
+_MOST_IN_FLIGHT = 1024  # in the whole pool
+_FAILURES = 3  # in a row, until an endpoint is set aside
 
 
 @dataclass(eq=False)
@@ -31,22 +31,22 @@ class _Member:
     sent: int = 0
 
     def clock(self) -> float:
-        """Seconds of the loop's clock."""
+        """The time of the event loop in seconds."""
         return asyncio.get_running_loop().time()
 
     def load(self) -> tuple[float, int]:
-        """How busy it is, by what it takes; the one that was asked less often comes first."""
+        """Sort key: the share of its limit in flight, then the requests sent so far."""
         return self.in_flight / self.limiter.limit, self.sent
 
     def has_room(self) -> bool:
-        """Whether it takes more than is in flight now."""
+        """Whether its limit allows another call."""
         return self.in_flight < self.limiter.limit
 
 
 class Pool:
-    """A `Describer` over clients of the same model. `endpoint` stands for all of them in a request's key.
+    """A `Describer` over clients of the same model. `endpoint` identifies the pool in a request's key.
 
-    `aliases` are the others' identities: an answer that the ledger has under one of them is as good.
+    `aliases` are the identities of the other endpoints: answers in the ledger under one of them count too.
     """
 
     def __init__(self, clients: Sequence[ChatClient], *, endpoint: str, concurrency: int) -> None:
@@ -65,7 +65,7 @@ class Pool:
         ]
 
     async def answer(self, request: Request) -> Reply:
-        """See `Describer.answer`; an endpoint that does not take the request is followed by another."""
+        """See `Describer.answer`. If an endpoint does not take the request, another one is tried."""
         tried: list[_Member] = []
         while True:
             member = self._pick(tried)
@@ -77,18 +77,18 @@ class Pool:
                     raise
             except ThrottledError as error:
                 if not self._others(tried):
-                    # The others are not asked to wait for what this one wants.
-                    alone = all(each.breaker.told_to_wait(each.clock()) > 0.0 for each in self._members)
-                    wait = min(each.breaker.told_to_wait(each.clock()) for each in self._members)
+                    # The other endpoints need not wait for the Retry-After of this one.
+                    alone = all(each.breaker.retry_after_left(each.clock()) > 0.0 for each in self._members)
+                    wait = min(each.breaker.retry_after_left(each.clock()) for each in self._members)
                     raise ThrottledError(str(error), retry_after=wait if alone else None) from None
 
     async def close(self) -> None:
-        """Give back all connections."""
+        """Close all connections."""
         for member in self._members:
             await member.client.close()
 
     def _others(self, tried: Sequence[_Member]) -> list[_Member]:
-        """Who may take over from those that did not."""
+        """The endpoints that may be tried next."""
         return [
             member
             for member in self._members
@@ -102,8 +102,8 @@ class Pool:
         ready = [member for member in self._members if member.breaker.wait(now) == 0.0]
         if ready:
             return min(ready, key=_Member.load)
-        # All are set aside. The scheduler has a breaker over all of them: what it sends is sent.
-        waits = {member: member.breaker.told_to_wait(now) for member in self._members}
+        # All are set aside. The scheduler's breaker covers the whole pool, so what it sends is sent.
+        waits = {member: member.breaker.retry_after_left(now) for member in self._members}
         free = [member for member in self._members if not waits[member]]
         if not free:
             raise ThrottledError(
@@ -118,7 +118,7 @@ class Pool:
         member.sent += 1
         try:
             reply = await member.client.answer(request)
-        except asyncio.CancelledError:  # by the deadline of the call
+        except asyncio.CancelledError:  # the deadline of the call
             self._failed(member, "no answer in time", probe)
             raise
         except ThrottledError as error:
@@ -142,7 +142,7 @@ class Pool:
         now = member.clock()
         member.breaker.answered(now)
         member.limiter.answered(now, sent=began)
-        # What one says of its limits holds for one; the scheduler's rates are for all.
+        # Without its rate limits, which are of one endpoint: the scheduler's are of the pool.
         return Reply(reply.body)
 
     @staticmethod

@@ -1,8 +1,7 @@
-"""Which proxy stands between this process and an address: what the environment says, and never one for
-loopback.
+"""The proxy for an address: by the environment, but never for loopback.
 
-A proxy cannot reach this machine's own loopback, so a request for it through a proxy is refused at best, and
-at worst answered by somebody else. `HTTP_PROXY` without `NO_PROXY` is usual in companies all the same.
+A proxy cannot reach the loopback of this machine: it refuses such a request, or another machine answers it.
+Many companies set `HTTP_PROXY` without `NO_PROXY`.
 """
 
 from __future__ import annotations
@@ -16,30 +15,30 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-# What every library understands that reads NO_PROXY; ranges and wildcards are not among it.
+# Understood by every library that reads NO_PROXY; ranges and wildcards are not.
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """`url` may hold a password: show `told` instead, which names the variable that it was read from."""
+    """A proxy. `url` may hold a password: print `shown`, which names the environment variable instead."""
 
     url: str
     variable: str
 
     @property
-    def told(self) -> str:
-        """Host and port, and the variable that says so."""
+    def shown(self) -> str:
+        """Scheme, host and port, and the variable that it was read from."""
         try:
             parts = urlsplit(self.url)
             port = f":{parts.port}" if parts.port else ""
             return f"{parts.scheme}://{parts.hostname or ''}{port} ({self.variable})"
-        except ValueError:  # a port that is none
+        except ValueError:  # the port is not a number
             return f"the address in {self.variable}"
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether a host names this machine itself: 127.0.0.0/8, ::1, localhost and below it, however written."""
+    """Whether a host is this machine: 127.0.0.0/8, ::1, localhost or below it, in any notation."""
     name = (host or "").strip("[]").rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -48,7 +47,7 @@ def is_loopback(host: str | None) -> bool:
     except ValueError:
         if not re.fullmatch(r"[0-9a-fx.]*[0-9]", name) or not name[:1].isdigit():
             return False
-        try:  # 127.1, 2130706433 and 0x7f000001 are 127.0.0.1 to whoever connects
+        try:  # 127.1, 2130706433 and 0x7f000001 all connect to 127.0.0.1
             address = ipaddress.IPv4Address(socket.inet_aton(name))
         except (OSError, UnicodeError):
             return False
@@ -58,7 +57,7 @@ def is_loopback(host: str | None) -> bool:
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """The proxy that requests to an address go through; None: they go there directly."""
+    """The proxy for requests to an address; None: they are sent directly."""
     parts = urlsplit(url)
     if is_loopback(parts.hostname):
         return None
@@ -73,9 +72,9 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def spare_loopback(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Add loopback to NO_PROXY where a proxy is set, for libraries that read the environment by themselves.
+    """Add loopback to NO_PROXY where a proxy is set, for libraries that read the environment themselves.
 
-    Processes that are started later inherit it. Whatever else NO_PROXY names stays.
+    Child processes inherit it. Other hosts in NO_PROXY stay.
     """
     names = ("http_proxy", "https_proxy", "all_proxy")
     if not any(environment.get(name) or environment.get(name.upper()) for name in names):
@@ -85,7 +84,7 @@ def spare_loopback(environment: MutableMapping[str, str] = os.environ) -> None:
     if "*" in hosts:
         return
     hosts += [host for host in _LOOPBACK if host not in hosts]
-    for name in ("no_proxy", "NO_PROXY"):  # the one in small letters wins where both are read
+    for name in ("no_proxy", "NO_PROXY"):  # where both are read, lower case wins
         environment[name] = ",".join(hosts)
 
 

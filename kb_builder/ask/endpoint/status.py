@@ -1,4 +1,4 @@
-"""What an endpoint's answer says, told apart once: statuses, error codes, and bodies of status 200."""
+"""The error class of an answer: by status, error code, and the body of status 200."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 
 from data.errors import DescriberError, RequestError, RunError, ThrottledError, TransientError
 
-# What a refusal says (message, `param`, code) -> what to write into the project file, or None.
+# A refusal (message, `param`, code) -> what to write into the project file, or None.
 Remedy = Callable[[str, str | None, str], str | None]
 
 _TRANSIENT = {408, 409, 425}
-_ROW = {400, 413, 422, 501}  # this request is wrong; every other 4xx is wrong for all of them
+_ROW = {400, 413, 422, 501}  # only this request is wrong; other 4xx concern all requests
 _OUT_OF_MONEY = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
 _NO_MODEL = {"model_not_found", "invalid_model", "model_not_supported"}
 _YEAR_S = 366 * 86_400.0
 
-# Some endpoints say 400 to a wrong key.
+# Some endpoints answer a wrong key with 400.
 _BAD_KEY = re.compile(
     r"api[ _-]?key[\s\w:'\"`*.…-]{0,80}?\b"
     r"(?:not valid|invalid|incorrect|missing|expired|revoked|required|not found)"
@@ -43,10 +43,10 @@ def error_for(
 ) -> TransientError | ThrottledError | RequestError | RunError:
     """The error class of an HTTP status and the vendor's error code.
 
-    `remedy` says what to write into the project file, where the refusal names a parameter that was sent.
+    `remedy`: what to write into the project file, if the refusal names a parameter that was sent.
     """
     if code in _OUT_OF_MONEY:
-        return RunError(f"{message}; mend the account's quota, then run again: answered requests are kept")
+        return RunError(f"{message}; raise the account's quota, then run again: answered requests are kept")
     if code in _NO_MODEL or status == 404:
         return RunError(f"{message}; check `model` and `base_url` in the project file")
     if status == 429:
@@ -65,7 +65,7 @@ def error_for(
 
 
 def check_body(body: str, *, where: str, remedy: Remedy = lambda said, param, code: None) -> None:
-    """Raise what a body of status 200 really says: torn JSON, an error inside, no choices. Else return."""
+    """Raise the error in a body of status 200: broken JSON, an error object, or no choices."""
     try:
         value = json.loads(body)
     except ValueError:
@@ -80,7 +80,7 @@ def check_body(body: str, *, where: str, remedy: Remedy = lambda said, param, co
     if error:
         detail = error if isinstance(error, dict) else {"message": str(error)}
         code = detail.get("code")
-        status = code if isinstance(code, int) else 500  # a server that fails politely is still failing
+        status = code if isinstance(code, int) else 500  # an error in spite of status 200
         said, param = words_of(detail.get("message") or error), detail.get("param")
         raise error_for(
             status,
@@ -98,7 +98,8 @@ def check_body(body: str, *, where: str, remedy: Remedy = lambda said, param, co
 def retry_after(headers: Any) -> float | None:
     """Seconds to wait by `retry-after-ms` or `retry-after` (seconds or an HTTP date), or None.
 
-    No wish are: what is no number and no date, infinity, and more than a year. What lies in the past is 0.
+    A date counts from the answer's own `date` header, if it has one: the clock here may be wrong. Ignored are
+    values that are neither, infinity, and more than a year. A date in the past gives 0.
     """
     for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name)
@@ -108,7 +109,7 @@ def retry_after(headers: Any) -> float | None:
             seconds = float(value) / scale
         except ValueError:
             try:
-                seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+                seconds = (parsedate_to_datetime(value) - _moment(headers)).total_seconds()
             except (ValueError, TypeError, OverflowError):  # neither a number nor a date with its zone
                 continue
         if math.isfinite(seconds) and seconds <= _YEAR_S:
@@ -116,19 +117,28 @@ def retry_after(headers: Any) -> float | None:
     return None
 
 
+def _moment(headers: Any) -> datetime:
+    """When an answer was sent, by the server's clock; now, where it does not say."""
+    try:
+        sent = parsedate_to_datetime(headers.get("date") or "")
+    except (ValueError, TypeError, OverflowError):
+        return datetime.now(UTC)
+    return sent if sent.tzinfo is not None else datetime.now(UTC)
+
+
 def words_of(said: Any) -> str:
-    """What a server put where its message should be, in words: some put objects there."""
+    """A server's message as text; some send an object instead."""
     return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False, default=str)
 
 
 def shorten(text: str, limit: int = 300) -> str:
-    """One line of at most `limit` characters."""
+    """The text as one line of at most `limit` characters."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def renamed(error: DescriberError, message: str) -> DescriberError:
-    """The same error with other words."""
+    """The same error with another message."""
     if isinstance(error, TransientError):
         return TransientError(message, maybe_paid=error.maybe_paid)
     if isinstance(error, ThrottledError):

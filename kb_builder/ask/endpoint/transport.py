@@ -1,9 +1,7 @@
-"""The HTTP client below the `openai` package: every answer bounded, no other address than the one that was
-named.
+"""HTTP client below the `openai` package: bounds every answer, and connects to `base_url` only.
 
-What is bounded: a body (unpacked, `max_answer_mb`), its headers (aiohttp: 128 of at most 8 KiB), redirects
-(five, on the same host). What takes too long is ended by the callers, which have a deadline for the whole of
-a call.
+Bounded are a body (unpacked, `max_answer_mb`), its headers (aiohttp: 128 of at most 8 KiB) and redirects
+(five, on the same host). The callers end calls that take too long.
 """
 
 from __future__ import annotations
@@ -43,12 +41,12 @@ class BoundedClient(DefaultAioHttpClient):
         scheme = urlsplit(base_url).scheme
         if proxy is not None and urlsplit(proxy.url).scheme not in {"http", "https"}:
             raise RunError(
-                f"{proxy.told}: only http:// and https:// proxies can be used; take the host of `base_url` "
-                "into NO_PROXY, or name such a proxy"
+                f"{proxy.shown}: only http:// and https:// proxies are supported; add the host of `base_url` "
+                "to NO_PROXY, or name such a proxy"
             )
         super().__init__(
             max_redirects=MOST_REDIRECTS,
-            # The proxy is chosen here, not by each library in its own way: None is none, whatever is set.
+            # The proxy is chosen here; None disables the choice that each library would make.
             **({"mounts": {f"{scheme}://": None}} if proxy is None else {"proxy": proxy.url}),
         )
 
@@ -60,14 +58,14 @@ class BoundedClient(DefaultAioHttpClient):
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port: who is asked."""
+    """Scheme, host and port of an address."""
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     return parts.scheme, (parts.hostname or "").lower(), port
 
 
-# What this machine has too little of: files that a process, or all of them, may open.
-_OURS = {errno.EMFILE, errno.ENFILE}
+# Too many open files, in this process or on the machine.
+_TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 
 
 class _Bounded(httpx.AsyncBaseTransport):
@@ -93,11 +91,11 @@ class _Bounded(httpx.AsyncBaseTransport):
             return await self._read_whole(request, response)
         except (UniBindError, httpx.TransportError, aiohttp.ClientError):
             raise
-        except Exception as error:  # whatever a parser throws at a broken head or body
-            if isinstance(error, OSError) and error.errno in _OURS:  # asking again would pay again
+        except Exception as error:  # any error of a parser on a damaged head or body
+            if isinstance(error, OSError) and error.errno in _TOO_MANY_FILES:  # a retry would pay again
                 raise RunError(
-                    f"the answer cannot be read: {os.strerror(error.errno)} on this machine; lift the limit "
-                    "(ulimit -n), or ask less at once (`concurrency`), then run again: nothing is lost"
+                    f"the answer cannot be read: {os.strerror(error.errno)} on this machine; raise the limit "
+                    "(ulimit -n), or lower `concurrency`, then run again: nothing is lost"
                 ) from error
             raise TransientError(
                 f"the answer cannot be read: {type(error).__name__}: {error}", maybe_paid=True
@@ -131,11 +129,10 @@ class _Bounded(httpx.AsyncBaseTransport):
 
 
 def decoded(body: bytes, content_type: str, *, strict: bool) -> str:
-    """The text of a body: UTF-8, as JSON is, else UTF-16 or UTF-32, else what the header says, if we know it.
+    """The text of a body: UTF-8 (as JSON should be), else UTF-16, UTF-32 or a known charset in its header.
 
-    A charset in a header is a stranger's word, and some name none of text. `strict`: TransientError where the
-    bytes are no text at all, which is how an answer looks that was damaged on its way; else they are
-    replaced.
+    Charsets in headers are not trusted: some are not charsets of text. Bytes that cannot be decoded raise
+    TransientError if `strict` (the answer was damaged on its way), and are replaced otherwise.
     """
     said = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", content_type, re.IGNORECASE)
     names: list[str] = ["utf-8-sig", json.detect_encoding(body[:4])]
@@ -152,7 +149,7 @@ def decoded(body: bytes, content_type: str, *, strict: bool) -> str:
 
 
 async def _unpacked(stream: Any, encoding: str) -> AsyncIterator[bytes]:
-    """The bytes of a body, in pieces that stay small however well they were packed."""
+    """The unpacked bytes of a body, in small pieces at any compression ratio."""
     if encoding in {"", "identity"}:
         async for piece in stream:
             yield piece
@@ -177,7 +174,7 @@ async def _unpacked(stream: Any, encoding: str) -> AsyncIterator[bytes]:
 
 
 def _check_redirect(request: httpx.Request, response: httpx.Response) -> None:
-    """Refuse what would send a request elsewhere, or would not send it whole."""
+    """Refuse a redirect to another address, or one that would drop the request's body."""
     target = str(request.url.join(response.headers.get("location", "")))
     if origin(target) != origin(str(request.url)):
         raise RunError(_elsewhere(target))
@@ -189,7 +186,7 @@ def _check_redirect(request: httpx.Request, response: httpx.Response) -> None:
 
 
 def _elsewhere(target: str) -> str:
-    """Without the target's query and user info, which may be secrets."""
+    """The error for another address, without its query and user info, which may be secrets."""
     parts = urlsplit(target)
     port = f":{parts.port}" if parts.port else ""
     return (

@@ -32,13 +32,11 @@ from data.reads import reading
 from data.sample import Category
 from kb_builder.ask.request import LIST_SCHEMA, Messages
 from kb_builder.describers import local_llm
-from kb_builder.settings import Asking, DescribeCategories, writer_of
+from kb_builder.settings import TRAITS, Asking, DescribeCategories, writer_traits
 from kb_builder.tables.schemas import read_rows
 
 _BETWEEN_WORDS = re.compile(r"(?<=[^\W_])_+(?=[^\W_])")
 _MOST_ITEMS = 10  # texts per request where the settings do not say
-# A large model takes a list of texts in one answer; these are asked for one at a time.
-_ONE_AT_A_TIME = frozenset({"local", "fake"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +197,7 @@ def texts_per_request(settings: DescribeCategories) -> int:
     """
     if settings.items is not None:
         return settings.items
-    if settings.describer in _ONE_AT_A_TIME:
+    if TRAITS[settings.describer].one_text:
         return 1
     aspects = load_prompts("category", several=True).aspects
     return max(1, min(_MOST_ITEMS, math.ceil(settings.n / aspects)))
@@ -236,7 +234,7 @@ def contrast_library(settings: DescribeCategories, kb: Path) -> Library | None:
     Of the `aspects` in the settings those that set things apart, or all where none of them does.
     """
     # The bundled model was tried: see prompts/category_openings.toml.
-    if settings.describer == "local" and goes_on(settings):
+    if TRAITS[settings.describer].gguf and goes_on(settings):
         return None
     library = load_prompts("contrast", several=contrast_items(settings) > 1)
     if settings.aspects is None:
@@ -248,10 +246,10 @@ def contrast_library(settings: DescribeCategories, kb: Path) -> Library | None:
 def goes_on(settings: Asking) -> bool:
     """Whether the describer goes on from an opening, which a small or a base model does far better than that
     it follows an instruction."""
-    writer = writer_of(settings)
-    if writer == "local" and local_llm.names_a_file(settings.model):
+    writer = writer_traits(settings)
+    if writer.gguf and local_llm.names_a_file(settings.model):
         return local_llm.find(settings.model).openings
-    return writer in {"local", "fake"}
+    return writer.openings
 
 
 def _knows_modalities(kb: Path) -> bool:

@@ -1,1 +1,1 @@
-"""ImageBind: the encoder, its inputs and its network."""
+"""ImageBind: the encoder, its preprocessing and its network."""

@@ -1,12 +1,12 @@
 """ImageBind from its official weights: six modalities in one space, without training (`imagebind:FILE`).
 
-`imagebind_huge.pth` as its authors publish it (or the same as safetensors), read weights-only. The network
-(imagebind_model.py) and its inputs (imagebind_inputs.py) are our own code in plain torch: neither
-torchvision, torchaudio, pytorchvideo nor the official package is needed. The weights are CC BY-NC-SA 4.0:
-not for commercial use.
+FILE is `imagebind_huge.pth` as its authors publish it (or the same as safetensors), loaded with weights_only.
+The network (model.py) and the preprocessing (inputs.py) are our own code in plain torch: torchvision,
+torchaudio, pytorchvideo and the official package are not needed. The weights are CC BY-NC-SA 4.0: not for
+commercial use.
 
-Beside the weights lies CLIP's vocabulary, as `bpe_simple_vocab_16e6.txt.gz` or as the tokenizer.json of any
-CLIP; one in an installed open_clip is found too.
+CLIP's vocabulary is expected beside the weights, as `bpe_simple_vocab_16e6.txt.gz` or as the tokenizer.json
+of any CLIP; that of an installed open_clip is found too.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ LICENCE = "CC-BY-NC-SA-4.0"
 BPE = "bpe_simple_vocab_16e6.txt.gz"
 _LIMIT = 77  # tokens that the text tower reads
 _VIEWS_PER_PASS = 8
-_CARRIERS = ("open_clip", "clip", "imagebind")  # packages that bring CLIP's vocabulary along
+_CARRIERS = ("open_clip", "clip", "imagebind")  # packages that contain CLIP's vocabulary
 
 
 @dataclass(frozen=True)
 class ImageBindEncoder:
-    """Vectors of clips, squares and views of one sample are averaged, as the official model does."""
+    """Vectors of the clips, squares and views of one sample are averaged, as by the official model."""
 
     network: ImageBind
     text: TextSide
@@ -57,7 +57,7 @@ class ImageBindEncoder:
     licence: str = LICENCE
 
     def prepare(self, modality: Modality, source: Source) -> str | Views:
-        """The text itself, or what the modality's tower takes."""
+        """The text itself, or the inputs of the modality's tower. Raises SampleError for a bad file."""
         if modality == "text":
             return source if isinstance(source, str) else read_text(path_of(source))
         return prepare_media(modality, path_of(as_file(source)))
@@ -89,9 +89,9 @@ class ImageBindEncoder:
 
 
 def load_imagebind(name: str, *, device: str = "cpu") -> ImageBindEncoder:
-    """A file of weights, or the folder (or the name of one in the model folder) that holds it.
+    """Load a file of weights, or the only one in a folder, or in a folder of that name in the model folder.
 
-    Raises InputError for other weights, for a missing vocabulary, and for too little memory.
+    Raises InputError for other weights, for a missing vocabulary and for too little memory.
     """
     shown = f"imagebind:{name}"
     path = weights_file(find_model(name, encoder="imagebind"), shown)
@@ -115,7 +115,7 @@ def load_imagebind(name: str, *, device: str = "cpu") -> ImageBindEncoder:
 
 
 def imagebind_text_side(name: str) -> TextSide:
-    """CLIP's tokenizer, from beside the weights or from an installed package that carries it."""
+    """The text side, with CLIP's vocabulary from beside the weights or from an installed package."""
     shown = f"imagebind:{name}"
     folder = weights_file(find_model(name, encoder="imagebind"), shown).parent
     return clip_words_side(shown, folder, lambda: read_original(_vocabulary(folder, shown)), limit=_LIMIT)
@@ -126,13 +126,13 @@ def _vocabulary(folder: Path, shown: str) -> Path:
         if reading(place / BPE).is_file():
             return place / BPE
     raise InputError(
-        f"{shown}: CLIP's vocabulary is missing; put {BPE} (`unibind models get imagebind` brings it) or the"
+        f"{shown}: CLIP's vocabulary is missing; put {BPE} (`unibind models get imagebind` fetches it) or the"
         f" tokenizer.json of a CLIP into {folder}"
     )
 
 
 def _packages() -> Iterator[Path]:
-    """The folders of installed packages that may carry the vocabulary; none of them is imported."""
+    """The folders of installed packages that may contain the vocabulary; the packages are not imported."""
     for name in _CARRIERS:
         spec = importlib.util.find_spec(name)
         for place in (spec.submodule_search_locations if spec else None) or ():
@@ -140,15 +140,17 @@ def _packages() -> Iterator[Path]:
 
 
 def _heads(path: Path, shown: str) -> dict[str, int]:
-    """How many attention heads each tower has: the published model's, unless a config.json says otherwise."""
+    """The number of attention heads of each tower: the published ones, unless a config.json states others."""
     if not reading(path).is_file():
         return HEADS
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(value, dict) and "heads" not in value:  # another program's
+        if isinstance(value, dict) and "heads" not in value:  # of another program
             return HEADS
         heads = value["heads"]
         return {tower: int(heads[tower]) for tower in HEADS}
     except (OSError, ValueError, KeyError, TypeError):
         towers = ", ".join(HEADS)
-        raise InputError(f'{shown}: {path}: wants {{"heads": {{…}}}} with a number for {towers}') from None
+        raise InputError(
+            f'{shown}: {path}: expected {{"heads": {{…}}}} with a number for each of {towers}'
+        ) from None

@@ -1,4 +1,4 @@
-"""Files as ImageBind's towers take them, in the way that it was trained with, in NumPy, Pillow and torch.
+"""Preprocessing of ImageBind: samples as the inputs of its towers, as in its training.
 
 | modality | tower | input |
 |---|---|---|
@@ -29,7 +29,14 @@ from data.readers.payload import Bytes, Floats, Picture, ThermalPicture, Wavefor
 from data.readers.spans import clip_samples
 from data.render import RENDER_VERSION, render
 from data.signal.kaldi import kaldi_mel
-from kb_builder.encoders.pictures import BYTE_MAX, LARGEST_FILM, middle, normed, scaled_film, thermal_grey
+from kb_builder.encoders.pictures import (
+    BYTE_MAX,
+    LARGEST_FILM,
+    clip_normalize,
+    scaled_film,
+    thermal_grey,
+    trim_long_side,
+)
 
 VERSION = f"imagebind-1/{RENDER_VERSION}"
 SIDE = 224
@@ -40,25 +47,25 @@ MELS, WINDOWS = 128, 204
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """What a tower takes for one sample: float32[V, …], see `ImageBind.forward`."""
+    """The inputs of a tower for one sample: float32[V, …], see `ImageBind.forward`."""
 
     tower: str
     inputs: Floats
 
 
 def prepare_media(modality: Modality, path: Path) -> Views:
-    """A sample in any modality but text. Raises SampleError for a bad file."""
+    """Prepare a sample of any modality but text. Raises SampleError for a bad file."""
     special = _SPECIAL.get(modality)
     if special is not None:
         return special(path)
     payload = read(modality, path)
     pictures = [payload.rgb_HW3] if modality == "image" and isinstance(payload, Picture) else render(payload)
-    squares = np.stack([square(middle(picture)) for picture in pictures])
-    return Views("vision", normed(squares)[:, :, None])
+    squares = np.stack([square(trim_long_side(picture)) for picture in pictures])
+    return Views("vision", clip_normalize(squares)[:, :, None])
 
 
 def square(picture: Bytes) -> Bytes:
-    """The middle SIDE × SIDE pixels, the short side scaled to SIDE (bicubic, averaging where it shrinks)."""
+    """The middle SIDE × SIDE pixels, the short side scaled to SIDE (bicubic, with antialiasing)."""
     height, width = picture.shape[:2]
     short = min(height, width)
     new_w, new_h = int(SIDE * width / short), int(SIDE * height / short)
@@ -75,7 +82,7 @@ def _video(path: Path) -> Views:
 
 
 def film_squares(clip_FHW3: Bytes) -> Floats:
-    """Three squares of a clip, float32[3, 3, F, SIDE, SIDE]: its left, middle and right, or top to bottom."""
+    """Three squares of a clip, float32[3, 3, F, SIDE, SIDE]: left, middle and right, or top to bottom."""
     film_F3HW = scaled_film(clip_FHW3, SIDE)
     high, wide = film_F3HW.shape[2:]
     over = max(high, wide) - SIDE
@@ -102,7 +109,7 @@ def _bank(samples_T: Floats, rate: int) -> Floats:
 
 
 def _padded(bank_TM: Floats) -> Floats:
-    """float32[M, WINDOWS]: cut, or filled with zeros before it is normalised, as the official code does."""
+    """float32[M, WINDOWS]: truncated, or padded with zeros before normalisation, as in the official code."""
     filled_MT = np.zeros((MELS, WINDOWS), np.float32)
     some = bank_TM[:WINDOWS].T
     filled_MT[:, : some.shape[1]] = some
@@ -113,7 +120,7 @@ def _padded(bank_TM: Floats) -> Floats:
 def _thermal(path: Path) -> Views:
     picture = read("thermal", path)
     assert isinstance(picture, ThermalPicture)
-    unit_HW = square(middle(thermal_grey(picture)))[:, :, 0].astype(np.float32) / np.float32(BYTE_MAX)
+    unit_HW = square(trim_long_side(thermal_grey(picture)))[:, :, 0].astype(np.float32) / np.float32(BYTE_MAX)
     return Views("thermal", unit_HW[None, None])
 
 

@@ -1,8 +1,8 @@
-"""ImageBind's six towers in plain torch, with the names of the official state dict, and sizes read from it.
+"""Network of ImageBind: its six towers in plain torch, with the names and the sizes of the state dict.
 
 Girdhar et al., "ImageBind: One Embedding Space To Bind Them All" (CVPR 2023), appendix B. Every tower is a
 pre-norm transformer: patches (or words) behind a class token, blocks, and a linear map of one token. Towers
-of audio, depth, thermal and IMU have one more learned key and value in each attention.
+of audio, depth, thermal and IMU have an additional learned key and value in each attention.
 
 Shape legend: B inputs, L tokens, D width, E dimensions of the shared space, F frames, S side in pixels.
 """
@@ -19,7 +19,7 @@ from data.errors import InputError
 from kb_builder.weights.checkpoint import State, fill, told_keys
 
 TOWERS = ("vision", "text", "audio", "depth", "thermal", "imu")
-# How many heads share a tower's width is not to be seen in its weights; those of `imagebind_huge`.
+# The numbers of heads do not follow from the weights; these are those of `imagebind_huge`.
 HEADS = {"vision": 16, "text": 16, "audio": 12, "depth": 8, "thermal": 12, "imu": 8}
 _STEMS = {"vision": "rgbt_stem", "audio": "rgbt_stem", "depth": "depth_stem", "thermal": "rgbt_stem"}
 _AUDIO_STRIDE = 10  # of patches of 16; the other towers' patches do not overlap
@@ -29,7 +29,7 @@ _WHAT = "ImageBind"
 
 
 class ImageBind(nn.Module):
-    """All towers; `forward` runs one of them."""
+    """All six towers; `forward` runs one of them."""
 
     def __init__(self, state: State, heads: Mapping[str, int]) -> None:
         super().__init__()
@@ -51,10 +51,10 @@ class ImageBind(nn.Module):
         vision [B, 3, F, S, S] (F = 2, or 1 for a still picture) · text: token ids [B, L] · audio
         [B, 1, 128, 204] · depth, thermal [B, 1, S, S] · imu [B, 6, 2000].
 
-        The learned temperature of a tower lengthens its vectors and turns none; so it is left out.
+        The learned temperature of a tower is omitted: it scales vectors without changing their direction.
         """
         tokens_BLD = self.modality_trunks[tower](self.modality_preprocessors[tower](inputs))
-        if tower == "text":  # the end of the text, which has the highest of all ids
+        if tower == "text":  # the end-of-text token, which has the highest id
             seen_BD = tokens_BLD[torch.arange(len(inputs), device=inputs.device), inputs.argmax(dim=1)]
             head = self.modality_heads[tower].get_submodule("proj")
         else:
@@ -70,7 +70,7 @@ class _Positions(nn.Module):
 
 
 class _Patches(nn.Module):
-    """A picture or spectrogram as tokens [B, L, D] behind a class token."""
+    """The patches of a picture or spectrogram as tokens [B, L, D], behind a class token."""
 
     def __init__(self, state: State, name: str) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class _Patches(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         stem: Any = getattr(self, self.stem)
-        if self.frames and x.shape[2] == 1:  # a still picture is a film that stands still
+        if self.frames and x.shape[2] == 1:  # a still picture is a film of equal frames
             x = x.expand(-1, -1, self.frames, -1, -1)
         tokens_BLD = stem.proj(x).flatten(2).transpose(1, 2)
         if not self.frames:
@@ -103,7 +103,7 @@ class _Patches(nn.Module):
 
 
 class _TokenEmbedding(nn.Module):
-    """Token ids [B, L] as tokens [B, L, D]; L may be less than what the tower was trained with."""
+    """Token ids [B, L] as tokens [B, L, D]; L may be less than in training."""
 
     def __init__(self, state: State) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class _TokenEmbedding(nn.Module):
         words = _shape(state, f"{prefix}.token_embedding.weight")[0]
         self.token_embedding = nn.Embedding(words, _width(state, "text"))
         self.pos_embed = nn.Parameter(torch.empty(_shape(state, f"{prefix}.pos_embed")))
-        # Attention is causal; the mask is in the state dict and is not needed.
+        # The state dict has the mask of causal attention; it is not used.
         self.register_buffer("mask", torch.empty(_shape(state, f"{prefix}.mask")))
 
     def forward(self, ids_BL: torch.Tensor) -> torch.Tensor:
@@ -120,7 +120,7 @@ class _TokenEmbedding(nn.Module):
 
 
 class _Motions(nn.Module):
-    """Six channels of a motion sensor [B, 6, 2000] as tokens of 8 steps each, behind a class token."""
+    """Six channels of a motion sensor, [B, 6, 2000], as tokens of 8 steps each, behind a class token."""
 
     def __init__(self, state: State) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class _Trunk(nn.Module):
         prefix = f"modality_trunks.{name}"
         width, inner = _width(state, name), _shape(state, f"{prefix}.blocks.0.mlp.fc1.weight")[0]
         if width % heads:
-            raise ValueError(f"{heads} heads do not share the {width} dimensions of its {name} tower")
+            raise ValueError(f"{heads} heads do not divide the {width} dimensions of its {name} tower")
         depth = 1 + max(int(key.split(".")[3]) for key in state if key.startswith(f"{prefix}.blocks."))
         normed = f"{prefix}.pre_transformer_layer.0.weight" in state
         self.pre_transformer_layer = nn.Sequential(nn.LayerNorm(width, eps=_EPS) if normed else nn.Identity())
@@ -180,7 +180,7 @@ class _Block(nn.Module):
 
 
 class _TrunkAttention(nn.Module):
-    """Vaswani et al. 2017, section 3.2; `biased`: over one learned key and value more."""
+    """Vaswani et al. 2017, section 3.2; `biased`: with an additional learned key and value."""
 
     def __init__(self, width: int, heads: int, *, biased: bool, causal: bool) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ class _TrunkAttention(nn.Module):
 
 
 class _Scale(nn.Module):
-    """A tower's temperature."""
+    """The temperature of a tower."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -216,7 +216,7 @@ class _Scale(nn.Module):
 
 
 def _head(name: str, *, width: int, dim: int) -> nn.Module:
-    """Norm and linear map, under the numbers that the official layers have (others have no weights)."""
+    """Norm and linear map, with the indices of the official layers; those between them have no weights."""
     idle = (nn.Identity() for _ in range({"text": 0, "imu": 2}.get(name, 1)))
     layers = nn.Sequential(nn.LayerNorm(width, eps=_EPS), *idle, nn.Linear(width, dim, bias=False))
     if name != "text":

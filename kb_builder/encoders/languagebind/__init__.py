@@ -1,1 +1,1 @@
-"""LanguageBind: the encoder, its folders, its inputs and its network."""
+"""LanguageBind: the encoder, its published folders, its preprocessing and its network."""

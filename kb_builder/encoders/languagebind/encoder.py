@@ -1,14 +1,14 @@
 """LanguageBind from its published folders: texts, images, videos, sounds and thermal pictures in one space,
 without training (`languagebind:FOLDER`).
 
-FOLDER is the folder of one tower as the hub has it (LanguageBind_Video_FT, …), or one whose sub-folders are
-such towers. Network (languagebind_model.py), weights (languagebind_folder.py) and inputs
-(languagebind_inputs.py) are our own code in plain torch: neither the official package, which needs
-transformers below 5, nor torchvision, torchaudio, pytorchvideo, decord or peft is needed.
+FOLDER is the folder of one tower as the hub has it (LanguageBind_Video_FT, …), or a folder of several.
+The network (model.py), the weights (folder.py) and the preprocessing (inputs.py) are our own code in plain
+torch: the official package, which needs transformers below 5, torchvision, torchaudio, pytorchvideo, decord
+and peft are not needed.
 
-Every tower was published with the text tower that it was trained towards. The first one reads the texts for
-all, as in the official code; another whose texts differ is told. Weights are mapped, not copied: of a tower
-that sees nothing, next to nothing is in memory.
+Every tower is published with the text tower that it was trained towards. The first tower's encodes the texts
+for all, as in the official code; a tower trained towards another one is logged as a warning. Weights are
+memory-mapped: a tower that encodes nothing takes almost no memory.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from kb_builder.encoders.paired import PairedEncoder, hash_folder, paired_encode
 from kb_builder.encoders.text_side import TextSide, clip_words_side, read_saved
 from kb_builder.weights.known import find_model
 
-_PICTURES_PER_PASS = 16  # frames of videos count one each
-_TAKES = {  # the image tower sees what others have no tower for, as its rendering
+_PICTURES_PER_PASS = 16  # each frame of a video counts
+# Kind of a tower -> its modalities. The image tower takes those without a tower too, as their renderings.
+_TAKES = {
     "image": frozenset({"image", "event", "point"}),
     "video": frozenset({"video"}),
     "audio": frozenset({"audio"}),
@@ -43,10 +44,9 @@ logger = logging.getLogger(__name__)
 
 
 def load_languagebind(name: str, *, device: str = "cpu") -> Encoder:
-    """The tower of a folder, or all towers of its sub-folders, as an encoder of what they see and of texts.
+    """Load the tower of a folder, or all towers in its sub-folders, as an encoder of their media and texts.
 
-    Raises InputError for a folder that holds no such towers, for weights that are not theirs, and for too
-    little memory.
+    Raises InputError for a folder without such towers, for other weights and for too little memory.
     """
     shown, place = f"languagebind:{name}", find_model(name, encoder="languagebind")
     towers = find_towers(shown, place)
@@ -61,7 +61,9 @@ def load_languagebind(name: str, *, device: str = "cpu") -> Encoder:
             words = found
         elif found is None or not torch.equal(words, found):
             logger.warning(
-                "%s was trained towards other texts than %s, which reads them", own, towers[0].folder.name
+                "%s was trained towards another text tower than that of %s, which encodes the texts",
+                own,
+                towers[0].folder.name,
             )
         network = build_tower(tower, state, where=f"{own}: {tower.folder}", reads_texts=not each).to(device)
         if device == "cpu":
@@ -85,7 +87,7 @@ def load_languagebind(name: str, *, device: str = "cpu") -> Encoder:
 
 
 def languagebind_text_side(name: str) -> TextSide:
-    """The tokenizer and the limit of the text tower alone."""
+    """The text side alone, without weights."""
     shown = f"languagebind:{name}"
     return _text_side(shown, find_towers(shown, find_model(name, encoder="languagebind"))[0])
 
@@ -95,8 +97,8 @@ def _text_side(shown: str, tower: Tower) -> TextSide:
     side = clip_words_side(shown, folder, partial(_words, shown, folder), limit=limit)
     if len(side.tokenizer) > tower.text.vocab_size:
         raise InputError(
-            f"{shown}: the tokenizer of {folder} has {len(side.tokenizer):,} words, its text tower"
-            f" {tower.text.vocab_size:,}; it is another model's"
+            f"{shown}: the tokenizer of {folder} has {len(side.tokenizer):,} words, but its text tower has"
+            f" {tower.text.vocab_size:,}; it belongs to another model, fetch that of this one"
         )
     return side
 
@@ -104,7 +106,7 @@ def _text_side(shown: str, tower: Tower) -> TextSide:
 def _words(shown: str, folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     if not all((folder / file).is_file() for file in ("vocab.json", "merges.txt")):
         raise InputError(
-            f"{shown}: {folder} holds no tokenizer (neither tokenizer.json nor vocab.json and merges.txt);"
+            f"{shown}: {folder} has no tokenizer (neither tokenizer.json nor vocab.json and merges.txt);"
             " put it beside the weights"
         )
     return read_saved(folder)

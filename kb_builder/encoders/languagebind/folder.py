@@ -1,8 +1,8 @@
-"""LanguageBind's folders as they are published: which tower lies where, how it is built, and its weights.
+"""Published folders of LanguageBind: the towers in them, their configurations and their weights.
 
-A tower's folder holds config.json, model.safetensors or pytorch_model.bin, and CLIP's vocabulary. Towers that
-were tuned by LoRA (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022) were saved
-with their factors beside the weights, by the names of peft; here the product is added to the weights.
+A tower's folder has config.json, model.safetensors or pytorch_model.bin, and CLIP's vocabulary. Towers that
+were fine-tuned with LoRA (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022) were
+saved with the factors beside the weights, under peft's names; here their product is added to the weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from data.reads import reading
 from kb_builder.encoders.paired import PICKLED, read_kind
 from kb_builder.weights.checkpoint import State, load_state, told_keys
 
-# Texts are read by the first tower that is there. Depth has no modality here.
+# In the order of preference for the tower that encodes texts. Depth is not a modality here.
 KINDS = {
     "LanguageBindImage": "image",
     "LanguageBindVideo": "video",
@@ -33,7 +33,7 @@ KINDS = {
 WHAT = "LanguageBind"
 _TUNED, _PLAIN = "vision_model.encoder.base_model.model.", "vision_model.encoder."
 _DOWN, _UP = ".lora_A.default.weight", ".lora_B.default.weight"
-_UNUSED = "logit_scale"  # the temperature: it lengthens vectors and turns none
+_UNUSED = "logit_scale"  # the temperature: it scales vectors without changing their direction
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ Count = Annotated[int, Ge(1)]
 
 @dataclass(frozen=True)
 class Trunk:
-    """What the transformers of texts and media have in common. Defaults are the official configurations'."""
+    """The settings that text and media towers share. Defaults are those of the official configurations."""
 
     hidden_size: Count
     intermediate_size: Count
@@ -75,15 +75,15 @@ class MediaTrunk(Trunk):
     num_frames: Count = 1
     add_time_attn: bool = False
     lora_alpha: float = 16
-    num_mel_bins: int = 0  # of a spectrogram, which is a picture of this height …
-    target_length: int = 0  # … and this width
+    num_mel_bins: int = 0  # the height of a spectrogram; 0 for other media
+    target_length: int = 0  # the width of a spectrogram
     audio_sample_rate: Count = 16_000
     audio_mean: float = 0.5
     audio_std: float = 0.5
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the pictures that the tower sees."""
+        """Height and width of the tower's input."""
         if self.num_mel_bins and self.target_length:
             return self.num_mel_bins, self.target_length
         return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
@@ -91,7 +91,7 @@ class MediaTrunk(Trunk):
 
 @dataclass(frozen=True)
 class Tower:
-    """One published folder."""
+    """One published folder, with its configuration."""
 
     folder: Path
     kind: str  # a modality, or depth
@@ -103,26 +103,28 @@ class Tower:
 def find_towers(shown: str, place: Path) -> list[Tower]:
     """The towers of a folder, or of its sub-folders, in the order of `KINDS`.
 
-    Raises InputError where there is none, where there are two of a kind, and for another model's folder.
+    Raises InputError if there is none, if there are two of a kind, and for the folder of another model.
     """
     alone = (place / "config.json").is_file()
     folders = [place] if alone else sorted(path.parent for path in place.glob("*/config.json"))
     if not folders:
         raise InputError(
-            f"{shown}: {place} holds neither a tower of LanguageBind (config.json, pytorch_model.bin) nor"
-            " folders of such towers; fetch them: unibind models get languagebind"
+            f"{shown}: {place} is neither a tower of LanguageBind (config.json, pytorch_model.bin) nor a"
+            " folder of towers; fetch them: unibind models get languagebind"
         )
     towers = [_read_tower(shown, folder) for folder in folders]
     for tower in towers:
         if tower.kind == "depth":
-            logger.info("%s: %s is passed over: depth is no modality here", shown, tower.folder.name)
+            logger.info("%s: %s is skipped: depth is not a modality here", shown, tower.folder.name)
     usable = sorted((tower for tower in towers if tower.kind != "depth"), key=_order)
     if not usable:
-        raise InputError(f"{shown}: {folders[0]} sees depth alone, which is no modality here; name another")
+        raise InputError(
+            f"{shown}: {folders[0]} encodes depth, which is not a modality here; name another tower"
+        )
     for one, other in pairwise(usable):
         if one.kind == other.kind:
             raise InputError(
-                f"{shown}: {one.folder.name} and {other.folder.name} are both towers of {one.kind}; leave one"
+                f"{shown}: {one.folder.name} and {other.folder.name} are both towers of {one.kind}; keep one"
             )
     return usable
 
@@ -134,14 +136,14 @@ def _order(tower: Tower) -> tuple[int, str]:
 def _read_tower(shown: str, folder: Path) -> Tower:
     kind = KINDS[read_kind(shown, folder, KINDS)]
     path = folder / "config.json"
-    told = json.loads(reading(path).read_text(encoding="utf-8"))
+    config = json.loads(reading(path).read_text(encoding="utf-8"))
     try:
         return Tower(
             folder=folder,
             kind=kind,
-            text=TypeAdapter(TextTrunk).validate_python(_part(told, "text_config")),
-            media=TypeAdapter(MediaTrunk).validate_python(_part(told, "vision_config")),
-            dim=TypeAdapter(Count).validate_python(told.get("projection_dim", 512)),
+            text=TypeAdapter(TextTrunk).validate_python(_part(config, "text_config")),
+            media=TypeAdapter(MediaTrunk).validate_python(_part(config, "vision_config")),
+            dim=TypeAdapter(Count).validate_python(config.get("projection_dim", 512)),
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -149,16 +151,16 @@ def _read_tower(shown: str, folder: Path) -> Tower:
         raise InputError(f"{shown}: {path}: {where}: {first['msg']}; fetch it again") from None
 
 
-def _part(told: dict[str, object], name: str) -> object:
-    """Older programs wrote some settings into a second table, which wins."""
-    parts = [told.get(name) or {}, told.get(f"{name}_dict") or {}]
+def _part(config: dict[str, object], name: str) -> object:
+    """One table of a config.json. Older versions wrote some settings into a second table, which wins."""
+    parts = [config.get(name) or {}, config.get(f"{name}_dict") or {}]
     return {key: value for part in parts if isinstance(part, dict) for key, value in part.items()}
 
 
 def read_state(shown: str, tower: Tower) -> State:
-    """The weights of a tower by the names of a tower without LoRA, and its text tower's.
+    """The weights of a tower and its text tower, with LoRA's factors merged, under the names without LoRA.
 
-    Raises InputError as `load_state` does, and for LoRA's factors that belong to no weight.
+    Raises InputError as `load_state` does, and for factors without their weight.
     """
     files = sorted(tower.folder.glob("*.safetensors")) or [tower.folder / PICKLED]
     state: State = {}

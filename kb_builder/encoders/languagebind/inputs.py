@@ -1,14 +1,14 @@
-"""Files as LanguageBind's towers take them, in the way that it was trained with, in NumPy and torch.
+"""Preprocessing of LanguageBind: samples as the inputs of its towers, as in its training.
 
 | modality | tower | input |
 |---|---|---|
 | image | image | short side to the tower's 224, middle square; CLIP's mean and deviation |
 | video | video | 8 evenly spaced frames, short side to 224, middle square |
 | audio | audio | Kaldi's filter bank, 112 bands × 1,036 windows at three places, as one picture |
-| thermal | thermal | grey, as an image |
+| thermal | thermal | grey, prepared as an image |
 | event, point | image | their renderings, as images |
 
-Where the official code draws lots (places in a sound, mirrored videos), nothing is drawn here.
+Random choices of the official code (positions in a sound, mirrored videos) are replaced by fixed ones.
 
 Shape legend: V views, F frames, H height, W width, M mel bands, T windows.
 """
@@ -35,9 +35,9 @@ from kb_builder.encoders.pictures import (
     CLIP_MEAN,
     CLIP_STD,
     LARGEST_FILM,
-    middle,
     scaled_film,
     thermal_grey,
+    trim_long_side,
 )
 
 VERSION = f"languagebind-1/{RENDER_VERSION}"
@@ -50,7 +50,7 @@ def prepare_media(modality: Modality, file: File, trunk: MediaTrunk) -> Inputs:
     elif modality == "video":
         pixels = _film(path_of(file), trunk)[None]
     else:
-        squares = [square(middle(view), trunk.size[0]) for view in _pictures(modality, file)]
+        squares = [square(trim_long_side(view), trunk.size[0]) for view in _pictures(modality, file)]
         pixels = np.stack(squares)[:, None]
     return {"pixel_values": pixels}
 
@@ -65,9 +65,9 @@ def _pictures(modality: Modality, file: File) -> list[Bytes]:
 
 
 def square(picture: Bytes, side: int) -> Floats:
-    """The middle float32[3, side, side]: the short side scaled to that, bicubic, averaging where it shrinks.
+    """The middle square, float32[3, side, side], of a picture whose short side is scaled to `side`.
 
-    As torchvision's `Resize` does it with tensors: in float, so that edges overshoot black and white.
+    Bicubic with antialiasing, in float, as torchvision's `Resize` of tensors: edges may overshoot 0 and 1.
     """
     height, width = picture.shape[:2]
     short = min(height, width)
@@ -101,7 +101,7 @@ def _sound(path: Path, trunk: MediaTrunk) -> Floats:
 
 
 def three_pieces(mel_TM: Floats, trunk: MediaTrunk) -> Floats:
-    """float32[3, M, target_length]: three pieces of a long sound; a short one repeated, three times over."""
+    """float32[3, M, target_length]: three pieces of a long sound; of a short one, three equal repetitions."""
     length = trunk.target_length
     if len(mel_TM) > length:
         starts = third_starts(len(mel_TM), length)

@@ -1,9 +1,9 @@
-"""LanguageBind's towers in plain torch, by the names of the published state dicts: one network for all kinds.
+"""Network of LanguageBind in plain torch, with the names of the state dicts: one class for all its towers.
 
 Zhu et al., "LanguageBind: Extending Video-Language Pretraining to N-modality by Language-based Semantic
-Alignment" (ICLR 2024). Each is a CLIP (Radford et al. 2021) whose picture tower sees frames, a spectrogram or
-a thermal picture. A video's blocks first attend over time, each place of the picture for itself; its vector
-is the mean of those of its frames.
+Alignment" (ICLR 2024). Each tower is a CLIP (Radford et al. 2021) whose picture tower takes frames, a
+spectrogram or a thermal picture. The blocks of a video tower first attend over time, at each position of the
+picture separately; a video's vector is the mean over its frames.
 
 Shape legend: B inputs, F frames, L tokens of a frame or text, D width, E dimensions of the shared space.
 """
@@ -32,19 +32,19 @@ def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
 _ACTIVATIONS: dict[str, Activation] = {"gelu": nn.functional.gelu, "quick_gelu": _quick_gelu}
 
 
-class Seen(NamedTuple):
-    """What `PairedEncoder` reads: float32[B, E]."""
+class TowerOutput(NamedTuple):
+    """The output that `PairedEncoder` reads: float32[B, E]."""
 
     pooler_output: torch.Tensor
 
 
 class LanguageBind(nn.Module):
-    """A tower of media, and that of texts beside it where it is wanted."""
+    """A media tower, and with `reads_texts` its text tower."""
 
     def __init__(self, tower: Tower, *, reads_texts: bool, per_frame: bool) -> None:
         super().__init__()
         media, text = tower.media, tower.text
-        # Where blocks attend over time, those of videos have no feed-forward layer behind it, others have.
+        # Of blocks that attend over time, those of videos have no feed-forward layer after it; others do.
         self.vision_model = _Media(media, per_frame=per_frame, temporal_mlp=tower.kind != "video")
         self.visual_projection = nn.Linear(media.hidden_size, tower.dim, bias=False)
         if reads_texts:
@@ -53,16 +53,16 @@ class LanguageBind(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.visual_projection.weight.device
 
-    def get_image_features(self, pixel_values: torch.Tensor) -> Seen:
-        """Of float32[B, F, 3, height, width]."""
-        return Seen(self.visual_projection(self.vision_model(pixel_values)))
+    def get_image_features(self, pixel_values: torch.Tensor) -> TowerOutput:
+        """Vectors of media, float32[B, F, 3, height, width]."""
+        return TowerOutput(self.visual_projection(self.vision_model(pixel_values)))
 
-    def get_text_features(self, input_ids: torch.Tensor, **_: torch.Tensor) -> Seen:
-        """Of token ids [B, L]. A padding mask is not needed: no token before the end sees what is behind."""
-        return Seen(self.text_projection(self.text_model(input_ids)))
+    def get_text_features(self, input_ids: torch.Tensor, **_: torch.Tensor) -> TowerOutput:
+        """Vectors of token ids [B, L]. No padding mask is needed: attention is causal, padding is last."""
+        return TowerOutput(self.text_projection(self.text_model(input_ids)))
 
 
 class _Media(nn.Module):
@@ -72,7 +72,7 @@ class _Media(nn.Module):
         height, breadth = (side // patch for side in trunk.size)
         self.per_frame = per_frame
         self.embeddings = nn.Module()
-        # Version 1.5 of the video tower has a class token for each frame, and patches one frame deep.
+        # Version 1.5 of the video tower has a class token for each frame, and patches of one frame.
         shape = (trunk.num_frames, width) if per_frame else (width,)
         self.embeddings.class_embedding = nn.Parameter(torch.empty(shape))
         kernel, channels = (patch, patch), trunk.num_channels
@@ -118,7 +118,7 @@ class _Text(nn.Module):
         tokens_B1LD = (words_BLD + embeddings.position_embedding.weight[: ids_BL.shape[1]])[:, None]
         for layer in self.encoder.layers:  # type: ignore[union-attr]
             tokens_B1LD = layer(tokens_B1LD)
-        # The end of the text, which has the highest of all ids; padding repeats it, and the first is taken.
+        # The end-of-text token has the highest id; padding repeats it, and argmax takes the first.
         end_BD = tokens_B1LD[torch.arange(len(ids_BL), device=ids_BL.device), 0, ids_BL.argmax(dim=1)]
         found: torch.Tensor = self.final_layer_norm(end_BD)
         return found
@@ -126,7 +126,7 @@ class _Text(nn.Module):
 
 def _layers(trunk: Trunk, *, causal: bool = False, frames: int = 0, temporal_mlp: bool = False) -> nn.Module:
     if trunk.hidden_size % trunk.num_attention_heads:
-        raise ValueError(f"{trunk.num_attention_heads} heads do not share {trunk.hidden_size} dimensions")
+        raise ValueError(f"{trunk.num_attention_heads} heads do not divide {trunk.hidden_size} dimensions")
     encoder = nn.Module()
     encoder.layers = nn.ModuleList(
         _Layer(trunk, causal=causal, frames=frames, temporal_mlp=temporal_mlp)
@@ -136,7 +136,7 @@ def _layers(trunk: Trunk, *, causal: bool = False, frames: int = 0, temporal_mlp
 
 
 class _Layer(nn.Module):
-    """A block over tokens [B, F, L, D]; with `frames`, it attends over time before it does within a frame."""
+    """A block over tokens [B, F, L, D]; with `frames`, it attends over time first, then within each frame."""
 
     def __init__(self, trunk: Trunk, *, causal: bool, frames: int, temporal_mlp: bool) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ class _FeedForward(nn.Module):
 
 
 def build_tower(tower: Tower, state: State, *, where: str, reads_texts: bool) -> LanguageBind:
-    """The network of `read_state`, frozen. Raises InputError, with `where`, for weights of another."""
+    """The frozen network of a state by `read_state`. Raises InputError, with `where`, for other weights."""
     try:
         with torch.device("meta"):
             per_frame = _PATCHES in state and state[_PATCHES].dim() == 5

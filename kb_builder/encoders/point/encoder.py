@@ -1,8 +1,8 @@
 """Point clouds in the space of a CLIP, without training: OpenShape's PointBERT (`point:FILE`).
 
-`model.pt` of openshape-pointbert-vitg14-rgb (partner: OpenCLIP ViT-bigG-14), -vitl14-rgb (CLIP ViT-L/14) or
--vitb32-rgb (CLIP ViT-B/32), read weights-only. Joined with its partner, it sees the clouds and the partner
-all else: `clip:clip-vit-large-patch14 + point:openshape-vitl14`.
+FILE is `model.pt` of openshape-pointbert-vitg14-rgb (partner: OpenCLIP ViT-bigG-14), -vitl14-rgb (CLIP
+ViT-L/14) or -vitb32-rgb (CLIP ViT-B/32), loaded with weights_only. Joined with its partner, it encodes the
+clouds and the partner all else: `clip:clip-vit-large-patch14 + point:openshape-vitl14`.
 
 Shape legend: N points, B clouds.
 """
@@ -33,9 +33,9 @@ from kb_builder.weights.checkpoint import load_state, weights_file, without_pref
 from kb_builder.weights.identity import hash_files
 from kb_builder.weights.known import find_model, licence_of, tell_licence
 
-VERSION = 2  # of what is done here to clouds: another one is another encoder
-POINTS = 10_000  # that the published models were trained with
-_GREY = 0.4  # their colour for a cloud without one
+VERSION = 2  # of the preparation of clouds; part of the identity
+POINTS = 10_000  # per cloud in the training of the published models
+_GREY = 0.4  # their colour for clouds without colours
 _PREFIXES = ("module.", "pc_encoder.")
 _CLOUDS_PER_PASS = 2
 
@@ -54,13 +54,13 @@ class PointEncoder:
     modalities: frozenset[str] = frozenset({"point"})
 
     def prepare(self, modality: Modality, source: Source) -> Floats:
-        """float32[N, 6]: coordinates in the unit sphere, turned as the model wants them, and colours 0…1."""
+        """float32[N, 6]: coordinates in the unit sphere, turned for the model, and colours from 0 to 1."""
         cloud = read(modality, as_file(source))
         assert isinstance(cloud, Points)
         return cloud_channels(cloud, up=self.network.patching.up)
 
     def encode(self, batch: Sequence[Floats]) -> Vectors:
-        """float32[B, D], unit rows. Clouds of one size share a pass."""
+        """float32[B, D], unit rows. Clouds of equal size share forward passes."""
         vectors_BD = np.zeros((len(batch), self.dim), np.float32)
         sizes: dict[int, list[int]] = {}
         for row, cloud in enumerate(batch):
@@ -82,10 +82,10 @@ class PointEncoder:
 
 
 def cloud_channels(cloud: Points, *, up: str) -> Floats:
-    """float32[N ≤ POINTS, 6]. Larger clouds are thinned evenly in the order of the file, smaller ones stay.
+    """float32[N ≤ POINTS, 6]. Larger clouds are thinned evenly, in the order of the file.
 
-    Here z points upwards, as in our renderings; for a model that wants y upwards the cloud is turned
-    about x.
+    Clouds are read with z upwards, as for renderings; with `up` = "y", for a model with y upwards, the cloud
+    is rotated about x.
     """
     picks = np.unique(np.linspace(0, len(cloud.xyz_N3) - 1, min(POINTS, len(cloud.xyz_N3))).astype(np.int64))
     xyz_N3 = cloud.xyz_N3[picks]
@@ -99,7 +99,7 @@ def cloud_channels(cloud: Points, *, up: str) -> Floats:
 
 
 def load_point(name: str, *, device: str = "cpu") -> PointEncoder:
-    """A file of weights, or the folder (or the name of one in the model folder) that holds it.
+    """Load a file of weights, or the only one in a folder, or in a folder of that name in the model folder.
 
     Raises InputError for other weights and for too little memory.
     """
@@ -125,7 +125,7 @@ def load_point(name: str, *, device: str = "cpu") -> PointEncoder:
 
 
 def _patching(path: Path) -> Patching | None:
-    """What a config.json beside the weights says; None where there is none, or another program's."""
+    """The patching in a config.json beside the weights; None without one of ours."""
     if not reading(path).is_file():
         return None
     try:
@@ -137,6 +137,6 @@ def _patching(path: Path) -> Patching | None:
         patching = None
     if patching is None or patching.up not in {"y", "z"} or min(patching.patches, patching.neighbours) < 1:
         raise InputError(
-            f'{path}: wants {{"patches": 384, "radius": 0.2, "neighbours": 64, "up": "z"}}, or take it away'
+            f'{path}: expected e.g. {{"patches": 384, "radius": 0.2, "neighbours": 64, "up": "z"}}'
         )
     return patching

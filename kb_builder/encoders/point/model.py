@@ -1,4 +1,4 @@
-"""OpenShape's PointBERT in plain torch, with the names of the published state dicts: no compiled operator.
+"""Network of OpenShape's PointBERT in plain torch, with the names of the state dicts; no compiled operator.
 
 Liu et al., "OpenShape: Scaling Up 3D Shape Representation Towards Open-World Understanding" (NeurIPS 2023),
 appendix: a PointNet layer over neighbourhoods of farthest points (Qi et al., PointNet++, 2017), a pre-norm
@@ -24,15 +24,15 @@ _HEAD = 64  # dimensions of an attention head
 
 @dataclass(frozen=True)
 class Patching:
-    """How a cloud is cut into patches; weights do not tell."""
+    """How a cloud is cut into patches; this does not follow from the weights."""
 
     patches: int  # P
     radius: float  # of a neighbourhood, in the unit sphere
-    neighbours: int  # K at most
-    up: str  # which axis of the cloud that the model sees points upwards: y or z
+    neighbours: int  # K, at most
+    up: str  # the axis that points upwards in the model's clouds: y or z
 
 
-# By the widths of the PointNet layer and of the transformer's inner layer.
+# By the width of the PointNet layer and that of the transformer's feed-forward layer.
 PUBLISHED = {
     (256, 1536): Patching(384, 0.2, 64, "z"),  # pointbert-vitg14-rgb
     (128, 1024): Patching(64, 0.4, 256, "y"),  # pointbert-vitl14-rgb and -vitb32-rgb
@@ -42,8 +42,8 @@ PUBLISHED = {
 class PointBert(nn.Module):
     """`forward` gives unit rows [B, E].
 
-    It takes coordinates [B, N, 3] in the unit sphere, channels [B, N, C], and which points are the middles of
-    patches, [B, P]: the farthest.
+    It takes coordinates [B, N, 3] in the unit sphere, channels [B, N, C], and the indices [B, P] of the
+    patches' centers, by farthest-point sampling.
     """
 
     def __init__(self, state: State, patching: Patching) -> None:
@@ -65,7 +65,7 @@ class PointBert(nn.Module):
         inner = _shape(state, "ppat.transformer.layers.0.1.fn.net.0.weight")[0]
         attended = _shape(state, "ppat.transformer.layers.0.0.fn.to_qkv.weight")[0] // 3
         if attended % _HEAD:
-            raise ValueError(f"an attention of {attended} dimensions has no heads of {_HEAD}")
+            raise ValueError(f"an attention of {attended} dimensions cannot have heads of {_HEAD}")
         depth = 1 + max(int(key.split(".")[3]) for key in state if key.startswith("ppat.transformer.layers."))
         self.ppat.transformer = nn.Module()
         self.ppat.transformer.layers = nn.ModuleList(
@@ -74,7 +74,7 @@ class PointBert(nn.Module):
             )
             for _ in range(depth)
         )
-        # The smallest model ends in CLIP's dimensions and has no map behind it.
+        # The smallest model ends in CLIP's dimensions, without a linear map.
         mapped = "proj.weight" in state
         self.dim = _shape(state, "proj.weight")[0] if mapped else width
         self.proj = nn.Linear(width, self.dim) if mapped else nn.Identity()
@@ -133,9 +133,9 @@ def _mlp(width: int, inner: int) -> nn.Module:
 
 
 def ball(xyz_BN3: torch.Tensor, centers_BP3: torch.Tensor, *, radius: float, count: int) -> torch.Tensor:
-    """Indices int64[B, P, K] of the first `count` points within `radius` of each center, in order.
+    """Indices int64[B, P, K] of the first K = `count` points within `radius` of each center, in order.
 
-    Where there are fewer, the first one fills the rest (PointNet++, section 3.2); a center is within its own.
+    If there are fewer, the first one fills the rest (PointNet++, section 3.2); a center is in its own ball.
     """
     outside_BPN = torch.cdist(centers_BP3, xyz_BN3, compute_mode="donot_use_mm_for_euclid_dist") > radius
     numbers_N = torch.arange(xyz_BN3.shape[1], device=xyz_BN3.device)
@@ -146,7 +146,7 @@ def ball(xyz_BN3: torch.Tensor, centers_BP3: torch.Tensor, *, radius: float, cou
 
 
 def _take(values_BNC: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Rows of each cloud: [B, …, C] for indices [B, …]."""
+    """The rows of each cloud at indices [B, …]: [B, …, C]."""
     clouds = torch.arange(len(values_BNC), device=values_BNC.device)
     return values_BNC[clouds.reshape(-1, *[1] * (index.ndim - 1)), index]
 
@@ -156,9 +156,9 @@ def _shape(state: State, key: str) -> tuple[int, ...]:
 
 
 def build_point(state: State, *, where: str, patching: Patching | None = None) -> PointBert:
-    """The network of a state dict, frozen; a known size knows how it is patched.
+    """The frozen network of a state dict; `patching` is known for the published sizes.
 
-    Raises InputError, with `where`, for other weights, and where `patching` is neither known nor given.
+    Raises InputError, with `where`, for other weights, and if `patching` is neither known nor given.
     """
     if "cls_token" in state:
         state = {f"ppat.{key}": value for key, value in state.items()}
@@ -172,7 +172,7 @@ def build_point(state: State, *, where: str, patching: Patching | None = None) -
             patching = PUBLISHED.get(sizes)
         if patching is None:
             raise InputError(
-                f"{where}: a PointBERT of an unknown size; put a config.json beside it that says patches,"
+                f"{where}: a PointBERT of an unknown size; put a config.json beside it that states patches,"
                 " radius, neighbours and up"
             )
         with torch.device("meta"):

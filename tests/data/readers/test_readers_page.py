@@ -30,7 +30,7 @@ def test_every_representation_is_named_and_no_other() -> None:
 
 def test_every_function_named_is_there() -> None:
     """Dotted names lead to functions."""
-    dotted = re.findall(r"`(data\.\w+\.\w+)\.(\w+)[(`]", PAGE)
+    dotted = re.findall(r"`(data(?:\.\w+)+)\.(\w+)[(`]", PAGE)
     assert len(dotted) >= 4
     for module, function in dotted:
         assert callable(getattr(import_module(module), function))

@@ -90,7 +90,7 @@ def test_earlier_runs_count(tmp_path: Path) -> None:
                 ]
             ):
                 request = replace(REQUEST, model=model, sample_index=index)
-                await ledger.record(
+                await ledger.submit(
                     new_entry(
                         request,
                         provider="p",

@@ -6,24 +6,25 @@ import asyncio
 import os
 import resource
 import sqlite3
-from dataclasses import astuple, replace
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data.errors import KnowledgeBaseError
+from data.errors import DamagedError, KnowledgeBaseError
+from data.seals import discard
+from kb_builder.ask.cost import Spending
 from kb_builder.ask.ledger import (
     GROUP_ROWS,
-    LEDGER_VERSION,
     Entry,
     Ledger,
     base_key_of,
     iter_entries,
+    microseconds_now,
     new_entry,
     open_ledger,
-    read_entries,
     read_ledger,
 )
 from kb_builder.ask.request import Request, request_key
@@ -54,12 +55,12 @@ def test_entries_come_back_whole(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await asyncio.gather(ledger.record(ENTRY), ledger.record(failed))
+            await asyncio.gather(ledger.submit(ENTRY), ledger.submit(failed))
             assert ledger.get("k0") == ENTRY
             assert ledger.get("k2") is None
 
     asyncio.run(run())
-    assert read_entries(tmp_path) == [ENTRY, failed]
+    assert list(iter_entries(tmp_path)) == [ENTRY, failed]
     assert ENTRY.time == datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 
 
@@ -71,7 +72,7 @@ def test_an_acknowledged_entry_is_seen_by_another_connection(tmp_path: Path) -> 
         async with open_ledger(tmp_path) as ledger:
 
             async def one(entry: Entry) -> None:
-                await ledger.record(entry)
+                await ledger.submit(entry)
                 assert other.execute(
                     "SELECT count(*) FROM entries WHERE key = ?", (entry.key,)
                 ).fetchone() == (1,)
@@ -101,12 +102,12 @@ def test_closing_commits_what_waits(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            task = asyncio.create_task(ledger.record(ENTRY))
+            task = ledger.submit(ENTRY)
             await asyncio.sleep(0)
             task.cancel()
 
     asyncio.run(run())
-    assert read_entries(tmp_path) == [ENTRY]
+    assert list(iter_entries(tmp_path)) == [ENTRY]
 
 
 def test_a_full_disk_is_one_clear_error_and_keeps_the_ledger(tmp_path: Path) -> None:
@@ -118,9 +119,9 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_ledger(tmp_path: Path) -> 
         async with open_ledger(tmp_path) as ledger:
             for entry in entries(100):
                 try:
-                    await ledger.record(replace(entry, answer=big))
+                    await ledger.submit(replace(entry, answer=big))
                 except KnowledgeBaseError as error:
-                    assert "ledger.sqlite" in str(error) and "free some disk space" in str(error)
+                    assert "ledger.sqlite" in str(error) and "free disk space" in str(error)
                     break
                 stored.append(entry.key)
         return stored
@@ -132,11 +133,11 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_ledger(tmp_path: Path) -> 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert 0 < len(stored) < 100
-    assert [entry.key for entry in read_entries(tmp_path)] == sorted(stored)
+    assert [entry.key for entry in list(iter_entries(tmp_path))] == sorted(stored)
 
     async def go_on() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await ledger.record(replace(ENTRY, key="later"))
+            await ledger.submit(replace(ENTRY, key="later"))
 
     asyncio.run(go_on())
     with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
@@ -163,7 +164,7 @@ def damage_answer(kb: Path) -> None:
 
     async def run() -> None:
         async with open_ledger(kb) as ledger:
-            await ledger.record(marked)
+            await ledger.submit(marked)
 
     asyncio.run(run())
     path = kb / "ledger.sqlite"
@@ -179,11 +180,11 @@ def test_a_text_that_cannot_be_decoded_is_damage(tmp_path: Path) -> None:
         assert ledger is not None
         with pytest.raises(KnowledgeBaseError, match=r"Could not decode .*restore it from a backup") as error:
             ledger.get("k0")
-    assert "holds what was paid for" in str(error.value)
+    assert "holds the answers that were paid for" in str(error.value)
     assert "asked, and paid for, again" in str(error.value)
     assert "choices" not in str(error.value)
     with pytest.raises(KnowledgeBaseError, match="restore it from a backup"):
-        read_entries(tmp_path)
+        list(iter_entries(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_a_ledger_without_its_table_is_damaged(tmp_path: Path, statement: str) -
     connection.execute(statement)
     connection.close()
     with pytest.raises(KnowledgeBaseError, match="restore it from a backup"):
-        read_entries(tmp_path)
+        list(iter_entries(tmp_path))
 
 
 def test_a_folder_that_cannot_be_written_is_read_as_it_is(
@@ -211,12 +212,12 @@ def test_a_folder_that_cannot_be_written_is_read_as_it_is(
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await ledger.record(ENTRY)
+            await ledger.submit(ENTRY)
 
     asyncio.run(run())
     access = os.access
     monkeypatch.setattr(
-        "kb_builder.ask.ledger.os.access",
+        "kb_builder.ask.ledger_file.os.access",
         lambda path, mode: mode != os.W_OK and access(path, mode),  # root may write wherever it likes
     )
     asked: list[str] = []
@@ -226,24 +227,17 @@ def test_a_folder_that_cannot_be_written_is_read_as_it_is(
         asked.append(str(database))
         return connect(database, *args, **values)
 
-    monkeypatch.setattr("kb_builder.ask.ledger.sqlite3.connect", note)
+    monkeypatch.setattr("kb_builder.ask.ledger_file.sqlite3.connect", note)
     before = sorted(tmp_path.iterdir())
-    assert read_entries(tmp_path) == [ENTRY]
+    assert list(iter_entries(tmp_path)) == [ENTRY]
     assert sorted(tmp_path.iterdir()) == before
     (tmp_path / "ledger.sqlite-wal").touch()
-    assert read_entries(tmp_path) == [ENTRY]
+    assert list(iter_entries(tmp_path)) == [ENTRY]
     assert [uri.rpartition("?")[2] for uri in asked] == ["immutable=1", "mode=ro"]
 
 
-def test_looking_up_in_an_older_ledger_names_the_remedy(tmp_path: Path) -> None:
-    """Version 1 is not migrated by who only reads: `unibind kb reparse` does it."""
-    make_version_1(tmp_path, [entry_of(REQUEST)])
-    with pytest.raises(KnowledgeBaseError, match="unibind kb reparse"), read_ledger(tmp_path):
-        pytest.fail("opened")
-
-
 def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
-    """A newer format is never written over."""
+    """Neither a reader nor a writer opens it, and it is not changed."""
     connection = sqlite3.connect(tmp_path / "ledger.sqlite")
     connection.execute("PRAGMA user_version = 9")
     connection.close()
@@ -254,6 +248,8 @@ def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(KnowledgeBaseError, match="ledger format 9"):
         asyncio.run(run())
+    with pytest.raises(KnowledgeBaseError, match="ledger format 9"), read_ledger(tmp_path):
+        pytest.fail("opened")
 
 
 def test_two_writers_are_kept_apart(tmp_path: Path) -> None:
@@ -264,10 +260,10 @@ def test_two_writers_are_kept_apart(tmp_path: Path) -> None:
             with pytest.raises(KnowledgeBaseError, match="is being written by process"):
                 async with open_ledger(tmp_path):
                     pytest.fail("two writers")
-            await ledger.record(ENTRY)
+            await ledger.submit(ENTRY)
 
     asyncio.run(run())
-    assert read_entries(tmp_path) == [ENTRY]
+    assert list(iter_entries(tmp_path)) == [ENTRY]
 
 
 REQUEST = Request(
@@ -301,13 +297,58 @@ def test_an_entry_knows_its_keys() -> None:
         assert entry_of(other).base_key != entry.base_key
 
 
+def test_moments_go_on_where_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made after a stage has begun counts as made after it, and so as asked and paid for by it."""
+    started = microseconds_now()
+
+    class AnHourAgo(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) - timedelta(hours=1)
+
+    monkeypatch.setattr("kb_builder.ask.ledger.datetime", AnHourAgo)
+    made = [entry_of(replace(REQUEST, seed=number)) for number in range(3)]
+    moments = [started, *(each.created_at for each in made)]
+    assert moments == sorted(set(moments))
+    spending = Spending()
+    for each in made:
+        spending.count(each, started=started)
+    assert (spending.requests, spending.known) == (3, 0)
+
+
+def test_a_ledger_that_was_lost_is_no_empty_one(tmp_path: Path) -> None:
+    """Gone or altered, though it has a checksum: who counts on all of it says so."""
+
+    async def write() -> None:
+        async with open_ledger(tmp_path) as ledger:
+            await ledger.submit(ENTRY)
+
+    asyncio.run(write())
+    path = tmp_path / "ledger.sqlite"
+    with read_ledger(tmp_path, checked=True) as found:
+        assert found is not None
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match=r"damaged: .* Restore it from a backup"):  # noqa: SIM117
+        with read_ledger(tmp_path, checked=True):
+            pass
+    path.unlink()
+    with pytest.raises(DamagedError, match=r"missing, .* Restore it from a backup"):  # noqa: SIM117
+        with read_ledger(tmp_path, checked=True):
+            pass
+    discard(tmp_path)
+    with read_ledger(tmp_path, checked=True) as found:
+        assert found is None
+
+
 def test_many_keys_are_found_at_once(tmp_path: Path) -> None:
     """Any number of keys, those that are not there left out."""
     stored = entries(1200)
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await asyncio.gather(*map(ledger.record, stored))
+            await asyncio.gather(*map(ledger.submit, stored))
             found = ledger.get_many([f"k{number}" for number in range(2400)])
             assert found == {entry.key: entry for entry in stored}
             assert ledger.get_many([]) == {}
@@ -324,7 +365,7 @@ def test_the_longest_shorter_answer_is_found(tmp_path: Path) -> None:
             stored = {length: entry_of(replace(REQUEST, max_tokens=length)) for length in lengths}
             failed = entry_of(replace(REQUEST, max_tokens=30), None)
             other = entry_of(replace(REQUEST, max_tokens=35, seed=9))
-            await asyncio.gather(*map(ledger.record, (*stored.values(), failed, other)))
+            await asyncio.gather(*map(ledger.submit, (*stored.values(), failed, other)))
             base = failed.base_key
             assert ledger.shorter(base, 40) == stored[20]
             assert ledger.shorter(base, 20) == stored[10]
@@ -341,7 +382,7 @@ def test_spending_is_a_running_sum_over_all_runs(tmp_path: Path) -> None:
         async with open_ledger(tmp_path) as ledger:
             await asyncio.gather(
                 *(
-                    ledger.record(replace(ENTRY, key=f"k{number}", cost_usd=cost))
+                    ledger.submit(replace(ENTRY, key=f"k{number}", cost_usd=cost))
                     for number, cost in enumerate(costs, start=first)
                 )
             )
@@ -357,13 +398,13 @@ def test_an_entry_that_is_there_is_no_error_and_never_overwritten(tmp_path: Path
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await ledger.record(ENTRY)
+            await ledger.submit(ENTRY)
             again = replace(ENTRY, created_at=1, run_id="s")
             other = replace(ENTRY, answer='{"choices":[1]}')
             results = await asyncio.gather(
-                ledger.record(again),
-                ledger.record(other),
-                ledger.record(replace(ENTRY, key="k1")),
+                ledger.submit(again),
+                ledger.submit(other),
+                ledger.submit(replace(ENTRY, key="k1")),
                 return_exceptions=True,
             )
             assert results[0] is None and results[2] is None
@@ -371,7 +412,7 @@ def test_an_entry_that_is_there_is_no_error_and_never_overwritten(tmp_path: Path
             assert ledger.spent() == 0.5
 
     asyncio.run(run())
-    assert read_entries(tmp_path) == [ENTRY, replace(ENTRY, key="k1")]
+    assert list(iter_entries(tmp_path)) == [ENTRY, replace(ENTRY, key="k1")]
 
 
 def test_other_tables_are_written_in_order_with_the_entries(tmp_path: Path) -> None:
@@ -386,7 +427,7 @@ def test_other_tables_are_written_in_order_with_the_entries(tmp_path: Path) -> N
                 raise ValueError("no")
 
             results = await asyncio.gather(
-                ledger.record(ENTRY),
+                ledger.submit(ENTRY),
                 ledger.write(fail),
                 ledger.write(lambda c: c.execute("INSERT INTO jobs VALUES ('a text')")),
                 ledger.write(lambda c: c.execute("INSERT INTO jobs SELECT count(*) FROM entries")),
@@ -417,89 +458,18 @@ def test_a_flushed_group_does_not_wait(tmp_path: Path, monkeypatch: pytest.Monke
     asyncio.run(run())
 
 
-def make_version_1(kb: Path, stored: list[Entry]) -> None:
-    """A ledger as version 1 wrote it."""
-    with sqlite3.connect(kb / "ledger.sqlite") as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(
-            """
-            CREATE TABLE entries (
-                key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEXT, error TEXT,
-                attempts INTEGER NOT NULL, latency_ms REAL NOT NULL, created_at INTEGER NOT NULL,
-                provider TEXT NOT NULL, source TEXT NOT NULL, run_id TEXT NOT NULL,
-                CHECK ((answer IS NULL) <> (error IS NULL))
-            ) STRICT
-            """
-        )
-        connection.execute("PRAGMA user_version = 1")
-        rows = [astuple(entry)[:-2] for entry in stored]
-        connection.executemany(f"INSERT INTO entries VALUES ({', '.join('?' * 10)})", rows)
-    connection.close()
-
-
-def test_a_ledger_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
-    """Nothing is lost, base keys are there, costs are unknown; a reader needs no migration and makes none."""
-    stored = sorted(
-        (entry_of(replace(REQUEST, max_tokens=length)) for length in range(1, 1000)), key=lambda e: e.key
-    )
-    make_version_1(tmp_path, stored)
-    before = (tmp_path / "ledger.sqlite").read_bytes()
-    assert read_entries(tmp_path) == stored
-    assert (tmp_path / "ledger.sqlite").read_bytes() == before
-
-    async def run() -> None:
-        async with open_ledger(tmp_path) as ledger:
-            found = ledger.shorter(stored[0].base_key, 500)
-            assert found == entry_of(replace(REQUEST, max_tokens=499), created_at=found and found.created_at)
-            await ledger.record(ENTRY)
-
-    for _ in range(2):  # the second time it is up to date
-        asyncio.run(run())
-    assert read_entries(tmp_path) == sorted([*stored, ENTRY], key=lambda entry: entry.key)
-    assert user_version(tmp_path) == LEDGER_VERSION
-
-
-def test_a_migration_that_is_broken_off_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All of it or nothing: after a failure in its middle the file is still a whole version 1."""
-    make_version_1(tmp_path, [entry_of(REQUEST)])
-
-    async def run() -> None:
-        async with open_ledger(tmp_path):
-            return
-
-    with monkeypatch.context() as broken:
-        broken.setattr("kb_builder.ask.ledger._INDEXES", ("CREATE INDEX nonsense",))
-        with pytest.raises(KnowledgeBaseError, match="ledger"):
-            asyncio.run(run())
-    assert user_version(tmp_path) == 1
-    asyncio.run(run())
-    assert user_version(tmp_path) == LEDGER_VERSION
-    assert [entry.key for entry in iter_entries(tmp_path)] == [request_key(REQUEST)]
-
-
-def user_version(kb: Path) -> int:
-    """The ledger's format, as SQLite keeps it."""
-    connection = sqlite3.connect(kb / "ledger.sqlite")
-    try:
-        return int(connection.execute("PRAGMA user_version").fetchone()[0])
-    finally:
-        connection.close()
-
-
 def test_reading_creates_nothing(tmp_path: Path) -> None:
     """No ledger is no entries and no file; beside a closed ledger no log is left behind."""
-    assert read_entries(tmp_path / "nowhere") == []
+    assert list(iter_entries(tmp_path / "nowhere")) == []
     assert list(tmp_path.iterdir()) == []
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await ledger.record(ENTRY)
+            await ledger.submit(ENTRY)
 
     asyncio.run(run())
     before = sorted(tmp_path.iterdir())
-    assert read_entries(tmp_path) == [ENTRY]
+    assert list(iter_entries(tmp_path)) == [ENTRY]
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -508,12 +478,12 @@ def test_entries_are_read_while_they_are_written(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await ledger.record(ENTRY)
+            await ledger.submit(ENTRY)
             reader = iter_entries(tmp_path)
             assert next(reader) == ENTRY
-            await ledger.record(replace(ENTRY, key="k1"))
+            await ledger.submit(replace(ENTRY, key="k1"))
             assert list(reader) == []
-            assert len(read_entries(tmp_path)) == 2
+            assert len(list(iter_entries(tmp_path))) == 2
 
     asyncio.run(run())
 
@@ -532,7 +502,7 @@ def test_a_group_is_as_large_as_it_may_be(tmp_path: Path, monkeypatch: pytest.Mo
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await asyncio.gather(*map(ledger.record, entries(GROUP_ROWS)))
+            await asyncio.gather(*map(ledger.submit, entries(GROUP_ROWS)))
 
     asyncio.run(run())
     assert sizes == [GROUP_ROWS]
@@ -544,12 +514,12 @@ def test_a_ledger_that_is_removed_meanwhile_takes_no_more_answers(tmp_path: Path
 
     async def run() -> None:
         async with open_ledger(tmp_path) as ledger:
-            await ledger.record(ENTRY)
+            await ledger.submit(ENTRY)
             (tmp_path / "ledger.sqlite").unlink()
             if not removed:
                 (tmp_path / "ledger.sqlite").touch()
             with pytest.raises(KnowledgeBaseError, match="removed or replaced while it was written"):
-                await ledger.record(replace(ENTRY, key="k1"))
+                await ledger.submit(replace(ENTRY, key="k1"))
 
     asyncio.run(run())
 
@@ -567,14 +537,14 @@ def test_a_ledger_that_is_no_file_is_named(tmp_path: Path, name: str, kind: str)
         path.mkdir()
     else:
         path.symlink_to("/nowhere/at/all")
-    for read in (lambda: read_entries(tmp_path), lambda: asyncio.run(_record(tmp_path))):
+    for read in (lambda: list(iter_entries(tmp_path)), lambda: asyncio.run(_record(tmp_path))):
         with pytest.raises(KnowledgeBaseError, match=f"{name} is .*, where a file belongs"):
             read()
 
 
 async def _record(kb: Path) -> None:
     async with open_ledger(kb) as ledger:
-        await ledger.record(ENTRY)
+        await ledger.submit(ENTRY)
 
 
 def test_a_damaged_schema_is_named(tmp_path: Path) -> None:
@@ -586,4 +556,4 @@ def test_a_damaged_schema_is_named(tmp_path: Path) -> None:
     assert damaged != content
     path.write_bytes(damaged)
     with pytest.raises(KnowledgeBaseError, match="the file is damaged"):
-        read_entries(tmp_path)
+        list(iter_entries(tmp_path))

@@ -7,8 +7,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from kb_builder.ask.ledger import Entry, new_entry, open_ledger, reused
+from kb_builder.ask.ledger import Entry, new_entry, open_ledger
 from kb_builder.ask.request import Request, request_json, request_key
+from kb_builder.ask.reuse import reused
 
 REQUEST = Request(
     endpoint="e",
@@ -33,7 +34,7 @@ def reuse(kb: Path, stored: list[tuple[int, str | None]], max_tokens: int | None
     async def run() -> Entry | None:
         async with open_ledger(kb) as ledger:
             for length, answer in stored:
-                await ledger.record(
+                await ledger.submit(
                     new_entry(
                         replace(REQUEST, max_tokens=length),
                         provider="p",

@@ -27,7 +27,7 @@ from data.errors import (
 )
 from kb_builder.ask.asker import Progress
 from kb_builder.ask.cost import worst_case
-from kb_builder.ask.ledger import GROUP_ROWS, Entry, Ledger, open_ledger, read_entries
+from kb_builder.ask.ledger import GROUP_ROWS, Entry, Ledger, iter_entries, open_ledger
 from kb_builder.ask.policy import Policy, policy_for
 from kb_builder.ask.request import Limits, Reply, Request, request_key
 from kb_builder.ask.scheduler import open_asker
@@ -113,7 +113,7 @@ def run(kb: Path, describer: Scripted, count: int, policy: Policy = QUICK) -> li
     if isinstance(result, BaseException):
         raise result
     assert [entry and json.loads(entry.request)["sample_index"] for entry in result] == list(range(count))
-    entries = read_entries(kb)
+    entries = list(iter_entries(kb))
     assert {entry.key for entry in result if entry} == {entry.key for entry in entries}
     return entries
 
@@ -148,7 +148,7 @@ def test_a_full_queue_makes_callers_wait_and_sends_nothing_twice(tmp_path: Path)
     results = asyncio.run(ask_in(tmp_path, describer, [plan, plan, plan[::-1]]))
     assert set(describer.calls.values()) == {1}
     assert all(isinstance(result, list) and None not in result for result in results)
-    assert len(read_entries(tmp_path)) == 1500
+    assert len(list(iter_entries(tmp_path))) == 1500
 
 
 def test_what_the_ledger_holds_is_not_asked(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_what_the_ledger_holds_is_not_asked(tmp_path: Path) -> None:
     last = seen[-1]
     assert (last.answered, last.from_ledger, last.failed, last.in_flight) == (5, 10, 0, 0)
     assert (last.spent_usd, last.saved_usd, last.paused) == (7.5, 5.0, None)
-    assert {entry.cost_usd for entry in read_entries(tmp_path)} == {0.5}
+    assert {entry.cost_usd for entry in list(iter_entries(tmp_path))} == {0.5}
 
 
 def test_a_kill_loses_no_more_than_calls_and_one_group(
@@ -296,7 +296,7 @@ def test_refusals_before_any_answer_say_nothing_of_the_requests(tmp_path: Path) 
     wrong = Scripted(lambda number, attempt: RequestError("status 413: too large"))
     with pytest.raises(RunError, match=r"first 20 requests were all refused.*413.*nothing is recorded"):
         run(tmp_path, wrong, 60)
-    assert read_entries(tmp_path) == []
+    assert list(iter_entries(tmp_path)) == []
     assert all(entry.answer for entry in run(tmp_path, Scripted(), 60))
 
 
@@ -306,7 +306,7 @@ def test_where_all_are_refused_nothing_is_recorded(tmp_path: Path, count: int) -
     wrong = Scripted(lambda number, attempt: RequestError("status 400: no pictures here"))
     with pytest.raises(RunError, match=r"refused.*no pictures here.*nothing is recorded as failed"):
         run(tmp_path, wrong, count)
-    assert read_entries(tmp_path) == []
+    assert list(iter_entries(tmp_path)) == []
     assert wrong.calls.total() == count
     assert all(entry.answer for entry in run(tmp_path, Scripted(), count))
 
@@ -327,7 +327,7 @@ def test_other_parameters_are_no_proof(tmp_path: Path) -> None:
     refuse = Scripted(lambda number, attempt: RequestError("status 400: bad"))
     (result,) = asyncio.run(ask_in(tmp_path, refuse, [changed]))
     assert isinstance(result, RunError)
-    assert len(read_entries(tmp_path)) == 9
+    assert len(list(iter_entries(tmp_path))) == 9
 
 
 def test_many_refusals_of_a_known_kind_stop_the_run_unless_they_speak_of_content(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_many_refusals_of_a_known_kind_stop_the_run_unless_they_speak_of_content
     refuse = Scripted(lambda number, attempt: RequestError("status 400: key expired"))
     with pytest.raises(RunError, match="first 20 requests"):
         run(tmp_path, refuse, 60)
-    assert len(read_entries(tmp_path)) == 5
+    assert len(list(iter_entries(tmp_path))) == 5
     policy = Scripted(lambda number, attempt: RequestError("status 400: unsafe", of_content=True))
     assert sum(entry.error is not None for entry in run(tmp_path, policy, 60)) == 55
 
@@ -387,7 +387,7 @@ def test_what_is_still_planned_is_waited_for(tmp_path: Path) -> None:
 
     done = asyncio.run(fill_it())
     assert sorted(str(each.rows[0]["error"]) for each in done) == ["None", "bad"]
-    assert len(read_entries(tmp_path)) == 2
+    assert len(list(iter_entries(tmp_path))) == 2
 
 
 def test_failed_requests_can_be_asked_again(tmp_path: Path) -> None:
@@ -399,10 +399,10 @@ def test_failed_requests_can_be_asked_again(tmp_path: Path) -> None:
         async with open_ledger(tmp_path) as ledger:
             return await ledger.forget_failed(keys)
 
-    every = [entry.key for entry in read_entries(tmp_path)]
+    every = [entry.key for entry in list(iter_entries(tmp_path))]
     assert asyncio.run(forget([failed[0], *set(every) - set(failed)])) == 1
     assert asyncio.run(forget(None)) == 2
-    assert len(read_entries(tmp_path)) == 7
+    assert len(list(iter_entries(tmp_path))) == 7
     again = Scripted()
     run(tmp_path, again, 10)
     assert sorted(again.calls) == [3, 5, 7]
@@ -422,7 +422,7 @@ def test_what_cannot_be_sent_is_not_recorded(tmp_path: Path) -> None:
     found = asyncio.run(ask(torn))
     assert [entry is None for entry in found] == [number % 3 == 0 for number in range(40)]
     assert set(torn.calls.values()) == {1}
-    assert len(read_entries(tmp_path)) == 26
+    assert len(list(iter_entries(tmp_path))) == 26
     mended = Scripted()
     assert None not in asyncio.run(ask(mended))
     assert sorted(mended.calls) == [number for number in range(40) if number % 3 == 0]
@@ -463,7 +463,7 @@ def test_a_run_error_stops_and_keeps_what_came_home(tmp_path: Path) -> None:
     first = Scripted(lambda number, attempt: RunError("402") if number == 10 else None, seconds=0.005)
     with pytest.raises(RunError, match="402"):
         run(tmp_path, first, 100)
-    kept = numbers(read_entries(tmp_path))
+    kept = numbers(list(iter_entries(tmp_path)))
     assert 10 <= len(kept) <= 14 and 10 not in kept
     assert first.calls.total() == len(kept) + 1
     second = Scripted()
@@ -522,7 +522,7 @@ def test_calls_in_flight_come_home_when_the_block_is_left(tmp_path: Path, way: s
 
     with pytest.raises(asyncio.CancelledError if way == "cancelled" else ValueError):
         asyncio.run(ask())
-    assert numbers(read_entries(tmp_path)) == sorted(describer.calls) == [0, 1, 2, 3]
+    assert numbers(list(iter_entries(tmp_path))) == sorted(describer.calls) == [0, 1, 2, 3]
 
 
 def test_a_hanging_call_is_tried_again(tmp_path: Path) -> None:
@@ -578,9 +578,9 @@ def test_one_request_alone_waits_an_outage_out(tmp_path: Path) -> None:
 def test_an_endpoint_that_answers_nobody_stops_the_run(tmp_path: Path) -> None:
     """No row is blamed for an outage: nothing is recorded, and the next run asks again."""
     describer = Scripted(lambda number, attempt: TransientError("connection refused"))
-    with pytest.raises(RunError, match="connection refused; run again to go on"):
+    with pytest.raises(RunError, match="connection refused; run again to continue"):
         run(tmp_path, describer, 10, replace(QUICK, deadline_s=0.1, outage_s=0.5))
-    assert read_entries(tmp_path) == []
+    assert list(iter_entries(tmp_path)) == []
 
 
 def test_throttling_for_ever_blames_no_row(tmp_path: Path) -> None:
@@ -589,7 +589,7 @@ def test_throttling_for_ever_blames_no_row(tmp_path: Path) -> None:
     policy = replace(QUICK, deadline_s=0.05, outage_s=0.3)
     with pytest.raises(RunError, match="429; run again"):
         run(tmp_path, describer, 20, policy)
-    assert numbers(read_entries(tmp_path)) == [number for number in range(20) if number != 5]
+    assert numbers(list(iter_entries(tmp_path))) == [number for number in range(20) if number != 5]
 
 
 def test_a_ledger_that_cannot_write_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -618,7 +618,7 @@ def test_the_budget_is_never_passed(tmp_path: Path) -> None:
         for words in ("$1 ", f"${0.05 * describer.calls.total():.4f}", f"${worst:.6f}", "run again"):
             assert words in str(result)
         assert 1.0 - worst < 0.05 * describer.calls.total() <= 1.0
-    assert len(read_entries(tmp_path)) == describer.calls.total() == 18
+    assert len(list(iter_entries(tmp_path))) == describer.calls.total() == 18
 
 
 def test_answers_without_usage_count_in_full(tmp_path: Path) -> None:
@@ -630,7 +630,7 @@ def test_answers_without_usage_count_in_full(tmp_path: Path) -> None:
         (result,) = asyncio.run(ask_in(tmp_path, describer, [plan], policy))
         assert isinstance(result, RunError)
         assert describer.calls.total() == 9
-    assert {entry.cost_usd for entry in read_entries(tmp_path)} == {None}
+    assert {entry.cost_usd for entry in list(iter_entries(tmp_path))} == {None}
 
 
 def test_answers_that_broke_off_count_in_full(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from data.errors import RunError
 from kb_builder.ask.asker import Progress
-from kb_builder.ask.ledger import Entry, open_ledger, read_entries
+from kb_builder.ask.ledger import Entry, iter_entries, open_ledger
 from kb_builder.ask.policy import policy_for
 from kb_builder.ask.request import Request
 from kb_builder.ask.scheduler import open_asker
@@ -39,7 +39,7 @@ class Outcome:
 
     @property
     def entries(self) -> list[Entry]:
-        return read_entries(self.kb)
+        return list(iter_entries(self.kb))
 
     @property
     def failures(self) -> list[str]:

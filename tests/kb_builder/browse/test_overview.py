@@ -33,7 +33,7 @@ def test_stats_count_everything(browsed_kb: Path) -> None:
         ("dog", "SmolLM2", 6, 0),
     )
     assert page["rejected descriptions by reason"].rows == (("category", "refusal", 1),)
-    assert page["samples that were turned away"].rows == (("ingest", 1, "t.png: no such file"),)
+    assert page["rejected samples"].rows == (("ingest", 1, "t.png: no such file"),)
     assert page["embedding centers"].rows == (("visual", "train", "minilm", 1, 1),)
     assert page["controls"].rows == (("class_name", 2, 2), ("random_words", 2, 4), ("templates", 2, 4))
     assert page["requests in the ledger"].rows == ()
@@ -43,10 +43,10 @@ def test_stats_count_everything(browsed_kb: Path) -> None:
 def test_stats_with_their_sql(browsed_kb: Path) -> None:
     """Each section's SQL is printed above it, and gives the same rows when it is run again."""
     page = stats(browsed_kb)
-    told = page.told(with_sql=True)
+    text = page.to_text(with_sql=True)
     for title, answer in page.sections:
         if title != "requests in the ledger":
-            assert f"{title}\n{answer.query};\n\n{answer}" in told
+            assert f"{title}\n{answer.query};\n\n{answer}" in text
             assert sql(browsed_kb, answer.query) == answer
 
 
@@ -56,7 +56,7 @@ def vectors(kb: Path) -> dict[tuple[str, str, str | None], tuple[Any, ...]]:
     return {(row[0], row[1], row[2]): row[-3:] for row in rows}
 
 
-def test_stats_tell_current_stale_and_missing_vectors(browsed_kb: Path) -> None:
+def test_stats_count_current_stale_and_missing_vectors(browsed_kb: Path) -> None:
     """A changed text makes a vector stale, as does one that is gone; a new text lacks one."""
     key = ("text", ENCODER, "category_texts")
     controls = {("text", ENCODER, "controls"): (0, 0, 10)}
@@ -74,7 +74,7 @@ def test_stats_tell_current_stale_and_missing_vectors(browsed_kb: Path) -> None:
     assert vectors(browsed_kb) == {key: (0, 0, 7), **controls}
 
 
-def test_stats_tell_the_state_of_samples(browsed_kb: Path) -> None:
+def test_stats_count_the_state_of_samples(browsed_kb: Path) -> None:
     """A sample lacks a vector per encoder that should have one, unless its file could not be read."""
     pixels = browsed_kb / "embeddings" / "pixels"
     card = {"name": "pixels", "identity": "1", "dim": 3, "dtype": "float32", "modalities": ["image"]}
@@ -97,13 +97,13 @@ def test_stats_tell_the_state_of_samples(browsed_kb: Path) -> None:
 
 
 @pytest.mark.parametrize("card", ["whole", "torn", "none"])
-def test_stats_tell_folders_that_serve_no_role(browsed_kb: Path, card: str) -> None:
-    """The folder of an encoder that was replaced is listed, whatever is left of it."""
+def test_stats_list_folders_without_a_role(browsed_kb: Path, card: str) -> None:
+    """The folder of an encoder that was replaced is listed, even if its card is damaged."""
     old = browsed_kb / "embeddings" / "older-fedcba987654-float16"
     old.mkdir()
     if card != "none":
-        told = json.dumps({"name": "older", "identity": "f", "dim": 9, "dtype": "float16", "modalities": []})
-        (old / "encoder.json").write_text(told if card == "whole" else told[:9], encoding="utf-8")
+        text = json.dumps({"name": "older", "identity": "f", "dim": 9, "dtype": "float16", "modalities": []})
+        (old / "encoder.json").write_text(text if card == "whole" else text[:9], encoding="utf-8")
     assert vectors(browsed_kb)["not used by any role", old.name, None] == (None, None, None)
     assert vectors(browsed_kb)["text", ENCODER, "category_texts"] == (7, 0, 0)
 
@@ -113,7 +113,7 @@ def record(kb: Path, entries: list[Entry]) -> None:
 
     async def run() -> None:
         async with open_ledger(kb) as ledger:
-            await asyncio.gather(*map(ledger.record, entries))
+            await asyncio.gather(*map(ledger.submit, entries))
 
     asyncio.run(run())
 
@@ -174,7 +174,7 @@ def test_stats_count_the_ledger(browsed_kb: Path) -> None:
 
 
 def test_stats_of_a_ledger_that_cannot_be_read(browsed_kb: Path) -> None:
-    """A damaged one is to be restored; one of an older format is brought up to date by a command."""
+    """A damaged one must be restored; one of another format needs that version of the program."""
     path = browsed_kb / "ledger.sqlite"
     path.write_bytes(b"not a database" * 100)
     with pytest.raises(KnowledgeBaseError, match=r"ledger\.sqlite.*restore it from a backup"):
@@ -182,7 +182,7 @@ def test_stats_of_a_ledger_that_cannot_be_read(browsed_kb: Path) -> None:
     path.unlink()
     with closing(sqlite3.connect(path)) as ledger:
         ledger.execute("PRAGMA user_version = 1")
-    with pytest.raises(KnowledgeBaseError, match="unibind kb reparse"):
+    with pytest.raises(KnowledgeBaseError, match="another version of this program"):
         stats(browsed_kb)
 
 
@@ -201,6 +201,6 @@ def test_show_suggests(browsed_kb: Path) -> None:
         show(browsed_kb, "dug")
     with pytest.raises(InputError, match="there are 2"):
         show(browsed_kb, "zzzz")
-    told = show(browsed_kb, "cat").told(with_sql=True)
-    assert "\x1b" not in told
-    assert "I cannot say \\x1b[31m that." in told
+    text = show(browsed_kb, "cat").to_text(with_sql=True)
+    assert "\x1b" not in text
+    assert "I cannot say \\x1b[31m that." in text

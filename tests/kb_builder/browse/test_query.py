@@ -19,7 +19,7 @@ from data.errors import InputError, KnowledgeBaseError
 from kb_builder import encoders
 from kb_builder.browse import query as browse
 from kb_builder.browse.overview import stats
-from kb_builder.browse.query import ask, connect, nearest, sql
+from kb_builder.browse.query import connect, nearest, run_query, sql
 from kb_builder.browse.views import VIEWS
 from kb_builder.store.table import part_paths, write_vectors
 from kb_builder.tables.schemas import CATEGORIES, REJECTS, write_table
@@ -27,7 +27,7 @@ from kb_builder.tables.schemas import CATEGORIES, REJECTS, write_table
 
 @dataclass
 class Compass:
-    """An encoder that points along the first axis, whatever it reads, and counts what it read."""
+    """An encoder whose vectors are all the first axis; it counts the texts."""
 
     name: str = "minilm"
     identity: str = "0123456789ab"
@@ -75,7 +75,7 @@ def test_sql_takes_what_reads(browsed_kb: Path, query: str) -> None:
 
 
 def test_vectors_are_read_as_floats_of_their_length(browsed_kb: Path) -> None:
-    """Half floats on the disk are FLOAT[2] in SQL, and near what was written."""
+    """Half floats on disk are FLOAT[2] in SQL, and near the written values."""
     found = sql(
         browsed_kb,
         "SELECT typeof(vector), array_inner_product(vector, [1, 0]::FLOAT[2]) AS x FROM v_category_vectors"
@@ -119,12 +119,12 @@ def test_nearest_leaves_out_what_the_vector_was_not_made_of(browsed_kb: Path, co
 
 
 def test_nearest_without_its_encoder(browsed_kb: Path, compass: Compass) -> None:
-    """Another version of the encoder, imported vectors, and no vectors at all are told."""
+    """Another version of the encoder, imported vectors, and no vectors at all are reported."""
     compass.identity = "ba9876543210"
     with pytest.raises(InputError, match=r"another version of 'minilm'.*run `unibind encode` again"):
         nearest(browsed_kb, "a dog", k=1)
     (browsed_kb / "embeddings" / "encoders.json").unlink()
-    with pytest.raises(InputError, match="no vectors of texts yet; run `unibind encode`"):
+    with pytest.raises(InputError, match="no texts are encoded yet; run `unibind encode`"):
         nearest(browsed_kb, "a dog", k=1)
 
 
@@ -198,7 +198,7 @@ def test_a_huge_result_is_cut_and_says_so(browsed_kb: Path) -> None:
     """Ten thousand rows are shown, more only by asking for them; fewer come without a note."""
     answer = sql(browsed_kb, "FROM range(1_000_000_000_000)")
     assert len(answer.rows) == 10_000
-    assert str(answer).endswith("ask DuckDB itself, by `unibind kb views`)")
+    assert str(answer).endswith("DuckDB itself, with `unibind kb views`)")
     assert str(sql(browsed_kb, "FROM range(10_000)")).endswith("\n 9999")
 
 
@@ -209,13 +209,15 @@ def test_ctrl_c_ends_a_query(browsed_kb: Path, wait: float) -> None:
         timer = threading.Timer(wait, os.kill, [os.getpid(), signal.SIGINT])
         timer.start()
         with pytest.raises(KeyboardInterrupt):
-            ask(connection, "SELECT sum(hash(a.range)) FROM range(1_000_000_000_000) AS a, range(1_000) AS b")
+            run_query(
+                connection, "SELECT sum(hash(a.range)) FROM range(1_000_000_000_000) AS a, range(1_000) AS b"
+            )
         timer.join()
-        assert ask(connection, "SELECT 1").rows == ((1,),)
+        assert run_query(connection, "SELECT 1").rows == ((1,),)
 
 
 def test_no_knowledge_base(tmp_path: Path) -> None:
-    """A folder without one is told with its place."""
+    """A folder without one is reported with its path."""
     with pytest.raises(KnowledgeBaseError, match="no knowledge base yet"):
         sql(tmp_path, "SELECT 1")
 
@@ -227,7 +229,7 @@ def test_an_empty_knowledge_base(tmp_path: Path) -> None:
         if "(" not in view:
             assert sql(tmp_path, f"FROM {view}").rows == ()
     assert sql(tmp_path, "FROM v_nearest_to('x')").rows == ()
-    with pytest.raises(InputError, match="no vectors of texts yet"):
+    with pytest.raises(InputError, match="no texts are encoded yet"):
         nearest(tmp_path, "x", k=1)
 
 
@@ -246,20 +248,24 @@ def test_a_damaged_table_is_named(browsed_kb: Path, cut: int) -> None:
 
 
 def test_what_is_replaced_while_it_is_read(browsed_kb: Path) -> None:
-    """A shard that a writer took away, and a part that it put a new one in place of: ask again."""
+    """A writer deleted a shard, or replaced a part: the query has to be run again."""
     folder = browsed_kb / "embeddings" / "minilm-0123456789ab-float16" / "category_texts"
     old = part_paths(folder)
     with (
-        pytest.raises(KnowledgeBaseError, match=rf"{old[0].name} was replaced by a run .* ask again"),
+        pytest.raises(
+            KnowledgeBaseError, match=rf"{old[0].name} was replaced by a run .* run the query again"
+        ),
         connect(browsed_kb) as connection,
     ):
         write_vectors(folder, ids=["a"], groups=["dog"], vectors_ND=np.array([[1.0, 0.0]]))
-        ask(connection, "SELECT sum(vector[1]) FROM v_category_vectors")
+        run_query(connection, "SELECT sum(vector[1]) FROM v_category_vectors")
     part = browsed_kb / "rejects" / "ingest.parquet"
     with (
-        pytest.raises(KnowledgeBaseError, match=r"ingest\.parquet was replaced by a run .* ask again"),
+        pytest.raises(
+            KnowledgeBaseError, match=r"ingest\.parquet was replaced by a run .* run the query again"
+        ),
         connect(browsed_kb) as connection,
     ):
-        ask(connection, "FROM v_rejects")
+        run_query(connection, "FROM v_rejects")
         write_table(part, [], REJECTS)
     assert sql(browsed_kb, "FROM v_rejects").rows == ()

@@ -34,11 +34,11 @@ def test_statements_of_a_script_are_answered_one_by_one(
 def test_a_script_may_use_the_commands(browsed_kb: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`.tables` and `.views` print, `.quit` ends it, another is refused."""
     run_script(browsed_kb, io.StringIO(".tables\n.views\n.quit\nSELECT 'unseen';\n"))
-    told = capsys.readouterr().out
-    assert "v_descriptions " in told
-    assert "CREATE OR REPLACE VIEW v_cost AS" in told
-    assert "unseen" not in told
-    with pytest.raises(InputError, match=r"no command '\.schema'; the commands are"):
+    output = capsys.readouterr().out
+    assert "v_descriptions " in output
+    assert "CREATE OR REPLACE VIEW v_cost AS" in output
+    assert "unseen" not in output
+    with pytest.raises(InputError, match=r"unknown command '\.schema'; the commands are"):
         run_script(browsed_kb, io.StringIO(".schema\n"))
 
 
@@ -68,15 +68,15 @@ class Terminal:
 
     def __init__(self, end: int) -> None:
         self.end = end
-        self.told = ""
+        self.output = ""
 
     def type(self, text: str) -> None:
         os.write(self.end, text.encode())
 
     def wait_for(self, text: str) -> str:
         """What it printed up to this text."""
-        assert self.has(text, seconds=60), self.told
-        before, _, self.told = self.told.partition(text)
+        assert self.has(text, seconds=60), self.output
+        before, _, self.output = self.output.partition(text)
         return before
 
     def interrupt(self, text: str) -> str:
@@ -90,10 +90,10 @@ class Terminal:
     def has(self, text: str, *, seconds: float) -> bool:
         """Does it print this text before so many seconds are over?"""
         deadline = time.monotonic() + seconds
-        while text not in self.told and time.monotonic() < deadline:
+        while text not in self.output and time.monotonic() < deadline:
             if select.select([self.end], [], [], 0.1)[0]:
-                self.told += self.read()
-        return text in self.told
+                self.output += self.read()
+        return text in self.output
 
     def read(self) -> str:
         try:
@@ -107,7 +107,7 @@ class Terminal:
 @contextmanager
 def shell(kb: Path, home: Path) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     end, other = pty.openpty()
-    code = "import pathlib, sys, kb_builder.shell as s; s.interact(pathlib.Path(sys.argv[1]))"
+    code = "import pathlib, sys, kb_builder.browse.shell as s; s.interact(pathlib.Path(sys.argv[1]))"
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(kb)],
         stdin=other,

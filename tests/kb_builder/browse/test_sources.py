@@ -1,4 +1,4 @@
-"""kb_builder.browse.sources: which files the views read, and how DuckDB is told of them."""
+"""kb_builder.browse.sources: which files the views read, and how their paths are quoted for DuckDB."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def test_a_damaged_shard_is_named(browsed_kb: Path) -> None:
     with pytest.raises(KnowledgeBaseError, match=rf"{part.name} is damaged"):
         sql(browsed_kb, "SELECT 1")
     write_vectors(folder, ids=["a"], groups=["dog"], vectors_ND=np.array([[1.0, 0.0, 0.0]]))
-    with pytest.raises(KnowledgeBaseError, match=r"part-00000-\w+\.parquet has .* another length than the 2"):
+    with pytest.raises(
+        KnowledgeBaseError, match=r"part-00000-\w+\.parquet has .* another dimension than the 2"
+    ):
         sql(browsed_kb, "SELECT 1")
 
 
@@ -47,12 +49,12 @@ def test_damaged_cards_are_named(browsed_kb: Path) -> None:
     for damaged in (card, card.parent.parent / "encoders.json"):
         damaged.write_text("{", encoding="utf-8")
         with pytest.raises(
-            KnowledgeBaseError, match=rf"{damaged.name} is missing or damaged; `unibind encode`"
+            KnowledgeBaseError, match=rf"{damaged.name}: missing or damaged; run `unibind encode`"
         ):
             sql(browsed_kb, "SELECT 1")
 
 
-def test_a_path_that_duckdb_cannot_be_told(browsed_kb: Path) -> None:
+def test_a_path_that_duckdb_cannot_express(browsed_kb: Path) -> None:
     """A backslash beside a star has no spelling; the message says what to do."""
     moved = browsed_kb.rename(browsed_kb.parent / "back\\slash*")
     with pytest.raises(InputError, match="rename it"):
@@ -61,6 +63,6 @@ def test_a_path_that_duckdb_cannot_be_told(browsed_kb: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "it's", "a\nb\x1b[31m'", "\x00", "é\u202e", "\n"])
 def test_literals_are_printable_and_exact(text: str) -> None:
-    """Whatever a text holds, its literal can be shown and gives the text again."""
+    """The literal of any text can be printed and evaluates to the text."""
     assert quoted(text).isprintable()
     assert duckdb.sql(f"SELECT {quoted(text)}").fetchall() == [(text,)]

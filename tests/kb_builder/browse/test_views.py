@@ -50,7 +50,7 @@ def test_the_script_says_what_it_leaves_out(browsed_kb: Path) -> None:
     """`v_nearest` is there to be read; it wants a function that only `unibind kb` has."""
     lines = script(browsed_kb).splitlines()
     assert "-- CREATE OR REPLACE MACRO v_nearest(text, k := 10) AS TABLE" in lines
-    assert any("only `unibind kb` brings along" in line for line in lines)
+    assert any("only `unibind kb` provides" in line for line in lines)
 
 
 def test_a_glob_stands_for_many_files_only_where_it_finds_those(browsed_kb: Path) -> None:
@@ -59,9 +59,9 @@ def test_a_glob_stands_for_many_files_only_where_it_finds_those(browsed_kb: Path
     folder = browsed_kb / "embeddings" / "minilm-0123456789ab-float16" / "category_texts"
     (part,) = folder.glob("*.parquet")
     (folder / "part-00001.parquet").write_bytes(b"unfinished")
-    told = script(browsed_kb)
-    assert f"/category_texts/{part.name}'" in told
-    assert "part-00001.parquet" not in told.replace("/descriptions/category/part-00001.parquet", "")
+    text = script(browsed_kb)
+    assert f"/category_texts/{part.name}'" in text
+    assert "part-00001.parquet" not in text.replace("/descriptions/category/part-00001.parquet", "")
 
 
 def test_the_script_of_an_empty_knowledge_base(tmp_path: Path) -> None:

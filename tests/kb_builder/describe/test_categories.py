@@ -26,7 +26,7 @@ import pytest
 
 from data.errors import KnowledgeBaseError, RunError
 from data.lock import write_lock
-from kb_builder.ask.ledger import Entry, read_entries
+from kb_builder.ask.ledger import Entry, iter_entries
 from kb_builder.ask.request import Request, request_json, request_key
 from kb_builder.describe.categories import (
     categories_per_shard,
@@ -152,7 +152,7 @@ def test_rows_tell_where_they_come_from(tmp_path: Path) -> None:
     """Each row points at its ledger entry, whose request is what the row says was asked."""
     kb = knowledge_base(tmp_path, ["dog"])
     describe_category_shard(kb, 0, FAKE, run_id="r1")
-    entries = {entry.key: entry for entry in read_entries(kb)}
+    entries = {entry.key: entry for entry in list(iter_entries(kb))}
     rows = read_rows(kb / "descriptions" / "category")
     assert {row["request_key"] for row in rows} == entries.keys()
     for row in rows:
@@ -287,7 +287,7 @@ def test_several_texts_per_request(tmp_path: Path, chat_server: Callable[..., An
     cost = 100 / 1e6 * 1.0 + 200 / 1e6 * 2.0
     assert sum(row["cost_usd"] for row in rows) == pytest.approx(cost * summary["requests"])
     assert summary["spent_usd"] == pytest.approx(cost * summary["requests"])
-    assert [entry.cost_usd for entry in read_entries(kb)] == pytest.approx([cost] * summary["requests"])
+    assert [entry.cost_usd for entry in list(iter_entries(kb))] == pytest.approx([cost] * summary["requests"])
 
 
 def test_parts_are_written_as_their_shards_are_done(tmp_path: Path) -> None:
@@ -332,13 +332,13 @@ def test_a_replay_asks_nobody(tmp_path: Path) -> None:
     kb = knowledge_base(tmp_path, NAMES)
     describe_category_shard(kb, 0, FAKE, run_id="r1")
     rows = table(kb)
-    entries = read_entries(kb)
+    entries = list(iter_entries(kb))
     (kb / "descriptions/category/part-00000.parquet").unlink()
     replay_categories(kb, [0], FAKE, on_shard=lambda *_: None)
-    assert table(kb) == rows and read_entries(kb) == entries
+    assert table(kb) == rows and list(iter_entries(kb)) == entries
     summaries: list[dict[str, Any]] = []
     replay_categories(kb, [0], replace(FAKE, n=20), on_shard=lambda _, summary: summaries.append(summary))
-    assert read_entries(kb) == entries
+    assert list(iter_entries(kb)) == entries
     assert table(kb) == rows
     assert set(summaries[0]["saturated"]) == {row["category_id"] for row in rows}
 
@@ -455,12 +455,12 @@ def test_kill_9_and_resume(tmp_path: Path, chat_server: Callable[..., Any], prog
     command = [sys.executable, "-c", DESCRIBE, str(kb), server.url]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         until = time.monotonic() + 60
-        while len(read_entries(kb)) < progress * planned and time.monotonic() < until:
+        while len(list(iter_entries(kb))) < progress * planned and time.monotonic() < until:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not list(kb.rglob("*.parquet"))[1:], "no table before the end"
-    committed = [json.loads(entry.request)["seed"] for entry in read_entries(kb)]
+    committed = [json.loads(entry.request)["seed"] for entry in list(iter_entries(kb))]
     assert 0 < len(committed) < planned
 
     settings = online(server.url, concurrency=4)
@@ -490,13 +490,13 @@ def test_a_full_disk_stops_cleanly(tmp_path: Path) -> None:
     """One clear error, no table, an intact ledger; with room again the run asks only the rest."""
     kb = knowledge_base(tmp_path / "full", NAMES)
     settings = replace(FAKE, n=60)
-    with file_size_limit(150_000), pytest.raises(KnowledgeBaseError, match="free some disk space"):
+    with file_size_limit(150_000), pytest.raises(KnowledgeBaseError, match="free disk space"):
         describe_category_shard(kb, 0, settings, run_id="r")
     assert not (kb / "descriptions").exists()
     connection = sqlite3.connect(kb / "ledger.sqlite")
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
-    kept = len(read_entries(kb))
+    kept = len(list(iter_entries(kb)))
     assert describe_category_shard(kb, 0, settings, run_id="r")["answered_from_ledger"] == kept
     roomy = knowledge_base(tmp_path / "roomy", NAMES)
     describe_category_shard(roomy, 0, settings, run_id="r")

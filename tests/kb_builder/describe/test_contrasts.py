@@ -20,7 +20,7 @@ import pytest
 
 from data.errors import RunError
 from data.seals import seal
-from kb_builder.ask.ledger import Entry, read_entries
+from kb_builder.ask.ledger import Entry, iter_entries
 from kb_builder.ask.request import Request, request_key
 from kb_builder.describe import contrasts as contrast
 from kb_builder.describe.categories import describe_category_shard
@@ -227,7 +227,7 @@ def test_each_is_set_apart_from_the_one_it_is_taken_for(
     twins = [("dog", "wolf"), ("trombone", "trumpet"), ("trumpet", "trombone"), ("wolf", "dog")]
     assert pairs_of(rows) == twins
     assert Counter(row["category_id"] for row in rows) == dict.fromkeys(NAMES, 4)
-    requests = {entry.key: json.loads(entry.request) for entry in read_entries(kb)}
+    requests = {entry.key: json.loads(entry.request) for entry in list(iter_entries(kb))}
     for row in rows:
         rival = row["aspect"].removeprefix("contrast:")
         question = requests[row["request_key"]]["messages"][-1][1]
@@ -364,10 +364,10 @@ def test_interrupted_and_resumed(tmp_path: Path, chat_server: Callable[..., Any]
     kb = knowledge_base(tmp_path / "stopped", ["dog", "trumpet", "wolf"])
     settings = online(chat_server(script).url, contrast_pairs=2)
     first_pass(kb, settings)
-    assert len(read_entries(kb)) == 15
+    assert len(list(iter_entries(kb))) == 15
     with pytest.raises(RunError, match="quota"):
         describe_contrasts(kb, settings, run_id="stopped")
-    kept = len(read_entries(kb)) - 15
+    kept = len(list(iter_entries(kb))) - 15
     assert 0 < kept < 24 and not (kb / PART).exists()
 
     quota = 1000
@@ -402,7 +402,7 @@ class Shuffled:
     window = 16
 
     def __init__(self, kb: Path, order: random.Random) -> None:
-        self.entries = {entry.key: entry for entry in read_entries(kb)}
+        self.entries = {entry.key: entry for entry in list(iter_entries(kb))}
         self.order = order
 
     async def ask(self, requests: Sequence[Request]) -> list[Entry | None]:
@@ -438,10 +438,10 @@ def test_a_replay_asks_nobody(tmp_path: Path, chat_server: Callable[..., Any]) -
     settings = online(server.url, contrast_pairs=2)
     first_pass(kb, settings)
     describe_contrasts(kb, settings, run_id="second")
-    rows, entries, sent = read_rows(kb / PART), read_entries(kb), server.seen.total()
+    rows, entries, sent = read_rows(kb / PART), list(iter_entries(kb)), server.seen.total()
     (kb / PART).unlink()
     assert replay_contrasts(kb, settings)["answered_from_ledger"] == len(rows) == 24
-    assert (read_rows(kb / PART), read_entries(kb)) == (rows, entries)
+    assert (read_rows(kb / PART), list(iter_entries(kb))) == (rows, entries)
 
     forget(kb, rows[1])  # the dog's, against its first rival
     forget(kb, rows[23])  # the wolf's, against its second

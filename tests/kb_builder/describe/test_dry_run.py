@@ -21,7 +21,7 @@ from data.errors import KnowledgeBaseError, RunError
 from data.files import canonical_json, hash_file
 from data.seals import seal
 from kb_builder.ask.cost import CostEstimate
-from kb_builder.ask.ledger import read_entries
+from kb_builder.ask.ledger import iter_entries
 from kb_builder.describe import category as category_texts
 from kb_builder.describe.categories import describe_category_shard
 from kb_builder.describe.contrasts import describe_contrasts
@@ -222,7 +222,7 @@ def test_after_a_pause_the_rest_is_told(tmp_path: Path, chat_server: Callable[..
     settings = online(chat_server(script).url)
     with pytest.raises(RunError, match="quota"):
         describe_category_shard(kb, 0, settings, run_id="r")
-    questions = [json.loads(entry.request)["messages"][-1][1] for entry in read_entries(kb)]
+    questions = [json.loads(entry.request)["messages"][-1][1] for entry in list(iter_entries(kb))]
     answers = Counter(name for name in NAMES for question in questions if f'"{name}"' in question)
     kept = answers.total()
     assert 0 < kept < 18
@@ -339,7 +339,7 @@ def test_an_image_text_model_of_ones_own(sensor_kb: Path, tmp_path: Path) -> Non
 
 
 def bodies_of(kb: Path) -> list[dict[str, Any]]:
-    return [json.loads(entry.request) for entry in read_entries(kb)]
+    return [json.loads(entry.request) for entry in list(iter_entries(kb))]
 
 
 @pytest.mark.parametrize("items", [1, 3])
@@ -359,7 +359,7 @@ def test_costs_are_those_of_full_answers(tmp_path: Path, chat_server: Callable[.
         answer += body["max_tokens"]
     count = len(bodies_of(kb))
     cost = (2.0 * prompt + 8.0 * answer) / 1e6
-    assert told.expected == CostEstimate(count, prompt, answer, pytest.approx(cost), False)
+    assert told.expected == CostEstimate(count, prompt, answer, pytest.approx(cost))
     assert told.most_usd == pytest.approx(cost * told.most_requests / count)
     assert told.price == PRICE and 0 < spent < cost
     assert batch.expected == replace(told.expected, usd=pytest.approx(0.25 * cost))
@@ -368,7 +368,7 @@ def test_costs_are_those_of_full_answers(tmp_path: Path, chat_server: Callable[.
     assert unknown.most_usd is unknown.price is None
     for price in (PRICE, None):  # nothing costs nothing, whatever the price
         [done] = foretell(kb, replace(settings, price=price))
-        assert (done.answered, done.expected, done.most_usd) == (count, CostEstimate(0, 0, 0, 0.0, True), 0.0)
+        assert (done.answered, done.expected, done.most_usd) == (count, CostEstimate(0, 0, 0, 0.0), 0.0)
 
 
 def test_pictures_cost_what_the_price_says(sensor_kb: Path, chat_server: Callable[..., Any]) -> None:
@@ -425,7 +425,7 @@ def test_answers_that_are_used_again_are_not_left(tmp_path: Path, chat_server: C
 
 
 def told(usd: float | None, price: Price | None, **changes: Any) -> Forecast:
-    expected = CostEstimate(1200, 5600, 4800, usd, False)
+    expected = CostEstimate(1200, 5600, 4800, usd)
     most = None if usd is None else 6 * usd
     return replace(Forecast("category descriptions", "gpt-x", 34, expected, 720, most, price), **changes)
 
@@ -433,8 +433,8 @@ def told(usd: float | None, price: Price | None, **changes: Any) -> Forecast:
 def test_the_forecast_in_words() -> None:
     """Each stage with its requests, tokens and cost; the sum of what is unknown is unknown."""
     known = told(1.2301, PRICE)
-    exact = CostEstimate(7, 3210, None, None, True)
-    unknown = told(None, None, stage="sample descriptions", model="own", answered=0, expected=exact)
+    unbounded = CostEstimate(7, 3210, None, None)
+    unknown = told(None, None, stage="sample descriptions", model="own", answered=0, expected=unbounded)
     assert (
         tell([known, replace(unknown, most_requests=21)])
         == """\
@@ -445,7 +445,7 @@ category descriptions (gpt-x)
   prices of 2026-01-01
 sample descriptions (own)
   0 requests are answered already
-  7 are left if every text is kept, 21 at most: 3,210 tokens to send
+  7 are left if every text is kept, 21 at most: 3,210 tokens to send (estimated)
   cost unknown: no price for this model (set `price` in the project file)
 in all at most 741 requests, cost unknown"""
     )
@@ -483,13 +483,10 @@ def test_what_cannot_be_foretold_is_said(tmp_path: Path) -> None:
     ledger = kb / "ledger.sqlite"
     ledger.touch()  # a run that ended before it made the table
     assert foretell(kb, fake)[0].expected.requests == 3
-    for version, words in (
-        (1, "older format .* `unibind kb reparse`"),
-        (9, "another version of this program"),
-    ):
+    for version in (1, 9):
         with closing(sqlite3.connect(ledger)) as connection:
             connection.execute(f"PRAGMA user_version = {version}")
-        with pytest.raises(KnowledgeBaseError, match=words):
+        with pytest.raises(KnowledgeBaseError, match="another version of this program"):
             foretell(kb, fake)
     ledger.write_bytes(b"no database at all " * 300)
     with pytest.raises(KnowledgeBaseError, match="restore it from a backup"):

@@ -22,7 +22,7 @@ from data.errors import RunError
 from data.manifest.read import Manifest
 from data.sample import Category, Sample
 from data.seals import discard
-from kb_builder.ask.ledger import read_entries
+from kb_builder.ask.ledger import iter_entries
 from kb_builder.describe.samples import (
     describe_sample_shard,
     describe_sample_shards,
@@ -346,7 +346,7 @@ def test_a_file_that_is_gone_is_asked_about_when_it_is_back(sensor_kb: Path, cha
     summary = describe(sensor_kb, settings)
     assert (summary["ok"], summary["without_text"], summary["requests"]) == (7, 1, 6)
     assert summary["rejected"] == {"unreadable": 1}
-    assert server.seen.total() == len(read_entries(sensor_kb)) == 6
+    assert server.seen.total() == len(list(iter_entries(sensor_kb))) == 6
     assert list(rejects(sensor_kb)) == ["image"]
     assert "photo.png: No such file" in rejects(sensor_kb)["image"]
     assert "image" not in {row["sample_id"] for row in rows_of(sensor_kb)}
@@ -355,7 +355,7 @@ def test_a_file_that_is_gone_is_asked_about_when_it_is_back(sensor_kb: Path, cha
     summary = describe(sensor_kb, settings)
     assert (summary["ok"], summary["without_text"], summary["rejected"]) == (8, 0, {})
     assert (summary["requests"], summary["answered_from_ledger"]) == (7, 6)
-    assert server.seen.total() == len(read_entries(sensor_kb)) == 7
+    assert server.seen.total() == len(list(iter_entries(sensor_kb))) == 7
     assert rejects(sensor_kb) == {}
     assert wrong_in(sensor_kb) == []
 
@@ -369,14 +369,14 @@ def test_a_torn_picture_is_asked_about_when_it_is_mended(sensor_files: Path, cha
     kb = kb_of(sensor_files, *samples)
     server = chat_server()
     assert describe(kb, asking(server))["rejected"] == {"unreadable": 1}
-    assert server.seen.total() == len(read_entries(kb)) == 1
+    assert server.seen.total() == len(list(iter_entries(kb))) == 1
     assert "photo.png" in rejects(kb)["image"]
     photo.write_bytes(whole)
     assert "changed since ingest" in (describe(kb, asking(server)) and rejects(kb)["image"])
     assert server.seen.total() == 1
     kb_of(sensor_files, *samples)
     assert describe(kb, asking(server))["without_text"] == 0
-    assert server.seen.total() == len(read_entries(kb)) == 2
+    assert server.seen.total() == len(list(iter_entries(kb))) == 2
     assert rejects(kb) == {}
     assert wrong_in(kb) == []
 
@@ -442,7 +442,7 @@ def test_interrupted_it_goes_on_and_asks_nothing_twice(
         script.most = most
         with pytest.raises(RunError, match="API key"):
             describe(sensor_kb, settings)
-        assert len(read_entries(sensor_kb)) == len(script.answered) >= most
+        assert len(list(iter_entries(sensor_kb))) == len(script.answered) >= most
     known, script.most = len(script.answered), 1000
     summary = describe(sensor_kb, settings)
     spent, saved = summary["spent_usd"], summary["saved_usd"]
@@ -500,7 +500,7 @@ def test_replay_ends_where_the_answers_end(sensor_kb: Path, chat_server: Any) ->
     assert rejects(sensor_kb) == {}
     script.most = 1000
     describe(sensor_kb, settings)
-    assert len(set(script.answered)) == len(script.answered) == len(read_entries(sensor_kb))
+    assert len(set(script.answered)) == len(script.answered) == len(list(iter_entries(sensor_kb)))
 
 
 def test_replay_measures_no_more_than_was_given_up(sound_kb: Path, chat_server: Any) -> None:
@@ -646,7 +646,7 @@ def test_the_bundled_llm_phrases_facts(sound_kb: Path) -> None:
     asked = [row for row in rows if row["source"] == "local"]
     assert len(asked) == summary["requests"] >= 1
     assert {row["template_id"].rpartition("-")[0] for row in asked} == {"sample_facts_openings"}
-    requests = [json.loads(entry.request) for entry in read_entries(sound_kb)]
+    requests = [json.loads(entry.request) for entry in list(iter_entries(sound_kb))]
     assert all(request["extra"] == {"min_p": 0.2} for request in requests)
     assert all(SOUND_FACTS in request["messages"][1][1] for request in requests)
     assert {row["model_requested"] for row in asked} == {local_llm.MODEL}
@@ -692,7 +692,7 @@ def test_llava_describes_samples_in_process(sensor_kb: Path, tiny_llava: Path) -
             "tiny-llava",
         )
         assert row["prompt_tokens"] > 16 and 1 <= row["completion_tokens"] <= 8
-    keys = {entry.key: json.loads(entry.request) for entry in read_entries(sensor_kb)}
+    keys = {entry.key: json.loads(entry.request) for entry in list(iter_entries(sensor_kb))}
     assert keys.keys() == {row["request_key"] for row in asked}
     assert all(request["endpoint"].startswith("llava:tiny-llava@") for request in keys.values())
     assert summary["requests"] == len(keys)

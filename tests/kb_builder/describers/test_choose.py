@@ -1,18 +1,25 @@
-"""Which describer answers, by the name in the project file."""
+"""Make the describer that a project file names."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from data.errors import InputError, MissingDependencyError, RunError
 from kb_builder.describers import llava, local_llm
-from kb_builder.describers.choose import make_describer
+from kb_builder.describers.choose import _MAKERS, make_describer, row_settings
 from kb_builder.describers.media import MediaFiles
-from kb_builder.settings import DescribeCategories, DescribeSamples
+from kb_builder.settings import (
+    TRAITS,
+    CategoryDescriber,
+    DescribeCategories,
+    DescribeSamples,
+    SampleDescriber,
+)
 
 ONLINE = DescribeCategories(describer="openai", model="m", base_url="http://localhost:1/v1/")
 VISION = DescribeSamples(describer="openai", model="m", base_url="http://localhost:1/v1/")
@@ -29,15 +36,40 @@ def test_each_name_has_its_describer() -> None:
     assert online.endpoint == "http://localhost:1/v1"
 
 
+def test_every_name_has_traits_and_a_maker() -> None:
+    """The names of the project file, the table of traits and the makers agree."""
+    assert {*get_args(CategoryDescriber), *get_args(SampleDescriber)} == set(TRAITS)
+    asked = {name for name, traits in TRAITS.items() if traits.asks_model and not traits.phrases_facts}
+    assert asked == set(_MAKERS)
+
+
+def test_settings_of_how_a_run_works_change_no_row() -> None:
+    """`row_settings` leaves out exactly the fields that are marked `OnlyHow`."""
+    settings = DescribeCategories()
+    assert {each.name for each in fields(settings)} - row_settings(settings).keys() == {
+        "api_key_env",
+        "submit",
+        "concurrency",
+        "requests_per_minute",
+        "tokens_per_minute",
+        "request_timeout_s",
+        "max_answer_mb",
+        "outage_s",
+        "budget_usd",
+        "price",
+        "reuse",
+    }
+
+
 def test_samples_have_theirs(tmp_path: Path) -> None:
-    """`facts+llm` asks the text model that `llm` names; `facts` and `none` ask nobody."""
+    """`facts+llm` asks the text model that `llm` names; `facts` and `none` make no requests."""
     files = MediaFiles(tmp_path, [])
     assert make_describer(VISION, files=files).source == "online"
     phrased = replace(VISION, describer="facts+llm")
     assert make_describer(replace(phrased, model=None), files=files).model == local_llm.MODEL
     assert make_describer(replace(phrased, llm="openai"), files=files).model == "m"
     for name in ("facts", "none"):
-        with pytest.raises(ValueError, match="asks nobody"):
+        with pytest.raises(ValueError, match="makes no requests"):
             make_describer(DescribeSamples(describer=name), files=files)
 
 
@@ -47,7 +79,7 @@ def test_what_llava_lacks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     settings = DescribeSamples(describer="llava", model="nobody/nothing")
     with pytest.raises(RunError, match="needs `model`"):
         make_describer(replace(settings, model=None), files=files)
-    with pytest.raises(RunError, match="take `native` out"):
+    with pytest.raises(RunError, match="remove `native`"):
         make_describer(replace(settings, native=("audio",)), files=files)
     with pytest.raises(InputError, match="hf download"):
         make_describer(settings, files=files)

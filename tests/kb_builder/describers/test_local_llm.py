@@ -16,7 +16,7 @@ from kb_builder.ask.endpoint.client import ChatClient
 from kb_builder.ask.request import Request
 from kb_builder.describe.prompts import category_library, contrast_library, goes_on
 from kb_builder.describers import local_llm
-from kb_builder.describers.choose import make_describer, what
+from kb_builder.describers.choose import make_describer, row_settings
 from kb_builder.describers.local_llm import local_client
 from kb_builder.settings import DescribeCategories
 
@@ -116,7 +116,7 @@ def test_a_file_is_known_by_its_content(files: Path, tmp_path: Path) -> None:
     moved.write_bytes((files / "base.gguf").read_bytes())
     assert local_llm.find(str(moved)).identity != chat.identity
     settings = DescribeCategories(model=str(files / "chat.gguf"))
-    assert what(settings)["model"] == chat.identity
+    assert row_settings(settings)["model"] == chat.identity
 
 
 def test_a_file_is_asked_as_it_can_be(files: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_what_names_no_file_is_told(tmp_path: Path, caplog: pytest.LogCaptureFix
     with pytest.raises(InputError, match="is a folder"):
         make_describer(DescribeCategories(model=str(tmp_path)))
     assert make_describer(DescribeCategories(model="gpt-4.1-mini")).model == local_llm.MODEL
-    assert "'gpt-4.1-mini' is no GGUF file, so the bundled model is asked" in caplog.text
+    assert "'gpt-4.1-mini' is not a GGUF file: using the bundled model" in caplog.text
     (tmp_path / "text.gguf").write_text("hello", encoding="utf-8")
     with pytest.raises(InputError, match="does not begin with GGUF"):
         make_describer(DescribeCategories(model=str(tmp_path / "text.gguf")))

@@ -145,7 +145,7 @@ def test_each_sample_goes_to_the_encoders_that_take_it(encoded: Any) -> None:
 
 
 def test_unreadable_samples_are_quarantined_by_name(encoded: Any) -> None:
-    """A broken picture and an empty sound are counted and named; the run goes on."""
+    """A broken picture and an empty sound are counted and named; the run continues."""
     kb, _, samples = encoded
     rejects = {row["sample_id"]: row for row in read_rows(kb / "rejects/encode.parquet")}
     assert set(rejects) == {"broken", "empty"}
@@ -167,7 +167,7 @@ def test_the_cards_say_which_encoder_made_the_vectors(encoded: Any) -> None:
 
 
 def test_a_second_run_changes_nothing(encoded: Any, world: tuple[Path, Path]) -> None:
-    """Everything is reused, nothing is written anew, the rejects stay."""
+    """Everything is reused, nothing is written again, the rejects stay."""
     kb, media = world
     before = store_bytes(kb)
     assert embed_texts(kb, SETTINGS) == {

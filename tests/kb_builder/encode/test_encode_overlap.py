@@ -15,7 +15,7 @@ import torch
 from data.errors import SampleError
 from data.modality import Modality
 from kb_builder.encode.parts import encode_parts
-from kb_builder.encode.plan import WantedVector, plan_parts
+from kb_builder.encode.plan import WantedVectors, plan_parts
 from kb_builder.settings import Encode
 from kb_builder.store.table import read_vectors
 
@@ -61,7 +61,7 @@ class Watched:
 
 @pytest.fixture
 def torch_threads() -> Iterator[None]:
-    """As many batches side by side, whatever the machine has."""
+    """A fixed number of batches in parallel, on any machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     yield
@@ -69,12 +69,12 @@ def torch_threads() -> Iterator[None]:
 
 
 def test_decoding_overlaps_encoding_and_is_bounded(tmp_path: Path, torch_threads: None) -> None:
-    """While one batch is encoded another is decoded, and no more than one per thread is ever held."""
+    """While one batch is encoded another is decoded, and at most one per thread is held."""
     names = [f"{number:02d}" for number in range(40)]
     columns = [names, ["image"] * 40, names, [f"/media/{'bad' if name == '17' else name}" for name in names]]
     ids, groups, contents, sources = (pa.array(column, pa.string()) for column in columns)
     encoder = Watched()
-    wanted = {"samples": WantedVector(ids, groups, contents, sources, files=True, labels=sources)}
+    wanted = {"samples": WantedVectors(ids, groups, contents, sources, files=True, labels=sources)}
     plan = plan_parts(tmp_path, wanted, identity=encoder.identity, rows_per_part=16)
     result = encode_parts(plan, encoder, Encode(batch_size=BATCH), what="samples")
     assert result.reasons == {"17": "/media/bad: cannot be read; export it again"}

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_text
 from kb_builder.encode.embed import embed_samples, embed_texts
-from kb_builder.encode.exchange import _lines, _matrix, _unit, export_table, import_vectors
+from kb_builder.encode.exchange import _read_lines, _read_matrix, _scale_to_unit, export_table, import_vectors
 from kb_builder.encoders import load_encoder
 from kb_builder.settings import Encode
 from kb_builder.store.table import read_vectors, write_vectors
@@ -104,7 +104,7 @@ def test_an_export_is_whole_or_absent_and_never_over_another(kb: Path, tmp_path:
     """A damaged shard leaves nothing behind, and a folder that holds something is refused."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("precious")
-    with pytest.raises(InputError, match="full is there already"):
+    with pytest.raises(InputError, match="full already exists"):
         export_table(kb, "category_texts", tmp_path / "full", form="npy")
     (shard,) = (kb / "embeddings/e-0-float16/category_texts").glob("*.parquet")
     raw = bytearray(shard.read_bytes())
@@ -122,13 +122,13 @@ def test_an_export_is_whole_or_absent_and_never_over_another(kb: Path, tmp_path:
     [
         ("texts", "npy", None, "unknown table 'texts'"),
         ("samples", "csv", None, "unknown format 'csv'"),
-        ("samples", "npy", "zero_shot", "no encoder serves as 'zero_shot'; there are text"),
+        ("samples", "npy", "zero_shot", "no encoder has the role 'zero_shot'; the roles in use are text"),
     ],
 )
 def test_what_cannot_be_exported_is_said(
     kb: Path, tmp_path: Path, table: str, form: str, role: str | None, said: str
 ) -> None:
-    """An unknown table, format or role is named with what there is."""
+    """An unknown table, format or role is named with the known ones."""
     with pytest.raises(InputError, match=said):
         export_table(kb, table, tmp_path / "out", form=form, role=role)
 
@@ -202,15 +202,15 @@ def spoiled(row: int, value: float) -> Any:
 @pytest.mark.parametrize(
     ("x_ND", "ids", "said"),
     [
-        (unit(2, 16), ["a"], "1 ids, and .* has 2 rows"),
-        (unit(2, 16), ["a", "a"], "'a' comes twice"),
-        (unit(2, 16), ["a", "a.png"], "names one sample twice"),
+        (unit(2, 16), ["a"], "1 ids, but .* has 2 rows"),
+        (unit(2, 16), ["a", "a"], "duplicate id 'a'"),
+        (unit(2, 16), ["a", "a.png"], "named both by its id and by its uri"),
         (unit(2, 16), ["a", "zebra"], "1 of 2 ids are not in samples .* line 2, 'zebra'"),
         (spoiled(1, np.nan), ["a", "b"], r"row 1 \(b\) is zero or holds NaN"),
         (spoiled(0, np.inf), ["a", "b"], r"row 0 \(a\) is zero or holds NaN"),
         (spoiled(0, 0.0), ["a", "b"], r"row 0 \(a\) is zero"),
-        (unit(16), ["a"], "a matrix of floats"),
-        (np.ones((2, 16), np.int64), ["a", "b"], "a matrix of floats"),
+        (unit(16), ["a"], "expected a matrix of floats"),
+        (np.ones((2, 16), np.int64), ["a", "b"], "expected a matrix of floats"),
         (np.array([{}], dtype=object), ["a"], "cannot be read as .npy"),
     ],
 )
@@ -227,12 +227,12 @@ def test_an_import_that_does_not_fit_changes_nothing(
 def test_one_name_has_one_dimension(kb: Path, tmp_path: Path) -> None:
     """Vectors of another length under a name that is taken would be another model's."""
     import_vectors(kb, *given(tmp_path, unit(1, 16), ["a"]), table="samples", name="mine")
-    with pytest.raises(InputError, match="8 dimensions; what is there as 'imported:mine' has 16"):
+    with pytest.raises(InputError, match="8 dimensions, but the vectors imported as 'imported:mine' have 16"):
         import_vectors(kb, *given(tmp_path, unit(1, 8), ["r1"]), table="category_texts", name="mine")
 
 
 def test_nothing_new_can_be_encoded_by_imported_vectors(kb: Path, tmp_path: Path) -> None:
-    """An encoder that was never imported is told with those that were; and none can be loaded to encode."""
+    """An encoder that was never imported is named with those that were; none can be loaded to encode."""
     import_vectors(kb, *given(tmp_path, unit(1, 16), ["a"]), table="samples", name="mine")
     with pytest.raises(InputError, match=r"nothing was imported under this name \(there is imported:mine\)"):
         embed_samples(kb, tmp_path, Encode(samples="imported:other"))
@@ -247,8 +247,8 @@ def _read_or_refused(path: Path, mutations: Callable[[bytes, int], Iterator[byte
     for copy in mutations(content, number):
         path.write_bytes(copy)
         try:
-            x_ND = _matrix(path)
-            _unit(x_ND, list(map(str, range(len(x_ND)))), path)
+            x_ND = _read_matrix(path)
+            _scale_to_unit(x_ND, list(map(str, range(len(x_ND)))), path)
         except InputError as error:
             assert str(path) in str(error)
             refused += 1
@@ -288,13 +288,13 @@ def test_a_header_that_lies_is_refused(tmp_path: Path, header: bytes) -> None:
     path = tmp_path / "x.npy"
     path.write_bytes(b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + bytes(24))
     with pytest.raises(InputError, match=r"x\.npy: cannot be read as \.npy"):
-        _matrix(path)
+        _read_matrix(path)
 
 
 def test_ids_of_a_windows_editor(tmp_path: Path) -> None:
     """A byte-order mark and Windows' line endings do not belong to the first id."""
     (tmp_path / "ids.txt").write_bytes("\ufeffa b\r\n\r\nc\r\n".encode("utf-16-le"))
-    assert _lines(tmp_path / "ids.txt") == ["a b", "c"]
+    assert _read_lines(tmp_path / "ids.txt") == ["a b", "c"]
     (tmp_path / "ids.txt").write_bytes(b"caf\xe9")
     with pytest.raises(InputError, match="in Windows-1252"):
-        _lines(tmp_path / "ids.txt")
+        _read_lines(tmp_path / "ids.txt")

@@ -17,7 +17,7 @@ from data.errors import KnowledgeBaseError, SampleError
 from data.files import hash_file
 from data.modality import Modality
 from kb_builder.encode.parts import Encoded, encode_parts
-from kb_builder.encode.plan import WantedVector, plan_parts
+from kb_builder.encode.plan import WantedVectors, plan_parts
 from kb_builder.settings import Encode
 from kb_builder.store.shards import inspect_shard
 from kb_builder.store.table import part_paths, read_vectors
@@ -75,12 +75,12 @@ def picture(name: str, path: str, content: str) -> Row:
     return Row(name, "image", path, content, file=True)
 
 
-def wanted(rows: Sequence[Row]) -> WantedVector:
+def wanted(rows: Sequence[Row]) -> WantedVectors:
     """Rows as the columns that the plan takes."""
     names = ("id", "group", "content", "source")
     columns = [pa.array([getattr(each, name) for each in rows], pa.string()) for name in names]
     labels = pa.array([Path(each.source).name for each in rows], pa.string())
-    return WantedVector(*columns, files=any(each.file for each in rows), labels=labels)
+    return WantedVectors(*columns, files=any(each.file for each in rows), labels=labels)
 
 
 TABLES = {
@@ -109,7 +109,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def test_every_row_gets_its_vector_and_each_text_is_encoded_once(tmp_path: Path) -> None:
-    """All rows of all tables are there; equal texts, in whatever part, went through the encoder once."""
+    """All rows of all tables are there; equal texts, of any part, went through the encoder once."""
     encoder = LetterCounter()
     result = run(tmp_path, encoder)
     distinct = {each.source for table in TABLES.values() for each in table}
@@ -172,7 +172,7 @@ def test_lost_parts_are_made_again_with_the_same_bytes(tmp_path: Path, lost: lis
 
 
 def test_a_damaged_part_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A flipped bit is noticed by the page's checksum, said, and mended."""
+    """A flipped bit fails the page's checksum, is reported, and the vectors are encoded again."""
     run(tmp_path, LetterCounter())
     before = hashes(tmp_path)
     path = part_paths(tmp_path / "one")[1]
@@ -181,7 +181,7 @@ def test_a_damaged_part_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureF
     path.write_bytes(content)
     run(tmp_path, LetterCounter())
     assert hashes(tmp_path) == before
-    assert "made again" in caplog.text
+    assert "encoded again" in caplog.text
 
 
 def test_a_changed_text_is_encoded_again_and_nothing_else(tmp_path: Path) -> None:
@@ -304,5 +304,5 @@ def test_one_file_as_two_modalities_is_encoded_as_both(tmp_path: Path) -> None:
 
 def test_a_duplicate_id_is_refused_by_name(tmp_path: Path) -> None:
     """One id for two rows is a damaged table."""
-    with pytest.raises(KnowledgeBaseError, match="'a' comes twice"):
+    with pytest.raises(KnowledgeBaseError, match="duplicate id 'a'"):
         run(tmp_path, LetterCounter(), {"one": [row("a", "x"), row("a", "y")]})

@@ -180,14 +180,14 @@ def test_the_token_limit_is_the_models_own(save_clap: Save) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "told"),
+    ("gone", "expected"),
     [("config.json", "no config.json"), ("preprocessor_config.json", "how sounds are prepared")],
 )
-def test_a_broken_folder_is_one_clear_line(save_clap: Save, tmp_path: Path, gone: str, told: str) -> None:
+def test_a_broken_folder_is_one_clear_line(save_clap: Save, tmp_path: Path, gone: str, expected: str) -> None:
     """What is missing is named."""
     folder = shutil.copytree(save_clap(False), tmp_path / "model")
     (folder / gone).unlink()
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=expected):
         load_encoder(f"clap:{folder}")
     (folder / "config.json").write_text(json.dumps({"model_type": "clip"}), encoding="utf-8")
     with pytest.raises(InputError, match="type 'clip'; this adapter takes clap"):
@@ -196,5 +196,5 @@ def test_a_broken_folder_is_one_clear_line(save_clap: Save, tmp_path: Path, gone
 
 def test_sentence_transformers_leads_to_the_adapter(save_clap: Save) -> None:
     """It could load a CLAP, too, but would cut long sounds by dice."""
-    with pytest.raises(InputError, match=r"is a CLAP; write clap:"):
+    with pytest.raises(InputError, match=r"is a CLAP; name it clap:"):
         load_encoder(str(save_clap(False)))

@@ -102,7 +102,7 @@ def test_siglip_texts_are_padded_to_the_length_it_was_trained_with(save_clip: Sa
 
 
 def test_every_modality_has_a_place(save_clip: Save, sensor_files: Path) -> None:
-    """Whatever is no photo comes as its rendering; several views have their mean direction."""
+    """Anything but a photo is given as its rendering; several views have their mean direction."""
     encoder = load_encoder(f"clip:{save_clip('clip')}")
     assert encoder.modalities == set(MODALITIES)
     files = {
@@ -148,7 +148,7 @@ def test_an_overlong_text_is_reported(save_clip: Save, caplog: pytest.LogCapture
     encoder = load_encoder(f"clip:{save_clip('clip')}")
     with caplog.at_level(logging.WARNING):
         encoder.encode(["a" * 100, "short"])
-    assert "reads at most 40 tokens: of 1 longer texts" in caplog.text
+    assert "reads at most 40 tokens: 1 longer texts are truncated" in caplog.text
 
 
 def test_one_folder_serves_as_text_samples_and_zero_shot_encoder(save_clip: Save, sensor_kb: Path) -> None:
@@ -173,7 +173,7 @@ def test_identity_follows_the_content_not_the_place(save_clip: Save, tmp_path: P
     assert load_encoder(f"clip:{changed}").identity != first.identity
 
 
-def test_a_licence_that_forbids_commerce_is_told_at_load(
+def test_a_licence_that_forbids_commerce_is_logged_at_load(
     save_clip: Save, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The model card's licence is in the card of the vectors, and a warning where it is non-commercial."""
@@ -259,7 +259,7 @@ def _broken(folder: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "told"),
+    ("what", "expected"),
     [
         ("no checkpoint", "no config.json"),
         ("another type", "type 'bert'; this adapter takes clip, siglip, siglip2"),
@@ -272,17 +272,17 @@ def _broken(folder: Path, what: str) -> None:
         ("tokenizer as a pointer", r"tokenizer\.json: a Git LFS pointer"),
         ("no weights", r"no \*.safetensors"),
         ("a pickle with code", r"pytorch_model\.bin: not a file of weights alone .* may run any code"),
-        ("no tokenizer", "holds no tokenizer"),
+        ("no tokenizer", "has no tokenizer"),
         ("damaged tokenizer", "tokenizer of .* cannot be loaded"),
         ("a limit below nothing", "model_max_length of -3"),
         ("no processor", "preprocessor_config.json"),
     ],
 )
-def test_a_broken_folder_is_one_clear_line(save_clip: Save, tmp_path: Path, what: str, told: str) -> None:
-    """Whatever is wrong with a folder is said in one line that names it."""
+def test_a_broken_folder_is_one_clear_line(save_clip: Save, tmp_path: Path, what: str, expected: str) -> None:
+    """Any defect of a folder is reported in one line that names it."""
     folder = shutil.copytree(save_clip("clip"), tmp_path / "model")
     _broken(folder, what)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=expected) as caught:
         load_encoder(f"clip:{folder}")
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
@@ -308,7 +308,9 @@ def test_a_name_that_is_nowhere_says_where_was_looked() -> None:
         load_encoder("clip:")
 
 
-def test_too_little_memory_is_told_before_loading(save_clip: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_reported_before_loading(
+    save_clip: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kernel would kill the process without a word."""
     monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
     monkeypatch.setenv("UNIBIND_MODELS", str(save_clip("clip").parent))  # another name, hence not loaded yet

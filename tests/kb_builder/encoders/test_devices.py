@@ -39,9 +39,9 @@ def test_devices_by_name(
 def test_a_device_that_is_not_there_is_refused(
     monkeypatch: pytest.MonkeyPatch, cards: int, asked: str
 ) -> None:
-    """The message says what there is."""
+    """The message lists the available devices."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
-    with pytest.raises(InputError, match="this machine and this build of torch have cpu"):
+    with pytest.raises(InputError, match="this machine and this build of torch have only cpu"):
         device_names(asked)
 
 
@@ -76,12 +76,12 @@ def test_onnx_runtime_is_loaded_once_whatever_devices_there_are(monkeypatch: pyt
     monkeypatch.setitem(encoders.FACTORIES, "onnx", load)
     assert load_encoder("onnx:of this test", "cuda") is one
     assert loaded == [("of this test", "cpu")]
-    with pytest.raises(InputError, match="have cpu, cuda:0, cuda:1"):
+    with pytest.raises(InputError, match="have only cpu, cuda:0, cuda:1"):
         load_encoder("onnx:of this test", "cuda:7")
 
 
 def test_half_precision_is_another_encoder_near_the_first() -> None:
-    """`bf16:NAME` has an identity of its own, and a cosine of 0.99 with float32."""
+    """`bf16:NAME` has another identity, and a cosine of 0.99 with float32."""
     full, half = load_encoder("minilm"), load_encoder("bf16:minilm")
     assert half.name == "bf16:minilm"
     assert half.identity != full.identity

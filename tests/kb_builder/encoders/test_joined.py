@@ -43,14 +43,14 @@ def test_an_encoder_that_would_see_nothing_is_refused() -> None:
     """`point + clip` would silently take the CLIP for clouds, too."""
     joined = join("clip:a + point:b", [CLIP, POINT])
     assert [joined.owner(modality) for modality in ("text", "image", "point")] == [0, 0, 1]
-    with pytest.raises(InputError, match=r"point:b would be given nothing.*name it last"):
+    with pytest.raises(InputError, match=r"point:b would encode nothing.*name it last"):
         join("point:b + clip:a", [POINT, CLIP])
 
 
 def test_spaces_of_their_own_are_refused() -> None:
     """CLIP and CLAP may have as many dimensions; a text lies elsewhere in each."""
     other = Stub("clap:c", frozenset({"text", "audio"}), (0.0, 1.0))
-    with pytest.raises(InputError, match=r"clip:a and clap:c have spaces of their own .* cosine of 0\.00"):
+    with pytest.raises(InputError, match=r"clip:a and clap:c do not share a space .* cosine of 0\.00"):
         join("clip:a + clap:c", [CLIP, other])
     same = Stub("clip:d", frozenset({"text", "audio"}), (1.0, 0.1))
     assert join("clip:a + clip:d", [CLIP, same]).owner("audio") == 1

@@ -30,7 +30,7 @@ class _Model(SimpleNamespace):
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """`small:X` and `large:X` can be loaded; the list tells what was."""
+    """`small:X` and `large:X` can be loaded; the list records what was."""
     names: list[str] = []
 
     def factory(parameters: int) -> Any:

@@ -48,7 +48,7 @@ def test_onnx_gives_the_vectors_of_the_model(cache: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_int8_states_how_far_it_agrees(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """8-bit weights come near, and the figure is measured, told and kept."""
+    """8-bit weights come near, and the agreement is measured, logged and kept."""
     with caplog.at_level(logging.INFO):
         encoder = load_onnx_encoder("minilm", int8=True)
     assert encoder.agreement is not None
@@ -72,7 +72,9 @@ def test_a_damaged_export_is_refused_by_name(cache: Path) -> None:
     load_onnx_encoder("minilm", int8=False)
     (file,) = cache.iterdir()
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"\.onnx: cannot be loaded .*; delete it and run again") as caught:
+    with pytest.raises(
+        InputError, match=r"\.onnx: cannot be loaded .*; delete it, and the next run"
+    ) as caught:
         load_onnx_encoder("minilm", int8=False)
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
     file.unlink()
@@ -95,7 +97,7 @@ def test_rows_are_scaled_without_changing_the_layer() -> None:
 def test_an_export_that_is_off_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where float32 does not agree, it is not used under float32's name."""
     monkeypatch.setattr(onnx, "least_cosine", lambda *_: 0.9998)
-    with pytest.raises(InputError, match=r"agrees with minilm to a cosine of 0\.999800 only"):
+    with pytest.raises(InputError, match=r"least cosine to minilm is 0\.999800, below 0\.9999"):
         load_onnx_encoder("minilm", int8=False)
 
 

@@ -88,7 +88,7 @@ def test_identity_follows_the_content_not_the_place(minilm: Any, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "not a name!"])
 def test_an_unknown_name_is_one_clear_line(name: str) -> None:
-    """A name that is nowhere on this machine says what there is and how to fetch it; no download."""
+    """A name that is nowhere on this machine lists the known names and how to fetch it; no download."""
     with pytest.raises(InputError, match=r"unknown encoder .*minilm.*hf download") as caught:
         load_encoder(name)
     assert "\n" not in str(caught.value)
@@ -129,21 +129,21 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "expected"),
     [
         ("model.safetensors", b"\x08" + 50 * b"\xff", "cannot be loaded: Error while deserializing"),
         ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
-        ("pytorch_model.bin", pickle.dumps({"weights": Path("a")}), "more than tensors.* may run any code"),
+        ("pytorch_model.bin", pickle.dumps({"weights": Path("a")}), "more than tensors.* could run any code"),
     ],
 )
 def test_damaged_weights_are_one_clear_line(
-    clip_folder: Path, tmp_path: Path, name: str, content: bytes, told: str
+    clip_folder: Path, tmp_path: Path, name: str, content: bytes, expected: str
 ) -> None:
-    """Nobody is advised to read a pickle with code in it."""
+    """The message does not advise loading a pickle with code in it."""
     folder = shutil.copytree(clip_folder, tmp_path / "model")
     (folder / "model.safetensors").unlink()
     (folder / name).write_bytes(content)
-    with warnings.catch_warnings(), pytest.raises(InputError, match=told) as caught:
+    with warnings.catch_warnings(), pytest.raises(InputError, match=expected) as caught:
         warnings.simplefilter("ignore")  # torch's, of the pickle's protocol
         load_encoder(str(folder))
     assert "\n" not in str(caught.value)
@@ -221,7 +221,7 @@ def test_a_text_has_the_same_bits_beside_any_other_texts() -> None:
 
 
 def test_a_model_that_hears_takes_sounds_as_they_are(tmp_path: Path) -> None:
-    """A spectrogram transformer reads no texts; sounds have the vectors of its own encode."""
+    """A spectrogram transformer reads no texts; its vectors of sounds are those of its `encode`."""
     import soundfile
     import torch
     import transformers

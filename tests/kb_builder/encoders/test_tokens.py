@@ -9,7 +9,7 @@ from kb_builder.encoders.tokens import TOKEN_LIMIT, count_tokens
 
 
 def test_counts_are_neither_padded_nor_cut() -> None:
-    """Short texts count short and long texts count long, whatever the tokenizer file says of padding."""
+    """Short texts count short and long texts count long, with any padding in the tokenizer file."""
     assert count_tokens(["a dog", "a dog " * 300]) == [4, 602]
     assert count_tokens([]) == []
 

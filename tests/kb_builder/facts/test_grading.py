@@ -1,4 +1,4 @@
-"""kb_builder.facts.grading: numbers to words."""
+"""kb_builder.facts.words: numbers to words."""
 
 from __future__ import annotations
 

@@ -295,8 +295,12 @@ def test_a_hang_ends_when_the_client_leaves() -> None:
     """The server answers nothing, and forgets the request once its client is gone."""
 
     async def talk(client: openai.AsyncOpenAI) -> dict[str, Any]:
-        with pytest.raises(openai.APITimeoutError):
-            await client.chat.completions.create(model="m", messages=USER, timeout=0.05)  # type: ignore[arg-type]
+        asked = asyncio.create_task(client.chat.completions.create(model="m", messages=USER))  # type: ignore[arg-type]
+        while not (await stats(client))["in_flight"]:
+            await asyncio.sleep(0.01)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
         while (seen := await stats(client))["in_flight"]:
             await asyncio.sleep(0.01)
         return seen
@@ -540,7 +544,10 @@ def test_the_counters_know_what_was_asked_again(tmp_path: Path) -> None:
 
 
 def test_a_storm_of_all_faults_ends_in_answers() -> None:
-    """Every fault comes up, no request is answered twice, and the server survives it all."""
+    """Every fault comes up, no request is answered twice, and the server survives it all.
+
+    A hang ends by itself: a client that left after a moment would leave late answers of a busy machine too.
+    """
 
     async def talk(client: openai.AsyncOpenAI) -> dict[str, Any]:
         async def insist(seed: int) -> None:
@@ -550,7 +557,7 @@ def test_a_storm_of_all_faults_ends_in_answers() -> None:
                         model="m",
                         messages=USER,  # type: ignore[arg-type]
                         seed=seed,
-                        timeout=0.3,
+                        timeout=600,
                     )
                     if json.loads(answer.http_response.text)["choices"][0]["message"]["content"]:
                         return
@@ -560,6 +567,6 @@ def test_a_storm_of_all_faults_ends_in_answers() -> None:
         await asyncio.gather(*(insist(seed) for seed in range(150)))
         return await stats(client)
 
-    seen = talk_to(FakeSettings(faults=all_faults(0.5)), talk)
+    seen = talk_to(FakeSettings(faults=all_faults(0.5), hang_s=0.1), talk)
     assert set(seen["faults"]) == set(PASSING)
     assert (seen["answers"], seen["answered_again"]) == (150, {})

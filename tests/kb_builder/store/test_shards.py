@@ -179,14 +179,14 @@ def test_rows_that_are_not_of_unit_length_are_refused_by_name(tmp_path: Path) ->
 
 def test_an_id_that_comes_twice_is_refused_by_name(tmp_path: Path) -> None:
     """An id is a key."""
-    with pytest.raises(KnowledgeBaseError, match="'row-001' comes twice"):
+    with pytest.raises(KnowledgeBaseError, match="duplicate id 'row-001'"):
         write(tmp_path / "s.parquet", unit(), ids=[*IDS[:59], "row-001"])
 
 
 def test_another_table_is_no_shard(tmp_path: Path) -> None:
     """Parquet of other columns is refused."""
     pq.write_table(pa.table({"id": ["a"], "vector": [[1.0]]}), tmp_path / "s.parquet")
-    with pytest.raises(KnowledgeBaseError, match="not a file of the embedding store"):
+    with pytest.raises(KnowledgeBaseError, match="not a shard of the embedding store"):
         inspect_shard(tmp_path / "s.parquet")
 
 
@@ -231,14 +231,14 @@ def test_a_footer_is_read_once_and_again_when_the_file_changed(
 
 
 def test_a_column_whose_name_is_damaged_is_named(tmp_path: Path) -> None:
-    """Every single byte of the footer's names that is no UTF-8 any more: one error with the file's name."""
+    """Every single byte of the footer's names made invalid UTF-8: one error with the file's name."""
     path = tmp_path / "part-00000-aaaaaaaa.parquet"
     write(path, unit())
     sound = path.read_bytes()
     at = sound.rfind(b"vector")
     while at >= 0:
         path.write_bytes(sound[:at] + b"\xe9" + sound[at + 1 :])
-        with suppress(KnowledgeBaseError):  # a byte that nobody reads does no harm
+        with suppress(KnowledgeBaseError):  # a byte that is not read does no harm
             inspect_shard(path)
         with suppress(KnowledgeBaseError):
             read_names(path, [0])

@@ -54,7 +54,7 @@ def test_round_trip_is_exact(folder: Path, vectors_ND: np.ndarray) -> None:
 
 
 def test_one_group_is_read_alone(folder: Path, vectors_ND: np.ndarray) -> None:
-    """A group's rows are those of the whole; the table tells its groups and their sizes."""
+    """A group's rows are those of the whole table; the table lists its groups and their sizes."""
     table = open_table(folder)
     assert table.groups == {"bird": 20, "cat": 20, "dog": 20}
     assert (len(table), table.dim) == (60, 24)
@@ -98,7 +98,7 @@ def test_plain_pyarrow_reads_it(folder: Path) -> None:
     assert not any(field.nullable for field in table.schema)
 
 
-def test_no_rows_still_tell_the_dimension(tmp_path: Path) -> None:
+def test_an_empty_table_keeps_its_dimension(tmp_path: Path) -> None:
     """An empty table is a valid table."""
     write_vectors(tmp_path / "t", ids=[], groups=[], vectors_ND=np.zeros((0, 5), np.float32))
     read = read_vectors(tmp_path / "t")
@@ -160,7 +160,7 @@ def test_a_reader_during_writes_sees_one_table_or_another(tmp_path: Path) -> Non
 def test_a_table_that_was_replaced_and_put_back_is_read_again(
     folder: Path, vectors_ND: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its shard is gone for a moment, and afterwards nothing but the manifest's stamp tells that."""
+    """Its shard is gone for a moment, and afterwards only the manifest's stamp shows it."""
     before, dtype = read_vectors(folder), open_table(folder).dtype
     tried: list[Path] = []
 
@@ -225,16 +225,16 @@ def test_a_flipped_bit_among_the_vectors_is_refused_by_name(folder: Path, vector
 
 
 def test_a_shard_of_another_dimension_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
-    """A file of other vectors under a shard's name is told by what it is."""
+    """A shard of other vectors under the listed name is refused, with the difference."""
     write_vectors(tmp_path / "other", ids=["z"], groups=["a"], vectors_ND=unit(1, 1, 8))
     (path,) = part_paths(folder)
     shutil.copy(part_paths(tmp_path / "other")[0], path)
-    with pytest.raises(KnowledgeBaseError, match=r"part-.*: damaged \(8 dimensions, its table has 24\)"):
+    with pytest.raises(KnowledgeBaseError, match=r"part-.*: damaged \(8 dimensions, but its table has 24\)"):
         open_table(folder).read_vectors()
 
 
 def test_a_shard_of_another_encoder_is_refused_by_name(tmp_path: Path) -> None:
-    """Vectors of equal form by another encoder are told by the identity in their file."""
+    """Vectors of equal shape by another encoder are recognised by the identity in their file."""
     for name in ("one", "two"):
         write_vectors(
             tmp_path / name,
@@ -259,7 +259,7 @@ def test_a_table_of_another_encoder_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_refused_by_name(folder: Path) -> None:
-    """A shard that the manifest names and nobody finds is an error, not fewer rows."""
+    """A missing shard that the manifest lists is an error, not fewer rows."""
     (path,) = part_paths(folder)
     path.unlink()
     with pytest.raises(KnowledgeBaseError, match=path.name):

@@ -100,6 +100,27 @@ def test_a_checkpoint_of_another_training_is_not_used(
     assert not goes_on(settings)
 
 
+def test_one_byte_of_a_checkpoint_begins_anew(
+    make_kb: MakeKb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A changed number is found by the checkpoint's own hash; the heads are those of a whole training."""
+    kb = make_kb()
+    localize(kb, Localize(k=5))
+    settings = Train(epochs=3, batch_size=48)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    train(kb, tmp_path, settings, every=0)
+    monkeypatch.undo()
+    left, heads = tmp_path / "checkpoint.safetensors", (tmp_path / "heads.safetensors").read_bytes()
+    whole = left.read_bytes()
+    for place in range(len(whole) - 1, len(whole) // 2, -len(whole) // 8):  # behind the header
+        left.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        capsys.readouterr()
+        train(kb, tmp_path, settings, every=1e9)
+        told = capsys.readouterr().err
+        assert "checkpoint.safetensors is damaged (its checksum does not fit); beginning anew" in told
+        assert (tmp_path / "heads.safetensors").read_bytes() == heads
+
+
 def test_checkpoints_are_made_when_they_are_due(tmp_path: Path) -> None:
     """Not before so many seconds have passed since the last one."""
     assert Keeper(tmp_path / "c", "x", 0.0, ALONE).is_due()

@@ -198,7 +198,7 @@ def test_an_answer_is_its_body() -> None:
         (result(None, "torn"), TransientError, "status None: torn"),
         (result(408, None), TransientError, "status 408: None"),
         (result(429, refusal("slow down")), ThrottledError, "status 429: slow down"),
-        (result(429, refusal("paid up", "insufficient_quota")), RunError, "mend the account's quota"),
+        (result(429, refusal("paid up", "insufficient_quota")), RunError, "raise the account's quota"),
         (result(400, refusal("unsafe", "content_policy_violation")), RequestError, "status 400: unsafe"),
         (result(400, {"error": "only words"}), RequestError, "status 400: {'error': 'only words'}"),
         (result(401, refusal("wrong key")), RunError, "check the API key"),

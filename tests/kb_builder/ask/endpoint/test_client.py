@@ -183,6 +183,18 @@ def test_retry_after_in_each_form() -> None:
     assert retry_after({}) is None
 
 
+@pytest.mark.parametrize("hours", [-400 * 24, -1, 1, 400 * 24])
+def test_a_date_to_retry_after_counts_from_the_servers_clock(hours: int) -> None:
+    """A clock here that is hours off makes no wait longer or shorter; a date that cannot be read is none."""
+    there = datetime.now(UTC) + timedelta(hours=hours)
+    wish = format_datetime(there + timedelta(seconds=90), usegmt=True)
+    assert retry_after({"retry-after": wish, "date": format_datetime(there, usegmt=True)}) == 90.0
+    if hours == 1:
+        for date in ("", "soon", "Mon, 30 Nov 2026 08:00:00 -0000"):
+            unaided = retry_after({"retry-after": wish, "date": date})
+            assert unaided is not None and 3600 < unaided <= 3690
+
+
 def test_throttling_carries_the_servers_wish(chat_server: Callable[..., Any]) -> None:
     """The header reaches the error."""
     server = chat_server(lambda body, nth: {"status": 429, "headers": {"retry-after": "7"}})
@@ -248,7 +260,7 @@ def test_a_key_may_end_in_a_line_break(
 def test_what_can_be_no_key_is_told_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     """One line that names the variable."""
     monkeypatch.setenv("OPENAI_API_KEY", key)
-    with pytest.raises(RunError, match="the value of OPENAI_API_KEY is no API key") as caught:
+    with pytest.raises(RunError, match="the value of OPENAI_API_KEY is not an API key") as caught:
         ask("http://127.0.0.1:9/v1")
     assert "sk-" not in str(caught.value)
 

@@ -96,7 +96,8 @@ def test_short_keys_are_words() -> None:
 def test_the_vendors_log_is_overruled() -> None:
     """`OPENAI_LOG=debug` prints neither prompts nor headers, in a process of its own as in this one."""
     code = (
-        "from kb_builder.hidden_key import silence_vendor; silence_vendor(); import openai, logging, os\n"
+        "from kb_builder.ask.endpoint.hidden_key import silence_vendor\n"
+        "silence_vendor(); import openai, logging, os\n"
         "logging.getLogger('openai._base_client').debug('PLANTED'); print(os.environ.get('OPENAI_LOG'))"
     )
     done = subprocess.run(
@@ -107,6 +108,6 @@ def test_the_vendors_log_is_overruled() -> None:
         check=True,
     )
     assert done.stdout.strip() == "None"
-    assert "PLANTED" not in done.stderr and "OPENAI_LOG is overruled" in done.stderr
+    assert "PLANTED" not in done.stderr and "OPENAI_LOG is ignored" in done.stderr
     silence_vendor()
     assert not logging.getLogger("openai._base_client").isEnabledFor(logging.DEBUG)

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from kb_builder.ask.endpoint.parameters import Shape, body_of, presets, remedy, shape_for, shaped, told
+from kb_builder.ask.endpoint.parameters import (
+    Shape,
+    body_of,
+    changes_line,
+    presets,
+    remedy,
+    shape_for,
+    shaped,
+)
 from kb_builder.ask.request import Request, asks_for_list, request_from_json, request_json, request_key
 from kb_builder.describe.prompts import several_texts
 from kb_builder.settings import PARAMETERS, Asking, DescribeCategories, Parameters
@@ -121,7 +129,9 @@ def test_known_families_have_presets(endpoint: str, model: str, gone: set[str], 
     assert not gone & set(body)
     assert names <= set(body)
     settings = Asking(model=model)
-    line = told(settings, shape_for(settings, endpoint=endpoint, model=model), endpoint=endpoint, model=model)
+    line = changes_line(
+        settings, shape_for(settings, endpoint=endpoint, model=model), endpoint=endpoint, model=model
+    )
     assert (line is None) == (not gone)
     if line is not None:
         assert "\n" not in line and "preset" in line and model in line

@@ -15,7 +15,7 @@ import pytest
 from data.errors import RunError, TransientError
 from kb_builder.ask.endpoint.client import endpoint_of
 from kb_builder.ask.endpoint.pool import Pool
-from kb_builder.ask.ledger import Entry, open_ledger, read_entries
+from kb_builder.ask.ledger import Entry, iter_entries, open_ledger
 from kb_builder.ask.policy import policy_for
 from kb_builder.ask.request import Request
 from kb_builder.ask.scheduler import open_asker
@@ -77,7 +77,7 @@ def run(kb: Path, servers: Sequence[FakeSettings], count: int, **changes: Any) -
             return [await seen(url) for url in urls]
 
     stats = asyncio.run(ask())
-    assert sum(each["answers"] for each in stats) == count == len(read_entries(kb))
+    assert sum(each["answers"] for each in stats) == count == len(list(iter_entries(kb)))
     return stats
 
 
@@ -137,9 +137,9 @@ def test_all_of_them_away_is_an_outage(tmp_path: Path) -> None:
         dead = ["http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1"]
         await ask_at(tmp_path, dead, 50, outage_s=0.5)
 
-    with pytest.raises(RunError, match="run again to go on"):
+    with pytest.raises(RunError, match="run again to continue"):
         asyncio.run(ask())
-    assert read_entries(tmp_path) == []
+    assert list(iter_entries(tmp_path)) == []
 
 
 def test_an_answer_that_broke_off_is_not_asked_elsewhere_at_once(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_the_key_does_not_tell_who_answered(tmp_path: Path) -> None:
             return counts
 
     assert asyncio.run(ask()) == [20, 20, 20, 20]
-    copies = [entry for entry in read_entries(tmp_path) if entry.attempts == 0]
+    copies = [entry for entry in list(iter_entries(tmp_path)) if entry.attempts == 0]
     assert all(entry.cost_usd == 0.0 for entry in copies)
 
 
@@ -188,5 +188,5 @@ def test_batches_need_one_address(tmp_path: Path) -> None:
             async with open_asking(tmp_path, describer, settings, run_id="r", bar=bar):
                 pass
 
-    with pytest.raises(RunError, match="one `base_url`"):
+    with pytest.raises(RunError, match="a single `base_url`"):
         asyncio.run(ask())

@@ -43,11 +43,11 @@ def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HTTPS_PROXY", "http://user:planted@proxy:3128")
     found = proxy_for("https://api.openai.com/v1")
     assert found is not None and found.url == "http://user:planted@proxy:3128"
-    assert found.told == "http://proxy:3128 (HTTPS_PROXY)"
+    assert found.shown == "http://proxy:3128 (HTTPS_PROXY)"
     assert proxy_for("http://api.openai.com/v1") is None
     monkeypatch.setenv("all_proxy", "proxy2:1")
     other = proxy_for("http://10.0.0.5:8000/v1")
-    assert other is not None and other.told == "http://proxy2:1 (all_proxy)"
+    assert other is not None and other.shown == "http://proxy2:1 (all_proxy)"
     monkeypatch.setenv("NO_PROXY", "10.0.0.5,openai.com")
     assert proxy_for("http://10.0.0.5:8000/v1") is None
     assert proxy_for("https://api.openai.com/v1") is None

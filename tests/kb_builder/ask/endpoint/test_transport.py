@@ -244,5 +244,5 @@ def test_too_many_open_files_are_not_the_answers_fault(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("kb_builder.ask.endpoint.transport.decoded", starved)
 
-    with pytest.raises(RunError, match=r"Too many open files on this machine; lift the limit"):
+    with pytest.raises(RunError, match=r"Too many open files on this machine; raise the limit"):
         ask(answering(BODY))

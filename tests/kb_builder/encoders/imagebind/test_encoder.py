@@ -255,7 +255,7 @@ def test_clips_are_averaged_as_directions(folder: Path, sensor_files: Path) -> N
     np.testing.assert_allclose(encoder.encode([video])[0], expected, atol=1e-5)
 
 
-def test_the_licence_is_told_at_load(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_licence_is_logged_at_load(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The weights may not be used commercially."""
     release_encoders()
     with caplog.at_level(logging.WARNING):
@@ -363,7 +363,7 @@ def _break(place: Path, what: str, state: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "told"),
+    ("what", "expected"),
     [
         ("nothing", r"should hold one file of weights \(none found\)"),
         ("two", "imagebind_small.pth, other.pth found"),
@@ -381,12 +381,12 @@ def _break(place: Path, what: str, state: dict[str, torch.Tensor]) -> None:
     ],
 )
 def test_a_broken_folder_is_one_clear_line(
-    folder: Path, tmp_path: Path, state: dict[str, torch.Tensor], what: str, told: str
+    folder: Path, tmp_path: Path, state: dict[str, torch.Tensor], what: str, expected: str
 ) -> None:
-    """Whatever is wrong is said in one line that names the file; no code in a pickle is run."""
+    """Any defect is reported in one line that names the file; no code in a pickle is run."""
     place = shutil.copytree(folder, tmp_path / "model")
     _break(place, what, state)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=expected) as caught:
         load_encoder(f"imagebind:{place}")
     assert "\n" not in str(caught.value)
     assert str(place) in str(caught.value)
@@ -422,7 +422,7 @@ def test_full_size_runs_on_a_real_file_of_each_modality(
         tmp_path / "imagebind_huge.pth",
     )
     _write_vocabulary(tmp_path)
-    told = run_on_real_files(_RUN, tmp_path)
-    assert told["shape"] == [9, 1024]
-    assert told["off"] < 1e-5
-    assert told["peak"] < 9 * 2**30
+    report = run_on_real_files(_RUN, tmp_path)
+    assert report["shape"] == [9, 1024]
+    assert report["off"] < 1e-5
+    assert report["peak"] < 9 * 2**30

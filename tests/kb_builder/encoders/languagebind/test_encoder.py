@@ -293,8 +293,8 @@ def test_without_time_it_is_a_clip(towers: Callable[[str], Path]) -> None:
             text_config=config["text_config"] | end, vision_config=config["vision_config"], projection_dim=DIM
         )
     ).eval()
-    told = clip.load_state_dict(_random("image"), strict=False)
-    assert set(told.missing_keys) <= {"vision_model.embeddings.position_ids"}
+    loaded = clip.load_state_dict(_random("image"), strict=False)
+    assert set(loaded.missing_keys) <= {"vision_model.embeddings.position_ids"}
     encoder: Any = load_encoder(f"languagebind:{folder}")
     tokens = encoder.text.tokenizer(TEXTS, padding="max_length", max_length=77, return_tensors="pt")
     with torch.inference_mode():
@@ -429,7 +429,7 @@ def test_a_modality_without_a_tower_is_refused(towers: Callable[[str], Path], se
         embed_samples(sensor_kb, sensor_kb.parent / "data", Encode(text=name, samples=name, zero_shot=name))
 
 
-def test_towers_of_different_texts_are_told(
+def test_towers_of_different_texts_are_reported(
     several: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A tower whose text tower is not the one that reads the texts would be compared with a strange space."""
@@ -439,17 +439,20 @@ def test_towers_of_different_texts_are_told(
     torch.save(state | {"text_projection.weight": state["text_projection.weight"] + 1e-3}, weights)
     with caplog.at_level(logging.INFO):
         load_encoder(f"languagebind:{place}")
-    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(told) == 1
-    assert "LanguageBind_Audio_FT was trained towards other texts than LanguageBind_Image" in told[0]
-    assert "LanguageBind_Depth is passed over" in caplog.text
+    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(messages) == 1
+    assert (
+        "LanguageBind_Audio_FT was trained towards another text tower than that of LanguageBind_Image"
+        in messages[0]
+    )
+    assert "LanguageBind_Depth is skipped" in caplog.text
     assert "licence of the weights: mit" in caplog.text
 
 
 def test_a_licence_that_forbids_commerce_is_a_warning(
     towers: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The model card's licence is told at load and kept."""
+    """The model card's licence is logged at load and kept."""
     folder = shutil.copytree(towers("image"), tmp_path / "model")
     (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n", encoding="utf-8")
     with caplog.at_level(logging.WARNING):
@@ -535,18 +538,18 @@ def _break(place: Path, what: str) -> None:
     elif what == "more words":
         _config(place, text_config=TEXT | {"vocab_size": 50})
     else:
-        told = {
+        changes = {
             "clip": {"model_type": "clip"},
             "depth": {"model_type": "LanguageBindDepth"},
             "heads": {"vision_config": MEDIA | {"num_attention_heads": 5}},
             "activation": {"vision_config": MEDIA | {"hidden_act": "relu"}},
             "shape": {"projection_dim": 17},
         }
-        _config(place, **told[what])
+        _config(place, **changes[what])
 
 
 @pytest.mark.parametrize(
-    ("what", "told"),
+    ("what", "expected"),
     [
         ("no weights", "no .safetensors|no such file of weights"),
         ("cut", "cannot be read as weights"),
@@ -554,24 +557,24 @@ def _break(place: Path, what: str) -> None:
         ("less", r"1 missing: vision_model\.encoder\.layers\.1\.mlp\.fc2\.bias"),
         ("half of LoRA", r"1 missing: .*layers\.1\.self_attn\.q_proj\.lora_B\.default\.weight"),
         ("other", "not the weights of LanguageBind .*unexpected: vision_model"),
-        ("no config", "holds neither a tower of LanguageBind"),
-        ("no words", "holds no tokenizer"),
+        ("no config", "is neither a tower of LanguageBind"),
+        ("no words", "has no tokenizer"),
         ("torn words", "vocabulary in .* is damaged"),
-        ("more words", "has 56 words, its text tower 50; it is another model's"),
+        ("more words", "has 56 words, but its text tower has 50; it belongs to another model"),
         ("clip", "holds a model of type 'clip'; this adapter takes LanguageBindAudio"),
-        ("depth", "sees depth alone"),
-        ("heads", "5 heads do not share 32 dimensions"),
+        ("depth", "encodes depth, which is not"),
+        ("heads", "5 heads do not divide 32 dimensions"),
         ("activation", "hidden_act: Input should be 'gelu' or 'quick_gelu'"),
         ("shape", r"2 of another shape: text_projection.weight \[16, 24\] instead of \[17, 24\]"),
     ],
 )
 def test_a_broken_folder_is_one_clear_line(
-    towers: Callable[[str], Path], tmp_path: Path, what: str, told: str
+    towers: Callable[[str], Path], tmp_path: Path, what: str, expected: str
 ) -> None:
-    """Whatever is wrong is said in one line that names the folder; no code in a pickle is run."""
+    """Any defect is reported in one line that names the folder; no code in a pickle is run."""
     place = shutil.copytree(towers("thermal-lora"), tmp_path / "model")
     _break(place, what)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=expected) as caught:
         load_encoder(f"languagebind:{place}")
     assert "\n" not in str(caught.value)
     assert str(place) in str(caught.value)
@@ -581,7 +584,7 @@ def test_two_towers_of_a_kind_are_refused(towers: Callable[[str], Path], tmp_pat
     """Which of them should see the videos is not guessed."""
     for case in ("video", "video-1.5"):
         shutil.copytree(towers(case), tmp_path / case)
-    with pytest.raises(InputError, match=r"video and video-1\.5 are both towers of video; leave one"):
+    with pytest.raises(InputError, match=r"video and video-1\.5 are both towers of video; keep one"):
         load_encoder(f"languagebind:{tmp_path}")
 
 
@@ -610,7 +613,7 @@ def test_full_size_runs_on_a_real_file_of_each_modality(
         state = {name: torch.empty(value.shape).normal_(0, 0.02) for name, value in shapes.items()}
         torch.save(state, tmp_path / case / "pytorch_model.bin")
     del state
-    told = run_on_real_files(_RUN, tmp_path)
-    assert told["shape"] == [7, 768]
-    assert told["off"] < 1e-5
-    assert told["peak"] < 9 * 2**30
+    report = run_on_real_files(_RUN, tmp_path)
+    assert report["shape"] == [7, 768]
+    assert report["off"] < 1e-5
+    assert report["peak"] < 9 * 2**30

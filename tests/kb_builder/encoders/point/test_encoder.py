@@ -243,18 +243,18 @@ def test_joined_with_a_clip_each_sees_its_own(
 
 
 @pytest.mark.parametrize(
-    ("what", "told"),
+    ("what", "expected"),
     [
         ("other", r"not the weights of OpenShape's PointBERT \(1 missing: .* unexpected: visual.proj"),
         ("unknown size", "of an unknown size; put a config.json"),
-        ("config", 'wants {"patches"'),
+        ("config", 'expected e.g. {"patches"'),
         ("less", "1 missing: ppat.lift.2.bias"),
     ],
 )
 def test_a_broken_folder_is_one_clear_line(
-    folder: Path, tmp_path: Path, state: dict[str, torch.Tensor], what: str, told: str
+    folder: Path, tmp_path: Path, state: dict[str, torch.Tensor], what: str, expected: str
 ) -> None:
-    """Whatever is wrong is said in one line that names the file."""
+    """Any defect is reported in one line that names the file."""
     place = shutil.copytree(folder, tmp_path / "model")
     if what == "other":
         torch.save({"visual.proj": torch.zeros(3)}, place / "model.pt")
@@ -264,7 +264,7 @@ def test_a_broken_folder_is_one_clear_line(
         (place / "config.json").write_text('{"patches": 0}', encoding="utf-8")
     else:
         torch.save({key: state[key] for key in state if key != "ppat.lift.2.bias"}, place / "model.pt")
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=expected) as caught:
         load_encoder(f"point:{place}")
     assert "\n" not in str(caught.value)
     assert str(place) in str(caught.value)

@@ -2,10 +2,10 @@
 
     <folder>/unibind-checksums.json    format, files: {name: {bytes, crc32, sha256, maker}}; sha256
 
-A knowledge base has such a list, and so has a run, each of its own files, named relative to the folder: a
-copy of the folder can be verified alone. A stage removes the entries of its files before it writes them
-(`unseal`) and adds new ones when all are complete (`seal`). So a file with an entry is as it was written, or
-it is damaged; a file without one is being written, or was written by an earlier version.
+A knowledge base has such a list for its files, and a run for its other files, with names relative to the
+folder, so that a copied folder can be verified alone. A stage removes the entries of its files before it
+writes them (`unseal`) and adds new ones when all are complete (`seal`). So a file with an entry is as it was
+written, or it is damaged; a file without one is being written, or was written by an earlier version.
 
 `check` is called wherever a file is opened through data/reads.py. It compares SHA-256, for large files
 CRC-32, which is ten times as fast; `kb verify` always compares SHA-256. A file is checked once per process,
@@ -126,15 +126,15 @@ def check(path: Path) -> None:
 def check_always(path: Path) -> None:
     """`check` for files of any ending."""
     path = Path(os.path.abspath(path))  # noqa: PTH100  (links are no other files)
-    told = _line(path)
-    if told is None:
+    expected = _line(path)
+    if expected is None:
         require_plain(path)
         return
-    wrong = _differs(path, told)
+    wrong = _differs(path, expected)
     if wrong == FORBIDDEN:
         raise DamagedError(path, wrong)
     # A writer removes the entry before it replaces the file.
-    if wrong is not None and _line(path) == told:
+    if wrong is not None and _line(path) == expected:
         raise DamagedError(path, f"{wrong}; {'delete it and ' if os.path.lexists(path) else ''}run {HINT}")
 
 
@@ -177,12 +177,12 @@ def sum_of(path: Path) -> Sum:
     return Sum(size, crc, sums.hexdigest())
 
 
-def differs(path: Path, told: Sum) -> str | None:
+def differs(path: Path, expected: Sum) -> str | None:
     """How a file differs from its entry, every byte compared; None where it does not."""
-    return _differs(path, told, wholly=True)
+    return _differs(path, expected, wholly=True)
 
 
-def _differs(path: Path, told: Sum, *, wholly: bool = False) -> str | None:
+def _differs(path: Path, expected: Sum, *, wholly: bool = False) -> str | None:
     try:
         found = path.stat()
     except OSError:
@@ -190,18 +190,18 @@ def _differs(path: Path, told: Sum, *, wholly: bool = False) -> str | None:
     if not stat.S_ISREG(found.st_mode):
         return "not a regular file"
     before = signature(path)
-    if not wholly and before is not None and _held.get(path) == (before, told):
+    if not wholly and before is not None and _held.get(path) == (before, expected):
         return None
-    if found.st_size != told.bytes:
-        return f"damaged: {found.st_size:,} bytes, {told.bytes:,} were written"
+    if found.st_size != expected.bytes:
+        return f"damaged: {found.st_size:,} bytes, {expected.bytes:,} were written"
     try:
-        if wholly or told.bytes < _LARGE:
-            same = sum_of(path).sha256 == told.sha256
+        if wholly or expected.bytes < _LARGE:
+            same = sum_of(path).sha256 == expected.sha256
         else:
             crc = 0
             for piece in _pieces(path):
                 crc = crc32(piece, crc)
-            same = crc == told.crc32
+            same = crc == expected.crc32
     except PermissionError:
         return FORBIDDEN
     except OSError as error:
@@ -209,7 +209,7 @@ def _differs(path: Path, told: Sum, *, wholly: bool = False) -> str | None:
     if not same:
         return "damaged: its checksum is not that of what was written"
     if (seen := settled(path, before)) is not None:
-        _held[path] = seen, told
+        _held[path] = seen, expected
     return None
 
 
@@ -224,8 +224,8 @@ def _pieces(path: Path) -> Iterator[memoryview]:
 def _line(path: Path) -> Sum | None:
     for folder in list(path.parents)[:_LEVELS]:
         lines = sealed(folder)
-        if lines is not None and (told := lines.get(path.relative_to(folder).as_posix())) is not None:
-            return told
+        if lines is not None and (expected := lines.get(path.relative_to(folder).as_posix())) is not None:
+            return expected
     return None
 
 

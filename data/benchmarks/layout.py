@@ -1,5 +1,4 @@
-"""Finds the parts of a benchmark in its folder; errors say in one line what was expected and what was
-found."""
+"""Finds the parts of a benchmark in its folder; errors say what was expected where, and what was found."""
 
 from __future__ import annotations
 
@@ -115,8 +114,7 @@ def require_classes(where: Path, found: Collection[str], known: Collection[str],
 
 
 def require_count(where: Path, found: int, expected: int, what: str, *, partial: bool) -> None:
-    """Raise ManifestError for a split without files, or, unless `partial`, with fewer than the benchmark
-    has."""
+    """Raise ManifestError for a split without files, or, unless `partial`, with fewer than `expected`."""
     if not found or (found < expected and not partial):
         raise ManifestError(
             f"{where}: expected {expected:,} {what}; found {found:,};{packed_hint(where)}{_PARTIAL}"

@@ -35,8 +35,7 @@ _LISTS: dict[Split, str] = {"test": "modelnet40_test.txt", "train": "modelnet40_
 
 
 def read_modelnet40(root: Path, wanted: Wanted) -> Imported:
-    """Import either form, recognised by its lists. Raises ManifestError for another layout or missing
-    models."""
+    """Import either form, by its lists. Raises ManifestError for another layout or missing models."""
     splits: list[Split] = ["test", "train"] if wanted.train else ["test"]
     if find_file(root, *_LISTS.values()) is not None:
         return _resampled(root, splits, wanted)

@@ -168,15 +168,15 @@ def _quoted(name: str) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    told = [_quoted(name) for name in names]
-    if len(told) > _SHOWN + 1:
-        told = [*told[:_SHOWN], f"{len(told) - _SHOWN} more"]
-    return f"{', '.join(told[:-1])} and {told[-1]}"
+    shown = [_quoted(name) for name in names]
+    if len(shown) > _SHOWN + 1:
+        shown = [*shown[:_SHOWN], f"{len(shown) - _SHOWN} more"]
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def _joined_examples(told: list[str]) -> str:
-    rest = len(told) - _SHOWN
-    return "; ".join(told[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+def _joined_examples(shown: list[str]) -> str:
+    rest = len(shown) - _SHOWN
+    return "; ".join(shown[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def _counted(number: int, what: str) -> str:

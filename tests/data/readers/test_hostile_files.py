@@ -17,7 +17,7 @@ import torch
 
 from data.errors import SampleError
 from data.modality import MODALITIES, Modality
-from data.readers import Budget, read, use_budget
+from data.readers import FileBudget, read, use_budget
 from data.readers.companions import companions
 from data.readers.sandbox import pool as sandbox
 
@@ -27,9 +27,9 @@ MEMORY = 300_000_000  # bytes beyond the decoder itself: less than any of these 
 @pytest.fixture(scope="module", autouse=True)
 def budget() -> Iterator[None]:
     sandbox.close()
-    use_budget(Budget(seconds=20, memory=MEMORY))
+    use_budget(FileBudget(seconds=20, memory=MEMORY))
     yield
-    use_budget(Budget())
+    use_budget(FileBudget())
     sandbox.close()
 
 

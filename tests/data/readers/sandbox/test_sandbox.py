@@ -18,7 +18,7 @@ from PIL import Image
 
 from bench.torture.seeds import Format, formats
 from data.errors import MissingDependencyError, SampleError, UniBindError
-from data.readers import Budget, read, read_clips, read_here, reading_ahead, use_budget
+from data.readers import FileBudget, read, read_clips, read_here, reading_ahead, use_budget
 from data.readers.clips import read_clips as read_clips_here
 from data.readers.payload import Picture, Text
 from data.readers.sandbox import pool as sandbox
@@ -65,7 +65,7 @@ def read(path, **options):
         raise SampleError(repr(sorted(os.environ)) + repr("torch" in sys.modules) + os.getcwd())
     return Picture(np.full((2, 2, 3), int(path.name.rpartition("-")[2]), np.uint8))
 '''
-SHORT = Budget(seconds=0.3, memory=200_000_000)
+SHORT = FileBudget(seconds=0.3, memory=200_000_000)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     use_budget(SHORT)
     yield tmp_path
     sandbox.close()
-    use_budget(Budget())
+    use_budget(FileBudget())
 
 
 def decode(path: Path) -> Any:
@@ -215,8 +215,8 @@ def test_a_decoder_outlives_no_parent(planted: Path) -> None:
 import sys
 sys.path.insert(0, {str(planted)!r})
 from pathlib import Path
-from data.readers import Budget, sandbox, use_budget
-use_budget(Budget(seconds=2, memory=200_000_000))
+from data.readers import FileBudget, sandbox, use_budget
+use_budget(FileBudget(seconds=2, memory=200_000_000))
 sandbox.warm_up()
 print(sandbox._pool()._idle[0]._process.pid, flush=True)
 sandbox.decode("planted:read", Path({str(planted / "spin-1")!r}), {{}}, what="plant")

@@ -1,4 +1,4 @@
-"""Contenders that do the same work, measured in turns so that a change of the machine's mood meets all."""
+"""Contenders that do the same work, measured in turns, so that changes of the machine's speed affect all."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Contest:
     """What each contender took, in seconds, in the order of its turns."""
 
     def __init__(self, contenders: Mapping[str, Callable[[], Any]], *, rounds: int) -> None:
-        """Run every contender once unmeasured, then `rounds` times in turns, each round from another on.
+        """Run every contender once unmeasured, then `rounds` times in turns, starting each with another.
 
-        A contender that gives a number is taken at its word: it measured itself.
+        If a contender returns a number, that is its time in seconds.
         """
         names = list(contenders)
         for run in contenders.values():
@@ -30,9 +30,9 @@ class Contest:
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 gc.collect()
                 start = time.perf_counter()
-                told = contenders[name]()
+                returned = contenders[name]()
                 wall = time.perf_counter() - start
-                self.seconds[name].append(told if isinstance(told, float) else wall)
+                self.seconds[name].append(returned if isinstance(returned, float) else wall)
 
     def median(self, name: str) -> float:
         """The median of a contender's turns."""

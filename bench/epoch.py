@@ -4,8 +4,8 @@
 
 With frozen encoders a sample's features never change. Ours encodes every sample once, keeps the vectors in
 the store and trains on them; the published loop runs the encoder again for every sample in every epoch. Both
-are given the same encoder, run in the same way on all cores, and vectors of the samples' texts; both make
-the same steps of the same size. Measured with two small encoders; the larger the encoder, the larger the gap.
+get the same encoder, run in the same way on all cores, and the same text vectors; both take the same number
+of steps of the same size. Measured with two small encoders; the larger the encoder, the larger the gap.
 
 Shapes: N samples, B rows of a batch, D dimensions of features, T of texts.
 """
@@ -25,7 +25,7 @@ import torch
 
 from bench.contest import QUIET, WAIT_S
 from bench.machine import versions, wait_for_quiet
-from bench.rows import median, publish, row, tell
+from bench.rows import median, print_rows, publish, row
 from bench.train_step import clip_loss
 from bench.vectors import texts, unit
 from data.modality import Modality
@@ -83,7 +83,7 @@ def main() -> None:
         for task in (_pictures(Path(place)), _texts()):
             rows += _rows(task, Path(place) / "store", given.rounds)
     publish(given.results, rows, versions=versions(("torch", "numpy")), command="python -m bench.epoch")
-    tell(rows)
+    print_rows(rows)
 
 
 def _pictures(folder: Path) -> Task:
@@ -115,7 +115,7 @@ def _rows(task: Task, store: Path, rounds: int) -> list[dict[str, Any]]:
     aligner, theirs = _aligner(task, cached_ND), _Theirs(task, cached_ND.shape[1])
     again_ND = np.concatenate([task.encode(rows) for rows in np.array_split(np.arange(len(cached_ND)), 3)])
     cosine = float(np.vecdot(cached_ND, again_ND).min())
-    if cosine < AGREEMENT:  # the store's float16 is all that differs
+    if cosine < AGREEMENT:  # only the store's float16 differs
         raise AssertionError(f"{task.title}: features encoded again are others: cosine {cosine}")
     with threads_for(aligner.products_per_step):
         _seconds(aligner.epoch)  # the first step sets up the optimiser
@@ -153,9 +153,9 @@ def _ratio(name: str, ratios: Sequence[float]) -> dict[str, Any]:
 
 
 def _encode_once(task: Task, store: Path) -> Any:
-    """What the stage `encode` does: every sample's vector into the store; and back, as training reads it."""
+    """As the stage `encode`: write every sample's vector to the store, and read it as training does."""
     ids = [f"{i:06d}" for i in range(len(task.sources))]
-    # Texts of like length together, as the stage has them.
+    # Texts sorted by length, as in the stage.
     order = sorted(range(len(ids)), key=lambda i: (len(str(task.sources[i])), i))
     vectors_ND = task.encode(order)
     write_vectors(
@@ -165,7 +165,7 @@ def _encode_once(task: Task, store: Path) -> Any:
 
 
 def _aligner(task: Task, features_ND: Any) -> Aligner:
-    """The trainer's own, with one text for each sample."""
+    """The trainer's Aligner, with one text for each sample."""
     n = len(features_ND)
     none_N, all_N = np.zeros(n, np.int64), np.arange(n)
     samples = SampleSet(
@@ -186,7 +186,7 @@ class _Theirs:
         self._adam = torch.optim.AdamW([*self._head.parameters(), self._log_temperature], lr=1e-3)
 
     def epoch(self) -> None:
-        """As many steps as ours."""
+        """The published loop, for as many steps as ours."""
         order = np.random.default_rng(0).permutation(len(self._task.sources))
         texts_NT = torch.from_numpy(self._task.texts_NT)
         for start in range(0, len(order), B):

@@ -3,10 +3,10 @@
     python -m bench.evaluate [--rounds 3] [--scale 1.0]
 
 A knowledge base on disk (`bench/planted.py`): 50,000 test samples of one modality in a zero-shot space, a
-thousand categories with 50 centers each, 384 dimensions, float16; beside them 2,000 val samples, for
-calibration. Everything is on: the class name, 50 templates and 50 texts of random words per category, the
-permuted centers, sweeps, average precision, calibration, intervals, the tables of every sample. Heads are
-not: one space is measured. Beside it, the bare product of all samples with all centers.
+thousand categories with 50 centers each, 384 dimensions, float16; and 2,000 val samples, for calibration.
+Everything is enabled except heads: the class name, 50 templates and 50 texts of random words per category,
+the permuted centers, sweeps, average precision, calibration, intervals, the tables of every sample. One space
+is measured, and for comparison the bare product of all samples with all centers.
 
 Shapes: N samples, M centers, D dimensions.
 """
@@ -31,14 +31,14 @@ from threadpoolctl import threadpool_limits
 from bench.contest import Contest
 from bench.machine import versions
 from bench.planted import CONTROL, plant
-from bench.rows import at_most, median, publish, row, tell
+from bench.rows import at_most, median, print_rows, publish, row
 from bench.vectors import DIM
-from trainer.evaluate.answers import TOP, ask
-from trainer.evaluate.calibration import calibrate
+from trainer.evaluate.calibration import calibration_rows
 from trainer.evaluate.measure import evaluate
 from trainer.evaluate.outcomes import named_table, ranks_table, write_outcomes
-from trainer.evaluate.recognition import recognise, sweep_rows
-from trainer.evaluate.tasks import CENTERS, anchor_sets, tasks
+from trainer.evaluate.predictions import TOP, predict_tasks
+from trainer.evaluate.recognition import recognition_rows, sweep_rows
+from trainer.evaluate.tasks import CENTERS, AnchorSet, anchor_sets, tasks
 from trainer.inputs import KnowledgeBase, load_controls, load_samples, open_kb, seen_categories
 from trainer.localize.centers import load_centers
 from trainer.localize.choose import localize
@@ -51,7 +51,7 @@ from trainer.settings import Evaluate, Localize
 RESULTS = Path(__file__).parent / "results" / "evaluate.json"
 CATEGORIES, K, TEST, VAL = 1_000, 50, 50_000, 2_000
 TILES = ((512, 500), (512, 2_500), (1_024, 1_000), (2_048, 2_048))  # samples × centers
-CHECKED = 2_000  # samples that are named again by plain float64 products
+CHECKED = 2_000  # samples that plain float64 products classify again
 GOAL = 3.0
 SETTINGS = Evaluate()
 
@@ -72,7 +72,7 @@ def main() -> None:
         rows = _rows(kb, out, given.rounds)
     command = f"python -m bench.evaluate --scale {given.scale:g}"
     publish(given.results, rows, versions=versions(("numpy", "torch", "pyarrow")), command=command)
-    tell(rows)
+    print_rows(rows)
 
 
 def _rows(kb: Path, out: Path, rounds: int) -> list[dict[str, Any]]:
@@ -102,10 +102,11 @@ def _rows(kb: Path, out: Path, rounds: int) -> list[dict[str, Any]]:
 
 
 def _agree(shown: SampleSet, centers: Centers, out: Path) -> None:
-    """Raise AssertionError where evaluation named a sample otherwise than plain float64 products do."""
+    """Raise AssertionError where evaluation predicts another category than plain float64 products do."""
     table = pq.read_table(out / "named.parquet")
-    told = table.filter(np.asarray(table["anchors"]) == CENTERS).to_pydict()
-    named = dict(zip(told["sample_id"], zip(told["named"], told["hit5"], strict=True), strict=True))
+    columns = table.filter(np.asarray(table["anchors"]) == CENTERS).to_pydict()
+    outcomes = zip(columns["named"], columns["hit5"], strict=True)
+    predicted = dict(zip(columns["sample_id"], outcomes, strict=True))
     owners_M, x_MD = centers.category_N, centers.vectors_ND.astype(np.float64)
     starts_C = np.flatnonzero(np.diff(owners_M, prepend=-1))
     some = shown.take(np.random.default_rng(0).choice(len(shown), min(CHECKED, len(shown)), replace=False))
@@ -115,12 +116,12 @@ def _agree(shown: SampleSet, centers: Centers, out: Path) -> None:
         best_Q5 = np.argsort(-np.round(scores_QC, 9), axis=1, kind="stable")[:, :5]
         for sample, own, best_5 in zip(some.sample_ids[part], some.category_N[part], best_Q5, strict=True):
             first = centers.categories[best_5[0]]
-            if named[sample] != (first, own in best_5):
-                raise AssertionError(f"{sample} is named {named[sample][0]}, not {first}")
+            if predicted[sample] != (first, own in best_5):
+                raise AssertionError(f"{sample}: predicted {predicted[sample][0]}, expected {first}")
 
 
 def _fastest_product(x_ND: Any, z_MD: Any) -> Callable[[], None]:
-    """All inner products, tile after tile into one buffer; the way that is fastest for a tenth of them."""
+    """All inner products, tile by tile into one buffer, by the implementation that is fastest for a tenth."""
     ways = {(q, m, by): (q, m, by) for q, m in TILES for by in (numpy_product, torch_product)}
     some_ND = x_ND[: len(x_ND) // 10]
     trials = Contest({way: lambda way=way: _product(some_ND, z_MD, *way) for way in ways}, rounds=3)
@@ -144,7 +145,7 @@ def _product(x_ND: Any, z_MD: Any, q: int, m: int, by: Any) -> None:
 
 
 def _parts(base: KnowledgeBase, out: Path, rounds: int) -> list[dict[str, Any]]:
-    """What each part of the evaluation costs, one after the other: medians, in seconds."""
+    """The median seconds of each part of the evaluation."""
     took: dict[str, list[float]] = {}
 
     @contextmanager
@@ -153,38 +154,38 @@ def _parts(base: KnowledgeBase, out: Path, rounds: int) -> list[dict[str, Any]]:
         yield
         took.setdefault(name, []).append(time.perf_counter() - start)
 
-    told = {"model": "zero_shot", "resamples": SETTINGS.bootstrap, "seed": SETTINGS.seed}
+    given = {"model": "zero_shot", "resamples": SETTINGS.bootstrap, "seed": SETTINGS.seed}
     scorer = SETTINGS.scorer
     for _ in range(rounds):
         with part("reading everything"):
             again, anchors, samples = _read(base.folder)
         to_do = tasks(seen_categories(again), labels_used=True)
-        centers, shown = anchors[CENTERS], to_do[0].of(samples)
-        ours = {CENTERS: centers}
+        centers, shown = anchors[CENTERS].texts, to_do[0].of(samples)
+        ours = {CENTERS: anchors[CENTERS]}
         with part("the centers' names, and every category's score"):
-            ask(samples, ours, to_do, scorer=scorer, sweeps=False)
+            predict_tasks(samples, ours, to_do, scorer=scorer, sweeps=False)
         ours["permuted"] = anchors["permuted"]
         with part("the same and the permuted control"):
-            ask(samples, ours, to_do, scorer=scorer, sweeps=False)
+            predict_tasks(samples, ours, to_do, scorer=scorer, sweeps=False)
         with part("the same and sweeps"):
-            ask(samples, ours, to_do, scorer=scorer, sweeps=True)
+            predict_tasks(samples, ours, to_do, scorer=scorer, sweeps=True)
         for name in sorted(CONTROL):
             with part(f"control {name}"):
-                best_categories(shown.vectors_ND, anchors[name], scorer=scorer, top=TOP)
-        asked = ask(samples, anchors, to_do, scorer=scorer, sweeps=True)
+                best_categories(shown.vectors_ND, anchors[name].texts, scorer=scorer, top=TOP)
+        predictions = predict_tasks(samples, anchors, to_do, scorer=scorer, sweeps=True)
         with part("rows: average precision, intervals, leads"):
-            _, namings = recognise(asked, **told)
+            _, outcomes = recognition_rows(predictions, **given)
         with part("rows of sweeps"):
-            sweep_rows(asked, **told)
+            sweep_rows(predictions, **given)
         with part("calibration"):
-            calibrate(samples, centers, asked, model="zero_shot", scorer=scorer)
+            calibration_rows(samples, centers, predictions, model="zero_shot", scorer=scorer)
         with part("tables of every sample"):
-            named = named_table(again, namings, model="zero_shot")
+            named = named_table(again, outcomes, model="zero_shot")
             write_outcomes(out, named, ranks_table(again, [], model="zero_shot"))
     return [row(f"of it, {name}", median(s), "s", runs=s) for name, s in took.items()]
 
 
-def _read(kb: Path) -> tuple[KnowledgeBase, dict[str, Centers], SampleSet]:
+def _read(kb: Path) -> tuple[KnowledgeBase, dict[str, AnchorSet], SampleSet]:
     base = open_kb(kb)
     anchors = anchor_sets(load_centers(base), load_controls(base), seed=SETTINGS.seed)
     samples = load_samples(base, "zero_shot")[0]["image"]

@@ -1,4 +1,4 @@
-"""The fake server in a process of its own, and what it says of a run."""
+"""The fake server in a separate process, and its counters."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def stats(url: str) -> dict[str, Any]:
     return dict(json.loads(_call(url, "/_fake/stats", method="GET")))
 
 
-def seconds(told: dict[str, Any]) -> float:
-    """From the arrival of the first request to the last answer: what no contender's start-up counts in."""
-    return float(told["last_answer_s"] - told["first_request_s"])
+def seconds(counters: dict[str, Any]) -> float:
+    """Seconds from the first request to the last answer, without any contender's start-up."""
+    return float(counters["last_answer_s"] - counters["first_request_s"])
 
 
 def _call(url: str, path: str, *, method: str) -> bytes:

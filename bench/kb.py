@@ -3,7 +3,7 @@
     python -m bench.kb [--only rate|million] [--rounds 3] [--cycles 1.0] [--scale 1.0]
 
 `rate` compares requests per second with other builders (`make bench-peers` installs them), `million` builds
-a knowledge base of a million descriptions. A part that is left out keeps its rows of the last time.
+a knowledge base of a million descriptions. A part that is left out keeps its earlier rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.machine import versions
 from bench.million import measure_million
 from bench.rate import PEERS, measure_rates
-from bench.rows import last_rows, publish, tell
+from bench.rows import last_rows, print_rows, publish
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "kb.json"
@@ -42,7 +42,7 @@ def main() -> None:
     rows = [{"part": name, **row} for name in PARTS for row in parts.get(name, [])]
     command = "python -m bench.kb " + " ".join(sys.argv[1:])
     publish(given.results, rows, versions=versions(PACKAGES) | _peer_versions(), command=command)
-    tell(rows)
+    print_rows(rows)
 
 
 def _peer_versions() -> dict[str, str]:

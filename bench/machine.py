@@ -1,4 +1,4 @@
-"""What a result was measured on, and whether the machine was quiet meanwhile."""
+"""Describe the machine that measures, and how busy it is with other work."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def others_share() -> float:
-    """Share of all cores that other processes use now: 0 is a quiet machine."""
+    """The share of all cores that other processes use now; 0 on an idle machine."""
     before = _busy()
     mine = time.process_time()
     time.sleep(_SAMPLE_S)
@@ -47,7 +47,7 @@ def others_share() -> float:
 
 
 def wait_for_quiet(share: float, *, at_most_s: float) -> float:
-    """Wait until others use less than `share` of the cores, or for so long; gives what they use then."""
+    """Wait until others use less than `share` of the cores, or the time is up; returns their share then."""
     until = time.monotonic() + at_most_s
     while (used := others_share()) > share and time.monotonic() < until:
         time.sleep(_SAMPLE_S)
@@ -55,7 +55,7 @@ def wait_for_quiet(share: float, *, at_most_s: float) -> float:
 
 
 def _busy() -> tuple[int, int]:
-    """(ticks at work, all ticks) of all cores since the start."""
+    """(busy ticks, all ticks) of all cores since boot."""
     numbers = list(map(int, _lines("/proc/stat")[0].split()[1:9]))
     idle = numbers[3] + numbers[4]
     return sum(numbers) - idle, sum(numbers)

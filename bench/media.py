@@ -29,7 +29,7 @@ from bench.contest import Contest
 from bench.machine import versions
 from bench.media_files import make_files
 from bench.media_ways import WAYS, Ways
-from bench.rows import at_least, at_most, publish, row, tell
+from bench.rows import at_least, at_most, print_rows, publish, row
 from data.readers.payload import Events
 from data.readers.points.geometry import farthest_points
 from data.render.event import EVENT_DRAWINGS
@@ -37,7 +37,7 @@ from kb_builder.encoders.workers import map_batches
 
 RESULTS = Path(__file__).parent / "results" / "media.json"
 PACKAGES = ("pillow", "soundfile", "soxr", "av", "numpy", "tifffile", "torch")
-TURN_S = 0.8  # about how long a turn of one worker lasts
+TURN_S = 0.8  # the approximate length of a turn of one worker
 BATCH, BATCHES = 8, 40  # of the feeding
 SLOWER = 1.5  # times as long as a batch's decoding the encoder takes
 
@@ -46,7 +46,7 @@ def main() -> None:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--only", default="", help="modalities, parted by commas; nothing is written then")
+    parser.add_argument("--only", default="", help="modalities, separated by commas; nothing is written then")
     given = parser.parse_args()
     only = [name for name in given.only.split(",") if name]
     rows = []
@@ -58,11 +58,11 @@ def main() -> None:
             rows += [*_feeding(files["image"], given.rounds), *_single(given.rounds)]
     if not only:
         publish(RESULTS, rows, versions=versions(PACKAGES), command="python -m bench.media")
-    tell(rows)
+    print_rows(rows)
 
 
 def _decoding(modality: str, ways: Ways, files: Sequence[Path], rounds: int) -> list[dict[str, Any]]:
-    """Our way, the bare decoder, and our way on two workers, in turns; they must agree first.
+    """Ours, the bare decoder, and ours on two workers, in turns; their results must agree first.
 
     Files come in batches, as encoders take them.
     """
@@ -129,12 +129,12 @@ def _on_one_core(way: Callable[[Sequence[Path]], Any], batches: Sequence[Sequenc
 
 def _bind(cores: set[int]) -> None:
     for process in (0, *_children()):
-        with suppress(ProcessLookupError):  # a decoder that was idle for long has left
+        with suppress(ProcessLookupError):  # a decoder that was idle for long has ended
             os.sched_setaffinity(process, cores)
 
 
 def _children() -> list[int]:
-    """The processes that this one started."""
+    """The child processes of this one."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has ended meanwhile
@@ -144,10 +144,10 @@ def _children() -> list[int]:
 
 
 def _feeding(files: Sequence[Path], rounds: int) -> list[dict[str, Any]]:
-    """How long an encoder idles that takes one batch at a time and is slower than decoding: a GPU, say.
+    """How long an encoder waits for its batches if it is slower than decoding, as a GPU may be.
 
-    Batches go through `map_batches`, as `encode_parts` sends them. What is counted are the waits between two
-    batches; the first one cannot but wait for its files.
+    Batches go through `map_batches`, as in `encode_parts`. The waits between two batches are counted, not the
+    wait for the first one.
     """
     decode = WAYS["image"].ours
     batches = [[files[(start + place) % len(files)] for place in range(BATCH)] for start in range(BATCHES)]
@@ -187,7 +187,7 @@ def _feeding(files: Sequence[Path], rounds: int) -> list[dict[str, Any]]:
 
 
 def _single(rounds: int) -> list[dict[str, Any]]:
-    """Two promises in seconds: a million events drawn, and 8,192 of 100,000 points chosen."""
+    """Two goals in seconds: to draw a million events, and to choose 8,192 of 100,000 points."""
     rng = np.random.default_rng(0)
     count = 1_000_000
     events = Events(

@@ -1,4 +1,4 @@
-"""Files of the kinds that benchmarks hold, made from formulas: what `make bench-media` reads."""
+"""Generate files like those of the benchmarks, for `make bench-media`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import soundfile
 import tifffile
 from PIL import Image
 
-COPIES = 32  # of each file: one batch, as the encode stage takes them
+COPIES = 32  # of each file: one batch of the encode stage
 
 
 def make_files(folder: Path) -> dict[str, list[Path]]:

@@ -1,8 +1,8 @@
-"""A sample decoded and prepared, in our way and by a bare decoder: Pillow, soundfile, PyAV, NumPy, tifffile.
+"""Decode and prepare samples by our readers and by bare decoders: Pillow, soundfile, PyAV, NumPy, tifffile.
 
-The preparation is the same on both sides: what is compared is the price of the checks (bounded, whole,
-finite, on the sensor), of the process that decodes, and of the exact choice of frames. `agree` says how far
-results may lie apart.
+The preparation is the same on both sides, so that the comparison shows the cost of the checks (bounded,
+whole, finite, on the sensor), of the decoder process, and of the exact choice of frames. `agree` bounds the
+difference of the results.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ VIDEO_CLIPS, AUDIO_CLIPS, CLIP_S, CLIP_FRAMES = 5, 3, 2, 2  # ImageBind
 
 @dataclass(frozen=True)
 class Ways:
-    """`ours` and `bare` turn a batch of files into what an encoder takes; `what` says from what into what."""
+    """`ours` and `bare` turn a batch of files into an encoder's input; `what` describes that."""
 
     ours: Callable[[Sequence[Path]], Sequence[Any]]
     bare: Callable[[Sequence[Path]], Sequence[Any]]
@@ -65,7 +65,7 @@ def _audio_bare(path: Path) -> Any:
 
 
 def _video_bare(path: Path) -> Any:
-    """Frames by number, as pytorchvideo takes them of a film of constant rate."""
+    """Frames by number, as pytorchvideo selects them from a video of constant rate."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
@@ -113,7 +113,7 @@ def _drawn(modality: Any) -> Callable[[Sequence[Path]], Sequence[Any]]:
 
 
 def _ahead(modality: str, way: Callable[[Path], Any]) -> Callable[[Sequence[Path]], Sequence[Any]]:
-    """A batch as the encode stage reads it: by a decoder process, a few files ahead."""
+    """A batch, read as in the encode stage: by a decoder process, a few files ahead."""
 
     def ours(paths: Sequence[Path]) -> Sequence[Any]:
         with reading_ahead([(modality, path) for path in paths]):

@@ -1,4 +1,4 @@
-"""How far the memory of this process rises while something is done (Linux)."""
+"""Measure how far the memory of this process rises during a block of code (Linux)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SELF = Path("/proc/self")
 
 @dataclass
 class Rise:
-    """`mb`: the peak of resident memory above what was resident at the start; `peak_mb`: the peak itself."""
+    """`mb`: the peak of resident memory minus that at the start; `peak_mb`: the peak itself."""
 
     mb: float = 0.0
     peak_mb: float = 0.0
@@ -21,9 +21,9 @@ class Rise:
 
 @contextmanager
 def memory_rise() -> Iterator[Rise]:
-    """Within: the peak is watched by the kernel. After: the `Rise` is filled in."""
+    """Within: the kernel records the peak. After: the `Rise` has its values."""
     gc.collect()
-    (_SELF / "clear_refs").write_text("5")  # forget the peak so far
+    (_SELF / "clear_refs").write_text("5")  # reset the peak
     before, rise = _megabytes("VmRSS"), Rise()
     yield rise
     rise.peak_mb = _megabytes("VmHWM")

@@ -1,4 +1,4 @@
-"""A million descriptions through the pipeline's own command: memory, the questions afterwards, the resume."""
+"""Describe a million texts by `unibind describe`: rate, memory, queries afterwards, and a resume."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def measure_million(*, scale: float, folder: Path | None = None) -> list[dict[st
         home = Path(place)
         write_project(home, url, categories)
         first = describe(home)
-        told = stats(url)
+        counters = stats(url)
         if first.code != 0:
             return [row("a million descriptions", None, "s", note=first.failure)]
         reset(url)
         again = describe(home)
         asked = stats(url)["requests"]
-        rows = _run_rows(first, again, told, asked, wanted=categories * TEXTS)
+        rows = _run_rows(first, again, counters, asked, wanted=categories * TEXTS)
         return [*rows, *_query_rows(home / "runs" / "million" / "kb")]
 
 
@@ -76,7 +76,7 @@ def write_project(home: Path, url: str, categories: int) -> None:
 
 
 def _names() -> itertools.chain[str]:
-    """Words that are nobody's: no text about one of them names another."""
+    """Invented words: no text about one of them names another."""
     heads, middles, tails = (
         ("bal", "cor", "dem", "fil", "gor"),
         ("ami", "eso", "ilu", "ona", "uve"),
@@ -91,20 +91,20 @@ def _names() -> itertools.chain[str]:
 
 
 def describe(home: Path) -> Ended:
-    """`unibind describe` of it."""
+    """Run `unibind describe` on the project."""
     env = {"OPENAI_API_KEY": "sk-bench", "HF_HUB_OFFLINE": "1"}
-    return run([UNIBIND, "describe", "--project", home / "unibind.toml"], folder=home, env=env)
+    return run([UNIBIND, "describe", "--project", home / "unibind.toml"], env=env)
 
 
 def _run_rows(
-    first: Ended, again: Ended, told: dict[str, Any], asked: int, *, wanted: int
+    first: Ended, again: Ended, counters: dict[str, Any], asked: int, *, wanted: int
 ) -> list[dict[str, Any]]:
     return [
         row(
             f"{wanted:,} descriptions: texts per second",
-            told["items"] / first.wall_s,
+            counters["items"] / first.wall_s,
             "texts/s",
-            note=f"{told['answers']} requests of {ITEMS} texts, {first.wall_s:.1f} s in all, "
+            note=f"{counters['answers']} requests of {ITEMS} texts, {first.wall_s:.1f} s in all, "
             f"{first.cpu_s:.1f} s of CPU in the builder",
         ),
         row(
@@ -124,7 +124,7 @@ def _run_rows(
 
 
 def _query_rows(kb: Path) -> list[dict[str, Any]]:
-    """Three questions, each asked over a connection of its own."""
+    """Three SQL queries, each on a new connection."""
     parts = kb / "descriptions" / "category" / "*.parquet"
     table = f"read_parquet('{parts}')"
     questions = {

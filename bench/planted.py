@@ -1,9 +1,9 @@
-"""A knowledge base to evaluate: as large as is asked for, its categories as far apart as real ones are.
+"""Generate a knowledge base of any size to evaluate, with categories about as separable as real ones.
 
-A category is a direction beside one that all share; its texts and samples scatter around it, control texts
-more than descriptions. Most of all that happens in a few dimensions, as in the spaces of real encoders: about
-half of the samples are named rightly. Only what evaluation reads is written. Shapes: N rows, C categories,
-D dimensions.
+A category is a direction added to one that all share; its texts and samples scatter around it, control texts
+more than descriptions. Most of the variance lies in a few dimensions, as in the spaces of real encoders:
+about half of the samples are classified rightly. Only the files that evaluation reads are written. Shapes: N
+rows, C categories, D dimensions.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from kb_builder.tables.schemas import CATEGORIES, CONTROLS, DESCRIPTIONS, SAMPLE
 
 # How far rows scatter around their category's direction (of length 1, as the shared one is).
 TEXT, SAMPLE, CONTROL = 0.8, 1.6, {"class_name": 0.6, "templates": 1.0, "random_words": 1.4}
-_INNER = 24  # dimensions in which most of it happens
+_INNER = 24  # dimensions with most of the variance
 
 
 def plant(kb: Path, *, categories: int, k: int, test: int, val: int, dim: int) -> Path:
     """Write it: `k` descriptions and control texts per category; one train sample each, so that all are seen.
 
-    The only encoders are that of the texts and a zero-shot one; there is one modality.
+    It has a text encoder, a zero-shot encoder and one modality.
     """
     names = [f"category-{c:04d}" for c in range(categories)]
     means_CD = _scatter(categories, dim, seed=0) + unit(1, dim=dim, seed=1)
@@ -110,6 +110,6 @@ def _store(folder: Path, rows: list[tuple[str, str]], vectors_ND: Any) -> None:
 
 
 def _description(row: tuple[str, str]) -> dict[str, Any]:
-    """A whole row of the descriptions table; what evaluation does not read is filled by kind."""
+    """A row of the descriptions table, with placeholders in columns that evaluation does not read."""
     filled = {f.name: None if f.nullable else "" if pa.types.is_string(f.type) else 0 for f in DESCRIPTIONS}
     return {**filled, "row_id": row[0], "category_id": row[1], "status": "ok"}

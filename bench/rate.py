@@ -1,7 +1,7 @@
 """Requests per second against a server of 0.5 s latency: ours, our client alone, curator, distilabel.
 
-Every contender runs in a process of its own, asks the same prompts of the same server, and is timed by the
-server: from the first request to the last answer, so that nobody's imports count. They take turns.
+Every contender runs in a separate process, sends the same prompts to the same server, and is timed by the
+server from the first request to the last answer, so that imports do not count. They take turns.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ QUIET_AT_MOST_S = 120.0
 
 @dataclass(frozen=True)
 class Contender:
-    """Who asks: a Python, a script, and the requests in flight that it is told to keep."""
+    """A client: its Python, its script, and the requests in flight that it is to keep."""
 
     name: str
     python: Path
@@ -51,7 +51,7 @@ class Measured:
 
 
 def contenders(python: Path) -> list[Contender]:
-    """Everybody; `python` is ours."""
+    """All contenders; `python` is ours."""
     return [
         Contender(OURS, python, HERE / "ours_run.py"),
         Contender(CLIENT, python, HERE / "client_run.py"),
@@ -78,7 +78,7 @@ def measure_rates(python: Path, *, rounds: int, cycles: float) -> list[dict[str,
 def _interleaved(
     everybody: Sequence[Contender], *, in_flight: int, rounds: int, cycles: int
 ) -> dict[str, list[Measured]]:
-    """Each one's runs. Everybody has a turn in each round."""
+    """The runs of each contender; each has a turn in every round."""
     found: dict[str, list[Measured]] = {each.name: [] for each in everybody}
     with (
         fake_server("--latency", f"{LATENCY_S:g}") as url,
@@ -106,18 +106,18 @@ def _measure(each: Contender, url: str, prompts: Path, in_flight: int, place: Pa
     if not each.python.exists():
         return Measured(None, 0.0, None, others, note="not installed: run `make bench-peers`")
     reset(url)
-    ended = run([each.python, each.script, prompts, url, str(in_flight), place], folder=place)
-    told = stats(url)
+    ended = run([each.python, each.script, prompts, url, str(in_flight), place])
+    counters = stats(url)
     wanted = len(prompts.read_text(encoding="utf-8").splitlines())
     if ended.code != 0:
         return Measured(None, ended.wall_s, None, others, note=f"{each.script.name}: {ended.failure}")
-    if ended.last_line != str(wanted) or told["answers"] != wanted:
-        note = f"{wanted} prompts, {told['answers']} answers sent, {ended.last_line} returned"
+    if ended.last_line != str(wanted) or counters["answers"] != wanted:
+        note = f"{wanted} prompts, {counters['answers']} answers sent, {ended.last_line} returned"
         return Measured(None, ended.wall_s, None, others, note=note)
-    if told["most_in_flight"] > in_flight:
-        note = f"{told['most_in_flight']} requests in flight, {in_flight} allowed"
+    if counters["most_in_flight"] > in_flight:
+        note = f"{counters['most_in_flight']} requests in flight, {in_flight} allowed"
         return Measured(None, ended.wall_s, None, others, note=note)
-    return Measured(wanted / seconds(told), ended.wall_s, ended.cpu_s / wanted * 1e3, others)
+    return Measured(wanted / seconds(counters), ended.wall_s, ended.cpu_s / wanted * 1e3, others)
 
 
 def _write_prompts(path: Path, count: int) -> None:
@@ -188,6 +188,6 @@ def _note(runs: Sequence[Measured]) -> str:
     whole = [one for one in runs if one.rate is not None]
     cpu = median([one.cpu_ms for one in whole if one.cpu_ms is not None])
     wall = median([one.wall_s for one in whole])
-    told = [] if cpu is None else [f"whole process: {cpu:.2f} ms of CPU per request, {wall:.1f} s in all"]
-    told.append("others used " + ", ".join(f"{one.others:.0%}" for one in runs) + " of the machine before")
-    return "; ".join([*failures, *told])
+    notes = [] if cpu is None else [f"whole process: {cpu:.2f} ms of CPU per request, {wall:.1f} s in all"]
+    notes.append("others used " + ", ".join(f"{one.others:.0%}" for one in runs) + " of the machine before")
+    return "; ".join([*failures, *notes])

@@ -1,4 +1,4 @@
-"""The rows of `bench/results/*.json`: one number each, with what it is compared to."""
+"""The rows of `bench/results/*.json`: one number each, with what it is compared with and its goal."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ def row(
 
 
 def at_least(ratio: float | None, goal: float) -> dict[str, Any]:
-    """The goal's fields of a row whose ratio is to be at least so high."""
+    """The goal fields of a row whose ratio must be at least `goal`."""
     return {"goal": f"ratio >= {goal:g}", "met": None if ratio is None else ratio >= goal}
 
 
 def at_most(value: float | None, goal: float, unit: str) -> dict[str, Any]:
-    """The goal's fields of a row whose value is to be at most so high."""
+    """The goal fields of a row whose value must be at most `goal`."""
     return {"goal": f"<= {goal:g} {unit}", "met": None if value is None else value <= goal}
 
 
 def median(values: Sequence[float]) -> float | None:
-    """The median, or None of nothing."""
+    """The median; None for no values."""
     return statistics.median(values) if values else None
 
 
 def last_rows(results: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows of the last time, by part."""
+    """The rows of an earlier results file, by part."""
     found: dict[str, list[dict[str, Any]]] = {}
     if results.exists():
         for each in json.loads(results.read_text(encoding="utf-8"))["rows"]:
@@ -66,18 +66,18 @@ def last_rows(results: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def publish(results: Path, rows: list[dict[str, Any]], *, versions: dict[str, str], command: str) -> None:
-    """Write `bench/results/NAME.json`: the rows, and what they were measured on."""
+    """Write `bench/results/NAME.json`: the rows, the machine, the versions and the command."""
     write_json(results, {"machine": machine(), "versions": versions, "command": command, "rows": rows})
 
 
-def tell(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the rows, each with its verdict."""
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the rows, each with whether it met its goal."""
     for each in rows:
         print(f"{each['name']}: {each['value']} {each['unit']}", verdict(each), flush=True)
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """Whether a row met its goal, or what it is compared to."""
+    """Whether a row met its goal, or what it is compared with."""
     if row["goal"] is None:
         return "" if row["ratio"] is None else f"({row['ratio']} of {row['against']})"
     met = {True: "met", False: "MISSED", None: "not measured"}[row["met"]]
@@ -85,5 +85,5 @@ def verdict(row: dict[str, Any]) -> str:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Four digits that count."""
+    """Rounded to four significant digits."""
     return None if value is None else float(f"{value:.4g}")

@@ -1,8 +1,8 @@
-"""`make bench-store`: measure the embedding store and what stands on it; write `bench/results/store.json`.
+"""`make bench-store`: measure the embedding store and its readers; write `bench/results/store.json`.
 
     python -m bench.store [--only load|localize|score|encode|growth] [--rounds 5] [--scale 1.0]
 
-Peers come from `make bench-peers`. A part that is left out keeps its rows of the last time.
+Peers come from `make bench-peers`. A part that is left out keeps its earlier rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from bench.machine import versions
-from bench.rows import last_rows, publish, tell
+from bench.rows import last_rows, print_rows, publish
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "store.json"
@@ -41,7 +41,7 @@ def main() -> None:
     given = parser.parse_args()
     if not PEERS.is_dir():
         sys.exit("the peers are not installed: run `make bench-peers`")
-    sys.path.append(str(PEERS))  # at the end: what is installed here already is not replaced
+    sys.path.append(str(PEERS))  # at the end, so that packages installed here have precedence
     parts = {name: rows for name, rows in last_rows(given.results).items() if name in PARTS}
     for name in given.only or PARTS:
         module, function = PARTS[name]
@@ -50,7 +50,7 @@ def main() -> None:
         rows = [{"part": part, **row} for part in PARTS for row in parts.get(part, [])]
         command = f"python -m bench.store --scale {given.scale:g}"
         publish(given.results, rows, versions=versions(PACKAGES + PEER_PACKAGES), command=command)
-        tell(measured)
+        print_rows(measured)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Part `encode` of `make bench-store`: texts into vectors, beside `SentenceTransformer.encode`."""
+"""Part `encode` of `make bench-store`: encode texts, compared with `SentenceTransformer.encode`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def measure_encode(*, rounds: int, scale: float) -> list[dict[str, Any]]:
 
 
 def _minilm(n: int, rounds: int) -> list[dict[str, Any]]:
-    """Descriptions of 15 to 30 words; ours as the stage `encode` runs them."""
+    """Descriptions of 15 to 30 words; ours as in the stage `encode`."""
     written = texts(n)
     encoders: dict[str, Any] = {
         name: load_encoder(name) for name in ("minilm", "onnx:minilm", "onnx-int8:minilm")
@@ -78,13 +78,13 @@ def _minilm(n: int, rounds: int) -> list[dict[str, Any]]:
 
 
 def _published(encoder: Any) -> Any:
-    """The same weights, loaded as anyone would."""
+    """The same weights, loaded in the usual way."""
     folder = encoder.model[0].model.config._name_or_path
     return SentenceTransformer(folder, device="cpu", local_files_only=True)
 
 
 def _clip(n: int, rounds: int) -> list[dict[str, Any]]:
-    """A text tower of CLIP's size (ViT-B/32, random weights), trimmed, and padded as CLIP's code does."""
+    """A text tower of CLIP's size (ViT-B/32, random weights): trimmed, and padded as in CLIP's code."""
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     torch.manual_seed(0)

@@ -1,8 +1,8 @@
 """Part `growth` of `make bench-store`: encode, localize and score from 10³ to 10⁶ descriptions.
 
-    python -m bench.store_growth STEP KB      one step in a process of its own; prints seconds and memory
+    python -m bench.store_growth STEP KB      one step in a separate process; prints seconds and memory
 
-MiniLM takes hours for a million texts and would hide everything else. So all sizes are encoded with its first
+MiniLM takes hours for a million texts and would hide all other costs. So all sizes are encoded with its first
 layer alone, and those up to 10⁵ with the whole model too.
 """
 
@@ -36,7 +36,7 @@ _ROWS = 50_000  # of one file of descriptions
 
 
 def measure_growth(*, rounds: int, scale: float) -> list[dict[str, Any]]:
-    """The rows: for each size and step the seconds and the peak of memory; each is measured once."""
+    """The rows: the seconds and the peak of memory of each size and step, measured once."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         folder = Path(place)
@@ -47,7 +47,7 @@ def measure_growth(*, rounds: int, scale: float) -> list[dict[str, Any]]:
             for step in ("encode", "encode-minilm", "localize", "score"):
                 if step == "encode-minilm" and size > WHOLE_MODEL_UP_TO * scale:
                     continue
-                ended = run([sys.executable, "-m", "bench.store_growth", step, kb], folder=folder)
+                ended = run([sys.executable, "-m", "bench.store_growth", step, kb])
                 if ended.code:
                     rows.append(row(f"{step} {size:,}", None, "s", note=ended.failure))
                     continue
@@ -123,7 +123,7 @@ def _write_kb(kb: Path, n: int) -> None:
 
 
 def _filled(columns: dict[str, Any], n: int) -> pa.Table:
-    """A table of descriptions: what is not given is null, or empty where null is not allowed."""
+    """A table of descriptions; columns that are not given are null, or empty where null is not allowed."""
 
     def column(field: pa.Field) -> pa.Array:
         if field.name in columns:
@@ -157,7 +157,7 @@ def _score(kb: Path) -> None:
 
 
 def _step(step: str, kb: Path) -> None:
-    import torch  # noqa: F401  (what is imported is no step's own)
+    import torch  # noqa: F401  (imports are not part of a step)
 
     from kb_builder.encoders import load_encoder
 

@@ -1,8 +1,8 @@
 """Part `index` of `make bench-store`: from how many queries on would an approximate index pay?
 
 An index (usearch, HNSW) answers a query faster than exact search, not always with the true neighbours, and
-must first be built. The gallery is made of clusters, as descriptions of categories are: random directions
-would be the hardest case and nobody's.
+must first be built. The gallery consists of clusters, as descriptions of categories do: random directions
+would be the hardest case, which no real gallery is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SIZES = (100_000, 1_000_000)
 QUERIES, TOP = 1_000, 10
 CLUSTER = 1_000  # rows around one center
 SPREAD = 0.06  # standard deviation of each coordinate around it: cosines of 0.4 within a cluster
-EFFORTS = (64, 128, 256, 512)  # `expansion_search`: more finds more, and takes longer
+EFFORTS = (64, 128, 256, 512)  # `expansion_search`: higher values find more, and take longer
 RECALL = 0.95
 
 

@@ -22,7 +22,7 @@ from kb_builder.store.table import open_table, part_paths, write_vectors
 
 ROWS, GROUPS = 200_000, 1_000
 LARGE_ROWS = 1_000_000
-TRIES = 20  # of what takes milliseconds, in one turn
+TRIES = 20  # of calls that take milliseconds, in one turn
 OPENINGS = 5
 
 
@@ -110,7 +110,7 @@ def _speed(title: str, contest: Contest, own: str, other: str, goal: float) -> d
 
 
 def _one_group(folder: Path, group: str, rounds: int) -> list[dict[str, Any]]:
-    """The ids and vectors of one category of the thousand, the file being opened anew."""
+    """The ids and vectors of one category of the thousand, with the file opened each time."""
 
     def default() -> Any:
         table = pq.read_table(folder / "default" / "vectors.parquet", filters=[("group", "==", group)])
@@ -150,7 +150,7 @@ def _one_group(folder: Path, group: str, rounds: int) -> list[dict[str, Any]]:
 
 
 def _sql(folder: Path, query_D: Any, rounds: int) -> list[dict[str, Any]]:
-    """The five nearest by SQL that a user would type."""
+    """The five nearest, by the SQL that a user would write."""
     literal = f"{query_D.tolist()}::FLOAT[{DIM}]"
 
     def ask(files: list[str], column: str) -> Any:
@@ -202,7 +202,7 @@ print(json.dumps([opened, time.perf_counter() - start, rows]))
 
 
 def _opening(folder: Path, n: int) -> dict[str, Any]:
-    """From nothing to the first category's vectors, in a process that has imported the store alone."""
+    """Seconds to the first category's vectors, in a new process that has only imported the store."""
     x_ND = unit(n)
     ids, owners = names(n, n // 1_000)
     write_vectors(folder / "large", ids=ids, groups=owners, vectors_ND=x_ND)
@@ -210,7 +210,7 @@ def _opening(folder: Path, n: int) -> dict[str, Any]:
     command = [sys.executable, "-c", _OPEN, folder / "large", owners[n // 2]]
     seconds = []
     for _ in range(OPENINGS):
-        ended = run(command, folder=folder, env={"PYTHONPATH": str(Path.cwd())})
+        ended = run(command, env={"PYTHONPATH": str(Path.cwd())})
         if ended.code:
             return row("opening", None, "s", note=ended.failure)
         seconds.append(json.loads(ended.last_line)[1])

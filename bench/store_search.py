@@ -1,4 +1,4 @@
-"""Parts `localize` and `score` of `make bench-store`: which descriptions, and which center is nearest.
+"""Parts `localize` and `score` of `make bench-store`: choose descriptions, and find the nearest centers.
 
 Shapes: N descriptions or queries, M centers, C categories, D dimensions, K centers per category.
 """
@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,7 @@ from bench.rows import at_least, at_most, row
 from bench.vectors import DIM, unit
 from trainer.localize.rules import rank_by_mean
 from trainer.records import Centers
-from trainer.score.blas import cores, numpy_product, spread, torch_product
+from trainer.score.blas import cores, numpy_product, parallel_map, torch_product
 from trainer.score.scoring import score
 
 CATEGORIES, TEXTS, K = 1_000, 1_000, 50
@@ -49,7 +47,7 @@ def measure_localize(*, rounds: int, scale: float) -> list[dict[str, Any]]:
         return ((c, vectors_ND[c * TEXTS : (c + 1) * TEXTS]) for c in range(n))
 
     def loop() -> Any:
-        """As one would write it first: the rows of each category by a mask, cosine with the mean, topk."""
+        """The straightforward implementation: each category's rows by a mask, cosine with the mean, topk."""
         x_ND, owners_N, found = torch.from_numpy(vectors_ND), torch.from_numpy(owner_N), []
         for category in range(n):
             rows = torch.nonzero(owners_N == category)[:, 0]
@@ -75,14 +73,14 @@ def measure_localize(*, rounds: int, scale: float) -> list[dict[str, Any]]:
         )
 
     def floor() -> None:
-        """One read of all vectors and one product with each; nothing is chosen."""
+        """Read all vectors once and multiply each once, without choosing any."""
 
         def multiply(category: int) -> None:
             rows = slice(category * TEXTS, (category + 1) * TEXTS)
             np.dot(vectors_ND[rows], guides_CD[category], out=out_N[rows])
 
         with threadpool_limits(1, user_api="blas"):
-            spread(multiply, range(n))
+            parallel_map(multiply, range(n))
 
     contenders: dict[str, Callable[[], Any]] = {
         "ours": lambda: rank_by_mean(vectors_ND, starts_C1, guides_CD, K)[0],
@@ -93,7 +91,7 @@ def measure_localize(*, rounds: int, scale: float) -> list[dict[str, Any]]:
     chosen = {name: np.sort(choose(), axis=1) for name, choose in contenders.items()}
     for name, rows_CK in chosen.items():
         same = (rows_CK == chosen["ours"]).mean()
-        if same < 0.9999:  # float32 turns a few near-ties round
+        if same < 0.9999:  # float32 reverses a few near-ties
             raise AssertionError(f"{name} chooses other descriptions: {same:.2%} agree")
     contest = Contest({**contenders, FLOOR: floor}, rounds=rounds)
     title = f"localize {n:,} × {TEXTS:,} × {DIM}, K = {K}"
@@ -119,7 +117,7 @@ def _against(title: str, contest: Contest, other: str, goal: float) -> dict[str,
 
 
 def measure_score(*, rounds: int, scale: float) -> list[dict[str, Any]]:
-    """The nearest of 50,000 centers for 50,000 queries; and beside the official code for 5,000."""
+    """The nearest of 50,000 centers for 50,000 queries; for 5,000, compared with the official code."""
     import faiss
 
     n, few = int(QUERIES * scale), int(FEW_QUERIES * scale)
@@ -164,7 +162,7 @@ def measure_score(*, rounds: int, scale: float) -> list[dict[str, Any]]:
 
 
 def tiled_nearest(queries_ND: Any, centers_MD: Any, q: int, m: int, product: Any) -> Any:
-    """The bare product in tiles with a running maximum: what the machine can do."""
+    """The bare product in tiles with a running maximum: a bound of what the machine can do."""
     best_N = np.empty(len(queries_ND), np.int64)
 
     def work(start: int) -> None:
@@ -196,20 +194,17 @@ def _centers(categories: int) -> Centers:
 
 
 def _official(n: int, categories: int, rounds: int) -> list[dict[str, Any]]:
-    """Whole processes, so that each one's peak of memory is its own."""
+    """Both ways in separate processes, so that their peaks of memory are independent."""
     seconds: dict[str, list[float]] = {"ours": [], "official": []}
     peaks: dict[str, list[float]] = {"ours": [], "official": []}
-    with tempfile.TemporaryDirectory(prefix="bench-") as place:
-        for _ in range(rounds):
-            for way in seconds:
-                ended = run(
-                    [sys.executable, "-m", "bench.store_search", way, n, categories], folder=Path(place)
-                )
-                if ended.code:
-                    return [row(f"{way}, {n:,} queries", None, "s", note=ended.failure)]
-                wall, megabytes = json.loads(ended.last_line)
-                seconds[way].append(wall)
-                peaks[way].append(megabytes)
+    for _ in range(rounds):
+        for way in seconds:
+            ended = run([sys.executable, "-m", "bench.store_search", way, str(n), str(categories)])
+            if ended.code:
+                return [row(f"{way}, {n:,} queries", None, "s", note=ended.failure)]
+            wall, megabytes = json.loads(ended.last_line)
+            seconds[way].append(wall)
+            peaks[way].append(megabytes)
     ratio = float(np.median(np.divide(seconds["official"], seconds["ours"])))
     memory = float(np.median(np.divide(peaks["ours"], peaks["official"])))
     title = f"nearest of {categories * K:,} centers, {n:,} queries"
@@ -241,11 +236,11 @@ def _official(n: int, categories: int, rounds: int) -> list[dict[str, Any]]:
 
 
 def _one_way(way: str, n: int, categories: int) -> None:
-    """Print the seconds of the second of two runs, and how far memory rose above the data in both."""
+    """Print the seconds of the second of two runs, and the memory of both above that of the data."""
     queries_ND, centers = unit(n, seed=2), _centers(categories)
 
     def official() -> Any:
-        """As published: a softmax over all centers of every query, then `topk` row by row."""
+        """UniBind's published code: a softmax over all centers of every query, then `topk` row by row."""
         logits = torch.from_numpy(queries_ND) @ torch.from_numpy(centers.vectors_ND).T
         shares = torch.softmax(logits, dim=-1)
         return [int(torch.topk(shares[i], 1).indices[0]) // K for i in range(n)]

@@ -12,7 +12,6 @@ import json
 import math
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from bench.child import run
 from bench.contest import Contest
 from bench.machine import versions
 from bench.memory import memory_rise
-from bench.rows import at_least, at_most, publish, row, tell
+from bench.rows import at_least, at_most, print_rows, publish, row
 from bench.train_step import OURS, THEIRS, Steps, clip_loss, step_rows
 from bench.vectors import unit
 from trainer.align.losses import symmetric_infonce
@@ -42,31 +41,28 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=LARGE, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.memory_of:
-        _tell_memory(given.memory_of, given.batch)
+        _print_memory(given.memory_of, given.batch)
         return
     steps = Steps(n=8 * B, dim=D, batch=B, device="cpu")
     title = f"a step, batch {B:,}, {D:,} → {D:,}"
     rows = [*step_rows(steps, title, rounds=given.rounds), *_memory(), *_feeding(given.rounds)]
     publish(RESULTS, rows, versions=versions(("torch", "numpy")), command="python -m bench.train")
-    tell(rows)
+    print_rows(rows)
 
 
 def _memory() -> list[dict[str, Any]]:
-    """Of the loss and its gradient alone, each in a process of its own."""
+    """The memory of the loss and its gradient alone, each measured in a separate process."""
     found: dict[str, tuple[float, float]] = {}
-    with tempfile.TemporaryDirectory(prefix="bench-") as place:
-        for way in WAYS:
-            told = []
-            for _ in range(5):  # how memory is handed out differs from process to process
-                ended = run([sys.executable, "-m", "bench.train", "--memory-of", way], folder=Path(place))
-                if ended.code:
-                    return [row(f"batch {LARGE:,}: {way}", None, "MB", note=ended.failure)]
-                told.append(json.loads(ended.last_line))
-            megabytes, seconds = (statistics.median(column) for column in zip(*told, strict=True))
-            found[way] = megabytes, seconds
-    ended = run(
-        [sys.executable, "-m", "bench.train", "--memory-of", OURS, "--batch", str(HUGE)], folder=Path.cwd()
-    )
+    for way in WAYS:
+        measured = []
+        for _ in range(5):  # allocation differs from process to process
+            ended = run([sys.executable, "-m", "bench.train", "--memory-of", way])
+            if ended.code:
+                return [row(f"batch {LARGE:,}: {way}", None, "MB", note=ended.failure)]
+            measured.append(json.loads(ended.last_line))
+        megabytes, seconds = (statistics.median(column) for column in zip(*measured, strict=True))
+        found[way] = megabytes, seconds
+    ended = run([sys.executable, "-m", "bench.train", "--memory-of", OURS, "--batch", str(HUGE)])
     huge = tuple(json.loads(ended.last_line)) if ended.code == 0 else None
     share = found[OURS][0] / found[THEIRS][0]
     return [
@@ -96,7 +92,7 @@ def _memory() -> list[dict[str, Any]]:
     ]
 
 
-def _tell_memory(way: str, batch: int) -> None:
+def _print_memory(way: str, batch: int) -> None:
     x_BD, t_BD = (torch.from_numpy(unit(batch, dim=D, seed=seed)) for seed in (0, 1))
     x_BD.requires_grad_()
     cold, groups_B = torch.tensor(math.log(0.07), requires_grad=True), torch.arange(batch)
@@ -123,7 +119,7 @@ def _feeding(rounds: int) -> list[dict[str, Any]]:
     gathered = torch.empty(B, D), torch.empty(B, D)
 
     def ours() -> None:
-        """As trainer/align/aligner.py does it: into one place for all batches."""
+        """As trainer/align/aligner.py does it: into one buffer for all batches."""
         order = np.random.default_rng(0).permutation(N)
         for start in range(0, N - B + 1, B):
             rows = torch.from_numpy(order[start : start + B])

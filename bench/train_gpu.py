@@ -1,7 +1,7 @@
 """`python -m bench.train_gpu`: training steps on a GPU, to `bench/results/train-gpu.json`.
 
 Step times against the bare products and against open_clip's form, by size of batch and precision of the
-products; a batch of 32,768 with the loss in blocks; the most memory taken.
+products; a batch of 32,768 with the loss in blocks; the peak of memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bench.machine import versions
-from bench.rows import publish, row, tell
+from bench.rows import print_rows, publish, row
 from bench.train_step import THEIRS, Steps, step_rows
 
 RESULTS = Path(__file__).parent / "results" / "train-gpu.json"
@@ -55,11 +55,11 @@ def main() -> None:
             torch.cuda.empty_cache()
     used = {**versions(("torch",)), "gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}
     publish(given.results, rows, versions=used, command="python -m bench.train_gpu")
-    tell(rows)
+    print_rows(rows)
 
 
 def _peak(work: Callable[[], Any]) -> float:
-    """The most memory that tensors took during `work`, beside what was there before: MB."""
+    """The peak memory of tensors during `work`, minus that before: MB."""
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     work()

@@ -1,4 +1,4 @@
-"""Training steps to measure: the trainer's own, open_clip's form, and their products alone.
+"""Training steps to measure: the trainer's, open_clip's form, and their products alone.
 
 A step is: a gather of features, one head, the loss with frozen texts, the gradients, clipping, AdamW.
 Shapes: B rows of a batch, N samples, D dimensions of features and texts.
@@ -25,7 +25,7 @@ from trainer.records import SampleSet
 from trainer.settings import Train
 
 OURS, THEIRS, FLOOR = "ours", "open_clip's form", "four bare products"
-# What a GPU has beside: the other form compiled by torch (its kernels between the products fused).
+# On a GPU also: the other form compiled by torch, with fused kernels between the products.
 COMPILED = "open_clip's form, compiled"
 
 
@@ -70,11 +70,11 @@ class Steps:
         torch.testing.assert_close(*gradients, rtol=0.05, atol=0.02 * float(gradients[1].abs().max()))
 
     def ours(self) -> float:
-        """An epoch of the trainer's; gives the seconds it took."""
+        """The seconds of an epoch of the trainer."""
         return self._timed(self._aligner.epoch)
 
     def theirs(self, loss: Callable[..., Tensor] | None = None) -> float:
-        """As many steps of open_clip's form, over the same rows in another order."""
+        """The seconds of as many steps of open_clip's form, over the same rows in another order."""
 
         def epoch() -> None:
             order = np.random.default_rng(0).permutation(len(self._features_ND))
@@ -85,7 +85,7 @@ class Steps:
         return self._timed(epoch)
 
     def compiled(self) -> float:
-        """The same, compiled."""
+        """The same as `theirs`, compiled."""
         assert self._compiled is not None
         return self.theirs(self._compiled)
 

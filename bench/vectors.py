@@ -1,4 +1,4 @@
-"""Vectors and texts to measure with: the same on every machine, whatever they cost to make."""
+"""Vectors and texts to measure with, the same on every machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make bench-verify`: what checking costs beside reading; writes `bench/results/verify.json`.
+"""`make bench-verify`: the cost of checks compared with reading; writes `bench/results/verify.json`.
 
     python -m bench.verify [--only kb|deep|readers] [--rounds 5] [--scale 1.0] [--folder FOLDER]
 
@@ -36,7 +36,7 @@ from bench.fake import UNIBIND, fake_server
 from bench.machine import versions
 from bench.million import CATEGORIES, TEXTS, describe, write_project
 from bench.planted import plant
-from bench.rows import at_most, last_rows, median, publish, row, tell
+from bench.rows import at_most, last_rows, median, print_rows, publish, row
 from bench.vectors import DIM
 from data import reads, seals
 from data.files import write_json
@@ -55,7 +55,7 @@ _PIECE = 2**20
 
 
 def main() -> None:
-    """Measure what is asked for, print, and write the results."""
+    """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", choices=PARTS, action="append", help="a part; default: all")
     parser.add_argument("--rounds", type=int, default=5)
@@ -76,7 +76,7 @@ def main() -> None:
     rows = [{"part": name, **row} for name in PARTS for row in parts.get(name, [])]
     command = "python -m bench.verify " + " ".join(sys.argv[1:])
     publish(given.results, rows, versions=versions(("pyarrow", "numpy", "isal")), command=command)
-    tell(rows)
+    print_rows(rows)
 
 
 def _kb_rows(home: Path, scale: float, rounds: int) -> list[dict[str, Any]]:
@@ -109,13 +109,13 @@ def _deep_rows(home: Path, scale: float) -> list[dict[str, Any]]:
 
 
 def _command_row(home: Path, name: str, *options: str) -> dict[str, Any]:
-    ended = run([UNIBIND, "kb", "verify", "--project", home / "unibind.toml", *options], folder=home)
+    ended = run([UNIBIND, "kb", "verify", "--project", home / "unibind.toml", *options])
     note = f"{ended.cpu_s:.1f} s of CPU, {ended.peak_mb:.0f} MB at most in one process"
     return row(name, ended.wall_s if ended.code == 0 else None, "s", note=note)
 
 
 def _described(home: Path, scale: float) -> Path:
-    """The knowledge base of a folder, made where there is none."""
+    """The knowledge base in a folder; made there if missing."""
     kb = home / "runs" / "million" / "kb"
     if not (kb / "descriptions" / "manifest.json").exists():
         home.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ def _read_for_predict(kb: Path) -> None:
 
 
 def _share_row(command: str, read: Callable[[], object], rounds: int) -> dict[str, Any]:
-    """How long checking takes, in percent of the reading without it."""
+    """The time of the checks, in percent of the time of reading without them."""
     percents = []
     for _ in range(rounds + 1):
         seals._held.clear()
@@ -202,7 +202,7 @@ def _share_row(command: str, read: Callable[[], object], rounds: int) -> dict[st
 
 @contextmanager
 def _timed() -> Iterator[list[float]]:
-    """Seconds that are spent in checks through data/reads.py."""
+    """The seconds spent in checks of data/reads.py."""
     spent, kept = [0.0], {name: getattr(reads, name) for name in ("check", "check_names")}
 
     def timed(function: Callable[..., None]) -> Callable[..., None]:

@@ -76,7 +76,7 @@ def get_model(name: str, models: dict[str, KnownModel], *, told: Told) -> tuple[
             if target.is_file() and hash_file(target) == file.sha256:
                 sums[file.path] = file.sha256 or ""
             else:
-                fetched[file.path] = fetch(file, target, told=partial(told, file.path))
+                fetched[file.path] = fetch(file, target, on_bytes=partial(told, file.path))
                 sums[file.path] = fetched[file.path].sha256
             write_text(folder / SUMS, "".join(f"{sums[path]}  {path}\n" for path in sorted(sums)))
     return folder, fetched

@@ -1,8 +1,9 @@
-"""What training and evaluation need of a knowledge base, as matrices.
+"""Load a knowledge base for training and evaluation: tables joined with their vectors, as matrices.
 
-Tables and vectors are joined here, once. Whatever does not meet its counterpart (a sample without a vector, a
-description that was never encoded) is counted and reported, never silently dropped; vectors whose row is gone
-or no longer `ok` are stale and not used.
+Rows without a counterpart (a sample without a vector, a description that was never encoded) are counted and
+reported, never silently dropped; vectors whose row is gone or no longer `ok` are stale and not used.
+
+Shapes: N rows, C categories, D dimensions, L further categories of a sample.
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ from kb_builder.store.table import VectorTable, open_table, read_manifest, read_
 from kb_builder.tables.schemas import SAMPLES, read_columns
 from trainer.records import Bools, Centers, Floats, Ints, SampleSet
 
-CLASS_NAME = "class_name"  # the control; and in the column `rule`, that a center is the name itself
+CLASS_NAME = "class_name"  # the control; in the column `rule` of centers: the center is the bare name
 
 
 @dataclass(frozen=True)
 class KnowledgeBase:
-    """The tables of a knowledge base that every step needs, and where its vectors lie."""
+    """The tables of a knowledge base that every step needs, and the folders of its vectors."""
 
     folder: Path
     categories: tuple[str, ...]  # ids, sorted
-    names: tuple[str, ...]  # as people call them, in the same order
+    names: tuple[str, ...]  # display names, in the same order
     samples: tuple[dict[str, Any], ...]  # rows of samples.parquet, sorted by sample_id
     encoders: dict[str, Path | None]  # "text", "samples", "zero_shot" -> folder
     index: dict[str, int] = field(repr=False)  # category id -> its place in `categories`
 
     @cached_property
     def objects(self) -> tuple[str, ...]:
-        """The object ids, sorted; an object is known by its place here."""
+        """The object ids, sorted; objects are numbered by their index here."""
         return tuple(sorted({row["object_id"] for row in self.samples} - {None}))
 
     def encoder(self, role: str) -> Path:
@@ -86,7 +87,7 @@ def open_kb(folder: Path) -> KnowledgeBase:
 
 @dataclass(frozen=True)
 class CategoryTexts:
-    """Which descriptions are `ok`, and where their vectors lie; any thread may read a category."""
+    """The `ok` descriptions of categories, and the table of their vectors; threads may share it."""
 
     categories: tuple[str, ...]
     table: VectorTable
@@ -107,9 +108,9 @@ class CategoryTexts:
 
 
 def open_category_texts(kb: KnowledgeBase, most: int | None = None, *, seed: int = 0) -> CategoryTexts:
-    """The descriptions of all categories; of each at most `most`, if given, evenly drawn.
+    """The descriptions of all categories; with `most`, at most that many of each, drawn uniformly.
 
-    Raises KnowledgeBaseError where there are none, or no vectors.
+    Raises KnowledgeBaseError where there are no descriptions, or no vectors.
     """
     folder = kb.folder / "descriptions" / "category"
     table = _table(folder, ["row_id", "category_id", "status"], hint="unibind describe")
@@ -118,7 +119,7 @@ def open_category_texts(kb: KnowledgeBase, most: int | None = None, *, seed: int
     order = np.argsort(category_N, kind="stable")
     order = order[np.count_nonzero(category_N < 0) :]
     if most is not None:
-        order = _drawn(order, category_N[order], most, seed)
+        order = _sample_rows(order, category_N[order], most, seed)
     return CategoryTexts(
         categories=kb.categories,
         table=open_table(kb.encoder("text") / "category_texts"),
@@ -127,17 +128,8 @@ def open_category_texts(kb: KnowledgeBase, most: int | None = None, *, seed: int
     )
 
 
-def _drawn(order: Ints, category_N: Ints, most: int, seed: int) -> Ints:
-    """Of rows sorted by category at most `most` of each, evenly drawn, in their order."""
-    rng = np.random.default_rng(seed)
-    shuffled = np.lexsort((rng.random(len(order)), category_N))
-    starts_N = np.searchsorted(category_N, category_N, side="left")
-    kept = shuffled[np.arange(len(order)) - starts_N < most]
-    return order[np.sort(kept)]
-
-
 def center_texts(folder: Path, row_ids: Iterable[str]) -> dict[str, str]:
-    """What some embedding centers say, by row id: descriptions, and bare names where those are centers."""
+    """The texts of some embedding centers, by row id: descriptions, or bare names."""
     wanted = pa.array(sorted(row_ids), pa.string())
     found: dict[str, str] = {}
     controls = folder / "controls.parquet"
@@ -175,11 +167,29 @@ def load_controls(kb: KnowledgeBase) -> dict[str, Centers]:
     return controls
 
 
-def load_samples(kb: KnowledgeBase, role: str) -> tuple[dict[str, SampleSet], dict[str, int]]:
-    """The encoded samples of every modality, as the encoder in a role ("samples" or "zero_shot") sees them.
+@dataclass(frozen=True)
+class ClassNames:
+    """One row per category, in the order of `KnowledgeBase.categories`."""
 
-    Samples of the modality `text` come from the text encoder in either role, for they need no other.
-    Returns the sets by modality, and `samples_without_vector` by modality (only those where there are some).
+    row_ids: tuple[str, ...]  # of the control's texts
+    vectors_CD: Floats  # as stored: of unit length up to the store's rounding
+
+
+def load_class_names(kb: KnowledgeBase) -> ClassNames:
+    """The encoded names. Raises KnowledgeBaseError where a category's name has no vector."""
+    named = load_controls(kb).get(CLASS_NAME)
+    if named is None or (named.counts() != 1).any():
+        raise KnowledgeBaseError(
+            f"{kb.folder / 'controls.parquet'}: the name of some category has no vector; run `unibind encode`"
+        )
+    return ClassNames(row_ids=named.row_ids, vectors_CD=named.vectors_ND)
+
+
+def load_samples(kb: KnowledgeBase, role: str) -> tuple[dict[str, SampleSet], dict[str, int]]:
+    """The samples of every modality, encoded by the encoder in a role ("samples" or "zero_shot").
+
+    Samples of the modality `text` come from the text encoder in both roles. Returns the sets by modality, and
+    the number of samples without a vector by modality (only where there are any).
     """
     folders = {"text": kb.encoder("text") / "samples", "": kb.encoder(role) / "samples"}
     tables = {key: open_table(folder) for key, folder in folders.items() if read_manifest(folder) is not None}
@@ -212,18 +222,6 @@ def load_samples(kb: KnowledgeBase, role: str) -> tuple[dict[str, SampleSet], di
     return sets, missing
 
 
-def _more_categories(rows: list[dict[str, Any]], index: dict[str, int]) -> Ints | None:
-    """The categories of samples beyond their first, or None where no sample has one: int64[N, L]."""
-    longest = max(len(row["more_category_ids"] or ()) for row in rows)
-    if longest == 0:
-        return None
-    more_NL = np.full((len(rows), longest), -1, dtype=np.int64)
-    for more_L, row in zip(more_NL, rows, strict=True):
-        categories = row["more_category_ids"] or ()
-        more_L[: len(categories)] = [index[category] for category in categories]
-    return more_NL
-
-
 @dataclass(frozen=True)
 class SampleTexts:
     """The encoded descriptions of samples, and which rows of the matrix belong to which sample."""
@@ -233,7 +231,7 @@ class SampleTexts:
 
 
 def load_sample_texts(kb: KnowledgeBase) -> tuple[SampleTexts, dict[str, int]]:
-    """The encoded `ok` descriptions of the samples, and what was missing. None at all is no error."""
+    """The encoded `ok` descriptions of the samples, and counts of what is missing; there may be none."""
     folder = kb.folder / "descriptions" / "sample"
     if not names_in(folder, "*.parquet"):
         return SampleTexts({}, np.zeros((0, 0), np.float32)), {"sample_texts_without_vector": 0}
@@ -253,17 +251,38 @@ def load_sample_texts(kb: KnowledgeBase) -> tuple[SampleTexts, dict[str, int]]:
 
 
 def seen_categories(kb: KnowledgeBase) -> Bools:
-    """Bool[C]: does any labelled train sample, of any modality, show this category?"""
+    """Whether each category has a train sample of any modality: bool[C]."""
     trained = {row["category_id"] for row in kb.samples if row["split"] == "train"}
     return np.array([category in trained for category in kb.categories], dtype=np.bool_)
 
 
 def count_rejects(folder: Path) -> list[dict[str, Any]]:
-    """Rows {stage, n}: how many samples each stage turned away; sorted by stage."""
+    """Rows {stage, n}: how many samples each stage rejected; sorted by stage."""
     if not names_in(folder / "rejects", "*.parquet"):
         return []
     stages = _columns(folder / "rejects", ["stage"], hint="unibind describe")["stage"]
     return [{"stage": stage, "n": n} for stage, n in sorted(Counter(stages).items())]
+
+
+def _sample_rows(order: Ints, category_N: Ints, most: int, seed: int) -> Ints:
+    """Of rows sorted by category, at most `most` of each, drawn uniformly, in their order."""
+    rng = np.random.default_rng(seed)
+    shuffled = np.lexsort((rng.random(len(order)), category_N))
+    starts_N = np.searchsorted(category_N, category_N, side="left")
+    kept = shuffled[np.arange(len(order)) - starts_N < most]
+    return order[np.sort(kept)]
+
+
+def _more_categories(rows: list[dict[str, Any]], index: dict[str, int]) -> Ints | None:
+    """The categories of samples beyond their first, or None where no sample has one: int64[N, L]."""
+    longest = max(len(row["more_category_ids"] or ()) for row in rows)
+    if longest == 0:
+        return None
+    more_NL = np.full((len(rows), longest), -1, dtype=np.int64)
+    for more_L, row in zip(more_NL, rows, strict=True):
+        categories = row["more_category_ids"] or ()
+        more_L[: len(categories)] = [index[category] for category in categories]
+    return more_NL
 
 
 def _columns(path: Path, names: list[str], *, hint: str) -> dict[str, list[Any]]:
@@ -281,28 +300,10 @@ def _table(path: Path, names: list[str], *, hint: str) -> pa.Table:
 
 
 def _places(names: pa.Array | pa.ChunkedArray, known: Sequence[str]) -> Ints:
-    """Where each name stands in `known`: int64[N]; -1 for one that does not."""
+    """The index of each name in `known`: int64[N]; -1 for an unknown name."""
     places = pc.fill_null(pc.index_in(names, value_set=pa.array(known, pa.string())), -1)
     return np.asarray(places.to_numpy(), dtype=np.int64)
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-
-
-@dataclass(frozen=True)
-class ClassNames:
-    """One row per category, in the order of `KnowledgeBase.categories`."""
-
-    row_ids: tuple[str, ...]  # of the control's texts
-    vectors_CD: Floats  # as stored: of unit length but for the store's rounding
-
-
-def load_names(kb: KnowledgeBase) -> ClassNames:
-    """The encoded names. Raises KnowledgeBaseError where a category's name has no vector."""
-    named = load_controls(kb).get(CLASS_NAME)
-    if named is None or (named.counts() != 1).any():
-        raise KnowledgeBaseError(
-            f"{kb.folder / 'controls.parquet'}: the name of some category has no vector; run `unibind encode`"
-        )
-    return ClassNames(row_ids=named.row_ids, vectors_CD=named.vectors_ND)

@@ -1,7 +1,7 @@
-"""The records that travel through stage 2: texts that stand for categories, and encoded samples.
+"""The records of stage 2: encoded texts that represent categories, and encoded samples.
 
-Shapes: N rows, D dimensions, C categories. A category is known by its index in `categories`, in the order of
-its id; -1 means "no category".
+Shapes: N rows, D dimensions, C categories, L further categories of a sample. A category is its index in
+`categories`, which are sorted by id; -1 means "no category".
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ TRANSDUCTIVE = "transductive"  # in the column `guided_by` of the centers
 
 @dataclass(frozen=True)
 class Centers:
-    """Encoded texts that stand for categories: embedding centers, a control, or all there is to choose from.
+    """Encoded texts that represent categories: embedding centers, or the texts of a control.
 
-    Rows are sorted by category; within one, the best comes first. A category may have no row.
+    Rows are sorted by category; within a category, the best comes first. A category may have no row.
     """
 
     categories: tuple[str, ...]  # C category ids, sorted
     row_ids: tuple[str, ...]
     category_N: Ints
     vectors_ND: Floats
-    guided_by: frozenset[str] = frozenset()  # splits whose labels had a say in the choice, or TRANSDUCTIVE
+    guided_by: frozenset[str] = frozenset()  # splits whose labels guided the choice, or TRANSDUCTIVE
     with_name: bool = False  # the bare name is one of a category's centers
 
     @property
     def labels_guided(self) -> bool:
-        """Whether labelled samples had a say in the choice of any center."""
+        """Whether labelled samples guided the choice of any center."""
         return bool(self.guided_by - {TRANSDUCTIVE})
 
     @property
     def transductive(self) -> bool:
-        """Whether unlabelled samples of every split, test too, had a say in the choice of any center."""
+        """Whether unlabelled samples of every split, test too, guided the choice of any center."""
         return TRANSDUCTIVE in self.guided_by
 
     def counts(self) -> Ints:
@@ -61,13 +61,13 @@ class Centers:
 
     def first(self, counts_C: Ints) -> Centers:
         """At most `counts_C[c]` rows of each category c, the best ones."""
-        return self.take(self._ranks() < counts_C[self.category_N])
+        return self.take(self._positions() < counts_C[self.category_N])
 
     def of(self, candidates_C: Bools) -> Centers:
         """The rows of some categories only; the others stay in `categories` without rows."""
         return self.take(candidates_C[self.category_N])
 
-    def _ranks(self) -> Ints:
+    def _positions(self) -> Ints:
         starts_C = np.searchsorted(self.category_N, np.arange(len(self.categories)))
         return np.arange(len(self.category_N)) - starts_C[self.category_N]
 
@@ -80,11 +80,10 @@ class SampleSet:
     sample_ids: tuple[str, ...]
     splits_N: npt.NDArray[np.str_]  # train | val | test
     category_N: Ints
-    object_N: Ints  # equal numbers: one thing, in whatever modality; -1: unknown
+    object_N: Ints  # equal numbers: one object, in any modality; -1: unknown
     vectors_ND: Floats
-    more_NL: Ints | None = (
-        None  # further categories, -1 where there are fewer than L; None: no sample has one
-    )
+    # further categories, -1 where there are fewer than L; None: no sample has one
+    more_NL: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.sample_ids)

@@ -1,4 +1,4 @@
-"""The settings of stage 2. Each class is one section of the project file; extra keys are refused there."""
+"""The settings of stage 2: each class is one section of the project file, which refuses unknown keys."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ from data.modality import Modality
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Le(1)]
 
+# The names that settings may use; the tables `localize.rules.RULES`, `align.losses.LOSSES` and
+# `score.scoring.SCORERS` hold the meaning of each name.
+Rule = Literal["visual", "distinct", "text", "name", "diverse", "pseudo"]
+Loss = Literal["infonce", "sigmoid", "official"]
+Scorer = Literal["nearest", "logsumexp", "mean", "medoid"]
+
 LEAKAGE = (
-    "guiding by test samples is leakage: what is measured on them would be no result. Guide by `train`, `val`"
-    ' or `train+val`; to let unlabelled test samples take part, and have it marked, set `rule = "pseudo"` and'
+    "guiding by test samples is leakage: results measured on them would be invalid. Guide by `train`, `val`"
+    ' or `train+val`; to use unlabelled test samples, and have the results marked, set `rule = "pseudo"` and'
     " `transductive = true`"
 )
 
@@ -39,17 +45,15 @@ class Localize:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (read by pydantic at the project file's edge)
 
     k: Annotated[int | Literal["all"], BeforeValidator(_count_or_all)] = 50  # centers per category
-    # What the rules do is told in trainer/localize/choose.py; formulas stand in trainer/localize/rules.py.
-    rule: Literal["visual", "distinct", "text", "name", "diverse", "pseudo"] = "visual"
+    rule: Rule = "visual"  # described in trainer/localize/choose.py; formulas in trainer/localize/rules.py
     guide: Annotated[Literal["train", "val", "train+val"], BeforeValidator(_no_test)] = "train"
-    # `visual` and `pseudo`: cosine with so many samples nearest to a text, instead of with the samples' mean
+    # `visual` and `pseudo`: the mean cosine with the N samples nearest to a text, not with the samples' mean
     nearest_samples: Count | None = None
-    texts: Count | None = (
-        None  # choose from so many descriptions of each category, drawn by `seed`; else from all
-    )
+    # choose from N descriptions of each category, drawn by `seed`; None: from all
+    texts: Count | None = None
     seed: Annotated[int, Ge(0)] = 0
     with_name: bool = False  # the category's bare name is the first of its k centers
-    transductive: bool = False  # `pseudo` asks for it: unlabelled samples of every split take part, test too
+    transductive: bool = False  # `pseudo` needs it: unlabelled samples of every split take part, test too
 
 
 @dataclass(frozen=True)
@@ -59,43 +63,37 @@ class Train:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     enabled: bool = True
-    modalities: tuple[Modality, ...] | None = None  # only these; all that have train samples otherwise
-    # What samples are drawn to: texts; or, for comparison and as in ImageBind, images of the same object and
-    # category, which were aligned with the texts before (trainer/align/rounds.py).
+    modalities: tuple[Modality, ...] | None = None  # only these; None: all that have train samples
+    # What samples are aligned with: texts; or, for comparison and as in ImageBind, images of the same object
+    # and category, which were aligned with the texts before (trainer/align/rounds.py).
     align: Literal["text", "image"] = "text"
     epochs: Count = 30
     batch_size: Annotated[int, Ge(2)] = 1024  # shared evenly by the modalities, however many samples each has
-    # The kinds of heads, and how they start, are told in trainer/align/maps.py.
+    # The kinds of heads and their starts are described in trainer/align/maps.py.
     head: Literal["linear", "residual", "low-rank", "mlp"] = "linear"
     start: Literal["random", "ridge", "procrustes"] = "random"
     rank: Count = 16  # of a `low-rank` head
     hidden: Count = 512  # units of an `mlp` head
-    # Formulas in align/losses.py; `official` is the published recipe: one way, no temperature, no centers.
-    loss: Literal["infonce", "sigmoid", "official"] = "infonce"
-    centers: Literal["one", "all"] = "one"  # meet a center of the category drawn at random, or all of them
+    # Formulas in trainer/align/losses.py; `official` is UniBind's: one direction, no temperature, no centers.
+    loss: Loss = "infonce"
+    centers: Literal["one", "all"] = "one"  # positives: one random center of the category, or all of them
     learning_rate: Annotated[float, Gt(0)] = 2e-3  # at its peak, after a linear warm-up
     schedule: Literal["cosine", "linear"] = "cosine"  # how it decays, to zero
     warmup: Share = 0.1  # share of all steps
     weight_decay: Annotated[float, Ge(0)] = 0.01
     clip_norm: Annotated[float, Gt(0)] = 1.0
     temperature: Annotated[float, Ge(0.01), Le(1)] = 0.07  # at the start; learned, within [0.01, 1]
-    center_weight: Share = (
-        0.5  # share of the loss that pulls to category centers; the rest, to own descriptions
-    )
-    ema: Annotated[float, Ge(0), Lt(1)] = (
-        0.0  # keep the moving average of the heads, with this decay per step
-    )
-    patience: Count | None = None  # stop after so many epochs without a better one on val
+    # share of the loss for category centers; the rest is for the samples' own descriptions
+    center_weight: Share = 0.5
+    # decay per step of the moving average of the heads, which is kept in their place; 0: none
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.0
+    patience: Count | None = None  # stop after N epochs without a better one on val
     device: str = "auto"  # the first GPU where there is one; "cpu", "cuda:1", …
-    # Of the products' factors, as torch.set_float32_matmul_precision has it: `high` is TF32 on GPUs, `medium`
-    # bfloat16 too on processors that have it; sums and results are float32 in any case.
+    # Precision of the factors of products (torch.set_float32_matmul_precision): `high` is TF32 on GPUs,
+    # `medium` also bfloat16 on processors that support it; sums and results are always float32.
     precision: Literal["highest", "high", "medium"] = "highest"
-    tensorboard: bool = False  # a log for TensorBoard beside train_log.parquet
+    tensorboard: bool = False  # write a TensorBoard log beside train_log.parquet
     seed: Annotated[int, Ge(0)] = 1234
-
-
-# How the centers of a category become its score; the formulas stand in trainer/score/scoring.py.
-Scorer = Literal["nearest", "logsumexp", "mean", "medoid"]
 
 
 @dataclass(frozen=True)
@@ -104,12 +102,12 @@ class Evaluate:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    scorer: Scorer = "nearest"
-    bootstrap: Count = 1000  # resamples behind every interval
-    probe: bool = True  # a linear probe of the frozen features, beside what the centers reach
-    # Labelled train samples per category and modality for probes and heads of a handful; [] for none of it.
+    scorer: Scorer = "nearest"  # from a category's centers to its score; formulas in trainer/score/scoring.py
+    bootstrap: Count = 1000  # resamples for every interval
+    probe: bool = True  # measure a linear probe of the frozen features as well
+    # Numbers of labelled train samples per category and modality, for few-shot probes and heads; []: none.
     few_shot: tuple[Count, ...] = (1, 2, 4, 8, 16)
-    sweeps: bool = True  # measure with fewer centers and with the other scorers, too
-    # Balance beside that of heads drawn to bare names and to images, which two more trainings give.
+    sweeps: bool = True  # measure with fewer centers and with the other scorers as well
+    # Measure the balance of heads aligned with bare names and with images as well; costs two more trainings.
     baselines: bool = True
     seed: Annotated[int, Ge(0)] = 0

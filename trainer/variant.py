@@ -1,4 +1,4 @@
-"""One variant of the method with one seed, from centers to outcomes, in memory."""
+"""Run one variant of the method with one seed in memory: centers, heads and outcomes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _DEPTH = 10  # of the recalls
 
 @dataclass(frozen=True)
 class Variant:
-    """All that a run depends on beside its knowledge base."""
+    """Everything that a run depends on besides its knowledge base."""
 
     localize: Localize
     train: Train
     evaluate: Evaluate
-    anchors: str = CENTERS  # the texts that stand for categories, in training and after it
+    anchors: str = CENTERS  # the anchor set that represents the categories, in training and after it
     shots: int | None = None  # labelled train samples per category and modality
 
 
@@ -47,19 +47,20 @@ def run_variant(kb: Path, variant: Variant) -> Measured:
     sets = anchor_sets(centers, load_controls(base), seed=variant.evaluate.seed)
     if variant.anchors not in sets:
         raise TrainingError(f"there are no anchors {variant.anchors!r}; there are: {', '.join(sets)}")
-    anchors = sets[variant.anchors]
+    anchors = sets[variant.anchors].texts
     heads = fit(base, anchors, variant.train).heads if variant.train.enabled else None
     quick = replace(variant.evaluate, bootstrap=1, few_shot=(), probe=False, sweeps=False, baselines=False)
     return measure(base, anchors, heads, quick)
 
 
-def answers(cells: Sequence[tuple[pa.Table, pa.Table]], anchors: str = CENTERS) -> dict[str, Hits]:
-    """What the outcomes (`named`, `ranks`) of one variant, seed by seed, say: answers by measure.
+def hits_by_measure(cells: Sequence[tuple[pa.Table, pa.Table]], anchors: str = CENTERS) -> dict[str, Hits]:
+    """The hits of one variant by measure, from its outcome tables (`named`, `ranks`), one pair for each seed.
 
-    seen, unseen, unseen_among_all: is the category named? zero_shot: the same by the encoder that was not
-    trained, on unseen categories. r10_mean, r10_worst, object_r10_mean, object_r10_worst: is a relevant item
-    among the ten nearest? Groups are the modalities without text (which starts inside the text space, unless
-    there is nothing else), and the ordered pairs of all modalities. A measure without answers is absent.
+    A hit of seen, unseen, unseen_among_all: the predicted category is right; zero_shot: the same by the
+    untrained encoder, on unseen categories. A hit of r10_mean, r10_worst, object_r10_mean, object_r10_worst:
+    a relevant item is among the ten nearest. Groups are, for recognition, the modalities without text (which
+    is in the text space from the start) unless it is the only one; for retrieval, the ordered pairs of all
+    modalities. A measure without samples is absent.
     """
     found: dict[str, Hits] = {}
     named = [table.filter(pc.equal(table["anchors"], anchors)) for table, _ in cells]
@@ -73,13 +74,13 @@ def answers(cells: Sequence[tuple[pa.Table, pa.Table]], anchors: str = CENTERS) 
         media = [table.filter(pc.not_equal(table["modality"], "text")) for table in chosen]
         rows = media if len(media[0]) else chosen
         if len(rows[0]):
-            found[measure_] = _answers(
+            found[measure_] = _hits(
                 [(_object(t), t["modality"].to_numpy(), t["hit"].to_numpy()) for t in rows]
             )
     for level, prefix in (("category", "r10"), ("object", "object_r10")):
         tables = [_where(ranks, level=level) for _, ranks in cells]
         if len(tables[0]):
-            of_pairs = _answers([(_object(t), _pair(t), t["rank"].to_numpy() <= _DEPTH) for t in tables])
+            of_pairs = _hits([(_object(t), _pair(t), t["rank"].to_numpy() <= _DEPTH) for t in tables])
             found[f"{prefix}_mean"] = of_pairs
             found[f"{prefix}_worst"] = replace(of_pairs, worst=True)
     return found
@@ -101,8 +102,8 @@ def _pair(table: pa.Table) -> np.ndarray:
     )
 
 
-def _answers(seeds: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Hits:
-    """Add up hits by object and group, seed by seed; every seed must ask about the same."""
+def _hits(seeds: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Hits:
+    """Sum hits by object and group for each seed; every seed must have the same samples."""
     seeds = list(seeds)
     objects, groups = (np.unique(np.asarray(seeds[0][column], dtype=str)) for column in (0, 1))
     hits_SOG = np.zeros((len(seeds), len(objects), len(groups)))

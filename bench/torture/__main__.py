@@ -1,12 +1,12 @@
-"""`make torture`: every attack in its turn, for TORTURE_MINUTES (60), on a small project of its own.
+"""`make torture`: run every attack in turn, for TORTURE_MINUTES (60), on a small project.
 
     python -m bench.torture [--minutes 60] [--seed N] [--only kills,flips] [--out FILE]
 
-An attack is a function that yields trials without end, each with what was wrong, if anything; it gets a share
-of the time. Prints every problem as it is found and, at the end, how often each attack was tried and held.
-Exit status 1 where one did not hold. A run of all attacks writes bench/results/torture.json and renders the
-table of docs/reliability.md anew (as `python -m bench.torture.page` does); one of some writes where `--out`
-says.
+An attack is a function that yields trials without end, each with the problem it found, if any; it gets a
+share of the time. Prints every problem as it is found and, at the end, how often each attack was tried and
+held. Exit status 1 if there is a problem. A run of all attacks writes bench/results/torture.json and updates
+the table of docs/reliability.md (as `python -m bench.torture.page` does); a run of some writes only to
+`--out`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from bench.torture.trial import Trial
 from data.show import visible
 
 _PACKAGES = ("torch", "pyarrow", "duckdb", "safetensors", "aiohttp", "openai", "av", "pillow", "soundfile")
-_TOLD_AT_MOST = 20  # problems of one attack that are written down
+_RECORDED_AT_MOST = 20  # problems of one attack that are recorded
 
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack: its name in the table, its share of the time, and what makes its trials."""
+    """An attack: its name in the table, its share of the time, and the function that yields its trials."""
 
     key: str
     name: str
@@ -63,14 +63,14 @@ ATTACKS = (
 
 @dataclass
 class Tally:
-    """What became of an attack."""
+    """The trials and problems of an attack."""
 
     tried: int = 0
     problems: list[str] = field(default_factory=list)
 
 
 def torture(minutes: float, seed: int, chosen: list[Attack], root: Path) -> dict[str, Tally]:
-    """Run the attacks; each goes on until its share of the time is over, and makes one trial at least."""
+    """Run the attacks, each until its share of the time is over, with at least one trial."""
     tallies = {attack.name: Tally() for attack in chosen}
     ends = time.monotonic() + 60 * minutes
     with ground(root) as place:
@@ -91,7 +91,7 @@ def torture(minutes: float, seed: int, chosen: list[Attack], root: Path) -> dict
 
 
 def rows(tallies: dict[str, Tally]) -> list[dict[str, Any]]:
-    """One row for each attack: how many trials were silent or broken, of how many."""
+    """One row for each attack: how many of its trials found a problem."""
     return [
         row(
             name,
@@ -102,13 +102,13 @@ def rows(tallies: dict[str, Tally]) -> list[dict[str, Any]]:
             goal="0",
             met=not each.problems if each.tried else None,
         )
-        | {"tried": each.tried, "problems": each.problems[:_TOLD_AT_MOST]}
+        | {"tried": each.tried, "problems": each.problems[:_RECORDED_AT_MOST]}
         for name, each in tallies.items()
     ]
 
 
 def main() -> None:
-    """See the module's words."""
+    """See the module's docstring."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=float(os.environ.get("TORTURE_MINUTES", "60")))
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)

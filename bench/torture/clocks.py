@@ -1,4 +1,4 @@
-"""The system's clock set back and forth while a run goes on, with a kill now and then."""
+"""Attack by setting the system's clock back and forth during a run, sometimes with a kill."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _LEAPS = (-HOUR_S, HOUR_S, -400 * 24 * HOUR_S, 400 * 24 * HOUR_S, -1.0, 1.0)
 
 
 def set_clock_at(leaps: tuple[tuple[float, float], ...]) -> None:
-    """Let this process's clock leap: `leaps` are seconds from now on, and by how many seconds it leaps then.
+    """Set this process's clock during a run: `leaps` are seconds from now, and the change in seconds then.
 
-    What counts seconds (time.monotonic) is left alone, as it is where a clock is set.
+    time.monotonic is not changed, as it is not where the system's clock is set.
     """
     began = time.monotonic()
     seconds, nanoseconds = time.time, time.time_ns
@@ -41,7 +41,7 @@ def set_clock_at(leaps: tuple[tuple[float, float], ...]) -> None:
 
 
 def leaping_clocks(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """Without end: nothing hangs, waits for the clock or is asked twice, and all ends as it would have."""
+    """Endless trials: nothing hangs, waits for the clock or is asked twice, and results are the same."""
     while True:
         folder = ground.copy(ground.fresh, "clock")
         ground.server.reset()
@@ -59,5 +59,5 @@ def leaping_clocks(ground: Ground, rng: random.Random) -> Iterator[Trial]:
         again = [key for key, times in ground.server.answered().items() if times > 1 + killed]
         if again:
             problem = problem or f"{len(again)} requests were asked more than once"
-        told = ", ".join(f"{by:+,.0f} s after {at:.1f} s" for at, by in sorted(leaps))
-        yield Trial(f"clock set by {told}{', killed' if killed else ''}", problem)
+        changes = ", ".join(f"{by:+,.0f} s after {at:.1f} s" for at, by in sorted(leaps))
+        yield Trial(f"clock set by {changes}{', killed' if killed else ''}", problem)

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, limits of the process, and a folder that is removed while it is written.
+"""Attacks by full or read-only disks, process limits, and folders that are removed while written.
 
 A small disk is a tmpfs where this process may mount one (it needs root), else a limit on the size of files.
 """
@@ -32,7 +32,7 @@ _PR_CAPBSET_DROP = 24  # linux/prctl.h
 
 @contextmanager
 def mounted(target: Path, *how: str) -> Iterator[None]:
-    """A file system mounted at a folder. Raises CalledProcessError where that is not allowed."""
+    """Mount a file system at a folder. Raises CalledProcessError where that is not allowed."""
     target.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", *how, str(target)], check=True, capture_output=True)
     try:
@@ -51,12 +51,12 @@ def may_mount(folder: Path) -> bool:
 
 
 def full_disks(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """A disk that fills up at a random point, and then grows: one line, a sound ledger, the same end."""
+    """Fill the disk at a random point, then enlarge it: one line, a sound ledger, the same results."""
     if not may_mount(ground.root):
         yield from _limited(ground, rng)
         return
     while True:
-        # What a run writes comes to some 3 MB; a ledger and its log alone to 100 to 200 kB.
+        # A run writes about 3 MB; the ledger and its log are 100 to 200 kB.
         size = rng.choice((rng.randint(8, 256), rng.randint(100, 1200), rng.randint(1000, 3000))) * KB
         folder = ground.copy(ground.fresh, "full")
         with mounted(folder / "runs", "-t", "tmpfs", "-o", f"size={size}", "tmpfs"):
@@ -80,7 +80,7 @@ def _limited(ground: Ground, rng: random.Random) -> Iterator[Trial]:
 
 
 def limits(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """Limits on files, open files and memory, at random: one line, and the same end without them."""
+    """Limit file sizes, open files and memory at random: one line, and the same results without limits."""
     while True:
         name, kind, limit, unit = rng.choice(
             (
@@ -99,9 +99,10 @@ def _with_limit(ground: Ground, kind: int, limit: int) -> str | None:
 
 
 def read_only(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """A folder that cannot be written: what only reads works, what writes says so in one line.
+    """Make a folder read-only: commands that only read work, others fail with one line.
 
-    It is mounted read-only, or belongs to another user; of those files one may be unreadable as well.
+    It is mounted read-only, or belongs to another user; in the latter case one file may be unreadable as
+    well.
     """
     ways = [_as_another_user, _unreadable] if os.geteuid() == 0 else [_locked_by_mode]
     if may_mount(ground.root):
@@ -142,7 +143,7 @@ def _locked_by_mode(ground: Ground, folder: Path, rng: random.Random) -> str | N
 
 
 def give_up_power() -> None:
-    """Let the modes of files hold for this process of root, and for those that it starts.
+    """Make file modes apply to this process, which runs as root, and to its children.
 
     Another user id would not do: the interpreter may be installed where only root can go.
     """
@@ -215,7 +216,7 @@ def _no_run(done: Done) -> str | None:
 
 
 def removals(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """The run's folder, or a part of it, is removed while it is written: no result is half of another."""
+    """Remove the run's folder, or a part of it, while it is written: no result is a mixture of two runs."""
     while True:
         folder = ground.copy(ground.fresh, "removed")
         part = rng.choice((RUN.parent, RUN, RUN / "kb", RUN / "stages"))

@@ -1,8 +1,7 @@
-"""A small project, run to its end once, undisturbed; and commands on copies of it, stopped where they hang.
+"""A small project that is run once undisturbed, and commands on copies of it, killed if they hang.
 
-Commands run in processes of their own, forked from one that has the libraries loaded: what starts in seven
-seconds otherwise starts in a tenth of one. They are the real ones: `pipeline.cli.main.main`, its exit status
-and what it prints.
+Commands run in separate processes, forked from one that has the libraries loaded: they start in a tenth of a
+second, not in seven. They are the real commands: `pipeline.cli.main.main`, its exit status and its output.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from kb_builder.fake_openai import FakeSettings, serve_fake
 NAME = "small"
 RUN = Path("runs") / NAME
 VOLATILE = ("created_at", "latency_ms", "attempts")
-HANGS_S = 180.0  # whoever has not ended by then hangs
+HANGS_S = 180.0  # a command that runs longer counts as hanging
 _LOADED = ["pipeline.cli.main", "pipeline.table", "kb_builder.encode.embed", "kb_builder.describe.samples"]
 _LOADED += [
     "trainer.align.train",
@@ -69,7 +68,7 @@ _OPENAI = 'openai"\nmodel = "m"\nbase_url = "{url}"\napi_key_env = "UNIBIND_NONE
 
 
 def make_project(folder: Path, url: str | None = None) -> Path:
-    """Pictures and texts of three colours, described by whom `url` leads to, or by the fake describer."""
+    """Images and texts of three colours, described by the server at `url`, or by the fake describer."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows = []
@@ -112,7 +111,7 @@ class Done:
     err: str
 
     def problem(self) -> str | None:
-        """What no command may do, whatever it is given; None where it ended well or with one clear line."""
+        """What no command may ever do; None where it succeeded or failed with one clear line."""
         if self.status is None:
             return "hangs"
         if "Traceback (most recent call last)" in self.err:
@@ -125,7 +124,7 @@ class Done:
 
     @property
     def error(self) -> str:
-        """The line that says what went wrong."""
+        """The error line."""
         lines = [line for line in self.err.splitlines() if line.startswith("error:")]
         return lines[-1] if lines else ""
 
@@ -136,18 +135,18 @@ _context.set_forkserver_preload(_LOADED)
 
 @dataclass
 class Running:
-    """A command that was started; `wait` for it, or `kill` it."""
+    """A running command; `wait` for it, or `kill` it."""
 
     process: Any
     streams: Path
 
     def kill(self) -> None:
-        """SIGKILL to it and to what it started."""
+        """Send SIGKILL to it and its children."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def wait(self, seconds: float = HANGS_S) -> Done:
-        """How it ended; killed where it has not ended by then."""
+        """Wait for its end; kill it if that takes too long."""
         self.process.join(seconds)
         hung = self.process.is_alive()
         self.kill()
@@ -165,7 +164,7 @@ def start(
     before: Callable[[], None] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Running:
-    """Start `unibind ARGUMENTS` in a folder; `before` is called in its process first (limits)."""
+    """Start `unibind ARGUMENTS` in a folder; its process first calls `before` (for limits)."""
     streams.mkdir(parents=True)
     process = _context.Process(
         target=_child, args=(str(folder), arguments, str(streams), before, dict(environment or {}))
@@ -206,26 +205,26 @@ def _child(
 
 @dataclass
 class Server:
-    """A fake-openai in a thread: what it answered stands in its log."""
+    """A fake-openai server in a thread, with a log of its answers."""
 
     url: str
     log: Path
 
     def reset(self) -> None:
-        """Forget what was asked."""
+        """Clear the log."""
         self.log.write_bytes(b"")
         urllib.request.urlopen(
             urllib.request.Request(self.url.removesuffix("/v1") + "/_fake/reset", method="POST")
         ).close()
 
     def answered(self) -> Counter[str]:
-        """How often each request was answered since the reset."""
+        """The number of answers to each request since the reset."""
         return Counter(line.split()[0] for line in self.log.read_text("utf-8").splitlines())
 
 
 @contextmanager
 def fake_server(folder: Path, **settings: Any) -> Iterator[Server]:
-    """The server, until the block ends."""
+    """Run the server within the block."""
     loop, stop, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
     log = folder / "asked.log"
     log.touch()
@@ -251,23 +250,23 @@ def fake_server(folder: Path, **settings: Any) -> Iterator[Server]:
 
 @dataclass(frozen=True)
 class Ground:
-    """Where attacks take place: copies of `finished` (run to its end) and `fresh` (not run yet)."""
+    """The projects that attacks copy: `finished` (run to its end) and `fresh` (not run yet)."""
 
     root: Path
     fresh: Path
     finished: Path
     server: Server
-    seconds: float  # that the undisturbed run took
+    seconds: float  # of the undisturbed run
 
     def copy(self, of: Path, name: str) -> Path:
-        """A copy to be destroyed, with all times of change; one of the same name is replaced."""
+        """A copy to damage, with all modification times; replaces one of the same name."""
         target = self.root / name / "p"
         shutil.rmtree(target.parent, ignore_errors=True)
         shutil.copytree(of, target, symlinks=True)
         return target
 
     def start(self, folder: Path, *arguments: str, **how: Any) -> Running:
-        """`start`, with a place for what it prints."""
+        """`start`, with a file for the output."""
         return start(folder, *arguments, streams=self.root / f"streams-{time.monotonic_ns()}", **how)
 
     def run(self, folder: Path, *arguments: str, seconds: float = HANGS_S, **how: Any) -> Done:
@@ -275,14 +274,14 @@ class Ground:
         return self.start(folder, *arguments, **how).wait(seconds)
 
     def differences(self, folder: Path) -> list[str]:
-        """What of a finished run is not as in the undisturbed one: tables, vectors, heads, numbers."""
+        """What differs between a finished run and the undisturbed one: tables, vectors, heads, numbers."""
         ours, theirs = results(folder / RUN), results(self.finished / RUN)
         return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
 
     def ends_well(self, folder: Path) -> str | None:
-        """Run to the end: what is then not as in the undisturbed run, or None.
+        """Run to the end: what then differs from the undisturbed run, or None.
 
-        Compared are results, ledger and which files have checksums; `kb verify` must find nothing.
+        Compares results, the ledger and the files with checksums; `kb verify` must find nothing.
         """
         if problem := sound_ledger(folder / RUN):
             return problem
@@ -302,12 +301,12 @@ class Ground:
 
 @contextmanager
 def ground(root: Path) -> Iterator[Ground]:
-    """Make the project and run it undisturbed. Raises RuntimeError where that does not work."""
+    """Make the project and run it undisturbed. Raises RuntimeError if that fails."""
     with fake_server(root, latency_s=0.05) as server:
         fresh = make_project(root / "fresh", server.url)
         place = Ground(root, fresh, root / "finished" / "p", server, 0.0)
         shutil.copytree(fresh, place.finished)
-        place.run(place.fresh, "doctor")  # so that the libraries are loaded
+        place.run(place.fresh, "doctor")  # to load the libraries
         started = time.monotonic()
         done = place.run(place.finished, "run", seconds=600)
         place = replace(place, seconds=time.monotonic() - started)
@@ -317,7 +316,7 @@ def ground(root: Path) -> Iterator[Ground]:
 
 
 def results(run: Path) -> dict[str, Any]:
-    """Everything of a run that must be the same each time, by name: without times and latencies."""
+    """Everything of a run that must be equal each time, by name: without times and latencies."""
     found: dict[str, Any] = {}
     for path in sorted(run.rglob("*.parquet")):
         table = pq.read_table(path)
@@ -335,25 +334,27 @@ def results(run: Path) -> dict[str, Any]:
 
 
 def _lists(run: Path) -> Iterator[tuple[Path, str, Sum]]:
-    """The checksums of a run and its knowledge base: folder, file's name, what is told of it."""
+    """The checksums of a run and its knowledge base: folder, file name, entry."""
     for folder in (run, run / "kb"):
-        for name, told in (sealed(folder) or {}).items():
-            yield folder, name, told
+        for name, entry in (sealed(folder) or {}).items():
+            yield folder, name, entry
 
 
 def _makers(run: Path) -> dict[str, str]:
-    """Who made each file that has a checksum."""
-    return {str((folder / name).relative_to(run)): told.maker for folder, name, told in _lists(run)}
+    """The maker of each file that has a checksum."""
+    return {str((folder / name).relative_to(run)): entry.maker for folder, name, entry in _lists(run)}
 
 
 def false_lines(run: Path) -> str | None:
-    """What checksums say wrongly of files; None where all hold.
+    """The first wrong checksum; None where all hold.
 
-    Whoever writes a file takes its line out before, so all lines hold wherever he is stopped.
+    A writer removes a file's entry first, so that all entries hold wherever it is stopped.
     """
     try:
         wrong = [
-            f"{name} is {how}" for folder, name, told in _lists(run) if (how := differs(folder / name, told))
+            f"{name} is {how}"
+            for folder, name, entry in _lists(run)
+            if (how := differs(folder / name, entry))
         ]
     except DamagedError as error:
         return str(error)
@@ -361,13 +362,13 @@ def false_lines(run: Path) -> str | None:
 
 
 def entries(run: Path) -> list[tuple[Any, ...]]:
-    """What the ledger holds: key, answer, error. Raises sqlite3.Error where it is damaged."""
+    """The rows of the ledger: key, answer, error. Raises sqlite3.Error where it is damaged."""
     with closing(sqlite3.connect(run / "kb" / "ledger.sqlite")) as ledger:
         return ledger.execute("SELECT key, answer, error FROM entries ORDER BY key").fetchall()
 
 
 def sound_ledger(run: Path) -> str | None:
-    """What SQLite finds wrong with a ledger; None where it is sound or not there."""
+    """The damage that SQLite finds in a ledger; None where it is sound or missing."""
     path = run / "kb" / "ledger.sqlite"
     if not path.is_file():
         return None
@@ -376,6 +377,6 @@ def sound_ledger(run: Path) -> str | None:
             found = ledger.execute("PRAGMA integrity_check").fetchone()[0]
     except sqlite3.Error as error:
         if "full" in str(error) or "I/O" in str(error):
-            return None  # SQLite needs room to look; whoever makes room looks again
+            return None  # the check needs disk space; it is repeated once there is some
         found = str(error)
     return None if found == "ok" else f"the ledger: {found}"

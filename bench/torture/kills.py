@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a run, once or several times; then it is left to end."""
+"""Attack by SIGKILL at random moments of a run, once or several times, before it is run to its end."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from bench.torture.ground import RUN, Ground, false_lines, sound_ledger
 from bench.torture.trial import Trial
 
-# What a kill may make a run ask again: what was in flight, and one group of answers not committed.
+# Requests that a kill may repeat: those in flight, and one group of uncommitted answers.
 _ALLOWANCE = 1
 
 
 def kills(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """Without end: tables, vectors, heads, numbers and ledger are those of the undisturbed run."""
+    """Endless trials: tables, vectors, heads, numbers and ledger equal those of the undisturbed run."""
     while True:
         folder = ground.copy(ground.fresh, "killed")
         ground.server.reset()

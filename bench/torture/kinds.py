@@ -73,7 +73,7 @@ def _strike(kind: Kind, folder: Path, seed: int, number: int) -> str | None:
         kind.load(folder)
     except UniBindError as error:
         words = str(error)
-        # A list of mistakes has a line each; every other refusal is one line. All name the file.
+        # A list of mistakes has one line for each; every other refusal is one line. All name the file.
         named = path.name in words or path.parent.name in words
         return None if named else f"the refusal does not name the file: {words[:200]}"
     except Exception as error:
@@ -125,7 +125,7 @@ def _stale(folder: Path, stage: str) -> None:
 
 
 def _parse(path: Path) -> None:
-    """As the client does: what is no answer is refused before it is stored."""
+    """As the client: a body that is not an answer is refused before it is stored."""
     raw = path.read_bytes()
     body = raw.decode("utf-8", errors="replace")
     check_body(body, where=path.name)

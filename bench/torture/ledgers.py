@@ -1,4 +1,4 @@
-"""Ledgers on disks that fill up, with readers beside the writer and kills: sound, and nothing lost."""
+"""Attacks on ledgers: full disks, concurrent readers and kills; they stay sound and lose nothing."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from data.errors import KnowledgeBaseError
 from kb_builder.ask.ledger import iter_entries, new_entry, open_ledger
 
 _context = multiprocessing.get_context("forkserver")
-_GROUP = 20  # entries at once
+_GROUP = 20  # entries per group
 _HANGS_S = 60.0
 
 
 def ledgers(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """What was acknowledged is there, `PRAGMA integrity_check` says ok, and after room is made it goes on."""
+    """Acknowledged entries are kept, `PRAGMA integrity_check` is ok, and writing resumes with free space."""
     mounts = may_mount(ground.root)
     number = 0
     while True:
@@ -46,16 +46,16 @@ def ledgers(ground: Ground, rng: random.Random) -> Iterator[Trial]:
 def _fill(
     folder: Path, rng: random.Random, *, size: int, killed: bool, beside: bool, mounts: bool
 ) -> str | None:
-    told = folder.parent / f"{folder.name}.acknowledged"
-    told.touch()
+    acknowledged = folder.parent / f"{folder.name}.acknowledged"
+    acknowledged.touch()
     seed = rng.randrange(2**31)
     reader = _context.Process(target=_read, args=(folder,)) if beside else None
     if reader is not None:
         reader.start()
     try:
-        for rounds in range(2):  # the second finds the disk full from its start
+        for rounds in range(2):  # the second starts on a full disk
             writer = _context.Process(
-                target=_write, args=(folder, told, seed + rounds, None, 0 if mounts else size)
+                target=_write, args=(folder, acknowledged, seed + rounds, None, 0 if mounts else size)
             )
             writer.start()
             if killed and rounds == 0:
@@ -67,27 +67,27 @@ def _fill(
                 return "the writer hangs"
             if writer.exitcode not in {0, -9}:
                 return f"the writer ends with {writer.exitcode}"
-            if problem := _damage(folder, told):
+            if problem := _damage(folder, acknowledged):
                 return problem
         if mounts:
             subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True, capture_output=True)
-        writer = _context.Process(target=_write, args=(folder, told, seed + 2, 10, 0))
+        writer = _context.Process(target=_write, args=(folder, acknowledged, seed + 2, 10, 0))
         writer.start()
         writer.join(_HANGS_S)
         if writer.exitcode != 0:
             return f"with room again, the writer ends with {writer.exitcode}"
-        return _damage(folder, told)
+        return _damage(folder, acknowledged)
     finally:
         if reader is not None:
             reader.kill()
             reader.join()
 
 
-def _damage(folder: Path, told: Path) -> str | None:
+def _damage(folder: Path, acknowledged: Path) -> str | None:
     path = folder / "ledger.sqlite"
-    acknowledged = set(told.read_text("utf-8").split())
+    keys = set(acknowledged.read_text("utf-8").split())
     if not path.is_file():
-        return "the ledger is gone" if acknowledged else None
+        return "the ledger is gone" if keys else None
     try:
         with closing(sqlite3.connect(path, timeout=30)) as ledger:
             found = ledger.execute("PRAGMA integrity_check").fetchone()[0]
@@ -97,18 +97,18 @@ def _damage(folder: Path, told: Path) -> str | None:
             held = {key for (key,) in ledger.execute("SELECT key FROM entries")} if tables else set()
     except sqlite3.Error as error:
         return str(error) if "full" not in str(error) and "I/O" not in str(error) else None
-    lost = acknowledged - held
+    lost = keys - held
     return f"{len(lost)} acknowledged answers are lost" if lost else None
 
 
-def _write(folder: Path, told: Path, seed: int, groups: int | None, limit: int) -> None:
-    """Record groups until the disk is full, or so many; the keys of what was acknowledged go to `told`."""
+def _write(folder: Path, acknowledged: Path, seed: int, groups: int | None, limit: int) -> None:
+    """Record groups until the disk is full, or `groups`; acknowledged keys go to the file `acknowledged`."""
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     rng = random.Random(seed)
 
     async def write() -> None:
-        with told.open("a", encoding="utf-8") as file:
+        with acknowledged.open("a", encoding="utf-8") as file:
             async with open_ledger(folder) as ledger:
                 number = 0
                 while groups is None or number < groups:
@@ -134,7 +134,7 @@ def _write(folder: Path, told: Path, seed: int, groups: int | None, limit: int) 
     try:
         asyncio.run(write())
     except (KnowledgeBaseError, OSError) as error:
-        # Only want of room is a reason to end.
+        # Only a full disk may end this.
         os._exit(0 if "\n" not in str(error) and groups is None else 3)
     os._exit(0)
 

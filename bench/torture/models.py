@@ -2,7 +2,7 @@
 
     python -m bench.torture.models [--count 1000] [--seed 0]
 
-Each must be loaded, or be refused with one line of the error tree. Exit status 1 where one is not.
+Each must be loaded, or refused with a one-line error of the project. Exit status 1 where one is not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from trainer.align.heads import Heads, load_heads, save_heads
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: its name, contents that are sound, and what loads it from a folder."""
+    """A kind of file: its name, valid contents, and the function that loads it from a folder."""
 
     name: str
     contents: tuple[bytes, ...]
@@ -36,7 +36,7 @@ class Kind:
 
 
 def kinds() -> tuple[Kind, ...]:
-    """Checkpoints of both kinds of torch's, safetensors, and heads."""
+    """Both formats of torch checkpoints, safetensors, and heads."""
     rng = np.random.default_rng(3)
     state = {"a.weight": torch.ones(4, 3), "a.bias": torch.zeros(4), "steps": torch.tensor(7)}
     files = []
@@ -70,7 +70,7 @@ def _use_heads(folder: Path) -> None:
 
 
 def attack(kind: Kind, *, count: int, seed: int, folder: Path) -> tuple[Counter[str], list[str]]:
-    """What became of `count` mutants, and the foreign exceptions."""
+    """The outcomes of `count` mutants, and the unexpected exceptions."""
     outcomes: Counter[str] = Counter()
     foreign: list[str] = []
     for number in range(count):
@@ -89,7 +89,7 @@ def attack(kind: Kind, *, count: int, seed: int, folder: Path) -> tuple[Counter[
 
 
 def main() -> None:
-    """See the module's words."""
+    """See the module's docstring."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,8 +1,8 @@
-"""Damage files at random, and repeatably: the same seed gives the same mutants, one by one.
+"""Damage files at random and reproducibly: the same seed gives the same mutants.
 
-Each mutant is a seed file with one to four wounds: bits flipped, bytes set to what parsers stumble over,
-numbers overwritten in either byte order, numbers of a text replaced, stretches cut, repeated or taken from
-another file of the same format, and the file cut short.
+Each mutant is a seed file with one to four mutations: bits flipped, bytes set to values that are hard to
+parse, numbers overwritten in either byte order, numbers of a text replaced, runs of bytes cut, repeated or
+taken from another file of the same format, and the file truncated.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 
 WOUNDS_AT_MOST = 4
-HEADER_BYTES = 512  # where half of the wounds go: that is where counts and sizes stand
+HEADER_BYTES = 512  # where half of the mutations are: headers hold counts and sizes
 
 _BYTES = (0x00, 0x01, 0x7F, 0x80, 0xFF, 0x0A, 0x20)
 _NUMBERS = (
@@ -44,13 +44,13 @@ _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
 
 
 def mutants(seeds: Sequence[bytes], *, count: int, seed: int) -> Iterator[bytes]:
-    """`count` damaged files, each from one of `seeds`: files of one format, which may lend to each other."""
+    """`count` mutants, each of one of `seeds`: files of one format, whose bytes may be mixed."""
     for number in range(count):
         yield mutant(seeds, seed=seed, number=number)
 
 
 def mutant(seeds: Sequence[bytes], *, seed: int, number: int) -> bytes:
-    """The one of that number, without those before it."""
+    """The mutant of that number, without making those before it."""
     rng = random.Random(f"{seed}/{number}")
     content = bytearray(rng.choice(seeds))
     for _ in range(rng.randint(1, WOUNDS_AT_MOST)):
@@ -76,7 +76,7 @@ def _set(rng: random.Random, content: bytearray, seeds: Sequence[bytes]) -> None
 
 
 def _number(rng: random.Random, content: bytearray, seeds: Sequence[bytes]) -> None:
-    """A number of 2, 4 or 8 bytes, that of the file's size among them, over what stood there."""
+    """Overwrite 2, 4 or 8 bytes by a number, such as the file's size."""
     width, code = rng.choice(((2, "H"), (4, "I"), (4, "I"), (8, "Q")))
     if len(content) < width:
         return
@@ -86,7 +86,7 @@ def _number(rng: random.Random, content: bytearray, seeds: Sequence[bytes]) -> N
 
 
 def _text(rng: random.Random, content: bytearray, seeds: Sequence[bytes]) -> None:
-    """A number that stands there in digits, replaced."""
+    """Replace a number in digits."""
     found = list(_NUMBER.finditer(content, 0, 4096))
     if found:
         start, end = rng.choice(found).span()

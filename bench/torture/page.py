@@ -1,4 +1,4 @@
-"""`python -m bench.torture.page`: the table of docs/reliability.md, from bench/results/torture.json."""
+"""`python -m bench.torture.page`: update docs/reliability.md from bench/results/torture.json."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BEGIN, END = "<!-- begin of what `make torture` found -->", "<!-- end of what `m
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Each attack with how often it was tried and held, as a table in Markdown."""
+    """A Markdown table of how often each attack was tried and held."""
     lines = [
         f"| {each['name']} | {each['tried']:,} | {each['tried'] - int(each['value']):,} |" for each in rows
     ]
@@ -24,12 +24,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def rendered(results: Mapping[str, Any]) -> str:
-    """What stands between the page's markers: the table, what did not hold, and how it was measured.
+    """The text between the page's markers: the table, the problems, and how it was measured.
 
-    `results` is what bench/results/torture.json holds.
+    `results` is the content of bench/results/torture.json.
     """
     parts = [table(results["rows"])]
-    broken = [f"- {each['name']}: {told}" for each in results["rows"] for told in each["problems"]]
+    broken = [f"- {each['name']}: {problem}" for each in results["rows"] for problem in each["problems"]]
     if broken:
         parts.append("What did not hold:\n\n" + "\n".join(broken))
     machine = results["machine"]
@@ -38,7 +38,7 @@ def rendered(results: Mapping[str, Any]) -> str:
 
 
 def updated(page: str, results: Mapping[str, Any]) -> str:
-    """The page with a new table between its markers. Raises ValueError where a marker is missing."""
+    """The page with new text between its markers. Raises ValueError where a marker is missing."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -47,7 +47,7 @@ def updated(page: str, results: Mapping[str, Any]) -> str:
 
 
 def update(results: Path = RESULTS, page: Path = PAGE) -> None:
-    """Render the page anew."""
+    """Update the page."""
     found = json.loads(results.read_text(encoding="utf-8"))
     write_text(page, updated(page.read_text(encoding="utf-8"), found))
 

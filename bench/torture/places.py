@@ -1,4 +1,4 @@
-"""Pipes, devices, links, files and folders where the project keeps something else."""
+"""Attacks by pipes, devices, links, files and folders in the place of the project's files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COMMANDS = (("predict", "red0.png"), ("kb", "stats"), ("kb", "verify"), ("descri
 
 
 def _other(path: Path) -> None:
-    """A folder where a file belongs, a file where a folder belongs."""
+    """A folder in place of a file, or a file in place of a folder."""
     if path.suffix:
         path.mkdir()
     else:
@@ -61,7 +61,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
 
 
 def odd_places(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """Each place with each kind, in random order: one line that names it; afterwards all is as before."""
+    """Each place with each kind, in random order: one line names it; nothing else changes."""
     pairs = list(itertools.product(PLACES, KINDS))
     rng.shuffle(pairs)
     for place, kind in itertools.cycle(pairs):
@@ -69,7 +69,7 @@ def odd_places(ground: Ground, rng: random.Random) -> Iterator[Trial]:
 
 
 def strike(ground: Ground, place: str, kind: str, command: tuple[str, ...]) -> str | None:
-    """One trial: what was wrong, or None."""
+    """One trial: the problem found, or None."""
     folder = ground.copy(ground.finished, "odd")
     path = Path(os.path.normpath(folder / RUN / place))
     aside = folder.parent / "aside"

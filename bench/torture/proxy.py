@@ -1,8 +1,8 @@
 """A proxy between the builder and the server, which damages what comes back; nothing wrong may become `ok`.
 
-What the server really said is kept for each question. A text counts as right where it stands in what was said
-to one of the questions, white space apart. Damage that exchanges letters for letters is not among the blows:
-no reader can tell it from the truth, and TLS keeps it away.
+The proxy keeps the server's true answers. A text counts as right if a true answer contains it, up to white
+space. Damage that replaces letters by other letters is left out:
+no reader can detect it, and TLS prevents it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from aiohttp import web
 from bench.torture.ground import RUN, Ground, make_project
 from bench.torture.trial import Trial
 
-SHARE = 0.35  # of the answers that are damaged
+SHARE = 0.35  # share of the answers that are damaged
 _ASKING = "request_timeout_s = 4\noutage_s = 45\nmax_answer_mb = 1\n"
-_SIGNS = ("\x1b[31m", "\x00", "\x07", "\x85", "\x9b", "\u202e", "\u2066", "\ufffd", "\u2028", "\u200b")
+_SIGNS = ("\x1b[31m", "\x00", "\x07", "\x85", "\x9b", "\u202e", "\u2066", "\ufffd", "\u200b")
 
 Blow = Callable[[random.Random, bytes, str], bytes]  # (body, content of its first choice) -> body
 
 
 @dataclass
 class Proxy:
-    """What it damaged, and what the server really said."""
+    """The damaged answers, and the true ones."""
 
     rng: random.Random
     upstream: str
@@ -44,7 +44,7 @@ class Proxy:
 
 
 def _high_bit(rng: random.Random, body: bytes, content: str) -> bytes:
-    """A letter's highest bit: no UTF-8 any more."""
+    """Set a letter's highest bit, so that the body is not UTF-8."""
     at = body.find(content[:20].encode()) if content else -1
     at = max(at, 0) + rng.randrange(20)
     return body[:at] + bytes([body[at] ^ 0x80]) + body[at + 1 :] if at < len(body) else body
@@ -56,12 +56,12 @@ def _any_high_bit(rng: random.Random, body: bytes, content: str) -> bytes:
 
 
 def _inject(rng: random.Random, body: bytes, content: str) -> bytes:
-    """A sign that no text holds, in the middle of the text, well escaped or raw."""
+    """Insert a control character into the text, escaped or raw."""
     return _with_content(rng, body, lambda text, at: text[:at] + rng.choice(_SIGNS) + text[at:])
 
 
 def _half_sign(rng: random.Random, body: bytes, content: str) -> bytes:
-    """Half of a surrogate pair, as JSON may write it."""
+    """Insert half of a surrogate pair, as a JSON escape."""
     whole = _with_content(rng, body, lambda text, at: text[:at] + "QQQQ" + text[at:])
     return whole.replace(b"QQQQ", b"\\ud83d")
 
@@ -80,13 +80,13 @@ def _cut(rng: random.Random, body: bytes, content: str) -> bytes:
 
 
 def _swap(rng: random.Random, body: bytes, content: str) -> bytes:
-    """Two stretches in the wrong order, as by a broken cache: the beginning comes last."""
+    """Swap two parts of the body, as by a broken cache."""
     at = rng.randrange(1, len(body))
     return body[at:] + body[:at]
 
 
 def _twice(rng: random.Random, body: bytes, content: str) -> bytes:
-    """The whole body twice: more than one answer."""
+    """Send the whole body twice."""
     return body + body
 
 
@@ -119,7 +119,7 @@ _WIRE: dict[str, Callable[[random.Random, bytes], bytes]] = {
         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
         b"zz\r\n" + body + b"\r\n0\r\n\r\n"
     ),
-    "gzip that is none": lambda rng, body: _head(len(body), "content-encoding: gzip\r\n") + body,
+    "not gzip": lambda rng, body: _head(len(body), "content-encoding: gzip\r\n") + body,
     "two answers in a row": lambda rng, body: _head(len(body)) + body + _head(7) + b'{"a":1}',
 }
 _ENDLESS = ("an endless body", "silence")
@@ -169,7 +169,7 @@ async def _forward(proxy: Proxy, session: aiohttp.ClientSession, request: web.Re
 
 @contextmanager
 def proxied(upstream: str, rng: random.Random) -> Iterator[Proxy]:
-    """The proxy in a thread, in front of a base URL."""
+    """Run the proxy in a thread, in front of a base URL."""
     loop, stop, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
     proxy = Proxy(rng, upstream)
 
@@ -202,7 +202,7 @@ def proxied(upstream: str, rng: random.Random) -> Iterator[Proxy]:
 
 
 def corrupting_proxy(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """Describe through the proxy, again and again; a trial is one damaged answer."""
+    """Describe through the proxy repeatedly; a trial is one damaged answer."""
     number = 0
     while True:
         number += 1
@@ -223,7 +223,7 @@ def corrupting_proxy(ground: Ground, rng: random.Random) -> Iterator[Trial]:
 
 
 def wrong_texts(run: Path, said: list[str]) -> list[str]:
-    """The texts stored as `ok` of a category that nothing said holds."""
+    """The texts with status `ok` that no true answer contains."""
     everything = "\n".join(_plain(each) for each in said)
     return [
         row["text"]

@@ -2,9 +2,9 @@
 
     python -m bench.torture.readers [--count 300] [--seed 0] [--only .obj,.tiff] [--keep FOLDER]
 
-A mutant must be read, or be refused with one line (`SampleError`); what was read must be drawn and measured.
+A mutant must be read, or refused with one line (`SampleError`); what was read must be rendered and measured.
 Prints, per format, how many were read, refused, too slow, too large and fatal to their decoder, and each
-foreign exception with the mutant that raised it. Exit status 1 where there is one.
+unexpected exception with the mutant that raised it. Exit status 1 if there is one.
 """
 
 from __future__ import annotations
@@ -20,49 +20,49 @@ from bench.torture.mutate import mutant
 from bench.torture.seeds import Format, formats
 from data.errors import SampleError
 from data.modality import Modality
-from data.readers import Budget, read, reading_ahead, use_budget
+from data.readers import FileBudget, read, reading_ahead, use_budget
 from data.readers.payload import Text
 from data.render import render
 from kb_builder.facts.sentence import measure
 
-BUDGET = Budget(seconds=5, memory=10**9)
+BUDGET = FileBudget(seconds=5, memory=10**9)
 _TOGETHER = 16
 _REASONS = {"took longer": "slow", "needed more": "large", "its decoder": "fatal", "decoder crashed": "fatal"}
 
 
 @dataclass
 class Tally:
-    """What became of a format's mutants."""
+    """The outcomes of a format's mutants."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)  # of the refused ones
+    reasons: Counter[str] = field(default_factory=Counter)  # of refusals
     foreign: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)  # slow, large and fatal ones: bounded, but worth a look
+    broken: list[str] = field(default_factory=list)  # slow, large or fatal, within bounds; worth a look
 
 
 def attack(each: Format, *, count: int, seed: int, folder: Path, start: int = 0) -> Tally:
-    """Have `count` mutants of a format read. What is worth a look stays in `folder`."""
+    """Read `count` mutants of a format. Those worth an inspection stay in `folder`."""
     tally = Tally()
     for first in range(start, start + count, _TOGETHER):
         numbers = range(first, min(first + _TOGETHER, start + count))
         files = [folder / f"{seed}-{number}{each.ending}" for number in numbers]
         for number, path in zip(numbers, files, strict=True):
             path.write_bytes(mutant(each.contents, seed=seed, number=number))
-        for path, outcome, told in _read(each.modality, files):
+        for path, outcome, message in _read(each.modality, files):
             tally.outcomes[outcome] += 1
             if outcome == "refused":
-                tally.reasons[told.replace(str(path), "")] += 1
+                tally.reasons[message.replace(str(path), "")] += 1
             if outcome == "foreign":
-                tally.foreign.append(f"{path.name}: {told}")
+                tally.foreign.append(f"{path.name}: {message}")
             elif outcome in _REASONS.values():
-                tally.broken.append(f"{path.name}: {told}")
+                tally.broken.append(f"{path.name}: {message}")
             else:
                 path.unlink()
     return tally
 
 
 def _read(modality: Modality, files: Sequence[Path]) -> Iterator[tuple[Path, str, str]]:
-    """(file, what became of it, what was said)."""
+    """(file, outcome, message)."""
     with reading_ahead([(modality, path) for path in files]):
         for path in files:
             try:
@@ -71,18 +71,20 @@ def _read(modality: Modality, files: Sequence[Path]) -> Iterator[tuple[Path, str
                 if not isinstance(payload, Text):
                     render(payload)
             except SampleError as error:
-                told = str(error)
-                fitting = (kind for words, kind in _REASONS.items() if words in told)
-                outcome = next(fitting, "refused") if "\n" not in told and str(path) in told else "foreign"
+                message = str(error)
+                fitting = (kind for words, kind in _REASONS.items() if words in message)
+                outcome = (
+                    next(fitting, "refused") if "\n" not in message and str(path) in message else "foreign"
+                )
             except Exception as error:
-                outcome, told = "foreign", f"{type(error).__name__}: {error}"
+                outcome, message = "foreign", f"{type(error).__name__}: {error}"
             else:
-                outcome, told = "read", ""
-            yield path, outcome, told
+                outcome, message = "read", ""
+            yield path, outcome, message
 
 
 def main() -> None:
-    """See the module's words."""
+    """See the module's docstring."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)

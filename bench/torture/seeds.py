@@ -1,4 +1,4 @@
-"""Tiny sound files of every format that the readers know, made from formulas: what mutants are made of."""
+"""Generate tiny valid files of every format that the readers know, as seeds of mutants."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from data.modality import Modality
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One format: how its files end, and the contents of some that are sound."""
+    """One format: the suffix of its files, and the contents of some valid ones."""
 
     modality: Modality
     ending: str
@@ -67,7 +67,7 @@ def _pictures() -> Iterator[Format]:
 
 def _exif() -> Image.Exif:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
+    exif[0x0112] = 6  # rotated by 90 degrees
     return exif
 
 
@@ -213,7 +213,7 @@ def _clouds() -> Iterator[Format]:
 
 
 def _later_meshes(xyz: Any, faces: Any) -> Iterator[Format]:
-    """STL, in words and in bytes, and glTF, whole in one file and with its bytes inside."""
+    """STL as text and binary, and glTF as one binary file and with embedded buffers."""
     corners = xyz[faces]
     records = b"".join(bytes(12) + triangle.astype("<f4").tobytes() + b"\0\0" for triangle in corners)
     facets = "".join(

@@ -1,4 +1,4 @@
-"""One blow of an attack, and what came of it."""
+"""The record of one trial of an attack."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What was done, and what was wrong with what came of it: None where it held."""
+    """What was done, and the problem it caused; None if there was none."""
 
     what: str
     problem: str | None = None

@@ -1,7 +1,7 @@
-"""Wounds of files at rest, as a disk or a careless hand makes them, and the attack that inflicts them.
+"""Damage files at rest, as a disk or a careless user might, and the attack that does so.
 
-A bit is flipped in place: size, time of change and inode stay. What else happens to a file: it is cut short,
-emptied, deleted, replaced by a folder or a pipe, or exchanged for another valid file of its kind.
+A bit is flipped in place, so that size, modification time and inode stay. Or the file is truncated, emptied,
+deleted, replaced by a folder or a pipe, or exchanged for another valid file of its kind.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ READERS = (
     ("kb", "nearest", "a red thing"),
     ("evaluate",),
 )
-# Files that nothing brings back once they are damaged: SQLite's ledger holds what was asked and paid for.
+# Files that cannot be made again: the ledger holds answers that were paid for.
 NOT_REMADE = frozenset({"ledger.sqlite"})
-ASKS_FOR_IT = re.compile("[Rr]estore it from a backup|move it away")  # what is then said
-# The locks hold nothing; what SQLite has beside the ledger is gone when nobody has it open.
+ASKS_FOR_IT = re.compile("[Rr]estore it from a backup|move it away")  # the advice of the error message
+# Lock files are empty; SQLite removes its own files beside the ledger when it is closed.
 _NOTHING = re.compile(r"(run|ledger)\.lock|.*-(wal|shm)|\..*")
 _NUMBERS = re.compile(r"\d+|[0-9a-f]{8,}")
 
 
 @dataclass(frozen=True)
 class Wound:
-    """What happens to a file: `flip`, `cut`, `empty`, `gone`, `folder`, `pipe` or `swap`."""
+    """A damage: `flip`, `cut`, `empty`, `gone`, `folder`, `pipe` or `swap`."""
 
     name: str
-    place: float = 0.5  # of a flip or a cut: where, from 0 (the first byte) to 1 (the last)
+    place: float = 0.5  # of a flip or a cut: its position, from 0 (the first byte) to 1 (the last)
     bit: int = 2  # of a flip
     other: Path | None = None  # of a swap: a file of the same kind
 
     def inflict(self, path: Path) -> None:
-        """Do it to a file, keeping its times where the file stays one."""
+        """Apply it to a file, keeping its times if it stays a file."""
         before = path.stat()
         if self.name == "gone":
             path.unlink()
@@ -69,7 +69,7 @@ class Wound:
 
 
 def flip(path: Path, place: int, bit: int = 2) -> None:
-    """Flip one bit of a file in place; its size, its inode and its time of change stay."""
+    """Flip one bit of a file in place, keeping its size, inode and modification time."""
     before = path.stat()
     with path.open("r+b") as file:
         file.seek(place)
@@ -80,7 +80,7 @@ def flip(path: Path, place: int, bit: int = 2) -> None:
 
 
 def wounds(path: Path, run: Path, *, places: int = 5) -> Iterator[Wound]:
-    """What can happen to a file of a run by itself: flips at evenly spread places, and the rest."""
+    """The damages of a file of a run, without swaps: flips at evenly spaced positions, and the rest."""
     if path.stat().st_size:
         for number in range(places):
             yield Wound("flip", number / max(1, places - 1))
@@ -93,13 +93,13 @@ def wounds(path: Path, run: Path, *, places: int = 5) -> Iterator[Wound]:
 
 
 def is_note(wound: Wound, path: Path) -> bool:
-    """Whether `kb verify` has only a note on this wound: a stage without a mark is one that was stopped."""
+    """Whether `kb verify` only notes this damage: a stage without a mark may have been interrupted."""
     mark = path.parent.name == "stages" and not path.name.endswith(".reads.json")
     return mark and wound.name == "gone"
 
 
 def twin(path: Path, run: Path) -> Path | None:
-    """Another file of the run with the same ending and other bytes, the nearest one; None where none is."""
+    """The nearest other file of the run with the same suffix and other content; None without one."""
     mine, content = _ending(path), path.read_bytes()
     others = [each for each in files(run) if _ending(each) == mine and each.read_bytes() != content]
     return max(others, key=lambda each: len(Path(os.path.commonpath([each, path])).parts), default=None)
@@ -110,13 +110,13 @@ def _ending(path: Path) -> str:
 
 
 def files(run: Path) -> list[Path]:
-    """The files of a finished run that hold something."""
+    """The files of a finished run, without locks and SQLite's temporary files."""
     found = (path for path in sorted(run.rglob("*")) if path.is_file())
     return [path for path in found if not _NOTHING.fullmatch(path.name)]
 
 
 def kinds(run: Path) -> dict[str, Path]:
-    """Of every kind of file in a finished run the first, by its name without numbers and hashes."""
+    """The first file of every kind in a finished run, by its name without numbers and hashes."""
     found: dict[str, Path] = {}
     for path in files(run):
         found.setdefault(_NUMBERS.sub("N", path.relative_to(run).as_posix()), path)
@@ -124,15 +124,15 @@ def kinds(run: Path) -> dict[str, Path]:
 
 
 def restore(run: Path, whole: Path) -> None:
-    """Make a run what it was, `whole` being a copy of it."""
+    """Restore a run from its copy `whole`."""
     shutil.rmtree(run)
     shutil.copytree(whole, run, symlinks=True)
 
 
 def strike_files(ground: Ground, rng: random.Random) -> Iterator[Trial]:
-    """A random file of the run damaged at random: `kb verify` names it, no reader uses it, `run` heals it.
+    """Damage a random file of the run: `kb verify` names it, no reader uses it, `run` repairs it.
 
-    A reader must refuse in one line, or print what it printed before; whatever else is silent.
+    A reader must refuse in one line, or print what it printed before; anything else counts as silent.
     """
     before = {arguments: ground.run(ground.finished, *arguments) for arguments in READERS}
     while True:
@@ -160,18 +160,18 @@ def _draw(rng: random.Random, path: Path, run: Path) -> Wound:
 
 
 def _unnamed(done: Done, struck: list[Path], *, status: int) -> str | None:
-    """What is wrong with what `kb verify` says of damaged files; its findings are what it prints."""
+    """What is wrong with the findings that `kb verify` prints for damaged files; None if they are right."""
     if done.status != status:
         return f"kb verify: {done.problem() or f'ends with {done.status}'}"
     if "Traceback" in done.err:
         return f"kb verify: {done.problem()}"
-    told = done.out + done.err
-    missing = [path.name for path in struck if path.name not in told]
-    return f"kb verify does not name {', '.join(missing)}: {told[-300:]}" if missing else None
+    output = done.out + done.err
+    missing = [path.name for path in struck if path.name not in output]
+    return f"kb verify does not name {', '.join(missing)}: {output[-300:]}" if missing else None
 
 
 def believed(done: Done, before: Done, arguments: tuple[str, ...]) -> str | None:
-    """What is wrong with how a command took a damaged file: its answer is another, or it did not end well."""
+    """What a command did wrong with a damaged file: another result, or an unclear error; else None."""
     if problem := done.problem():
         return f"{arguments[0]}: {problem}"
     same = done.status != 0 or done.out == before.out or _predicts_the_same(done.out, before.out)
@@ -181,7 +181,7 @@ def believed(done: Done, before: Done, arguments: tuple[str, ...]) -> str | None
 def _predicts_the_same(now: str, before: str) -> bool:
     """Whether predictions in JSON are the same but for probabilities that are missing with a reason.
 
-    Those depend on the evaluation; where it is not of what is there, no probability is given.
+    Probabilities need an evaluation of the present files; without it they are null.
     """
     try:
         found, expected = json.loads(now)["predictions"], json.loads(before)["predictions"]
@@ -196,7 +196,7 @@ def _predicts_the_same(now: str, before: str) -> bool:
 
 
 def _unhealed(ground: Ground, folder: Path, struck: list[Path]) -> str | None:
-    """What is not as it was after `unibind run`, or after what its one line advises."""
+    """What differs after `unibind run`, or after following the advice of its error; None if nothing."""
     done = ground.run(folder, "run")
     if problem := done.problem():
         return f"run: {problem}"
@@ -206,10 +206,10 @@ def _unhealed(ground: Ground, folder: Path, struck: list[Path]) -> str | None:
         wrong = [name for name in ground.differences(folder) if name != "ledger"]
         return f"after `run`: {', '.join(wrong)}" if wrong else None
     if done.status != 0:
-        told = [path for path in struck if path.name in done.error]
-        if not told or "delete it" not in done.error:
+        named = [path for path in struck if path.name in done.error]
+        if not named or not re.search("delete it|move it away", done.error):
             return f"run: {done.error}"
-        for path in told:
+        for path in named:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return ground.ends_well(folder)
 

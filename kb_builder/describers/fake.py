@@ -1,4 +1,4 @@
-"""A describer for tests and rehearsals: no model, no network, the same answer to the same request."""
+"""Fake describer for tests and rehearsals: no model, no network, equal answers to equal requests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _NAME = re.compile(r'"([^"]+)"')
 
 
 def fake_text(messages: Messages, key: str) -> str:
-    """One sentence that goes on from the opening, or names the first quoted thing of the question."""
+    """One sentence that continues the opening, or names the first quoted text of the question."""
     draw = random.Random(key)
     role, content = messages[-1][0], words(messages[-1][1])
     named = _NAME.search(content)
@@ -89,4 +89,4 @@ class FakeDescriber:
         return Reply(json.dumps(fake_answer(request.messages, request_key(request), model=self.model)))
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""

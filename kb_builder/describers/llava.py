@@ -1,17 +1,16 @@
 """LLaVA and other image-text models in this process, through `transformers`.
 
-Any checkpoint of `AutoModelForImageTextToText` that keeps its weights in safetensors: LLaVA, LLaVA-NeXT,
-LLaVA-OneVision, SmolVLM, Qwen-VL ... A folder, or the hub name of a model that was downloaded before. Nothing
-is downloaded, no code of the model's is run, and no pickle is read. Neither torchvision nor accelerate is
-needed: `transformers` has Pillow versions of its picture processors and takes them where torchvision is
-missing; only the *video* processors that newer models bring along have none, and are left out here, since a
-video is sent as a sheet of its frames.
+Any checkpoint of `AutoModelForImageTextToText` with safetensors weights: LLaVA, LLaVA-NeXT, LLaVA-OneVision,
+SmolVLM, Qwen-VL ... Given as a folder, or as the hub name of a model that was downloaded before. Nothing is
+downloaded, no code of the model is run, and no pickle is read. Neither torchvision nor accelerate is needed:
+`transformers` has Pillow versions of its picture processors and uses them if torchvision is missing. Only the
+*video* processors of newer models have none; they are left out, since a video is sent as a sheet of its
+frames.
 
-Requests that wait together share forward passes. Each row of a batch draws its words with a generator of its
-own, seeded by its request, so what a request is answered does not depend on its batch mates, except through
-the last bits of the arithmetic: padding and batch size change those, and two nearly equal words may then
-change places. The rows of the tables do not depend on it: every answer is in the ledger and is never made
-twice.
+Requests that wait at the same time share forward passes. Each row of a batch samples its tokens with its own
+generator, seeded by its request. So an answer depends on the rest of its batch only through rounding: padding
+and batch size change the last bits, which may swap two nearly equal tokens. The tables do not depend on that:
+every answer is in the ledger and is never made twice.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 INSTALL = "describer = \"llava\" needs transformers: pip install --editable '.[llava]' in this repository"
 _EXAMPLES = "llava-hf/llava-1.5-7b-hf or HuggingFaceTB/SmolVLM-256M-Instruct"
-# Pictures are decoded beside the inference; a batch that is not full waits so long for the next one.
+# Seconds that an incomplete batch waits for pictures that are still being decoded.
 LINGER_S = 0.02
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ LoadPicture = Callable[[Media], tuple[str, bytes]]  # media -> (MIME type, the f
 
 @dataclass(frozen=True, slots=True)
 class _VisionQuestion:
-    """A request, ready for the model."""
+    """A request with its decoded pictures."""
 
     request: Request
     text: str
@@ -63,10 +62,10 @@ class _Loaded:
 
 
 class LlavaDescriber:
-    """The `Describer` behind `describer = "llava"`. The model is loaded with the first request.
+    """The `Describer` behind `describer = "llava"`. The model is loaded at the first request.
 
-    Raises InputError for a model that is not there and MissingDependencyError without `transformers`, both at
-    once; `answer` raises RunError for a model that cannot be loaded or does not fit into memory.
+    Raises InputError for a missing model and MissingDependencyError without `transformers`. `answer` raises
+    RunError for a model that cannot be loaded or does not fit into memory.
     """
 
     provider = "llava"
@@ -77,10 +76,8 @@ class LlavaDescriber:
         self.model = self._folder.name if Path(model).is_dir() else model
         self.endpoint = f"llava:{self.model}@{hash_weights(self._folder)}"
         self._load_picture = load
-        self.concurrency = (
-            2 * batch_size
-        )  # while one batch is in the model, the pictures of the next are read
-        self._batch_size = batch_size  # is halved where memory does not suffice
+        self.concurrency = 2 * batch_size  # pictures of the next batch are decoded during inference
+        self._batch_size = batch_size  # halved when memory runs out
         self._device = device
         self._loaded: _Loaded | None = None
         self._waiting: deque[tuple[_VisionQuestion, asyncio.Future[Reply]]] = deque()
@@ -88,7 +85,7 @@ class LlavaDescriber:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="llava")
 
     async def answer(self, request: Request) -> Reply:
-        """A chat completion, once a batch with this request has run. Raises SampleError for its file."""
+        """A chat completion, after a batch with this request has run. Raises SampleError for its file."""
         question = await asyncio.to_thread(self._question, request)
         answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, answered))
@@ -97,7 +94,7 @@ class LlavaDescriber:
         return await answered
 
     async def close(self) -> None:
-        """Let go of the model."""
+        """Cancel the batches and release the model."""
         if self._batches is not None:
             self._batches.cancel()
         await asyncio.to_thread(self._thread.shutdown)
@@ -107,7 +104,7 @@ class LlavaDescriber:
         if request.extra:
             raise RequestError(f"an image-text model takes no {', '.join(sorted(request.extra))}")
         pictures: list[Image.Image] = []
-        texts: list[str] = []  # a system message is said first: not every chat template knows that role
+        texts: list[str] = []  # the system message comes first: not every chat template knows that role
         for _, content in request.messages:
             for part in (content,) if isinstance(content, str) else content:
                 if isinstance(part, str):
@@ -135,7 +132,7 @@ class LlavaDescriber:
                         answered.set_result(reply)
 
     def _infer(self, questions: Sequence[_VisionQuestion]) -> list[Reply]:
-        """Answer a batch, in smaller ones where memory does not suffice."""
+        """Answer a batch; in smaller batches if memory runs out."""
         import torch
 
         if self._loaded is None:
@@ -152,7 +149,7 @@ class LlavaDescriber:
                         '`max_tokens`, set device = "cpu", or name a smaller model'
                     ) from None
                 self._batch_size = len(batch) // 2
-                logger.warning("out of memory: going on with %d samples per batch", self._batch_size)
+                logger.warning("out of memory: continuing with %d samples per batch", self._batch_size)
                 torch.cuda.empty_cache()
         return replies
 
@@ -178,15 +175,15 @@ def model_folder(model: str) -> Path:
 def load_model(folder: Path, *, device: str) -> _Loaded:
     """The model in evaluation mode: bfloat16 (float16 on older cards) on a GPU, float32 on a CPU.
 
-    `device` is a torch device, or `auto`: a CUDA GPU where there is one, else the CPU. Raises RunError for a
-    model of another kind and whatever does not load.
+    `device` is a torch device, or `auto`: a CUDA GPU if there is one, else the CPU. Raises RunError for a
+    model of another kind, and for one that cannot be loaded.
     """
     try:
         import transformers
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     except ImportError:
         raise MissingDependencyError(INSTALL) from None
-    transformers.utils.logging.disable_progress_bar()  # its bar for loading weights; ours counts samples
+    transformers.utils.logging.disable_progress_bar()  # of loading weights; the stage has its own bar
     where = _device(device)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -202,7 +199,7 @@ def load_model(folder: Path, *, device: str) -> _Loaded:
         model = model.to(where).eval().requires_grad_(False)
     except RunError:
         raise
-    except Exception as error:  # a torn or foreign checkpoint makes nearly every exception there is
+    except Exception as error:  # a damaged or foreign checkpoint can raise anything
         reason = shorten(str(error)) or type(error).__name__
         raise RunError(f"the model in {folder} cannot be loaded: {reason}") from error
     if processor.chat_template is None:
@@ -210,8 +207,8 @@ def load_model(folder: Path, *, device: str) -> _Loaded:
     tokenizer = processor.tokenizer
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "left"  # generation goes on from the last token of every row
-    # Words are drawn by `_draw`, row by row; what else the checkpoint asks for (penalties) stays.
+    tokenizer.padding_side = "left"  # generation continues after the last token of every row
+    # Tokens are sampled by `_draw`, row by row; other settings of the checkpoint (penalties) stay.
     settings = model.generation_config
     settings.do_sample = False
     settings.temperature = settings.top_p = settings.top_k = settings.min_p = settings.typical_p = None
@@ -221,7 +218,7 @@ def load_model(folder: Path, *, device: str) -> _Loaded:
 
 
 def load_processor(folder: Path, config: Any) -> Any:
-    """The model's processor, without its video half where that needs torchvision, which is not there."""
+    """The model's processor, without its video part if that needs torchvision, which is missing."""
     from transformers import AutoProcessor
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
@@ -263,7 +260,7 @@ def _open(content: bytes) -> Image.Image:
 
 
 def _generate(loaded: _Loaded, questions: Sequence[_VisionQuestion], *, model: str) -> list[Reply]:
-    """One batch through the model."""
+    """Run one batch through the model."""
     import torch
 
     inputs = _inputs(loaded, questions)
@@ -307,10 +304,10 @@ def _inputs(loaded: _Loaded, questions: Sequence[_VisionQuestion]) -> Any:
 
 
 def _draw(requests: Sequence[Request]) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Turn the greedy choice of `generate` into a draw, for every row by its request's seed.
+    """Turn the greedy choice of `generate` into sampling, for every row with its request's seed.
 
     The largest of (logit / temperature + Gumbel noise) is a draw from the softmax (Maddison, Tarlow and
-    Minka, "A* Sampling", 2014, section 2). `top_p` keeps the likeliest words that together have that
+    Minka, "A* Sampling", 2014, section 2). `top_p` keeps the likeliest tokens that together have that
     probability (Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020). Temperature 0 stays
     greedy.
     """
@@ -327,7 +324,7 @@ def _draw(requests: Sequence[Request]) -> Callable[[torch.Tensor, torch.Tensor],
             logits_V /= temperature
             if request.top_p is not None and request.top_p < 1.0:
                 likely_V, order_V = logits_V.softmax(0).sort(descending=True)
-                before_V = likely_V.cumsum(0) - likely_V  # the likeliest word always stays
+                before_V = likely_V.cumsum(0) - likely_V  # the likeliest token always stays
                 logits_V[order_V[before_V >= request.top_p]] = -torch.inf
             logits_V -= torch.empty_like(logits_V).exponential_(generator=generator).log()
         return drawn_BV.to(scores_BV.device)

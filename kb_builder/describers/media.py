@@ -1,8 +1,8 @@
-"""What is sent of a sample: its picture, a rendering of it, or the sound or video itself.
+"""Media of samples: the picture that is sent, a rendering, or the unchanged sound or video.
 
-A request names its media by the hash of the file and a *recipe* (see `Media`), so planning a hundred thousand
-requests reads no file. Only when a request is sent does `MediaFiles` read the file, check that it is still
-the one that was read in, draw, reduce and encode it: one sample per call is in memory.
+A request identifies its media by the hash of the file and a *recipe* (see `Media`), so planning a hundred
+thousand requests reads no file. When a request is sent, `MediaFiles` reads the file, checks that it is the
+one that was ingested, and draws, reduces and encodes it: one sample per call is in memory.
 
 | modality | sent as |
 |---|---|
@@ -43,12 +43,12 @@ from data.render.canvas import heat_picture, quarter_frames
 from kb_builder.ask.request import Media
 from kb_builder.settings import DescribeSamples
 
-MEDIA_VERSION = "2"  # raise it when the same file and settings would give other bytes
+MEDIA_VERSION = "2"  # raise it when the same file and settings give other bytes
 JPEG_QUALITY = 90
-# Smaller pictures are enlarged to this long side: vision models cut pictures into patches of a fixed number
-# of pixels, and would see little of a spectrogram of 224 pixels, or of a drawn event picture of 131.
+# Smaller pictures are enlarged to this long side: vision models cut pictures into patches of a fixed size,
+# and see little of a spectrogram of 224 pixels or an event picture of 131.
 ENLARGE_TO = 448
-NATIVE_MAX_BYTES = 20 * 2**20  # of a sound or video that is sent as it is; endpoints refuse more
+NATIVE_MAX_BYTES = 20 * 2**20  # of a sound or video that is sent unchanged; endpoints refuse larger ones
 _SENT_SOUNDS = {".wav": "wav", ".mp3": "mp3"}
 _VIDEO_TYPES = {
     ".mp4": "video/mp4",
@@ -60,9 +60,9 @@ _VIDEO_TYPES = {
 
 
 def media_for(sample: Mapping[str, Any], settings: DescribeSamples) -> tuple[Media, ...]:
-    """What is sent of a sample (a row of `samples`): known from its row and the settings alone.
+    """The media of a sample (a row of `samples`), from its row and the settings alone; a text has none.
 
-    A text has no media. The file's ending is part of the recipe: some readers go by it.
+    The file's extension is part of the recipe, since some readers depend on it.
     """
     modality = str(sample["modality"])
     if modality == "text":
@@ -81,10 +81,10 @@ def media_for(sample: Mapping[str, Any], settings: DescribeSamples) -> tuple[Med
 
 
 class MediaFiles:
-    """The files behind the media of a knowledge base's samples. May be used by several threads at once.
+    """The files of a knowledge base's samples, by their media. Thread-safe.
 
-    `contents` are (sha256, uri) pairs, the uri relative to `data_root`. `unreadable` says of which media the
-    file could not be read, and why.
+    `contents` are (sha256, uri) pairs, the uri relative to `data_root`. `unreadable` maps media whose file
+    could not be read to the reason.
     """
 
     def __init__(self, data_root: Path, contents: Iterable[tuple[str, str]]) -> None:
@@ -95,10 +95,10 @@ class MediaFiles:
         self.unreadable: dict[Media, str] = {}
 
     def part(self, media: Media) -> dict[str, Any]:
-        """The part of a message that a chat endpoint takes (`ChatClient.load`).
+        """The media as a part of a message to a chat endpoint (`ChatClient.load`).
 
-        Raises SampleError for a file that cannot be read, or is not the one that was read in. That is no
-        answer to the request: it is not recorded, and a mended file is asked about in the next run.
+        Raises SampleError for a file that cannot be read, or is not the ingested one. Nothing is recorded
+        then, so the next run asks the request again.
         """
         mime, content = self.encoded(media)
         data = base64.b64encode(content).decode("ascii")
@@ -118,14 +118,14 @@ class MediaFiles:
             file, uri = self._find(media)
             return _MAKE[media.kind](file, _recipe(media))
         except SampleError as error:
-            # By the path that the manifest gives: the table does not depend on where the folder lies.
+            # With the path in the manifest, so that the table does not depend on the place of the folder.
             self.unreadable[media] = (
                 str(error) if file is None else str(error).replace(str(path_of(file)), uri)
             )
             raise
 
     def _find(self, media: Media) -> tuple[File, str]:
-        """The first file of that content whose content it still is: copies may have gone."""
+        """The first file that still has this content; copies may be missing."""
         recipe = _recipe(media)
         uris = self._uris.get((media.sha256, recipe["ending"]))
         if not uris:
@@ -147,7 +147,7 @@ class MediaFiles:
 def picture(payload: Payload, *, max_side: int) -> Bytes:
     """A payload as one uint8[H, W, 3] picture whose long side is at most `max_side`.
 
-    Renderings that are drawn from more pixels than the encoders' small ones are drawn as large as they go.
+    Renderings with more detail than the encoders' small ones are drawn at full size.
     """
     draw = _DRAW.get(type(payload))
     views = render(payload) if draw is None else draw(payload, max_side)
@@ -186,13 +186,13 @@ def _encode_picture(file: File, recipe: Mapping[str, Any]) -> tuple[str, bytes]:
 
 
 def _read(file: File, modality: Modality, max_side: int) -> Payload:
-    # A photo is decoded no smaller than it is sent.
+    # A photo is decoded at least at the size that is sent.
     return read_image(path_of(file), short_side=max_side) if modality == "image" else read(modality, file)
 
 
 def _encode_sound(file: File, recipe: Mapping[str, Any]) -> tuple[str, bytes]:
     path = path_of(file)
-    sound = read("audio", path)  # whole and sane, or it is not sent
+    sound = read("audio", path)  # raises SampleError for a damaged file
     assert isinstance(sound, Waveform)
     form = _SENT_SOUNDS.get(recipe["ending"])
     content = _whole(path) if form else _wav(sound)
@@ -201,7 +201,7 @@ def _encode_sound(file: File, recipe: Mapping[str, Any]) -> tuple[str, bytes]:
 
 
 def _wav(sound: Waveform) -> bytes:
-    """16-bit PCM of one channel. Beyond full scale it would wrap or clip, so such a sound is scaled down."""
+    """16-bit mono PCM. A sound beyond full scale would clip, so it is scaled down."""
     peak = max(1.0, float(np.abs(sound.samples_T).max()))
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
@@ -214,7 +214,7 @@ def _wav(sound: Waveform) -> bytes:
 
 def _encode_video(file: File, recipe: Mapping[str, Any]) -> tuple[str, bytes]:
     path = path_of(file)
-    read("video", path)  # whole and sane, or it is not sent
+    read("video", path)  # raises SampleError for a damaged file
     mime = _VIDEO_TYPES.get(recipe["ending"])
     if mime is None:
         raise SampleError(
@@ -225,7 +225,7 @@ def _encode_video(file: File, recipe: Mapping[str, Any]) -> tuple[str, bytes]:
 
 
 def _whole(path: Path) -> bytes:
-    """A file as it is; its size is looked at before it is read."""
+    """An unchanged file, whose size is checked before it is read."""
     try:
         _check_size(path, path.stat().st_size)
         return path.read_bytes()

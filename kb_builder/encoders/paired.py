@@ -27,9 +27,9 @@ from data.readers.payload import Text
 from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.devices import use_onednn
 from kb_builder.encoders.text_side import TextSide, quiet_transformers
-from kb_builder.weights.checkpoint import load_state, told_keys
+from kb_builder.weights.checkpoint import load_state, mismatch_line
 from kb_builder.weights.identity import check_memory, hash_weights
-from kb_builder.weights.known import licence_of, tell_licence
+from kb_builder.weights.known import licence_of, log_licence
 
 Inputs = dict[str, npt.NDArray[Any]]  # arguments of a media tower, by name; each first axis is V
 # Read only if there are no safetensors; with weights_only, so that no code in it is run.
@@ -109,7 +109,7 @@ def paired_encoder(
     version.
     """
     licence = licence_of(folder)
-    tell_licence(shown, licence)
+    log_licence(shown, licence)
     facts = {"name": folder.resolve().name, "weights": weights, "preprocessing": preprocessing, "dim": dim}
     return PairedEncoder(
         network=network,
@@ -208,7 +208,9 @@ def load_network(name: str, folder: Path, *, device: str) -> Any:
     missing, misshapen = loading["missing_keys"], [str(key[0]) for key in loading["mismatched_keys"]]
     if missing or misshapen:
         what = type(network).__name__
-        raise InputError(told_keys(f"{name}: {folder}", what, missing, loading["unexpected_keys"], misshapen))
+        raise InputError(
+            mismatch_line(f"{name}: {folder}", what, missing, loading["unexpected_keys"], misshapen)
+        )
     network.eval().requires_grad_(False).to(device)
     if device == "cpu":
         use_onednn(network)

@@ -37,7 +37,7 @@ from kb_builder.encoders.devices import use_onednn
 from kb_builder.encoders.pictures import PICTURED
 from kb_builder.encoders.workers import text_passes
 from kb_builder.weights.identity import refuse_pointers
-from kb_builder.weights.known import stated_licence, tell_licence
+from kb_builder.weights.known import log_licence, stated_licence
 
 MINILM = "minilm"
 # More would overflow a core's cache, fewer would leave it waiting for Python.
@@ -187,7 +187,7 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
     if device == "cpu":
         use_onednn(model)
     licence = "Apache-2.0" if name == MINILM else stated_licence(folder)
-    tell_licence(name, licence)
+    log_licence(name, licence)
     return SentenceEncoder(
         model=model,
         name=name if precision == "fp32" else f"{precision}:{name}",

@@ -1,8 +1,8 @@
-"""A server that speaks OpenAI's API and writes for free: for rehearsals, tests and benchmarks.
+"""Fake server of OpenAI's API, for rehearsals, tests and benchmarks without cost.
 
-It knows chat completions (text, pictures, sound, video, JSON schemas), files and batches. What it answers
-depends on the request alone; how it fails is scripted, and depends on the request and on how often it was
-asked. `GET /_fake/stats` tells what it was asked, `POST /_fake/reset` makes it forget.
+It has chat completions (text, pictures, sound, video, JSON schemas), files and batches. Its answers depend on
+the request alone. Its failures are scripted, and depend on the request and on how often it was sent. `GET
+/_fake/stats` returns its counters, `POST /_fake/reset` resets them.
 """
 
 from kb_builder.fake_openai.server import serve_fake

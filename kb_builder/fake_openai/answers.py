@@ -1,4 +1,4 @@
-"""From a request's body to its answer: a pure function of the body and the server's seed."""
+"""The answer to a request: a pure function of its body and the server's seed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def answer(
     choices, spent = [], 0
     for index in range(body.get("n") or 1):
         draw = Random(number(settings.seed, key, index))
-        text = _said(body, subject, draw, settings)
+        text = _full_text(body, subject, draw, settings)
         message, finish = _finish(text, fault, body, draw)
         content = message["content"]
         if content is not None:
@@ -60,7 +60,7 @@ def answer(
 
 
 def subject_of(messages: list[Mapping[str, Any]]) -> str:
-    """The first thing in double quotes that the last user message holds, or `thing`."""
+    """The first text in double quotes in the last user message, or `thing`."""
     for message in reversed(messages):
         if message["role"] == "user":
             content = message["content"]
@@ -74,8 +74,8 @@ def subject_of(messages: list[Mapping[str, Any]]) -> str:
     return _NOTHING_NAMED
 
 
-def _said(body: Mapping[str, Any], subject: str, draw: Random, settings: FakeSettings) -> str:
-    """The whole answer, before anything cuts it."""
+def _full_text(body: Mapping[str, Any], subject: str, draw: Random, settings: FakeSettings) -> str:
+    """The whole text of the answer, before it is cut."""
 
     def text() -> str:
         if settings.duplicate_rate and draw.random() < settings.duplicate_rate:
@@ -100,7 +100,7 @@ def _said(body: Mapping[str, Any], subject: str, draw: Random, settings: FakeSet
 def _finish(
     text: str, fault: str | None, body: Mapping[str, Any], draw: Random
 ) -> tuple[dict[str, Any], str]:
-    """The message and its finish_reason, after the lasting fault and the stop strings had their say."""
+    """The message and its finish_reason, after the lasting fault and the stop strings are applied."""
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
     if fault == "refusal":
         return message | {"content": REFUSALS[int(draw.random() * len(REFUSALS))]}, "stop"

@@ -1,4 +1,4 @@
-"""The Files and the Batch API: uploads, and jobs that are worked off as the script says."""
+"""Files and Batch API: uploads, and jobs that are processed as the settings script them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kb_builder.fake_openai.state import STATE, Batch, State, StoredFile
 _ENDPOINT = "/v1/chat/completions"
 _MOST_PER_PAGE = 100
 _MOST_METADATA = 16
-_LINES_AT_ONCE = 20  # worked off before other requests get their turn
+_LINES_AT_ONCE = 20  # processed before other requests get their turn
 _CANCEL_POLL_S = 0.02
 
 _Record = TypeVar("_Record", StoredFile, Batch)
@@ -68,7 +68,7 @@ async def delete_file(request: web.Request) -> web.Response:
 
 
 async def create_batch(request: web.Request) -> web.Response:
-    """POST /v1/batches: the job is recorded, and worked off in the background."""
+    """POST /v1/batches: the job is recorded, and processed in the background."""
     state = _state(request)
     try:
         body = json.loads(await request.read())
@@ -113,7 +113,7 @@ async def show_batch(request: web.Request) -> web.Response:
 
 
 async def cancel_batch(request: web.Request) -> web.Response:
-    """POST /v1/batches/{id}/cancel: what is finished by now stays in the output file."""
+    """POST /v1/batches/{id}/cancel: finished answers stay in the output file."""
     batch = _batch(request)
     if batch.status not in {"validating", "in_progress", "finalizing", "cancelling"}:
         raise ApiError(409, f"Cannot cancel a batch with status '{batch.status}'.")
@@ -209,7 +209,7 @@ def _lines(data: bytes) -> list[Any]:
 
 
 def _mistakes(lines: Sequence[Any], settings: FakeSettings) -> list[dict[str, Any]]:
-    """Why a file is no batch: each mistake with its code and its line, counted from 1."""
+    """The mistakes of a batch file, each with its code and its line, counted from 1."""
     if not lines:
         return [_mistake("empty_batch", "The batch has no requests.")]
     if len(lines) > settings.batch_max_requests:
@@ -256,7 +256,7 @@ def _mistake(code: str, message: str, *, line: int | None = None) -> dict[str, A
 
 
 async def _wait(batch: Batch, until: float) -> None:
-    """Wait, or less where the batch is cancelled."""
+    """Wait until then, or until the batch is cancelled."""
     while batch.status != "cancelling" and (rest := until - time.monotonic()) > 0:
         await asyncio.sleep(min(rest, _CANCEL_POLL_S))
 
@@ -267,7 +267,7 @@ def _reach(batch: Batch, status: str) -> None:
 
 
 def _result(state: State, batch: Batch, kind: str, rows: list[dict[str, Any]]) -> str | None:
-    """Keep the rows as a file, in an order of their own as the API does; None where there are none."""
+    """Store the rows as a file, in another order than the requests', as the API does; None for no rows."""
     if not rows:
         return None
     rows.sort(key=lambda row: str(row["id"]))
@@ -277,7 +277,7 @@ def _result(state: State, batch: Batch, kind: str, rows: list[dict[str, Any]]) -
 
 def _keep(state: State, name: str, purpose: str, data: bytes) -> StoredFile:
     identity = f"file-{number(state.settings.seed, 'file', len(state.files), name):016x}"
-    while identity in state.files:  # one was deleted since: the count alone is not unique
+    while identity in state.files:  # after a deletion the count alone is not unique
         identity = f"file-{number(identity):016x}"
     state.files[identity] = StoredFile(identity, name, purpose, data, int(time.time()))
     return state.files[identity]

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: who is let in, which fault comes, what is answered."""
+"""POST /v1/chat/completions: admission, the scripted fault, and the answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EXTRA = "Extra inputs are not permitted"
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
-    """Answer one request, or misbehave as the script says."""
+    """Answer one request, or fail as scripted."""
     state = request.app[STATE]
     settings, stats = state.settings, state.stats
     stats.requests += 1
@@ -45,9 +45,9 @@ async def chat(request: web.Request) -> web.StreamResponse:
     stats.in_flight += 1
     stats.most_in_flight = max(stats.most_in_flight, stats.in_flight)
     try:
-        headers = _let_in(state, prompt_tokens + _most_tokens(body))
+        headers = _admit(state, prompt_tokens + _most_tokens(body))
         fault = choose(share_of([*PASSING, *HOSTILE], settings), uniform(settings.seed, key, nth))
-        if fault is None or not fault.startswith("throttle"):  # a gate says no at once
+        if fault is None or not fault.startswith("throttle"):  # a rate limit refuses at once
             delay = settings.latency_s + settings.jitter_s * uniform(settings.seed, key, nth, "jitter")
             if delay > 0:
                 await asyncio.sleep(delay)
@@ -74,7 +74,7 @@ def check_key(request: web.Request, settings: FakeSettings) -> None:
 
 
 def check_model(model: str, settings: FakeSettings) -> None:
-    """Raise the 404 of a model that is not there."""
+    """Raise the 404 of an unknown model."""
     if settings.models and model not in settings.models:
         raise ApiError(
             404,
@@ -84,8 +84,7 @@ def check_model(model: str, settings: FakeSettings) -> None:
 
 
 def check_fields(body: Mapping[str, Any], settings: FakeSettings) -> None:
-    """Raise the refusal of a field that this server does not take, in the words of one that is known for
-    it."""
+    """Raise the refusal of a field that this server does not take, in the words of a real server."""
     for name in settings.refuses:
         if name == "image":
             if '"image_url"' in json.dumps(body["messages"]):
@@ -112,7 +111,7 @@ def check_fields(body: Mapping[str, Any], settings: FakeSettings) -> None:
 
 
 def count_answer(state: State, key: str, value: Mapping[str, Any], status: int) -> None:
-    """Note that a request was answered; `value` is the answer's body."""
+    """Count an answered request; `value` is the answer's body."""
     stats = state.stats
     stats.answers += 1
     stats.answered[key] += 1
@@ -123,7 +122,7 @@ def count_answer(state: State, key: str, value: Mapping[str, Any], status: int) 
 
 
 def _away(settings: FakeSettings, now: float) -> str | None:
-    """What a server that is starting or failing does to every request, or None."""
+    """The fault of every request while the server is starting or in an outage, or None."""
     if now < settings.slow_start_s:
         return "disconnect" if settings.slow_start == "disconnect" else "slow_start"
     return "outage" if any(start <= now < end for start, end in settings.outages) else None
@@ -140,8 +139,8 @@ def _most_tokens(body: Mapping[str, Any]) -> int:
     return int(body.get("max_completion_tokens") or body.get("max_tokens") or 0)
 
 
-def _let_in(state: State, tokens: int) -> dict[str, str]:
-    """The rate-limit headers of a request that is let in; raises the 429 of one that is not."""
+def _admit(state: State, tokens: int) -> dict[str, str]:
+    """The rate-limit headers of an admitted request; raises the 429 of a refused one."""
     settings = state.settings
     if settings.max_in_flight is not None and state.stats.in_flight > settings.max_in_flight:
         raise ApiError(429, "Too many requests at once.", code="too_many_concurrent_requests")
@@ -162,7 +161,7 @@ def _answer(
 ) -> web.Response:
     try:
         value = answer(body, key, state.settings, prompt_tokens=prompt_tokens)
-    except ApiError as error:  # lasting: it is this request's answer, each time
+    except ApiError as error:  # a lasting fault is the answer to this request every time
         count_answer(state, key, {}, error.status)
         state.stats.faults[error.code or str(error.status)] += 1
         return error_response(error)
@@ -175,7 +174,7 @@ def _json(value: Any) -> bytes:
 
 
 def _texts(content: str | None) -> int:
-    """How many texts an answer holds: of a structured one the strings in its longest array, else one."""
+    """Number of texts in an answer: the length of its longest array if it is structured, else one."""
     if content is None:
         return 0
     if not content.startswith("{"):

@@ -1,4 +1,4 @@
-"""Whether a chat request is one that OpenAI would take; what is wrong is said as OpenAI says it."""
+"""Validation of chat requests, with the errors of OpenAI."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+);base64,(?P<data>.*)", 
 _ROLES = {"system", "developer", "user", "assistant", "tool"}
 _PICTURES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
 _SOUND_STARTS = {"wav": (b"RIFF",), "mp3": (b"ID3", b"\xff")}
-_TILE = 512  # pixels; a picture costs so many tokens, and more for each tile
+_TILE = 512  # pixels; a picture costs a fixed number of tokens, and some per tile
 _PICTURE_TOKENS, _TILE_TOKENS = 85, 170
 _BYTES_PER_TOKEN = 1000  # of sound and video: this server does not decode them
 _MOST_CHOICES = 128
 
 
 def check_request(body: Any) -> int:
-    """The prompt's tokens (a fourth of its characters, and what its media cost). Raises `ApiError`."""
+    """The prompt's tokens: a quarter of its characters, and those of its media. Raises `ApiError`."""
     if not isinstance(body, Mapping):
         raise ApiError(400, "The request's body must be a JSON object.")
     if not isinstance(body.get("model"), str) or not body["model"]:
@@ -162,5 +162,5 @@ def _decode(data: Any, where: str) -> bytes:
 
 
 def tokens(text: str) -> int:
-    """This server's tokens: one for every four characters begun."""
+    """The tokens of a text: a quarter of its characters, rounded up."""
     return -(-len(text) // 4)

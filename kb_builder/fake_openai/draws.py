@@ -1,4 +1,4 @@
-"""Chance that is not: numbers that depend on nothing but what they are drawn for."""
+"""Deterministic random numbers, which depend only on their arguments."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from data.files import hash_json
 
 
 def request_hash(body: Any) -> str:
-    """SHA-256 (hex) of the canonical JSON of a request's body: who asks and how makes no difference."""
+    """SHA-256 (hex) of the canonical JSON of a request's body; headers do not count."""
     return hash_json(body)
 
 
 def number(*parts: object) -> int:
-    """64 bits that depend on the parts alone."""
+    """A number of 64 bits that depends on the parts alone."""
     text = "\x1f".join(map(str, parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
@@ -26,7 +26,7 @@ def uniform(*parts: object) -> float:
 
 
 def choose(shares: Mapping[str, float], draw: float) -> str | None:
-    """The name on whose share a draw from [0, 1) falls, or None where it falls beyond all of them."""
+    """The name in whose share a draw from [0, 1) falls, or None if it is beyond all shares."""
     reached = 0.0
     for name, share in shares.items():
         reached += share

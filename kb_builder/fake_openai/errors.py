@@ -1,4 +1,4 @@
-"""An error as the API says it."""
+"""Errors in the form of the API, and the scripted faults."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ENDLESS = frozenset({"drip", "endless_headers", "endless_events"})
 
 @dataclass(eq=False)
 class ApiError(Exception):
-    """A status and a message, with the fields that OpenAI puts beside it."""
+    """A status and a message, with the other fields of OpenAI's errors."""
 
     status: int
     message: str
@@ -74,7 +74,7 @@ _BODY_200: dict[str, Callable[[bytes], tuple[bytes, str]]] = {
 
 @cache
 def _packed_spaces() -> bytes:
-    """64 MB of white space in 64 kB: JSON may have as much of it as it likes."""
+    """64 MB of white space in 64 kB: JSON may hold any amount of it."""
     return gzip.compress(b" " * 64_000_000)
 
 
@@ -89,7 +89,7 @@ _HOSTILE_200: dict[str, Callable[[bytes], tuple[bytes, dict[str, str]]]] = {
 
 
 async def _stream_without_end(name: str, request: web.Request) -> web.StreamResponse:
-    """Send something all the time, until the client leaves."""
+    """Send bytes without end, until the client disconnects."""
     transport = request.transport
     if name == "endless_headers":
         if transport is not None:
@@ -110,7 +110,7 @@ async def _stream_without_end(name: str, request: web.Request) -> web.StreamResp
 async def misbehave(
     name: str, request: web.Request, settings: FakeSettings, make_body: Callable[[], bytes]
 ) -> web.StreamResponse:
-    """Do what the fault's name says, in place of the answer that `make_body` would give."""
+    """Commit the named fault instead of the answer that `make_body` makes."""
     if name in _ODD_429:
         return error_response(ApiError(429, "Please slow down.", headers=_ODD_429[name]))
     if name in _ENDLESS:
@@ -118,7 +118,7 @@ async def misbehave(
     if name in _HOSTILE_200:
         body, headers = _HOSTILE_200[name](make_body())
         return web.Response(body=body, headers={"content-type": "application/json", **headers})
-    if name == "redirect_away":  # the same server by its other name is another address
+    if name == "redirect_away":  # the same server under another host name
         return web.Response(
             status=307, headers={"location": f"http://localhost:{request.url.port}{request.path}"}
         )
@@ -133,7 +133,7 @@ async def misbehave(
         return web.Response(body=body, content_type=kind)
     if name == "hang":
         if settings.hang_s is None:
-            await asyncio.Event().wait()  # cancelled when the client leaves
+            await asyncio.Event().wait()  # cancelled when the client disconnects
         else:
             await asyncio.sleep(settings.hang_s)
         return cut(request)
@@ -146,18 +146,18 @@ async def misbehave(
 
 
 def error_response(error: ApiError) -> web.Response:
-    """An error with the body and the headers that it carries."""
+    """The response of an error."""
     return web.json_response(error.body(), status=error.status, headers=dict(error.headers))
 
 
 def cut(request: web.Request, last: bytes = b"") -> web.Response:
-    """Send these bytes, if any, as the last ones, and close the connection."""
+    """Send these last bytes, if any, and close the connection."""
     transport = request.transport
     if transport is not None:
         if last:
             transport.write(last)
         transport.close()
-    return web.Response()  # for the caller's form only: nobody is there to receive it
+    return web.Response()  # never sent: the connection is closed
 
 
 def _throttle(name: str, settings: FakeSettings) -> web.Response:
@@ -167,7 +167,7 @@ def _throttle(name: str, settings: FakeSettings) -> web.Response:
         headers["retry-after"] = f"{wait:g}"
     elif name == "throttle_ms":
         headers["retry-after-ms"] = f"{wait * 1000:.0f}"
-    elif name == "throttle_date":  # dates know whole seconds only
+    elif name == "throttle_date":  # HTTP dates have whole seconds
         headers["retry-after"] = format_datetime(
             datetime.now(UTC) + timedelta(seconds=math.ceil(wait)), usegmt=True
         )

@@ -1,4 +1,4 @@
-"""Rate limits as a real account has them: two budgets that fill up again all the time."""
+"""Rate limits of an account: token buckets of requests and tokens per minute."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MINUTE = 60.0
 
 @dataclass
 class RateBudget:
-    """A token bucket: full at first, it holds a minute's worth and gains it evenly within a minute."""
+    """A token bucket of one minute's worth: full at first, and refilled evenly within a minute."""
 
     name: str  # requests | tokens
     per_minute: int
@@ -27,14 +27,14 @@ class RateBudget:
         self.filled = self.clock()
 
     def fill(self) -> None:
-        """Add what was gained since the last time."""
+        """Add the refill since the last call."""
         now = self.clock()
         gained = (now - self.filled) * self.per_minute / _MINUTE
         self.left = min(float(self.per_minute), self.left + gained)
         self.filled = now
 
     def wait(self, amount: float) -> float:
-        """Seconds until `amount` is there; 0 if it is."""
+        """Seconds until `amount` is available; 0 if it is."""
         return max(0.0, (amount - self.left) * _MINUTE / self.per_minute)
 
     def headers(self) -> dict[str, str]:
@@ -47,13 +47,13 @@ class RateBudget:
 
 
 def budgets(settings: FakeSettings) -> tuple[RateBudget, ...]:
-    """The budgets that the settings ask for, requests first."""
+    """The budgets in the settings, requests first."""
     wanted = (("requests", settings.rpm), ("tokens", settings.tpm))
     return tuple(RateBudget(name, per_minute) for name, per_minute in wanted if per_minute is not None)
 
 
 def take(held: tuple[RateBudget, ...], *, tokens: int) -> dict[str, str]:
-    """Take one request of so many tokens from every budget, or from none; gives the headers to send.
+    """Take one request of `tokens` from every budget, or from none; returns the headers to send.
 
     Raises the 429 of the first budget that has too little, with the headers of all.
     """
@@ -79,7 +79,7 @@ def take(held: tuple[RateBudget, ...], *, tokens: int) -> dict[str, str]:
 
 
 def duration(seconds: float) -> str:
-    """As OpenAI writes it: 17ms, 1.5s, 6m0s."""
+    """A duration in OpenAI's form: 17ms, 1.5s, 6m0s."""
     if seconds < 1:
         return f"{seconds * 1000:.0f}ms"
     minutes, rest = divmod(seconds, _MINUTE)

@@ -1,4 +1,4 @@
-"""Structured answers: a JSON schema is checked as OpenAI checks it, and a value is made that is valid."""
+"""Structured answers: check a JSON schema as OpenAI does, and make a valid value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _KINDS = {"object", "array", "string", "number", "integer", "boolean", "null"}
 
 
 class SchemaError(Exception):
-    """The schema is not one this server can follow; the message says where."""
+    """This server does not support the schema; the message says where."""
 
 
 def check_strict(schema: Any, where: str = "()") -> None:
@@ -39,7 +39,7 @@ def check_strict(schema: Any, where: str = "()") -> None:
 def make_value(schema: Any, draw: Random, text: Callable[[], str]) -> Any:
     """A value that is valid against the schema; `text` makes its free strings.
 
-    Known are type, enum, const, properties, items, minItems, maxItems, minLength, maxLength, minimum,
+    Supported are type, enum, const, properties, items, minItems, maxItems, minLength, maxLength, minimum,
     maximum, anyOf, oneOf, and $ref into the schema's own $defs.
     """
     return _value(schema, schema, draw, text, 0)

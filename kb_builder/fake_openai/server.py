@@ -1,4 +1,4 @@
-"""The server: its routes, its life in a process of its own or inside a test."""
+"""The fake server: its routes, and how it is started in a process or inside a test."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ HOST = "127.0.0.1"
 DEFAULT_MODEL = "fake-1"
 
 _LARGEST_UPLOAD = 512 * 2**20
-_BACKLOG = 2048  # connections that wait to be accepted: a run opens a thousand at once
-_LAST_WORDS_S = 0.1  # requests in flight get so long when the server stops; hangs would never end
+_BACKLOG = 2048  # connections not yet accepted: a run opens a thousand at once
+_SHUTDOWN_S = 0.1  # for requests in flight when the server stops; hangs would never end
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -48,7 +48,7 @@ def make_app(state: State) -> web.Application:
         ("POST", "/_fake/reset", _reset),
     ]
     for method, path, handler in routes:
-        app.router.add_route(method, path, _telling_errors(handler))
+        app.router.add_route(method, path, _with_errors(handler))
     return app
 
 
@@ -56,9 +56,9 @@ def make_app(state: State) -> web.Application:
 async def serve_fake(
     settings: FakeSettings | None = None, *, port: int = 0, log: Path | None = None
 ) -> AsyncIterator[str]:
-    """Serve on loopback inside the running loop; gives the base URL, which ends in /v1. Port 0: any.
+    """Serve on loopback inside the running loop; yields the base URL, which ends in /v1. Port 0: any.
 
-    Raises InputError where the port cannot be had.
+    Raises InputError if the port cannot be used.
     """
     async with _serving(State(settings or FakeSettings(), log), port) as url:
         yield url
@@ -67,7 +67,7 @@ async def serve_fake(
 async def serve_until_stopped(
     settings: FakeSettings, *, port: int = 0, log: Path | None = None, say: Callable[[str], None] = print
 ) -> None:
-    """Serve until SIGINT or SIGTERM; says where it listens and, at the end, what it was asked."""
+    """Serve until SIGINT or SIGTERM; prints the address and, at the end, the counters."""
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
@@ -80,9 +80,9 @@ async def serve_until_stopped(
 
 @asynccontextmanager
 async def _serving(state: State, port: int) -> AsyncIterator[str]:
-    # Cancelling the handler of a client that left ends its hang, and keeps its answer from being counted.
+    # Cancelling the handler of a disconnected client ends its hang, and does not count its answer.
     runner = web.AppRunner(
-        make_app(state), access_log=None, handler_cancellation=True, shutdown_timeout=_LAST_WORDS_S
+        make_app(state), access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S
     )
     await runner.setup()
     try:
@@ -92,7 +92,7 @@ async def _serving(state: State, port: int) -> AsyncIterator[str]:
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise InputError(
-                f"port {port} of {HOST} cannot be had ({why}); give another one, or 0 for any free one"
+                f"port {port} of {HOST} cannot be used ({why}); give another one, or 0 for any free one"
             ) from None
         yield f"http://{HOST}:{runner.addresses[0][1]}/v1"
     finally:
@@ -100,7 +100,7 @@ async def _serving(state: State, port: int) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def _telling_errors(handler: _Handler) -> _Handler:
+def _with_errors(handler: _Handler) -> _Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
@@ -124,9 +124,9 @@ async def _models(request: web.Request) -> web.Response:
 
 
 async def _stats(request: web.Request) -> web.Response:
-    return web.json_response(request.app[STATE].stats.told())
+    return web.json_response(request.app[STATE].stats.to_json())
 
 
 async def _reset(request: web.Request) -> web.Response:
-    request.app[STATE].forget()
+    request.app[STATE].reset()
     return web.json_response({})

@@ -1,4 +1,4 @@
-"""What the fake server is told to do: how fast it is, how it fails, and what it limits."""
+"""Settings of the fake server: its speed, faults and limits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from data.errors import InputError
 
-# A passing fault is drawn anew each time a request is asked: trying again meets another draw.
+# A passing fault is drawn again each time a request arrives: a retry has another draw.
 PASSING: Mapping[str, str] = {
     "throttle": "429 that does not say how long to wait",
     "throttle_seconds": "429 with Retry-After in seconds",
@@ -18,8 +18,8 @@ PASSING: Mapping[str, str] = {
     "500": "500 internal error",
     "502": "502 from a gateway, in HTML",
     "503": "503 overloaded",
-    "529": "529 overloaded, as some vendors say it",
-    "hang": "no answer until the client leaves",
+    "529": "529 overloaded, as some vendors send it",
+    "hang": "no answer until the client disconnects",
     "disconnect": "the connection is cut before the headers",
     "disconnect_body": "the connection is cut in the middle of the body",
     "wrong_length": "a Content-Length that is shorter than the body",
@@ -31,7 +31,7 @@ PASSING: Mapping[str, str] = {
     "no_message": "status 200, a choice without a message",
 }
 
-# A hostile fault is drawn as a passing one is, but only where it is asked for by its name.
+# A hostile fault is drawn like a passing one, but only if it is named in the settings.
 HOSTILE: Mapping[str, str] = {
     "drip": "status 200, a byte of the body every tenth of a second",
     "endless_headers": "headers that do not end",
@@ -39,18 +39,18 @@ HOSTILE: Mapping[str, str] = {
     "endless_gzip": "status 200, a small packed body that unpacks without end",
     "huge_body": "status 200, a body of 32 MB",
     "deep_json": "status 200, JSON that is nested 200,000 deep",
-    "bad_bytes": "status 200, a byte of the answer is no UTF-8",
-    "odd_charset": "status 200, a charset that is none of text",
-    "odd_encoding": "status 200, a Content-Encoding that nobody asked for",
-    "redirect_away": "307 to another address, which is to be sent the same",
+    "bad_bytes": "status 200, a byte of the answer is not UTF-8",
+    "odd_charset": "status 200, a charset that is not one of text",
+    "odd_encoding": "status 200, a Content-Encoding that was not requested",
+    "redirect_away": "307 to another address, with the same request",
     "throttle_inf": "429 with Retry-After: inf",
     "throttle_nan": "429 with Retry-After: nan",
     "throttle_negative": "429 with a negative Retry-After",
     "throttle_years": "429 with a Retry-After of thousands of years",
-    "odd_limits": "429 with x-ratelimit headers beyond sense",
+    "odd_limits": "429 with senseless x-ratelimit headers",
 }
 
-# A lasting fault belongs to the request: the same request meets it every time.
+# A lasting fault belongs to the request: the same request always has it.
 LASTING: Mapping[str, str] = {
     "refusal": "the text declines",
     "refusal_field": "no text; the message's `refusal` declines",
@@ -69,25 +69,25 @@ class FakeSettings:
     """
 
     seed: int = 0
-    models: tuple[str, ...] = ()  # the models there are; empty: any
-    refuses: tuple[str, ...] = ()  # fields of a body that are refused; `image`: pictures
-    api_key: str | None = field(default=None, repr=False)  # the only key that is let in; None: any
+    models: tuple[str, ...] = ()  # known models; empty: any
+    refuses: tuple[str, ...] = ()  # refused fields of a body; `image`: pictures
+    api_key: str | None = field(default=None, repr=False)  # the only valid key; None: any
     latency_s: float = 0.0
-    jitter_s: float = 0.0  # up to so much more, by the request
+    jitter_s: float = 0.0  # additional latency at most, drawn by request
     faults: Mapping[str, float] = field(default_factory=dict)
     duplicate_rate: float = 0.0  # share of texts that repeat another about their subject, half of them nearly
-    retry_after_s: float = 1.0  # what a 429 asks to wait
-    hang_s: float | None = None  # a hang ends so late in a cut connection; None: it does not end
+    retry_after_s: float = 1.0  # Retry-After of a 429
+    hang_s: float | None = None  # a hang ends in a cut connection after so long; None: never
     rpm: int | None = None  # requests per minute; 429 beyond, x-ratelimit headers on every answer
     tpm: int | None = None  # tokens per minute
     max_in_flight: int | None = None  # 429 beyond
     quota_requests: int | None = None  # after so many accepted requests: 429 insufficient_quota
     slow_start_s: float = 0.0
-    slow_start: Literal["503", "disconnect"] = "503"  # what happens to requests before that
+    slow_start: Literal["503", "disconnect"] = "503"  # the fault of requests before that
     outages: tuple[tuple[float, float], ...] = ()  # from second .. to second: everything is 503
     batch_s: float = 1.0  # from a batch's creation to its end
-    batch_expired: float = 0.0  # share of items that expire; drawn anew each time an item is asked
-    batch_failed: float = 0.0  # share of items that end with status 500; drawn anew likewise
+    batch_expired: float = 0.0  # share of items that expire; drawn each time an item is sent
+    batch_failed: float = 0.0  # share of items that end with status 500, drawn likewise
     batch_rejects: int = 0  # the first so many batches fail as a whole (enqueued token limit)
     batch_max_requests: int = 50_000
     batch_max_bytes: int = 200_000_000
@@ -109,7 +109,7 @@ class FakeSettings:
                 raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
         for start, end in self.outages:
             if not 0 <= start < end:
-                raise InputError(f"an outage goes from a second to a later one, not {start:g}:{end:g}")
+                raise InputError(f"an outage lasts from one second to a later one, not {start:g}:{end:g}")
 
 
 def _check_share(share: float, what: str) -> None:

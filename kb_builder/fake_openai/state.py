@@ -1,4 +1,4 @@
-"""Everything the server remembers."""
+"""State of the server: counters, rate limits, files and batches."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ WINDOW_S = 24 * 3600
 class Stats:
     """Counters since the start or the last reset. Requests are known by the hash of their body.
 
-    `asked` counts every arrival of a request that was understood, `answered` the answers that were handed
-    to the network: an answer that a killed client never read is counted, a fault is not.
+    `asked` counts every arrival of a valid request, `answered` the answers that were passed to the network:
+    an answer that a killed client never read is counted, a fault is not.
     """
 
     asked: Counter[str] = field(default_factory=Counter)
@@ -38,14 +38,14 @@ class Stats:
     batches: int = 0
     batch_requests: int = 0
     started: float = field(default_factory=time.monotonic)
-    first_request: float | None = None  # of those that were understood: clients probe with empty ones
+    first_request: float | None = None  # of the valid ones: clients probe with empty ones
     last_answer: float | None = None
 
     def seconds(self) -> float:
         """Since the server's start or reset."""
         return time.monotonic() - self.started
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Everything as plain JSON; `first_request_s` and `last_answer_s` are seconds since the start."""
         return {
             "requests": self.requests,
@@ -86,12 +86,12 @@ def _more_than_once(counts: Counter[str]) -> dict[str, int]:
 
 
 def _histogram(counts: Counter[str]) -> dict[str, int]:
-    """How many requests came so many times."""
+    """Number of requests by how often each one arrived."""
     return {str(times): many for times, many in sorted(Counter(counts.values()).items())}
 
 
 def append_line(log: Path, line: str) -> None:
-    """Add a line to a file, handed to the system at once: it outlives this process."""
+    """Append a line to a file in one write, so that it survives a kill of this process."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(descriptor, f"{line}\n".encode())
@@ -101,7 +101,7 @@ def append_line(log: Path, line: str) -> None:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """An uploaded or a written file, in memory."""
+    """An uploaded file or a result file, in memory."""
 
     id: str
     name: str
@@ -124,7 +124,7 @@ class StoredFile:
 
 @dataclass
 class Batch:
-    """A batch and how far it has come. `times` maps a status to when it was reached."""
+    """A batch and its progress. `times` maps a status to the time it was reached."""
 
     id: str
     endpoint: str
@@ -169,22 +169,22 @@ class State:
     log: Path | None = None
     stats: Stats = field(default_factory=Stats)
     budgets: tuple[RateBudget, ...] = field(init=False)
-    accepted: int = 0  # requests that were let through, for the quota
+    accepted: int = 0  # admitted requests, for the quota
     files: dict[str, StoredFile] = field(default_factory=dict)  # by id, oldest first
     batches: dict[str, Batch] = field(default_factory=dict)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)  # one for each batch at work
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)  # one per batch in progress
 
     def __post_init__(self) -> None:
         self.budgets = budgets(self.settings)
 
-    def forget(self) -> None:
-        """Be as at the start: counters at zero, budgets full, no files, no batches, clocks at zero."""
+    def reset(self) -> None:
+        """Return to the initial state: counters and clocks at zero, budgets full, no files or batches."""
         self.stop()
         self.stats, self.budgets, self.accepted = Stats(), budgets(self.settings), 0
         self.files, self.batches = {}, {}
 
     def stop(self) -> None:
-        """Give up the batches at work."""
+        """Cancel the batches in progress."""
         for task in self.tasks:
             task.cancel()
 

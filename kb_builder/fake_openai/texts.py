@@ -1,7 +1,7 @@
-"""Sentences about a subject: plain English in form, different in their words, made in microseconds.
+"""Sentences about a subject: English in form, random in their words, made in microseconds.
 
-A sentence is a form with its empty places filled from the lists of `words`. Two sentences of one form share
-its few function words and the subject's name, and hardly anything else: among a thousand about one subject
+A sentence is a template whose places are filled from the lists of `words`. Two sentences of one template
+share its few function words, the subject's name, and little else: among a thousand about one subject
 practically no two have character 3-grams with a Jaccard similarity of 0.7.
 """
 
@@ -32,7 +32,7 @@ REFUSALS = (
     "I cannot provide a description of this subject.",
     "I am sorry, I do not have enough information about it.",
 )
-_REPEATED = 8  # different texts about one subject, which its duplicates repeat
+_REPEATED = 8  # texts per subject that its duplicates repeat
 
 
 def _with_article(words: Sequence[str]) -> list[str]:
@@ -79,7 +79,7 @@ To the ear the {S} {does} {an adj} {noun} {while} the {noun2} {happens} {beside}
 Its {adj2} {noun2} {happens} {how}, so the {S} {does} {an adj} {noun} {beside} the {place}.
 {How}, the {adj2} {noun2} of the {S} {does2} {an adj} {noun} {beside} the {place}.
 """.strip().splitlines()
-# How an answer goes on from the start it was given; the subject is in that start.
+# Continuations of an opening, which holds the subject.
 _CONTINUATIONS = """
 {an adj} {noun} {beside} its {adj2} {noun2} {while} the {place} {happens} {how}.
 {an adj} {noun} that {does2} {an adj2} {noun2} {while} the {place} {happens}.
@@ -127,7 +127,7 @@ def continuation(draw: Random, opening: str) -> str:
 
 
 def repeated(draw: Random, subject: str, *, seed: int) -> str:
-    """A sentence from the few that a subject's duplicates repeat: word for word, or with a word more."""
+    """One of the few sentences that a subject's duplicates repeat: verbatim, or with one more word."""
     which = int(draw.random() * _REPEATED)
     text = sentence(Random(number(seed, subject, which)), subject)
     return text if draw.random() < 0.5 else f"{text[:-1]} too."

@@ -1,7 +1,7 @@
-"""The words of the fake's sentences. None names a material, a solid, a colour or an animal.
+"""Words of the fake's sentences. None of them names a material, a solid, a colour or an animal.
 
 Such words are often categories, and a text that names another category is rejected. The two lists of each
-kind share no word, so that a sentence that draws from both never says the same thing twice.
+kind share no word, so that a sentence that draws from both repeats none.
 """
 
 

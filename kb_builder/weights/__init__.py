@@ -1,1 +1,1 @@
-"""Model weights: where they are, where they come from, whether they are whole, and their licences."""
+"""Model weights: finding, downloading, checking and reading them, and their licences."""

@@ -1,4 +1,4 @@
-"""State dicts from a file: safetensors, or a `.pth` whose pickle holds tensors and plain containers only."""
+"""State dicts from checkpoints: safetensors, or a `.pth` that holds only tensors and plain containers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 
 def load_state(path: Path) -> State:
-    """The tensors of a checkpoint, on the CPU; a large file is mapped, and read where it is used.
+    """The tensors of a checkpoint, on the CPU. Archives are memory-mapped.
 
-    Raises InputError for what is no checkpoint, holds more than tensors, or does not fit into memory. No
-    code in a pickle is run (`weights_only`).
+    Raises InputError for a file that is not a checkpoint, holds more than tensors, or does not fit into
+    memory. No code in a pickle is run (`weights_only`).
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file of weights")
@@ -51,10 +51,10 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
-        # Files of old torch versions are no archives and cannot be mapped.
+        # Files of old torch versions are not archives and cannot be mapped.
         with path.open("rb") as file:
             mapped = file.read(4) == b"PK\x03\x04"
-        with warnings.catch_warnings():  # of old pickles, which are refused below where they matter
+        with warnings.catch_warnings():  # about old pickles; harmful ones are refused
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
     except pickle.UnpicklingError as error:
@@ -62,7 +62,7 @@ def _read(path: Path) -> Any:
             f"{path}: not a file of weights alone (no checkpoint, or a pickle with more than tensors in it,"
             " which is not read since it may run any code); fetch it from its publisher"
         ) from error
-    except Exception as error:  # torch's unpickler runs over damaged bytes, and raises whatever comes of it
+    except Exception as error:  # on damaged bytes torch's unpickler can raise anything
         reason = first_line(error)
         raise InputError(f"{path}: cannot be read as weights ({reason}); fetch it again") from error
 
@@ -74,7 +74,7 @@ def _read_safetensors(path: Path) -> Any:
 
 
 def without_prefix(state: State, prefixes: Iterable[str]) -> State:
-    """The entries under the first prefix that any key has, without it; everything where none has one."""
+    """The entries under the first prefix that any key has, without that prefix; else all entries."""
     for prefix in prefixes:
         under = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if under:
@@ -83,9 +83,9 @@ def without_prefix(state: State, prefixes: Iterable[str]) -> State:
 
 
 def fill(network: nn.Module, state: Mapping[str, torch.Tensor], *, where: str, what: str) -> None:
-    """Put a state dict into a network that was built on the meta device, as float32, without copying.
+    """Load a state dict into a network on the meta device, as float32; float32 tensors are not copied.
 
-    Raises InputError where names or shapes differ; `what` names the architecture.
+    Raises InputError if names or shapes differ; `what` names the architecture.
     """
     wanted = network.state_dict()
     missing = [key for key in wanted if key not in state]
@@ -96,19 +96,19 @@ def fill(network: nn.Module, state: Mapping[str, torch.Tensor], *, where: str, w
         if key in state and state[key].shape != wanted[key].shape
     ]
     if missing or unexpected or misshapen:
-        raise InputError(told_keys(where, what, missing, unexpected, misshapen))
-    network.load_state_dict({key: _wide(value) for key, value in state.items()}, assign=True)
+        raise InputError(mismatch_line(where, what, missing, unexpected, misshapen))
+    network.load_state_dict({key: _to_float32(value) for key, value in state.items()}, assign=True)
     network.eval().requires_grad_(False)
 
 
-def _wide(value: torch.Tensor) -> torch.Tensor:
+def _to_float32(value: torch.Tensor) -> torch.Tensor:
     return value.float() if value.is_floating_point() else value
 
 
-def told_keys(
+def mismatch_line(
     where: str, what: str, missing: Iterable[str], unexpected: Iterable[str], misshapen: Iterable[str]
 ) -> str:
-    """The line that says why weights do not fit an architecture."""
+    """The message for weights that do not fit an architecture."""
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
     parts = []
     for kind, keys in kinds:
@@ -120,9 +120,9 @@ def told_keys(
 
 
 def weights_file(place: Path, shown: str) -> Path:
-    """A file of weights: the place itself, or the only one in that folder. Raises InputError else."""
+    """A file of weights: `place` itself, or the only one in that folder. Else raises InputError."""
     if place.is_file():
-        refuse_pointers(place)  # before anything else that may be missing beside it
+        refuse_pointers(place)  # reported before any other missing file
         return place
     files = sorted(path for path in place.iterdir() if path.suffix in _SUFFIXES and path.is_file())
     if len(files) != 1:

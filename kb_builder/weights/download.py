@@ -1,7 +1,7 @@
-"""One file over HTTP(S): resumed where it broke off, compared with its checksum, whole or absent.
+"""Download a file over HTTP(S), with resume and checksum.
 
-What has arrived lies in `NAME.part`, and in `NAME.part.json` which version of the file it belongs to; another
-run goes on from there. A file gets its name only when its SHA-256 is right.
+The bytes so far are in `NAME.part`, and the version of the file that they belong to in `NAME.part.json`, so
+that another run resumes there. A file gets its name only when its SHA-256 is right.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ _SHA256 = re.compile(r'^"?([0-9a-f]{64})"?$')
 
 logger = logging.getLogger(__name__)
 
-Told = Callable[[int, int | None], None]  # bytes that are there, and of how many (None: not said)
+OnBytes = Callable[[int, int | None], None]  # bytes so far, and in all (None: unknown)
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that arrived: its SHA-256, and who vouched for it (`nobody`: it is only written down)."""
+    """A downloaded file: its SHA-256, and what it was compared with (`nothing`: it is only recorded)."""
 
     sha256: str
-    checked: Literal["list", "server", "nobody"]
+    checked: Literal["list", "server", "nothing"]
 
 
 class _BrokenOffError(Exception):
-    """The connection, or the server's patience, ended: go on from where it is."""
+    """The connection broke, or the server failed for now: resume."""
 
 
 @dataclass
 class _Answer:
-    """What the server said of the whole file."""
+    """What the server states about the whole file."""
 
     total: int | None
     etag: str | None
     sha256: str | None  # the hub's, of a large file
 
 
-def fetch(file: ModelFile, target: Path, *, told: Told = lambda here, total: None) -> Fetched:
-    """Download a file to `target`. Raises InputError for a refusal, a wrong checksum, or a dead server.
+def fetch(file: ModelFile, target: Path, *, on_bytes: OnBytes = lambda here, total: None) -> Fetched:
+    """Download a file to `target`. Raises InputError for a refusal, a wrong checksum, or a failing server.
 
-    A broken connection is taken up again, with pauses; after `TRIES` of them in a row without a byte it is
-    given up, and what has arrived is kept for another run.
+    A broken connection is retried with pauses. After `TRIES` attempts in a row without a byte it is given up,
+    and the bytes so far are kept for another run.
     """
     part, note = (target.with_name(f"{target.name}{end}") for end in (".part", ".part.json"))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def fetch(file: ModelFile, target: Path, *, told: Told = lambda here, total: Non
         while True:
             before = _size(part)
             try:
-                answer = _go_on(client, file, part, note, told)
+                answer = _fetch_rest(client, file, part, note, on_bytes)
                 break
             except _BrokenOffError as broken:
                 idle = 0 if _size(part) > before else idle + 1
@@ -76,7 +76,7 @@ def fetch(file: ModelFile, target: Path, *, told: Told = lambda here, total: Non
                     raise InputError(
                         f"{file.url}: {broken}; {_size(part):,} bytes are kept: run the same command again"
                     ) from None
-                logger.info("%s: %s; going on", file.url, broken)
+                logger.info("%s: %s; resuming", file.url, broken)
                 time.sleep(PAUSE_S * 2**idle)
     found = hash_file(part)
     expected = file.sha256 or answer.sha256
@@ -87,11 +87,11 @@ def fetch(file: ModelFile, target: Path, *, told: Told = lambda here, total: Non
         raise InputError(f"{file.url}: wrong checksum: SHA-256 is {found}, {whose} {expected}; it is removed")
     part.replace(target)
     note.unlink(missing_ok=True)
-    return Fetched(found, "list" if file.sha256 else "server" if answer.sha256 else "nobody")
+    return Fetched(found, "list" if file.sha256 else "server" if answer.sha256 else "nothing")
 
 
-def _go_on(client: httpx.Client, file: ModelFile, part: Path, note: Path, told: Told) -> _Answer:
-    """Fetch what is missing. Raises _BrokenOffError where that is not all of it."""
+def _fetch_rest(client: httpx.Client, file: ModelFile, part: Path, note: Path, on_bytes: OnBytes) -> _Answer:
+    """Fetch the missing bytes. Raises _BrokenOffError if some are still missing."""
     here, etag = _kept(part, note, file.url)
     headers = {"Accept-Encoding": "identity"}
     if here:
@@ -100,9 +100,9 @@ def _go_on(client: httpx.Client, file: ModelFile, part: Path, note: Path, told: 
             headers["If-Range"] = etag
     try:
         with client.stream("GET", file.url, headers=headers) as response:
-            if response.status_code == 416:  # more is here than there is
+            if response.status_code == 416:  # more bytes than the file has
                 part.unlink(missing_ok=True)
-                raise _BrokenOffError("another version lies there now")
+                raise _BrokenOffError("the server has another version now")
             _check(response, file)
             answer, start = _read_head(response, here)
             total = answer.total if answer.total is not None else file.size
@@ -111,10 +111,10 @@ def _go_on(client: httpx.Client, file: ModelFile, part: Path, note: Path, told: 
             with part.open("r+b" if part.exists() else "wb") as out:
                 out.truncate(start)
                 out.seek(start)
-                told(start, total)
+                on_bytes(start, total)
                 for block in response.iter_raw():
                     out.write(block)
-                    told(out.tell(), total)
+                    on_bytes(out.tell(), total)
                 size = out.tell()
     except httpx.TransportError as error:
         raise _BrokenOffError(first_line(error)) from error
@@ -126,26 +126,26 @@ def _go_on(client: httpx.Client, file: ModelFile, part: Path, note: Path, told: 
 
 
 def _kept(part: Path, note: Path, url: str) -> tuple[int, str | None]:
-    """How many bytes are there of which version. Those of another address are not gone on with."""
+    """The bytes so far, and the ETag of their version; 0 and None for a file of another address."""
     try:
         known = json.loads(note.read_text(encoding="utf-8"))
         if known["url"] == url:
             return _size(part), known["etag"]
     except (OSError, ValueError, KeyError, TypeError):
-        logger.debug("%s: nothing to go on with", note)
+        logger.debug("%s: nothing to resume", note)
     return 0, None
 
 
 def _read_head(response: httpx.Response, here: int) -> tuple[_Answer, int]:
-    """What the server says, and where its bytes begin."""
+    """The server's statement, and the offset at which its bytes begin."""
     start, total = 0, _number(response.headers.get("Content-Length"))
     if response.status_code == 206:
         found = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if found is None or int(found[1]) != here:
-            raise _BrokenOffError("the server sends another piece than it was asked for")
+            raise _BrokenOffError("the server sends another range than requested")
         start, total = here, _number(found[2])
     sha256 = None
-    for each in (*response.history, response):  # the hub says it before it redirects to its store
+    for each in (*response.history, response):  # the hub sends it before its redirect
         match = _SHA256.match(each.headers.get("X-Linked-Etag", ""))
         sha256 = match[1] if match else sha256
     etag = response.headers.get("ETag")
@@ -159,15 +159,17 @@ def _check(response: httpx.Response, file: ModelFile) -> None:
         raise _BrokenOffError(f"the server answers {status}")
     if status not in {200, 206}:
         why = _REFUSED.get(status, f"answers {status} {response.reason_phrase}".rstrip())
-        raise InputError(f"{file.url}: the server {why}; fetch it by hand and put it into the model's folder")
+        raise InputError(
+            f"{file.url}: the server {why}; download it yourself and put it into the model's folder"
+        )
 
 
 def _check_disk(part: Path, missing: int | None) -> None:
     free = shutil.disk_usage(part.parent).free
     if missing is not None and missing > free:
         raise InputError(
-            f"{part.parent}: {missing / 2**30:.1f} GiB are to come and {free / 2**30:.1f} GiB are free; make"
-            " room, or name another folder in UNIBIND_MODELS"
+            f"{part.parent}: {missing / 2**30:.1f} GiB are missing and {free / 2**30:.1f} GiB are free; free"
+            " disk space, or name another folder in UNIBIND_MODELS"
         )
 
 

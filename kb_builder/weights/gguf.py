@@ -1,4 +1,4 @@
-"""The header of a GGUF file: what llama.cpp will be given, checked before it is given.
+"""Header of a GGUF file: read and checked before llama.cpp loads the file.
 
 The format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), little-endian:
 
@@ -6,8 +6,8 @@ The format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), little-e
     entries:  key (u64 length, UTF-8), type u32, value
     tensors:  name (u64 length, UTF-8), dimensions u32, u64 each, type u32, offset u64
 
-Every count and length is checked against the file's size before anything is read or kept, so a damaged or
-hostile file costs neither time nor memory. Arrays (vocabularies) are skipped.
+Every count and length is checked against the file's size before anything is read, so a damaged or hostile
+file costs neither time nor memory. Arrays (vocabularies) are skipped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from data.errors import InputError
 _MAGIC = b"GGUF"
 _VERSIONS = {2, 3}
 _MOST_KEY = 65_535  # bytes, by the format
-_MOST_TEXT = 4 * 2**20  # bytes of a text that is kept; a chat template has a few thousand
+_MOST_TEXT = 4 * 2**20  # bytes of a text; a chat template has a few thousand
 _MOST_ENTRIES = 100_000
 _MOST_TENSORS = 1_000_000
 _MOST_TEXTS = 4_000_000  # in one array; the largest vocabularies have 300,000
@@ -36,31 +36,31 @@ _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: 
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """`values`: the entries that are no arrays, by their keys. `tensors`: how many there are."""
+    """`values`: the entries that are not arrays, by key. `tensors`: their number."""
 
     values: Mapping[str, Any]
     tensors: int
 
     @property
     def architecture(self) -> str:
-        """Such as `llama`."""
+        """The model's architecture, such as `llama`."""
         return str(self.values["general.architecture"])
 
     @property
     def context(self) -> int | None:
-        """Tokens that the model was trained to read, or None where the file does not say."""
+        """Context length in tokens, or None if the file does not state it."""
         value = self.values.get(f"{self.architecture}.context_length")
         return value if isinstance(value, int) and value > 0 else None
 
     @property
     def template(self) -> str | None:
-        """Its own chat template (Jinja), or None."""
+        """The chat template (Jinja), or None."""
         value = self.values.get("tokenizer.chat_template")
         return value if isinstance(value, str) and value.strip() else None
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read and check a header. Raises InputError, in one line, where the file is missing, cut or no GGUF."""
+    """Read and check a header. Raises InputError for a file that is missing, truncated or not GGUF."""
     try:
         with path.open("rb") as file:
             return _HeaderReader(file, path.stat().st_size).read()
@@ -82,7 +82,7 @@ class _HeaderReader:
     def read(self) -> GgufHeader:
         magic = self._file.read(4)
         if magic != _MAGIC:
-            raise _DamagedHeaderError("is no GGUF file (it does not begin with GGUF)")
+            raise _DamagedHeaderError("is not a GGUF file (it does not begin with GGUF)")
         (version,) = self._numbers("I")
         if version not in _VERSIONS:
             other = (
@@ -108,7 +108,7 @@ class _HeaderReader:
         last = self._tensors(tensors)
         alignment = values.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            raise _DamagedHeaderError(f"its alignment of {alignment!r} bytes is no power of two")
+            raise _DamagedHeaderError(f"its alignment of {alignment!r} bytes is not a power of two")
         begin = math.ceil(self._file.tell() / alignment) * alignment
         if tensors and begin + last >= self._size:
             raise _DamagedHeaderError(
@@ -117,7 +117,7 @@ class _HeaderReader:
         return GgufHeader(values, tensors)
 
     def _tensors(self, count: int) -> int:
-        """Read over the descriptions of the tensors; gives the greatest offset."""
+        """Read the descriptions of the tensors; returns the largest offset."""
         last = 0
         for _ in range(count):
             name = self._text(_MOST_KEY)
@@ -132,7 +132,7 @@ class _HeaderReader:
         return last
 
     def _value(self, kind: int, key: str, depth: int = 0) -> Any:
-        """A value; None of an array, which is skipped."""
+        """A value; None for an array, which is skipped."""
         if kind in _NUMBERS:
             return self._numbers(_NUMBERS[kind])[0]
         if kind == _STRING:
@@ -143,9 +143,8 @@ class _HeaderReader:
         if inner in _NUMBERS:
             self._skip(count * struct.calcsize(_NUMBERS[inner]))
             return None
-        self._at_most(
-            count, min(_MOST_TEXTS, self._left() // 8), f"texts in {key[:80]!r}"
-        )  # each has a length of eight bytes
+        # Each text takes at least the eight bytes of its length.
+        self._at_most(count, min(_MOST_TEXTS, self._left() // 8), f"texts in {key[:80]!r}")
         for _ in range(count):
             if inner == _STRING:
                 (length,) = self._numbers("Q")

@@ -1,7 +1,7 @@
-"""The identity of a model's files. Hashing gigabytes takes a while, so large files are hashed once.
+"""Identity of a model: hashes of its files, cached for large ones; and a check that it fits into memory.
 
-`<cache>/unibind/weights.json` remembers the signature (data/reads.py) and hash of every large file; `<cache>`
-is `$XDG_CACHE_HOME` or `~/.cache`. Without a writable cache they are hashed each time.
+`<cache>/unibind/weights.json` holds the signature (data/reads.py) and hash of every large file; `<cache>` is
+`$XDG_CACHE_HOME` or `~/.cache`. Without a writable cache they are hashed each time.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from data.errors import InputError
 from data.files import hash_file, hash_json, signature, write_json
 from data.reads import content, names, reading, remember
 
-REMEMBERED_BYTES = 64 * 2**20  # smaller files are hashed in no time
-_POINTER, _POINTER_BYTES = b"version https://git-lfs", 1024  # how such a file begins, and its size at most
+REMEMBERED_BYTES = 64 * 2**20  # smaller files are hashed each time
+_POINTER, _POINTER_BYTES = (
+    b"version https://git-lfs",
+    1024,
+)  # beginning of an LFS pointer, and its size at most
 _PARTS = frozenset({".json", ".safetensors", ".jinja", ".model", ".txt"})
 _GIB = 2**30
 _MEMINFO = Path("/proc/meminfo")
@@ -25,9 +28,9 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def hash_weights(folder: Path, *, besides: Collection[str] = ()) -> str:
-    """SHA-256 (hex) over a folder's configuration, tokenizer and safetensors, whatever the folder's name.
+    """SHA-256 (hex) of a folder's configuration, tokenizer and safetensors; its name does not count.
 
-    `besides` names files that count, too, and may stand for safetensors. Raises InputError where there are no
+    `besides` names further files, which may replace the safetensors. Raises InputError if there are no
     weights.
     """
     files = {
@@ -47,7 +50,7 @@ def hash_weights(folder: Path, *, besides: Collection[str] = ()) -> str:
 
 
 def refuse_pointers(*paths: Path) -> None:
-    """Raise InputError for a Git LFS pointer: what a clone without LFS holds in place of a large file."""
+    """Raise InputError for a Git LFS pointer, which a clone without LFS has in place of a large file."""
     for path in paths:
         if path.is_file() and path.stat().st_size <= _POINTER_BYTES:
             with path.open("rb") as file:
@@ -59,7 +62,7 @@ def refuse_pointers(*paths: Path) -> None:
 
 
 def hash_files(files: Mapping[str, Path]) -> dict[str, str]:
-    """SHA-256 (hex) of each file; of a large one that is unchanged, as it was remembered."""
+    """SHA-256 (hex) of each file, from the cache for large files that are unchanged."""
     remembered = _remembered()
     before = dict(remembered)
     hashes = {name: _hash(path, remembered) for name, path in files.items()}
@@ -81,7 +84,7 @@ def _hash(path: Path, remembered: dict[str, list[int | str]]) -> str:
         return str(known[4])
     digest, settled = content(path)
     if digest is None:
-        return hash_file(path)  # it cannot be read; the error says why
+        return hash_file(path)  # unreadable: raises the error
     remembered.pop(key, None)
     if settled is not None:
         remembered[key] = [*settled, digest]
@@ -89,7 +92,7 @@ def _hash(path: Path, remembered: dict[str, list[int | str]]) -> str:
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept between runs: `$XDG_CACHE_HOME` or `~/.cache`, in `unibind`."""
+    """The cache of this program: `unibind` in `$XDG_CACHE_HOME` or `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unibind"
 
 
@@ -106,13 +109,13 @@ def _remembered() -> dict[str, list[int | str]]:
 
 
 def free_bytes() -> int | None:
-    """Memory that this process may still take, in bytes; None where the system does not say (not Linux)."""
+    """Memory that this process may still allocate, in bytes; None if unknown (not Linux)."""
     try:
         lines = _MEMINFO.read_text(encoding="ascii").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, ValueError, StopIteration):
         return None
-    try:  # a container's own limit
+    try:  # the container's limit
         limit = int((_CGROUP / "memory.max").read_text(encoding="ascii"))
         used = int((_CGROUP / "memory.current").read_text(encoding="ascii"))
     except (OSError, ValueError):  # "max", or no such file
@@ -121,7 +124,7 @@ def free_bytes() -> int | None:
 
 
 def check_memory(name: str, needed: int) -> None:
-    """Raise InputError where weights of `needed` bytes are more than what is free."""
+    """Raise InputError if weights of `needed` bytes exceed the free memory."""
     free = free_bytes()
     if free is not None and needed > free:
         raise InputError(

@@ -1,7 +1,7 @@
-"""The model folder: where weights are looked for, and what is known about them (models.toml).
+"""Known models (models.toml) and the model folder.
 
-Weights lie in `models/` in the folder where commands are run (beside the project file), or in the folder that
-the environment variable UNIBIND_MODELS names. Nothing is downloaded unless `unibind models get` is asked to.
+Weights are in `models/` in the current folder, beside the project file, or in the folder that the environment
+variable UNIBIND_MODELS names. Only `unibind models get` downloads anything.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def _inside(name: str) -> str:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One file of a model and where it can be fetched.
+    """One file of a model, and the address it can be downloaded from.
 
-    `sha256` is None where its publisher states none; the hub's own header is then taken, if there is one.
+    `sha256` is None if its publisher states none; then the hub's header is used, if there is one.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (read by pydantic)
@@ -53,7 +53,7 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A published model that an adapter here can load."""
+    """A published model that one of the encoders can load."""
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
@@ -69,7 +69,7 @@ Known = dict[Annotated[str, StringConstraints(pattern="^[a-z0-9][a-z0-9.-]*$")],
 
 
 def read_models(path: Path = BUILT_IN) -> dict[str, KnownModel]:
-    """The models of a list in TOML, by name. Raises InputError for a mistake, with its key."""
+    """The models in a TOML list, by name. Raises InputError with the key of a mistake."""
     try:
         return TypeAdapter(Known).validate_python(read_toml(path, InputError))
     except ValidationError as error:
@@ -85,17 +85,17 @@ def known_models() -> dict[str, KnownModel]:
 
 
 def model_folder() -> Path:
-    """The folder in which each model has a folder of its own."""
+    """The folder that holds one folder per model."""
     return Path(os.environ.get(VARIABLE) or "models")
 
 
 def find_model(name: str, *, encoder: str) -> Path:
-    """The folder or file of weights that `encoder:name` means: a path, or a name in the model folder.
+    """The folder or file of weights of `encoder:name`: a path, or a name in the model folder.
 
-    Raises InputError where there is neither, which says where was looked and how to get it.
+    Raises InputError if there is neither, with the places searched and the command to get the model.
     """
     if not name:
-        raise InputError(f"{encoder}: says no model; write {encoder}:FOLDER, or a name of `unibind models`")
+        raise InputError(f"{encoder}: names no model; write {encoder}:FOLDER, or a name of `unibind models`")
     for path in (Path(name), model_folder() / name):
         if path.exists():
             return path
@@ -107,7 +107,7 @@ def find_model(name: str, *, encoder: str) -> Path:
     )
     raise InputError(
         f"{encoder}:{name}: there is neither {name} nor {model_folder() / name}; put its folder there"
-        f" ({VARIABLE} names another place), or {how}"
+        f" ({VARIABLE} names another folder), or {how}"
     )
 
 
@@ -120,7 +120,7 @@ def stated_licence(folder: Path) -> str:
 
 
 def licence_of(folder: Path) -> str:
-    """What a folder's model card states; else what is known of the published model of that folder's name."""
+    """The licence in a folder's model card; else that of the known model with the folder's name."""
     known = known_models().get(folder.resolve().name)
     stated = stated_licence(folder)
     return known.licence if stated == NOT_STATED and known else stated
@@ -132,8 +132,8 @@ def forbids_commerce(licence: str) -> bool:
     return "nc" in words or {"non", "commercial"} <= words or bool(words & {"noncommercial", "research"})
 
 
-def tell_licence(name: str, licence: str) -> None:
-    """Log the licence of weights that are being loaded; a warning where they may not be used for gain."""
+def log_licence(name: str, licence: str) -> None:
+    """Log the licence of weights that are loaded, as a warning if it forbids commercial use."""
     if forbids_commerce(licence):
         logger.warning("%s: its weights are licensed %s, not for commercial use", name, licence)
     else:

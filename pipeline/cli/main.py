@@ -245,16 +245,16 @@ def train(project: ProjectFile = DEFAULT_PROJECT) -> None:
 
     Several processes train as one: torchrun --nproc-per-node 2 --no-python unibind train
     """
-    from trainer.align.processes import follows, part
+    from trainer.align.processes import is_follower, leave_process_group
 
-    if follows():
-        from trainer.align.train import follow
+    if is_follower():
+        from trainer.align.train import train_as_follower
 
         checked = load(project)
-        follow(checked.kb, checked.run, checked.train)
+        train_as_follower(checked.kb, checked.run, checked.train)
         return
     results = _run(project, ["localize", "train", "evaluate", "report"])
-    part()
+    leave_process_group()
     for result in results:
         if "not_trained" in result.summary:
             raise NothingToTrainError(result.summary["not_trained"])

@@ -67,7 +67,7 @@ def get(
         vouched = {
             "list": "as its list says",
             "server": "as its server says",
-            "nobody": "nobody states one; it is noted for later checks",
+            "nothing": "none is published; it is recorded for later checks",
         }[each.checked]
         print(f"{visible(folder / path)}  SHA-256 {each.sha256[:16]}… {vouched}")
     print(f"{visible(folder)}: {'complete' if fetched else 'was complete already'}")

@@ -26,7 +26,7 @@ from pipeline.report.retrieval import retrieval_section
 from pipeline.report.space import space_section, write_space_png
 from pipeline.report.training import training_section
 from trainer.align.heads import has_heads, load_heads
-from trainer.evaluate.space import space_pictures
+from trainer.evaluate.space import space_maps
 from trainer.inputs import KnowledgeBase, load_samples, open_kb, seen_categories
 from trainer.localize.centers import load_centers
 from trainer.records import SampleSet
@@ -55,7 +55,7 @@ def write_report(
     base = open_kb(kb)
     space = unified_samples(base, run)
     tested = any(sample["split"] == "test" for sample in base.samples)
-    pictures = space_pictures(kb, run) if tested else {}
+    pictures = space_maps(kb, run) if tested else {}
     labels_used = has_heads(run) or load_centers(base).labels_guided
     sections = {
         "recognition": recognition_section(metrics),

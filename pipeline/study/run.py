@@ -33,7 +33,7 @@ from pipeline.study.page import flat_settings, write_study_page
 from trainer.evaluate.outcomes import NAMED_FILE, RANKS_FILE, write_outcomes
 from trainer.evaluate.seeds import Estimate, difference, estimate, estimate_of
 from trainer.evaluate.tasks import CENTERS
-from trainer.variant import Variant, answers, run_variant
+from trainer.variant import Variant, hits_by_measure, run_variant
 
 _RESAMPLES = 2000
 # Processes of a study show no progress of their own and have one thread each.
@@ -171,7 +171,7 @@ class _Outcome:
     """A variant over all seeds."""
 
     cells: list[Cell]
-    answers: Mapping[str, Any]
+    hits: Mapping[str, Any]
     balance: Mapping[str, list[float]]
     error: str | None
 
@@ -185,7 +185,7 @@ class _Outcome:
             for name, measure in _BALANCE.items()
             if all(measure in cell.balance for cell in cells)
         }
-        found = answers([(cell.named, cell.ranks) for cell in cells], at_test)
+        found = hits_by_measure([(cell.named, cell.ranks) for cell in cells], at_test)
         if at_test != CENTERS:  # retrieval and the space itself are those of the reference
             found, balance = {m: a for m, a in found.items() if "r10" not in m}, {}
         return cls(cells, found, balance, None)
@@ -206,11 +206,9 @@ def _variant_row(
     if row["is_reference"]:
         return row
     against: dict[str, Any] = {}
-    for measure in outcome.answers:
-        if measure in reference.answers:
-            apart = difference(
-                outcome.answers[measure], reference.answers[measure], resamples=_RESAMPLES, seed=0
-            )
+    for measure in outcome.hits:
+        if measure in reference.hits:
+            apart = difference(outcome.hits[measure], reference.hits[measure], resamples=_RESAMPLES, seed=0)
             if apart is not None:
                 against[measure] = _apart(measure, apart)
     for measure, values in outcome.balance.items():
@@ -223,7 +221,7 @@ def _variant_row(
 def _told(name: str, settings: Mapping[str, Any], outcome: _Outcome) -> dict[str, Any]:
     measures = {
         measure: {**_bounds(estimate(each, resamples=_RESAMPLES, seed=0)), "per_seed": each.values()}
-        for measure, each in outcome.answers.items()
+        for measure, each in outcome.hits.items()
     }
     measures |= {
         measure: {**_bounds(estimate_of(values)), "per_seed": values}

@@ -13,7 +13,7 @@ from bench.torture.mutate import mutant
 from bench.torture.readers import BUDGET, attack
 from bench.torture.seeds import Format, formats
 from data.modality import EVENT_RECORDINGS, EXTENSIONS, MODALITIES
-from data.readers import Budget, use_budget
+from data.readers import FileBudget, use_budget
 
 FORMATS = formats()
 
@@ -22,7 +22,7 @@ FORMATS = formats()
 def budget() -> Iterator[None]:
     use_budget(BUDGET)
     yield
-    use_budget(Budget())
+    use_budget(FileBudget())
 
 
 def test_every_modality_and_recording_is_attacked() -> None:

@@ -231,7 +231,7 @@ def test_nan_vectors_are_refused(make_kb: MakeKb) -> None:
 
 
 def test_an_encoder_that_is_not_there_is_named(make_kb: MakeKb) -> None:
-    """Asking for a role that nobody plays says which setting names one."""
+    """Asking for a role without an encoder says which setting names one."""
     kb = open_kb(make_kb(zero_shot=False))
     with pytest.raises(KnowledgeBaseError, match=r"no zero_shot encoder; name one under \[encode\]"):
         load_samples(kb, "zero_shot")

@@ -11,7 +11,7 @@ import pytest
 from data.errors import KnowledgeBaseError
 from kb_builder.store.table import read_vectors
 from kb_builder.tables.schemas import CENTERS, CONTROLS, DESCRIPTIONS, read_rows, write_table
-from trainer.inputs import load_names, open_kb
+from trainer.inputs import load_class_names, open_kb
 from trainer.localize.centers import load_centers
 from trainer.localize.choose import localize
 from trainer.score.geometry import unit_rows
@@ -31,7 +31,7 @@ def _ranked(kb: Path) -> dict[str, list[tuple[str, str, str | None]]]:
 def test_names_come_in_the_order_of_the_categories(make_kb: MakeKb) -> None:
     """Row c is the vector of category c's name."""
     base = open_kb(make_kb())
-    names = load_names(base)
+    names = load_class_names(base)
     assert names.row_ids == tuple(f"class_name-{category}-0" for category in base.categories)
     stored = read_vectors(base.encoder("text") / "controls")
     for row_id, name_D in zip(names.row_ids, names.vectors_CD, strict=True):
@@ -64,11 +64,11 @@ def test_the_name_is_the_first_of_k_centers(make_kb: MakeKb, rule: str) -> None:
 
 
 def test_the_name_alone_is_the_control(make_kb: MakeKb) -> None:
-    """With k = 1 the centers are the bare names: no label, and the unit vectors of `load_names`."""
+    """With k = 1 the centers are the bare names: no label, and the unit vectors of `load_class_names`."""
     kb = make_kb()
     summary = localize(kb, Localize(k=1, with_name=True))
     base = open_kb(kb)
-    centers, names = load_centers(base), load_names(base)
+    centers, names = load_centers(base), load_class_names(base)
     assert centers.row_ids == names.row_ids
     np.testing.assert_array_equal(centers.vectors_ND, unit_rows(names.vectors_CD))
     assert summary["by_rule"]["class_name"] == 12

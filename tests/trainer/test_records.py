@@ -1,4 +1,4 @@
-"""Texts that stand for categories, and encoded samples, cut by rows, categories and splits."""
+"""Texts that represent categories, and encoded samples, cut by rows, categories and splits."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from trainer.align.train import train
 from trainer.evaluate.measure import evaluate
 from trainer.localize.choose import localize
 from trainer.settings import Evaluate, Localize, Train
-from trainer.variant import Variant, answers, run_variant
+from trainer.variant import Variant, hits_by_measure, run_variant
 
 MakeKb = Callable[..., Path]
 QUICK = Evaluate(bootstrap=1, few_shot=(), probe=False, sweeps=False, baselines=False)
@@ -37,7 +37,7 @@ def test_answers_are_the_metrics_of_every_seed(make_kb: MakeKb) -> None:
     """Means over media modalities of top-1, and means and minima of recall@10, seed by seed."""
     kb = make_kb()
     measured = [run_variant(kb, replace(VARIANT, train=replace(VARIANT.train, seed=s))) for s in (0, 1)]
-    found = answers([(m.named, m.ranks) for m in measured])
+    found = hits_by_measure([(m.named, m.ranks) for m in measured])
     for split in ("seen", "unseen", "unseen_among_all"):
         expected = [
             np.mean(
@@ -65,7 +65,7 @@ def test_other_anchors_take_the_centers_place(make_kb: MakeKb) -> None:
     assert {row["k"] for row in rows} == {1}
     permuted = run_variant(kb, replace(VARIANT, anchors="permuted"))
     own = run_variant(kb, VARIANT)
-    unseen = [answers([(m.named, m.ranks)])["unseen"].values()[0] for m in (permuted, own)]
+    unseen = [hits_by_measure([(m.named, m.ranks)])["unseen"].values()[0] for m in (permuted, own)]
     assert unseen[0] < unseen[1] - 0.3
     with pytest.raises(TrainingError, match="there are no anchors 'x'"):
         run_variant(kb, replace(VARIANT, anchors="x"))
@@ -87,6 +87,6 @@ def test_without_training_it_is_zero_shot(make_kb: MakeKb) -> None:
     measured = run_variant(
         kb, replace(VARIANT, train=Train(enabled=False), localize=Localize(k=5, rule="text"))
     )
-    found = answers([(measured.named, measured.ranks)])
+    found = hits_by_measure([(measured.named, measured.ranks)])
     assert set(found) >= {"zero_shot"}
     assert "seen" not in found

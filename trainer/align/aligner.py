@@ -1,4 +1,4 @@
-"""The heads in training: one optimiser over one map per modality, on cached features.
+"""Train the heads: one optimiser over one map per modality, on cached features.
 
 Encoders are frozen, so features never change and are held as matrices: a step is a gather, one product per
 modality and a few logits matrices. Shapes: B rows of a batch, b of them this process's, N samples of a
@@ -18,18 +18,11 @@ from torch import Tensor
 
 from data.errors import TrainingError, first_line
 from trainer.align.heads import Heads
-from trainer.align.losses import (
-    bound_,
-    center_means,
-    centers_loss,
-    official_loss,
-    sigmoid_loss,
-    symmetric_infonce,
-)
+from trainer.align.losses import LOSSES, PairBatch, center_means, centers_loss, clamp_temperature_
 from trainer.align.maps import Scale, closed_form, make_map
 from trainer.align.optimiser import Optimiser
 from trainer.align.pairs import Pairs, batches
-from trainer.align.processes import ALONE, Ranks
+from trainer.align.processes import ALONE, Processes
 from trainer.records import Floats, Ints
 from trainer.settings import Train
 
@@ -40,7 +33,7 @@ _ONE_THREAD_PRODUCTS = 10**9
 
 @contextmanager
 def threads_for(products: int) -> Iterator[None]:
-    """Let torch use one thread where a step has few products to share; as many as before otherwise."""
+    """Within: torch uses one thread if a step has few multiplications, else as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if products < _ONE_THREAD_PRODUCTS else before)
     try:
@@ -50,7 +43,7 @@ def threads_for(products: int) -> Iterator[None]:
 
 
 class Aligner:
-    """The heads in training, their optimiser and their random stream (the state that lives across epochs)."""
+    """The heads in training, their optimiser and their random generator: the state that epochs share."""
 
     def __init__(
         self,
@@ -58,14 +51,14 @@ class Aligner:
         texts_MT: Floats,
         owners_M: Ints,
         settings: Train,
-        ranks: Ranks = ALONE,
+        processes: Processes = ALONE,
     ) -> None:
-        """`owners_M`: the categories of the centers, which are the first rows of `texts_MT`.
+        """The first rows of `texts_MT` are the centers; `owners_M` holds their categories.
 
-        Raises TrainingError for heads that the dimensions do not allow, and a device that is not there.
+        Raises TrainingError for heads that the dimensions do not allow and for an unavailable device.
         """
         self._settings = settings
-        self._ranks = ranks
+        self._processes = processes
         self._device = torch_device(settings.device)
         self._pairs = pairs
         self._rng = np.random.default_rng(settings.seed)
@@ -88,14 +81,14 @@ class Aligner:
             for m, x in features_of.items()
         }
         self._features = {m: torch.from_numpy(x).to(self._device) for m, x in features_of.items()}
-        # One place for each gather: a new one for every step would be asked of the system anew.
+        # Gather buffers are allocated once: a new one for each step would come from the system each time.
         self._gathered = {
             m: torch.empty(self._sizes[m], x.shape[1], device=self._device) for m, x in self._features.items()
         }
-        # The losses are done with their texts when they return: one place serves all of a step's.
+        # A loss no longer needs its texts when it returns: one buffer serves all losses of a step.
         self._drawn_BT = torch.empty(sum(self._sizes.values()), texts_MT.shape[1], device=self._device)
         self._log_temperature = _scalar(math.log(settings.temperature), self._device)
-        # Where negatives are many, most pairs are none: the bias starts there (SigLIP, section 3.2).
+        # Most pairs are negatives, so the bias starts at their share (SigLIP, section 3.2).
         self._sigmoid_bias = _scalar(-math.log(max(2, share)), self._device)
         self._optimiser = Optimiser(
             [weight for each in self._maps.values() for weight in each.weights],
@@ -103,18 +96,18 @@ class Aligner:
             [self._log_temperature, self._sigmoid_bias],
             settings=settings,
             steps=settings.epochs * self._steps_per_epoch,
-            ranks=ranks,
+            processes=processes,
         )
 
     @property
     def steps(self) -> int:
-        """How many steps all epochs have."""
+        """The number of steps of all epochs."""
         return self._optimiser.steps
 
     def _start(self, x_ND: Floats, pairs: Pairs, texts_MT: Floats) -> Floats | None:
-        """A closed form, where one is wanted.
+        """The closed-form start of a map, [T, D]; None where the settings start from random weights.
 
-        Its targets are the mean of each sample's own texts, else of its category's centers.
+        The target of a sample is the mean of its own texts, or of its category's centers where it has none.
         """
         if self._settings.start == "random":
             return None
@@ -127,7 +120,7 @@ class Aligner:
         return closed_form(x_ND, targets_NT, self._settings.start)
 
     def epoch(self) -> list[dict[str, Any]]:
-        """One pass over the largest modality; the others come round more than once. One log row per step."""
+        """Train for one pass over the largest modality, repeating smaller ones; one log row per step."""
         orders = {
             m: batches(len(p.samples), self._sizes[m], self._steps_per_epoch, self._rng)
             for m, p in self._pairs.items()
@@ -137,9 +130,9 @@ class Aligner:
             self._take_step({m: order[s] for m, order in orders.items()})
             for s in range(self._steps_per_epoch)
         ]
-        # Read here in one go, so that a GPU is not waited for at every step.
+        # Read once per epoch, because reading synchronises with the GPU.
         numbers = [torch.stack([values[name] for _, values in taken]) for name in taken[0][1]]
-        self._ranks.add_up(
+        self._processes.sum_in_place(
             [each for each, name in zip(numbers, taken[0][1], strict=True) if name != "temperature"]
         )
         columns = dict(zip(taken[0][1], (each.tolist() for each in numbers), strict=True))
@@ -155,26 +148,26 @@ class Aligner:
     def _take_step(self, rows: dict[str, Ints]) -> tuple[float, dict[str, Tensor]]:
         loss, parts = self._loss(rows)
         rate = self._optimiser.take_step(loss)
-        bound_(self._log_temperature)
-        told = {"loss": loss, **parts, "temperature": self._log_temperature.exp()}
-        return rate, {name: value.detach() for name, value in told.items()}
+        clamp_temperature_(self._log_temperature)
+        values = {"loss": loss, **parts, "temperature": self._log_temperature.exp()}
+        return rate, {name: value.detach() for name, value in values.items()}
 
     def _loss(self, rows: dict[str, Ints]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted mean of two contrasts: with texts about the samples, and with centers.
+        """The weighted mean of two contrastive losses: with texts about the samples, and with centers.
 
-        Texts about samples are contrasted within each modality: those about a sound and those about a picture
-        are so easily told apart that heads would learn to say which modality it is, and the space would fall
-        into one clump per modality. Centers speak of no modality and are contrasted across all of them.
-        Several ranks have a part each of every loss.
+        Texts about samples are contrasted within each modality: texts about sounds differ so clearly from
+        texts about pictures that heads would learn to encode the modality, and the space would split into one
+        cluster per modality. Centers describe no modality and are contrasted across all of them. With several
+        processes, each computes its part of every loss.
         """
         mapped = {m: self._map(m, r) for m, r in rows.items()}
         own = [part for m in rows if (part := self._contrast("own", {m: rows[m]}, mapped)) is not None]
         weighted = [
             (1 - self._settings.center_weight, torch.stack(own).mean() if own else None),
-            (self._settings.center_weight, self._meet_centers(rows, mapped)),
+            (self._settings.center_weight, self._center_loss(rows, mapped)),
         ]
         present = [(weight, part) for weight, part in weighted if part is not None and weight > 0]
-        total = 0 * self._log_temperature  # where all texts of the batch are of the kind that has no weight
+        total = 0 * self._log_temperature  # stays 0 where only texts of weight 0 are in the batch
         whole = sum(weight for weight, _ in present)
         for weight, part in present:
             total = total + weight / whole * part
@@ -183,8 +176,8 @@ class Aligner:
         return total, {n: nothing if p is None else p for n, (_, p) in zip(names, weighted, strict=True)}
 
     def _map(self, modality: str, rows_B: Ints) -> Tensor:
-        """This rank's rows of a batch in the text space, of unit length."""
-        mine = torch.from_numpy(rows_B[self._ranks.share(len(rows_B))]).to(self._device)
+        """This process's rows of a batch, mapped to unit rows of the text space: [b, T]."""
+        mine = torch.from_numpy(rows_B[self._processes.share(len(rows_B))]).to(self._device)
         x_bD = self._gathered[modality][: len(mine)]
         torch.index_select(self._features[modality], 0, mine, out=x_bD)
         return torch.nn.functional.normalize(self._maps[modality](x_bD), dim=1)
@@ -192,15 +185,15 @@ class Aligner:
     def _contrast(
         self, kind: Literal["own", "centers"], rows: dict[str, Ints], mapped: dict[str, Tensor]
     ) -> Tensor | None:
-        """The loss of some modalities' rows with one drawn text each; None where no row has such a text.
+        """The loss of some modalities' rows, each with one random text; None where no row has a text.
 
-        The batch's rows are put in the order of the ranks, so that each has one stretch of them.
+        The batch's rows are put in the order of the processes, so that each process has one contiguous run.
         """
         drawn = {m: getattr(self._pairs[m], kind).draw(r, self._rng) for m, r in rows.items()}
         groups = {m: self._pairs[m].groups_N[r] for m, r in rows.items()}
         if not any(has.any() for _, has in drawn.values()):
             return None
-        shares = [Ranks(rank, self._ranks.size).share for rank in range(self._ranks.size)]
+        shares = [Processes(rank, self._processes.size).share for rank in range(self._processes.size)]
         has_B, texts_B, groups_B = (
             np.concatenate([column[m][share(len(rows[m]))] for share in shares for m in rows])
             for column in (
@@ -210,7 +203,7 @@ class Aligner:
             )
         )
         bounds = np.cumsum([0] + [sum(len(r[share(len(r))]) for r in rows.values()) for share in shares])
-        mine = slice(int(bounds[self._ranks.rank]), int(bounds[self._ranks.rank + 1]))
+        mine = slice(int(bounds[self._processes.rank]), int(bounds[self._processes.rank + 1]))
         place = slice(int(has_B[: mine.start].sum()), int(has_B[: mine.stop].sum()))
         has_b = torch.from_numpy(np.flatnonzero(has_B[mine])).to(self._device)
         each = [mapped[m] for m in rows]
@@ -218,20 +211,25 @@ class Aligner:
         x_bT = x_bT if len(has_b) == len(x_bT) else x_bT[has_b]
         own_B = torch.from_numpy(texts_B[has_B]).to(self._device)
         t_BT = torch.index_select(self._texts_MT, 0, own_B, out=self._drawn_BT[: len(own_B)])
-        if self._settings.loss == "official":
-            return official_loss(x_bT, t_BT, place)
-        group = torch.from_numpy(groups_B[has_B]).to(self._device)
-        if self._settings.loss == "sigmoid":
-            return sigmoid_loss(x_bT, t_BT, group, self._log_temperature, self._sigmoid_bias, place)
-        return symmetric_infonce(x_bT, t_BT, group, self._log_temperature, place, self._ranks)
+        return LOSSES[self._settings.loss].contrast(
+            PairBatch(
+                samples_bD=x_bT,
+                texts_BD=t_BT,
+                groups_B=torch.from_numpy(groups_B[has_B]).to(self._device),
+                log_temperature=self._log_temperature,
+                bias=self._sigmoid_bias,
+                rows=place,
+                processes=self._processes,
+            )
+        )
 
-    def _meet_centers(self, rows: dict[str, Ints], mapped: dict[str, Tensor]) -> Tensor | None:
-        """The loss of all rows with their categories' centers; None where no row's category has one."""
-        if self._settings.loss == "official":
+    def _center_loss(self, rows: dict[str, Ints], mapped: dict[str, Tensor]) -> Tensor | None:
+        """The loss of all rows with their categories' centers; None where no row's category has a center."""
+        if not LOSSES[self._settings.loss].uses_centers:
             return None
         if self._settings.centers == "one":
             return self._contrast("centers", rows, mapped)
-        mine = {m: r[self._ranks.share(len(r))] for m, r in rows.items()}
+        mine = {m: r[self._processes.share(len(r))] for m, r in rows.items()}
         n = sum(int((self._pairs[m].centers.counts_N[r] > 0).sum()) for m, r in rows.items())
         if n == 0:
             return None
@@ -247,7 +245,7 @@ class Aligner:
         )
 
     def log_row(self) -> dict[str, Any]:
-        """The state now, without losses."""
+        """A log row of the current state, without losses."""
         return {
             "step": self._optimiser.step,
             "learning_rate": None,
@@ -258,7 +256,7 @@ class Aligner:
         }
 
     def heads(self, metadata: dict[str, Any]) -> Heads:
-        """The heads as they are now, for features as the encoder gives them."""
+        """The current heads, for features as the encoder gives them (not scaled)."""
         weights, biases, hidden = {}, {}, {}
         with self._optimiser.averaged():
             for m, each in self._maps.items():
@@ -271,11 +269,11 @@ class Aligner:
         return Heads(weights, biases, {**metadata, "parameters": parameters}, hidden)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that later epochs depend on, as tensors and as something for JSON."""
+        """All that later epochs depend on: tensors, and values that JSON can hold."""
         return self._optimiser.state(), {"step": self._optimiser.step, "rng": self._rng.bit_generator.state}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Go on from where `state()` was taken, with the same bits."""
+        """Continue from what `state()` returned; the following epochs give the same bits."""
         self._optimiser.restore(tensors, facts["step"])
         self._rng.bit_generator.state = facts["rng"]
 
@@ -283,7 +281,7 @@ class Aligner:
 def torch_device(name: str) -> torch.device:
     """The device to train on: `auto` is the first GPU (under torchrun, this process's), else the CPU.
 
-    Raises TrainingError for one that is not here.
+    Raises TrainingError for a device that is not available.
     """
     if name == "auto":
         name = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
@@ -293,7 +291,7 @@ def torch_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = first_line(error)
         raise TrainingError(
-            f'train.device = "{name}": not to be had here ({reason}); "cpu" always is'
+            f'train.device = "{name}" is not available on this machine ({reason}); set "auto" or "cpu"'
         ) from error
     return device
 

@@ -1,4 +1,4 @@
-"""The passes over a block of a batch's B × B matrix, between the two products of a contrastive loss.
+"""The operations on a block of a batch's B × B matrix, between the two products of a contrastive loss.
 
 Shapes: b rows of samples and B columns of texts. `first` is the column of the positive of the samples' row 0,
 so a block's positives lie on one diagonal.
@@ -13,32 +13,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# A batch with no more pairs than this keeps its matrix of logits (64 MiB, on a GPU 1 GiB); a larger one makes
+# Up to this many pairs, a batch keeps its matrix of logits (64 MiB, on a GPU 1 GiB); a larger batch computes
 # it twice, in blocks of an eighth of that.
 _WHOLE = {"cpu": 2**24, "cuda": 2**28}
-_FUSED = 2**24  # pairs from which on a GPU's passes over them are worth compiling
+_FUSED = 2**24  # from this many pairs on, compiling the operations for a GPU pays
 
 
-def blocks_of(rows: int, columns: int, device: str) -> list[slice]:
-    """Rows whose logits are held at a time."""
+def row_blocks(rows: int, columns: int, device: str) -> list[slice]:
+    """The rows of each block: as many as have their logits in memory together."""
     whole = _WHOLE.get(device, _WHOLE["cpu"])
     step = max(1, rows if rows * columns <= whole else whole // 8 // columns)
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def passes(device: str, pairs: int) -> tuple[Any, Any, Any]:
-    """`masked`, `_sums` and `_gradient`: what is done to products, one after the other.
+def block_operations(device: str, pairs: int) -> tuple[Any, Any, Any]:
+    """The operations on a block's products, in their order: `mask_logits`, `_sums` and `_gradient`.
 
-    For large matrices on a GPU, where each pass waits for memory, torch.compile makes one of each
-    (`bench/train_gpu.py` measures from where on it pays).
+    For large matrices on a GPU, where each operation is limited by memory bandwidth, they are fused by
+    torch.compile (`bench/train_gpu.py` measures from which size on that pays).
     """
     if device != "cuda" or pairs < _FUSED or importlib.util.find_spec("triton") is None:
-        return masked, _sums, lambda logits, *given: _gradient(logits, *given[-2:])
+        return mask_logits, _sums, lambda logits, *given: _gradient(logits, *given[-2:])
     return lambda products, *_: products, _fused_sums, _fused_gradient
 
 
-def masked(products_bB: Tensor, scale: Tensor, groups_B: Tensor | None, first: int, block: slice) -> Tensor:
-    """The logits, in place of the products; -∞ where two of a group are no pair."""
+def mask_logits(
+    products_bB: Tensor, scale: Tensor, groups_B: Tensor | None, first: int, block: slice
+) -> Tensor:
+    """Turn products into logits, in place; -∞ for two of one group that are not a pair."""
     products_bB *= scale
     if groups_B is not None:
         same_bB = groups_B[first + block.start : first + block.stop, None] == groups_B
@@ -51,15 +53,15 @@ def _sums(
     logits_bB: Tensor, scale: Tensor, groups_B: Tensor | None, first: int, block: slice
 ) -> tuple[Tensor, Tensor, Tensor]:
     """log Σ exp over rows and over columns, and the logits of the positives."""
-    return *_both_ways(logits_bB), logits_bB.diagonal(first + block.start)
+    return *_log_sums(logits_bB), logits_bB.diagonal(first + block.start)
 
 
-def _both_ways(logits_bB: Tensor) -> tuple[Tensor, Tensor]:
+def _log_sums(logits_bB: Tensor) -> tuple[Tensor, Tensor]:
     return torch.logsumexp(logits_bB, dim=1), torch.logsumexp(logits_bB, dim=0)
 
 
 def _gradient(logits_bB: Tensor, row_b: Tensor, column_B: Tensor | None) -> Tensor:
-    """The shares of both softmaxes: dL/ds, but for the positives. The logits are written over."""
+    """The sum of both softmaxes: dL/ds, except for the positives. Overwrites the logits."""
     grad_bB = torch.sub(logits_bB, row_b[:, None]).exp_()
     if column_B is not None:
         grad_bB += logits_bB.sub_(column_B).exp_()
@@ -97,7 +99,10 @@ def _fused_gradient(
 def _rows_and_columns(
     products_bB: Tensor, groups_B: Tensor | None, first: int, block: slice
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The column of each row's positive, the rows' groups, the columns' groups; each a group without any."""
+    """The column of each row's positive, the rows' groups and the columns' groups.
+
+    Without groups, each row is a group by itself.
+    """
     own_b = torch.arange(first + block.start, first + block.stop, device=products_bB.device)
     return own_b, own_b if groups_B is None else groups_B[own_b], groups_B
 
@@ -105,7 +110,7 @@ def _rows_and_columns(
 def _logits(
     products_bB: Tensor, scale: Tensor, own_b: Tensor, groups_b: Tensor, groups_B: Tensor | None
 ) -> Tensor:
-    """As `masked`, anew: what is compiled writes nothing over."""
+    """As `mask_logits`, but in a new tensor: compiled code overwrites nothing."""
     logits_bB = products_bB * scale
     if groups_B is None:
         return logits_bB
@@ -114,7 +119,7 @@ def _logits(
 
 
 def _sums_of_products(products_bB: Tensor, *where: Any) -> tuple[Tensor, Tensor]:
-    return _both_ways(_logits(products_bB, *where))
+    return _log_sums(_logits(products_bB, *where))
 
 
 def _gradient_of_products(products_bB: Tensor, *given: Any) -> Tensor:

@@ -1,9 +1,9 @@
 """The alignment heads: one map per modality from its encoder's space into the text space.
 
 On disk, `heads.safetensors`: tensors `<modality>.weight` [D_text, D_in] and `<modality>.bias` [D_text],
-float32; where there is a hidden layer, `<modality>.hidden.weight` [H, D_in] and `<modality>.hidden.bias` [H],
-and the weight is [D_text, H]. Residual and low-rank heads are linear ones by now. And one metadata entry
-`unibind`, a canonical JSON object (one entry, because safetensors writes several in no fixed order and equal
+float32; with a hidden layer also `<modality>.hidden.weight` [H, D_in] and `<modality>.hidden.bias` [H], and
+the weight is [D_text, H]. Residual and low-rank heads are stored as linear ones. One metadata entry `unibind`
+holds a canonical JSON object (one entry, because safetensors writes several in no fixed order, and equal
 heads must be equal files).
 """
 
@@ -38,21 +38,21 @@ class Heads:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities that can be mapped; text needs no head, it is where the others go."""
+        """The modalities that can be mapped; text needs no head, for it is in the text space already."""
         return tuple(sorted({*self.weights, "text"}))
 
     def map(self, modality: str, x_ND: Floats) -> Floats:
         """Rows of a modality's encoder (float32[N, D_in]) as unit rows of the text space (float32[N, T]).
 
-        Text is there already. A row that maps to zero stays zero. Raises TrainingError for a modality
-        without a head, and for rows of another dimension than it was trained on.
+        Text is only scaled to unit length. A row that maps to zero stays zero. Raises TrainingError for a
+        modality without a head, and for rows of another dimension than it was trained on.
         """
         if modality not in self.weights:
             if modality == "text":
                 return unit_rows(x_ND)
             raise TrainingError(
                 f"no head for {modality!r} (there are: {', '.join(sorted(self.weights))});"
-                " it needs train samples of that modality"
+                " add train samples of that modality and run `unibind train`"
             )
         first = self.hidden[modality][0] if modality in self.hidden else self.weights[modality]
         if x_ND.shape[1] != first.shape[1]:
@@ -66,7 +66,7 @@ class Heads:
         return unit_rows(x_ND @ self.weights[modality].T + self.biases[modality])
 
     def parameters(self, modality: str) -> int:
-        """How many numbers were trained for a modality; 0 without a head."""
+        """The number of trained parameters of a modality; 0 without a head."""
         if modality not in self.weights:
             return 0
         whole = (self.weights[modality], self.biases[modality], *self.hidden.get(modality, ()))
@@ -100,7 +100,7 @@ def load_heads(run: Path) -> Heads:
         with safe_open(path, framework="numpy") as file:
             metadata = json.loads((file.metadata() or {}).get("unibind", "{}"))
             tensors: dict[str, Floats] = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    except Exception as error:  # SafetensorError, but also what NumPy says to types that it does not know
+    except Exception as error:  # SafetensorError, but also NumPy's errors for unknown types
         raise TrainingError(f"{path}: damaged ({first_line(error)}); run `unibind train` again") from error
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise TrainingError(f"{path}: not a {FORMAT} file; run `unibind train` again")
@@ -108,16 +108,37 @@ def load_heads(run: Path) -> Heads:
         heads = from_tensors(tensors, metadata)
     except KeyError as missing:
         raise TrainingError(f"{path}: damaged (no tensor {missing}); run `unibind train` again") from None
-    if wrong := _mistake(heads):
+    if wrong := _inconsistency(heads):
         raise TrainingError(f"{path}: damaged ({wrong}); run `unibind train` again")
     return heads
 
 
-def _mistake(heads: Heads) -> str | None:
-    """What of the tensors does not fit together; None where all do."""
+def to_tensors(heads: Heads) -> dict[str, Floats]:
+    """The heads' tensors, by their names on disk."""
+    tensors = {f"{modality}.weight": weight for modality, weight in heads.weights.items()}
+    tensors |= {f"{modality}.bias": bias for modality, bias in heads.biases.items()}
+    tensors |= {f"{modality}.hidden.weight": weight for modality, (weight, _) in heads.hidden.items()}
+    return tensors | {f"{modality}.hidden.bias": bias for modality, (_, bias) in heads.hidden.items()}
+
+
+def from_tensors(tensors: dict[str, Floats], metadata: dict[str, Any]) -> Heads:
+    """The heads of the tensors that `to_tensors` returned."""
+    weights, biases = (
+        {n.removesuffix(kind): t for n, t in tensors.items() if n.endswith(kind)}
+        for kind in (".weight", ".bias")
+    )
+    hidden = {
+        name.removesuffix(".hidden"): (weights.pop(name), biases.pop(name))
+        for name in [name for name in weights if name.endswith(".hidden")]
+    }
+    return Heads(weights=weights, biases=biases, metadata=metadata, hidden=hidden)
+
+
+def _inconsistency(heads: Heads) -> str | None:
+    """The first inconsistency of metadata or tensors; None where there is none."""
     for key in ("encoders", "parameters"):
         if not isinstance(heads.metadata.get(key, {}), dict):
-            return f"{key} that are no table"
+            return f"{key} that are not a JSON object"
     for modality in sorted({*heads.weights, *heads.biases}):
         layers = [(heads.weights.get(modality), heads.biases.get(modality))]
         if modality in heads.hidden:
@@ -136,24 +157,3 @@ def _mistake(heads: Heads) -> str | None:
     if len({weight.shape[0] for weight in heads.weights.values()}) > 1:
         return "heads into spaces of different dimensions"
     return None
-
-
-def to_tensors(heads: Heads) -> dict[str, Floats]:
-    """The heads' numbers, by the names they have on disk."""
-    tensors = {f"{modality}.weight": weight for modality, weight in heads.weights.items()}
-    tensors |= {f"{modality}.bias": bias for modality, bias in heads.biases.items()}
-    tensors |= {f"{modality}.hidden.weight": weight for modality, (weight, _) in heads.hidden.items()}
-    return tensors | {f"{modality}.hidden.bias": bias for modality, (_, bias) in heads.hidden.items()}
-
-
-def from_tensors(tensors: dict[str, Floats], metadata: dict[str, Any]) -> Heads:
-    """The heads whose numbers `to_tensors` gave."""
-    weights, biases = (
-        {n.removesuffix(kind): t for n, t in tensors.items() if n.endswith(kind)}
-        for kind in (".weight", ".bias")
-    )
-    hidden = {
-        name.removesuffix(".hidden"): (weights.pop(name), biases.pop(name))
-        for name in [name for name in weights if name.endswith(".hidden")]
-    }
-    return Heads(weights=weights, biases=biases, metadata=metadata, hidden=hidden)

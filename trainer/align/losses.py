@@ -1,24 +1,27 @@
-"""The contrastive losses that draw a sample's vector to its text and away from the others'.
+"""The contrastive losses, which pull a sample's vector to its own text and push it from the others' texts.
 
-Shapes: B pairs in a batch, b of them here (all, unless several processes share the batch), M centers,
-D dimensions. All vectors are unit rows. τ is the temperature; it is
-learned through its logarithm, which `bound_` keeps in bounds between steps.
+Shapes: B pairs in a batch, b of them in this process (all, unless several processes share the batch),
+M centers, D dimensions, C categories. All vectors are unit rows. τ is the temperature; it is learned through
+its logarithm, which `clamp_temperature_` keeps in bounds between steps.
 
-Losses over a B × B matrix form it in blocks of rows, and their gradient with it, in the forward pass: no
-matrix of logits outlives a block where B is large, and a small batch costs one product for the logits and one
-for the gradient.
+Losses over a B × B matrix form it, and their gradient, in blocks of rows in the forward pass: where B is
+large, no matrix of logits outlives its block, and a small batch costs one product for the logits and one for
+the gradient. To add a loss, write its function, enter it in `LOSSES` and name it in `trainer.settings.Loss`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainer.align.blocks import blocks_of, masked, passes
-from trainer.align.processes import ALONE, Ranks
+from trainer.align.blocks import block_operations, mask_logits, row_blocks
+from trainer.align.processes import ALONE, Processes
+from trainer.settings import Loss
 
 # Bounds of the learned temperature (CLIP, too, clips at 0.01: Radford et al., ICML 2021, section 2.5).
 MIN_TEMPERATURE = 0.01
@@ -31,7 +34,7 @@ def symmetric_infonce(
     groups_B: Tensor,
     log_temperature: Tensor,
     rows: slice = slice(None),
-    ranks: Ranks = ALONE,
+    processes: Processes = ALONE,
 ) -> Tensor:
     """InfoNCE in both directions over one matrix of logits, with same-category masking: a scalar.
 
@@ -43,14 +46,14 @@ def symmetric_infonce(
 
     van den Oord et al. 2018 (arXiv 1807.03748, eq. 4), in both directions as in CLIP (Radford et al., ICML
     2021, fig. 3); that others of the same group are neither positive nor negative is the usual removal of
-    false negatives. `groups_B` holds category numbers; give samples without a category numbers of their own.
+    false negatives. `groups_B` holds category numbers; each sample without a category needs a unique number.
     A batch of one group has nothing to contrast: its loss is 0.
 
-    With several `ranks` each gives the samples of its `rows` of the batch and gets its part of the loss; the
-    negatives are still those of the whole batch, for texts are known to all and of the samples only the sums
-    over columns are exchanged. The ranks' losses, and their gradients, add up to those of one process.
+    With several `processes`, each passes the samples of its `rows` of the batch and gets its part of the
+    loss. The negatives are still those of the whole batch: every process has all texts, and of the samples
+    only the sums over columns are exchanged. Losses and gradients add up to those of a single process.
     """
-    return _apply(_InfoNCE, samples_bD, texts_BD, groups_B, log_temperature, True, rows, ranks)
+    return _apply(_InfoNCE, samples_bD, texts_BD, groups_B, log_temperature, True, rows, processes)
 
 
 def sigmoid_loss(
@@ -72,7 +75,7 @@ def sigmoid_loss(
 
 
 def official_loss(samples_bD: Tensor, texts_BD: Tensor, rows: slice = slice(None)) -> Tensor:
-    """The published recipe, exactly: one direction, cosine logits without a temperature: a scalar.
+    """UniBind's published loss: one direction, cosine logits without a temperature: a scalar.
 
         L = -1/B Σ_i [ x_i · t_i - log Σ_j exp(x_i · t_j) ]
 
@@ -95,26 +98,62 @@ def centers_loss(
         L = -1/B Σ_i 1/|P_i| Σ_{k ∈ P_i} [ s_ik - log Σ_{j=1..M} exp s_ij ],  P_i = {k : owner_k = g_i}
 
     Supervised contrastive learning with the sum outside the logarithm (Khosla et al., NeurIPS 2020, eq. 2),
-    whose other side are frozen texts. `means_CD`: of `center_means`. Every sample's category must own a
+    against frozen texts. `means_CD` is the result of `center_means`. Every sample's category must have a
     center. Centers get no gradient. `n`: the rows B of the whole batch, where these are only some of them.
     """
     scaled_bD = samples_bD * (-log_temperature).exp()
-    # The mean over a category's centers of x · z is x · (their mean): one product for all negatives is left.
+    # The mean of x · z over a category's centers is x · (their mean), so that only one product remains.
     own_b = (scaled_bD * means_CD[groups_b]).sum(dim=1)
     return (torch.logsumexp(scaled_bD @ centers_MD.T, dim=1) - own_b).sum() / (n or len(own_b))
 
 
 def center_means(centers_MD: Tensor, owners_M: Tensor) -> Tensor:
-    """The mean of each category's centers, not of unit length; zeros for one without: [C, D]."""
+    """The mean of each category's centers, not scaled to unit length; zeros where there are none: [C, D]."""
     sums_CD = centers_MD.new_zeros(int(owners_M.max()) + 1 if len(owners_M) else 0, centers_MD.shape[1])
     sums_CD.index_add_(0, owners_M, centers_MD)
     return sums_CD / torch.bincount(owners_M, minlength=len(sums_CD))[:, None].clamp(min=1)
 
 
-def bound_(log_temperature: Tensor) -> None:
-    """Put log τ back into its bounds, in place, between steps (a clamp in the loss stops the gradient)."""
+def clamp_temperature_(log_temperature: Tensor) -> None:
+    """Clamp log τ to its bounds, in place, between steps (within the loss it would stop the gradient)."""
     with torch.no_grad():
         log_temperature.clamp_(math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """The arguments of a contrastive loss: b samples of a batch, and all its B texts."""
+
+    samples_bD: Tensor
+    texts_BD: Tensor
+    groups_B: Tensor
+    log_temperature: Tensor
+    bias: Tensor  # learned, for the sigmoid loss
+    rows: slice  # the batch's rows that these samples are
+    processes: Processes
+
+
+@dataclass(frozen=True)
+class ContrastiveLoss:
+    """A loss that `train.loss` can name."""
+
+    contrast: Callable[[PairBatch], Tensor]
+    uses_centers: bool = True  # samples are contrasted with their categories' centers as well
+
+
+LOSSES: dict[Loss, ContrastiveLoss] = {
+    "infonce": ContrastiveLoss(
+        lambda b: symmetric_infonce(
+            b.samples_bD, b.texts_BD, b.groups_B, b.log_temperature, b.rows, b.processes
+        )
+    ),
+    "sigmoid": ContrastiveLoss(
+        lambda b: sigmoid_loss(b.samples_bD, b.texts_BD, b.groups_B, b.log_temperature, b.bias, b.rows)
+    ),
+    "official": ContrastiveLoss(
+        lambda b: official_loss(b.samples_bD, b.texts_BD, b.rows), uses_centers=False
+    ),
+}
 
 
 def _apply(function: Any, *given: object) -> Tensor:
@@ -123,7 +162,7 @@ def _apply(function: Any, *given: object) -> Tensor:
 
 
 class _InfoNCE(torch.autograd.Function):
-    """Loss and gradients in one go. `both`: the mean of both directions, else from samples to texts alone."""
+    """Loss and gradients together. `both`: the mean of both directions; otherwise samples to texts only."""
 
     @staticmethod
     def forward(
@@ -134,14 +173,14 @@ class _InfoNCE(torch.autograd.Function):
         log_temperature: Tensor,
         both: bool,
         rows: slice,
-        ranks: Ranks,
+        processes: Processes,
     ) -> Tensor:
         n, scale = len(t_BD), (-log_temperature).exp()
         first = rows.start or 0
         row_b, positive_b = (x_bD.new_empty(len(x_bD)) for _ in range(2))
         column_B = x_bD.new_full((n,), -torch.inf)
-        blocks = blocks_of(len(x_bD), n, x_bD.device.type)
-        prepare, sums, gradient = passes(x_bD.device.type, len(x_bD) * n)
+        blocks = row_blocks(len(x_bD), n, x_bD.device.type)
+        prepare, sums, gradient = block_operations(x_bD.device.type, len(x_bD) * n)
         where = scale, groups_B, first
         logits = torch.empty(0)
         for block in blocks:
@@ -150,7 +189,7 @@ class _InfoNCE(torch.autograd.Function):
             column_B = below_B if len(blocks) == 1 else torch.logaddexp(column_B, below_B)
         loss = (row_b - positive_b).sum() / n
         if both:
-            column_B = ranks.logsumexp(column_B)
+            column_B = processes.logsumexp(column_B)
             mine_b = column_B[first : first + len(x_bD)]
             loss = (loss + (mine_b - positive_b).sum() / n) / 2
         if any(ctx.needs_input_grad):
@@ -162,7 +201,7 @@ class _InfoNCE(torch.autograd.Function):
                     logits = prepare(x_bD[block] @ t_BD.T, *where, block)
                 grad = gradient(logits, *where, block, row_b[block], column_B if both else None)
                 grad.diagonal(first + block.start).sub_(2 if both else 1)
-                d_log_temperature += _give_back(ctx, grad, x_bD, t_BD, block, factor, dx_bD, dt_BD)
+                d_log_temperature += _write_gradients(ctx, grad, x_bD, t_BD, block, factor, dx_bD, dt_BD)
             ctx.save_for_backward(dx_bD, dt_BD, d_log_temperature)
         return loss
 
@@ -173,7 +212,7 @@ class _InfoNCE(torch.autograd.Function):
 
 
 class _Sigmoid(torch.autograd.Function):
-    """Loss and gradients in one go."""
+    """Loss and gradients together."""
 
     @staticmethod
     def forward(
@@ -189,15 +228,15 @@ class _Sigmoid(torch.autograd.Function):
         first = rows.start or 0
         loss, d_bias, d_log_temperature = (x_bD.new_zeros(()) for _ in range(3))
         dx_bD, dt_BD = torch.empty_like(x_bD), _zeros_if(ctx.needs_input_grad[1], t_BD)
-        for block in blocks_of(len(x_bD), n, x_bD.device.type):
-            logits = masked(x_bD[block] @ t_BD.T, scale, groups_B, first, block) + bias
+        for block in row_blocks(len(x_bD), n, x_bD.device.type):
+            logits = mask_logits(x_bD[block] @ t_BD.T, scale, groups_B, first, block) + bias
             # -log σ(-z) = softplus(z) for a negative, softplus(-z) = softplus(z) - z for the positive;
             # a masked logit is -∞ and gives 0 in both.
             positive = logits.diagonal(first + block.start)
             loss += torch.nn.functional.softplus(logits).sum() - positive.sum()
             grad = logits.sigmoid_()
             grad.diagonal(first + block.start).sub_(1)
-            d_log_temperature += _give_back(ctx, grad, x_bD, t_BD, block, scale / n, dx_bD, dt_BD)
+            d_log_temperature += _write_gradients(ctx, grad, x_bD, t_BD, block, scale / n, dx_bD, dt_BD)
             d_bias += grad.sum() / n
         ctx.save_for_backward(dx_bD, dt_BD, d_log_temperature, d_bias)
         return loss / n
@@ -208,7 +247,7 @@ class _Sigmoid(torch.autograd.Function):
         return _scaled(grads[0], (dx_bD, dt_BD, None, d_log_temperature, d_bias, None), ctx)
 
 
-def _give_back(
+def _write_gradients(
     ctx: Any,
     grad: Tensor,
     x_bD: Tensor,
@@ -218,7 +257,7 @@ def _give_back(
     dx_bD: Tensor,
     dt_BD: Tensor,
 ) -> Tensor:
-    """Write a block's gradients, of `grad` = dL/ds before its factor; returns its share of dL/d log τ.
+    """Write a block's gradients, given `grad` = dL/ds without its factor; returns its part of dL/d log τ.
 
     s depends on log τ as -s: Σ_ij dL/ds_ij s_ij = Σ_i x_i · dL/dx_i.
     """
@@ -230,7 +269,7 @@ def _give_back(
 
 
 def _scaled(grad: Tensor, found: tuple[Tensor | None, ...], ctx: Any) -> tuple[Tensor | None, ...]:
-    """The gradients that are asked for, times that of what the loss went into."""
+    """The gradients that autograd needs, times the gradient `grad` of the loss."""
     needed = zip(found, ctx.needs_input_grad, strict=True)
     return tuple(grad * each if each is not None and is_needed else None for each, is_needed in needed)
 

@@ -1,4 +1,4 @@
-"""The kinds of alignment heads, while they are trained: maps from a modality's features into the text space.
+"""The kinds of alignment heads in training: maps from a modality's features into the text space.
 
     linear    W x + b                      the paper's head
     residual  (W0 + W) x + b, W from 0     starts as W0 and learns the difference
@@ -28,7 +28,7 @@ _RIDGE = 1e-2  # of the mean eigenvalue of the features' covariance
 
 @dataclass(frozen=True)
 class HeadMap:
-    """One head in training. `base_TD` is frozen, `factors` are A [R, D] and B [T, R], `hidden` W1 and b1."""
+    """One head in training: `base_TD` is frozen, `factors` are A [R, D] and B [T, R], `hidden` W1 and b1."""
 
     bias_T: Tensor
     weight_TD: Tensor | None = None
@@ -37,7 +37,7 @@ class HeadMap:
     hidden: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, x_BD: Tensor) -> Tensor:
-        """Rows of the text space, [B, T]; not yet of unit length."""
+        """Map rows into the text space, [B, T]; not yet of unit length."""
         if self.hidden is not None:
             weight_HD, bias_H = self.hidden
             x_BD = torch.relu(torch.addmm(bias_H, x_BD, weight_HD.T))
@@ -69,22 +69,22 @@ class HeadMap:
 
     @property
     def weights(self) -> list[Tensor]:
-        """The trained matrices, which decay."""
+        """The trained matrices, which have weight decay."""
         found = [self.weight_TD, *(self.factors or ()), *(self.hidden or ())[:1]]
         return [tensor for tensor in found if tensor is not None]
 
     @property
     def biases(self) -> list[Tensor]:
-        """The trained vectors, which do not decay."""
+        """The trained vectors, which have no weight decay."""
         return [self.bias_T, *(self.hidden or ())[1:]]
 
     @property
     def parameters(self) -> int:
-        """How many numbers are trained."""
+        """The number of trained parameters."""
         return sum(tensor.numel() for tensor in (*self.weights, *self.biases))
 
     def numbers(self) -> tuple[Floats, Floats, tuple[Floats, Floats] | None]:
-        """The map as it is now: weight [T, D or H], bias [T] and the hidden layer, if any."""
+        """The current map: weight [T, D or H], bias [T] and the hidden layer, if any."""
         with torch.no_grad():
             hidden = None if self.hidden is None else (_copied(self.hidden[0]), _copied(self.hidden[1]))
             return _copied(self._whole()), _copied(self.bias_T), hidden
@@ -92,10 +92,10 @@ class HeadMap:
 
 @dataclass(frozen=True)
 class Scale:
-    """Features are trained on centred and at unit mean square length, whatever the encoder's habits.
+    """The affine map that centres features and scales them to unit mean square length, for every encoder.
 
     Pooled network features are all positive and nearly parallel; a head would spend its steps on their mean.
-    The map is affine, so it is folded into the head and the head on disk takes raw features.
+    The map is folded into the trained head, so that the head on disk takes raw features.
     """
 
     mean_D: Floats
@@ -116,7 +116,7 @@ class Scale:
 
 
 def make_map(d: int, t: int, start_TD: Floats | None, settings: Train, rng: np.random.Generator) -> HeadMap:
-    """A head of the kind that the settings name, at its start: `start_TD`, a closed form, or None.
+    """A new head of the kind that `settings.head` names. `start_TD`: its closed-form start, or None.
 
     Raises TrainingError for a residual or low-rank head without a base to start from.
     """
@@ -147,7 +147,7 @@ def make_map(d: int, t: int, start_TD: Floats | None, settings: Train, rng: np.r
 
 
 def closed_form(x_ND: Floats, targets_NT: Floats, how: str) -> Floats:
-    """The linear map of features onto their texts in one go: float32[T, D].
+    """The linear map from features to their texts, in closed form: float32[T, D]. `how`: ridge or procrustes.
 
     ridge: argmin_W Σ |W x - t|² + λ |W|², λ one hundredth of the features' mean eigenvalue. procrustes: the
     map with orthonormal rows or columns that maximises Σ t · W x, U Vᵀ of the singular value decomposition of
@@ -163,7 +163,7 @@ def closed_form(x_ND: Floats, targets_NT: Floats, how: str) -> Floats:
 
 
 def _uniform(rng: np.random.Generator, rows: int, columns: int) -> Tensor:
-    """A weight as torch.nn.Linear starts it, within ±1/√columns, but from our own random stream."""
+    """A weight uniform within ±1/√columns, as in torch.nn.Linear, but from our random generator."""
     bound = 1 / math.sqrt(columns)
     drawn = rng.uniform(-bound, bound, (rows, columns)).astype(np.float32)
     return torch.from_numpy(drawn).requires_grad_()

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from trainer.align.processes import Ranks
+from trainer.align.processes import Processes
 from trainer.settings import Train
 
 
 class Optimiser:
-    """What changes the trained tensors; its state, with theirs, is all that a later step depends on."""
+    """AdamW over the trained tensors; its state, with theirs, is all that a later step depends on."""
 
     def __init__(
         self,
@@ -24,13 +24,13 @@ class Optimiser:
         *,
         settings: Train,
         steps: int,
-        ranks: Ranks,
+        processes: Processes,
     ) -> None:
-        """Weights decay; biases and scalars do not. Of weights and biases averages are kept, if wanted."""
+        """Weights decay; biases and scalars do not. With `settings.ema`, weights and biases are averaged."""
         self.step = 0
         self.steps = steps
         self._settings = settings
-        self._ranks = ranks
+        self._processes = processes
         self._averaged = [*weights, *biases]
         self._all = [*self._averaged, *scalars]
         self._averages = [tensor.detach().clone() for tensor in self._averaged] if settings.ema else []
@@ -42,7 +42,7 @@ class Optimiser:
             lr=settings.learning_rate,
             fused=True,
         )
-        for tensor in self._all:  # all from the start, so that the state always has one form
+        for tensor in self._all:  # from the start, so that every checkpoint has the same tensors
             self._adam.state[tensor] = {
                 "step": torch.zeros((), device=tensor.device),
                 "exp_avg": torch.zeros_like(tensor),
@@ -50,17 +50,17 @@ class Optimiser:
             }
 
     def take_step(self, loss: Tensor) -> float:
-        """One step down the gradient of the sum of all ranks' losses; returns the learning rate."""
+        """Take one step on the sum of all processes' losses; returns the learning rate."""
         self.step += 1
         rate = learning_rate(self.step, self.steps, self._settings)
         for group in self._adam.param_groups:
             group["lr"] = rate
         self._adam.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        self._ranks.add_up([grad for tensor in self._all if (grad := tensor.grad) is not None])
+        self._processes.sum_in_place([grad for tensor in self._all if (grad := tensor.grad) is not None])
         torch.nn.utils.clip_grad_norm_(self._all, self._settings.clip_norm)
         self._adam.step()
-        # As Adam's moments: corrected, so that the start does not weigh (the decay grows to its value).
+        # Bias-corrected, as Adam's moments: the decay grows to its value, so that the start weighs little.
         decay = min(self._settings.ema, self.step / (self.step + 9))
         for average, tensor in zip(self._averages, self._averaged, strict=False):
             average.lerp_(tensor.detach(), 1 - decay)
@@ -68,7 +68,7 @@ class Optimiser:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within: the heads are their moving averages, where those are kept."""
+        """Within the block the heads are their moving averages, where `settings.ema` keeps those."""
         with torch.no_grad():
             now = [tensor.clone() for tensor in self._averaged] if self._averages else []
             for tensor, average in zip(self._averaged, self._averages, strict=False):
@@ -78,7 +78,7 @@ class Optimiser:
                 tensor.copy_(before)
 
     def state(self) -> dict[str, Tensor]:
-        """Every tensor that a later step depends on, by a name."""
+        """Every tensor that a later step depends on, by name."""
         found = {f"average.{i}": tensor for i, tensor in enumerate(self._averages)}
         for i, tensor in enumerate(self._all):
             found |= {f"trained.{i}": tensor.detach()}
@@ -86,7 +86,7 @@ class Optimiser:
         return found
 
     def restore(self, state: dict[str, Tensor], step: int) -> None:
-        """Go on from `state`, as `state()` gave it after `step` steps."""
+        """Continue from `state`, which `state()` returned after `step` steps."""
         self.step = step
         with torch.no_grad():
             for name, tensor in self.state().items():

@@ -1,7 +1,7 @@
-"""Which texts a train sample is to meet: those about itself, and the centers of its category.
+"""Training pairs: each train sample with the texts about it, and with the centers of its category.
 
-Texts about a sample are its descriptions, and the train samples of modality `text` that show the same object:
-a person's note on a thing is a description of it. Test and val notes are not among them.
+Texts about a sample are its descriptions, and the train samples of modality `text` of the same object: a
+person's note on an object describes it. Notes of the test and val splits are not used.
 
 Shapes: N samples of one modality, M texts of all kinds, D dimensions, B rows of a batch.
 """
@@ -21,13 +21,13 @@ from trainer.score.geometry import unit_rows
 
 @dataclass(frozen=True)
 class Span:
-    """For every sample a run of rows of the text matrix: `starts_N[i] … starts_N[i] + counts_N[i]`."""
+    """A run of rows of the text matrix for every sample: `starts_N[i]` … `starts_N[i] + counts_N[i] - 1`."""
 
     starts_N: Ints
     counts_N: Ints
 
     def draw(self, rows_B: Ints, rng: np.random.Generator) -> tuple[Ints, Bools]:
-        """One row of the text matrix for each of some samples, evenly drawn; and whether there was one."""
+        """Draw one row of the text matrix for each of some samples, uniformly; and whether it has any."""
         counts_B = self.counts_N[rows_B]
         drawn_B = self.starts_N[rows_B] + np.floor(rng.random(len(rows_B)) * counts_B).astype(np.int64)
         return drawn_B, counts_B > 0
@@ -49,9 +49,9 @@ def make_pairs(
     """Pair the train samples of every modality with their texts.
 
     Returns the pairs by modality, the text matrix (unit rows, float32[M, D]) and the counts `train_samples`,
-    `train_without_own_text`, `train_without_label` and `train_without_any_text` (neither own texts nor
-    centers: not trained on). Text samples need no head and are paired with nothing. Raises TrainingError
-    where nothing can be learned.
+    `train_without_own_text`, `train_without_label` and `train_without_any_text` (neither texts nor centers:
+    not trained on). Text samples need no head and are not paired. Raises NothingToTrainError where there is
+    nothing to learn, and TrainingError for texts of different dimensions.
     """
     pairs: dict[str, Pairs] = {}
     sources = _own_texts(sets, texts)
@@ -92,6 +92,15 @@ def make_pairs(
     return _number_lone_groups(pairs), unit_rows(np.concatenate(blocks)), counts
 
 
+def batches(n: int, size: int, steps: int, rng: np.random.Generator) -> Ints:
+    """Rows for each of `steps` batches of `size` (int64[steps, size]): whole permutations, one after another.
+
+    However small a modality is, no sample is repeated before every other was used.
+    """
+    rounds = -(-steps * size // n)
+    return np.concatenate([rng.permutation(n) for _ in range(rounds)])[: steps * size].reshape(steps, size)
+
+
 def _own_texts(sets: dict[str, SampleSet], texts: SampleTexts) -> Callable[[str, int], list[Floats]]:
     """A function from a sample's id and object to the vectors of the texts about it."""
     notes: dict[int, list[Floats]] = {}
@@ -108,13 +117,13 @@ def _own_texts(sets: dict[str, SampleSet], texts: SampleTexts) -> Callable[[str,
 
 
 def _groups(train: SampleSet) -> Ints:
-    """The category where known, else the object (as -2 - object), else -1: a group of its own, see below."""
+    """The category where known, else the object (as -2 - object), else -1 (see `_number_lone_groups`)."""
     by_object_N = np.where(train.object_N >= 0, -2 - train.object_N, -1)
     return np.where(train.category_N >= 0, train.category_N, by_object_N).astype(np.int64)
 
 
 def _number_lone_groups(pairs: dict[str, Pairs]) -> dict[str, Pairs]:
-    """Give every sample without category and object a group number that no other has."""
+    """Give every sample that has neither category nor object a unique group number."""
     following = 1 + max(int(p.groups_N.max()) for p in pairs.values())
     numbered: dict[str, Pairs] = {}
     for modality, p in pairs.items():
@@ -144,12 +153,3 @@ def _require_contrast(pairs: dict[str, Pairs], counts: dict[str, int]) -> None:
             "nothing to contrast: every train sample shows the same category; add samples of a second one,"
             " or set `train.enabled = false` for zero-shot recognition"
         )
-
-
-def batches(n: int, size: int, steps: int, rng: np.random.Generator) -> Ints:
-    """Rows for each of `steps` batches of `size` (int64[steps, size]): whole permutations, one after another.
-
-    So no sample comes a second time before every other came once, however small a modality is.
-    """
-    rounds = -(-steps * size // n)
-    return np.concatenate([rng.permutation(n) for _ in range(rounds)])[: steps * size].reshape(steps, size)

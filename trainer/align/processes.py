@@ -1,8 +1,8 @@
-"""Several processes that train as one: who they are, what each takes of a batch, what they tell each other.
+"""Training in several processes: ranks, each process's share of a batch, and what they exchange.
 
-`torchrun` starts them and says by the environment how many they are. Each holds all features and draws the
-same batches, works on its share of the rows, and steps with the sum of all gradients: so all heads stay
-equal, and equal (but for rounding) to those that one process would have trained.
+`torchrun` starts them and sets their number in the environment. Each holds all features and draws the same
+batches, works on its share of the rows, and steps with the sum of all gradients: so all heads stay equal, and
+equal (up to rounding) to those that one process would have trained.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# The others wait for rank 0 as long as its stages take; of one that died torchrun knows, not the clock.
-_PATIENCE = timedelta(days=7)
+# The others wait for rank 0 as long as its earlier stages take; torchrun, not this, detects dead processes.
+_TIMEOUT = timedelta(days=7)
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """This process among those that train together; alone unless `together` says otherwise."""
+class Processes:
+    """The rank of this process, and how many train together; one alone outside a `process_group`."""
 
     rank: int = 0
     size: int = 1
 
     def share(self, n: int) -> slice:
-        """The rows of n that are this process's: equal shares to within a row, in the ranks' order."""
+        """This process's rows of n: contiguous, in the order of the ranks, equal shares to within one row."""
         bounds = np.linspace(0, n, self.size + 1).round().astype(int)
         return slice(int(bounds[self.rank]), int(bounds[self.rank + 1]))
 
     def logsumexp(self, partial_B: Tensor) -> Tensor:
-        """The logarithm of the sum over the ranks of exp(partial), element by element."""
+        """The logarithm of the sum over the processes of exp(partial), element by element."""
         if self.size == 1:
             return partial_B
         highest_B = partial_B.clone()
@@ -45,8 +45,8 @@ class Ranks:
         dist.all_reduce(sum_B)
         return sum_B.log_() + highest_B
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Put the sum over the ranks into every tensor, in place, in one exchange."""
+    def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
+        """Replace every tensor by its sum over the processes, in one exchange."""
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -55,51 +55,52 @@ class Ranks:
         for tensor, summed in zip(tensors, parts, strict=True):
             tensor.copy_(summed.view_as(tensor))
 
-    def agree(self, decision: bool) -> bool:
-        """What rank 0 decides."""
+    def broadcast_decision(self, decision: bool) -> bool:
+        """The decision of rank 0, for every process."""
         if self.size == 1:
             return decision
-        said = [decision]
-        dist.broadcast_object_list(said, src=0)
-        return said[0]
+        shared = [decision]
+        dist.broadcast_object_list(shared, src=0)
+        return shared[0]
 
 
-ALONE = Ranks()
+ALONE = Processes()
 
 
-def follows() -> bool:
-    """Whether torchrun started this process to help another: rank 0 leads and alone writes and speaks."""
+def is_follower() -> bool:
+    """Whether torchrun started this process to help rank 0, which alone writes files and messages."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0
 
 
-def leads_others() -> bool:
-    """Whether torchrun started other processes that wait for this one."""
+def leads_followers() -> bool:
+    """Whether this process is rank 0, and torchrun started others that wait for it."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager
-def together() -> Iterator[Ranks]:
-    """Meet the processes that torchrun started, if it did; NCCL between GPUs, Gloo otherwise."""
-    if not (follows() or leads_others()):
+def process_group() -> Iterator[Processes]:
+    """Join the processes that torchrun started, if any; NCCL between GPUs, Gloo otherwise."""
+    if not (is_follower() or leads_followers()):
         yield ALONE
         return
     if not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
-    yield Ranks(dist.get_rank(), dist.get_world_size())
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
+    yield Processes(dist.get_rank(), dist.get_world_size())
 
 
-def part() -> None:
-    """At the end of a run all leave together; those that still wait learn that there is nothing to train.
+def leave_process_group() -> None:
+    """Leave the process group at the end of a run; releases processes that still wait for a training.
 
-    A process that went away by itself, or kept its connections till it died, was at times aborted.
+    All leave together: a process that left alone, or held its connections until it ended, was sometimes
+    aborted.
     """
-    if not (follows() or leads_others()):
+    if not (is_follower() or leads_followers()):
         return
-    met = dist.is_initialized()
-    with together() as ranks:
-        if not met and ranks.rank == 0:
-            ranks.agree(False)
+    joined = dist.is_initialized()
+    with process_group() as processes:
+        if not joined and processes.rank == 0:
+            processes.broadcast_decision(False)
         dist.barrier()
         dist.destroy_process_group()

@@ -1,10 +1,10 @@
-"""What is drawn to what: the rounds of a training, each with its own heads, pairs and texts.
+"""The rounds of a training: which modalities each trains, and what it aligns them with.
 
-Text-centred alignment (UniBind) has one round: every modality meets texts. Image-centred alignment, the
-baseline, has two: the image head meets the texts, and then, fixed, it gives the vectors that every other
-modality meets in place of texts: images of the same object, and images of the same category in place of its
-centers (as ImageBind binds each modality to images: Girdhar et al., CVPR 2023). Loss, heads, batches, epochs
-and the choice by val samples are the same in both.
+Text-centred alignment (UniBind) has one round: every modality is aligned with texts. Image-centred alignment,
+the baseline, has two: first the image head is aligned with texts; then it is fixed, and its vectors replace
+the texts for every other modality: images of the same object in place of descriptions, and images of the same
+category in place of its centers (as ImageBind binds each modality to images: Girdhar et al., CVPR 2023).
+Loss, heads, batches, epochs and the choice by val samples are the same in both.
 """
 
 from __future__ import annotations
@@ -35,23 +35,25 @@ class Round:
 def rounds(
     sets: dict[str, SampleSet], texts: SampleTexts, centers: Centers, settings: Train
 ) -> list[Callable[[Heads | None], Round]]:
-    """The rounds in order, each a function of the heads that the rounds before it gave.
+    """The rounds in order, each a function of the heads of the rounds before it (None for the first).
 
     Raises TrainingError for modalities that cannot be trained.
     """
-    sets = _chosen(sets, settings)
+    sets = _select_modalities(sets, settings)
 
-    def meet_texts(modalities: dict[str, SampleSet]) -> Round:
+    def text_round(modalities: dict[str, SampleSet]) -> Round:
         pairs, texts_MT, counts = make_pairs(modalities, texts, centers)
         return Round(pairs, texts_MT, centers.category_N, counts)
 
     if settings.align == "text":
-        return [lambda _: meet_texts(sets)]
+        return [lambda _: text_round(sets)]
     if len(sets.get("image", ())) == 0 or not (sets["image"].splits_N == "train").any():
-        raise TrainingError('train.align = "image" needs train samples of the modality image')
+        raise TrainingError(
+            'train.align = "image" needs train samples of the modality image; add some, or set "text"'
+        )
 
-    def meet_images(heads: Heads | None) -> Round:
-        assert heads is not None  # those of the first round
+    def image_round(heads: Heads | None) -> Round:
+        assert heads is not None  # the heads of the first round
         others = {m: s for m, s in sets.items() if m not in ("image", "text")}
         train = sets["image"].split("train")
         images = Centers(
@@ -66,25 +68,25 @@ def rounds(
         return Round(pairs, vectors_MT, labelled.category_N, counts)
 
     first = {m: s for m, s in sets.items() if m in ("image", "text")}
-    return [lambda _: meet_texts(first), meet_images]
+    return [lambda _: text_round(first), image_round]
 
 
-def _chosen(sets: dict[str, SampleSet], settings: Train) -> dict[str, SampleSet]:
-    """The modalities to train; text is among them in any case, for its notes on objects."""
+def _select_modalities(sets: dict[str, SampleSet], settings: Train) -> dict[str, SampleSet]:
+    """The modalities to train; text is always among them, for its notes on objects."""
     wanted = settings.modalities
     if wanted is None:
         return sets
     missing = [m for m in wanted if m != "text" and m not in sets]
     if missing:
         raise TrainingError(
-            f"train.modalities names {', '.join(missing)}, of which there is no encoded sample;"
+            f"train.modalities names {', '.join(missing)}, but no such sample is encoded;"
             f" there are: {', '.join(sorted(sets))}"
         )
     return {m: s for m, s in sets.items() if m in wanted or m == "text"}
 
 
 def _by_object(sets: dict[str, SampleSet], images: SampleSet, vectors_ND: Floats) -> SampleTexts:
-    """For each sample the images of its object, in the place of texts about it."""
+    """For each sample the images of its object, in place of texts about it."""
     of_object: dict[int, list[int]] = {}
     for row, thing in enumerate(images.object_N.tolist()):
         if thing >= 0:

@@ -1,7 +1,8 @@
-"""Balance: is the space about what things are, or about which modality showed them?
+"""Balance: measures of whether the space separates modalities, and the baseline heads to compare with.
 
-The measures of METHOD.md, over the test samples of all modalities in one space. Shapes: N samples of all
-modalities together, D dimensions, M modalities.
+In a balanced space, vectors lie by what a sample shows, not by its modality. All measures take the test
+samples of all modalities in one space. Shapes: N samples of all modalities together, D dimensions, M
+modalities, L labels, B samples of a block.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ from data.errors import TrainingError
 from trainer.align.heads import Heads
 from trainer.align.train import fit, recipe_of
 from trainer.evaluate.retrieval import mixed_ndcg
-from trainer.evaluate.tasks import CENTERS
+from trainer.evaluate.tasks import CENTERS, AnchorSet
 from trainer.inputs import CLASS_NAME, KnowledgeBase
-from trainer.records import Centers, Doubles, Floats, Ints, SampleSet
+from trainer.records import Doubles, Floats, Ints, SampleSet
 
 _ROWS_AT_ONCE = 1024
 _FOLDS = 5
 _PROBE_PENALTY = 1.0
-_OTHER: dict[Literal["text", "image"], Literal["text", "image"]] = {"text": "image", "image": "text"}
+_OTHER_ALIGN: dict[Literal["text", "image"], Literal["text", "image"]] = {"text": "image", "image": "text"}
 
 
-def balance(
+def balance_rows(
     sets: dict[str, SampleSet], retrieval: list[dict[str, Any]], *, anchors: str
 ) -> list[dict[str, Any]]:
     """Rows {measure, anchors, value} for the space that `anchors` names; none with fewer than two modalities.
 
     A measure that the data does not allow (alignment without objects, silhouette of one category) is absent.
-    `retrieval` holds the rows of `recall.recalls` in the same space.
+    `retrieval` holds the rows of `retrieval.retrieval_rows` in the same space.
     """
     sets = {modality: sets[modality] for modality in sorted(sets) if len(sets[modality])}
     if len(sets) < 2:
@@ -67,6 +68,29 @@ def balance(
     ]
 
 
+def baseline_heads(base: KnowledgeBase, anchors: dict[str, AnchorSet], heads: Heads) -> dict[str, Heads]:
+    """Heads by baseline, each trained with the settings of `heads` but aligned with something else.
+
+    The baselines are bare names in place of the LLM centers, and images in place of texts (or the reverse). A
+    baseline that the knowledge base does not allow (no names, no train images) is absent.
+    """
+    recipe = recipe_of(heads)
+    other = _OTHER_ALIGN[recipe.align]
+    wanted = {
+        CLASS_NAME: (anchors.get(CLASS_NAME), recipe),
+        f"{other}_centred": (anchors[CENTERS], replace(recipe, align=other)),
+    }
+    found = {}
+    for name, (anchor_set, settings) in wanted.items():
+        if anchor_set is None:
+            continue
+        try:
+            found[name] = fit(base, anchor_set.texts, settings).heads
+        except TrainingError:  # no train samples to align with
+            continue
+    return found
+
+
 def modality_gaps(x_ND: Floats, modality_N: Ints) -> list[float]:
     """‖μ_m - μ_n‖ for every pair of modalities (Liang et al., Mind the Gap, NeurIPS 2022)."""
     means = [x_ND[modality_N == m].mean(axis=0, dtype=np.float64) for m in np.unique(modality_N)]
@@ -99,10 +123,10 @@ def uniformity(x_ND: Floats) -> float | None:
 
 
 def modality_probe(x_ND: Floats, modality_N: Ints, object_N: Ints) -> float:
-    """How often a linear classifier guesses the modality of a held-out sample; chance means balance.
+    """The held-out accuracy of a linear classifier of the modality; in a balanced space it is chance.
 
-    Ridge regression onto one-hot modalities (penalty 1 on unit vectors, free intercept), largest output
-    wins; five folds, all samples of one object in the same fold.
+    Ridge regression onto one-hot modalities (penalty 1 on unit vectors, free intercept); the largest output
+    is the prediction. Five folds, all samples of one object in the same fold.
     """
     alone_N = object_N < 0
     fold_N = np.where(alone_N, np.arange(len(x_ND)), object_N) % _FOLDS
@@ -132,7 +156,7 @@ def silhouette(x_ND: Floats, label_N: Ints) -> float | None:
     for start in range(0, len(x_ND), _ROWS_AT_ONCE):
         chunk = slice(start, start + _ROWS_AT_ONCE)
         distance_BN = np.sqrt(_squared_distances(x_ND[chunk], x_ND))
-        # A sample is at distance 0 from itself: rounding must not say otherwise.
+        # The distance of a sample from itself is 0, without rounding errors.
         distance_BN[np.arange(len(distance_BN)), np.arange(start, start + len(distance_BN))] = 0
         sums_BL = distance_BN @ onehot_NL
         own_B1 = index_N[chunk, None]
@@ -154,25 +178,3 @@ def _squared_distances(a_ND: Floats, b_MD: Floats) -> Doubles:
     squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2 * (a @ b.T)
     distances: Doubles = np.maximum(squares, 0.0)
     return distances
-
-
-def baseline_heads(base: KnowledgeBase, anchors: dict[str, Centers], heads: Heads) -> dict[str, Heads]:
-    """Heads by baseline, each trained by the recipe of `heads` but for what it is drawn to.
-
-    A baseline that the knowledge base does not allow (no names, no train images) is absent.
-    """
-    recipe = recipe_of(heads)
-    turned = _OTHER[recipe.align]
-    wanted = {
-        CLASS_NAME: (anchors.get(CLASS_NAME), recipe),
-        f"{turned}_centred": (anchors[CENTERS], replace(recipe, align=turned)),
-    }
-    found = {}
-    for name, (centers, settings) in wanted.items():
-        if centers is None:
-            continue
-        try:
-            found[name] = fit(base, centers, settings).heads
-        except TrainingError:  # there are no train samples of what it would be drawn to
-            continue
-    return found

@@ -1,4 +1,4 @@
-"""Probabilities of categories: softmax of their scores over a temperature that is fitted on the val split.
+"""Calibrate category probabilities: a softmax of scores whose temperature is fitted on the val split.
 
 Shapes: N samples, B samples of a block, C categories. Scores are those of `scoring.category_scores`.
 """
@@ -10,17 +10,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from trainer.evaluate.answers import Answers
+from trainer.evaluate.predictions import TaskPredictions
 from trainer.records import Centers, Doubles, Ints, SampleSet
-from trainer.score.blas import spread
+from trainer.score.blas import parallel_map
 from trainer.score.scoring import category_scores
 from trainer.score.ways import Scores
 from trainer.settings import Scorer
 
 BINS = 15
 
-_CELLS = 2**17  # scores that are looked at in one go: 1 MiB in float64
-_PRECISION = 1e-9  # of the temperature, relative
+_CELLS = 2**17  # scores processed together: 1 MiB in float64
+_TOLERANCE = 1e-9  # of the temperature, relative
+
+_Found = TypeVar("_Found")
 
 
 def probabilities(scores_NC: Scores, temperature: float) -> Doubles:
@@ -38,15 +40,93 @@ def log_loss(scores_NC: Scores, label_N: Ints, temperature: float) -> float:
 def calibration_error(scores_NC: Scores, label_N: Ints, temperature: float) -> float:
     """The expected calibration error, with 15 bins of equal width: Σ_b |B_b| / N · |acc(B_b) - conf(B_b)|.
 
-    Bin b holds the samples whose largest probability lies in (b / 15, (b + 1) / 15]; acc is the share of
-    those whose category of that probability is right, conf the mean of that probability (Guo et al., "On
-    Calibration of Modern Neural Networks", ICML 2017, equation 3).
+    Bin b holds the samples whose largest probability lies in (b / 15, (b + 1) / 15]; acc is the share of them
+    whose most probable category is right, conf the mean of that probability (Guo et al., "On Calibration of
+    Modern Neural Networks", ICML 2017, equation 3).
     """
     return _loss_and_error(scores_NC, label_N, temperature)[1]
 
 
+def fit_temperature(scores_NC: Scores, label_N: Ints) -> float | None:
+    """The temperature that minimises `log_loss` (Guo et al. 2017, section 4.2); scores are finite.
+
+    In β = 1 / temperature the loss is convex; its slope, the mean of Σ_c p_c s_c - s_own, rises with β, and
+    its zero is found by bisection. None where no temperature is best: every sample scores its own category
+    highest (lower is always better), or own categories do not score above the mean (higher is always better).
+    """
+    own_N = scores_NC[np.arange(len(label_N)), label_N]
+    if (own_N == scores_NC.max(axis=1)).all() or _slope(scores_NC, label_N, 0.0) >= 0:
+        return None
+    low, high = 0.0, 1.0
+    while _slope(scores_NC, label_N, high) < 0:
+        low, high = high, 2 * high
+    while high - low > _TOLERANCE * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _slope(scores_NC, label_N, middle) < 0 else (low, middle)
+    return 2 / (low + high)
+
+
+def calibration_rows(
+    samples: SampleSet,
+    centers: Centers,
+    predictions: Sequence[TaskPredictions],
+    *,
+    model: str,
+    scorer: Scorer,
+) -> list[dict[str, Any]]:
+    """One row for each task with labelled test samples, where the modality has labelled val samples.
+
+    Keys: modality, model, split_fitted ("val"), split, scorer, temperature, n_fit, n, nll_before, nll,
+    ece_before, ece. The temperature is fitted among all categories, as `predict` ranks them, and measured
+    among the task's candidates beside temperature 1 (`_before`). Samples of a category without a center have
+    no probability and are left out of `n_fit` and `n`. Where no temperature is best (see `fit_temperature`),
+    `temperature`, `nll` and `ece` are None. `predictions`: those for the same `samples`.
+    """
+    centered_C = centers.counts() > 0
+    if not centered_C.any():
+        return []
+    val = samples.take(
+        (samples.splits_N == "val") & (samples.category_N >= 0) & centered_C[samples.category_N]
+    )
+    test = [
+        (each, (each.shown.splits_N == "test") & centered_C[each.shown.category_N]) for each in predictions
+    ]
+    test = [(each, shown_N) for each, shown_N in test if shown_N.any()]
+    if len(val) == 0 or not test:
+        return []
+    place_C = np.cumsum(centered_C) - 1  # of a category among those that have a center
+    val_NC = category_scores(val.vectors_ND, centers, scorer)[:, centered_C]
+    temperature = fit_temperature(val_NC, place_C[val.category_N])
+    rows: list[dict[str, Any]] = []
+    for each, shown_N in test:
+        among_C = each.task.candidates_C & centered_C
+        scores_NC = each.scores_NC
+        if not (shown_N.all() and among_C.all()):
+            scores_NC = scores_NC[np.ix_(shown_N, among_C)]
+        label_N = (np.cumsum(among_C) - 1)[each.shown.category_N[shown_N]]
+        before = _loss_and_error(scores_NC, label_N, 1.0)
+        after = (None, None) if temperature is None else _loss_and_error(scores_NC, label_N, temperature)
+        rows.append(
+            {
+                "modality": samples.modality,
+                "model": model,
+                "split_fitted": "val",
+                "split": each.task.split,
+                "scorer": scorer,
+                "temperature": temperature,
+                "n_fit": len(val),
+                "n": len(label_N),
+                "nll_before": before[0],
+                "nll": after[0],
+                "ece_before": before[1],
+                "ece": after[1],
+            }
+        )
+    return rows
+
+
 def _loss_and_error(scores_NC: Scores, label_N: Ints, temperature: float) -> tuple[float, float]:
-    """Both at once, for both need every probability."""
+    """`log_loss` and `calibration_error` in one pass, because both need every probability."""
 
     def measure(scores_BC: Doubles, label_B: Ints) -> tuple[float, Doubles]:
         every_B, best_B = np.arange(len(label_B)), scores_BC.argmax(axis=1)
@@ -64,80 +144,6 @@ def _loss_and_error(scores_NC: Scores, label_N: Ints, temperature: float) -> tup
     return sum(loss for loss, _ in found) / len(label_N), float(np.abs(surplus_b).sum() / len(label_N))
 
 
-def fit_temperature(scores_NC: Scores, label_N: Ints) -> float | None:
-    """The temperature that minimises `log_loss` (Guo et al. 2017, section 4.2); scores are finite.
-
-    In β = 1 / temperature the loss is convex; its slope, the mean of Σ_c p_c s_c - s_own, rises with β and
-    is bisected. None where no temperature above 0 is best: each sample scores its own category highest (the
-    colder the better), or all do on average no higher than any other (the warmer the better).
-    """
-    own_N = scores_NC[np.arange(len(label_N)), label_N]
-    if (own_N == scores_NC.max(axis=1)).all() or _slope(scores_NC, label_N, 0.0) >= 0:
-        return None
-    low, high = 0.0, 1.0
-    while _slope(scores_NC, label_N, high) < 0:
-        low, high = high, 2 * high
-    while high - low > _PRECISION * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if _slope(scores_NC, label_N, middle) < 0 else (low, middle)
-    return 2 / (low + high)
-
-
-def calibrate(
-    samples: SampleSet, centers: Centers, asked: Sequence[Answers], *, model: str, scorer: Scorer
-) -> list[dict[str, Any]]:
-    """One row for each task with labelled test samples, where the modality has labelled val samples.
-
-    Keys: modality, model, split_fitted ("val"), split, scorer, temperature, n_fit, n, nll_before, nll,
-    ece_before, ece. The temperature is fitted among all categories, as `predict` ranks them, and measured
-    among the task's candidates beside temperature 1 (`_before`). Samples of a category without a center have
-    no probability and are left out of `n_fit` and `n`. Where no temperature is best (see `fit_temperature`),
-    it, `nll` and `ece` are None. `asked`: what is asked about the same `samples`.
-    """
-    centered_C = centers.counts() > 0
-    if not centered_C.any():
-        return []
-    val = samples.take(
-        (samples.splits_N == "val") & (samples.category_N >= 0) & centered_C[samples.category_N]
-    )
-    test = [
-        (answers, (answers.shown.splits_N == "test") & centered_C[answers.shown.category_N])
-        for answers in asked
-    ]
-    test = [(answers, shown_N) for answers, shown_N in test if shown_N.any()]
-    if len(val) == 0 or not test:
-        return []
-    place_C = np.cumsum(centered_C) - 1  # of a category among those that have a center
-    val_NC = category_scores(val.vectors_ND, centers, scorer)[:, centered_C]
-    temperature = fit_temperature(val_NC, place_C[val.category_N])
-    rows: list[dict[str, Any]] = []
-    for answers, shown_N in test:
-        among_C = answers.task.candidates_C & centered_C
-        scores_NC = answers.scores_NC
-        if not (shown_N.all() and among_C.all()):
-            scores_NC = scores_NC[np.ix_(shown_N, among_C)]
-        label_N = (np.cumsum(among_C) - 1)[answers.shown.category_N[shown_N]]
-        before = _loss_and_error(scores_NC, label_N, 1.0)
-        after = (None, None) if temperature is None else _loss_and_error(scores_NC, label_N, temperature)
-        rows.append(
-            {
-                "modality": samples.modality,
-                "model": model,
-                "split_fitted": "val",
-                "split": answers.task.split,
-                "scorer": scorer,
-                "temperature": temperature,
-                "n_fit": len(val),
-                "n": len(label_N),
-                "nll_before": before[0],
-                "nll": after[0],
-                "ece_before": before[1],
-                "ece": after[1],
-            }
-        )
-    return rows
-
-
 def _slope(scores_NC: Scores, label_N: Ints, beta: float) -> float:
     """The derivative of the mean loss with respect to β = 1 / temperature."""
 
@@ -149,11 +155,8 @@ def _slope(scores_NC: Scores, label_N: Ints, beta: float) -> float:
     return sum(_blocks(scores_NC, label_N, measure)) / len(label_N)
 
 
-_Found = TypeVar("_Found")
-
-
 def _blocks(scores_NC: Scores, label_N: Ints, measure: Callable[[Doubles, Ints], _Found]) -> list[_Found]:
-    """What is measured of some samples at a time, in float64."""
+    """`measure` of one block of samples after the other, in float64."""
     step = max(1, _CELLS // scores_NC.shape[1])
 
     def block(start: int) -> _Found:
@@ -161,4 +164,4 @@ def _blocks(scores_NC: Scores, label_N: Ints, measure: Callable[[Doubles, Ints],
         return measure(scores_NC[some].astype(np.float64), label_N[some])
 
     starts = range(0, len(label_N), step)
-    return spread(block, starts) if len(starts) > 1 else [block(start) for start in starts]
+    return parallel_map(block, starts) if len(starts) > 1 else [block(start) for start in starts]

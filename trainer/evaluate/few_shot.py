@@ -1,4 +1,4 @@
-"""How few labelled samples are enough: the linear probe, and the heads, on a handful per category.
+"""Few-shot learning: the linear probe and the heads, fitted on a few labelled samples per category.
 
 Shapes: N samples, C categories.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from data.errors import TrainingError
 from trainer.align.heads import Heads
 from trainer.align.train import fit, recipe_of
-from trainer.evaluate.intervals import interval
+from trainer.evaluate.intervals import share_interval
 from trainer.evaluate.probe import fit_probe, labelled
 from trainer.evaluate.tasks import Task
 from trainer.inputs import KnowledgeBase, seen_categories
@@ -25,11 +25,11 @@ from trainer.settings import Evaluate, Localize
 
 
 @dataclass(frozen=True)
-class _Handful:
-    """So many labelled train samples per category and modality, and what there is to name."""
+class _FewShot:
+    """A few-shot knowledge base with its encoded samples."""
 
-    shots: int
-    base: KnowledgeBase  # its only train samples are these
+    shots: int  # labelled train samples per category and modality
+    base: KnowledgeBase  # without the other train samples
     train: dict[str, SampleSet]
     val: dict[str, SampleSet]
     shown: dict[str, SampleSet]
@@ -44,11 +44,11 @@ def few_shot_rows(
 ) -> list[dict[str, Any]]:
     """Rows {shots, method, modality, split, top1, top1_low, top1_high, n, n_train}, on split `seen`.
 
-    `frozen` holds the features. Which train samples are kept is told in `shots.with_shots`; both methods get
-    the same. method `probe`: the linear probe of `probe.fit_probe`. `heads`, where there are `heads`: new
-    ones, trained as these were but for the samples. Where labelled samples guided the run's centers, others
-    are chosen, by rule `visual` and guided by these samples alone. Both methods choose by all val samples.
-    What cannot be fitted with so few has no row.
+    `frozen` holds the features. `with_shots` selects the train samples; both methods get the same. Method
+    `probe`: the linear probe of `probe.fit_probe`. Method `heads`, only with `heads`: new heads, trained with
+    the same settings on these samples. Where labelled samples guided the run's centers, others are chosen, by
+    rule `visual` and guided by these samples alone. Both methods use all val samples for selection. What
+    cannot be fitted with so few samples has no row.
     """
     seen_C = seen_categories(base)
     task = Task("seen", seen_C, seen_C)
@@ -58,11 +58,11 @@ def few_shot_rows(
     train = {modality: labelled(frozen[modality], "train") for modality in shown}
     val = {modality: frozen[modality].split("val") for modality in shown}
     before: set[str] = set()
-    named: dict[str, dict[str, Ints]] = {}
+    predicted: dict[str, dict[str, Ints]] = {}
     for shots in settings.few_shot if shown else ():
         few = with_shots(base, shots, seed=settings.seed)
         kept = {row["sample_id"] for row in few.samples if row["split"] == "train"}
-        handful = _Handful(
+        few_shot = _FewShot(
             shots=shots,
             base=few,
             train={
@@ -71,76 +71,25 @@ def few_shot_rows(
             val=val,
             shown=shown,
         )
-        if kept != before:  # else there are no more samples to be had, and the same comes of them
-            named = {"probe": _by_probe(handful)}
+        if kept != before:  # else all samples are kept already, and the results are the same
+            predicted = {"probe": _classify_by_probe(few_shot)}
             if heads is not None:
-                known = _chosen_by(few, centers)
-                named["heads"] = _by_heads(handful, known.of(seen_C), known, heads, settings)
+                known = _centers_for(few, centers)
+                predicted["heads"] = _classify_by_heads(few_shot, known.of(seen_C), known, heads, settings)
         before = kept
         rows += [
-            _row(handful, method, modality, named_N, settings)
-            for method, by_modality in named.items()
-            for modality, named_N in by_modality.items()
+            _row(few_shot, method, modality, predicted_N, settings)
+            for method, by_modality in predicted.items()
+            for modality, predicted_N in by_modality.items()
         ]
     return rows
-
-
-def _chosen_by(few: KnowledgeBase, centers: Centers) -> Centers:
-    """The run's centers, if no label had a say in them; else as many, guided by what few samples show."""
-    if not centers.labels_guided:
-        return centers
-    table, _ = choose_centers(few, Localize(k=int(centers.counts().max())))
-    return read_centers(few, table)
-
-
-def _by_probe(handful: _Handful) -> dict[str, Ints]:
-    named: dict[str, Ints] = {}
-    for modality, shown in handful.shown.items():
-        probe = fit_probe(handful.train[modality], handful.val[modality])
-        if probe is not None:
-            named[modality] = probe.named(shown.vectors_ND, 1)[:, 0]
-    return named
-
-
-def _by_heads(
-    handful: _Handful, among: Centers, centers: Centers, heads: Heads, settings: Evaluate
-) -> dict[str, Ints]:
-    """What new heads, trained on the handful by the recipe of `heads`, name the samples."""
-    try:
-        fitted = fit(handful.base, centers, recipe_of(heads)).heads
-    except TrainingError:  # so few samples may not have what the recipe asks for, say descriptions
-        return {}
-    return {
-        modality: score(
-            fitted.map(modality, shown.vectors_ND), among, scorer=settings.scorer, top=1
-        ).categories_NT[:, 0]
-        for modality, shown in handful.shown.items()
-        if modality in fitted.weights and len(among.row_ids)
-    }
-
-
-def _row(handful: _Handful, method: str, modality: str, named_N: Ints, settings: Evaluate) -> dict[str, Any]:
-    shown = handful.shown[modality]
-    hit_N: Bools = (named_N[:, None] == shown.labels()).any(axis=1)
-    low, high = interval(hit_N, resamples=settings.bootstrap, seed=settings.seed)
-    return {
-        "shots": handful.shots,
-        "method": method,
-        "modality": modality,
-        "split": "seen",
-        "top1": float(hit_N.mean()),
-        "top1_low": low,
-        "top1_high": high,
-        "n": len(shown),
-        "n_train": len(handful.train[modality]),
-    }
 
 
 def with_shots(base: KnowledgeBase, shots: int, *, seed: int) -> KnowledgeBase:
     """The same knowledge base with at most `shots` labelled train samples per category and modality.
 
-    Other train samples are gone, as if never collected: neither localization nor training sees them. Objects
-    are ranked at random once, so that the same ones are kept in every modality.
+    Other train samples are removed: neither localization nor training sees them. Objects are put in a random
+    order once, so that the same ones are kept in every modality.
     """
     rng = np.random.default_rng(seed)
     things = sorted({str(row["object_id"] or row["sample_id"]) for row in base.samples})
@@ -157,3 +106,56 @@ def with_shots(base: KnowledgeBase, shots: int, *, seed: int) -> KnowledgeBase:
         base,
         samples=tuple(row for row in base.samples if row["split"] != "train" or row["sample_id"] in names),
     )
+
+
+def _centers_for(few: KnowledgeBase, centers: Centers) -> Centers:
+    """The run's centers, if no label influenced them; else as many new ones, guided by the few samples."""
+    if not centers.labels_guided:
+        return centers
+    table, _ = choose_centers(few, Localize(k=int(centers.counts().max())))
+    return read_centers(few, table)
+
+
+def _classify_by_probe(few_shot: _FewShot) -> dict[str, Ints]:
+    predicted: dict[str, Ints] = {}
+    for modality, shown in few_shot.shown.items():
+        probe = fit_probe(few_shot.train[modality], few_shot.val[modality])
+        if probe is not None:
+            predicted[modality] = probe.predict(shown.vectors_ND, 1)[:, 0]
+    return predicted
+
+
+def _classify_by_heads(
+    few_shot: _FewShot, among: Centers, centers: Centers, heads: Heads, settings: Evaluate
+) -> dict[str, Ints]:
+    """The predictions of new heads, trained on the few samples with the settings of `heads`."""
+    try:
+        fitted = fit(few_shot.base, centers, recipe_of(heads)).heads
+    except TrainingError:  # so few samples may lack what the settings need, such as descriptions
+        return {}
+    return {
+        modality: score(
+            fitted.map(modality, shown.vectors_ND), among, scorer=settings.scorer, top=1
+        ).categories_NT[:, 0]
+        for modality, shown in few_shot.shown.items()
+        if modality in fitted.weights and len(among.row_ids)
+    }
+
+
+def _row(
+    few_shot: _FewShot, method: str, modality: str, predicted_N: Ints, settings: Evaluate
+) -> dict[str, Any]:
+    shown = few_shot.shown[modality]
+    hit_N: Bools = (predicted_N[:, None] == shown.labels()).any(axis=1)
+    low, high = share_interval(hit_N, resamples=settings.bootstrap, seed=settings.seed)
+    return {
+        "shots": few_shot.shots,
+        "method": method,
+        "modality": modality,
+        "split": "seen",
+        "top1": float(hit_N.mean()),
+        "top1_low": low,
+        "top1_high": high,
+        "n": len(shown),
+        "n_train": len(few_shot.train[modality]),
+    }

@@ -1,4 +1,4 @@
-"""Measure a run: recognition with controls, retrieval, balance, parameters, rejects."""
+"""Measure a run: recognition with controls, retrieval, balance, calibration, parameters and rejects."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pyarrow as pa
 from data.errors import TrainingError
 from kb_builder.store.cards import read_card
 from trainer.align.heads import Heads, has_heads, load_heads
-from trainer.evaluate.answers import ask
-from trainer.evaluate.balance import balance, baseline_heads
-from trainer.evaluate.calibration import calibrate
+from trainer.evaluate.balance import balance_rows, baseline_heads
+from trainer.evaluate.calibration import calibration_rows
 from trainer.evaluate.few_shot import few_shot_rows
-from trainer.evaluate.outcomes import NAMED, Naming, named_table, ranks_table, write_outcomes
+from trainer.evaluate.outcomes import NAMED, RecognitionOutcomes, named_table, ranks_table, write_outcomes
+from trainer.evaluate.predictions import predict_tasks
 from trainer.evaluate.probe import probe_rows
-from trainer.evaluate.recognition import recognise, sweep_rows
-from trainer.evaluate.retrieval import recalls
-from trainer.evaluate.tasks import anchor_sets, tasks
+from trainer.evaluate.recognition import recognition_rows, sweep_rows
+from trainer.evaluate.retrieval import retrieval_rows
+from trainer.evaluate.tasks import AnchorSet, anchor_sets, tasks
 from trainer.evaluate.unmeasured import unmeasured_rows
 from trainer.inputs import (
     KnowledgeBase,
@@ -37,7 +37,7 @@ from trainer.settings import Evaluate
 
 @dataclass(frozen=True)
 class Measured:
-    """The numbers of a run, and what became of every sample (`outcomes.NAMED`, `outcomes.RANKS`)."""
+    """The metrics of a run, and the outcome of every sample (`outcomes.NAMED`, `outcomes.RANKS`)."""
 
     metrics: dict[str, Any]
     named: pa.Table
@@ -47,7 +47,7 @@ class Measured:
 def evaluate(kb: Path, run: Path, settings: Evaluate) -> dict[str, Any]:
     """Measure a run and write `<run>/named.parquet` and `<run>/ranks.parquet`; returns the metrics.
 
-    What they hold is told in `measure`, as is what is raised.
+    Metrics and errors are described at `measure`.
     """
     base = open_kb(kb)
     heads = load_heads(run) if has_heads(run) else None
@@ -57,17 +57,16 @@ def evaluate(kb: Path, run: Path, settings: Evaluate) -> dict[str, Any]:
 
 
 def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings: Evaluate) -> Measured:
-    """What some heads (None: the zero-shot encoder alone) reach with some centers; nothing is written.
+    """Measure some heads (None: the zero-shot encoder alone) with some centers; nothing is written.
 
-    Keys of the metrics, each told in docs/metrics.md: `transductive` (whether unlabelled test samples helped
+    Keys of the metrics, described in docs/metrics.md: `transductive` (whether unlabelled test samples helped
     to choose the centers), `with_name` (whether the bare name is one of them), `unmeasured` (what could not
     be measured, and why), `recognition`, `zero_shot`, `probe`, `few_shot`, `sweeps`, `calibration`,
     `retrieval`, `balance`, `parameters`, `rejects` (lists of flat rows) and `counts` (samples without a
-    vector, and those that no head maps). With heads,
-    `recognition`, `retrieval` and `balance` are those of the aligned space, else those of the zero-shot
-    encoder, whose recognition stands in `zero_shot` in either case; `calibration` and `sweeps` are of both;
-    in `balance` the run's own space comes first, and baselines after it. Raises TrainingError where the
-    heads were trained on other encoders.
+    vector, and those that no head maps). With heads, `recognition`, `retrieval` and `balance` are those of
+    the aligned space, else those of the zero-shot encoder; the latter's recognition is always in `zero_shot`.
+    `calibration` and `sweeps` cover both spaces; in `balance` the run's own space comes first, then the
+    baselines. Raises TrainingError where the heads were trained on other encoders.
     """
     anchors = anchor_sets(centers, load_controls(base), seed=settings.seed)
     seen_C = seen_categories(base)
@@ -77,20 +76,24 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     resampling = {"resamples": settings.bootstrap, "seed": settings.seed}
 
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in spaces}
-    named: dict[str, list[Naming]] = {name: [] for name in spaces}
+    outcomes: dict[str, list[RecognitionOutcomes]] = {name: [] for name in spaces}
     sweeps: list[dict[str, Any]] = []
     calibration: list[dict[str, Any]] = []
     for model, sets in spaces.items():
         for samples in sets.values():
-            asked = ask(samples, anchors, to_do, scorer=settings.scorer, sweeps=settings.sweeps)
-            recognised, namings = recognise(asked, model=model, **resampling)
+            predictions = predict_tasks(
+                samples, anchors, to_do, scorer=settings.scorer, sweeps=settings.sweeps
+            )
+            recognised, of_samples = recognition_rows(predictions, model=model, **resampling)
             rows[model] += recognised
-            named[model] += namings
-            sweeps += sweep_rows(asked, model=model, **resampling)
-            calibration += calibrate(samples, centers, asked, model=model, scorer=settings.scorer)
+            outcomes[model] += of_samples
+            sweeps += sweep_rows(predictions, model=model, **resampling)
+            calibration += calibration_rows(
+                samples, centers, predictions, model=model, scorer=settings.scorer
+            )
     model = "aligned" if heads else "zero_shot"
     test = {modality: s.split("test") for modality, s in spaces.get(model, {}).items()}
-    retrieval, rankings = recalls(test, **resampling)
+    retrieval, retrieved = retrieval_rows(test, **resampling)
     metrics = {
         "transductive": centers.transductive,
         "with_name": centers.with_name,
@@ -104,45 +107,45 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
         ),
         "recognition": rows.get(model, []),
         "zero_shot": rows.get("zero_shot", []),
-        "probe": probe_rows(frozen, seen_C, named.get(model, []), **resampling) if settings.probe else [],
+        "probe": probe_rows(frozen, seen_C, outcomes.get(model, []), **resampling) if settings.probe else [],
         "few_shot": few_shot_rows(base, frozen, centers, heads, settings),
         "sweeps": sweeps,
         "calibration": calibration,
         "retrieval": retrieval,
-        "balance": balance(test, retrieval, anchors=model)
-        + _baseline_balance(base, frozen, spaces, anchors, heads, settings),
+        "balance": balance_rows(test, retrieval, anchors=model)
+        + _baseline_balance_rows(base, frozen, spaces, anchors, heads, settings),
         "parameters": _parameters(base, heads) if heads else [],
         "rejects": count_rejects(base.folder),
         "counts": _counts(frozen, without_vector, heads) if heads else {},
     }
-    tables = [named_table(base, namings, model=name) for name, namings in named.items()]
+    tables = [named_table(base, found, model=name) for name, found in outcomes.items()]
     named_samples = pa.concat_tables([NAMED.empty_table(), *tables])
-    return Measured(metrics, named_samples, ranks_table(base, rankings, model=model))
+    return Measured(metrics, named_samples, ranks_table(base, retrieved, model=model))
 
 
-def _baseline_balance(
+def _baseline_balance_rows(
     base: KnowledgeBase,
     frozen: dict[str, SampleSet],
     spaces: dict[str, dict[str, SampleSet]],
-    anchors: dict[str, Centers],
+    anchors: dict[str, AnchorSet],
     heads: Heads | None,
     settings: Evaluate,
 ) -> list[dict[str, Any]]:
-    """Rows of the spaces beside the run's own: untrained, and drawn to something else."""
+    """Balance rows of the baselines: the untrained space, and heads aligned with something else."""
     if heads is None or not settings.baselines:
         return []
     others = {name: sets for name, sets in spaces.items() if name == "zero_shot"}
     for name, trained in baseline_heads(base, anchors, heads).items():
-        others[name] = _mapped(frozen, trained)
+        others[name] = _map_samples(frozen, trained)
     rows: list[dict[str, Any]] = []
     for name, sets in others.items():
         test = {modality: samples.split("test") for modality, samples in sets.items()}
-        retrieval, _ = recalls(test, resamples=1, seed=settings.seed)
-        rows += balance(test, retrieval, anchors=name)
+        retrieval, _ = retrieval_rows(test, resamples=1, seed=settings.seed)
+        rows += balance_rows(test, retrieval, anchors=name)
     return rows
 
 
-def _mapped(frozen: dict[str, SampleSet], heads: Heads) -> dict[str, SampleSet]:
+def _map_samples(frozen: dict[str, SampleSet], heads: Heads) -> dict[str, SampleSet]:
     return {
         modality: replace(samples, vectors_ND=heads.map(modality, samples.vectors_ND))
         for modality, samples in frozen.items()
@@ -153,14 +156,14 @@ def _mapped(frozen: dict[str, SampleSet], heads: Heads) -> dict[str, SampleSet]:
 def _spaces(
     base: KnowledgeBase, frozen: dict[str, SampleSet], heads: Heads | None
 ) -> dict[str, dict[str, SampleSet]]:
-    """The samples in the text space: by the untrained zero-shot encoder, and as the heads map them."""
+    """The samples in the text space: as the untrained zero-shot encoder and as the heads map them."""
     spaces: dict[str, dict[str, SampleSet]] = {}
     if base.encoders.get("zero_shot") is not None:
         sets, _ = load_samples(base, "zero_shot")
         spaces["zero_shot"] = {m: replace(s, vectors_ND=unit_rows(s.vectors_ND)) for m, s in sets.items()}
     if heads is not None:
         _require_same_encoders(base, heads)
-        spaces["aligned"] = _mapped(frozen, heads)
+        spaces["aligned"] = _map_samples(frozen, heads)
     return spaces
 
 
@@ -183,7 +186,7 @@ def _counts(
 
 
 def _parameters(base: KnowledgeBase, heads: Heads) -> list[dict[str, Any]]:
-    """Rows {modality, head, encoder, ratio}: numbers trained and frozen (null where it is not known)."""
+    """Rows {modality, head, encoder, ratio}: parameters trained and frozen (null where unknown)."""
     frozen = read_card(base.encoder("samples")).get("parameters")
     return [
         {

@@ -1,7 +1,7 @@
-"""What became of every single sample: the tables that paired comparisons and studies read.
+"""Tables of the outcome of every sample, which paired comparisons and studies read.
 
-named.parquet: what each sample was named, by task and anchor set. ranks.parquet: how far down each query
-found something relevant. docs/metrics.md tells every column.
+named.parquet: the category predicted for each sample, by task and anchor set. ranks.parquet: the rank of the
+first relevant item of each query. docs/metrics.md describes every column.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ NAMED = _schema(
         ("modality", pa.string(), False),
         ("sample_id", pa.string(), False),
         ("object_id", pa.string(), True),
-        ("category_id", pa.string(), False),  # its own, the first where it has several
-        ("named", pa.string(), True),
-        ("hit", pa.bool_(), False),  # the category named is one of the sample's
-        ("hit5", pa.bool_(), False),  # one of the sample's is among the five named first
+        ("category_id", pa.string(), False),  # its label, the first where it has several
+        ("named", pa.string(), True),  # the predicted category
+        ("hit", pa.bool_(), False),  # the predicted category is one of the sample's
+        ("hit5", pa.bool_(), False),  # one of the sample's is among the first five predictions
     ]
 )
 
 RANKS = _schema(
     [
         ("model", pa.string(), False),
-        ("query", pa.string(), False),  # modality of the sample that asks
-        ("gallery", pa.string(), False),  # modality of what is asked for
+        ("query", pa.string(), False),  # modality of the query
+        ("gallery", pa.string(), False),  # modality of the gallery
         ("level", pa.string(), False),  # category | object
         ("sample_id", pa.string(), False),  # the query
         ("object_id", pa.string(), True),
@@ -57,20 +57,20 @@ RANKS = _schema(
 
 
 @dataclass(frozen=True)
-class Naming:
-    """What the samples of one task were named by one anchor set."""
+class RecognitionOutcomes:
+    """The predictions for the samples of one task by one anchor set, and which are right."""
 
     split: str
     anchors: str
     shown: SampleSet
-    named_N: Ints  # category; -1: none
+    predicted_N: Ints  # category; -1: none
     hit_N: Bools
     hit5_N: Bools
 
 
 @dataclass(frozen=True)
-class PairRanks:
-    """How far down the answerable queries of one pair of modalities found something relevant."""
+class RetrievalOutcomes:
+    """The rank of the first relevant item for the answerable queries of one pair of modalities."""
 
     query: str
     gallery: str
@@ -79,12 +79,12 @@ class PairRanks:
     rank_N: Ints
 
 
-def named_table(base: KnowledgeBase, namings: Iterable[Naming], *, model: str) -> pa.Table:
-    """Rows of `NAMED`, in the order of the namings and of their samples."""
+def named_table(base: KnowledgeBase, outcomes: Iterable[RecognitionOutcomes], *, model: str) -> pa.Table:
+    """Rows of `NAMED`, in the order of the outcomes and of their samples."""
     categories = pa.array(base.categories, pa.string())
     objects = _objects(base)
     tables = [NAMED.empty_table()]
-    for each in namings:
+    for each in outcomes:
         shown = each.shown
         tables.append(
             _table(
@@ -97,7 +97,7 @@ def named_table(base: KnowledgeBase, namings: Iterable[Naming], *, model: str) -
                 sample_id=pa.array(shown.sample_ids, pa.string()),
                 object_id=_object_ids(shown, objects),
                 category_id=categories.take(pa.array(shown.category_N)),
-                named=categories.take(pa.array(each.named_N, mask=each.named_N < 0)),
+                named=categories.take(pa.array(each.predicted_N, mask=each.predicted_N < 0)),
                 hit=pa.array(each.hit_N),
                 hit5=pa.array(each.hit5_N),
             )
@@ -105,11 +105,11 @@ def named_table(base: KnowledgeBase, namings: Iterable[Naming], *, model: str) -
     return pa.concat_tables(tables)
 
 
-def ranks_table(base: KnowledgeBase, rankings: Iterable[PairRanks], *, model: str) -> pa.Table:
-    """Rows of `RANKS`, in the order of the rankings and of their queries."""
+def ranks_table(base: KnowledgeBase, outcomes: Iterable[RetrievalOutcomes], *, model: str) -> pa.Table:
+    """Rows of `RANKS`, in the order of the outcomes and of their queries."""
     objects = _objects(base)
     tables = [RANKS.empty_table()]
-    for each in rankings:
+    for each in outcomes:
         tables.append(
             _table(
                 RANKS,
@@ -142,7 +142,7 @@ def _table(schema: pa.Schema, rows: int, **columns: str | pa.Array) -> pa.Table:
 
 
 def _objects(base: KnowledgeBase) -> pa.Array:
-    """The object ids, by the numbers that `SampleSet.object_N` gives them."""
+    """The object ids, indexed by `SampleSet.object_N`."""
     return pa.array(base.objects, pa.string())
 
 

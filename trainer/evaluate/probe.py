@@ -1,8 +1,9 @@
-"""The linear probe: what the frozen features tell by themselves, with labels and without texts.
+"""The linear probe: the accuracy that the frozen features alone allow, with labels and without texts.
 
-Multinomial logistic regression on standardised features of one modality, the usual yardstick of what an
-encoder knows (the row "fine-tuned, linear probe" of UniBind's table). Shapes: N samples, D features,
-K categories with train samples, R directions.
+Multinomial logistic regression on standardised features of one modality, the usual measure of an encoder's
+features (the row "fine-tuned, linear probe" of UniBind's table). It is fitted here, not by scikit-learn: the
+objective is the same (a test compares the two), but another solver would end at other bits. Shapes: N
+samples, D features, K categories with train samples, R directions, C categories, L labels of a sample.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from torch.nn.functional import cross_entropy
 
 from trainer.align.aligner import threads_for
 from trainer.evaluate.intervals import lead
-from trainer.evaluate.outcomes import Naming
-from trainer.evaluate.recognition import accuracies, average_precision, naming_of
+from trainer.evaluate.outcomes import RecognitionOutcomes
+from trainer.evaluate.recognition import accuracies, average_precision, recognition_outcomes
 from trainer.evaluate.tasks import CENTERS, Task
 from trainer.records import Bools, Doubles, Floats, Ints, SampleSet
 
-STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # C of the objective: the larger, the freer the weights
+ANCHORS = "linear_probe"
+STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # C of the objective: the larger, the weaker the penalty
 _WITHOUT_VAL = 1.0
 _STEPS = 200
-ANCHORS = "linear_probe"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Probe:
 
     categories_K: Ints  # ascending
     mean_D: Doubles
-    deviation_D: Doubles  # 1 for a feature that never changes
+    deviation_D: Doubles  # 1 for a constant feature
     weight_KD: Doubles
     bias_K: Doubles
     strength: float  # the C that was chosen
@@ -46,19 +47,19 @@ class Probe:
         scores_NK: Doubles = logits_NK - np.log(np.exp(logits_NK).sum(axis=1, keepdims=True))
         return scores_NK
 
-    def named(self, x_ND: Floats, top: int) -> Ints:
+    def predict(self, x_ND: Floats, top: int) -> Ints:
         """The `top` likeliest categories of each sample, best first; ties go to the lower index."""
         order_NK = np.argsort(-self.scores(x_ND), axis=1, kind="stable")
-        named_NT: Ints = self.categories_K[order_NK[:, :top]]
-        return named_NT
+        predicted_NT: Ints = self.categories_K[order_NK[:, :top]]
+        return predicted_NT
 
 
 def fit_probe(train: SampleSet, val: SampleSet) -> Probe | None:
     """The probe of labelled train samples; None where they are of fewer than two categories.
 
     Minimises Σ_i -log p(y_i | x_i) + |W|² / (2 C), the intercept free, as scikit-learn's LogisticRegression
-    does. Of the C in `STRENGTHS` the one is taken that names most val samples of the train samples'
-    categories rightly (the smallest of equals); without such samples it is 1.
+    does. C is the value in `STRENGTHS` with the best accuracy on val samples of the train samples' categories
+    (the smallest of equals); without such samples it is 1.
     """
     categories_K, label_N = np.unique(train.category_N, return_inverse=True)
     if len(categories_K) < 2:
@@ -68,7 +69,7 @@ def fit_probe(train: SampleSet, val: SampleSet) -> Probe | None:
     mean_D, deviation_D = x_ND.mean(axis=0), x_ND.std(axis=0)
     deviation_D[deviation_D == 0] = 1.0
     x_ND = (x_ND - mean_D) / deviation_D
-    # The best weights lie where the samples do: fewer samples than features span fewer directions.
+    # The best weights lie in the span of the samples, which has fewer directions where samples are few.
     basis_DR = np.linalg.qr(x_ND.T)[0] if len(x_ND) < x_ND.shape[1] else None
     x_NR = x_ND if basis_DR is None else x_ND @ basis_DR
 
@@ -80,7 +81,7 @@ def fit_probe(train: SampleSet, val: SampleSet) -> Probe | None:
         weight_KD = weight_KR if basis_DR is None else weight_KR @ basis_DR.T
         probe = Probe(categories_K, mean_D, deviation_D, weight_KD, bias_K, strength)
         right = (
-            float(np.mean(probe.named(known.vectors_ND, 1)[:, 0] == known.category_N)) if len(known) else 0
+            float(np.mean(probe.predict(known.vectors_ND, 1)[:, 0] == known.category_N)) if len(known) else 0
         )
         if right > most:
             best, most = probe, right
@@ -92,7 +93,7 @@ def logistic_regression(
 ) -> tuple[Doubles, Doubles]:
     """The weights [K, D] and intercepts [K] of `fit_probe`'s objective, by full-batch L-BFGS from `start`.
 
-    The objective is convex: where it starts decides how long it takes, not where it ends.
+    The objective is convex: the start changes how long the fit takes, not where it ends.
     """
     x, labels = torch.from_numpy(x_ND), torch.from_numpy(label_N)
     weight = torch.from_numpy(start[0].copy()).requires_grad_()
@@ -121,20 +122,21 @@ def logistic_regression(
 def probe_rows(
     sets: dict[str, SampleSet],
     seen_C: Bools,
-    namings: list[Naming],
+    outcomes: list[RecognitionOutcomes],
     *,
     resamples: int,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Recognition rows of split `seen` with anchors `linear_probe`, k 0, model `probe`; by modality.
 
-    `sets` hold the frozen features. Beside the keys of recognition stand `strength` (C) and `n_train`, and
-    where `namings` holds the LLM centers' answers to the same samples, lead, lead_low, lead_high and p: how
-    far these are ahead of the probe. A modality without train samples of two categories has no row.
+    `sets` hold the frozen features. Besides the keys of recognition rows there are `strength` (C) and
+    `n_train`; where `outcomes` holds those of the LLM centers for the same samples, also lead, lead_low,
+    lead_high and p: how far the centers are ahead of the probe. A modality without train samples of two
+    categories has no row.
     """
     task = Task("seen", seen_C, seen_C)
     ours = {
-        each.shown.modality: each for each in namings if (each.split, each.anchors) == (task.split, CENTERS)
+        each.shown.modality: each for each in outcomes if (each.split, each.anchors) == (task.split, CENTERS)
     }
     rows: list[dict[str, Any]] = []
     for modality, encoded in sets.items():
@@ -142,7 +144,9 @@ def probe_rows(
         probe = fit_probe(train, encoded.split("val"))
         if probe is None or len(shown) == 0:
             continue
-        naming = naming_of(probe.named(shown.vectors_ND, 5), shown, split=task.split, anchors=ANCHORS)
+        outcome = recognition_outcomes(
+            probe.predict(shown.vectors_ND, 5), shown, split=task.split, anchors=ANCHORS
+        )
         row: dict[str, Any] = {
             "modality": modality,
             "split": task.split,
@@ -150,14 +154,14 @@ def probe_rows(
             "k": 0,
             "scorer": "logistic",
             "model": "probe",
-            **accuracies(naming, task, resamples=resamples, seed=seed),
+            **accuracies(outcome, task, resamples=resamples, seed=seed),
             "map": _map(probe, shown, seen_C),
             "strength": probe.strength,
             "n_train": len(train),
         }
         rival = ours.get(modality)
         if rival is not None and rival.shown.sample_ids == shown.sample_ids:
-            row |= lead(rival.hit_N, naming.hit_N, shown.object_N, resamples=resamples, seed=seed).named()
+            row |= lead(rival.hit_N, outcome.hit_N, shown.object_N, resamples=resamples, seed=seed).as_row()
         rows.append(row)
     return rows
 
@@ -168,7 +172,7 @@ def labelled(samples: SampleSet, split: str) -> SampleSet:
 
 
 def _map(probe: Probe, shown: SampleSet, seen_C: Bools) -> float:
-    """Mean average precision, as in recognition; a category without train samples ranks nothing."""
+    """Mean average precision, as in recognition; for a category without train samples, all samples tie."""
     scores_NC = np.full((len(shown), len(seen_C)), -np.inf)
     scores_NC[:, probe.categories_K] = probe.scores(shown.vectors_ND)
     labels_NL = shown.labels()

@@ -1,8 +1,7 @@
-"""What several seeds of several variants say: means, intervals and paired differences.
+"""Means over seeds, with intervals, and paired differences of variants.
 
-A share is measured on test objects that are a sample, with heads that are one draw of the seed: both are
-drawn anew, crosswise, by one bootstrap. Shapes: S seeds, O objects, G groups (modalities, or pairs of them),
-R resamples.
+Both the test objects and the seeds are random samples, so one bootstrap resamples both, crossed. Shapes:
+S seeds, O objects, G groups (modalities, or pairs of them), R resamples, X any values.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ _NORMAL = 1.960
 
 @dataclass(frozen=True)
 class Hits:
-    """How often a variant was right about each object in each group, seed by seed."""
+    """The number of hits of a variant for each seed, object and group."""
 
     objects: tuple[str, ...]
     groups: tuple[str, ...]
     hits_SOG: Doubles
-    asked_OG: Doubles  # how often it was asked: the same for every seed
-    worst: bool = False  # the value is the lowest group's, not the mean of all
+    asked_OG: Doubles  # the number of samples or queries: the same for every seed
+    worst: bool = False  # the value is that of the lowest group, not the mean over groups
 
     def values(self) -> list[float]:
         """The value of each seed."""
@@ -56,7 +55,7 @@ class Hits:
         return values_X
 
     def drawn(self, seeds_RS: Ints, objects_RO: Ints) -> Doubles:
-        """The value of every resample, in which seed s and object o come so many times: float64[R]."""
+        """The value of every resample, given how often it has each seed and each object: float64[R]."""
         hits_RG = np.zeros((len(objects_RO), len(self.groups)))
         for s, hits_OG in enumerate(self.hits_SOG):
             hits_RG += seeds_RS[:, s : s + 1] * (objects_RO @ hits_OG)
@@ -65,7 +64,7 @@ class Hits:
             return self._of(hits_RG / asked_RG)
 
     def sharing(self, other: Hits) -> Hits:
-        """Of the groups and objects only those that `other` has too."""
+        """Only the groups and objects that `other` has as well."""
         shared_groups, shared_objects = set(other.groups), set(other.objects)
         groups = [g for g, name in enumerate(self.groups) if name in shared_groups]
         objects = [o for o, name in enumerate(self.objects) if name in shared_objects]
@@ -92,33 +91,35 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
 
-def estimate(answers: Hits, *, resamples: int, seed: int) -> Estimate:
-    """The mean over the seeds, with the percentile interval of resampled seeds and objects.
+def estimate(hits: Hits, *, resamples: int, seed: int) -> Estimate:
+    """The mean over the seeds, with the 95% percentile interval of resampled seeds and objects.
 
-    Every resample draws S of the S seeds and O of the O objects with replacement, for all seeds the same
-    objects (the "pigeonhole" bootstrap of two crossed factors: Owen, Annals of Applied Statistics 2007).
+    Every resample draws S of the S seeds and O of the O objects with replacement, the same objects for all
+    seeds (the "pigeonhole" bootstrap of two crossed factors: Owen, Annals of Applied Statistics 2007).
     """
-    low, high = interval_of(answers.drawn(*_draws(answers, resamples, seed)))
-    return Estimate(float(np.mean(answers.values())), low, high)
+    low, high = interval_of(hits.drawn(*_draws(hits, resamples, seed)))
+    return Estimate(float(np.mean(hits.values())), low, high)
 
 
-def difference(answers: Hits, reference: Hits, *, resamples: int, seed: int) -> Estimate | None:
-    """How far a variant is above a reference, where both were asked; None where nowhere.
+def difference(hits: Hits, reference: Hits, *, resamples: int, seed: int) -> Estimate | None:
+    """How far a variant is above a reference on the groups and objects of both; None if they share none.
 
-    Both are resampled with the same seeds and objects. Raises ValueError for other numbers of seeds.
+    Both are resampled with the same seeds and objects. Raises ValueError for different numbers of seeds.
     """
-    if len(answers.hits_SOG) != len(reference.hits_SOG):
-        raise ValueError("the two have other numbers of seeds")
-    answers, reference = answers.sharing(reference), reference.sharing(answers)
-    if not answers.groups or not answers.objects:
+    if len(hits.hits_SOG) != len(reference.hits_SOG):
+        raise ValueError(
+            f"the variant has {len(hits.hits_SOG)} seeds and the reference {len(reference.hits_SOG)}"
+        )
+    hits, reference = hits.sharing(reference), reference.sharing(hits)
+    if not hits.groups or not hits.objects:
         return None
-    draws = _draws(answers, resamples, seed)
-    low, high = interval_of(answers.drawn(*draws) - reference.drawn(*draws))
-    return Estimate(float(np.mean(answers.values()) - np.mean(reference.values())), low, high)
+    draws = _draws(hits, resamples, seed)
+    low, high = interval_of(hits.drawn(*draws) - reference.drawn(*draws))
+    return Estimate(float(np.mean(hits.values()) - np.mean(reference.values())), low, high)
 
 
 def estimate_of(values: Sequence[float]) -> Estimate:
-    """The mean of one number per seed, with Student's 95% interval; NaN bounds for a single seed."""
+    """The mean of one number per seed, with Student's 95% interval; the bounds of a single seed are NaN."""
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Estimate(mean, math.nan, math.nan)
@@ -126,7 +127,7 @@ def estimate_of(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
-def _draws(answers: Hits, resamples: int, seed: int) -> tuple[Ints, Ints]:
+def _draws(hits: Hits, resamples: int, seed: int) -> tuple[Ints, Ints]:
     rng = np.random.default_rng(seed)
-    s, o = len(answers.hits_SOG), len(answers.objects)
+    s, o = len(hits.hits_SOG), len(hits.objects)
     return rng.multinomial(s, np.full(s, 1 / s), resamples), rng.multinomial(o, np.full(o, 1 / o), resamples)

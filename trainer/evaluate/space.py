@@ -1,4 +1,4 @@
-"""The space before and after alignment, as points in the plane for the report."""
+"""Map the space before and after alignment to points in the plane, for the report."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ class SpaceMap:
 
     xy_N2: npt.NDArray[np.float64]
     kinds: tuple[str, ...]  # the sample's modality, or "center"
-    category_N: Ints  # index into `categories`; -1 unknown
+    category_N: Ints  # index into `categories`; -1: unknown
     ids: tuple[str, ...]  # sample id or category id
     categories: tuple[str, ...]  # names
 
 
-def space_pictures(kb: Path, run: Path, *, most: int = 500) -> dict[str, SpaceMap]:
-    """The pictures of a run's test samples, at most `most` of them in each: before and after alignment.
+def space_maps(kb: Path, run: Path, *, most: int = 500) -> dict[str, SpaceMap]:
+    """Maps of a run's test samples, at most `most` of them in each: before and after alignment.
 
-    before: the frozen features of the samples encoder, which know nothing of texts, so without centers (and
-    without modalities that another encoder gives another dimension). after: the aligned space with the mean
-    of each category's centers. zero_shot, in place of "after" where there are no heads: the same in the space
-    of the zero-shot encoder, where there is one and it takes some of them. Of more samples than `most`,
-    evenly spaced ones of every modality are drawn. None without an encoded test sample.
+    before: the frozen features of the samples encoder, which are not in the text space, so without centers
+    (and without modalities of another dimension than most). after: the aligned space with the mean of each
+    category's centers. zero_shot, in place of "after" where there are no heads: the same in the space of the
+    zero-shot encoder, if there is one and it encodes any of them. Of more samples than `most`, evenly spaced
+    ones of every modality are taken. Empty without an encoded test sample.
     """
     base = open_kb(kb)
-    shown = _shown(base, "samples", most)
+    shown = _test_samples(base, "samples", most)
     if not shown:
         return {}
     dims = Counter(s.vectors_ND.shape[1] for s in shown)
     dim = max(dims, key=lambda d: (dims[d], d))
-    pictures = {"before": _picture([s for s in shown if s.vectors_ND.shape[1] == dim], base, None)}
+    maps = {"before": _space_map([s for s in shown if s.vectors_ND.shape[1] == dim], base, None)}
     if has_heads(run):
         heads = load_heads(run)
         mapped = [
@@ -53,20 +53,20 @@ def space_pictures(kb: Path, run: Path, *, most: int = 500) -> dict[str, SpaceMa
             if s.modality in heads.modalities
         ]
         if mapped:
-            pictures["after"] = _picture(mapped, base, load_centers(base))
-    elif base.encoders.get("zero_shot") is not None and (placed := _shown(base, "zero_shot", most)):
-        pictures["zero_shot"] = _picture(placed, base, load_centers(base))
-    return pictures
+            maps["after"] = _space_map(mapped, base, load_centers(base))
+    elif base.encoders.get("zero_shot") is not None and (placed := _test_samples(base, "zero_shot", most)):
+        maps["zero_shot"] = _space_map(placed, base, load_centers(base))
+    return maps
 
 
-def _shown(base: KnowledgeBase, role: str, most: int) -> list[SampleSet]:
-    """Test samples of every modality, an even share of `most` of each."""
+def _test_samples(base: KnowledgeBase, role: str, most: int) -> list[SampleSet]:
+    """Test samples of every modality, with an equal share of `most` for each."""
     sets, _ = load_samples(base, role)
     test = [s.split("test") for s in sets.values() if (s.splits_N == "test").any()]
-    return [s.take(_spread(len(s), most // len(test))) for s in test]
+    return [s.take(_evenly_spaced(len(s), most // len(test))) for s in test]
 
 
-def _picture(sets: list[SampleSet], base: KnowledgeBase, centers: Centers | None) -> SpaceMap:
+def _space_map(sets: list[SampleSet], base: KnowledgeBase, centers: Centers | None) -> SpaceMap:
     blocks = [s.vectors_ND for s in sets]
     owners = [s.category_N for s in sets]
     center_ids: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ def _picture(sets: list[SampleSet], base: KnowledgeBase, centers: Centers | None
     )
 
 
-def _spread(n: int, most: int) -> Ints:
+def _evenly_spaced(n: int, most: int) -> Ints:
     """At most `most` of n rows, evenly spaced."""
     if n <= most:
         return np.arange(n)

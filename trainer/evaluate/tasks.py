@@ -1,4 +1,7 @@
-"""What there is to name: which samples, among which categories, by texts of which name."""
+"""Recognition tasks and anchor sets: which samples to classify, among which categories, by which texts.
+
+Anchor sets are the LLM centers and their controls. Shapes: N samples, C categories.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,22 @@ import numpy as np
 from trainer.inputs import CLASS_NAME
 from trainer.records import Bools, Centers, Ints, SampleSet
 
-CENTERS = "llm_centers"  # the anchor set that the others are controls of
+CENTERS = "llm_centers"  # the anchor set that the others are controls for
 
 
 @dataclass(frozen=True)
 class Task:
-    """Which samples are to be named, and among which categories."""
+    """Which samples to classify, and among which categories."""
 
     split: Literal["seen", "unseen", "unseen_among_all"]
-    shown_C: Bools  # samples of these categories
-    candidates_C: Bools  # are named among these
+    shown_C: Bools  # samples of these categories are classified
+    candidates_C: Bools  # among these categories
     test_only: bool = True
 
     def of(self, samples: SampleSet) -> SampleSet:
-        """The samples that are to be named: by their first category, and by their split."""
+        """The samples to classify: those of the task's split whose first category is in `shown_C`."""
         allowed_N = (samples.splits_N == "test") | (not self.test_only)
-        shown_N = np.append(self.shown_C, False)[samples.category_N]  # -1, no category, is shown nowhere
+        shown_N = np.append(self.shown_C, False)[samples.category_N]  # the last for -1: no category
         return samples.take(allowed_N & shown_N)
 
 
@@ -33,8 +36,8 @@ def tasks(seen_C: Bools, *, labels_used: bool) -> list[Task]:
     """The recognition tasks of a run.
 
     seen: test samples of categories with train samples, among these categories. unseen: those of the other
-    categories, among the others. unseen_among_all: the same samples, among all. Where no label was used at
-    all, everything is unseen and every sample, of whatever split, may be scored.
+    categories, among the others. unseen_among_all: the same samples, among all categories. Where no label was
+    used at all, every category is unseen and samples of all splits are classified.
     """
     everything_C = np.ones_like(seen_C)
     if not labels_used:
@@ -46,35 +49,45 @@ def tasks(seen_C: Bools, *, labels_used: bool) -> list[Task]:
     ]
 
 
-def anchor_sets(centers: Centers, controls: dict[str, Centers], *, seed: int) -> dict[str, Centers]:
+@dataclass(frozen=True)
+class AnchorSet:
+    """The texts that represent the categories: the LLM centers, or a control."""
+
+    texts: Centers
+    # Where the texts are the LLM centers in another order: the category that has those of category c,
+    # int64[C].
+    owner_C: Ints | None = None
+
+
+def anchor_sets(centers: Centers, controls: dict[str, Centers], *, seed: int) -> dict[str, AnchorSet]:
     """The centers (`llm_centers`) and every control, by name, with at most as many texts per category.
 
     Of the template and random-word texts the first K_c are taken, K_c being the number of centers of
     category c. The permuted control needs two categories with centers and is absent otherwise. Heads are not
-    trained anew for a control: only what stands for the categories at test time differs.
+    trained again for a control: only the texts that represent the categories at test time differ.
     """
-    sets = {CENTERS: centers}
+    sets = {CENTERS: AnchorSet(centers)}
     for name, texts in sorted(controls.items()):
-        sets[name] = texts if name == CLASS_NAME else texts.first(centers.counts())
+        sets[name] = AnchorSet(texts if name == CLASS_NAME else texts.first(centers.counts()))
     filled = np.flatnonzero(centers.counts())
     if len(filled) > 1:
         sets["permuted"] = permute(centers, filled[derangement(len(filled), seed)], filled)
     return sets
 
 
-def permute(centers: Centers, givers: Ints, takers: Ints) -> Centers:
+def permute(centers: Centers, givers: Ints, takers: Ints) -> AnchorSet:
     """Give category `takers[i]` the texts of category `givers[i]`."""
-    new_owner_C = np.arange(len(centers.categories))
-    new_owner_C[givers] = takers
-    owners_N = new_owner_C[centers.category_N]
-    order = np.argsort(owners_N, kind="stable")
-    return replace(centers.take(order), category_N=owners_N[order])
+    owner_C = np.arange(len(centers.categories))
+    owner_C[givers] = takers
+    owner_N = owner_C[centers.category_N]
+    order = np.argsort(owner_N, kind="stable")
+    return AnchorSet(replace(centers.take(order), category_N=owner_N[order]), owner_C)
 
 
 def derangement(n: int, seed: int) -> Ints:
-    """A permutation of 0 … n-1 without a fixed point, evenly drawn (by rejection, about e tries)."""
+    """A permutation of 0 … n-1 without a fixed point, uniformly drawn (by rejection, about e tries)."""
     if n < 2:
-        raise ValueError(f"{n} things cannot all change places")
+        raise ValueError(f"a derangement needs at least 2 items, not {n}")
     rng = np.random.default_rng(seed)
     while True:
         places = rng.permutation(n)

@@ -1,4 +1,4 @@
-"""A picture of a space: exact t-SNE in NumPy, deterministic, for the thousand points that a picture can show.
+"""Exact, deterministic t-SNE in NumPy, for the thousand points that a picture can show.
 
 Shapes: N points, D dimensions.
 """
@@ -28,7 +28,7 @@ def principal_axes(x_ND: npt.NDArray[np.floating], axes: int) -> Doubles:
 
 
 def tsne(x_ND: npt.NDArray[np.floating], *, perplexity: float = 30.0, steps: int = 400) -> Doubles:
-    """Coordinates in the plane that keep near points near: float64[N, 2].
+    """Coordinates in the plane that keep neighbours close: float64[N, 2].
 
     van der Maaten and Hinton, Visualizing Data using t-SNE, JMLR 2008: gradient descent with momentum and
     gains on their eq. 5, over all pairs. It starts from the first two principal axes, scaled down to 1e-4
@@ -77,9 +77,8 @@ def joint_probabilities(x_ND: npt.NDArray[np.floating], perplexity: float) -> Do
         low_N1 = np.where(flat_N1, beta_N1, low_N1)
         high_N1 = np.where(flat_N1, high_N1, beta_N1)
         beta_N1 = np.where(np.isinf(high_N1), beta_N1 * 2, (low_N1 + high_N1) / 2)
-        beta_N1 = np.minimum(
-            beta_N1, 1e12
-        )  # points that coincide with too many others stay as flat as they are
+        # Points that coincide with too many others cannot reach the perplexity.
+        beta_N1 = np.minimum(beta_N1, 1e12)
     conditional_NN = weight_NN / total_N1
     joint_NN: Doubles = (conditional_NN + conditional_NN.T) / (2 * len(x_ND))
     return joint_NN

@@ -1,4 +1,4 @@
-"""What a run could not measure, modality by modality, and why: a report without a row must say so."""
+"""What a run could not measure, by modality, with the reason: so that a report explains a missing row."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ def unmeasured_rows(
     frozen: Mapping[str, SampleSet],
     heads: Heads | None,
 ) -> list[dict[str, Any]]:
-    """Rows {modality, n, reason}: each modality of the samples that has no row of recognition.
+    """Rows {modality, n, reason}: each modality of the samples without a row of recognition.
 
-    `recognised` are those that have one; `spaces` and `frozen` hold the encoded samples. A row whose modality
-    is null is about the whole run. `n` counts the samples that the reason is about.
+    `recognised` are the modalities with one; `spaces` and `frozen` hold the encoded samples. A row whose
+    modality is null is about the whole run. `n` is the number of samples that the reason applies to.
     """
-    rows = [{"modality": None, "n": len(base.samples), "reason": reason} for reason in _of_all(base, centers)]
+    rows = [
+        {"modality": None, "n": len(base.samples), "reason": reason} for reason in _run_reasons(base, centers)
+    ]
     count = Counter(row["modality"] for row in base.samples)
     for modality, n in sorted(count.items()):
         if modality not in recognised:
-            reason = _reason(base, modality, spaces=spaces, frozen=frozen, heads=heads)
+            reason = _modality_reason(base, modality, spaces=spaces, frozen=frozen, heads=heads)
             rows.append({"modality": modality, "n": n, "reason": reason})
     return rows
 
 
-def _of_all(base: KnowledgeBase, centers: Centers) -> list[str]:
+def _run_reasons(base: KnowledgeBase, centers: Centers) -> list[str]:
     if not base.categories:
         return [
             "no category is named: nothing can be recognised; fill the manifest's column `category`, or make"
@@ -47,7 +49,7 @@ def _of_all(base: KnowledgeBase, centers: Centers) -> list[str]:
     return []
 
 
-def _reason(
+def _modality_reason(
     base: KnowledgeBase,
     modality: str,
     *,

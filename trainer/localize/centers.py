@@ -1,4 +1,4 @@
-"""Embedding centers, read from centers.parquet."""
+"""Read embedding centers from centers.parquet, with their vectors."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from data.errors import KnowledgeBaseError
 from kb_builder.store.cards import read_card
 from kb_builder.store.table import open_table
 from kb_builder.tables.schemas import read_columns
-from trainer.inputs import CLASS_NAME, KnowledgeBase, load_names
+from trainer.inputs import CLASS_NAME, KnowledgeBase, load_class_names
 from trainer.records import Centers, Doubles, Floats, Ints
-from trainer.score.blas import one_thread_each, spread
+from trainer.score.blas import one_thread_each, parallel_map
 from trainer.score.geometry import unit_rows
 
 
 def load_centers(kb: KnowledgeBase) -> Centers:
-    """The localized centers, rows sorted by (category, rank); stale ones raise KnowledgeBaseError.
+    """The localized centers, rows sorted by (category, rank).
 
-    Of the store, only one category per core is in memory at a time.
+    The store is read one category per core at a time. Raises KnowledgeBaseError where the centers are missing
+    or were chosen from other texts or by another encoder.
     """
     names = ["category_id", "rank", "row_id", "rule", "guided_by", "encoder"]
     return read_centers(kb, read_columns(kb.folder / "centers.parquet", names, hint="unibind localize"))
 
 
 def read_centers(kb: KnowledgeBase, table: pa.Table) -> Centers:
-    """The centers that a table of `choose_centers` names, as `load_centers` gives them."""
+    """The centers in a table of `choose_centers`, as `load_centers` returns them."""
     stale = KnowledgeBaseError(
-        f"{kb.folder / 'centers.parquet'}: chosen from other texts or by another encoder;"
+        f"{kb.folder / 'centers.parquet'}: chosen from other texts or with another encoder;"
         " run `unibind localize` again"
     )
     if not kb.categories:
@@ -42,7 +43,7 @@ def read_centers(kb: KnowledgeBase, table: pa.Table) -> Centers:
     }:
         raise stale
     row_ids = rows["row_id"].to_pylist()
-    own = load_names(kb) if CLASS_NAME in rows["rule"].unique().to_pylist() else None
+    own = load_class_names(kb) if CLASS_NAME in rows["rule"].unique().to_pylist() else None
 
     def read(job: tuple[str, int, int]) -> Floats:
         name, start, stop = job
@@ -62,7 +63,7 @@ def read_centers(kb: KnowledgeBase, table: pa.Table) -> Centers:
     stops = np.cumsum(counts)
     jobs = list(zip(names.tolist(), (stops - counts).tolist(), stops.tolist(), strict=True))
     with one_thread_each():
-        blocks = spread(read, jobs)
+        blocks = parallel_map(read, jobs)
     return Centers(
         categories=kb.categories,
         row_ids=tuple(row_ids),
@@ -74,7 +75,7 @@ def read_centers(kb: KnowledgeBase, table: pa.Table) -> Centers:
 
 
 def category_means(vectors_ND: Floats, category_N: Ints, n_categories: int) -> Doubles:
-    """The unit mean of each category's rows: float64[C, D]; zero for a category without rows."""
+    """The unit mean of each category's rows: float64[C, D]; zeros for a category without rows."""
     sums_CD = np.zeros((n_categories, vectors_ND.shape[1]))
     np.add.at(sums_CD, category_N, vectors_ND.astype(np.float64))
     lengths_C1 = np.linalg.norm(sums_CD, axis=1, keepdims=True)

@@ -1,7 +1,8 @@
-"""Embedding center localization: which of a category's descriptions stand for it.
+"""Embedding center localization: choose the descriptions that represent each category.
 
-The rules themselves, over arrays, are in trainer/localize/rules.py. Here they are run category by category
-over a knowledge base: never more descriptions are in memory than those of one category per core.
+The rules, over arrays, are in trainer/localize/rules.py. This module finds the samples that guide them and
+applies them to the categories of a knowledge base, one per core at a time, so that only their descriptions
+are in memory.
 
 Shapes: N texts, M samples, D dimensions, C categories, K chosen.
 """
@@ -28,27 +29,25 @@ from trainer.inputs import (
     CLASS_NAME,
     CategoryTexts,
     KnowledgeBase,
-    load_names,
+    load_class_names,
     load_samples,
     open_category_texts,
     open_kb,
 )
 from trainer.localize.rules import (
+    RULES,
+    Evidence,
     RankedRows,
     largest_cosines,
     mean_direction,
-    rank_by_coverage,
     rank_by_distinctness,
-    rank_by_mean,
-    rank_by_nearest,
     unit_doubles,
 )
 from trainer.records import TRANSDUCTIVE, Doubles, Floats, Ints
-from trainer.score.blas import one_thread_each, spread
-from trainer.settings import LEAKAGE, Localize
+from trainer.score.blas import one_thread_each, parallel_map
+from trainer.settings import LEAKAGE, Localize, Rule
 
 SPLITS = ("train", "val", "test")
-UNGUIDED = ("text", "name")  # rules that look at no sample
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -57,22 +56,22 @@ _Result = TypeVar("_Result")
 def localize(kb: Path, settings: Localize) -> dict[str, Any]:
     """Choose up to `settings.k` centers of every category and write `<kb>/centers.parquet`.
 
-    - `visual`: by the cosine with the unit mean of the category's encoded samples, in the space of the
-      zero-shot encoder, which it shares with the texts; or, with `nearest_samples`, by the mean cosine with
-      so many samples nearest to the text. The samples of the splits in `guide` guide.
-    - `distinct`: as `visual`, less the largest cosine with the mean of another category's samples.
-    - `text`: by the cosine with the mean of the category's own texts, less the largest with another's mean.
-    - `name`: by the cosine with the category's own name, less the largest with another's name.
-    - `diverse`: so that every guiding sample, and then every text, has a center near it.
-    - `pseudo`: as `visual`, but guided by all encoded samples of every split without their labels: each
-      counts for the category of its nearest center by rule `text`.
+    - `visual`: the texts with the largest cosine with the unit mean of the category's encoded samples, in the
+      space that the zero-shot encoder shares with the texts; with `nearest_samples`, with the largest mean
+      cosine with the N samples nearest to the text. The samples of the splits in `guide` guide.
+    - `distinct`: as `visual`, minus the largest cosine with the mean of another category's samples.
+    - `text`: by the cosine with the mean of the category's own texts, minus the largest with another's mean.
+    - `name`: by the cosine with the category's own name, minus the largest with another's name.
+    - `diverse`: texts such that every guiding sample, and then every text, has a center near it.
+    - `pseudo`: as `visual`, but guided by all encoded samples of every split without their labels: each is
+      assigned to the category of its nearest center by rule `text`.
 
-    Where nothing guides a category, or its samples cancel each other out, `visual`, `distinct` and `pseudo`
-    fall back to `text` there, and `diverse` covers its texts. With `with_name`, the bare name is the first of
-    the category's centers, with score 1, rule `class_name` and no guide. Ties go by row id. Returns counts:
-    `centers`, categories `by_rule`, `fewer_than_k` (category: number of centers), `without_centers` (category
-    ids), `guiding_samples`, `texts_without_vector`. Raises InputError for guides that leak and for settings
-    without effect, and KnowledgeBaseError where there is no description or the spaces do not fit.
+    For a category without guiding samples, or whose samples' mean is zero, `visual`, `distinct` and `pseudo`
+    fall back to `text`, and `diverse` covers its texts. With `with_name`, the bare name is the first of the
+    category's centers, with score 1, rule `class_name` and no guide. Ties go to the lower row id. Returns
+    counts: `centers`, categories `by_rule`, `fewer_than_k` (category: number of centers), `without_centers`
+    (category ids), `guiding_samples`, `texts_without_vector`. Raises InputError for guides that leak and for
+    settings without effect, and KnowledgeBaseError where there is no description or the dimensions differ.
     """
     table, summary = choose_centers(open_kb(kb), settings)
     with atomic_path(kb / "centers.parquet") as temporary:
@@ -81,16 +80,16 @@ def localize(kb: Path, settings: Localize) -> dict[str, Any]:
 
 
 def choose_centers(base: KnowledgeBase, settings: Localize) -> tuple[pa.Table, dict[str, Any]]:
-    """What `localize` writes and returns; nothing is written."""
-    _require_sound(settings)
+    """The table that `localize` writes, and the counts that it returns; nothing is written."""
+    _require_consistent(settings)
     if not base.categories:
         return CENTERS.empty_table(), {"k": settings.k, "centers": 0, "by_rule": {}, "guiding_samples": 0}
     texts = open_category_texts(base, settings.texts, seed=settings.seed)
     k = sys.maxsize if settings.k == "all" else settings.k
-    names = load_names(base) if settings.with_name else None
+    names = load_class_names(base) if settings.with_name else None
     k_texts = k - 1 if settings.with_name else k
     with one_thread_each():
-        guides, centroids_CD = _prepare(base, texts, settings, k_texts)
+        guides, centroids_CD = _guides_and_centroids(base, texts, settings, k_texts)
 
         def choose(category: int) -> tuple[pa.RecordBatch, int]:
             ids, vectors_ND = texts.read(category)
@@ -109,10 +108,10 @@ def choose_centers(base: KnowledgeBase, settings: Localize) -> tuple[pa.Table, d
             }
             return pa.RecordBatch.from_pydict(columns, schema=CENTERS), len(ids)
 
-        done = _with_progress(choose, range(len(base.categories)), "localize")
+        done = _map_with_progress(choose, range(len(base.categories)), "localize")
     if base.categories and not any(found for _, found in done):
         raise KnowledgeBaseError(
-            f"{base.folder}: no valid description of any category{_statuses(base.folder)}; "
+            f"{base.folder}: no valid description of any category{_rejections(base.folder)}; "
             "see `unibind kb stats`"
         )
     chosen_C = {name: len(batch) for name, (batch, _) in zip(base.categories, done, strict=True)}
@@ -130,138 +129,25 @@ def choose_centers(base: KnowledgeBase, settings: Localize) -> tuple[pa.Table, d
     return pa.Table.from_batches([batch for batch, _ in done], schema=CENTERS), summary
 
 
-def _statuses(kb: Path) -> str:
-    """Why there is none: how many texts were rejected, by reason."""
-    counts: Counter[str] = Counter()
-    for file in sorted((kb / "descriptions" / "category").glob("*.parquet")):
-        counts.update(read_columns(file, ["status"], hint="unibind describe")["status"].to_pylist())
-    told = ", ".join(f"{count:,} {status}" for status, count in counts.most_common())
-    return f" ({told})" if told else ""
-
-
-def _require_sound(settings: Localize) -> None:
-    if set(settings.guide.split("+")) - {"train", "val"}:
-        raise InputError(f"localize.guide: {LEAKAGE}")
-    if settings.rule == "pseudo" and not settings.transductive:
-        raise InputError(
-            "localize.rule: `pseudo` looks at every encoded sample, those of the test split too (not at their"
-            " labels); if you want that, set `transductive = true` in [localize]: results are marked so"
-        )
-    if settings.nearest_samples is not None and settings.rule not in ("visual", "pseudo"):
-        raise InputError(
-            f"localize.nearest_samples: rule `{settings.rule}` does not use it; take it out, or set `rule` to"
-            " `visual` or `pseudo`"
-        )
-
-
-def _prepare(
-    kb: KnowledgeBase, texts: CategoryTexts, settings: Localize, k: int
-) -> tuple[Guides, Doubles | None]:
-    """What guides each category; and the categories' centroids, where some category goes by rule `text`."""
-    n = len(kb.categories)
-    pseudo = settings.rule == "pseudo"
-    splits = SPLITS if pseudo else () if settings.rule in UNGUIDED else tuple(settings.guide.split("+"))
-    samples_MD, category_M = visible_samples(kb, texts.table.dim, splits)
-    if not pseudo:
-        guides = group_guides(samples_MD, category_M, n, guided_by=settings.guide)
-        if settings.rule == "diverse" or (
-            settings.rule in ("visual", "distinct") and guides.directions_CD.any(axis=1).all()
-        ):
-            return guides, None
-        if settings.rule == "name":
-            return guides, unit_doubles(load_names(kb).vectors_CD, "names")
-    means = _with_progress(lambda category: mean_direction(texts.read(category)[1]), range(n), "centroids")
-    centroids_CD = np.stack(means)
-    if pseudo:
-        label_M = _pseudo_labels(samples_MD, texts, centroids_CD, k)
-        guides = group_guides(samples_MD, label_M, n, guided_by=TRANSDUCTIVE)
-    return guides, centroids_CD
-
-
-def _pseudo_labels(samples_MD: Floats, texts: CategoryTexts, centroids_CD: Doubles, k: int) -> Ints:
-    """The category of each sample's nearest center by rule `text`: int64[M]; of equal ones, the first."""
-    best_M = np.full(len(samples_MD), -np.inf)
-    label_M = np.full(len(samples_MD), -1)
-    merging = threading.Lock()
-
-    def compare(category: int) -> None:
-        _, vectors_ND = texts.read(category)
-        if len(vectors_ND) == 0:
-            return
-        rows_K = rank_by_distinctness(vectors_ND, centroids_CD, category, k).rows_K
-        cosine_M = largest_cosines(samples_MD, vectors_ND[rows_K])
-        with merging:  # in any order, for the outcome does not depend on it
-            better_M = (cosine_M > best_M) | ((cosine_M == best_M) & (category < label_M))
-            best_M[better_M] = cosine_M[better_M]
-            label_M[better_M] = category
-
-    _with_progress(compare, range(len(texts.categories)), "pseudo-labels")
-    return label_M
-
-
-def _rank(
-    vectors_ND: Floats,
-    category: int,
-    guides: Guides,
-    centroids_CD: Doubles | None,
-    settings: Localize,
-    k: int,
-) -> tuple[RankedRows, str, str | None]:
-    """One category's choice, the rule that made it, and what guided that."""
-    if len(vectors_ND) == 0 or k == 0:
-        return RankedRows(np.zeros(0, np.int64), np.zeros(0)), settings.rule, None
-    samples_MD = guides.of(category)
-    if settings.rule == "diverse":
-        guided_by = guides.guided_by if len(samples_MD) else None
-        return rank_by_coverage(vectors_ND, samples_MD, k), "diverse", guided_by
-    direction_D = guides.directions_CD[category]
-    if not direction_D.any():
-        assert centroids_CD is not None
-        rule = settings.rule if settings.rule in UNGUIDED else "text"
-        return rank_by_distinctness(vectors_ND, centroids_CD, category, k), rule, None
-    if settings.rule == "distinct":
-        ranked = rank_by_distinctness(vectors_ND, guides.directions_CD, category, k)
-        return ranked, "distinct", guides.guided_by
-    if settings.nearest_samples is not None:
-        ranked = rank_by_nearest(vectors_ND, samples_MD, settings.nearest_samples, k)
-    else:
-        rows_1K, scores_1K = rank_by_mean(vectors_ND, np.array([0, len(vectors_ND)]), direction_D[None], k)
-        ranked = RankedRows(rows_1K[0], scores_1K[0])
-    return ranked, settings.rule, guides.guided_by
-
-
-def _with_progress(work: Callable[[_Item], _Result], items: Iterable[_Item], what: str) -> list[_Result]:
-    """`spread` with a progress bar."""
-    items = list(items)
-    with tqdm(total=len(items), desc=what, unit="category", disable=None) as bar:
-
-        def work_and_tell(item: _Item) -> _Result:
-            result = work(item)
-            bar.update()
-            return result
-
-        return spread(work_and_tell, items)
-
-
 @dataclass(frozen=True)
 class Guides:
-    """Samples sorted by the category they guide; those of category c are `of(c)`."""
+    """The guiding samples, sorted by category; those of category c are `of(c)`."""
 
     guided_by: str  # the splits they come from, or "transductive"
     vectors_MD: Floats
     starts_C1: Ints
-    directions_CD: Doubles  # the unit mean of each category's samples; zeros where none point anywhere
+    directions_CD: Doubles  # the unit mean of each category's samples; zeros without samples
 
     def of(self, category: int) -> Floats:
-        """The samples of one category: float32[M, D]; none is no error."""
+        """The samples of one category: float32[M, D]; M may be 0."""
         return self.vectors_MD[self.starts_C1[category] : self.starts_C1[category + 1]]
 
 
-def visible_samples(kb: KnowledgeBase, dim: int, splits: tuple[str, ...]) -> tuple[Floats, Ints]:
-    """The samples of some splits as the zero-shot encoder sees them, and their categories (-1: none).
+def guiding_samples(kb: KnowledgeBase, dim: int, splits: tuple[str, ...]) -> tuple[Floats, Ints]:
+    """The zero-shot encoder's vectors of the samples of some splits, and their categories (-1: none).
 
-    Not those of the modality `text`: rules ask what a category looks like, not what is said of it. Nor those
-    without direction, whose vector is zero. Without a zero-shot encoder there are none. Raises
+    Samples of the modality `text` are left out, because rules compare texts with what a category looks or
+    sounds like; so are zero vectors. Without a zero-shot encoder there are no samples. Raises
     KnowledgeBaseError where the vectors do not have the texts' `dim` dimensions.
     """
     vectors, categories = [np.zeros((0, dim), np.float32)], [np.zeros(0, np.int64)]
@@ -281,7 +167,7 @@ def visible_samples(kb: KnowledgeBase, dim: int, splits: tuple[str, ...]) -> tup
 
 
 def group_guides(vectors_MD: Floats, category_M: Ints, n_categories: int, *, guided_by: str) -> Guides:
-    """Samples by category, each category's in the order they come in; those of category -1 guide nothing."""
+    """Group samples by category, in their given order; samples of category -1 are left out."""
     order = np.argsort(category_M, kind="stable")
     order = order[np.count_nonzero(category_M < 0) :]
     starts_C1 = np.searchsorted(category_M[order], np.arange(n_categories + 1))
@@ -290,3 +176,115 @@ def group_guides(vectors_MD: Floats, category_M: Ints, n_categories: int, *, gui
         members = order[starts_C1[category] : starts_C1[category + 1]]
         directions_CD[category] = mean_direction(vectors_MD[members])
     return Guides(guided_by, vectors_MD[order], starts_C1, directions_CD)
+
+
+def _rejections(kb: Path) -> str:
+    """The number of descriptions of each status, as part of an error message."""
+    counts: Counter[str] = Counter()
+    for file in sorted((kb / "descriptions" / "category").glob("*.parquet")):
+        counts.update(read_columns(file, ["status"], hint="unibind describe")["status"].to_pylist())
+    listed = ", ".join(f"{count:,} {status}" for status, count in counts.most_common())
+    return f" ({listed})" if listed else ""
+
+
+def _require_consistent(settings: Localize) -> None:
+    if set(settings.guide.split("+")) - {"train", "val"}:
+        raise InputError(f"localize.guide: {LEAKAGE}")
+    if settings.rule == "pseudo" and not settings.transductive:
+        raise InputError(
+            "localize.rule: `pseudo` uses every encoded sample, those of the test split too (without their"
+            " labels); to allow that, set `transductive = true` in [localize]: results are marked accordingly"
+        )
+    if settings.nearest_samples is not None and not RULES[settings.rule].uses_nearest:
+        raise InputError(
+            f"localize.nearest_samples: rule `{settings.rule}` does not use it; remove it, or set `rule` to"
+            " `visual` or `pseudo`"
+        )
+
+
+def _guides_and_centroids(
+    kb: KnowledgeBase, texts: CategoryTexts, settings: Localize, k: int
+) -> tuple[Guides, Doubles | None]:
+    """The guiding samples, and the categories' centroids where some category is ranked by them."""
+    n = len(kb.categories)
+    rule = RULES[settings.rule]
+    splits = {
+        "labels": tuple(settings.guide.split("+")),
+        "pseudo-labels": SPLITS,
+        "none": (),
+    }[rule.guided_by]
+    samples_MD, category_M = guiding_samples(kb, texts.table.dim, splits)
+    guides = group_guides(samples_MD, category_M, n, guided_by=settings.guide)
+    if rule.centroids == "names":
+        return guides, unit_doubles(load_class_names(kb).vectors_CD, "names")
+    is_guided = not rule.falls_back or bool(guides.directions_CD.any(axis=1).all())
+    if rule.centroids is None and rule.guided_by != "pseudo-labels" and is_guided:
+        return guides, None
+    means = _map_with_progress(
+        lambda category: mean_direction(texts.read(category)[1]), range(n), "centroids"
+    )
+    centroids_CD = np.stack(means)
+    if rule.guided_by == "pseudo-labels":
+        label_M = _pseudo_labels(samples_MD, texts, centroids_CD, k)
+        guides = group_guides(samples_MD, label_M, n, guided_by=TRANSDUCTIVE)
+    return guides, centroids_CD
+
+
+def _pseudo_labels(samples_MD: Floats, texts: CategoryTexts, centroids_CD: Doubles, k: int) -> Ints:
+    """The category of each sample's nearest center by rule `text`: int64[M]; the lower category of equals."""
+    best_M = np.full(len(samples_MD), -np.inf)
+    label_M = np.full(len(samples_MD), -1)
+    merging = threading.Lock()
+
+    def compare(category: int) -> None:
+        _, vectors_ND = texts.read(category)
+        if len(vectors_ND) == 0:
+            return
+        rows_K = rank_by_distinctness(vectors_ND, centroids_CD, category, k).rows_K
+        cosine_M = largest_cosines(samples_MD, vectors_ND[rows_K])
+        with merging:  # the order of the categories does not change the result
+            better_M = (cosine_M > best_M) | ((cosine_M == best_M) & (category < label_M))
+            best_M[better_M] = cosine_M[better_M]
+            label_M[better_M] = category
+
+    _map_with_progress(compare, range(len(texts.categories)), "pseudo-labels")
+    return label_M
+
+
+def _rank(
+    vectors_ND: Floats,
+    category: int,
+    guides: Guides,
+    centroids_CD: Doubles | None,
+    settings: Localize,
+    k: int,
+) -> tuple[RankedRows, Rule, str | None]:
+    """One category's ranked texts, the rule that ranked them, and the splits that guided it."""
+    if len(vectors_ND) == 0 or k == 0:
+        return RankedRows(np.zeros(0, np.int64), np.zeros(0)), settings.rule, None
+    samples_MD = guides.of(category)
+    name, guided_by = settings.rule, guides.guided_by if len(samples_MD) else None
+    if RULES[name].falls_back and not guides.directions_CD[category].any():
+        name, guided_by = "text", None
+    evidence = Evidence(
+        vectors_ND=vectors_ND,
+        category=category,
+        samples_MD=samples_MD,
+        directions_CD=guides.directions_CD,
+        centroids_CD=centroids_CD,
+        nearest_samples=settings.nearest_samples,
+    )
+    return RULES[name].rank(evidence, k), name, guided_by
+
+
+def _map_with_progress(work: Callable[[_Item], _Result], items: Iterable[_Item], what: str) -> list[_Result]:
+    """`parallel_map` with a progress bar."""
+    items = list(items)
+    with tqdm(total=len(items), desc=what, unit="category", disable=None) as bar:
+
+        def work_and_update(item: _Item) -> _Result:
+            result = work(item)
+            bar.update()
+            return result
+
+        return parallel_map(work_and_update, items)

@@ -1,9 +1,9 @@
-"""Large float32 products on every core: Python threads, each with a BLAS of one thread.
+"""Large float32 products on every core: Python threads, each with a single-threaded BLAS.
 
-Threads of our own keep the cores busy between the products too, where a threaded BLAS leaves all but one
-idle. NumPy and torch bring a BLAS each, and which is faster depends on the processor. Where that multiplies
-bfloat16 natively, it does so several times as fast as float32, and exactly enough to propose what is then
-scored again.
+Python threads keep all cores busy between the products as well, where a threaded BLAS leaves all but one
+idle. NumPy and torch bring a BLAS each, and which is faster depends on the processor. A processor with native
+bfloat16 multiplies it several times as fast as float32, and exactly enough to propose candidates that are
+then scored again.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from trainer.records import Floats
 _BFLOAT16_UNIT = 2.0**-8
 _WORTH_TORCH = 2**39  # multiplications: several seconds in float32, of which bfloat16 saves more than half
 
-_PROBE_SECONDS = 0.025  # for each contender
-_PROBE_SHAPE = (512, 384, 512)
+_TRIAL_SECONDS = 0.025  # for each candidate
+_TRIAL_SHAPE = (512, 384, 512)
 
-# The number of BLAS threads belongs to the process: two jobs that set and restore it must not overlap.
+# The number of BLAS threads is global to the process: two jobs that set and restore it must not overlap.
 _TURN = threading.RLock()
 
 Item = TypeVar("Item")
@@ -41,14 +41,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Product:
-    """A way to multiply: `multiply(a_ND, b_DM, out_NM)` writes a @ b; all are C-contiguous float32."""
+    """An implementation: `multiply(a_ND, b_DM, out_NM)` writes a @ b; all are C-contiguous float32."""
 
     multiply: Callable[[Floats, Floats, Floats], object]
-    unit: float  # to within this share, factors and results are rounded beyond float32; 0: they are not
+    unit: float  # the relative rounding of factors and results beyond that of float32; 0: none
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -56,7 +56,7 @@ def cores() -> int:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Within: every product runs on the thread that asks for it. After: the numbers of threads as before.
+    """Within: every product runs on the thread that calls it. After: the numbers of threads as before.
 
     A second job waits until the first is done.
     """
@@ -71,36 +71,21 @@ def one_thread_each() -> Iterator[None]:
                 torch.set_num_threads(threads)
 
 
-def spread(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """`work` of every item, in their order, on as many threads as there are cores; use `one_thread_each`."""
+def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """`work(item)` for every item, in order, on a thread per core; call it within `one_thread_each`."""
     with ThreadPoolExecutor(cores(), thread_name_prefix="spread", initializer=_one_torch_thread) as pool:
         return list(pool.map(work, items))
 
 
 def fastest_products(multiplications: int) -> tuple[Product, ...]:
-    """What to multiply with here, coarsest first: bfloat16 where that is fastest of all, and then float32.
+    """The fastest products on this machine, coarsest first: bfloat16 where it is fastest, then float32.
 
-    Measured once per process, in a tenth of a second. torch takes part where it is loaded already, or where
-    there is so much to multiply that loading it pays.
+    Measured once per process, in a tenth of a second. torch is measured where it is loaded already, or where
+    there are so many multiplications that loading it pays.
     """
     if multiplications > _WORTH_TORCH:
         import_module("torch")
     return _fastest(with_torch=_loaded_torch() is not None)
-
-
-@cache
-def _fastest(*, with_torch: bool) -> tuple[Product, ...]:
-    contenders = [Product(numpy_product, 0.0)]
-    # Where someone has allowed torch to multiply in bfloat16, its rounding of float32 has no bound we know.
-    if with_torch and _loaded_torch().get_float32_matmul_precision() == "highest":
-        contenders += [Product(torch_product, 0.0), Product(bfloat16_product, _BFLOAT16_UNIT)]
-    if len(contenders) == 1:
-        return (contenders[0],)
-    with one_thread_each():
-        (seconds,) = spread(lambda products: [_seconds(product) for product in products], [contenders])
-    ranked = [contenders[i] for i in np.argsort(seconds)]
-    exact = next(product for product in ranked if product.unit == 0)
-    return (exact,) if ranked[0] is exact else (ranked[0], exact)
 
 
 def numpy_product(a_ND: Floats, b_DM: Floats, out_NM: Floats) -> None:
@@ -112,7 +97,7 @@ def torch_product(a_ND: Floats, b_DM: Floats, out_NM: Floats) -> None:
     """a @ b by torch's BLAS."""
     import torch
 
-    # torch has no read-only tensors, and warns of arrays that are (a mapped file's): it gets a copy.
+    # torch has no read-only tensors and warns of read-only arrays (of a mapped file): it gets a copy.
     a_ND, b_DM = (x if x.flags.writeable else x.copy() for x in (a_ND, b_DM))
     torch.mm(torch.from_numpy(a_ND), torch.from_numpy(b_DM), out=torch.from_numpy(out_NM))
 
@@ -127,20 +112,35 @@ def bfloat16_product(a_ND: Floats, b_DM: Floats, out_NM: Floats) -> None:
 
 
 def largest_error(dim: int, unit: float) -> float:
-    """What a float32 product of two vectors can be wrong by, as a share of the product of their lengths.
+    """A bound on the error of a float32 product of two vectors, relative to the product of their lengths.
 
-    γ = D u / (1 - D u) with u = 2⁻²⁴, in whatever order it is summed (Higham, Accuracy and Stability of
-    Numerical Algorithms, 2002, section 3.1); where both factors and the result are rounded to within `unit`
-    of each number as well, (1 + unit)³ (1 + γ) - 1.
+    γ = D u / (1 - D u) with u = 2⁻²⁴, for every order of summation (Higham, Accuracy and Stability of
+    Numerical Algorithms, 2002, section 3.1); where factors and result are also rounded to a relative `unit`,
+    (1 + unit)³ (1 + γ) - 1.
     """
     u = 2.0**-24
     gamma = dim * u / (1 - dim * u)
     return (1 + unit) ** 3 * (1 + gamma) - 1
 
 
+@cache
+def _fastest(*, with_torch: bool) -> tuple[Product, ...]:
+    candidates = [Product(numpy_product, 0.0)]
+    # Where torch may multiply float32 as bfloat16, its rounding has no known bound.
+    if with_torch and _loaded_torch().get_float32_matmul_precision() == "highest":
+        candidates += [Product(torch_product, 0.0), Product(bfloat16_product, _BFLOAT16_UNIT)]
+    if len(candidates) == 1:
+        return (candidates[0],)
+    with one_thread_each():
+        (seconds,) = parallel_map(lambda products: [_seconds(product) for product in products], [candidates])
+    ranked = [candidates[i] for i in np.argsort(seconds)]
+    exact = next(product for product in ranked if product.unit == 0)
+    return (exact,) if ranked[0] is exact else (ranked[0], exact)
+
+
 def _seconds(product: Product) -> float:
-    """The fastest of as many products as fit into a probe; infinite where they are not exact enough."""
-    n, dim, m = _PROBE_SHAPE
+    """The time of the fastest product in a trial; infinite where its error exceeds the bound."""
+    n, dim, m = _TRIAL_SHAPE
     rng = np.random.default_rng(0)
     a_ND, b_DM = rng.random((n, dim), dtype=np.float32), rng.random((dim, m), dtype=np.float32)
     out_NM = np.empty((n, m), dtype=np.float32)
@@ -149,7 +149,7 @@ def _seconds(product: Product) -> float:
     bound_NM *= largest_error(dim, product.unit)
     if (np.abs(out_NM - a_ND.astype(np.float64) @ b_DM.astype(np.float64)) > bound_NM).any():
         return math.inf
-    best, end = math.inf, time.perf_counter() + _PROBE_SECONDS
+    best, end = math.inf, time.perf_counter() + _TRIAL_SECONDS
     while (start := time.perf_counter()) < end:
         product.multiply(a_ND, b_DM, out_NM)
         best = min(best, time.perf_counter() - start)
@@ -158,7 +158,7 @@ def _seconds(product: Product) -> float:
 
 @cache
 def _controller() -> Any:
-    """Finding the libraries takes milliseconds; NumPy's is loaded and stays."""
+    """The controller of the loaded BLAS libraries; cached, because finding them takes milliseconds."""
     return ThreadpoolController()
 
 

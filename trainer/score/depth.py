@@ -1,4 +1,4 @@
-"""The place of the first relevant item in each query's list, exactly, however far down it stands.
+"""The exact rank of the first relevant item in each query's list, at any depth.
 
 Shapes: N queries, Q queries of a block, M gallery items, K items of a tile, D dimensions, T nearest,
 L levels.
@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainer.records import Bools, Doubles, Floats, Ints
-from trainer.score.blas import largest_error, one_thread_each, spread
+from trainer.score.blas import largest_error, one_thread_each, parallel_map
 from trainer.score.geometry import rounded
 
 _QUERIES = 256  # of one product
 _TILE = 512
-_PAIRS = 2**13  # of a query and an item that are scored again in one go
+_PAIRS = 2**13  # of a query and an item that are scored again together
 
 
 def first_ranks(
@@ -27,39 +27,39 @@ def first_ranks(
 ) -> list[tuple[Ints, Ints]]:
     """For each level, the answerable queries and the 1-based rank of the first relevant item of each.
 
-    A level is (labels of the queries, labels of the gallery): an item is relevant that has the query's label;
-    -1 is no label; a query is answerable that has a relevant item. `places_NT` are the nearest items, as
-    `retrieval.nearest` finds and orders them; only a query with none of its items among these is compared
-    with the whole gallery. Ties stand in the order of the gallery, as there.
+    A level is (labels of the queries, labels of the gallery): an item is relevant if it has the query's
+    label; -1 is no label; a query is answerable if it has a relevant item. `places_NT` are the nearest items
+    in the order of `topk.nearest`; only queries without a relevant item among these are compared with the
+    whole gallery. Ties go to the earlier gallery item, as there.
     """
-    answers: list[tuple[Ints, Ints]] = []
-    deep: list[tuple[Ints, Ints]] = []  # (query, its place in the answer) of each level
+    ranks: list[tuple[Ints, Ints]] = []
+    deep: list[tuple[Ints, Ints]] = []  # (query, its place in the result) of each level
     for of_query_N, of_gallery_M in levels:
         asked = np.flatnonzero((of_query_N >= 0) & np.isin(of_query_N, of_gallery_M))
         relevant_NT = of_gallery_M[places_NT[asked]] == of_query_N[asked, None]
-        answers.append((asked, relevant_NT.argmax(axis=1) + 1))
+        ranks.append((asked, relevant_NT.argmax(axis=1) + 1))
         places = np.flatnonzero(~relevant_NT.any(axis=1))
         deep.append((asked[places], places))
     rows = np.unique(np.concatenate([queries for queries, _ in deep])) if deep else np.zeros(0, np.int64)
     if len(rows) == 0:
-        return answers
+        return ranks
     with one_thread_each():
         found = [
             _first_relevant(queries_ND, gallery_MD, rows, queries, *level)
             for (queries, _), level in zip(deep, levels, strict=True)
         ]
-        before_LR = _standing_before(queries_ND, gallery_MD, rows, found)
-    for (_, rank_A), (queries, places), before_R in zip(answers, deep, before_LR, strict=True):
+        before_LR = _count_before(queries_ND, gallery_MD, rows, found)
+    for (_, rank_A), (queries, places), before_R in zip(ranks, deep, before_LR, strict=True):
         rank_A[places] = before_R[np.searchsorted(rows, queries)] + 1
-    return answers
+    return ranks
 
 
 def _first_relevant(
     queries_ND: Floats, gallery_MD: Floats, rows: Ints, queries: Ints, of_query_N: Ints, of_gallery_M: Ints
 ) -> tuple[Doubles, Ints]:
-    """The score of each row's best relevant item, and its place; for rows that do not ask, infinity.
+    """The score of each row's best relevant item, and its place; infinity for rows that are not in `queries`.
 
-    Among equal scores it is the first.
+    Of equal scores, the first item.
     """
     best_R, place_R = np.full(len(rows), np.inf), np.zeros(len(rows), np.int64)
     items = np.argsort(of_gallery_M, kind="stable")
@@ -86,16 +86,16 @@ def _first_relevant(
         where = np.searchsorted(rows, asking)
         best_R[where], place_R[where] = best_Q, place_Q
 
-    spread(find, jobs)
+    parallel_map(find, jobs)
     return best_R, place_R
 
 
-def _standing_before(
+def _count_before(
     queries_ND: Floats, gallery_MD: Floats, rows: Ints, found: Sequence[tuple[Doubles, Ints]]
 ) -> Ints:
-    """How many items stand before the found one, at each level: int64[L, R].
+    """The number of items that rank before the found one, at each level: int64[L, R].
 
-    float32 decides where the scores differ by more than it can be wrong by; the few others are scored again
+    float32 decides where the scores differ by more than its error bound; the few other items are scored again
     in float64 and rounded.
     """
     before_LR = np.zeros((len(found), len(rows)), dtype=np.int64)
@@ -127,18 +127,18 @@ def _standing_before(
                 query_P, item_P = np.nonzero((seen_QK >= below_Q1) & ~sure_QK)
                 for pair in range(0, len(query_P), _PAIRS):
                     q, item = query_P[pair : pair + _PAIRS], item_P[pair : pair + _PAIRS] + first
-                    wins_P = _stands_before(
+                    wins_P = _ranks_before(
                         x_QD[q], gallery_MD[item], item, best_R[block][q], place_R[block][q]
                     )
                     before_LR[level, block] += np.bincount(q[wins_P], minlength=len(x_QD))
 
-    spread(count, range(0, len(rows), _QUERIES))
+    parallel_map(count, range(0, len(rows), _QUERIES))
     return before_LR
 
 
-def _stands_before(x_PD: Floats, y_PD: Floats, item_P: Ints, best_P: Doubles, place_P: Ints) -> Bools:
-    """Whether each item stands before the one at `place_P`, which has the score `best_P`."""
+def _ranks_before(x_PD: Floats, y_PD: Floats, item_P: Ints, best_P: Doubles, place_P: Ints) -> Bools:
+    """Whether each item ranks before the one at `place_P`, which has the score `best_P`."""
     score_P = rounded(np.vecdot(x_PD.astype(np.float64), y_PD.astype(np.float64)))
     wins_P: Bools = (score_P > best_P) | ((score_P == best_P) & (item_P < place_P))
-    wins_P &= item_P != place_P  # should the two products round it differently
+    wins_P &= item_P != place_P  # the two products may round the item's own score differently
     return wins_P

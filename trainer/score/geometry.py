@@ -1,4 +1,4 @@
-"""Unit vectors, and their products in a form that does not depend on the BLAS."""
+"""Unit vectors, and the rounding that makes their products independent of the BLAS."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import numpy.typing as npt
 
 from trainer.records import Doubles, Floats
 
-# Float64 products of unit vectors agree between BLAS libraries, and between places in one matrix, to about
-# 1e-16. Rounded here, equal vectors tie exactly and the rule for ties decides, not the machine.
+# Float64 products of unit vectors differ between BLAS libraries, and between positions in one matrix, by
+# about 1e-16. Rounded to this many decimals, equal vectors tie exactly: the rule for ties decides, not the
+# machine.
 SCORE_DECIMALS = 9
 
-_ROWS = 1024  # looked at in one go
+_ROWS = 1024  # processed together
 
 
 def rounded(scores: Doubles) -> Doubles:
@@ -32,7 +33,7 @@ def unit_rows(x_ND: Floats) -> Floats:
 
 
 def require_finite(x_ND: npt.NDArray[np.floating], what: str, *, first: int = 0) -> None:
-    """Raise ValueError where a value is NaN or infinite: comparisons with it would be silently false.
+    """Raise ValueError where a value is NaN or infinite, because comparisons with NaN are silently false.
 
     The message names the row, counted from `first`.
     """

@@ -1,8 +1,8 @@
-"""Coarse screening of one block of queries: every segment that may be among the T best, and few others.
+"""Screen one block of queries coarsely: find every segment that may be among the T best, and few others.
 
 Products are formed tile by tile as [keys, queries], so that the maximum over a segment's keys runs along
-whole rows. A query's bar is its T-th best score so far, less what the product may be wrong by: what lies
-below it is out.
+whole rows. A query's threshold is its T-th best score so far minus the error bound of the product; segments
+below it are dropped.
 
 Shapes: Q queries of the block, K keys and S segments of a tile, D dimensions, T best, P pairs.
 """
@@ -20,19 +20,19 @@ from trainer.records import Bools, Floats, Ints
 from trainer.score.blas import Product
 from trainer.score.segments import TILE, Keys
 
-SPARE = 256  # pairs that a query may have beside twice the T best, before it is lost
-_GROUPS = 4  # groups of segments per best one asked for, whose best ones set a first bar
-_PATIENCE = 16  # pairs per query that are gathered, at least, before the bar is raised by them
+SPARE_PAIRS = 256  # a query with more than 2 T + this many pairs overflows
+_GROUPS = 4  # groups of segments per result, whose maxima set a first threshold
+_GATHERED = 16  # pairs per query, at least, that are gathered before they raise the threshold
 
 
 @dataclass(frozen=True)
 class CloseSegments:
-    """Segments that may be among a query's best, sorted by query; lost queries have none."""
+    """Segments that may be among a query's best, sorted by query; queries that overflow have none."""
 
     query_P: Ints  # within the block
     segment_P: Ints
     score_P: Floats
-    lost_Q: Bools  # too many segments stay in the race
+    overflow_Q: Bools  # queries with too many segments, which this product cannot decide
 
 
 def screen(
@@ -44,41 +44,50 @@ def screen(
     slack_Q: Floats,
     product: Product,
 ) -> CloseSegments:
-    """The pairs whose coarse score is at least the T-th best of these tiles less `slack_Q`."""
+    """The pairs whose coarse score is at least the T-th best of these tiles minus `slack_Q`."""
     n = len(queries_QD)
     queries_DQ = np.ascontiguousarray(queries_QD.T)
     product_KQ = np.empty((TILE, n), dtype=np.float32)
     best_SQ = np.empty((TILE, n), dtype=np.float32)
     hit_SQ = np.empty((TILE, n), dtype=np.bool_)
-    bar_Q = np.full(n, -np.inf, dtype=np.float32)
+    threshold_Q = np.full(n, -np.inf, dtype=np.float32)
     gathered, n_gathered = [_no_pairs(n)], 0
     for first, last in tiles:
         scores_SQ = _segment_scores(queries_DQ, keys, first, last, product, product_KQ, best_SQ)
         hits_SQ = hit_SQ[: last - first]
         if top == 1:
-            np.maximum(bar_Q, scores_SQ.max(axis=0) - slack_Q, out=bar_Q)
-        np.greater_equal(scores_SQ, bar_Q, out=hits_SQ)
+            np.maximum(threshold_Q, scores_SQ.max(axis=0) - slack_Q, out=threshold_Q)
+        np.greater_equal(scores_SQ, threshold_Q, out=hits_SQ)
         if np.count_nonzero(hits_SQ) > _GROUPS * top * n:
-            np.maximum(bar_Q, first_bar(scores_SQ, top) - slack_Q, out=bar_Q)
-            np.greater_equal(scores_SQ, bar_Q, out=hits_SQ)
+            np.maximum(threshold_Q, first_threshold(scores_SQ, top) - slack_Q, out=threshold_Q)
+            np.greater_equal(scores_SQ, threshold_Q, out=hits_SQ)
         found_P = np.flatnonzero(hits_SQ)
         segment_P, query_P = np.divmod(found_P, n)
         gathered.append(
-            CloseSegments(query_P, segment_P + first, scores_SQ.ravel()[found_P], gathered[0].lost_Q)
+            CloseSegments(query_P, segment_P + first, scores_SQ.ravel()[found_P], gathered[0].overflow_Q)
         )
         n_gathered += len(found_P)
-        if n_gathered > n * max(2 * top, _PATIENCE):
-            pairs, bar_Q = _best(gathered, top=top, slack_Q=slack_Q, bar_Q=bar_Q)
+        if n_gathered > n * max(2 * top, _GATHERED):
+            pairs, threshold_Q = _best(gathered, top=top, slack_Q=slack_Q, threshold_Q=threshold_Q)
             gathered, n_gathered = [pairs], 0
-    return _best(gathered, top=top, slack_Q=slack_Q, bar_Q=bar_Q)[0]
+    return _best(gathered, top=top, slack_Q=slack_Q, threshold_Q=threshold_Q)[0]
 
 
-def merged(parts: Sequence[CloseSegments], *, top: int, slack_Q: Floats) -> CloseSegments:
-    """The pairs of one block that was screened in several parts of the keys."""
+def merge_parts(parts: Sequence[CloseSegments], *, top: int, slack_Q: Floats) -> CloseSegments:
+    """The pairs of one block of queries that was screened against several parts of the keys."""
     if len(parts) == 1:
         return parts[0]
-    bar_Q = np.full(len(slack_Q), -np.inf, dtype=np.float32)
-    return _best(parts, top=top, slack_Q=slack_Q, bar_Q=bar_Q)[0]
+    threshold_Q = np.full(len(slack_Q), -np.inf, dtype=np.float32)
+    return _best(parts, top=top, slack_Q=slack_Q, threshold_Q=threshold_Q)[0]
+
+
+def first_threshold(scores_SQ: npt.NDArray[np.floating], top: int) -> npt.NDArray[np.floating]:
+    """A lower bound of the T-th best score of each query: the T-th best maximum of groups of segments."""
+    n_groups = min(_GROUPS * top, len(scores_SQ))
+    size = len(scores_SQ) // n_groups
+    highest_GQ = scores_SQ[: size * n_groups].reshape(n_groups, size, -1).max(axis=1)
+    threshold_Q: npt.NDArray[np.floating] = np.partition(highest_GQ, n_groups - top, axis=0)[n_groups - top]
+    return threshold_Q
 
 
 def _segment_scores(
@@ -110,24 +119,15 @@ def _segment_scores(
     return best_SQ
 
 
-def first_bar(scores_SQ: npt.NDArray[np.floating], top: int) -> npt.NDArray[np.floating]:
-    """A lower bound of the T-th best score of each query: the T-th best maximum of groups of segments."""
-    n_groups = min(_GROUPS * top, len(scores_SQ))
-    size = len(scores_SQ) // n_groups
-    highest_GQ = scores_SQ[: size * n_groups].reshape(n_groups, size, -1).max(axis=1)
-    bar_Q: npt.NDArray[np.floating] = np.partition(highest_GQ, n_groups - top, axis=0)[n_groups - top]
-    return bar_Q
-
-
 def _best(
-    parts: Sequence[CloseSegments], *, top: int, slack_Q: Floats, bar_Q: Floats
+    parts: Sequence[CloseSegments], *, top: int, slack_Q: Floats, threshold_Q: Floats
 ) -> tuple[CloseSegments, Floats]:
-    """Raise the bar to the T-th best of all pairs, keep what reaches it, and lose queries with too many."""
+    """Raise thresholds to the T-th best of all pairs, drop pairs below, and mark queries that overflow."""
     n = len(slack_Q)
     query_P = np.concatenate([p.query_P for p in parts])
     segment_P = np.concatenate([p.segment_P for p in parts])
     score_P = np.concatenate([p.score_P for p in parts])
-    lost_Q = np.logical_or.reduce([p.lost_Q for p in parts])
+    overflow_Q = np.logical_or.reduce([p.overflow_Q for p in parts])
     # Best first, then by query: stable, and in int16 a radix sort. `lexsort` takes ten times as long.
     order_P = np.argsort(-score_P)
     order_P = order_P[np.argsort(query_P[order_P].astype(np.int16), kind="stable")]
@@ -135,13 +135,13 @@ def _best(
     counts_Q = np.bincount(query_P, minlength=n)
     full_Q = np.flatnonzero(counts_Q >= top)
     level = score_P[(np.cumsum(counts_Q) - counts_Q)[full_Q] + top - 1]
-    bar_Q = bar_Q.copy()
-    bar_Q[full_Q] = np.maximum(bar_Q[full_Q], level - slack_Q[full_Q])
-    kept_P = score_P >= bar_Q[query_P]
-    lost_Q = lost_Q | (np.bincount(query_P[kept_P], minlength=n) > 2 * top + SPARE)
-    bar_Q[lost_Q] = np.inf
-    kept_P &= ~lost_Q[query_P]
-    return CloseSegments(query_P[kept_P], segment_P[kept_P], score_P[kept_P], lost_Q), bar_Q
+    threshold_Q = threshold_Q.copy()
+    threshold_Q[full_Q] = np.maximum(threshold_Q[full_Q], level - slack_Q[full_Q])
+    kept_P = score_P >= threshold_Q[query_P]
+    overflow_Q = overflow_Q | (np.bincount(query_P[kept_P], minlength=n) > 2 * top + SPARE_PAIRS)
+    threshold_Q[overflow_Q] = np.inf
+    kept_P &= ~overflow_Q[query_P]
+    return CloseSegments(query_P[kept_P], segment_P[kept_P], score_P[kept_P], overflow_Q), threshold_Q
 
 
 def _no_pairs(n: int) -> CloseSegments:

@@ -1,7 +1,7 @@
-"""Float64 scores of segments of keys, rounded, with the key that won: what decides in `topk`.
+"""Score segments of keys in float64, rounded to nine decimals, with each segment's best key.
 
-Float64 products differ by about 10⁻¹⁶ between BLAS libraries and between places in one matrix. Rounded to
-nine decimals, equal vectors tie exactly and the rule for ties decides, not the machine.
+These scores decide in `topk`; the coarse ones of `screen` only propose. Why they are rounded: see
+`geometry.SCORE_DECIMALS`.
 
 Shapes: Q queries of a block, M keys, K keys and S segments of a tile, D dimensions, T best, P pairs.
 """
@@ -17,9 +17,9 @@ import numpy.typing as npt
 from trainer.records import Doubles, Floats, Ints
 from trainer.score.geometry import rounded
 
-TILE = 500  # keys that are compared at a time: with 512 queries, their float32 product stays near the core
+TILE = 500  # keys compared at a time: with 512 queries, their float32 product fits the core's cache
 BLOCK = 64  # queries of one float64 product
-_PAIRS = 128  # scored in one go: larger temporary arrays go back to the system each time, which is slow
+_PAIRS = 128  # scored together: larger temporary arrays are returned to the system each time, which is slow
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Keys:
         return len(self.bounds) - 1 == len(self.vectors_MD)
 
     def tiles(self) -> list[tuple[int, int]]:
-        """Ranges of whole segments with at most TILE keys; a segment that has more stands alone."""
+        """Ranges of whole segments with at most TILE keys; a larger segment is a range by itself."""
         if self.single:
             return self.pieces(0, len(self.vectors_MD))
         tiles, first = [], 0
@@ -52,7 +52,7 @@ class Keys:
         return [(here, min(here + TILE, stop)) for here in range(start, stop, TILE)]
 
     def float32(self, start: int, stop: int) -> Floats:
-        """Some keys as C-contiguous float32: the rows themselves where they are that already."""
+        """Some keys as C-contiguous float32; not copied where they are that already."""
         return np.require(self.vectors_MD[start:stop], np.float32, ["C", "A"])
 
 
@@ -62,11 +62,11 @@ class Top:
 
     segments_NT: Ints
     scores_NT: Doubles
-    keys_NT: Ints  # the row of the key that won within the segment
+    keys_NT: Ints  # the row of the best key of the segment
 
 
-def joined(parts: Sequence[Top]) -> Top:
-    """The answers to several blocks of queries as one."""
+def concatenate(parts: Sequence[Top]) -> Top:
+    """The results of several blocks of queries as one."""
     return Top(
         np.concatenate([part.segments_NT for part in parts]),
         np.concatenate([part.scores_NT for part in parts]),
@@ -77,13 +77,13 @@ def joined(parts: Sequence[Top]) -> Top:
 def compare_all(queries_QD: Floats, keys: Keys, *, top: int) -> Top:
     """The T best segments of at most BLOCK queries, by comparing with every key."""
     x_QD = queries_QD.astype(np.float64)
-    # A row of fillers that any score beats, to be pushed out by the first segments.
-    segments_QT, won_QT = (np.full((len(x_QD), top), -1, dtype=np.int64) for _ in range(2))
+    # Placeholders with score -∞, which the first segments replace.
+    segments_QT, best_keys_QT = (np.full((len(x_QD), top), -1, dtype=np.int64) for _ in range(2))
     scores_QT = np.full((len(x_QD), top), -np.inf)
     scratch = _Scratch(x_QD.shape[1])
     for first, last in keys.tiles():
         best_QS, key_QS = _best_of_tile(x_QD, keys, first, last, scratch)
-        # What was found before has lower numbers: it stands first, and an equal score does not beat it.
+        # Segments found before have lower numbers: they come first, and win ties.
         rows = np.flatnonzero((best_QS > scores_QT[:, -1:]).any(axis=1))
         if len(rows) == 0:
             continue
@@ -91,14 +91,14 @@ def compare_all(queries_QD: Floats, keys: Keys, *, top: int) -> Top:
         both = np.concatenate([scores_QT[rows], best_QS[rows]], axis=1)
         order_RT = np.argsort(-both, axis=1, kind="stable")[:, :top]
         scores_QT[rows] = np.take_along_axis(both, order_RT, axis=1)
-        for kept_QT, new_RS in ((segments_QT, numbers_RS), (won_QT, key_QS[rows])):
+        for kept_QT, new_RS in ((segments_QT, numbers_RS), (best_keys_QT, key_QS[rows])):
             chosen = np.concatenate([kept_QT[rows], new_RS], axis=1)
             kept_QT[rows] = np.take_along_axis(chosen, order_RT, axis=1)
-    return Top(segments_QT, scores_QT, won_QT)
+    return Top(segments_QT, scores_QT, best_keys_QT)
 
 
 def compare_pairs(queries_ND: Floats, keys: Keys, query_P: Ints, segment_P: Ints) -> tuple[Doubles, Ints]:
-    """Each pair's score and the key that won: float64[P], int64[P]; fast where segments stand together."""
+    """Each pair's score and best key: float64[P], int64[P]; fastest where pairs are sorted by segment."""
     score_P = np.empty(len(query_P), dtype=np.float64)
     if keys.single:
         for start in range(0, len(query_P), _PAIRS):
@@ -121,7 +121,7 @@ def compare_pairs(queries_ND: Floats, keys: Keys, query_P: Ints, segment_P: Ints
 
 
 class _Scratch:
-    """Memory for one float64 tile at a time, taken once: fresh pages would cost more than the product."""
+    """Buffers for one float64 tile, allocated once: fresh pages would cost more than the product."""
 
     def __init__(self, dim: int) -> None:
         self.keys_KD = np.empty((TILE, dim), dtype=np.float64)
@@ -131,9 +131,9 @@ class _Scratch:
 def _best_of_tile(
     x_QD: Doubles, keys: Keys, first: int, last: int, scratch: _Scratch
 ) -> tuple[Doubles, Ints]:
-    """The rounded score and the winning key of each segment first … last - 1: float64[Q, S], int64[Q, S].
+    """The rounded score and the best key of each segment first … last - 1: float64[Q, S], int64[Q, S].
 
-    The scores may lie in `scratch`: use them before the next call.
+    The scores may be a view of `scratch`: use them before the next call.
     """
     (start, stop), *rest = keys.pieces(first, last)
     starts_S = np.asarray(keys.bounds[first:last])

@@ -1,11 +1,11 @@
-"""Categories ranked in several ways from one product: by fewer centers, softly, among others, by other names.
+"""Rank categories in several ways from one product: fewer centers, soft scores, other candidates or owners.
 
-An evaluation asks the same centers about the same samples again and again. What differs (how many centers
-count, what becomes their score, who takes part) costs little beside the product, so that is formed once. As
-in `topk`, it only proposes: whatever its rounding leaves in the race is scored again in float64 and rounded,
-and that decides.
+An evaluation compares the same centers with the same samples many times. What differs (how many centers
+count, how they are scored, which categories are candidates) costs little beside the product, so the product
+is computed once. As in `topk`, it only proposes: every category that may be among the best within its error
+bound is scored again in float64 and rounded, and that score decides.
 
-Shapes: N queries, Q queries of a block, D dimensions, M centers, F runs of centers (one category's each),
+Shapes: N queries, Q queries of a block, D dimensions, M centers, F runs of centers (each of one category),
 S runs of a tile with K centers each, T best, P pairs of a run and a query.
 """
 
@@ -18,19 +18,19 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.records import Doubles, Floats, Ints
-from trainer.score.blas import largest_error, one_thread_each, spread
+from trainer.score.blas import largest_error, one_thread_each, parallel_map
 from trainer.score.geometry import rounded
-from trainer.score.screen import first_bar
+from trainer.score.screen import first_threshold
 from trainer.score.segments import Keys
 
-# Up to so many multiplications (a second's), everything is float64; above, float32, in half the time.
+# Up to this many multiplications (about a second), everything is float64; above, float32, in half the time.
 _SMALL = 2**35
-# Up to this length of a vector, float32 neither overflows nor loses what matters.
+# Up to this length of a vector, float32 neither overflows nor loses precision that matters.
 _LARGEST_NORM = 1e6
 _QUERIES = 512  # of one product
 _CELLS = 2**23  # scores of a block: 32 MiB on each core
-_ROUND = 16  # blocks whose pairs are scored again together: the more, the more of them meet in one run
-_PAIRS = 4096  # of one job of scoring again
+_ROUND = 16  # blocks whose pairs are scored again together: the more, the more pairs share a run
+_PAIRS = 4096  # scored again by one job
 _NORM_ROWS = 1024
 
 Scores = npt.NDArray[np.floating]  # float32 or float64
@@ -38,15 +38,15 @@ Scores = npt.NDArray[np.floating]  # float32 or float64
 
 @dataclass(frozen=True)
 class Measure:
-    """What becomes the score of a run of centers."""
+    """How a run of centers is scored."""
 
     soft: bool = False  # τ log mean exp(x · z / τ), else the largest x · z
-    first: int | None = None  # of the first so many centers; None: of all
+    first: int | None = None  # over the first N centers; None: over all
 
 
 @dataclass(frozen=True)
 class Way:
-    """A measure, and the category that each run stands for: int64[F], -1 where it takes no part."""
+    """A measure, and the category that each run belongs to: int64[F], -1 for runs that are left out."""
 
     measure: Measure
     owner_F: Ints
@@ -70,12 +70,12 @@ def rank_ways(
     temperature: float,
     whole: Measure | None = None,
 ) -> tuple[list[Ranking], Scores]:
-    """Each way's ranking, and by `whole` every run's score for each query: [N, F], empty without `whole`.
+    """Each way's ranking; and every run's score for each query by the measure `whole`: [N, F], else empty.
 
-    The runs begin at the rows `starts_F`. T is `top`, or fewer where fewer take part. Ties go to the lower
-    category. The whole scores are float64, rounded, up to 2³⁵ multiplications; beyond, float32 as NumPy's
-    product gives them, which differs by about 10⁻⁷ of the vectors' lengths. Values must be finite. Beside the
-    answer it takes about 100 MB on each core.
+    The runs begin at the rows `starts_F`. T is `top`, or the number of candidates if that is less. Ties go to
+    the lower category. The scores by `whole` are float64, rounded, for up to 2³⁵ multiplications; beyond,
+    float32 as NumPy's product gives them, with errors of about 10⁻⁷ of the vectors' lengths. Values must be
+    finite. Beside the result it needs about 100 MB on each core.
     """
     keys = Keys(centers_MD, np.append(starts_F, len(centers_MD)).astype(np.int64))
     measures = list(dict.fromkeys([way.measure for way in ways] + ([] if whole is None else [whole])))
@@ -105,7 +105,7 @@ def rank_ways(
                     for way, t in zip(ways, tops, strict=True)
                 ]
 
-            proposed = zip(*spread(propose, range(rows.start, rows.stop, step)), strict=True)
+            proposed = zip(*parallel_map(propose, range(rows.start, rows.stop, step)), strict=True)
             pairs = [np.concatenate(blocks) for blocks in proposed]
             if pairs:
                 _decide(queries_ND, keys, rows, ways, pairs, temperature, found)
@@ -123,10 +123,10 @@ class _Coarse:
         self._most = int(np.diff(keys.bounds).max())
 
     def slack(self, norms_N: Doubles) -> Doubles:
-        """How far below the T-th best coarse score a run may lie and still belong to the T best.
+        """How far below the T-th best coarse score a run's score may lie if it belongs to the T best.
 
-        Twice what a score can be wrong by, and what rounding to decimals makes a tie of. A soft score is off
-        by no more than its largest product, and by its own arithmetic: exponents of at most
+        Twice the error bound of a score, plus differences that rounding to decimals ties. A soft score has
+        the error of its largest product, plus that of its own arithmetic: exponents of at most
         2 norms / temperature, a sum of K terms, a logarithm.
         """
         error_N = largest_error(self._keys.vectors_MD.shape[1], 0.0) * norms_N
@@ -136,7 +136,7 @@ class _Coarse:
         return 2 * error_N + 2e-9
 
     def scores(self, queries_QD: Floats) -> dict[Measure, Scores]:
-        """By measure: [F, Q]."""
+        """The coarse scores by each measure: [F, Q]."""
         n, bounds = len(queries_QD), self._keys.bounds
         x_DQ = np.ascontiguousarray(queries_QD.T, dtype=self.dtype)
         product, scratch = (np.empty((self.widest, n), self.dtype) for _ in range(2))
@@ -148,7 +148,7 @@ class _Coarse:
             keys_KD = np.require(self._keys.vectors_MD[start:stop], self.dtype, ["C"])
             products_KQ = np.matmul(keys_KD, x_DQ, out=product[: stop - start])
             sizes_S = np.diff(bounds[first : last + 1])
-            # Runs of one size are looked at together.
+            # Runs of one size are scored together.
             alike = (
                 [(first, last)] if (sizes_S == sizes_S[0]).all() else [(s, s + 1) for s in range(first, last)]
             )
@@ -185,13 +185,13 @@ class _Coarse:
 
 
 def _proposed(scores_FQ: Scores, owner_F: Ints, top: int, slack_Q: Doubles, first: int, rows: slice) -> Ints:
-    """The pairs that may be among the T best, as run · R + query, of R queries that begin with `rows`."""
+    """The pairs that may be among the T best, as run · R + query within the R queries of `rows`."""
     taking = np.flatnonzero(owner_F >= 0)
     if len(taking) == 0:
         return taking
     among_FQ = scores_FQ if len(taking) == len(owner_F) else scores_FQ[taking]
-    bar_Q = (first_bar(among_FQ, top) - slack_Q).astype(among_FQ.dtype)
-    place_P, query_P = np.divmod(np.flatnonzero(among_FQ >= bar_Q), among_FQ.shape[1])
+    threshold_Q = (first_threshold(among_FQ, top) - slack_Q).astype(among_FQ.dtype)
+    place_P, query_P = np.divmod(np.flatnonzero(among_FQ >= threshold_Q), among_FQ.shape[1])
     pairs: Ints = taking[place_P] * (rows.stop - rows.start) + first + query_P
     return pairs
 
@@ -232,12 +232,12 @@ def _decide(
         ranking.categories_NT[rows] = way.owner_F[run_P[place_P[best_QT]]]
         ranking.scores_NT[rows] = score[best_QT]
 
-    spread(score_again, range(0, len(every_P), _PAIRS))
-    spread(choose, range(len(ways)))
+    parallel_map(score_again, range(0, len(every_P), _PAIRS))
+    parallel_map(choose, range(len(ways)))
 
 
 def _exactly(cosines_QK: Doubles, soft: bool, temperature: float) -> Doubles:
-    """A measure of one run, in float64 and rounded: [Q]."""
+    """The score of one run by a measure, in float64 and rounded: [Q]."""
     highest_Q = cosines_QK.max(axis=1)
     if soft:
         powers_QK = np.exp((cosines_QK - highest_Q[:, None]) / temperature)
@@ -252,5 +252,5 @@ def _lengths(x_ND: Floats) -> Doubles:
         x_RD = x_ND[start : start + _NORM_ROWS].astype(np.float64)
         lengths_N[start : start + _NORM_ROWS] = np.sqrt(np.vecdot(x_RD, x_RD))
 
-    spread(measure, range(0, len(x_ND), _NORM_ROWS))
+    parallel_map(measure, range(0, len(x_ND), _NORM_ROWS))
     return lengths_N

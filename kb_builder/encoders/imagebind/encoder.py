@@ -33,7 +33,7 @@ from kb_builder.encoders.paired import read_text
 from kb_builder.encoders.text_side import TextSide, clip_words_side, read_original
 from kb_builder.weights.checkpoint import load_state, weights_file
 from kb_builder.weights.identity import hash_files
-from kb_builder.weights.known import find_model, tell_licence
+from kb_builder.weights.known import find_model, log_licence
 
 LICENCE = "CC-BY-NC-SA-4.0"
 BPE = "bpe_simple_vocab_16e6.txt.gz"
@@ -98,7 +98,7 @@ def load_imagebind(name: str, *, device: str = "cpu") -> ImageBindEncoder:
     text = imagebind_text_side(name)
     heads = _heads(path.with_name("config.json"), shown)
     network = build_imagebind(load_state(path), where=str(path), heads=heads)
-    tell_licence(shown, LICENCE)
+    log_licence(shown, LICENCE)
     network.to(device)
     if device == "cpu":
         use_onednn(network)

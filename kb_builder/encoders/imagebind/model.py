@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from data.errors import InputError
-from kb_builder.weights.checkpoint import State, fill, told_keys
+from kb_builder.weights.checkpoint import State, fill, mismatch_line
 
 TOWERS = ("vision", "text", "audio", "depth", "thermal", "imu")
 # The numbers of heads do not follow from the weights; these are those of `imagebind_huge`.
@@ -241,7 +241,7 @@ def build_imagebind(state: State, *, where: str, heads: Mapping[str, int] = HEAD
             network = ImageBind(state, heads)
     except KeyError as error:
         other = [key for key in state if not key.startswith("modality_")]
-        raise InputError(told_keys(where, _WHAT, [str(error.args[0])], other, [])) from None
+        raise InputError(mismatch_line(where, _WHAT, [str(error.args[0])], other, [])) from None
     except (ValueError, IndexError) as error:  # shapes of another rank
         raise InputError(f"{where}: not the weights of {_WHAT} ({error}); name the right file") from error
     fill(network, state, where=where, what=_WHAT)

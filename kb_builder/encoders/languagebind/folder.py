@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from data.errors import InputError
 from data.reads import reading
 from kb_builder.encoders.paired import PICKLED, read_kind
-from kb_builder.weights.checkpoint import State, load_state, told_keys
+from kb_builder.weights.checkpoint import State, load_state, mismatch_line
 
 # In the order of preference for the tower that encodes texts. Depth is not a modality here.
 KINDS = {
@@ -172,7 +172,7 @@ def read_state(shown: str, tower: Tower) -> State:
         name = key.removesuffix(_DOWN)
         missing = [each for each in (f"{name}.weight", f"{name}{_UP}") if each not in state]
         if missing:
-            raise InputError(told_keys(f"{shown}: {tower.folder}", WHAT, missing, [], []))
+            raise InputError(mismatch_line(f"{shown}: {tower.folder}", WHAT, missing, [], []))
         down, up = state.pop(key).float(), state.pop(f"{name}{_UP}").float()
         scale = tower.media.lora_alpha / len(down)
         state[f"{name}.weight"] = state[f"{name}.weight"].float() + scale * (up @ down)

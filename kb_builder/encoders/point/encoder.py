@@ -31,7 +31,7 @@ from kb_builder.encoders.devices import use_onednn
 from kb_builder.encoders.point.model import Patching, PointBert, build_point
 from kb_builder.weights.checkpoint import load_state, weights_file, without_prefix
 from kb_builder.weights.identity import hash_files
-from kb_builder.weights.known import find_model, licence_of, tell_licence
+from kb_builder.weights.known import find_model, licence_of, log_licence
 
 VERSION = 2  # of the preparation of clouds; part of the identity
 POINTS = 10_000  # per cloud in the training of the published models
@@ -109,7 +109,7 @@ def load_point(name: str, *, device: str = "cpu") -> PointEncoder:
     state = without_prefix(load_state(path), _PREFIXES)
     network = build_point(state, where=str(path), patching=patching)
     licence = licence_of(path.parent)
-    tell_licence(shown, licence)
+    log_licence(shown, licence)
     network.to(device)
     if device == "cpu":
         use_onednn(network)

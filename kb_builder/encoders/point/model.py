@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from data.errors import InputError
-from kb_builder.weights.checkpoint import State, fill, told_keys
+from kb_builder.weights.checkpoint import State, fill, mismatch_line
 
 _WHAT = "OpenShape's PointBERT"
 _HEAD = 64  # dimensions of an attention head
@@ -179,7 +179,7 @@ def build_point(state: State, *, where: str, patching: Patching | None = None) -
             network = PointBert(state, patching)
     except KeyError as error:
         other = [key for key in state if not key.startswith(("ppat.", "proj."))]
-        raise InputError(told_keys(where, _WHAT, [str(error.args[0])], other, [])) from None
+        raise InputError(mismatch_line(where, _WHAT, [str(error.args[0])], other, [])) from None
     except (ValueError, IndexError) as error:  # shapes of another rank
         raise InputError(f"{where}: not the weights of {_WHAT} ({error}); name the right file") from error
     fill(network, state, where=where, what=_WHAT)

@@ -304,7 +304,7 @@ def test_a_name_that_is_nowhere_says_where_was_looked() -> None:
     """A known name adds the command that fetches it."""
     with pytest.raises(InputError, match=r"neither nowhere nor models/nowhere.*UNIBIND_MODELS"):
         load_encoder("clip:nowhere")
-    with pytest.raises(InputError, match="says no model"):
+    with pytest.raises(InputError, match="names no model"):
         load_encoder("clip:")
 
 

@@ -105,7 +105,7 @@ def test_a_file_arrives_whole_and_checked(hub: Hub, tmp_path: Path) -> None:
     fetched = fetch(
         ModelFile("m.bin", hub.url, SHA256),
         tmp_path / "deep" / "m.bin",
-        told=lambda here, total: seen.append((here, total)),
+        on_bytes=lambda here, total: seen.append((here, total)),
     )
     assert (tmp_path / "deep" / "m.bin").read_bytes() == CONTENT
     assert (fetched.sha256, fetched.checked) == (SHA256, "list")
@@ -118,7 +118,7 @@ def test_the_hubs_checksum_is_taken_where_the_list_has_none(hub: Hub, tmp_path: 
     hub.linked = SHA256
     assert fetch(ModelFile("m", hub.url), tmp_path / "m").checked == "server"
     hub.linked = None
-    assert fetch(ModelFile("m", hub.url), tmp_path / "n").checked == "nobody"
+    assert fetch(ModelFile("m", hub.url), tmp_path / "n").checked == "nothing"
 
 
 def test_a_broken_connection_goes_on_where_it_broke(hub: Hub, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_busy_server_is_asked_again(hub: Hub, tmp_path: Path) -> None:
 def test_a_refusal_is_told_at_once(hub: Hub, tmp_path: Path, status: int, told: str) -> None:
     """What will not change is not tried again."""
     hub.statuses = [status]
-    with pytest.raises(InputError, match=f"{told}; fetch it by hand"):
+    with pytest.raises(InputError, match=f"{told}; download it yourself"):
         fetch(ModelFile("m", hub.url), tmp_path / "m")
     assert len(hub.asked) == 1
 
@@ -202,7 +202,7 @@ def test_a_refusal_is_told_at_once(hub: Hub, tmp_path: Path, status: int, told: 
 def test_another_piece_than_was_asked_for_is_not_taken(hub: Hub, tmp_path: Path) -> None:
     """A server that miscounts gives no file."""
     hub.cut, hub.shift = [1_000_000], 5
-    with pytest.raises(InputError, match="another piece"):
+    with pytest.raises(InputError, match="another range"):
         fetch(ModelFile("m", hub.url), tmp_path / "m")
 
 
@@ -226,5 +226,5 @@ def test_a_full_disk_is_told_before(hub: Hub, tmp_path: Path, monkeypatch: pytes
     """The server says how much is to come."""
     usage: Any = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(InputError, match=r"are to come and 0\.0 GiB are free"):
+    with pytest.raises(InputError, match=r"are missing and 0\.0 GiB are free"):
         fetch(ModelFile("m", hub.url), tmp_path / "m")

@@ -92,7 +92,7 @@ def test_what_it_cannot_have_is_one_line_at_its_start(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for options, words in (
-            (["--port", port], f"port {port} of 127.0.0.1 cannot be had (Address already in use)"),
+            (["--port", port], f"port {port} of 127.0.0.1 cannot be used (Address already in use)"),
             (["--log", str(tmp_path / "nowhere" / "log")], "nowhere/log: cannot be written (No such file"),
         ):
             done = subprocess.run(

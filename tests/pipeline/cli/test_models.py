@@ -95,7 +95,7 @@ def test_get_fetches_by_a_list_of_ones_own(
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert "CC-BY-NC-4.0, not for commercial use" in result.output
-    assert "nobody states one" in result.output
+    assert "none is published" in result.output
     assert (models / "tiny" / "SHA256SUMS").is_file()
     assert "was complete already" in CliRunner().invoke(app, command).output
 

@@ -1,7 +1,8 @@
-"""Training goes on after a kill and ends with the same bits."""
+"""Training resumes after a kill and ends with the same bits; TensorBoard reads what the log holds."""
 
 from __future__ import annotations
 
+import builtins
 import os
 import signal
 import subprocess
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from data.errors import TrainingError
+from kb_builder.tables.schemas import read_rows
 from trainer.align import train as training
-from trainer.align.checkpoint import Keeper
+from trainer.align.checkpoint import CheckpointFile, tensorboard_writer
 from trainer.align.processes import ALONE
 from trainer.align.train import train
 from trainer.localize.choose import localize
@@ -46,16 +49,16 @@ def test_a_killed_training_ends_with_the_same_bytes(
     train(kb, tmp_path / "whole", settings)
 
     left = kept
-    keep = Keeper.keep
+    keep = CheckpointFile.save
 
-    def keep_and_die(self: Keeper, checkpoint: Any) -> None:
+    def keep_and_die(self: CheckpointFile, checkpoint: Any) -> None:
         nonlocal left
         keep(self, checkpoint)
         left -= 1
         if left == 0:
             raise _Killed
 
-    monkeypatch.setattr(Keeper, "keep", keep_and_die)
+    monkeypatch.setattr(CheckpointFile, "save", keep_and_die)
     try:
         train(kb, tmp_path / "killed", settings, every=0)
     except _Killed:
@@ -84,7 +87,7 @@ def test_a_checkpoint_of_another_training_is_not_used(
     def goes_on(given: Train) -> bool:
         capsys.readouterr()
         train(kb, tmp_path, given, every=1e9)
-        return "going on after epoch 2" in capsys.readouterr().err
+        return "resuming after epoch 2" in capsys.readouterr().err
 
     assert goes_on(settings)
     left.write_bytes(whole)
@@ -100,7 +103,7 @@ def test_a_checkpoint_of_another_training_is_not_used(
     assert not goes_on(settings)
 
 
-def test_one_byte_of_a_checkpoint_begins_anew(
+def test_one_changed_byte_of_a_checkpoint_restarts_training(
     make_kb: MakeKb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A changed number is found by the checkpoint's own hash; the heads are those of a whole training."""
@@ -116,24 +119,24 @@ def test_one_byte_of_a_checkpoint_begins_anew(
         left.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         capsys.readouterr()
         train(kb, tmp_path, settings, every=1e9)
-        told = capsys.readouterr().err
-        assert "checkpoint.safetensors is damaged (its checksum does not fit); beginning anew" in told
+        printed = capsys.readouterr().err
+        assert "checkpoint.safetensors is damaged (its checksum differs); starting from" in printed
         assert (tmp_path / "heads.safetensors").read_bytes() == heads
 
 
 def test_checkpoints_are_made_when_they_are_due(tmp_path: Path) -> None:
     """Not before so many seconds have passed since the last one."""
-    assert Keeper(tmp_path / "c", "x", 0.0, ALONE).is_due()
-    assert not Keeper(tmp_path / "c", "x", 3600.0, ALONE).is_due()
+    assert CheckpointFile(tmp_path / "c", "x", 0.0, ALONE).is_due()
+    assert not CheckpointFile(tmp_path / "c", "x", 3600.0, ALONE).is_due()
 
 
-def test_a_process_killed_outright_goes_on(make_kb: MakeKb, tmp_path: Path) -> None:
-    """SIGKILL in the middle of training, in a process of its own, and the same command again."""
+def test_a_killed_process_resumes(make_kb: MakeKb, tmp_path: Path) -> None:
+    """SIGKILL in the middle of training, in a separate process, and the same command again."""
     kb = make_kb()
     localize(kb, Localize(k=5))
     code = (
         "import sys; from pathlib import Path\n"
-        "from trainer.train import train; from trainer.settings import Train\n"
+        "from trainer.align.train import train; from trainer.settings import Train\n"
         "train(Path(sys.argv[1]), Path(sys.argv[2]), Train(epochs=60, batch_size=48), every=0)"
     )
     root = Path(training.__file__).parents[2]
@@ -155,9 +158,59 @@ def test_a_process_killed_outright_goes_on(make_kb: MakeKb, tmp_path: Path) -> N
     first.send_signal(signal.SIGKILL)
     first.communicate()
     again = command("killed")
-    _, told = again.communicate()
+    _, printed = again.communicate()
     assert again.returncode == 0
-    assert b"going on after epoch" in told
+    assert b"resuming after epoch" in printed
     train(kb, tmp_path / "whole", Train(epochs=60, batch_size=48))
     for file in ("heads.safetensors", "train_log.parquet"):
         assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+def _scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_has_the_curves_of_the_parquet_log(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Every value that is not null, at its step; and none is written unless it is asked for."""
+    kb = make_kb()
+    localize(kb, Localize(k=5))
+    train(kb, tmp_path / "without", Train(epochs=2, batch_size=48))
+    assert not (tmp_path / "without" / "tensorboard").exists()
+    train(kb, tmp_path / "with", Train(epochs=2, batch_size=48, tensorboard=True))
+    log = read_rows(tmp_path / "with" / "train_log.parquet")
+    found = _scalars(tmp_path / "with" / "tensorboard")
+    for name in ("loss", "loss_description", "loss_center", "learning_rate", "temperature", "val_top1"):
+        expected = [(row["step"], row[name]) for row in log if row[name] is not None]
+        assert [step for step, _ in found[name]] == [step for step, _ in expected]
+        assert [v for _, v in found[name]] == pytest.approx([v for _, v in expected], rel=1e-6)
+
+
+def test_steps_that_were_taken_again_show_once(tmp_path: Path) -> None:
+    """What an attempt wrote after the checkpoint that the next one resumes from is hidden."""
+    row: dict[str, Any] = dict.fromkeys(("learning_rate", "loss_description", "loss_center", "val_top1"))
+    with tensorboard_writer(tmp_path, after=-1) as write:
+        write([{**row, "step": s, "loss": 1.0, "temperature": 0.1} for s in range(6)])
+    with tensorboard_writer(tmp_path, after=2) as write:
+        write([{**row, "step": s, "loss": 2.0, "temperature": 0.1} for s in range(3, 5)])
+    assert _scalars(tmp_path)["loss"] == [(0, 1.0), (1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0)]
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where TensorBoard is not installed, the error gives the command that installs it."""
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if "tensorboard" in name:
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with (
+        pytest.raises(TrainingError, match=r"pip install --editable '\.\[tensorboard\]'"),
+        tensorboard_writer(tmp_path, after=0),
+    ):
+        pass

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from trainer.align import blocks as passes
+from trainer.align import blocks
 from trainer.align.losses import (
+    LOSSES,
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
-    bound_,
     center_means,
     centers_loss,
+    clamp_temperature_,
     official_loss,
     sigmoid_loss,
     symmetric_infonce,
 )
+from trainer.settings import Loss
 
 
 def _pairs(seed: int, b: int, dim: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,7 +109,7 @@ def test_others_of_the_category_are_no_negatives() -> None:
 def test_the_temperature_is_put_back_into_its_bounds(given: float, bounded: float) -> None:
     """Out of bounds it is moved to the bound; within, it is left alone."""
     log_temperature = torch.tensor(math.log(given), requires_grad=True)
-    bound_(log_temperature)
+    clamp_temperature_(log_temperature)
     assert math.exp(float(log_temperature.detach())) == pytest.approx(bounded, rel=1e-6)
 
 
@@ -121,7 +124,7 @@ GROUPS = [0, 0, 1, 1, 2, 2, 2, 3, 4, 5, 6]
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once with the whole matrix of logits, once row by row."""
     if request.param == "blocks":
-        monkeypatch.setitem(passes._WHOLE, "cpu", 64)  # an eighth is less than a row of eleven
+        monkeypatch.setitem(blocks._WHOLE, "cpu", 64)  # an eighth is less than a row of eleven
 
 
 @pytest.mark.usefixtures("both_ways")
@@ -167,7 +170,7 @@ def test_blocks_change_the_loss_by_rounding_alone(monkeypatch: pytest.MonkeyPatc
     groups, cold = torch.arange(1000) // 3, torch.tensor(-2.5)
     found = []
     for whole in (1000**2, 8 * 97 * 1000):  # the second gives blocks of 97 rows
-        monkeypatch.setitem(passes._WHOLE, "cpu", whole)
+        monkeypatch.setitem(blocks._WHOLE, "cpu", whole)
         loss = symmetric_infonce(x, t, groups, cold)
         found.append((loss.detach(), *torch.autograd.grad(loss, (x, t))))
     for whole, in_blocks in zip(*found, strict=True):
@@ -202,3 +205,8 @@ def test_meeting_all_centers_is_its_formula() -> None:
         lambda a, s: centers_loss(a, z, means, torch.tensor(groups), s),
         (x.requires_grad_(), cold),
     )
+
+
+def test_every_loss_of_the_settings_has_a_function() -> None:
+    """`train.loss` takes exactly the names in `LOSSES`."""
+    assert set(LOSSES) == set(get_args(Loss))

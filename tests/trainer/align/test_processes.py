@@ -18,7 +18,7 @@ from trainer.align import processes as ranks_module
 from trainer.align.aligner import Aligner
 from trainer.align.heads import load_heads
 from trainer.align.pairs import make_pairs
-from trainer.align.processes import ALONE, Ranks
+from trainer.align.processes import ALONE, Processes
 from trainer.align.train import train
 from trainer.inputs import load_sample_texts, load_samples, open_kb
 from trainer.localize.centers import load_centers
@@ -36,12 +36,12 @@ SETTINGS = {
 }
 
 
-def _gradients(kb: Path, settings: Train, ranks: Ranks) -> list[torch.Tensor]:
-    """The gradients of the first step, summed over the ranks; and the loss."""
+def _gradients(kb: Path, settings: Train, processes: Processes) -> list[torch.Tensor]:
+    """The gradients of the first step, summed over the processes; and the loss."""
     base = open_kb(kb)
     centers = load_centers(base)
     pairs, texts_MT, _ = make_pairs(load_samples(base, "samples")[0], load_sample_texts(base)[0], centers)
-    aligner = Aligner(pairs, texts_MT, centers.category_N, settings, ranks)
+    aligner = Aligner(pairs, texts_MT, centers.category_N, settings, processes)
     seen: list[torch.Tensor] = []
     adam = aligner._optimiser._adam
 
@@ -64,13 +64,13 @@ def _one_of_two(rank: int, kb: Path, place: Path) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
     torch.distributed.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
-    found = {name: _gradients(kb, settings, Ranks(rank, 2)) for name, settings in SETTINGS.items()}
+    found = {name: _gradients(kb, settings, Processes(rank, 2)) for name, settings in SETTINGS.items()}
     torch.save(found, place / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 def test_two_processes_have_the_gradients_of_one(make_kb: MakeKb, tmp_path: Path) -> None:
-    """For every loss, with batches of odd sizes: equal to rounding, and equal bits on both ranks."""
+    """For every loss, with batches of odd sizes: equal to rounding, and equal bits on both processes."""
     kb = make_kb()
     localize(kb, Localize(k=5))
     mp.start_processes(_one_of_two, args=(kb, tmp_path), nprocs=2, start_method="spawn")
@@ -88,12 +88,12 @@ def _torchrun(place: Path, what: str, kb: Path, run: Path) -> None:
     (place / "job.py").write_text(
         "import sys\n"
         "from pathlib import Path\n"
-        "from trainer.ranks import follows, part\n"
+        "from trainer.align.processes import is_follower, leave_process_group\n"
         "from trainer.settings import Train\n"
-        "from trainer.train import follow, train\n"
+        "from trainer.align.train import train, train_as_follower\n"
         "given = Path(sys.argv[1]), Path(sys.argv[2]), Train(epochs=3, batch_size=48)\n"
         f"{what}\n"
-        "follows() or part()\n"
+        "is_follower() or leave_process_group()\n"
     )
     done = subprocess.run(
         [*TORCHRUN, place / "job.py", kb, run],
@@ -110,7 +110,7 @@ def test_torchrun_trains_the_heads_of_one_process(make_kb: MakeKb, tmp_path: Pat
     """`train` under torchrun with two processes writes what one writes, to rounding; rank 0 alone writes."""
     kb = make_kb()
     localize(kb, Localize(k=5))
-    _torchrun(tmp_path, "follow(*given) if follows() else train(*given)", kb, tmp_path / "two")
+    _torchrun(tmp_path, "train_as_follower(*given) if is_follower() else train(*given)", kb, tmp_path / "two")
     train(kb, tmp_path / "one", Train(epochs=3, batch_size=48))
     two, one = load_heads(tmp_path / "two"), load_heads(tmp_path / "one")
     for modality, weight in one.weights.items():
@@ -122,7 +122,7 @@ def test_torchrun_trains_the_heads_of_one_process(make_kb: MakeKb, tmp_path: Pat
 
 def test_the_others_are_let_go_where_there_is_nothing_to_train(tmp_path: Path) -> None:
     """Where rank 0 finds its heads up to date, those that wait for it end too, and touch nothing."""
-    _torchrun(tmp_path, "if follows(): follow(*given)", tmp_path / "no-kb", tmp_path / "run")
+    _torchrun(tmp_path, "if is_follower(): train_as_follower(*given)", tmp_path / "no-kb", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -130,6 +130,6 @@ def test_shares_cover_all_rows_once() -> None:
     """However many rows and processes: stretches in order that differ by one row at most."""
     for n in (0, 1, 5, 8, 1023):
         for size in (1, 2, 3, 7):
-            rows = [list(range(n))[Ranks(rank, size).share(n)] for rank in range(size)]
+            rows = [list(range(n))[Processes(rank, size).share(n)] for rank in range(size)]
             assert [row for share in rows for row in share] == list(range(n))
             assert max(map(len, rows)) - min(map(len, rows)) <= 1

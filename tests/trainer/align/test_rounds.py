@@ -70,7 +70,7 @@ def test_one_modality_alone(make_kb: MakeKb) -> None:
     base = open_kb(kb)
     fitted = fit(base, load_centers(base), Train(**QUICK, modalities=("audio",)))
     assert list(fitted.heads.weights) == ["audio"]
-    with pytest.raises(TrainingError, match="names thermal, of which there is no encoded sample"):
+    with pytest.raises(TrainingError, match="names thermal, but no such sample is encoded"):
         fit(base, load_centers(base), Train(**QUICK, modalities=("audio", "thermal")))
 
 

@@ -281,7 +281,7 @@ def test_heads_say_what_they_were_trained_on(make_kb: MakeKb, tmp_path: Path) ->
 def test_a_device_that_is_not_there_is_refused(make_kb: MakeKb, tmp_path: Path) -> None:
     """One line names the setting, the device and what always works."""
     with pytest.raises(
-        TrainingError, match=r'train.device = "cuda:99": not to be had here .*"cpu" always is'
+        TrainingError, match=r'train.device = "cuda:99" is not available .*set "auto" or "cpu"'
     ):
         train(_localized(make_kb), tmp_path, Train(**QUICK, device="cuda:99"))
 

@@ -1,8 +1,11 @@
-"""The balance measures, against scikit-learn, SciPy and plain loops."""
+"""Balance measures against scikit-learn, SciPy and plain loops; baselines against training by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +13,31 @@ from scipy.spatial.distance import pdist
 from sklearn.linear_model import Ridge
 from sklearn.metrics import silhouette_score
 
+from trainer.align.heads import Heads, load_heads
+from trainer.align.train import fit, train
 from trainer.evaluate import balance as module
-from trainer.evaluate.balance import alignment, balance, modality_gaps, modality_probe, silhouette, uniformity
+from trainer.evaluate.balance import (
+    alignment,
+    balance_rows,
+    baseline_heads,
+    modality_gaps,
+    modality_probe,
+    silhouette,
+    uniformity,
+)
+from trainer.evaluate.measure import evaluate, measure
+from trainer.evaluate.retrieval import retrieval_rows
+from trainer.evaluate.tasks import AnchorSet, anchor_sets
+from trainer.inputs import KnowledgeBase, load_controls, load_samples, open_kb
+from trainer.localize.centers import load_centers
+from trainer.localize.choose import localize
 from trainer.records import Floats, SampleSet
 from trainer.score.geometry import unit_rows
+from trainer.settings import Evaluate, Localize, Train
+
+MakeKb = Callable[..., Path]
+QUICK = Evaluate(bootstrap=1, few_shot=(), probe=False, sweeps=False)
+RECIPE = Train(epochs=3, batch_size=48, learning_rate=0.02)
 
 
 def _space(n: int = 90, dim: int = 7) -> tuple[Floats, np.ndarray, np.ndarray]:
@@ -96,11 +120,11 @@ def _set(modality: str, x_ND: Floats) -> SampleSet:
 
 
 def test_a_balanced_space_measures_so() -> None:
-    """Equal vectors in both modalities: no gap, perfect alignment; shifted ones are told apart."""
+    """Equal vectors in both modalities: no gap, perfect alignment; shifted ones are separable."""
     x_ND = _space(100)[0]
     shifted_ND = unit_rows(x_ND + np.float32(3))
     values = {
-        name: {row["measure"]: row["value"] for row in balance(sets, [], anchors="aligned")}
+        name: {row["measure"]: row["value"] for row in balance_rows(sets, [], anchors="aligned")}
         for name, sets in {
             "same": {"audio": _set("audio", x_ND), "point": _set("point", x_ND)},
             "apart": {"audio": _set("audio", x_ND), "point": _set("point", shifted_ND)},
@@ -118,7 +142,7 @@ def test_retrieval_is_summed_up_per_level() -> None:
     """Mean, spread and worst pair of recall@10."""
     x_ND = _space(20)[0]
     retrieval = [{"level": "category", "r10": 0.2}, {"level": "category", "r10": 0.6}]
-    rows = balance({"a": _set("a", x_ND), "b": _set("b", x_ND)}, retrieval, anchors="aligned")
+    rows = balance_rows({"a": _set("a", x_ND), "b": _set("b", x_ND)}, retrieval, anchors="aligned")
     values = {row["measure"]: row["value"] for row in rows}
     assert values["category_r10_mean"] == pytest.approx(0.4)
     assert values["category_r10_spread"] == pytest.approx(0.2)
@@ -129,4 +153,73 @@ def test_retrieval_is_summed_up_per_level() -> None:
 
 def test_one_modality_has_no_balance() -> None:
     """With fewer than two modalities there is nothing to balance."""
-    assert balance({"a": _set("a", _space(20)[0])}, [], anchors="aligned") == []
+    assert balance_rows({"a": _set("a", _space(20)[0])}, [], anchors="aligned") == []
+
+
+def _prepared(kb: Path, run: Path, recipe: Train) -> tuple[KnowledgeBase, dict[str, AnchorSet], Heads]:
+    localize(kb, Localize(k=5))
+    train(kb, run, recipe)
+    base = open_kb(kb)
+    return base, anchor_sets(load_centers(base), load_controls(base), seed=0), load_heads(run)
+
+
+def test_each_is_the_runs_recipe_but_for_its_alignment(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Heads equal to the bit those of a run with names as centers, and of one with `align = "image"`."""
+    base, anchors, heads = _prepared(make_kb(), tmp_path, RECIPE)
+    found = baseline_heads(base, anchors, heads)
+    assert set(found) == {"class_name", "image_centred"}
+    by_name = fit(base, anchors["class_name"].texts, RECIPE).heads
+    by_images = fit(base, anchors["llm_centers"].texts, replace(RECIPE, align="image")).heads
+    for name, expected in (("class_name", by_name), ("image_centred", by_images)):
+        for modality, weight in expected.weights.items():
+            np.testing.assert_array_equal(found[name].weights[modality], weight)
+        assert found[name].metadata["settings"] == expected.metadata["settings"]
+    assert found["class_name"].metadata["settings"] == asdict(RECIPE)
+
+
+def test_an_image_centred_run_stands_beside_a_text_centred_one(make_kb: MakeKb, tmp_path: Path) -> None:
+    """The other alignment is the baseline, whichever the run has."""
+    base, anchors, heads = _prepared(make_kb(), tmp_path, replace(RECIPE, align="image"))
+    found = baseline_heads(base, anchors, heads)
+    assert set(found) == {"class_name", "text_centred"}
+    assert found["text_centred"].metadata["settings"]["align"] == "text"
+
+
+def test_what_the_knowledge_base_does_not_allow_is_absent(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Without train images no heads are aligned with images; without controls, none with names."""
+    base, anchors, heads = _prepared(make_kb(), tmp_path, replace(RECIPE, modalities=("audio", "text")))
+    del anchors["class_name"]
+    assert baseline_heads(base, anchors, heads) == {}
+
+
+def test_their_balance_stands_behind_the_runs_own(make_kb: MakeKb, tmp_path: Path) -> None:
+    """Rows of each space, the run's first, with the numbers of its own test vectors; all else unchanged."""
+    base, anchors, heads = _prepared(make_kb(), tmp_path, RECIPE)
+    metrics = evaluate(base.folder, tmp_path, QUICK)
+    assert list(dict.fromkeys(row["anchors"] for row in metrics["balance"])) == [
+        "aligned",
+        "zero_shot",
+        "class_name",
+        "image_centred",
+    ]
+    frozen, _ = load_samples(base, "samples")
+    for name, trained in {"aligned": heads, **baseline_heads(base, anchors, heads)}.items():
+        test = {
+            m: replace(s, vectors_ND=trained.map(m, s.vectors_ND)).split("test") for m, s in frozen.items()
+        }
+        expected = balance_rows(test, retrieval_rows(test, resamples=1, seed=0)[0], anchors=name)
+        assert [row for row in metrics["balance"] if row["anchors"] == name] == expected
+    without = measure(base, anchors["llm_centers"].texts, heads, replace(QUICK, baselines=False)).metrics
+    assert without["balance"] == [row for row in metrics["balance"] if row["anchors"] == "aligned"]
+    del without["balance"], metrics["balance"]
+    assert without == metrics
+
+
+@pytest.mark.parametrize("baselines", [True, False])
+def test_without_heads_there_are_none(baselines: bool, make_kb: MakeKb) -> None:
+    """Nothing was trained, so nothing is trained beside it."""
+    kb = make_kb()
+    localize(kb, Localize(k=5))
+    base = open_kb(kb)
+    rows = measure(base, load_centers(base), None, replace(QUICK, baselines=baselines)).metrics["balance"]
+    assert {row["anchors"] for row in rows} == {"zero_shot"}

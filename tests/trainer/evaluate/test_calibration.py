@@ -1,4 +1,4 @@
-"""Fitted temperatures and what they mend, against scikit-learn, SciPy and counting by hand."""
+"""Fitted temperatures and what they improve, against scikit-learn, SciPy and counting by hand."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from trainer.evaluate import calibration
-from trainer.evaluate.answers import ask
 from trainer.evaluate.calibration import (
     BINS,
-    calibrate,
     calibration_error,
+    calibration_rows,
     fit_temperature,
     log_loss,
     probabilities,
 )
-from trainer.evaluate.tasks import CENTERS, Task, tasks
+from trainer.evaluate.predictions import predict_tasks
+from trainer.evaluate.tasks import CENTERS, AnchorSet, Task, tasks
 from trainer.records import Centers, Ints, SampleSet
 from trainer.score.geometry import unit_rows
 from trainer.settings import Scorer
@@ -48,8 +48,8 @@ def test_losses_and_probabilities_agree_with_scikit_learn_and_scipy(temperature:
     expected = -np.mean(np.log(expected_NC[np.arange(len(label_N)), label_N]))
     assert log_loss(scores_NC, label_N, temperature) == pytest.approx(expected, rel=1e-12)
     if temperature > 0.1:  # scikit-learn clips what is surer
-        told = sklearn_log_loss(label_N, expected_NC, labels=range(7))
-        assert log_loss(scores_NC, label_N, temperature) == pytest.approx(told, rel=1e-9)
+        expected = sklearn_log_loss(label_N, expected_NC, labels=range(7))
+        assert log_loss(scores_NC, label_N, temperature) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_category_without_a_score_has_probability_zero() -> None:
@@ -178,8 +178,8 @@ def _by_hand(samples: SampleSet, centers: Centers, split: str, task: Task) -> tu
 def _calibrated(
     samples: SampleSet, centers: Centers, to_do: list[Task], scorer: Scorer = "nearest"
 ) -> list[dict[str, Any]]:
-    asked = ask(samples, {CENTERS: centers}, to_do, scorer=scorer, sweeps=False)
-    return calibrate(samples, centers, asked, model="aligned", scorer=scorer)
+    asked = predict_tasks(samples, {CENTERS: AnchorSet(centers)}, to_do, scorer=scorer, sweeps=False)
+    return calibration_rows(samples, centers, asked, model="aligned", scorer=scorer)
 
 
 def test_rows_agree_with_fitting_by_hand() -> None:
@@ -195,8 +195,8 @@ def test_rows_agree_with_fitting_by_hand() -> None:
         assert " ".join(row) == (
             "modality model split_fitted split scorer temperature n_fit n nll_before nll ece_before ece"
         )
-        told = (row["modality"], row["model"], row["split_fitted"], row["scorer"])
-        assert told == ("audio", "aligned", "val", "nearest")
+        found = (row["modality"], row["model"], row["split_fitted"], row["scorer"])
+        assert found == ("audio", "aligned", "val", "nearest")
         assert (row["n_fit"], row["n"]) == (len(val[1]), len(test[1]))
         assert row["temperature"] == pytest.approx(fit_temperature(*val), rel=1e-6)
         for name, temperature in (("_before", 1.0), ("", row["temperature"])):
@@ -215,7 +215,7 @@ def test_without_val_or_test_samples_there_is_no_row(missing: str) -> None:
 
 
 def test_where_no_temperature_is_best_the_row_says_so() -> None:
-    """All val samples right: the temperature and what follows from it are None, what was before is told."""
+    """All val samples right: the temperature and what follows from it are None, the values before remain."""
     samples, centers = _world()
     samples = samples.take(samples.category_N == 0)
     is_val = (samples.splits_N == "val")[:, None]

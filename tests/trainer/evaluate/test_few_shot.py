@@ -1,12 +1,14 @@
-"""Few-shot rows: probes and heads on a handful of samples, by hand."""
+"""Few-shot knowledge bases, and the probes and heads that are fitted on them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from trainer.align.heads import load_heads
 from trainer.align.train import fit, train
@@ -44,7 +46,7 @@ def test_rows_are_those_of_fitting_by_hand(make_kb: Callable[..., Path], tmp_pat
             assert probe is not None
             mapped_ND = heads.map(modality, test.vectors_ND)
             named = {
-                "probe": probe.named(test.vectors_ND, 1)[:, 0],
+                "probe": probe.predict(test.vectors_ND, 1)[:, 0],
                 "heads": score(mapped_ND, known.of(seen_C), top=1).categories_NT[:, 0],
             }
             for method, named_N in named.items():
@@ -79,3 +81,28 @@ def test_a_recipe_that_so_few_cannot_follow_has_no_row(make_kb: Callable[..., Pa
     frozen, centers = load_samples(base, "samples")[0], load_centers(base)
     rows = few_shot_rows(base, frozen, centers, heads, SETTINGS)
     assert {row["method"] for row in rows} == {"probe"}
+
+
+@pytest.mark.parametrize("shots", [1, 2, 4, 100])
+def test_each_category_keeps_so_many_of_each_modality(planted_kb: Path, shots: int) -> None:
+    """At most `shots` labelled train samples; val and test are all there; categories stay seen."""
+    base = open_kb(planted_kb)
+    few = with_shots(base, shots, seed=3)
+    train = [row for row in few.samples if row["split"] == "train"]
+    counts = Counter((row["modality"], row["category_id"]) for row in train)
+    assert set(counts.values()) == {min(shots, 6)}
+    assert [row for row in few.samples if row["split"] != "train"] == [
+        row for row in base.samples if row["split"] != "train"
+    ]
+    assert (seen_categories(few) == seen_categories(base)).all()
+    objects = {m: {row["object_id"] for row in train if row["modality"] == m} for m in ("image", "audio")}
+    assert objects["image"] == objects["audio"]
+
+
+def test_the_draw_is_that_of_the_seed(planted_kb: Path) -> None:
+    """The same seed keeps the same samples, another seed others; more shots keep what fewer kept."""
+    base = open_kb(planted_kb)
+    one, same, other = (with_shots(base, 2, seed=seed).samples for seed in (1, 1, 2))
+    assert one == same != other
+    more = with_shots(base, 4, seed=1).samples
+    assert {row["sample_id"] for row in one} < {row["sample_id"] for row in more}

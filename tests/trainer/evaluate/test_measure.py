@@ -201,9 +201,9 @@ def test_every_key_is_documented(make_kb: MakeKb, tmp_path: Path) -> None:
         if isinstance(value, bool | int | str):
             continue
         assert value, key  # or this test would look at nothing
-        told = sections[key] + (recognition if key in ("zero_shot", "probe", "sweeps", "few_shot") else "")
+        prose = sections[key] + (recognition if key in ("zero_shot", "probe", "sweeps", "few_shot") else "")
         for name in {name for row in value for name in row} if isinstance(value, list) else value:
-            assert f"`{name}`" in told, (key, name)
+            assert f"`{name}`" in prose, (key, name)
     for row in metrics["balance"]:
         assert f"`{row['measure']}`" in sections["balance"]
     for file, schema in (("named.parquet", NAMED), ("ranks.parquet", RANKS)):

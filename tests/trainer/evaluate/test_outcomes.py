@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from trainer.evaluate.outcomes import (
     NAMED,
     RANKS,
-    Naming,
-    PairRanks,
+    RecognitionOutcomes,
+    RetrievalOutcomes,
     named_table,
     ranks_table,
     write_outcomes,
@@ -25,10 +25,10 @@ def test_rows_hold_the_ids_of_the_knowledge_base(planted_kb: Path, tmp_path: Pat
     samples = load_samples(base, "samples")[0]["audio"].take(np.arange(3))
     samples.object_N[1] = -1
     hits = np.array([True, False, False])
-    naming = Naming("seen", "llm_centers", samples, np.array([0, 5, -1]), hits, ~hits)
-    named = named_table(base, [naming, naming], model="aligned")
+    outcome = RecognitionOutcomes("seen", "llm_centers", samples, np.array([0, 5, -1]), hits, ~hits)
+    named = named_table(base, [outcome, outcome], model="aligned")
     ranks = ranks_table(
-        base, [PairRanks("audio", "image", "object", samples, np.array([1, 30, 2]))], model="aligned"
+        base, [RetrievalOutcomes("audio", "image", "object", samples, np.array([1, 30, 2]))], model="aligned"
     )
     write_outcomes(tmp_path, named, ranks)
     rows = pq.read_table(tmp_path / "named.parquet").to_pylist()

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from trainer.evaluate.outcomes import Naming
+from trainer.evaluate.outcomes import RecognitionOutcomes
 from trainer.evaluate.probe import STRENGTHS, fit_probe, logistic_regression, probe_rows
 from trainer.records import SampleSet
 
@@ -66,7 +66,7 @@ def test_probabilities_and_choice_are_those_of_scikit_learn(dim: int) -> None:
     assert probe.strength == STRENGTHS[int(np.argmax(shares))]
     expected = models[int(np.argmax(shares))].predict_log_proba(x_test)
     assert probe.scores(test.vectors_ND) == pytest.approx(expected, abs=2e-3)
-    assert (probe.named(test.vectors_ND, 1)[:, 0] == expected.argmax(axis=1)).all()
+    assert (probe.predict(test.vectors_ND, 1)[:, 0] == expected.argmax(axis=1)).all()
 
 
 def test_what_cannot_be_fitted_or_chosen() -> None:
@@ -86,13 +86,13 @@ def test_rows_are_recognition_rows_with_a_lead() -> None:
     samples = _samples(300)
     seen_C = np.array([True, True, True, True, False])
     test = samples.split("test")
-    never = Naming(
+    never = RecognitionOutcomes(
         "seen", "llm_centers", test, np.zeros(len(test), int), test.category_N < 0, test.category_N < 0
     )
     (row,) = probe_rows({"audio": samples}, seen_C, [never], resamples=100, seed=0)
     probe = fit_probe(samples.split("train"), samples.split("val"))
     assert probe is not None
-    top1 = float(np.mean(probe.named(test.vectors_ND, 1)[:, 0] == test.category_N))
+    top1 = float(np.mean(probe.predict(test.vectors_ND, 1)[:, 0] == test.category_N))
     assert (row["split"], row["anchors"], row["k"], row["model"]) == ("seen", "linear_probe", 0, "probe")
     assert (row["top1"], row["lead"], row["n"]) == (top1, pytest.approx(-top1), len(test))
     assert row["n_train"] == len(samples.split("train"))

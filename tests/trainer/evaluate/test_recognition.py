@@ -1,21 +1,28 @@
-"""Recognition rows, against counting by hand."""
+"""Recognition rows, average precision and sweeps, against counting by hand and scikit-learn."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, recall_score, top_k_accuracy_score
 
-from trainer.evaluate.answers import ask
-from trainer.evaluate.outcomes import Naming
-from trainer.evaluate.recognition import recognise
-from trainer.evaluate.tasks import Task, tasks
+from trainer.evaluate import recognition
+from trainer.evaluate.outcomes import RecognitionOutcomes
+from trainer.evaluate.predictions import predict_tasks
+from trainer.evaluate.recognition import (
+    average_precision,
+    mean_average_precision,
+    recognition_rows,
+    sweep_rows,
+)
+from trainer.evaluate.tasks import CENTERS, AnchorSet, Task, tasks
 from trainer.records import Centers, SampleSet
 from trainer.score.geometry import unit_rows
+from trainer.score.scoring import category_scores
 from trainer.settings import Scorer
 
 SEEN_C = np.array([True, True, False, False, True, False])
@@ -47,9 +54,14 @@ def _recognised(
     model: str,
     resamples: int,
     scorer: Scorer = "nearest",
-) -> tuple[list[dict[str, Any]], list[Naming]]:
-    asked = [each for s in sets.values() for each in ask(s, anchors, to_do, scorer=scorer, sweeps=False)]
-    return recognise(asked, model=model, resamples=resamples, seed=0)
+) -> tuple[list[dict[str, Any]], list[RecognitionOutcomes]]:
+    anchor_sets = {name: AnchorSet(texts) for name, texts in anchors.items()}
+    predictions = [
+        each
+        for s in sets.values()
+        for each in predict_tasks(s, anchor_sets, to_do, scorer=scorer, sweeps=False)
+    ]
+    return recognition_rows(predictions, model=model, resamples=resamples, seed=0)
 
 
 def _by_hand(shown: set[int], among: set[int], splits: set[str], depth: int) -> tuple[float, int]:
@@ -137,7 +149,7 @@ def test_accuracies_are_those_of_scikit_learn() -> None:
     samples = replace(_samples(150), category_N=label_N, vectors_ND=vectors_ND)
     z_CD = unit_rows(rng.normal(size=(9, 5)).astype(np.float32))
     centers = Centers(tuple("abcdefghi"), tuple("abcdefghi"), np.arange(9), z_CD)
-    (row,), (naming,) = _recognised(
+    (row,), (outcome,) = _recognised(
         {"audio": samples},
         {"llm_centers": centers},
         tasks(np.ones(9, dtype=bool), labels_used=False),
@@ -152,8 +164,8 @@ def test_accuracies_are_those_of_scikit_learn() -> None:
     )
     onehot_NC = label_N[:, None] == np.arange(9)
     assert row["map"] == pytest.approx(average_precision_score(onehot_NC, scores_NC, average="macro"))
-    assert (naming.named_N == scores_NC.argmax(axis=1)).all()
-    assert naming.hit5_N.mean() == row["top5"]
+    assert (outcome.predicted_N == scores_NC.argmax(axis=1)).all()
+    assert outcome.hit5_N.mean() == row["top5"]
 
 
 def test_any_of_several_categories_is_right() -> None:
@@ -162,7 +174,7 @@ def test_any_of_several_categories_is_right() -> None:
     more_N1 = np.random.default_rng(3).integers(-1, 5, size=(len(one), 1))
     more_N1[more_N1[:, 0] == one.category_N] = -1
     several = replace(one, more_NL=more_N1)
-    (row,), (naming,) = _recognised(
+    (row,), (outcome,) = _recognised(
         {"audio": several},
         {"llm_centers": _centers()},
         tasks(SEEN_C, labels_used=False),
@@ -171,7 +183,7 @@ def test_any_of_several_categories_is_right() -> None:
     )
     shown = one.category_N >= 0
     labels = [{int(a), int(b)} - {-1} for a, b in zip(one.category_N[shown], more_N1[shown, 0], strict=True)]
-    hits = [named in own for named, own in zip(naming.named_N.tolist(), labels, strict=True)]
+    hits = [named in own for named, own in zip(outcome.predicted_N.tolist(), labels, strict=True)]
     assert row["top1"] == pytest.approx(np.mean(hits))
     recalls = [np.mean([hit for hit, own in zip(hits, labels, strict=True) if c in own]) for c in range(6)]
     assert row["mean_recall"] == pytest.approx(np.mean(recalls))
@@ -179,7 +191,7 @@ def test_any_of_several_categories_is_right() -> None:
 
 def test_controls_say_how_far_the_centers_are_ahead() -> None:
     """lead is the difference of the two top-1, within its interval; the centers themselves have none."""
-    rows, namings = _recognised(
+    rows, outcomes = _recognised(
         {"audio": _samples()},
         {"llm_centers": _centers(), "permuted": _centers(1)},
         tasks(SEEN_C, labels_used=False),
@@ -190,8 +202,79 @@ def test_controls_say_how_far_the_centers_are_ahead() -> None:
     assert "lead" not in ours
     assert control["lead"] == pytest.approx(ours["top1"] - control["top1"])
     assert control["lead_low"] <= control["lead"] <= control["lead_high"]
-    b = int((namings[0].hit_N & ~namings[1].hit_N).sum())
-    c = int((namings[1].hit_N & ~namings[0].hit_N).sum())
+    b = int((outcomes[0].hit_N & ~outcomes[1].hit_N).sum())
+    c = int((outcomes[1].hit_N & ~outcomes[0].hit_N).sum())
     assert control["p"] == pytest.approx(binomtest(b, b + c).pvalue)
     assert ours["map"] is not None
     assert control["map"] is None
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 6])
+def test_average_precision_agrees_with_scikit_learn(decimals: int) -> None:
+    """Rounded scores tie in groups: each group is one step of the curve."""
+    rng = np.random.default_rng(decimals)
+    scores_N, relevant_N = np.round(rng.normal(size=80), decimals), rng.random(80) < 0.3
+    expected = average_precision_score(relevant_N, scores_N)
+    assert average_precision(scores_N, relevant_N) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="nothing"):
+        average_precision(scores_N, np.zeros(80, dtype=bool))
+
+
+@pytest.mark.parametrize("block", [2, 64])
+def test_mean_average_precision_is_over_the_shown_categories(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples with two labels count for both; a category without samples or not shown counts for nothing."""
+    monkeypatch.setattr(recognition, "_BLOCK", block)
+    rng = np.random.default_rng(5)
+    vectors_ND = unit_rows(rng.normal(size=(60, 5)).astype(np.float32))
+    labels_NL = np.column_stack([rng.integers(0, 4, 60), rng.choice([-1, 5], 60)])
+    owners = np.array([0, 0, 1, 2, 2, 4, 5])  # category 3 has no center
+    centers = Centers(
+        tuple("abcdef"),
+        tuple("tuvwxyz"),
+        owners,
+        unit_rows(rng.normal(size=(7, 5)).astype(np.float32)),
+    )
+    scores_NC = category_scores(vectors_ND, centers)
+    shown_C = np.array([False, True, True, True, True, True])
+    ranked_NC = np.where(np.isinf(scores_NC), 0, scores_NC)
+    expected = [average_precision_score((labels_NL == c).any(axis=1), ranked_NC[:, c]) for c in (1, 2, 3, 5)]
+    expected[2] = float((labels_NL == 3).any(axis=1).mean())  # nothing is ranked: all tie
+    found = mean_average_precision(scores_NC, labels_NL, shown_C)
+    assert found == pytest.approx(np.mean(expected))
+    nothing_C = np.arange(6) == 4
+    assert mean_average_precision(scores_NC, labels_NL, nothing_C) is None
+
+
+@pytest.mark.parametrize("scorer", get_args(Scorer))
+def test_each_row_of_a_sweep_is_recognition_in_another_way(scorer: Scorer) -> None:
+    """k below the localized number with the run's scorer, and every scorer with all of them."""
+    rng = np.random.default_rng(0)
+    category_N = np.repeat(np.arange(3), (12, 12, 7))
+    centers = Centers(
+        tuple("abc"),
+        tuple(f"r{i}" for i in range(31)),
+        category_N,
+        unit_rows(rng.normal(size=(31, 5)).astype(np.float32)),
+    )
+    samples = SampleSet(
+        "event",
+        tuple(f"s{i}" for i in range(40)),
+        np.full(40, "test"),
+        rng.integers(0, 3, 40),
+        np.full(40, -1),
+        unit_rows(rng.normal(size=(40, 5)).astype(np.float32)),
+    )
+    to_do = tasks(np.array([True, True, False]), labels_used=True)
+    anchors = {CENTERS: AnchorSet(centers)}
+    asked = predict_tasks(samples, anchors, to_do, scorer=scorer, sweeps=True)
+    rows = sweep_rows(asked, model="aligned", resamples=20, seed=0)
+    seen = [(row["k"], row["scorer"]) for row in rows if row["split"] == "seen"]
+    assert seen == [(1, scorer), (5, scorer), (10, scorer), *((12, s) for s in get_args(Scorer))]
+    for row in rows:
+        few = centers.first(np.full(3, row["k"]))
+        own = [task for task in to_do if task.split == row["split"]]
+        again = predict_tasks(samples, {CENTERS: AnchorSet(few)}, own, scorer=row["scorer"], sweeps=False)
+        expected, _ = recognition_rows(again, model="aligned", resamples=20, seed=0)
+        assert {**row, "k": 0, "map": 0} == {**expected[0], "k": 0, "map": 0}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
-from trainer.evaluate.retrieval import DEPTHS, mixed_ndcg, recalls
+from trainer.evaluate.retrieval import DEPTHS, mixed_ndcg, retrieval_rows
 from trainer.records import SampleSet
 from trainer.score.geometry import unit_rows
 
@@ -26,7 +26,7 @@ def _set(modality: str, n: int, seed: int) -> SampleSet:
 
 
 def _recalls(sets: dict[str, SampleSet]) -> list[dict[str, Any]]:
-    return recalls(sets, resamples=200, seed=0)[0]
+    return retrieval_rows(sets, resamples=200, seed=0)[0]
 
 
 def test_agrees_with_a_brute_force_loop() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kb_builder.tables.schemas import SAMPLES, read_rows, write_table
 from trainer.align.train import train
-from trainer.evaluate.space import CENTER, space_pictures
+from trainer.evaluate.space import CENTER, space_maps
 from trainer.localize.choose import localize
 from trainer.settings import Localize, Train
 
@@ -21,7 +21,7 @@ def test_before_and_after_show_samples_and_centers(make_kb: MakeKb, tmp_path: Pa
     kb = make_kb()
     localize(kb, Localize(k=5))
     train(kb, tmp_path, Train(epochs=1))
-    pictures = space_pictures(kb, tmp_path, most=80)
+    pictures = space_maps(kb, tmp_path, most=80)
     assert sorted(pictures) == ["after", "before"]
     before, after = pictures["before"], pictures["after"]
     assert {kind: before.kinds.count(kind) for kind in set(before.kinds)} == {
@@ -46,7 +46,7 @@ def test_without_heads_the_zero_shot_space_is_drawn(make_kb: MakeKb, tmp_path: P
     """Zero-shot samples with centers, where there is such an encoder; else only what the encoder sees."""
     kb = make_kb()
     localize(kb, Localize(k=5))
-    picture = space_pictures(kb, tmp_path, most=20)["zero_shot"]
+    picture = space_maps(kb, tmp_path, most=20)["zero_shot"]
     assert {kind: picture.kinds.count(kind) for kind in set(picture.kinds)} == {
         "image": 10,
         "text": 10,
@@ -59,4 +59,4 @@ def test_without_test_sample_there_is_no_picture(make_kb: MakeKb, tmp_path: Path
     kb = make_kb()
     rows = read_rows(kb / "samples.parquet")
     write_table(kb / "samples.parquet", [{**row, "split": "train"} for row in rows], SAMPLES)
-    assert space_pictures(kb, tmp_path) == {}
+    assert space_maps(kb, tmp_path) == {}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from trainer.localize.rules import (
     NORM_TOLERANCE,
+    RULES,
     largest_cosines,
     mean_direction,
     rank_by_coverage,
@@ -17,6 +19,7 @@ from trainer.localize.rules import (
     rank_by_mean,
     rank_by_nearest,
 )
+from trainer.settings import Rule
 
 Ranking = list[tuple[int, float]]
 SIZES = (1, 2, 7, 60, 300)
@@ -259,3 +262,8 @@ def test_what_cancels_out_has_no_direction() -> None:
     assert mean_direction(0 * x_ND).tolist() == [0, 0]
     assert mean_direction(x_ND[:0]).tolist() == [0, 0]
     assert mean_direction(x_ND[:1]) == pytest.approx([0.6, 0.8])
+
+
+def test_every_rule_of_the_settings_has_a_function() -> None:
+    """`localize.rule` takes exactly the names in `RULES`."""
+    assert set(RULES) == set(get_args(Rule))

@@ -21,7 +21,7 @@ from trainer.score.blas import (
     largest_error,
     numpy_product,
     one_thread_each,
-    spread,
+    parallel_map,
     torch_product,
 )
 
@@ -37,14 +37,14 @@ def test_results_come_in_the_order_of_the_items() -> None:
         time.sleep(0.001 * (item % 3))
         return item * item
 
-    assert spread(work, range(20)) == [item * item for item in range(20)]
-    assert spread(work, []) == []
+    assert parallel_map(work, range(20)) == [item * item for item in range(20)]
+    assert parallel_map(work, []) == []
 
 
 def test_an_error_in_a_thread_reaches_the_caller() -> None:
     """It is not swallowed with its thread."""
     with pytest.raises(ZeroDivisionError):
-        spread(lambda item: 1 // item, [1, 0])
+        parallel_map(lambda item: 1 // item, [1, 0])
 
 
 def test_within_every_blas_has_one_thread_and_after_as_many_as_before() -> None:
@@ -56,7 +56,7 @@ def test_within_every_blas_has_one_thread_and_after_as_many_as_before() -> None:
         try:
             with pytest.raises(RuntimeError), one_thread_each(), one_thread_each():
                 assert _blas_threads() == {1}
-                assert spread(lambda _: torch.get_num_threads(), range(4)) == [1] * 4
+                assert parallel_map(lambda _: torch.get_num_threads(), range(4)) == [1] * 4
                 raise RuntimeError
             assert torch.get_num_threads() == 2
             assert _blas_threads() == before
@@ -149,7 +149,7 @@ def test_torch_takes_no_part_where_it_may_round(monkeypatch: pytest.MonkeyPatch)
 def test_torch_is_loaded_only_for_much_work() -> None:
     """A process without it stays without it, until there is enough to multiply."""
     code = (
-        "import sys; from trainer.blas import fastest_products;"
+        "import sys; from trainer.score.blas import fastest_products;"
         "print([p.multiply.__name__ for p in fastest_products(2**30)], 'torch' in sys.modules);"
         "fastest_products(2**40); print('torch' in sys.modules)"
     )
@@ -170,6 +170,6 @@ def test_the_probe_measures_a_product_and_refuses_one_that_is_not_exact() -> Non
 
     assert 0.002 <= blas._seconds(Product(slow, 2.0**-8)) < np.inf
     assert len(calls) >= 2
-    assert set(calls) == {blas._PROBE_SHAPE}
+    assert set(calls) == {blas._TRIAL_SHAPE}
     assert blas._seconds(Product(slow, 0.0)) == np.inf
     assert cores() >= 1

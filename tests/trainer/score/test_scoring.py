@@ -11,14 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.records import Centers, Floats
-from trainer.score import scoring, topk, ways
-from trainer.score import screen as topk_screen
-from trainer.score import segments as topk_exact
+from trainer.score import scoring, screen, segments, topk, ways
 from trainer.score.geometry import unit_rows
-from trainer.score.scoring import category_scores, score
+from trainer.score.scoring import SCORERS, category_scores, score
 from trainer.settings import Scorer
 
-SCORERS: tuple[Scorer, ...] = get_args(Scorer)
+SCORER_NAMES: tuple[Scorer, ...] = get_args(Scorer)
 
 
 def _random(seed: int, n: int, dim: int = 16) -> Floats:
@@ -82,12 +80,12 @@ def _reference(
         own.setdefault(category, []).append((row_id, center_D))
     answers = []
     for query_D in queries_ND.tolist():
-        told = []
+        row = []
         for category, texts in own.items():
             cosines = [_rounded(_dot(query_D, center_D)) for _, center_D in texts]
             value = _category_score(query_D, [center_D for _, center_D in texts], scorer, temperature)
-            told.append((category, value, texts[cosines.index(max(cosines))][0]))
-        answers.append(sorted(told, key=lambda each: (-each[1], each[0])))
+            row.append((category, value, texts[cosines.index(max(cosines))][0]))
+        answers.append(sorted(row, key=lambda each: (-each[1], each[0])))
     return answers
 
 
@@ -96,11 +94,11 @@ def _agree(queries_ND: Floats, centers: Centers, scorer: Scorer, top: int) -> No
     expected = _reference(queries_ND, centers, scorer)
     ranked = score(queries_ND, centers, scorer=scorer, top=top)
     scores_NC = category_scores(queries_ND, centers, scorer)
-    for i, told in enumerate(expected):
-        assert ranked.categories_NT[i].tolist() == [category for category, _, _ in told[:top]]
-        assert ranked.why(centers, i) == [row_id for _, _, row_id in told[:top]]
-        np.testing.assert_allclose(ranked.scores_NT[i], [value for _, value, _ in told[:top]], atol=2e-9)
-        by_category = {category: value for category, value, _ in told}
+    for i, row in enumerate(expected):
+        assert ranked.categories_NT[i].tolist() == [category for category, _, _ in row[:top]]
+        assert ranked.why(centers, i) == [row_id for _, _, row_id in row[:top]]
+        np.testing.assert_allclose(ranked.scores_NT[i], [value for _, value, _ in row[:top]], atol=2e-9)
+        by_category = {category: value for category, value, _ in row}
         every = [by_category.get(c, -math.inf) for c in range(len(centers.categories))]
         np.testing.assert_allclose(scores_NC[i], every, atol=2e-9 if scores_NC.dtype == np.float64 else 5e-7)
 
@@ -110,15 +108,15 @@ def small_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The large path even for little work, in tiles and chunks of a few."""
     monkeypatch.setattr(topk, "_SMALL", 0)
     monkeypatch.setattr(topk, "_QUERIES", 7)
-    monkeypatch.setattr(topk_screen, "SPARE", 2)
-    for module in (topk_exact, topk_screen):
+    monkeypatch.setattr(screen, "SPARE_PAIRS", 2)
+    for module in (segments, screen):
         monkeypatch.setattr(module, "TILE", 5)
     monkeypatch.setattr(ways, "_SMALL", 0)
     monkeypatch.setattr(ways, "_CELLS", 60)
     monkeypatch.setattr(ways, "_PAIRS", 9)
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("scorer", SCORER_NAMES)
 @pytest.mark.parametrize("top", [1, 3, 99])
 def test_agrees_with_a_float64_loop(scorer: Scorer, top: int) -> None:
     """Uneven categories, some without any center."""
@@ -126,7 +124,7 @@ def test_agrees_with_a_float64_loop(scorer: Scorer, top: int) -> None:
     _agree(_random(1, 60), _centers(_random(2, len(category_N)), category_N, 8), scorer, top)
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("scorer", SCORER_NAMES)
 @pytest.mark.parametrize("top", [1, 3])
 @pytest.mark.usefixtures("small_cuts")
 def test_the_large_path_agrees_with_the_loop(scorer: Scorer, top: int) -> None:
@@ -139,7 +137,7 @@ def test_the_large_path_agrees_with_the_loop(scorer: Scorer, top: int) -> None:
 _eighths = st.integers(-8, 8).map(lambda i: i / 8)
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("scorer", SCORER_NAMES)
 @given(data=st.data())
 @settings(deadline=None, max_examples=40)
 def test_any_centers_agree_with_the_loop(scorer: Scorer, data: st.DataObject) -> None:
@@ -154,7 +152,7 @@ def test_any_centers_agree_with_the_loop(scorer: Scorer, data: st.DataObject) ->
     _agree(np.array(queries, dtype=np.float32), centers, scorer, data.draw(st.integers(1, 7)))
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("scorer", SCORER_NAMES)
 @pytest.mark.parametrize("cut", ["whole", "small"])
 def test_ties_go_to_the_first_category_and_center(
     scorer: Scorer, cut: str, request: pytest.FixtureRequest
@@ -169,7 +167,7 @@ def test_ties_go_to_the_first_category_and_center(
     assert (ranked.why_NT == [0, 7, 14, 21, 28, 35]).all()
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("scorer", SCORER_NAMES)
 def test_a_zero_query_gets_the_first_category_with_score_zero(scorer: Scorer) -> None:
     """No direction, no preference: the rule for ties decides."""
     ranked = score(
@@ -179,14 +177,14 @@ def test_a_zero_query_gets_the_first_category_with_score_zero(scorer: Scorer) ->
     assert ranked.scores_NT.tolist() == [[0.0]]
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("scorer", SCORER_NAMES)
 def test_opposite_centers_and_zero_centers_speak_for_nothing(scorer: Scorer) -> None:
     """A mean of length zero and a center of length zero score 0, without a warning."""
     vectors_ND = np.array([[1, 0], [-1, 0], [0, 0], [0, 1]], dtype=np.float32)
     _agree(np.array([[1, 0], [0, -1]], dtype=np.float32), _centers(vectors_ND, [0, 0, 1, 2], 3), scorer, 3)
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("scorer", SCORER_NAMES)
 def test_vast_magnitudes_are_scored_without_overflow(scorer: Scorer) -> None:
     """Vectors as long as float32 allows: finite float64 scores in the right order."""
     vectors_ND = np.array([[2e38, 0], [1e38, 0], [0, 3e38]], dtype=np.float32)
@@ -207,10 +205,10 @@ def test_logsumexp_lies_between_the_nearest_and_the_mean_cosine() -> None:
     np.testing.assert_allclose(warm_NC, mean_NC, atol=1e-5)
     own = score(queries_ND, centers, scorer="logsumexp", top=3, temperature=0.3)
     expected = _reference(queries_ND, centers, "logsumexp", 0.3)
-    assert own.categories_NT.tolist() == [[category for category, _, _ in told] for told in expected]
+    assert own.categories_NT.tolist() == [[category for category, _, _ in row] for row in expected]
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("scorer", SCORER_NAMES)
 def test_more_copies_of_a_center_are_no_more_votes(scorer: Scorer) -> None:
     """A category with its texts three times over scores as it does with each once."""
     once, queries_ND = _random(22, 4), _random(23, 9)
@@ -219,7 +217,7 @@ def test_more_copies_of_a_center_are_no_more_votes(scorer: Scorer) -> None:
     np.testing.assert_allclose(scores_NC[:, 0], scores_NC[:, 1], atol=1e-7)
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("scorer", SCORER_NAMES)
 @pytest.mark.parametrize("cut", ["whole", "small"])
 def test_the_order_of_the_centers_is_no_preference(
     scorer: Scorer, cut: str, request: pytest.FixtureRequest
@@ -240,7 +238,7 @@ def test_one_center_owns_everything() -> None:
     assert ranked.categories_NT.tolist() == [[2]] * 5
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("scorer", SCORER_NAMES)
 def test_no_query_gives_empty_columns(scorer: Scorer) -> None:
     """Nothing asked, nothing answered, in the right shape."""
     centers = _centers(_random(9, 3), [0, 1, 2], 3)
@@ -248,7 +246,7 @@ def test_no_query_gives_empty_columns(scorer: Scorer) -> None:
     assert category_scores(_random(8, 0), centers, scorer).shape == (0, 3)
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("scorer", SCORER_NAMES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_is_refused_on_both_sides(scorer: Scorer, bad: float) -> None:
     """A comparison with NaN is silently false, so neither queries nor centers may hold one."""
@@ -273,6 +271,11 @@ def test_what_has_no_answer_is_refused() -> None:
     for temperature in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="temperature must be positive"):
             score(x, one, scorer="logsumexp", temperature=temperature)
-    for scorer in SCORERS:
+    for scorer in SCORER_NAMES:
         with pytest.raises(ValueError, match="the best 0"):
             score(x, one, scorer=scorer, top=0)
+
+
+def test_every_scorer_of_the_settings_has_a_function() -> None:
+    """`evaluate.scorer` takes exactly the names in `SCORERS`."""
+    assert set(SCORERS) == set(get_args(Scorer))

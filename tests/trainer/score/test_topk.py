@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.score import screen as topk_screen
-from trainer.score import segments as topk_exact
-from trainer.score import topk
+from trainer.score import screen, segments, topk
 from trainer.score.blas import Product, bfloat16_product, numpy_product
 from trainer.score.segments import Top
 from trainer.score.topk import nearest_keys, top_segments
@@ -55,17 +53,17 @@ def _screened(*products: Product) -> Iterator[None]:
         patch.setattr(topk, "_SMALL", 0)
         patch.setattr(topk, "_QUERIES", 3)
         patch.setattr(topk, "_ROUND", 30)
-        patch.setattr(topk, "SPARE", 1)
+        patch.setattr(topk, "SPARE_PAIRS", 1)
         patch.setattr(topk, "_PAIRS", 5)
         patch.setattr(topk, "_NORM_ROWS", 2)
         patch.setattr(topk, "BLOCK", 2)
-        patch.setattr(topk_exact, "BLOCK", 2)
-        patch.setattr(topk_exact, "TILE", 6)
-        patch.setattr(topk_exact, "_PAIRS", 2)
-        patch.setattr(topk_screen, "TILE", 6)
-        patch.setattr(topk_screen, "SPARE", 1)
-        patch.setattr(topk_screen, "_GROUPS", 1)
-        patch.setattr(topk_screen, "_PATIENCE", 1)
+        patch.setattr(segments, "BLOCK", 2)
+        patch.setattr(segments, "TILE", 6)
+        patch.setattr(segments, "_PAIRS", 2)
+        patch.setattr(screen, "TILE", 6)
+        patch.setattr(screen, "SPARE_PAIRS", 1)
+        patch.setattr(screen, "_GROUPS", 1)
+        patch.setattr(screen, "_GATHERED", 1)
         yield
 
 
@@ -143,7 +141,7 @@ def test_scores_nearer_than_the_product_can_tell_are_told_apart(
     product.multiply(queries_ND, np.ascontiguousarray(keys_MD.T), coarse_NM)
     assert (order_NM[:, :5] != np.argsort(-coarse_NM, axis=1, kind="stable")[:, :5]).any()
     with _screened(product, FLOAT32), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(topk_screen, "SPARE", spare)
+        patch.setattr(screen, "SPARE_PAIRS", spare)
         best = top_segments(queries_ND, keys_MD, top=5)
     np.testing.assert_array_equal(best.segments_NT, order_NM[:, :5])
 

@@ -7,8 +7,7 @@ import pytest
 from scipy.special import logsumexp
 
 from trainer.records import Doubles, Floats, Ints
-from trainer.score import segments as topk_exact
-from trainer.score import ways
+from trainer.score import segments, ways
 from trainer.score.geometry import unit_rows
 from trainer.score.ways import Measure, Way, rank_ways
 
@@ -24,7 +23,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
         monkeypatch.setattr(ways, "_QUERIES", 7)
         monkeypatch.setattr(ways, "_ROUND", 2)
         monkeypatch.setattr(ways, "_PAIRS", 11)
-        monkeypatch.setattr(topk_exact, "TILE", 10)
+        monkeypatch.setattr(segments, "TILE", 10)
     return str(request.param)
 
 

@@ -96,8 +96,8 @@ def test_short_keys_are_words() -> None:
 def test_the_vendors_log_is_overruled() -> None:
     """`OPENAI_LOG=debug` prints neither prompts nor headers, in a process of its own as in this one."""
     code = (
-        "from kb_builder.ask.endpoint.hidden_key import silence_vendor\n"
-        "silence_vendor(); import openai, logging, os\n"
+        "from kb_builder.ask.endpoint.hidden_key import silence_vendor; silence_vendor()\n"
+        "import openai, logging, os\n"
         "logging.getLogger('openai._base_client').debug('PLANTED'); print(os.environ.get('OPENAI_LOG'))"
     )
     done = subprocess.run(

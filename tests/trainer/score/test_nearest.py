@@ -9,9 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from trainer.records import Floats
-from trainer.score import screen as topk_screen
-from trainer.score import segments as topk_exact
-from trainer.score import topk
+from trainer.score import screen, segments, topk
 from trainer.score.geometry import unit_rows
 from trainer.score.topk import nearest
 
@@ -34,8 +32,8 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     if request.param == "cut":
         monkeypatch.setattr(topk, "_QUERIES", 7)
         monkeypatch.setattr(topk, "_ROUND", 500)
-        monkeypatch.setattr(topk_screen, "SPARE", 3)
-        for module in (topk_exact, topk_screen):
+        monkeypatch.setattr(screen, "SPARE_PAIRS", 3)
+        for module in (segments, screen):
             monkeypatch.setattr(module, "TILE", 11)
 
 

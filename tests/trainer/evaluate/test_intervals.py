@@ -1,4 +1,4 @@
-"""Paired intervals against a naive loop over objects, exact tests against scipy."""
+"""Bootstrap intervals against naive loops, exact tests against SciPy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, permutation_test
 
-from trainer.evaluate.intervals import by_object, holm, interval_of, lead, mcnemar, resampled, swap_test
+from trainer.evaluate.intervals import (
+    holm,
+    interval_of,
+    lead,
+    mcnemar,
+    resampled,
+    share_interval,
+    sum_by_object,
+    swap_test,
+)
 
 
 def _answers(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -50,7 +59,7 @@ def test_objects_widen_the_interval_of_samples_that_agree() -> None:
 
 def test_sums_by_object_keep_samples_without_one_apart() -> None:
     """Rows of one object are added; each row of -1 stands alone, after them."""
-    sums_OK = by_object(np.arange(10).reshape(5, 2), np.array([3, -1, 3, 1, -1]))
+    sums_OK = sum_by_object(np.arange(10).reshape(5, 2), np.array([3, -1, 3, 1, -1]))
     assert sums_OK.tolist() == [[6, 7], [4, 6], [2, 3], [8, 9]]
 
 
@@ -128,3 +137,29 @@ def test_holm_steps_down() -> None:
     assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(("hits", "n"), [(30, 40), (3, 40), (200, 1000)])
+def test_agrees_with_resampling_hit_by_hit(hits: int, n: int) -> None:
+    """Binomial draws give the interval of drawing the hits themselves with replacement."""
+    hits_N = np.arange(n) < hits
+    rng = np.random.default_rng(7)
+    means = np.array([rng.choice(hits_N, size=n).mean() for _ in range(4000)])
+    low, high = share_interval(hits_N, resamples=40_000, seed=0)
+    step = 1 / n  # shares come in steps of one hit
+    assert low == pytest.approx(np.quantile(means, 0.025), abs=1.01 * step)
+    assert high == pytest.approx(np.quantile(means, 0.975), abs=1.01 * step)
+
+
+def test_the_seed_decides() -> None:
+    """Same seed, same interval."""
+    hits_N = np.arange(50) < 20
+    assert share_interval(hits_N, resamples=100, seed=3) == share_interval(hits_N, resamples=100, seed=3)
+    assert share_interval(hits_N, resamples=100, seed=3) != share_interval(hits_N, resamples=100, seed=4)
+
+
+def test_certainty_has_no_width_and_nothing_is_refused() -> None:
+    """All hits resample to all hits; of no samples nothing can be said."""
+    assert share_interval(np.ones(5, dtype=bool), resamples=100, seed=0) == (1.0, 1.0)
+    with pytest.raises(ValueError, match="no samples"):
+        share_interval(np.zeros(0, dtype=bool), resamples=100, seed=0)

@@ -20,6 +20,7 @@ from data.readers.text import MAX_BYTES
 ENDINGS = sorted((modality, ending) for ending, modality in EXTENSIONS.items())
 ENDINGS += [("event", ending) for ending in EVENT_RECORDINGS]
 ENDINGS += [("point", ending) for ending in (".txt", ".pts")]
+NAMED = sorted({*READERS.values(), *POINT_FORMATS.values(), *EVENT_FORMATS.values(), *COMPANIONS.values()})
 
 
 def test_every_modality_and_ending_has_a_reader() -> None:

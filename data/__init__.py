@@ -1,1 +1,1 @@
-"""Samples come in: modalities, manifests, readers, renderings and the tabletop sample world."""
+"""Input of samples: modalities, manifests, readers, renderings and the tabletop sample world."""

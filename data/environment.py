@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Within, some variables have other values; afterwards they are as before, or gone again."""
+    """Set environment variables within the block; afterwards the previous values, or none, are restored."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

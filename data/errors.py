@@ -1,8 +1,8 @@
 """The one exception tree.
 
-    UniBindError                 anything a user can mend; shown as one line, never as a traceback
+    UniBindError                 anything a user can fix; shown as one line, never as a traceback
     ├── InputError               a file or a setting of the user's is wrong
-    │   ├── SampleError          one media file cannot be read: the sample is quarantined, the run goes on
+    │   ├── SampleError          one media file cannot be read: the sample is quarantined, the run continues
     │   ├── ManifestError        the manifest or the category list is wrong; lists every mistake
     │   └── ProjectError         the project file is wrong; lists every mistake
     ├── MissingDependencyError   an optional package or model is not installed; names the install command
@@ -11,13 +11,13 @@
     ├── TrainingError            the data cannot be trained on or evaluated
     │   └── NothingToTrainError  no train sample has a text, or all are of one category
     └── DescriberError           a describer failed
-        ├── TransientError       worth another try: 408, 409, 425, 5xx, time-outs, torn answers
+        ├── TransientError       can be retried: 408, 409, 425, 5xx, time-outs, torn answers
         ├── ThrottledError       429; may carry `retry_after` seconds
         ├── RequestError         fatal for this request: 400, 413, 422, 501, context length, content policy
         └── RunError             fatal for the run: 401, 402, 403, unknown model, quota, a parameter that the
                                  endpoint does not take; resumable
 
-Messages say what is wrong, where, and how to mend it. Vendor errors are wrapped once, at the adapter.
+Messages say what is wrong, where, and how to fix it. Vendor errors are wrapped once, at the adapter.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from typing import Any
 
 
 def first_line(error: Exception) -> str:
-    """What a library says of a failure, without its traceback's worth of detail."""
+    """The first line of a library's error message; the name of its type where the message is empty."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 @contextmanager
 def foreign_as(error: type[UniBindError], what: str) -> Iterator[None]:
-    """Make one line of ours of whatever a library raises on a file from outside; for one place per reader.
+    """Turn any exception that a library raises on a file from outside into one line: `error("what: reason")`.
 
-    A damaged file may bring anything out of the library that reads it, so nothing less than everything is
-    caught. Errors of ours go through as they are.
+    A damaged file can make the library that reads it raise any exception, so all of them are caught. Our own
+    errors (`UniBindError`) pass unchanged.
     """
     try:
         yield
@@ -49,7 +49,7 @@ def foreign_as(error: type[UniBindError], what: str) -> Iterator[None]:
 
 
 class UniBindError(Exception):
-    """Anything a user can mend; the command line shows it as one line."""
+    """Anything a user can fix; the command line shows it as one line."""
 
 
 class InputError(UniBindError):
@@ -57,7 +57,7 @@ class InputError(UniBindError):
 
 
 class SampleError(InputError):
-    """One media file cannot be read. The sample is quarantined and the run goes on."""
+    """One media file cannot be read. The sample is quarantined and the run continues."""
 
 
 class ManifestError(InputError):
@@ -90,7 +90,7 @@ class TrainingError(UniBindError):
 
 
 class NothingToTrainError(TrainingError):
-    """No train sample has a text to be drawn to, or all of them show the same category."""
+    """No train sample has a text to be aligned with, or all of them show the same category."""
 
 
 class DescriberError(UniBindError):
@@ -98,9 +98,9 @@ class DescriberError(UniBindError):
 
 
 class TransientError(DescriberError):
-    """Worth another try: 408, 409, 425, 5xx, time-outs, torn answers.
+    """Can be retried: 408, 409, 425, 5xx, time-outs, torn answers.
 
-    `maybe_paid`: an answer may have been written, and charged for, though it did not arrive whole.
+    `maybe_paid`: an answer may have been generated, and charged for, although it did not arrive whole.
     """
 
     def __init__(self, message: str, *, maybe_paid: bool = False) -> None:
@@ -118,10 +118,10 @@ class ThrottledError(DescriberError):
 
 
 class RequestError(DescriberError):
-    """Fatal for this request: it is quarantined with its body, the run goes on.
+    """Fatal for this request: it is quarantined with its body, and the run continues.
 
-    `of_content`: the server says that it is this request's content (its length, a policy), so that another
-    one may be answered.
+    `of_content`: the server rejected this request's content (its length, a policy); other requests may still
+    be answered.
     """
 
     def __init__(self, message: str, *, of_content: bool = False) -> None:

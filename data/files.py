@@ -17,12 +17,12 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from data.odd_files import open_plain
+from data.special_files import open_regular
 
 Stamp = tuple[int, int]  # inode, and nanoseconds of the last change
 Signature = tuple[int, int, int, int]  # bytes, ns of change, ns of the inode's change, inode
 
-SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT) counts two seconds
+SETTLED_NS = 2_000_000_000  # the coarsest file system clock in use (FAT) has ticks of two seconds
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
@@ -32,8 +32,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success it becomes `target`, on failure it is removed.
 
     The file is synced before the rename and the folder after it, so a power cut leaves the old file or the
-    new one, never a torn one. A full disk is an OSError that names `target`, whoever writes.
-    Who may read the file is as the umask says, also where a library makes its files private, as safetensors.
+    new one, never a partial one. A full disk raises an OSError that names `target`, whichever library writes.
+    The file's mode follows the umask, even if a library creates private files, as safetensors does.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
@@ -53,17 +53,17 @@ def atomic_path(target: Path) -> Iterator[Path]:
         if error.filename in {None, str(temporary), temporary}:
             error.filename = str(target)
         raise
-    except Exception as error:  # a library in Rust, such as safetensors, has errors of its own
-        told = _OS_ERROR.search(str(error))
-        if told is None:
+    except Exception as error:  # libraries in Rust, such as safetensors, raise their own error types
+        found = _OS_ERROR.search(str(error))
+        if found is None:
             raise
-        raise OSError(int(told[1]), os.strerror(int(told[1])), str(target)) from error
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _temporary(target: Path) -> Path:
-    """A new empty file beside `target`, with a name that no other process has, here or on another machine."""
+    """A new empty file beside `target`, with a name that no other process on any machine uses."""
     name = f".{target.name[:40]}.{socket.gethostname()[:32]}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     temporary = target.with_name(name)
     try:
@@ -83,7 +83,7 @@ def _sync(path: Path) -> None:
 
 
 def stamp(file: Path) -> Stamp | None:
-    """What tells a file from the one that replaces it; None where there is none."""
+    """Inode and time of change: they differ once another file replaces this one. None for a missing file."""
     try:
         found = file.stat()
     except OSError:
@@ -93,9 +93,9 @@ def stamp(file: Path) -> Stamp | None:
 
 @contextmanager
 def watched(folder: Path) -> Iterator[Callable[[], bool]]:
-    """Yield what says whether a folder is still the one it was at first; true where there was none.
+    """Yield a function that says whether `folder` is still the same folder; always true if it was missing.
 
-    It is kept open meanwhile, so that no new folder gets its inode.
+    The folder is kept open meanwhile, so that no new folder can reuse its inode.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -116,7 +116,7 @@ def watched(folder: Path) -> Iterator[Callable[[], bool]]:
 
 
 def signature(path: Path) -> Signature | None:
-    """What tells a plain file from the one that replaces it, links followed; None where there is none."""
+    """Size, times and inode of a file, links followed: any change of the file changes it. None if missing."""
     try:
         found = os.stat(path)  # noqa: PTH116  (of a million files)
     except (OSError, ValueError):
@@ -125,9 +125,10 @@ def signature(path: Path) -> Signature | None:
 
 
 def settled(path: Path, before: Signature | None) -> Signature | None:
-    """The signature from before a file was read, if it can be relied on: the same now, and old enough.
+    """`before`, the signature taken before a file was read, if it identifies what was read; else None.
 
-    Within one tick of the file system's clock a file may change twice and keep all its times.
+    It does if it is still the same and older than `SETTLED_NS`: within one tick of the file system's clock a
+    file can change twice and keep all its times.
     """
     if before is None or signature(path) != before:
         return None
@@ -135,7 +136,7 @@ def settled(path: Path, before: Signature | None) -> Signature | None:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text. Dataclasses are read as objects."""
+    """JSON with sorted keys and no spaces: equal values give equal text. Dataclasses become objects."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
 
 
@@ -159,7 +160,7 @@ def hash_text(text: str) -> str:
 
 def hash_file(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
-    with open_plain(path) as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock that its holder's death frees."""
+"""Write lock: one writer per folder at a time; the kernel frees the lock when its holder ends."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from data.errors import KnowledgeBaseError
 def write_lock(path: Path) -> Iterator[Callable[[], None]]:
     """Hold the lock file `path`, or raise `KnowledgeBaseError` at once with the holder's process and host.
 
-    The kernel keeps the lock (flock) and drops it when the holder ends, by `kill -9` too; the file's content
-    only names the holder. The file is never removed: removing it would let two processes lock two files of
-    one name. Where somebody else removed it, folder and all, two could; so what is yielded raises
-    `KnowledgeBaseError` then: to be called before something is said to be complete, and called at the end.
+    The kernel keeps the lock (flock) and drops it when the holder ends, even by `kill -9`; the file's content
+    only names the holder. The lock file is never removed here: two processes could then lock two different
+    files of the same name. If another program removes it (or the whole folder), that can still happen, so
+    yields a check that raises `KnowledgeBaseError` in that case. Call it before marking anything as complete;
+    it also runs when the block ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _locked(path)
@@ -29,8 +30,8 @@ def write_lock(path: Path) -> Iterator[Callable[[], None]]:
     def check() -> None:
         if not _is_open_at(descriptor, path):
             raise KnowledgeBaseError(
-                f"{path.parent} was removed or replaced while it was written; nothing of this is marked as "
-                "done: run the same command again"
+                f"{path.parent} was removed or replaced while it was written; nothing of this run is marked "
+                "as done: run the same command again"
             )
 
     try:
@@ -49,13 +50,13 @@ def write_lock(path: Path) -> Iterator[Callable[[], None]]:
 
 
 def _locked(path: Path) -> int:
-    """A descriptor of the file at `path`, locked. Raises KnowledgeBaseError where another process has it."""
+    """A locked descriptor of the file at `path`. Raises KnowledgeBaseError where another process holds it."""
     while True:
         # Opened without waiting, in case it is a pipe or a device.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise KnowledgeBaseError(f"{path} is no plain file; move it away, then run again")
+                raise KnowledgeBaseError(f"{path} is not a regular file; move it away, then run again")
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_open_at(descriptor, path):
                 return descriptor
@@ -83,5 +84,5 @@ def _holder(descriptor: int) -> str:
     try:
         holder = json.loads(os.pread(descriptor, 1000, 0))
         return f"process {holder['pid']} on {holder['host']}"
-    except (ValueError, KeyError, TypeError):  # the holder has locked it and not yet signed it
+    except (ValueError, KeyError, TypeError):  # the holder has locked it, but not yet written its name
         return "another process"

@@ -10,8 +10,8 @@ from data.tiff import first_directory
 Modality = Literal["image", "text", "audio", "point", "thermal", "video", "event"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
-# Endings that name one modality by themselves. A thermal picture or a drawn event frame looks like an image
-# by its ending: only a manifest, a folder name or `--modality` can tell.
+# Endings that imply one modality. A thermal picture or a rendered event frame has the ending of an image:
+# only a manifest, a folder name or `--modality` marks it as thermal or event.
 EXTENSIONS: dict[str, Modality] = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"), "image"),
     **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "image"),
@@ -19,7 +19,7 @@ EXTENSIONS: dict[str, Modality] = {
     **dict.fromkeys((".aiff", ".aif", ".aifc", ".au", ".caf", ".w64", ".mka"), "audio"),
     **dict.fromkeys((".ply", ".off", ".obj", ".stl", ".glb", ".gltf", ".pcd"), "point"),
     **dict.fromkeys((".xyz", ".xyzn", ".xyzrgb", ".npy", ".pt"), "point"),
-    **dict.fromkeys((".tif", ".tiff"), "thermal"),  # where it is grey: `guess_modality` looks into it
+    **dict.fromkeys((".tif", ".tiff"), "thermal"),  # if grey: `guess_modality` opens the file
     **dict.fromkeys((".mp4", ".m4v", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".wmv"), "video"),
     **dict.fromkeys((".bin", ".npz", ".aedat4"), "event"),
     **dict.fromkeys((".txt",), "text"),
@@ -29,13 +29,14 @@ EXTENSIONS: dict[str, Modality] = {
 _PHOTOMETRIC = 262
 _COLOURED = (2, 3, 5, 6, 8, 9, 10)  # RGB, palette, separated (CMYK), YCbCr, CIE, ICC and ITU L*a*b*
 
-EVENT_RECORDINGS = (".dat", ".raw")  # of Prophesee's cameras, and of much else: their names must say it
+# Endings of Prophesee's recordings, which many other formats use as well: only with a name `event_…`.
+EVENT_RECORDINGS = (".dat", ".raw")
 
 
 def guess_modality(path: Path) -> Modality | None:
     """The modality of a file by the first word of its name (`thermal_…`, `event_…`), else by its ending.
 
-    A TIFF that is there is looked into: in colour it is a picture, in grey a thermal one.
+    An existing TIFF is opened: a colour one is an image, a grey one thermal.
     """
     ending = EXTENSIONS.get(path.suffix.lower())
     first_word = path.stem.lower().replace("-", "_").split("_")[0]
@@ -50,7 +51,7 @@ def guess_modality(path: Path) -> Modality | None:
 
 
 def _is_colour_tiff(path: Path) -> bool:
-    """Whether the first picture of a TIFF says that it has colours. False for what is no such file."""
+    """Whether the first picture of a TIFF is in colour, by its tags. False for files that are not TIFF."""
     if not path.is_file():
         return False
     try:

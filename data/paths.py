@@ -1,4 +1,4 @@
-"""Names of files and categories that come from outside: paths that stay in their folder, ids from names."""
+"""Names from outside: paths that must stay inside their folder, and slugs of category names."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _SEPARATOR = re.compile(r"[/\\]")
 def slug(name: str) -> str:
     """The words of a name joined by hyphens: `"Ice cream"` gives `ice-cream`. Every script is kept.
 
-    Empty for a name without a letter or digit. Different names may have one slug: an id that must be a
-    category's own comes from `data.manifest.ids`.
+    Empty for a name without a letter or digit. Different names can have the same slug; unique ids come from
+    `data.manifest.ids`.
     """
     words: list[str] = []
     for letter in unicodedata.normalize("NFKC", name).casefold():
@@ -30,7 +30,7 @@ def slug(name: str) -> str:
 
 
 def is_word_mark(letter: str) -> bool:
-    """Whether it is a mark within a word, such as the vowels of Hindi and lone accents."""
+    """Whether a character is a combining mark within a word, such as the vowel signs of Hindi or accents."""
     return unicodedata.category(letter) in {"Mn", "Mc"} and not (
         "\ufe00" <= letter <= "\ufe0f" or "\U000e0100" <= letter <= "\U000e01ef"  # variation selectors
     )
@@ -46,7 +46,7 @@ def resolve(root: Path, uri: str) -> Path:
 
 
 def resolver(root: Path) -> Callable[[str], Path]:
-    """`resolve` for many uris of one root: each folder on the way is looked at once."""
+    """`resolve` for many uris of one root: the real path of each folder is looked up once."""
     real_root = os.path.realpath(root)
     real_folders: dict[str, str] = {}
 
@@ -62,7 +62,7 @@ def resolver(root: Path) -> Callable[[str], Path]:
             inside = _is_inside(os.path.realpath(target), real_root)
         if not inside:
             raise SampleError(
-                f"{uri!r} is or passes a link that leads outside the folder {root}; copy the file in"
+                f"{uri!r} is, or leads through, a link to a place outside the folder {root}; copy the file in"
             )
         return Path(target)
 
@@ -70,7 +70,7 @@ def resolver(root: Path) -> Callable[[str], Path]:
 
 
 def is_absolute(uri: str) -> bool:
-    """Whether a path is absolute on POSIX or on Windows, wherever it is read."""
+    """Whether a path is absolute on POSIX or on Windows, whichever system this is."""
     return bool(_ABSOLUTE.match(uri))
 
 

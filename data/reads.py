@@ -1,18 +1,18 @@
-"""One door through which stages read: what was read is noted with its content, and can be asked for again.
+"""Tracks what stages read: each read is noted with a hash of the content, and can be checked for changes.
 
-While a `Recorder` is active, everything that is read through this module is noted: files, some columns of a
-table, the names in a folder, and that a file was not there. A note `holds` as long as reading again would
-give the same. pyarrow, DuckDB, SQLite and safetensors open files by themselves, so a reader that uses one of
-them says `reading(path)` first.
+While a `Recorder` is active, every read through this module is noted: files, columns of a table, the names in
+a folder, and files that were missing. A note `hold`s as long as reading again would give the same content.
+pyarrow, DuckDB, SQLite and safetensors open files by themselves, so code that uses one of them calls
+`reading(path)` first.
 
-A file is known by the SHA-256 of its bytes. Beside it stands a signature (size, time of change, time of the
-inode's change, inode), for one purpose only: a file whose whole signature is the same is not hashed again. A
-program can set the time of change, but not that of the inode, so a file replaced by one of the same size and
-time is noticed. Clocks of file systems are coarse: a signature counts only where it was settled for a while
-when the file was hashed.
+A file is identified by the SHA-256 of its bytes. Its signature (size, time of change, time of the inode's
+change, inode) only saves hashing: a file with an unchanged signature is not hashed again. A program can set
+the time of change, but not that of the inode, so a replacement of the same size and time is noticed. File
+system clocks are coarse: a signature is kept only if it was old enough when the file was hashed
+(`data.files.settled`).
 
-Recorders hear the whole process: threads that a stage starts are heard as well. Where two stages run at once
-in one process, each may note what the other read; that can make a stage run again, never be passed over.
+Recorders see the whole process, including threads that a stage starts. If two stages run at once in one
+process, each may note what the other read; that can make a stage run again, but never skip it wrongly.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from data.seals import check, check_names, require_plain
 
 Kind = Literal["file", "columns", "names"]
 
-CHANGED_MEANWHILE = "changed while it was read"  # stands where a hash would; never the hash of anything
-_BETWEEN = "\n"  # between column names, which hold none
+CHANGED_MEANWHILE = "changed while it was read"  # in place of a hash; equal to no hash
+_BETWEEN = "\n"  # separates column names, which contain none
 
 _T = TypeVar("_T")
 _active: list[Recorder] = []
 _lock = threading.Lock()
-_hashes: dict[str, tuple[Signature, str]] = {}  # what is known of files by their signatures
-_taken_over: set[str] = set()  # of these, what an earlier process found
+_hashes: dict[str, tuple[Signature, str]] = {}  # by path: the signature and SHA-256 of a file
+_from_earlier: set[str] = set()  # paths whose hash was computed by an earlier process
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
     """One thing that was read.
 
-    `detail` names the columns, or the pattern of the names. `digest` is None for a file that was not there;
-    `signature` is None where it was not settled, and for names.
+    `detail`: the columns, or the glob pattern of the names. `digest`: None for a missing file. `signature`:
+    None if it was too fresh to rely on, and for names.
     """
 
     kind: Kind
@@ -59,7 +59,7 @@ class Note:
     signature: Signature | None = None
 
     def again(self) -> Note:
-        """The same thing as it is now; its digest is taken anew unless its whole signature is the same."""
+        """The same read repeated now; the digest is computed again unless the signature is unchanged."""
         path = Path(self.path)
         if self.kind == "names":
             return replace(self, digest=_digest_names(path, self.detail))
@@ -74,17 +74,17 @@ class Note:
 
 
 class Recorder:
-    """What was read since it was made; see `recorded`."""
+    """Collects what was read since it was created; see `recorded`."""
 
     def __init__(self) -> None:
         self._files: dict[str, Signature | None] = {}
         self._others: dict[tuple[Kind, str, str], Note] = {}
 
     def notes(self, own: Callable[[str], bool] = lambda path: False) -> list[Note]:
-        """The notes in the order of their paths, but of what is a stage's `own`: what it writes itself.
+        """The notes sorted by path, without paths for which `own` is true: a stage's own outputs.
 
-        Files are hashed now. One that is no longer what it was when it was first read gets a digest that
-        never holds.
+        Files are hashed now. One that changed since it was first read gets `CHANGED_MEANWHILE` as its digest,
+        which never holds.
         """
         with _lock:
             files, others = dict(self._files), list(self._others.values())
@@ -97,18 +97,19 @@ class Recorder:
         return sorted(notes, key=lambda note: (note.path, note.kind, note.detail))
 
     def add_file(self, path: str) -> None:
-        """Note a file, as it is now."""
+        """Note a file in its present state."""
         if path not in self._files:
             self._files[path] = signature(Path(path))
 
     def add(self, note: Note) -> None:
-        """Note something else, or a file whose hash is known; the first note of a thing counts."""
+        """Add a note of columns or names, or of a file whose hash is known; the first note of each read
+        counts."""
         self._others.setdefault((note.kind, note.path, note.detail), note)
 
 
 @contextmanager
 def recorded() -> Iterator[Recorder]:
-    """A recorder that is active inside the `with` block, in every thread of this process."""
+    """A recorder that is active within the `with` block, in every thread of this process."""
     recorder = Recorder()
     with _lock:
         _active.append(recorder)
@@ -121,10 +122,10 @@ def recorded() -> Iterator[Recorder]:
 
 
 def reading(path: Path, *, checked: bool = True) -> Path:
-    """Note that the content of a file, or its absence, is being used; returns the path, to be opened.
+    """Note that a file's content, or its absence, is used; returns the path, ready to be opened.
 
-    Raises DamagedError where its maker's checksum (data/seals.py) says that this is not what was written; not
-    `checked` are files that their reader checks himself, piece by piece.
+    Raises DamagedError where the file differs from its recorded checksum (data/seals.py). Pass
+    `checked=False` for files whose reader verifies them itself, piece by piece.
     """
     if checked:
         check(path)
@@ -139,9 +140,9 @@ def reading(path: Path, *, checked: bool = True) -> Path:
 
 
 def names(folder: Path, pattern: str) -> list[Path]:
-    """`sorted(folder.glob(pattern))`, noted: another file that fits, or one less, is a change.
+    """`sorted(folder.glob(pattern))`, noted: a matching file that appears or disappears is a change.
 
-    Raises DamagedError where a file is gone that was written, by the checksums of the folder.
+    Raises DamagedError where a matching file of the folder's checksums is missing.
     """
     found = sorted(folder.glob(pattern))
     check_names(folder, pattern)
@@ -150,10 +151,10 @@ def names(folder: Path, pattern: str) -> list[Path]:
 
 
 def columns(path: Path, wanted: Sequence[str]) -> pa.Table:
-    """Those of the columns that a Parquet file has, noted: a change of other columns is none.
+    """The wanted columns that a Parquet file has, noted: changes of other columns do not count.
 
-    Raises what pyarrow raises, and DamagedError as `reading` does; that the file is missing or damaged is
-    noted as well.
+    Raises what pyarrow raises, and DamagedError as `reading` does; a missing or damaged file is noted as
+    well.
     """
     check(path)
     if not _active:
@@ -172,7 +173,7 @@ def columns(path: Path, wanted: Sequence[str]) -> pa.Table:
 
 
 def hashed(path: Path) -> str:
-    """The SHA-256 (hex) of a file, noted. A file whose whole signature is known is not read again."""
+    """The SHA-256 (hex) of a file, noted. A file with a known signature is not read again."""
     before = signature(path)
     digest, seen = content(path)
     if digest is None:
@@ -183,21 +184,21 @@ def hashed(path: Path) -> str:
 
 
 def replay(notes: Iterable[Note]) -> None:
-    """Note again what was read earlier, for who uses what was made of it."""
+    """Note earlier reads again, where their cached result is used instead of reading."""
     for note in notes:
         _note(lambda note=note: note)  # type: ignore[misc]
 
 
 def hold(notes: Iterable[Note]) -> bool:
-    """Whether reading again would give the same, note by note."""
+    """Whether reading everything again would give the same content."""
     return all(note.digest != CHANGED_MEANWHILE and note.again().digest == note.digest for note in notes)
 
 
 def remembered(function: Callable[..., _T]) -> Callable[..., _T]:
-    """`functools.cache` for what is read from files.
+    """`functools.cache` for functions that read files.
 
-    A call that is answered from memory notes the same reads as the first one, and is not answered from memory
-    where they no longer hold.
+    A cached call notes the same reads as the first one; the cache is not used once those reads no longer
+    hold.
     """
     kept: dict[tuple[Any, ...], tuple[_T, list[Note]]] = {}
 
@@ -216,36 +217,34 @@ def remembered(function: Callable[..., _T]) -> Callable[..., _T]:
     return call
 
 
-def content(path: Path, *, anew: bool = False) -> tuple[str | None, Signature | None]:
-    """A file's SHA-256 and its signature where that was settled; (None, None) where it cannot be read.
+def content(path: Path, *, rehash: bool = False) -> tuple[str | None, Signature | None]:
+    """A file's SHA-256, and its signature if that is settled; (None, None) where it cannot be read.
 
-    `anew`: what an earlier process found of it does not count. A disk that fails changes no signature.
+    `rehash`: ignore a hash that an earlier process computed. A failing disk changes no signature.
     """
     name = _absolute(path)
     before = signature(path)
     known = _hashes.get(name)
-    if known is not None and known[0] == before and not (anew and name in _taken_over):
+    if known is not None and known[0] == before and not (rehash and name in _from_earlier):
         return known[1], before
-    if not path.is_file():  # a pipe would be waited for
-        return None, None
     try:
         digest = hash_file(path)
-    except OSError:
+    except (OSError, ValueError):  # not there, not readable, a pipe; a path with a NUL in it
         return None, None
     seen = settled(path, before)
     if seen is not None:
         _hashes[name] = seen, digest
-        _taken_over.discard(name)
+        _from_earlier.discard(name)
     return digest, seen
 
 
 def remember(path: Path, digest: str | None, seen: Signature | None) -> None:
-    """Take over what an earlier process found of a file, so that it is not hashed again while that holds."""
+    """Adopt the hash that an earlier process computed, so that an unchanged file is not hashed again."""
     if digest is not None and seen is not None:
         name = _absolute(path)
         if _hashes.get(name) != (seen, digest):
             _hashes[name] = seen, digest
-            _taken_over.add(name)
+            _from_earlier.add(name)
 
 
 def _note(make: Callable[[], Note]) -> None:
@@ -275,7 +274,7 @@ def _digest_columns(path: Path, wanted: Sequence[str]) -> str | None:
 
 
 def _digest_table(table: pa.Table, wanted: Sequence[str]) -> str:
-    """Of each wanted column its type and values, whatever the file's own division into row groups."""
+    """Hash type and values of each wanted column, independent of the division into row groups."""
     sums = {}
     for name in wanted:
         if name in table.column_names:

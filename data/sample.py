@@ -1,4 +1,4 @@
-"""The records that travel: a sample, a category, and why something was turned away."""
+"""The records that all packages share: a sample, a category, and a rejected sample with its reason."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ class Sample:
     category_id: str | None = None
     object_id: str | None = None
     description: str | None = None
-    more_category_ids: tuple[str, ...] = ()  # where it shows more than one; training goes by category_id
+    more_category_ids: tuple[
+        str, ...
+    ] = ()  # further categories that it shows; training uses category_id alone
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Something that was turned away, where, and why. Rejects are counted in every report."""
+    """A sample that a stage rejected, and why. Rejects are counted in every report."""
 
     sample_id: str
     stage: str

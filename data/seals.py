@@ -1,16 +1,16 @@
-"""Checksums of finished files: written when a stage is complete, held against the files by who reads them.
+"""Checksums of finished files: written when a stage is complete, verified whenever a file is read.
 
     <folder>/unibind-checksums.json    format, files: {name: {bytes, crc32, sha256, maker}}; sha256
 
-A knowledge base has one, and so has a run, each of its own files, by their names relative to the folder: a
-folder that is copied alone can be checked as well. Whoever makes files takes their lines out first (`unseal`)
-and writes new ones when all are complete (`seal`). So a file with a line is as its maker left it, or it is
-damaged; a file without one is being made, or was made by an earlier version.
+A knowledge base has such a list for its files, and a run for its other files, with names relative to the
+folder, so that a copied folder can be verified alone. A stage removes the entries of its files before it
+writes them (`unseal`) and adds new ones when all are complete (`seal`). So a file with an entry is as it was
+written, or it is damaged; a file without one is being written, or was written by an earlier version.
 
-`check` is called wherever a file is opened through data/reads.py. It compares SHA-256, of large files
-CRC-32, which is ten times as fast; `kb verify` compares SHA-256 always. A file is checked once per process,
-as long as its signature stays the same. Shards of vectors are checked piece by piece, by the store that
-reads them (kb_builder/store/shards.py).
+`check` is called wherever a file is opened through data/reads.py. It compares SHA-256, for large files
+CRC-32, which is ten times as fast; `kb verify` always compares SHA-256. A file is checked once per process,
+as long as its signature stays the same. Shards of vectors are checked piece by piece by the store that reads
+them (kb_builder/store/shards.py).
 """
 
 from __future__ import annotations
@@ -29,40 +29,41 @@ from typing import Any
 
 from data.errors import DamagedError, first_line
 from data.files import Signature, hash_json, settled, signature, write_json
+from data.special_files import is_irregular
 
 try:
     from isal.isal_zlib import crc32
-except ImportError:  # no build for this platform; zlib's is the same sum, some times slower
+except ImportError:  # no build for this platform; zlib computes the same sum several times slower
     from zlib import crc32
 
 SEAL = "unibind-checksums.json"
 FORMAT = 1
 HINT = "`unibind run`"
 FORBIDDEN = "this user may not read it (permission denied); change its mode or its owner"
-_ENDINGS = frozenset({".parquet", ".json", ".safetensors"})  # of what is read for a result
+_ENDINGS = frozenset({".parquet", ".json", ".safetensors"})  # files that results are computed from
 _LEVELS = 4  # from <kb>/embeddings/<encoder>/<table>/manifest.json up to <kb>
-_LARGE = 2**16  # bytes from which on readers compare CRC-32
+_LARGE = 2**16  # bytes; from this size on readers compare CRC-32
 _PIECE = 2**20
 
 _lock = threading.Lock()
 _loaded: dict[Path, tuple[Signature | None, dict[str, Sum]]] = {}
-_held: dict[Path, tuple[Signature, Sum]] = {}  # files that were found as they should be
+_held: dict[Path, tuple[Signature, Sum]] = {}  # files already verified in this process
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """What is known of a file's content."""
+    """Size and checksums of a file's content."""
 
     bytes: int
     crc32: int
     sha256: str
-    maker: str = ""  # the stage, or what else wrote it
+    maker: str = ""  # the stage or command that wrote it
 
 
 def seal(folder: Path, paths: Iterable[Path], maker: str) -> None:
-    """Write down the content of the files that `maker` has completed, in place of its lines before.
+    """Record the checksums of the files that `maker` has completed, replacing its earlier entries.
 
-    They are all in `folder`. The caller holds the lock of the folder's writers.
+    All of them are in `folder`. The caller holds the folder's write lock.
     """
     with _lock:
         known = _read_or_none(folder) or {}
@@ -75,11 +76,11 @@ def seal(folder: Path, paths: Iterable[Path], maker: str) -> None:
 
 
 def unseal(folder: Path, maker: str | None = None, *, below: str | None = None) -> None:
-    """Take out the lines of a maker, or of all files below a folder, where files are about to be written."""
+    """Remove the entries of a maker, or of all files below a folder, before these files are written."""
     with _lock:
         known = _read_or_none(folder)
         if known is None:
-            if os.path.lexists(folder / SEAL):  # none of its lines can be relied on
+            if os.path.lexists(folder / SEAL):  # the list itself is damaged
                 _remove(folder / SEAL)
             return
         kept = {
@@ -92,16 +93,16 @@ def unseal(folder: Path, maker: str | None = None, *, below: str | None = None) 
 
 
 def discard(folder: Path) -> None:
-    """Remove the list of a folder."""
+    """Remove the checksum list of a folder."""
     with _lock:
         if os.path.lexists(folder / SEAL):
             _remove(folder / SEAL)
 
 
 def sealed(folder: Path) -> Mapping[str, Sum] | None:
-    """The lines of a folder's checksums by file, or None where there are none (yet).
+    """The checksums of a folder's files by relative name, or None where there is no list (yet).
 
-    Raises DamagedError where the list is not as it was written.
+    Raises DamagedError where the list itself is damaged.
     """
     path = folder / SEAL
     seen = signature(path)
@@ -116,40 +117,41 @@ def sealed(folder: Path) -> Mapping[str, Sum] | None:
 
 
 def check(path: Path) -> None:
-    """Raise DamagedError for a file that is gone or not what its maker wrote. One without a line passes."""
+    """Raise DamagedError for a file that is missing or differs from its entry. One without an entry
+    passes."""
     if path.suffix in _ENDINGS and path.name != SEAL:
         check_always(path)
 
 
 def check_always(path: Path) -> None:
-    """`check`, whatever the file's ending."""
+    """`check` for files of any ending."""
     path = Path(os.path.abspath(path))  # noqa: PTH100  (links are no other files)
-    told = _line(path)
-    if told is None:
+    expected = _line(path)
+    if expected is None:
         require_plain(path)
         return
-    wrong = _differs(path, told)
-    # A maker takes the line out before he replaces the file.
+    wrong = _differs(path, expected)
     if wrong == FORBIDDEN:
         raise DamagedError(path, wrong)
-    if wrong is not None and _line(path) == told:
+    # A writer removes the entry before it replaces the file.
+    if wrong is not None and _line(path) == expected:
         raise DamagedError(path, f"{wrong}; {'delete it and ' if os.path.lexists(path) else ''}run {HINT}")
 
 
 def require_plain(path: Path) -> None:
-    """Raise DamagedError for what is no plain file where one should be: a pipe would be waited for.
+    """Raise DamagedError for a folder or special file in place of a file: opening a pipe would block.
 
-    And for one that this user may not read: what a library says of that looks like damage.
+    Also for a file without read permission, whose error from a library would look like damage.
     """
+    if is_irregular(path):
+        raise DamagedError(path, f"not a regular file; delete it and run {HINT}")
     with suppress(OSError):
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DamagedError(path, f"no plain file; delete it and run {HINT}")
-        if not os.access(path, os.R_OK):
+        if path.exists() and not os.access(path, os.R_OK):
             raise DamagedError(path, FORBIDDEN)
 
 
 def check_names(folder: Path, pattern: str) -> None:
-    """Raise DamagedError where a file that fits `pattern` has a line and is gone."""
+    """Raise DamagedError where a file that matches `pattern` has an entry, but is missing."""
     folder = Path(os.path.abspath(folder))  # noqa: PTH100
     for base in (folder, *list(folder.parents)[: _LEVELS - 1]):
         prefix = folder.relative_to(base).as_posix()
@@ -161,12 +163,12 @@ def check_names(folder: Path, pattern: str) -> None:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a file has a line, be it there or not."""
+    """Whether a file has an entry, whether it exists or not."""
     return _line(Path(os.path.abspath(path))) is not None  # noqa: PTH100
 
 
 def sum_of(path: Path) -> Sum:
-    """What is to be known of a file's content. Raises OSError."""
+    """Size and checksums of a file. Raises OSError."""
     sums, crc, size = hashlib.sha256(), 0, 0
     for piece in _pieces(path):
         sums.update(piece)
@@ -175,31 +177,31 @@ def sum_of(path: Path) -> Sum:
     return Sum(size, crc, sums.hexdigest())
 
 
-def differs(path: Path, told: Sum) -> str | None:
-    """How a file differs from what is written of it, every byte compared; None where it does not."""
-    return _differs(path, told, wholly=True)
+def differs(path: Path, expected: Sum) -> str | None:
+    """How a file differs from its entry, every byte compared; None where it does not."""
+    return _differs(path, expected, wholly=True)
 
 
-def _differs(path: Path, told: Sum, *, wholly: bool = False) -> str | None:
+def _differs(path: Path, expected: Sum, *, wholly: bool = False) -> str | None:
     try:
         found = path.stat()
     except OSError:
         return "missing, though it was written"
     if not stat.S_ISREG(found.st_mode):
-        return "no plain file"
+        return "not a regular file"
     before = signature(path)
-    if not wholly and before is not None and _held.get(path) == (before, told):
+    if not wholly and before is not None and _held.get(path) == (before, expected):
         return None
-    if found.st_size != told.bytes:
-        return f"damaged: {found.st_size:,} bytes, {told.bytes:,} were written"
+    if found.st_size != expected.bytes:
+        return f"damaged: {found.st_size:,} bytes, {expected.bytes:,} were written"
     try:
-        if wholly or told.bytes < _LARGE:
-            same = sum_of(path).sha256 == told.sha256
+        if wholly or expected.bytes < _LARGE:
+            same = sum_of(path).sha256 == expected.sha256
         else:
             crc = 0
             for piece in _pieces(path):
                 crc = crc32(piece, crc)
-            same = crc == told.crc32
+            same = crc == expected.crc32
     except PermissionError:
         return FORBIDDEN
     except OSError as error:
@@ -207,7 +209,7 @@ def _differs(path: Path, told: Sum, *, wholly: bool = False) -> str | None:
     if not same:
         return "damaged: its checksum is not that of what was written"
     if (seen := settled(path, before)) is not None:
-        _held[path] = seen, told
+        _held[path] = seen, expected
     return None
 
 
@@ -222,19 +224,19 @@ def _pieces(path: Path) -> Iterator[memoryview]:
 def _line(path: Path) -> Sum | None:
     for folder in list(path.parents)[:_LEVELS]:
         lines = sealed(folder)
-        if lines is not None and (told := lines.get(path.relative_to(folder).as_posix())) is not None:
-            return told
+        if lines is not None and (expected := lines.get(path.relative_to(folder).as_posix())) is not None:
+            return expected
     return None
 
 
 def _read(path: Path) -> dict[str, Sum]:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ValueError("no plain file")
+        if is_irregular(path):
+            raise ValueError("not a regular file")
         value = json.loads(path.read_text(encoding="utf-8"))
         claimed = value.pop("sha256")
         if hash_json(value) != claimed or value["format"] != FORMAT:
-            raise ValueError("its own checksum does not fit what it says")
+            raise ValueError("its own checksum does not match its content")
         return {str(name): Sum(**each) for name, each in value["files"].items()}
     except PermissionError as error:
         raise DamagedError(path, FORBIDDEN) from error
@@ -249,7 +251,7 @@ def _read_or_none(folder: Path) -> dict[str, Sum] | None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a list that cannot be read, whatever stands there in its place."""
+    """Remove an unreadable list, also where a folder or a special file has its name."""
     if path.is_dir() and not path.is_symlink():
         path.rename(path.with_name(f"{path.name}.was-a-folder"))
     else:

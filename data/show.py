@@ -1,9 +1,9 @@
-"""How names, texts and numbers are shown to people: nothing invisible, nothing that steers a terminal.
+"""How names, texts and numbers are printed: no invisible characters, no terminal control sequences.
 
-File names, categories, manifests, models and servers hold whatever their makers liked: colours and cursor
-movements (ESC), line breaks, characters that turn the direction of writing (so that `exe.jpg` is read as
-`gpj.exe`), characters of no width. `visible` writes each as its escape (`\\x1b`, `\\u202e`), as Python and
-JSON do; letters of every script, accents, symbols and emoji stay as they are.
+File names, categories, manifests, models and servers may contain any character: colours and cursor movements
+(ESC), line breaks, characters that reverse the writing direction (so that `exe.jpg` reads as `gpj.exe`),
+zero-width characters. `visible` writes each as its escape (`\\x1b`, `\\u202e`), as Python and JSON do;
+letters of every script, accents, symbols and emoji stay as they are.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _LINES = re.compile(f"(?!\n)[{_HIDDEN}]|{_JOINER}")
 
 
 def visible(text: object) -> str:
-    """A name or text from outside as one line that any terminal can be shown."""
+    """A name or text from outside as one line that is safe to print on a terminal."""
     return _ONE_LINE.sub(_escaped, str(text))
 
 
 def visible_lines(text: object) -> str:
-    """The same for lines of our own, which may hold such names: line breaks stay."""
+    """The same for our own output, which may contain such names: line breaks stay."""
     return _LINES.sub(_escaped, str(text))
 
 
 def json_text(value: Any, *, indent: int | None = 1) -> str:
-    """A value as JSON that any terminal can be shown: letters as they are, all that `visible` escapes by
-    JSON's own escapes, so that reading it gives the very same characters back. NaN and infinity are null."""
+    """A value as JSON that is safe to print on a terminal. Characters that `visible` escapes get JSON's own
+    escapes, so that parsing the text gives the value back. NaN and infinity become null."""
     return _LINES.sub(
         lambda found: json.dumps(found[0])[1:-1],
         json.dumps(_finite(value), ensure_ascii=False, indent=indent, allow_nan=False),
@@ -49,7 +49,7 @@ def json_text(value: Any, *, indent: int | None = 1) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null stands there."""
+    """The value with null for NaN and infinity, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -58,11 +58,11 @@ def _finite(value: Any) -> Any:
 
 
 def number(value: object) -> str:
-    """A number for people: thousands apart, and no more digits than are read.
+    """A number for people: thousands separated, rounded to the digits that matter.
 
     1234567 -> 1,234,567; 0.30000000000000004 -> 0.3; 1234.567 -> 1,234.6; 0.000123456 -> 0.000123. Whole
-    numbers keep every digit, fractions three (above 1,000 one decimal). True is yes. Anything else is shown
-    as `visible` shows it.
+    numbers keep every digit, fractions three (above 1,000 one decimal). True is yes. Anything else goes
+    through `visible`.
     """
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -1,4 +1,4 @@
-"""Train, val and test: the words that people use for them, and how they are drawn where nothing says so."""
+"""Train, val and test splits: how a folder name is read as a split, and how missing splits are drawn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHARES: Mapping[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
 
 _ORDER: tuple[Split, ...] = ("test", "val", "train")
 
-# What people call a split, beside its own name.
+# Common synonyms of the split names.
 SPLIT_WORDS: Mapping[str, Split] = {
     **dict.fromkeys(("training", "fit"), "train"),
     **dict.fromkeys(("valid", "validation", "dev", "eval", "evaluation"), "val"),
@@ -27,13 +27,13 @@ _FOLDER_WORDS: Mapping[str, Split] = {
     "heldout": "test",
     "development": "val",
 }
-# `train2017`, `test_set`, `val-images`, `TrainData`: what may stand behind the word.
+# Suffixes of a split word: `train2017`, `test_set`, `val-images`, `TrainData`.
 _BEHIND = re.compile(r"(set|split|data|images|imgs|samples|files|\d{1,4})$")
 
 
 @dataclass(frozen=True)
-class Thing:
-    """One object with all of its files: they go to one split together."""
+class SplitUnit:
+    """The files of one object, which go to the same split together."""
 
     key: str
     category_id: str | None
@@ -49,31 +49,31 @@ def split_of_folder(name: str) -> Split | None:
     return _FOLDER_WORDS.get(_BEHIND.sub("", word))
 
 
-def draw_splits(things: Iterable[Thing], *, seed: int = 0) -> dict[str, Split]:
-    """A split for each thing, by its key: 60/20/20 of the files of each category, whole things together.
+def draw_splits(units: Iterable[SplitUnit], *, seed: int = 0) -> dict[str, Split]:
+    """A split for each unit, by its key: 60/20/20 of the files of each category, all files of a unit
+    together.
 
-    It is drawn among the things of one category that have files of the same modalities, so that every
-    modality has its share. Large things come first, equal ones by the SHA-256 of seed and key, each into the
-    split that lacks most: the same things are always split alike, in whatever order they come. Of two things
-    one is test; a single one is test.
+    Stratified by category and set of modalities, so that every modality gets its share. Units are taken by
+    size, largest first, ties by the SHA-256 of seed and key, and go to the split that is furthest below its
+    share: the result does not depend on the order of `units`. Of two units one is test; a single one is test.
     """
-    strata: dict[tuple[str, tuple[str, ...]], list[Thing]] = defaultdict(list)
-    for thing in things:
-        strata[thing.category_id or "", tuple(sorted(thing.modalities))].append(thing)
+    strata: dict[tuple[str, tuple[str, ...]], list[SplitUnit]] = defaultdict(list)
+    for unit in units:
+        strata[unit.category_id or "", tuple(sorted(unit.modalities))].append(unit)
     return {key: split for stratum in strata.values() for key, split in _draw(stratum, seed).items()}
 
 
-def _draw(stratum: Collection[Thing], seed: int) -> dict[str, Split]:
-    total = sum(thing.files for thing in stratum)
+def _draw(stratum: Collection[SplitUnit], seed: int) -> dict[str, Split]:
+    total = sum(unit.files for unit in stratum)
     lacking: dict[Split, float] = {split: share * total for split, share in SHARES.items()}
     drawn: dict[str, Split] = {}
     if len(stratum) == 1:
-        return {thing.key: "test" for thing in stratum}
-    for thing in sorted(stratum, key=lambda thing: (-thing.files, _rank(thing.key, seed))):
+        return {unit.key: "test" for unit in stratum}
+    for unit in sorted(stratum, key=lambda unit: (-unit.files, _rank(unit.key, seed))):
         # Equal needs go to test first, then to val; sums of fifths are not exact.
         split = max(_ORDER, key=lambda name: round(lacking[name], 6))
-        drawn[thing.key] = split
-        lacking[split] -= thing.files
+        drawn[unit.key] = split
+        lacking[split] -= unit.files
     return drawn
 
 

@@ -13,18 +13,18 @@ WHOLE_TYPES = {1: "B", 3: "H", 4: "I"}  # byte, short, long
 
 @dataclass(frozen=True, slots=True)
 class TiffEntry:
-    """One tag: its type, how many values it has, and its bytes as they lie in the directory."""
+    """One tag: its type, its number of values, and its raw bytes in the directory."""
 
     tag: int
     kind: int
     count: int
     raw: bytes
-    value: int | None  # the first, where it is a whole number that lies in the entry itself
+    value: int | None  # the first value, if it is an integer stored in the entry itself
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """The entries in their order. `at`: where the directory lies; forms are those of `struct`."""
+    """The entries in file order. `at`: offset of the directory in bytes; forms are `struct` formats."""
 
     entries: tuple[TiffEntry, ...]
     at: int
@@ -32,12 +32,12 @@ class Directory:
     offset_form: str
 
     def value(self, tag: int) -> int | None:
-        """The first value of a tag, where it is a whole number."""
+        """The first value of a tag if it is an integer, else None."""
         return next((entry.value for entry in self.entries if entry.tag == tag), None)
 
 
 def first_directory(file: BinaryIO) -> Directory | None:
-    """The first directory; None where the file is no TIFF, or it lies beyond the end."""
+    """The first directory; None where the file is not a TIFF, or its directory lies beyond the end."""
     file.seek(0)
     head = file.read(16)
     if head[:4] not in MAGICS:

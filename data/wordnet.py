@@ -1,9 +1,9 @@
-"""Names of WordNet synsets: of the classes of ImageNet, and of the benchmarks whose classes are synsets.
+"""Names of WordNet synsets: the classes of ImageNet, and of other benchmarks whose classes are synsets.
 
 Lemmas and glosses are data files of package timm, which is never imported: it needs torchvision. A category
-is called by its first lemma. Where two classes share one, those that have a lemma of their own are called by
-that ("Cardigan Welsh corgi"), and the one pair without (two cranes) is told apart by hand. The other lemmas
-are aliases, the gloss is a note.
+is named by its first lemma. Where two classes share it, each is named by a lemma that no other class has
+("Cardigan Welsh corgi"); the one pair without such a lemma (two cranes) is disambiguated by hand. The other
+lemmas become aliases, the gloss a note.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from data.errors import MissingDependencyError
 from data.reads import reading
 from data.sample import Category
 
-_INSTALL = "the class names lie in package timm: pip install --no-deps timm"
-_TOLD_APART = {"n02012849": "crane (bird)", "n03126707": "crane (machine)"}
+_INSTALL = "the class names are data files of package timm: pip install --no-deps timm"
+_DISAMBIGUATED = {"n02012849": "crane (bird)", "n03126707": "crane (machine)"}
 
 
 def imagenet_synsets() -> list[str]:
     """The thousand WordNet ids of ImageNet-1k, in the order of the usual class numbers (sorted).
 
-    It and what follows raise MissingDependencyError without timm's files.
+    This and the functions below raise MissingDependencyError where timm's files are missing.
     """
     return _read("imagenet_synsets.txt").split()
 
 
 def synset_lemmas() -> dict[str, str]:
-    """Of 21,844 ids every name, parted by commas: "Shetland sheepdog, Shetland sheep dog, Shetland"."""
+    """All names of 21,844 ids, separated by commas: "Shetland sheepdog, Shetland sheep dog, Shetland"."""
     return _table("imagenet_synset_to_lemma.txt")
 
 
 def synset_glosses() -> dict[str, str]:
-    """Of the same ids WordNet's definition."""
+    """WordNet's definition of the same ids."""
     return _table("imagenet_synset_to_definition.txt")
 
 
 def synset_categories(synsets: Sequence[str]) -> list[Category]:
-    """The categories of some synsets, in their order, with names that are unique whatever the case.
+    """The categories of some synsets, in their order, with names that are unique when case is ignored.
 
     Raises MissingDependencyError without timm's files, KeyError for an id that is not among their 21,844.
     """
@@ -54,7 +54,7 @@ def synset_categories(synsets: Sequence[str]) -> list[Category]:
         name = names[0]
         if firsts[name.casefold()] > 1:
             name = next((own for own in names if uses[own.casefold()] == 1), name)
-        called[synset] = _TOLD_APART.get(synset, name)
+        called[synset] = _DISAMBIGUATED.get(synset, name)
     taken = {name.casefold() for name in called.values()}
     return [
         Category(

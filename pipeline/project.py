@@ -13,9 +13,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from data.errors import KnowledgeBaseError, ProjectError, foreign_as
 from data.modality import Modality
-from data.odd_files import misplaced
 from data.readers.axes import Up
 from data.readers.sandbox.budget import LEAST_MEMORY, FileBudget, parse_bytes
+from data.special_files import misplaced_entries
 from data.tables.text_files import read_toml
 from data.tabletop.settings import TabletopSettings
 from kb_builder.settings import DescribeCategories, DescribeSamples, Encode, writer_traits
@@ -166,7 +166,7 @@ def require_plain(run: Path) -> None:
 
     Opening one would block for ever, or fail with a library's message.
     """
-    found = list(misplaced(run))
+    found = list(misplaced_entries(run))
     if found:
         others = f" (and {len(found) - 1} more like it)" if len(found) > 1 else ""
         raise KnowledgeBaseError(f"{found[0]}{others}")

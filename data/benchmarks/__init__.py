@@ -1,7 +1,8 @@
-"""The twelve benchmarks of UniBind's main table: from their official layouts to samples and categories.
+"""The twelve benchmarks of UniBind's main table: import their official layouts as samples and categories.
 
-One file each, all alike: the layout, the rules, the paper's numbers, and a function that reads a folder. Each
-says in one line what it expected where and what it found; no file is opened but lists and annotations.
+One module each, all of the same form: the layout, the rules, the paper's numbers, and a function that reads a
+folder. Errors say in one line what was expected where, and what was found; only lists and annotations are
+opened, no media.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """A benchmark by its name, however it is spelt (`ESC50`, `esc-50`); InputError for an unknown one."""
+    """A benchmark by its name in any spelling (`ESC50`, `esc-50`). Raises InputError for an unknown one."""
     plain = {"".join(filter(str.isalnum, known)): known for known in BENCHMARKS}
     asked = "".join(filter(str.isalnum, name.casefold()))
     if asked not in plain:
         close = [each for each in plain if asked and each.startswith(asked)]
         close = close or difflib.get_close_matches(asked, plain, n=2, cutoff=0.8)
-        told = " or ".join(repr(plain[each]) for each in close)
-        hint = f"did you mean {told}?" if close else f"known: {', '.join(BENCHMARKS)}"
+        meant = " or ".join(repr(plain[each]) for each in close)
+        hint = f"did you mean {meant}?" if close else f"known: {', '.join(BENCHMARKS)}"
         raise InputError(f"there is no benchmark {name!r}; {hint}")
     return BENCHMARKS[plain[asked]]
 

@@ -1,8 +1,8 @@
-"""Point clouds in text files, which become `.npy` files of ours.
+"""Converts the point clouds of benchmarks from text files to `.npy` files.
 
-The official resampled ModelNet40 and ShapeNet-part have one line a point: x y z and a normal (and a part),
-parted by commas or spaces. Only x y z is kept, in the file's order and units: the reader of clouds would take
-normals that have no negative number for colours.
+The official resampled ModelNet40 and ShapeNet-part have one line per point: x y z and a normal (and a part),
+separated by commas or spaces. Only x y z is kept, in the file's order and units: the reader of clouds could
+mistake normals without negative numbers for colours.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _MAX_BYTES = 64 * MEBIBYTE  # the official files have under one
 
 
 def cloud_uri(text_uri: str) -> str:
-    """Where the cloud of a text file will lie: the same path with the ending `.npy`."""
+    """The uri of the converted cloud of a text file: the same path with the ending `.npy`."""
     return f"{text_uri.removesuffix('.txt')}.npy"
 
 
 def prepare_clouds(root: Path) -> Prepare:
-    """A function that makes the `.npy` file of a sample from the text file under `root`."""
+    """A function that converts the text file of a sample under `root` to its `.npy` file."""
 
     def prepare(sample: Sample, target: Path) -> None:
         import numpy as np

@@ -1,8 +1,8 @@
 """ImageNet-1k (ILSVRC 2012, CLS-LOC): 1,000 classes, tested on the 50,000 pictures of its val split.
 
-The test labels were never published, so the field reports top-1 on val; here those are the split `test`.
-Val may lie in class folders or flat; flat, its labels come from Kaggle's `LOC_val_solution.csv` or from the
-development kit.
+The test labels were never published, so the field reports top-1 on val; here val is the split `test`. The val
+pictures may be in class folders or in one flat folder; then labels come from Kaggle's `LOC_val_solution.csv`
+or from the development kit.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from data.benchmarks.layout import (
     folders_in,
     keep_present,
     known_or_refuse,
+    missing_note,
     note_label,
     number,
+    packed_hint,
     read_csv,
     require_classes,
     require_count,
     require_folder,
-    told_missing,
-    told_packed,
     walk_classes,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
@@ -91,7 +91,7 @@ def samples_of(labelled: Iterable[tuple[str, str]], modality: Modality, split: S
 
 
 def shown_categories(samples: Iterable[Sample], synsets: list[str], partial: bool) -> tuple[Category, ...]:
-    """All classes; of a partial copy those that have a sample. Names do not depend on which are there."""
+    """All classes; of a partial copy those with a sample. Names are the same in both cases."""
     used = {sample.category_id for sample in samples}
     return tuple(each for each in synset_categories(synsets) if not partial or each.category_id in used)
 
@@ -108,7 +108,7 @@ def _flat_val(
         label_of = _kit_labels(kit, synsets)
         listed_in = kit / _TRUTH
     else:
-        packed = told_packed(root).rstrip(";")
+        packed = packed_hint(root).rstrip(";")
         raise ManifestError(
             f"{val}: expected 1,000 class folders, or the labels of flat pictures in {root / _SOLUTION[0]} or"
             f" {root / _KIT[0] / _TRUTH}; found {len(files_in(val, ENDINGS)):,} pictures and no labels"
@@ -117,7 +117,7 @@ def _flat_val(
     require_count(listed_in, len(label_of), N_VAL, "labels of val pictures", partial=partial)
     uris = {f"{place}/{name}.JPEG": label for name, label in sorted(label_of.items())}
     kept = keep_present(root, list(uris), listed_in=listed_in, partial=partial, what="val pictures")
-    return [(uris[uri], uri) for uri in kept], told_missing(len(uris), len(kept), "val pictures")
+    return [(uris[uri], uri) for uri in kept], missing_note(len(uris), len(kept), "val pictures")
 
 
 def _kaggle_labels(path: Path, synsets: list[str]) -> dict[str, str]:
@@ -131,8 +131,8 @@ def _kaggle_labels(path: Path, synsets: list[str]) -> dict[str, str]:
 
 
 def _kit_labels(kit: Path, synsets: list[str]) -> dict[str, str]:
-    """The same from the development kit: line n holds the ILSVRC2012 number (1 to 1,000) of picture n."""
-    # The line's number is the picture's: an empty line between others would move all that follow.
+    """The same from the development kit: line n has the ILSVRC2012 class number (1 to 1,000) of picture n."""
+    # Line numbers are picture numbers: skipping an empty line would shift all that follow.
     truth = read_text(kit / _TRUTH).strip().splitlines()
     numbers = [number(line.strip(), kit / _TRUTH, "a class number") for line in truth]
     wnids = _kit_synsets(kit / _META, synsets)
@@ -145,11 +145,11 @@ def _kit_labels(kit: Path, synsets: list[str]) -> dict[str, str]:
 
 
 def _kit_synsets(path: Path, synsets: list[str]) -> list[str]:
-    """The WordNet ids in the order of their ILSVRC2012 numbers, out of the kit's `meta.mat`.
+    """The WordNet ids in the order of their ILSVRC2012 numbers, from the kit's `meta.mat`.
 
-    The file is MATLAB's level 5: a header of 128 bytes, then elements (type, size), here compressed. The
-    structure's cells follow each other by number, so the ids stand in that order; nothing else has their
-    form. Whatever is not exactly the thousand known ones is refused.
+    The file has MATLAB's level 5 format: a header of 128 bytes, then elements (type, size), here compressed.
+    The cells of the structure are in the order of the numbers, so the ids are too; nothing else in the file
+    looks like an id. Raises ManifestError unless they are exactly the thousand known ones.
     """
     if not path.is_file():
         raise ManifestError(f"{path}: expected the development kit's list of classes; no such file")

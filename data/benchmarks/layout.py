@@ -1,5 +1,4 @@
-"""Finding a benchmark's parts on the disk, and saying in one line what was expected where and what is
-there."""
+"""Finds the parts of a benchmark in its folder; errors say what was expected where, and what was found."""
 
 from __future__ import annotations
 
@@ -16,25 +15,25 @@ from data.tables.read import parse_json, read_text
 
 T = TypeVar("T")
 
-_SHOWN = 3  # names that a message spells out
+_SHOWN = 3  # names listed in a message
 _PLACES_SHOWN = 4
-_UNFIT = re.compile("[\n\r\t\ud800-\udfff]")  # lone surrogates stand for bytes that are no UTF-8
+_UNFIT = re.compile("[\n\r\t\ud800-\udfff]")  # lone surrogates represent bytes that are not UTF-8
 _PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
 
 
 def require_root(root: Path) -> None:
-    """ManifestError where the benchmark's folder is none: not there, or an archive."""
+    """Raise ManifestError where the benchmark's folder is missing, or an archive."""
     if root.name.lower().endswith(_PACKED) and root.is_file():
-        raise ManifestError(f"{root}: a packed archive; unpack it and give --data the folder that it makes")
+        raise ManifestError(f"{root}: an archive; unpack it and pass the resulting folder as --data")
     if not root.is_dir():
-        raise ManifestError(f"{root}: no such folder; --data names the folder of the unpacked benchmark")
+        raise ManifestError(f"{root}: no such folder; pass the folder of the unpacked benchmark as --data")
 
 
 def require_folder(root: Path, *places: str, what: str) -> Path:
-    """The first of some sub-folders that is there (`"."` is `root` itself); else ManifestError.
+    """The first of some sub-folders that exists (`"."` is `root` itself); else raises ManifestError.
 
-    The message names what was found instead: another spelling, the same folder one level deeper or higher,
-    or an archive that is still packed.
+    The message says what was found instead: another spelling, the same folder one level deeper or higher, or
+    an archive that is still packed.
     """
     require_root(root)
     for place in places:
@@ -44,7 +43,7 @@ def require_folder(root: Path, *places: str, what: str) -> Path:
 
 
 def require_file(root: Path, *places: str, what: str) -> Path:
-    """The first of some files that is there; else ManifestError, which says what was found instead."""
+    """The first of some files that exists; else raises ManifestError, which says what was found instead."""
     found = find_file(root, *places)
     if found is None:
         raise ManifestError(
@@ -54,12 +53,12 @@ def require_file(root: Path, *places: str, what: str) -> Path:
 
 
 def find_file(root: Path, *places: str) -> Path | None:
-    """The first of some files that is there, or None."""
+    """The first of some files that exists, or None."""
     return next((root / place for place in places if (root / place).is_file()), None)
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder, sorted, without hidden ones; ManifestError where it cannot be listed."""
+    """The names in a folder, sorted, without hidden ones. Raises ManifestError where it cannot be listed."""
     try:
         return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
     except OSError as error:
@@ -67,20 +66,20 @@ def names_in(folder: Path) -> list[str]:
 
 
 def folders_in(folder: Path) -> list[str]:
-    """The names of a folder's sub-folders, sorted; ManifestError for one that no manifest can hold."""
+    """The names of a folder's sub-folders, sorted. Raises ManifestError for one that no manifest can hold."""
     return _fit(folder, [name for name in names_in(folder) if (folder / name).is_dir()])
 
 
 def files_in(folder: Path, endings: Collection[str]) -> list[str]:
     """The names of a folder's files with one of some endings (in lower case), sorted.
 
-    ManifestError for one that no manifest can hold.
+    Raises ManifestError for a name that no manifest can hold.
     """
     return _fit(folder, [name for name in names_in(folder) if Path(name).suffix.lower() in endings])
 
 
 def require_fit(path: Path) -> None:
-    """ManifestError for a path that is not UTF-8, or holds a line break or tab."""
+    """Raise ManifestError for a path that is not UTF-8, or contains a line break or tab."""
     if _UNFIT.search(str(path)):
         raise ManifestError(f"{str(path)!r}: not UTF-8, or with a line break or tab in its name; rename it")
 
@@ -93,9 +92,9 @@ def _fit(folder: Path, names: list[str]) -> list[str]:
 
 
 def require_classes(where: Path, found: Collection[str], known: Collection[str], *, partial: bool) -> None:
-    """Check a split's class folders against the list of classes.
+    """Raise ManifestError where a split's class folders differ from the list of classes.
 
-    An unknown one, or none at all, is always refused; missing ones unless `partial`.
+    Unknown folders, or none at all, are always refused; missing ones unless `partial`.
     """
     unknown = sorted(set(found) - set(known))
     if unknown:
@@ -104,48 +103,46 @@ def require_classes(where: Path, found: Collection[str], known: Collection[str],
         hint = f"; rename to the spelling in brackets: {_some(meant)}" if meant else ""
         raise ManifestError(
             f"{where}: expected the {len(known):,} class folders of the benchmark; found {len(unknown):,}"
-            f" that {'is' if len(unknown) == 1 else 'are'} none of them: {_some(unknown)}{hint}"
+            f" that {'is' if len(unknown) == 1 else 'are'} not among them: {_some(unknown)}{hint}"
         )
     missing = sorted(set(known) - set(found))
     if not found or (missing and not partial):
         raise ManifestError(
             f"{where}: expected {len(known):,} class folders; found {len(found):,}, without {_some(missing)};"
-            f"{told_packed(where)}{_PARTIAL}"
+            f"{packed_hint(where)}{_PARTIAL}"
         )
 
 
 def require_count(where: Path, found: int, expected: int, what: str, *, partial: bool) -> None:
-    """Refuse a split with fewer files than the benchmark has, unless `partial`; and one without any."""
+    """Raise ManifestError for a split without files, or, unless `partial`, with fewer than `expected`."""
     if not found or (found < expected and not partial):
         raise ManifestError(
-            f"{where}: expected {expected:,} {what}; found {found:,};{told_packed(where)}{_PARTIAL}"
+            f"{where}: expected {expected:,} {what}; found {found:,};{packed_hint(where)}{_PARTIAL}"
         )
 
 
 def note_label(labels: dict[str, T], uri: str, label: T, listed: Path) -> None:
-    """`labels[uri] = label`. A row that stands twice counts once; ManifestError where the two disagree."""
+    """`labels[uri] = label`. A repeated row counts once. Raises ManifestError where two labels differ."""
     if labels.setdefault(uri, label) != label:
         raise ManifestError(
-            f"{listed}: {uri} stands there twice, as {labels[uri]} and as {label}; fetch the list again"
+            f"{listed}: {uri} is listed twice, as {labels[uri]} and as {label}; fetch the list again"
         )
 
 
 def keep_present(
     root: Path, uris: Sequence[str], *, listed_in: Path, partial: bool, what: str = "files"
 ) -> list[str]:
-    """Those of the listed uris whose files are there: all, or with `partial` some; else ManifestError.
+    """The listed uris whose files exist. Raises ManifestError where files are missing, unless `partial`.
 
-    Each folder is read once. A file that is there in another spelling of upper and lower case is refused
-    even with `partial`: it is not missing.
+    Each folder is read once. A file whose name differs only in upper and lower case is refused even with
+    `partial`: it is not missing.
     """
     here = _Listings(root)
     missing = [uri for uri in uris if not here.has(uri)]
     misspelt = next(((uri, spelt) for uri in missing if (spelt := here.spelt_otherwise(uri))), None)
     if missing and (misspelt or not partial or len(missing) == len(uris)):
         first, spelt = misspelt or (missing[0], None)
-        found = (
-            f"it is there as {spelt}: rename it" if spelt else f"no such file;{told_packed(root)}{_PARTIAL}"
-        )
+        found = f"it exists as {spelt}: rename it" if spelt else f"no such file;{packed_hint(root)}{_PARTIAL}"
         raise ManifestError(
             f"{root}: expected the {len(uris):,} {what} that {listed_in.name} lists; {len(missing):,}"
             f" {'is' if len(missing) == 1 else 'are'} missing, such as {first}: {found}"
@@ -154,15 +151,13 @@ def keep_present(
     return [uri for uri in uris if uri not in lost]
 
 
-def told_missing(listed: int, kept: int, what: str) -> tuple[str, ...]:
-    """The note for what `partial` left out: none where nothing was."""
-    return (
-        (f"{listed - kept:,} of {listed:,} {what} are not there and were left out",) if kept < listed else ()
-    )
+def missing_note(listed: int, kept: int, what: str) -> tuple[str, ...]:
+    """The note on what `partial` skipped; () where nothing was."""
+    return (f"{listed - kept:,} of {listed:,} {what} are missing and were skipped",) if kept < listed else ()
 
 
 def read_lines(path: Path) -> list[str]:
-    """The non-empty lines of a text file, stripped; ManifestError where it is none or has no line."""
+    """The non-empty lines of a text file, stripped. Raises ManifestError where it is not text, or empty."""
     lines = [line.strip() for line in read_text(path).splitlines()]
     lines = [line for line in lines if line]
     if not lines:
@@ -171,7 +166,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file with at least these columns; ManifestError where it is none, or has no row."""
+    """The rows of a CSV file. Raises ManifestError where it is not CSV, lacks a column, or has no row."""
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
@@ -188,7 +183,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def read_json(path: Path) -> object:
-    """A JSON file; ManifestError where it is none."""
+    """The content of a JSON file. Raises ManifestError where it is not valid JSON."""
     try:
         value: object = parse_json(read_text(path))
     except ValueError as error:
@@ -197,7 +192,7 @@ def read_json(path: Path) -> object:
 
 
 def number(text: str, path: Path, what: str) -> int:
-    """A whole number of a list; ManifestError where it is none."""
+    """Text of a list as an integer. Raises ManifestError where it is not one."""
     try:
         return int(text)
     except ValueError:
@@ -205,22 +200,22 @@ def number(text: str, path: Path, what: str) -> int:
 
 
 def known_or_refuse(name: str, known: Collection[str], path: Path, what: str) -> str:
-    """`name`, where it is one of the known ones; else ManifestError."""
+    """`name`, if it is one of the known ones; else raises ManifestError."""
     if name not in known:
         raise ManifestError(f"{path}: expected one of the {len(known):,} {what}; found {name!r}")
     return name
 
 
-_PARTIAL = " copy the rest, or take what is there with --partial, which marks the result"
+_PARTIAL = " copy the rest, or use the incomplete copy with --partial, which marks the result"
 
 
 class _Listings:
-    """The files under a root, folder by folder, each read once."""
+    """File names under a root; each folder is listed once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._names: dict[str, frozenset[str]] = {}
-        self._folded: dict[str, dict[str, str]] = {}  # by the spelling in lower case, the first real one
+        self._folded: dict[str, dict[str, str]] = {}  # lower-case spelling -> the first real one
 
     def _of(self, folder: str) -> frozenset[str]:
         if folder not in self._names:
@@ -233,7 +228,7 @@ class _Listings:
         return name in self._of(folder)
 
     def spelt_otherwise(self, uri: str) -> str | None:
-        """The same path in another spelling of upper and lower case, if there is one."""
+        """An existing path that differs only in upper and lower case, or None."""
         found = ""
         for part in uri.split("/"):
             if found not in self._folded:
@@ -247,7 +242,7 @@ class _Listings:
 
 
 def _instead(root: Path, places: Iterable[str]) -> str:
-    """What is there in place of something: another spelling, another level, or what the folder has."""
+    """What was found instead of the expected places: another spelling, another level, or other entries."""
     require_root(root)
     here = _Listings(root)
     for place in places:
@@ -257,16 +252,16 @@ def _instead(root: Path, places: Iterable[str]) -> str:
     names = names_in(root)
     for name in names:
         if (root / name).is_dir() and any((root / name / place).exists() for place in places if place != "."):
-            return f"found it one level deeper: give --data {root / name}"
+            return f"found it one level deeper: pass --data {root / name}"
     above = root.absolute().parent
     if any((above / place).exists() for place in places if place != "."):
-        return f"found it one level higher: give --data {above}"
+        return f"found it one level higher: pass --data {above}"
     found = f"found {len(names):,} entries{': ' + _some(names) if names else ''}"
-    return f"{found};{told_packed(root)}".rstrip(";")
+    return f"{found};{packed_hint(root)}".rstrip(";")
 
 
-def told_packed(folder: Path) -> str:
-    """What to do about archives in a folder, as a clause of a message; empty where there is none."""
+def packed_hint(folder: Path) -> str:
+    """A hint to unpack the archives in a folder, as a clause of a message; "" without archives."""
     names = names_in(folder) if folder.is_dir() else []
     archives = [name for name in names if name.lower().endswith(_PACKED)]
     if not archives:
@@ -289,7 +284,7 @@ def _some(names: Sequence[str]) -> str:
 def walk_classes(
     split: Path, classes: Iterable[str], endings: Collection[str], inside: Callable[[str], str]
 ) -> Iterator[tuple[str, str]]:
-    """(class, uri) of every file of a split that lies in class folders; `inside` gives a class's sub-path."""
+    """(class, uri) of every file in the class folders of a split; `inside` gives the sub-path of a class."""
     for name in classes:
         folder = inside(name)
         if (split / folder).is_dir():

@@ -1,8 +1,8 @@
 """LLVIP: person or background, in crops of thermal pictures (Jia et al., ICCV Workshops 2021).
 
-LLVIP is made for detection. ImageBind (appendix A), whose numbers the paper compares with, classifies crops:
-the labelled persons, and as many boxes of the same sizes put where no person is; 15,809 of its test crops,
-7,931 of them persons. Its boxes were not published; ours are drawn by hash, so they are the same everywhere.
+LLVIP is a detection dataset. ImageBind (appendix A), whose numbers the paper compares with, classifies crops:
+the labelled persons, and as many boxes of the same sizes placed where no person is; 15,809 test crops, 7,931
+of them persons. Its boxes were not published; ours are drawn by hash, so they are the same everywhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from data.benchmarks.layout import files_in, keep_present, require_count, require_folder, told_missing
+from data.benchmarks.layout import files_in, keep_present, missing_note, require_count, require_folder
 from data.benchmarks.record import Benchmark, Imported, Paper, Prepare, Wanted
 from data.benchmarks.splits import draw_val
 from data.errors import ManifestError, SampleError
@@ -24,7 +24,7 @@ from data.files import atomic_path
 from data.sample import Category, Sample, Split
 
 PICTURES: dict[Split, int] = {"test": 3_463, "train": 12_025}
-RECIPE = "crops-1"  # changes with anything that decides where a crop lies
+RECIPE = "crops-1"  # change it with everything that affects the positions of crops
 TRIES = 100  # places tried for a background box
 _MAX_XML = 1_000_000  # bytes; a real one has a few thousand
 
@@ -39,7 +39,7 @@ class Box:
     bottom: int
 
     def meets(self, other: Box) -> bool:
-        """Whether the two share a pixel."""
+        """Whether the two boxes share a pixel."""
         across = self.left < other.right and other.left < self.right
         return across and self.top < other.bottom and other.top < self.bottom
 
@@ -61,7 +61,7 @@ def read_llvip(root: Path, wanted: Wanted) -> Imported:
         require_count(folder, len(pictures), expected, f"{split} pictures (*.jpg)", partial=wanted.partial)
         xmls = [f"Annotations/{picture}.xml" for picture in pictures]
         kept = keep_present(root, xmls, listed_in=folder, partial=wanted.partial, what="annotations")
-        notes += told_missing(len(xmls), len(kept), f"{split} annotations")
+        notes += missing_note(len(xmls), len(kept), f"{split} annotations")
         for xml in kept:
             picture = Path(xml).stem
             size, persons = read_annotation(root / xml)
@@ -72,7 +72,7 @@ def read_llvip(root: Path, wanted: Wanted) -> Imported:
                 for category, box in (("person", person), ("background", background)):
                     if box is not None:
                         uri = f"{split}/{category}/{picture}-{i:02d}.png"
-                        # Crops of one picture are one object: neighbours in the night.
+                        # Crops of one picture belong together: they share the scene.
                         sample = Sample(uri, "thermal", uri, split, category, object_id=picture)
                         samples.append(sample)
                         boxes[uri] = box
@@ -83,9 +83,9 @@ def read_llvip(root: Path, wanted: Wanted) -> Imported:
 
 
 def background_box(person: Box, persons: Sequence[Box], size: tuple[int, int], seed: str) -> Box | None:
-    """A box of the person's size, somewhere in the picture (width, height), that meets no person.
+    """A box of the person's size within the picture (width, height) that overlaps no person.
 
-    Places come from SHA-256 of the seed and the number of the try; None after `TRIES` that all meet one.
+    Positions come from the SHA-256 of the seed and the number of the attempt; None after `TRIES` attempts.
     """
     width, height = person.right - person.left, person.bottom - person.top
     for attempt in range(TRIES):
@@ -99,9 +99,10 @@ def background_box(person: Box, persons: Sequence[Box], size: tuple[int, int], s
 
 
 def read_annotation(path: Path) -> tuple[tuple[int, int], list[Box]]:
-    """The picture's width and height, and the boxes of its persons, cut to the picture; of VOC XML.
+    """(width, height) of a picture and the boxes of its persons, clipped to it, from a VOC XML file.
 
-    Boxes that lie outside, or have no pixel, are left out. Raises ManifestError for anything else than VOC.
+    Boxes outside the picture, or without a pixel, are skipped. Raises ManifestError for anything else than
+    VOC.
     """
     try:
         if path.stat().st_size > _MAX_XML:
@@ -126,7 +127,7 @@ def read_annotation(path: Path) -> tuple[tuple[int, int], list[Box]]:
 def _prepare(infrared: Path, boxes: dict[str, Box], sizes: dict[str, tuple[int, int]]) -> Prepare:
     """A function that cuts a sample's crop out of its picture and writes it as a grey PNG."""
 
-    @lru_cache(maxsize=4)  # a picture's crops follow each other
+    @lru_cache(maxsize=4)  # crops of one picture come one after the other
     def grey(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
         from data.readers.pictures.image import open_picture
 
@@ -146,7 +147,7 @@ def _prepare(infrared: Path, boxes: dict[str, Box], sizes: dict[str, tuple[int, 
         box = boxes[sample.uri]
         grey_HW = grey(source)
         width, height = sizes[str(sample.object_id)]
-        if grey_HW.shape != (height, width):  # the boxes would lie elsewhere
+        if grey_HW.shape != (height, width):  # the boxes would be in the wrong place
             found = f"{grey_HW.shape[1]} × {grey_HW.shape[0]}"
             raise SampleError(
                 f"{source}: {found} pixels, its annotation says {width} × {height}; fetch it again"

@@ -10,6 +10,7 @@ from data.benchmarks.layout import (
     folders_in,
     keep_present,
     known_or_refuse,
+    missing_note,
     note_label,
     read_lines,
     require_classes,
@@ -17,7 +18,6 @@ from data.benchmarks.layout import (
     require_file,
     require_folder,
     require_root,
-    told_missing,
     walk_classes,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
@@ -35,7 +35,7 @@ _LISTS: dict[Split, str] = {"test": "modelnet40_test.txt", "train": "modelnet40_
 
 
 def read_modelnet40(root: Path, wanted: Wanted) -> Imported:
-    """Import either form, told by its lists. Raises ManifestError for another layout or missing models."""
+    """Import either form, by its lists. Raises ManifestError for another layout or missing models."""
     splits: list[Split] = ["test", "train"] if wanted.train else ["test"]
     if find_file(root, *_LISTS.values()) is not None:
         return _resampled(root, splits, wanted)
@@ -44,7 +44,7 @@ def read_modelnet40(root: Path, wanted: Wanted) -> Imported:
 
 def _meshes(root: Path, splits: list[Split], wanted: Wanted) -> Imported:
     require_root(root)
-    if not set(folders_in(root)) & set(CLASSES):  # say where the classes are instead
+    if not set(folders_in(root)) & set(CLASSES):  # raises, with a hint where the classes are
         require_folder(root, *CLASSES, what="the class folders")
     require_classes(root, folders_in(root), CLASSES, partial=wanted.partial)
     samples: list[Sample] = []
@@ -67,7 +67,7 @@ def _resampled(root: Path, splits: list[Split], wanted: Wanted) -> Imported:
         require_count(listed, len(uris), COUNTS[split], f"{split} clouds", partial=wanted.partial)
         kept = keep_present(root, list(uris), listed_in=listed, partial=wanted.partial, what="clouds")
         samples += [Sample(uri, "point", cloud_uri(uri), split, _id(uris[uri])) for uri in kept]
-        notes += told_missing(len(uris), len(kept), f"{split} clouds")
+        notes += missing_note(len(uris), len(kept), f"{split} clouds")
     categories = _categories(samples, wanted.partial)
     return Imported(tuple(draw_val(samples)), categories, notes, prepare_clouds(root), RECIPE)
 

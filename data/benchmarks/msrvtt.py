@@ -1,4 +1,4 @@
-"""MSR-VTT: 10,000 clips of web videos; here its 20 categories are recognised, not its captions retrieved."""
+"""MSR-VTT: 10,000 clips of web videos, used for recognition of its 20 categories, not for retrieval."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from data.benchmarks.layout import (
     keep_present,
+    missing_note,
     note_label,
     read_csv,
     read_json,
     require_count,
     require_file,
     require_folder,
-    told_missing,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
 from data.benchmarks.splits import draw_val
@@ -21,7 +21,7 @@ from data.errors import ManifestError
 from data.paths import slug
 from data.sample import Category, Sample, Split
 
-# `category.txt` of the official package, slashes read as "and", by number from 0 on.
+# `category.txt` of the official package, slashes replaced by "and", by number from 0 on.
 NAMES = (
     "music", "people", "gaming", "sports and actions", "news, events and politics", "education", "TV shows",
     "movies and comedy", "animation", "vehicles and autos", "how-to", "travel", "science and technology",
@@ -64,7 +64,7 @@ def read_msrvtt(root: Path, wanted: Wanted) -> Imported:
         samples = draw_val(samples)
     used = {sample.category_id for sample in samples}
     categories = tuple(Category(slug(n), n) for n in NAMES if not wanted.partial or slug(n) in used)
-    return Imported(tuple(samples), categories, told_missing(len(uris), len(kept), "clips"))
+    return Imported(tuple(samples), categories, missing_note(len(uris), len(kept), "clips"))
 
 
 def _places(names: tuple[str, ...]) -> list[str]:
@@ -75,7 +75,7 @@ def _videos(root: Path) -> tuple[dict[str, int], dict[str, Split]]:
     """Each video's category number and official split, by video id, in the order of the list."""
     listed = require_file(root, *_places(_LISTS), what="the list of the videos")
     lists = [listed]
-    if listed.name == "train_val_videodatainfo.json":  # the form of the 2017 challenge: two files
+    if listed.name == "train_val_videodatainfo.json":  # the 2017 challenge has two files
         lists.append(
             require_file(listed.parent, "test_videodatainfo.json", what="the list of the test videos")
         )
@@ -123,7 +123,7 @@ def _folders(root: Path) -> list[str]:
 
 
 def _video_places(root: Path) -> dict[str, str]:
-    """Where each video lies, by file name: the official archives unpack into several folders."""
+    """The uri of each video, by file name: the official archives unpack into several folders."""
     return {
         path.name: f"{place}/{path.name}" for place in _folders(root) for path in (root / place).glob("*.mp4")
     }

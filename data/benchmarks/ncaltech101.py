@@ -1,10 +1,10 @@
 """N-Caltech101: Caltech-101's pictures recorded by a moving event camera (Orchard et al., 2015).
 
-It has 100 object classes and a background class, and no official split. E-CLIP, on which the paper's event
-numbers stand, publishes lists of its own (github.com/jiazhou-garland/EventBind): where
-`Caltech101_train.txt` and `Caltech101_val.txt` lie beside the class folders, they are the split. Else every
-fifth recording of each class, by name, is test: E-CLIP's rule of one in five, in an order that does not
-depend on the disk.
+It has 100 object classes and a background class, and no official split. E-CLIP, the basis of the paper's
+event numbers, publishes split lists (github.com/jiazhou-garland/EventBind): they are used if
+`Caltech101_train.txt` and `Caltech101_val.txt` are beside the class folders. Else every fifth recording of
+each class, by name, is test: E-CLIP's rule of one in five, in an order that does not depend on the file
+system.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from data.benchmarks.layout import (
     find_file,
     folders_in,
     keep_present,
+    missing_note,
     read_lines,
     require_classes,
     require_count,
     require_file,
     require_folder,
-    told_missing,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
 from data.benchmarks.splits import draw_val
@@ -42,8 +42,8 @@ trilobite umbrella watch water_lilly wheelchair wild_cat windsor_chair wrench yi
 """
 CLASSES = tuple(_CLASSES.split())
 RECORDINGS = 8_709
-TEST_AT_LEAST = 1_600  # of E-CLIP's test list, which names some 1,700: fewer are a list that was cut
-EVERY = 5  # one recording in so many is test
+TEST_AT_LEAST = 1_600  # E-CLIP's test list has some 1,700 entries: a shorter one is truncated
+EVERY = 5  # one recording in five is test
 _CLEANED = {
     "BACKGROUND_Google": "background clutter",
     "Faces_easy": "face",
@@ -117,7 +117,7 @@ def _published(root: Path, place: str, wanted: Wanted) -> tuple[list[Sample], tu
             require_count(listed, len(uris), TEST_AT_LEAST, "test recordings or more", partial=wanted.partial)
         kept = keep_present(root, list(uris), listed_in=listed, partial=wanted.partial, what="recordings")
         samples += [Sample(uri, "event", uri, split, _id(uris[uri])) for uri in sorted(kept)]
-        notes += told_missing(len(uris), len(kept), f"{split} recordings")
+        notes += missing_note(len(uris), len(kept), f"{split} recordings")
     return samples, notes
 
 

@@ -1,6 +1,6 @@
 """Places365-Standard: 365 scenes, tested on the 36,500 pictures of its val split (no test label is public).
 
-Two official forms: the "easyformat" with class folders, and flat val pictures with the lists of
+Two official forms: "easyformat" with class folders, and flat val pictures with the lists of
 `filelist_places365-standard.tar`.
 """
 
@@ -12,6 +12,7 @@ from data.benchmarks.layout import (
     find_file,
     folders_in,
     keep_present,
+    missing_note,
     note_label,
     number,
     read_lines,
@@ -19,7 +20,6 @@ from data.benchmarks.layout import (
     require_count,
     require_file,
     require_folder,
-    told_missing,
     walk_classes,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
@@ -47,7 +47,7 @@ def read_places365(root: Path, wanted: Wanted) -> Imported:
 def scene_name(label: str) -> str:
     """`/c/church/indoor` and `church-indoor` are called "indoor church": the qualifier goes first."""
     parts = label.strip("/").replace("-", "/").split("/")
-    if len(parts[0]) == 1:  # the letter under which the scene is filed
+    if len(parts[0]) == 1:  # the scene's first letter
         parts = parts[1:]
     return " ".join([*parts[1:], parts[0]]).replace("_", " ")
 
@@ -63,8 +63,8 @@ def _easyformat(root: Path, wanted: Wanted) -> Imported:
         known = found
     else:
         raise ManifestError(
-            f"{root / 'val'}: expected {CLASSES} class folders; found {len(found)}; copy the rest, or take"
-            " what is there with --partial, which marks the result"
+            f"{root / 'val'}: expected {CLASSES} class folders; found {len(found)}; copy the rest, or use"
+            " the incomplete copy with --partial, which marks the result"
         )
     samples: list[Sample] = []
     for split, expected in (("val", N_VAL), ("train", N_TRAIN)):
@@ -83,7 +83,7 @@ def _easyformat(root: Path, wanted: Wanted) -> Imported:
 
 
 def _listed(root: Path, wanted: Wanted) -> Imported:
-    if find_file(root, *_CATEGORIES) is None:  # rather say where the pictures should be
+    if find_file(root, *_CATEGORIES) is None:  # raises, with a hint where the pictures should be
         require_folder(root, *_VAL, what="the val pictures")
     named = require_file(root, *_CATEGORIES, what="the names of the scenes")
     names: dict[int, str] = {}
@@ -122,7 +122,7 @@ def _of_list(
     require_count(listed, len(labels), expected, what, partial=wanted.partial)
     kept = keep_present(root, list(labels), listed_in=listed, partial=wanted.partial, what=what)
     samples = [Sample(uri, "image", uri, "test", labels[uri]) for uri in kept]
-    return samples, told_missing(len(labels), len(kept), what)
+    return samples, missing_note(len(labels), len(kept), what)
 
 
 def _as_train(samples: list[Sample]) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""What a benchmark is: its rules and the paper's numbers, and what its importer takes and gives."""
+"""The records of a benchmark: its rules and the paper's numbers, and input and output of its importer."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Paper:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which part of a benchmark is read."""
+    """Which part of a benchmark to import."""
 
-    train: bool = False  # train and val samples, too; without it only the test split is looked at
-    fold: int | None = None  # the test fold or the number of the split, from 1 on
-    variant: str | None = None  # one of the benchmark's variants; None is the first
-    partial: bool = False  # what is missing is left out and told, instead of refused
+    train: bool = False  # also train and val samples; else only the test split
+    fold: int | None = None  # the test fold, or the number of the split, from 1 on
+    variant: str | None = None  # one of the benchmark's variants; None: the first
+    partial: bool = False  # skip missing files, with a note, instead of raising
 
 
-# Makes the file that a sample's uri names, relative to the given folder. Raises SampleError.
+# Creates the file of a sample's uri, relative to the given folder. Raises SampleError.
 Prepare = Callable[[Sample, Path], None]
 
 
@@ -40,9 +40,9 @@ Prepare = Callable[[Sample, Path], None]
 class Imported:
     """A benchmark's samples, in a fixed order. Uris are relative to the benchmark's folder.
 
-    With `prepare` they are relative to a folder of ours instead, whose files are still to be made; `recipe`
-    then names how they are made, so that another recipe gets another folder. `notes` are for people:
-    what was left out, which val split was drawn.
+    With `prepare`, uris are relative to an output folder instead, whose files `prepare` has to create;
+    `recipe` identifies how, so that another recipe gets another folder. `notes`: what was skipped, which
+    split was drawn.
     """
 
     samples: tuple[Sample, ...]
@@ -52,7 +52,7 @@ class Imported:
     recipe: str = ""
 
     def __post_init__(self) -> None:
-        """ManifestError where the slugs of two classes, which are their ids here, meet."""
+        """Raise ManifestError where two classes have the same slug, which is their id."""
         names: dict[str, str] = {}
         for category in self.categories:
             twin = names.setdefault(category.category_id, category.name)
@@ -67,9 +67,9 @@ class Imported:
 class Benchmark:
     """One of the paper's benchmarks. `read` imports it: see `Wanted` and `Imported`.
 
-    `doubt` says why the paper's numbers are no yardstick for whatever is measured here; empty where they are.
-    `folds` is the number of folds or splits that results are averaged over, or 0. `fold_needed`: the test
-    split depends on the fold even without training; else no fold stands for all samples.
+    `doubt`: why results here are not comparable with the paper's numbers; empty where they are. `folds`: the
+    number of folds or splits that results are averaged over, or 0. `fold_needed`: whether the test split
+    depends on the fold even without training; else "no fold" means all samples.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """RGB-T: thermal pictures in class folders, or in UniBind's own lists.
 
 Which data set the paper means by "RGB-T" could not be established: neither its page nor its code names the
-source, the classes or the split. What is read here is the form that UniBind's README asks of any data set
-(`train_data.json`, `eval_data.json`, `test_data.json`), or plain class folders. A number from another data
-set must not be read as a reproduction of the paper's.
+source, the classes or the split. This importer reads the form that UniBind's README requires of any data set
+(`train_data.json`, `eval_data.json`, `test_data.json`), or plain class folders. A result on another data set
+is not a reproduction of the paper's.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _folders(root: Path, wanted: Wanted) -> Imported:
                 for name, uri in pairs
             ]
     loose = len(files_in(test, ENDINGS))
-    notes = (f"{loose:,} pictures lie beside the class folders and were left out",) if loose else ()
+    notes = (f"{loose:,} pictures beside the class folders were skipped",) if loose else ()
     return Imported(
         tuple(samples), tuple(dict.fromkeys(categories[name] for name in known)), (*name_notes, *notes)
     )

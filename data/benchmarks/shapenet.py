@@ -1,4 +1,4 @@
-"""ShapeNet: which of its forms the paper used is not said. Three are read, told apart by their lists.
+"""ShapeNet: three of its forms, recognised by their lists; the paper does not state which one it used.
 
 - `shapenet55`: the clouds and lists of Point-BERT, which UniBind's own loader (ULIP's) reads;
 - `part16`: ShapeNet-part, 16 classes, with the official train, val and test lists;
@@ -15,13 +15,13 @@ from data.benchmarks.layout import (
     find_file,
     keep_present,
     known_or_refuse,
+    missing_note,
     note_label,
     read_csv,
     read_json,
     read_lines,
     require_count,
     require_file,
-    told_missing,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
 from data.benchmarks.splits import draw_val
@@ -43,20 +43,20 @@ VARIANTS = ("shapenet55", "part16", "core55")
 _CORE_MESHES = ("models/model_normalized.obj", "model.obj")  # of versions 2 and 1
 _POINT_BERT: dict[Split, str] = {"test": "test.txt", "train": "train.txt"}
 _PART: dict[str, Split] = {"test": "test", "train": "train", "val": "val"}
-# How many models the lists name, so that one that was cut is noticed. Versions of `all.csv` differ (51,162
-# in the SHREC tracks' last): a bound.
+# The number of models in the lists, to notice truncated ones; for `all.csv` a lower bound, since its versions
+# differ (51,162 in the last one of the SHREC tracks).
 _POINT_BERT_COUNTS: dict[Split, int] = {"test": 10_518, "train": 41_952}
 _PART_COUNTS: dict[Split, int] = {"test": 2_874, "train": 12_137, "val": 1_870}
 _CORE_AT_LEAST = 50_000
 
 
 def read_shapenet(root: Path, wanted: Wanted) -> Imported:
-    """Import one form: `wanted.variant`, else the one whose lists are there. Raises ManifestError."""
+    """Import one form: `wanted.variant`, else the one whose lists exist. Raises ManifestError."""
     readers = {"shapenet55": _point_bert, "part16": _part, "core55": _core}
-    return readers[wanted.variant or _told_by_lists(root)](root, wanted)
+    return readers[wanted.variant or _variant_by_lists(root)](root, wanted)
 
 
-def _told_by_lists(root: Path) -> str:
+def _variant_by_lists(root: Path) -> str:
     if not any((root / place).is_dir() for place in ("ShapeNet-55", "shapenet_pc")):
         places = ("ShapeNet-55/test.txt", "synsetoffset2category.txt", "all.csv")
         require_file(root, *places, what="the lists of ShapeNet-55, ShapeNet-part or ShapeNetCore")
@@ -79,7 +79,7 @@ def _point_bert(root: Path, wanted: Wanted) -> Imported:
         require_count(listed, len(uris), _POINT_BERT_COUNTS[split], f"{split} clouds", partial=wanted.partial)
         kept = keep_present(root, list(uris), listed_in=listed, partial=wanted.partial, what="clouds")
         samples += [Sample(uri, "point", uri, split, f"n{uris[uri]}") for uri in kept]
-        notes += told_missing(len(uris), len(kept), f"{split} clouds")
+        notes += missing_note(len(uris), len(kept), f"{split} clouds")
     return Imported(tuple(draw_val(samples)), _wordnet(samples, wanted.partial), notes)
 
 
@@ -96,7 +96,7 @@ def _core(root: Path, wanted: Wanted) -> Imported:
             note_label(uris, f"{synset}/{row['modelId']}/{form}", (synset, split), listed)
     kept = keep_present(root, list(uris), listed_in=listed, partial=wanted.partial, what="meshes")
     samples = [Sample(uri, "point", uri, uris[uri][1], f"n{uris[uri][0]}") for uri in kept]
-    notes = told_missing(len(uris), len(kept), "meshes")
+    notes = missing_note(len(uris), len(kept), "meshes")
     return Imported(tuple(samples), _wordnet(samples, wanted.partial), notes)
 
 
@@ -125,7 +125,7 @@ def _part(root: Path, wanted: Wanted) -> Imported:
         require_count(listed, len(uris), _PART_COUNTS[split], f"{part} clouds", partial=wanted.partial)
         kept = keep_present(root, list(uris), listed_in=listed, partial=wanted.partial, what="clouds")
         samples += [Sample(uri, "point", cloud_uri(uri), split, slug(uris[uri])) for uri in kept]
-        notes += told_missing(len(uris), len(kept), f"{part} clouds")
+        notes += missing_note(len(uris), len(kept), f"{part} clouds")
     used = {sample.category_id for sample in samples}
     categories = tuple(
         Category(slug(name), name) for name in names.values() if not wanted.partial or slug(name) in used

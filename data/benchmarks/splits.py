@@ -1,4 +1,4 @@
-"""Splits that a benchmark does not have, and samples taken of each category: drawn by hash, always alike."""
+"""Draws missing val splits, and subsets of each category, by hash: the same on every machine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ VAL_SHARE = 0.1
 
 
 def draw_val(samples: Sequence[Sample], share: float = VAL_SHARE) -> list[Sample]:
-    """The same samples, some of the train split moved to val: about `share` of each category's.
+    """Move about `share` of each category's train samples to val; returns all samples.
 
-    Samples of one object (clips cut from one recording) go together, whatever their categories. Objects are
-    taken in the order of the SHA-256 of their id until the share is reached, and never a category's last one.
-    Test samples stay.
+    Samples of one object (clips from one recording) move together, even across categories. Objects are taken
+    in the order of the SHA-256 of their id until the share is reached, but never a category's last one. Test
+    samples stay.
     """
     objects: dict[str | None, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for sample in samples:
@@ -29,7 +29,7 @@ def draw_val(samples: Sequence[Sample], share: float = VAL_SHARE) -> list[Sample
             categories_of[object_id].append(category)
     left = {category: len(of_category) for category, of_category in objects.items()}  # objects of train
     chosen: set[str] = set()
-    for category in sorted(objects, key=str):  # what a category shares with an earlier one is drawn there
+    for category in sorted(objects, key=str):  # objects shared with an earlier category are drawn there
         of_category = objects[category]
         wanted = round(share * sum(map(len, of_category.values())))
         taken = sum(len(ids) for object_id, ids in of_category.items() if object_id in chosen)
@@ -50,7 +50,7 @@ def draw_val(samples: Sequence[Sample], share: float = VAL_SHARE) -> list[Sample
 
 
 def fold_splits(samples: Iterable[tuple[Sample, int]], fold: int | None) -> list[Sample]:
-    """Samples with their folds, split: the fold `fold` is test, the others train; without one all is test."""
+    """Assign splits by fold: `fold` is test, the others are train; with `fold=None` all are test."""
 
     def split_of(own: int) -> Split:
         return "test" if fold is None or own == fold else "train"
@@ -59,7 +59,7 @@ def fold_splits(samples: Iterable[tuple[Sample, int]], fold: int | None) -> list
 
 
 def limit(samples: Sequence[Sample], most: int) -> list[Sample]:
-    """At most so many samples of each category and split, those with the smallest SHA-256 of their id."""
+    """At most `most` samples of each category and split: those with the smallest SHA-256 of their id."""
     groups: dict[tuple[str | None, str], list[str]] = defaultdict(list)
     for sample in samples:
         groups[sample.category_id, sample.split].append(sample.sample_id)

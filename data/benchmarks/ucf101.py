@@ -8,12 +8,12 @@ from pathlib import Path
 from data.benchmarks.layout import (
     keep_present,
     known_or_refuse,
+    missing_note,
     note_label,
     read_lines,
     require_count,
     require_file,
     require_folder,
-    told_missing,
 )
 from data.benchmarks.record import Benchmark, Imported, Paper, Wanted
 from data.benchmarks.splits import draw_val
@@ -42,7 +42,9 @@ def read_ucf101(root: Path, wanted: Wanted) -> Imported:
         places = [f"{home}{name}{fold:02d}.txt" for home in _HOMES]
         listed = require_file(root, *places, what=f"the {split} list of split {fold}")
         uris: dict[str, str] = {}
-        for line in read_lines(listed):  # "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1"; test has no number
+        for line in read_lines(
+            listed
+        ):  # "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1"; no number in test lists
             clip = line.split(" ")[0]
             action = known_or_refuse(clip.partition("/")[0], classes, listed, "actions")
             note_label(uris, f"{videos}/{clip}", action, listed)
@@ -52,7 +54,7 @@ def read_ucf101(root: Path, wanted: Wanted) -> Imported:
             Sample(uri, "video", uri, split, slug(action_name(uris[uri])), object_id=_group(uri))
             for uri in kept
         ]
-        notes += told_missing(len(uris), len(kept), f"{split} clips")
+        notes += missing_note(len(uris), len(kept), f"{split} clips")
     used = {sample.category_id for sample in samples}
     names = [action_name(action) for action in classes]
     categories = tuple(Category(slug(n), n) for n in names if not wanted.partial or slug(n) in used)
@@ -65,7 +67,7 @@ def action_name(label: str) -> str:
 
 
 def _group(uri: str) -> str:
-    """Clips of one group were cut from one video: `v_ApplyEyeMakeup_g08`."""
+    """The group of a clip, `v_ApplyEyeMakeup_g08`: clips of a group come from the same video."""
     return uri.rpartition("/")[2].rpartition("_")[0]
 
 

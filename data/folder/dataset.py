@@ -1,4 +1,4 @@
-"""Read a folder of files as a dataset, as `unibind init photos/` does. folder/layout.py explains layouts."""
+"""Reads a folder of files as a dataset, for `unibind init photos/`. folder/layout.py explains layouts."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from data.errors import ManifestError
-from data.folder.layout import Layout, Role, may_be, read_layout, unread_splits
-from data.folder.things import MediaFile, Things, tie_files
+from data.folder.layout import Layout, Role, may_have_modality, read_layout, unread_splits
+from data.folder.objects import MediaFile, ObjectGroups, group_files
 from data.folder.walk import LINK_BROKEN, LINK_FOLDER, LINK_OUT, PART, parts_of_meshes, root_of, walk
-from data.manifest.ids import best_spelling, category_ids, is_blank, name_key, notes_on_names, spelt
+from data.manifest.ids import best_spelling, category_ids, is_blank, name_key, normal_spelling, notes_on_names
 from data.modality import EXTENSIONS, Modality, guess_modality
 from data.sample import Category, Sample, Split
-from data.splits import Thing, draw_splits
+from data.splits import SplitUnit, draw_splits
 
-# Texts that lie beside samples and are about none of them.
+# Names of documents beside the samples that describe none of them.
 _PAPERS = re.compile(
     r"(?:[a-z]+[ _-])?(licen[cs]es?|readme|read[ _-]me|copying|copyright|credits?|authors?|notice|citation"
     r"|attributions?|changelog|requirements|class(es|[ _-]?names)|labels?|categories|file[ _-]?list)$",
     re.IGNORECASE,
 )
-_SHOWN = 5  # words of file names that are given as examples
+_SHOWN = 5  # example words of file names
 
 
 @dataclass(frozen=True)
 class FolderScan:
-    """What a folder holds. `skipped` are the files that were left out: (path relative to the folder, why);
-    `notes` say what was read, drawn, tied or found missing. The samples' uris are relative to `root`."""
+    """The dataset in a folder. `skipped`: files that were left out, as (path relative to the folder, reason);
+    `notes`: what was read, drawn, grouped or found missing. The samples' uris are relative to `root`."""
 
     samples: tuple[Sample, ...]
     categories: tuple[Category, ...]
@@ -43,17 +43,17 @@ def survey_folder(
 ) -> FolderScan:
     """Read a folder's files as samples. Sub-folders are categories, splits or modalities (folder/layout.py).
 
-    A category is named as its sub-folder, underscores read as spaces (`data.manifest.ids` says which names
-    are one); with `by_name` as the first word of a file's name. A file's modality is `modality`, else that of
-    its folder or of its name. Hidden files, links that lead out or to folders, files of unknown endings,
-    textures of meshes, and files beside sub-folders are skipped and listed. With `follow_links` links are
-    followed, and `root` is the folder that holds everything they lead to. In a folder without sub-folders the
-    files have no category.
+    A category has the name of its sub-folder, underscores read as spaces (`data.manifest.ids` says which
+    names are the same); with `by_name` the first word of the file names. A file's modality is `modality`,
+    else that of its folder or of its name. Hidden files, links to folders or outside the folder, files of
+    unknown endings, textures of meshes, and files beside sub-folders are skipped and listed. With
+    `follow_links` links are followed, and `root` is the folder that holds all of their targets. In a folder
+    without sub-folders the files have no category.
 
-    Files that show one thing get one `object_id` and, where no folder says the split, one split, which
-    `data.splits` draws.
+    Files of the same object share an `object_id` (`data.folder.objects`) and, where no folder gives the
+    split, a drawn split (`data.splits`).
 
-    Raises ManifestError where there is no such folder, or no sample in it.
+    Raises ManifestError where the folder does not exist or contains no sample.
     """
     if not folder.is_dir():
         raise ManifestError(f"{folder}: no such folder")
@@ -63,11 +63,11 @@ def survey_folder(
         skipped += [(uri, "beside the sub-folders") for uri in kinds if "/" not in uri]
         kinds = {uri: kind for uri, kind in kinds.items() if "/" in uri}
     if not kinds:
-        raise ManifestError(_nothing_in(folder, skipped))
+        raise ManifestError(_no_sample_message(folder, skipped))
     notes = _layout_notes(layout, kinds, by_name=by_name)
     if modality is None:
-        kinds, told = _kinds_by_folder(layout, kinds)
-        notes += told
+        kinds, changes = _modalities_by_folder(layout, kinds)
+        notes += changes
     names = {uri: first_word(uri) if by_name else layout.category(uri) for uri in kinds}
     categories, on_names = folder_categories({name for name in names.values() if name is not None})
     notes += on_names
@@ -75,13 +75,13 @@ def survey_folder(
         MediaFile(uri, kind, None if (name := names[uri]) is None else categories[name].category_id)
         for uri, kind in sorted(kinds.items())
     ]
-    things = tie_files(files, folder)
-    splits, told = _splits(files, things, layout)
-    notes += [*told, *things.notes, *_missing(files, by_name=by_name)]
+    groups = group_files(files, folder)
+    splits, on_splits = _splits(files, groups, layout)
+    notes += [*on_splits, *groups.notes, *_missing(files, by_name=by_name)]
     root, before = root_of(folder, kinds) if follow_links else (folder, "")
     if before:
-        notes.append(f"links lead out of {folder}: files are read below {root}")
-    tied = things.several()
+        notes.append(f"links lead outside {folder}: files are read below {root}")
+    object_ids = groups.shared()
     samples = tuple(
         Sample(
             sample_id=file.uri,
@@ -89,7 +89,7 @@ def survey_folder(
             uri=before + file.uri,
             split=splits[file.uri],
             category_id=file.category,
-            object_id=tied.get(file.uri),
+            object_id=object_ids.get(file.uri),
         )
         for file in files
     )
@@ -100,7 +100,7 @@ def survey_folder(
 def _files_of(
     folder: Path, modality: Modality | None, *, follow_links: bool
 ) -> tuple[dict[str, Modality], list[tuple[str, str]]]:
-    """The modality of every file that can be a sample, by its uri; and the others, with the reason."""
+    """The modality of every file that can be a sample, by uri; and the skipped files, with reasons."""
     kinds: dict[str, Modality] = {}
     skipped: list[tuple[str, str]] = []
     found = dict(walk(folder, follow_links=follow_links))
@@ -120,27 +120,27 @@ def _files_of(
     return kinds, skipped
 
 
-def _nothing_in(folder: Path, skipped: Sequence[tuple[str, str]]) -> str:
+def _no_sample_message(folder: Path, skipped: Sequence[tuple[str, str]]) -> str:
     if not skipped:
         return f"{folder}: no sample in it: the folder is empty"
     counts = Counter(why for _, why in skipped)
-    told = "; ".join(f"{count} × {why}" for why, count in counts.most_common())
+    reasons = "; ".join(f"{count} × {why}" for why, count in counts.most_common())
     remedies = [link_remedy(why, folder) for why in counts]
     if any(why.startswith("unknown ending") for why in counts):
         remedies.append(
-            f"Known endings: {' '.join(EXTENSIONS)}; `--modality M` takes files of any ending as that one"
+            f"Known endings: {' '.join(EXTENSIONS)}; `--modality M` reads any file as that modality"
         )
     return ". ".join(
-        [f"{folder}: no sample in it: {told}", *dict.fromkeys(each for each in remedies if each)]
+        [f"{folder}: no sample in it: {reasons}", *dict.fromkeys(each for each in remedies if each)]
     )
 
 
 def link_remedy(why: str, folder: Path) -> str | None:
-    """What to do about files that were left out for a reason, where links are the reason."""
+    """How to include files that were skipped because of links; None for other reasons."""
     if why in {LINK_OUT, LINK_FOLDER}:
         return f"To follow the links: `unibind init {folder} --follow-links`; or copy: `cp -rL {folder} COPY`"
     if why == LINK_BROKEN:
-        return "Fetch what the links lead to first (`git annex get`, `dvc pull`, `git lfs pull`)"
+        return "Fetch the files that the links lead to first (`git annex get`, `dvc pull`, `git lfs pull`)"
     return None
 
 
@@ -154,81 +154,85 @@ def first_word(uri: str) -> str | None:
 
 
 def _layout_notes(layout: Layout, uris: Collection[str], *, by_name: bool) -> list[str]:
-    """How the sub-folders were read, where that is more than one of categories."""
+    """How the sub-folders were read, unless they are simply categories."""
     if words := unread_splits(layout, uris):
-        return [f"{', '.join(words)} are not read as splits, for other folders or files lie beside them"]
+        return [f"{', '.join(words)} are not read as splits, because other folders or files lie beside them"]
     if layout.roles in {(), ("category",)}:
         return []
     order = "/".join(
         {"around": "FOLDER", "category": "FOLDER" if by_name else "CATEGORY"}.get(role, role.upper())
         for role in layout.roles
     )
-    told = [f"sub-folders are read as {order}/"]
+    lines = [f"sub-folders are read as {order}/"]
     said: tuple[tuple[Role, Callable[[str], str | None]], ...]
     said = (("split", layout.split), ("modality", layout.modality))
     for role, what in said:
         if layout.has(role):
             meant = {layout.folder(role, uri): what(uri) for uri in uris}
             pairs = ", ".join(f"{name} → {meaning}" for name, meaning in sorted(meant.items(), key=str))
-            told.append(f"{role} by folder: {pairs}")
-    return [f"{'; '.join(told)}. If these are categories, rename a folder"]
+            lines.append(f"{role} by folder: {pairs}")
+    return [f"{'; '.join(lines)}. If these are categories, rename a folder"]
 
 
-def _kinds_by_folder(layout: Layout, kinds: Mapping[str, Modality]) -> tuple[dict[str, Modality], list[str]]:
-    """The modality of each file as its folder says, where the ending leaves that open."""
+def _modalities_by_folder(
+    layout: Layout, kinds: Mapping[str, Modality]
+) -> tuple[dict[str, Modality], list[str]]:
+    """The modality of each file by its folder, where its ending allows it; and notes on the changes."""
     changed: Counter[str] = Counter()
     found = dict(kinds)
     for uri, kind in kinds.items():
         said = layout.modality(uri)
-        if said is not None and said != kind and may_be(kind, said):
+        if said is not None and said != kind and may_have_modality(kind, said):
             found[uri] = said
             changed[f"{said}, not {kind}"] += 1
     return found, [
-        f"{count} files are {what}: their folder says so" for what, count in sorted(changed.items())
+        f"{count} files are {what}: by the name of their folder" for what, count in sorted(changed.items())
     ]
 
 
-def _splits(files: Sequence[MediaFile], things: Things, layout: Layout) -> tuple[dict[str, Split], list[str]]:
-    """The split of each file, by folder or drawn; and what was done, in words."""
+def _splits(
+    files: Sequence[MediaFile], groups: ObjectGroups, layout: Layout
+) -> tuple[dict[str, Split], list[str]]:
+    """The split of each file, by folder or drawn; and notes on how."""
     given = {file.uri: split for file in files if (split := layout.split(file.uri)) is not None}
     there = set(given.values())
     if there and there != {"train"}:
         notes = []
         if "test" not in there and "val" in there:
             given = {uri: "test" if split == "val" else split for uri, split in given.items()}
-            notes.append("no test folder: the val samples are taken as test, which is what is scored")
+            notes.append("no test folder: the val samples are used as test, the split that is scored")
         elif "train" in there and "val" not in there:
-            notes.append("no val folder: training keeps its last epoch")
-        notes += _leaks(given, things)
+            notes.append("no val folder: training keeps the last epoch")
+        notes += _leaks(given, groups)
         return given, [f"splits by folder: {_count(given.values())}", *notes]
-    drawn = draw_splits(things_of(files, things.key_of))
-    splits = {file.uri: drawn[things.key_of[file.uri]] for file in files}
+    drawn = draw_splits(split_units(files, groups.key_of))
+    splits = {file.uri: drawn[groups.key_of[file.uri]] for file in files}
     why = "only a train folder: " if there else ""
-    return splits, [f"{why}splits drawn by things, 60/20/20 in each category: {_count(splits.values())}"]
+    return splits, [f"{why}splits drawn by object, 60/20/20 in each category: {_count(splits.values())}"]
 
 
-def things_of(files: Iterable[MediaFile], key_of: Mapping[str, str]) -> list[Thing]:
-    """The things that files show, each with the category of its first file."""
+def split_units(files: Iterable[MediaFile], key_of: Mapping[str, str]) -> list[SplitUnit]:
+    """The objects that files show, each with the category of its first file."""
     members: dict[str, list[MediaFile]] = defaultdict(list)
     for file in files:
         members[key_of[file.uri]].append(file)
     return [
-        Thing(key, mine[0].category, frozenset(file.modality for file in mine), len(mine))
+        SplitUnit(key, mine[0].category, frozenset(file.modality for file in mine), len(mine))
         for key, mine in members.items()
     ]
 
 
-def _leaks(given: Mapping[str, Split], things: Things) -> list[str]:
+def _leaks(given: Mapping[str, Split], groups: ObjectGroups) -> list[str]:
     splits_of: dict[str, dict[Split, str]] = defaultdict(dict)
     for uri, split in given.items():
-        splits_of[things.key_of[uri]].setdefault(split, uri)
+        splits_of[groups.key_of[uri]].setdefault(split, uri)
     leaked = [found for found in splits_of.values() if "train" in found and len(found) > 1]
     if not leaked:
         return []
     example = " and ".join(list(leaked[0].values())[:2])
     return [
-        f"{len(leaked)} things are in train and in another split, such as {example}:"
-        " scores on them are no evidence"
+        f"{len(leaked)} objects are in train and in another split, such as {example}:"
+        " scores on them are not held-out"
     ]
 
 
@@ -239,15 +243,15 @@ def _missing(files: Sequence[MediaFile], *, by_name: bool) -> list[str]:
         words = Counter(word for file in files if (word := first_word(file.uri)) is not None)
         common = Counter({word: count for word, count in words.items() if count > 1})
         notes = [
-            "no categories: no sub-folders name any, so nothing can be recognised or scored; `unibind run`"
-            " describes and encodes the samples, and its report says so. To add categories: sub-folders, or"
-            " the column `category` of the manifest"
+            "no categories, because there are no sub-folders: nothing can be recognised or scored;"
+            " `unibind run` describes and encodes the samples, and its report says so. To add categories, use"
+            " sub-folders or the column `category` of the manifest"
         ]
         if len(common) > 1 and 5 * common.total() >= 4 * len(files) and not by_name:
             few = ", ".join(f"{word} {count}" for word, count in common.most_common(_SHOWN))
             more = ", ..." if len(common) > _SHOWN else ""
             notes.append(
-                f"the file names begin with {len(words)} words ({few}{more}): `--by-name` makes these the"
+                f"the file names begin with {len(words)} words ({few}{more}): `--by-name` uses them as"
                 " categories"
             )
         return notes
@@ -256,13 +260,13 @@ def _missing(files: Sequence[MediaFile], *, by_name: bool) -> list[str]:
         notes.append(f"{unlabelled} of {len(files)} files have no category: they are not scored")
     if len(labelled) == 1:
         notes.append(
-            f"one category only ({next(iter(labelled))}): there is nothing to tell it from. If its"
-            " sub-folders are the categories, give that folder to init"
+            f"one category only ({next(iter(labelled))}): recognition needs at least two. If its"
+            " sub-folders are the categories, pass that folder to init"
         )
     single = sum(count == 1 for count in labelled.values())
     if single:
         notes.append(
-            f"{single} of {len(labelled)} categories have a single file: it is scored, never trained on"
+            f"{single} of {len(labelled)} categories have a single file: it is scored, but never trained on"
         )
     return notes
 
@@ -275,8 +279,8 @@ def _count(splits: Iterable[Split]) -> str:
 def folder_categories(folders: Collection[str]) -> tuple[dict[str, Category], tuple[str, ...]]:
     """The category of each folder, and notes on their names.
 
-    An underscore is read as a space, unless another folder has that name already. Raises ManifestError for a
-    name that shows nothing.
+    An underscore is read as a space, unless another folder has that name. Raises ManifestError for a name
+    without a visible character.
     """
     blank = sorted(folder for folder in folders if is_blank(folder))
     if blank:
@@ -284,9 +288,9 @@ def folder_categories(folders: Collection[str]) -> tuple[dict[str, Category], tu
     literal = {name_key(folder) for folder in folders}
     spelling = {}
     for folder in folders:
-        read = spelt(folder.replace("_", " ")) or folder
+        read = normal_spelling(folder.replace("_", " ")) or folder
         taken = name_key(read) != name_key(folder) and name_key(read) in literal
-        spelling[folder] = spelt(folder) if taken else read
+        spelling[folder] = normal_spelling(folder) if taken else read
     spellings: dict[str, set[str]] = defaultdict(set)
     for folder, name in spelling.items():
         spellings[name_key(name)].add(folder)

@@ -1,4 +1,4 @@
-"""What the sub-folders of a folder mean: splits, modalities, categories; read from names, level by level.
+"""Infers what sub-folders mean (splits, modalities, categories) from their names, level by level.
 
     dog/1.jpg                    a category
     train/dog/1.jpg              a split, a category
@@ -6,8 +6,8 @@
     photos/dog/1.jpg             a modality, a category; thermal/dog/1.png is a thermal picture
     archive/train/dog/1.jpg      a folder around it all, a split, a category
 
-A level is one of splits or of modalities only where every folder of it has such a name, and where another
-level is left to be the categories: `train` beside `plane` and `ship` is a vehicle.
+A level holds splits or modalities only if every folder on it has such a name, and if another level remains
+for the categories: `train` beside `plane` and `ship` is a vehicle.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MODALITY_FOLDERS: dict[str, Modality] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """The role of each level of sub-folders, from the top; deeper ones mean nothing."""
+    """The role of each level of sub-folders, from the top; deeper levels are ignored."""
 
     roles: tuple[Role, ...] = ()
 
@@ -54,12 +54,12 @@ class Layout:
         return self.folder("category", uri)
 
     def split(self, uri: str) -> Split | None:
-        """The split that a folder says, or None."""
+        """The split by the name of a file's folder, or None."""
         name = self.folder("split", uri)
         return None if name is None else split_of_folder(name)
 
     def modality(self, uri: str) -> Modality | None:
-        """The modality that a folder says, or None."""
+        """The modality by the name of a file's folder, or None."""
         name = self.folder("modality", uri)
         return None if name is None else modality_of_folder(name)
 
@@ -69,7 +69,7 @@ class Layout:
 
 
 def unread_splits(layout: Layout, uris: Collection[str]) -> list[str]:
-    """Folders called as two splits or more that were not read as splits, for others lie beside them."""
+    """Folders named like at least two splits, but not read as such because of other folders beside them."""
     if layout.has("split"):
         return []
     level = layout.roles.index("category") if layout.has("category") else 0
@@ -82,13 +82,13 @@ def unread_splits(layout: Layout, uris: Collection[str]) -> list[str]:
 
 
 def modality_of_folder(name: str) -> Modality | None:
-    """The modality that a folder's name says (`Photos`, `point_clouds`, `thermal`), or None."""
+    """The modality by a folder's name (`Photos`, `point_clouds`, `thermal`), or None."""
     word = re.sub(r"[\W_]+", "", name.casefold())
     return _MODALITY_FOLDERS.get(word) or _MODALITY_FOLDERS.get(word.removesuffix("s"))
 
 
-def may_be(kind: Modality | None, said: Modality | None) -> bool:
-    """Whether a file that its ending makes one modality may be of another: pictures of three kinds may."""
+def may_have_modality(kind: Modality | None, said: Modality | None) -> bool:
+    """Whether a file whose ending implies `kind` can have the modality `said`: pictures can have three."""
     pictured = {"image", "thermal", "event"}
     return kind is None or kind == said or (kind in {"image", "thermal"} and said in pictured)
 
@@ -96,9 +96,9 @@ def may_be(kind: Modality | None, said: Modality | None) -> bool:
 def read_layout(kinds: Mapping[str, Modality | None]) -> Layout:
     """The layout of a folder that holds files at these paths (with `/`, relative to it).
 
-    `kinds` says what each file is by its ending: a folder `text` of pictures is no folder of texts.
+    `kinds`: the modality by each file's ending; a folder `text` full of pictures is not read as texts.
     """
-    # Files beside the sub-folders say nothing.
+    # Files beside the sub-folders do not count.
     files = [_LayoutFile(uri.split("/")[:-1], kind) for uri, kind in kinds.items() if "/" in uri]
     roles: list[Role] = []
     for level in range(max((len(file.folders) for file in files), default=0)):
@@ -126,7 +126,7 @@ def _role(level: int, files: Sequence[_LayoutFile], roles: Sequence[Role]) -> Ro
     categories = "category" in roles
     for role, word in words:
         said = {word(name) for name in names}
-        if role in roles or None in said or (role == "modality" and not _are_kinds(level, files)):
+        if role in roles or None in said or (role == "modality" and not _match_modalities(level, files)):
             continue
         if categories:  # dog/train/…: only where no file of a category lies beside them
             if all(len(path) > level for path in paths):
@@ -140,18 +140,18 @@ def _role(level: int, files: Sequence[_LayoutFile], roles: Sequence[Role]) -> Ro
     return "category"
 
 
-def _are_kinds(level: int, files: Sequence[_LayoutFile]) -> bool:
-    """Whether most of the files below each folder of a level are of the modality that it names."""
+def _match_modalities(level: int, files: Sequence[_LayoutFile]) -> bool:
+    """Whether most files below each folder of a level can have the modality that the folder names."""
     fits: dict[str, list[bool]] = {}
     for file in files:
         if len(file.folders) > level:
             name = file.folders[level]
-            fits.setdefault(name, []).append(may_be(file.kind, modality_of_folder(name)))
+            fits.setdefault(name, []).append(may_have_modality(file.kind, modality_of_folder(name)))
     return all(2 * sum(each) > len(each) for each in fits.values())
 
 
 def _is_around(paths: Sequence[Sequence[str]]) -> bool:
-    """Whether the one folder at the top holds splits or modalities of categories: archive/train/dog/."""
+    """Whether the only top folder just contains splits or modalities of categories: archive/train/dog/."""
     below = [path[1:] for path in paths if len(path) > 1]
     names = {path[0] for path in below}
     deeper = any(len(path) > 1 for path in below)

@@ -1,4 +1,4 @@
-"""A split for every row of a manifest, drawn by things and written into it; other cells stay as they are."""
+"""Draws splits for a manifest, object by object, and writes them into it; other cells stay unchanged."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from data.errors import ManifestError
 from data.files import atomic_path
-from data.folder.dataset import things_of
-from data.folder.things import MediaFile, tie_files
+from data.folder.dataset import split_units
+from data.folder.objects import MediaFile, group_files
 from data.manifest.read import COLUMNS, Manifest, manifest_rows, read_manifest
 from data.modality import Modality
 from data.sample import Sample, Split
@@ -31,7 +31,7 @@ COLUMN = "split"
 
 @dataclass(frozen=True)
 class Resplit:
-    """What was drawn: the split of every sample, in the manifest's order, and how samples were tied."""
+    """The split of every sample, in the manifest's order, and notes on how samples were grouped."""
 
     samples: tuple[Sample, ...]
     splits: tuple[Split, ...]
@@ -50,20 +50,19 @@ def resplit_manifest(
 ) -> Resplit:
     """Draw train, val and test for the samples of a manifest, and write them into its column `split`.
 
-    Whole things together (`data.folder.things`, and the manifest's own `object_id`), 60/20/20 in each
-    category. The file as it was is kept beside as NAME.before-split.ENDING; all columns stay, in their order
-    and form. Arguments as of `read_manifest`. Raises ManifestError where the manifest has splits, unless
-    `force`d.
+    All files of an object go together (`data.folder.objects`, and the manifest's own `object_id`), 60/20/20
+    in each category. The old file is kept as NAME.before-split.ENDING; columns keep their order and form.
+    Arguments as for `read_manifest`. Raises ManifestError where the manifest has splits, unless `force`.
     """
     if path.is_dir() or path.suffix.lower() == ".json":
-        raise ManifestError(f"{path}: the official lists have splits of their own")
+        raise ManifestError(f"{path}: the official lists define their own splits; nothing to draw")
     manifest = read_manifest(path, categories=categories, modality=modality, root=root, splits=False)
     rows = manifest_rows(path)
     given = Counter(str(row.cells[COLUMN]) for row in rows if row.cells.get(COLUMN) is not None)
     if given and not force:
-        told = ", ".join(f"{count} {split}" for split, count in sorted(given.items()))
+        counts = ", ".join(f"{count} {split}" for split, count in sorted(given.items()))
         raise ManifestError(
-            f"{path} has splits ({told}); to draw them anew, say --force: the old file is kept"
+            f"{path} has splits ({counts}); to replace them, pass --force: the old file is kept"
         )
     splits, notes = _draw(manifest, seed)
     by_row = {row.where: split for row, split in zip(rows, splits, strict=True)}
@@ -81,19 +80,19 @@ def _draw(manifest: Manifest, seed: int) -> tuple[tuple[Split, ...], tuple[str, 
     for sample in manifest.samples:
         if sample.object_id is not None:
             known[sample.object_id].append(sample.uri)
-    things = tie_files(list(files.values()), manifest.root, known=known.values())
-    drawn = draw_splits(things_of(files.values(), things.key_of), seed=seed)
-    return tuple(drawn[things.key_of[sample.uri]] for sample in manifest.samples), things.notes
+    groups = group_files(list(files.values()), manifest.root, known=known.values())
+    drawn = draw_splits(split_units(files.values(), groups.key_of), seed=seed)
+    return tuple(drawn[groups.key_of[sample.uri]] for sample in manifest.samples), groups.notes
 
 
 def _backup(path: Path) -> Path:
-    """A name beside the file that is free."""
+    """An unused name for the backup, beside the file."""
     names = [f"{path.stem}.before-split{number}{path.suffix}" for number in ("", *map(str, range(2, 1000)))]
     return next(place for name in names if not (place := path.with_name(name)).exists())
 
 
 def _write_delimited(path: Path, by_row: Mapping[str, Split]) -> None:
-    """A CSV or TSV file with its own separator, encoding and line ends."""
+    """Write a CSV or TSV file, keeping its separator, encoding and line ends."""
     raw = path.read_bytes()
     encoding = encoding_of(raw)
     head, separator, records = all_records(

@@ -1,4 +1,4 @@
-"""Every file below a folder, and why some cannot be samples: hidden, links, parts of other files."""
+"""Lists every file below a folder, and why some cannot be samples: hidden, links, parts of meshes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from urllib.parse import unquote
 
 LINK_OUT = "a link that leads outside the folder"
 LINK_FOLDER = "a link to a folder"
-LINK_BROKEN = "a link to a file that is not there"
+LINK_BROKEN = "a link to a missing file"
 PART = "a texture, buffer or material of a mesh"
-_MOST_BYTES = 16 << 20  # of a .mtl or .gltf file that is looked through
+_MOST_BYTES = 16 << 20  # read of a .mtl or .gltf file
 _MAPS = ("map_", "bump", "disp", "decal", "refl", "norm")  # lines of a .mtl file that name a picture
 
 
 def walk(folder: Path, *, follow_links: bool) -> Iterator[tuple[str, str | None]]:
     """Every file as its path relative to `folder`, with `/`, and why it cannot be a sample, or None.
 
-    With `follow_links` a link counts as what it leads to; one into a folder above itself is not followed.
+    With `follow_links` links are followed, except those to a folder above themselves.
     """
     real_root = os.path.realpath(folder) + os.sep
     for parent, folders, files in os.walk(folder, followlinks=follow_links):
@@ -61,7 +61,7 @@ def _not_entered(path: Path, above: str, *, follow_links: bool) -> str | None:
 
 
 def _is_plain(uri: str) -> bool:
-    """Whether a manifest would give the same path back: UTF-8, no control characters, no outer spaces."""
+    """Whether a manifest can hold the path: UTF-8, no control characters, no outer spaces, no backslash."""
     try:
         uri.encode("utf-8")
     except UnicodeEncodeError:
@@ -70,7 +70,7 @@ def _is_plain(uri: str) -> bool:
 
 
 def root_of(folder: Path, uris: Iterable[str]) -> tuple[Path, str]:
-    """The folder that holds `folder` and all that its links lead to; what stands before each uri."""
+    """The folder that holds `folder` and all targets of its links; and the prefix for uris relative to it."""
     real = os.path.realpath(folder)
     targets = {os.path.realpath(folder / Path(uri).parent) for uri in uris}
     targets |= {os.path.dirname(os.path.realpath(folder / uri)) for uri in uris}  # noqa: PTH120
@@ -95,14 +95,14 @@ def _mtl_names(path: Path) -> Iterator[str]:
     for line in _text(path).splitlines():
         words = line.split()
         if len(words) > 1 and words[0].lower().startswith(_MAPS):
-            yield words[-1]  # options such as `-s 1 1 1` stand before it
+            yield words[-1]  # after options such as `-s 1 1 1`
             yield line.strip().split(None, 1)[1]  # a name with spaces
 
 
 def _gltf_names(path: Path) -> Iterator[str]:
     try:
         scene = json.loads(_text(path) or "{}")
-    except ValueError:  # the reader of meshes says so
+    except ValueError:  # the reader of meshes reports it
         return
     for kind in ("images", "buffers"):
         named = scene.get(kind) if isinstance(scene, dict) else None

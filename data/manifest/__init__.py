@@ -1,1 +1,1 @@
-"""Manifests: read the list of samples and the categories that they belong to."""
+"""Manifests: read the list of samples and their categories."""

@@ -1,4 +1,4 @@
-"""The optional category list: the classes, what else they are called, what is known of them."""
+"""The optional category list: names, aliases, parents and notes of the categories."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.manifest.ids import category_ids, is_blank, name_key, spelt
+from data.manifest.ids import category_ids, is_blank, name_key, normal_spelling
 from data.sample import Category
 from data.tables.read import Mistakes, TextRow, TextTable, folded, read_table, read_text, text_of
 
@@ -16,9 +16,9 @@ COLUMNS = ("category_id", "name", "aliases", "parent", "notes")
 def read_categories(path: Path, *, notes: list[str] | None = None) -> tuple[Category, ...]:
     """The categories of a CSV, TSV, JSONL or Parquet table, or of a text file with one name a line.
 
-    Columns: `name`; optionally `category_id` (default: made of the names, see `data.manifest.ids`), `aliases`
-    (a list, or text with `|` between), `parent`, `notes`. What is to be said of the file is added to `notes`.
-    Raises one ManifestError with every mistake; one name in two rows is one.
+    Columns: `name`; optionally `category_id` (default: derived from the names, see `data.manifest.ids`),
+    `aliases` (a list, or text separated by `|`), `parent`, `notes`. Remarks on the file are added to `notes`.
+    Raises one ManifestError that lists every mistake, such as a name in two rows.
     """
     mistakes = Mistakes(path)
     is_text = path.suffix.lower() == ".txt"
@@ -41,7 +41,7 @@ def read_categories(path: Path, *, notes: list[str] | None = None) -> tuple[Cate
             same = names[key]
             what = f"the name {category.name!r} is already that of {same.category_id!r}"
             if same.name != category.name:
-                what += f", {same.name!r} (capitals and spaces tell no categories apart)"
+                what += f", {same.name!r} (names that differ only in capitals or spaces are the same)"
             mistakes.add(row.where, what)
         elif twin is not None:
             mistakes.add(
@@ -59,7 +59,7 @@ def read_categories(path: Path, *, notes: list[str] | None = None) -> tuple[Cate
 
 
 def _text_lines(path: Path, mistakes: Mistakes) -> TextTable:
-    """One name a line; or Excel's "Unicode text", a table with tabs, known by its header."""
+    """One name a line; or Excel's "Unicode text", a table with tabs, recognised by its header."""
     lines = read_text(path).split("\n")
     header = {folded(cell) for cell in lines[0].split("\t")}
     if "\t" in lines[0] and "name" in header:
@@ -82,9 +82,13 @@ def _category(row: TextRow, mistakes: Mistakes) -> Category | None:
     if is_blank(name):
         mistakes.add(row.where, f"the name {name!r} has no visible character")
         return None
-    category_id = cells.get("category_id") or ""  # "" until the ids of all names are made
+    category_id = cells.get("category_id") or ""  # "" until ids are derived from all names
     return Category(
-        category_id, spelt(name), _aliases(cells.get("aliases")), cells.get("parent"), cells.get("notes")
+        category_id,
+        normal_spelling(name),
+        _aliases(cells.get("aliases")),
+        cells.get("parent"),
+        cells.get("notes"),
     )
 
 

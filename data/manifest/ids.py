@@ -1,19 +1,21 @@
-"""When two names are one category, and the id that a name gets.
+"""Category ids: which names are the same category, and how an id is derived from a name.
 
-Two names are one category where they are equal after Unicode NFC, full case folding, and white space (outer
-spaces away, each run of it one space): `name_key`. Nothing else joins names: signs, symbols, numbers,
-accents, full-width forms and invisible characters all count.
+Two names are the same category if they are equal after Unicode NFC, full case folding and normalised white
+space (outer spaces dropped, each run a single space): `name_key`. Nothing else is ignored: punctuation,
+symbols, numbers, accents, full-width forms and invisible characters all count.
 
-An id is made from the names alone, never from the order of rows:
+Ids depend on the set of names, never on the order of rows:
 
-- words of letters and digits with one space between them are joined by hyphens: `Barn owl` gives `barn-owl`,
-  whatever else is in the list;
+- words of letters and digits, separated by single spaces, are joined by hyphens: `Barn owl` always gives
+  `barn-owl`;
 - a name with other signs between its words (`T-shirt`, `car_horn`, `siren (police)`) gets the same plain
-  form, unless another of the list has it too: then the one with spaces keeps it, the others get a suffix;
-- every other name (`C++`, `-1`, an emoji) always has a suffix, the start of its key's SHA-256:
+  form, unless another name of the list has it too: then the one with spaces keeps it, the others get a
+  suffix;
+- every other name (`C++`, `-1`, an emoji) always has a suffix, the start of the SHA-256 of its key:
   `c--cedb1bac7e`.
 
-So ids are injective; only a name of the second kind can change its id when a name like it is added.
+So different names have different ids; only a name of the second kind can change its id when a similar name is
+added.
 """
 
 from __future__ import annotations
@@ -27,23 +29,23 @@ from decimal import Decimal
 
 from data.paths import is_word_mark, slug
 
-_BETWEEN_WORDS = frozenset(" -_/|'’,.;:()&")  # signs that, in a name's middle, rarely tell classes apart
+_BETWEEN_WORDS = frozenset(" -_/|'’,.;:()&")  # signs within a name that rarely distinguish classes
 _HASH_DIGITS = 10
 _SHOWN = 3
 _NUMBER = re.compile(r"\+?[0-9]{1,18}([.,][0-9]{1,18})?")
-# What people's tools write for "nothing"; as a category it is most likely none.
+# How programs write a missing value; as a category name it is most likely a mistake.
 _NOTHING = frozenset({"nan", "none", "null", "<na>", "n/a", "nat"})
 
 
-def spelt(name: str) -> str:
-    """A name as it is shown: NFC, with single spaces."""
+def normal_spelling(name: str) -> str:
+    """A name as displayed: NFC, with single spaces."""
     return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def name_key(name: str) -> str:
-    """What two names of one category have in common (see the module's docstring).
+    """The key of a name: equal for two names of the same category (see the module's docstring).
 
-    Case is folded between two normalisations, which is Unicode's canonical caseless match (D145).
+    Case is folded between two normalisations: Unicode's canonical caseless match (definition D145).
     """
     folded = unicodedata.normalize("NFD", name).casefold()
     return " ".join(unicodedata.normalize("NFC", folded).split())
@@ -65,17 +67,17 @@ def category_ids(keys: Iterable[str]) -> dict[str, str]:
 
 
 def _is_spaced(key: str, stem: str) -> bool:
-    """Whether the key is words with single spaces: then it can be read off its slug, and no other key can."""
+    """Whether the key is words with single spaces: then no other key of that kind has its slug."""
     return bool(key) and key == stem.replace("-", " ")
 
 
 def id_with_hash(key: str) -> str:
-    """The id of a key whose plain form could be another's. No plain form has two hyphens together."""
+    """The id of a key whose plain form is ambiguous. No plain form contains two hyphens in a row."""
     return f"{slug(key) or 'sign'}--{hashlib.sha256(key.encode()).hexdigest()[:_HASH_DIGITS]}"
 
 
 def _is_ordinary(key: str) -> bool:
-    """Words of letters and digits, with nothing but usual signs between them (and `)` at the end)."""
+    """Whether a key is words of letters and digits with only common signs between, and perhaps a last `)`."""
     return (
         key[:1].isalnum()
         and (key[-1].isalnum() or key[-1] == ")" or is_word_mark(key[-1]))
@@ -85,8 +87,8 @@ def _is_ordinary(key: str) -> bool:
 
 
 def best_spelling(spellings: Collection[str]) -> str:
-    """The spelling that a category is shown by: of those with the fewest capitals the first by code point."""
-    return min((spelt(each) for each in spellings), key=lambda each: (_capitals(each), each))
+    """The spelling used for display: fewest capitals first, then lowest by code point."""
+    return min((normal_spelling(each) for each in spellings), key=lambda each: (_capitals(each), each))
 
 
 def _capitals(name: str) -> int:
@@ -94,44 +96,48 @@ def _capitals(name: str) -> int:
 
 
 def is_blank(name: str) -> bool:
-    """Whether a name shows nothing: it has spaces and invisible characters alone."""
+    """Whether a name consists of nothing but spaces and invisible characters."""
     return not name_key(_visible(name))
 
 
 def notes_on_names(spellings: Mapping[str, Collection[str]], shown_as: Mapping[str, str]) -> list[str]:
-    """What to say of the names of a list: which were joined, which look alike, which may not be meant.
+    """Notes on the names of a list: spellings that were merged, names that look alike, names to check.
 
-    `spellings` has each key's spellings as the file has them, `shown_as` the name of its category.
+    `spellings`: for each key, its spellings in the file; `shown_as`: the displayed name of its category.
     """
     joined = {key: sorted(each) for key, each in spellings.items() if len(each) > 1}
     notes = []
     if joined:
-        told = [
+        merged = [
             f"{_listed(each)} are read as one category {shown_as[key]!r}"
             for key, each in sorted(joined.items())
         ]
-        notes.append(f"{_counted(len(joined), 'category')} in several spellings: {_first(told)}")
+        notes.append(f"{_counted(len(joined), 'category')} in several spellings: {_joined_examples(merged)}")
     alike: dict[str, list[str]] = defaultdict(list)
     for key in sorted(shown_as):
-        alike[_looks(key)].append(shown_as[key])
-    met = [_listed(each) for each in alike.values() if len(each) > 1]
-    if met:
+        alike[_look_key(key)].append(shown_as[key])
+    similar = [_listed(each) for each in alike.values() if len(each) > 1]
+    if similar:
         number = sum(len(each) for each in alike.values() if len(each) > 1)
         notes.append(
-            f"{number} categories differ from another by signs, zeros or invisible characters alone and stay"
-            f" apart: {_first(met)}"
+            f"{number} categories differ from another only in signs, zeros or invisible characters and stay"
+            f" separate: {_joined_examples(similar)}"
         )
-    hidden = [_told(name) for _, name in sorted(shown_as.items()) if _hides(name)]
+    hidden = [_quoted(name) for _, name in sorted(shown_as.items()) if _hides(name)]
     if hidden:
-        notes.append(f"{_counted(len(hidden), 'category name')} with invisible characters: {_first(hidden)}")
+        notes.append(
+            f"{_counted(len(hidden), 'category name')} with invisible characters: {_joined_examples(hidden)}"
+        )
     nothing = [repr(name) for key, name in sorted(shown_as.items()) if key in _NOTHING]
     if nothing:
-        notes.append(f"{', '.join(nothing)} is taken as a category; leave the cell empty where there is none")
+        notes.append(
+            f"{', '.join(nothing)} is read as a category; leave the cell empty for samples without one"
+        )
     return notes
 
 
-def _looks(key: str) -> str:
-    """What a name looks like at a glance: its words, or its number without needless zeros and signs."""
+def _look_key(key: str) -> str:
+    """Equal for similar-looking names: their words, or their number without redundant zeros and signs."""
     visible = _visible(key)
     if _NUMBER.fullmatch(visible):
         return f"{Decimal(visible.replace(',', '.')).normalize():f}"
@@ -149,12 +155,12 @@ def _is_invisible(letter: str) -> bool:
 
 
 def _hides(name: str) -> bool:
-    """Whether a name has an invisible character that no script and no emoji needs."""
+    """Whether a name has an invisible character other than the joiners that scripts and emoji need."""
     return any(unicodedata.category(letter) == "Cf" and letter not in "\u200c\u200d" for letter in name)
 
 
-def _told(name: str) -> str:
-    """A name in quotes, with what cannot be seen in it written out."""
+def _quoted(name: str) -> str:
+    """A name in quotes, with invisible characters escaped."""
     shown = repr(name)
     if any(_is_invisible(letter) for letter in name) or unicodedata.normalize("NFC", name) != name:
         return ascii(name)
@@ -162,15 +168,15 @@ def _told(name: str) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    told = [_told(name) for name in names]
-    if len(told) > _SHOWN + 1:
-        told = [*told[:_SHOWN], f"{len(told) - _SHOWN} more"]
-    return f"{', '.join(told[:-1])} and {told[-1]}"
+    shown = [_quoted(name) for name in names]
+    if len(shown) > _SHOWN + 1:
+        shown = [*shown[:_SHOWN], f"{len(shown) - _SHOWN} more"]
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def _first(told: list[str]) -> str:
-    rest = len(told) - _SHOWN
-    return "; ".join(told[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+def _joined_examples(shown: list[str]) -> str:
+    rest = len(shown) - _SHOWN
+    return "; ".join(shown[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def _counted(number: int, what: str) -> str:

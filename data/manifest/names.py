@@ -1,4 +1,4 @@
-"""Which category each row of a table means: by name, by id, one or several."""
+"""Resolves the categories of each row of a manifest: by name, by id, one or several."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from data.manifest.ids import (
     id_with_hash,
     is_blank,
     name_key,
+    normal_spelling,
     notes_on_names,
-    spelt,
 )
 from data.paths import slug
 from data.sample import Category
 from data.tables.read import Mistakes, TextRow, TextTable
 
-BETWEEN = "|"  # several categories in one text
+BETWEEN = "|"  # separates several categories in one text
 
 Cell = str | tuple[str, ...] | None
-Pair = tuple[str | None, str | None]  # a name and an id, one of them at least
+Pair = tuple[str | None, str | None]  # a name and an id, at least one of them
 
 
 @dataclass(frozen=True)
 class _Meaning:
-    """What a row's two cells mean: categories, and mistakes (the arguments of `Mistakes.add`)."""
+    """The category ids of a row's two cells, and mistakes (as arguments of `Mistakes.add`)."""
 
     ids: list[str] = field(default_factory=list)
     mistakes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 
 class CategoryNames:
-    """Which category a row means: one of the list's, or, without a list, one that the rows name.
+    """Resolves names and ids to categories: those of the category list, or, without one, those in the rows.
 
-    All rows are looked at first, so that what a name means does not depend on their order.
+    All rows are read first, so that the meaning of a name does not depend on their order.
     """
 
     def __init__(self, listed: Sequence[Category] | None, table: TextTable) -> None:
@@ -54,9 +54,9 @@ class CategoryNames:
         for category in listed or ():
             self._add(category)
             self._spellings[name_key(category.name)].add(category.name)
-        # A text with a bar is one name where the list spells it so.
+        # A text with a bar is a single name if the list contains it as such.
         self._whole = frozenset((*self._id_of_key, *map(name_key, self._by_id)))
-        # A dict, not a set: mistakes are told in the order of the rows.
+        # A dict, not a set, so that mistakes are reported in the order of the rows.
         pairs = {
             pair: None for cells in dict.fromkeys(map(_cells, table.rows)) for pair in self._pairs(*cells)
         }
@@ -67,13 +67,13 @@ class CategoryNames:
             self._name_all(pairs)
 
     def _pairs(self, names: Cell, ids: Cell) -> list[Pair]:
-        """The names and ids that stand side by side; an id more or less stands alone."""
+        """Pairs the names with the ids of a row; where one list is longer, its rest is paired with None."""
         if isinstance(names, str) and isinstance(ids, str) and _is_whole(names, ids):
             return [(names, ids)]
         return list(zip_longest(self._several(names), self._several(ids)))
 
     def _several(self, cell: Cell) -> Sequence[str]:
-        """The categories that a cell names: a list's, or those of a text with `|` between them."""
+        """The items of a cell: a list, or a text separated by `|`."""
         if cell is None or isinstance(cell, tuple):
             return cell or ()
         if BETWEEN not in cell or name_key(cell) in self._whole:
@@ -81,11 +81,12 @@ class CategoryNames:
         return [part.strip() for part in cell.split(BETWEEN) if part.strip()] or [cell]
 
     def _name_all(self, pairs: Iterable[Pair]) -> None:
-        """The categories that the rows name: ids that they give first, then ids made of names."""
+        """Create the categories named in the rows: first those with given ids, then ids derived from
+        names."""
         named: dict[str, str] = {}  # id -> the key of the name beside it
-        by_itself: dict[str, str] = {}  # id -> its key, where the name beside it is the id again
-        bare: dict[str, None] = {}  # ids beside no name
-        unidentified: dict[str, None] = {}  # keys of names beside no id
+        by_itself: dict[str, str] = {}  # id -> its key, where the name repeats the id
+        bare: dict[str, None] = {}  # ids without a name
+        unidentified: dict[str, None] = {}  # keys of names without an id
         for name, category_id in pairs:
             key = name_key(name or "")
             if name is not None and is_blank(name):
@@ -119,12 +120,13 @@ class CategoryNames:
         first = self._id_of_key.setdefault(key, category.category_id)
         if first != category.category_id:
             self._wrong[key] = (
-                f"has the ids {first!r} and {category.category_id!r}; give one category one id, "
-                "and two categories two names"
+                f"has the ids {first!r} and {category.category_id!r}; give a category one id, "
+                "or two categories different names"
             )
 
     def ids_of(self, row: TextRow, mistakes: Mistakes) -> list[str]:
-        """The row's category ids, each once; none where it names none, or wrongly (a mistake is noted)."""
+        """The row's distinct category ids; none where it names no category, or a wrong one (added to
+        `mistakes`)."""
         cells = _cells(row)
         meaning = self._meanings.get(cells)
         if meaning is None:
@@ -148,7 +150,7 @@ class CategoryNames:
         return meaning
 
     def _find(self, name: str | None, category_id: str | None) -> str | tuple[str, dict[str, Any]]:
-        """The id of one category, or what is wrong with it."""
+        """The id of a category, or a mistake (as arguments of `Mistakes.add`)."""
         if category_id is None:
             return self._find_by_name(name or "")
         known = self._by_id.get(category_id)
@@ -159,7 +161,7 @@ class CategoryNames:
         if key in self._wrong:
             return f"category {known.name!r} {self._wrong[key]}", {}
         if name is not None and name_key(name) != key and name != category_id:
-            what = f"category {name!r} has the id {category_id!r} of {known.name!r}; spell it in one way"
+            what = f"category {name!r} has the id {category_id!r} of {known.name!r}; use one spelling"
             return what, {}
         return category_id
 
@@ -168,24 +170,24 @@ class CategoryNames:
         if key in self._wrong:
             return f"category {name!r} {self._wrong[key]}", {}
         if not self._listed:
-            return self._id_of_key[key]  # `_name_all` has every name of the rows
+            return self._id_of_key[key]  # `_name_all` registered every name of the rows
         found = self._id_of_key.get(key)
         known = self._by_id.get(name)
         if known is not None and found not in (None, name) and self._by_id[found or ""].name != name:
             both = f"the name of {found!r} and the id of {known.name!r}"
-            return f"category {name!r} is {both}; say which by a column category_id", {}
+            return f"category {name!r} is {both}; add a column category_id to say which one is meant", {}
         if found or known:
             return found or name
         known_names = {self._by_id[each].name: each for each in self._id_of_key.values()}
         return f"category {name!r} is not in the category list", {"given": name, "known": known_names}
 
     def categories(self) -> tuple[Category, ...]:
-        """The list's categories in its order, or the found ones by id."""
+        """The categories of the list in its order, or those of the rows, sorted by id."""
         found = tuple(self._by_id.values())
         return found if self._listed else tuple(sorted(found, key=lambda category: category.category_id))
 
     def notes(self) -> list[str]:
-        """What to say of the names: which were joined, which look alike."""
+        """Notes on names: merged spellings, names that look alike."""
         shown_as = {key: self._by_id[each].name for key, each in self._id_of_key.items()}
         return notes_on_names(self._spellings, shown_as)
 
@@ -196,9 +198,9 @@ def _cells(row: TextRow) -> tuple[Cell, Cell]:
 
 
 def _is_whole(names: str, ids: str) -> bool:
-    """Whether a text with a bar in it is one name: its id is made of the whole of it."""
+    """Whether a text with a bar is a single name: its id is derived from the whole text."""
     return BETWEEN in names and ids in (slug(names), id_with_hash(name_key(names)))
 
 
 def _name_of_id(category_id: str) -> str:
-    return spelt(category_id.replace("-", " ").replace("_", " ")) or category_id
+    return normal_spelling(category_id.replace("-", " ").replace("_", " ")) or category_id

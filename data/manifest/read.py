@@ -1,19 +1,20 @@
-"""Manifests: the list of samples that is a dataset.
+"""Reads and writes manifests: the list of a dataset's samples.
 
 Columns: `uri` (a path relative to the manifest's folder); optionally
 
 - `sample_id`: default the uri;
 - `modality`: default the `modality` argument, else guessed from the file name (`data.modality`);
 - `split` (train, val, test): default test, so the samples are scored and never trained on;
-- `category` (a name) and/or `category_id` (default: made of the names by `data.manifest.ids`, which also says
-  which names are one): default none. Several of one sample are a list, or text with `|` between them (a name
-  of the category list that holds a `|` wins); the first is the one that is trained on, any of them is right;
-- `object_id`: ties the samples of one thing together; default none;
-- `description`: a text about the sample, which wins over any describer's; default none.
+- `category` (a name) and/or `category_id` (default: derived from the names by `data.manifest.ids`, which also
+  says which names are the same): default none. Several categories of one sample are a list, or text separated
+  by `|` (a name of the category list that contains a `|` takes precedence); the first is used for training,
+  any of them counts as correct;
+- `object_id`: the same for all samples of one object; default none;
+- `description`: a text about the sample, used instead of a describer's; default none.
 
-A default is for a whole column that is missing; `Manifest.notes` says which were taken. In a column that is
-there, an empty `modality` or `split` is a mistake. A `\\` in a uri separates folders, as on Windows, unless
-there is a file of that very name.
+Defaults apply to missing columns; `Manifest.notes` lists those that were used. In an existing column an empty
+`modality` or `split` is a mistake. A `\\` in a uri separates folders, as on Windows, unless a file with
+exactly that name exists.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ COLUMNS = (
 
 _SEVERAL = ("category", "category_id")  # may be lists
 
-# Words that people use for a modality, a split or a column; they are suggested, never taken silently.
+# Common synonyms of modalities, splits and columns: suggested in error messages, never accepted silently.
 _MODALITY_WORDS: dict[str, Modality] = {
     **dict.fromkeys(("photo", "picture", "rgb", "img", "vision"), "image"),
     **dict.fromkeys(("sound", "wav", "speech", "music"), "audio"),
@@ -62,7 +63,7 @@ _MODALITY_WORDS: dict[str, Modality] = {
     **dict.fromkeys(("dvs", "neuromorphic"), "event"),
     **dict.fromkeys(("txt", "caption", "language", "string"), "text"),
 }
-_COLUMN_WORDS = {  # by what is left of them without case and signs
+_COLUMN_WORDS = {  # by their `folded` names
     **dict.fromkeys(
         ("path", "filepath", "file", "filename", "image", "imagepath", "audio", "video", "data"), "uri"
     ),
@@ -81,7 +82,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Manifest:
-    """A dataset that has been checked. `uri`s are relative to `root`; `notes` tell what was defaulted."""
+    """A checked dataset. `uri`s are relative to `root`; `notes` list defaults and other assumptions."""
 
     root: Path
     samples: tuple[Sample, ...]
@@ -99,11 +100,11 @@ def read_manifest(
 ) -> Manifest:
     """Read a manifest (Parquet, CSV, TSV, JSONL) or the official UniBind lists (their folder or one of them).
 
-    `categories` is a category list (`data.manifest.categories`); without one the categories are those that
-    the samples name. `modality` is that of every sample where the manifest has no such column. `root` is the
-    folder that uris are relative to: by default the manifest's. Without `splits` the column is not looked at.
+    `categories`: a category list (`data.manifest.categories`); without one the categories are those named by
+    the samples. `modality`: of every sample, if the manifest has no such column. `root`: the folder that uris
+    are relative to, by default the manifest's. `splits=False` ignores the column `split`.
 
-    Files need not exist: `kb_builder.tables.ingest` turns missing ones away, one by one. Raises one
+    Files need not exist: `kb_builder.tables.ingest` rejects missing ones, one by one. Raises one
     ManifestError that lists every structural mistake with its row.
     """
     lists = find_lists(path)
@@ -124,9 +125,7 @@ def read_manifest(
     names = CategoryNames(listed, table)
     turned = _turn_slashes(table, root)
     if turned:
-        mistakes.note(
-            f"{turned} uri{'s' if turned > 1 else ''} with '\\': read as '/', the separator of folders"
-        )
+        mistakes.note(f"{turned} uri{'s' if turned > 1 else ''} with '\\': read as '/', the folder separator")
     in_root = resolver(root)
     samples: list[Sample] = []
     seen_at: dict[str, str] = {}
@@ -141,7 +140,7 @@ def read_manifest(
             mistakes.add(row.where, f"uri {error}")
         first = seen_at.setdefault(sample_id, row.where)
         if first != row.where:
-            mistakes.add(row.where, f"sample_id {sample_id!r} is already that of {first}")
+            mistakes.add(row.where, f"sample_id {sample_id!r} is already used by {first}")
         kind = _modality(row, root / uri, table, modality, mistakes)
         split = _split(row, table, mistakes)
         ids = names.ids_of(row, mistakes)
@@ -172,21 +171,22 @@ def read_manifest(
 
 
 def _read_rows(path: Path, mistakes: Mistakes) -> TextTable:
-    # What a category is called is told as it is spelt; a .txt is Excel's "Unicode text".
+    # Category names are kept verbatim, so that notes quote them as written. A .txt is Excel's "Unicode text".
     ending = ".tsv" if path.suffix.lower() == ".txt" else None
     return read_table(path, mistakes, known=COLUMNS, verbatim=("category",), ending=ending)
 
 
 def manifest_rows(path: Path) -> list[TextRow]:
-    """The rows of a manifest that is a table, as they stand; one for each sample of `read_manifest`."""
+    """The raw rows of a manifest that is a table; one for each sample of `read_manifest`."""
     return _read_rows(path, Mistakes(path)).rows
 
 
 def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequence[Category] = ()) -> None:
     """Write samples as a manifest, in the given order, whole or not at all: CSV by that ending, else Parquet.
 
-    `categories` gives the names of their category ids; without it `read_manifest` needs a category list to
-    know more than the ids. A CSV file leaves out ids that `read_manifest` makes of the names by itself.
+    `categories` supplies the names of the category ids; without it the manifest has ids only, and
+    `read_manifest` needs a category list for the names. A CSV file omits ids that `read_manifest` derives
+    from the names.
     """
     names = {category.category_id: category.name for category in categories}
     columns = [name for name in COLUMNS if name != "category" or names]
@@ -199,7 +199,7 @@ def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequenc
         rows.append(row)
     with atomic_path(path) as temporary:
         if path.suffix.lower() == ".csv":
-            # The column of categories is there without any, too, to be filled in.
+            # Without categories the column is written empty, for the user to fill in.
             unnamed = not names and any(sample.category_id for sample in samples)
             _write_csv(temporary, rows, columns if names or unnamed else [*columns, "category"], names)
             return
@@ -207,7 +207,7 @@ def write_manifest(path: Path, samples: Sequence[Sample], *, categories: Sequenc
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
 
 
-# Whoever edits a table looks for these first.
+# Column order of CSV manifests: what users edit most comes first.
 _CSV_COLUMNS = (
     "sample_id", "uri", "modality", "category", "category_id", "split", "object_id", "description"
 )  # fmt: skip
@@ -216,7 +216,7 @@ _CSV_COLUMNS = (
 def _write_csv(
     path: Path, rows: Sequence[dict[str, str | None]], columns: Sequence[str], names: Mapping[str, str]
 ) -> None:
-    """`names` by id. The ids are left out where `read_manifest` makes the same of the names."""
+    """`names`: by id. Ids are omitted if `read_manifest` derives the same ones from the names."""
     made = category_ids(map(name_key, names.values()))
     derived = all(BETWEEN not in name and made[name_key(name)] == each for each, name in names.items())
     derived = derived and all((row["category"] is None) == (row["category_id"] is None) for row in rows)
@@ -246,7 +246,8 @@ def _check_columns(table: TextTable, mistakes: Mistakes) -> None:
 
 
 def _turn_slashes(table: TextTable, root: Path) -> int:
-    """Make `/` of each `\\` in the uris, unless a file is called so; returns in how many."""
+    """Replace each `\\` in the uris by `/`, unless a file has that exact name; returns the number of uris
+    changed."""
     turned = 0
     for row in table.rows:
         uri = row.cells.get("uri")
@@ -257,7 +258,7 @@ def _turn_slashes(table: TextTable, root: Path) -> int:
 
 
 def _identity(row: TextRow, table: TextTable, mistakes: Mistakes) -> tuple[str, str] | None:
-    """The row's sample_id and uri; None, with a mistake noted, where the row cannot be read further."""
+    """The row's sample_id and uri; None, with a mistake added, where the row is unusable."""
     cells = row.cells
     for column in COLUMNS:
         if column not in _SEVERAL and isinstance(cells.get(column), list):
@@ -284,7 +285,8 @@ def _modality(
         kind = default or guess_modality(path)
         if kind is None:
             mistakes.add(
-                row.where, f"{row.cells.get('uri')!r} does not tell its modality; add a column 'modality'"
+                row.where,
+                f"{row.cells.get('uri')!r} has no known modality by its name; add a column 'modality'",
             )
         return kind
     return _one_of(MODALITIES, _MODALITY_WORDS, "modality", row, mistakes)
@@ -323,17 +325,17 @@ def _notes(
     if "modality" not in table.columns:
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(Counter(s.modality for s in samples).items()))
         notes.append(
-            f"no column modality: {'as told' if modality else 'guessed from the file names'} ({kinds})"
+            f"no column modality: {'as set' if modality else 'guessed from the file names'} ({kinds})"
         )
     elif modality and (others := sum(sample.modality != modality for sample in samples)):
         notes.append(
-            f"the column modality wins over `modality = {modality!r}`, for {others} samples; take the column"
-            " out to have them all so"
+            f"the column modality overrides `modality = {modality!r}` for {others} samples; remove the column"
+            " to apply the setting to all"
         )
     if "split" not in table.columns:
         notes.append("no column split: every sample is 'test', scored and never trained on")
     if names.named_by_id:
-        notes.append("no category names: made from the category ids")
+        notes.append("no category names: derived from the category ids")
     unlabelled = sum(sample.category_id is None for sample in samples)
     if unlabelled:
         notes.append(f"{unlabelled} of {len(samples)} samples have no category: they are not scored")
@@ -346,5 +348,5 @@ def _notes(
     trained = {sample.uri for sample in samples if sample.split == "train"}
     leaked = len({sample.uri for sample in samples if sample.split != "train"} & trained)
     if leaked:
-        notes.append(f"{leaked} files are in split train and in another: scores on them are no evidence")
+        notes.append(f"{leaked} files are in split train and in another: scores on them are not held-out")
     return tuple(notes)

@@ -22,7 +22,7 @@ _COLUMNS = {"data": "uri", "label": "category", "description": "description"}
 
 def find_lists(path: Path) -> list[Path]:
     """The lists of a folder, or a list and its siblings. Empty where `path` is neither."""
-    # Path's own questions raise for names that are too long for a file.
+    # Path.is_dir raises for names that are too long for a file.
     if os.path.isdir(path):  # noqa: PTH112
         folder = path
     elif path.name in LISTS and path.is_file():
@@ -36,8 +36,8 @@ def find_lists(path: Path) -> list[Path]:
 def read_lists(lists: list[Path], mistakes: Mistakes) -> TextTable:
     """The lists as one table with the columns sample_id, uri, category, split and description.
 
-    `sample_id` is `<split>/<data>`, because official lists may name one file in several splits. Entries with
-    missing or unknown keys go to `mistakes`. Raises ManifestError where a file is not a JSON list.
+    `sample_id` is `<split>/<data>`, because official lists may contain a file in several splits. Entries with
+    missing or unknown keys are added to `mistakes`. Raises ManifestError where a file is not a JSON list.
     """
     rows = []
     for path in lists:

@@ -1,23 +1,23 @@
-"""Readers: an untrusted file comes in, a checked record goes out.
+"""Readers: turn an untrusted file into a checked record.
 
-`read` is deterministic: the same file gives the same bits. Nothing is cut short, clipped or repaired in
-silence: what cannot be read whole is refused with one line that says which file, what is wrong and how to
-fix it. No reader runs pickled code.
+`read` is deterministic: the same file gives the same bits. Nothing is silently truncated, clipped or
+repaired: a file that cannot be read whole is refused with one line that says which file, what is wrong and
+how to fix it. No reader runs pickled code.
 
-The functions here decode in a process of their own, within the time and memory of a budget
-(data/readers/sandbox/pool.py); they are what the rest of the pipeline calls. The readers' modules hold the
-same functions for this process.
+The functions here decode in a worker process, within a budget of time and memory
+(data/readers/sandbox/pool.py); the rest of the pipeline calls these. The modules of the readers have the same
+functions for decoding in the calling process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from importlib import import_module
 from pathlib import Path
 
 from data.modality import Modality
 from data.readers.axes import File, Turned, path_of
+from data.readers.lookup import READERS, find_function
 from data.readers.payload import Bytes, Payload, Picture, Waveform
 from data.readers.sandbox import pool as sandbox
 from data.readers.sandbox.budget import FileBudget
@@ -37,25 +37,14 @@ __all__ = [
     "warm_up",
 ]
 
-# Modality -> module:function. Named, not imported: each reader brings a heavy library, and a run over photos
-# needs neither a video decoder nor torch.
-READERS: dict[Modality, str] = {
-    "image": "data.readers.pictures.image:read_image",
-    "text": "data.readers.text:read_text",
-    "audio": "data.readers.sound.audio:read_audio",
-    "point": "data.readers.points.point:read_point",
-    "thermal": "data.readers.pictures.thermal:read_thermal",
-    "video": "data.readers.video:read_video",
-    "event": "data.readers.events.event:read_event",
-}
 _CLIPS = "data.readers.clips:read_clips"
 _SHOWN = {"image": "picture", "audio": "sound", "point": "cloud", "event": "event file"}
 
 
 def read(modality: Modality, file: File) -> Payload:
-    """Read one sample. Raises `SampleError` where the file is not a whole, sane sample of that modality, or
-    takes more time or memory than its budget."""
-    if modality == "text":  # bounded, and no decoder but Python's own for UTF-8
+    """Read one sample in a worker process. Raises `SampleError` where the file is not a complete, valid
+    sample of that modality, or exceeds its budget of time or memory."""
+    if modality == "text":  # bounded, and decoded by Python itself
         return read_here(modality, file)
     payload: Payload = sandbox.decode(
         READERS[modality], path_of(file), _options(modality, file), what=_shown(modality)
@@ -64,11 +53,10 @@ def read(modality: Modality, file: File) -> Payload:
 
 
 def read_here(modality: Modality, file: File) -> Payload:
-    """The same in this process, without a budget: for files that are known, and for tests."""
-    module, function = READERS[modality].split(":")
+    """The same in this process, without a budget: for trusted files, and for tests."""
     path = path_of(file)
     with decoding(path, _shown(modality)):
-        payload: Payload = getattr(import_module(module), function)(path, **_options(modality, file))
+        payload: Payload = find_function(READERS[modality])(path, **_options(modality, file))
         return payload
 
 
@@ -96,8 +84,8 @@ def read_clips(
 
 
 def reading_ahead(files: Sequence[tuple[str, File]]) -> AbstractContextManager[None]:
-    """Within, this thread is going to `read` these files, (modality, file), in this order: the next ones are
-    decoded while it works on one. It may read others, too, and leave some."""
+    """Decode ahead: within the block, the next of these files (modality, file) are decoded while this thread
+    works on one. It should `read` them in this order; reading others, or skipping some, is allowed."""
     return sandbox.reading_ahead([(modality, path_of(file)) for modality, file in files])
 
 

@@ -1,4 +1,4 @@
-"""Which axis of a cloud or mesh points up. Here z does: every rendering and encoder takes it so."""
+"""Which axis of a cloud or mesh points up. Readers rotate it to z, as all renderings and encoders expect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data.readers.payload import AnyArray
 
 Up = Literal["x", "y", "z"]
 
-# What a format says (glTF), or what programs that write it do where it says nothing (OBJ); z for all others.
+# As the format defines it (glTF), or as most programs write it (OBJ); z for all others.
 FORMAT_UP: dict[str, Up] = {".gltf": "y", ".glb": "y", ".obj": "y"}
 _ROTATIONS = {
     "x": np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0]]),
@@ -24,9 +24,9 @@ _ROTATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """A cloud or mesh of which something else than its format says which axis points up.
+    """A cloud or mesh whose up axis is set by the project or manifest, not by its format.
 
-    Not a path: what opens it without asking fails, instead of reading it lying down.
+    Deliberately not a path: code that would open it without rotating it fails.
     """
 
     path: Path
@@ -44,21 +44,21 @@ def format_up(path: Path) -> Up:
     return FORMAT_UP.get(path.suffix.lower(), "z")
 
 
-def told_up(modality: Modality, path: Path, up: Up | None) -> Up | None:
-    """`up` where it changes how a sample is read; None for what has no such axis, or says the same itself."""
+def up_override(modality: Modality, path: Path, up: Up | None) -> Up | None:
+    """`up` if it changes how a sample is read; None for other modalities, and for the format's own axis."""
     return up if modality == "point" and up != format_up(path) else None
 
 
 def turned(path: Path, up: Up | None) -> File:
-    """The file, with what was told of it (`told_up`)."""
+    """The file with its up axis, where that is overridden (`up_override`)."""
     return path if up is None else Turned(path, up)
 
 
 def path_of(file: File) -> Path:
-    """Where the file lies."""
+    """The path of a file."""
     return file.path if isinstance(file, Turned) else file
 
 
-def upwards(xyz_N3: AnyArray, up: Up) -> AnyArray:
+def rotate_z_up(xyz_N3: AnyArray, up: Up) -> AnyArray:
     """Coordinates turned by quarter turns so that `up` becomes z; nothing is mirrored."""
     return xyz_N3 if up == "z" else xyz_N3 @ _ROTATIONS[up].T

@@ -15,7 +15,7 @@ from data.readers.payload import Bytes
 from data.readers.spans import clip_spans
 from data.readers.video import SHORT_SIDE, decode_at, timeline
 
-# Containers with a unit so small round a frame's moment to it (Matroska: 1 ms); AVI counts frames, exactly.
+# Containers with a time unit up to this round frame times to it (Matroska: 1 ms); AVI counts frames, exactly.
 ROUNDED_S = Fraction(1, 1000)
 
 
@@ -30,10 +30,10 @@ def read_clips(
     """`frames` frames of each of `clips` evenly spaced clips, uint8[C, F, H, W, 3].
 
     ImageBind: `clips=5, seconds=2, frames=2`. Without `seconds` a clip is the whole video; LanguageBind:
-    `clips=1, frames=8`. Where the clips lie says `data.readers.spans.clip_spans`. A clip's frames are those
-    on show at evenly spaced moments from the first to the last frame that begins in it. At a constant frame
-    rate pytorchvideo's `UniformTemporalSubsample` takes these frames too, by number; at a variable one they
-    are even in time. Where none begins in a clip, it is the one on show when the clip begins.
+    `clips=1, frames=8`. Clips are placed by `data.readers.spans.clip_spans`. A clip's frames are those shown
+    at evenly spaced moments between the first and the last frame that starts in it. At a constant frame rate
+    these are the frames that pytorchvideo's `UniformTemporalSubsample` picks by number; at a variable rate
+    they are evenly spaced in time. If no frame starts in a clip, the one shown at its start is taken.
 
     Upright, no larger than `short_side` on their short side. Raises `SampleError` as `read_video` does.
     """
@@ -54,11 +54,11 @@ def read_clips(
 def _picks(
     moments_P: list[int], start: Fraction, stop: Fraction, frames: int, half_tick: Fraction
 ) -> list[int]:
-    """The moments at which the frames of the clip [start, stop) begin to show, all in the video's unit."""
+    """The start times of the frames of the clip [start, stop), in the video's time unit."""
     low, high = bisect_left(moments_P, start - half_tick), bisect_left(moments_P, stop - half_tick)
     if low == high:
         return [moments_P[max(low - 1, 0)]] * frames
     here, last = moments_P[low], moments_P[high - 1]
     wanted = [here + Fraction((last - here) * i, max(frames - 1, 1)) for i in range(frames)]
-    # What lies between two rounded moments is known to a whole tick.
+    # The distance of two rounded moments is exact to one tick.
     return [moments_P[bisect_right(moments_P, min(moment + 2 * half_tick, last)) - 1] for moment in wanted]

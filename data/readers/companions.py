@@ -1,4 +1,4 @@
-"""Files that are part of a sample, beside the one that its manifest names."""
+"""Companion files: further files that are part of a sample, such as the materials of a mesh."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from data.errors import SampleError
 from data.files import hash_file
 from data.modality import Modality
 from data.readers.axes import File, Turned, path_of
+from data.readers.lookup import COMPANIONS, find_function
 from data.readers.payload import Text
 from data.readers.points.point import MAX_BYTES
 from data.readers.sandbox import pool as sandbox
@@ -17,20 +18,20 @@ from data.readers.untrusted import check_file
 
 
 def companions(modality: Modality, path: Path) -> list[Path]:
-    """The other files that reading a sample opens, there or not: an OBJ's libraries, a glTF's buffers."""
-    if modality != "point" or path.suffix.lower() not in _LOOKUP:
+    """The other files that reading a sample opens, existing or not: an OBJ's materials, a glTF's buffers."""
+    if modality != "point" or path.suffix.lower() not in COMPANIONS:
         return []
     try:
-        told: Text = sandbox.decode("data.readers.companions:named_beside", path, {}, what="mesh")
-    except SampleError:  # a damaged file is turned away by its reader, with the reason
+        listed: Text = sandbox.decode("data.readers.companions:named_beside", path, {}, what="mesh")
+    except SampleError:  # the reader rejects a damaged file, with the reason
         return []
-    return [Path(each) for each in told.text.split("\0") if each]
+    return [Path(each) for each in listed.text.split("\0") if each]
 
 
 def named_beside(path: Path) -> Text:
-    """The companions' paths with NUL between them: what a decoder process is asked for."""
+    """The companions' paths, separated by NUL; runs in a decoder process."""
     check_file(path, max_bytes=MAX_BYTES)
-    return Text("\0".join(map(str, _LOOKUP[path.suffix.lower()](path))))
+    return Text("\0".join(map(str, find_function(COMPANIONS[path.suffix.lower()])(path))))
 
 
 def content_hash(
@@ -40,10 +41,11 @@ def content_hash(
     hash_one: Callable[[Path], str] = hash_file,
     absent: Callable[[Path], object] = lambda path: None,
 ) -> str:
-    """SHA-256 (hex) of a sample's file. Where others belong to it, or the project says which axis points up,
-    of all that together: two samples of one hash and one ending read the same, in any folder.
+    """SHA-256 (hex) of a sample's content: its file, its companions, and its up axis where that is
+    overridden.
 
-    `hash_one` hashes one file; `absent` hears of companions that are not there, and would change the hash.
+    Two samples with the same hash and the same ending read the same, in any folder. `hash_one` hashes one
+    file; `absent` is called with each missing companion, whose appearance would change the hash.
     """
     path = path_of(file)
     own = hash_one(path)
@@ -56,18 +58,3 @@ def content_hash(
     if isinstance(file, Turned):
         parts.append(f"up={file.up}")
     return own if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _of_obj(path: Path) -> list[Path]:
-    from data.readers.points.obj import obj_libraries
-
-    return obj_libraries(path)
-
-
-def _of_gltf(path: Path) -> list[Path]:
-    from data.readers.points.gltf import gltf_buffers
-
-    return gltf_buffers(path)
-
-
-_LOOKUP: dict[str, Callable[[Path], list[Path]]] = {".obj": _of_obj, ".gltf": _of_gltf}

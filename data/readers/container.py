@@ -1,4 +1,4 @@
-"""Opening video and audio containers with PyAV, without letting them open anything else."""
+"""Opens video and audio containers with PyAV; they cannot open other files or addresses."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import av
 
 from data.readers.untrusted import check_file, decoding
 
-# FFmpeg also "opens" play lists and concat scripts, which name other files and addresses to fetch. Only real
-# containers are allowed, whatever the file is called, and only from this file.
+# FFmpeg also "opens" playlists and concat scripts, which name other files and addresses to fetch. Only real
+# containers are allowed, regardless of the file's name, and only the file itself.
 DEMUXERS = "mov,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,mp3,aac,ac3,eac3,flac,wav,w64,caf,aiff,amr"
 OPTIONS = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
 
@@ -24,7 +24,7 @@ def open_container(
 ) -> Iterator[Any]:
     """An open `av` input container of one bounded file; `what` names it in error messages.
 
-    `file` is read in place of the file at `path`, where only a stretch of it is wanted.
+    `file` is read instead of the file at `path`, where only a part of it is wanted.
     """
     check_file(path, max_bytes=max_bytes)
     with decoding(path, what):

@@ -1,4 +1,4 @@
-"""Whether a Matroska or WebM file is whole: its one Segment says how long it is.
+"""Checks whether a Matroska or WebM file is complete, by the size of its Segment.
 
 Source: RFC 8794 (EBML: variable-size numbers, section 4; unknown sizes, section 6.2), RFC 9559 (Matroska).
 """
@@ -11,9 +11,9 @@ EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def is_whole_matroska(path: Path) -> bool | None:
-    """Whether all of the Segment of a Matroska file is there.
+    """Whether the Segment of a Matroska file is complete.
 
-    None for other files, and where the size is unknown, as live recordings leave it.
+    None for other files, and where the size is unknown, as in live recordings.
     """
     with path.open("rb") as file:
         head = file.read(4096)
@@ -30,7 +30,7 @@ def is_whole_matroska(path: Path) -> bool | None:
 
 
 def _size(data: bytes, at: int) -> tuple[int | None, int]:
-    """(a size of one to eight bytes, None for "unknown" or none at all; where it ends)."""
+    """(a size of one to eight bytes, or None if unknown or missing; the offset behind it)."""
     if at >= len(data) or data[at] == 0:
         return None, at
     width = 9 - data[at].bit_length()

@@ -1,4 +1,4 @@
-"""What a reader hands over: one frozen record per modality, already checked (finite, not empty, in range).
+"""The output of the readers: one frozen record per modality, checked (finite, not empty, in range).
 
 Shape legend: H height, W width, N points or events, T sound samples, F frames; the last axis of a picture
 is red, green, blue.
@@ -20,10 +20,10 @@ Integers: TypeAlias = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A photo, or an event stream that somebody drew as a picture: upright, sRGB, transparency on white.
+    """A photo, or an event stream already rendered as a picture: upright, sRGB, transparency on white.
 
-    A large JPEG comes reduced by 2, 4 or 8, with a short side of `data.readers.pictures.image.SHORT_SIDE` or
-    more.
+    A large JPEG is reduced by 2, 4 or 8, to a short side of at least
+    `data.readers.pictures.image.SHORT_SIDE`.
     """
 
     rgb_HW3: Bytes
@@ -43,7 +43,7 @@ class Waveform:
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """A cloud in the units and the order of its file; `points.geometry.unit_sphere` normalises it."""
+    """A cloud in the units and order of its file; `points.geometry.unit_sphere` normalises it."""
 
     xyz_N3: Floats
     rgb_N3: Bytes | None = None
@@ -51,7 +51,7 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class ThermalPicture:
-    """Temperatures in kelvin where the file says so; else the sensor's counts, whose scale is unknown."""
+    """Temperatures in kelvin if the file states a unit; else the sensor's raw counts, of unknown scale."""
 
     values_HW: Floats
     unit: Literal["kelvin", "counts"]
@@ -61,8 +61,8 @@ class ThermalPicture:
 class Clip:
     """Frames taken at evenly spaced moments of a video.
 
-    `times_s_F` are the moments at which the frames begin to show, from the start of the video. The frames are
-    upright, and no larger than `data.readers.video.SHORT_SIDE` on their short side.
+    `times_s_F`: the start times of the frames in seconds from the start of the video. The frames are upright,
+    and no larger than `data.readers.video.SHORT_SIDE` on their short side.
     """
 
     frames_FHW3: Bytes
@@ -72,7 +72,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """What an event camera saw, in the order of the file. Polarity is true where the light grew."""
+    """The events of an event camera, in file order. Polarity is true where brightness increased."""
 
     x_N: npt.NDArray[np.uint16]
     y_N: npt.NDArray[np.uint16]
@@ -84,7 +84,7 @@ class Events:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text, without byte-order mark and outer white space."""
+    """A text without byte-order mark and outer white space."""
 
     text: str
 

@@ -1,4 +1,4 @@
-"""Where the clips of a sound or a video lie: evenly spaced spans, in exact fractions of seconds."""
+"""Places clips within a sound or a video: evenly spaced spans, in exact fractions of seconds."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def clip_spans(
     """`clips` spans [start, end) of `seconds` each: the first begins at 0, the last ends with the recording.
 
     The rule of pytorchvideo's `ConstantClipsPerVideoSampler`, which ImageBind uses (video: 5 clips of 2 s,
-    sound: 3 clips of 2 s): starts at i / (clips − 1) of what is left over. All spans of a recording shorter
-    than `seconds` begin at 0 and reach beyond its end.
+    sound: 3 clips of 2 s): starts at i / (clips − 1) of the remaining duration. All spans of a recording
+    shorter than `seconds` begin at 0 and extend beyond its end.
     """
     length = Fraction(seconds)
     step = max(Fraction(duration_s) - length, Fraction(0)) / max(clips - 1, 1)
@@ -30,10 +30,10 @@ def clip_samples(sound: Waveform, *, clips: int, seconds: float) -> list[Floats]
 
 
 def third_starts(total: int, length: int) -> list[int]:
-    """Where three pieces of a longer sequence begin: in the middle of each third of the possible places.
+    """The starts of three pieces of a longer sequence: the middle of each third of the possible starts.
 
-    CLAP's and LanguageBind's official code draws a place in each third (`np.array_split`) by lot; so this is
-    what is drawn on average. 0 for a third that holds no place.
+    CLAP's and LanguageBind's official code draws a start at random in each third (`np.array_split`); this is
+    the mean of what it draws. 0 for an empty third.
     """
     thirds = np.array_split(np.arange(total - length + 1), 3)
     return [int(third[len(third) // 2]) if len(third) else 0 for third in thirds]

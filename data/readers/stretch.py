@@ -1,4 +1,4 @@
-"""A stretch of a file as a file of its own, with some bytes of its header set right."""
+"""A byte range of a file as a separate binary file, with some bytes of its header replaced."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Bytes `start` to `end` of a file. `patches` are bytes to read instead of those that begin at a place.
+    """Bytes `start` to `end` of a file. `patches`: by offset, bytes to read instead of the file's.
 
-    Places count from the beginning of the file, not of the stretch.
+    Offsets count from the beginning of the file, not of the stretch.
     """
 
     path: Path
@@ -23,7 +23,7 @@ class Stretch:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is the file as it is."""
+        """Whether it is the whole file, unpatched."""
         return self.start == 0 and not self.patches and self.end == self.path.stat().st_size
 
     def open(self) -> StretchFile:
@@ -32,7 +32,7 @@ class Stretch:
 
 
 class StretchFile(io.RawIOBase):
-    """What `Stretch.open` gives: readable and seekable, as libsndfile and FFmpeg want it."""
+    """The result of `Stretch.open`: readable and seekable, as libsndfile and FFmpeg require."""
 
     def __init__(self, stretch: Stretch) -> None:
         self._stretch = stretch
@@ -51,7 +51,7 @@ class StretchFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self)}[whence]
         if base + offset < 0:
-            raise OSError("a place before the beginning of the file")
+            raise OSError("an offset before the beginning of the file")
         self._at = base + offset
         return self._at
 

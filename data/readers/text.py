@@ -1,4 +1,4 @@
-"""Texts: UTF-8, bounded."""
+"""Reads text samples: UTF-8, bounded in size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_text(path: Path) -> Text:
     except UnicodeDecodeError as error:
         raise SampleError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
     if "\0" in text:
-        raise SampleError(f"{path}: holds NUL characters, so it is not a text; save it as plain UTF-8")
+        raise SampleError(f"{path}: contains NUL characters, so it is not a text; save it as plain UTF-8")
     if not text:
-        raise SampleError(f"{path}: holds nothing but white space; write a text into it")
+        raise SampleError(f"{path}: contains nothing but white space; write a text into it")
     return Text(text)

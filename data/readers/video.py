@@ -1,4 +1,4 @@
-"""Videos, through PyAV: a few frames at evenly spaced moments, exact to the frame."""
+"""Reads videos with PyAV: a few frames at evenly spaced moments, exact to the frame."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from data.readers.untrusted import MEBIBYTE, decoding
 
 MAX_BYTES = 2048 * MEBIBYTE
 MAX_PIXELS = 7680 * 4320  # of one frame
-FRAMES = 12  # every third, from the second on, stands at the middle of a quarter: the four that are drawn
-SHORT_SIDE = 360  # enough for every encoder here, and twelve 4K frames would take 300 MB
-SEEK_AHEAD_S = 4.0  # decoding on is cheaper than seeking up to about here
-PATIENCE_S = 1.0  # how far from its moment a frame may be before the video counts as damaged
-# AVI has no presentation times, and where these codecs reorder frames FFmpeg guesses them wrong.
+FRAMES = 12  # every third, from the second on, is the middle of a quarter: these four are rendered
+SHORT_SIDE = 360  # pixels: enough for every encoder here; twelve 4K frames would take 300 MB
+SEEK_AHEAD_S = 4.0  # up to about this gap, decoding is cheaper than seeking
+PATIENCE_S = 1.0  # a video counts as damaged if a frame is further from its time than this
+# AVI stores no presentation times; where these codecs reorder frames, FFmpeg guesses them wrong.
 REORDERING = ("h264", "hevc", "vc1")
-TRUNCATED_SHARE = 0.1  # trimmed files miss a few frames of what their header says; truncated ones miss more
+TRUNCATED_SHARE = 0.1  # of the declared duration; trimmed files lack a few frames, truncated ones more
 
 
 def read_video(path: Path) -> Clip:
-    """Read `FRAMES` frames: the ones on show at (i + 1/2) / FRAMES of the duration, i = 0 … FRAMES − 1.
+    """Read `FRAMES` frames: those shown at (i + 1/2) / FRAMES of the duration, i = 0 … FRAMES − 1.
 
-    The packets are listed first, without decoding, so the times are the frames' own, not the header's. Raises
-    `SampleError` for a video without frames, and for one whose header promises a tenth more than there is: it
-    was truncated. Rotation is applied; frames with a short side above `SHORT_SIDE` are scaled down to it. A
-    video of fewer frames than `FRAMES` shows some of them more than once.
+    The packets are listed first, without decoding, so times are those of the frames, not of the header.
+    Rotation is applied; frames with a short side above `SHORT_SIDE` are scaled down to it. A video with fewer
+    frames than `FRAMES` gives some of them more than once. Raises `SampleError` for a video without frames,
+    and for a truncated one, whose header declares a tenth more than the file has.
     """
     film = timeline(path)
     first, length = film.moments_P[0], film.end - film.moments_P[0]
@@ -50,41 +50,39 @@ def read_video(path: Path) -> Clip:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """When each of the P frames of a video begins to show, and when the last one ends, in `unit` seconds."""
+    """The start times of the P frames of a video, and the end of the last one, in units of `unit` seconds."""
 
     moments_P: list[int]  # sorted
     end: int
     unit: Fraction
-    counted: bool  # a decoded frame's own moment is not to be trusted, only its place among the others
+    counted: bool  # times of decoded frames are unreliable; only their order counts
 
 
-def _moving_picture(container: Any, path: Path) -> Any:
-    """The first video stream that is not the cover picture of a sound file."""
+def _video_stream(container: Any, path: Path) -> Any:
+    """The first video stream that is not the cover picture of an audio file."""
     for stream in container.streams.video:
         if stream.disposition & stream.disposition.attached_pic:
             continue
         if stream.codec_context is None:
-            raise SampleError(
-                f"{path}: names no codec that is known for its pictures; encode it again, as H.264"
-            )
+            raise SampleError(f"{path}: its video codec is unknown; encode it again as H.264")
         pixels = stream.codec_context.width * stream.codec_context.height
         if pixels > MAX_PIXELS:
             raise SampleError(
                 f"{path}: {pixels:,} pixels a frame are more than {MAX_PIXELS:,}; scale it down"
             )
         return stream
-    raise SampleError(f"{path}: holds no moving picture; use another file")
+    raise SampleError(f"{path}: contains no video stream; use another file")
 
 
 def timeline(path: Path) -> Timeline:
-    """The moments of a video's frames, from its packets, without decoding.
+    """The start times of a video's frames, from its packets, without decoding.
 
-    Raises `SampleError` for no frames and for a truncated video.
+    Raises `SampleError` for a video without frames and for a truncated one.
     """
     moments: dict[int, int] = {}  # start -> duration
     last_s = 0.0  # the end of the longest stream
     with open_container(path, what="video", max_bytes=MAX_BYTES) as container:
-        stream = _moving_picture(container, path)
+        stream = _video_stream(container, path)
         unit: Fraction = stream.time_base
         with decoding(path, "video"):
             rate = stream.average_rate or stream.guessed_rate
@@ -100,9 +98,9 @@ def timeline(path: Path) -> Timeline:
                     moments[start] = duration or (round(1 / (rate * unit)) if rate else 0)
         end = max((start + duration for start, duration in moments.items()), default=0)
         if not moments or end <= min(moments):
-            raise SampleError(f"{path}: zero length, it holds no frames; record or fetch it again")
+            raise SampleError(f"{path}: zero length, it contains no frames; record or fetch it again")
         here_s = float((end - min(moments)) * unit)
-        # Each format keeps what it promises elsewhere, and FFmpeg cuts the duration of a cut AVI by itself.
+        # Each format declares its duration elsewhere, and FFmpeg shortens that of a truncated AVI by itself.
         if container.format.name == "avi" and rate:
             promised_s = float(stream.frames / rate)
         elif stream.duration:
@@ -111,7 +109,7 @@ def timeline(path: Path) -> Timeline:
             here_s, promised_s = last_s, (container.duration or 0) / av.time_base
         whole = is_whole_matroska(path)
         if whole and here_s < promised_s * (1 - TRUNCATED_SHARE):
-            # The last picture of a recording at a variable rate stands still to the end.
+            # At a variable frame rate the last frame is shown until the declared end.
             end, here_s = max(end, round(promised_s / unit)), promised_s
     if whole is False or here_s < promised_s * (1 - TRUNCATED_SHARE):
         raise SampleError(f"{path}: truncated, {here_s:.1f} of {promised_s:.1f} s are there; fetch it again")
@@ -121,17 +119,17 @@ def timeline(path: Path) -> Timeline:
 def decode_at(
     path: Path, film: Timeline, picks: list[int], *, short_side: int = SHORT_SIDE, may_seek: bool = True
 ) -> list[Bytes]:
-    """The frames that begin to show at `picks` (sorted, of `film.moments_P`), upright, uint8[H, W, 3] each.
+    """The frames that start at `picks` (sorted, from `film.moments_P`), upright, uint8[H, W, 3] each.
 
     Frames with a short side above `short_side` are scaled down to it. Long gaps are crossed by seeking to the
-    key frame before the pick. An index that leads past it (poorly muxed files) costs a second, sequential
-    reading.
+    key frame before the pick. If the index leads past it (poorly muxed files), the file is read again
+    sequentially.
     """
     seek_ahead, patience = round(SEEK_AHEAD_S / film.unit), round(PATIENCE_S / film.unit)
     frames: list[Bytes] = []
     with open_container(path, what="video", max_bytes=MAX_BYTES) as container, decoding(path, "video"):
-        stream = _moving_picture(container, path)
-        stream.thread_count = 1  # samples are decoded in parallel, not frames
+        stream = _video_stream(container, path)
+        stream.thread_count = 1  # whole samples are decoded in parallel, not frames
         decoder = _times(container, stream, film)
         shown, ahead = None, next(decoder, None)
         for pick in picks:
@@ -149,23 +147,23 @@ def decode_at(
                 )
             frames.append(_upright(shown[1], short_side))
     if len({frame.shape for frame in frames}) > 1:
-        raise SampleError(f"{path}: its pictures change their size on the way; encode it again at one size")
+        raise SampleError(f"{path}: the frame size changes within the video; encode it again at one size")
     return frames
 
 
 def _times(container: Any, stream: Any, film: Timeline) -> Iterator[tuple[int, Any]]:
-    """(start, frame) of a stream's frames, in the order in which they show."""
+    """(start, frame) of a stream's frames, in presentation order."""
     if film.counted:
         return zip(film.moments_P, container.decode(stream), strict=False)
     return ((frame.pts if frame.pts is not None else frame.dts, frame) for frame in container.decode(stream))
 
 
 def _upright(frame: Any, short_side: int) -> Bytes:
-    """uint8[H, W, 3] of a decoded frame, no larger than `short_side`, turned as its display matrix says."""
+    """uint8[H, W, 3] of a decoded frame, no larger than `short_side`, rotated by its display matrix."""
     shrink = min(1.0, short_side / min(frame.width, frame.height))
     width, height = (max(1, round(side * shrink)) for side in (frame.width, frame.height))
     how = {"interpolation": "AREA"} if shrink < 1 else {}
-    # One thread, as for decoding: PyAV would start one per core for each frame, to the same bits.
+    # One thread, as for decoding: PyAV would start one per core for each frame, for the same bits.
     rgb_HW3: Bytes = frame.reformat(width, height, format="rgb24", threads=1, **how).to_ndarray()
-    # FFmpeg gives the angle counter-clockwise, as np.rot90 takes it.
+    # FFmpeg's angle is counter-clockwise, as is np.rot90's.
     return np.ascontiguousarray(np.rot90(rgb_HW3, round(frame.rotation / 90)))

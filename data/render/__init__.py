@@ -1,4 +1,4 @@
-"""Renderings: every modality drawn as pictures, for encoders, vision LLMs and people that know only pictures.
+"""Renderings: draws every modality as pictures, for encoders, vision LLMs and reports that need pictures.
 
 | modality | drawn as | views |
 |---|---|---|
@@ -7,9 +7,9 @@
 | point | shaded depth, from four sides | 4 |
 | thermal | grey, between the picture's own robust limits | 1 |
 | video | the frames at the middle of each quarter | 4 |
-| event | polarity histogram (or another of `event.py`); a drawn event picture passes as it is | 1 (or 4) |
+| event | polarity histogram (or another of `event.py`); an event picture is passed through | 1 (or 4) |
 
-All are uint8[H, W, 3], about `canvas.SIZE` pixels, and depend on nothing but the payload.
+All are uint8[H, W, 3], about `canvas.SIZE` pixels, and depend on the payload alone.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ DEFAULT_EVENTS: EventRepresentation = "histogram"
 
 
 def render_version(events: EventRepresentation = DEFAULT_EVENTS) -> str:
-    """The recipe of all renderings, with events drawn in this way."""
+    """The version string of all renderings, with the given representation of events."""
     return f"3:mel128-60dB,depth4,heat-p0.1,quarters4,{EVENT_DRAWINGS[events].version}"
 
 
-# Part of an encoder's identity: change it whenever a reader or a drawing changes by a single bit, since the
-# stored vectors then no longer belong to the pictures that are drawn.
+# Part of an encoder's identity: change it whenever a reader or a rendering changes by a single bit, because
+# stored vectors then no longer match the pictures.
 RENDER_VERSION = render_version()
 
 RENDERERS: dict[type, Callable[[Any], list[Bytes]]] = {
@@ -46,9 +46,9 @@ RENDERERS: dict[type, Callable[[Any], list[Bytes]]] = {
 
 
 def render(payload: Payload, *, events: EventRepresentation = DEFAULT_EVENTS) -> list[Bytes]:
-    """Draw a payload as one or more uint8[H, W, 3] views. Raises ValueError for a text, which has none.
+    """Draw a payload as one or more uint8[H, W, 3] views. Raises ValueError for a text.
 
-    `events` says how an event stream is drawn; `render_version(events)` then names the recipe.
+    `events`: the representation of event streams; `render_version(events)` is the matching version string.
     """
     if isinstance(payload, Text):
         raise ValueError("a text has no rendering; encode it with a text encoder")

@@ -1,4 +1,7 @@
-"""What the renderings share: their size, how pictures shrink, a colour scale, contact sheets."""
+"""Canvas: the size of renderings, scaling, a colour scale, contact sheets; draws videos and thermal pictures.
+
+Shape legend: H height, W width, the last axis red, green, blue.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,12 @@ from data.readers.payload import Bytes, Clip, Floats, ThermalPicture
 
 SIZE = 224  # pixels: the input side of most vision encoders
 GAP = 4  # pixels between the views of a contact sheet
+VIEWS = 4  # of a video, one from each quarter
+TAIL_PERCENT = 0.1  # of a thermal picture's pixels that may saturate at each end: dead pixels and glints
+LEAST_SPAN = {"kelvin": 5.0, "counts": 1.0}  # of a thermal picture: without it a flat scene would show noise
 
-# A dark-to-light scale whose lightness grows evenly, so that it reads the same in grey (the anchors follow
-# matplotlib's "inferno", CC0, at eighths).
+# A colour scale whose lightness increases evenly, so that it reads the same in grey (matplotlib's "inferno",
+# CC0, at eighths).
 _ANCHORS = (
     (0, 0, 4),
     (31, 12, 72),
@@ -26,9 +32,6 @@ _ANCHORS = (
     (249, 201, 50),
     (252, 255, 164),
 )
-VIEWS = 4
-TAIL_PERCENT = 0.1  # of the pixels at each end that may saturate: dead pixels and glints
-LEAST_SPAN = {"kelvin": 5.0, "counts": 1.0}  # else an even scene would be drawn as its sensor's noise
 
 
 def _scale() -> Bytes:
@@ -42,32 +45,32 @@ COLOUR_SCALE_256x3 = _scale()
 
 
 def to_byte(values: Floats, *, low: float, high: float) -> Bytes:
-    """Map [low, high] to 0…255 evenly; values outside take the nearest end."""
+    """Map [low, high] linearly to 0…255; values outside are clipped."""
     scaled = (values - np.float32(low)) * np.float32(255 / (high - low))
     grey: Bytes = np.rint(scaled.clip(0, 255)).astype(np.uint8)
     return grey
 
 
 def shrink(rgb_HW3: Bytes, size: int = SIZE) -> Bytes:
-    """Scale a picture down so that its short side is `size`; smaller pictures pass unchanged."""
+    """Scale a picture down to a short side of `size` pixels; smaller pictures are returned unchanged."""
     height, width = rgb_HW3.shape[:2]
     scale = size / min(height, width)
     if scale >= 1:
         return rgb_HW3
     sides = max(1, round(width * scale)), max(1, round(height * scale))
-    # First a box average by whole factors, then a good filter over the small rest: 4 × faster on photos.
+    # A box average by an integer factor first, then bicubic for the rest: 4 × faster on photos.
     return np.array(Image.fromarray(rgb_HW3).resize(sides, Image.Resampling.BICUBIC, reducing_gap=2.0))
 
 
 def stretch(grey_HW: Bytes, *, width: int, height: int) -> Bytes:
-    """Resample a grey picture to a size of any other shape (triangle filter, averaging where it shrinks)."""
+    """Resample a grey picture to any size and aspect ratio (triangle filter, averaging where it shrinks)."""
     return np.array(Image.fromarray(grey_HW).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def contact_sheet(views: Sequence[Bytes]) -> Bytes:
-    """All views on one white sheet, in reading order, in as square a grid as holds them.
+    """All views on one white sheet, in reading order, in the most nearly square grid.
 
-    Smaller views are centred in cells of the size of the largest. Raises ValueError without views.
+    Smaller views are centred in their cells. Raises ValueError without views.
     """
     if not views:
         raise ValueError("a contact sheet needs at least one view")
@@ -83,7 +86,7 @@ def contact_sheet(views: Sequence[Bytes]) -> Bytes:
 
 
 def quarter_frames(clip: Clip, *, size: int = SIZE) -> list[Bytes]:
-    """Four uint8[H, W, 3] frames, evenly spaced; a shorter clip gives as many as it has.
+    """The frames at the middle of each quarter of a clip, up to four uint8[H, W, 3].
 
     Larger frames are reduced to `size` pixels on their short side.
     """
@@ -93,7 +96,7 @@ def quarter_frames(clip: Clip, *, size: int = SIZE) -> list[Bytes]:
 
 
 def heat_picture(picture: ThermalPicture, *, size: int = SIZE) -> Bytes:
-    """Warm is bright, uint8[H, W, 3] with equal channels, scaled between `heat_limits`.
+    """A thermal picture in grey, warm is bright, uint8[H, W, 3], scaled between `heat_limits`.
 
     A larger picture is reduced to `size` pixels on its short side.
     """
@@ -103,7 +106,7 @@ def heat_picture(picture: ThermalPicture, *, size: int = SIZE) -> Bytes:
 
 
 def heat_limits(picture: ThermalPicture) -> tuple[float, float]:
-    """The values drawn black and white, in the picture's unit.
+    """(value drawn black, value drawn white) of a thermal picture, in its unit.
 
     The percentiles `TAIL_PERCENT` and 100 − `TAIL_PERCENT`, widened around their middle to `LEAST_SPAN`.
     """

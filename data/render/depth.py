@@ -1,4 +1,4 @@
-"""Point clouds as pictures: shaded depth from four sides, by splatting into a z-buffer, in NumPy.
+"""Renders point clouds: shaded depth from four sides, by splatting into a z-buffer, in NumPy.
 
 Shape legend: N points, H = W = SIZE pixels.
 """
@@ -15,7 +15,7 @@ from data.render.canvas import SIZE
 AZIMUTHS_DEG = (30.0, 120.0, 210.0, 300.0)  # oblique: no view looks straight at a face of a box
 ELEVATION_DEG = 25.0
 SCALE = 0.88 * SIZE / 2  # pixels of the unit sphere's radius; the rest is room for splats
-COVER = 6.0  # splats cover the sphere's disc this many times over, so that surfaces close up
+COVER = 6.0  # splats cover the sphere's disc this many times, so that surfaces have no holes
 RADII = (2, 8)  # pixels: the smallest and largest splat
 GREY = 0xC8C8C8  # of clouds without colours, 0xRRGGBB
 BACKGROUND = 0xFFFFFF

@@ -1,15 +1,15 @@
-"""Event streams as pictures, by one of four representations. Which one was drawn is part of the recipe.
+"""Renders event streams by one of four representations, which is part of the version string.
 
 | representation | drawn as | views |
 |---|---|---|
 | `histogram` | counts by polarity, the default | 1 |
-| `image` | growing less fading events | 1 |
+| `image` | ON minus OFF events | 1 |
 | `voxel` | the same, in four bins of time | 4 |
 | `time-surface` | how recent the last event of each polarity is | 1 |
 
-On white: growing light is red, fading light blue, both together dark. Pictures are cut to the smallest
-rectangle that holds all events (the recordings of N-Caltech101 fill different parts of their sensor), and
-sensors much larger than `SIZE` are binned by whole pixels.
+On white: growing brightness is red, fading brightness blue, both together dark. Pictures are cropped to the
+bounding box of the events (recordings of N-Caltech101 fill different parts of the sensor), and sensors much
+larger than `SIZE` are binned by whole pixels.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from data.readers.payload import Bytes, Doubles, Events, Floats
 from data.render.canvas import SIZE, shrink
 from data.signal.events import compact, event_image, histogram, time_surface, voxel_grid
 
-FULL_PERCENTILE = 99.0  # of the strengths of touched pixels: the one that is drawn at full strength
+FULL_PERCENTILE = 99.0  # of the strengths of pixels with events: drawn at full strength
 BINS = 4  # of the voxel grid, each a view
-TAU_US = 50_000.0  # of the time surface: recordings of the field last 50 to 300 ms
+TAU_US = 50_000.0  # decay of the time surface; recordings of benchmarks last 50 to 300 ms
 
 EventRepresentation: TypeAlias = Literal["histogram", "image", "voxel", "time-surface"]
 
@@ -58,7 +58,7 @@ def surface_picture(events: Events) -> list[Bytes]:
 
 @dataclass(frozen=True, slots=True)
 class EventDrawing:
-    """How a representation is drawn, and what its recipe is called in an encoder's identity."""
+    """How a representation is drawn, and its name in the version string of renderings."""
 
     version: str
     draw: Callable[[Events], list[Bytes]]
@@ -77,12 +77,12 @@ def _fitted(events: Events) -> Events:
 
 
 def _by_sign(signed: Doubles) -> Doubles:
-    """Size by sign in a last axis: fading (negative), growing (positive)."""
+    """Magnitudes by sign along a new last axis: fading (negative), growing (positive)."""
     return np.stack([np.maximum(-signed, 0), np.maximum(signed, 0)], axis=-1)
 
 
 def _root(strength: np.typing.NDArray[np.number]) -> Floats:
-    """The square root of the share of what is drawn at full strength, at most 1."""
+    """The square root of the strength relative to `FULL_PERCENTILE`, at most 1."""
     touched = np.compress((strength > 0).ravel(), strength)  # a third of the time of strength[strength > 0]
     full = np.percentile(touched, FULL_PERCENTILE) if len(touched) else 1.0
     share: Floats = np.sqrt(strength / full).clip(0, 1).astype(np.float32)

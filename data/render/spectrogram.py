@@ -1,4 +1,4 @@
-"""Sound as a picture: the log-mel spectrogram, in NumPy.
+"""Renders sounds: the log-mel spectrogram, in NumPy.
 
 Shape legend: T samples, W windows (frames), B frequency bins of the Fourier transform, M mel bands.
 """
@@ -14,8 +14,9 @@ from data.render.canvas import SIZE, COLOUR_SCALE_256x3, stretch, to_byte
 
 MELS = 128
 WINDOW_S, HOP_S = 0.025, 0.010
-# To 0, a full-scale sine; fixed, so that equal sounds get equal colours. Of −50, −60, −70, −80 and −100, and
-# ranges below each sound's own peak, −60 told materials apart best (linear probe on the sample world).
+# The lower end of the scale; the upper end is 0, a full-scale sine. Fixed, so that equal sounds get equal
+# colours. Among −50, −60, −70, −80, −100 and ranges below each sound's own peak, −60 separated materials best
+# (linear probe on the sample world).
 FLOOR_DB = -60.0
 CHUNK = 2048  # windows transformed at once: bounds memory for long sounds
 

@@ -1,1 +1,1 @@
-"""What encoders hear and see of a sound or a video: mel filter banks and uniform clips, in NumPy."""
+"""Numeric inputs of encoders: mel filter banks and event arrays, in NumPy."""

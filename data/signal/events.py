@@ -1,6 +1,6 @@
-"""Event streams as arrays: histogram, event image, voxel grid, time surface. In NumPy, exact to the bit.
+"""Event streams as arrays: histogram, event image, voxel grid, time surface; in NumPy, exact to the bit.
 
-All are right for no event, for one, and for events that all carry one time.
+All handle no events, a single event, and events with equal times.
 
 Shape legend: N events, H × W pixels of the sensor, B bins of time, 2 polarities (0 fading, 1 growing).
 """
@@ -33,7 +33,7 @@ def compact(events: Events, *, bin_size: int = 1) -> Events:
 
 
 def histogram(events: Events) -> Integers:
-    """How many events of each polarity each pixel saw, int64[H, W, 2].
+    """The number of events by pixel and polarity, int64[H, W, 2].
 
     Maqueda et al., "Event-based vision meets deep learning on steering prediction for self-driving cars"
     (CVPR 2018).
@@ -45,7 +45,7 @@ def histogram(events: Events) -> Integers:
 
 
 def event_image(events: Events) -> Integers:
-    """Growing less fading events of each pixel, int64[H, W]: Σ p_i with p_i = ±1.
+    """ON minus OFF events of each pixel, int64[H, W]: Σ p_i with p_i = ±1.
 
     Polarities accumulated by pixel: the "event frame" of Gallego et al., "Event-based vision: a survey"
     (IEEE TPAMI 2022).
@@ -55,11 +55,11 @@ def event_image(events: Events) -> Integers:
 
 
 def voxel_grid(events: Events, *, bins: int) -> Floats:
-    """Polarities shared out linearly between the two nearest bins of time, float32[B, H, W].
+    """Polarities distributed linearly to the two nearest time bins, float32[B, H, W].
 
     V(x, y, b) = Σ p_i max(0, 1 − |b − t*_i|) with t*_i = (B − 1)(t_i − t_first) / (t_last − t_first) and
     p_i = ±1: Zhu et al., "Unsupervised event-based learning of optical flow, depth, and egomotion"
-    (CVPR 2019), equations 1–3. Where all events carry one time, t* = 0. Summed in float64.
+    (CVPR 2019), equations 1–3. Where all events have the same time, t* = 0. Summed in float64.
     """
     size = _size(events)
     if not len(events.t_us_N):
@@ -76,7 +76,7 @@ def voxel_grid(events: Events, *, bins: int) -> Floats:
     sign_N = events.polarity_N.astype(np.float64)
     sign_N *= 2
     sign_N -= 1
-    later_N *= sign_N  # what the later bin gets; the earlier one gets the rest
+    later_N *= sign_N  # the later bin's share; the earlier one gets the rest
     sign_N -= later_N
     # One bin more than asked for: the last event's share of 0 falls there.
     total = np.bincount(place_N, sign_N, minlength=(bins + 1) * size)
@@ -86,7 +86,7 @@ def voxel_grid(events: Events, *, bins: int) -> Floats:
 
 
 def time_surface(events: Events, *, tau_us: float) -> Floats:
-    """How long ago each pixel saw its last event of each polarity, as exp(−age / τ), float32[H, W, 2].
+    """exp(−age / τ) of the last event of each pixel and polarity, float32[H, W, 2].
 
     S(x, y, p) = exp(−(t_last − T(x, y, p)) / τ), where T is the time of the last event there and t_last that
     of the recording; 0 where none was. Lagorce et al., "HOTS: a hierarchy of event-based time-surfaces for
@@ -100,7 +100,7 @@ def time_surface(events: Events, *, tau_us: float) -> Floats:
         age_N = events.t_us_N.max() - events.t_us_N
         youngest = np.full(len(surface), np.iinfo(np.int64).max)
         if (age_N[1:] <= age_N[:-1]).all():
-            youngest[place_N] = age_N  # of several values for one place the last stays
+            youngest[place_N] = age_N  # for repeated indices NumPy keeps the last value
         else:
             np.minimum.at(youngest, place_N, age_N)
         seen = youngest < np.iinfo(np.int64).max

@@ -1,4 +1,4 @@
-"""Kaldi's log mel filter bank, which audio encoders such as ImageBind and AST were trained on, in NumPy.
+"""Kaldi's log mel filter bank, the input of audio encoders such as ImageBind and AST, in NumPy.
 
 Shape legend: T samples, W windows (frames), B frequency bins of the Fourier transform, M mel bands.
 """

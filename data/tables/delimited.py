@@ -17,11 +17,11 @@ _SEPARATORS = (",", ";", "\t")
 _NAMES = {",": "a comma", ";": "';'", "\t": "a tab"}
 _SEP_LINE = re.compile(r'"?sep=([^\n])"?[^\S\n]*(?:\n|$)', re.IGNORECASE)  # Excel's own first line
 _OTHER_SEPARATOR = re.compile(r"[,;\t|:^~]")
-_HEAD = 1 << 20  # characters in which the header must end
+_HEAD = 1 << 20  # characters within which the header must end
 
 
 class Rows(Protocol):
-    """What `csv.reader` gives; its own type has no public name."""
+    """The type of `csv.reader(…)`, which has no public name."""
 
     line_num: int
 
@@ -32,12 +32,12 @@ class Rows(Protocol):
 def delimited_rows(
     path: Path, mistakes: Mistakes, is_known: Callable[[str], bool], *, ending: str
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows of a CSV or TSV file: where each stands (`line 7`), and its cells by the header's names.
+    """The rows of a CSV or TSV file: the place of each (`line 7`), and its cells by column name.
 
-    The separator is that of Excel's `sep=` line, else the one of comma, semicolon and tab by which the header
-    has the most known columns. Columns without a name are dropped where they are empty; those before the
-    first named one are an index and come as `Unnamed: 0`, pandas' name for them. Cells beyond the header are
-    dropped where they are empty. Raises ManifestError where the file is not valid CSV.
+    The separator is that of Excel's `sep=` line, else the one of comma, semicolon and tab that gives the
+    header the most known columns. Empty columns without a name are dropped; unnamed columns before the first
+    named one are an index and are called `Unnamed: 0`, as pandas does. Empty cells beyond the header are
+    dropped. Raises ManifestError where the file is not valid CSV.
     """
     text = read_text(path)
     line_of_text = 0
@@ -57,7 +57,7 @@ def delimited_rows(
         for number in range(named[0] if named else 0):
             header[number] = f"Unnamed: {number}"
         if unnamed:
-            mistakes.note(f"{len(unnamed)} column{_s(unnamed)} without a name and a value left out")
+            mistakes.note(f"{len(unnamed)} column{_s(unnamed)} without a name or a value skipped")
         needed = named[-1] + 1 if named else 0
         cut = 0
         line = reader.line_num + 1
@@ -85,7 +85,9 @@ def delimited_rows(
             f"{path}: line {reader.line_num + line_of_text}: not valid CSV: {error}{hint}"
         ) from None
     if cut:
-        mistakes.note(f"{cut} row{'s' if cut > 1 else ''} with empty cells beyond the header: those left out")
+        mistakes.note(
+            f"{cut} row{'s' if cut > 1 else ''} with empty cells beyond the header: these cells are ignored"
+        )
 
 
 def _reader(text: str, separator: str) -> Rows:
@@ -97,7 +99,7 @@ def _usual(ending: str) -> str:
 
 
 def _separator(head: str, ending: str, is_known: Callable[[str], bool]) -> str:
-    """The separator by which the header has the most known columns, then the most columns."""
+    """The separator that gives the header the most known columns, then the most columns."""
 
     def columns(separator: str) -> tuple[int, int]:
         try:
@@ -112,7 +114,7 @@ def _separator(head: str, ending: str, is_known: Callable[[str], bool]) -> str:
 def _check_header(header: list[str], is_known: Callable[[str], bool], path: Path, line: int) -> None:
     names = [name for name in header if name]
     if len(set(names)) < len(names):
-        raise ManifestError(f"{path}: line {line}: a column name stands twice in {', '.join(names)}")
+        raise ManifestError(f"{path}: line {line}: duplicate column name in {', '.join(names)}")
     if len(names) == 1 and not is_known(names[0]) and (found := _OTHER_SEPARATOR.search(names[0])):
         raise ManifestError(
             f"{path}: line {line}: the header is one cell, {names[0]!r:.100}, with {found[0]!r} in it; "
@@ -141,8 +143,8 @@ def _s(things: list[int]) -> str:
 def all_records(
     text: str, is_known: Callable[[str], bool], *, ending: str
 ) -> tuple[str, str, Iterator[tuple[str, list[str]]]]:
-    """What `delimited_rows` reads, for who writes it again: Excel's `sep=` line (or nothing), the separator,
-    and every record, header and empty ones too, with where it stands."""
+    """All that is needed to write the file again: Excel's `sep=` line (or ""), the separator, and every
+    record with its place (`line 7`), including the header and empty records."""
     declared = _SEP_LINE.match(text)
     head = declared[0] if declared else ""
     separator = declared[1] if declared else _separator(text[:_HEAD], ending, is_known)

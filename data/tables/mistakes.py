@@ -1,4 +1,4 @@
-"""One list of everything that is wrong with a file, and of what is to be said about it though it is right."""
+"""Mistakes: collects everything that is wrong with a file, and notes on what was skipped or assumed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from data.errors import ManifestError
 
-_COMPARED = 200_000  # letters times names: to look for what was meant takes a second then
-_SHOWN = 20  # mistakes that are listed one by one; the rest are counted
+_COMPARED = 200_000  # letters × names: a search for similar names then takes a second
+_SHOWN = 20  # mistakes listed one by one; the rest are counted
 
 
 class Mistakes:
@@ -19,16 +19,16 @@ class Mistakes:
         self._path = path
         self._shown: list[str] = []
         self._count = 0
-        self.notes: list[str] = []  # what was skipped, dropped or read in a way that may not be meant
+        self.notes: list[str] = []  # what was skipped, dropped or assumed
 
     def add(self, where: str, what: str, *, given: str | None = None, known: Collection[str] = ()) -> None:
-        """Note a mistake; where `given` resembles one of `known`, that is suggested."""
+        """Add a mistake; where `given` resembles one of `known`, that is suggested."""
         self._count += 1
         if len(self._shown) < _SHOWN:
             self._shown.append(f"{where}: {what}{_suggestion(given, known)}")
 
     def note(self, what: str) -> None:
-        """Note something that is no mistake but must be said, once."""
+        """Add a note, once: not a mistake, but the user should know."""
         if what not in self.notes:
             self.notes.append(what)
 

@@ -1,4 +1,4 @@
-"""The rows of a Parquet file from outside, with Python values that `data.tables.read` makes text of."""
+"""The rows of a Parquet file from outside, as Python values; `data.tables.read` converts them to text."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ import pyarrow.types as kind
 from data.errors import ManifestError, foreign_as
 
 _ROWS_AT_A_TIME = 16_384
-# Rows, and values of lists, that a file may have: a small one that unpacks to more is no table of samples.
+# Limit on rows, and on values of lists: a small file that unpacks to more is a decompression bomb.
 _VALUES_PER_BYTE = 64
 _VALUES_ALWAYS = 1_000_000
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a Parquet file: where each stands (`row 7`), and its cells by column.
+    """The rows of a Parquet file: the place of each (`row 7`), and its cells by column.
 
-    Dates and times come as text, 16- and 32-bit floats as the shortest decimal that means them. Raises
-    ManifestError where the file is damaged, holds no table, or has more rows than its bytes can mean.
+    Dates and times come as text, 16- and 32-bit floats as the shortest decimal that identifies them. Raises
+    ManifestError where the file is damaged, is not a table, or has more rows than its size can hold.
     """
     number = 0
     with foreign_as(ManifestError, f"{path}: not a readable Parquet file"):
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             if len(set(names)) < len(names):
-                raise ManifestError(f"{path}: a column name stands twice in {names}")
+                raise ManifestError(f"{path}: duplicate column name in {names}")
             _require_sane(path, file.metadata.num_rows)
             leaves = [file.schema.column(place) for place in range(len(file.schema))]
-        # Texts stay dictionaries: a long one that thousands of rows share is held once.
+        # Texts stay dictionary-encoded: a long text that thousands of rows share is in memory once.
         texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
         with pq.ParquetFile(path, read_dictionary=texts) as file:
             for batch in file.iter_batches(_ROWS_AT_A_TIME):
@@ -48,9 +48,9 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _require_sane(path: Path, rows: int) -> None:
-    """Refuse a file that has far more rows, or values of lists, than its bytes can mean.
+    """Raise ManifestError for far more rows, or values of lists, than the file's size can hold.
 
-    What the footer says of single columns is not asked for: with a damaged one pyarrow ends the process.
+    The footer's statistics of single columns are not used: a damaged footer makes pyarrow end the process.
     """
     size = path.stat().st_size
     if rows > max(_VALUES_ALWAYS, _VALUES_PER_BYTE * size):
@@ -83,7 +83,7 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def _plain_time(text: str) -> str:
-    """A time without the zeros that only its resolution gave it, and a date without midnight."""
+    """A time without trailing zeros of its fraction, and a date without midnight."""
     moment, point, rest = text.partition(".")
     fraction, zone = rest.rstrip("Z"), "Z" if text.endswith("Z") else ""
     fraction = fraction.rstrip("0")

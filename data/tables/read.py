@@ -1,4 +1,4 @@
-"""Rows of a table from outside (Parquet, CSV, TSV, JSONL) as text, whatever program wrote it."""
+"""Reads a table from outside (Parquet, CSV, TSV, JSONL) as rows of text, from any program."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from data.tables.text_files import read_text
 __all__ = ["FORMATS", "Mistakes", "TextRow", "TextTable", "parse_json", "read_table", "read_text", "text_of"]
 
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl")
-# Control characters but line breaks and tabs, which a description may hold; and lone surrogates, which could
-# not even be stored.
+# Control characters except line breaks and tabs, which a description may contain; and lone surrogates, which
+# cannot be stored as UTF-8.
 _UNFIT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _LONGEST = 131_072  # characters of a cell, the limit of Python's CSV reader
-# Columns that pandas adds: `to_csv` and `to_parquet` write the index unless told otherwise.
+# Columns that pandas adds: `to_csv` and `to_parquet` write the index by default.
 _INDEX = re.compile(r"(Unnamed: \d+([._].*)?|__index_level_\d+__|index|level_\d+|)", re.IGNORECASE)
 _DECIMAL = re.compile(r"-?(0|[1-9]\d*)\.\d+")
 
 
 @dataclass(frozen=True, slots=True)
 class TextRow:
-    """One row: where it stands (`line 7`, `row 7`) and its cells. Empty cells are None."""
+    """One row: its place in the file (`line 7`, `row 7`) and its cells. Empty cells are None."""
 
     where: str
     cells: dict[str, Any]
@@ -43,7 +43,7 @@ class TextRow:
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """The columns that a file has (a JSONL file: that any of its rows has) and its rows in file order."""
+    """The columns of a file (of a JSONL file: those of any row) and its rows in file order."""
 
     columns: frozenset[str]
     rows: list[TextRow]
@@ -57,20 +57,20 @@ def read_table(
     verbatim: Collection[str] = (),
     ending: str | None = None,
 ) -> TextTable:
-    """The rows of a Parquet, CSV, TSV or JSONL file, by its ending (or as if it had another).
+    """The rows of a Parquet, CSV, TSV or JSONL file, by its ending (or by `ending` instead).
 
-    `known` are the columns that the table's reader knows: a header in another spelling (`URI`, `Sample ID`)
-    is read as one of them. Left out, and said in `mistakes.notes`, are pandas' index, columns without a name
-    and a value, and rows without a value. Text is stripped of outer spaces, but in the columns `verbatim`;
-    numbers, truth values and dates become text; empty cells, nulls and NaN become None. A mistake in one row
-    goes to `mistakes`. Raises ManifestError where the file cannot be read at all.
+    `known` are the columns that the caller knows: a header in another spelling (`URI`, `Sample ID`) is read
+    as one of them. Skipped, with a line in `mistakes.notes`, are pandas' index, columns without a name and a
+    value, and rows without a value. Text is stripped of outer spaces, except in the columns `verbatim`;
+    numbers, booleans and dates become text; empty cells, nulls and NaN become None. A mistake in one row goes
+    to `mistakes`. Raises ManifestError where the file cannot be read at all.
     """
     ending = ending or path.suffix.lower()
     if ending not in FORMATS:
         raise ManifestError(
             f"{path}: unknown format {ending or '(no ending)'!r}; give one of {', '.join(FORMATS)}"
         )
-    # (Path.is_file raises for names that are too long for a file)
+    # Path.is_file raises for names that are too long for a file.
     if not os.path.isfile(reading(path)):  # noqa: PTH113
         raise ManifestError(f"{path}: no such file")
     if ending == ".parquet":
@@ -90,7 +90,7 @@ def read_table(
             if name is None:
                 continue
             if name in row.cells:
-                raise ManifestError(f"{path}: {where}: the column {name!r} stands twice, also as {given!r}")
+                raise ManifestError(f"{path}: {where}: duplicate column {name!r}, also spelt {given!r}")
             row.cells[name] = text_of(value, where, name, mistakes, strip=name not in verbatim)
             if row.cells[name] is not None:
                 columns.look_at(name, value)
@@ -99,7 +99,7 @@ def read_table(
         else:
             empty += 1
     if empty:
-        mistakes.note(f"{empty} empty row{'s' if empty > 1 else ''} left out")
+        mistakes.note(f"{empty} empty row{'s' if empty > 1 else ''} skipped")
     columns.shorten_numbers(rows)
     for note in columns.notes():
         mistakes.note(note)
@@ -107,13 +107,13 @@ def read_table(
 
 
 class _Columns:
-    """What the columns of one file are called here, and which of them hold floats."""
+    """Maps the columns of one file to known names, and finds those that hold floats."""
 
     def __init__(self, known: Collection[str]) -> None:
         self._known = known_spellings(known)
-        self._names: dict[str, str | None] = {}  # as the file has it -> as we have it, None where left out
-        self._first: dict[str, Any] = {}  # a value of each column that is left out
-        self._decimals: dict[str, bool] = {}  # columns of text: whether all of it looks like pandas' floats
+        self._names: dict[str, str | None] = {}  # name in the file -> our name, None if skipped
+        self._first: dict[str, Any] = {}  # a value of each skipped column
+        self._decimals: dict[str, bool] = {}  # text columns: whether all values look like pandas' floats
         self._shortened: set[str] = set()
 
     @property
@@ -131,14 +131,14 @@ class _Columns:
         return name
 
     def look_at(self, name: str, value: Any) -> None:
-        """Take note of a value's form: `1.0` may be what became of 1 in a table with an empty cell."""
+        """Record the form of a value: pandas turns 1 into `1.0` in a column with an empty cell."""
         if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
             self._shortened.add(name)
         elif isinstance(value, str) and self._decimals.get(name, True) and (text := value.strip()):
             self._decimals[name] = bool(_DECIMAL.fullmatch(text)) and repr(float(text)) == text
 
     def shorten_numbers(self, rows: Collection[TextRow]) -> None:
-        """Read whole numbers without `.0` in columns of text that hold floats alone, as pandas writes."""
+        """Drop `.0` from integers in text columns that contain only floats as pandas writes them."""
         for name in (name for name, all_of_them in self._decimals.items() if all_of_them):
             for row in rows:
                 text = row.cells.get(name)
@@ -147,10 +147,10 @@ class _Columns:
                     self._shortened.add(name)
 
     def notes(self) -> Iterator[str]:
-        """What to say: columns left out or read by another spelling, and numbers that were shortened."""
+        """Notes on skipped columns, columns in another spelling, and shortened numbers."""
         for given in (given for given, name in self._names.items() if name is None):
             first = reprlib.repr(self._first.get(given))
-            yield f"column {given!r} left out: an index (it begins with {first})"
+            yield f"column {given!r} skipped: an index (its first value is {first})"
         renamed = [
             f"{given!r} as {name}" for given, name in self._names.items() if name and given.strip() != name
         ]
@@ -162,17 +162,17 @@ class _Columns:
 
 
 def known_spellings(known: Collection[str]) -> Mapping[str, str]:
-    """The known columns by what is left of their names without case, spaces and signs."""
+    """The known columns by their `folded` names."""
     return {folded(name): name for name in known}
 
 
 def folded(name: str) -> str:
-    """A column's name without case, spaces and signs: `Sample ID` is `sampleid`."""
+    """A column name without case, spaces and punctuation: `Sample ID` gives `sampleid`."""
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
 
 
 def text_of(value: Any, where: str, column: str, mistakes: Mistakes, *, strip: bool = True) -> Any:
-    """A cell as text, a list of texts, or None where it is empty; what cannot be text goes to `mistakes`."""
+    """A cell as text, a list of texts, or None if empty; values with no text form are added to `mistakes`."""
     if isinstance(value, list | tuple):
         if any(isinstance(item, list | tuple) for item in value):
             mistakes.add(where, f"{column} is a list of lists, not text")
@@ -196,7 +196,7 @@ def text_of(value: Any, where: str, column: str, mistakes: Mistakes, *, strip: b
 
 
 def _as_text(value: Any) -> str | None:
-    """Text, numbers and truth values as text; None for what has no plain form, and for NaN."""
+    """Text, numbers and booleans as text; None for other types, and for NaN."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -210,7 +210,7 @@ def _as_text(value: Any) -> str | None:
         return repr(value).removesuffix(".0")
     if isinstance(value, bytes):
         try:
-            return value.decode("utf-8")  # Parquet of older programs does not say that its bytes are text
+            return value.decode("utf-8")  # older programs write text columns of Parquet as plain bytes
         except UnicodeDecodeError:
             return None
     return None
@@ -218,7 +218,7 @@ def _as_text(value: Any) -> str | None:
 
 def _jsonl_rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
-        line = line.removeprefix("\ufeff")  # of a file that was joined to another
+        line = line.removeprefix("\ufeff")  # byte-order mark of a concatenated file
         if not line.strip():
             continue
         where = f"line {number}"
@@ -234,7 +234,7 @@ def _jsonl_rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, dict[str,
 
 
 def parse_json(text: str) -> Any:
-    """JSON whose objects name no key twice and nest no deeper than Python follows; else ValueError."""
+    """Parse JSON. Raises ValueError for invalid JSON, duplicate keys, and nesting beyond Python's limit."""
     try:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except RecursionError:
@@ -244,5 +244,5 @@ def parse_json(text: str) -> Any:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise ValueError(f"a key stands twice in {sorted(key for key, _ in pairs)}")
+        raise ValueError(f"duplicate key in {sorted(key for key, _ in pairs)}")
     return value

@@ -1,4 +1,4 @@
-"""Text files as people's programs write them: which encoding, which mark at the start; and TOML."""
+"""Text files in any of the usual encodings, with or without a byte-order mark; and TOML."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import ManifestError, UniBindError
-from data.odd_files import open_plain
 from data.reads import reading
+from data.special_files import open_regular
 
-# Longest mark first: that of UTF-32 begins as that of UTF-16 does.
+# Longer marks first: UTF-32's begins with the bytes of UTF-16's.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -20,8 +20,8 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_AROUND = 12  # bytes shown on each side of the first one that is not UTF-8
-# A project file has far less of each.
+_AROUND = 12  # bytes shown on each side of the first invalid one
+# Limits far above any real project file.
 _TOML_BYTES = 1 << 20
 _TOML_DEPTH = 40
 _TOML_DOTS = 200
@@ -29,33 +29,33 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def read_text(path: Path, error: type[UniBindError] = ManifestError, *, most_bytes: int | None = None) -> str:
-    """A text file in UTF-8, or in UTF-16 or UTF-32 with their mark, with `\\n` at each line's end.
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark; line ends become `\\n`.
 
-    A byte-order mark is dropped. Raises `error`, with the likely encoding and what to do, where it is none of
-    them, cannot be read, or has more than `most_bytes`.
+    The byte-order mark is dropped. Raises `error` where the file has another encoding (with the likely one
+    and a fix), cannot be read, or is larger than `most_bytes`.
     """
     try:
-        with open_plain(reading(path)) as file:
+        with open_regular(reading(path)) as file:
             raw = file.read() if most_bytes is None else file.read(most_bytes + 1)
     except OSError as failure:
         raise error(f"{path}: cannot be read: {failure.strerror or failure}") from None
     except ValueError as failure:  # a path with a NUL in it
         raise error(f"{str(path)!r}: cannot be read: {failure}") from None
     if most_bytes is not None and len(raw) > most_bytes:
-        raise error(f"{path}: more than {most_bytes:,} bytes; that is not the file you mean")
+        raise error(f"{path}: larger than {most_bytes:,} bytes; check that it is the right file")
     encoding = encoding_of(raw)
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError as failure:
         raise error(f"{path}: {_why_not_text(raw, encoding, failure)}") from None
-    # Plain UTF-8 never has so many NULs: it is UTF-16 that lost its mark.
+    # Real UTF-8 text never has so many NULs: it is UTF-16 without its mark.
     if encoding == "utf-8" and 4 * raw.count(b"\0", 0, 4096) > len(raw[:4096]):
-        raise error(f"{path}: UTF-16 text without a byte-order mark, it seems; save it as UTF-8")
+        raise error(f"{path}: looks like UTF-16 text without a byte-order mark; save it as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def encoding_of(raw: bytes) -> str:
-    """The encoding that the byte-order mark says, as Python names it with the mark; else UTF-8."""
+    """Python's name of the encoding that the byte-order mark indicates; "utf-8" without one."""
     return next((name for mark, name in _MARKS if raw.startswith(mark)), "utf-8")
 
 
@@ -66,12 +66,12 @@ def _why_not_text(raw: bytes, encoding: str, failure: UnicodeDecodeError) -> str
     line = raw.count(b"\n", 0, start) + 1
     why = f"not UTF-8 text ({failure.reason} at byte {start}, line {line})"
     around = raw[max(raw.rfind(b"\n", 0, start) + 1, start - _AROUND) : start + _AROUND].partition(b"\n")[0]
-    # Windows-1252 has almost every byte; control characters between the letters say that it is no text.
+    # Almost every byte is valid in Windows-1252; control characters show that it is not text.
     if any(byte < 9 for byte in raw[:4096]):
-        return f"{why}; it is not a text file, it seems"
+        return f"{why}; it does not look like a text file"
     shown = " ".join(around.decode("cp1252", "replace").split())
     return (
-        f"{why}; in Windows-1252, Excel's 'CSV', it would read {shown!r}: save it as 'CSV UTF-8', or "
+        f"{why}; as Windows-1252 (Excel's 'CSV') it would read {shown!r}: save it as 'CSV UTF-8', or "
         f"convert it with `iconv -f WINDOWS-1252 -t UTF-8`"
     )
 
@@ -80,21 +80,22 @@ def read_toml(path: Path, error: type[UniBindError]) -> dict[str, Any]:
     """A TOML file as nested dicts. Raises `error`, with the line, where it is not valid or cannot be read."""
     try:
         text = read_text(path, error, most_bytes=_TOML_BYTES)
-        # The parser takes time by the square of a key's parts, which stand in one line.
+        # The parser's time grows with the square of the parts of a dotted key, which is always one line.
         if any(line.count(".") > _TOML_DOTS for line in text.split("\n")):
-            raise error(f"{path}: a line with more than {_TOML_DOTS} dots; that is not the file you mean")
+            raise error(f"{path}: a line with more than {_TOML_DOTS} dots; check that it is the right file")
         content = tomllib.loads(text)
     except RecursionError:
         raise error(f"{path}: not valid TOML: nested too deeply") from None
-    except ValueError as failure:  # TOMLDecodeError, and what int() and datetime say of absurd values
+    except ValueError as failure:  # TOMLDecodeError, and errors of int() and datetime on absurd values
         raise error(f"{path}: not valid TOML: {failure}") from None
-    if wrong := _what_is_absurd(content):
+    if wrong := _first_absurd_value(content):
         raise error(f"{path}: {wrong}")
     return content
 
 
-def _what_is_absurd(content: dict[str, Any]) -> str | None:
-    """What no setting can be: nested too deeply, with a control character, a number of more than 64 bits."""
+def _first_absurd_value(content: dict[str, Any]) -> str | None:
+    """The first value that no setting can have: nested too deeply, a control character, over 64 bits; or
+    None."""
     level: list[tuple[str, Any]] = list(content.items())
     for _ in range(_TOML_DEPTH):
         inner: list[tuple[str, Any]] = []

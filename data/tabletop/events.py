@@ -1,4 +1,4 @@
-"""What an event camera would have seen of the film, and the N-Caltech101 file layout.
+"""Simulates an event camera on the rendered film, and writes the N-Caltech101 file layout.
 
 Every pixel remembers the logarithm of the light at its last event and fires whenever the present one differs
 by its threshold: P. Lichtsteiner, C. Posch, T. Delbruck, "A 128×128 120 dB 15 µs latency asynchronous

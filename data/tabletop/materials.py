@@ -3,8 +3,8 @@
 Mechanical and thermal constants are room-temperature values from M. F. Ashby, "Materials Selection in
 Mechanical Design" (4th ed. 2011, appendix A), rounded to the middle of the given ranges. Wood and cork are
 anisotropic; the values are isotropic means. Loss factors (tan φ) follow L. Cremer, M. Heckl,
-"Structure-Borne Sound" (2nd ed. 1988, table 3.1); that tan φ is what listeners tell materials by was found by
-R. L. Klatzky, D. K. Pai, E. P. Krotkov, "Perception of Material from Contact Sounds" (Presence 9, 2000).
+"Structure-Borne Sound" (2nd ed. 1988, table 3.1); listeners identify materials by tan φ: R. L. Klatzky,
+D. K. Pai, E. P. Krotkov, "Perception of Material from Contact Sounds" (Presence 9, 2000).
 Emissivities (long-wave infrared, normal) follow F. P. Incropera, D. P. DeWitt, "Fundamentals of Heat and Mass
 Transfer" (6th ed. 2007, table A.11). Looks (colours, gloss, grain) are free choices of this project.
 """

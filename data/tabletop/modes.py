@@ -1,4 +1,4 @@
-"""How a solid rings: free vibrations of a solid of any shape, by the Rayleigh–Ritz "xyz" method.
+"""Modal analysis: free vibrations of a solid of any shape, by the Rayleigh–Ritz "xyz" method.
 
 W. M. Visscher, A. Migliori, T. M. Bell, R. A. Reinert, "On the normal modes of free vibration of
 inhomogeneous and anisotropic elastic objects", J. Acoust. Soc. Am. 90 (1991) 2154–2162: displacements are
@@ -52,7 +52,7 @@ def _exponents() -> NDArray[np.int64]:
 
 
 def modes_of(spec: ObjectSpec, *, count: int) -> Modes:
-    """The `count` lowest vibrations of an object, whatever its size and stiffness: those only scale them.
+    """The `count` lowest vibrations of an object, before scaling by its size and stiffness.
 
     Every shape here is its own mirror image in x and in y, so modes fall into four classes of parity that are
     solved one by one: a sixteenth of the work of the whole.

@@ -1,4 +1,4 @@
-"""What lies on the table: every object is one record, drawn from the seed and the object's id alone."""
+"""The objects of the sample world: one record each, drawn from the seed and the object's id alone."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def categories() -> tuple[Category, ...]:
 
 
 def random_of(spec: ObjectSpec, purpose: str) -> np.random.Generator:
-    """The random numbers of one object for one purpose, whatever was drawn before and in which process."""
+    """A random generator for one object and purpose, independent of earlier draws and of the process."""
     return _random(spec.seed, spec.object_id, purpose)
 
 

@@ -1,4 +1,4 @@
-"""What can be set about the sample world."""
+"""The settings of the sample world."""
 
 from __future__ import annotations
 

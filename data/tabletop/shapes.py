@@ -1,4 +1,4 @@
-"""The four shapes: triangle meshes for ray casting, and the true normals of what they stand for.
+"""The four shapes: triangle meshes for ray casting, and exact normals of the ideal surfaces.
 
 Local coordinates: metres, origin in the middle of the bounding box, z along the axis of symmetry.
 """

@@ -2,7 +2,7 @@
 
 A noise with a power spectrum 1/fᵝ, made once by filtering white noise (R. F. Voss, "Random fractal
 forgeries", 1985), is laid out as a block that repeats, and looked up with trilinear interpolation; K. Perlin,
-"An image synthesizer" (SIGGRAPH 1985), showed how wood and stone come of such a block.
+"An image synthesizer" (SIGGRAPH 1985), derives wood and stone from such a block.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def noise(points_N3: F32, *, falloff: float, seed: int = 0) -> F32:
 
 
 def albedo(spec: ObjectSpec, local_N3: F32) -> F32:
-    """Linear RGB reflectance [N, 3] of the object at points of its own coordinates (metres)."""
+    """Linear RGB reflectance [N, 3] of the object at points in its local coordinates (metres)."""
     points_N3 = local_N3 / np.float32(0.05 * spec.texture_scale) + np.float32(10) * f32(spec.texture_offset)
     dark_N = np.clip(_TEXTURES[spec.kind.texture](points_N3), 0, 1)[:, None]
     gain = f32(spec.hue_gain)
@@ -80,7 +80,7 @@ def _speckle(points_N3: F32) -> F32:
 
 
 def _granule(points_N3: F32) -> F32:
-    """Cork: pressed granules, each of its own shade, with dark seams and pores."""
+    """Cork: pressed granules of different shades, with dark seams and pores."""
     shade = noise(points_N3 * np.float32(13), falloff=1.6)
     seams = noise(points_N3 * np.float32(20), falloff=1.4, seed=1)
     pores = noise(points_N3 * np.float32(34), falloff=0.8, seed=2)

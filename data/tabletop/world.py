@@ -56,11 +56,10 @@ _log = logging.getLogger(__name__)
 
 
 def build_world(folder: Path, settings: TabletopSettings, *, workers: int | None = None) -> Path:
-    """Make the sample world under `folder`, or what is missing of it, and return the path of its manifest.
+    """Create the sample world under `folder`, or its missing parts, and return the path of its manifest.
 
-    `workers` processes render (default: one per core). Raises ProjectError for
-    settings out of bounds and UniBindError where the folder cannot be written or the disk is full; running it
-    again then continues.
+    `workers` processes render (default: one per core). Raises ProjectError for settings out of bounds, and
+    UniBindError where the folder cannot be written or the disk is full; running it again then continues.
     """
     check_settings(settings)
     if workers is not None and workers < 1:
@@ -85,7 +84,7 @@ def build_world(folder: Path, settings: TabletopSettings, *, workers: int | None
 
 
 def is_complete(spec: ObjectSpec, settings: TabletopSettings, media: Path) -> bool:
-    """Whether an object's folder holds all of its files, unharmed, as these settings give them."""
+    """Whether an object's folder has all of its files, intact, as these settings define them."""
     home = media / spec.object_id
     try:
         record = json.loads((home / _RECORD).read_text(encoding="utf-8"))
@@ -138,7 +137,7 @@ def render_object(spec: ObjectSpec, *, settings: TabletopSettings, media: Path) 
 
 def _fingerprint(spec: ObjectSpec, settings: TabletopSettings) -> str:
     rendering = asdict(settings)
-    del rendering["objects_per_category"]  # more objects leave those there are as they are
+    del rendering["objects_per_category"]  # more objects do not change the existing ones
     return hash_json({"version": WORLD_VERSION, "object": spec, "rendering": rendering})
 
 
@@ -166,9 +165,9 @@ def _render_all(specs: list[ObjectSpec], settings: TabletopSettings, media: Path
 
 
 def _die_with_parent() -> None:
-    """End this worker as soon as the process that started it is gone, however it went.
+    """End this worker as soon as its parent process has ended, even if that was killed.
 
-    A worker that outlives a killed run would wait for work for ever, and get in the way of the next run.
+    A worker that outlives a killed run would wait for work for ever, and interfere with the next run.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
@@ -184,7 +183,7 @@ def _die_with_parent() -> None:
 def _single_threaded_children() -> AbstractContextManager[None]:
     """Make numeric libraries of processes started within use one thread each.
 
-    Workers then do not fight over the cores, and sums are always taken in the same order: the same bits.
+    Workers then do not compete for cores, and sums are always added in the same order: the same bits.
     """
     return environment(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
@@ -200,8 +199,8 @@ def _clear_disk_errors(folder: Path) -> Iterator[None]:
         ) from error
     except BrokenProcessPool as error:
         raise UniBindError(
-            f"a process that makes the sample world in {folder} was ended from outside, perhaps for want of "
-            "memory; run it again: finished objects are kept"
+            f"a worker process for the sample world in {folder} was killed, perhaps by the OOM killer; "
+            "run it again: finished objects are kept"
         ) from error
 
 

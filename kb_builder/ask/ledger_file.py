@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data.errors import KnowledgeBaseError
-from data.odd_files import oddity
+from data.special_files import special_kind
 
 LEDGER_VERSION = 2
 
@@ -60,7 +60,7 @@ def ledger_exists(path: Path) -> bool:
     SQLite opens pipes too, and waits forever. So the places of its log files are checked as well.
     """
     for each in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-        if found := oddity(each) or ("a folder" if each.is_dir() else None):
+        if found := special_kind(each) or ("a folder" if each.is_dir() else None):
             raise KnowledgeBaseError(f"{each} is {found}, where a file belongs; move it away, then run again")
     return path.is_file()
 

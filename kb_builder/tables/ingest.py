@@ -15,7 +15,7 @@ from tqdm import tqdm
 from data.errors import ManifestError, SampleError
 from data.manifest.read import Manifest
 from data.paths import resolver
-from data.readers.axes import Up, told_up, turned
+from data.readers.axes import Up, turned, up_override
 from data.readers.companions import content_hash
 from data.reads import hashed, reading
 from data.sample import Reject, Sample
@@ -116,7 +116,7 @@ def _hash_one(sample: Sample, locate: Callable[[str], Path], up: Up | None) -> d
         if size == 0:
             reading(path)
             raise SampleError(f"{sample.uri}: empty file")
-        stated_up = told_up(sample.modality, path, up)
+        stated_up = up_override(sample.modality, path, up)
         digest = content_hash(sample.modality, turned(path, stated_up), hash_one=hashed, absent=reading)
     except SampleError as error:
         return Reject(sample.sample_id, STAGE, str(error))

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from data.errors import InputError, KnowledgeBaseError, SampleError, TrainingError
 from data.modality import MODALITIES, Modality, guess_modality
 from data.readers import use_budget, warm_up
-from data.readers.axes import told_up, turned
+from data.readers.axes import turned, up_override
 from data.reads import reading
 from data.seals import check
 from data.show import shorten, visible
@@ -427,7 +427,7 @@ class Space:
 
     def _encode(self, encoder: Encoder, modality: Modality, source: Source) -> Floats:
         if isinstance(source, Path):
-            source = turned(source, told_up(modality, source, self._up))
+            source = turned(source, up_override(modality, source, self._up))
         return encoder.encode([encoder.prepare(modality, source)])
 
 

@@ -183,7 +183,7 @@ def altered(
     for name, (digest, seen) in mark["outputs"].items():
         path = project.run / name
         remember(path, digest, _signature(seen))
-        now, current = content(path, anew=seen is None or seen[0] <= _ALWAYS_HASHED)
+        now, current = content(path, rehash=seen is None or seen[0] <= _ALWAYS_HASHED)
         if now != digest:
             gone = "cannot be read" if os.path.lexists(path) else "is missing"
             return f"{name} {gone if now is None else 'was altered'}"
@@ -216,7 +216,7 @@ def altered_outputs(project: ProjectFile, key: str) -> list[Path]:
     for name, (digest, seen) in mark["outputs"].items():
         path = project.run / name
         remember(path, digest, _signature(seen))
-        now, _ = content(path, anew=seen is None or seen[0] <= _ALWAYS_HASHED)
+        now, _ = content(path, rehash=seen is None or seen[0] <= _ALWAYS_HASHED)
         if path.is_file() and now != digest:
             found.append(path)
     return found

@@ -290,12 +290,12 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
     "imagenet a level deeper": (
         "imagenet-1k",
         lambda r: [(r / "x").mkdir(), _rename(r, "val", "x/val"), _remove(r, "train")],
-        ("one level deeper: give --data", "/x"),
+        ("one level deeper: pass --data", "/x"),
     ),
     "imagenet unknown class": (
         "imagenet-1k",
         lambda r: _rename(r, "val/n01440764", "val/n09999999"),
-        ("expected the 1,000 class folders", "found 1 that is none of them: n09999999"),
+        ("expected the 1,000 class folders", "found 1 that is not among them: n09999999"),
     ),
     "imagenet class renamed in case": (
         "imagenet-1k",
@@ -325,7 +325,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
     "modelnet unknown class": (
         "modelnet40",
         lambda r: _rename(r, "xbox", "playstation"),
-        ("found 1 that is none of them: playstation",),
+        ("found 1 that is not among them: playstation",),
     ),
     "modelnet without a list": (
         "modelnet40/resampled",
@@ -355,7 +355,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
     "urbansound audio renamed in case": (
         "urbansound8k",
         lambda r: _rename(r, "audio/fold3", "audio/Fold3"),
-        ("6 are missing", "it is there as audio/Fold3/", "rename it"),
+        ("6 are missing", "it exists as audio/Fold3/", "rename it"),
     ),
     "llvip without annotations": (
         "llvip",
@@ -388,22 +388,22 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
     "ncaltech unknown class": (
         "n-caltech101",
         lambda r: _rename(r, "Caltech101/Faces_easy", "Caltech101/Faces"),
-        ("found 1 that is none of them: Faces",),
+        ("found 1 that is not among them: Faces",),
     ),
     "esc with a row that contradicts another": (
         "esc-50",
         lambda r: _append(r / "meta/esc50.csv", "1-1001-A-0.wav,2,0,dog,False,1001,A\n"),
-        ("audio/1-1001-A-0.wav stands there twice", "fetch the list again"),
+        ("audio/1-1001-A-0.wav is listed twice", "fetch the list again"),
     ),
     "places with two labels of a picture": (
         "places365/lists",
         lambda r: _append(r / "places365_val.txt", "Places365_val_00000000.jpg 2\n"),
-        ("Places365_val_00000000.jpg stands there twice, as airfield and as outdoor-church",),
+        ("Places365_val_00000000.jpg is listed twice, as airfield and as outdoor-church",),
     ),
     "places easyformat a level deeper": (
         "places365",
         lambda r: [(r / "x").mkdir(), _rename(r, "val", "x/val"), _remove(r, "train")],
-        ("expected the val pictures", "one level deeper: give --data", "/x"),
+        ("expected the val pictures", "one level deeper: pass --data", "/x"),
     ),
     "modelnet a level deeper": (
         "modelnet40",
@@ -411,7 +411,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
             (r / "x").mkdir(),
             *(_rename(r, each, f"x/{each}") for each in ("airplane", "night_stand", "xbox")),
         ],
-        ("expected the class folders in airplane or bathtub", "one level deeper: give --data", "/x"),
+        ("expected the class folders in airplane or bathtub", "one level deeper: pass --data", "/x"),
     ),
     "shapenet core a level deeper": (
         "shapenet/core55",
@@ -493,7 +493,7 @@ def test_an_archive_is_to_be_unpacked(name: str, tmp_path: Path) -> None:
     archive.touch()
     with pytest.raises(ManifestError, match=rf"{archive.name} is still packed: unpack it"):
         read(name, tmp_path)
-    with pytest.raises(ManifestError, match=rf"{archive.name}: a packed archive; unpack it"):
+    with pytest.raises(ManifestError, match=rf"{archive.name}: an archive; unpack it"):
         read(name, archive)
 
 
@@ -509,7 +509,7 @@ def test_archives_among_class_folders_are_to_be_unpacked(own_tree: Tree) -> None
 def test_a_folder_too_deep_is_told(tree: Tree) -> None:
     """`--data imagenet/val` where the folder above is meant."""
     root = tree("imagenet-1k")
-    with pytest.raises(ManifestError, match=rf"one level higher: give --data {root}$"):
+    with pytest.raises(ManifestError, match=rf"one level higher: pass --data {root}$"):
         read("imagenet-1k", root / "val")
 
 
@@ -565,7 +565,7 @@ def test_a_listed_file_that_is_gone_is_named_and_left_out_on_request(
     (root / lost).unlink()
     after = read(name, root, PART)
     assert len(after.samples) == before - (4 if name == "llvip" else 1)
-    assert any("not there and were left out" in note for note in after.notes)
+    assert any("missing and were skipped" in note for note in after.notes)
     # The trees are too small for the other checks of a whole benchmark, which come first.
     for place in (BENCHMARKS[name].read.__module__, "data.benchmarks.sounds"):
         monkeypatch.setattr(f"{place}.require_count", lambda *_, **__: None, raising=False)

@@ -67,7 +67,7 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
 def test_the_hash_of_a_pipe_is_an_error(tmp_path: Path) -> None:
     """Nobody waits for what is never written."""
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="not a plain file"):
+    with pytest.raises(OSError, match="not a regular file"):
         hash_file(tmp_path / "pipe")
 
 

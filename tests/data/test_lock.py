@@ -75,5 +75,5 @@ def test_what_is_no_file_cannot_be_a_lock(tmp_path: Path, kind: str) -> None:
         os.mkfifo(path)
     else:
         path.symlink_to("/dev/full")
-    with pytest.raises(KnowledgeBaseError, match=r"run\.lock is no plain file"), write_lock(path):
+    with pytest.raises(KnowledgeBaseError, match=r"run\.lock is not a regular file"), write_lock(path):
         pytest.fail("it was locked")

@@ -1,16 +1,21 @@
-"""Which modality a file's name speaks for."""
+"""The modalities: guessed from file names, and covered by every table."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
+from data.folder.layout import modality_of_folder
 from data.manifest.read import read_manifest
-from data.modality import guess_modality
+from data.modality import EXTENSIONS, MODALITIES, Modality, guess_modality
+from data.readers.payload import Payload, Text
+from data.render import RENDERERS
+from data.tabletop.world import FILES
 
 
 @pytest.mark.parametrize(
@@ -68,3 +73,17 @@ def test_a_manifest_without_modalities_looks_into_its_tiffs(tmp_path: Path) -> N
     assert kinds == ["image", "thermal"]
     told = read_manifest(tmp_path / "manifest.csv", modality="thermal").samples
     assert [sample.modality for sample in told] == ["thermal", "thermal"]
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_every_table_covers_every_modality(modality: Modality) -> None:
+    """A new modality needs endings, a folder name, and a file of the sample world; readers have their own
+    test."""
+    assert modality in EXTENSIONS.values()
+    assert modality_of_folder(modality) == modality
+    assert modality in FILES
+
+
+def test_every_payload_has_a_rendering() -> None:
+    """All records that readers return can be drawn, except texts."""
+    assert set(RENDERERS) == set(get_args(Payload)) - {Text}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from data.splits import Thing, draw_splits, split_of_folder
+from data.splits import SplitUnit, draw_splits, split_of_folder
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def test_words_for_splits(name: str, split: str | None) -> None:
 
 def things(
     n: int, *, category: str = "dog", files: int = 1, modalities: Sequence[str] = ("image",)
-) -> list[Thing]:
-    return [Thing(f"{category}{n}", category, frozenset(modalities), files) for n in range(n)]  # type: ignore[arg-type]
+) -> list[SplitUnit]:
+    return [SplitUnit(f"{category}{n}", category, frozenset(modalities), files) for n in range(n)]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def test_60_20_20_of_a_category(n: int, expected: dict[str, int]) -> None:
 
 def test_each_modality_has_its_share() -> None:
     """Things with other modalities are drawn by themselves."""
-    both = [Thing(f"both{n}", "dog", frozenset({"image", "audio"}), 2) for n in range(10)]
+    both = [SplitUnit(f"both{n}", "dog", frozenset({"image", "audio"}), 2) for n in range(10)]
     drawn = draw_splits([*things(10), *both])
     assert Counter(drawn[thing.key] for thing in both) == {"test": 2, "train": 6, "val": 2}
 
 
 def test_large_things_do_not_fill_a_split() -> None:
     """One thing of half the files is trained on; the shares are of files, as well as they can be."""
-    large = Thing("large", "dog", frozenset({"image"}), 50)
+    large = SplitUnit("large", "dog", frozenset({"image"}), 50)
     drawn = draw_splits([large, *things(50)])
     assert drawn["large"] == "train"
     assert Counter(drawn.values()) == {"train": 11, "val": 20, "test": 20}

@@ -156,7 +156,7 @@ def test_every_modality_of_a_labelled_folder_has_its_row(
     assert done.metrics["unmeasured"] == []
     assert "Not measured" not in done.table
     if len(makers) > 1:
-        assert "tied 12 things" in done.told
+        assert "grouped 12 objects" in done.told
         assert any(row["level"] == "object" for row in done.metrics["retrieval"])
 
 

@@ -131,8 +131,8 @@ def test_init_says_what_it_tied_and_what_is_missing(tmp_path: Path) -> None:
     (folder / "cat" / "out.wav").symlink_to(tmp_path / "elsewhere.wav")
     (tmp_path / "elsewhere.wav").write_bytes(b"sound")
     told = "\n".join(init_project(folder, tmp_path / "one.toml"))
-    assert "tied 1 thing with several files of one name (1 of audio + text), such as dog/rex" in told
-    assert "splits drawn by things" in told
+    assert "grouped 1 object with several files of one name (1 of audio + text), such as dog/rex" in told
+    assert "splits drawn by object" in told
     assert (
         "left out: 1 file (a link that leads outside the folder). To follow the links: "
         f"`unibind init {folder}" in told
@@ -152,4 +152,4 @@ def test_modality_overrules_endings(tmp_path: Path) -> None:
     assert {sample.modality for sample in manifest.samples} == {"thermal"}
     assert len(manifest.samples) == 11
     told = read_manifest(project.manifest, root=project.data_root, modality="image").notes
-    assert any("the column modality wins over `modality = 'image'`, for 11 samples" in note for note in told)
+    assert any("the column modality overrides `modality = 'image'`, for 11 samples" in note for note in told)

@@ -53,5 +53,5 @@ def test_every_odd_thing_in_every_place(ground: Ground, place: str, kind: str) -
 def test_a_project_file_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
     """Opening it would wait for a writer that never comes."""
     os.mkfifo(tmp_path / "unibind.toml")
-    with pytest.raises(Exception, match=r"unibind\.toml: cannot be read: not a plain file"):
+    with pytest.raises(Exception, match=r"unibind\.toml: cannot be read: not a regular file"):
         load_project(tmp_path / "unibind.toml")

@@ -1,8 +1,8 @@
-"""AEDAT 4, the event files of iniVation's cameras: one stream of events, packed or not.
+"""Reads AEDAT 4, the event files of iniVation's cameras: one stream of events, compressed or not.
 
-A file is a line of magic, a header, packets, and a table that is not needed here. Header and packets are
-FlatBuffers; packets may be packed as LZ4 frames or by Zstandard, and no more than asked for is unpacked.
-Source: "AEDAT file formats" in iniVation's documentation, and the schemas `ioheader.fbs` and `events.fbs`.
+A file consists of a magic line, a header, packets, and a table that is not needed here. Header and packets
+are FlatBuffers; packets may be compressed by LZ4 or Zstandard, and are decompressed up to a limit. Source:
+"AEDAT file formats" in iniVation's documentation, and the schemas `ioheader.fbs` and `events.fbs`.
 
 Shape legend: N events.
 """
@@ -24,7 +24,7 @@ from data.readers.events.columns import MAX_EVENTS, checked_events, too_many
 from data.readers.payload import AnyArray, Events
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
 
-MAX_BYTES = 2048 * MEBIBYTE  # frames and inertial readings lie between the events; they are passed over
+MAX_BYTES = 2048 * MEBIBYTE  # including frames and inertial readings between the events, which are skipped
 MAX_HEADER_BYTES = MEBIBYTE
 MAGIC = b"#!AER-DAT4.0\r\n"
 # What the header's `compression` means: none, LZ4, LZ4 (thorough), Zstandard, Zstandard (thorough)
@@ -37,13 +37,14 @@ EVENT = np.dtype(
         "itemsize": 16,
     }
 )
-ROOM_BYTES = 4096  # of a packet beside its events
+ROOM_BYTES = 4096  # of a packet besides its events
 
 
 def read_aedat(path: Path) -> Events:
-    """Read the one stream of events of an AEDAT 4 file; other streams are passed over.
+    """Read the only event stream of an AEDAT 4 file; other streams are skipped.
 
-    Raises `SampleError` for none or several, torn or damaged files, and pixels outside the sensor.
+    Raises `SampleError` for none or several event streams, truncated or damaged files, and pixels outside the
+    sensor.
     """
     size = check_file(path, max_bytes=MAX_BYTES)
     parts: list[AnyArray] = []
@@ -66,7 +67,7 @@ def read_aedat(path: Path) -> Events:
 
 
 def _header(file: BinaryIO) -> tuple[str | None, int, str]:
-    """(how packets are packed, where they end or a number below 1, the XML about the streams)."""
+    """(compression of the packets, the offset where they end or a number below 1, the XML of the streams)."""
     (size,) = struct.unpack("<I", file.read(4))
     if size > MAX_HEADER_BYTES:
         raise ValueError(f"a header of {size:,} bytes")
@@ -87,11 +88,11 @@ def _header(file: BinaryIO) -> tuple[str | None, int, str]:
 def _event_stream(about: str, path: Path) -> tuple[int, tuple[int, int]]:
     """(number, (width, height) of its sensor) of the only stream of events."""
     if "<!" in about:
-        raise ValueError("a header with a document type")  # whose entities might unfold without end
+        raise ValueError("a header with a document type")  # whose entities could expand without bound
     streams = ElementTree.fromstring(about).findall("node[@name='outInfo']/node")
     events = [stream for stream in streams if _said(stream, "typeIdentifier") == "EVTS"]
     if len(events) != 1:
-        raise SampleError(f"{path}: holds {len(events)} streams of events; export the one that is wanted")
+        raise SampleError(f"{path}: contains {len(events)} streams of events; export only the one you need")
     info = events[0].find("node[@name='info']")
     if info is None:
         raise ValueError("a stream of events without a sensor")
@@ -103,7 +104,7 @@ def _said(node: ElementTree.Element, key: str) -> str | None:
 
 
 def _packets(file: BinaryIO, number: int, end: int, path: Path) -> Iterator[bytes]:
-    """The packets of stream `number` that lie before `end`."""
+    """The packets of stream `number` before offset `end`."""
     while (at := file.tell()) < end:
         head = file.read(8)
         stream, size = struct.unpack("<iI", head) if len(head) == 8 else (number, end)
@@ -119,7 +120,7 @@ def _packets(file: BinaryIO, number: int, end: int, path: Path) -> Iterator[byte
 
 
 def _unpack(packet: bytes, packing: str | None, *, at_most: int) -> bytes:
-    """The bytes of a packet. What it holds beyond `at_most` is not unpacked: its length then does not fit."""
+    """The bytes of a packet, decompressed up to `at_most`; a longer packet then fails the length check."""
     if packing is None:
         return packet
     with pa.CompressedInputStream(pa.py_buffer(packet), packing) as stream:
@@ -128,7 +129,7 @@ def _unpack(packet: bytes, packing: str | None, *, at_most: int) -> bytes:
 
 
 def _events(packet: bytes) -> AnyArray:
-    """The events of a FlatBuffer that begins with its size; its only field is their vector."""
+    """The events of a size-prefixed FlatBuffer whose only field is the vector of events."""
     (root,) = struct.unpack_from("<I", packet, 4)
     elements = _field(packet, 4 + root, 0)
     if elements is None:
@@ -139,7 +140,7 @@ def _events(packet: bytes) -> AnyArray:
 
 
 def _field(buffer: bytes, table: int, index: int) -> int | None:
-    """Where a field of a FlatBuffers table lies, or None where it is left out: the default holds then."""
+    """The offset of a field of a FlatBuffers table, or None where it is absent and has its default."""
     (back,) = struct.unpack_from("<i", buffer, table)
     (vtable_bytes,) = struct.unpack_from("<H", buffer, table - back)
     if 4 + 2 * index >= vtable_bytes:

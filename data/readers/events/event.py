@@ -1,53 +1,55 @@
-"""Event streams: N-Caltech101, N-ImageNet, Prophesee, AEDAT 4, and streams that somebody drew."""
+"""Reads event streams: N-Caltech101, N-ImageNet, Prophesee, AEDAT 4, and streams rendered as pictures."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from data.errors import SampleError
 from data.readers.events.columns import MAX_EVENTS, checked_events
+from data.readers.lookup import EVENT_FORMATS, find_function
 from data.readers.payload import AnyArray, Events, Picture
 from data.readers.pictures.image import read_image
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
 
-MAX_BYTES = 256 * MEBIBYTE  # packed; `.npz` is held to as much unpacked
+MAX_BYTES = 256 * MEBIBYTE  # of the file, and of an `.npz` after decompression
 
 BIN_SENSOR = (240, 180)  # width, height of an N-Caltech101 recording
 BIN_EVENT_BYTES = 5
-# N-Caltech101's own readers take an "event" on row 240, below the sensor, as the mark of a timer that ran
-# over: 2^13 µs are added from there on, and the mark is dropped (gorchard/event-Python, eventvision.py).
+# In N-Caltech101 an "event" on row 240, below the sensor, marks an overflow of the timer: 2^13 µs are added
+# to all later times, and the mark is dropped (as in gorchard/event-Python, eventvision.py).
 BIN_OVERFLOW_ROW, BIN_OVERFLOW_US = 240, 2**13
 NPZ_SENSOR = (640, 480)  # width, height of N-ImageNet's camera (Samsung DVS Gen3)
 UNITS_US = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}  # microseconds
 MAX_UNIT_BYTES = 1024
-MAX_SPAN_US = 3.6e9  # an hour: longer ones are nanoseconds
+MAX_SPAN_US = 3.6e9  # an hour; longer times must be in another unit, such as nanoseconds
 NPZ_FIELDS = ("x", "y", "t", "p")
 
 
 def read_event(path: Path) -> Events | Picture:
-    """Read an event stream by its ending, see `READERS`; any other ending is read as a drawn picture.
+    """Read an event stream by its ending, see `EVENT_FORMATS`; any other ending is read as a rendered
+    picture.
 
-    Raises `SampleError` for no events, torn files, and pixels outside the sensor.
+    Raises `SampleError` for files without events, truncated files, and pixels outside the sensor.
     """
-    reader: Callable[[Path], Events | Picture] = READERS.get(path.suffix.lower(), read_image)
-    return reader(path)
+    name = EVENT_FORMATS.get(path.suffix.lower())
+    found: Events | Picture = read_image(path) if name is None else find_function(name)(path)
+    return found
 
 
 def is_recording(path: Path) -> bool:
     """Whether a file, by its ending, is read as events; if not, as a picture that was drawn from events."""
-    return path.suffix.lower() in READERS
+    return path.suffix.lower() in EVENT_FORMATS
 
 
-def _read_bin(path: Path) -> Events:
+def read_bin(path: Path) -> Events:
     """N-Caltech101: five bytes an event, big-endian: x, y, one bit of polarity, 23 bits of microseconds."""
     size = check_file(path, max_bytes=min(MAX_BYTES, MAX_EVENTS * BIN_EVENT_BYTES))
     if size % BIN_EVENT_BYTES:
         raise SampleError(
-            f"{path}: {size:,} bytes are no whole number of {BIN_EVENT_BYTES}-byte events; fetch it again"
+            f"{path}: {size:,} bytes are not a whole number of {BIN_EVENT_BYTES}-byte events; fetch it again"
         )
     raw_N5 = np.fromfile(path, dtype=np.uint8).reshape(-1, BIN_EVENT_BYTES)
     x_N, y_N, high_N, middle_N, low_N = np.ascontiguousarray(raw_N5.T)
@@ -60,10 +62,10 @@ def _read_bin(path: Path) -> Events:
     return checked_events(path, x_N, y_N, t_us_N, p_N, sensor=BIN_SENSOR)
 
 
-def _read_npz(path: Path) -> Events:
+def read_npz(path: Path) -> Events:
     """N-ImageNet: `event_data`, records of x, y, t (microseconds), p, or those four as [N, 4] columns.
 
-    `time_unit` beside it, one of `UNITS_US`, says that t is something else.
+    `time_unit` beside it, one of `UNITS_US`, gives another unit of t.
     """
     check_file(path, max_bytes=MAX_BYTES)
     events, unit = _load_npz(path)
@@ -84,13 +86,13 @@ def _read_npz(path: Path) -> Events:
 
 
 def _microseconds(path: Path, t_N: AnyArray, unit: str | None) -> AnyArray:
-    """Times in microseconds, rounded where the file names another unit; else as they are.
+    """Times in microseconds: converted and rounded if the file names another unit, else unchanged.
 
-    Raises `SampleError` for fractions and for hours of recording: they are in another unit, which only the
-    one who recorded them can name.
+    Raises `SampleError` for fractions and for recordings of hours: their unit must be another one, which
+    cannot be guessed.
     """
     if t_N.dtype.kind not in "iuf" or not len(t_N):
-        return t_N  # `checked_events` says what is wrong
+        return t_N  # `checked_events` reports what is wrong
     if unit is not None:
         if unit not in UNITS_US:
             raise SampleError(f"{path}: time_unit is {unit!r}; it may be {', '.join(UNITS_US)}")
@@ -110,53 +112,23 @@ def _microseconds(path: Path, t_N: AnyArray, unit: str | None) -> AnyArray:
 
 
 def _load_npz(path: Path) -> tuple[AnyArray, str | None]:
-    """(`event_data`, `time_unit` or None) of a zip whose directory says how large they unpack: no zip bomb is
-    unpacked."""
+    """(`event_data`, `time_unit` or None). Sizes are checked in the zip's directory first: no zip bombs."""
     with decoding(path, "N-ImageNet event file"), zipfile.ZipFile(path) as archive:
         if "event_data.npy" not in archive.namelist():
-            raise SampleError(f"{path}: holds no event_data; save it with np.savez(…, event_data=…)")
+            raise SampleError(f"{path}: contains no event_data; save it with np.savez(…, event_data=…)")
         unpacked = archive.getinfo("event_data.npy").file_size
         if unpacked > MAX_BYTES:
             raise SampleError(
-                f"{path}: unpacks to {unpacked / MEBIBYTE:,.0f} MiB, more than "
+                f"{path}: decompresses to {unpacked / MEBIBYTE:,.0f} MiB, more than "
                 f"{MAX_BYTES / MEBIBYTE:,.0f}; cut the recording"
             )
         with archive.open("event_data.npy") as member:
-            # zipfile gives no more than `file_size` bytes: a header that declares more ends in an error.
+            # zipfile reads at most `file_size` bytes: a header that declares more raises an error.
             events: AnyArray = np.lib.format.read_array(member, allow_pickle=False, max_header_size=10_000)
         if "time_unit.npy" not in archive.namelist():
             return events, None
         if archive.getinfo("time_unit.npy").file_size > MAX_UNIT_BYTES:
-            raise SampleError(f"{path}: time_unit is no word; it may be {', '.join(UNITS_US)}")
+            raise SampleError(f"{path}: time_unit is too long; it may be {', '.join(UNITS_US)}")
         with archive.open("time_unit.npy") as member:
             unit = np.lib.format.read_array(member, allow_pickle=False, max_header_size=10_000)
     return events, str(unit.ravel()[0]) if unit.size == 1 else ""
-
-
-def _read_dat(path: Path) -> Events:
-    from data.readers.events.prophesee import read_dat
-
-    return read_dat(path)
-
-
-def _read_raw(path: Path) -> Events:
-    from data.readers.events.prophesee import read_raw
-
-    return read_raw(path)
-
-
-def _read_aedat(path: Path) -> Events:
-    from data.readers.events.aedat import read_aedat
-
-    return read_aedat(path)
-
-
-# Every format of events, by the ending of its files. `data.modality` repeats the endings, as it cannot import
-# a reader; a test compares the two.
-READERS: dict[str, Callable[[Path], Events]] = {
-    ".bin": _read_bin,
-    ".npz": _read_npz,
-    ".dat": _read_dat,
-    ".raw": _read_raw,
-    ".aedat4": _read_aedat,
-}

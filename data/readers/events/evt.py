@@ -1,8 +1,8 @@
 """Prophesee's event encodings EVT 2.0 and EVT 3.0, a chunk of words at a time, in NumPy.
 
 Source: "Event encoding formats" in the documentation of Prophesee's Metavision SDK. Times are microseconds.
-Words of other types (triggers, the vendor's own) are no events and are passed over; so are events before the
-first time mark, which have no time.
+Words of other types (triggers, vendor extensions) are skipped; so are events before the first time mark,
+which have no time.
 
 Shape legend: W words of a chunk, N events, K time marks.
 """
@@ -28,21 +28,21 @@ HIGH_BITS3, LOW_BITS3 = 12, 12
 
 
 class _Clock:
-    """The upper part of the time, which runs over: what it stood at when the last chunk ended."""
+    """The upper part of the time, with its overflows, carried from chunk to chunk."""
 
     def __init__(self, bits: int) -> None:
         self.bits = bits
         self.known = False
-        self.last = 0  # with its overflows
+        self.last = 0  # including overflows
 
     def read(self, mark_W: npt.NDArray[np.bool_], word_W: Integers) -> Integers:
-        """The upper part at each word, int64[W], −1 before the first mark of all."""
+        """The upper part of the time at each word, int64[W]; −1 before the first mark of the recording."""
         before = self.last if self.known else -1
         high_K = word_W[mark_W] & (2**self.bits - 1)
         if len(high_K):
             previous_K = np.concatenate([[self.last if self.known else high_K[0]], high_K[:-1]])
             previous_K &= 2**self.bits - 1
-            # It ran over where it falls by half its range or more; a smaller step back is jitter.
+            # A fall by half the range or more is an overflow; a smaller step back is jitter.
             overflows_K = np.cumsum(previous_K - high_K >= 2 ** (self.bits - 1))
             high_K = high_K + ((overflows_K + (self.last >> self.bits)) << self.bits)
             self.last, self.known = int(high_K[-1]), True
@@ -63,10 +63,10 @@ def decode_evt2(chunks: Iterable[AnyArray]) -> Iterator[Columns]:
 
 
 def decode_evt3(chunks: Iterable[AnyArray]) -> Iterator[Columns]:
-    """Events of 16-bit words: row, time and base column are set by words of their own, and stay set.
+    """Events of 16-bit words: separate words set row, time and base column, which stay set.
 
-    A vector word holds one bit for each of the next 12 or 8 columns after the base, and moves the base on.
-    The lower 12 bits of the time are 0 from a change of the upper ones until the next word sets them.
+    A vector word has one bit for each of the next 12 or 8 columns after the base, and advances the base. The
+    lower 12 bits of the time are 0 from a change of the upper ones until the next word sets them.
     """
     clock = _Clock(HIGH_BITS3)
     row, low, high, base, base_polarity = 0, 0, -1, 0, 0
@@ -82,7 +82,7 @@ def decode_evt3(chunks: Iterable[AnyArray]) -> Iterator[Columns]:
         row_W = _latest(kind_W == ADDR_Y, word_W[kind_W == ADDR_Y] & 0x7FF, row)
         base_mark_W = kind_W == VECT_BASE_X
         base_word_W = _latest(base_mark_W, word_W[base_mark_W], base_polarity << 11)
-        # How far vectors have moved the base on before each word, since the base was set.
+        # How far vector words have advanced the base before each word, since it was set.
         width_W = np.where(kind_W == VECT_12, 12, np.where(kind_W == VECT_8, 8, 0))
         moved_on_W = np.cumsum(width_W) - width_W
         start_W = _latest(base_mark_W, (word_W & 0x7FF)[base_mark_W] - moved_on_W[base_mark_W], base)
@@ -103,5 +103,5 @@ def decode_evt3(chunks: Iterable[AnyArray]) -> Iterator[Columns]:
 
 
 def _latest(mark_W: npt.NDArray[np.bool_], value_K: Integers, before: int) -> Integers:
-    """At each word the value of the last marked word up to it, `before` where there is none yet."""
+    """At each word, the value of the last marked word up to it; `before` if none came yet."""
     return np.concatenate([[before], value_K])[np.cumsum(mark_W)]

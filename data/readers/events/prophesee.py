@@ -1,6 +1,6 @@
-"""Prophesee's event files: `.dat` (CD events), and `.raw` in the encodings EVT 2.0 and EVT 3.0.
+"""Reads Prophesee's event files: `.dat` (CD events), and `.raw` in the encodings EVT 2.0 and EVT 3.0.
 
-Not read: EVT 2.1 and EVT 4 (refused), triggers and other words than events (passed over).
+Not supported: EVT 2.1 and EVT 4 (refused); triggers and other non-event words (skipped).
 
 Shape legend: N events.
 """
@@ -25,22 +25,22 @@ MAX_HEADER_LINES, MAX_LINE_BYTES = 100, 4096
 CHUNK_WORDS = 2**20  # decoded at once: bounds memory
 CD_TYPES = (0x00, 0x0C)  # of a `.dat`: contrast events, in its first and in its later numbering
 DAT_EVENT = np.dtype([("t", "<u4"), ("word", "<u4")])
-# Where a header does not tell the sensor, it is the smallest of Prophesee's that holds all events.
+# Where the header does not give the sensor size: the smallest of Prophesee's sensors that holds all events.
 SENSORS = ((304, 240), (320, 320), (640, 480), (1280, 720))
 
 
 def read_dat(path: Path) -> Events:
     """Read a `.dat` file of contrast events: a 32-bit time in microseconds, then a word of x, y and polarity.
 
-    14 bits of x, 14 of y and one of polarity from version 2 on; 9, 8 and 1 before. Raises `SampleError` for
-    other events, torn files and pixels outside the sensor.
+    From version 2 on 14 bits of x, 14 of y and one of polarity; before, 9, 8 and 1. Raises `SampleError` for
+    other kinds of events, truncated files and pixels outside the sensor.
     """
     size = check_file(path, max_bytes=MAX_BYTES)
     with path.open("rb") as file:
         head = _header(file, path)
         kind = file.read(2)
         if len(kind) < 2 or kind[0] not in CD_TYPES or kind[1] != DAT_EVENT.itemsize:
-            raise SampleError(f"{path}: holds no contrast events of 8 bytes; export its CD events")
+            raise SampleError(f"{path}: contains no contrast events of 8 bytes; export its CD events")
         left = size - file.tell()
         if left % DAT_EVENT.itemsize:
             raise SampleError(f"{path}: ends within an event; fetch it again")
@@ -51,14 +51,14 @@ def read_dat(path: Path) -> Events:
     word_N = events_N["word"].astype(np.int64)
     x_N, y_N = word_N & (2**x_bits - 1), word_N >> x_bits & (2**y_bits - 1)
     t_N = events_N["t"].astype(np.int64)
-    t_N[1:] += np.cumsum(np.diff(t_N) < -(2**31)) << 32  # the 32-bit clock ran over
+    t_N[1:] += np.cumsum(np.diff(t_N) < -(2**31)) << 32  # overflow of the 32-bit clock
     return checked_events(path, x_N, y_N, t_N, word_N >> p_bit & 1, sensor=_sensor(path, head, x_N, y_N))
 
 
 def read_raw(path: Path) -> Events:
-    """Read a `.raw` file in EVT 2.0 or EVT 3.0, as its header says.
+    """Read a `.raw` file in EVT 2.0 or EVT 3.0, according to its header.
 
-    Raises `SampleError` for other encodings, torn files and pixels outside the sensor.
+    Raises `SampleError` for other encodings, truncated files and pixels outside the sensor.
     """
     size = check_file(path, max_bytes=MAX_BYTES)
     with path.open("rb") as file:
@@ -66,7 +66,7 @@ def read_raw(path: Path) -> Events:
         named = head.get("format", "").partition(";")[0] or "EVT" + head.get("evt", "?").removesuffix(".0")
         if named not in ENCODINGS:
             raise SampleError(
-                f"{path}: its header says encoding {named[:20]!r}; EVT2 and EVT3 are read, and .dat files"
+                f"{path}: its header names the encoding {named[:20]!r}; EVT2, EVT3 and .dat files are read"
             )
         word, decode = np.dtype(ENCODINGS[named][0]), ENCODINGS[named][1]
         if (size - file.tell()) % word.itemsize:
@@ -96,7 +96,7 @@ def _chunks(file: BinaryIO, word: np.dtype[Any]) -> Iterator[AnyArray]:
 
 
 def _header(file: BinaryIO, path: Path) -> dict[str, str]:
-    """The fields of the lines that begin with `%`, keys in lower case; the file stands at what follows."""
+    """The fields of the lines that begin with `%`, keys in lower case; leaves the file behind the header."""
     head: dict[str, str] = {}
     for _ in range(MAX_HEADER_LINES):
         start = file.tell()
@@ -109,12 +109,14 @@ def _header(file: BinaryIO, path: Path) -> dict[str, str]:
         if key == "end":
             break
     if not head:
-        raise SampleError(f"{path}: begins with no header in lines of '%'; it is not of a Prophesee camera")
+        raise SampleError(
+            f"{path}: no header lines with '%', so it is not a Prophesee recording; use another file"
+        )
     return head
 
 
 def _sensor(path: Path, head: dict[str, str], x_N: Integers, y_N: Integers) -> tuple[int, int]:
-    """(width, height) as the header says, in one of three ways."""
+    """(width, height) of the sensor, from one of three header fields; else guessed from the events."""
     said = {"width": head.get("width"), "height": head.get("height")}
     said |= dict(re.findall(r"(width|height)=(\d+)", head.get("format", "")))
     if size := re.fullmatch(r"(\d+)x(\d+)", head.get("geometry", "")):
@@ -123,7 +125,7 @@ def _sensor(path: Path, head: dict[str, str], x_N: Integers, y_N: Integers) -> t
     if width and height:
         if not re.fullmatch(r"[1-9]\d{0,3} [1-9]\d{0,3}", f"{width} {height}"):
             raise SampleError(
-                f"{path}: its header says a sensor of {width[:9]} × {height[:9]}; mend the header"
+                f"{path}: its header gives a sensor size of {width[:9]} × {height[:9]}; correct the header"
             )
         return int(width), int(height)
     if not len(x_N):

@@ -1,1 +1,1 @@
-"""Pictures and thermal pictures: decode, check and turn them upright."""
+"""Pictures and thermal pictures: decode, check and rotate them upright."""

@@ -1,4 +1,4 @@
-"""Pictures, through Pillow: bounded, upright, whole."""
+"""Reads pictures with Pillow: bounded in size, upright, complete."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from data.readers.pictures.picture_file import pixels_of, upright
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
 
 MAX_BYTES = 256 * MEBIBYTE
-SHORT_SIDE = 448  # of a reduced JPEG, at least: twice what any encoder here looks at
-MAX_PIXELS = 64_000_000  # 192 MB decoded; below Pillow's own alarm at 89 million
+SHORT_SIDE = 448  # pixels, at least, of a reduced JPEG: twice the input of any encoder here
+MAX_PIXELS = 64_000_000  # 192 MB decoded; below Pillow's own limit of 89 million
 
-# Never EPS or PDF (they start Ghostscript) and no rare decoder that only an attacker would ask for.
+# Never EPS or PDF (they start Ghostscript), nor rare decoders that only an attacker would use.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 
-# Pillow warns at 89 million pixels; here anything above MAX_PIXELS is refused by name instead.
+# Pillow warns at 89 million pixels; here anything above MAX_PIXELS is refused.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# What else it warns of (odd tags, metadata) changes no pixel, and names its own source file.
+# Its other warnings (unusual tags, metadata) concern no pixel, and name its own source file.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(path: Path, *, short_side: int = SHORT_SIDE) -> Picture:
-    """Read a picture as 8-bit RGB: EXIF orientation applied, transparency laid on white.
+    """Read a picture as 8-bit RGB: EXIF orientation applied, transparency composited on white.
 
-    Greys of 16 bits are scaled and rounded (value / 257); of 16-bit colours Pillow takes the high byte.
+    16-bit greys are scaled and rounded (value / 257); of 16-bit colours Pillow keeps the high byte.
 
     A JPEG whose short side is twice `short_side` or more is decoded at 1/2, 1/4 or 1/8 of its size, which
-    averages its pixels: 12 megapixels then take 20 ms instead of 210. An animated file gives its first frame.
-    Raises `SampleError` for truncated files, for more than `MAX_PIXELS` and for float or 32-bit pixels, whose
-    white is not defined.
+    averages its pixels: 12 megapixels then take 20 ms instead of 210. Of an animation the first frame is
+    read. Raises `SampleError` for truncated files, for more than `MAX_PIXELS`, and for float or 32-bit
+    pixels, which have no defined white.
     """
     with open_picture(path, short_side=short_side) as (picture, orientation), decoding(path, "picture"):
         return Picture(upright(_to_rgb(picture, path), orientation))
@@ -44,9 +44,10 @@ def read_image(path: Path, *, short_side: int = SHORT_SIDE) -> Picture:
 
 @contextmanager
 def open_picture(path: Path, *, short_side: int | None = None) -> Iterator[tuple[Image.Image, int]]:
-    """A decoded Pillow picture, bounded and whole, in its file's own mode; and how to turn it `upright`.
+    """A decoded Pillow picture, bounded and complete, in the file's own mode; and its orientation for
+    `upright`.
 
-    With `short_side` a JPEG may come reduced, to no less than that.
+    With `short_side` a JPEG may be reduced, but not below that size.
     """
     check_file(path, max_bytes=MAX_BYTES)
     with ExitStack() as opened:
@@ -68,13 +69,13 @@ def open_picture(path: Path, *, short_side: int | None = None) -> Iterator[tuple
         with decoding(path, "picture"):
             if short_side is not None:
                 picture.draft(None, (short_side, short_side))  # JPEG's own scaling; nothing elsewhere
-            picture.load()  # here Pillow finds a truncated file
+            picture.load()  # raises for a truncated file
         yield picture, orientation
 
 
 def _to_rgb(picture: Image.Image, path: Path) -> AnyArray:
     """uint8[H, W, 3] of a decoded picture of any defined white."""
-    # Pillow gives the 16-bit greys of a PGM as 32-bit numbers up to 65535, whatever the file's own maximum.
+    # Pillow reads 16-bit PGM greys as 32-bit numbers, always scaled to a maximum of 65535.
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
         # Pillow's own conversion clips at 255; 65535 / 255 = 257.
         grey_HW = np.rint(np.asarray(picture, dtype=np.float32) / 257).astype(np.uint8)

@@ -1,8 +1,8 @@
-"""Picture files without what bears no pixels: texts, colour profiles, previews, camera notes.
+"""Strips metadata (texts, colour profiles, previews, camera notes) from picture files before decoding.
 
-Cameras, picture tools and phones put anything there, much of it damaged or huge, and none of it changes a
-pixel. Pillow parses it all the same, and refuses the picture where it stumbles. So it is shown the parts that
-make the picture, and the one thing of use in the rest, which side is up, is read here.
+Metadata is often damaged or huge, and changes no pixel, but Pillow parses it and refuses the picture where it
+fails. So the decoder gets only the parts that define pixels; the one useful item of the rest, the
+orientation, is read here.
 
 Sources: PNG (ISO/IEC 15948), JPEG (ITU-T T.81, annex B), TIFF 6.0 and BigTIFF, Exif 2.32 (orientation),
 WebP's RIFF container (RFC 9649), Adobe's XMP (tiff:Orientation).
@@ -24,11 +24,11 @@ from data.readers.stretch import Stretch
 from data.tiff import MAGICS, WHOLE_TYPES, first_directory
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-PNG_KEPT = (b"tRNS",)  # of the chunks that may be left out; all others that bear pixels begin with a capital
+PNG_KEPT = (b"tRNS",)  # the only ancillary chunk that defines pixels; critical ones begin with a capital
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-MAX_TEXT = 2**20  # bytes of a text that is searched for an orientation
-JPEG_KEPT = (0xE0, 0xEE)  # JFIF, and Adobe's, which says how colours are coded
-# Tags that say where pixels lie and how they are coded. 274, the orientation, is read here.
+MAX_TEXT = 2**20  # bytes; longer texts are not searched for an orientation
+JPEG_KEPT = (0xE0, 0xEE)  # JFIF, and Adobe's, which states the colour coding
+# Tags that locate pixels and state their coding. 274, the orientation, is read here.
 TIFF_KEPT = frozenset(
     (
         *(254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323),
@@ -40,9 +40,9 @@ _XMP = re.compile(rb"tiff:Orientation(?:>|\s*=\s*[\"'])\s*([1-8])\s*[<\"']")
 
 
 def pixels_of(path: Path) -> tuple[Path | BinaryIO, int]:
-    """(what to decode, orientation 1 … 8 as Exif counts them) of a picture file of any format.
+    """(what to decode, Exif orientation 1 … 8) of a picture file of any format.
 
-    What cannot be parsed here is given as it is: the decoder says what is wrong.
+    Files that cannot be parsed here are passed on unchanged: the decoder reports what is wrong.
     """
     with path.open("rb") as file:
         head = file.read(16)
@@ -61,7 +61,7 @@ def pixels_of(path: Path) -> tuple[Path | BinaryIO, int]:
 
 
 def orientation_of(path: Path) -> int:
-    """Which side of a picture is up, 1 … 8 as Exif counts."""
+    """The Exif orientation of a picture file, 1 … 8."""
     source, orientation = pixels_of(path)
     if not isinstance(source, Path):
         source.close()
@@ -69,7 +69,7 @@ def orientation_of(path: Path) -> int:
 
 
 def upright(pixels: AnyArray, orientation: int) -> AnyArray:
-    """Pixels [H, W, …] turned as an Exif orientation says, in one piece of memory."""
+    """Pixels [H, W, …] rotated and mirrored by an Exif orientation, contiguous in memory."""
     if orientation in {5, 6, 7, 8}:
         pixels = pixels.swapaxes(0, 1)
     if orientation in {3, 4, 7, 8}:
@@ -80,7 +80,7 @@ def upright(pixels: AnyArray, orientation: int) -> AnyArray:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """The orientation in the first directory of Exif data; 1 where it is not there or makes no sense."""
+    """The orientation in the first directory of Exif data; 1 where it is missing or invalid."""
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None or len(exif) < 8:
@@ -106,7 +106,7 @@ def _xmp_orientation(xmp: bytes) -> int:
 
 
 def _png(path: Path, file: BinaryIO) -> tuple[Path | BinaryIO, int]:
-    """The chunks that make the picture. Of two orientations the one of Exif goes before that of XMP."""
+    """The chunks that define pixels. The orientation in Exif takes precedence over that in XMP."""
     kept = [PNG_MAGIC]
     dropped = False
     by_exif, by_xmp = 1, 1
@@ -133,7 +133,7 @@ def _png(path: Path, file: BinaryIO) -> tuple[Path | BinaryIO, int]:
 
 
 def _plain(name: bytes, text: bytes) -> bytes:
-    """The words of a PNG's text chunk behind its keyword, unpacked up to `MAX_TEXT`."""
+    """The text of a PNG text chunk behind its keyword, decompressed up to `MAX_TEXT`."""
     if name == b"tEXt":
         return text
     if name == b"zTXt":
@@ -150,13 +150,13 @@ def _plain(name: bytes, text: bytes) -> bytes:
 
 
 def _raw_profile(text: bytes) -> bytes:
-    """ImageMagick's way to keep Exif in a text: a name, a length, then hexadecimal lines."""
+    """ImageMagick's encoding of Exif as text: a name, a length, then hexadecimal lines."""
     lines = text.strip().split(b"\n", 2)
     return bytes.fromhex(b"".join(lines[2].split()).decode("ascii")) if len(lines) == 3 else b""
 
 
 def _jpeg(path: Path, file: BinaryIO) -> tuple[Path | BinaryIO, int]:
-    """Without application segments and comments, whatever they hold."""
+    """The file without application segments and comments."""
     kept = [b"\xff\xd8"]
     dropped = False
     by_exif, by_xmp = 1, 1
@@ -190,7 +190,7 @@ def _jpeg(path: Path, file: BinaryIO) -> tuple[Path | BinaryIO, int]:
 
 
 def _tiff(path: Path, file: BinaryIO) -> tuple[Path | BinaryIO, int]:
-    """The same file, with a first directory of nothing but what bears pixels, and no further ones."""
+    """The file with only those tags that define pixels in its first directory, and no further directories."""
     found = first_directory(file)
     if found is None:
         return path, 1

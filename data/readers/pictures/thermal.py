@@ -1,12 +1,12 @@
-"""Thermal pictures: 16-bit or float TIFF, and 8-bit pictures. Values are never clipped.
+"""Reads thermal pictures: 16-bit or float TIFF, and 8-bit pictures. Values are never clipped.
 
-A TIFF tells that it holds temperatures by JSON in its ImageDescription tag:
+A TIFF declares temperatures by JSON in its ImageDescription tag:
 
     {"unit": "kelvin", "scale": 0.01, "offset": 0.0}        kelvin = stored value × scale + offset
 
-`tifffile.imwrite(..., metadata={"unit": "kelvin", "scale": 0.01})` writes just that. `scale` and `offset`
-may be left out (1 and 0), and `"unit": "celsius"` adds 273.15. The word "centikelvin" in a description in
-prose says 0.01 as well. Without either the values are counts: a camera maker's private scale is not guessed.
+`tifffile.imwrite(..., metadata={"unit": "kelvin", "scale": 0.01})` writes exactly that. `scale` and `offset`
+are optional (1 and 0), and `"unit": "celsius"` adds 273.15. The word "centikelvin" in a prose description
+means a scale of 0.01. Without either the values are counts: a vendor's private scale is not guessed.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from data.readers.pictures.picture_file import orientation_of, upright
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
 
 MAX_BYTES = 256 * MEBIBYTE
-MAX_PAGES = 64  # of a TIFF: one picture, and what goes with it
+MAX_PAGES = 64  # of a TIFF: one picture with its thumbnails and masks
 MAX_VALUE = 1e12  # above any sensor's counts, and its square still fits float32
 CENTIKELVIN = (0.01, 0.0)  # scale, offset
 ZERO_CELSIUS_K = 273.15
-PACKED_BITS = (10, 12, 14)  # of sensors whose pixels are stored without room between them
+PACKED_BITS = (10, 12, 14)  # sensors whose pixels are stored without padding
 BLOCK_PIXELS = 2**20  # unpacked at once: bounds memory
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-# Of a damaged file tifffile logs several lines; our one SampleError says what matters.
+# tifffile logs several lines for a damaged file; our one SampleError is enough.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def read_thermal(path: Path) -> ThermalPicture:
     """Read a thermal picture as float32[H, W], upright.
 
-    A coloured 8-bit picture gives its luma (ITU-R BT.601), since a false-colour palette cannot be undone.
+    Of a colour picture the luma is taken (ITU-R BT.601), since a false-colour palette cannot be undone.
     """
     check_file(path, max_bytes=MAX_BYTES)
     with path.open("rb") as file:
@@ -60,31 +60,33 @@ def read_thermal(path: Path) -> ThermalPicture:
     if not np.isfinite(values_HW).all():
         raise SampleError(f"{path}: holds NaN or infinite values; replace the dead pixels")
     if not values_HW.size or np.abs(values_HW).max() > MAX_VALUE:
-        raise SampleError(f"{path}: holds no pixels or values beyond reason; export it again")
+        raise SampleError(f"{path}: has no pixels, or absurdly large values; export it again")
     if page.scale is None:
         return ThermalPicture(values_HW, "counts")
     scale, offset = page.scale
     kelvin_HW = (values_HW.astype(np.float64) * scale + offset).astype(np.float32)
     if not np.isfinite(kelvin_HW).all() or kelvin_HW.min() < 0:
-        raise SampleError(f"{path}: its scale gives temperatures below 0 K or infinite; mend its description")
+        raise SampleError(
+            f"{path}: its scale gives temperatures that are infinite or below 0 K; correct its description"
+        )
     return ThermalPicture(kelvin_HW, "kelvin")
 
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """A TIFF's one page. `values_HW` is None where only Pillow can unpack it."""
+    """The only page of a TIFF. `values_HW`: None where only Pillow can decompress it."""
 
     values_HW: AnyArray | None
     scale: tuple[float, float] | None  # to kelvin: factor, offset
-    inverted: bool = False  # Pillow turns 8-bit greys around whose 0 is said to be white
+    inverted: bool = False  # Pillow inverts 8-bit greys declared as "0 is white"
 
 
 def _first_page(path: Path) -> _Page:
     with decoding(path, "thermal TIFF"), tifffile.TiffFile(path) as tiff:
-        # Of a chain of directories that leads back to itself there are pages without end.
+        # Bounded: a chain of directories that leads back to itself has infinitely many pages.
         chain = list(islice(tiff.pages, MAX_PAGES + 1))
         if len(chain) > MAX_PAGES:
-            raise SampleError(f"{path}: more than {MAX_PAGES} pages, or a loop of them; export one picture")
+            raise SampleError(f"{path}: more than {MAX_PAGES} pages, or a loop of pages; export one picture")
         pages = [page for page in chain if not (page.keyframe.subfiletype & 1)]  # bit 0: a thumbnail
         if len(pages) != 1:
             raise SampleError(f"{path}: holds {len(pages)} pictures; split the sequence into one file each")
@@ -95,7 +97,8 @@ def _first_page(path: Path) -> _Page:
                 "scale the picture down"
             )
         scale = _kelvin_scale(page.description, path)
-        # A compressed strip may unpack to any size: libtiff, behind Pillow, holds it to the picture's bounds.
+        # A compressed strip may decompress to any size; libtiff, behind Pillow, bounds it by the picture's
+        # size.
         plain = page.compression == 1 and page.samplesperpixel == 1 and page.dtype is not None
         if not plain:
             return _Page(None, scale, inverted=page.photometric == 0 and page.bitspersample == 8)
@@ -109,13 +112,15 @@ def _first_page(path: Path) -> _Page:
 
 
 def _unpacked(page: tifffile.TiffPage, path: Path) -> AnyArray:
-    """float32[H, W] of pixels of 10, 12 or 14 bits, highest first; each row begins with a byte (TIFF 6.0)."""
+    """float32[H, W] of 10, 12 or 14-bit pixels, highest bit first; each row starts on a byte (TIFF 6.0)."""
     bits, width, height = page.bitspersample, page.imagewidth, page.imagelength
     row_bytes, whole = -(-width * bits // 8), page.rowsperstrip
     values_HW = np.empty((height, width), np.float32)
     block = max(1, BLOCK_PIXELS // width)
     if page.is_tiled or page.fillorder != 1 or len(page.dataoffsets) != -(-height // whole):
-        raise SampleError(f"{path}: its {bits}-bit pixels lie in tiles or backwards; save it with 16 bits")
+        raise SampleError(
+            f"{path}: its {bits}-bit pixels are tiled or in reverse bit order; save it with 16 bits"
+        )
     weights = 2 ** np.arange(bits - 1, -1, -1).astype(np.float32)
     with path.open("rb") as file:
         for strip, offset in enumerate(page.dataoffsets):
@@ -132,26 +137,26 @@ def _unpacked(page: tifffile.TiffPage, path: Path) -> AnyArray:
 def _kelvin_scale(description: str, path: Path) -> tuple[float, float] | None:
     """(scale, offset) to kelvin from a TIFF's ImageDescription, or None where it names no unit."""
     try:
-        told = json.loads(description)
+        declared = json.loads(description)
     except (json.JSONDecodeError, RecursionError):  # most cameras write prose there
         return CENTIKELVIN if re.search(r"\bcentikelvin\b", description, re.IGNORECASE) else None
-    if not isinstance(told, dict) or "unit" not in told:
+    if not isinstance(declared, dict) or "unit" not in declared:
         return None
-    if told["unit"] == "counts":
+    if declared["unit"] == "counts":
         return None
-    scale, offset = told.get("scale", 1.0), told.get("offset", 0.0)
-    if told["unit"] not in {"kelvin", "celsius"} or not all(
+    scale, offset = declared.get("scale", 1.0), declared.get("offset", 0.0)
+    if declared["unit"] not in {"kelvin", "celsius"} or not all(
         isinstance(value, int | float) for value in (scale, offset)
     ):
         raise SampleError(
-            f"{path}: its description says unit {told['unit']!r}; "
+            f"{path}: its description says unit {declared['unit']!r}; "
             'write {"unit": "kelvin", "scale": …, "offset": …}'
         )
-    return float(scale), float(offset) + (ZERO_CELSIUS_K if told["unit"] == "celsius" else 0.0)
+    return float(scale), float(offset) + (ZERO_CELSIUS_K if declared["unit"] == "celsius" else 0.0)
 
 
 def _read_picture(path: Path) -> AnyArray:
-    """float32[H, W] through Pillow: greys of any depth as they are, colours as luma."""
+    """float32[H, W] read with Pillow: greys of any depth unchanged, colours as luma."""
     with open_picture(path) as (picture, orientation), decoding(path, "thermal picture"):
         grey = picture.mode in {"L", "I", "F"} or picture.mode.startswith("I;16")
         values_HW = np.array(picture if grey else picture.convert("L"), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Numbers beside coordinates as 8-bit colours, where that is what they are."""
+"""Decides whether columns beside coordinates are colours, and converts them to 8 bits."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 
 from data.readers.payload import AnyArray, Bytes
 
-NORMAL_TOLERANCE = 0.01  # of a normal's length, as files round it
-NORMAL_SHARE = 0.99  # of the points: some files leave a few without
+NORMAL_TOLERANCE = 0.01  # of a normal's length, for rounding in files
+NORMAL_SHARE = 0.99  # of the points: in some files a few have none
 
 
 def named_colours(columns_N3: AnyArray) -> Bytes | None:
-    """uint8[N, 3] of columns that the file calls colours: bytes, 0 … 1, 0 … 255 or 0 … 65535; else None.
+    """uint8[N, 3] of columns named as colours: bytes, 0 … 1, 0 … 255 or 0 … 65535; None for other values.
 
-    Of 16-bit colours the value is value / 257, rounded.
+    16-bit colours become value / 257, rounded.
     """
     if not len(columns_N3):
         return None
@@ -34,10 +34,10 @@ def named_colours(columns_N3: AnyArray) -> Bytes | None:
 
 
 def as_colours(columns_N3: AnyArray) -> Bytes | None:
-    """uint8[N, 3] of columns that nothing names, where they can be nothing but colours; else None.
+    """uint8[N, 3] of unnamed columns, if they can only be colours; else None.
 
-    Bytes are; so are whole numbers from 0 to 255 of which one is above 1, and fractions from 0 to 1, unless
-    they are normals: of length one.
+    Colours are: bytes; integers from 0 to 255 of which one is above 1; and fractions from 0 to 1, unless they
+    are normals (of length one).
     """
     if columns_N3.ndim != 2 or columns_N3.shape[1] != 3 or not len(columns_N3):
         return None
@@ -47,7 +47,7 @@ def as_colours(columns_N3: AnyArray) -> Bytes | None:
     if not (wide_N3.min() >= 0 and wide_N3.max() <= 255) or are_normals(wide_N3):
         return None
     whole, up_to_one = _are_whole(wide_N3), wide_N3.max() <= 1
-    if whole == up_to_one:  # zeros and ones, or fractions beyond one: anything
+    if whole == up_to_one:  # zeros and ones, or fractions above one: ambiguous
         return None
     return np.rint(wide_N3 * (255.0 if up_to_one else 1.0)).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Point geometry: the unit sphere, farthest points, and even samples of a surface. No randomness.
+"""Point geometry: unit sphere, farthest point sampling, even sampling of surfaces. No randomness.
 
 Shape legend: B clouds, N points, K chosen points, V vertices, M triangles.
 """
@@ -28,11 +28,11 @@ def unit_sphere(xyz_N3: Floats) -> Floats:
 def farthest_points(xyz_BN3: Floats, count: int) -> Integers:
     """Indices int64[B, K] of K points of each cloud, each the farthest from those chosen before it.
 
-    Eldar et al., "The Farthest Point Strategy" (1997), as PointNet++ samples; it starts at a cloud's first
-    point, and ties go to the first one. Exact: every distance is worked out, in float32. Of coinciding points
-    one is taken, and where there are fewer places than K, the first point fills the rest. O(B · N · K).
+    Eldar et al., "The Farthest Point Strategy" (1997), used by PointNet++. Starts at a cloud's first point;
+    ties go to the first one. Exact: all distances are computed, in float32. Of coinciding points one is
+    taken; with fewer than K distinct points the first one fills the rest. O(B · N · K).
 
-    Several clouds at once share the price of a step's calls, and leave other threads more room.
+    Processing several clouds at once shares the overhead of NumPy calls, and holds Python's lock less often.
     """
     xyz_3BN = np.ascontiguousarray(xyz_BN3.transpose(2, 0, 1), dtype=np.float32)
     step_3BN = np.empty_like(xyz_3BN)
@@ -51,11 +51,11 @@ def farthest_points(xyz_BN3: Floats, count: int) -> Integers:
 
 
 def surface_places(vertices_V3: Doubles, faces_M3: Integers, count: int) -> tuple[Integers, Doubles]:
-    """`count` places spread over a triangle mesh by area, the same for the same mesh.
+    """`count` places spread over a triangle mesh by area, deterministically.
 
-    (the triangle of each int64[count], the weights of its corners float64[count, 3]). The i-th place falls on
-    the triangle that holds the fraction (i + 1/2) / count of the area (stratified, so each triangle gets its
-    share to within one point), at barycentric coordinates from the R2 low-discrepancy sequence (Roberts,
+    Returns (triangle of each int64[count], weights of its corners float64[count, 3]). The i-th place falls on
+    the triangle at the fraction (i + 1/2) / count of the area (stratified, so each triangle gets its share to
+    within one point), at barycentric coordinates from the R2 low-discrepancy sequence (Roberts,
     2018), folded to the triangle by the square-root map (Osada et al., "Shape distributions", 2002, eq. 1).
     Raises ValueError for a mesh without area.
     """
@@ -73,7 +73,7 @@ def surface_places(vertices_V3: Doubles, faces_M3: Integers, count: int) -> tupl
 
 
 def at_places(values_VC: Doubles, faces_M3: Integers, picked_N: Integers, weights_N3: Doubles) -> Doubles:
-    """What vertices carry (coordinates, colours), mixed at `surface_places`, float64[N, C]."""
+    """Vertex attributes (coordinates, colours) interpolated at `surface_places`, float64[N, C]."""
     a_NC, b_NC, c_NC = (values_VC[faces_M3[picked_N, corner]] for corner in range(3))
     mixed: Doubles = weights_N3[:, :1] * a_NC + weights_N3[:, 1:2] * b_NC + weights_N3[:, 2:] * c_NC
     return mixed

@@ -1,8 +1,8 @@
-"""glTF 2.0 meshes, as one binary file (`.glb`) or as JSON with its buffers inside or beside it (`.gltf`).
+"""Reads glTF 2.0 meshes, as one binary file (`.glb`) or as JSON with embedded or separate buffers (`.gltf`).
 
-Every node of the scene is put where its transformations say, posed and morphed as the file rests. Buffers are
-read from the file itself and from the folder that it lies in; nothing is fetched. Packed geometry (Draco,
-meshopt) is refused by name. Source: Khronos, "glTF 2.0 Specification", sections 3.5–3.9 and 4.
+All nodes of the scene are transformed into place, in their rest pose and with default morph weights. Buffers
+are read from the file itself and from its folder; nothing is fetched. Compressed geometry (Draco, meshopt) is
+refused. Source: Khronos, "glTF 2.0 Specification", sections 3.5–3.9 and 4.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from data.readers.untrusted import MEBIBYTE, decoding
 
 GLB_MAGIC, JSON_CHUNK, BIN_CHUNK = b"glTF", 0x4E4F534A, 0x004E4942
 MAX_BUFFERS = 512 * MEBIBYTE
-MAX_VERTICES = 5_000_000  # of all nodes together: a node may show the same mesh a million times
+MAX_VERTICES = 5_000_000  # over all nodes: a small file can instance one mesh a million times
 MAX_DEPTH = 100
 COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 TRIANGLES, STRIP, FAN = 4, 5, 6
-# What a reader of shapes and plain colours may do without, though a file calls it required.
+# Extensions that do not matter for shapes and plain colours, even if a file requires them.
 IGNORED = (
     "KHR_materials_", "KHR_texture_", "KHR_lights_", "KHR_mesh_quantization", "EXT_texture_", "MSFT_texture_",
     "EXT_lights_", "KHR_xmp", "KHR_animation_pointer", "KHR_node_visibility",
@@ -45,7 +45,7 @@ _Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The triangles of one primitive, where its node puts them. Colours are linear, 0 … 1, or None."""
+    """The triangles of one primitive in scene coordinates. Colours are linear, 0 … 1, or None."""
 
     xyz_V3: Doubles
     triangles_M3: Integers
@@ -53,16 +53,16 @@ class _Part:
 
 
 def read_gltf(path: Path) -> tuple[AnyArray, Bytes | None]:
-    """(xyz[N, 3], uint8 colours or None) sampled over the surface, with y upwards as the format says.
+    """(xyz[N, 3], uint8 colours or None) sampled over the surface; y points up, as in the format.
 
-    Colours are base colours and those of vertices, where no primitive has a texture in their place.
+    Colours are base colours and vertex colours, if no primitive has a texture instead.
     """
     with decoding(path, "glTF file"):
         document, binary = _open(path)
         _check_extensions(document, path)
         parts = list(_Scene(document, _buffers(document, binary, path), path).parts())
     if not parts:
-        raise SampleError(f"{path}: shows no triangles; export the mesh again")
+        raise SampleError(f"{path}: contains no triangles; export the mesh again")
     starts = np.cumsum([0, *(len(part.xyz_V3) for part in parts)])
     xyz_V3 = np.concatenate([part.xyz_V3 for part in parts])
     triangles_M3 = np.concatenate(
@@ -76,7 +76,7 @@ def read_gltf(path: Path) -> tuple[AnyArray, Bytes | None]:
 
 
 def gltf_buffers(path: Path) -> list[Path]:
-    """The files beside a glTF that reading it opens, where they are there."""
+    """The buffer files that reading a glTF opens, existing or not."""
     with decoding(path, "glTF file"):
         document, _ = _open(path)
         uris = [buffer.get("uri") for buffer in document.get("buffers", ())]
@@ -102,14 +102,14 @@ def _open(path: Path) -> tuple[_Json, bytes | None]:
         chunks.setdefault(kind, data[at + 8 : at + 8 + size])
         at += 8 + size
     if JSON_CHUNK not in chunks:
-        raise SampleError(f"{path}: holds no description of its scene; export it again")
+        raise SampleError(f"{path}: contains no scene description; export it again")
     return _checked(json.loads(chunks[JSON_CHUNK].decode("utf-8")), path), chunks.get(BIN_CHUNK)
 
 
 def _checked(document: Any, path: Path) -> _Json:
     version = str(document.get("asset", {}).get("version", "")) if isinstance(document, dict) else ""
     if not version.startswith("2"):
-        raise SampleError(f"{path}: is no glTF 2 ({version or 'no version'}); export it as version 2")
+        raise SampleError(f"{path}: is not glTF 2 ({version or 'no version'}); export it as version 2")
     checked: _Json = document
     return checked
 
@@ -118,7 +118,7 @@ def _check_extensions(document: _Json, path: Path) -> None:
     for name in document.get("extensionsRequired", ()):
         if name in PACKED:
             raise SampleError(
-                f"{path}: its geometry is packed by {PACKED[name]}; export it without compression"
+                f"{path}: its geometry is compressed by {PACKED[name]}; export it without compression"
             )
         if not str(name).startswith(IGNORED):
             raise SampleError(f"{path}: needs the extension {name}; export it without")
@@ -136,7 +136,7 @@ def _buffers(document: _Json, binary: bytes | None, path: Path) -> list[bytes]:
             try:
                 data = base64.b64decode(uri.partition(",")[2], validate=True)
             except binascii.Error as error:
-                raise ValueError(f"buffer {number} is no base64") from error
+                raise ValueError(f"buffer {number} is not valid base64") from error
         else:
             data = _beside(path, uri).read_bytes()
         if len(data) < length:
@@ -149,7 +149,7 @@ def _buffers(document: _Json, binary: bytes | None, path: Path) -> list[bytes]:
 
 
 def _inside(path: Path, uri: str) -> Path:
-    """Where a buffer lies, in the folder of the glTF or below. Raises `SampleError` for any other place."""
+    """The path of a buffer, which must be in the glTF's folder or below; else raises `SampleError`."""
     try:
         return resolve(path.parent, unquote(uri))
     except SampleError as refused:
@@ -157,7 +157,7 @@ def _inside(path: Path, uri: str) -> Path:
 
 
 def _beside(path: Path, uri: str) -> Path:
-    """The file of a buffer, which is there and of a size that is read."""
+    """The file of a buffer. Raises `SampleError` where it is missing or too large."""
     found = _inside(path, uri)
     if not found.is_file():
         raise SampleError(f"{path}: its buffer {uri} is missing; put that file beside it, or export as .glb")
@@ -167,7 +167,7 @@ def _beside(path: Path, uri: str) -> Path:
 
 
 class _Scene:
-    """A document with its buffers, walked through node by node."""
+    """A document with its buffers, traversed node by node."""
 
     def __init__(self, document: _Json, buffers: list[bytes], path: Path) -> None:
         self._document, self._buffers, self._path = document, buffers, path
@@ -184,7 +184,7 @@ class _Scene:
                 yield from self._mesh(node, matrix)
 
     def _roots(self) -> list[int]:
-        """Of the scene that is shown; of a file without scenes, every node that is nobody's child."""
+        """The root nodes of the default scene; in a file without scenes, every node without a parent."""
         scenes = self._document.get("scenes", [])
         if scenes:
             roots: list[int] = scenes[self._document.get("scene", 0)].get("nodes", [])
@@ -194,7 +194,7 @@ class _Scene:
 
     def _place(self, number: int, above: Doubles, depth: int) -> None:
         if depth > MAX_DEPTH or number in self._placed:
-            raise SampleError(f"{self._path}: its nodes are no tree; export it again")
+            raise SampleError(f"{self._path}: its nodes do not form a tree; export it again")
         node = self._nodes[number]
         self._placed[number] = above @ _local(node)
         for child in node.get("children", ()):
@@ -231,15 +231,14 @@ class _Scene:
                 else np.arange(len(xyz_V3))
             )
             if len(indices) and indices.max() >= len(xyz_V3):
-                raise SampleError(
-                    f"{self._path}: its faces name vertices that it does not hold; export the mesh again"
-                )
+                raise SampleError(f"{self._path}: its faces refer to missing vertices; export the mesh again")
             triangles_M3 = _triangles(indices, mode)
             if len(triangles_M3):
                 yield _Part(xyz_V3, triangles_M3, self._colours(primitive, len(xyz_V3)))
 
     def _posed(self, xyz_V3: Doubles, attributes: _Json, skin: _Json) -> Doubles:
-        """The skin as its joints hold it at rest; the node's own place does not count (section 3.7.3.1)."""
+        """The skinned vertices in the rest pose; the node's own transformation is ignored (section
+        3.7.3.1)."""
         matrices_J44 = np.stack([self._placed[joint] for joint in skin["joints"]])
         if "inverseBindMatrices" in skin:
             inverse_J44 = self._accessor(skin["inverseBindMatrices"]).astype(np.float64).reshape(-1, 4, 4)
@@ -255,7 +254,7 @@ class _Scene:
         return posed_V3
 
     def _colours(self, primitive: _Json, count: int) -> Doubles | None:
-        """Linear colours float64[V, 3] of a primitive; None where a texture holds them, or nothing does."""
+        """Linear colours float64[V, 3] of a primitive; None where a texture defines them, or nothing does."""
         material: _Json = {}
         if "material" in primitive:
             material = self._document["materials"][primitive["material"]]
@@ -271,7 +270,7 @@ class _Scene:
         return np.tile(factor, (count, 1)) if "baseColorFactor" in shade else None
 
     def _accessor(self, number: int) -> AnyArray:
-        """The elements of an accessor [count, width], integers that stand for fractions as such."""
+        """The elements of an accessor [count, width]; normalised integers become fractions."""
         about = self._document["accessors"][number]
         kind, width, count = (
             np.dtype(COMPONENTS[about["componentType"]]),
@@ -305,13 +304,13 @@ class _Scene:
     def _elements(self, view: int, offset: int, kind: np.dtype[Any], width: int, count: int) -> AnyArray:
         about = self._document["bufferViews"][view]
         if set(about.get("extensions", ())) & set(PACKED):
-            raise SampleError(f"{self._path}: its geometry is packed; export it without compression")
+            raise SampleError(f"{self._path}: its geometry is compressed; export it without compression")
         start = about.get("byteOffset", 0) + offset
         stride = about.get("byteStride", kind.itemsize * width)
         buffer = self._buffers[about["buffer"]]
         end = start + (count - 1) * stride + kind.itemsize * width if count else start
         if min(start, offset) < 0 or end > min(len(buffer), about.get("byteOffset", 0) + about["byteLength"]):
-            raise SampleError(f"{self._path}: an accessor leads beyond its buffer; export it again")
+            raise SampleError(f"{self._path}: an accessor exceeds its buffer; export it again")
         values: AnyArray = np.ndarray((count, width), kind, buffer, start, (stride, kind.itemsize))
         return values
 
@@ -335,7 +334,7 @@ def _local(node: _Json) -> Doubles:
 
 
 def _triangles(indices: Integers, mode: int) -> Integers:
-    """int64[M, 3] of a list, a strip (every other triangle turned around) or a fan."""
+    """int64[M, 3] of a list, a strip (every other triangle reversed) or a fan."""
     if mode == TRIANGLES:
         return indices[: len(indices) // 3 * 3].reshape(-1, 3)
     if mode == FAN:

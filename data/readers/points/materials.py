@@ -1,7 +1,7 @@
-"""The colours of an OBJ's materials, from the libraries (MTL) beside it.
+"""Reads the colours of an OBJ's materials from its material libraries (MTL).
 
-Of a library only names and diffuse colours are read, and only one that lies in the OBJ's own folder or below:
-nothing else that an OBJ names is opened. Source: Wavefront's "MTL material format" (Kd, map_Kd).
+Only names and diffuse colours are read, and only from libraries in the OBJ's own folder or below: no other
+file that an OBJ refers to is opened. Source: Wavefront's "MTL material format" (Kd, map_Kd).
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ MAX_BYTES = 4 * MEBIBYTE
 
 
 def libraries(path: Path, names: Sequence[str]) -> list[Path]:
-    """Where the libraries would lie that the OBJ at `path` names, in its order; those inside its folder."""
+    """The paths of the libraries that an OBJ refers to, in order, existing or not; only inside its folder."""
     places: list[Path] = []
     for name in names:
-        # Names hold blanks, though the format parts several by them; Windows' tools write its separators.
+        # A space may be part of a name or separate two names; Windows programs write backslashes.
         for each in [name, *name.split()] if " " in name else [name]:
             try:
                 places.append(resolve(path.parent, each.replace("\\", "/")))
-            except SampleError:  # it lies elsewhere
+            except SampleError:  # outside the folder
                 continue
     return list(dict.fromkeys(places))
 
 
 def diffuse_colours(places: Sequence[Path]) -> dict[str, Bytes | None]:
-    """uint8[3] by material, of the libraries that there are; None for one with a texture."""
+    """uint8[3] by material, from the libraries that exist; None for a material with a texture."""
     colours: dict[str, Bytes | None] = {}
     for library in places:
         if not library.is_file() or library.stat().st_size > MAX_BYTES:
@@ -53,7 +53,7 @@ def diffuse_colours(places: Sequence[Path]) -> dict[str, Bytes | None]:
 
 
 def _colour(value: str) -> Bytes | None:
-    """Three numbers from 0 to 1; another way to say it (spectral, xyz) is None."""
+    """The colour of three numbers from 0 to 1; None for other notations (spectral, xyz)."""
     try:
         parts = np.array([float(each) for each in value.split()[:3]])
     except ValueError:

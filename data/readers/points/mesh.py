@@ -1,4 +1,4 @@
-"""PLY clouds and meshes (plyfile), and what all meshes share: polygons as triangles, surfaces as points."""
+"""Reads PLY clouds and meshes (plyfile); and converts polygons to triangles, and surfaces to points."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_ply(path: Path) -> tuple[AnyArray, Bytes | None]:
         rgb_V3 = named_colours(np.stack([vertices[c] for c in colours], axis=1)) if colours else None
         faces = ply["face"].data if "face" in ply and len(ply["face"].data) else None
         if "tristrips" in ply:
-            raise SampleError(f"{path}: holds strips of triangles; export it with faces")
+            raise SampleError(f"{path}: contains triangle strips; export it with faces")
         if faces is None:
             return xyz_V3, rgb_V3
         polygons = list(faces[_corner_list(faces)])
@@ -44,9 +44,10 @@ def read_ply(path: Path) -> tuple[AnyArray, Bytes | None]:
 
 
 def _ascii_header(path: Path) -> io.BufferedReader:
-    """The file, without what is not ASCII in its header (names, in comments): plyfile stops there.
+    """The file with non-ASCII characters of its header (in comments) replaced: plyfile fails on them.
 
-    Refuses a header that declares more elements than there are bytes: plyfile takes the memory first.
+    Raises `SampleError` for a header that declares more elements than bytes: plyfile would allocate them
+    first.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -69,7 +70,7 @@ def _corner_list(faces: AnyArray) -> str:
 def fans(corners: AnyArray, sides_P: AnyArray) -> tuple[AnyArray, AnyArray]:
     """(triangles int64[M, 3], the polygon of each int64[M]): P polygons as fans around their first corner.
 
-    `corners` are those of all polygons, one behind the other. Polygons of fewer than three corners have none.
+    `corners`: those of all polygons, concatenated. Polygons with fewer than three corners give no triangle.
     """
     count_P = np.maximum(sides_P - 2, 0)  # triangles of each polygon
     polygon_M = np.repeat(np.arange(len(sides_P)), count_P)
@@ -88,12 +89,12 @@ def sample_mesh(
 ) -> tuple[AnyArray, Bytes | None]:
     """(xyz[N, 3], uint8 colours or None): `SURFACE_POINTS` points of a mesh, and its colours there.
 
-    Colours of corners are mixed over a triangle. Raises `SampleError` for a mesh that has no surface.
+    Colours of corners are interpolated over a triangle. Raises `SampleError` for a mesh without a surface.
     """
     if not np.isfinite(vertices_V3).all():
         raise SampleError(f"{path}: holds NaN or infinite coordinates; export the mesh again")
     if not len(triangles_M3) or triangles_M3.min() < 0 or triangles_M3.max() >= len(vertices_V3):
-        raise SampleError(f"{path}: its faces name vertices that it does not hold; export the mesh again")
+        raise SampleError(f"{path}: its faces refer to missing vertices; export the mesh again")
     try:
         picked_N, weights_N3 = surface_places(vertices_V3.astype(np.float64), triangles_M3, SURFACE_POINTS)
     except ValueError as error:

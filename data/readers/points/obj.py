@@ -1,7 +1,7 @@
-"""OBJ meshes: every object, group and material of the file is part of the thing it shows.
+"""Reads OBJ meshes: all objects and groups of a file together are one sample.
 
-Source: Wavefront's "OBJ file format", B1 (vertices, faces, groups, materials); colours behind a vertex's
-place are MeshLab's and ZBrush's. Free-form curves and surfaces are not read.
+Source: Wavefront's "OBJ file format", B1 (vertices, faces, groups, materials); colours after a vertex's
+coordinates are an extension of MeshLab and ZBrush. Free-form curves and surfaces are not supported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FREE_FORM = frozenset(("curv", "curv2", "surf", "csh", "call"))
 
 @dataclass
 class _Obj:
-    """What is read of an OBJ. Materials are numbered in the order of their first use; −1: none yet."""
+    """The parsed parts of an OBJ. Materials are numbered in the order of their first use; −1: none yet."""
 
     vertices: list[str] = field(default_factory=list)
     corners: array[int] = field(default_factory=lambda: array("q"))
@@ -37,13 +37,13 @@ class _Obj:
 def read_obj(path: Path) -> tuple[AnyArray, Bytes | None]:
     """(xyz[N, 3], uint8 colours or None) sampled over the surface; of a file without faces, its vertices.
 
-    Colours are those behind the vertices, else the materials' diffuse ones where every face has one and none
-    has a texture.
+    Colours are vertex colours, else the materials' diffuse colours, if every face has one and none has a
+    texture.
     """
     with decoding(path, "OBJ mesh"):
         obj = _parse(path.read_bytes().decode("utf-8", errors="replace"), path)
         if not obj.vertices:
-            raise SampleError(f"{path}: holds no vertices; export the mesh again")
+            raise SampleError(f"{path}: contains no vertices; export the mesh again")
         xyz_V3, rgb_V3 = _vertices(obj.vertices)
         if not obj.sides:
             return xyz_V3, rgb_V3
@@ -55,7 +55,7 @@ def read_obj(path: Path) -> tuple[AnyArray, Bytes | None]:
 
 
 def obj_libraries(path: Path) -> list[Path]:
-    """The material libraries that reading an OBJ opens, where they are there."""
+    """The material libraries that reading an OBJ opens, existing or not."""
     names = []
     with path.open("rb") as file:
         for line in file:
@@ -72,12 +72,14 @@ def _parse(text: str, path: Path) -> _Obj:
         if key == "v":
             obj.vertices.append(rest)
             count += 1
-        elif key in {"f", "fo"}:  # fo: of older files
+        elif key in {"f", "fo"}:  # fo: an older form
             words = rest.partition("#")[0].split()
             for word in words:
                 corner = int(word.partition("/")[0])
                 if corner == 0:
-                    raise SampleError(f"{path}: a face names vertex 0, they count from 1; export it again")
+                    raise SampleError(
+                        f"{path}: a face refers to vertex 0, but numbers start at 1; export it again"
+                    )
                 obj.corners.append(corner - 1 if corner > 0 else count + corner)
             obj.sides.append(len(words))
             obj.material_of.append(material)
@@ -87,13 +89,13 @@ def _parse(text: str, path: Path) -> _Obj:
             obj.libraries.append(rest.strip())
         elif key in FREE_FORM:
             raise SampleError(
-                f"{path}: holds {key!r}, which is no polygon; export it as a mesh of triangles or polygons"
+                f"{path}: contains {key!r}, which is not a polygon; export it as a polygon mesh"
             )
     return obj
 
 
 def _vertices(lines: list[str]) -> tuple[AnyArray, Bytes | None]:
-    """x y z, x y z w, or x y z r g b of all vertices, which must be alike."""
+    """Coordinates and colours: x y z, x y z w, or x y z r g b, the same for all vertices."""
     numbers_VC = np.loadtxt(lines, dtype=np.float64, ndmin=2, comments="#")
     if len(numbers_VC) != len(lines) or numbers_VC.shape[1] < 3:
         raise ValueError("a vertex with fewer than three coordinates")

@@ -1,7 +1,7 @@
-"""OFF meshes, with polygons of any number of corners; and their kin COFF, NOFF, STOFF.
+"""Reads OFF meshes with polygons of any number of corners; and the variants COFF, NOFF, STOFF.
 
-Source: Geomview's OFF format: an optional keyword with letters for what a vertex has besides its place, the
-numbers of vertices, faces and edges, then a line for each. ModelNet40 writes `OFF8 12 0`, without a break.
+Source: Geomview's OFF format: an optional keyword with letters for the attributes of vertices, the numbers of
+vertices, faces and edges, then one line each. ModelNet40 writes `OFF8 12 0`, without a line break.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def read_off(path: Path) -> tuple[AnyArray, Bytes | None]:
     text = path.read_bytes().decode("latin-1").lstrip("ï»¿")
     lines = [line for line in (each.partition("#")[0].strip() for each in text.splitlines()) if line]
     if not lines:
-        raise SampleError(f"{path}: holds no OFF mesh; export it again")
+        raise SampleError(f"{path}: contains no OFF mesh; export it again")
     keyword = _KEYWORD.match(lines[0])
     if keyword is None and not lines[0][0].isdigit():
-        raise SampleError(f"{path}: is no OFF mesh of three coordinates in text; export it as such")
+        raise SampleError(f"{path}: is not a text OFF mesh with three coordinates; export it as one")
     has_colours, has_normals = (False, False) if keyword is None else ("C" in keyword[0], "N" in keyword[0])
     if "BINARY" in lines[0].upper():
         raise SampleError(f"{path}: binary OFF is not read; export it as text")
@@ -59,21 +59,21 @@ def _check_counts(path: Path, vertices: int, faces: int, there: int) -> None:
         raise SampleError(f"{path}: truncated, {found:,} of {faces:,} faces are there; fetch it again")
     if there > vertices + faces:
         raise SampleError(
-            f"{path}: {there - vertices - faces:,} lines behind the {faces:,} faces that its header names; "
+            f"{path}: {there - vertices - faces:,} lines after the {faces:,} faces declared in its header; "
             "export it again"
         )
 
 
 def _faces(lines: Sequence[str]) -> tuple[AnyArray, AnyArray, Bytes | None]:
-    """(corners of all faces one behind the other, how many each has, the faces' colours if all have one)."""
+    """(corners of all faces concatenated, the number of each, the faces' colours if all have one)."""
     words = [line.split() for line in lines]
     sides_P = np.array([int(each[0]) for each in words])
     if any(len(each) < side + 1 for each, side in zip(words, sides_P.tolist(), strict=True)):
-        raise ValueError("a face with fewer corners than it says")
+        raise ValueError("a face with fewer corners than declared")
     pairs = list(zip(words, sides_P.tolist(), strict=True))
     corners = np.array([corner for each, side in pairs for corner in each[1 : side + 1]], dtype=np.int64)
     rest = [each[side + 1 : side + 4] for each, side in pairs]
     rgb_P3 = None
-    if all(len(each) == 3 for each in rest):  # one number is an index into a map that is elsewhere
+    if all(len(each) == 3 for each in rest):  # a single number is an index into an external colour map
         rgb_P3 = named_colours(np.array(rest, dtype=np.float64))
     return corners, sides_P, rgb_P3

@@ -1,4 +1,4 @@
-"""PCD, the Point Cloud Library's format, version 0.7: `ascii`, `binary` and `binary_compressed` data."""
+"""Reads PCD, the format of the Point Cloud Library, version 0.7: `ascii`, `binary`, `binary_compressed`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_UNPACKED = 256 * MEBIBYTE
 
 
 def read_pcd(path: Path) -> tuple[AnyArray, Bytes | None]:
-    """(xyz[N, 3], uint8 colours or None). Points marked invalid by NaN are dropped, as PCL defines them.
+    """(xyz[N, 3], uint8 colours or None). Points with NaN are invalid by PCL's definition, and dropped.
 
     Source: the PCD file format page of the Point Cloud Library; `rgb` packs 0x00RRGGBB into four bytes,
     `rgba` 0xAARRGGBB.
@@ -34,7 +34,7 @@ def read_pcd(path: Path) -> tuple[AnyArray, Bytes | None]:
         row_type, rows, encoding = np.dtype(fields), _rows(head, path), head["DATA"][0].lower()
         body = file.read()
     if not set("xyz") <= set(row_type.names or ()):
-        raise SampleError(f"{path}: holds no fields x, y and z; export the cloud again")
+        raise SampleError(f"{path}: has no fields x, y and z; export the cloud again")
     with decoding(path, "PCD cloud"):
         cloud = _decode(path, body, row_type, rows, encoding)
         xyz_N3 = np.concatenate([cloud[axis] for axis in "xyz"], axis=1).astype(np.float64)
@@ -44,7 +44,7 @@ def read_pcd(path: Path) -> tuple[AnyArray, Bytes | None]:
 
 
 def _header(file: BinaryIO) -> dict[str, list[str]]:
-    """The words behind each key, up to DATA. Comments may be in any encoding."""
+    """The values of each key, up to DATA. Comments may be in any encoding."""
     head: dict[str, list[str]] = {}
     for _ in range(MAX_HEADER_LINES):
         line = file.readline(MAX_LINE_BYTES).decode("latin-1").lstrip("ï»¿").strip()
@@ -53,13 +53,13 @@ def _header(file: BinaryIO) -> dict[str, list[str]]:
             head[key.upper()] = values
         if key.upper() == "DATA":
             break
-    if "COLUMNS" in head:  # of version 0.5
+    if "COLUMNS" in head:  # version 0.5
         head.setdefault("FIELDS", head["COLUMNS"])
     return head
 
 
 def _rows(head: dict[str, list[str]], path: Path) -> int:
-    """How many points there are: POINTS, or without it WIDTH × HEIGHT, as PCL and Open3D take it."""
+    """The number of points: POINTS, or without it WIDTH × HEIGHT, as in PCL and Open3D."""
     if head.get("POINTS"):
         return int(head["POINTS"][0])
     if not head.get("WIDTH"):
@@ -68,7 +68,7 @@ def _rows(head: dict[str, list[str]], path: Path) -> int:
 
 
 def _colours(cloud: AnyArray) -> Bytes | None:
-    """uint8[N, 3] of `rgb` or `rgba`, four bytes packed as a float or a whole number, or of r, g and b."""
+    """uint8[N, 3] of `rgb` or `rgba` (four bytes packed as a float or an integer), or of r, g and b."""
     names = cloud.dtype.names or ()
     for name in ("rgb", "rgba"):
         if name in names and cloud.dtype[name].itemsize == 4:
@@ -87,7 +87,7 @@ def _decode(path: Path, body: bytes, row_type: np.dtype[np.void], rows: int, enc
             raise SampleError(f"{path}: truncated, {rows:,} points are declared; fetch it again")
         there, more = len(body) // row_type.itemsize, body[rows * row_type.itemsize :]
         if there > rows and more.strip(b"\0"):
-            raise SampleError(f"{path}: holds {there:,} points, {rows:,} are declared; export it again")
+            raise SampleError(f"{path}: contains {there:,} points, {rows:,} are declared; export it again")
         return np.frombuffer(body, row_type, count=rows)
     if encoding == "binary_compressed":
         return _decode_packed(path, body, row_type, rows)
@@ -95,7 +95,7 @@ def _decode(path: Path, body: bytes, row_type: np.dtype[np.void], rows: int, enc
         flat = np.loadtxt(body.decode("latin-1").splitlines(), dtype=np.float64, ndmin=2)
         if flat.shape[1] != sum(row_type[name].shape[0] for name in row_type.names or ()):
             raise SampleError(
-                f"{path}: its lines have {flat.shape[1]} numbers, not those its header names; export it again"
+                f"{path}: its lines have {flat.shape[1]} numbers, not as many as declared; export it again"
             )
         if len(flat) != rows:
             raise SampleError(f"{path}: {len(flat):,} of {rows:,} declared points are there; fetch it again")
@@ -104,7 +104,7 @@ def _decode(path: Path, body: bytes, row_type: np.dtype[np.void], rows: int, enc
 
 
 def _decode_packed(path: Path, body: bytes, row_type: np.dtype[np.void], rows: int) -> AnyArray:
-    """Two sizes, then all values of the first field, all of the second …, packed together by LZF."""
+    """Two sizes, then the values of each field in turn (by column), compressed together by LZF."""
     packed, unpacked = struct.unpack_from("<II", body)
     if unpacked != rows * row_type.itemsize or unpacked > MAX_UNPACKED or packed > len(body) - 8:
         raise SampleError(f"{path}: truncated, {rows:,} points are declared; fetch it again")
@@ -119,9 +119,9 @@ def _decode_packed(path: Path, body: bytes, row_type: np.dtype[np.void], rows: i
 
 
 def _unpack_lzf(packed: bytes, size: int) -> bytes:
-    """LZF (Marc Lehmann's LibLZF): runs of bytes as they are, and copies of what came before.
+    """Decompress LZF (Marc Lehmann's LibLZF): literal runs, and copies of earlier bytes.
 
-    Raises ValueError where it does not unpack to `size` bytes.
+    Raises ValueError where the result has not exactly `size` bytes.
     """
     out = bytearray()
     at = 0
@@ -139,9 +139,9 @@ def _unpack_lzf(packed: bytes, size: int) -> bytes:
         back = (control & 31) << 8 | packed[at]
         at += 1
         if back >= len(out):
-            raise ValueError("a copy of what lies before the beginning")
+            raise ValueError("a reference before the beginning")
         source = out[len(out) - back - 1 :][: length + 2]
-        repeats = -(-(length + 2) // len(source))  # a copy may overlap what it writes: a pattern, repeated
+        repeats = -(-(length + 2) // len(source))  # a copy may overlap its own output: a repeated pattern
         out += (source * repeats)[: length + 2]
     if len(out) != size:
         raise ValueError(f"{len(out):,} of {size:,} bytes")
@@ -159,5 +159,5 @@ def _to_rows(flat_NC: AnyArray, row_type: np.dtype[np.void]) -> AnyArray:
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """PCL calls every padding field `_`; NumPy wants distinct names."""
+    """Distinct field names for NumPy: PCL calls every padding field `_`."""
     return [f"_{i}" if name == "_" else name for i, name in enumerate(names)]

@@ -1,153 +1,111 @@
-"""Point clouds: PLY, PCD, OFF, OBJ, STL, glTF, text, NPY and torch tensors. Meshes are sampled by area."""
+"""Reads point clouds: PLY, PCD, OFF, OBJ, STL, glTF, text, NPY, torch tensors. Meshes are sampled by area."""
 
 from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
 from data.errors import SampleError
-from data.readers.axes import Up, format_up, upwards
+from data.readers.axes import Up, format_up, rotate_z_up
+from data.readers.lookup import POINT_FORMATS, find_function
 from data.readers.payload import AnyArray, Bytes, Points
 from data.readers.points.colours import as_colours
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
 
 MAX_BYTES = 256 * MEBIBYTE
 MAX_POINTS = 5_000_000
-MIN_POINTS = 16  # fewer have no shape to speak of
+MIN_POINTS = 16  # fewer define no shape
 NPY_MAGIC = b"\x93NUMPY"
 
-# What the reader of a format gives: xyz[N, 3] of any number type, and uint8[N, 3] colours if it has them.
+# The output of a format's reader: xyz[N, 3] of any number type, and uint8[N, 3] colours or None.
 RawCloud: TypeAlias = tuple[AnyArray, Bytes | None]
 
 
 def read_point(path: Path, *, up: Up | None = None) -> Points:
-    """Read a cloud in the file's own units and order, z upwards.
+    """Read a cloud in the file's own units and order, rotated so that z points up.
 
-    A mesh becomes `mesh.SURFACE_POINTS` points by area. `up` is the axis that points up in the file; None: as
-    its format has it (`data.readers.axes`).
+    A mesh becomes `mesh.SURFACE_POINTS` points by area. `up`: the axis that points up in the file; by default
+    that of its format (`data.readers.axes`).
 
-    A cloud that lies a thousand times its size from the origin is moved there: float32 would flatten it.
+    A cloud more than a thousand times its size away from the origin is centred: float32 could not resolve it.
     Raises `SampleError` for fewer than `MIN_POINTS` points, for points that all coincide and for coordinates
     that are not finite.
     """
-    reader = READERS.get(path.suffix.lower())
+    reader = POINT_FORMATS.get(path.suffix.lower())
     if reader is None:
         raise SampleError(
-            f"{path}: no point cloud format ends in {path.suffix!r}; use {', '.join(sorted(READERS))}"
+            f"{path}: no point cloud format ends in {path.suffix!r}; use {', '.join(sorted(POINT_FORMATS))}"
         )
     check_file(path, max_bytes=MAX_BYTES)
     with decoding(path, "cloud"):
-        raw_N3, rgb_N3 = reader(path)
+        raw_N3, rgb_N3 = find_function(reader)(path)
     if raw_N3.ndim != 2 or raw_N3.shape[1] != 3:
-        raise SampleError(f"{path}: its points have no three coordinates; export the cloud again")
+        raise SampleError(f"{path}: its points do not have three coordinates; export the cloud again")
     if len(raw_N3) < MIN_POINTS:
         raise SampleError(f"{path}: {len(raw_N3)} points are fewer than {MIN_POINTS}; use a denser cloud")
     if len(raw_N3) > MAX_POINTS:
         raise SampleError(f"{path}: {len(raw_N3):,} points are more than {MAX_POINTS:,}; thin the cloud")
     if not np.isfinite(raw_N3).all():
         raise SampleError(f"{path}: holds NaN or infinite coordinates; remove those points")
-    # Geo-referenced clouds lie millions of metres away, where float32 has no centimetres left.
+    # Geo-referenced clouds are millions of metres from the origin, where float32 cannot resolve centimetres.
     wide_N3 = raw_N3.astype(np.float64)
     middle_3 = (wide_N3.min(axis=0) + wide_N3.max(axis=0)) / 2
     reach = np.abs(wide_N3 - middle_3).max()
     if not 0 < reach < 1e18:  # squares must stay within float32
-        raise SampleError(f"{path}: all points coincide or lie beyond reason; export the cloud again")
+        raise SampleError(f"{path}: all points coincide, or are absurdly far apart; export the cloud again")
     if np.abs(middle_3).max() > 1000 * reach:
         wide_N3 -= middle_3
-    return Points(upwards(wide_N3, up or format_up(path)).astype(np.float32), rgb_N3)
+    return Points(rotate_z_up(wide_N3, up or format_up(path)).astype(np.float32), rgb_N3)
 
 
 def columns_to_cloud(columns_NC: AnyArray, path: Path) -> RawCloud:
-    """Split x y z [+ three more] columns; the three are colours where `as_colours` takes them for such."""
+    """Split columns x y z [+ three more]; the three are colours if `as_colours` accepts them."""
     if columns_NC.ndim == 3 and columns_NC.shape[0] == 1:
         columns_NC = columns_NC[0]  # a batch of one
     if columns_NC.ndim != 2 or columns_NC.shape[1] < 3 or columns_NC.dtype.kind not in "iuf":
         raise SampleError(
-            f"{path}: {columns_NC.dtype}{list(columns_NC.shape)} is no cloud; save numbers as [N, 3]"
+            f"{path}: {columns_NC.dtype}{list(columns_NC.shape)} is not a point cloud; save numbers as [N, 3]"
         )
     return columns_NC[:, :3], as_colours(columns_NC[:, 3:6]) if columns_NC.shape[1] == 6 else None
 
 
-def _read_ply(path: Path) -> RawCloud:
-    from data.readers.points.mesh import read_ply
-
-    return read_ply(path)
-
-
-def _read_off(path: Path) -> RawCloud:
-    from data.readers.points.off import read_off
-
-    return read_off(path)
-
-
-def _read_obj(path: Path) -> RawCloud:
-    from data.readers.points.obj import read_obj
-
-    return read_obj(path)
-
-
-def _read_stl(path: Path) -> RawCloud:
-    from data.readers.points.stl import read_stl
-
-    return read_stl(path)
-
-
-def _read_gltf(path: Path) -> RawCloud:
-    from data.readers.points.gltf import read_gltf
-
-    return read_gltf(path)
-
-
-def _read_pcd(path: Path) -> RawCloud:
-    from data.readers.points.pcd import read_pcd
-
-    return read_pcd(path)
-
-
-def _read_text(path: Path) -> RawCloud:
-    from data.readers.points.text_cloud import read_text_cloud
-
-    return read_text_cloud(path)
-
-
-def _read_npy(path: Path) -> RawCloud:
+def read_npy(path: Path) -> RawCloud:
+    """One NumPy array [N, 3] or [N, 6], or a batch of one; never a pickle."""
     with path.open("rb") as file:
-        if (
-            file.read(len(NPY_MAGIC)) != NPY_MAGIC
-        ):  # else NumPy takes it for a pickle, and advises to trust it
+        # Otherwise NumPy assumes a pickle, and advises to allow it.
+        if file.read(len(NPY_MAGIC)) != NPY_MAGIC:
             raise SampleError(f"{path}: not a NumPy array; save it with np.save")
     with decoding(path, "NumPy array"):
-        # Mapped, so that a header which declares more than the file holds is refused before memory is taken.
+        # Memory-mapped: a header that declares more than the file has is refused before memory is allocated.
         columns_NC = np.load(path, mmap_mode="r", allow_pickle=False)
     return columns_to_cloud(columns_NC, path)
 
 
-def _read_torch(path: Path) -> RawCloud:
+def read_torch(path: Path) -> RawCloud:
     """One dense tensor saved by torch ≥ 1.6, loaded without unpickling anything but tensors."""
     import torch
 
     with decoding(path, "torch tensor"), zipfile.ZipFile(path) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
     if unpacked > MAX_BYTES:
-        raise SampleError(f"{path}: unpacks to {unpacked / MEBIBYTE:,.0f} MiB; save a smaller tensor")
+        raise SampleError(f"{path}: decompresses to {unpacked / MEBIBYTE:,.0f} MiB; save a smaller tensor")
     try:
         with decoding(path, "torch tensor"):
             tensor = torch.load(path, map_location="cpu", weights_only=True)
     except SampleError as refused:
         if not isinstance(refused.__cause__, pickle.UnpicklingError):
             raise
-        # torch's own message advises to switch the protection off.
+        # torch's own message advises to switch this protection off.
         raise SampleError(
-            f"{path}: holds more than tensors, which is not loaded; save one tensor"
+            f"{path}: contains more than tensors, which is not loaded; save one tensor"
         ) from refused
     if not isinstance(tensor, torch.Tensor):
-        raise SampleError(f"{path}: holds a {type(tensor).__name__}; save one tensor of shape [N, 3]")
-    # A view with stride 0 may claim any size over a few bytes: bound it before it is made real.
+        raise SampleError(f"{path}: contains a {type(tensor).__name__}; save one tensor of shape [N, 3]")
+    # A view with stride 0 can claim any size over a few bytes: check the size before copying.
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
         raise SampleError(f"{path}: not a plain dense tensor; save tensor.dense().float()")
     if tensor.numel() * tensor.element_size() > MAX_BYTES:
@@ -155,22 +113,3 @@ def _read_torch(path: Path) -> RawCloud:
     with decoding(path, "torch tensor"):
         plain = tensor.detach().to(torch.float64).numpy()
     return columns_to_cloud(plain, path)
-
-
-READERS: dict[str, Callable[[Path], RawCloud]] = {
-    ".ply": _read_ply,
-    ".off": _read_off,
-    ".obj": _read_obj,
-    ".stl": _read_stl,
-    ".glb": _read_gltf,
-    ".gltf": _read_gltf,
-    ".pcd": _read_pcd,
-    ".xyz": _read_text,
-    ".asc": _read_text,
-    ".xyzn": _read_text,
-    ".xyzrgb": _read_text,
-    ".txt": _read_text,  # ModelNet40's resampled clouds; as a point cloud only where that is told
-    ".pts": _read_text,
-    ".npy": _read_npy,
-    ".pt": _read_torch,
-}

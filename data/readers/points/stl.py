@@ -1,4 +1,4 @@
-"""STL meshes, binary and in text. Source: Marshall Burns, "Automated Fabrication" (1993), section 6.5."""
+"""Reads STL meshes, binary and text. Source: Marshall Burns, "Automated Fabrication" (1993), section 6.5."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _VERTEX = re.compile(r"^\s*vertex" + 3 * _NUMBER + r"\s*$", re.MULTILINE | re.IG
 
 
 def read_stl(path: Path) -> tuple[AnyArray, Bytes | None]:
-    """(xyz[N, 3], None) sampled over the surface. Raises `SampleError` for a file that is cut or holds none.
+    """(xyz[N, 3], None) sampled over the surface. Raises `SampleError` for truncated files, or no triangles.
 
-    A binary file may begin with "solid" as text does: its length, which its header fixes, says what it is.
+    A binary file may begin with "solid", like text; it is recognised by its length, which the header implies.
     """
     data = path.read_bytes()
     facets = int.from_bytes(data[80:HEAD_BYTES], "little") if len(data) >= HEAD_BYTES else 0
@@ -30,7 +30,7 @@ def read_stl(path: Path) -> tuple[AnyArray, Bytes | None]:
     if len(data) >= HEAD_BYTES and whole <= len(data) and not (is_text and whole < len(data)):
         if data[whole:].strip(b"\0\r\n\x1a "):
             raise SampleError(
-                f"{path}: {len(data) - whole:,} bytes behind the {facets:,} triangles that its header names; "
+                f"{path}: {len(data) - whole:,} bytes after the {facets:,} triangles declared in its header; "
                 "export it again"
             )
         rows = np.frombuffer(data, FACET, count=facets, offset=HEAD_BYTES)
@@ -41,7 +41,7 @@ def read_stl(path: Path) -> tuple[AnyArray, Bytes | None]:
         there = max(0, len(data) - HEAD_BYTES) // FACET_BYTES
         raise SampleError(f"{path}: truncated, {there:,} of {facets:,} triangles are there; fetch it again")
     if not len(corners):
-        raise SampleError(f"{path}: holds no triangles; export the mesh again")
+        raise SampleError(f"{path}: contains no triangles; export the mesh again")
     return sample_mesh(path, corners, np.arange(len(corners)).reshape(-1, 3))
 
 

@@ -1,19 +1,20 @@
-"""Clouds as lines of numbers: XYZ, XYZN, XYZRGB, TXT, and PTS as laser scanners and ReCap write it.
+"""Reads clouds as lines of numbers: XYZ, XYZN, XYZRGB, TXT, and PTS as laser scanners and ReCap write it.
 
-Nothing in such a file says what its columns are, so they are taken by a header line where there is one, else
-by the ending and by rules that values must bear out. What fits no rule is left away, never made a colour:
+Such files rarely declare their columns. They are identified by a header line if there is one, else by the
+ending and by rules that the values must satisfy. Columns that fit no rule are dropped, never read as colours:
 
 | columns | are |
 |---|---|
 | 3 | x y z |
-| 4 | x y z and one number more (intensity): left away |
-| 6 | x y z and colours, if `as_colours` takes them for such; `.xyzn`: normals; `.xyzrgb`: colours |
-| 7 | `.pts`: x y z intensity r g b. Else r g b + 1 or 1 + r g b, whichever can be; both can: left away |
+| 4 | x y z and one more number (intensity): dropped |
+| 6 | x y z and colours, if `as_colours` accepts them; `.xyzn`: normals; `.xyzrgb`: colours |
+| 7 | `.pts`: x y z intensity r g b. Else r g b + 1 or 1 + r g b, whichever is possible; if both are: dropped
+|
 | 9 | x y z, normals of length one, and colours, in either order |
-| others | x y z, and the rest is left away |
+| others | x y z; the rest is dropped |
 
-A header line names them: `x y z r g b`, `//X Y Z R G B Intensity`, `X;Y;Z`, … Files are refused whose numbers
-can be read in two ways: a comma as decimal point and as separator, a first column that counts the points.
+A header line names them: `x y z r g b`, `//X Y Z R G B Intensity`, `X;Y;Z`, … Ambiguous files are refused: a
+comma that may be a decimal point or a separator, a first column that counts the points.
 """
 
 from __future__ import annotations
@@ -37,16 +38,16 @@ MAX_HEADER_LINES = 200
 _NUMBER = re.compile(r"[-+]?(\d+[.,]?\d*|[.,]\d+)([eE][-+]?\d+)?$|[-+]?(nan|inf)", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?$")
 _POINT_THEN_COMMA = re.compile(r"\.\d*([eE][-+]?\d+)?,")
-_ZERO_LED = re.compile(r"(^|,)\s*(-0\s*,|0\d)")  # as no whole number is written
+_ZERO_LED = re.compile(r"(^|,)\s*(-0\s*,|0\d)")  # integers are not written like this
 
 
 def read_text_cloud(path: Path) -> tuple[AnyArray, Bytes | None]:
-    """(xyz[N, 3], uint8 colours or None). Raises `SampleError` for lines that can be read in two ways."""
+    """(xyz[N, 3], uint8 colours or None). Raises `SampleError` for malformed or ambiguous lines."""
     with decoding(path, "text cloud"):
         text = _decode(path.read_bytes())
         lines = [line for line in map(str.strip, text.splitlines()) if line]
     if "\0" in text:
-        raise SampleError(f"{path}: holds NUL characters, so it is no text; export the cloud again")
+        raise SampleError(f"{path}: contains NUL characters, so it is not text; export the cloud again")
     header, lines = _split_header(lines, path)
     lines = [line for line in lines if not line.startswith(COMMENTS)]
     lines = [line.partition("#")[0].rstrip() if "#" in line else line for line in lines]
@@ -57,7 +58,9 @@ def read_text_cloud(path: Path) -> tuple[AnyArray, Bytes | None]:
     with decoding(path, "text cloud"):
         columns_NC = np.loadtxt(lines, dtype=np.float64, delimiter=separator, ndmin=2, comments=None)
     if columns_NC.shape[1] < 3:
-        raise SampleError(f"{path}: {columns_NC.shape[1]} numbers a line are no cloud; write x y z a line")
+        raise SampleError(
+            f"{path}: {columns_NC.shape[1]} numbers per line are not a point cloud; write x y z on each line"
+        )
     if header is not None and not (header.comment and len(header.names) != columns_NC.shape[1]):
         return _by_header(columns_NC, header, path)
     return _by_rule(columns_NC, path)
@@ -68,7 +71,7 @@ def _decode(raw: bytes) -> str:
         return raw.decode("utf-16")
     try:
         return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:  # comments of older programs
+    except UnicodeDecodeError:  # comments by older programs
         return raw.decode("latin-1")
 
 
@@ -76,16 +79,16 @@ def _decode(raw: bytes) -> str:
 class _Header:
     names: tuple[str, ...]
     line: str
-    comment: bool  # it may be prose
+    comment: bool  # a comment line, which may be prose
 
 
 def _split_header(lines: list[str], path: Path) -> tuple[_Header | None, list[str]]:
-    """The header that names the columns, if there is one, and the lines from the first number on."""
+    """The header that names the columns, or None; and the lines from the first number on."""
     header = None
     counts: list[str] = []
     for number, line in enumerate(lines[:MAX_HEADER_LINES]):
         words = _words(line)
-        if line.isdigit():  # how many points follow
+        if line.isdigit():  # the number of points that follow
             counts.append(line)
             continue
         if words and not line.startswith(COMMENTS) and _NUMBER.match(words[0]):
@@ -95,14 +98,14 @@ def _split_header(lines: list[str], path: Path) -> tuple[_Header | None, list[st
             header = _Header(names, line, line.startswith(COMMENTS))
         elif not line.startswith(COMMENTS):
             raise SampleError(
-                f"{path}: its line {line[:60]!r} is neither numbers nor names of columns x, y, z; remove it"
+                f"{path}: its line {line[:60]!r} contains neither numbers nor column names x, y, z; remove it"
             )
     return header, [line for line in lines[MAX_HEADER_LINES:] if not line.startswith(COMMENTS)]
 
 
 def _words(line: str) -> list[str]:
     words = [word for word in re.split(r"[\s;,]+", line.lstrip("#/%! ")) if word]
-    return ["", *words] if line[0] in ",;" else words  # the index that pandas writes has no name
+    return ["", *words] if line[0] in ",;" else words  # the index column of pandas has no name
 
 
 def _plain_name(word: str) -> str:
@@ -111,7 +114,7 @@ def _plain_name(word: str) -> str:
 
 
 def _without_counts(lines: list[str], path: Path) -> list[str]:
-    """Lines of points. A line of one number says how many follow (PTS; one for each scan)."""
+    """The lines of points. A line of one number counts the points that follow (PTS; one for each scan)."""
     is_count = [line.isdigit() for line in lines]
     if not any(is_count) or all(is_count):
         return lines
@@ -125,7 +128,7 @@ def _without_counts(lines: list[str], path: Path) -> list[str]:
 
 
 def _separated(lines: list[str], path: Path) -> tuple[str | None, list[str]]:
-    """What parts the numbers of a line (None: white space), and the lines with decimal points."""
+    """The separator of numbers (None: white space), and the lines with decimal commas replaced by points."""
     sample = lines[0]
     if ";" in sample:
         return ";", _with_points(lines) if any("," in line for line in lines) else lines
@@ -150,8 +153,8 @@ def _with_points(lines: list[str]) -> list[str]:
 
 def _two_ways(path: Path, line: str) -> SampleError:
     return SampleError(
-        f"{path}: its commas may part numbers or be decimal points ({line[:60]!r}); "
-        "write it with decimal points, and spaces between"
+        f"{path}: its commas may separate numbers or be decimal points ({line[:60]!r}); "
+        "write decimal points, and spaces between numbers"
     )
 
 
@@ -160,7 +163,7 @@ def _by_header(columns_NC: AnyArray, header: _Header, path: Path) -> tuple[AnyAr
     if len(names) != columns_NC.shape[1] or len(set(names)) != len(names):
         raise SampleError(
             f"{path}: its header names {len(names)} columns ({header.line[:60]!r}), its lines have "
-            f"{columns_NC.shape[1]}; write the one that is missing"
+            f"{columns_NC.shape[1]}; complete the header"
         )
     xyz_N3 = columns_NC[:, [names.index(axis) for axis in AXES]]
     for colours in COLOURS:
@@ -173,7 +176,7 @@ def _by_header(columns_NC: AnyArray, header: _Header, path: Path) -> tuple[AnyAr
 
 
 def _by_rule(columns_NC: AnyArray, path: Path) -> tuple[AnyArray, Bytes | None]:
-    """By the table above."""
+    """Columns by the rules of the table in the module docstring."""
     width, ending = columns_NC.shape[1], path.suffix.lower()
     xyz_N3, rest = columns_NC[:, :3], columns_NC[:, 3:]
     if width > 3 and _counts_points(columns_NC[:, 0]):
@@ -183,7 +186,9 @@ def _by_rule(columns_NC: AnyArray, path: Path) -> tuple[AnyArray, Bytes | None]:
     if ending == ".xyzrgb":
         rgb_N3 = named_colours(rest) if width == 6 else None
         if rgb_N3 is None:
-            raise SampleError(f"{path}: holds no colours r g b behind x y z; export it again, or name it xyz")
+            raise SampleError(
+                f"{path}: has no colours r g b after x y z; export it again, or rename it to .xyz"
+            )
         return xyz_N3, rgb_N3
     if width == 6:
         return xyz_N3, None if ending == ".xyzn" else as_colours(rest)

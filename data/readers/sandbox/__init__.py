@@ -1,1 +1,1 @@
-"""Sandbox: decode untrusted files in worker processes that can be killed."""
+"""Sandbox: decodes untrusted files in worker processes that can be killed."""

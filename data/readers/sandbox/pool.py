@@ -1,14 +1,14 @@
-"""Untrusted files are decoded in processes of their own, which can be ended: a hostile file costs one sample.
+"""Worker pool: decodes untrusted files in processes that can be killed, so a hostile file costs one sample.
 
-`decode` has one file read by an idle decoder process (data/readers/sandbox/worker.py); callers that want
-several at once call it from several threads, and there are as many processes as cores. Within
-`reading_ahead`, files are sent some at a time and their results come one by one, so that neither side waits
-for the other at every file; the one at which a process ended is known all the same.
+`decode` sends one file to an idle worker process (data/readers/sandbox/worker.py). For several at once, call
+it from several threads; there are at most as many workers as cores. Within `reading_ahead`, files are sent in
+batches and results come back one by one, so that neither side waits for the other at every file; replies come
+in order, so the file at which a worker ended is still known.
 
-A file that takes longer than its budget, needs more memory, or crashes its decoder twice is a `SampleError`;
-its process is replaced. The bits are those of the reader called in this process. Results come through shared
-memory. A process starts in about 0.1 s, imports NumPy and the reader that is asked for, never torch (but for
-a cloud saved by torch), and goes when it was idle for half a minute.
+A file that exceeds its time or memory budget, or crashes its worker twice, raises `SampleError`; the worker
+is replaced. The result has the same bits as the reader called in this process, and comes through shared
+memory. A worker starts in about 0.1 s, imports NumPy and the reader it needs, never torch (except for a cloud
+saved by torch), and exits after half a minute without work.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from data.files import stamp
 from data.readers.sandbox.budget import WAITS, FileBudget
 from data.readers.sandbox.wire import Message, Result, receive, send, take
 
-GRACE_S = 10.0  # beyond the kernel's own limit, before the process is ended from here
-START_S = 120.0  # until a process is ready, on a machine that is busy
-AHEAD = 16  # files that are sent at once
-CRASHES = 2  # of one file, before the file is held to be the reason: a process may be killed by a stranger
+GRACE_S = 10.0  # beyond the kernel's own limit, before this process kills the worker
+START_S = 120.0  # until a worker is ready, on a busy machine
+AHEAD = 16  # files sent at once
+CRASHES = 2  # on one file before the file is blamed: another program may have killed the first worker
 
 _ROOT = Path(__file__).parents[3]
-# The decoder gets no other variable: not the API key.
+# The worker gets no other environment variable: not the API key.
 _KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH"})
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-# Else glibc gives a picture's memory back to the system after each file, which takes half a millisecond.
+# Without this glibc returns a picture's memory to the system after each file, which takes half a millisecond.
 _KEEP_MEMORY = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(64 * 2**20))
-# A text of its own, so that pipeline/run/code.py counts the module as code of the stages.
+# A separate string, so that pipeline/run/code.py finds the module and counts it as code of the stages.
 _WORKER = "data.readers.sandbox.worker"
 _START = (
     "import json, os, sys; sys.path[:] = json.loads(os.environ['UNIBIND_PATH']); "
@@ -54,51 +54,53 @@ _START = (
 
 
 def decode(reader: str, path: Path, options: dict[str, Any], *, what: str) -> Any:
-    """What the reader "module:function" makes of a file (a payload, or an array), by a decoder process.
+    """The result of the reader "module:function" for a file (a payload or an array), from a worker process.
 
-    `what` names the kind of file in errors. Raises SampleError where the file is refused, exceeds the budget
-    (`use_budget`) or crashes its decoder, and MissingDependencyError where the reader's library is missing.
+    `what`: the kind of file, for error messages. Raises SampleError where the file is refused, exceeds the
+    budget (`use_budget`) or crashes its worker, and MissingDependencyError where the reader's library is
+    missing.
     """
     how = {"reader": reader, "options": options, "what": what}
-    line: _Line | None = getattr(_this_thread, "line", None)
-    if line is not None:
-        return line.decode(how, path, _shared.budget)
-    with closing(_Line(_pool(), ())) as alone:
-        return alone.decode(how, path, _shared.budget)
+    channel: _Channel | None = getattr(_this_thread, "channel", None)
+    if channel is not None:
+        return channel.decode(how, path, _shared.budget)
+    with closing(_Channel(_pool(), ())) as single:
+        return single.decode(how, path, _shared.budget)
 
 
 @contextmanager
 def reading_ahead(files: Sequence[tuple[str, Path]]) -> Iterator[None]:
-    """Within, this thread is going to read these files, (modality, path), in this order and each modality's
-    in one way: the next ones are decoded while it works on one. It may read others, too, and leave some."""
-    with closing(_Line(_pool(), files)) as line:
-        before = getattr(_this_thread, "line", None)
-        _this_thread.line = line
+    """Decode ahead: within the block, the next of these files (modality, path) are decoded while this thread
+    works on one. It should read them in this order, all of a modality by the same reader and options; reading
+    others, or skipping some, is allowed."""
+    with closing(_Channel(_pool(), files)) as channel:
+        before = getattr(_this_thread, "channel", None)
+        _this_thread.channel = channel
         try:
             yield
         finally:
-            _this_thread.line = before
+            _this_thread.channel = before
 
 
 def use_budget(budget: FileBudget) -> None:
-    """From now on every file that this process has decoded gets this budget."""
+    """Set the budget of every file that this process decodes from now on."""
     _shared.budget = budget
 
 
 def warm_up() -> None:
-    """Start a decoder process without waiting for it: it is there when the models are loaded."""
+    """Start a worker process without waiting for it: it is ready when the models are loaded."""
     _pool().warm_up()
 
 
 def close() -> None:
-    """End the decoder processes; the next file starts one."""
+    """End the worker processes; the next file starts a new one."""
     pool, _shared.pool = _shared.pool, None
     if pool is not None:
         pool.close()
 
 
-class _GoneError(Exception):
-    """The decoder process has ended. `status`: as `Popen.returncode` has it; None where we ended it."""
+class _WorkerEndedError(Exception):
+    """The worker process has ended. `status`: as in `Popen.returncode`; None where we killed it."""
 
     def __init__(self, status: int | None) -> None:
         super().__init__(status)
@@ -106,11 +108,11 @@ class _GoneError(Exception):
 
 
 class _DamagedReplyError(Exception):
-    """The decoder process says what ours never say: a file took it over."""
+    """A reply that no intact worker sends: a file has taken control of the worker."""
 
 
 class _Worker:
-    """One decoder process. Used by one thread at a time."""
+    """One worker process. Used by one thread at a time."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -121,8 +123,8 @@ class _Worker:
         environment = {name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES}
         environment |= _ONE_THREAD | _KEEP_MEMORY | {"UNIBIND_PATH": json.dumps(path)}
         descriptors = (theirs.fileno(), self._memory)
-        # -I -S: no PYTHON… variables, and of the current folder nothing is imported that is not here. Names
-        # of files are encoded there as they are here.
+        # -I -S: ignore PYTHON… variables, and import nothing from the current folder. The UTF-8 mode is
+        # passed on, so that file names are encoded as in this process.
         flags = ("-I", "-S", "-W", "ignore", "-X", f"utf8={sys.flags.utf8_mode}")
         try:
             self._process = subprocess.Popen(
@@ -140,43 +142,43 @@ class _Worker:
         finally:
             theirs.close()
 
-    def order(self, message: Message, *, within_s: float) -> None:
-        """Ask for results. Raises _GoneError where the process has ended."""
+    def send_order(self, message: Message, *, within_s: float) -> None:
+        """Request results. Raises _WorkerEndedError where the process has ended."""
         if not self._ready:
             self._await_ready()
         self._connection.settimeout(within_s)
         try:
             send(self._connection, message)
         except OSError:
-            raise _GoneError(self._status()) from None
+            raise _WorkerEndedError(self._status()) from None
 
     def reply(self) -> Message:
-        """The next reply. Raises _GoneError where the process ends over it or gives none."""
+        """The next reply. Raises _WorkerEndedError where the process ends or times out."""
         try:
             reply = receive(self._connection)
         except TimeoutError:
-            raise _GoneError(None) from None
+            raise _WorkerEndedError(None) from None
         except ValueError as error:
             raise _DamagedReplyError(error) from None
         if reply is None:
-            raise _GoneError(self._status())
+            raise _WorkerEndedError(self._status())
         return reply
 
     def result(self, reply: Message) -> Result:
         return take(reply, self._memory)
 
     def end(self) -> None:
-        """End the process, if it has not ended, and let go of what it was given."""
+        """Kill the process if it still runs, and release its socket and memory."""
         self._connection.close()
         self._process.kill()
-        with suppress(subprocess.TimeoutExpired):  # it waits for a dead disk: nothing ends it
+        with suppress(subprocess.TimeoutExpired):  # blocked by a dead disk, it cannot be killed
             self._process.wait(GRACE_S)
         if self._process.stderr is not None:
             self._process.stderr.close()
         os.close(self._memory)
 
     def _status(self) -> int:
-        """How the process ended that has hung up."""
+        """The exit status of a process that closed its connection."""
         with suppress(subprocess.TimeoutExpired):
             return self._process.wait(GRACE_S)
         self._process.kill()
@@ -192,41 +194,41 @@ class _Worker:
             self._process.kill()
             _, said = self._process.communicate()
             last = said.decode(errors="replace").strip().rpartition("\n")[2]
-            raise UniBindError(f"a decoder process does not start: {last or self._process.returncode}")
+            raise UniBindError(f"cannot start a decoder process: {last or self._process.returncode}")
         self._ready = True
 
 
 class _Pool:
-    """As many decoder processes as cores, at most."""
+    """At most as many worker processes as cores."""
 
     def __init__(self, size: int) -> None:
-        self.places = threading.BoundedSemaphore(size)
-        self._too_slow: dict[str, str] = {}  # no file is waited for twice: what was said, by `_key`
-        self._idle: list[_Worker] = []  # the one that was last used is used first
+        self.slots = threading.BoundedSemaphore(size)
+        self._too_slow: dict[str, str] = {}  # messages by `_key`: no slow file is tried twice
+        self._idle: list[_Worker] = []  # a stack: the last one used is used first
         self._lock = threading.Lock()
 
-    def tell_slow(self, how: Message, path: Path) -> str:
-        """What is said of a file that took too long, now and whenever it is asked for again unchanged."""
-        told = (
+    def record_slow(self, how: Message, path: Path) -> str:
+        """Remember that a file took too long. Returns the message, for now and for every later request."""
+        message = (
             f"{path}: took longer than {how['seconds']:g} s to read; if the file is sound, raise "
             "seconds_per_file in [data]"
         )
-        self._too_slow[_key(how, path)] = told
-        return told
+        self._too_slow[_key(how, path)] = message
+        return message
 
-    def told_slow(self, how: Message, path: Path) -> str | None:
-        """What was said of a file that took too long before."""
+    def slow_message(self, how: Message, path: Path) -> str | None:
+        """The message about a file that took too long before and has not changed; None for others."""
         return self._too_slow.get(_key(how, path)) if self._too_slow else None
 
     def take(self) -> tuple[_Worker, bool]:
-        """A process, and whether it was started now."""
+        """An idle worker, or a new one; and whether it is new."""
         with self._lock:
             if self._idle:
                 return self._idle.pop(), False
         try:
             return _Worker(), True
         except OSError as error:  # out of processes, of memory, of open files
-            raise UniBindError(f"a decoder process does not start: {error.strerror or error}") from error
+            raise UniBindError(f"cannot start a decoder process: {error.strerror or error}") from error
 
     def give_back(self, worker: _Worker) -> None:
         with self._lock:
@@ -244,8 +246,8 @@ class _Pool:
             worker.end()
 
 
-class _Line:
-    """What one thread has decoded: its process, and the files that were sent to it and not yet come back."""
+class _Channel:
+    """One thread's connection to a worker: the process, and the files sent to it without a reply so far."""
 
     def __init__(self, pool: _Pool, files: Sequence[tuple[str, Path]]) -> None:
         self._pool = pool
@@ -253,27 +255,27 @@ class _Line:
         self._places = {path: place for place, (_, path) in enumerate(files)}
         self._worker: _Worker | None = None
         self._fresh = False
-        self._sent: deque[Path] = deque()
+        self._sent: deque[Path] = deque()  # without a reply so far
         self._how: Message = {}
 
     def decode(self, how: Message, path: Path, budget: FileBudget) -> Result:
         """See `decode` above."""
         how = {**how, "seconds": budget.seconds, "memory": budget.memory}
-        if told := self._pool.told_slow(how, path):
-            raise SampleError(told)
+        if message := self._pool.slow_message(how, path):
+            raise SampleError(message)
         crashes: list[int] = []
         while len(crashes) < CRASHES:
             try:
-                worker = self._ordered(how, path, alone=bool(crashes))
+                worker = self._worker_for(how, path, alone=bool(crashes))
                 reply = worker.reply()
                 outcome = _outcome(worker, reply)
-            except _GoneError as gone:
+            except _WorkerEndedError as ended:
                 was_fresh = self._fresh
                 self._end()
-                if gone.status in {None, -signal.SIGPROF, -signal.SIGALRM}:
-                    raise SampleError(self._pool.tell_slow(how, path)) from None
-                if was_fresh or gone.status:  # else it had been idle for so long that it left
-                    crashes.append(gone.status or 0)
+                if ended.status in {None, -signal.SIGPROF, -signal.SIGALRM}:
+                    raise SampleError(self._pool.record_slow(how, path)) from None
+                if was_fresh or ended.status:  # else the idle worker had exited just before
+                    crashes.append(ended.status or 0)
             except _DamagedReplyError as error:
                 self._end()
                 raise SampleError(
@@ -287,35 +289,37 @@ class _Line:
                 self._fresh = False
                 if reply.get("then") == "gone":
                     self._end()
-                elif reply.get("then") == "rest":  # it sent no more, for memory's sake
+                elif (
+                    reply.get("then") == "rest"
+                ):  # the worker stopped to limit its memory; send the remaining files again
                     self._sent.clear()
                 if isinstance(outcome, Exception):
                     raise outcome
                 return outcome
         raise SampleError(
-            f"{path}: the decoder crashed on it ({_told_status(crashes[-1])}); export or fetch it again"
+            f"{path}: the decoder crashed on it ({_status_text(crashes[-1])}); export or fetch it again"
         )
 
     def close(self) -> None:
-        """Let go of the process."""
+        """Return the worker to the pool, or end it if it still has files."""
         if self._sent:
             self._end()
         elif self._worker is not None:
             self._pool.give_back(self._worker)
             self._worker = None
-            self._pool.places.release()
+            self._pool.slots.release()
 
-    def _ordered(self, how: Message, path: Path, *, alone: bool) -> _Worker:
-        """A process whose next reply is about this file."""
+    def _worker_for(self, how: Message, path: Path, *, alone: bool) -> _Worker:
+        """A worker whose next reply is about this file."""
         if self._sent and (self._sent[0] != path or self._how != how):
             self._end()
-            self._files, self._places = (), {}  # it is not read in the way that was said
+            self._files, self._places = (), {}  # not the announced order or options: stop decoding ahead
         if self._worker is None:
-            self._pool.places.acquire()
+            self._pool.slots.acquire()
             try:
                 self._worker, self._fresh = self._pool.take()
             except BaseException:
-                self._pool.places.release()
+                self._pool.slots.release()
                 raise
         if not self._sent:
             paths = [path] if alone else [path, *self._following(how, path)]
@@ -324,33 +328,35 @@ class _Line:
             order = {**how, "paths": [str(each) for each in paths]}
             if not all(each.is_absolute() for each in paths):
                 order["folder"] = str(Path.cwd())
-            self._worker.order(order, within_s=how["seconds"] * WAITS + GRACE_S)
+            self._worker.send_order(order, within_s=how["seconds"] * WAITS + GRACE_S)
         return self._worker
 
     def _following(self, how: Message, path: Path) -> list[Path]:
-        """What to send behind a file: the next ones of its modality."""
+        """The files to send along with a file: the next ones of its modality."""
         place = self._places.get(path)
         if place is None:
             return []
         modality = self._files[place][0]
         same = takewhile(lambda file: file[0] == modality, self._files[place + 1 : place + AHEAD])
-        return list(takewhile(lambda each: not self._pool.told_slow(how, each), (each for _, each in same)))
+        return list(
+            takewhile(lambda each: not self._pool.slow_message(how, each), (each for _, each in same))
+        )
 
     def _end(self) -> None:
         self._sent.clear()
         if self._worker is not None:
             worker, self._worker = self._worker, None
-            self._pool.places.release()
+            self._pool.slots.release()
             worker.end()
 
 
 def _key(how: Message, path: Path) -> str:
-    """A file as it is now, and what is asked of it."""
+    """Identifies a request: reader, options, budget, path and present state of the file."""
     return json.dumps([how, str(path), stamp(path)])
 
 
 def _outcome(worker: _Worker, reply: Message) -> Result | SampleError | MissingDependencyError:
-    """What a reply says. Raises _DamagedError for one that is malformed."""
+    """The result or error in a reply. Raises _DamagedReplyError for a malformed one."""
     try:
         if "result" in reply:
             return worker.result(reply["result"])
@@ -361,7 +367,7 @@ def _outcome(worker: _Worker, reply: Message) -> Result | SampleError | MissingD
         raise _DamagedReplyError(error) from None
 
 
-def _told_status(status: int) -> str:
+def _status_text(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     with suppress(ValueError):
@@ -370,7 +376,7 @@ def _told_status(status: int) -> str:
 
 
 def _shared_memory() -> int:
-    """A file descriptor of memory that a process started with it shares; on disk where there is no such."""
+    """A descriptor of memory to share with a child process; a temporary file where memfd does not exist."""
     if sys.platform == "linux":
         return os.memfd_create("unibind", os.MFD_CLOEXEC)
     import tempfile
@@ -404,7 +410,7 @@ def _cores() -> int:
 
 
 def _forget() -> None:
-    """In a forked child: the processes are its parent's."""
+    """In a forked child: drop the pool, whose processes belong to the parent."""
     _shared.pool, _shared.lock = None, threading.Lock()
 
 

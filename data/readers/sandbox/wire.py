@@ -1,6 +1,6 @@
-"""What travels between us and a decoder process: small JSON over a socket, arrays through shared memory.
+"""Messages between this process and a worker: small JSON over a socket, arrays through shared memory.
 
-A decoder sees hostile bytes and is not trusted itself: nothing that it sends is unpickled, and the arrays
+A worker decodes hostile bytes and is not trusted itself: nothing that it sends is unpickled, and the arrays
 that it announces must lie within the shared memory and be plain numbers.
 """
 
@@ -40,13 +40,13 @@ _PAYLOADS: dict[str, type[Any]] = {
 
 
 def send(connection: socket.socket, message: Message) -> None:
-    """One message, its length before it."""
+    """Send one message, preceded by its length."""
     body = json.dumps(message).encode("ascii")
     connection.sendall(_LENGTH.pack(len(body)) + body)
 
 
 def receive(connection: socket.socket) -> Message | None:
-    """The next message; None where the other side has gone. Raises ValueError for what is no message."""
+    """The next message; None where the other side has closed. Raises ValueError for a malformed message."""
     head = _exactly(connection, _LENGTH.size)
     if head is None:
         return None
@@ -58,7 +58,7 @@ def receive(connection: socket.socket) -> Message | None:
         return None
     message = json.loads(body)
     if not isinstance(message, dict):
-        raise ValueError("a message that is no object")
+        raise ValueError("a message that is not an object")
     return message
 
 
@@ -67,7 +67,7 @@ def _exactly(connection: socket.socket, count: int) -> bytes | None:
     while len(parts) < count:
         try:
             some = connection.recv(count - len(parts))
-        except ConnectionResetError:  # it died with a message of ours unread
+        except ConnectionResetError:  # it ended with a message of ours unread
             return None
         if not some:
             return None
@@ -76,15 +76,15 @@ def _exactly(connection: socket.socket, count: int) -> bytes | None:
 
 
 def put(result: Result, memory: int, *, at: int = 0) -> tuple[Message, int]:
-    """Lay a result's arrays into the shared memory of that file descriptor, from `at` on.
+    """Write a result's arrays to the shared memory of that file descriptor, from offset `at` on.
 
-    Returns what `take` needs to know of them, and where they end.
+    Returns the description that `take` needs, and the end offset.
     """
     end = at
 
     def lay(array: AnyArray) -> Message:
         nonlocal end
-        # A layout of Fortran's is kept: sums over it are added in another order.
+        # Fortran order is kept: it changes the order in which sums are added.
         turned = array.flags.f_contiguous and not array.flags.c_contiguous
         plain = np.ascontiguousarray(array.T if turned else array)
         start, end = end, end + plain.nbytes
@@ -107,7 +107,7 @@ def put(result: Result, memory: int, *, at: int = 0) -> tuple[Message, int]:
 
 
 def take(message: Mapping[str, Any], memory: int) -> Result:
-    """The result that `put` described, in memory of our own. Raises ValueError where it does not fit."""
+    """Copy the result that `put` described out of shared memory. Raises ValueError where it does not fit."""
     size = os.fstat(memory).st_size
     if "array" in message:
         return _array(message["array"], memory, size)
@@ -131,6 +131,6 @@ def _array(about: Mapping[str, Any], memory: int, size: int) -> AnyArray:
         while filled < count:
             read = os.preadv(memory, [bits[filled : filled + _PIECE]], at + filled)
             if not read:
-                raise ValueError("shared memory that was cut")
+                raise ValueError("truncated shared memory")
             filled += read
     return array.T if about["turned"] else array

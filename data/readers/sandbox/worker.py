@@ -1,9 +1,9 @@
-"""The decoder process: reads one untrusted file after the other, within limits that the kernel keeps.
+"""The worker process: decodes one untrusted file after the other, within limits enforced by the kernel.
 
-It is started by `data.readers.sandbox.pool` and holds nothing worth stealing: no key, no model, no open file
-but its socket and the shared memory. Time: the kernel ends the process by SIGPROF (processor time) or SIGALRM
-(time on the clock), also where a decoder never returns to Python and where the process that started it has
-gone. Memory: private memory beyond the limit is refused, which the decoder sees as a failed allocation.
+It is started by `data.readers.sandbox.pool` and holds nothing worth stealing: no API key, no model, no open
+file except its socket and the shared memory. Time: the kernel ends the process by SIGPROF (processor time) or
+SIGALRM (wall-clock time), even if a decoder never returns to Python or the parent process is gone. Memory:
+allocations beyond the limit on private memory fail, which the decoder sees as an out-of-memory error.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 
 from data.errors import MissingDependencyError, SampleError
-from data.readers.sandbox.budget import WAITS, told_bytes
-from data.readers.sandbox.wire import Message, Result, put, receive, send
+from data.readers.lookup import find_function
+from data.readers.sandbox.budget import WAITS, format_bytes
+from data.readers.sandbox.wire import Message, put, receive, send
 from data.readers.untrusted import decoding
 
-IDLE_S = 30.0  # then it goes; the next file gets another
-KEPT_BYTES = 16 * 2**20  # of shared memory, between two files
-GROWN_BYTES = 512 * 2**20  # beyond what it began with: what libraries keep or lose; then it goes, too
+IDLE_S = 30.0  # then it exits; the next file gets a new worker
+KEPT_BYTES = 16 * 2**20  # of shared memory kept between two files
+GROWN_BYTES = 512 * 2**20  # growth (caches and leaks of libraries) after which it exits, too
 
 _PAGE = resource.getpagesize()
 
 
 def start() -> None:
-    """What `sandbox.py` starts: the two arguments are the descriptors of the socket and the shared memory."""
+    """Entry point; the two arguments are the descriptors of the socket and the shared memory."""
     main(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
 
 
 def main(connection: socket.socket, memory: int) -> None:
     """Answer orders until the other side hangs up or none comes for `IDLE_S`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
     for ending in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(ending, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):  # where memory runs out all the same, the kernel shall end this process first
+    with suppress(OSError):  # if memory runs out anyway, the OOM killer should choose this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
     send(connection, {"ready": os.getpid()})
-    # From here on a decoder may print what it likes: file names and texts of strangers stay off the terminal.
+    # From here on output of decoders goes nowhere: text from untrusted files must not reach the terminal.
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
@@ -60,7 +60,7 @@ def main(connection: socket.socket, memory: int) -> None:
             return
         os.ftruncate(memory, min(os.fstat(memory).st_size, KEPT_BYTES))
         if "folder" in order:
-            os.chdir(order["folder"])  # the other side may have gone elsewhere since it started this one
+            os.chdir(order["folder"])  # the parent may have changed its folder since it started this worker
         laid = 0
         for path in order["paths"]:
             reply, laid, fit = answer(order, Path(path), memory, laid)
@@ -73,10 +73,10 @@ def main(connection: socket.socket, memory: int) -> None:
 
 
 def answer(order: Message, path: Path, memory: int, laid: int) -> tuple[Message, int, bool]:
-    """The reply about a file; to where shared memory is used by then, and `laid` before; whether this process
-    is fit for more."""
+    """Decode one file. Returns (the reply, the end offset of shared memory in use, whether this process can
+    decode more files). `laid`: the end offset before."""
     try:
-        reader = find_reader(order["reader"])
+        reader = find_function(order["reader"])
         with limits(float(order["seconds"]), int(order["memory"])), decoding(path, str(order["what"])):
             result, laid = put(reader(path, **order["options"]), memory, at=laid)
             return {"result": result}, laid, True
@@ -85,22 +85,17 @@ def answer(order: Message, path: Path, memory: int, laid: int) -> tuple[Message,
     except SampleError as error:
         if not _is_memory(error):
             return {"error": str(error)}, laid, True
-    # The limit is lifted again: there is memory to say so.
-    most = told_bytes(int(order["memory"]))
-    told = f"{path}: needed more than {most} of memory to read; reduce it, or raise memory_per_file in [data]"
-    return {"error": told}, laid, False
-
-
-def find_reader(name: str) -> Callable[..., Result]:
-    """The function that "module:function" names."""
-    module, function = name.split(":")
-    reader: Callable[..., Result] = getattr(import_module(module), function)
-    return reader
+    # The limit is lifted again, so there is memory for the message.
+    most = format_bytes(int(order["memory"]))
+    message = (
+        f"{path}: needed more than {most} of memory to read; reduce it, or raise memory_per_file in [data]"
+    )
+    return {"error": message}, laid, False
 
 
 @contextmanager
 def limits(seconds: float, memory: int) -> Iterator[None]:
-    """Within, the kernel ends this process after `seconds`; private memory grows by `memory` bytes."""
+    """Within the block, the kernel ends this process after `seconds` and lets it grow by `memory` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     most = _data_bytes() + memory
     if hard != resource.RLIM_INFINITY:
@@ -117,7 +112,7 @@ def limits(seconds: float, memory: int) -> Iterator[None]:
 
 
 def _data_bytes() -> int:
-    """Private writable memory by now; 0 where the system does not say."""
+    """Private writable memory in use, in bytes; 0 where the system does not report it."""
     try:
         with open("/proc/self/statm", "rb") as file:  # noqa: PTH123  (a tenth of the time, before every file)
             return int(file.read().split()[5]) * _PAGE
@@ -126,7 +121,7 @@ def _data_bytes() -> int:
 
 
 def _is_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that it stands for, is a failed allocation: torch's is a RuntimeError."""
+    """Whether an error, or its cause, is a failed allocation (a RuntimeError in torch)."""
     while error is not None:
         if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
             return True

@@ -1,1 +1,1 @@
-"""Sounds: find the whole recording in a file and decode it."""
+"""Sounds: find the complete recording in a file and decode it."""

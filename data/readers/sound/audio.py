@@ -1,4 +1,4 @@
-"""Sounds: soundfile first, PyAV for the containers it does not know; one channel, at 16 kHz by default."""
+"""Reads sounds: soundfile first, PyAV for other containers; mixed to one channel, at 16 kHz by default."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ RATE = 16_000  # the rate of the field's audio encoders (METHOD.md)
 MAX_BYTES = 512 * MEBIBYTE
 MAX_SECONDS = 30 * 60
 MAX_CHANNELS = 64
-MAX_PEAK = 1000.0  # float files may go beyond ±1, but 60 dB beyond is damage
+MAX_PEAK = 1000.0  # float files may exceed ±1, but 60 dB above full scale means damage
 BLOCK_FRAMES = 2**16
-# How much less than its header says a container may hold: encoders round, and trimmed files miss a little.
+# Tolerance between declared and real duration of a container: encoders round, trimmed files lack a little.
 SHORT_BY_S, SHORT_BY_SHARE = 0.5, 0.02
 HEAD_BYTES = 16
 WAV_HEAD_BYTES = 4096
@@ -38,8 +38,8 @@ MPEG_FORMATS = (0x50, 0x55)  # Layers I and II, Layer III
 def read_audio(path: Path, *, rate: int = RATE) -> Waveform:
     """Read a sound as float32[T], channels averaged, at `rate` samples a second (soxr, high quality).
 
-    Sounds joined in one file (chained Ogg, MP3s put together by `cat`) are read whole, each at its own rate.
-    Raises `SampleError` for empty, truncated or over-long sounds and for NaN or infinite samples.
+    Concatenated sounds (chained Ogg, joined MP3s) are read completely, each at its own rate. Raises
+    `SampleError` for empty, truncated or over-long sounds and for NaN or infinite samples.
     """
     check_file(path, max_bytes=MAX_BYTES)
     with decoding(path, "sound"):
@@ -47,154 +47,26 @@ def read_audio(path: Path, *, rate: int = RATE) -> Waveform:
     heard: list[tuple[Floats, int]] = []
     seconds = 0.0
     for part in parts:
-        # libmpg123, behind libsndfile, writes to the terminal and trusts what a file says of its length.
+        # Not libsndfile: its libmpg123 writes to the terminal and trusts the declared length of a file.
         mono_T, own = _read_with_av(part, before=seconds) if mpeg else _read_part(part, before=seconds)
         seconds += len(mono_T) / own
         heard.append((mono_T, own))
-    if len({own for _, own in heard}) == 1:  # resampled as one, so that nothing rings where they join
+    if len({own for _, own in heard}) == 1:  # resampled as one, without artefacts at the joints
         heard = [(np.concatenate([mono_T for mono_T, _ in heard]), heard[0][1])]
     if not any(len(mono_T) for mono_T, _ in heard):
-        raise SampleError(f"{path}: holds no sound (zero samples); record or fetch it again")
+        raise SampleError(f"{path}: contains no sound (zero samples); record or fetch it again")
     samples_T = np.concatenate([_at_rate(mono_T, own, rate, path) for mono_T, own in heard])
     if not len(samples_T):
         count, own = len(heard[0][0]), heard[0][1]
-        raise SampleError(f"{path}: {count} samples at {own} Hz are too short to be a sound")
+        raise SampleError(f"{path}: {count} samples at {own} Hz are too short for a sound; record it again")
     return Waveform(np.ascontiguousarray(samples_T, dtype=np.float32), rate)
 
 
-def _at_rate(mono_T: Floats, own: int, rate: int, path: Path) -> Floats:
-    """A checked sound, resampled."""
-    if not np.isfinite(mono_T).all():
-        raise SampleError(f"{path}: holds NaN or infinite samples; export it again as 16-bit PCM")
-    if len(mono_T) and (peak := float(np.abs(mono_T).max())) > MAX_PEAK:
-        raise SampleError(f"{path}: peaks at {peak:.3g} times full scale; export it again as 16-bit PCM")
-    samples_T: Floats = mono_T if own == rate or not len(mono_T) else soxr.resample(mono_T, own, rate, "HQ")
-    return samples_T
-
-
-def _read_part(part: Stretch, *, before: float) -> tuple[Floats, int]:
-    """(float32[T], rate) by libsndfile, or where it does not know the format, by FFmpeg."""
-    with closing(part.open()) as file:
-        try:
-            with decoding(part.path, "sound"):
-                # A path where that will do: reading through Python costs a call for every few kilobytes.
-                sound = soundfile.SoundFile(part.path if part.is_whole else file)
-        except SampleError as refused:
-            if not isinstance(refused.__cause__, soundfile.LibsndfileError):
-                raise
-        else:
-            with sound:
-                return _read_with_soundfile(sound, part.path, before=before), int(sound.samplerate)
-    return _read_with_av(part, before=before)  # m4a, aac, the sound of a video …
-
-
-def _check_length(path: Path, *, seconds: float, channels: int) -> None:
-    if seconds > MAX_SECONDS:
-        raise SampleError(f"{path}: {seconds:,.0f} s are more than {MAX_SECONDS:,} s; cut it into pieces")
-    if channels > MAX_CHANNELS:
-        raise SampleError(f"{path}: {channels} channels are more than {MAX_CHANNELS}; mix it down")
-
-
-def _read_with_soundfile(sound: soundfile.SoundFile, path: Path, *, before: float) -> Floats:
-    """float32[T] at the file's own rate. Blocks keep memory at one channel, whatever the channel count."""
-    _check_length(path, seconds=before + sound.frames / sound.samplerate, channels=sound.channels)
-    with decoding(path, "sound"):
-        blocks: list[Floats] = []
-        # Not sound.blocks(): it refuses codecs in which libsndfile cannot seek (GSM), and where less is there
-        # than declared it fills up with what the block before left.
-        for start in range(0, sound.frames, BLOCK_FRAMES):
-            block_TC = sound.read(min(BLOCK_FRAMES, sound.frames - start), dtype="float32", always_2d=True)
-            blocks.append(block_TC.mean(axis=1, dtype=np.float32))
-    mono_T = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    if len(mono_T) < sound.frames:
-        raise SampleError(
-            f"{path}: truncated, {len(mono_T):,} of {sound.frames:,} samples are there; fetch it again"
-        )
-    return mono_T
-
-
-def _read_with_av(part: Stretch, *, before: float) -> tuple[Floats, int]:
-    """(float32[T], rate) of the first sound track of any container that FFmpeg knows."""
-    import av
-
-    path = part.path
-    with (
-        closing(part.open()) as file,
-        open_container(
-            path, what="sound", max_bytes=MAX_BYTES, file=None if part.is_whole else file
-        ) as container,
-    ):
-        if not container.streams.audio:
-            raise SampleError(f"{path}: holds no sound track; use another file")
-        stream = container.streams.audio[0]
-        if stream.codec_context is None:
-            raise SampleError(
-                f"{path}: its sound has a coding that FFmpeg cannot decode; export it again as 16-bit PCM"
-            )
-        with decoding(path, "sound"):
-            rate, channels = int(stream.rate), int(stream.channels)
-        if is_whole_matroska(path) is False:
-            raise SampleError(f"{path}: truncated, the file ends before its last part; fetch it again")
-        promised_s = _promised(container, stream, path)
-        _check_length(path, seconds=before + (container.duration or 0) / av.time_base, channels=channels)
-        blocks: list[Floats] = []
-        total, last_s = 0, 0.0
-        with decoding(path, "sound"):
-            for packet in container.demux():
-                if packet.pts is not None and packet.size:
-                    last_s = max(last_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-                if packet.stream_index != stream.index:
-                    continue
-                for frame in packet.decode():
-                    if frame.sample_rate != rate:
-                        raise SampleError(
-                            f"{path}: its rate changes from {rate} to {frame.sample_rate} Hz on the way; "
-                            "export it again at one rate"
-                        )
-                    blocks.append(_mono(frame))
-                    total += len(blocks[-1])
-                    _check_length(path, seconds=before + total / rate, channels=channels)
-    start_s = float((stream.start_time or 0) * stream.time_base)
-    here_s = max(total / rate, last_s - start_s)
-    if here_s < promised_s - max(SHORT_BY_S, SHORT_BY_SHARE * promised_s):
-        raise SampleError(f"{path}: truncated, {here_s:.1f} of {promised_s:.1f} s are there; fetch it again")
-    return (np.concatenate(blocks) if blocks else np.zeros(0, np.float32)), rate
-
-
-def _promised(container: Any, stream: Any, path: Path) -> float:
-    """The seconds that a container's own header promises; 0 where FFmpeg only estimates them."""
-    import av
-
-    names = set(container.format.name.split(","))
-    if names & {"mov", "mp4", "asf"} and stream.duration:
-        return float(stream.duration * stream.time_base)
-    if is_whole_matroska(path):
-        return 0.0  # its pictures may stand still for longer than it sounds
-    if names & {"matroska", "flv"}:  # one duration, that of the longest stream
-        return float(container.duration or 0) / float(av.time_base)
-    return 0.0
-
-
-def _mono(frame: Any) -> Floats:
-    """float32[T]: the mean of a decoded frame's channels."""
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    if samples.dtype.kind == "f":
-        samples_CT = samples.astype(np.float32)
-    else:
-        half = 2.0 ** (8 * samples.dtype.itemsize - 1)
-        offset = half if samples.dtype.kind == "u" else 0.0
-        samples_CT = ((samples.astype(np.float64) - offset) / half).astype(np.float32)
-    mono_T: Floats = samples_CT.mean(axis=0, dtype=np.float32)
-    return mono_T
-
-
 def sound_parts(path: Path) -> tuple[list[Stretch], bool]:
-    """The sounds that lie one behind the other in a file, and whether they may be MPEG sounds (MP3).
+    """The concatenated sounds of a file, and whether they may be MPEG sounds (MP3).
 
-    A file of one sound, and one of any format that is not known here, is one part. Sizes that a writer could
-    not go back to fill in (it wrote to a pipe) are set right. Raises `SampleError` for a truncated file.
+    A file with one sound, or of a format unknown here, is one part. Sizes that a writer could not fill in (it
+    wrote to a pipe) are corrected. Raises `SampleError` for a truncated file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -217,7 +89,7 @@ def sound_parts(path: Path) -> tuple[list[Stretch], bool]:
         return nist_parts(path, size), False
     if is_mpeg(path, begin):
         return mpeg_parts(path, begin, size), True
-    # libsndfile goes by these two bytes, and finds out too late that it is something else.
+    # libsndfile identifies MPEG by these two bytes alone, and fails late if it is another format.
     return [Stretch(path, 0, size)], begin > 0 or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
 
 
@@ -226,3 +98,131 @@ def _is_mpeg_in_wav(path: Path) -> bool:
         head = file.read(WAV_HEAD_BYTES)
     at = head.find(b"fmt ")
     return at >= 0 and int.from_bytes(head[at + 8 : at + 10], "little") in MPEG_FORMATS
+
+
+def _read_part(part: Stretch, *, before: float) -> tuple[Floats, int]:
+    """(float32[T], rate), decoded by libsndfile, or by FFmpeg for formats it does not know."""
+    with closing(part.open()) as file:
+        try:
+            with decoding(part.path, "sound"):
+                # By path if possible: reading through Python costs a call for every few kilobytes.
+                sound = soundfile.SoundFile(part.path if part.is_whole else file)
+        except SampleError as refused:
+            if not isinstance(refused.__cause__, soundfile.LibsndfileError):
+                raise
+        else:
+            with sound:
+                return _read_with_soundfile(sound, part.path, before=before), int(sound.samplerate)
+    return _read_with_av(part, before=before)  # m4a, aac, the sound of a video …
+
+
+def _read_with_soundfile(sound: soundfile.SoundFile, path: Path, *, before: float) -> Floats:
+    """float32[T] at the file's own rate; mixed block by block, so that memory does not grow with channels."""
+    _check_length(path, seconds=before + sound.frames / sound.samplerate, channels=sound.channels)
+    with decoding(path, "sound"):
+        blocks: list[Floats] = []
+        # Not sound.blocks(): it refuses codecs in which libsndfile cannot seek (GSM), and pads truncated
+        # files with the remains of the previous block.
+        for start in range(0, sound.frames, BLOCK_FRAMES):
+            block_TC = sound.read(min(BLOCK_FRAMES, sound.frames - start), dtype="float32", always_2d=True)
+            blocks.append(block_TC.mean(axis=1, dtype=np.float32))
+    mono_T = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    if len(mono_T) < sound.frames:
+        raise SampleError(
+            f"{path}: truncated, {len(mono_T):,} of {sound.frames:,} samples are there; fetch it again"
+        )
+    return mono_T
+
+
+def _read_with_av(part: Stretch, *, before: float) -> tuple[Floats, int]:
+    """(float32[T], rate) of the first audio stream of any container that FFmpeg supports."""
+    import av
+
+    path = part.path
+    with (
+        closing(part.open()) as file,
+        open_container(
+            path, what="sound", max_bytes=MAX_BYTES, file=None if part.is_whole else file
+        ) as container,
+    ):
+        if not container.streams.audio:
+            raise SampleError(f"{path}: contains no audio stream; use another file")
+        stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise SampleError(
+                f"{path}: its audio codec is not supported by FFmpeg; export it again as 16-bit PCM"
+            )
+        with decoding(path, "sound"):
+            rate, channels = int(stream.rate), int(stream.channels)
+        if is_whole_matroska(path) is False:
+            raise SampleError(f"{path}: truncated, the file ends before its declared end; fetch it again")
+        declared_s = _declared_seconds(container, stream, path)
+        _check_length(path, seconds=before + (container.duration or 0) / av.time_base, channels=channels)
+        blocks: list[Floats] = []
+        total, last_s = 0, 0.0
+        with decoding(path, "sound"):
+            for packet in container.demux():
+                if packet.pts is not None and packet.size:
+                    last_s = max(last_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                if packet.stream_index != stream.index:
+                    continue
+                for frame in packet.decode():
+                    if frame.sample_rate != rate:
+                        raise SampleError(
+                            f"{path}: its rate changes from {rate} to {frame.sample_rate} Hz midway; "
+                            "export it again at one rate"
+                        )
+                    blocks.append(_mono(frame))
+                    total += len(blocks[-1])
+                    _check_length(path, seconds=before + total / rate, channels=channels)
+    start_s = float((stream.start_time or 0) * stream.time_base)
+    found_s = max(total / rate, last_s - start_s)
+    if found_s < declared_s - max(SHORT_BY_S, SHORT_BY_SHARE * declared_s):
+        raise SampleError(f"{path}: truncated, {found_s:.1f} of {declared_s:.1f} s are there; fetch it again")
+    return (np.concatenate(blocks) if blocks else np.zeros(0, np.float32)), rate
+
+
+def _declared_seconds(container: Any, stream: Any, path: Path) -> float:
+    """The duration in seconds declared by a container's header; 0 where FFmpeg only estimates it."""
+    import av
+
+    names = set(container.format.name.split(","))
+    if names & {"mov", "mp4", "asf"} and stream.duration:
+        return float(stream.duration * stream.time_base)
+    if is_whole_matroska(path):
+        return 0.0  # its video may be longer than its sound
+    if names & {"matroska", "flv"}:  # one duration, that of the longest stream
+        return float(container.duration or 0) / float(av.time_base)
+    return 0.0
+
+
+def _mono(frame: Any) -> Floats:
+    """float32[T]: the mean of a decoded frame's channels."""
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype.kind == "f":
+        samples_CT = samples.astype(np.float32)
+    else:
+        half = 2.0 ** (8 * samples.dtype.itemsize - 1)
+        offset = half if samples.dtype.kind == "u" else 0.0
+        samples_CT = ((samples.astype(np.float64) - offset) / half).astype(np.float32)
+    mono_T: Floats = samples_CT.mean(axis=0, dtype=np.float32)
+    return mono_T
+
+
+def _check_length(path: Path, *, seconds: float, channels: int) -> None:
+    if seconds > MAX_SECONDS:
+        raise SampleError(f"{path}: {seconds:,.0f} s are more than {MAX_SECONDS:,} s; cut it into pieces")
+    if channels > MAX_CHANNELS:
+        raise SampleError(f"{path}: {channels} channels are more than {MAX_CHANNELS}; mix it down")
+
+
+def _at_rate(mono_T: Floats, own: int, rate: int, path: Path) -> Floats:
+    """Check a sound's values, and resample it."""
+    if not np.isfinite(mono_T).all():
+        raise SampleError(f"{path}: contains NaN or infinite samples; export it again as 16-bit PCM")
+    if len(mono_T) and (peak := float(np.abs(mono_T).max())) > MAX_PEAK:
+        raise SampleError(f"{path}: peaks at {peak:.3g} times full scale; export it again as 16-bit PCM")
+    samples_T: Floats = mono_T if own == rate or not len(mono_T) else soxr.resample(mono_T, own, rate, "HQ")
+    return samples_T

@@ -1,9 +1,9 @@
-"""Sound files made of chunks: WAV (RIFF, RIFX, RF64, BW64), Wave64, AIFF, AIFF-C, 8SVX and CAF; and AU.
+"""Chunk-based sound files: WAV (RIFF, RIFX, RF64, BW64), Wave64, AIFF, AIFF-C, 8SVX and CAF; and AU.
 
-A writer that cannot go back (it writes to a pipe) leaves a size that means "unknown": 0, or a number next to
-2^31 or 2^32. SoX leaves 0x7ffff000, arecord 0x7fffff00 or 0x80000000, FFmpeg 0xffffffff, GStreamer 0; some
-leave their number less the header. Files that large are not read (`data.readers.sound.audio.MAX_BYTES`), so
-such a number is never a size.
+A writer that cannot seek back (it writes to a pipe) leaves a size that means "unknown": 0, or a number near
+2^31 or 2^32. SoX writes 0x7ffff000, arecord 0x7fffff00 or 0x80000000, FFmpeg 0xffffffff, GStreamer 0; some
+subtract the header's size. Files that large are not read (`data.readers.sound.audio.MAX_BYTES`), so such a
+number is never a real size.
 
 Sources: Microsoft's "Multimedia Programming Interface and Data Specifications 1.0" (RIFF), EBU Tech 3306
 (RF64), ITU-R BS.2088 (BW64), Sony's Wave64, Apple's "Audio Interchange File Format" 1.3 and "Core Audio
@@ -25,20 +25,20 @@ FORMS = (b"WAVE", b"AIFF", b"AIFC", b"8SVX", b"16SV")
 TAGS = (b"ID3", b"TAG", b"APE")
 SOUND_CHUNKS = (b"data", b"SSND", b"BODY")
 
-# A damaged or hidden rest of a file up to this is not taken for sound (tags, padding to a disk's blocks).
+# Up to this many unexplained bytes at the end are ignored (tags, padding to a disk's blocks).
 SMALL_REST = 4096
 
 Order = Literal["little", "big"]
 
 
 def is_unknown(size: int, bits: int = 32) -> bool:
-    """Whether a size stands for "not known": 0, or next to the largest number, signed or not."""
+    """Whether a size means "unknown": 0, or near the largest signed or unsigned number."""
     near = 2 ** (bits - 8)
     return size == 0 or size >= 2**bits - near or abs(size - 2 ** (bits - 1)) <= near
 
 
 def chunked_parts(path: Path, size: int) -> list[Stretch]:
-    """The sounds of a RIFF or IFF file; `cat` joins them. Raises `SampleError` for a truncated one."""
+    """The sounds of a RIFF or IFF file, several if concatenated. Raises `SampleError` for a truncated one."""
     parts: list[Stretch] = []
     start: int | None = 0
     with path.open("rb") as file:
@@ -60,12 +60,12 @@ class _Chunk:
 
 
 def _one_chunked(file: BinaryIO, path: Path, start: int, size: int) -> tuple[Stretch, int | None]:
-    """The sound that begins at `start`, and where the next one begins, if there is one."""
+    """The sound that begins at `start`, and the offset of the next one, or None."""
     file.seek(start)
     head = file.read(12)
     order: Order = "big" if head[:4] in {b"RIFX", b"FORM"} else "little"
     if head[8:12] not in FORMS:
-        return Stretch(path, start, size), None  # a film, a picture: other readers say so
+        return Stretch(path, start, size), None  # a video or a picture: other readers handle it
     seen: dict[bytes, _Chunk] = {}
     at = start + 12
     while (chunk := _chunk_at(file, at, order)) is not None:
@@ -88,7 +88,7 @@ def _with_sound(
     start, size, declared_form = bounds
     here, declared = size - sound.body, sound.size
     bits = 32
-    if b"ds64" in seen and declared == 2**32 - 1:  # RF64 keeps the size in a chunk before it
+    if b"ds64" in seen and declared == 2**32 - 1:  # RF64 stores the size in an earlier chunk
         file.seek(seen[b"ds64"].body + 8)
         declared, bits = int.from_bytes(file.read(8), "little"), 64
     ends_with_form = start + 8 + declared_form + declared_form % 2 >= size > start + 8
@@ -108,7 +108,7 @@ def _with_sound(
 def _known_size(
     file: BinaryIO, seen: dict[bytes, _Chunk], sound: _Chunk, here: int, order: Order
 ) -> dict[int, bytes]:
-    """Patches that say the size which the file has."""
+    """Patches that put the real size into the header."""
     patches = {sound.at + 4: here.to_bytes(4, order)}
     if b"ds64" in seen:
         patches[seen[b"ds64"].body + 8] = here.to_bytes(8, "little")
@@ -125,7 +125,7 @@ def _known_size(
 def _until_next(
     file: BinaryIO, path: Path, start: int, end: int, size: int, order: Order
 ) -> tuple[Stretch, int | None]:
-    """Pass over the chunks behind the sound: another sound may begin there."""
+    """Skip the chunks behind the sound, to where the file ends or another sound begins."""
     at = _aligned(file, end, end)
     while at + 12 <= size:
         file.seek(at)
@@ -140,14 +140,13 @@ def _until_next(
         at = _next_chunk(file, chunk, order)
     if size - at > SMALL_REST and _is_filled(file, at):
         raise SampleError(
-            f"{path}: {size - at:,} bytes behind its sound belong to nothing that its header names; "
-            "export it again"
+            f"{path}: {size - at:,} bytes behind its sound are not declared in its header; export it again"
         )
     return Stretch(path, start, size), None
 
 
 def _is_filled(file: BinaryIO, at: int) -> bool:
-    """Whether there is anything but zeros from `at` on."""
+    """Whether there is a byte other than zero from `at` on."""
     file.seek(at)
     while block := file.read(2**20):
         if block.count(0) != len(block):
@@ -166,7 +165,7 @@ def _next_chunk(file: BinaryIO, chunk: _Chunk, order: Order) -> int:
 
 
 def _aligned(file: BinaryIO, end: int, base: int) -> int:
-    """Where the chunk behind `end` begins: chunks have even sizes, but some writers forget the odd byte."""
+    """The offset of the next chunk: chunks are padded to even sizes, but some writers omit the pad."""
     if (end - base) % 2 == 0:
         return end
     file.seek(end)
@@ -180,7 +179,7 @@ def _is_name(letters: bytes) -> bool:
 
 
 def w64_parts(path: Path, size: int) -> list[Stretch]:
-    """Sony's Wave64: names are GUIDs, sizes have 64 bits and count their own head of 24 bytes."""
+    """Sony's Wave64: names are GUIDs; sizes have 64 bits and include the chunk's header of 24 bytes."""
     with path.open("rb") as file:
         at = 40
         while True:
@@ -201,7 +200,7 @@ def w64_parts(path: Path, size: int) -> list[Stretch]:
 
 
 def caf_parts(path: Path, size: int) -> list[Stretch]:
-    """Apple's CAF; −1 as the size of the sound means "to the end of the file"."""
+    """Apple's CAF; a size of −1 means "to the end of the file"."""
     with path.open("rb") as file:
         at = 8
         while True:
@@ -221,7 +220,7 @@ def caf_parts(path: Path, size: int) -> list[Stretch]:
 
 
 def au_parts(path: Path, size: int) -> list[Stretch]:
-    """Sun's AU. 0xffffffff as the size means "to the end of the file"; `cat` joins them."""
+    """Sun's AU, several if concatenated; a size of 0xffffffff means "to the end of the file"."""
     parts: list[Stretch] = []
     start = 0
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""FLAC files as they are written to a pipe, and joined: how long they are is said by their last frame.
+"""FLAC files of unknown length (written to a pipe) or concatenated: measured by their last frame.
 
 Source: RFC 9639, "Free Lossless Audio Codec", sections 8.2 (STREAMINFO) and 9.1 (frame header).
 """
@@ -12,18 +12,18 @@ from typing import BinaryIO
 from data.errors import SampleError
 from data.readers.stretch import Stretch
 
-# Where another FLAC begins: its mark, and the head of a STREAMINFO of 34 bytes, which is always first.
+# The start of a FLAC stream: its marker, and the header of a STREAMINFO block (34 bytes), always first.
 BEGINNING = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
 STREAMINFO_BYTES = 34
 ID3V1_BYTES = 128
-TAIL_BYTES = 2**22  # the last frame lies in these, whatever its channels and depth
+TAIL_BYTES = 2**22  # at the end of a file: larger than any frame
 BLOCK_SIZES = {1: 192} | {n: 576 << (n - 2) for n in range(2, 6)} | {n: 256 << (n - 8) for n in range(8, 16)}
 
 
 def flac_parts(path: Path, begin: int, size: int) -> list[Stretch]:
-    """The joined FLACs of a file, each with the number of samples that its last frame says.
+    """The concatenated FLAC streams of a file, each with its number of samples, taken from its last frame.
 
-    Raises `SampleError` for one of unknown length whose last frame is not whole.
+    Raises `SampleError` for one of unknown length whose last frame is incomplete.
     """
     starts = [begin, *_more_beginnings(path, begin)]
     with path.open("rb") as file:
@@ -31,7 +31,7 @@ def flac_parts(path: Path, begin: int, size: int) -> list[Stretch]:
 
 
 def _more_beginnings(path: Path, begin: int) -> list[int]:
-    """Where further FLACs begin."""
+    """The offsets of further FLAC streams."""
     found: list[int] = []
     step, overlap = 2**22, len(BEGINNING[0]) - 1
     with path.open("rb") as file:
@@ -51,7 +51,7 @@ def _more_beginnings(path: Path, begin: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """The header of a frame: its first sample (or its number, where all blocks are alike) and its samples."""
+    """A frame header. `number`: of its first sample, or of the frame where the block size is fixed."""
 
     by_sample: bool
     number: int
@@ -70,24 +70,26 @@ def _one(file: BinaryIO, path: Path, start: int, end: int) -> Stretch:
     last, end_in_tail = _last_frame(tail)
     if last is None:
         if declared:
-            return Stretch(path, start, end)  # libsndfile counts
+            return Stretch(path, start, end)  # libsndfile compares the number of samples
         raise SampleError(
-            f"{path}: does not say how long it is, and its last frame is not whole; fetch it again"
+            f"{path}: does not state its length, and its last frame is incomplete; fetch it again"
         )
-    block = int.from_bytes(info[2:4], "big")  # the largest: of fixed blocks, every one but the last
+    block = int.from_bytes(info[2:4], "big")  # the largest block; with a fixed size all but the last
     first = _first_frame(file, start)
-    before = first.number if first is not None else 0  # of a piece that was cut out of a longer sound
+    before = (
+        first.number if first is not None else 0
+    )  # above 0 for a piece that was cut out of a longer sound
     there = (last.number - before) * (1 if last.by_sample else block) + last.samples
     if there < declared:
         raise SampleError(f"{path}: truncated, {there:,} of {declared:,} samples are there; fetch it again")
     if there == declared:
         return Stretch(path, start, end)
-    told = int.from_bytes(info[13:18], "big") & ~(2**36 - 1) | there
-    return Stretch(path, start, tail_start + end_in_tail, {start + 8 + 13: told.to_bytes(5, "big")})
+    patched = int.from_bytes(info[13:18], "big") & ~(2**36 - 1) | there
+    return Stretch(path, start, tail_start + end_in_tail, {start + 8 + 13: patched.to_bytes(5, "big")})
 
 
 def _first_frame(file: BinaryIO, start: int) -> _Frame | None:
-    """The frame behind the metadata."""
+    """The first frame, behind the metadata."""
     at, last = start + 4, False
     while not last:
         file.seek(at)
@@ -101,7 +103,7 @@ def _first_frame(file: BinaryIO, start: int) -> _Frame | None:
 
 
 def _last_frame(tail: bytes) -> tuple[_Frame | None, int]:
-    """The last frame whose checksums hold and that ends where the sound ends; and that end."""
+    """The last frame with valid checksums that ends where the sound ends; and that end."""
     ends = [len(tail)]
     if tail[-ID3V1_BYTES:][:3] == b"TAG":
         ends.insert(0, len(tail) - ID3V1_BYTES)
@@ -114,13 +116,13 @@ def _last_frame(tail: bytes) -> tuple[_Frame | None, int]:
             if frame is not None:
                 if _crc16(tail[at:end]) == 0:
                     return frame, end
-                if end - at > 2**17:  # a frame of eight channels has less
+                if end - at > 2**17:  # larger than a frame of eight channels
                     break
     return None, len(tail)
 
 
 def _frame_at(data: bytes, at: int) -> _Frame | None:
-    """The frame header at a place, where its own checksum holds."""
+    """The frame header at an offset, if its checksum is valid."""
     head = data[at : at + 16]
     if len(head) < 6 or head[3] & 1 or head[2] & 15 == 15 or head[2] >> 4 == 0:
         return None

@@ -1,8 +1,8 @@
-"""MPEG sounds (MP3) frame by frame: where joined ones part, and how many samples there must be.
+"""MPEG sounds (MP3) frame by frame: splits concatenated files, and checks the number of frames.
 
-An MP3 has no container: frames stand one behind the other, each with its own header, tags lie between them,
-and the first may be an information frame (Xing, Info, VBRI) that counts the rest. `cat` of two is a common
-way to join them; a decoder that trusts the first information frame stops where the second begins.
+An MP3 has no container: frames follow each other, each with its own header, tags lie between them, and the
+first may be an information frame (Xing, Info, VBRI) with the number of frames. MP3s are often concatenated;
+a decoder that trusts the first information frame stops where the second file begins.
 
 Sources: ISO/IEC 11172-3 section 2.4.1 and 13818-3 (headers), id3.org (tags), the LAME tag's specification.
 """
@@ -27,16 +27,16 @@ _V2 = {
     2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     1: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-LOOK_AHEAD = 2**16  # bytes before the first frame that may be anything
-MOST_BETWEEN = 8192  # bytes between two frames that may be anything: what a cut left of a frame or two
+LOOK_AHEAD = 2**16  # bytes of other content allowed before the first frame
+MOST_BETWEEN = 8192  # bytes of other content allowed between frames: remains of one or two cut frames
 BLOCK_BYTES = 2**22
 TAG_HEAD_BYTES = 16
-SHORT_BY = 1  # frames that an information frame may count too many: some count themselves
+SHORT_BY = 1  # some information frames count themselves
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame's header."""
+    """A frame header."""
 
     length: int  # bytes
     samples: int
@@ -47,12 +47,12 @@ class Frame:
 
     @property
     def kind(self) -> tuple[int, int, int, bool]:
-        """What stays the same within one sound."""
+        """What is constant within one sound."""
         return self.version, self.layer, self.rate, self.mono
 
 
 def find_sound(file: BinaryIO) -> int:
-    """Where the first ID3v2 tags end."""
+    """The offset behind the ID3v2 tags at the beginning."""
     at = 0
     while True:
         file.seek(at)
@@ -63,20 +63,20 @@ def find_sound(file: BinaryIO) -> int:
 
 
 def is_mpeg(path: Path, begin: int) -> bool:
-    """Whether two MPEG frames follow each other from `begin` on, behind a few zeros at most."""
+    """Whether two consecutive MPEG frames begin at `begin`, after a few zeros at most."""
     with path.open("rb") as file:
         file.seek(begin)
         data = file.read(LOOK_AHEAD)
     at = len(data) - len(data.lstrip(b"\0"))
     frame = frame_at(data, at)
     if frame is None:
-        # Behind an ID3 tag nothing else is to be expected; without one, garbage may be any format at all.
+        # After an ID3 tag it must be an MP3, perhaps with garbage first; without one it may be any format.
         return bool(begin) and _next_frame(data, 0) is not None
     return at + frame.length >= len(data) or frame_at(data, at + frame.length) is not None
 
 
 def frame_at(data: bytes, at: int) -> Frame | None:
-    """The frame header at a place, if there is one; frames of "free" length are not followed."""
+    """The frame header at an offset, or None; frames of "free" bit rate are not supported."""
     head = data[at : at + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
         return None
@@ -96,7 +96,7 @@ def frame_at(data: bytes, at: int) -> Frame | None:
 
 @dataclass
 class _Sound:
-    """One of the joined sounds, while it is walked through."""
+    """One of the concatenated sounds, while the file is scanned."""
 
     start: int
     kind: tuple[int, int, int, bool]
@@ -106,10 +106,9 @@ class _Sound:
 
 
 def mpeg_parts(path: Path, begin: int, size: int) -> list[Stretch]:
-    """The joined sounds of an MP3: they part at information frames, at tags, and where the kind changes.
+    """The concatenated sounds of an MP3: split at information frames, at tags, and where the kind changes.
 
-    Raises `SampleError` where fewer frames are there than counted, and where something that is no frame
-    lies between frames.
+    Raises `SampleError` for fewer frames than declared, and for other content between frames.
     """
     sounds: list[_Sound] = []
     with path.open("rb") as file:
@@ -126,7 +125,7 @@ def mpeg_parts(path: Path, begin: int, size: int) -> list[Stretch]:
                 rest = (size if found is None else found) - at
                 if sounds and rest > MOST_BETWEEN and not (found is None and data.is_blank(at)):
                     raise SampleError(
-                        f"{path}: damaged, {rest:,} bytes from byte {at:,} on are no MPEG frames; "
+                        f"{path}: damaged, {rest:,} bytes from byte {at:,} on are not MPEG frames; "
                         "fetch it again"
                     )
                 if found is None:
@@ -136,7 +135,9 @@ def mpeg_parts(path: Path, begin: int, size: int) -> list[Stretch]:
             counted = _counted(data.at(at, min(frame.length, 200)), frame)
             if not sounds or counted is not None or frame.kind != sounds[-1].kind:
                 sounds.append(_Sound(at, frame.kind, counted=counted))
-            sounds[-1].frames += counted is None and at + frame.length <= size  # a cut one does not count
+            sounds[-1].frames += (
+                counted is None and at + frame.length <= size
+            )  # a truncated last frame does not count
             at, fresh = at + frame.length, False
             sounds[-1].end = min(at, size)
     for sound in sounds:
@@ -145,12 +146,12 @@ def mpeg_parts(path: Path, begin: int, size: int) -> list[Stretch]:
                 f"{path}: truncated, {sound.frames:,} of {sound.counted:,} frames are there; fetch it again"
             )
     heard = [sound for sound in sounds if sound.frames]
-    # Without what lies around the frames: FFmpeg would take tags for frames, or count the silence.
+    # Frames only: FFmpeg would parse tags as frames, or add silence for them.
     return [Stretch(path, sound.start, sound.end) for sound in heard] or [Stretch(path, 0, size)]
 
 
 class _Window:
-    """A file of any size, a block of it at a time."""
+    """Random access to a file of any size, one block in memory at a time."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self._size = file, size
@@ -165,13 +166,13 @@ class _Window:
         return self._block[inside : inside + count]
 
     def is_blank(self, place: int) -> bool:
-        """Whether there is nothing but zeros to the end."""
+        """Whether only zeros follow, to the end."""
         self._file.seek(place)
         return not self._file.read().strip(b"\0")
 
 
 def _fits(data: _Window, at: int, frame: Frame, size: int) -> bool:
-    """Whether a frame, a tag or the end follows: bytes of a sound look like a header now and then."""
+    """Whether a frame, a tag or the end follows: audio data sometimes looks like a frame header."""
     behind = at + frame.length
     if behind >= size - 4:
         return True
@@ -180,7 +181,7 @@ def _fits(data: _Window, at: int, frame: Frame, size: int) -> bool:
 
 
 def _behind(data: _Window, at: int, size: int) -> int | None:
-    """Where the next frame begins that is followed by another, or a tag."""
+    """The offset of the next frame that is followed by one of the same kind; None if there is none."""
     place = at + 1
     while place < size - 4:
         block = data.at(place, LOOK_AHEAD)
@@ -207,10 +208,10 @@ def _next_frame(data: bytes, at: int) -> int | None:
 
 
 def _counted(body: bytes, frame: Frame) -> int | None:
-    """How many frames an information frame counts (0: it does not say); None for a frame of sound."""
+    """The number of frames in an information frame (0 if not stated); None for other frames."""
     by_kind = {(True, True): 17, (True, False): 32, (False, True): 9, (False, False): 17}
     side = by_kind[frame.version == 3, frame.mono]
-    for skip in (side, side + 2):  # a checksum of two bytes may stand between
+    for skip in (side, side + 2):  # a checksum of two bytes may come first
         mark = body[4 + skip : 8 + skip]
         if mark in {b"Xing", b"Info"}:
             has_count = body[11 + skip : 12 + skip] and body[11 + skip] & 1
@@ -221,7 +222,7 @@ def _counted(body: bytes, frame: Frame) -> int | None:
 
 
 def _tag_length(head: bytes) -> int:
-    """The length of an ID3v2, ID3v1 or APE tag that begins with these bytes; 0 if none does."""
+    """The length of the ID3v2, ID3v1 or APE tag that begins with these bytes; 0 if there is none."""
     if head[:3] == b"ID3" and len(head) >= 10 and max(head[6:10]) < 128:
         length = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
         return 10 + length + (10 if head[5] & 16 else 0)

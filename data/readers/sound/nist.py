@@ -1,4 +1,4 @@
-"""NIST SPHERE, the format of speech corpora (TIMIT): a header of text that counts the samples."""
+"""NIST SPHERE, the format of speech corpora (TIMIT): its text header states the number of samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PLAIN = (b"pcm", b"ulaw", b"mu-law", b"alaw")
 
 
 def nist_parts(path: Path, size: int) -> list[Stretch]:
-    """The whole file. Raises `SampleError` where it holds fewer samples than its header counts."""
+    """The whole file. Raises `SampleError` where it has fewer samples than its header states."""
     with path.open("rb") as file:
         lines = file.read(16).split(b"\n")
         head_bytes = int(lines[1]) if len(lines) > 1 and lines[1].strip().isdigit() else 1024

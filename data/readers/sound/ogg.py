@@ -1,7 +1,7 @@
-"""Ogg files page by page: sounds joined one behind the other (chained), pages that are missing or cut.
+"""Ogg files page by page: splits chained (concatenated) sounds, and finds missing or truncated pages.
 
-Source: RFC 3533, "The Ogg Encapsulation Format". An Ogg file cut between two pages passes: live recordings
-end like that.
+Source: RFC 3533, "The Ogg Encapsulation Format". An Ogg file that ends between two pages is accepted: live
+recordings end like that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FIRST_PAGE = 2  # flag: a stream begins
 
 
 def ogg_parts(path: Path, begin: int, size: int) -> list[Stretch]:
-    """The links of a chain, or the whole file. Raises `SampleError` for a cut page or a gap."""
+    """The links of a chain, or the whole file. Raises `SampleError` for a truncated page or a gap."""
     starts: list[int] = []
     numbers: dict[int, int] = {}  # serial -> number of its last page
     opening = False  # among the first pages of a link
@@ -56,6 +56,6 @@ def ogg_parts(path: Path, begin: int, size: int) -> list[Stretch]:
 
 
 def _another(file: BinaryIO, at: int) -> bool:
-    """Whether another page follows what is no page."""
+    """Whether another page follows the bytes that are not one."""
     file.seek(at)
     return b"OggS" in file.read()

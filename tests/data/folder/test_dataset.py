@@ -77,7 +77,7 @@ def test_what_is_left_out_is_listed(tmp_path: Path) -> None:
         ".git/": "a hidden folder",
         "top.png": "beside the sub-folders",
         "dog/link.png": "a link that leads outside the folder",
-        "dog/gone.png": "a link to a file that is not there",
+        "dog/gone.png": "a link to a missing file",
         "linked/": "a link to a folder",
     }
 
@@ -185,7 +185,7 @@ def test_a_category_called_train(tmp_path: Path) -> None:
     fill(tmp_path, "train/a.png", "plane/b.png", "test/c.png")
     scan = survey_folder(tmp_path)
     assert [category.name for category in scan.categories] == ["plane", "test", "train"]
-    assert "test, train are not read as splits, for other folders or files lie beside them" in told(scan)
+    assert "test, train are not read as splits, because other folders or files lie beside them" in told(scan)
 
 
 def test_without_test_folder_val_is_scored(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_without_test_folder_val_is_scored(tmp_path: Path) -> None:
     fill(tmp_path, *(f"a/train/dog/{n}.png" for n in range(5)), "a/val/dog/x.png")
     scan = survey_folder(tmp_path / "a")
     assert splits_of(scan)["val/dog/x.png"] == "test"
-    assert "no test folder: the val samples are taken as test" in told(scan)
+    assert "no test folder: the val samples are used as test" in told(scan)
     (tmp_path / "a/val/dog/x.png").unlink()
     scan = survey_folder(tmp_path / "a")
     assert set(splits_of(scan).values()) == {"train", "val", "test"}
@@ -224,7 +224,7 @@ def test_modality_folders(tmp_path: Path) -> None:
         scan = survey_folder(tmp_path / folder)
         assert [category.name for category in scan.categories] == ["dog"]
         assert sorted(sample.modality for sample in scan.samples) == ["audio", "image", "thermal"]
-        assert "1 files are thermal, not image: their folder says so" in told(scan)
+        assert "1 files are thermal, not image: by the name of their folder" in told(scan)
         (tied,) = {sample.object_id for sample in scan.samples} - {None}
         assert [s.modality for s in scan.samples if s.object_id == tied] == ["image", "audio"]
 
@@ -260,7 +260,7 @@ def test_links_to_what_is_not_there(tmp_path: Path) -> None:
     """Contents that were never fetched (git-annex, DVC) are told from those that lie elsewhere."""
     (tmp_path / "dog").mkdir()
     (tmp_path / "dog" / "a.png").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(ManifestError, match=r"1 × a link to a file that is not there.*git annex get"):
+    with pytest.raises(ManifestError, match=r"1 × a link to a missing file.*git annex get"):
         survey_folder(tmp_path)
 
 
@@ -312,7 +312,7 @@ def test_things_in_two_given_splits_are_said(tmp_path: Path) -> None:
     fill(tmp_path, "train/dog/rex.png", "train/dog/max.png", "test/dog/ada.png")
     (tmp_path / "test/dog/rex2.png").write_bytes((tmp_path / "train/dog/rex.png").read_bytes())
     scan = survey_folder(tmp_path)
-    assert "1 things are in train and in another split" in told(scan)
+    assert "1 objects are in train and in another split" in told(scan)
     assert splits_of(scan)["test/dog/rex2.png"] == "test"
 
 

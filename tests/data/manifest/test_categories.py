@@ -53,7 +53,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     told = str(error.value)
     assert "6 mistakes" in told
     assert "unknown column 'alias'; did you mean 'aliases'?" in told
-    assert "line 3: the name 'dog' is already that of 'dog', 'Dog' (capitals and spaces" in told
+    assert "line 3: the name 'dog' is already that of 'dog', 'Dog' (names that differ only" in told
     assert "line 4: the name 'Dog' is already that of 'dog'" in told
     assert r"line 5: the name '\u200b' has no visible character" in told
     assert "line 6: no name" in told
@@ -73,12 +73,12 @@ def test_names_of_signs_are_categories_of_their_own(tmp_path: Path, order: int) 
 
 
 def test_lists_as_programs_write_them(tmp_path: Path) -> None:
-    """Separators, an index, empty rows, capitals and Excel's Unicode text; what was left out is noted."""
+    """Separators, an index, empty rows, capitals and Excel's Unicode text; what was skipped is noted."""
     notes: list[str] = []
     path = write(tmp_path / "c.csv", ";Name;\n0;Dog;\n1;7.0;\n;;\n")
     assert [each.name for each in read_categories(path, notes=notes)] == ["Dog", "7.0"]
     assert any("c.csv: 1 empty row" in note for note in notes)
-    assert any("c.csv: column 'Unnamed: 0' left out" in note for note in notes)
+    assert any("c.csv: column 'Unnamed: 0' skipped" in note for note in notes)
     (tmp_path / "c.txt").write_bytes("\ufeffName\tAliases\r\ncafé\tbar|pub\r\n".encode("utf-16-le"))
     assert read_categories(tmp_path / "c.txt") == (Category("café", "café", ("bar", "pub")),)
     pq.write_table(pa.table({"name": [1.0, 2.0], "__index_level_0__": [4, 5]}), tmp_path / "c.parquet")

@@ -138,9 +138,9 @@ def test_a_name_takes_the_id_that_another_row_gives_it(tmp_path: Path) -> None:
     [
         (
             [("0.png", "dog", "1"), ("1.png", "cat", "1")],
-            "has the id '1' of '(dog|cat)'; spell it",
+            "has the id '1' of '(dog|cat)'; use one",
         ),
-        ([("0.png", "dog", "1"), ("1.png", "Dog", "2")], "'dog' has the ids '[12]' and '[12]'; give one"),
+        ([("0.png", "dog", "1"), ("1.png", "Dog", "2")], "'dog' has the ids '[12]' and '[12]'; give a"),
         ([("0.png", "C", ""), ("1.png", "Charlie", "c")], "'C' would get the id 'c' of 'Charlie'"),
         ([("0.png", "", "Dog"), ("1.png", "", "dog")], "has the ids '(Dog|dog)' and '(Dog|dog)'"),
         ([("0.png", "dog", "1"), ("1.png", "", "dog")], "'dog' has the ids '1' and 'dog'"),
@@ -194,7 +194,7 @@ def test_a_bar_alone_is_a_name(tmp_path: Path) -> None:
 def test_a_word_for_nothing_is_noted(tmp_path: Path) -> None:
     """`nan` as a text is a category; that it may not be meant is said."""
     manifest = _manifest(tmp_path, [("0.png", "nan"), ("1.png", "dog")])
-    assert any("'nan' is taken as a category" in note for note in manifest.notes)
+    assert any("'nan' is read as a category" in note for note in manifest.notes)
 
 
 _FEW_NAMES = st.sampled_from(

@@ -89,13 +89,13 @@ def test_all_mistakes_are_told_at_once_with_rows_and_suggestions(tmp_path: Path)
         "13 mistakes",
         "header: unknown column 'splt'; did you mean 'split'?",
         "line 2: unknown modality 'imag'; did you mean 'image'?",
-        "line 3: sample_id 'a' is already that of line 2",
+        "line 3: sample_id 'a' is already used by line 2",
         "line 4: uri '../c.png' contains '..'",
         "line 4: unknown modality 'photo'; did you mean 'image'?",
         "line 4: unknown split 'validation'; did you mean 'val'?",
         "line 5: uri '/etc/passwd' is absolute",
         "line 5: unknown split 'tset'; did you mean 'test'?",
-        "line 6: uri 'link.png' is or passes a link that leads outside",
+        "line 6: uri 'link.png' is, or leads through, a link to a place outside",
         "line 6: no split",
         "line 7: no sample_id",
         "line 8: no uri",
@@ -110,12 +110,12 @@ def test_all_mistakes_are_told_at_once_with_rows_and_suggestions(tmp_path: Path)
         ("", "no sample in it"),
         ("uri\n", "no sample in it"),
         ("path\na.png\n", "no column 'uri'"),
-        ("uri\na.unknown\n", "does not tell its modality"),
+        ("uri\na.unknown\n", "has no known modality by its name"),
         ('uri\n"a\nb.png"\n', "a line break or tab"),
         ("a.png,dog\nb.png,cat\n", "the first line must name the columns, and it has 'a.png', 'dog'"),
         ("uri,label\na.png,dog\n", "unknown column 'label'; did you mean 'category'?"),
         ("uri,category\na.png,\u200b\n", "has no visible character"),
-        ("uri,category,category_id\na.png,dog,1\nb.png,cat,1\n", "spell it in one way"),
+        ("uri,category,category_id\na.png,dog,1\nb.png,cat,1\n", "use one spelling"),
     ],
 )
 def test_manifests_that_say_nothing_or_two_things(tmp_path: Path, content: str, message: str) -> None:
@@ -202,7 +202,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "n.parquet")
     assert manifest.samples == (sample,)
     assert manifest.categories == (Category("wooden-ball", "wooden ball"),)
-    assert "no category names: made from the category ids" in manifest.notes
+    assert "no category names: derived from the category ids" in manifest.notes
 
 
 @pytest.mark.parametrize("name", ["a" * 5000 + ".csv", "x\0y.csv", "loop.csv", "/dev/null", "/dev/zero"])

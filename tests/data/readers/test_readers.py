@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -12,26 +13,37 @@ import pytest
 from data.errors import SampleError
 from data.modality import EVENT_RECORDINGS, EXTENSIONS, MODALITIES
 from data.readers import READERS, read
-from data.readers.events.event import READERS as EVENT_READERS
+from data.readers.lookup import COMPANIONS, EVENT_FORMATS, POINT_FORMATS, find_function
 from data.readers.payload import Text
-from data.readers.points.point import READERS as POINT_READERS
 from data.readers.text import MAX_BYTES
 
 ENDINGS = sorted((modality, ending) for ending, modality in EXTENSIONS.items())
 ENDINGS += [("event", ending) for ending in EVENT_RECORDINGS]
 ENDINGS += [("point", ending) for ending in (".txt", ".pts")]
+NAMED = sorted({*READERS.values(), *POINT_FORMATS.values(), *EVENT_FORMATS.values(), *COMPANIONS.values()})
 
 
-def test_every_modality_has_a_reader() -> None:
-    """The look-up covers the seven modalities, and the point reader every ending guessed as points."""
+def test_every_modality_and_ending_has_a_reader() -> None:
+    """The tables cover the seven modalities, and every ending that implies points or events."""
+    endings = {kind: {end for end, modality in EXTENSIONS.items() if modality == kind} for kind in MODALITIES}
     assert set(READERS) == set(MODALITIES)
-    assert {ending for ending, modality in EXTENSIONS.items() if modality == "point"} <= set(POINT_READERS)
+    assert endings["point"] <= set(POINT_FORMATS)
+    assert endings["event"] | set(EVENT_RECORDINGS) == set(EVENT_FORMATS)
+    assert set(COMPANIONS) <= set(POINT_FORMATS)
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*READERS.values(), *POINT_FORMATS.values(), *EVENT_FORMATS.values()})
+)
+def test_every_reader_named_is_there(name: str) -> None:
+    """Each "module:function" leads to a function that takes a path first."""
+    assert next(iter(inspect.signature(find_function(name)).parameters)) == "path"
 
 
 def test_every_event_format_is_guessed() -> None:
     """The endings that are guessed as events are those that the event reader reads as recordings."""
     guessed = {ending for ending, modality in EXTENSIONS.items() if modality == "event"}
-    assert guessed | set(EVENT_RECORDINGS) == set(EVENT_READERS)
+    assert guessed | set(EVENT_RECORDINGS) == set(EVENT_FORMATS)
 
 
 def test_looking_up_imports_no_decoder() -> None:

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from data.readers.events.event import READERS as EVENT_READERS
-from data.readers.points.point import READERS as POINT_READERS
+from data.readers.lookup import EVENT_FORMATS, POINT_FORMATS
 from data.render.event import EVENT_DRAWINGS, TAU_US
 
 PAGE = (Path(__file__).parents[3] / "docs" / "readers.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("ending", [*EVENT_READERS, *POINT_READERS])
+@pytest.mark.parametrize("ending", [*EVENT_FORMATS, *POINT_FORMATS])
 def test_every_ending_is_named(ending: str) -> None:
     """The page names every ending that the readers of points and events take."""
     name = {".pt": "torch tensors"}.get(ending, ending[1:])

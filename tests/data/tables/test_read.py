@@ -52,7 +52,7 @@ def test_rows_are_told_as_an_editor_counts_them(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("t.csv", b"name\n\xff\xfe\n", "not UTF-8"),
-        ("t.csv", "name,name\na,b\n", "stands twice"),
+        ("t.csv", "name,name\na,b\n", "duplicate"),
         ("t.csv", "name,notes\na\n", "line 2: 1 cells, but the header has 2"),
         ("t.csv", 'name\n"a\n', "not valid CSV"),
         ("t.csv", 'name\n"a"b\n', "not valid CSV"),
@@ -60,11 +60,11 @@ def test_rows_are_told_as_an_editor_counts_them(tmp_path: Path) -> None:
         ("t.csv", "name\na\x01b\n", "control character"),
         ("t.jsonl", "[1, 2]\n", "line 1: a list"),
         ("t.jsonl", "{\n", "line 1: not valid JSON"),
-        ("t.jsonl", '{"name": "a", "name": "b"}\n', "stands twice"),
+        ("t.jsonl", '{"name": "a", "name": "b"}\n', "duplicate"),
         ("t.jsonl", '{"name": "\\ud800"}\n', "broken text"),
         ("t.jsonl", '{"name": 1e999}\n', "float inf, not text"),
         ("t.jsonl", '{"name": [["a"]]}\n', "a list of lists"),
-        ("t.jsonl", '{"name": "a", " name": "b"}\n', "line 1: the column 'name' stands twice"),
+        ("t.jsonl", '{"name": "a", " name": "b"}\n', "line 1: duplicate column 'name'"),
         ("t.jsonl", '{"name": {"a": 1}}\n', "dict"),
         ("t.jsonl", "[" * 100_000 + "\n", "nested too deeply"),
         ("t.parquet", "name\na\n", "not a readable Parquet file"),
@@ -201,8 +201,8 @@ def test_the_index_of_a_frame_is_left_out(tmp_path: Path, index: str) -> None:
         assert table.columns == {"uri"}
         assert [row.cells["uri"] for row in table.rows] == ["a", "b"]
         assert mistakes.notes == [
-            "1 empty row left out",
-            f"column {index!r} left out: an index (it begins with 3)",
+            "1 empty row skipped",
+            f"column {index!r} skipped: an index (its first value is 3)",
         ]
 
 
@@ -218,7 +218,7 @@ def test_known_columns_are_read_in_any_spelling(tmp_path: Path) -> None:
         assert [row.cells for row in table.rows] == [{"sample_id": "1", "uri": "a", "category": "x"}]
         assert mistakes.notes == ["columns read in another spelling: 'Sample ID' as sample_id, 'URI' as uri"]
     for name, content in (("t.csv", "uri,URI\na,b\n"), ("t.jsonl", '{"uri": "a", "URI": "b"}')):
-        with pytest.raises(ManifestError, match="the column 'uri' stands twice"):
+        with pytest.raises(ManifestError, match="duplicate column 'uri'"):
             read_table(write(tmp_path / name, content), Mistakes(tmp_path), known=known)
 
 
@@ -258,5 +258,5 @@ def test_no_mistake_raises_nothing(tmp_path: Path) -> None:
 def test_json_is_read_strictly() -> None:
     """A repeated key is an error, a plain object is not."""
     assert parse_json('{"a": [1]}') == {"a": [1]}
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="duplicate key"):
         parse_json('{"a": 1, "a": 2}')

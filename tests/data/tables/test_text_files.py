@@ -20,7 +20,7 @@ def test_every_marked_encoding_and_line_ending_reads_alike(tmp_path: Path, encod
 def test_text_that_cannot_be_read_is_the_callers_error(tmp_path: Path) -> None:
     """No file, a folder, a NUL in the path, too many bytes: the error that the caller names."""
     (tmp_path / "a.txt").write_text("abcde")
-    with pytest.raises(ProjectError, match="more than 4 bytes"):
+    with pytest.raises(ProjectError, match="larger than 4 bytes"):
         read_text(tmp_path / "a.txt", ProjectError, most_bytes=4)
     assert read_text(tmp_path / "a.txt", ProjectError, most_bytes=5) == "abcde"
     for path in (tmp_path, tmp_path / "none", tmp_path / "a\0b"):
@@ -39,7 +39,7 @@ def test_toml_of_notepad_and_powershell(tmp_path: Path, encoding: str) -> None:
     ("content", "message"),
     [
         (b"a = \n", "not valid TOML: .* line 1"),
-        (b'a = "\xe9"\n', "in Windows-1252"),
+        (b'a = "\xe9"\n', "as Windows-1252"),
         (b"a = " + b"[" * 20_000, "nested too deeply"),
         (b"a = " + b"{b = " * 20_000, "nested too deeply"),
         (b"a = " + b"9" * 5_000, "not valid TOML: Exceeds the limit"),
@@ -47,7 +47,7 @@ def test_toml_of_notepad_and_powershell(tmp_path: Path, encoding: str) -> None:
         (b'[a]\nb = [{ c = "x\\u001b[31m" }]\n', r"a.b.c: holds the control character '\\x1b'"),
         (b'"a\\u009b" = 1\n', r"'a\\x9b': a control character in a key"),
         (b"a = 2024-02-31\n", "not valid TOML"),
-        (b"#" * (2 << 20), "more than 1,048,576 bytes"),
+        (b"#" * (2 << 20), "larger than 1,048,576 bytes"),
         (b"a" + b".a" * 50 + b" = 1\n", "nested too deeply"),
         (b"[" + b"a." * 9_000 + b"a]\n", "a line with more than 200 dots"),
     ],

@@ -10,7 +10,7 @@ import pytest
 import trimesh
 
 from data.manifest.read import Manifest
-from data.readers.axes import Up, told_up
+from data.readers.axes import Up, up_override
 from data.readers.payload import Floats
 from data.sample import Sample
 from kb_builder.describers.media import MediaFiles, media_for
@@ -94,8 +94,8 @@ def test_requests_name_the_axis_and_send_the_turned_picture(data: Path) -> None:
 
 def test_what_a_format_says_itself_is_not_told_again() -> None:
     """Only clouds and meshes have the axis, and only another one than their format's is kept."""
-    assert told_up("point", Path("a.obj"), "y") is None
-    assert told_up("point", Path("a.obj"), "z") == "z"
-    assert told_up("point", Path("a.ply"), "z") is None
-    assert told_up("point", Path("a.ply"), None) is None
-    assert told_up("image", Path("a.png"), "y") is None
+    assert up_override("point", Path("a.obj"), "y") is None
+    assert up_override("point", Path("a.obj"), "z") == "z"
+    assert up_override("point", Path("a.ply"), "z") is None
+    assert up_override("point", Path("a.ply"), None) is None
+    assert up_override("image", Path("a.png"), "y") is None

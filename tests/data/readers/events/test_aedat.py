@@ -132,7 +132,7 @@ GOOD = packet(0, events_buffer(EVENTS))
         (header() + packet(0, b"\xff" * 64), "not a readable"),
         (header(packing=1) + GOOD, "not a readable"),
         (header(packing=3) + GOOD, "not a readable"),
-        (header() + packet(1, b"frame"), "holds no events"),
+        (header() + packet(1, b"frame"), "contains no events"),
         (header() + packet(0, events_buffer([(5, 346, 0, True)])), "outside the 346 × 260"),
         (header() + packet(0, events_buffer([(5, -1, 0, True)])), "outside"),
     ],

@@ -105,8 +105,8 @@ def test_numbers_that_are_no_events_are_refused(
         ({"events": np.ones((20, 4))}, "no event_data"),
         ({"event_data": np.ones((20, 3))}, "four columns"),
         ({"event_data": np.zeros(20, RECORD[:3])}, "lacks p"),
-        ({"event_data": np.zeros(0, RECORD)}, "holds no events"),
-        ({"event_data": np.full((20, 4), "1")}, "not numbers"),
+        ({"event_data": np.zeros(0, RECORD)}, "contains no events"),
+        ({"event_data": np.full((20, 4), "1")}, "not numeric"),
         ({"event_data": np.full((20, 4), {}, object)}, "not a readable"),
     ],
 )
@@ -132,7 +132,7 @@ def test_zip_bombs_are_refused_unopened(tmp_path: Path) -> None:
     ):
         for _ in range(300):
             member.write(bytes(2**20))
-    with pytest.raises(SampleError, match="unpacks to 300 MiB"):
+    with pytest.raises(SampleError, match="decompresses to 300 MiB"):
         read("event", tmp_path / "bomb.npz")
 
     header = io.BytesIO()

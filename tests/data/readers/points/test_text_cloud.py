@@ -132,7 +132,7 @@ def test_commas_within_places_and_blanks_between(xyz: Floats, rgb: Bytes, tmp_pa
 
 
 def test_a_header_counts_more_than_the_order(xyz: Floats, rgb: Bytes, tmp_path: Path) -> None:
-    """Columns go by their names, wherever they stand; intensity and normals are left away."""
+    """Columns go by their names, wherever they stand; intensity and normals are dropped."""
     text = text_of(INTENSITY, rgb, xyz[:, ::-1], NORMALS)
     head = "intensity,b,g,r,z,y,x,nx,ny,nz\n"
     assert_is(save(tmp_path / "a.txt", head + text), xyz, rgb[:, ::-1])
@@ -204,12 +204,12 @@ def test_comments_may_be_in_any_letters(encoding: str, xyz: Floats, tmp_path: Pa
     ("text", "reason"),
     [
         ("1 2 3\n" * 20 + "1 2\n", "not a readable"),
-        ("1 2\n" * 20, "2 numbers a line"),
+        ("1 2\n" * 20, "2 numbers per line"),
         ("", "empty|fewer than"),
         ("# nothing\n", "fewer than"),
         ("x y z\n", "fewer than"),
         ("1 2 3\n" * 20 + "end of file\n", "not a readable"),
-        ("1 2 3\n" * 20 + "\0\0\0", "no text"),
+        ("1 2 3\n" * 20 + "\0\0\0", "not text"),
     ],
 )
 def test_torn_text_is_refused(text: str, reason: str, tmp_path: Path) -> None:

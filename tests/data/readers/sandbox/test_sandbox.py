@@ -195,11 +195,11 @@ def test_a_decoder_that_does_not_start_ends_the_run(planted: Path, monkeypatch: 
     """A broken installation is no fault of the samples: none of them is refused for it."""
     monkeypatch.setattr(sandbox, "_START", "raise SystemExit('no such thing')")
     (planted / "fine-1").touch()
-    with pytest.raises(UniBindError, match="does not start: no such thing") as refused:
+    with pytest.raises(UniBindError, match="cannot start a decoder process: no such thing") as refused:
         decode(planted / "fine-1")
     assert not isinstance(refused.value, SampleError)
     monkeypatch.setattr(sandbox.sys, "executable", str(planted / "no-python"))
-    with pytest.raises(UniBindError, match="does not start: No such file"):
+    with pytest.raises(UniBindError, match="cannot start a decoder process: No such file"):
         decode(planted / "fine-1")
 
 

@@ -85,7 +85,7 @@ def test_a_wav_without_sound_is_not_an_unknown_one(tmp_path: Path) -> None:
     tags = chunk(b"LIST", b"INFOISFT\x06\0\0\0Lavf60")
     empty = wav(noise(0, 0), size=0) + tags
     (tmp_path / "a.wav").write_bytes(empty[:4] + struct.pack("<I", len(empty) - 8) + empty[8:])
-    with pytest.raises(SampleError, match="holds no sound"):
+    with pytest.raises(SampleError, match="contains no sound"):
         read("audio", tmp_path / "a.wav")
 
 
@@ -111,7 +111,7 @@ def test_tags_and_padding_behind_a_wav_are_no_sound(behind: bytes, tmp_path: Pat
 def test_much_behind_a_wav_is_refused(tmp_path: Path) -> None:
     """A recorder that did not come to write its size leaves sound behind the sound: it is not dropped."""
     (tmp_path / "a.wav").write_bytes(wav(noise(0)) + np.arange(9000, dtype="<i2").tobytes())
-    with pytest.raises(SampleError, match="belong to nothing"):
+    with pytest.raises(SampleError, match="are not declared in its header"):
         read("audio", tmp_path / "a.wav")
 
 
@@ -216,7 +216,7 @@ def test_a_cut_flac_of_unknown_length_is_refused(missing: int, tmp_path: Path) -
     """Without a length only the last frame's checksum tells that something is missing."""
     data = streamed(coded(noise(6, 40_000), "FLAC"))
     (tmp_path / "a.flac").write_bytes(data[:-missing])
-    with pytest.raises(SampleError, match=r"last frame is not whole|lost sync"):
+    with pytest.raises(SampleError, match=r"last frame is incomplete|lost sync"):
         read("audio", tmp_path / "a.flac")
 
 
@@ -301,7 +301,7 @@ def test_an_mp3_with_a_hole_is_refused(tmp_path: Path) -> None:
     data = bytearray(bare_mp3(tone(700, seconds=40.0)))
     data[20_000:36_000] = b"\x55" * 16_000
     (tmp_path / "a.mp3").write_bytes(data)
-    with pytest.raises(SampleError, match="no MPEG frames"):
+    with pytest.raises(SampleError, match="not MPEG frames"):
         read("audio", tmp_path / "a.mp3")
 
 

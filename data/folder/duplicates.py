@@ -1,8 +1,8 @@
-"""Files that are the same: byte for byte, or, of pictures, the same picture in another size or format.
+"""Finds duplicates: files with the same bytes, and near-duplicate pictures (another size or format).
 
-Pictures are compared by their difference hash (dHash: whether each place of a 9 × 8 grey thumbnail is darker
+Pictures are compared by their difference hash (dHash: whether each pixel of a 9 × 8 grey thumbnail is darker
 than its right neighbour, 64 bits) and, where two hashes are close, by a 16 × 16 colour thumbnail. Both must
-agree: a hash alone takes two different shapes on white for one.
+agree: by the hash alone, different shapes on white can look the same.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ Ints = npt.NDArray[np.int64]
 
 _HASH_SIDE = 8
 _COLOUR_SIDE = 16
-# Bits that may differ, and by how many levels (of 255) thumbnails may in the mean: by so large a share of
-# what the picture differs from its own mean colour, for a small drawing on white is hardly more than white.
+# Hash bits that may differ; and the mean difference between thumbnails, as a share of the picture's contrast
+# (its mean difference from its own mean colour: low for a small drawing on white), bounded in levels of 255.
 MOST_BITS = 5
 MOST_SHARE, LEAST_LEVELS, MOST_LEVELS = 0.12, 0.75, 7.0
 _PAIRS_AT_A_TIME = 1 << 23  # 64 MiB of hashes
-MOST_PICTURES = 50_000  # with more, only equal hashes are compared: the work grows with the square
+MOST_PICTURES = 50_000  # above this, only equal hashes are compared: the work is quadratic
 
 
-def same_bytes(paths: Mapping[str, Path]) -> list[list[str]]:
-    """Groups of names whose files hold the same bytes; only files of equal size are read."""
+def exact_duplicates(paths: Mapping[str, Path]) -> list[list[str]]:
+    """Groups of names whose files have the same bytes; only files of equal size are read."""
     by_size: dict[int, list[str]] = defaultdict(list)
     for name, path in paths.items():
         size = _size(path)
-        if size:  # an empty file is turned away later
+        if size:  # empty files are rejected later
             by_size[size].append(name)
     suspects = [name for names in by_size.values() if len(names) > 1 for name in names]
     by_hash: dict[str, list[str]] = defaultdict(list)
@@ -54,22 +54,22 @@ def same_bytes(paths: Mapping[str, Path]) -> list[list[str]]:
     return [names for names in by_hash.values() if len(names) > 1]
 
 
-def alike_pictures(paths: Mapping[str, Path], group_of: Mapping[str, str | None]) -> list[tuple[str, str]]:
-    """Pairs of names whose files show the same picture, enough of them to connect all that do.
+def near_duplicates(paths: Mapping[str, Path], group_of: Mapping[str, str | None]) -> list[tuple[str, str]]:
+    """Pairs of names with near-duplicate pictures: a spanning forest of each set of duplicates.
 
-    Those of one group come first, and connect it by themselves. A file that is no readable picture is like
-    none. More than `MOST_PICTURES` at once are compared only where their hashes are equal.
+    Pairs within a group (`group_of`) come first and connect the duplicates of that group. Unreadable pictures
+    match nothing. Above `MOST_PICTURES` pictures only those with equal hashes are compared.
     """
     names = list(paths)
     with _pool() as pool:
-        looks = pool.map(lambda name: _look(paths[name]), names)
-        seen = list(_bar(looks, len(names), "compare pictures"))
-    readable = [(name, look) for name, look in zip(names, seen, strict=True) if look is not None]
+        fingerprints = pool.map(lambda name: _fingerprint(paths[name]), names)
+        seen = list(_bar(fingerprints, len(names), "compare pictures"))
+    readable = [(name, found) for name, found in zip(names, seen, strict=True) if found is not None]
     if len(readable) < 2:
         return []
     pictures = _Pictures(
-        np.array([look[0] for _, look in readable], dtype=np.uint64),
-        np.stack([look[1] for _, look in readable]),
+        np.array([found[0] for _, found in readable], dtype=np.uint64),
+        np.stack([found[1] for _, found in readable]),
     )
     groups: dict[str | None, list[int]] = defaultdict(list)
     for place, (name, _) in enumerate(readable):
@@ -80,17 +80,17 @@ def alike_pictures(paths: Mapping[str, Path], group_of: Mapping[str, str | None]
 
 
 class _Pictures:
-    """What is known of N pictures, and which of them are connected so far."""
+    """Hashes and thumbnails of N pictures, and which of them are connected so far."""
 
     def __init__(self, hash_N: npt.NDArray[np.uint64], colours_NX: Bytes) -> None:
         self.pairs: list[tuple[int, int]] = []
         self._hash_N = hash_N
         self._colours_NX = colours_NX
-        self._shades_N = _shades(colours_NX)
+        self._contrast_N = _contrast(colours_NX)
         self._root_N = np.arange(len(hash_N))
 
     def connect(self, members_M: Ints) -> None:
-        """Compare some pictures with each other; add a pair for each two sets that are found to be one."""
+        """Compare some pictures with each other; add a pair wherever two sets turn out to be duplicates."""
         if len(members_M) > MOST_PICTURES:
             ordered_M = members_M[np.argsort(self._hash_N[members_M], kind="stable")]
             ends = np.flatnonzero(np.diff(self._hash_N[ordered_M])) + 1
@@ -111,7 +111,7 @@ class _Pictures:
     def _join(self, one: int, others_K: Ints) -> None:
         others_K = others_K[self._root_N[others_K] != self._root_N[one]]
         apart_KX = np.abs(self._colours_NX[others_K].astype(np.int16) - self._colours_NX[one])
-        allowed_K = np.minimum(self._shades_N[others_K], self._shades_N[one]) * MOST_SHARE
+        allowed_K = np.minimum(self._contrast_N[others_K], self._contrast_N[one]) * MOST_SHARE
         same_K = apart_KX.mean(axis=1) <= np.clip(allowed_K, LEAST_LEVELS, MOST_LEVELS)
         roots_R, first_R = np.unique(self._root_N[others_K[same_K]], return_index=True)
         self.pairs += [(one, other) for other in others_K[same_K][np.sort(first_R)].tolist()]
@@ -120,23 +120,23 @@ class _Pictures:
             self._root_N[np.isin(self._root_N, joined)] = joined.min()
 
 
-def _shades(colours_NX: Bytes) -> npt.NDArray[np.float64]:
-    """How far each thumbnail is from its own mean colour, in the mean: float64[N]."""
+def _contrast(colours_NX: Bytes) -> npt.NDArray[np.float64]:
+    """Mean absolute difference of each thumbnail from its own mean colour, float64[N]."""
     pixels_NP3 = colours_NX.reshape(len(colours_NX), -1, 3)
     means_N13 = pixels_NP3.mean(axis=1, keepdims=True)
-    shades_N: npt.NDArray[np.float64] = np.abs(pixels_NP3 - means_N13).mean(axis=(1, 2))
-    return shades_N
+    contrast_N: npt.NDArray[np.float64] = np.abs(pixels_NP3 - means_N13).mean(axis=(1, 2))
+    return contrast_N
 
 
-def _look(path: Path) -> tuple[int, Bytes] | None:
+def _fingerprint(path: Path) -> tuple[int, Bytes] | None:
     """The picture's difference hash and its colour thumbnail, uint8[16 · 16 · 3]."""
     try:
         picture = Image.fromarray(read_image(path, short_side=64).rgb_HW3)
     except SampleError:
-        return None  # its reader says so when the sample is used
+        return None  # its reader reports it when the sample is used
     small = picture.convert("L").resize((_HASH_SIDE + 1, _HASH_SIDE), Image.Resampling.BOX)
     grey_HW = np.asarray(small).astype(np.int16)
-    # An even ground has no direction: a little more than noise must lie between two places.
+    # A flat background has no gradient: the difference must exceed noise.
     darker_HW = grey_HW[:, :-1] + 2 < grey_HW[:, 1:]
     bits = int.from_bytes(np.packbits(darker_HW).tobytes())
     colours = np.asarray(picture.resize((_COLOUR_SIDE, _COLOUR_SIDE), Image.Resampling.BOX))
@@ -147,7 +147,7 @@ def _hash(path: Path) -> str | None:
     try:
         return hash_file(path)
     except OSError:
-        return None  # its reader says so when the sample is used
+        return None  # its reader reports it when the sample is used
 
 
 def _size(path: Path) -> int:

@@ -1,7 +1,7 @@
-"""Pipes, devices and links that lead nowhere, where a plain file or a folder belongs.
+"""Special files (pipes, sockets, devices) and broken links in place of a regular file or a folder.
 
-Opening a pipe waits for a writer, for ever; reading a device may never end; a library that is given one says
-so in words of its own, or not at all. So who opens files in folders that others can write to asks here first.
+Opening a pipe blocks until a writer appears; reading a device may never end; libraries report either in
+different ways, or hang. So code that opens files in folders that others can write to checks here first.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
-# What the files of a run end in: a folder of such a name stands where a file belongs.
+# Endings of a run's files: a folder with one of them is in the place of a file.
 _FILES = (".json", ".parquet", ".safetensors", ".lock", ".html", ".sqlite", ".sqlite-wal", ".sqlite-shm")
-# The folders of a run, by their own names: a file of such a name stands where a folder belongs.
+# Names of a run's folders: a file with one of them is in the place of a folder.
 _FOLDERS = {
     *("kb", "stages", "studies", "cells", "unused", "descriptions", "category", "sample", "embeddings"),
     *("rejects", "category_texts", "sample_texts", "controls", "samples"),
 }
 
 
-def oddity(path: Path) -> str | None:
-    """What is odd about a path: "a pipe", "a device", "a link to nothing", …
+def special_kind(path: Path) -> str | None:
+    """What a path is if it is special: "a pipe", "a device", "a link to nothing", …
 
-    None for a plain file, a folder, a link to either, and for a path where nothing is.
+    None for a regular file, a folder, a link to either, and a path that does not exist.
     """
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116  (of every file of a run)
@@ -41,26 +41,36 @@ def oddity(path: Path) -> str | None:
     return f"a link to {kind}" if path.is_symlink() else kind
 
 
-def open_plain(path: Path) -> BufferedReader:
-    """Open a plain file to read its bytes. Raises OSError that names it, for a pipe or a device too."""
-    # Without O_NONBLOCK the opening itself would wait for a pipe's writer.
+def is_irregular(path: Path) -> bool:
+    """Whether something other than a regular file (a folder, a pipe, a device) is at `path`; links
+    followed."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  (of every file of a run)
+    except OSError:
+        return False
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file for reading bytes. Raises OSError that names the path, also for a pipe or
+    device."""
+    # Without O_NONBLOCK opening a pipe would block until it has a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        raise OSError(errno.EINVAL, "not a plain file but a pipe, a socket or a device", str(path))
+        raise OSError(errno.EINVAL, "not a regular file but a pipe, a socket or a device", str(path))
     return os.fdopen(descriptor, "rb")
 
 
-def misplaced(run: Path) -> Iterator[str]:
-    """What is in a run's folder, or on the way to it, and cannot be what it is named for: one line each.
+def misplaced_entries(run: Path) -> Iterator[str]:
+    """One line for each special file, and each file or folder in the other's place, in a run and its parent.
 
-    Links to plain files and to folders are followed: a run may lie on several disks.
+    Links to regular files and folders are followed: a run may be spread over several disks.
     """
     for place in (run.parent, run):
-        if found := oddity(place) or ("a file" if place.is_file() else None):
+        if found := special_kind(place) or ("a file" if place.is_file() else None):
             yield _line(place, found, "a folder")
             return
     seen: set[tuple[int, int]] = set()
@@ -70,7 +80,7 @@ def misplaced(run: Path) -> Iterator[str]:
         try:
             about = folder.stat()
             listed = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except FileNotFoundError:  # not made yet, or removed meanwhile
+        except FileNotFoundError:  # not created yet, or removed meanwhile
             continue
         if (about.st_dev, about.st_ino) in seen:
             continue
@@ -78,7 +88,7 @@ def misplaced(run: Path) -> Iterator[str]:
         for entry in listed:
             belongs = "a folder" if entry.name in _FOLDERS else "a file"
             path = Path(entry.path)
-            if found := oddity(path):
+            if found := special_kind(path):
                 yield _line(path, found, belongs)
             elif entry.is_dir():
                 if entry.name.endswith(_FILES):

@@ -1,4 +1,4 @@
-"""data.folder.likeness: equal bytes and near-duplicate pictures."""
+"""data.folder.duplicates: equal bytes and near-duplicate pictures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from data.folder import likeness
-from data.folder.likeness import alike_pictures, same_bytes
+from data.folder import duplicates
+from data.folder.duplicates import exact_duplicates, near_duplicates
 
 
 def photo(seed: int, size: tuple[int, int] = (400, 300)) -> Image.Image:
@@ -24,14 +24,14 @@ def photo(seed: int, size: tuple[int, int] = (400, 300)) -> Image.Image:
 
 def alike(paths: dict[str, Path]) -> list[tuple[str, str]]:
     """Compared with each other, all in one group."""
-    return alike_pictures(paths, dict.fromkeys(paths))
+    return near_duplicates(paths, dict.fromkeys(paths))
 
 
 def test_same_bytes(tmp_path: Path) -> None:
     """Groups of equal files; empty and missing ones are in none."""
     for name, content in {"a": b"1", "b": b"1", "c": b"2", "d": b"33", "e": b"", "f": b""}.items():
         (tmp_path / name).write_bytes(content)
-    assert same_bytes({name: tmp_path / name for name in "abcdefg"}) == [["a", "b"]]
+    assert exact_duplicates({name: tmp_path / name for name in "abcdefg"}) == [["a", "b"]]
 
 
 @pytest.mark.parametrize("change", ["half", "tenth", "jpeg", "webp", "grown", "gif"])
@@ -85,19 +85,19 @@ def test_what_is_no_picture_is_like_none(tmp_path: Path) -> None:
     assert alike({name: tmp_path / f"{name}.png" for name in "abc"}) == []
 
 
-@pytest.mark.parametrize("most", [likeness.MOST_PICTURES, 3])
+@pytest.mark.parametrize("most", [duplicates.MOST_PICTURES, 3])
 def test_many_copies_are_connected_by_few_pairs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     """Of n copies n - 1 pairs, each group connected by itself; also where there are too many for all."""
-    monkeypatch.setattr(likeness, "MOST_PICTURES", most)
+    monkeypatch.setattr(duplicates, "MOST_PICTURES", most)
     paths, group_of = {}, {}
     for seed in range(2):
         for number in range(6):
             name = f"{seed}-{number}"
             paths[name], group_of[name] = tmp_path / f"{name}.png", "even" if number % 2 == 0 else "odd"
             photo(seed).save(paths[name])
-    pairs = alike_pictures(paths, group_of)
+    pairs = near_duplicates(paths, group_of)
     assert len(pairs) == 2 * 5
     within = [pair for pair in pairs if group_of[pair[0]] == group_of[pair[1]]]
     assert len(within) == 2 * 2 * 2

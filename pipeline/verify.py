@@ -54,7 +54,7 @@ def _check_marks(project: ProjectFile, found: Findings, looked: Looked) -> None:
             base = project.kb if path.is_relative_to(project.kb) else project.run
             if not name.startswith("world/") and _has_no_list(base):
                 lists_missing.add(base)
-            if path in looked.told:
+            if path in looked.stated:
                 continue
             if path in looked.sums:
                 if looked.sums[path].sha256 != digest:
@@ -62,7 +62,7 @@ def _check_marks(project: ProjectFile, found: Findings, looked: Looked) -> None:
                     found.error("mark of another state", f"stages/{key}.json", text)
                 continue
             if (changed := _wrong(path, digest, looked)) is not None:
-                looked.told.add(path)
+                looked.stated.add(path)
                 text = f"{changed}, by the mark of its stage; `unibind run` makes it again"
                 found.error("file damaged", name, text)
     for base in sorted(lists_missing):

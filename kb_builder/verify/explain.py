@@ -56,18 +56,18 @@ def explain(kb: Path, row_id: str) -> Page:
         entry = None if ledger is None else ledger.get(row["request_key"])
     sections = [("row", _pairs(_about(row))), ("subject", _pairs(_subject(kb, row)))]
     if entry is None:
-        told = {
-            "facts": "measured from the file; nobody was asked",
-            "manifest": "given in the manifest; nobody was asked",
+        stated = {
+            "facts": "measured from the file; no model was asked",
+            "manifest": "given in the manifest; no model was asked",
         }
-        what = told.get(row["source"], "its request is not in the ledger: `unibind kb verify` tells more")
+        what = stated.get(row["source"], "its request is not in the ledger: see `unibind kb verify`")
         sections.append(("origin", _pairs({"source": row["source"], "how": what})))
     else:
         request = json.loads(entry.request)
         sections += [
             ("prompt", QueryResult(("role", "content"), tuple(_messages(request)))),
             ("request", _pairs(_parameters(entry, request))),
-            ("answer", _pairs(_told(entry))),
+            ("answer", _pairs(_answer_columns(entry))),
             ("parsed", QueryResult(("item", "row_id", "text or reason"), tuple(_items(entry, row)))),
         ]
     sections.append(("gates", QueryResult(("gate", "verdict", "why"), tuple(_verdicts(kb, path, row)))))
@@ -134,7 +134,7 @@ def _subject(kb: Path, row: _Row) -> Mapping[str, Any]:
     )
     subject = row[name]
     rows = pq.read_table(reading(kb / table), filters=[(name, "=", subject)], partitioning=None).to_pylist()
-    return rows[0] if rows else {name: f"{subject} (not in {table} any more)"}
+    return rows[0] if rows else {name: f"{subject} (no longer in {table})"}
 
 
 def _messages(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -161,7 +161,7 @@ def _parameters(entry: Entry, request: Mapping[str, Any]) -> Mapping[str, Any]:
     )
 
 
-def _told(entry: Entry) -> Mapping[str, Any]:
+def _answer_columns(entry: Entry) -> Mapping[str, Any]:
     said = entry.answer if entry.error is None else entry.error
     raw = (said or "")[:_LONG]
     if len(said or "") > _LONG:
@@ -191,7 +191,7 @@ def _items(entry: Entry, row: _Row) -> Iterator[tuple[str, str, str]]:
 
 
 def _verdicts(kb: Path, path: Path, row: _Row) -> Iterator[tuple[str, str, str]]:
-    """What every gate said, as the row's status and reason tell it."""
+    """What every gate said, according to the row's status and reason."""
     reached = True
     for status, passing in _GATES:
         if not reached:

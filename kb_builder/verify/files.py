@@ -34,7 +34,7 @@ class Looked:
     counts: Counter[str] = field(default_factory=Counter)
     whole: set[Path] = field(default_factory=set)
     sums: dict[Path, Sum] = field(default_factory=dict)  # of these
-    told: set[Path] = field(default_factory=set)  # files whose damage is among the findings
+    stated: set[Path] = field(default_factory=set)  # files whose damage is among the findings
     remarks: list[str] = field(default_factory=list)  # what was not checked, and how to ask for it
 
     def at(self, path: Path) -> None:
@@ -53,14 +53,14 @@ def check_sealed(
     try:
         lines = sealed(base)
     except DamagedError as error:
-        looked.told.add(error.path)
+        looked.stated.add(error.path)
         about = f"{error.reason.partition(';')[0]}; run `{maker}`, or `unibind kb verify --seal`"
         found.error("checksums damaged", f"{below}{SEAL}", about)
         return {}
     if lines is None:
         if base.is_dir():
-            told = f"made by an earlier version, or the list is gone; the next `{maker}` writes it,"
-            found.note("no checksums yet", f"{below}{SEAL}", f"{told} or `unibind kb verify --seal`")
+            stated = f"made by an earlier version, or the list is gone; the next `{maker}` writes it,"
+            found.note("no checksums yet", f"{below}{SEAL}", f"{stated} or `unibind kb verify --seal`")
         return {}
 
     def check(name: str) -> str | None:
@@ -75,7 +75,7 @@ def check_sealed(
                 looked.whole.add(path)
                 looked.sums[path] = lines[name]
             else:
-                looked.told.add(path)
+                looked.stated.add(path)
                 found.error("file damaged", f"{below}{name}", f"{wrong}; {_remedy(path, maker)}")
     return lines
 
@@ -87,7 +87,7 @@ def _remedy(path: Path, maker: str = "unibind run") -> str:
 
 
 def check_unlisted(kb: Path, lines: Mapping[str, Sum], known: Iterable[str], found: Findings) -> None:
-    """Tell of files in a knowledge base that nothing vouches for: `known` are those that other lists name."""
+    """Note files in a knowledge base that have no checksum: `known` are those that other lists name."""
     named = {*lines, *known}
     if not lines.keys() - {_LEDGER}:
         if lines:
@@ -103,7 +103,7 @@ def check_unlisted(kb: Path, lines: Mapping[str, Sum], known: Iterable[str], fou
             continue
         if parts[0] == "embeddings" and len(parts) > 2 and parts[1] not in serving:
             continue  # kept for when that encoder serves again
-        found.note("file without a checksum", name, "its stage has not finished, or it is none of ours")
+        found.note("file without a checksum", name, "its stage has not finished, or unibind did not write it")
 
 
 def check_tables(kb: Path, found: Findings, looked: Looked) -> set[str]:
@@ -121,12 +121,12 @@ def check_tables(kb: Path, found: Findings, looked: Looked) -> set[str]:
 
 def _check_card(kb: Path, folder: Path, found: Findings, looked: Looked) -> None:
     path = folder / "encoder.json"
-    if path in looked.whole or path in looked.told:
+    if path in looked.whole or path in looked.stated:
         return
     where = path.relative_to(kb).as_posix()
     if not path.is_file():
         if any(folder.glob("*/*.parquet")):
-            found.error("encoder card missing", where, "`unibind run` writes it anew")
+            found.error("encoder card missing", where, "`unibind run` writes it again")
         return
     looked.at(path)
     try:
@@ -134,7 +134,7 @@ def _check_card(kb: Path, folder: Path, found: Findings, looked: Looked) -> None
     except ValueError:
         whole = False
     if not whole:
-        found.error("file damaged", where, "no JSON object; `unibind run` writes it anew")
+        found.error("file damaged", where, "no JSON object; `unibind run` writes it again")
 
 
 def _check_table(kb: Path, table: Path, found: Findings, looked: Looked) -> set[str]:
@@ -146,11 +146,11 @@ def _check_table(kb: Path, table: Path, found: Findings, looked: Looked) -> set[
     try:
         manifest = read_manifest(table)
     except KnowledgeBaseError as error:
-        if path not in looked.told:
+        if path not in looked.stated:
             found.error("file damaged", f"{where}/{MANIFEST}", str(error).removeprefix(f"{path}: "))
         return {f"{where}/{MANIFEST}"}
     if manifest is None:
-        if any(table.glob("*.parquet")) and path not in looked.told:
+        if any(table.glob("*.parquet")) and path not in looked.stated:
             found.error(
                 "vectors without a manifest", f"{where}/{MANIFEST}", "missing; `unibind run` makes it"
             )
@@ -160,7 +160,7 @@ def _check_table(kb: Path, table: Path, found: Findings, looked: Looked) -> set[
     for listed in manifest["shards"]:
         shard = table / listed["name"]
         looked.counts["vectors"] += listed["rows"]
-        if shard in looked.whole or shard in looked.told:
+        if shard in looked.whole or shard in looked.stated:
             continue
         with found.guard(f"{where}/{shard.name}"):
             _check_shard(shard, listed, f"{where}/{shard.name}", found, looked)
@@ -195,10 +195,10 @@ def check_ledger(kb: Path, lines: Mapping[str, Sum], found: Findings, looked: Lo
     if not os.path.lexists(path):
         return True
     if not path.is_file():
-        if path not in looked.told:
+        if path not in looked.stated:
             found.error("file damaged", _LEDGER, f"no plain file; {_remedy(path)}")
         return False
-    if path in looked.told:
+    if path in looked.stated:
         return True  # as far as it can be read
     looked.at(path)
     if lines:
@@ -207,10 +207,10 @@ def check_ledger(kb: Path, lines: Mapping[str, Sum], found: Findings, looked: Lo
         )
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            told = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
+            stated = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
     except sqlite3.Error as error:
-        told = [str(error)]
-    for each in told if told != ["ok"] else ():
+        stated = [str(error)]
+    for each in stated if stated != ["ok"] else ():
         found.error("file damaged", _LEDGER, f"{each}; {_remedy(path)}")
     return True
 
@@ -237,7 +237,7 @@ def check_media(kb: Path, root: Path, found: Findings, looked: Looked) -> None:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for row, wrong in zip(rows, pool.map(differs_from, rows), strict=True):
             if wrong is not None:
-                told = f"{wrong}; restore it, or `unibind run` takes it as it is now"
-                found.error("sample's file changed", f"{row['uri']} ({row['sample_id']})", told)
+                stated = f"{wrong}; restore it, or `unibind run` takes it as it is now"
+                found.error("sample's file changed", f"{row['uri']} ({row['sample_id']})", stated)
     looked.counts["samples' files"] += len(looked_at)
     looked.counts["bytes"] += sum(looked_at)

@@ -17,7 +17,7 @@ from data.show import visible
 Severity = Literal["error", "note"]
 
 _Several = range | npt.NDArray[np.int64]
-_Tell = Callable[[int], tuple[str, str]]
+_Describe = Callable[[int], tuple[str, str]]
 
 EXAMPLES: Mapping[Severity, int] = {"error": 20, "note": 3}  # kept of each kind; all are counted
 
@@ -77,13 +77,13 @@ class Findings:
         """Something is worth knowing and not wrong."""
         self._add("note", what, where, detail)
 
-    def errors(self, what: str, wrong: _Several, tell: _Tell) -> None:
-        """An error for each of `wrong`; `tell` says of those that are shown where they are, and how."""
-        self._add_many("error", what, wrong, tell)
+    def errors(self, what: str, wrong: _Several, describe: _Describe) -> None:
+        """An error for each of `wrong`; `describe` gives the place and the detail of those that are shown."""
+        self._add_many("error", what, wrong, describe)
 
-    def notes(self, what: str, those: _Several, tell: _Tell) -> None:
+    def notes(self, what: str, those: _Several, describe: _Describe) -> None:
         """`errors`, of what is not wrong."""
-        self._add_many("note", what, those, tell)
+        self._add_many("note", what, those, describe)
 
     def merge(self, other: Findings) -> None:
         """Take over what another process found."""
@@ -96,17 +96,17 @@ class Findings:
 
     @contextmanager
     def guard(self, where: str) -> Iterator[None]:
-        """Make a finding of whatever comes out of a damaged file: a check never ends the others."""
+        """Turn any exception that a damaged file causes into a finding, so that the other checks go on."""
         try:
             yield
         except Exception as error:
             kind = "" if isinstance(error, UniBindError) else f"{type(error).__name__}: "
             self.error("cannot be checked", where, f"{kind}{first_line(error)}")
 
-    def _add_many(self, severity: Severity, what: str, those: _Several, tell: _Tell) -> None:
+    def _add_many(self, severity: Severity, what: str, those: _Several, describe: _Describe) -> None:
         shown = max(0, EXAMPLES[severity] - self.totals[severity, what])
         for each in those[:shown]:
-            self._add(severity, what, *tell(each))
+            self._add(severity, what, *describe(each))
         if len(those) > shown:
             self.totals[severity, what] += len(those) - shown
 

@@ -58,7 +58,7 @@ class PartFile:
     name: str  # <kind>/<part>.parquet
     kind: str
     path: Path
-    told: DescriptionPart | None  # what the manifest says of it, if anything
+    stated: DescriptionPart | None  # what the manifest says of it, if anything
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class _Entries:
         self.cited = np.zeros(len(self.hashes), dtype=np.bool_)
 
     def find(self, keys: _Hashes) -> _Numbers:
-        """The place of each key's entry, -1 where there is none; those found count as cited."""
+        """The place of each key's entry, -1 where it is missing; those found count as cited."""
         if not len(keys) or not len(self.hashes):
             return np.full(len(keys), -1, dtype=np.int64)
         starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))  # an answer's rows stand together
@@ -116,7 +116,7 @@ class _Entries:
 
 
 class Relations:
-    """Takes part after part, then says what does not fit. `ledger` is None where nobody was ever asked."""
+    """Takes part after part, then says what does not fit. `ledger` is None where no model was ever asked."""
 
     def __init__(self, ledger: StoredEntries | None, found: Findings, subjects: Subjects) -> None:
         self.count = 0
@@ -157,14 +157,14 @@ class Relations:
         except (pa.ArrowException, OSError) as error:
             self._found.error("part unreadable", file.name, first_line(error))
             return False
-        if file.told is None:
+        if file.stated is None:
             return True
-        if file.told.rows != statuses.total():
-            told = f"it has {statuses.total()} rows, the manifest says {file.told.rows}"
-            self._found.error("part changed", file.name, told)
-        if statuses != Counter(file.told.statuses):
-            told = ", ".join(f"{count} {status}" for status, count in sorted(file.told.statuses.items()))
-            self._found.error("part changed", file.name, f"the manifest says: {told or 'no rows'}")
+        if file.stated.rows != statuses.total():
+            stated = f"it has {statuses.total()} rows, the manifest says {file.stated.rows}"
+            self._found.error("part changed", file.name, stated)
+        if statuses != Counter(file.stated.statuses):
+            stated = ", ".join(f"{count} {status}" for status, count in sorted(file.stated.statuses.items()))
+            self._found.error("part changed", file.name, f"the manifest says: {stated or 'no rows'}")
         return True
 
     def finish(self) -> None:
@@ -185,15 +185,15 @@ class Relations:
     def _read_entries(self, ledger: StoredEntries | None) -> _Entries:
         query = f"SELECT {', '.join(['key', *_OF_ENTRY, *_MEASURED])} FROM entries"
         rows = [] if ledger is None else ledger.read(lambda entries: entries.execute(query).fetchall())
-        told = dict(zip(("key", *_OF_ENTRY, *_MEASURED), zip(*rows, strict=True), strict=bool(rows)))
-        keys = hashes(pa.array(told.get("key", ()), pa.string()))
+        stated = dict(zip(("key", *_OF_ENTRY, *_MEASURED), zip(*rows, strict=True), strict=bool(rows)))
+        keys = hashes(pa.array(stated.get("key", ()), pa.string()))
         order = np.argsort(keys)
         columns: dict[str, npt.NDArray[Any]] = {}
         for name in _OF_ENTRY:
-            values = pa.array(told.get(name, ()), pa.string()).dictionary_encode()
+            values = pa.array(stated.get(name, ()), pa.string()).dictionary_encode()
             columns[name] = self._numbering[name].numbers(values)[order]
         for name, kind in _MEASURED.items():
-            columns[name] = np.array(told.get(name, ()), dtype=kind)[order]
+            columns[name] = np.array(stated.get(name, ()), dtype=kind)[order]
         return _Entries(keys[order], columns)
 
     def _add_batch(self, file: PartFile, batch: pa.RecordBatch) -> Counter[str]:
@@ -307,11 +307,11 @@ class Relations:
         for name in (*_OF_ENTRY, *_MEASURED) if self.entries else ():
             mine, said = read[name], self._entries.columns[name][places]
 
-            def tell(n: int, name: str = name, mine: Any = mine, said: Any = said) -> str:
+            def describe(n: int, name: str = name, mine: Any = mine, said: Any = said) -> str:
                 own, other = self._value(name, mine[n]), self._value(name, said[n])
                 return f"{name} is {own!r}, the ledger says {other!r}"
 
-            self._errors("column", start, read, (places >= 0) & (mine != said), tell)
+            self._errors("column", start, read, (places >= 0) & (mine != said), describe)
 
     def _value(self, name: str, stored: Any) -> object:
         if name in _OF_ENTRY:
@@ -329,10 +329,10 @@ class Relations:
             first, again = numbers[ones], numbers[others]
             same = "the same row" if what == "row twice" else "`ok` with the same text"
 
-            def tell(n: int, first: Any = first, again: Any = again, same: str = same) -> tuple[str, str]:
+            def describe(n: int, first: Any = first, again: Any = again, same: str = same) -> tuple[str, str]:
                 return self._place(again[n], rows), f"{self._place(first[n], rows)} is {same}"
 
-            self._found.errors(what, range(len(first)), tell)
+            self._found.errors(what, range(len(first)), describe)
 
     def _find_duplicates(self, rows: _Batch) -> None:
         """A row that repeats another names an `ok` row of its own subject."""
@@ -345,16 +345,16 @@ class Relations:
         apart = ~rows["ok"][target] | (rows["subject"][target] != rows["subject"][rows["repeat"]])
         statuses = self._numbering["status"].values
 
-        def tell(n: int) -> tuple[str, str]:
+        def describe(n: int) -> tuple[str, str]:
             where = self._place(rows["repeat"][n], rows)
             if not there[n]:
                 return where, f"there is no row {_short(wanted[n])}"
             number, even = divmod(int(rows["subject"][target[n]]), 2)
             names = self._of_kind["sample" if even else "category"].values
-            about = repr(names[number]) if number >= 0 else "nobody"
+            about = repr(names[number]) if number >= 0 else "an unknown subject"
             return where, f"row {_short(wanted[n])} is {statuses[rows['status'][target[n]]]}, of {about}"
 
-        self._found.errors("dup_of", np.flatnonzero(~there | apart), tell)
+        self._found.errors("dup_of", np.flatnonzero(~there | apart), describe)
 
     def _find_gaps(self) -> None:
         seen = {
@@ -382,11 +382,16 @@ class Relations:
     # --- how rows are named ------------------------------------------------------------------------------
 
     def _errors(
-        self, what: str, start: int, read: _Batch, wrong: npt.NDArray[np.bool_], tell: Callable[[int], str]
+        self,
+        what: str,
+        start: int,
+        read: _Batch,
+        wrong: npt.NDArray[np.bool_],
+        describe: Callable[[int], str],
     ) -> None:
         """An error for each row of a batch that is wrong."""
         self._found.errors(
-            what, np.flatnonzero(wrong), lambda n: (self._where(start + n, read["row_id"][n]), tell(n))
+            what, np.flatnonzero(wrong), lambda n: (self._where(start + n, read["row_id"][n]), describe(n))
         )
 
     def _place(self, number: int, rows: _Batch) -> str:

@@ -1,8 +1,10 @@
-"""`kb reparse`: the descriptions anew from the stored answers, by today's parser and gates. Nobody is asked.
+"""`kb reparse`: derive the descriptions again from the stored answers, with today's parser and gates.
+
+No request is sent.
 
 Every part is written again as `describe` would write it, were each request that lacks an answer left out. So
 a category whose texts no longer pass ends with fewer than it wants, and the next `describe` asks for what is
-missing. Parts that are missing or damaged are mended by this, too.
+missing. This also restores parts that are missing or damaged.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class Reparsed:
     moves: Mapping[_Move, int]
     rewritten: Mapping[_Move, int]
     short: Mapping[str, int]
-    unreadable: tuple[str, ...]  # parts that could not be read before, and were written anew
+    unreadable: tuple[str, ...]  # parts that could not be read before, and were written again
 
     @property
     def changed(self) -> int:
@@ -75,7 +77,7 @@ class Reparsed:
         if rows:
             lines.append(str(QueryResult(("kind", "before", "now", "rows"), tuple(rows), counts=True)))
             lines.append("`unibind run` takes this into the embeddings, the centers and the results")
-        lines += [f"written anew, could not be read before: {name}" for name in self.unreadable]
+        lines += [f"written again, could not be read before: {name}" for name in self.unreadable]
         if self.short:
             few = ", ".join(f"{visible(name)} ({count:,})" for name, count in list(self.short.items())[:10])
             more = f" and {len(self.short) - 10:,} more" if len(self.short) > 10 else ""
@@ -95,11 +97,11 @@ def reparse(
     run_id: str,
     encoder: str,
 ) -> Reparsed:
-    """Write every part of the descriptions anew from the ledger, and say what has changed.
+    """Write every part of the descriptions again from the ledger, and report what has changed.
 
-    `encoder` names the text encoder that will read the texts, `run_id` stands in rows that nobody was asked
-    for. The caller holds the project's lock. Raises KnowledgeBaseError where there is no knowledge base or
-    its ledger cannot be read.
+    `encoder` names the text encoder that will read the texts, `run_id` is written into rows for which no
+    model was asked. The caller holds the project's lock. Raises KnowledgeBaseError where there is no
+    knowledge base or its ledger cannot be read.
     """
     category_shards = range(category_shard_count(kb, categories))
     sample_shards = range(sample_shard_count(kb, samples))

@@ -1,4 +1,4 @@
-"""Every row of the descriptions derived anew from what is stored, and compared; see kb_builder/verify.py."""
+"""Every row of the descriptions derived again from what is stored, and compared; see kb_builder/verify.py."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def derive(entry: Entry) -> Derived:
 def derive_parts(
     kb: Path, parts: Sequence[PartFile], subjects: Subjects, found: Findings, *, every: Sequence[PartFile]
 ) -> int:
-    """Derive every row of these parts anew, and say where they differ; returns how many rows that were.
+    """Derive every row of these parts again, and say where they differ; returns how many rows that were.
 
     `every` part is looked at for rows that others repeat. Many rows are divided among processes, one per
     core.
@@ -136,7 +136,7 @@ def derive_parts(
             for findings, mine in pool.map(_derive_part, parts):
                 found.merge(findings)
                 checked.add(mine)
-    _tell_miscounted(checked, found)
+    _report_miscounted(checked, found)
     with found.guard("descriptions"):
         _compare_far(checked.far, every, found)
     return checked.rows
@@ -159,12 +159,12 @@ def _derive_part(part: PartFile) -> tuple[Findings, Checked]:
     return found, checked
 
 
-def _tell_miscounted(checked: Checked, found: Findings) -> None:
+def _report_miscounted(checked: Checked, found: Findings) -> None:
     if len(checked.miscounted) > checked.rows / 2:
         found.note("tokens of another encoder", "n_tokens", "not counted by the default encoder's tokenizer")
         return
-    for place, told, counted in checked.miscounted:
-        found.error("column", place, f"n_tokens is {told}, follows from its text {counted}")
+    for place, stated, counted in checked.miscounted:
+        found.error("column", place, f"n_tokens is {stated}, follows from its text {counted}")
 
 
 def _compare_far(far: Sequence[_Repeat], every: Sequence[PartFile], found: Findings) -> None:
@@ -191,15 +191,15 @@ def _compare_texts(repeat: _Repeat, other: str, found: Findings) -> None:
             about = f"its text is not that of row {repeat.dup_of[:12]}"
             found.error("no exact duplicate", repeat.place, about)
         return
-    told = _JACCARD.search(repeat.reason or "")
-    if told is not None and abs(jaccard(repeat.text, other) - float(told[1])) > 0.006:  # two decimals
-        alike = f"{jaccard(repeat.text, other):.2f}, not {told[1]}"
+    stated = _JACCARD.search(repeat.reason or "")
+    if stated is not None and abs(jaccard(repeat.text, other) - float(stated[1])) > 0.006:  # two decimals
+        alike = f"{jaccard(repeat.text, other):.2f}, not {stated[1]}"
         about = f"3-gram Jaccard with row {repeat.dup_of[:12]} is {alike}"
         found.error("no near duplicate", repeat.place, about)
 
 
 class _Rows:
-    """Checks the rows of one part. `ledger` is None where nobody was ever asked."""
+    """Checks the rows of one part. `ledger` is None where no model was ever asked."""
 
     def __init__(self, ledger: StoredEntries | None, found: Findings, subjects: Subjects) -> None:
         self._ledger = ledger
@@ -312,7 +312,7 @@ class _Rows:
             self._found.error("row id", place, "does not follow from its key")
         sample = self._subjects.samples.get(row["sample_id"])
         if sample is None:
-            return  # already told
+            return  # already reported
         what = [row["provider"], row["model_requested"], row["sample_id"], sample[1], row["text"]]
         if row["request_key"] != hash_json(what):
             self._found.error("text", place, "its key does not follow from its sample and its text")

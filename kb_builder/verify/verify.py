@@ -1,14 +1,14 @@
 """`kb verify`: every file is as it was written, and all are of one state.
 
-Every file is held against its checksum. Whatever the checksums say, it is checked that the files belong
+Every file is compared with its checksum. Regardless of checksums, it also checks that the files belong
 together: every part against the manifest; every row against its ledger entry, its category or sample, and the
 row that it repeats; that no row and no text comes twice; and that every category and sample has its rows or a
 reason (verify_relations.py).
 
-Rows of a part that is not as it was written, or has no checksum, are derived anew from what is stored, and
-compared: row id, text, and every column that follows from request and answer or, where nobody was asked, from
-the sample (verify_rows.py). So are all rows where the ledger is not as it was written, and with `deep`. That
-takes two minutes of one core for a million rows; the rest takes as long as reading the files.
+Rows of a part that is not as it was written, or has no checksum, are derived again from what is stored, and
+compared: row id, text, and every column that follows from request and answer or, where no model was asked,
+from the sample (verify_rows.py). So are all rows where the ledger is not as it was written, and with `deep`.
+That takes two minutes of one core for a million rows; the rest takes as long as reading the files.
 
 What cannot be known here are the settings of the run. So a near duplicate must be as alike as its reason
 says, and other verdicts are taken as they are. A million rows need some hundred megabytes.
@@ -48,7 +48,7 @@ def verify(kb: Path, *, media: Path | None = None, deep: bool = False) -> Verifi
     """Check a knowledge base; see the top of this file. Reads only; damage of any file is a finding.
 
     `media` is the folder that the samples' uris start from: their files are checked too. `deep` derives rows
-    anew whose files are as they were written. Raises KnowledgeBaseError where there is no knowledge base.
+    again whose files are as they were written. Raises KnowledgeBaseError where there is no knowledge base.
     """
     found, looked = Findings(), Looked()
     verify_into(kb, found, looked, media=media, deep=deep)
@@ -122,10 +122,10 @@ def _check_rows(
         whole = ledger is None or kb / "ledger.sqlite" in looked.whole
         anew = [part for part in readable if deep or not whole or part.path not in looked.whole]
         with found.guard("descriptions"):
-            looked.counts["rows derived anew"] = derive_parts(kb, anew, subjects, found, every=readable)
-    if left := looked.counts["rows"] - looked.counts["rows derived anew"]:
+            looked.counts["rows derived again"] = derive_parts(kb, anew, subjects, found, every=readable)
+    if left := looked.counts["rows"] - looked.counts["rows derived again"]:
         looked.remarks.append(
-            f"not derived anew from the answers: {left:,} rows, whose files are as they were written; "
+            f"not derived again from the answers: {left:,} rows, whose files are as they were written; "
             "`unibind kb verify --deep` does"
         )
 
@@ -135,30 +135,30 @@ def _parts(kb: Path, kind: str) -> list[Path]:
 
 
 def _check_parts(kb: Path, found: Findings, looked: Looked) -> list[PartFile]:
-    """Compare the manifest with the files; returns those that can be read, whatever the manifest is worth."""
+    """Compare the manifest with the files; returns those that can be read, even if the manifest is wrong."""
     folder = kb / "descriptions"
     names = {f"{kind}/{path.name}" for kind in KINDS for path in _parts(kb, kind)}
     parts = _manifest_parts(kb, names, found)
-    if (folder / MANIFEST).is_file() and folder / MANIFEST not in looked.whole | looked.told:
+    if (folder / MANIFEST).is_file() and folder / MANIFEST not in looked.whole | looked.stated:
         looked.at(folder / MANIFEST)
     readable = []
     for name in sorted(names):
         path, part = folder / name, parts.get(name)
         if not path.is_file():
-            if path not in looked.told:
+            if path not in looked.stated:
                 found.error("part unreadable", name, "no plain file")
             continue
-        if path not in looked.whole | looked.told:
+        if path not in looked.whole | looked.stated:
             looked.at(path)
         if part is not None and path not in looked.whole:
             if path.stat().st_size != part.bytes:
-                told = f"{path.stat().st_size} bytes, the manifest says {part.bytes}"
-                found.error("part changed", name, told)
+                stated = f"{path.stat().st_size} bytes, the manifest says {part.bytes}"
+                found.error("part changed", name, stated)
             elif hash_file(path) != part.sha256:
                 found.error("part changed", name, "its SHA-256 is not the manifest's")
-        elif part is not None and folder / MANIFEST not in looked.told:
-            told_sum = looked.sums[path]
-            if (told_sum.bytes, told_sum.sha256) != (part.bytes, part.sha256):
+        elif part is not None and folder / MANIFEST not in looked.stated:
+            stated_sum = looked.sums[path]
+            if (stated_sum.bytes, stated_sum.sha256) != (part.bytes, part.sha256):
                 found.error("part changed", name, "the manifest is of another state of it")
         reason = _unreadable(path)
         if reason is None:
@@ -169,14 +169,16 @@ def _check_parts(kb: Path, found: Findings, looked: Looked) -> list[PartFile]:
 
 
 def _manifest_parts(kb: Path, names: set[str], found: Findings) -> Mapping[str, DescriptionPart]:
-    """What the manifest says of every part; tells where it does not fit the parts that are there."""
+    """What the manifest says of every part; reports where it does not fit the parts on disk."""
     try:
         manifest = read_manifest(kb)
     except KnowledgeBaseError as error:
         found.error("manifest", MANIFEST, str(error))
         return {}
     if not all(isinstance(part.statuses, dict) for part in manifest.parts.values()):
-        found.error("manifest", MANIFEST, "its `statuses` are no counts; `unibind kb reparse` writes it anew")
+        found.error(
+            "manifest", MANIFEST, "its `statuses` are no counts; `unibind kb reparse` writes it again"
+        )
         return {}
     if manifest.schema_version != SCHEMA_VERSION:
         found.error("manifest", MANIFEST, f"schema {manifest.schema_version}, this is {SCHEMA_VERSION}")
@@ -206,12 +208,12 @@ def _subjects(kb: Path, found: Findings, looked: Looked) -> Subjects:
         for path in files:
             where = path.relative_to(kb).as_posix()
             if not path.is_file():
-                if path not in looked.told and (os.path.lexists(path) or name in _NEEDED):
+                if path not in looked.stated and (os.path.lexists(path) or name in _NEEDED):
                     found.error(
                         "table unreadable", where, "missing, or no plain file; `unibind run` makes it"
                     )
                 continue
-            if path not in looked.whole | looked.told:
+            if path not in looked.whole | looked.stated:
                 looked.at(path)
             try:
                 rows += pq.read_table(path, columns=list(columns), partitioning=None).to_pylist()

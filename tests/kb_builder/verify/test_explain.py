@@ -68,7 +68,7 @@ def test_rows_that_nobody_was_asked_for(described_kb: Path) -> None:
     """Measured and given texts say so."""
     for row in read_rows(described_kb / "descriptions" / "sample"):
         text = str(explain(described_kb, row["row_id"]))
-        assert "nobody was asked" in text
+        assert "no model was asked" in text
         assert f"{row['sample_id']}.png" in text
 
 

@@ -57,7 +57,7 @@ def test_an_untouched_knowledge_base_is_clean(described_kb: Path) -> None:
         "parts": 4,
         "rows": 18,
         "ledger entries": 9,
-        "rows derived anew": 18,
+        "rows derived again": 18,
         "categories": 2,
         "samples": 3,
     }

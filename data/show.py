@@ -99,3 +99,9 @@ def _escaped(found: re.Match[str]) -> str:
     if named:
         return named
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def shorten(text: str, limit: int = 300) -> str:
+    """The text as one line of at most `limit` characters; `…` marks a cut."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -17,15 +17,15 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from data.errors import RunError, UniBindError
+from data.show import shorten
 from kb_builder.ask.endpoint.client import endpoint_of
 from kb_builder.ask.endpoint.hidden_key import HiddenKey, silence_vendor
 from kb_builder.ask.endpoint.parameters import changes_line, shape_for
 from kb_builder.ask.endpoint.proxies import Proxy, proxy_for
-from kb_builder.ask.endpoint.status import shorten
 from kb_builder.ask.request import OPENAI_URL, endpoint_identity
 from kb_builder.describers import local_llm
 from kb_builder.settings import TRAITS, Asking, writer_traits
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 
 HUB = "huggingface.co"
 
@@ -87,7 +87,7 @@ class Check:
         return f"{sign}  {self.what}: {self.detail}"
 
 
-def examine(project: Project | None) -> list[Check]:
+def examine(project: ProjectFile | None) -> list[Check]:
     """Every check, in the order to read them; with a project also its files and its endpoint."""
     checks = [*_packages(), *_models(), *_machine(), *_proxies()]
     if project is not None:
@@ -141,7 +141,7 @@ def _proxies() -> Iterator[Check]:
     yield Check("downloads of models", True, f"from https://{HUB}, {through}", needed=False)
 
 
-def _project(project: Project) -> Iterator[Check]:
+def _project(project: ProjectFile) -> Iterator[Check]:
     built_in = project.data.manifest == "tabletop"
     there = built_in or project.manifest.exists()
     yield Check("manifest", there, "built in" if built_in else str(project.manifest))

@@ -60,7 +60,7 @@ class DescribeSection(_ProjectSection):
     samples: DescribeSamples = DescribeSamples()
 
 
-class _ProjectFile(_ProjectSection):
+class _ProjectContent(_ProjectSection):
     """The project file as it is written."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -74,7 +74,7 @@ class _ProjectFile(_ProjectSection):
     evaluate: Evaluate = Evaluate()
 
 
-class Project(_ProjectFile):
+class ProjectFile(_ProjectContent):
     """A checked project file, and where it stands. Every path is absolute."""
 
     path: Path
@@ -103,7 +103,7 @@ class Project(_ProjectFile):
             return self.path.parent / self.data.root
         return self.manifest if self.manifest.is_dir() else self.manifest.parent
 
-    def with_reuse(self) -> Project:
+    def with_reuse(self) -> ProjectFile:
         """The same project with `reuse` on in both describe sections."""
         describe = DescribeSection(
             categories=replace(self.describe.categories, reuse=True),
@@ -130,7 +130,7 @@ _SEEDED = (
 )
 
 
-def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Project:
+def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> ProjectFile:
     """Read and check a project file; with `changes`, as if they were written in it.
 
     Raises ProjectError: no such file, not TOML (with the line), or the list of all its mistakes; and
@@ -148,12 +148,12 @@ def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Projec
     content = read_toml(path, ProjectError)
     with foreign_as(ProjectError, f"{path}: cannot be checked"):
         try:
-            checked = _ProjectFile.model_validate(_with_seed(merged(content, changes or {})))
+            checked = _ProjectContent.model_validate(_with_seed(merged(content, changes or {})))
         except ValidationError as error:
             mistakes = [_mistake(each) for each in error.errors()]
             count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
             raise ProjectError(f"{path}: {count}\n" + "\n".join(f"  {each}" for each in mistakes)) from None
-    project = Project(
+    project = ProjectFile(
         path=path, **dict(checked) | {"describe": _with_models_found(checked.describe, path.parent)}
     )
     with foreign_as(
@@ -234,7 +234,7 @@ def _mistake(error: Any) -> str:
 
 
 def _known_keys(keys: list[str]) -> list[str]:
-    section: Any = _ProjectFile
+    section: Any = _ProjectContent
     for key in keys:
         if isinstance(section, type) and issubclass(section, BaseModel):
             hints: dict[str, Any] = {name: field.annotation for name, field in section.model_fields.items()}

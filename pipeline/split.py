@@ -9,13 +9,13 @@ from pathlib import Path
 from data.errors import InputError
 from data.folder.resplit import Resplit, resplit_manifest
 from data.sample import Split
-from pipeline.project import TABLETOP, Project
+from pipeline.project import TABLETOP, ProjectFile
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _MOST_LINES = 60
 
 
-def split_project(project: Project, *, seed: int, force: bool) -> list[str]:
+def split_project(project: ProjectFile, *, seed: int, force: bool) -> list[str]:
     """Draw the splits of a project's manifest and write them into it; returns what was done, in lines."""
     if project.data.manifest == TABLETOP:
         raise InputError("the tabletop world has its own splits; its settings stand under [tabletop]")

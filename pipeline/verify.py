@@ -10,12 +10,12 @@ from data.seals import SEAL, sealed
 from kb_builder.verify.files import Looked, check_sealed
 from kb_builder.verify.findings import Findings, Verification
 from kb_builder.verify.verify import verification, verify_into
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 from pipeline.run.marks import FORMAT, damaged_marks, marks, missing_marks
 from pipeline.study.cells import damaged_cells
 
 
-def verify_project(project: Project, *, media: bool = False, deep: bool = False) -> Verification:
+def verify_project(project: ProjectFile, *, media: bool = False, deep: bool = False) -> Verification:
     """Check every file of a project's run, and with `media` those of its samples. Reads only.
 
     `deep` derives every row of the descriptions anew, where its file is as it was written too.
@@ -37,7 +37,7 @@ def verify_project(project: Project, *, media: bool = False, deep: bool = False)
     return verification(found, looked)
 
 
-def _check_marks(project: Project, found: Findings, looked: Looked) -> None:
+def _check_marks(project: ProjectFile, found: Findings, looked: Looked) -> None:
     for path, wrong in damaged_marks(project):
         found.error("mark damaged", _name(project, path), wrong)
     for path in missing_marks(project):
@@ -84,5 +84,5 @@ def _wrong(path: Path, digest: str, looked: Looked) -> str | None:
     return None if hash_file(path) == digest else "changed"
 
 
-def _name(project: Project, path: Path) -> str:
+def _name(project: ProjectFile, path: Path) -> str:
     return path.relative_to(project.run).as_posix()

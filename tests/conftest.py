@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -103,6 +104,24 @@ def real_files() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real files in {folder}; set UNIBIND_SAMPLES")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_cups(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project file of tests/planted.py, run to its end; not to be changed."""
+    from pipeline.project import load_project
+    from pipeline.run.runner import plan, run_stages
+    from tests.planted import plant_project
+
+    project = load_project(plant_project(tmp_path_factory.mktemp("cups") / "project"))
+    run_stages(project, plan(project))
+    return project.path
+
+
+@pytest.fixture
+def cups(finished_cups: Path, tmp_path: Path) -> Path:
+    """The project file of a copy of it, to be changed."""
+    return Path(shutil.copytree(finished_cups.parent, tmp_path / "cups")) / finished_cups.name
 
 
 @pytest.fixture(scope="session")

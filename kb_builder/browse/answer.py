@@ -29,8 +29,8 @@ class QueryResult:
         if not self.rows:
             return "(no rows)"
         cells = [
-            tuple(map(_printable, self.columns)),
-            *(tuple(_printable(value, counts=self.counts) for value in row) for row in self.rows),
+            tuple(map(printable, self.columns)),
+            *(tuple(printable(value, counts=self.counts) for value in row) for row in self.rows),
         ]
         widths = [max(len(line[at]) for line in cells) for at in range(len(self.columns))]
         numeric = [any(map(_is_number, column)) for column in zip(*self.rows, strict=True)]
@@ -73,12 +73,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _printable(value: Any, *, counts: bool = False) -> str:
+def printable(value: Any, *, counts: bool = False) -> str:
     """A cell on one line. Texts are untrusted: control characters are printed as escapes."""
     if value is None:
         return "-"
     if isinstance(value, list | tuple):
-        shown = ", ".join(_printable(item, counts=counts) for item in value[:_LONG_LIST])
+        shown = ", ".join(printable(item, counts=counts) for item in value[:_LONG_LIST])
         return f"[{shown}]" if len(value) <= _LONG_LIST else f"[{shown}, ... {len(value):,} values]"
     if counts and _is_number(value):
         return number(value)

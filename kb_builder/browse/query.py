@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
+import pyarrow as pa
 
 from data.errors import InputError, KnowledgeBaseError, first_line
 from data.files import Stamp, stamp
@@ -24,7 +25,9 @@ from kb_builder.browse.sources import glob_escaped, quoted, require_utf8, source
 from kb_builder.browse.views import VIEWS, views
 from kb_builder.store.cards import encoder_folders
 
-__all__ = ["Page", "QueryResult", "connect", "nearest", "run_query", "sql"]
+__all__ = ["Page", "QueryResult", "connect", "nearest", "run_query", "sql", "sql_table"]
+
+T = TypeVar("T")
 
 _OPTIONS: dict[str, str | bool | int | float | list[str]] = {
     # Nothing may be fetched from the network, not even an extension that a query would make DuckDB load.
@@ -86,6 +89,11 @@ def run_query(connection: duckdb.DuckDBPyConnection, query: str, *, most: int | 
         more = most is not None and len(rows) > most
         return QueryResult(columns, tuple(map(tuple, rows[:most])), query, more)
 
+    return _interruptible(connection, run)
+
+
+def _interruptible(connection: duckdb.DuckDBPyConnection, run: Callable[[], T]) -> T:
+    """The return value of a function that queries; Ctrl-C interrupts its query."""
     # DuckDB checks for Ctrl-C itself, but not while the main thread executes a part of the query.
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(run)
@@ -106,6 +114,14 @@ def sql(kb: Path, query: str) -> QueryResult:
     with connect(kb, vectors=_VECTORS.search(query) is not None) as connection:
         _require_reading(connection, query)
         return run_query(connection, query, most=_MOST_ROWS)
+
+
+def sql_table(kb: Path, query: str) -> pa.Table:
+    """All rows of one read-only SQL statement over the views, as an Arrow table. Raises what `sql` raises."""
+    require_utf8(query)
+    with connect(kb, vectors=_VECTORS.search(query) is not None) as connection:
+        _require_reading(connection, query)
+        return _interruptible(connection, lambda: connection.sql(query).to_arrow_table())
 
 
 def nearest(kb: Path, text: str, *, k: int) -> QueryResult:

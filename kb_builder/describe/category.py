@@ -1,4 +1,4 @@
-"""One category's texts: what to ask next, and what becomes of the answers."""
+"""One category as a subject of stage 1: plans its requests, judges the answers, builds the rows."""
 
 from __future__ import annotations
 
@@ -13,32 +13,29 @@ from kb_builder.ask.cost import Spending
 from kb_builder.ask.endpoint.parameters import Shape, shape_for, shaped
 from kb_builder.ask.ledger import Entry
 from kb_builder.ask.request import Describer, Request, asked, derived_seed, request_key
-from kb_builder.describe.prompts import Library, Prompt, fill, several_texts, texts_per_request
-from kb_builder.describe.rows import columns_of, description_row, row_id
-from kb_builder.encoders.base import Encoder
-from kb_builder.encoders.tokens import TokenCounter, token_counter
+from kb_builder.describe.prompts import Library, Prompt, fill_prompt, several_texts, texts_per_request
+from kb_builder.describe.rows import JudgedText, RowQuestion, description_row, origin_of, row_id
+from kb_builder.encoders.tokens import MINILM, TokenCounter, token_counter
 from kb_builder.gates.duplicates import Floats
 from kb_builder.gates.gate import Candidate, CategoryGate, Rules, refusal_in
 from kb_builder.gates.verdict import Verdict
 from kb_builder.parse.answers import PARSER_VERSION, Item, ParsedAnswer, parse_answer, read_answer
 from kb_builder.settings import DescribeCategories
 
-# A round asks for what is missing divided by the share kept so far, which is taken to be at least this ...
+# A round asks for the missing texts divided by the share kept so far, assumed to be at least this ...
 _LOWEST_YIELD = 0.25
-# ... and for so many texts at most, so that a category that runs dry is noticed before all is paid for; for
-# fewer where not even every second text is kept.
+# ... and for at most so many texts, so that saturation is noticed before all requests are paid for; for fewer
+# where not even every second text is kept.
 _ROUND_TEXTS = 250
 _POOR_YIELD, _POOR_ROUND_TEXTS = 0.5, 100
-# Saturation is judged over the last so many texts asked for, and at least so many requests.
+# Saturation is judged over the last 100 texts asked for, and at least 5 requests.
 _WINDOW_TEXTS = 100
 _WINDOW_REQUESTS = 5
 
-_EMBEDDED_TOGETHER = 64
-
 
 @dataclass(frozen=True)
-class Writing:
-    """What is the same for all categories of a run."""
+class CategoryJob:
+    """What all categories of a run share."""
 
     settings: DescribeCategories
     endpoint: str
@@ -53,7 +50,7 @@ class Writing:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One request of the plan, with what its rows will say about where they come from."""
+    """One request of a plan, with what its rows repeat of it."""
 
     request: Request
     key: str
@@ -62,7 +59,7 @@ class Planned:
     prompt_hash: str
 
 
-def make_writing(
+def make_category_job(
     settings: DescribeCategories,
     describer: Describer,
     library: Library,
@@ -70,10 +67,10 @@ def make_writing(
     encoder: str,
     started: int,
     items: int | None = None,
-) -> Writing:
-    """`encoder` is the text encoder that will read the texts: its tokenizer says how long they are."""
+) -> CategoryJob:
+    """What the categories of a run share. `encoder` names the text encoder that will read the texts."""
     tokens = token_counter(encoder)
-    return Writing(
+    return CategoryJob(
         settings=settings,
         endpoint=describer.endpoint,
         model=describer.model,
@@ -93,41 +90,30 @@ def make_writing(
 
 
 def embed_texts(texts: Sequence[str]) -> Floats:
-    """float32[N, 384], unit rows, by the bundled encoder; the same texts, the same bits on any cores."""
-    import numpy as np
-
+    """The texts' unit vectors by the bundled encoder, float32[N, 384], as near-duplicates are compared."""
     from kb_builder.encoders import load_encoder
-    from kb_builder.encoders.workers import map_batches
+    from kb_builder.encoders.workers import encode_by_length  # loads torch: only once a gate needs it
 
-    encoder: Encoder = load_encoder("minilm")
-    ordered = sorted(range(len(texts)), key=lambda place: (len(texts[place]), place))
-    batches = [
-        [texts[place] for place in ordered[start : start + _EMBEDDED_TOGETHER]]
-        for start in range(0, len(ordered), _EMBEDDED_TOGETHER)
-    ]
-    vectors_ND = np.zeros((len(texts), encoder.dim), np.float32)
-    if batches:
-        vectors_ND[ordered] = np.concatenate(list(map_batches(encoder.encode, batches)))
-    return vectors_ND
+    return encode_by_length(load_encoder(MINILM), texts)
 
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """The category that another one is to be set apart from."""
+    """The category that another is contrasted with."""
 
     category_id: str
     name: str
-    own: tuple[frozenset[str], ...]  # stems of its names, see `gates.Names`
+    own: tuple[frozenset[str], ...]  # stems of its names, see `NameRules`
 
 
 class CategorySubject:
-    """A `fill.Subject`: one category on its way to `wanted` texts, by itself or against a rival."""
+    """A `fill.Subject`: one category that is to get `wanted` texts, alone or contrasted with a rival."""
 
     def __init__(
         self,
         category: Category,
         gate: CategoryGate,
-        writing: Writing,
+        job: CategoryJob,
         *,
         wanted: int,
         rival: Rival | None = None,
@@ -137,15 +123,14 @@ class CategorySubject:
         self.rows: list[dict[str, Any]] = []
         self.ok = 0
         self.spending = Spending()
-        self.first_error: str | None = None
         self._gate = gate
-        self._writing = writing
+        self._job = job
         self._wanted = wanted
         self._rival = rival
         self._on_ok = on_ok
         self._asked: list[int] = []  # of every request absorbed, in order: its `ok` texts
         self._open: list[Planned] = []
-        self.abandoned = False  # an answer is missing that nobody will bring
+        self.abandoned = False  # an answer is missing and will not come in this run
 
     @property
     def short(self) -> bool:
@@ -153,7 +138,7 @@ class CategorySubject:
         return self.ok < self._wanted
 
     def plan(self) -> list[Request]:
-        """The next requests: as many as should yield what is missing, none beyond the limits."""
+        """The next requests: as many as should yield the missing texts, within the limits."""
         self._open = [self._plan(index) for index in self._next_indices()]
         return [planned.request for planned in self._open]
 
@@ -171,7 +156,7 @@ class CategorySubject:
         self._on_ok(min(self.ok, self._wanted) - min(before, self._wanted))
 
     def _next_indices(self) -> range:
-        settings, items = self._writing.settings, self._writing.items
+        settings, items = self._job.settings, self._job.items
         asked = len(self._asked)
         if self.abandoned or self._saturated():
             return range(0)
@@ -182,37 +167,37 @@ class CategorySubject:
         return range(asked, min(asked + math.ceil(texts / items), limit))
 
     def _saturated(self) -> bool:
-        """Whether the last window of requests brought too few new texts."""
-        items = self._writing.items
+        """Whether the last window of requests yielded too few new texts."""
+        items = self._job.items
         window = max(_WINDOW_REQUESTS, math.ceil(_WINDOW_TEXTS / items))
         if len(self._asked) < window:
             return False
         new = sum(self._asked[-window:])
-        return new * 100 < self._writing.settings.saturated_below * window * items
+        return new * 100 < self._job.settings.saturated_below * window * items
 
     def _plan(self, index: int) -> Planned:
-        writing, settings = self._writing, self._writing.settings
-        prompt = writing.library.prompts[index % len(writing.library.prompts)]
+        job, settings = self._job, self._job.settings
+        prompt = job.library.prompts[index % len(job.library.prompts)]
         rival = self._rival
-        messages, opening = fill(
-            prompt, self.category, count=writing.items, rival="" if rival is None else rival.name
+        messages, opening = fill_prompt(
+            prompt, self.category, count=job.items, rival="" if rival is None else rival.name
         )
-        several = writing.items > 1
+        several = job.items > 1
         about = [self.category.category_id, *(["contrast", rival.category_id] if rival else [])]
         request = Request(
-            endpoint=writing.endpoint,
-            model=writing.model,
+            endpoint=job.endpoint,
+            model=job.model,
             messages=messages,
             temperature=settings.temperature,
             top_p=settings.top_p,
-            max_tokens=settings.max_tokens * writing.items + 32 if several else settings.max_tokens,
+            max_tokens=settings.max_tokens * job.items + 32 if several else settings.max_tokens,
             seed=derived_seed(settings.seed, *about, index),
             sample_index=index,
-            extra={**writing.library.extra, "response_format": several_texts(writing.items)}
+            extra={**job.library.extra, "response_format": several_texts(job.items)}
             if several
-            else writing.library.extra,
+            else job.library.extra,
         )
-        request = shaped(request, writing.shape)
+        request = shaped(request, job.shape)
         return Planned(request, request_key(request), prompt, opening, hash_json(request.messages))
 
     def _add_rows(self, answered: Sequence[tuple[Planned, Entry]]) -> list[int]:
@@ -224,7 +209,7 @@ class CategorySubject:
             for number, item in enumerate(items)
         ]
         texts = [item.text or item.said for _, _, item in pieces]
-        lengths = self._writing.tokens.count(texts)
+        lengths = self._job.tokens.count(texts)
         candidates = [
             Candidate(
                 row_id=row_id(answered[request][0].key, choice=0, item=number, parser_version=PARSER_VERSION),
@@ -243,22 +228,18 @@ class CategorySubject:
             answer, items = read[request]
             if answer is None:
                 verdict = Verdict("failed", reason=entry.error)
-                self.first_error = self.first_error or entry.error
             oks[request] += verdict.status == "ok"
-            self.rows.append(
-                self._row(
-                    planned,
-                    entry,
-                    answer,
-                    verdict,
-                    text=item.text or item.said,
-                    item=number,
-                    n_tokens=candidate.n_tokens,
-                    of=len(items),
-                )
+            judged = JudgedText(
+                text=item.text or item.said,
+                n_tokens=candidate.n_tokens,
+                verdict=verdict,
+                item=number,
+                cost_usd=None if entry.cost_usd is None else entry.cost_usd / len(items),
             )
+            origin = origin_of(planned.request, entry, answer)
+            self.rows.append(description_row(self._question(planned), origin, judged))
         for _, entry in answered:
-            self.spending.count(entry, started=self._writing.started)
+            self.spending.count(entry, started=self._job.started)
         return oks
 
     def _read(self, planned: Planned, entry: Entry) -> tuple[ParsedAnswer | None, tuple[Item, ...]]:
@@ -266,46 +247,27 @@ class CategorySubject:
             return None, (Item(None, "", entry.error),)
         question = asked(planned.request.messages)
         answer = read_answer(entry.answer, asked=question)
-        several = self._writing.items > 1
+        several = self._job.items > 1
         return answer, parse_answer(answer, opening=planned.opening, several=several, asked=question)
 
-    def _row(
-        self,
-        planned: Planned,
-        entry: Entry,
-        answer: ParsedAnswer | None,
-        verdict: Verdict,
-        *,
-        text: str,
-        item: int,
-        n_tokens: int,
-        of: int,
-    ) -> dict[str, Any]:
-        request, prompt = planned.request, planned.prompt
-        return description_row(
+    def _question(self, planned: Planned) -> RowQuestion:
+        prompt = planned.prompt
+        return RowQuestion(
             kind="category",
+            subject_id=self.category.category_id,
             modality=prompt.modality,
-            category_id=self.category.category_id,
-            text=text,
-            n_tokens=n_tokens,
-            status=verdict.status,
-            dup_of=verdict.dup_of,
-            reason=verdict.reason,
             template_id=prompt.template_id if self._rival is None else f"contrast/{prompt.template_id}",
             template_version=prompt.version,
             aspect=prompt.aspect if self._rival is None else f"contrast:{self._rival.category_id}",
             prompt_hash=planned.prompt_hash,
             request_key=planned.key,
-            cost_usd=None if entry.cost_usd is None else entry.cost_usd / of,
-            item=item,
-            **columns_of(request, entry, answer),
         )
 
 
 def _is_refused(answer: ParsedAnswer | None, item: Item) -> bool:
-    """By the endpoint's own word, or by words that make no text ("I cannot help with that.").
+    """Whether the endpoint reports a refusal, or the model declines in words ("I cannot help with that.").
 
-    Whole texts before a content filter struck are texts.
+    Whole texts that precede a content filter's cut are not refusals.
     """
     if answer is None:
         return False

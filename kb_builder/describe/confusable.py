@@ -1,4 +1,12 @@
-"""Confusable categories: which category each one is most often taken for, by its texts."""
+"""Confusable categories: which other categories each category is most easily confused with, by its texts.
+
+Up to 50 `ok` texts of each category are embedded. The *mixing* of A with B is the share of A's texts whose
+nearest other text belongs to B, among A's own texts and those of the 20 categories with the nearest mean
+vectors. Equal shares, and equal distances to texts of two other categories, are decided by the cosine of the
+mean vectors; a text as near to one of the same category does not count as mixed. Mean vectors are compared in
+blocks, and texts only with those of 20 categories, so with 10,000 categories neither all pairs of texts nor
+all pairs of categories are in memory at once.
+"""
 
 from __future__ import annotations
 
@@ -11,34 +19,25 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from data.reads import columns
 from data.reads import names as names_in
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.tokens import MINILM
 
+# Shapes: C categories, B categories of a block, N texts, D dimensions, M candidates.
+
 TEXTS_PER_CATEGORY = 50
-
-
 CANDIDATES = 20
-
-
 _BLOCK = 512  # categories whose mean vectors are compared with all others at once
-
-
-_EMBEDDED_TOGETHER = 64
-
-
-_SAME = 1e-6  # cosines that differ by no more are equal: the last digits depend on the machine's arithmetic
-
+_SAME = 1e-6  # cosines within this difference are equal: the last digits depend on the machine's arithmetic
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Confusable:
-    """`rival_id` is a category that `category_id` is easily taken for."""
+    """A category, and a rival that it is easily confused with."""
 
     category_id: str
     rival_id: str
@@ -47,7 +46,7 @@ class Confusable:
 
 
 def find_confusable(kb: Path, *, pairs: int) -> list[Confusable]:
-    """For each category with texts, the `pairs` others it is most easily taken for, nearest first."""
+    """For each category with texts, the `pairs` categories it is most easily confused with, nearest first."""
     texts = {category_id: list(found.values())[:TEXTS_PER_CATEGORY] for category_id, found in ok_texts(kb)}
     if len(texts) < 2:
         return []
@@ -75,7 +74,7 @@ def rank_rivals(
             cosines_C[mine] = -np.inf
             count = min(CANDIDATES, len(ids) - 1)
             nearest_M = np.argpartition(-cosines_C, count - 1)[:count]
-            # In an order of its own: argpartition's depends on the processor.
+            # Sorted, as argpartition's order depends on the processor.
             nearest_M = nearest_M[np.lexsort((nearest_M, -cosines_C[nearest_M].round(4)))]
             mixing_M = _mixing(mine, nearest_M, vectors_ND, starts_C)
             # Rounded: the last digits depend on the machine's arithmetic.
@@ -93,7 +92,7 @@ def _mixing(
 ) -> npt.NDArray[np.float64]:
     """For each other category, the share of this one's texts whose nearest other text is in it.
 
-    A text that is as near to several is the first one's; one that is as near to one of its own is nobody's.
+    A text as near to several others counts for the first; one as near to its own category counts for none.
     """
     own_ND = np.asarray(vectors_ND[starts_C[mine] : starts_C[mine + 1]])
     own_NN = own_ND @ own_ND.T
@@ -110,22 +109,15 @@ def _mixing(
 
 def _embed(texts: Sequence[str], path: Path) -> Floats:
     """The texts' vectors, float32[N, D], in a file: of 10,000 categories they are 0.8 GB."""
-    from kb_builder.encoders.workers import map_batches  # torch: whoever only plans does not wait for it
+    from kb_builder.encoders.workers import encode_by_length  # loads torch, which planning does not need
 
     encoder = load_encoder(MINILM)
     vectors_ND: Floats = np.memmap(path, np.float32, "w+", shape=(len(texts), encoder.dim))
-    order = sorted(range(len(texts)), key=lambda place: (len(texts[place]), place))
-    places = [order[start : start + _EMBEDDED_TOGETHER] for start in range(0, len(order), _EMBEDDED_TOGETHER)]
-    batches = ([texts[place] for place in batch] for batch in places)
-    with tqdm(total=len(texts), desc="compare categories", unit=" texts", disable=None) as bar:
-        for batch, vectors in zip(places, map_batches(encoder.encode, batches), strict=True):
-            vectors_ND[batch] = vectors
-            bar.update(len(batch))
-    return vectors_ND
+    return encode_by_length(encoder, texts, into_ND=vectors_ND, what="compare categories")
 
 
 def ok_texts(kb: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Category by category, in the order of the parts: row_id -> `ok` text of the first pass."""
+    """For each category, in the order of the parts: row_id -> text, of the first pass's `ok` texts."""
     for path in names_in(kb / "descriptions" / "category", "part-*.parquet"):
         table = columns(path, ["category_id", "row_id", "text", "status"])
         texts: dict[str, dict[str, str]] = defaultdict(dict)

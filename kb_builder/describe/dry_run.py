@@ -1,7 +1,7 @@
-"""What stage 1 would ask and cost, told before anything is sent.
+"""Dry run: the requests that stage 1 still has to send, and what they cost at most.
 
-The plan is carried out against the stored answers alone, and what it writes goes into a folder that is thrown
-away: what is not in the ledger yet is counted instead of sent. So after a pause the answer is what is *left*.
+The stages run on the stored answers alone and write into a temporary folder; a request without an answer is
+counted instead of sent. So in the middle of a run the forecast is about the requests that are *left*.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kb_builder.ask.ledger import Entry, StoredEntries, read_ledger
 from kb_builder.ask.request import Describer, Request, request_json, request_key
 from kb_builder.ask.reuse import answered_elsewhere, reused
 from kb_builder.describe.categories import category_shard_count, describe_category_shards, read_categories
-from kb_builder.describe.category import CategorySubject, Writing, make_writing
+from kb_builder.describe.category import CategoryJob, CategorySubject, make_category_job
 from kb_builder.describe.confusable import Confusable, find_confusable, ok_texts
 from kb_builder.describe.contrasts import contrast_texts
 from kb_builder.describe.fill import fill
@@ -41,10 +41,10 @@ _NOTHING = CostEstimate(0, 0, 0, 0.0)
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one describe stage has left to ask.
+    """The requests that one describe stage has left.
 
-    `expected` is for every text passing the gates; `most_requests` is where the stage stops asking however
-    many are rejected. Costs are upper bounds for answers at full length; None where no price is known.
+    `expected` assumes that every text passes the gates; `most_requests` is the stage's limit, however many
+    texts are rejected. Costs are upper bounds, for answers of full length; None where no price is known.
     """
 
     stage: str
@@ -57,7 +57,7 @@ class Forecast:
 
 
 class _Counter:
-    """An asker that sends nothing: it looks answers up, and counts the requests that have none."""
+    """An `Asker` that sends nothing: looks answers up, and counts the requests that have none."""
 
     window = 10_000
 
@@ -108,18 +108,18 @@ class _Counter:
 
 
 class _Tally:
-    """A `fill.Subject`: texts wanted one after the other, and the requests that they have left."""
+    """A `fill.Subject` that counts: the subjects of one category in turn, and the requests they have left."""
 
-    def __init__(self, texts: Sequence[CategorySubject], writing: Writing, *, wanted: int) -> None:
+    def __init__(self, texts: Sequence[CategorySubject], job: CategoryJob, *, wanted: int) -> None:
         self.expected = self.most = 0
         self.rows: list[dict[str, Any]] = []
         self._texts = list(texts)
-        self._wanted, self._items = wanted, writing.items
-        self._limit = math.ceil(wanted * writing.settings.max_requests_per_text / writing.items)
+        self._wanted, self._items = wanted, job.items
+        self._limit = math.ceil(wanted * job.settings.max_requests_per_text / job.items)
         self._missing = 0
 
     def plan(self) -> list[Request]:
-        """The next round. What is missing of one text's requests keeps no other from being counted."""
+        """The next round. A subject whose answers are missing does not keep the next from being counted."""
         while self._texts:
             if requests := self._texts[0].plan():
                 return requests
@@ -127,7 +127,7 @@ class _Tally:
         return []
 
     def absorb(self, entries: list[Entry | None]) -> None:
-        """Judge what is there."""
+        """Judge the answers found."""
         self._missing = sum(entry is None for entry in entries)
         self._texts[0].absorb(entries)
 
@@ -148,9 +148,9 @@ def forecast(
     *,
     encoder: str,
 ) -> list[Forecast]:
-    """The describe stages that ask somebody, with what each has left to ask.
+    """The requests left in each describe stage that sends any.
 
-    Raises KnowledgeBaseError where nothing was read in yet, or the ledger cannot be read.
+    Raises KnowledgeBaseError where nothing was ingested yet, or the ledger cannot be read.
     """
     with read_ledger(kb, checked=True) as ledger:
         found = [_categories(kb, ledger, categories, encoder)]
@@ -167,8 +167,8 @@ def forecast(
     return found
 
 
-def tell(forecasts: Sequence[Forecast]) -> str:
-    """The forecasts in words, and their sum."""
+def to_text(forecasts: Sequence[Forecast]) -> str:
+    """The forecasts in words, and their total."""
     lines = []
     for each in forecasts:
         left = each.expected
@@ -194,29 +194,29 @@ def _categories(
     kb: Path, ledger: StoredEntries | None, settings: DescribeCategories, encoder: str
 ) -> Forecast:
     describer = make_describer(settings)
-    writing = make_writing(settings, describer, category_library(settings, kb), encoder=encoder, started=0)
+    job = make_category_job(settings, describer, category_library(settings, kb), encoder=encoder, started=0)
     categories = read_categories(kb)
     names = category_names(categories)
     texts = (
         [
             CategorySubject(
                 category,
-                CategoryGate(names[category.category_id], writing.rules),
-                writing,
+                CategoryGate(names[category.category_id], job.rules),
+                job,
                 wanted=settings.n,
             )
         ]
         for category in categories
     )
     counter = _Counter(ledger, describer, settings)
-    return _count("category descriptions", counter, texts, writing, wanted=settings.n)
+    return _count("category descriptions", counter, texts, job, wanted=settings.n)
 
 
 def _contrasts(
     kb: Path, ledger: StoredEntries | None, settings: DescribeCategories, library: Library, encoder: str
 ) -> Forecast:
-    """The first pass is answered: written into a scratch folder, it shows who is confusable."""
-    describer, writing = _contrast_writing(settings, library, encoder)
+    """The first pass is answered: its texts, in a temporary folder, show which categories are confusable."""
+    describer, job = _contrast_job(settings, library, encoder)
     categories = read_categories(kb)
     counter = _Counter(ledger, describer, settings)
     with _scratch(kb) as scratch:
@@ -225,18 +225,17 @@ def _contrasts(
             range(category_shard_count(scratch, settings)),
             settings,
             run_id="",
-            on_shard=_ignore,
             asker=_Counter(ledger, describer, settings),
             encoder=encoder,
         )
         found = find_confusable(scratch, pairs=settings.contrast_pairs)
-        texts = contrast_texts(ok_texts(scratch), categories, found, writing)
-        return _count(_CONTRASTS, counter, texts, writing, wanted=settings.contrast_texts)
+        texts = contrast_texts(ok_texts(scratch), categories, found, job)
+        return _count(_CONTRASTS, counter, texts, job, wanted=settings.contrast_texts)
 
 
 def _likely_contrasts(kb: Path, settings: DescribeCategories, library: Library, encoder: str) -> Forecast:
-    """Who is confusable shows only after the first pass: till then a category's neighbours stand in."""
-    describer, writing = _contrast_writing(settings, library, encoder)
+    """Before the first pass the confusable pairs are unknown: each category is paired with the next by id."""
+    describer, job = _contrast_job(settings, library, encoder)
     categories = read_categories(kb)
     ids = [category.category_id for category in categories]
     found = [
@@ -244,29 +243,29 @@ def _likely_contrasts(kb: Path, settings: DescribeCategories, library: Library, 
         for place, one in enumerate(ids)
         for step in range(1, min(settings.contrast_pairs, len(ids) - 1) + 1)
     ]
-    texts = contrast_texts([(each, {}) for each in ids], categories, found, writing)
+    texts = contrast_texts([(each, {}) for each in ids], categories, found, job)
     counter = _Counter(None, describer, settings)
     stage = f"{_CONTRASTS} (not looked up in the ledger before the first pass is done)"
-    return _count(stage, counter, texts, writing, wanted=settings.contrast_texts)
+    return _count(stage, counter, texts, job, wanted=settings.contrast_texts)
 
 
-def _contrast_writing(
+def _contrast_job(
     settings: DescribeCategories, library: Library, encoder: str
-) -> tuple[Describer, Writing]:
+) -> tuple[Describer, CategoryJob]:
     describer = make_describer(settings)
     items = contrast_items(settings)
-    return describer, make_writing(settings, describer, library, encoder=encoder, started=0, items=items)
+    return describer, make_category_job(settings, describer, library, encoder=encoder, started=0, items=items)
 
 
 def _count(
     stage: str,
     counter: _Counter,
     texts: Iterable[Sequence[CategorySubject]],
-    writing: Writing,
+    job: CategoryJob,
     *,
     wanted: int,
 ) -> Forecast:
-    """Plan all of these texts, of each category one after the other, and sum up what they have left."""
+    """Plan these subjects, those of one category after each other, and add up the requests they have left."""
     expected = most = 0
 
     def finish(tally: _Tally) -> None:
@@ -274,7 +273,7 @@ def _count(
         expected += tally.expected
         most += tally.most
 
-    asyncio.run(fill((_Tally(each, writing, wanted=wanted) for each in texts), counter, on_done=finish))
+    asyncio.run(fill((_Tally(each, job, wanted=wanted) for each in texts), counter, on_done=finish))
     return counter.forecast(stage, expected=expected, most=most)
 
 
@@ -289,7 +288,6 @@ def _samples(
             range(sample_shard_count(scratch, settings)),
             settings,
             run_id="",
-            on_shard=_ignore,
             asker=counter,
             encoder=encoder,
         )
@@ -299,16 +297,12 @@ def _samples(
 
 @contextmanager
 def _scratch(kb: Path) -> Iterator[Path]:
-    """A knowledge base of categories and samples alone, for the time of one question."""
+    """A temporary knowledge base of categories and samples alone."""
     with tempfile.TemporaryDirectory(prefix="unibind-dry-run-") as folder:
         for table in _TABLES:
             if (kb / table).is_file():
                 shutil.copy(kb / table, folder)
         yield Path(folder)
-
-
-def _ignore(shard: int, summary: dict[str, Any]) -> None:
-    pass
 
 
 def _sum(one: CostEstimate, other: CostEstimate) -> CostEstimate:

@@ -1,10 +1,10 @@
 """The engine of stage 1: many subjects, each in rounds of requests, all in one pipeline.
 
 A *subject* (a category, a sample) plans a round of requests, gets their entries, judges them and plans the
-next round, until it has what it wants. Subjects go their ways independently: while one waits for its last,
-slow answer, the others' requests keep the describer busy. What a subject plans depends on its settings and
-on its own earlier answers alone, so a run that was killed and is started again plans the same requests and
-ends with the same rows, whatever the order in which answers arrive.
+next round, until it has enough texts. Subjects are independent: while one waits for its last, slow answer,
+the others' requests keep the describer busy. What a subject plans depends on its settings and on its own
+earlier answers alone, so a run that was killed and is started again plans the same requests and ends with the
+same rows, in any order of arriving answers.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _PIECES_PER_WINDOW = 256
 
 
 class Subject(Protocol):
-    """What is described. `fill` calls it from one thread only, one method at a time."""
+    """A category or sample being described. `fill` calls its methods from one thread, one at a time."""
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """What became of the answers so far, in plan order."""
+        """The rows of the answers so far, in plan order."""
         ...
 
     def plan(self) -> list[Request]:
@@ -42,7 +42,7 @@ class Subject(Protocol):
     def absorb(self, entries: list[Entry | None]) -> None:
         """Parse and judge the last round's entries, in plan order.
 
-        None: not answered, and nobody will: the subject must then plan no more.
+        None: not answered in this run: the subject must then plan no further requests.
         """
         ...
 
@@ -57,51 +57,51 @@ class _Pipeline(Generic[_S]):
     worker: ThreadPoolExecutor
     tasks: asyncio.TaskGroup
     waiting: int = 0  # requests handed to the asker that have no entry yet
-    moving: int = 0  # subjects, and the taking of them, that may ask more without another answer
+    active: int = 0  # subjects, and the loop that takes them, that may ask more before another answer
     answered: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 async def fill(subjects: Iterable[_S], asker: Asker, *, on_done: Callable[[_S], None]) -> None:
-    """Bring every subject to its end, and hand each to `on_done` when it is there.
+    """Run every subject until it plans no further requests, and pass it to `on_done` then.
 
     Subjects are taken lazily and in order, the next one only while fewer than `asker.window` requests wait.
     `subjects` itself, `plan`, `absorb` and `on_done` run in one worker thread, never in the event loop and
-    never two at once. A finished subject is forgotten here. The first error (of the asker, or of a subject)
-    is raised after everything else was cancelled; what was answered until then is in the ledger.
+    never two at once. No reference to a finished subject is kept. The first error (of the asker, or of a
+    subject) is raised after everything else was cancelled; answers received until then are in the ledger.
     """
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="fill") as worker:
             async with asyncio.TaskGroup() as tasks:
                 await _take(_Pipeline(asker, on_done, worker, tasks), iter(subjects))
     except BaseExceptionGroup as group:
-        # The others were cancelled because of the first, or fell to the same cause.
+        # The others were cancelled because of the first, or have the same cause.
         raise group.exceptions[0] from None
 
 
 async def _take(pipeline: _Pipeline[_S], subjects: Iterator[_S]) -> None:
     loop = asyncio.get_running_loop()
-    _moves(pipeline)
+    _activate(pipeline)
     while True:
         while pipeline.waiting >= pipeline.asker.window:
             pipeline.answered.clear()
-            _rests(pipeline)
+            _pause(pipeline)
             await pipeline.answered.wait()
-            _moves(pipeline)
+            _activate(pipeline)
         # The worker takes jobs in order, so this one comes after the answers that are already there: subjects
         # do not pile up where judging is slower than asking.
         subject = await loop.run_in_executor(pipeline.worker, next, subjects, None)
         if subject is None:
-            _rests(pipeline)
+            _pause(pipeline)
             return
         requests = await loop.run_in_executor(pipeline.worker, _plan, pipeline, subject)
         if requests:
             pipeline.waiting += len(requests)
-            _moves(pipeline)
+            _activate(pipeline)
             pipeline.tasks.create_task(_follow(pipeline, subject, requests))
 
 
 async def _follow(pipeline: _Pipeline[_S], subject: _S, requests: list[Request]) -> None:
-    """Rounds of one subject until it plans no more. `requests` are already counted as waiting."""
+    """The rounds of one subject, from its first. `requests` are already counted as waiting."""
     loop = asyncio.get_running_loop()
     while requests:
         size = max(1, pipeline.asker.window // _PIECES_PER_WINDOW)
@@ -111,31 +111,31 @@ async def _follow(pipeline: _Pipeline[_S], subject: _S, requests: list[Request])
             pipeline.tasks.create_task(_ask(pipeline, requests[start : start + size], left))
             for start in starts
         ]
-        _rests(pipeline)
+        _pause(pipeline)
         await asyncio.wait(pieces)
         entries = [entry for piece in pieces for entry in piece.result()]
         requests = await loop.run_in_executor(pipeline.worker, _absorb, pipeline, subject, entries)
         pipeline.waiting += len(requests)
-    _rests(pipeline)
+    _pause(pipeline)
 
 
-def _moves(pipeline: _Pipeline[_S]) -> None:
-    """Something may ask more from here on."""
-    pipeline.moving += 1
+def _activate(pipeline: _Pipeline[_S]) -> None:
+    """One more subject may ask without waiting for an answer."""
+    pipeline.active += 1
     if isinstance(pipeline.asker, Listener):
         pipeline.asker.more_may_come(True)
 
 
-def _rests(pipeline: _Pipeline[_S]) -> None:
-    """Something waits for answers from here on; where all does, the asker is told that nothing more comes."""
-    pipeline.moving -= 1
-    if not pipeline.moving:
-        # Not now: the pieces of the last round, which were made just before, ask first.
+def _pause(pipeline: _Pipeline[_S]) -> None:
+    """One subject fewer: it waits for answers. When all do, the asker learns that no request will follow."""
+    pipeline.active -= 1
+    if not pipeline.active:
+        # Not at once: the tasks of the last round, created just before, must ask first.
         asyncio.get_running_loop().call_soon(_nothing_more, pipeline)
 
 
 def _nothing_more(pipeline: _Pipeline[_S]) -> None:
-    if not pipeline.moving and isinstance(pipeline.asker, Listener):
+    if not pipeline.active and isinstance(pipeline.asker, Listener):
         pipeline.asker.more_may_come(False)
 
 
@@ -150,8 +150,8 @@ async def _ask(pipeline: _Pipeline[_S], requests: list[Request], left: _Left) ->
     entries = await pipeline.asker.ask(requests)
     pipeline.waiting -= len(requests)
     left.pieces -= 1
-    if not left.pieces:  # the subject moves again from this very moment
-        _moves(pipeline)
+    if not left.pieces:  # from this moment the subject may ask again
+        _activate(pipeline)
     pipeline.answered.set()
     return entries
 

@@ -1,17 +1,66 @@
-"""One row of the `descriptions` table, and the derived columns that every writer must fill alike."""
+"""Rows of the `descriptions` table, built from a question, the call that answered it, and the judged text."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from data.files import hash_json, hash_text
 from kb_builder.ask.ledger import Entry
 from kb_builder.ask.request import Request
-from kb_builder.encoders.tokens import count_tokens
 from kb_builder.gates.names import normalise
-from kb_builder.gates.verdict import STATUSES
+from kb_builder.gates.verdict import STATUSES, Verdict
 from kb_builder.parse.answers import PARSER_VERSION, ParsedAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class RowQuestion:
+    """What was asked, and about which category or sample (`subject_id`)."""
+
+    kind: Literal["category", "sample"]
+    subject_id: str
+    modality: str | None
+    template_id: str
+    template_version: str
+    prompt_hash: str
+    request_key: str
+    aspect: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowOrigin:
+    """Where a text comes from: the columns of that name, which are the same for all texts of one answer."""
+
+    provider: str
+    model_requested: str
+    model_resolved: str
+    finish_reason: str
+    attempts: int
+    latency_ms: float
+    created_at: datetime  # with a time zone
+    source: str
+    run_id: str
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedText:
+    """One text of an answer, with its verdict. `item` is its number in the answer, from 0."""
+
+    text: str
+    n_tokens: int  # by the tokenizer of the text encoder that will read it
+    verdict: Verdict
+    item: int = 0
+    cost_usd: float | None = None  # its share of the request's cost; None where that is unknown
+
+
+_ORIGIN_COLUMNS = tuple(field.name for field in fields(RowOrigin))
 
 
 def row_id(request_key: str, *, choice: int, item: int, parser_version: str) -> str:
@@ -19,110 +68,64 @@ def row_id(request_key: str, *, choice: int, item: int, parser_version: str) -> 
     return hash_json([request_key, choice, item, parser_version])
 
 
-def columns_of(request: Request, entry: Entry, answer: ParsedAnswer | None) -> dict[str, Any]:
-    """The columns of a row that follow from its request and its entry; `answer` None: the request failed.
+def origin_of(request: Request, entry: Entry, answer: ParsedAnswer | None) -> RowOrigin:
+    """The columns that follow from a request and its ledger entry; `answer` None: the request failed.
 
-    `kb verify` derives them by itself, from the ledger's JSON.
+    `kb verify` derives the same columns independently, from the ledger's JSON.
     """
-    return {
-        "provider": entry.provider,
-        "model_requested": request.model,
-        "model_resolved": (answer.model if answer else None) or request.model,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "max_tokens": request.max_tokens,
-        "seed": request.seed,
-        "finish_reason": answer.finish_reason if answer else "error",
-        "prompt_tokens": answer.prompt_tokens if answer else None,
-        "completion_tokens": answer.completion_tokens if answer else None,
-        "attempts": entry.attempts,
-        "latency_ms": entry.latency_ms,
-        "created_at": entry.time,
-        "source": entry.source,
-        "run_id": entry.run_id,
-    }
+    return RowOrigin(
+        provider=entry.provider,
+        model_requested=request.model,
+        model_resolved=(answer.model if answer else None) or request.model,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        max_tokens=request.max_tokens,
+        seed=request.seed,
+        finish_reason=answer.finish_reason if answer else "error",
+        prompt_tokens=answer.prompt_tokens if answer else None,
+        completion_tokens=answer.completion_tokens if answer else None,
+        attempts=entry.attempts,
+        latency_ms=entry.latency_ms,
+        created_at=entry.time,
+        source=entry.source,
+        run_id=entry.run_id,
+    )
 
 
 def description_row(
-    *,
-    kind: str,
-    text: str,
-    status: str,
-    template_id: str,
-    template_version: str,
-    prompt_hash: str,
-    request_key: str,
-    provider: str,
-    model_requested: str,
-    model_resolved: str,
-    finish_reason: str,
-    attempts: int,
-    latency_ms: float,
-    created_at: datetime,
-    source: str,
-    run_id: str,
-    modality: str | None = None,
-    category_id: str | None = None,
-    sample_id: str | None = None,
-    dup_of: str | None = None,
-    reason: str | None = None,
-    aspect: str | None = None,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    max_tokens: int | None = None,
-    seed: int | None = None,
-    prompt_tokens: int | None = None,
-    completion_tokens: int | None = None,
-    cost_usd: float | None = None,
-    choice: int = 0,
-    item: int = 0,
-    n_tokens: int | None = None,
-    parser_version: str = PARSER_VERSION,
+    question: RowQuestion, origin: RowOrigin, judged: JudgedText, *, parser_version: str = PARSER_VERSION
 ) -> dict[str, Any]:
-    """A row of schema `DESCRIPTIONS`: the given fields, and those that follow from them.
+    """A row of schema `DESCRIPTIONS`.
 
-    `choice` and `item` tell several texts of one answer apart. `created_at` must carry its time zone. Pass
-    `n_tokens` (see `tokens.count_tokens`) where many texts were counted together, which is faster.
+    Raises ValueError where the kind or the status is unknown, or `created_at` has no time zone.
     """
-    if kind not in {"category", "sample"}:
-        raise ValueError(f"kind {kind!r} is neither category nor sample")
-    if status not in STATUSES:
-        raise ValueError(f"status {status!r} is none of {', '.join(STATUSES)}")
-    if created_at.tzinfo is None:
+    if question.kind not in {"category", "sample"}:
+        raise ValueError(f"kind {question.kind!r} is neither category nor sample")
+    verdict, text = judged.verdict, judged.text
+    if verdict.status not in STATUSES:
+        raise ValueError(f"status {verdict.status!r} is unknown; known are {', '.join(STATUSES)}")
+    if origin.created_at.tzinfo is None:
         raise ValueError("created_at has no time zone")
+    key = question.request_key
     return {
-        "row_id": row_id(request_key, choice=choice, item=item, parser_version=parser_version),
-        "kind": kind,
-        "modality": modality,
-        "category_id": category_id,
-        "sample_id": sample_id,
+        "row_id": row_id(key, choice=0, item=judged.item, parser_version=parser_version),
+        "kind": question.kind,
+        "modality": question.modality,
+        "category_id": question.subject_id if question.kind == "category" else None,
+        "sample_id": question.subject_id if question.kind == "sample" else None,
         "text": text,
         "text_norm_hash": hash_text(normalise(text)),
         "n_chars": len(text),
-        "n_tokens": count_tokens([text])[0] if n_tokens is None else n_tokens,
-        "status": status,
-        "dup_of": dup_of,
-        "reason": reason,
-        "template_id": template_id,
-        "template_version": template_version,
-        "aspect": aspect,
-        "prompt_hash": prompt_hash,
-        "request_key": request_key,
-        "provider": provider,
-        "model_requested": model_requested,
-        "model_resolved": model_resolved,
-        "temperature": temperature,
-        "top_p": top_p,
-        "max_tokens": max_tokens,
-        "seed": seed,
-        "finish_reason": finish_reason,
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "cost_usd": cost_usd,
-        "attempts": attempts,
-        "latency_ms": latency_ms,
-        "created_at": created_at,
-        "source": source,
-        "run_id": run_id,
+        "n_tokens": judged.n_tokens,
+        "status": verdict.status,
+        "dup_of": verdict.dup_of,
+        "reason": verdict.reason,
+        "template_id": question.template_id,
+        "template_version": question.template_version,
+        "aspect": question.aspect,
+        "prompt_hash": question.prompt_hash,
+        "request_key": key,
+        "cost_usd": judged.cost_usd,
+        **{name: getattr(origin, name) for name in _ORIGIN_COLUMNS},
         "parser_version": parser_version,
     }

@@ -1,4 +1,4 @@
-"""One sample's texts: what to ask next, and what becomes of the answers."""
+"""One sample as a subject of stage 1: plans its requests, judges the answers, builds the rows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kb_builder.ask.cost import Spending
 from kb_builder.ask.endpoint.parameters import Shape, shaped
 from kb_builder.ask.ledger import Entry
 from kb_builder.ask.request import Content, Describer, Media, Request, asked, derived_seed, request_key
-from kb_builder.describe.prompts import goes_on
+from kb_builder.describe.prompts import continues_openings
 from kb_builder.describe.prompts.samples import (
     SamplePrompt,
     SamplePrompts,
     load_sample_prompts,
     sample_purpose,
 )
-from kb_builder.describe.rows import columns_of, description_row
+from kb_builder.describe.rows import JudgedText, RowOrigin, RowQuestion, description_row, origin_of
 from kb_builder.describers.media import MediaFiles, media_for
 from kb_builder.encoders.tokens import TokenCounter
 from kb_builder.facts.sentence import FACTS_VERSION, measure
@@ -34,9 +34,9 @@ from kb_builder.gates.verdict import Verdict
 from kb_builder.parse.answers import parse_answer, read_answer
 from kb_builder.settings import TRAITS, DescribeSamples
 
-# A measurement is a function of the file and the version alone. Its rows carry no wall clock: measuring
-# again gives the same bytes, and nothing downstream is done again.
-_NO_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
+# A measurement is a function of the file and the version alone. Its rows carry no real time, so measuring
+# again gives the same bytes and no later stage runs again.
+_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 Row = dict[str, Any]
 
@@ -60,21 +60,21 @@ class SampleJob:
     """What all samples of a run share."""
 
     settings: DescribeSamples
-    describer: Describer | None  # None: nobody is asked
+    describer: Describer | None  # None: nothing is asked
     shape: Shape | None  # how parameters are sent to it
     files: MediaFiles
     locate: Callable[[str], Path]
     given: Mapping[str, str]  # sample_id -> the manifest's text
     names: NamePhrases
-    turned_away: Mapping[str, str]  # sample_id -> why, as an earlier run found; where nothing is sent
+    rejected: Mapping[str, str]  # sample_id -> why an earlier run rejected its file; empty but in a replay
     tokens: TokenCounter  # of the text encoder that will read the texts
     started: int  # microseconds since 1970: entries made before then were in the ledger already
     run_id: str
 
     def purpose(self, sample: Row) -> str:
-        """Which prompts a sample is asked with."""
+        """The name of the prompts for a sample."""
         if TRAITS[self.settings.describer].phrases_facts:
-            return "sample_facts_openings" if goes_on(self.settings) else "sample_facts"
+            return "sample_facts_openings" if continues_openings(self.settings) else "sample_facts"
         return sample_purpose(sample, self.settings.native)
 
 
@@ -84,7 +84,7 @@ class SampleSubject:
     def __init__(self, job: SampleJob, shard: int, sample: Row) -> None:
         self.shard = shard
         self.sample = sample
-        self.rows: list[Row] = []
+        self._rows: list[Row] = []
         self.unreadable: str | None = None  # why the file cannot be read
         self.spending = Spending()
         self.facts: str | None = None
@@ -97,9 +97,14 @@ class SampleSubject:
             self._add(given, GIVEN)
 
     @property
+    def rows(self) -> list[Row]:
+        """What became of the answers so far: by source, and the tries of one source in their order."""
+        return sorted(self._rows, key=lambda row: str(row["source"]))
+
+    @property
     def is_described(self) -> bool:
         """Whether it has a text that is `ok`."""
-        return any(row["status"] == "ok" for row in self.rows)
+        return any(row["status"] == "ok" for row in self._rows)
 
     @property
     def needs_facts(self) -> bool:
@@ -120,12 +125,12 @@ class SampleSubject:
             self.unreadable = str(error) if path is None else str(error).replace(str(path), uri)
 
     def plan(self) -> list[Request]:
-        """The next try; [] with a text, after the last try, or where there is nobody to ask."""
+        """The next try; [] with an `ok` text, after the last try, or without a describer."""
         job = self._job
         if self._settled or self.is_described or self.unreadable is not None:
             return []
         if job.describer is None or self.sample["modality"] == "text" or self._tries >= job.settings.tries:
-            if self.facts is not None:  # measured; or no model's text about the facts stayed with them
+            if self.facts is not None:  # describer `facts`, or no try of `facts+llm` agreed with the facts
                 self._add(self.facts, FACTS)
             self._settled = True
             return []
@@ -137,18 +142,18 @@ class SampleSubject:
         return [request]
 
     def absorb(self, entries: list[Entry | None]) -> None:
-        """Judge the try's answer. Where there is none, the file may have been the reason."""
+        """Judge the try's answer. Without one, the file may have been unreadable when it was to be sent."""
         (entry,) = entries
         assert self._planned is not None
         request, prompt = self._planned
         if entry is None:
             self._settled = True
             reasons = map(self._job.files.unreadable.get, _media(request))
-            before = self._job.turned_away.get(self.sample["sample_id"])
+            before = self._job.rejected.get(self.sample["sample_id"])
             self.unreadable = next((reason for reason in reasons if reason is not None), before)
         else:
             self.spending.count(entry, started=self._job.started)
-            self.rows.append(self._row(request, prompt, entry))
+            self._rows.append(self._row(request, prompt, entry))
 
     def _request(self, describer: Describer, prompts: SamplePrompts, prompt: SamplePrompt) -> Request:
         settings, sample = self._job.settings, self.sample
@@ -188,23 +193,21 @@ class SampleSubject:
         else:
             verdict = self._judge(item.text, n_tokens)
         return description_row(
-            kind="sample",
-            modality=self.sample["modality"],
-            sample_id=self.sample["sample_id"],
-            text=text,
-            n_tokens=n_tokens,
-            status=verdict.status,
-            reason=verdict.reason,
-            template_id=prompt.template_id,
-            template_version=prompt.version,
-            prompt_hash=hash_json(request.messages),
-            request_key=request_key(request),
-            cost_usd=entry.cost_usd,
-            **columns_of(request, entry, answer),
+            RowQuestion(
+                kind="sample",
+                subject_id=self.sample["sample_id"],
+                modality=self.sample["modality"],
+                template_id=prompt.template_id,
+                template_version=prompt.version,
+                prompt_hash=hash_json(request.messages),
+                request_key=request_key(request),
+            ),
+            origin_of(request, entry, answer),
+            JudgedText(text, n_tokens, verdict, cost_usd=entry.cost_usd),
         )
 
     def _judge(self, text: str, n_tokens: int) -> Verdict:
-        """The verdict on a whole text; `facts+llm` must stay with its facts."""
+        """The verdict on a whole text; of `facts+llm`, it must agree with the facts."""
         if declined := refusal_in(text):
             return Verdict("refusal", reason=f"says {declined!r}")
         if self._job.settings.language is not None and (reason := foreign_reason(text)):
@@ -223,35 +226,32 @@ class SampleSubject:
         return Verdict("too_long", reason=f"{n_tokens} tokens, the encoder reads {limit}")
 
     def _add(self, text: str, source: SampleSource) -> None:
-        """A row of a text that nobody was asked for."""
+        """Add the row of a text for which no request was sent."""
         sample = self.sample
         (n_tokens,) = self._job.tokens.count([text])
         verdict = self._length(n_tokens)
         key = [source.provider, source.model, sample["sample_id"], sample["sha256"], text]
-        self.rows.append(
-            description_row(
-                kind="sample",
-                modality=sample["modality"],
-                sample_id=sample["sample_id"],
-                text=text,
-                n_tokens=n_tokens,
-                status=verdict.status,
-                reason=verdict.reason,
-                template_id=source.source,
-                template_version=source.version,
-                prompt_hash=hash_json([source.provider, source.model, sample["modality"]]),
-                request_key=hash_json(key),
-                provider=source.provider,
-                model_requested=source.model,
-                model_resolved=source.model,
-                finish_reason="stop",
-                attempts=1,
-                latency_ms=0.0,
-                created_at=_NO_MOMENT,
-                source=source.source,
-                run_id=self._job.run_id,
-            )
+        question = RowQuestion(
+            kind="sample",
+            subject_id=sample["sample_id"],
+            modality=sample["modality"],
+            template_id=source.source,
+            template_version=source.version,
+            prompt_hash=hash_json([source.provider, source.model, sample["modality"]]),
+            request_key=hash_json(key),
         )
+        origin = RowOrigin(
+            provider=source.provider,
+            model_requested=source.model,
+            model_resolved=source.model,
+            finish_reason="stop",
+            attempts=1,
+            latency_ms=0.0,
+            created_at=_NO_TIME,
+            source=source.source,
+            run_id=self._job.run_id,
+        )
+        self._rows.append(description_row(question, origin, JudgedText(text, n_tokens, verdict)))
 
 
 def _media(request: Request) -> Iterator[Media]:

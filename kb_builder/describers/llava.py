@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import InputError, MissingDependencyError, RequestError, RunError
-from kb_builder.ask.endpoint.status import shorten
+from data.show import shorten
 from kb_builder.ask.request import Media, Reply, Request
 from kb_builder.weights.identity import hash_weights
 

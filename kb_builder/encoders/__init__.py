@@ -4,94 +4,34 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import partial
+from importlib import import_module
+from pathlib import Path
 
 from data.errors import InputError
-from data.reads import Note, hold, recorded, replay
+from data.files import hash_file
+from data.reads import Note, hold, reading, recorded, replay
 from kb_builder.encoders.base import JOIN, Encoder
 
+# A loader is called as `load(detail, device=...)`: what follows the colon of the name, and one device.
+Loader = Callable[..., Encoder]
 
-def _efficientnet(_: str, device: str) -> Encoder:
-    from kb_builder.encoders.lite0 import load_efficientnet
-
-    return load_efficientnet(device=device)
-
-
-def _conse(text_name: str, device: str) -> Encoder:
-    from kb_builder.encoders.conse import load_conse
-
-    text = load_encoder(text_name or "minilm", device)
-    if "text" not in text.modalities:
-        raise InputError(f"conse:{text_name}: {text_name!r} takes no texts; name a text encoder, e.g. minilm")
-    return load_conse(text, device=device)
-
-
-def _clip(name: str, device: str) -> Encoder:
-    from kb_builder.encoders.clip import load_clip
-
-    return load_clip(name, device=device)
-
-
-def _clap(name: str, device: str) -> Encoder:
-    from kb_builder.encoders.clap import load_clap
-
-    return load_clap(name, device=device)
-
-
-def _imagebind(name: str, device: str) -> Encoder:
-    from kb_builder.encoders.imagebind.encoder import load_imagebind
-
-    return load_imagebind(name, device=device)
-
-
-def _languagebind(name: str, device: str) -> Encoder:
-    from kb_builder.encoders.languagebind.encoder import load_languagebind
-
-    return load_languagebind(name, device=device)
-
-
-def _point(name: str, device: str) -> Encoder:
-    from kb_builder.encoders.point.encoder import load_point
-
-    return load_point(name, device=device)
-
-
-def _imported(name: str, _: str) -> Encoder:
-    from kb_builder.encoders.imported import cannot_encode
-
-    cannot_encode(name)
-
-
-def _at(precision: str) -> Factory:
-    def load(name: str, device: str) -> Encoder:
-        from kb_builder.encoders.sentence import load_sentence_encoder
-
-        return load_sentence_encoder(name, device=device, precision=precision)
-
-    return load
-
-
-def _onnx(name: str, _: str, *, int8: bool = False) -> Encoder:
-    from kb_builder.encoders.onnx import load_onnx_encoder
-
-    return load_onnx_encoder(name, int8=int8)
-
-
-Factory = Callable[[str, str], Encoder]  # what follows the colon, the device
-FACTORIES: dict[str, Factory] = {
-    "efficientnet-lite0": _efficientnet,
-    "conse": _conse,
-    "clip": _clip,
-    "clap": _clap,
-    "imagebind": _imagebind,
-    "languagebind": _languagebind,
-    "point": _point,
-    "imported": _imported,
-    "fp32": _at("fp32"),
-    "fp16": _at("fp16"),
-    "bf16": _at("bf16"),
-    "onnx": _onnx,
-    "onnx-int8": partial(_onnx, int8=True),
+# Family (what stands before the colon) -> module:function. Named, not imported: each module brings a heavy
+# library. An encoder of your own, from any module that Python finds, is one more entry; a function that has
+# no module, such as one from a notebook, may stand here itself.
+FACTORIES: dict[str, str | Loader] = {
+    "efficientnet-lite0": "kb_builder.encoders.lite0:load_efficientnet",
+    "conse": "kb_builder.encoders.conse:load_conse",
+    "clip": "kb_builder.encoders.clip:load_clip",
+    "clap": "kb_builder.encoders.clap:load_clap",
+    "imagebind": "kb_builder.encoders.imagebind.encoder:load_imagebind",
+    "languagebind": "kb_builder.encoders.languagebind.encoder:load_languagebind",
+    "point": "kb_builder.encoders.point.encoder:load_point",
+    "imported": "kb_builder.encoders.imported:cannot_encode",
+    "fp32": "kb_builder.encoders.sentence:load_fp32",
+    "fp16": "kb_builder.encoders.sentence:load_fp16",
+    "bf16": "kb_builder.encoders.sentence:load_bf16",
+    "onnx": "kb_builder.encoders.onnx:load_onnx",
+    "onnx-int8": "kb_builder.encoders.onnx:load_onnx_int8",
 }
 ON_CPU = {"onnx", "onnx-int8"}  # families that run on the CPU, on any device setting
 
@@ -100,6 +40,7 @@ _KEPT, _LARGE_PARAMETERS = 8, 100_000_000
 _Key = tuple[str, tuple[str, ...]]
 _kept: dict[_Key, tuple[Encoder, list[Note]]] = {}  # with the files that each was loaded from
 _loading = threading.RLock()
+_sources: dict[str, str] = {}  # module from outside -> hash of its file when it was first loaded
 
 
 def load_encoder(name: str, device: str = "auto") -> Encoder:
@@ -170,8 +111,31 @@ def _load(name: str, devices: tuple[str, ...]) -> Encoder:
     family, _, detail = name.partition(":")
     if family not in FACTORIES:
         family, detail = "fp32", name
-    each = [FACTORIES[family](detail, device) for device in devices]
+    load = _loader(FACTORIES[family])
+    each = [load(detail, device=device) for device in devices]
     return each[0] if len(each) == 1 else Replicas(each)
+
+
+def _loader(named: str | Loader) -> Loader:
+    """The function that a table's entry names. The file of one from outside is noted as read.
+
+    So its vectors are out of date when that file changes, as they are when a file of ours does.
+    """
+    if callable(named):
+        return named
+    place, _, function = named.partition(":")
+    try:
+        module = import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name != place:  # a library that it needs
+            raise
+        raise InputError(f"the encoder {named!r}: Python finds no module {place}; set PYTHONPATH") from None
+    if not place.startswith(f"{__name__}.") and module.__file__ is not None:
+        source = reading(Path(module.__file__))
+        if _sources.setdefault(place, hash_file(source)) != hash_file(source):
+            raise InputError(f"{source} has changed since Python loaded it; start Python again")
+    loader: Loader = getattr(module, function)
+    return loader
 
 
 __all__ = ["JOIN", "Encoder", "load_encoder", "release_encoders"]

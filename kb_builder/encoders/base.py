@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,18 @@ class Encoder(Protocol):
 
     def encode(self, batch: Sequence[Any]) -> Floats:
         """float32[N, D], unit rows in the order of the batch of prepared samples."""
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """What a text encoder may say, too: how long a text is for it. Longer ones are rejected, not cut."""
+
+    @property
+    def token_limit(self) -> int:
+        """How many tokens of a text it reads."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of each text, special ones included."""
 
 
 def as_file(source: Source) -> File:

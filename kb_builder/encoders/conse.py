@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.errors import InputError
 from data.files import hash_file, hash_json
 from data.modality import Modality
 from data.readers.payload import Bytes
 from data.reads import reading
 from data.wordnet import read_classes
-from kb_builder.encoders import lite0
+from kb_builder.encoders import lite0, load_encoder
 from kb_builder.encoders.base import Encoder, Floats, Source, as_file, unit_rows
 from kb_builder.encoders.pictures import PICTURE_VERSION, read_views
 from kb_builder.encoders.workers import encode_texts
@@ -83,8 +84,14 @@ def encode_classes(text: Encoder) -> Floats:
     return unit_rows(vectors[: len(classes)] + vectors[len(classes) :])
 
 
-def load_conse(text: Encoder, *, device: str = "cpu") -> ConseEncoder:
-    """ConSE in the space of a text encoder. Raises MissingDependencyError for a missing package."""
+def load_conse(text_name: str = "", *, device: str = "cpu") -> ConseEncoder:
+    """ConSE in the space of a text encoder, of MiniLM where none is named.
+
+    Raises InputError where that encoder takes no texts, MissingDependencyError for a missing package.
+    """
+    text = load_encoder(text_name or "minilm", device)
+    if "text" not in text.modalities:
+        raise InputError(f"conse:{text_name}: {text_name!r} takes no texts; name a text encoder, e.g. minilm")
     classes = read_classes()
     identity = hash_json(
         {

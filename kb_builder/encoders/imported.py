@@ -69,7 +69,7 @@ def is_imported(path: Path) -> bool:
     )
 
 
-def cannot_encode(name: str) -> NoReturn:
+def cannot_encode(name: str, *, device: str) -> NoReturn:
     """Raise InputError: imported vectors cannot encode anything new."""
     raise InputError(
         f"{PREFIX}{name}: its vectors were imported, so nothing new can be encoded with it; encode with the"

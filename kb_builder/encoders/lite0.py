@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from data.errors import MissingDependencyError
+from data.errors import InputError, MissingDependencyError
 from data.files import hash_file, hash_json
 from data.modality import Modality
 from data.readers.payload import Bytes
@@ -155,8 +155,14 @@ def mean_features(network: Network, batch: Sequence[Bytes]) -> Floats:
     return means
 
 
-def load_efficientnet(*, device: str = "cpu") -> EfficientNetEncoder:
-    """Raises MissingDependencyError where the packages of network or weights are not installed."""
+def load_efficientnet(detail: str = "", *, device: str = "cpu") -> EfficientNetEncoder:
+    """The bundled picture encoder.
+
+    Raises InputError where a model is named after the colon, for there is one only, and
+    MissingDependencyError where the packages of network or weights are not installed.
+    """
+    if detail:
+        raise InputError(f"{NAME}:{detail}: {NAME} is one model; leave out `:{detail}`")
     identity = hash_json(
         {
             "name": NAME,

@@ -41,6 +41,16 @@ _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 logger = logging.getLogger(__name__)
 
 
+def load_onnx(name: str, *, device: str) -> SentenceEncoder:
+    """`load_onnx_encoder` in float32. ONNX Runtime runs on the CPU, whatever the device."""
+    return load_onnx_encoder(name, int8=False)
+
+
+def load_onnx_int8(name: str, *, device: str) -> SentenceEncoder:
+    """`load_onnx_encoder` in 8-bit integers."""
+    return load_onnx_encoder(name, int8=True)
+
+
 def load_onnx_encoder(name: str, *, int8: bool) -> SentenceEncoder:
     """The text encoder `name`, with its transformer in ONNX Runtime on the CPU, one thread per call.
 

@@ -208,9 +208,8 @@ def load_network(name: str, folder: Path, *, device: str) -> Any:
     missing, misshapen = loading["missing_keys"], [str(key[0]) for key in loading["mismatched_keys"]]
     if missing or misshapen:
         what = type(network).__name__
-        raise InputError(
-            mismatch_line(f"{name}: {folder}", what, missing, loading["unexpected_keys"], misshapen)
-        )
+        unexpected = loading["unexpected_keys"]
+        raise InputError(mismatch_line(f"{name}: {folder}", what, missing, unexpected, misshapen))
     network.eval().requires_grad_(False).to(device)
     if device == "cpu":
         use_onednn(network)

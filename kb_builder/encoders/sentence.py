@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -35,20 +36,16 @@ from data.render import RENDER_VERSION, render
 from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.devices import use_onednn
 from kb_builder.encoders.pictures import PICTURED
+from kb_builder.encoders.tokens import MINILM
 from kb_builder.encoders.workers import text_passes
 from kb_builder.weights.identity import refuse_pointers
 from kb_builder.weights.known import log_licence, stated_licence
 
-MINILM = "minilm"
 # More would overflow a core's cache, fewer would leave it waiting for Python.
 _PICTURES_PER_PASS = 64
 _MOST_DIMENSIONS = 2**20
-_LFS_FILES = {
-    ".safetensors",
-    ".bin",
-    ".json",
-    ".model",
-}  # a clone without Git LFS may have pointers in their place
+# A clone without Git LFS may have pointers in the place of these.
+_LFS_FILES = {".safetensors", ".bin", ".json", ".model"}
 _PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 logger = logging.getLogger(__name__)
@@ -151,9 +148,8 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
     """
     folder = _minilm_folder() if name == MINILM else _model_folder(name)
     files = [path for path in folder.rglob("*") if path.suffix in _LFS_FILES]
-    if any(
-        path.suffix == ".safetensors" for path in files
-    ):  # then the weights in the older format are not read
+    # Where there are safetensors, the weights in the older format are not read.
+    if any(path.suffix == ".safetensors" for path in files):
         files = [path for path in files if path.suffix != ".bin"]
     refuse_pointers(*files)
     try:
@@ -198,6 +194,11 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
         licence=licence,
         parameters=sum(weight.numel() for weight in model.parameters()),
     )
+
+
+load_fp32 = partial(load_sentence_encoder, precision="fp32")
+load_fp16 = partial(load_sentence_encoder, precision="fp16")
+load_bf16 = partial(load_sentence_encoder, precision="bf16")
 
 
 def _hearing_rate(model: SentenceTransformer, name: str) -> int:

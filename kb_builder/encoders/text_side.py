@@ -115,7 +115,7 @@ def load_text_side(name: str, folder: Path, *, fixed: bool) -> TextSide:
     if len(tokenizer) > config.vocab_size:
         raise InputError(
             f"{name}: the tokenizer of {folder} has {len(tokenizer):,} words, but its text tower has"
-            f" {config.vocab_size:,}; it belongs to another model, fetch that of this one"
+            f" {config.vocab_size:,}; it belongs to another model, fetch this one's"
         )
     limit = config.max_position_embeddings
     if config.model_type == "clap_text_model":  # RoBERTa numbers positions after the padding id

@@ -12,7 +12,7 @@ from typing import Any
 
 from data.errors import InputError, MissingDependencyError, first_line
 from data.reads import reading, remembered
-from kb_builder.encoders.base import JOIN
+from kb_builder.encoders.base import JOIN, CountsTokens
 
 MINILM = "minilm"
 TOKEN_LIMIT = 256  # tokens that all-MiniLM-L6-v2 reads, [CLS] and [SEP] included; it drops the rest
@@ -39,7 +39,7 @@ class TokenCounter:
 
 
 @remembered
-def token_counter(encoder: str = MINILM) -> TokenCounter:
+def token_counter(encoder: str) -> TokenCounter:
     """The tokenizer and the limit of a text encoder, by its name in `[encode] text`.
 
     Imported vectors count as `minilm`, since the limit of the model that made them is not known. If the
@@ -63,7 +63,7 @@ def token_counter(encoder: str = MINILM) -> TokenCounter:
 
 def count_tokens(texts: Sequence[str]) -> list[int]:
     """The tokens of each text for the default text encoder, [CLS] and [SEP] included."""
-    return token_counter().count(texts)
+    return token_counter(MINILM).count(texts)
 
 
 def _minilm_folder() -> Path:
@@ -113,11 +113,15 @@ def _counter_of_model(encoder: str) -> TokenCounter:
     """Count with the tokenizer of the loaded model."""
     from kb_builder.encoders import load_encoder
 
-    model: Any = getattr(load_encoder(encoder, "cpu"), "model", None)
+    loaded = load_encoder(encoder, "cpu")
+    if isinstance(loaded, CountsTokens):
+        return TokenCounter(loaded.count_tokens, loaded.token_limit)
+    model: Any = getattr(loaded, "model", None)
     tokenizer, limit = getattr(model, "tokenizer", None), getattr(model, "max_seq_length", None)
     if not callable(tokenizer) or not isinstance(limit, int):
         raise InputError(
-            f"[encode] text = {encoder!r} does not state how many tokens it reads; use e.g. 'minilm'"
+            f"[encode] text = {encoder!r} does not state how many tokens it reads; use e.g. 'minilm', or give"
+            " your encoder `token_limit` and `count_tokens` (docs/extending.md)"
         )
 
     def count(texts: Sequence[str]) -> list[int]:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from kb_builder.encoders.base import Encoder, Floats
 
 _TEXTS_PER_BATCH = 250
+_ALIKE_PER_BATCH = 64
 _TOKENS_PER_PASS = 1024  # more would overflow a core's cache, fewer would leave it waiting for Python
 
 _Item = TypeVar("_Item")
@@ -64,6 +65,26 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], *, what: str) -> Floats
     results = map_batches(encoder.encode, batches)
     with tqdm(results, total=len(starts), desc=f"encode {what}", unit=" batches", disable=None) as bar:
         return np.concatenate(list(bar))
+
+
+def encode_by_length(
+    encoder: Encoder, texts: Sequence[str], *, into_ND: Floats | None = None, what: str | None = None
+) -> Floats:
+    """Texts as vectors, float32[N, D], in batches of 64 texts of similar length, which need little padding.
+
+    The batches depend on the texts alone, so the same texts have the same bits on any number of cores.
+    `into_ND` receives the vectors (a memory map, where they are too many for memory). `what` names a progress
+    bar; None: no bar is shown.
+    """
+    vectors_ND = np.zeros((len(texts), encoder.dim), np.float32) if into_ND is None else into_ND
+    order = sorted(range(len(texts)), key=lambda place: (len(texts[place]), place))
+    places = [order[start : start + _ALIKE_PER_BATCH] for start in range(0, len(order), _ALIKE_PER_BATCH)]
+    batches = ([texts[place] for place in batch] for batch in places)
+    with tqdm(total=len(texts), desc=what, unit=" texts", disable=True if what is None else None) as bar:
+        for batch, vectors_BD in zip(places, map_batches(encoder.encode, batches), strict=True):
+            vectors_ND[batch] = vectors_BD
+            bar.update(len(batch))
+    return vectors_ND
 
 
 def text_passes(texts: Sequence[tuple[int, str]], tokens: Sequence[int]) -> Iterator[list[tuple[int, str]]]:

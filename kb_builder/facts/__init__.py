@@ -1,1 +1,1 @@
-"""Facts: what can be measured of a sample, in plain sentences."""
+"""Facts: measures a sample, and writes the measurements as a plain sentence."""

@@ -16,7 +16,7 @@ from PIL import Image
 from data.readers.payload import Clip, Picture, ThermalPicture
 from kb_builder.facts.words import colour_phrase, grade, to_lab, to_lightness, with_article
 
-_SIDE = 96  # pixels on the long side at which everything is measured: facts must not depend on resolution
+_SIDE = 96  # pixels of the long side when measured: facts must not depend on the resolution
 _PLAIN_BORDER = 12.0  # ΔE: the border's median distance from its own median colour, below which it is plain
 _STANDS_OUT = 14.0  # ΔE from a plain background; about six times a just noticeable difference (2.3)
 _LEAST_OBJECT, _MOST_OBJECT = 0.005, 0.95  # shares of the picture between which a region is called an object
@@ -93,7 +93,7 @@ def _warmer(step: float, picture: ThermalPicture, span: float) -> str:
 
 
 def otsu_threshold(values: npt.NDArray[np.float64], bins: int = 256) -> float:
-    """The value that parts a histogram in two with the largest variance between them (Otsu, 1979).
+    """The threshold with the largest variance between the two classes that it splits (Otsu, 1979).
 
     The highest value itself where all values are equal: then nothing lies above it.
     """
@@ -200,7 +200,7 @@ def _shape(mask_HW: Mask) -> _Shape:
 
 
 def _outside(mask_HW: Mask) -> Mask:
-    """The pixels that one can walk to from the picture's edge, in four directions, beside the mask."""
+    """The pixels outside the mask that are 4-connected to the picture's edge."""
     free = np.pad(~mask_HW, 1, constant_values=True)
     reached = np.zeros_like(free)
     reached[0] = True

@@ -17,7 +17,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 def describe_points(points: Points) -> str:
-    """Number of points, proportions, and what the surface is like seen from its middle."""
+    """Number of points, proportions, roundness, taper, and openings."""
     xyz_N3 = points.xyz_N3.astype(np.float64)
     colour = f", coloured {colour_phrase(to_lab(points.rgb_N3))}" if points.rgb_N3 is not None else ""
     head = f"A point cloud of {len(xyz_N3)} points{colour}"

@@ -1,8 +1,8 @@
-"""The describer `facts`: what can be measured of a sample, in one plain sentence. No model is asked.
+"""The describer `facts`: the measurements of a sample in one plain sentence, without any model.
 
 The sentences use graded words (`a bright, long-ringing strike`) rather than figures, because a text encoder
-reads words; figures stand where they tell something on their own. Nothing is guessed: a sentence never names
-the thing. Two samples that measure alike get the same sentence.
+reads words; figures are given where they are informative by themselves. A sentence never guesses what the
+thing is. Two samples with equal grades get the same sentence.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FACTS_VERSION = "1"  # raise it when the same file would give another sentence
 
 
 def describe_text(text: Text) -> str:
-    """The text itself, its white space made single spaces."""
+    """The text itself, with single spaces for its white space."""
     return " ".join(text.text.split())
 
 

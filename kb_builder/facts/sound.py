@@ -1,4 +1,4 @@
-"""Facts of sounds: how loud, how bright, how tonal, and how they fade.
+"""Facts of sounds: loudness, brightness, tones, and fading time.
 
 Shape legend: T sound samples, B frequency bins.
 """
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from data.readers.payload import Waveform
 from kb_builder.facts.words import grade
 
-_WINDOW_S = 0.128  # seconds per spectrum: fine enough to part two partials 16 Hz away
+_WINDOW_S = 0.128  # seconds per spectrum: fine enough to separate two partials 16 Hz apart
 _LOWEST_HZ = 40.0  # below it is rumble and offset
 _SILENCE = 1e-5  # of full scale: -100 dB
 _PARTIAL_DB = 30.0  # how far below the strongest a partial still counts
@@ -28,7 +28,7 @@ def describe_sound(sound: Waveform) -> str:
         return f"A silent recording of {length}."
     fade = fading_seconds(samples_T, sound.rate)
     sounding_T = samples_T
-    if fade is not None:  # what comes after the strike has faded is background
+    if fade is not None:  # the rest of the recording, after the strike, is background
         onset = _onset(samples_T)
         sounding_T = samples_T[onset : onset + round(max(fade, _WINDOW_S) * sound.rate)]
     power_B, hertz_B = _spectrum(sounding_T, sound.rate)
@@ -78,7 +78,7 @@ def fading_seconds(samples_T: Doubles, rate: int) -> float | None:
     Schroeder's backward integration ("New method of measuring reverberation time", 1965): the energy still to
     come, from the onset. Its fall from -5 to -25 dB is taken three times, as ISO 3382-1 does for T20; the
     background, taken from the last tenth, is subtracted first (Chu, "Comparison of reverberation
-    measurements", 1978). A ring that outlasts the recording is told too short.
+    measurements", 1978). For a ring longer than the recording, the time is too short.
 
     An exponential decay reaches -5 dB after a fifth of the time to -25 dB, a steady sound after about two
     thirds of it: the limit lies between.
@@ -149,7 +149,7 @@ def _loudest_decibels(samples_T: Doubles, rate: int) -> float:
 
 
 def _course(samples_T: Doubles, rate: int) -> str:
-    """How evenly a lasting sound lasts: the spread of its 50 ms frames' level relative to their mean."""
+    """How steady a lasting sound is: the spread of its 50 ms frames' levels relative to their mean."""
     level = np.sqrt(_frame_power(samples_T, rate))
     return grade(
         float(level.std() / (level.mean() + 1e-12)), [(0.25, "steady"), (0.7, "changing")], "bursting"

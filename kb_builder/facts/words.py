@@ -1,4 +1,4 @@
-"""Colours by name: CIELAB, and the nearest of a few everyday colour words.
+"""Words for measurements: grades of a number, and colour names by the nearest prototype in CIELAB.
 
 Shape legend: N pixels; the last axis is red, green, blue or L*, a*, b*.
 """
@@ -25,7 +25,7 @@ _TO_XYZ = (
     / _WHITE[:, None]
 )
 
-# One prototype each, chosen so that everyday things fall on the word one would use for them.
+# One prototype per name, chosen so that everyday things get their usual colour word.
 COLOURS: dict[str, tuple[int, int, int]] = {
     "black": (15, 15, 15),
     "dark grey": (75, 75, 75),
@@ -53,7 +53,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 COLOUR_NAMES: tuple[str, ...] = tuple(COLOURS)
 
 
-# The light behind each of the 256 values of a channel (IEC 61966-2-1).
+# The linear light of each of the 256 values of a channel (IEC 61966-2-1).
 _VALUE = np.arange(256) / 255
 _LINEAR = np.where(_VALUE <= 0.04045, _VALUE / 12.92, ((_VALUE + 0.055) / 1.055) ** 2.4)
 

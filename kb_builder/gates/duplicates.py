@@ -1,4 +1,4 @@
-"""Near-duplicates: texts of one category that say the same."""
+"""Near-duplicates: an index that finds the earlier texts of a category which a new text resembles."""
 
 from __future__ import annotations
 
@@ -8,33 +8,30 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-# Texts are compared by embedding where their 3-grams are at least this alike (Jaccard). Of the pairs that a
-# real model's texts on 24 categories hold, none with a cosine of 0.95 had less than 0.48; embedding every
-# text would make the encoder, not the endpoint, the pace of a run.
+# Texts are compared by embedding only where the Jaccard similarity of their 3-grams is at least this. Among a
+# real model's texts on 24 categories, no pair with a cosine of 0.95 or more had a similarity below 0.48;
+# embedding every text would make the encoder, not the endpoint, limit the speed of a run.
 COSINE_FROM_JACCARD = 0.4
 
-
 Floats = npt.NDArray[np.float32]
-
-
 Embed = Callable[[list[str]], Floats]  # N texts -> [N, D], unit rows
 
 
 @dataclass(frozen=True, slots=True)
-class _Met:
-    """A new text's number in the index, and the numbers and likenesses of the earlier texts like it."""
+class SimilarTexts:
+    """A text's number in the index; earlier texts' numbers, and their Jaccard similarities to it."""
 
     number: int
     others: npt.NDArray[np.intp]
-    alike: npt.NDArray[np.float64]
+    jaccard: npt.NDArray[np.float64]
 
 
 @dataclass
-class _Index:
-    """The 3-grams of texts, and exactly how alike (Jaccard) a new text is to each of them.
+class TrigramIndex:
+    """The 3-grams of texts; gives a new text's exact Jaccard similarity to each of them.
 
-    `_flat[_starts[i]:_starts[i + 1]]` are the numbers of text i's 3-grams: one gather over all of them and
-    one sum per text count the shared ones. For 1,000 texts that takes about 0.1 ms.
+    `_flat[_starts[i]:_starts[i + 1]]` are the numbers of text i's 3-grams: the shared ones are counted by one
+    gather over all of them and one sum per text. For 1,000 texts that takes about 0.1 ms.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -51,10 +48,10 @@ class _Index:
         ids = [numbers.setdefault(gram, len(numbers)) for gram in trigrams(plain)]
         return np.array(ids, np.int32)
 
-    def like(
+    def find_similar(
         self, grams: npt.NDArray[np.int32], floor: float
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-        """Which texts have a Jaccard similarity of at least `floor`, in order, and what it is."""
+        """The texts (by number) with a Jaccard similarity of at least `floor`, and the similarities."""
         count = len(self.texts)
         if not count:
             return np.zeros(0, np.intp), np.zeros(0)
@@ -62,12 +59,12 @@ class _Index:
         mine = np.zeros(len(self._numbers), np.int16)
         mine[grams] = 1
         shared = np.add.reduceat(mine[self._flat[: starts[-1]]], starts[:-1])
-        alike = shared / (np.diff(starts) + len(grams) - shared)
-        found = np.flatnonzero(alike >= floor)
-        return found, alike[found]
+        jaccard = shared / (np.diff(starts) + len(grams) - shared)
+        found = np.flatnonzero(jaccard >= floor)
+        return found, jaccard[found]
 
     def add(self, text: str, row_id: str, grams: npt.NDArray[np.int32]) -> int:
-        """Put a text in, not (yet) as a kept one; returns its number."""
+        """Add a text, not marked as kept; returns its number."""
         number = len(self.texts)
         end = self._starts[number] + len(grams)
         if end > len(self._flat):
@@ -83,5 +80,5 @@ class _Index:
 
 
 def trigrams(plain: str) -> frozenset[str]:
-    """The character 3-grams of a normalised text; a shorter text is its own only one."""
+    """The character 3-grams of a normalised text; of a shorter text, the text itself."""
     return frozenset(plain[i : i + 3] for i in range(max(1, len(plain) - 2)))

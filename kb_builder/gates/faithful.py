@@ -1,15 +1,15 @@
-"""The describer `facts+llm`: measured facts, put into flowing English by a text LLM.
+"""Faithfulness gate of the describer `facts+llm`: keeps a text only if it agrees with the measured facts.
 
-For sensors that no public multimodal model has seen: the LLM is handed the measured sentence, never the
-sample. What it writes is kept only where it stays with the facts, as far as words can tell:
+The describer is for sensors that no public multimodal model has seen: a text LLM rephrases the measured
+sentence and never sees the sample. By its words, a text is kept if
 
 - every figure in it is one of the measured figures;
 - it has no colour and no graded word (loud, dull, smooth ...) in place of the one that was measured;
 - it names no category of the knowledge base that the facts do not name: the LLM cannot know the thing;
 - it keeps at least one measured word.
 
-An object that is no category of the knowledge base can be invented without being caught; so the temperature
-should be low. A sample none of whose tries is kept has its measured sentence instead.
+An invented object that is no category of the knowledge base is not detected, so the temperature should be
+low. A sample none of whose tries is kept has its measured sentence instead.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FIGURE = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 
 @dataclass(frozen=True)
 class _Lexicon:
-    """`faithful.toml`: scales of grades (sets of words that mean the same), and words that say nothing."""
+    """`faithful.toml`: scales of grades (sets of synonyms), and the words of every measured sentence."""
 
     scales: tuple[tuple[frozenset[str], ...], ...]
     frame: frozenset[str]
@@ -55,7 +55,7 @@ class NamePhrases:
 
 
 def category_phrases(categories: Iterable[Category]) -> NamePhrases:
-    """What a text about measured facts may not name unless they do."""
+    """The names that a text may use only if the measured facts use them."""
     names = (name for category in categories for name in (*category.name.split(","), *category.aliases))
     phrases = frozenset(stems for stems in map(_stems, names) if stems)
     return NamePhrases(phrases, max(map(len, phrases), default=0))
@@ -68,7 +68,7 @@ def invented_name(text: str, facts: str, names: NamePhrases) -> str | None:
 
 
 def contradiction(text: str, facts: str) -> str | None:
-    """Why a text does not stay with the measured facts, or None."""
+    """Why a text disagrees with the measured facts, or None."""
     measured = _figures(facts)
     for figure, value in _figures(text).items():
         if value not in measured.values():

@@ -1,8 +1,8 @@
-"""Whether a short text is English: by its script, its function words and its letters.
+"""Language gate: whether a short text is English, by its script, its function words and its letters.
 
-Made for descriptions of one to three sentences, where detectors trained on whole documents guess. A text is
-called another language only on evidence for that language: a caption without any function word ("bright red
-cube, rounded corners") stays English.
+Made for descriptions of one to three sentences, for which detectors trained on whole documents are
+unreliable. A text is rejected only on evidence for another language: a caption without any function word
+("bright red cube, rounded corners") counts as English.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from importlib import resources
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _FOREIGN_SCRIPT = 0.2  # share of letters that are not Latin
-_ODD_LETTERS = 0.5  # a word with letters that English lacks speaks half as loud as a function word
+_ODD_LETTERS = 0.5  # weight of a word with letters that English lacks; of a function word: 1
 
 
 def _read_words() -> tuple[frozenset[str], dict[str, tuple[str, ...]]]:
@@ -25,23 +25,24 @@ def _read_words() -> tuple[frozenset[str], dict[str, tuple[str, ...]]]:
     content = tomllib.loads(
         resources.files(__package__).joinpath("languages.toml").read_text(encoding="utf-8")
     )
-    words: dict[str, set[str]] = {language: set(told.split()) for language, told in content["words"].items()}
+    words: dict[str, set[str]] = {
+        language: set(listed.split()) for language, listed in content["words"].items()
+    }
     english = words.pop("English")
-    spoken_in: dict[str, list[str]] = defaultdict(list)
-    for language, told in words.items():
-        for word in told - english:
-            spoken_in[word].append(language)
-    return frozenset(english), {word: tuple(languages) for word, languages in spoken_in.items()}
+    languages_of: dict[str, list[str]] = defaultdict(list)
+    for language, listed in words.items():
+        for word in listed - english:
+            languages_of[word].append(language)
+    return frozenset(english), {word: tuple(languages) for word, languages in languages_of.items()}
 
 
-_ENGLISH, _SPOKEN_IN = _read_words()
+_ENGLISH, _LANGUAGES_OF = _read_words()
 
 
 def foreign_reason(text: str, *, ignored: Collection[str] = ()) -> str | None:
-    """None for English; else what speaks for another language.
+    """The evidence that a text is in another language; None for English.
 
-    `ignored` are words (case folded) that say nothing about the language: a category's own name, which may
-    come from anywhere.
+    `ignored` are words (case folded) that are no evidence: a category's own name may be from any language.
     """
     words = [word for word in _WORD.findall(text.casefold()) if word not in ignored]
     letters = [letter for word in words for letter in word if letter not in "'’"]
@@ -52,7 +53,7 @@ def foreign_reason(text: str, *, ignored: Collection[str] = ()) -> str | None:
         scripts = sorted({_script(letter) for letter in letters} - {"LATIN"})
         return f"written in {', '.join(name.capitalize() for name in scripts)} letters"
     english = sum(word in _ENGLISH or "'" in word or "’" in word for word in words)
-    counts = Counter(language for word in words for language in _SPOKEN_IN.get(word, ()))
+    counts = Counter(language for word in words for language in _LANGUAGES_OF.get(word, ()))
     language, count = max(counts.items(), key=lambda item: (item[1], item[0]), default=("", 0))
     odd = sum(not word.replace("’", "").isascii() for word in words)
     if count + _ODD_LETTERS * odd > english and (count > 1 or odd > 1 or (count and odd)):

@@ -1,4 +1,4 @@
-"""Names in texts: how a category's name is spelled, and which words name a rival."""
+"""Category names in texts: how a name is spelled, and which words name another category."""
 
 from __future__ import annotations
 
@@ -16,15 +16,12 @@ from data.sample import Category
 
 GRID_CONTEXTS = 2
 
-
-_LISTS = tomllib.loads(resources.files(__package__).joinpath("gates.toml").read_text(encoding="utf-8"))
-_IRREGULAR: Mapping[str, str] = _LISTS["plurals"]
-
-
+WORD_LISTS = tomllib.loads(resources.files(__package__).joinpath("gates.toml").read_text(encoding="utf-8"))
+_IRREGULAR: Mapping[str, str] = WORD_LISTS["plurals"]
 _SUFFIXES = ("ical", "en", "ed", "es", "al", "ic", "y", "s", "e")
 _NOT_WORD = re.compile(r"[\W_]+")
-# NFKC sorts the marks above and below a letter: thousands in a row take minutes. Unicode's stream-safe form
-# (UAX #15, section 13) cuts such a row after 30.
+# NFKC sorts the combining marks of a letter: a sequence of thousands takes minutes. Unicode's stream-safe
+# form (UAX #15, section 13) breaks such a sequence after 30.
 _LONG, _MOST_MARKS, _CUT = 2_000, 30, "\u034f"
 
 
@@ -47,7 +44,7 @@ def category_names(categories: Sequence[Category]) -> dict[str, NameRules]:
     names form a grid (material × shape, colour × animal): two words are rivals if exchanging one for the
     other turns a name of the list into another one in at least `GRID_CONTEXTS` ways — wooden/steel in "…
     sphere" and "… cube". So "steel" and "cone" are rivals in a text about a wooden sphere, while among the
-    thousand ImageNet names "dog", "water" or "ear" stay free to use in any text.
+    thousand ImageNet names any text may say "dog", "water" or "ear".
     """
     spellings = {category.category_id: _spellings(category) for category in categories}
     rivals = _grid_rivals({words for names in spellings.values() for words in names})
@@ -86,8 +83,8 @@ def _grid_rivals(names: set[tuple[str, ...]]) -> dict[str, set[str]]:
     for words in names:
         for place, word in enumerate(words):
             slots[words[:place], words[place + 1 :]].add(word)
-    # Names of one word can all be exchanged for each other. That is one context for each pair, not counted
-    # pair by pair: of 10,000 names there would be 50 million.
+    # Names of one word can all replace each other: one context for each pair. Not counted pair by pair, as
+    # 10,000 names have 50 million pairs.
     alone = slots.pop(((), ()), set())
     contexts: dict[tuple[str, str], int] = defaultdict(int)
     for choices in slots.values():
@@ -103,7 +100,7 @@ def _grid_rivals(names: set[tuple[str, ...]]) -> dict[str, set[str]]:
 
 @lru_cache(maxsize=65536)
 def stem(word: str) -> str:
-    """A crude stem: the singular, then at least four letters of it. Wooden meets wood, wolves wolf."""
+    """A crude stem: the singular without suffixes, at least four letters: wooden, wood; wolves, wolf."""
     word = _singular(word)
     while True:
         for suffix in _SUFFIXES:
@@ -129,13 +126,13 @@ def _singular(word: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """The form in which two texts are the same text: NFKC, case folded, words only, single spaces."""
+    """The form in which texts are compared: NFKC, case folded, words only, single spaces."""
     if len(text) > _LONG and not text.isascii():
-        text = _without_long_rows(text)
+        text = _break_mark_sequences(text)
     return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
-def _without_long_rows(text: str) -> str:
+def _break_mark_sequences(text: str) -> str:
     pieces: list[str] = []
     marks = 0
     for letter in text:

@@ -1,4 +1,4 @@
-"""A gate's verdict on a text."""
+"""The verdict on a text: its status, and the reason for it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ STATUSES = (
     "boilerplate",
     "no_name",
     "other_name",
-    "unfaithful",  # a text about measured facts that does not stay with them
-    "unparsed",  # the answer holds no text that can be read
-    "failed",  # there is no answer: the request was refused for good
+    "unfaithful",  # a text that disagrees with the measured facts
+    "unparsed",  # no clean text was found in the answer
+    "failed",  # there is no answer: the request failed for good
 )
 
 

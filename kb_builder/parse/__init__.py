@@ -1,1 +1,1 @@
-"""Parse: turn raw answers into clean texts, whatever form a model gave them."""
+"""Parse: turn raw answers of any form into clean texts."""

@@ -1,8 +1,8 @@
-"""Raw answers to texts: pure functions over what the ledger holds, to be run again for free.
+"""Parser: turns raw answers into texts by pure functions: stored answers can be parsed again for free.
 
-The way of an answer: `read_answer` takes the content out of the body, `marks` takes off what models write
-beside it, `shapes` finds its texts, `sentences` takes formatting away and keeps whole sentences, and
-`own_names` keeps the subject's name out of all that. Every step is linear in the length of the answer.
+The steps: `read_answer` takes the content out of the body, `marks` removes what models write around an
+answer, `shapes` finds its texts, `sentences` removes formatting and keeps whole sentences, and `own_names`
+protects the subject's name from all of them. Every step is linear in the length of the answer.
 """
 
 from __future__ import annotations
@@ -11,38 +11,38 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from kb_builder.parse.letters import control_reason, escaped, without_halves, without_invisible
-from kb_builder.parse.marks import take_off, without_thoughts
+from kb_builder.parse.letters import control_reason, escaped, replace_surrogates, without_invisible
+from kb_builder.parse.marks import strip_marks, without_reasoning
 from kb_builder.parse.own_names import OwnNames
 from kb_builder.parse.sentences import (
-    fault,
+    find_fault,
     has_words,
     is_plain,
     left_over,
-    plain,
     task_talk,
     unquoted,
     whole_sentences,
     without_comment,
+    without_formatting,
 )
-from kb_builder.parse.shapes import Found, find_all, read_strict, structured
+from kb_builder.parse.shapes import FoundTexts, find_all, find_structured, read_strict
 
 # Part of every row's id: raise it when the same answer would give another text or status.
 PARSER_VERSION = "3"
 
-_FEWEST_WORDS = 2  # that go on from an opening; fewer say nothing
+_FEWEST_WORDS = 2  # that an answer must add to an opening
 _LARGEST_COUNT = 2**31 - 1  # of a column of the table
 _LONGEST = 4_000  # characters of a text; encoders read a few hundred words at most
 _CUT = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "incomplete"})
-_SAID = frozenset({"text", "output_text"})  # the kinds of parts that are the answer, not the way to it
+_SAID = frozenset({"text", "output_text"})  # the kinds of parts that are the answer, not reasoning
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedAnswer:
-    """What one answer's body says. `text` is None where the model declined or said nothing.
+    """The content of one answer's body. `text` is None if the model declined or wrote no text.
 
-    `refusal` is what it said when it declined; `finish_reason` is `refusal` then. `note` says why there is no
-    text where the body shows it.
+    `refusal` is the model's own statement if it declined; `finish_reason` is then `refusal`. `note` says why
+    there is no text, if the body shows it.
     """
 
     text: str | None
@@ -56,7 +56,7 @@ class ParsedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One text of an answer, or what the model said instead (`text` is None, `reason` says why)."""
+    """One text of an answer; or, if rejected, `text` None and the `reason`. `said` are the model's words."""
 
     text: str | None
     said: str
@@ -67,14 +67,14 @@ class Item:
 class _Content:
     text: str
     refusal: str = ""
-    thought: bool = False  # something that is no text was there
+    thought: bool = False  # it has parts that are not the answer, such as reasoning
 
 
 def read_answer(body: str, *, asked: str = "") -> ParsedAnswer:
     """The first choice of a chat completion: any JSON text that `client.check_body` has let through.
 
-    Reasoning (`<think>…</think>`, parts of kind `thinking`) is no part of the answer. Where a field is not
-    what the protocol says, it counts as missing. `asked` as in `parse_answer`.
+    Reasoning (`<think>…</think>`, parts of kind `thinking`) is left out. A field that violates the protocol
+    counts as missing. `asked` as in `parse_answer`.
     """
     try:
         value = json.loads(body)
@@ -88,15 +88,15 @@ def read_answer(body: str, *, asked: str = "") -> ParsedAnswer:
     finish = choice.get("finish_reason")
     model = value.get("model")
     text = content.text
-    # JSON is looked into as it is: a mark in one of its strings concerns that text alone.
+    # JSON is parsed as it is: a mark inside one of its strings belongs to that string's text alone.
     if text.lstrip()[:1] not in {"{", "["}:
         names = OwnNames(asked)
-        text = names.show(without_thoughts(names.hide(text)))
+        text = names.show(without_reasoning(names.hide(text)))
     thought = content.thought or bool(content.text) or _has_reasoning(message)
     return ParsedAnswer(
         text=None if refusal else text or None,
         finish_reason="refusal" if refusal else finish if isinstance(finish, str) and finish else "unknown",
-        model=escaped(without_halves(model)) if isinstance(model, str) else None,
+        model=escaped(replace_surrogates(model)) if isinstance(model, str) else None,
         prompt_tokens=_count(usage, "prompt_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
         refusal=refusal or None,
@@ -107,12 +107,12 @@ def read_answer(body: str, *, asked: str = "") -> ParsedAnswer:
 def parse_answer(
     answer: ParsedAnswer, *, opening: str = "", several: bool = False, asked: str = ""
 ) -> tuple[Item, ...]:
-    """The texts of an answer, at least one item: where there is none, the item says what came instead.
+    """The texts of an answer, at least one item: without a text, the item has the reason.
 
-    `opening` is the start that the model was given to go on from (one text); `several` says that a list of
-    texts was asked for, in the JSON schema of `prompts.several` or, from models that ignore a schema, in any
-    other form. `asked` is the question in words: the names that it quotes keep their signs, and repeating
-    what it repeats is no loop.
+    `opening` is the start that the model was given to continue (one text). With `several` a list of texts
+    was asked for, in the JSON schema of `prompts.several_texts` or, from models that ignore a schema, in any
+    other form. `asked` is the question in words: the names that it quotes keep their signs, and a text may
+    repeat what the question repeats.
     """
     if answer.text is None:
         said = escaped(answer.refusal or "")
@@ -124,21 +124,10 @@ def parse_answer(
     return (_one(answer.text, opening, answer.finish_reason, asked, names),)
 
 
-def parse_text(content: str, *, opening: str, finish_reason: str) -> str | None:
-    """The first complete sentences (at most `MAX_SENTENCES`) of an answer, on one line, or None.
-
-    `opening` is the start that the model was given to go on from; servers differ in whether they repeat it.
-    An answer that stopped by itself may lack its last full stop, one that was cut off (`length`) loses its
-    last, torn sentence. A text that breaks off inside a phrase, adds nothing to the opening, or goes round in
-    circles is none.
-    """
-    return _one(content, opening, finish_reason, "", OwnNames("")).text
-
-
 def _several(content: str, finish: str, asked: str, names: OwnNames) -> tuple[Item, ...]:
     found = read_strict(content)
     if found is None:
-        bare = take_off(names.hide(content), several=True)
+        bare = strip_marks(names.hide(content), several=True)
         if bare.text is None:
             return (_none(content, bare.reason, names),)
         finish = "stop" if bare.ended and _is_cut(finish) else finish
@@ -165,11 +154,11 @@ def _one(content: str, opening: str, finish: str, asked: str, names: OwnNames) -
     hidden = names.hide(rest)
     if is_plain(hidden):
         return _item(rest, opening, finish, asked, names, said=said)
-    bare = take_off(hidden)
+    bare = strip_marks(hidden)
     if bare.text is None:
         return _none(content, bare.reason, names)
     finish = "stop" if bare.ended and _is_cut(finish) else finish
-    found = None if opening else structured(bare.text, html=False)
+    found = None if opening else find_structured(bare.text, html=False)
     if found is None:
         return _item(bare.text, opening, finish, asked, names, said=said)
     reason = _why_not_one(found, finish)
@@ -180,7 +169,7 @@ def _one(content: str, opening: str, finish: str, asked: str, names: OwnNames) -
     )
 
 
-def _why_not_one(found: Found, finish: str) -> str | None:
+def _why_not_one(found: FoundTexts, finish: str) -> str | None:
     if found.rest is not None:
         return f"holds {found.form} that {'was cut off by max_tokens' if _is_cut(finish) else 'is broken'}"
     if not found.texts:
@@ -194,17 +183,17 @@ def _item(
     said = content.strip() if said is None else said
     text = names.hide(content.strip())
     if not is_plain(text):
-        bare = take_off(text)
+        bare = strip_marks(text)
         if bare.text is None:
             return _none(said, bare.reason, names)
         finish = "stop" if bare.ended and _is_cut(finish) else finish
         text = without_invisible(bare.text)
         if reason := control_reason(text):
             return _none(said, reason, names)
-        text = without_invisible(plain(text, asked))
+        text = without_invisible(without_formatting(text, asked))
         if left := left_over(text):
             return _none(said, f"holds {names.show(left)!r}, which is no part of a text", names)
-    # Once more: an entity may stand for a control character.
+    # Again: a decoded entity may be a control character.
     if reason := control_reason(text):
         return _none(said, reason, names)
     text = " ".join(text.split())
@@ -216,7 +205,7 @@ def _item(
     if talk := task_talk(hidden):
         return _none(said, f"speaks of the task: {talk!r}", names)
     text = names.show(hidden)
-    fault_found = fault(text, asked, hidden)
+    fault_found = find_fault(text, asked, hidden)
     if fault_found is None and len(text) > _LONGEST:
         fault_found = f"is {len(text):,} characters long without a break"
     return _none(said, fault_found, names) if fault_found else Item(text, escaped(names.show(said)))
@@ -233,7 +222,7 @@ def _is_cut(finish: str) -> bool:
 def _content(content: Any) -> _Content:
     """The text of a message's content: a string, or a list of parts of which some are text."""
     if isinstance(content, str):
-        return _Content(without_halves(content))
+        return _Content(replace_surrogates(content))
     if not isinstance(content, list):
         return _Content("")
     said = ""
@@ -253,7 +242,7 @@ def _content(content: Any) -> _Content:
         if text:
             pieces.append(text)
     said = "".join(pieces)
-    return _Content(without_halves(said), without_halves(refusal).strip(), thought)
+    return _Content(replace_surrogates(said), replace_surrogates(refusal).strip(), thought)
 
 
 def _part_text(part: Any) -> str:
@@ -264,7 +253,7 @@ def _part_text(part: Any) -> str:
 
 
 def _has_reasoning(message: dict[str, Any]) -> bool:
-    """Whether a server that tells reasoning and answer apart sent reasoning."""
+    """Whether the message has reasoning in a separate field."""
     return any(
         message.get(name) for name in ("reasoning_content", "reasoning", "reasoning_details", "thinking")
     )

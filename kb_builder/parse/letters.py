@@ -1,12 +1,12 @@
-"""Characters that are no part of a text: controls, lost and private ones, and those that cannot be seen."""
+"""Characters that may not be in a text: control, private-use, replacement and invisible characters."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-# C0 (without tab and line breaks), DEL, C1, halves of surrogate pairs, private use, U+FFFD and what is no
-# character, and the signs that turn the direction of what follows.
+# C0 (without tab and line breaks), DEL, C1, unpaired surrogates, private use, U+FFFD, noncharacters, and
+# bidirectional controls.
 _CONTROL = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u206f\ud800-\udfff\ue000-\uf8ff"
     "\ufdd0-\ufdef\ufff9-\uffff\U000f0000-\U0010ffff]"
@@ -16,19 +16,19 @@ _INVISIBLE = re.compile(
 )
 _JOINERS = frozenset("\u200c\u200d")
 _BLACK_FLAG = "\U0001f3f4"  # the flags of England, Scotland and Wales are this and invisible letters
-# A web search's references, as some models write them: a private sign, names of sources, a private sign.
+# Citations of a web search, as some models write them: names of sources between private-use characters.
 _CITATION = re.compile("\ue200[^\ue200\ue201]*\ue201|【[^【】]{0,80}†[^【】]{0,200}】")
-_LOST = re.compile("[\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def without_halves(text: str) -> str:
-    """With U+FFFD for each half of a surrogate pair, which JSON can carry and no file can hold."""
-    return text if text.isascii() else _LOST.sub("\ufffd", text)
+def replace_surrogates(text: str) -> str:
+    """The text with U+FFFD for each unpaired surrogate, which JSON can carry but UTF-8 cannot."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def control_reason(text: str) -> str | None:
-    """Which character a text may not hold, and what it is; None for a text without."""
-    if text.isprintable():  # C0, C1, surrogates, private use and what turns the direction are not printable
+    """Which forbidden character a text has, and its kind; None for a text without one."""
+    if text.isprintable():  # all of _CONTROL but U+FFFD is not printable
         return "holds U+FFFD: a character was lost on the way" if "\ufffd" in text else None
     found = _CONTROL.search(text)
     if found is None:
@@ -44,16 +44,16 @@ def control_reason(text: str) -> str | None:
 
 
 def escaped(text: str) -> str:
-    r"""With controls as they are written in Python (`\x1b`): for what is kept of an answer without a text."""
+    r"""The words of a rejected answer, with control characters escaped as in Python (`\x1b`)."""
     if text.isprintable() and "\ufffd" not in text:
         return text
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def without_invisible(text: str) -> str:
-    """Without zero-width signs, soft hyphens and byte-order marks, but for those that make up letters.
+    """The text without zero-width characters, soft hyphens and byte-order marks.
 
-    A joiner between two letters or signs of a script that joins them (Persian, Hindi, emoji) stays.
+    A joiner between two characters of a script that joins them (Persian, Hindi, emoji) stays.
     """
     if text.isascii():
         return text

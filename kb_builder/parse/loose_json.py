@@ -1,8 +1,8 @@
-"""JSON as language models write it: every value of a text that holds some, however it is written.
+"""Loose JSON: reads the lists and objects in a text as language models write them.
 
-Read are, beside JSON itself: single, typographic and triple quotes, backticks, names without quotes, literals
-of Python and JavaScript, comments, missing and doubled commas, wrong closing brackets, line breaks and
-quotation marks inside strings, and values that break off. One pass, no recursion: linear in the length.
+It accepts JSON and also: single, typographic and triple quotes, backticks, names without quotes, literals of
+Python and JavaScript, comments, missing and doubled commas, wrong closing brackets, line breaks and quotation
+marks inside strings, and truncated values. One pass without recursion, linear in the length.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-DEEPEST = 64  # brackets inside each other; deeper ones are no list of texts
+DEEPEST = 64  # nested brackets; a list of texts is never deeper
 
 # What may begin a value: a bracket before a string, another bracket, a comment, or a name with its colon.
 _QUOTE = "[\"'“‘«„`]"
@@ -40,7 +40,7 @@ _HEX = re.compile(r"u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A list or an object, and where in the text it stands. `rest`: what follows where it breaks off."""
+    """A list or an object, and its place in the text. `rest`: the unread remainder of a truncated one."""
 
     value: Any
     start: int
@@ -49,15 +49,15 @@ class Value:
 
 
 def strict(text: str) -> Any:
-    """The value of a text that is nothing but JSON. Raises ValueError or RecursionError for what is none.
+    """The value of a text that is valid JSON. Raises ValueError or RecursionError for any other text.
 
-    An object that has a key twice has the list of both values there.
+    The values of a repeated key are joined to a list.
     """
     return _DECODER.decode(text)
 
 
 def values(text: str) -> Iterator[Value]:
-    """Every list and object of a text, from left to right; the one that breaks off is the last."""
+    """Every list and object of a text, from left to right; a truncated one is the last."""
     at = 0
     while (start := _START.search(text, at)) is not None:
         quoted = text[start.end() : start.end() + 1] in {'"', "'"}
@@ -86,7 +86,7 @@ _DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_joined)
 
 
 class _Twice(list[Any]):
-    """The values of a key that stands more than once."""
+    """The values of a repeated key."""
 
 
 def _put(container: dict[str, Any], key: str, value: Any) -> None:
@@ -99,7 +99,7 @@ def _put(container: dict[str, Any], key: str, value: Any) -> None:
 
 
 class _BrokenError(Exception):
-    """The value goes on in no way that can be read."""
+    """The value cannot be read further."""
 
 
 class _JsonReader:
@@ -110,7 +110,7 @@ class _JsonReader:
         self._closing = "]}"
 
     def read(self, start: int) -> Value:
-        """The value that begins there."""
+        """The value that begins at `start`."""
         root: Any = None
         at = start
         try:
@@ -141,7 +141,7 @@ class _JsonReader:
                     self._add(value)
         except _BrokenError:
             rest = self._text[at:].strip()
-            # Where nothing but the braces around a whole list are missing, nothing is.
+            # With only the braces after a whole list missing, no text is lost.
             whole = not rest and not any(isinstance(each, list) for each in self._open)
             return Value(root, start, len(self._text), None if whole else rest)
 
@@ -159,7 +159,7 @@ class _JsonReader:
             self._keys[-1] = None
 
     def _close(self, letter: str) -> bool:
-        """Close the bracket; one that does not fit closes what it fits. Returns whether all are closed."""
+        """Close a bracket, and all inner ones of another kind. Returns whether all brackets are closed."""
         kind = dict if letter == "}" else list
         if not isinstance(self._open[-1], kind):
             if not any(isinstance(each, kind) for each in self._open):
@@ -193,7 +193,7 @@ class _JsonReader:
         found = _SCALAR.match(self._text, at)
         if found is None:
             raise _BrokenError
-        return _LITERALS.get(found[0].casefold()), found.end()  # no figure is a text
+        return _LITERALS.get(found[0].casefold()), found.end()  # numbers are dropped: they are not texts
 
     def _string(self, at: int, *, key: bool) -> tuple[str, int]:
         text, quote = self._text, self._text[at]
@@ -233,7 +233,7 @@ class _JsonReader:
         return chr(code), end
 
     def _ends(self, at: int, *, key: bool) -> bool:
-        """Whether the quotation mark before `at` ends the string, by what follows; else it is part of it."""
+        """Whether the quotation mark before `at` ends the string, judged by what follows it."""
         text = self._text
         place = self._space(at)
         letter = text[place : place + 1]
@@ -248,7 +248,7 @@ class _JsonReader:
         return text.startswith(("//", "/*"), place) or (letter == "#" and "\n" in text[at:place])
 
     def _ends_badly(self, at: int) -> bool:
-        """Whether a quotation mark that opens no quotation stands before a comma: what follows is broken."""
+        """Whether a quotation mark that opens no quotation precedes a comma: the next value is damaged."""
         text = self._text
         follows = self._space(at + 1)
         return text[at - 1] not in " \n\t([-–—'’" and text[follows : follows + 1] == ","

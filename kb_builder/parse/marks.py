@@ -1,8 +1,8 @@
-"""What models write beside their answer: reasoning, channels, turns, tool calls, answer tags.
+"""Marks: removes what models write around their answer (reasoning, channels, turns, tool calls, answer tags).
 
-Every family has marks of its own, and servers let them through. A mark is known by its name, without case and
-signs: `<|im_end|>`, `<im_end>` and `<|IM\\_END|>` are one. Tags of HTML and XML, which may be the form of the
-answer, are left to `shapes` and `sentences`.
+Each model family has different marks, and servers let them through. A mark is recognised by its name, without
+case and punctuation: `<|im_end|>`, `<im_end>` and `<|IM\\_END|>` are equal. Tags of HTML and XML may be the
+form of the answer and are left to `shapes` and `sentences`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 _BARS = "|｜"
-# Bounded in length, so that a row of "<" costs no more than its length.
+# Bounded repetitions: a long run of "<" takes linear time.
 _MARK = re.compile(
     rf"""
     < \s? (?P<open>/?[{_BARS}]{{1,2}}/?) (?P<token>[^<>{_BARS}\n]{{1,64}}) [{_BARS}]{{0,2}} >
@@ -80,10 +80,10 @@ _ODD = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Bare:
-    """An answer without its marks. `text` None: nothing else was there, and `reason` says what was.
+class StrippedAnswer:
+    """An answer without its marks. `text` None: it has nothing else, and `reason` says what it has.
 
-    `ended`: a mark says that the text ends there, so it was not cut off.
+    `ended`: a mark ends the text, so it was not cut off.
     """
 
     text: str | None
@@ -91,16 +91,16 @@ class Bare:
     reason: str | None = None
 
 
-def take_off(content: str, *, several: bool = False) -> Bare:
-    """The answer alone. What follows the end of a turn, and other speakers' turns, are not ours.
+def strip_marks(content: str, *, several: bool = False) -> StrippedAnswer:
+    """The answer alone, without marks, text after the end of the turn, and other speakers' turns.
 
-    Of several answers (`<answer>…</answer>`) the last one counts, or all where `several` texts are wanted.
+    Of several answers (`<answer>…</answer>`) the last one counts, or all if `several` texts are wanted.
     """
     if "&lt;" in content:
         content = _ESCAPED_MARK.sub(r"<\1>", content)
     if not _ODD.search(content):
-        return Bare(content)
-    bare = _walk(content, several) if any(sign in content for sign in "<[◁|｜") else Bare(content)
+        return StrippedAnswer(content)
+    bare = _walk(content, several) if any(sign in content for sign in "<[◁|｜") else StrippedAnswer(content)
     if bare.text is None:
         return bare
     text, ended = bare.text, bare.ended
@@ -108,17 +108,17 @@ def take_off(content: str, *, several: bool = False) -> Bare:
         text, over = step(text)
         ended = ended or over
     if not text.strip() and content.strip():
-        return Bare(None, ended, "holds reasoning or marks, and no text")
-    return Bare(text, ended) if text != content or ended else Bare(content, ended)
+        return StrippedAnswer(None, ended, "holds reasoning or marks, and no text")
+    return StrippedAnswer(text, ended) if text != content or ended else StrippedAnswer(content, ended)
 
 
 def may_leak(text: str) -> bool:
-    """Whether running text may be the content of channels whose marks were left out."""
+    """Whether a text may be the content of channels whose marks the server removed."""
     return _LEAK.match(text) is not None or _LEAKED_HEAD.match(text) is not None or _LEAKED in text
 
 
-def without_thoughts(content: str) -> str:
-    """`take_off` of reasoning alone, for answers of any form; "" where nothing else is there."""
+def without_reasoning(content: str) -> str:
+    """`strip_marks` of reasoning alone, for answers of any form; "" if there is nothing else."""
     if not any(sign in content for sign in "<[◁"):
         return content
     bare = _walk(content, False, only="think")
@@ -126,22 +126,22 @@ def without_thoughts(content: str) -> str:
 
 
 class _Walk:
-    """What is kept on the way through an answer, mark by mark."""
+    """The state of reading an answer, mark by mark."""
 
     def __init__(self) -> None:
         self.kept: list[str] = []
         self.thinking = False
-        self.hushed = False  # in another channel, or another speaker's turn
+        self.muted = False  # in another channel, or another speaker's turn
         self.tool: str | None = None  # the mark that opened a tool call
         self.called = False
-        self.said = False  # words were kept
+        self.said = False  # some words were kept
         self.ended = False
         self.answers: list[str] = []
         self.answer_from: int | None = None
         self.before_thought: int | None = None
 
     def add(self, piece: str) -> None:
-        if piece and not (self.thinking or self.hushed or self.tool):
+        if piece and not (self.thinking or self.muted or self.tool):
             self.kept.append(piece)
             self.said = self.said or _TURN.search(piece) is not None
 
@@ -156,7 +156,7 @@ class _Walk:
             self.thinking = True
         elif self.thinking:
             self.thinking = False
-        else:  # the opening mark was left out, or a mark was thought about
+        else:  # the opening mark is missing, or the reasoning mentions a mark
             self.forget(self.before_thought or 0)
 
     def answer(self, *, shut: bool) -> None:
@@ -167,26 +167,26 @@ class _Walk:
             self.answer_from = None
 
     def channel(self, content: str, at: int, *, shut: bool) -> int:
-        """Into another channel, or out of it; returns where its content begins."""
+        """Enter or leave a channel; returns where its content begins."""
         if shut:
-            self.hushed = False
+            self.muted = False
             return at
         called = _CHANNEL.match(content, at)
-        self.hushed = called is None or called[1].casefold() not in {"final", "answer", "response"}
+        self.muted = called is None or called[1].casefold() not in {"final", "answer", "response"}
         return called.end() if called else at
 
     def turn(self, content: str, at: int, mark: _Mark) -> int:
-        """At the head of a turn; returns where its words begin."""
+        """Read the head of a turn; returns where its words begin."""
         ours = True if mark.shut else _SPEAKERS.get(mark.name)  # [/INST]: the question ends
         if mark.kind == "head":
             role = _ROLE.match(content, at)
             ours = _SPEAKERS.get(role[1].casefold()) if role else None
             at = role.end() if role and ours is not None else at
-        self.hushed = ours is False
+        self.muted = ours is False
         return at
 
 
-def _walk(content: str, several: bool, *, only: str | None = None) -> Bare:
+def _walk(content: str, several: bool, *, only: str | None = None) -> StrippedAnswer:
     walk, at, seen, struck = _Walk(), 0, False, False
     for found in _MARK.finditer(content):
         if found.start() < at:  # inside the head of a turn
@@ -196,7 +196,7 @@ def _walk(content: str, several: bool, *, only: str | None = None) -> Bare:
             continue
         words_before = walk.said or _TURN.search(content, at, found.start()) is not None
         if found["tag"] == "s" and (struck or (words_before and not mark.shut)):
-            struck = not mark.shut  # a text that is struck out, not the begin or end of a sentence
+            struck = not mark.shut  # strikethrough, not the begin or end of a sequence
             continue
         if walk.tool is not None and not (mark.shut and mark.name == walk.tool):
             if mark.kind != "end":
@@ -221,18 +221,18 @@ def _walk(content: str, several: bool, *, only: str | None = None) -> Bare:
             if walk.said and not walk.thinking:
                 walk.ended = True
                 break
-            walk.hushed = False
+            walk.muted = False
     else:
         rest = content[at:].rstrip()
         half = _HALF.search(rest, max(0, len(rest) - 80)) if only is None else None
         if half is None and not seen:
-            return Bare(content)
+            return StrippedAnswer(content)
         walk.add(rest if half is None else rest[: half.start()])
         walk.ended = half is not None
     return _result(walk, several)
 
 
-def _result(walk: _Walk, several: bool) -> Bare:
+def _result(walk: _Walk, several: bool) -> StrippedAnswer:
     ended = walk.ended or walk.thinking or walk.tool is not None
     if walk.answer_from is not None:
         walk.answers.append("".join(walk.kept[walk.answer_from :]))
@@ -240,24 +240,24 @@ def _result(walk: _Walk, several: bool) -> Bare:
         ended = True
     answers = [answer for answer in walk.answers if answer.strip()]
     if answers:
-        return Bare("\n".join(answers) if several else answers[-1].strip(), ended)
+        return StrippedAnswer("\n".join(answers) if several else answers[-1].strip(), ended)
     text = "".join(walk.kept).strip()
     if text:
-        return Bare(text, ended)
+        return StrippedAnswer(text, ended)
     thought = walk.thinking or walk.before_thought is not None
     said = "a tool call" if walk.called else "reasoning" if thought else "marks"
-    return Bare(None, ended, f"holds {said}, and no text")
+    return StrippedAnswer(None, ended, f"holds {said}, and no text")
 
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
     kind: str  # think, answer, tool, channel, head, speaker, end, nothing
     name: str
-    shut: bool  # it closes what a mark of its name opened
+    shut: bool  # a closing mark
 
 
 def _read(found: re.Match[str]) -> _Mark | None:
-    """What a mark is; None for what is none of ours: a tag of HTML or XML, or the name of a thing."""
+    """The kind of a mark; None for a tag of HTML or XML, or the name of a thing."""
     tag, turned = found["tag"], found["turned"]
     raw = tag or turned or found["token"] or found["shout"] or found["kimi"] or found["bare"]
     shut = turned is not None or bool(found["slash"]) or "/" in (found["open"] or "") or raw.startswith("/")
@@ -307,7 +307,7 @@ def _granite(text: str) -> tuple[str, bool]:
 
 
 def _after_final(text: str) -> tuple[str, bool]:
-    """What follows the last "Final answer:"; a draft stands before it."""
+    """What follows the last "Final answer:", which a draft precedes."""
     last = _last(_FINAL, text)
     if last is None or not _TURN.search(text, last.end()):
         return text, False
@@ -315,7 +315,7 @@ def _after_final(text: str) -> tuple[str, bool]:
 
 
 def _boxed(text: str) -> tuple[str, bool]:
-    """What stands in the last `\\boxed{…}`."""
+    """The content of the last `\\boxed{…}`."""
     last = _last(_BOXED, text)
     if last is None:
         return text, False
@@ -335,7 +335,7 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 
 def _first_turn(text: str) -> tuple[str, bool]:
-    """What stands before the next speaker's turn; an echo of the question before it goes."""
+    """The text before the next speaker's turn, without a leading echo of the question."""
     start = len(text) - len(text.lstrip())
     first: str | None = None
     for found in _NEXT_TURN.finditer(text):

@@ -1,7 +1,8 @@
-"""Names keep their signs: what a question quotes is hidden from the parser while it takes formatting away.
+"""Own names: hides the names that a question quotes while the parser removes formatting.
 
-A category may be called "C#", "*NSYNC", "3. Liga", "<script>" or "&amp;". The prompts put names in quotation
-marks, so the question says which they are, for `kb verify` too, which has nothing but the ledger.
+A category may be called "C#", "*NSYNC", "3. Liga", "<script>" or "&amp;", whose signs must stay. The prompts
+put names in quotation marks, so the question shows which they are, also to `kb verify`, which has only the
+ledger.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import lru_cache
 _QUOTED = re.compile(r'"([^"\n]{1,200})"')
 _PLAIN = re.compile(r"[^\W\d_]+(?:[ '’-][^\W\d_]+)*")
 # fmt: off
-# Words that mean something at the start of a line.
+# Words that the parser treats as a mark or label at the start of a line.
 _SPECIAL = frozenset({
     "human", "user", "assistant", "system", "sure", "ok", "okay", "certainly", "of course", "absolutely",
     "great", "alright", "answer", "description", "caption", "sentence", "text", "output", "result", "ai",
@@ -21,12 +22,12 @@ _SPECIAL = frozenset({
 })
 # fmt: on
 _BULLET = re.compile(r"[-*+•#>–—·]+")
-_FIRST = 0x2F800  # rare letters, as stand-ins: 542 of them
-_STAND_INS = re.compile("[\U0002f800-\U0002fa1d]")
+_FIRST = 0x2F800  # rare letters used as placeholders: 542 of them
+_PLACEHOLDERS = re.compile("[\U0002f800-\U0002fa1d]")
 
 
 class OwnNames:
-    """The names that a question quotes. `hide` puts letters in their place, `show` puts them back."""
+    """The names that a question quotes. `hide` replaces them by placeholder letters, `show` restores them."""
 
     def __init__(self, asked: str) -> None:
         self._pattern = _pattern(asked)
@@ -34,16 +35,16 @@ class OwnNames:
         self._back: dict[int, str] = {}
 
     def hide(self, text: str) -> str:
-        """The text with a letter of its own in place of each spelling of a name."""
-        if self._pattern is None or (not self._back and _STAND_INS.search(text)):
+        """The text with a distinct placeholder letter for each spelling of a name."""
+        if self._pattern is None or (not self._back and _PLACEHOLDERS.search(text)):
             return text
-        return self._pattern.sub(self._stand_in, text)
+        return self._pattern.sub(self._replace, text)
 
     def show(self, text: str) -> str:
-        """The text with its names."""
+        """The text with its names restored."""
         return text.translate(self._back) if self._back else text
 
-    def _stand_in(self, found: re.Match[str]) -> str:
+    def _replace(self, found: re.Match[str]) -> str:
         name, text = found[0], found.string
         if _BULLET.fullmatch(name) and text[found.end() : found.end() + 1].isspace():
             start, line_end = found.start(), text.find("\n", found.end())
@@ -65,7 +66,7 @@ class OwnNames:
 
 @lru_cache(maxsize=64)
 def _pattern(asked: str) -> re.Pattern[str] | None:
-    """Finds the quoted names that formatting could be mistaken for; None where there are none."""
+    """A pattern of the quoted names that could be mistaken for formatting; None if there are none."""
     parts = []
     for name in sorted(set(_QUOTED.findall(asked)), key=lambda name: (-len(name), name)):
         name = name.strip()

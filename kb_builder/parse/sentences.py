@@ -1,4 +1,4 @@
-"""One text of an answer: its formatting is taken away, its words are not, and it must be whole sentences."""
+"""Sentences: removes a text's formatting, keeps its words, and keeps whole sentences only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BLOCK_SCALAR = re.compile(r"\w{1,30}: ?[|>][+-]?$")
 _SENTENCE_END = re.compile(r"[.!?][*_]{0,3}\s{0,40}$")
 _LABEL = re.compile(r"(\*\*|__)([^*_\n]{1,60}?)(?::\s?\1:?|\1\s?:|\1\s[-–—](?=\s))\s*")
 
-# --- formatting: letters. Not within words and not beside spaces: 3*4, 2 * 3, A*, snake_case hold none. ---
+# --- formatting: letters. Signs inside words or next to spaces are none: 3*4, 2 * 3, A*, snake_case. ---
 
 _PAIRS = (
     (
@@ -72,7 +72,7 @@ _BLOCK = (
 _INLINE_TAG = re.compile(rf"</?(?:{_INLINE})(?:\s[^<>]{{0,300}})?/?>", re.IGNORECASE)
 _BLOCK_TAG = re.compile(rf"</?(?:{_BLOCK})(?:\s[^<>]{{0,300}})?/?>", re.IGNORECASE)
 
-# What is left of marks and of other forms once all was taken off: a text that holds it is none.
+# Remains of marks and of other forms after everything was removed: a text with one of them is rejected.
 _LEFT = re.compile(
     r"<[|｜][^\s<>]{0,40}|[\w|｜][|｜]>|</?[A-Za-z][\w:.-]{0,40}(?:[\s=][^<>]{0,300})?/?>|</[A-Za-z]"
     r"|[◁▷]|```|\\boxed|\\(?:frac|begin|end|times|cdot|text)\b|\|\s{0,9}:?-{3}|\{\{|\}\}|\{%"
@@ -87,7 +87,7 @@ _LEFT = re.compile(
 _ODD = re.compile(r"[^\w\s.,!?'’()%°-]")
 _ODD_START = frozenset("-–—(0123456789")
 
-# --- what stands around the text -------------------------------------------------------------------------
+# --- before and after the text ---------------------------------------------------------------------------
 
 _PREAMBLE = re.compile(
     r"(?:(?:sure|certainly|of course|okay|ok)\b[^.!?\n]{0,300}[:!]"
@@ -108,14 +108,14 @@ _POSTSCRIPT = re.compile(
     r"|explanation\b|rationale\b)|\s{0,40}(?:#\w+\s{0,9})+$",
     re.IGNORECASE,
 )
-# A row of signs, a tag without its other half, and a switch of Qwen's.
+# A run of signs, an unpaired tag, and Qwen's switches `/think` and `/no_think`.
 _EDGES = re.compile(
     r"^(?:(?:<(?!unk|mask)[A-Za-z][\w:.-]{0,40}>|/(?:no_?)?think)\s?)+"
     r"|(?:\s?(?:</[A-Za-z][\w:.-]{0,40}>|<(?:end|stop)>|/(?:no_?)?think"
     r"|(?<=[.!?\"”])\s?[#*_<|`~{\[]++|#{3,}))+\.?$",
     re.IGNORECASE,
 )
-# Words of a model that thinks aloud, without any mark around it.
+# Reasoning without any mark around it.
 _TASK = tuple(
     f"{who} {what}"
     for who, whats in (
@@ -150,7 +150,7 @@ _COUNTED = re.compile(r"\s[(\[](?:word count: ?)?\d{1,3} words[)\]]\.?$", re.IGN
 
 # --- sentences -------------------------------------------------------------------------------------------
 
-# The lookbehind and the possessive signs keep a row of dots from being read once for each of its dots.
+# The lookbehind and the possessive quantifiers keep the time linear in a long run of dots.
 _END = re.compile(r"[.!?](?<![.!?][.!?])[.!?]*+[\"'”’)]*+(?=\s|$)")
 _ABBREVIATION = re.compile(
     r"\b(?:e\.g|i\.e|etc|approx|vs|cf|dr|mr|mrs|ms|st|no|fig|jr|sr|prof|[a-z])\.$", re.IGNORECASE
@@ -163,7 +163,7 @@ _FEWEST_WORDS = 4
 _WHOLE = frozenset({"stop", "end_turn", "stop_sequence", "eos", "eos_token", "completed"})
 
 # fmt: off
-# A sentence that ends here was broken off, whatever the model says.
+# A sentence that ends in one of these words is truncated, even if `finish_reason` is `stop`.
 _DANGLING = frozenset({
     "a", "an", "the", "of", "and", "or", "but", "with", "to", "in", "on",
     "at", "by", "for", "from", "as", "is", "are", "was", "its", "it's", "their",
@@ -173,26 +173,26 @@ _DANGLING = frozenset({
 
 
 def is_plain(text: str) -> bool:
-    """Whether there is nothing in a text that `plain` could take off: most texts are so."""
+    """Whether a text has nothing that `without_formatting` would remove, as most texts."""
     if "_" in text or "\n" in text or _ODD.search(text):
         return False
     return text[:1] not in _ODD_START and text[1:2] != ")" and not may_leak(text)
 
 
 def is_title(line: str) -> bool:
-    """Whether a line is a heading, or all bold without the end of a sentence."""
+    """Whether a line is a heading, or is all bold and ends no sentence."""
     if _HEADING.match(line):
         return True
     return bool(_BOLD_LINE.match(line)) and not _SENTENCE_END.search(line, max(0, len(line) - 50))
 
 
 def is_postscript(line: str) -> bool:
-    """Whether a line speaks about the answer ("I hope this helps!") and not about the thing."""
+    """Whether a line is about the answer ("I hope this helps!") and not about the thing."""
     return _POSTSCRIPT.match(line) is not None
 
 
 def is_rule(line: str) -> bool:
-    """Whether a line is a line, or a frame of LaTeX."""
+    """Whether a line is a horizontal rule, or begins or ends a LaTeX environment."""
     return _RULE.match(line) is not None or _FRAME.match(line) is not None
 
 
@@ -207,7 +207,7 @@ def item_mark(line: str) -> re.Match[str] | None:
 
 
 def without_quote_mark(line: str) -> str:
-    """A line without the sign of a quotation before it."""
+    """A line without its leading quotation sign (`>`)."""
     found = _QUOTED_LINE.match(line + " ")
     return line[found.end() :] if found else line
 
@@ -222,7 +222,7 @@ def without_item_mark(line: str) -> str:
 
 
 def without_label(text: str, asked: str = "") -> str:
-    """`**Shape:** It is round.` without its label; a label that holds the only name of the subject stays."""
+    """`**Shape:** It is round.` without its label; a label that alone names the subject stays."""
     found = _LABEL.match(text)
     if found is None or not text[found.end() :].strip():
         return text
@@ -233,8 +233,8 @@ def without_label(text: str, asked: str = "") -> str:
     return rest
 
 
-def plain(text: str, asked: str = "") -> str:
-    """A text on one line without its formatting: Markdown, HTML, entities, signs that cannot be seen."""
+def without_formatting(text: str, asked: str = "") -> str:
+    """A text on one line without its formatting: Markdown, HTML, LaTeX, entities."""
     if "&" in text:
         text = _ENTITY.sub(_unescaped, _ENTITY.sub(_unescaped, text))  # twice, for &amp;lt;
     if "<" in text:
@@ -260,7 +260,7 @@ def plain(text: str, asked: str = "") -> str:
 
 
 def task_talk(text: str) -> str | None:
-    """The words by which a text speaks of the task and not of the thing, or None."""
+    """The words by which a text is about the task and not about the thing, or None."""
     low = text.lower()
     if not any(hint in low for hint in _TASK_HINTS):
         return None
@@ -269,7 +269,7 @@ def task_talk(text: str) -> str | None:
 
 
 def left_over(text: str) -> str | None:
-    """A mark, a tag or a piece of another form that a cleaned text still holds, or None."""
+    """A mark, a tag or a piece of another form that a cleaned text still has, or None."""
     found = _LEFT.search(text)
     return found[0] if found else None
 
@@ -283,7 +283,7 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 def _lines(text: str, asked: str) -> list[str]:
-    """The lines of one text: without fences, titles, an introduction, and what comes after it."""
+    """The lines of one text, without fences, titles, an introduction and a postscript."""
     lines = text.split("\n")
     if len(lines) == 1:
         return [_begin(text, asked)]
@@ -311,12 +311,12 @@ def _lines(text: str, asked: str) -> list[str]:
 
 
 def _is_short(line: str) -> bool:
-    """Whether a line is a few words without an end: the name of what follows."""
+    """Whether a line is a few words that end no sentence: a title of what follows."""
     return len(line) <= 60 and not _SENTENCE_END.search(line) and len(line.split(None, 6)) < 6
 
 
 def _begin(line: str, asked: str) -> str:
-    """A line without what may stand at its start: a quotation's sign, a heading's, a bullet, a label."""
+    """A line without a leading quotation sign, heading sign, bullet and label."""
     for pattern in (_QUOTED_LINE, _HEADING):
         found = pattern.match(line)
         line = line[found.end() :] if found else line
@@ -327,7 +327,7 @@ def _begin(line: str, asked: str) -> str:
 
 
 def without_comment(text: str) -> str:
-    """Without "Sure! Here is one sentence:" and "Description:" before it, and "(12 words)" after it."""
+    """The text without a leading "Sure! Here is one sentence:" or "Description:" and a final "(12 words)"."""
     if "words" in text[-12:]:
         text = _COUNTED.sub("", text)
     for _ in range(3):
@@ -339,7 +339,7 @@ def without_comment(text: str) -> str:
 
 
 def unquoted(text: str) -> str:
-    """Without the quotation marks around the whole; those of a quotation or of inches stay."""
+    """The text without quotation marks around the whole; those of a quotation inside or of inches stay."""
     text = text.strip()
     for opening, closing in ("[]", "{}", "()", "«»"):
         if (
@@ -365,9 +365,10 @@ def unquoted(text: str) -> str:
 
 
 def whole_sentences(text: str, finish_reason: str) -> str:
-    """The first complete sentences, at most `MAX_SENTENCES`; "" where there is none.
+    """The first complete sentences, at most `MAX_SENTENCES`; "" if there is none.
 
-    An answer that stopped by itself may lack its last full stop, one that was cut off loses what is torn.
+    An answer that stopped by itself may lack its last full stop; one that was cut off loses its incomplete
+    last sentence.
     """
     whole = finish_reason.casefold() in _WHOLE
     if whole and text and not _END.search(text[-3:]):
@@ -391,13 +392,13 @@ def sentences(text: str, *, most: int | None = None, whole: bool = False) -> lis
     return found
 
 
-def fault(text: str, asked: str, hidden: str) -> str | None:
-    """Why whole sentences are no description, or None. `hidden` is the text with `own_names` hidden."""
+def find_fault(text: str, asked: str, hidden: str) -> str | None:
+    """Why whole sentences are not a description, or None. `hidden` is the text with `own_names` hidden."""
     if not text:
         return "holds no whole sentence"
-    if _broken_off(text, hidden):
+    if _is_truncated(text, hidden):
         return "breaks off inside a sentence"
-    return "goes round in circles" if _circular(text, asked) else None
+    return "goes round in circles" if _is_loop(text, asked) else None
 
 
 def has_words(text: str, count: int) -> bool:
@@ -406,19 +407,19 @@ def has_words(text: str, count: int) -> bool:
     return all(next(words, None) is not None for _ in range(count))
 
 
-def _broken_off(text: str, hidden: str) -> bool:
+def _is_truncated(text: str, hidden: str) -> bool:
     words = _WORD.findall(text)
     if len(words) < _FEWEST_WORDS:
         return True
     if words[-1].casefold() not in _DANGLING:
         return False
-    return hidden == text or _WORD.findall(hidden)[-1].casefold() in _DANGLING  # "A*" is a name, "a" is none
+    return hidden == text or _WORD.findall(hidden)[-1].casefold() in _DANGLING  # "A*" is a name, "a" is not
 
 
-def _circular(text: str, asked: str) -> bool:
-    """Whether three words in a row come twice, or one long word four times: a small model's loop.
+def _is_loop(text: str, asked: str) -> bool:
+    """Whether the same three words occur twice, or one long word four times: a small model's loop.
 
-    What the question itself repeats ("sides 1.0 to 0.7 to 0.7") may come as often as it does there.
+    What the question repeats ("sides 1.0 to 0.7 to 0.7") may occur as often as it does there.
     """
     triples, long = _repetitions(text)
     if max(triples.values(), default=0) < 2 and max(long.values(), default=0) < 4:
@@ -431,12 +432,12 @@ def _circular(text: str, asked: str) -> bool:
 
 @lru_cache(maxsize=16)
 def _asked_repetitions(asked: str) -> tuple[Counter[tuple[str, str, str]], Counter[str]]:
-    """`_repetitions` of a question, which is the same for all texts of its answer."""
+    """`_repetitions` of a question, cached: it is the same for all texts of an answer."""
     return _repetitions(asked)
 
 
 def _repetitions(text: str) -> tuple[Counter[tuple[str, str, str]], Counter[str]]:
-    """How often each three words in a row come, and each word of more than four letters."""
+    """How often each sequence of three words occurs, and each word of more than four letters."""
     words = _WORD_OR_FIGURE.findall(text.casefold())
     triples = Counter(zip(words, words[1:], words[2:], strict=False))
     return triples, Counter(word for word in words if len(word) > 4)

@@ -1,8 +1,8 @@
-"""Answers that hold several texts: which texts, whatever form the model gave them.
+"""Shapes: finds the texts of an answer that has several, in any form.
 
-Asked for is a JSON object with a list. What comes is that, or JSON of another form, lines of JSON, XML, YAML,
-a table, a list with numbers or bullets, lines or sentences. `find_all` gives the texts, or says why it
-cannot: it takes neither a part of them, nor what stands beside them (titles, ids, an introduction, a draft).
+Requests ask for a JSON object with a list. Models answer with that, or with JSON of another form, lines of
+JSON, XML, YAML, a table, a list with numbers or bullets, lines or sentences. `find_all` gives all of the
+texts, without titles, ids, an introduction or a draft, or says why it cannot.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from kb_builder.parse.sentences import (
     without_quote_mark,
 )
 
-_DEEPEST = 24  # lists and objects inside each other that are looked into
-_WORDS_OF_A_TEXT = 3  # where nothing but its look says that a value is a text
+_DEEPEST = 24  # nested lists and objects that are searched
+_WORDS_OF_A_TEXT = 3  # from which a value under an unknown key counts as a text
 
 _LISTS: dict[str, list[str]] = {
     name: words.split()
@@ -76,11 +76,11 @@ _SHORT_LABEL = re.compile(r"([A-Z][\w /&-]{0,30}):\s+(?=\S)")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundTexts:
     """The texts of an answer.
 
-    `rest`: what follows the last whole text where a list is torn. `open_end`: nothing but the answer's end
-    says that the last text ends there. `form` names the form for a message.
+    `rest`: what follows the last whole text of a truncated list. `open_end`: only the end of the answer ends
+    the last text. `form` names the form for a message.
     """
 
     texts: Sequence[str]
@@ -89,18 +89,20 @@ class Found:
     form: str = "list"
 
 
-def find_all(content: str) -> Found:
+def find_all(content: str) -> FoundTexts:
     """The texts of an answer that should hold several."""
     low = content.casefold()
     if "<li" in low and "</li" not in low:
         content = _OPEN_ITEM_TAG.sub("\n- ", _BREAK_TAG.sub("\n", content))
-    return structured(content) or _split_lines(_BREAK_TAG.sub("\n", content) if "<" in content else content)
+    return find_structured(content) or _split_lines(
+        _BREAK_TAG.sub("\n", content) if "<" in content else content
+    )
 
 
-def structured(content: str, *, html: bool = True) -> Found | None:
-    """The texts of JSON, XML, a table or lines of `key: value`; None for running text and other lists.
+def find_structured(content: str, *, html: bool = True) -> FoundTexts | None:
+    """The texts of JSON, XML, a table or lines of `key: value`; None for prose and other lists.
 
-    Tags of HTML alone count as XML only with `html`: in one text they are formatting.
+    Tags of HTML alone count as XML only with `html`: in a single text they are formatting.
     """
     content = content.strip()
     if not content:
@@ -110,8 +112,8 @@ def structured(content: str, *, html: bool = True) -> Found | None:
     )
 
 
-def read_strict(content: str) -> Found | None:
-    """The texts of an answer that is JSON and nothing else; None for every other."""
+def read_strict(content: str) -> FoundTexts | None:
+    """The texts of an answer that is valid JSON; None for any other."""
     content = content.strip()
     if content[:1] not in {"[", "{", '"'}:
         return None
@@ -122,27 +124,27 @@ def read_strict(content: str) -> Found | None:
     return (
         None
         if isinstance(value, str) and _inside_string(value) is None
-        else Found(_unfolded(_texts_in(value)), form="JSON")
+        else FoundTexts(_unfolded(_texts_in(value)), form="JSON")
     )
 
 
 # --- JSON --------------------------------------------------------------------------------------------------
 
 
-def _read_json(content: str) -> Found | None:
+def _read_json(content: str) -> FoundTexts | None:
     if content[0] in '[{"':
         try:
             value = loose_json.strict(content)
         except (ValueError, RecursionError):
             pass
         else:
-            return Found(_unfolded(_texts_in(value)), form="JSON")
+            return FoundTexts(_unfolded(_texts_in(value)), form="JSON")
     if not any(sign in content for sign in "[{("):
         return None
     if _ESCAPED_JSON.match(content):
         content = content.replace('\\"', '"').replace("\\n", "\n")
     found: list[list[str]] = []
-    between: list[str] = []  # what stands before each value that has texts
+    between: list[str] = []  # the content before each value that has texts
     at, rest, looked = 0, None, False
     for value in loose_json.values(content):
         texts = list(_texts_in(value.value, torn=value.rest is not None))
@@ -156,14 +158,14 @@ def _read_json(content: str) -> Found | None:
         return None
     if not found:
         starts_so = content.lstrip("`json \n\t")[:1] in {"{", "["}
-        return Found((), rest=rest or None, form="JSON") if starts_so or rest else None
+        return FoundTexts((), rest=rest or None, form="JSON") if starts_so or rest else None
     if len(found) > 1 and any(_DRAFT.search(said[-300:]) for said in between[1:]):
-        found = found[-1:]  # a draft, and what it became
-    return Found(_unfolded(text for texts in found for text in texts), rest=rest, form="JSON")
+        found = found[-1:]  # the earlier ones are drafts
+    return FoundTexts(_unfolded(text for texts in found for text in texts), rest=rest, form="JSON")
 
 
 def _unfolded(texts: Iterable[str]) -> list[str]:
-    """The texts; those of a list that stands in one string, one by one."""
+    """The texts; a list inside one string is split into its texts."""
     found = list(texts)
     if len(found) == 1:
         lines = [line for line in found[0].splitlines() if line.strip()]
@@ -196,7 +198,7 @@ def _texts_in(value: Any, *, torn: bool = False, depth: int = 0) -> Iterator[str
 
 
 def _inside_string(text: str) -> Any:
-    """The list or object that a string holds as JSON, or None."""
+    """The list or object that a string contains as JSON, or None."""
     bare = text.strip()
     if bare[:1] not in {"{", "["} or bare[-1:] not in {"}", "]"}:
         return None
@@ -229,7 +231,7 @@ def _texts_of_object(value: dict[str, Any], *, torn: bool, depth: int) -> Iterat
             yield from texts
             return
     if torn and depth and not all(_NUMBERED_KEY.fullmatch(key) for key in value):
-        return  # what it would have said cannot be known
+        return  # truncated: the missing key may have been the text
     inners = [inner for key, inners in named.items() if key not in _ASIDE for inner in inners]
     boxes = [inner for inner in inners if isinstance(inner, list | dict) or _is_json(inner)]
     inside = [text for inner in boxes for text in _texts_in(inner, torn=torn, depth=depth + 1)]
@@ -253,7 +255,7 @@ def _looks_like_text(text: str) -> bool:
 # --- XML ---------------------------------------------------------------------------------------------------
 
 
-def _read_xml(content: str, *, html: bool) -> Found | None:
+def _read_xml(content: str, *, html: bool) -> FoundTexts | None:
     if "<" not in content:
         return None
     content = _XML_HEAD.sub("", content)
@@ -281,12 +283,12 @@ def _read_xml(content: str, *, html: bool) -> Found | None:
     rest = content[begin:].strip() if opened is not None else None
     chosen = _column(order, [leaves[name] for name in order])
     if not chosen:
-        return Found((), rest=rest, form="XML") if leaves or rest else None
-    return Found(chosen, rest=rest, form="XML")
+        return FoundTexts((), rest=rest, form="XML") if leaves or rest else None
+    return FoundTexts(chosen, rest=rest, form="XML")
 
 
 def _column(names: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
-    """The column that holds the texts: by its name, else by its look; [] where that is not clear."""
+    """The column of the texts, by its name, else by its cells; [] if that is ambiguous."""
     known = [name for name in names if name in _KEYS]
     for name in sorted(known, key=_KEYS.__getitem__):
         texts = [cell for cell in columns[names.index(name)] if cell]
@@ -303,7 +305,7 @@ def _column(names: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]
 # --- tables ------------------------------------------------------------------------------------------------
 
 
-def _read_table(content: str) -> Found | None:
+def _read_table(content: str) -> FoundTexts | None:
     lines = [line.strip() for line in content.split("\n")]
     ruled = next((n for n, line in enumerate(lines) if _is_table_rule(line)), None)
     if ruled is not None and ruled > 0:
@@ -317,7 +319,7 @@ def _read_table(content: str) -> Found | None:
     names = [_SIGNS.sub("", cell.casefold()) for cell in rows[0]]
     names = [f"{name}{n}" if name in names[:n] else name for n, name in enumerate(names)]
     texts = _column(names, list(zip(*rows[1:], strict=True)))
-    return Found(texts, open_end=True, form="table")
+    return FoundTexts(texts, open_end=True, form="table")
 
 
 def _is_table_rule(line: str) -> bool:
@@ -329,7 +331,7 @@ def _cells(line: str) -> list[str]:
 
 
 def _separated(lines: Sequence[str]) -> list[list[str]]:
-    """The rows of comma or tab separated values with a head that names their columns; else none."""
+    """The rows of comma or tab separated values whose first row names known columns; [] for anything else."""
     bare = [line for line in lines if line and not is_fence(line)]
     if len(bare) < 2:
         return []
@@ -347,20 +349,20 @@ def _separated(lines: Sequence[str]) -> list[list[str]]:
     return []
 
 
-def _read_pairs(content: str) -> Found | None:
+def _read_pairs(content: str) -> FoundTexts | None:
     lines = [line.strip() for line in content.split("\n") if line.strip() and not is_fence(line)]
     texts = _of_pairs(lines) if len(lines) > 1 else []
-    return Found(texts, open_end=True, form="lines") if texts else None
+    return FoundTexts(texts, open_end=True, form="lines") if texts else None
 
 
 # --- lines -------------------------------------------------------------------------------------------------
 
 
-def _split_lines(content: str) -> Found:
+def _split_lines(content: str) -> FoundTexts:
     lines = [without_quote_mark(line) for line in content.splitlines()]
     lines = [line for line in lines if not is_fence(line) and not is_rule(line)]
     while lines and (not lines[-1].strip() or _MARK_ALONE.match(lines[-1])):
-        lines.pop()  # the list was cut off behind the number of a text
+        lines.pop()  # the list was cut off after the number of a text
     marked = [n for n, line in enumerate(lines) if item_mark(line)]
     if len(marked) < 2:
         marked = _counted(lines) or _named(lines) or _numbered_titles(lines) or marked
@@ -371,14 +373,14 @@ def _split_lines(content: str) -> Found:
             text for n, chunk in enumerate(chunks) for text in _of_chunk(chunk, last=n == len(chunks) - 1)
         ]
         texts = _without_titles(texts, chunks)
-        return Found(_without_common_labels(texts), open_end=True)
-    bare = [line.strip() for line in lines if line.strip() and not _is_beside(without_item_mark(line))]
+        return FoundTexts(_without_common_labels(texts), open_end=True)
+    bare = [line.strip() for line in lines if line.strip() and not _is_field(without_item_mark(line))]
     inside = _numbered(" ".join(bare))
     if len(inside) > 1:
-        return Found(inside, open_end=True)
+        return FoundTexts(inside, open_end=True)
     pairs = _of_pairs(bare)
     if pairs:
-        return Found(pairs, open_end=True)
+        return FoundTexts(pairs, open_end=True)
     if len(bare) == 1 and " | " in bare[0]:
         bare = [piece.strip() for piece in bare[0].strip("| ").split(" | ")]
     if len(bare) > 1 and (bare[0].rstrip("*_").endswith(":") or _SIGNS.sub("", bare[0].casefold()) in _KEYS):
@@ -388,12 +390,12 @@ def _split_lines(content: str) -> Found:
     if len(bare) > 1 and any(not is_title(line) for line in bare):
         bare = [line for line in bare if not is_title(line)]
     if len(bare) > 1:
-        return Found(_without_common_labels([_unquoted_line(line) for line in bare]), open_end=True)
-    return Found(sentences(" ".join(bare)) or bare, open_end=True)
+        return FoundTexts(_without_common_labels([_unquoted_line(line) for line in bare]), open_end=True)
+    return FoundTexts(sentences(" ".join(bare)) or bare, open_end=True)
 
 
 def _unquoted_line(line: str) -> str:
-    """A line of a list whose brackets are missing: a string of JSON, perhaps with a comma."""
+    """A line of a JSON list whose brackets are missing, without quotation marks and comma."""
     found = _FORGOTTEN.match(line)
     if found is None:
         return line
@@ -405,7 +407,7 @@ def _unquoted_line(line: str) -> str:
 
 
 def _counted(lines: Sequence[str]) -> list[int]:
-    """The lines that begin with a), b), c) or i., ii., iii. …; none where these do not count up."""
+    """The lines that begin with a), b), c) or i., ii., iii. …; [] if these do not count up."""
     marked = [(n, found) for n, line in enumerate(lines) if (found := _COUNTED.match(line))]
     if len(marked) < 2:
         return []
@@ -433,13 +435,13 @@ def _numbered_titles(lines: Sequence[str]) -> list[int]:
 
 
 def _of_chunk(lines: Sequence[str], *, last: bool) -> list[str]:
-    """The texts of one item of a list: one, or none where it is a title or speaks about the answer."""
+    """The text of one item of a list; [] if the item is a title or about the answer."""
     first = lines[0]
     found = _NAMED.match(first) or (None if item_mark(first) else _COUNTED.match(first))
     first = first[found.end() :] if found else without_item_mark(first)
     rest = [line for line in lines[1:] if not _BLOCK_SCALAR.match(line.strip())]
     pairs = _of_pairs([line.strip() for line in (first, *rest) if line.strip()])
-    if pairs or _is_beside(first):
+    if pairs or _is_field(first):
         return pairs
     kept: list[str] = []
     title: str | None = None
@@ -447,7 +449,7 @@ def _of_chunk(lines: Sequence[str], *, last: bool) -> list[str]:
         bare = line.strip()
         if not bare:
             if last and kept:
-                break  # what follows the list is no part of its last item
+                break  # a paragraph after the list is not part of its last item
             continue
         if kept and (is_postscript(bare) or is_title(bare)):
             break
@@ -461,21 +463,21 @@ def _of_chunk(lines: Sequence[str], *, last: bool) -> list[str]:
 
 
 def _without_titles(texts: Sequence[str], chunks: Sequence[Sequence[str]]) -> list[str]:
-    """Numbers above bullets: the numbered lines are titles where the bullets hold the texts."""
+    """Without numbered titles above bullets, if the bullets are the texts."""
     if len(texts) != len(chunks):
         return list(texts)
     kept = [text for text in texts if not (is_title(text) or text.rstrip("*_").endswith(":"))]
     return kept or list(texts)
 
 
-def _is_beside(line: str) -> bool:
-    """Whether an item begins with a title, an id or the like; without a text it was cut off."""
+def _is_field(line: str) -> bool:
+    """Whether a line is a field beside the text (`title: …`, `id: …`); an item of it alone is truncated."""
     pair = _PAIR.match(line)
     return pair is not None and line.strip()[:1].islower() and _SIGNS.sub("", pair[1].casefold()) in _ASIDE
 
 
 def _of_pairs(lines: Sequence[str]) -> list[str]:
-    """The texts of lines such as `title: …` and `description: …`; none where the lines are no such pairs."""
+    """The texts of lines such as `title: …` and `description: …`; [] if not all lines are such pairs."""
     pairs = [_PAIR.match(line) for line in lines]
     named = [(_SIGNS.sub("", pair[1].casefold()), pair[2] or "") for pair in pairs if pair is not None]
     if len(named) != len(lines) or not any(name in _TEXT_KEYS and text for name, text in named):
@@ -487,7 +489,7 @@ def _of_pairs(lines: Sequence[str]) -> list[str]:
 
 
 def _without_common_labels(texts: Sequence[str]) -> list[str]:
-    """`Shape: …`, `Sound: …`: where every text begins with a label of its own, without it."""
+    """The texts without their labels (`Shape: …`, `Sound: …`), if each has a different one."""
     found = [_SHORT_LABEL.match(text) for text in texts]
     if len(texts) < 2 or not all(found) or len({each[1] for each in found if each}) < len(texts):
         return list(texts)
@@ -495,12 +497,12 @@ def _without_common_labels(texts: Sequence[str]) -> list[str]:
 
 
 def _numbered(text: str) -> list[str]:
-    """The texts of `1. … 2. … 3. …` on one line; none where the numbers do not count up from 1."""
+    """The texts of `1. … 2. … 3. …` on one line; [] if the numbers do not count up from 1."""
     marks = list(_NUMBER_INSIDE.finditer(text))
     if not marks or [int(mark[1]) for mark in marks] != list(range(1, len(marks) + 1)):
         return []
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     texts = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
     for sign in ".)":
-        texts[-1] = texts[-1].removesuffix(f" {len(texts) + 1}{sign}")  # cut off behind a number
+        texts[-1] = texts[-1].removesuffix(f" {len(texts) + 1}{sign}")  # cut off after a number
     return texts

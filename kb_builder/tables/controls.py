@@ -1,13 +1,13 @@
-"""Controls: anchors that know a category by nothing but its name, as many per category as there are centers.
+"""Controls: baseline anchors made from a category's name alone, as many per category as there are centers.
 
 - `class_name`: the bare name, one text;
 - `templates`: the name in prompt templates (a prompt ensemble as in Radford et al., 2021, section 3.1.4);
 - `random_words`: `a photo of a NAME, which has ...` followed by random words or random letters, in turns
-  (Roth et al., "Waffling around for Performance", ICCV 2023). Every category gets the same draws, so nothing
-  but the name tells two categories apart.
+  (Roth et al., "Waffling around for Performance", ICCV 2023). Every category gets the same draws, so two
+  categories differ in the name only.
 
-A knowledge base is good when its centers beat these. (`permuted`, the fourth control, needs no texts: the
-trainer gives each category another's centers.)
+A knowledge base is useful if its centers are more accurate than these. The fourth control, `permuted`, needs
+no texts: the trainer gives each category another's centers.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from kb_builder.tables.schemas import CONTROLS, read_columns, write_table
 _FEWEST = 64  # texts per category and control, where a category has as many descriptions
 WORDS_PER_TEXT = 2
 LETTERS_PER_WORD = 6
-# What a sample may be a record of. The first 16 templates are these, plain, so that a small count already
-# speaks of every modality.
+# Kinds of record. The first 16 templates are these without a manner, place or time, so that a small count
+# already covers every modality.
 _RECORDS = (
     "photo",
     "sound recording",
@@ -74,7 +74,7 @@ TEMPLATES: tuple[str, ...] = tuple(
     for manner in _MANNERS
     for record in _RECORDS
 )
-# Everyday English words, written down for this project. None of them is meant to fit any category.
+# Everyday English words, chosen for this project; none is meant to describe a category.
 _WORDS = """
 account action advice afternoon agreement amount answer argument arrival attempt autumn average balance
 bargain beginning belief benefit birthday border bottom branch breakfast budget business candidate capital

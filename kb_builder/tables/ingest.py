@@ -1,4 +1,4 @@
-"""A manifest becomes the first tables of a knowledge base; unusable files are turned away by name."""
+"""Ingest: writes the first tables of a knowledge base from a manifest, and rejects unusable files by name."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def ingest(manifest: Manifest, kb: Path, *, up: Up | None = None) -> dict[str, i
 
     A sample whose file is missing, empty, not a plain file, unreadable, or behind a link that leads outside
     the manifest's folder is rejected with its reason. `up` is the axis that points up in clouds and meshes;
-    None: as each format has it. The tables are sorted by id: the same files and
-    manifest give the same bytes.
+    None: the axis of
+    each format. The tables are sorted by id, so the same files and manifest give the same bytes.
 
     Returns counts: samples, categories, categories_without_samples, rejected, given_descriptions, and
-    files_in_train_and_elsewhere (distinct contents that stand in split train and in another: scores on those
-    are no evidence). Raises ManifestError where not one file is there.
+    files_in_train_and_elsewhere (distinct contents in split train and another one: scores on those prove
+    nothing). Raises ManifestError if no sample can be used.
     """
     accepted: list[dict[str, Any]] = []
     rejects: list[Reject] = []
@@ -91,7 +91,7 @@ def ingest(manifest: Manifest, kb: Path, *, up: Up | None = None) -> dict[str, i
 
 def _hash_all(manifest: Manifest, up: Up | None) -> Iterable[tuple[Sample, dict[str, Any] | Reject]]:
     locate = resolver(manifest.root)
-    # Hashing lets go of the interpreter lock; more threads than cores keep a slow disk busy.
+    # Hashing releases the interpreter lock; more threads than cores keep a slow disk busy.
     with ThreadPoolExecutor(max_workers=min(32, 2 * (os.cpu_count() or 1))) as pool:
         outcomes = pool.map(lambda sample: _hash_one(sample, locate, up), manifest.samples)
         yield from tqdm(
@@ -109,15 +109,15 @@ def _hash_one(sample: Sample, locate: Callable[[str], Path], up: Up | None) -> d
         if not path.exists():
             reading(path)
             raise SampleError(f"{sample.uri}: no such file")
-        if not path.is_file():  # a folder, a pipe or a device: opening one might wait for ever
+        if not path.is_file():  # a folder, a pipe or a device: opening one might block forever
             reading(path)
             raise SampleError(f"{sample.uri}: not a plain file")
         size = path.stat().st_size
         if size == 0:
             reading(path)
             raise SampleError(f"{sample.uri}: empty file")
-        told = up_override(sample.modality, path, up)
-        digest = content_hash(sample.modality, turned(path, told), hash_one=hashed, absent=reading)
+        stated_up = up_override(sample.modality, path, up)
+        digest = content_hash(sample.modality, turned(path, stated_up), hash_one=hashed, absent=reading)
     except SampleError as error:
         return Reject(sample.sample_id, STAGE, str(error))
     except OSError as error:
@@ -133,7 +133,7 @@ def _hash_one(sample: Sample, locate: Callable[[str], Path], up: Up | None) -> d
         "sha256": digest,
         "bytes": size,
         "more_category_ids": list(sample.more_category_ids) or None,
-        "up": told,
+        "up": stated_up,
     }
 
 

@@ -1,15 +1,15 @@
-"""The parts of the `descriptions` table, and the manifest that says which of them are whole.
+"""Parts of the `descriptions` table: writes them, and the manifest of the complete ones.
 
 <kb>/descriptions/
   <kind>/<prefix>-NNNNN.parquet   one shard's rows; always replaced whole, never appended to
   manifest.json                   every part with its rows, bytes, SHA-256 and rows per status
 
-A part is written, synced and renamed first, then the manifest, so what the manifest names was complete. A
-crash between the two leaves a part that the manifest describes wrongly; its shard is not marked as done then,
-so the next run writes both again, and until then `kb verify` names it.
+A part is written, synced and renamed first, then the manifest, so every part in the manifest is complete. A
+crash between the two leaves a part that the manifest describes wrongly. Its shard is then not marked as done,
+so the next run writes both again, and until then `kb verify` names the part.
 
-There is one writer: a run holds its `run.lock` and the ledger its `ledger.lock` while parts are written, and
-shards are written one after the other. Nothing here locks.
+There is one writer and no lock here: a run holds its `run.lock` and the ledger its `ledger.lock` while parts
+are written, and shards are written one after the other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class DescriptionPart:
-    """What the manifest says of one file."""
+    """One file's line in the manifest."""
 
     rows: int
     bytes: int
@@ -96,12 +96,12 @@ def read_manifest(kb: Path) -> PartsManifest:
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise KnowledgeBaseError(
-            f"{path} is damaged; remove it, then `unibind kb reparse` writes it anew"
+            f"{path} is damaged; remove it, then `unibind kb reparse` writes it again"
         ) from None
 
 
 def lines_of(kb: Path, parts: Iterable[Path]) -> dict[str, Any]:
-    """What the manifest says of some parts, by file; {} where it is damaged."""
+    """The manifest's lines of some parts, by file; {} if the manifest is damaged."""
     files = {f"{path.parent.name}/{path.name}" for path in parts}
     try:
         manifest = read_manifest(kb)
@@ -112,7 +112,7 @@ def lines_of(kb: Path, parts: Iterable[Path]) -> dict[str, Any]:
 
 def _folder(kb: Path, kind: str) -> Path:
     if kind not in KINDS:
-        raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+        raise ValueError(f"kind {kind!r} is unknown; known are {', '.join(KINDS)}")
     return kb / "descriptions" / kind
 
 

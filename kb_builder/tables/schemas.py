@@ -1,16 +1,16 @@
-"""The knowledge base's tables: explicit, versioned, never inferred.
+"""Schemas of the knowledge base's tables (explicit, versioned, never inferred), and reading and writing them.
 
 <kb>/
   categories.parquet                    the classes to recognise
   samples.parquet                       the samples that were accepted, with their hashes
-  modalities.parquet                    which modalities these are: what descriptions are asked to be about
-  rejects/<stage>.parquet               samples that were turned away, at which stage and why
-  given_descriptions.parquet            descriptions of samples that the manifest brought along
+  modalities.parquet                    their modalities, which descriptions are asked to be about
+  rejects/<stage>.parquet               samples that were rejected, at which stage and why
+  given_descriptions.parquet            descriptions of samples from the manifest
   descriptions/category/part-NNNNN.parquet   texts about categories, one row per text, rejected ones too
-  descriptions/category/contrast-NNNNN.parquet   texts that tell a category from one like it
+  descriptions/category/contrast-NNNNN.parquet   texts that distinguish a category from a similar one
   descriptions/sample/part-NNNNN.parquet     texts about samples
   descriptions/manifest.json            every part with its rows and its hash (kb_builder/tables/parts.py)
-  controls.parquet                      the control texts, as many per category as there may be centers
+  controls.parquet                      the control texts, at most as many per category as centers
   embeddings/<encoder>/...              the embedding store (kb_builder/store/table.py)
   centers.parquet                       the embedding centers that localization chose
   ledger.sqlite                         every request and its raw answer
@@ -30,7 +30,6 @@ from data.files import atomic_path
 from data.reads import columns, names, reading
 
 SCHEMA_VERSION = "2"
-
 
 # Columns that came later, all nullable: files without them are read, and rows without them get null.
 LATER_COLUMNS = frozenset({"more_category_ids", "up"})
@@ -63,7 +62,7 @@ SAMPLES = _schema(
         ("split", pa.string(), False),
         ("sha256", pa.string(), False),
         ("bytes", pa.int64(), False),
-        ("more_category_ids", pa.list_(pa.string()), True),  # null: it has no more than the first
+        ("more_category_ids", pa.list_(pa.string()), True),  # null: it has one category at most
         ("up", pa.string(), True),  # of a cloud or mesh, where the project says another axis than its format
     ],
     version="4",  # 3 had no up, 2 no more_category_ids
@@ -97,13 +96,10 @@ DESCRIPTIONS = _schema(
         ("text_norm_hash", pa.string(), False),
         ("n_chars", pa.int32(), False),
         ("n_tokens", pa.int32(), False),
-        ("status", pa.string(), False),  # one of rows.STATUSES
+        ("status", pa.string(), False),  # one of gates.verdict.STATUSES
         ("dup_of", pa.string(), True),
-        (
-            "reason",
-            pa.string(),
-            True,
-        ),  # more about the status: how alike, what the server said; null where ok
+        # Details of the status: how similar, what the server said; null if `ok`.
+        ("reason", pa.string(), True),
         ("template_id", pa.string(), False),
         ("template_version", pa.string(), False),
         ("aspect", pa.string(), True),
@@ -146,7 +142,7 @@ CENTERS = _schema(
         ("row_id", pa.string(), False),
         ("score", pa.float64(), False),
         ("rule", pa.string(), False),
-        ("guided_by", pa.string(), True),  # whose samples guided the choice; null: nobody's
+        ("guided_by", pa.string(), True),  # the split whose samples guided the choice; null: none
         ("encoder", pa.string(), False),
     ]
 )
@@ -174,7 +170,7 @@ def read_columns(
 ) -> pa.Table:
     """Some columns of a Parquet file; those of `optional`, which an older file may lack, are null there.
 
-    Raises KnowledgeBaseError where it is missing, damaged or lacks one; `hint` is the command that mends it.
+    Raises KnowledgeBaseError if it is missing, damaged or lacks one; `hint` is the command that repairs it.
     """
     try:
         table = columns(file, [*wanted, *(field.name for field in optional)])

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -21,9 +20,9 @@ import pyarrow.parquet as pq
 from data.seals import seal, unseal
 from data.show import visible
 from kb_builder.browse.query import QueryResult
-from kb_builder.describe.categories import category_shard_count, replay_categories
-from kb_builder.describe.contrasts import replay_contrasts
-from kb_builder.describe.samples import replay_samples, sample_shard_count
+from kb_builder.describe.categories import category_shard_count, describe_category_shards
+from kb_builder.describe.contrasts import describe_contrasts
+from kb_builder.describe.samples import describe_sample_shards, sample_shard_count
 from kb_builder.settings import DescribeCategories, DescribeSamples
 from kb_builder.tables.parts import KINDS, MANIFEST
 from kb_builder.tables.schemas import DESCRIPTIONS
@@ -102,20 +101,17 @@ def reparse(
     for. The caller holds the project's lock. Raises KnowledgeBaseError where there is no knowledge base or
     its ledger cannot be read.
     """
-    summaries: list[dict[str, Any]] = []
-
-    def keep(shard: int, summary: dict[str, Any]) -> None:
-        summaries.append(summary)
-
     category_shards = range(category_shard_count(kb, categories))
     sample_shards = range(sample_shard_count(kb, samples))
     before, unreadable = _read(kb)
     for maker in (*_WRITTEN, MANIFEST):
         unseal(kb, maker)
-    replay_categories(kb, category_shards, categories, on_shard=keep, encoder=encoder)
-    short = {name: count for summary in summaries for name, count in summary["saturated"].items()}
-    replay_contrasts(kb, categories, encoder=encoder)
-    replay_samples(kb, data_root, sample_shards, samples, run_id=run_id, on_shard=keep, encoder=encoder)
+    summaries = describe_category_shards(
+        kb, category_shards, categories, run_id=run_id, encoder=encoder, replay=True
+    )
+    short = {name: n for summary in summaries.values() for name, n in summary["saturated"].items()}
+    describe_contrasts(kb, categories, run_id=run_id, encoder=encoder, replay=True)
+    describe_sample_shards(kb, data_root, sample_shards, samples, run_id=run_id, encoder=encoder, replay=True)
     for maker, patterns in _WRITTEN.items():
         seal(kb, [path for pattern in patterns for path in sorted(kb.glob(pattern))], maker)
     seal(kb, [kb / "descriptions" / MANIFEST], MANIFEST)

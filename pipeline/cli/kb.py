@@ -11,15 +11,15 @@ import typer
 from data.show import visible
 
 if TYPE_CHECKING:
-    from pipeline.project import Project
+    from pipeline.project import ProjectFile
 
 kb_app = typer.Typer(help="Look into the knowledge base, check it, and judge its answers anew.")
-ProjectFile = Annotated[Path, typer.Option("--project", "-p", help="The project file.")]
+ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="The project file.")]
 WithSql = Annotated[bool, typer.Option("--sql", help="Print the SQL of each answer above it.")]
 DEFAULT_PROJECT = Path("unibind.toml")
 
 
-def load(path: Path) -> Project:
+def load(path: Path) -> ProjectFile:
     """The checked project file; from now on its files are decoded within its budget."""
     from data.readers import use_budget
     from pipeline.project import load_project
@@ -56,7 +56,7 @@ def kb(
 
 
 @kb_app.command("stats")
-def kb_stats(project: ProjectFile = DEFAULT_PROJECT, with_sql: WithSql = False) -> None:
+def kb_stats(project: ProjectOption = DEFAULT_PROJECT, with_sql: WithSql = False) -> None:
     """Count what the knowledge base holds."""
     from kb_builder.browse.overview import stats
 
@@ -64,7 +64,7 @@ def kb_stats(project: ProjectFile = DEFAULT_PROJECT, with_sql: WithSql = False) 
 
 
 @kb_app.command("show")
-def kb_show(category: str, project: ProjectFile = DEFAULT_PROJECT, with_sql: WithSql = False) -> None:
+def kb_show(category: str, project: ProjectOption = DEFAULT_PROJECT, with_sql: WithSql = False) -> None:
     """Show a category's descriptions, its centers, and what was rejected and why."""
     from kb_builder.browse.overview import show
 
@@ -75,7 +75,7 @@ def kb_show(category: str, project: ProjectFile = DEFAULT_PROJECT, with_sql: Wit
 def kb_nearest(
     text: str,
     k: Annotated[int, typer.Option("-k", min=1, help="How many descriptions.")] = 10,
-    project: ProjectFile = DEFAULT_PROJECT,
+    project: ProjectOption = DEFAULT_PROJECT,
     with_sql: WithSql = False,
 ) -> None:
     """Show the category descriptions nearest to a text."""
@@ -85,7 +85,7 @@ def kb_nearest(
 
 
 @kb_app.command("sql")
-def kb_sql(query: str, project: ProjectFile = DEFAULT_PROJECT, with_sql: WithSql = False) -> None:
+def kb_sql(query: str, project: ProjectOption = DEFAULT_PROJECT, with_sql: WithSql = False) -> None:
     """Run a read-only SQL query over the knowledge base's views."""
     from kb_builder.browse.query import sql
 
@@ -93,7 +93,7 @@ def kb_sql(query: str, project: ProjectFile = DEFAULT_PROJECT, with_sql: WithSql
 
 
 @kb_app.command("views")
-def kb_views(project: ProjectFile = DEFAULT_PROJECT) -> None:
+def kb_views(project: ProjectOption = DEFAULT_PROJECT) -> None:
     """Print the views as SQL for any DuckDB: unibind kb views > views.sql; duckdb -init views.sql."""
     from kb_builder.browse.views import script
 
@@ -110,7 +110,7 @@ def kb_export(
     role: Annotated[
         str | None, typer.Option("--role", help="Whose vectors: text, samples or zero_shot.")
     ] = None,
-    project: ProjectFile = DEFAULT_PROJECT,
+    project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Write a table of vectors, with its names and its encoder's card, for other tools."""
     from kb_builder.encode.exchange import export_table
@@ -127,7 +127,7 @@ def kb_import(
     table: Annotated[
         str, typer.Option("--table", help="category_texts, sample_texts, controls or samples.")
     ] = "samples",
-    project: ProjectFile = DEFAULT_PROJECT,
+    project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Put vectors that were made elsewhere into the embedding store, in the place of an encoder's."""
     from data.lock import write_lock
@@ -141,7 +141,7 @@ def kb_import(
 
 @kb_app.command("verify")
 def kb_verify(
-    project: ProjectFile = DEFAULT_PROJECT,
+    project: ProjectOption = DEFAULT_PROJECT,
     media: Annotated[bool, typer.Option("--media", help="Check the samples' own files too.")] = False,
     seal: Annotated[
         bool, typer.Option("--seal", help="First write the checksums of all files as they are now.")
@@ -170,7 +170,7 @@ def kb_verify(
 @kb_app.command("explain")
 def kb_explain(
     row: Annotated[str, typer.Argument(help="A row_id, or its first characters.")],
-    project: ProjectFile = DEFAULT_PROJECT,
+    project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Show where a description comes from: prompt, request, raw answer, and every gate's verdict."""
     from kb_builder.verify.explain import explain
@@ -179,7 +179,7 @@ def kb_explain(
 
 
 @kb_app.command("reparse")
-def kb_reparse(project: ProjectFile = DEFAULT_PROJECT) -> None:
+def kb_reparse(project: ProjectOption = DEFAULT_PROJECT) -> None:
     """Parse and judge the stored answers by today's rules; nothing is asked, nothing is paid."""
     from data.lock import write_lock
     from kb_builder.verify.reparse import reparse

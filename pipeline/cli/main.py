@@ -12,7 +12,7 @@ import typer
 from data.errors import NothingToTrainError, UniBindError
 from data.show import visible
 from pipeline.cli.fake import fake_openai
-from pipeline.cli.kb import DEFAULT_PROJECT, ProjectFile, kb_app, load
+from pipeline.cli.kb import DEFAULT_PROJECT, ProjectOption, kb_app, load
 from pipeline.cli.models import models_app
 from pipeline.cli.reproduce import reproduce
 from pipeline.cli.terminal import USAGE_ERROR, own_lines, print_usage_error, safe_output
@@ -126,7 +126,7 @@ def _short(path: Path) -> str:
 
 
 @app.command()
-def demo(project: ProjectFile = DEMO_PROJECT) -> None:
+def demo(project: ProjectOption = DEMO_PROJECT) -> None:
     """Run the whole main job on the tabletop sample world, with a real LLM."""
     _run(project)
 
@@ -136,7 +136,7 @@ def init(
     folder: Annotated[
         Path, typer.Argument(help="A folder whose sub-folders are categories, splits or modalities.")
     ],
-    project: ProjectFile = DEFAULT_PROJECT,
+    project: ProjectOption = DEFAULT_PROJECT,
     modality: Annotated[
         str | None, typer.Option(help="Of every file, whatever its name or folder says.")
     ] = None,
@@ -173,7 +173,7 @@ def _modality(given: str | None) -> data.modality.Modality | None:
 
 @app.command()
 def split(
-    project: ProjectFile = DEFAULT_PROJECT,
+    project: ProjectOption = DEFAULT_PROJECT,
     seed: Annotated[int, typer.Option(min=0, help="Another one draws other splits.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Draw anew where the manifest has splits.")] = False,
 ) -> None:
@@ -185,14 +185,14 @@ def split(
 
 
 @app.command()
-def run(project: ProjectFile = DEFAULT_PROJECT) -> None:
+def run(project: ProjectOption = DEFAULT_PROJECT) -> None:
     """Run every stage of a project; finished ones are recognised and skipped."""
     _run(project)
 
 
 @app.command()
 def describe(
-    project: ProjectFile = DEFAULT_PROJECT,
+    project: ProjectOption = DEFAULT_PROJECT,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Send nothing; say how many requests, tokens and dollars.")
     ] = False,
@@ -210,7 +210,7 @@ def describe(
     ] = False,
 ) -> None:
     """Write the knowledge base's descriptions of categories and samples."""
-    from kb_builder.describe.dry_run import forecast, tell
+    from kb_builder.describe.dry_run import forecast, to_text
     from pipeline.run.runner import forget_failed, run_stages
 
     checked = load(project)
@@ -222,25 +222,25 @@ def describe(
         run_stages(checked, ["world", "ingest"])
         categories, samples = checked.describe.categories, checked.describe.samples
         encoder = checked.encode.text
-        print(tell(forecast(checked.kb, checked.data_root, categories, samples, encoder=encoder)))
+        print(to_text(forecast(checked.kb, checked.data_root, categories, samples, encoder=encoder)))
     else:
         run_stages(checked, [*DESCRIBING])
 
 
 @app.command()
-def encode(project: ProjectFile = DEFAULT_PROJECT) -> None:
+def encode(project: ProjectOption = DEFAULT_PROJECT) -> None:
     """Turn texts and samples into vectors."""
     _run(project, ["encode"])
 
 
 @app.command()
-def localize(project: ProjectFile = DEFAULT_PROJECT) -> None:
+def localize(project: ProjectOption = DEFAULT_PROJECT) -> None:
     """Choose each category's embedding centers."""
     _run(project, ["localize"])
 
 
 @app.command()
-def train(project: ProjectFile = DEFAULT_PROJECT) -> None:
+def train(project: ProjectOption = DEFAULT_PROJECT) -> None:
     """Localize, train the alignment heads on the knowledge base's vectors, evaluate and report.
 
     Several processes train as one: torchrun --nproc-per-node 2 --no-python unibind train
@@ -261,7 +261,7 @@ def train(project: ProjectFile = DEFAULT_PROJECT) -> None:
 
 
 @app.command()
-def evaluate(project: ProjectFile = DEFAULT_PROJECT) -> None:
+def evaluate(project: ProjectOption = DEFAULT_PROJECT) -> None:
     """Measure recognition and retrieval beside the controls, and write the report."""
     _run(project, ["evaluate", "report"])
 
@@ -301,7 +301,7 @@ def study(
 @app.command()
 def predict(
     files: Annotated[list[Path], typer.Argument(help="Files of any modality, or folders of them.")],
-    project: ProjectFile = DEFAULT_PROJECT,
+    project: ProjectOption = DEFAULT_PROJECT,
     categories: Annotated[
         str | None,
         typer.Option(
@@ -366,7 +366,7 @@ def _notes(*, as_json: bool, as_csv: bool) -> tuple[list[str], Callable[[str], N
 @app.command()
 def retrieve(
     query: Annotated[str, typer.Argument(help="A file, or a text in words.")],
-    project: ProjectFile = DEFAULT_PROJECT,
+    project: ProjectOption = DEFAULT_PROJECT,
     into: Annotated[str | None, typer.Option(help="Only samples of this modality.")] = None,
     modality: Modality = None,
     top: Top = 10,
@@ -387,7 +387,7 @@ def retrieve(
 
 
 @app.command()
-def doctor(project: ProjectFile = DEFAULT_PROJECT) -> None:
+def doctor(project: ProjectOption = DEFAULT_PROJECT) -> None:
     """Say what is installed, which models are there, and which endpoints answer."""
     from pipeline.doctor import examine
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from data.readers import use_budget, warm_up
 from data.readers.axes import turned, up_override
 from data.reads import reading
 from data.seals import check
-from data.show import visible
+from data.show import shorten, visible
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.base import Encoder, Source
 from kb_builder.encoders.workers import encode_texts
@@ -30,7 +30,7 @@ from kb_builder.tables.schemas import read_columns
 from pipeline.html.elements import counted
 from pipeline.predict.names import category_names
 from pipeline.predict.paths import each_file, unreadable
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 from pipeline.run.runner import is_current
 from trainer.align.heads import has_heads, load_heads
 from trainer.evaluate.calibration import probabilities
@@ -111,7 +111,7 @@ def say_on_stderr(note: str) -> None:
 
 
 def predict_files(
-    project: Project,
+    project: ProjectFile,
     given: Iterable[tuple[Path, str | None]],
     *,
     top: int = 5,
@@ -127,10 +127,43 @@ def predict_files(
     """
     use_budget(project.data.budget)
     warm_up()
-    space = _Space(project)
+    yield from recognise(open_recogniser(project), given, top=top, say=say)
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """What recognises files among a project's categories, loaded once: encoders, heads, centers, scorer."""
+
+    project: ProjectFile
+    space: Space
+    centers: Centers
+    texts: Mapping[str, str]  # of the centers, by row id
+    temperatures: Temperatures
+
+
+def open_recogniser(project: ProjectFile) -> Recogniser:
+    """Raises KnowledgeBaseError where the project has no knowledge base, vectors or centers."""
+    space = Space(project)
     centers = load_centers(space.kb)
-    scorer, temperatures = project.evaluate.scorer, load_temperatures(project)
-    texts = center_texts(space.kb.folder, centers.row_ids)
+    return Recogniser(
+        project=project,
+        space=space,
+        centers=centers,
+        texts=center_texts(space.kb.folder, centers.row_ids),
+        temperatures=load_temperatures(project),
+    )
+
+
+def recognise(
+    recogniser: Recogniser,
+    given: Iterable[tuple[Path, str | None]],
+    *,
+    top: int,
+    say: Callable[[str], None],
+) -> Iterator[Prediction]:
+    """The predictions of files, by what is loaded already: see `predict_files`."""
+    space, centers, texts = recogniser.space, recogniser.centers, recogniser.texts
+    scorer = recogniser.project.evaluate.scorer
     for path, modality, reason in each_file(given, say):
         try:
             known = _modality(path, modality, reason)
@@ -139,7 +172,7 @@ def predict_files(
             yield _failed(path, modality, error)
             continue
         ranked = score(query_1D, centers, scorer=scorer, top=top)
-        temperature, uncalibrated = temperatures.of(known, _EVALUATED[model])
+        temperature, uncalibrated = recogniser.temperatures.of(known, _EVALUATED[model])
         shares_C: list[float | None] = [None] * len(centers.categories)
         if len(set(centers.category_N.tolist())) == 1:
             uncalibrated = "there is one category only, so there is no choice"
@@ -235,30 +268,36 @@ def _shared_space(name: str | None) -> tuple[Encoder, Encoder]:
 
 
 def retrieve_samples(
-    project: Project,
+    project: ProjectFile,
     query: str,
     *,
     modality: str | None = None,
     into: str | None = None,
     top: int = 10,
     say: Callable[[str], None] = say_on_stderr,
+    space: Space | None = None,
+    galleries: Iterable[Gallery] | None = None,
 ) -> list[Hit]:
     """The samples of a project nearest to a file or, where no such file exists, to the words themselves.
 
-    `into` keeps to one modality. Raises SampleError for an unreadable file, and for what looks like the name
-    of a file and is none; KnowledgeBaseError where nothing is encoded that could be found.
+    `into` keeps to one modality. `space` and `galleries` are the project's, where they are loaded already.
+    Raises SampleError for an unreadable file, and for what looks like the name of a file and is none;
+    KnowledgeBaseError where nothing is encoded that could be found.
     """
     if into is not None and into not in MODALITIES:
         raise InputError(f"--into {into}: unknown modality; the modalities are {', '.join(MODALITIES)}")
     path = _file_of(query, modality, say)
-    space = _Space(project)
+    space = Space(project) if space is None else space
     use_budget(project.data.budget)
     if path is None:
         query_1D, _ = space.place("text", query)
     else:
         query_1D, _ = space.place(_modality(path, modality, unreadable(path)), path)
     hits = []
-    for name, gallery_ND, sample_ids, category_N in space.galleries(into):
+    found = space.galleries(into) if galleries is None else galleries
+    for name, gallery_ND, sample_ids, category_N in found:
+        if into not in (None, name):
+            continue
         indices_1T, scores_1T = nearest(query_1D, gallery_ND, top)
         for index, cosine in zip(indices_1T[0], scores_1T[0], strict=True):
             number = int(category_N[index])
@@ -268,9 +307,9 @@ def retrieve_samples(
         raise KnowledgeBaseError(
             f"{project.kb}: no {into or ''} sample is encoded in the text space; run `unibind train`"
         )
-    found = sorted(hits, key=lambda hit: (-hit.score, hit.sample_id))[:top]
-    uris = _uris(project.kb, [hit.sample_id for hit in found])
-    return [replace(hit, uri=uris.get(hit.sample_id)) for hit in found]
+    best = sorted(hits, key=lambda hit: (-hit.score, hit.sample_id))[:top]
+    uris = _uris(project.kb, [hit.sample_id for hit in best])
+    return [replace(hit, uri=uris.get(hit.sample_id)) for hit in best]
 
 
 def _file_of(query: str, modality: str | None, say: Callable[[str], None]) -> Path | None:
@@ -298,10 +337,19 @@ def _uris(kb: Path, sample_ids: Sequence[str]) -> dict[str, str]:
     return dict(zip(rows["sample_id"].to_pylist(), rows["uri"].to_pylist(), strict=True))
 
 
-class _Space:
+class Gallery(NamedTuple):
+    """The samples of one modality in the text space."""
+
+    modality: str
+    vectors_ND: Floats
+    sample_ids: Sequence[str]
+    category_N: Ints  # -1: none
+
+
+class Space:
     """A project's unified space: its encoders, loaded when needed, and its heads where it has some."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: ProjectFile) -> None:
         check(project.kb / "categories.parquet")  # there once, it is not "no knowledge base yet"
         if not (project.kb / "categories.parquet").is_file():
             raise KnowledgeBaseError(
@@ -324,8 +372,8 @@ class _Space:
             f"add {modality} samples to the train split and run `unibind train`"
         )
 
-    def galleries(self, into: str | None) -> Iterator[tuple[str, Floats, Sequence[str], Ints]]:
-        """Per modality: its samples' vectors in the text space, their ids, their categories (-1: none)."""
+    def galleries(self, into: str | None) -> Iterator[Gallery]:
+        """What can be found: the encoded samples of each modality, or of one."""
         sets, _ = load_samples(self.kb, "zero_shot" if self.heads is None else "samples")
         for modality, samples in sets.items():
             if into not in (None, modality):
@@ -336,7 +384,7 @@ class _Space:
                 vectors_ND = self.heads.map(modality, samples.vectors_ND)
             else:
                 continue
-            yield modality, vectors_ND, samples.sample_ids, samples.category_N
+            yield Gallery(modality, vectors_ND, samples.sample_ids, samples.category_N)
 
     @cached_property
     def _text(self) -> Encoder:
@@ -379,8 +427,7 @@ def _modality(path: Path, given: str | None, reason: str | None) -> Modality:
 
 
 def _shortened(text: str) -> str:
-    line = visible(" ".join(text.split()))
-    return line if len(line) <= _WHY_CHARS else line[: _WHY_CHARS - 1] + "…"
+    return shorten(visible(" ".join(text.split())), _WHY_CHARS)
 
 
 @dataclass(frozen=True)
@@ -411,7 +458,7 @@ class Temperatures:
         )
 
 
-def load_temperatures(project: Project) -> Temperatures:
+def load_temperatures(project: ProjectFile) -> Temperatures:
     """What the project's last evaluation fitted, if that is still of these centers, heads and settings."""
     path = project.run / "evaluation.json"
     if not reading(path).exists():

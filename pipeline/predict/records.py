@@ -27,21 +27,26 @@ def predictions_json(predictions: Iterable[Prediction], notes: Sequence[str]) ->
 
 def predictions_csv(predictions: Iterable[Prediction]) -> str:
     """One row for each answer, and one for each file that has none; a header first."""
-    rows = []
+    return _csv(PREDICTION_COLUMNS, prediction_rows(predictions))
+
+
+def prediction_rows(predictions: Iterable[Prediction]) -> list[dict[str, Any]]:
+    """The rows of that table, with at least the keys `PREDICTION_COLUMNS`; None where CSV is empty."""
+    rows: list[dict[str, Any]] = []
     for prediction in predictions:
-        record = _prediction(prediction)
+        record = dict.fromkeys(PREDICTION_COLUMNS) | _prediction(prediction)
         rows += [{**record, **answer} for answer in record["answers"] or [{}]]
-    return _csv(PREDICTION_COLUMNS, rows)
+    return rows
 
 
 def hits_json(query: str, hits: Sequence[Hit], notes: Sequence[str]) -> str:
     """One JSON object: the `query`, its `hits`, and `notes`."""
-    return json_text({"query": query, "hits": _hits(hits), "notes": list(notes)})
+    return json_text({"query": query, "hits": hit_rows(hits), "notes": list(notes)})
 
 
 def hits_csv(hits: Sequence[Hit]) -> str:
     """One row for each hit; a header first."""
-    return _csv(HIT, _hits(hits))
+    return _csv(HIT, hit_rows(hits))
 
 
 def _prediction(prediction: Prediction) -> dict[str, Any]:
@@ -67,7 +72,8 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
     return dict(zip(PREDICTION, values, strict=True))
 
 
-def _hits(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+def hit_rows(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+    """One row for each hit, with the keys `HIT`."""
     return [
         dict(
             zip(

@@ -18,7 +18,7 @@ from data.manifest.read import write_manifest
 from data.sample import Category, Sample
 from kb_builder.encoders.base import JOIN
 from kb_builder.weights.known import model_folder
-from pipeline.project import Project, load_project
+from pipeline.project import ProjectFile, load_project
 
 EMBEDDED = "conse"  # the name of the embedded default: photos in the text space without training
 FEATURES = "efficientnet-lite0"  # its features of every modality, for heads
@@ -74,7 +74,7 @@ def write_project(
     samples: Sequence[Sample],
     categories: Sequence[Category],
     root: Path,
-) -> Project:
+) -> ProjectFile:
     """Write the project file with its manifest and category list, and read it back as any project is.
 
     Raises InputError where the file was edited since: it is run with `unibind run` then.

@@ -14,7 +14,7 @@ from data.sample import Reject, Sample
 from data.show import visible
 from kb_builder.tables.schemas import read_columns
 from pipeline.accuracies import Accuracy, percent, recognition_rows
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 
 # The stages whose rejects have no vector, so that they are not scored.
 _UNSCORED = ("ingest", "encode")
@@ -44,7 +44,7 @@ class Outcome:
 
 def outcome(
     metrics: Mapping[str, Any],
-    project: Project,
+    project: ProjectFile,
     samples: Sequence[Sample],
     rejects: Sequence[Reject],
     *,

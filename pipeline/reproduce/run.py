@@ -31,7 +31,7 @@ from data.sample import Reject, Sample
 from data.show import visible
 from kb_builder.encoders.base import JOIN
 from kb_builder.settings import TRAITS
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 from pipeline.reproduce.order import EMBEDDED, FEATURES, Order, settled, write_project
 from pipeline.reproduce.result import Outcome, Result, outcome
 from pipeline.run.runner import plan, run_stages
@@ -235,7 +235,7 @@ def _require_inside(root: Path, samples: Sequence[Sample]) -> None:
             ) from None
 
 
-def inherit(project: Project) -> None:
+def inherit(project: ProjectFile) -> None:
     """Give a run without a knowledge base a copy of its newest neighbour's: its answers and vectors count."""
     ledgers = project.run.parent.glob("*/kb/ledger.sqlite")
     others = sorted(ledgers, key=lambda path: (path.stat().st_mtime_ns, str(path)))

@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("data", "kb_builder", "trainer", "pipeline")
 # How stages are run, recognised and listed; what a stage computes is not in them but in what they call.
 MACHINERY = frozenset(
-    f"pipeline.run.{name}" for name in ("runner", "jobs", "stage", "marks", "sealing", "code")
+    {"pipeline.api"}  # which the package exports, so that every module of it would lead there
+    | {f"pipeline.run.{name}" for name in ("runner", "jobs", "stage", "marks", "sealing", "code")}
 )
 
 _MODULE_NAME = re.compile(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?::\w+)?")

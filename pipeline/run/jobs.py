@@ -25,7 +25,7 @@ from data.seals import seal, unseal
 from data.show import visible
 from kb_builder.describers.choose import row_settings
 from kb_builder.weights.known import VARIABLE
-from pipeline.project import TABLETOP, Project
+from pipeline.project import TABLETOP, ProjectFile
 from pipeline.run.marks import read_mark
 from pipeline.run.stage import Completed, Stage, StageResult
 
@@ -33,7 +33,7 @@ from pipeline.run.stage import Completed, Stage, StageResult
 _BUDGET = {"seconds_per_file", "memory_per_file"}
 
 
-def _manifest(project: Project) -> Manifest:
+def _manifest(project: ProjectFile) -> Manifest:
     return read_manifest(
         project.manifest,
         categories=project.categories,
@@ -42,7 +42,7 @@ def _manifest(project: Project) -> Manifest:
     )
 
 
-def _world(project: Project) -> dict[str, Any]:
+def _world(project: ProjectFile) -> dict[str, Any]:
     if project.data.manifest != TABLETOP:
         return {}
     from data.tabletop import build_world
@@ -51,15 +51,15 @@ def _world(project: Project) -> dict[str, Any]:
     return {"samples": len(_manifest(project).samples)}
 
 
-def _world_settings(project: Project) -> Any:
+def _world_settings(project: ProjectFile) -> Any:
     return project.tabletop if project.data.manifest == TABLETOP else None
 
 
-def _world_outputs(project: Project) -> Iterable[Path]:
+def _world_outputs(project: ProjectFile) -> Iterable[Path]:
     return (path for path in (project.run / "world").rglob("*") if path.is_file())
 
 
-def _ingest(project: Project) -> dict[str, Any]:
+def _ingest(project: ProjectFile) -> dict[str, Any]:
     from kb_builder.tables.ingest import ingest
 
     manifest = _manifest(project)
@@ -68,13 +68,13 @@ def _ingest(project: Project) -> dict[str, Any]:
     return ingest(manifest, project.kb, up=project.data.up_axis)
 
 
-def _category_shards(project: Project) -> int:
+def _category_shards(project: ProjectFile) -> int:
     from kb_builder.describe.categories import category_shard_count
 
     return category_shard_count(project.kb, project.describe.categories)
 
 
-def _describe_categories(project: Project, shards: list[int], complete: Completed) -> None:
+def _describe_categories(project: ProjectFile, shards: list[int], complete: Completed) -> None:
     from kb_builder.ask.budget import require_bounds
     from kb_builder.describe.categories import describe_category_shards
 
@@ -90,20 +90,20 @@ def _describe_categories(project: Project, shards: list[int], complete: Complete
     )
 
 
-def _describe_contrasts(project: Project) -> dict[str, Any]:
+def _describe_contrasts(project: ProjectFile) -> dict[str, Any]:
     from kb_builder.describe.contrasts import describe_contrasts
 
     settings = project.describe.categories
     return describe_contrasts(project.kb, settings, run_id=project.name, encoder=project.encode.text)
 
 
-def _sample_shards(project: Project) -> int:
+def _sample_shards(project: ProjectFile) -> int:
     from kb_builder.describe.samples import sample_shard_count
 
     return sample_shard_count(project.kb, project.describe.samples)
 
 
-def _describe_samples(project: Project, shards: list[int], complete: Completed) -> None:
+def _describe_samples(project: ProjectFile, shards: list[int], complete: Completed) -> None:
     from kb_builder.describe.samples import describe_sample_shards
 
     describe_sample_shards(
@@ -117,9 +117,9 @@ def _describe_samples(project: Project, shards: list[int], complete: Completed) 
     )
 
 
-def _described(project: Project, parts: Sequence[Path], before: Mapping[str, Any]) -> Mapping[str, Any]:
+def _described(project: ProjectFile, parts: Sequence[Path], before: Mapping[str, Any]) -> Mapping[str, Any]:
     """The answers that descriptions cite, as the ledger has them, and their lines in the list of parts."""
-    from kb_builder.describe.shards import cited_answers
+    from kb_builder.describe.cited import cited_answers
     from kb_builder.tables.parts import lines_of
 
     return {
@@ -128,11 +128,11 @@ def _described(project: Project, parts: Sequence[Path], before: Mapping[str, Any
     }
 
 
-def _described_what(settings: Any, project: Project) -> Any:
+def _described_what(settings: Any, project: ProjectFile) -> Any:
     return [row_settings(settings), project.encode.text, os.environ.get(VARIABLE)]
 
 
-def _encode(project: Project) -> dict[str, Any]:
+def _encode(project: ProjectFile) -> dict[str, Any]:
     from kb_builder.encode.embed import embed_samples, embed_texts
     from kb_builder.tables.controls import control_count, write_controls
 
@@ -143,7 +143,7 @@ def _encode(project: Project) -> dict[str, Any]:
     return {"controls": controls, "texts": texts, "samples": samples}
 
 
-def _encode_settings(project: Project) -> Any:
+def _encode_settings(project: ProjectFile) -> Any:
     from kb_builder.tables.controls import most_controls
 
     encode = asdict(project.encode)
@@ -152,7 +152,7 @@ def _encode_settings(project: Project) -> Any:
     return [encode, most, project.seed, project.data.budget, os.environ.get(VARIABLE)]
 
 
-def _encode_outputs(project: Project) -> Iterable[Path]:
+def _encode_outputs(project: ProjectFile) -> Iterable[Path]:
     """The folders of encoders that serve; those of others stay for when they serve again."""
     from kb_builder.store.cards import serving_folders
 
@@ -170,13 +170,13 @@ def _is_own_vectors(path: Path) -> bool:
     return "embeddings" in path.parts and not is_imported(path)
 
 
-def _localize(project: Project) -> dict[str, Any]:
+def _localize(project: ProjectFile) -> dict[str, Any]:
     from trainer.localize.choose import localize
 
     return localize(project.kb, project.localize)
 
 
-def _train(project: Project) -> dict[str, Any]:
+def _train(project: ProjectFile) -> dict[str, Any]:
     from trainer.align.train import train
 
     try:
@@ -189,19 +189,19 @@ def _train(project: Project) -> dict[str, Any]:
         return {"not_trained": str(error)}
 
 
-def _train_outputs(project: Project) -> list[Path]:
+def _train_outputs(project: ProjectFile) -> list[Path]:
     paths = [project.run / "heads.safetensors", project.run / "train_log.parquet"]
     return [path for path in paths if path.exists()]
 
 
-def _evaluate(project: Project) -> dict[str, Any]:
+def _evaluate(project: ProjectFile) -> dict[str, Any]:
     from trainer.evaluate.measure import evaluate
 
     write_json(project.run / "evaluation.json", evaluate(project.kb, project.run, project.evaluate))
     return {}
 
 
-def _report(project: Project) -> dict[str, Any]:
+def _report(project: ProjectFile) -> dict[str, Any]:
     from pipeline.report.page import write_report
 
     metrics = write_metrics(project)
@@ -216,7 +216,7 @@ def _report(project: Project) -> dict[str, Any]:
     return {}
 
 
-def _table_files(project: Project, *parts: str) -> list[Path]:
+def _table_files(project: ProjectFile, *parts: str) -> list[Path]:
     return sorted(path for part in parts for path in project.kb.glob(part))
 
 
@@ -320,7 +320,7 @@ STAGES = (
 )
 
 
-def write_metrics(project: Project, results: Iterable[StageResult] = ()) -> dict[str, Any]:
+def write_metrics(project: ProjectFile, results: Iterable[StageResult] = ()) -> dict[str, Any]:
     """Write `<run>/metrics.json`: the evaluation, with the wall time of every stage that has run."""
     skipped = {result.name: result.skipped for result in results}
     stages = [

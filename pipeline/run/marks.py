@@ -20,7 +20,7 @@ from typing import Any
 
 from data.files import Signature, canonical_json, hash_json, write_json, write_text
 from data.reads import CHANGED_MEANWHILE, Note, content, remember
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 
 FORMAT = 3  # 1 knew no reads, 2 no checksums of its own
 _READ_ANEW = 64 * 2**20  # bytes: a file written by a stage is believed by its signature only where larger
@@ -28,7 +28,7 @@ _EARLIER = (1, 2)
 _INSTALLED = "<installed>"
 
 
-def read_mark(project: Project, key: str) -> dict[str, Any] | None:
+def read_mark(project: ProjectFile, key: str) -> dict[str, Any] | None:
     """The mark of a finished stage or shard, or None; one that is damaged, or of another stage, is none.
 
     Of an earlier version's mark, only `format` and `seconds` can be relied on.
@@ -43,14 +43,14 @@ def read_mark(project: Project, key: str) -> dict[str, Any] | None:
     return mark if usable and mark.get("format", 1) in _EARLIER else None
 
 
-def marks(project: Project) -> list[tuple[str, dict[str, Any]]]:
+def marks(project: ProjectFile) -> list[tuple[str, dict[str, Any]]]:
     """Every mark that can be read, by stage or shard."""
     paths = sorted((project.run / "stages").glob("*.json"))
     keys = (path.name.removesuffix(".json") for path in paths if not path.name.endswith(".reads.json"))
     return [(key, mark) for key in keys if (mark := read_mark(project, key)) is not None]
 
 
-def damaged_marks(project: Project) -> list[tuple[Path, str]]:
+def damaged_marks(project: ProjectFile) -> list[tuple[Path, str]]:
     """The files of marks that are not as they were written, and how."""
     found = []
     for path in sorted((project.run / "stages").glob("*")):
@@ -70,7 +70,7 @@ def damaged_marks(project: Project) -> list[tuple[Path, str]]:
     return found
 
 
-def missing_marks(project: Project) -> list[Path]:
+def missing_marks(project: ProjectFile) -> list[Path]:
     """The marks that are not there though a record of what their stage read is.
 
     The stage was stopped in between, or its mark was deleted: it will run again.
@@ -89,7 +89,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _reads(project: Project, path: Path, mark: Mapping[str, Any]) -> list[Any] | None:
+def _reads(project: ProjectFile, path: Path, mark: Mapping[str, Any]) -> list[Any] | None:
     """What a stage read, as it is stored; None where the file is damaged or not this mark's."""
     value = _read(path)
     if value is None or not isinstance(value.get("notes"), list):
@@ -99,17 +99,17 @@ def _reads(project: Project, path: Path, mark: Mapping[str, Any]) -> list[Any] |
     return notes if whole else None
 
 
-def _write_reads(project: Project, key: str, notes: list[Any]) -> None:
+def _write_reads(project: ProjectFile, key: str, notes: list[Any]) -> None:
     text = canonical_json({"notes": notes, "sha256": hash_json(notes)})
     write_text(_reads_path(project, key), text + "\n")
 
 
-def _write(project: Project, key: str, mark: dict[str, Any]) -> None:
+def _write(project: ProjectFile, key: str, mark: dict[str, Any]) -> None:
     write_json(_path(project, key), {**mark, "sha256": hash_json(mark)})
 
 
 def write_mark(
-    project: Project,
+    project: ProjectFile,
     key: str,
     *,
     hashes: Mapping[str, str],
@@ -145,7 +145,7 @@ def write_mark(
 
 
 def altered(
-    project: Project,
+    project: ProjectFile,
     key: str,
     *,
     hashes: Mapping[str, str],
@@ -192,7 +192,7 @@ def altered(
     return None
 
 
-def spoiled(project: Project, key: str) -> list[Path]:
+def spoiled(project: ProjectFile, key: str) -> list[Path]:
     """The files that a stage wrote and that are there with another content."""
     mark = read_mark(project, key)
     if mark is None or mark.get("format") != FORMAT:
@@ -213,7 +213,7 @@ def remember_note(note: Note) -> None:
         remember(Path(note.path), note.digest, note.signature)
 
 
-def reads_of(project: Project, key: str) -> list[Note]:
+def reads_of(project: ProjectFile, key: str) -> list[Note]:
     """What a finished stage read. Empty where it left no record."""
     mark = read_mark(project, key)
     if mark is None or mark.get("format") != FORMAT:
@@ -221,14 +221,14 @@ def reads_of(project: Project, key: str) -> list[Note]:
     return [_note(project, each) for each in _reads(project, _reads_path(project, key), mark) or ()]
 
 
-def remove_mark(project: Project, key: str) -> None:
+def remove_mark(project: ProjectFile, key: str) -> None:
     """Let a stage count as not run."""
     _path(project, key).unlink(missing_ok=True)
     _reads_path(project, key).unlink(missing_ok=True)
 
 
 def _refresh(
-    project: Project,
+    project: ProjectFile,
     key: str,
     mark: dict[str, Any],
     before: dict[str, Any],
@@ -248,12 +248,12 @@ def _digest(reads: Collection[Any]) -> str:
     return hash_json([each[:4] for each in reads])
 
 
-def _stored(project: Project, note: Note) -> list[Any]:
+def _stored(project: ProjectFile, note: Note) -> list[Any]:
     seen = list(note.signature) if note.signature else None
     return [note.kind, _place(project, note.path), note.detail, note.digest, seen]
 
 
-def _note(project: Project, stored: list[Any]) -> Note:
+def _note(project: ProjectFile, stored: list[Any]) -> Note:
     kind, place, detail, digest, seen = stored
     return Note(kind, _absolute(project, place), detail, digest, _signature(seen))
 
@@ -262,7 +262,7 @@ def _signature(seen: list[int] | None) -> Signature | None:
     return None if seen is None else (seen[0], seen[1], seen[2], seen[3])
 
 
-def _place(project: Project, path: str) -> str:
+def _place(project: ProjectFile, path: str) -> str:
     folder, installed = f"{project.path.parent}/", f"{sys.prefix}/"
     if path.startswith(folder):
         return path.removeprefix(folder)
@@ -271,13 +271,13 @@ def _place(project: Project, path: str) -> str:
     return path
 
 
-def _absolute(project: Project, place: str) -> str:
+def _absolute(project: ProjectFile, place: str) -> str:
     if place.startswith(f"{_INSTALLED}/"):
         return f"{sys.prefix}/{place.removeprefix(f'{_INSTALLED}/')}"
     return str(project.path.parent / place)
 
 
-def _told(project: Project, note: Note, now: Note) -> str:
+def _told(project: ProjectFile, note: Note, now: Note) -> str:
     place = _place(project, note.path)
     if note.kind == "names":
         return f"the files {place}/{note.detail} are others"
@@ -286,9 +286,9 @@ def _told(project: Project, note: Note, now: Note) -> str:
     return f"{place} {'is new' if note.digest is None else 'changed'}"
 
 
-def _path(project: Project, key: str) -> Path:
+def _path(project: ProjectFile, key: str) -> Path:
     return project.run / "stages" / f"{key}.json"
 
 
-def _reads_path(project: Project, key: str) -> Path:
+def _reads_path(project: ProjectFile, key: str) -> Path:
     return project.run / "stages" / f"{key}.reads.json"

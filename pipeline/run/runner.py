@@ -25,7 +25,7 @@ from data.reads import Note, recorded
 from data.seals import unseal
 from data.show import duration, number, visible
 from kb_builder.ask.ledger import open_ledger
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 from pipeline.run.code import code_hash
 from pipeline.run.jobs import STAGES, write_metrics
 from pipeline.run.marks import altered, read_mark, remove_mark, spoiled, write_mark
@@ -42,7 +42,7 @@ _LOOKING_ONCE = Path()
 STAGE_NAMES: tuple[str, ...] = tuple(_BY_NAME)
 
 
-def run_stage(project: Project, name: str) -> StageResult:
+def run_stage(project: ProjectFile, name: str) -> StageResult:
     """Run one stage, or skip it when all that it was made from, and its outputs, still hold.
 
     Raises KnowledgeBaseError when a stage before it has not run or another process works on this project,
@@ -86,7 +86,7 @@ def run_stage(project: Project, name: str) -> StageResult:
 
 
 def _complete(
-    project: Project,
+    project: ProjectFile,
     stage: Stage,
     seconds: float,
     summary: dict[str, Any],
@@ -109,7 +109,7 @@ def _complete(
     seal_outputs(project, stage)
 
 
-def is_current(project: Project, name: str) -> bool:
+def is_current(project: ProjectFile, name: str) -> bool:
     """Whether a stage has run on what is there now, with these settings and this code."""
     stage = _stage(name)
     if any(read_mark(project, need) is None for need in _needs(project, stage)):
@@ -117,7 +117,7 @@ def is_current(project: Project, name: str) -> bool:
     return why_stale(project, name) is None
 
 
-def why_stale(project: Project, name: str) -> str | None:
+def why_stale(project: ProjectFile, name: str) -> str | None:
     """Why a stage is to run (again), in a few words: what has changed; None where it is to be skipped."""
     stage = _stage(name)
     if stage.shards is None:
@@ -136,7 +136,7 @@ def why_stale(project: Project, name: str) -> str | None:
     return _why_media_stale(project, stage)
 
 
-def require_ground(project: Project, name: str) -> None:
+def require_ground(project: ProjectFile, name: str) -> None:
     """Raise InputError where a stage before `name` would have to run again, saying what changed.
 
     Whoever trains or evaluates alone goes by what the stages before put out; so it must be of today's files
@@ -151,7 +151,7 @@ def require_ground(project: Project, name: str) -> None:
         _require_ground(project, before)
 
 
-def _require_ground(project: Project, before: Iterable[str]) -> None:
+def _require_ground(project: ProjectFile, before: Iterable[str]) -> None:
     for each in before:
         if read_mark(project, each) is None:
             continue
@@ -167,7 +167,7 @@ def _require_ground(project: Project, before: Iterable[str]) -> None:
         raise InputError(f"{why} since `{each}` ran; run `unibind run{file}` to bring the project up to date")
 
 
-def run_stages(project: Project, names: Iterable[str]) -> list[StageResult]:
+def run_stages(project: ProjectFile, names: Iterable[str]) -> list[StageResult]:
     """Run stages in order, saying on stderr what was done and what was skipped; then write metrics.json.
 
     Raises InputError where a stage before the first of them is not current (`require_ground`).
@@ -178,7 +178,7 @@ def run_stages(project: Project, names: Iterable[str]) -> list[StageResult]:
         return _run_stages(project, names)
 
 
-def _run_stages(project: Project, names: Iterable[str]) -> list[StageResult]:
+def _run_stages(project: ProjectFile, names: Iterable[str]) -> list[StageResult]:
     results = []
     for name in names:
         print(f"▸ {name}", file=sys.stderr, flush=True)
@@ -196,13 +196,13 @@ def _run_stages(project: Project, names: Iterable[str]) -> list[StageResult]:
     return results
 
 
-def shards(project: Project, name: str) -> list[int]:
+def shards(project: ProjectFile, name: str) -> list[int]:
     """The shards of a stage: [0, 1, …] for the describe stages, [0] for every other."""
     stage = _stage(name)
     return list(range(stage.shards(project))) if stage.shards else [0]
 
 
-def run_shard(project: Project, name: str, shard: int) -> dict[str, Any]:
+def run_shard(project: ProjectFile, name: str, shard: int) -> dict[str, Any]:
     """Run one shard of a describe stage, or skip it when it is done. Returns its seconds and summary."""
     stage = _stage(name)
     drop_damaged(project)
@@ -211,7 +211,7 @@ def run_shard(project: Project, name: str, shard: int) -> dict[str, Any]:
     return {"seconds": done["seconds"], "summary": done["summary"]}
 
 
-def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[dict[str, Any]]:
+def _run_shards(project: ProjectFile, stage: Stage, numbers: list[int]) -> list[dict[str, Any]]:
     """Run those of the shards that are not done, all in one pipeline; each is marked as it is completed.
 
     A shard's seconds are those since the one before it was completed: they add up to the stage's.
@@ -253,7 +253,7 @@ def _run_shards(project: Project, stage: Stage, numbers: list[int]) -> list[dict
     return [each for each in done.values() if each is not None]
 
 
-def forget_failed(project: Project) -> int:
+def forget_failed(project: ProjectFile) -> int:
     """Let the describe stages ask again what failed for good in earlier runs; returns how many requests.
 
     What was answered stays, and is not asked again.
@@ -272,7 +272,7 @@ def forget_failed(project: Project) -> int:
     return count
 
 
-def plan(project: Project) -> list[str]:
+def plan(project: ProjectFile) -> list[str]:
     """The stages of a whole run: without training where the project has it off.
 
     Where `unibind train` was asked for in a project that has it off, a whole run keeps its heads up to date.
@@ -281,7 +281,7 @@ def plan(project: Project) -> list[str]:
     return [name for name in STAGE_NAMES if trains or name != "train"]
 
 
-def digest(project: Project, name: str) -> str:
+def digest(project: ProjectFile, name: str) -> str:
     """The hash of all that a finished stage wrote. Raises KnowledgeBaseError where it has not run."""
     done = read_mark(project, name)
     if done is None:
@@ -291,7 +291,7 @@ def digest(project: Project, name: str) -> str:
     return str(done.get("digest"))
 
 
-def _set_heads_aside(project: Project) -> None:
+def _set_heads_aside(project: ProjectFile) -> None:
     """Where training was switched off after the heads were trained, nothing uses them any longer.
 
     They are kept, for they may have cost hours.
@@ -328,7 +328,7 @@ def _stage(name: str) -> Stage:
     return _BY_NAME[name]
 
 
-def _timed(function: Callable[..., Any], project: Project, *arguments: Any) -> tuple[Any, float]:
+def _timed(function: Callable[..., Any], project: ProjectFile, *arguments: Any) -> tuple[Any, float]:
     """What a stage's function returns, and its seconds.
 
     Raises where the knowledge base was removed meanwhile: a stage that lists what it finds would be marked as
@@ -354,14 +354,14 @@ def _disk_error(error: OSError) -> InputError:
     )
 
 
-def _hashes(project: Project, stage: Stage, shard: int | None = None) -> dict[str, str]:
+def _hashes(project: ProjectFile, stage: Stage, shard: int | None = None) -> dict[str, str]:
     return {
         "settings": hash_json([stage.settings(project), shard]),
         "code": code_hash(stage.run),
     }
 
 
-def _why_stale(project: Project, stage: Stage, key: str, shard: int | None = None) -> str | None:
+def _why_stale(project: ProjectFile, stage: Stage, key: str, shard: int | None = None) -> str | None:
     facts = stage.facts
 
     def known(before: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -372,7 +372,7 @@ def _why_stale(project: Project, stage: Stage, key: str, shard: int | None = Non
     return altered(project, key, hashes=_hashes(project, stage, shard), facts=known)
 
 
-def _why_media_stale(project: Project, stage: Stage) -> str | None:
+def _why_media_stale(project: ProjectFile, stage: Stage) -> str | None:
     """What changed of the samples' files since ingest noted them, for a stage that opens them."""
     if not stage.media:
         return None
@@ -396,24 +396,24 @@ def _looking_once() -> Iterator[None]:
             _media.clear()
 
 
-def _own(project: Project, stage: Stage, outputs: Iterable[Path]) -> Callable[[str], bool]:
+def _own(project: ProjectFile, stage: Stage, outputs: Iterable[Path]) -> Callable[[str], bool]:
     """Which paths are of files that a stage writes, and so nothing that it stands on."""
     written = {str(path) for path in outputs}
     folder = f"{project.kb / stage.folder}/" if stage.folder else None
     return lambda path: path in written or (folder is not None and path.startswith(folder))
 
 
-def _outputs_of(project: Project, key: str) -> Sequence[Path]:
+def _outputs_of(project: ProjectFile, key: str) -> Sequence[Path]:
     mark = read_mark(project, key)
     return [project.run / name for name in mark.get("outputs", ())] if mark else []
 
 
-def _require_needs(project: Project, stage: Stage) -> None:
+def _require_needs(project: ProjectFile, stage: Stage) -> None:
     for need in _needs(project, stage):
         digest(project, need)
 
 
-def _needs(project: Project, stage: Stage) -> list[str]:
+def _needs(project: ProjectFile, stage: Stage) -> list[str]:
     """The stages before this one that count: evaluation without heads is zero-shot and needs no training."""
     if stage.name == "evaluate" and "train" not in plan(project):
         return ["localize"]

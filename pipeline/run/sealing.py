@@ -16,7 +16,7 @@ from data.lock import write_lock
 from data.seals import Sum, discard, seal, sealed, unseal
 from data.show import visible
 from kb_builder.tables.parts import MANIFEST, read_manifest
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 from pipeline.run.jobs import STAGES
 from pipeline.run.stage import Stage
 
@@ -26,7 +26,7 @@ STUDY_FILES = ("study.json", "study.html")
 _STUDY = "study"  # their maker
 
 
-def seal_outputs(project: Project, stage: Stage) -> None:
+def seal_outputs(project: ProjectFile, stage: Stage) -> None:
     """Write down the content of what a finished stage wrote. The caller holds the project's lock."""
     files = _files(project, stage)
     if stage.name == _NOT_SEALED:
@@ -41,7 +41,7 @@ def seal_outputs(project: Project, stage: Stage) -> None:
             seal(project.kb, [ledger], _LEDGER)
 
 
-def unseal_outputs(project: Project, stage: Stage) -> None:
+def unseal_outputs(project: ProjectFile, stage: Stage) -> None:
     """Take out the lines of what a stage is about to write. The caller holds the project's lock."""
     for base in (project.kb, project.run):
         unseal(base, stage.name)
@@ -49,7 +49,7 @@ def unseal_outputs(project: Project, stage: Stage) -> None:
         unseal(project.kb, MANIFEST)
 
 
-def seal_all(project: Project) -> int:
+def seal_all(project: ProjectFile) -> int:
     """Write down the content of every file of a run as it is now; returns how many files that are.
 
     Raises KnowledgeBaseError where there is nothing to be sealed, or somebody writes.
@@ -79,7 +79,7 @@ def unseal_study(folder: Path) -> None:
     unseal(folder, _STUDY)
 
 
-def drop_damaged(project: Project) -> None:
+def drop_damaged(project: ProjectFile) -> None:
     """Remove a list that is damaged, saying so: its stages write theirs anew, being whole by their marks."""
     for base in (project.kb, project.run):
         try:
@@ -97,7 +97,7 @@ def drop_damaged(project: Project) -> None:
         manifest.unlink()
 
 
-def is_sealed(project: Project, stage: Stage) -> bool:
+def is_sealed(project: ProjectFile, stage: Stage) -> bool:
     """Whether everything that a finished stage wrote is in the lists."""
     if stage.name == _NOT_SEALED:
         return True
@@ -110,7 +110,7 @@ def is_sealed(project: Project, stage: Stage) -> bool:
     )
 
 
-def _files(project: Project, stage: Stage) -> dict[Path, list[Path]]:
+def _files(project: ProjectFile, stage: Stage) -> dict[Path, list[Path]]:
     """What a stage wrote, by the folder whose list it belongs to."""
     found: dict[Path, list[Path]] = {project.kb: [], project.run: []}
     for path in stage.outputs(project):

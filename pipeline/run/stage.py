@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.project import Project
+from pipeline.project import ProjectFile
 
 Completed = Callable[[int, dict[str, Any]], None]
 
@@ -26,15 +26,15 @@ class Stage:
 
     name: str
     needs: tuple[str, ...]  # the stages that must have run before
-    settings: Callable[[Project], Any]  # only what it uses: a change of these runs it again
+    settings: Callable[[ProjectFile], Any]  # only what it uses: a change of these runs it again
     run: Callable[..., Any]
-    outputs: Callable[[Project], Iterable[Path]]
-    shards: Callable[[Project], int] | None = None
+    outputs: Callable[[ProjectFile], Iterable[Path]]
+    shards: Callable[[ProjectFile], int] | None = None
     media: bool = False
     # Inside the knowledge base, of this stage alone: also what it wrote and removed.
     folder: str | None = None
     # What else must hold: of the files it wrote and what was known of them before, as something to compare.
-    facts: Callable[[Project, Sequence[Path], Mapping[str, Any]], Mapping[str, Any]] | None = None
+    facts: Callable[[ProjectFile, Sequence[Path], Mapping[str, Any]], Mapping[str, Any]] | None = None
     # Files that it would take over as they lie: where one was altered, it is removed before the stage runs.
     reuses: Callable[[Path], bool] = lambda path: False
 

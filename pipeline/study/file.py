@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.errors import ProjectError
 from data.tables.text_files import read_toml
-from pipeline.project import Project, load_project, merged
+from pipeline.project import ProjectFile, load_project, merged
 from trainer.variant import Variant
 
 Anchors = Literal["llm_centers", "class_name", "templates", "random_words", "permuted"]
@@ -65,7 +65,7 @@ class Study:
     """A checked study: its project, and every variant with every seed."""
 
     file: StudyFile
-    project: Project
+    project: ProjectFile
     variants: dict[tuple[str, str], list[Variant]]  # (ablation, variant) -> one of each seed
     reference: list[Variant]
 

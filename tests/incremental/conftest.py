@@ -22,7 +22,7 @@ from data.errors import UniBindError
 from data.files import hash_file
 from data.seals import SEAL
 from kb_builder.encode.exchange import import_vectors
-from pipeline.project import Project, load_project
+from pipeline.project import ProjectFile, load_project
 from pipeline.run.runner import plan, run_stage, run_stages
 
 CATEGORIES = ("red fox", "snow owl", "oak tree", "pond")
@@ -217,12 +217,12 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="session")
-def contents_of() -> Callable[[Project], dict[str, Any]]:
+def contents_of() -> Callable[[ProjectFile], dict[str, Any]]:
     """Every file of a run as something to compare."""
     return contents
 
 
-def _import(project: Project, world: World) -> None:
+def _import(project: ProjectFile, world: World) -> None:
     """What `unibind kb import` does after `unibind describe`, before `unibind encode`."""
     run_stage(project, "world")
     run_stage(project, "ingest")
@@ -239,7 +239,7 @@ def _import(project: Project, world: World) -> None:
     import_vectors(project.kb, matrix, names, table="samples", name="x", dtype=project.encode.dtype)
 
 
-def contents(project: Project) -> dict[str, Any]:
+def contents(project: ProjectFile) -> dict[str, Any]:
     """Every file of a run by name, as something to compare: times apart, and what is kept for later apart.
 
     Not compared are the ledger (the record of who was asked when), marks, and the folders of encoders that

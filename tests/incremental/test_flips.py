@@ -18,16 +18,16 @@ from data import files, reads, seals
 from data.errors import UniBindError
 from kb_builder.browse import overview
 from kb_builder.browse import query as browse
-from kb_builder.describe import shards as cited
+from kb_builder.describe import cited
 from kb_builder.encode import exchange
 from kb_builder.store import shards
 from pipeline.compare import runs as compare
 from pipeline.predict import recognise as predict
-from pipeline.project import Project, load_project
+from pipeline.project import ProjectFile, load_project
 from pipeline.run import runner as stages
 from pipeline.verify import verify_project
 
-Answer = Callable[[Project, Path], str]
+Answer = Callable[[ProjectFile, Path], str]
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def forget() -> None:
     shards._footer.cache_clear()
 
 
-def predicted(project: Project, folder: Path) -> str:
+def predicted(project: ProjectFile, folder: Path) -> str:
     found = predict.predict_files(project, [(folder / "media/0-3.bmp", None)], say=lambda note: None)
     return str([_known(replace(each, file="")) for each in found])
 
@@ -68,23 +68,23 @@ def _known(prediction: predict.Prediction) -> predict.Prediction:
 _probabilities: set[tuple[float | None, ...]] = set()  # all that were given; there is to be one
 
 
-def retrieved(project: Project, folder: Path) -> str:
+def retrieved(project: ProjectFile, folder: Path) -> str:
     return str(predict.retrieve_samples(project, "a red fox", say=lambda note: None))
 
 
-def compared(project: Project, folder: Path) -> str:
+def compared(project: ProjectFile, folder: Path) -> str:
     told = compare.compare([compare.open_run(project.run), compare.open_run(folder / "other")])
     return told.as_json()
 
 
-def exported(project: Project, folder: Path) -> str:
+def exported(project: ProjectFile, folder: Path) -> str:
     target = folder / "export"
     shutil.rmtree(target, ignore_errors=True)
     exchange.export_table(project.kb, "category_texts", target, form="npy")
     return str([(path.name, files.hash_file(path)) for path in sorted(target.rglob("*")) if path.is_file()])
 
 
-def vectors(project: Project, folder: Path) -> str:
+def vectors(project: ProjectFile, folder: Path) -> str:
     return browse.sql(project.kb, "SELECT * FROM v_category_vectors").to_text(with_sql=False)
 
 
@@ -104,7 +104,7 @@ COMMANDS: dict[str, Answer] = {
 class Attack:
     """A finished run and its answers; wounds are inflicted on it one by one."""
 
-    def __init__(self, folder: Path, contents_of: Callable[[Project], dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, contents_of: Callable[[ProjectFile], dict[str, Any]]) -> None:
         self.contents = lambda: contents_of(self.project)
         self.folder = folder
         self.project = load_project(folder / "unibind.toml")
@@ -148,7 +148,7 @@ class Attack:
 def attack(
     finished_once: Path,
     tmp_path_factory: pytest.TempPathFactory,
-    contents_of: Callable[[Project], dict[str, Any]],
+    contents_of: Callable[[ProjectFile], dict[str, Any]],
 ) -> Attack:
     """A copy of a finished project, to be wounded and restored."""
     return Attack(

@@ -33,7 +33,7 @@ from data.seals import SEAL, discard
 from kb_builder.encoders import release_encoders
 from kb_builder.encoders.tokens import token_counter
 from kb_builder.store.table import read_manifest, write_vectors
-from pipeline.project import Project, load_project
+from pipeline.project import ProjectFile, load_project
 from pipeline.run.code import MACHINERY, PACKAGES, ROOT, files
 from pipeline.run.jobs import STAGES
 from pipeline.run.runner import is_current, run_stage
@@ -218,7 +218,7 @@ def _outputs(folder: Path, name: str, contents_of: Any) -> dict[str, Any]:
 
 def _forget(folder: Path, name: str) -> None:
     """Let a stage be as if it had never run."""
-    project: Project = load_project(folder / "unibind.toml")
+    project: ProjectFile = load_project(folder / "unibind.toml")
     (stage,) = (each for each in STAGES if each.name == name)
     for path in list(stage.outputs(project)):
         path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from kb_builder.tables.schemas import read_rows
 from kb_builder.verify.explain import explain
 from kb_builder.verify.findings import Verification
 from pipeline import predict
-from pipeline.project import Project, load_project
+from pipeline.project import ProjectFile, load_project
 from pipeline.run.runner import plan, run_stages
 from pipeline.run.sealing import STUDY_FILES, seal_all, seal_study
 from pipeline.study.cells import CELL, read_cell, write_cell
@@ -29,11 +29,11 @@ from pipeline.verify import verify_project
 PART = "descriptions/category/part-00000.parquet"
 
 
-def project_of(folder: Path) -> Project:
+def project_of(folder: Path) -> ProjectFile:
     return load_project(folder / "unibind.toml")
 
 
-def run_all(project: Project) -> None:
+def run_all(project: ProjectFile) -> None:
     with contextlib.redirect_stderr(io.StringIO()):
         run_stages(project, plan(project))
 
@@ -43,7 +43,9 @@ def errors(found: Verification) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def two_runs(finished_once: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Project]:
+def two_runs(
+    finished_once: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ProjectFile, ProjectFile]:
     """Two runs of one project that differ in their encoder's weights alone: files of equal sizes."""
     folder = tmp_path_factory.mktemp("two")
     ours, theirs = (Path(shutil.copytree(finished_once, folder / name)) for name in ("ours", "theirs"))
@@ -61,7 +63,7 @@ def two_runs(finished_once: Path, tmp_path_factory: pytest.TempPathFactory) -> t
         "kb/embeddings/*/category_texts/part-00000-*.parquet",
     ],
 )
-def test_a_valid_file_of_another_run(two_runs: tuple[Project, Project], pattern: str) -> None:
+def test_a_valid_file_of_another_run(two_runs: tuple[ProjectFile, ProjectFile], pattern: str) -> None:
     """Heads and shards of equal size, exchanged between two runs: named in both, read in none."""
     (mine,), (other,) = (sorted(_serving(project, pattern)) for project in two_runs)
     one, two = mine.read_bytes(), other.read_bytes()
@@ -83,7 +85,7 @@ def test_a_valid_file_of_another_run(two_runs: tuple[Project, Project], pattern:
         _ask(project)
 
 
-def _serving(project: Project, pattern: str) -> list[Path]:
+def _serving(project: ProjectFile, pattern: str) -> list[Path]:
     """Files of a run by their pattern, without those of encoders that serve no longer."""
     lines = {
         **(seals.sealed(project.run) or {}),
@@ -92,7 +94,7 @@ def _serving(project: Project, pattern: str) -> list[Path]:
     return [path for path in project.run.glob(pattern) if path.relative_to(project.run).as_posix() in lines]
 
 
-def _ask(project: Project) -> None:
+def _ask(project: ProjectFile) -> None:
     picture = project.path.parent / "media/0-3.bmp"
     predict.predict_files(project, [(picture, None)], say=lambda note: None)
     predict.retrieve_samples(project, "a red fox", say=lambda note: None)
@@ -214,7 +216,7 @@ def test_an_older_ledger_is_found_by_rows_alone(finished: Path) -> None:
     assert "run_id is 'another', the ledger says 'p'" in str(found)
 
 
-def _study(project: Project) -> Path:
+def _study(project: ProjectFile) -> Path:
     """A study of one cell, as `unibind study` leaves it."""
     folder = project.run / "studies" / "s"
     cell = folder / "cells" / "k"

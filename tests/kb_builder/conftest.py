@@ -30,8 +30,10 @@ from data.modality import Modality
 from data.sample import Category, Sample
 from kb_builder.ask.ledger import Entry, new_entry, open_ledger
 from kb_builder.ask.request import Request
-from kb_builder.describe.rows import description_row
+from kb_builder.describe.rows import JudgedText, RowOrigin, RowQuestion, description_row
 from kb_builder.describers.fake import fake_answer
+from kb_builder.encoders.tokens import count_tokens
+from kb_builder.gates.verdict import Verdict
 from kb_builder.store.table import write_vectors
 from kb_builder.tables.controls import write_controls
 from kb_builder.tables.ingest import ingest
@@ -295,34 +297,43 @@ def _rows_of(entry: Entry, category: str) -> list[dict[str, Any]]:
         texts = json.loads(content)["descriptions"] if content.startswith("{") else [content]
         statuses = ["ok", "dup_near", "dup_exact", "boilerplate"] if len(texts) > 1 else ["ok"]
     reasons = {"failed": entry.error, "dup_near": "3-gram Jaccard 0.98", "boilerplate": "says no more"}
+    question = RowQuestion(
+        kind="category",
+        subject_id=category,
+        modality=None,
+        template_id="t",
+        template_version="1",
+        aspect="sight",
+        prompt_hash=hash_json(request["messages"]),
+        request_key=entry.key,
+    )
+    origin = RowOrigin(
+        provider=entry.provider,
+        model_requested="fake-1",
+        model_resolved="fake-1" if entry.answer is None else "fake-1-2026",
+        temperature=0.5,
+        max_tokens=40,
+        seed=request["seed"],
+        finish_reason="error" if entry.answer is None else "stop",
+        prompt_tokens=None if entry.answer is None else 9,
+        completion_tokens=None if entry.answer is None else 20,
+        attempts=2,
+        latency_ms=12.5,
+        created_at=entry.time,
+        source="fake",
+        run_id="r",
+    )
     return [
         description_row(
-            kind="category",
-            category_id=category,
-            text=text,
-            status=status,
-            reason=reasons.get(status),
-            template_id="t",
-            template_version="1",
-            aspect="sight",
-            prompt_hash=hash_json(request["messages"]),
-            request_key=entry.key,
-            provider=entry.provider,
-            model_requested="fake-1",
-            model_resolved="fake-1" if entry.answer is None else "fake-1-2026",
-            temperature=0.5,
-            max_tokens=40,
-            seed=request["seed"],
-            finish_reason="error" if entry.answer is None else "stop",
-            prompt_tokens=None if entry.answer is None else 9,
-            completion_tokens=None if entry.answer is None else 20,
-            cost_usd=None if entry.cost_usd is None else entry.cost_usd / len(texts),
-            attempts=2,
-            latency_ms=12.5,
-            created_at=entry.time,
-            source="fake",
-            run_id="r",
-            item=item,
+            question,
+            origin,
+            JudgedText(
+                text,
+                count_tokens([text])[0],
+                Verdict(status, reason=reasons.get(status)),
+                item=item,
+                cost_usd=None if entry.cost_usd is None else entry.cost_usd / len(texts),
+            ),
         )
         for item, (text, status) in enumerate(zip(texts, statuses, strict=True))
     ]
@@ -330,16 +341,16 @@ def _rows_of(entry: Entry, category: str) -> list[dict[str, Any]]:
 
 def _unasked(sample: str, source: str, text: str) -> dict[str, Any]:
     provider, model = ("unibind", "facts-1") if source == "facts" else ("manifest", "given")
-    return description_row(
+    question = RowQuestion(
         kind="sample",
+        subject_id=sample,
         modality="image",
-        sample_id=sample,
-        text=text,
-        status="ok",
         template_id=source,
         template_version="1",
         prompt_hash="0" * 64,
         request_key=hash_json([provider, model, sample, hash_text(sample), text]),
+    )
+    origin = RowOrigin(
         provider=provider,
         model_requested=model,
         model_resolved=model,
@@ -350,6 +361,7 @@ def _unasked(sample: str, source: str, text: str) -> dict[str, Any]:
         source=source,
         run_id="r",
     )
+    return description_row(question, origin, JudgedText(text, count_tokens([text])[0], Verdict("ok")))
 
 
 @pytest.fixture
@@ -469,16 +481,16 @@ def browsed_kb(tmp_path: Path) -> Path:
 
 
 def _text_row(category_id: str, text: str, status: str = "ok") -> dict[str, Any]:
-    return description_row(
+    question = RowQuestion(
         kind="category",
-        category_id=category_id,
-        text=text,
-        n_tokens=5,
-        status=status,
+        subject_id=category_id,
+        modality=None,
         template_id="t",
         template_version="1",
         prompt_hash="p",
         request_key=hash_text(text),
+    )
+    origin = RowOrigin(
         provider="local",
         model_requested="SmolLM2",
         model_resolved="SmolLM2",
@@ -489,3 +501,4 @@ def _text_row(category_id: str, text: str, status: str = "ok") -> dict[str, Any]
         source="local",
         run_id="test",
     )
+    return description_row(question, origin, JudgedText(text, 5, Verdict(status)))

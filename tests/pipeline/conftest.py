@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import soundfile as sf
 from PIL import Image
 
-from data.files import write_json
-from kb_builder.store.table import write_vectors
-from kb_builder.tables.schemas import CATEGORIES, CONTROLS, DESCRIPTIONS, REJECTS, SAMPLES, write_table
+from kb_builder.tables.schemas import CONTROLS, DESCRIPTIONS, REJECTS, SAMPLES, write_table
 from pipeline.cli.main import main
 from pipeline.report.page import write_report
+from tests.planted import description_row, write_categories, write_store
 from trainer.align.train import train
 from trainer.evaluate.measure import evaluate
 from trainer.localize.choose import localize
@@ -82,11 +80,7 @@ def _build(root: Path) -> None:
         x = x + noise * rng.normal(size=x.shape)
         return (x / np.linalg.norm(x)).astype(np.float32)
 
-    categories = [
-        {"category_id": c, "name": name, "aliases": [], "parent": None, "notes": None}
-        for c, name in NAMES.items()
-    ]
-    write_table(kb / "categories.parquet", categories, CATEGORIES)
+    write_categories(kb, NAMES)
     vectors: dict[str, list[tuple[str, str, np.ndarray]]] = {}
     described, controls, own, samples = [], [], [], []
     for c in NAMES:
@@ -143,25 +137,17 @@ def _build(root: Path) -> None:
     write_table(kb / "rejects" / "encode.parquet", gone, REJECTS)
     places = {name: f"txt/{name}" for name in ("category_texts", "controls", "sample_texts")}
     places |= {"text_samples": "txt/samples", "samples": "img/samples", "zero_shot": "zs/samples"}
-    for name, rows in vectors.items():
-        write_vectors(
-            kb / "embeddings" / places[name],
-            ids=[row for row, _, _ in rows],
-            groups=[group for _, group, _ in rows],
-            vectors_ND=np.stack([vector for _, _, vector in rows]),
-        )
-    for folder in ("txt", "img", "zs"):
-        write_json(kb / "embeddings" / folder / "encoder.json", {"name": folder, "parameters": 1_000_000})
-    write_json(kb / "embeddings" / "encoders.json", {"text": "txt", "samples": "img", "zero_shot": "zs"})
+    write_store(
+        kb,
+        {places[name]: rows for name, rows in vectors.items()},
+        roles={"text": "txt", "samples": "img", "zero_shot": "zs"},
+        parameters=dict.fromkeys(("txt", "img", "zs"), 1_000_000),
+    )
     localize(kb, Localize(k=4))
 
 
 def _description(row_id: str, **fields: Any) -> dict[str, Any]:
-    row: dict[str, Any] = {"row_id": row_id, "text": row_id, "status": "ok", "source": "local", **fields}
-    for column in DESCRIPTIONS:
-        empty = "model-x" if pa.types.is_string(column.type) else 0
-        row.setdefault(column.name, None if column.nullable else empty)
-    return row
+    return description_row(row_id, filler="model-x", **{"source": "local", **fields})
 
 
 def _medium(media: Path, sample: str, modality: str, rng: np.random.Generator) -> str:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from pipeline.doctor import Check, examine
-from pipeline.project import Project, load_project
+from pipeline.project import ProjectFile, load_project
 
 
 class Models(BaseHTTPRequestHandler):
@@ -42,7 +42,7 @@ def endpoint() -> Iterator[str]:
     thread.join()
 
 
-def project(folder: Path, base_url: str) -> Project:
+def project(folder: Path, base_url: str) -> ProjectFile:
     path = folder / "unibind.toml"
     path.write_text(
         'name = "x"\n[data]\nmanifest = "m.csv"\n[describe.categories]\ndescriber = "openai"\nmodel = "m"\n'
@@ -83,7 +83,7 @@ def test_a_missing_manifest_and_a_dead_endpoint_are_failures(tmp_path: Path) -> 
     assert found(checks, "endpoint").told().startswith("FAIL")
 
 
-def changed(project: Project, *, samples: dict[str, Any] | None = None, **categories: Any) -> Project:
+def changed(project: ProjectFile, *, samples: dict[str, Any] | None = None, **categories: Any) -> ProjectFile:
     """The project with other settings, not checked again."""
     describe = project.describe
     sections = {

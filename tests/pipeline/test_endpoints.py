@@ -24,7 +24,7 @@ from kb_builder.ask.ledger import iter_entries
 from kb_builder.fake_openai import FakeSettings, serve_fake
 from pipeline.cli.main import app
 from pipeline.doctor import examine
-from pipeline.project import Project, load_project
+from pipeline.project import ProjectFile, load_project
 
 Serve = Callable[..., str]
 ROOT = Path(__file__).parents[2]
@@ -235,7 +235,7 @@ def test_a_gguf_file_is_found_beside_the_project_file(
     assert not checks["describer"].ok and "is cut off" in checks["describer"].detail
 
 
-def loaded(folder: Path, url: str) -> Project:
+def loaded(folder: Path, url: str) -> ProjectFile:
     return load_project(project(folder, 'describer = "facts"', categories=asking(url)))
 
 

@@ -30,9 +30,10 @@ GLOSSARY = ROOT / "docs" / "glossary.md"
 # The functions whose dicts are the summaries of stages: what a small run does not print stands there, too.
 SUMMARIES = {
     "kb_builder/tables/ingest.py": ("ingest",),
-    "kb_builder/describe/categories.py": ("summarise",),
+    "kb_builder/describe/shards.py": ("count_texts",),
+    "kb_builder/describe/categories.py": ("describe_category_shards",),
     "kb_builder/describe/samples.py": ("_write",),
-    "kb_builder/describe/contrasts.py": ("_describe", "_skip"),
+    "kb_builder/describe/contrasts.py": ("describe_contrasts", "_write", "_skip"),
     "kb_builder/encode/embed.py": ("embed_texts", "embed_samples"),
     "trainer/localize/choose.py": ("choose_centers",),
     "trainer/align/train.py": ("fit",),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import ProjectError
-from data.readers import Budget
+from data.readers import FileBudget
 from pipeline.project import load_project
 from pipeline.run.jobs import STAGES
 
@@ -224,10 +224,10 @@ def test_unknown_aspects_are_refused(tmp_path: Path) -> None:
 
 def test_the_budget_of_a_file_is_a_setting(tmp_path: Path) -> None:
     """Seconds and a size with its unit; by default a minute and 2 GB."""
-    assert load_project(write(tmp_path, MINIMAL)).data.budget == Budget(60.0, 2_000_000_000)
+    assert load_project(write(tmp_path, MINIMAL)).data.budget == FileBudget(60.0, 2_000_000_000)
     for told, count in (('"500 MB"', 500_000_000), ('"1.5 GB"', 1_500_000_000), ("100_000_000", 100_000_000)):
         text = MINIMAL + f"seconds_per_file = 5\nmemory_per_file = {told}\n"
-        assert load_project(write(tmp_path, text)).data.budget == Budget(5.0, count)
+        assert load_project(write(tmp_path, text)).data.budget == FileBudget(5.0, count)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.torture.disk import give_up_power
 from data.errors import DamagedError
 from data.reads import reading
-from kb_builder.sources import unreadable
+from kb_builder.browse.sources import unreadable
 if os.geteuid() == 0:
     give_up_power()
 path = Path(sys.argv[1])

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from data.files import write_json
-from kb_builder.store.table import write_vectors
-from kb_builder.tables.schemas import CATEGORIES, CONTROLS, DESCRIPTIONS, REJECTS, SAMPLES, write_table
+from kb_builder.tables.schemas import CONTROLS, DESCRIPTIONS, REJECTS, SAMPLES, write_table
+from tests.planted import description_row, write_categories, write_store
 
 MATERIALS, SHAPES = 4, 3
 MODALITIES = ("image", "audio", "point", "text")
@@ -44,21 +42,6 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def _description(row_id: str, **fields: Any) -> dict[str, Any]:
-    """A whole row of the descriptions table: what tests do not look at is filled by kind."""
-    row: dict[str, Any] = {"row_id": row_id, "text": row_id, "status": "ok", **fields}
-    for column in DESCRIPTIONS:
-        if column.name in row:
-            continue
-        if column.nullable:
-            row[column.name] = None
-        elif pa.types.is_string(column.type):
-            row[column.name] = "x"
-        else:
-            row[column.name] = 0
-    return row
-
-
 def build(kb: Path, world: World) -> Path:
     """Write the knowledge base: tables, vectors, encoders.json."""
     rng = np.random.default_rng(world.seed)
@@ -73,24 +56,16 @@ def build(kb: Path, world: World) -> Path:
     def text_vector(meaning: np.ndarray, noise: float) -> np.ndarray:
         return _unit(meaning + common + noise * np.sqrt(world.text_dim) * rng.normal(size=world.text_dim))
 
-    write_table(
-        kb / "categories.parquet",
-        [
-            {"category_id": c, "name": c.replace("-", " "), "aliases": [], "parent": None, "notes": None}
-            for c in attributes
-        ],
-        CATEGORIES,
-    )
-    text_folder, sample_folder, zero_folder = (kb / "embeddings" / f for f in ("txt-0", "img-0", "zs-0"))
+    write_categories(kb, {c: c.replace("-", " ") for c in attributes})
     vectors: dict[str, list[tuple[str, str, np.ndarray]]] = {}
 
     descriptions = []
     for c, (_, _, meaning) in attributes.items():
         for i in range(world.texts):
             row_id = hashlib.sha256(f"{c}/{i}".encode()).hexdigest()[:12]
-            descriptions.append(_description(row_id, kind="category", category_id=c))
+            descriptions.append(description_row(row_id, kind="category", category_id=c))
             vectors.setdefault("category_texts", []).append((row_id, c, text_vector(meaning, 0.3)))
-        descriptions.append(_description(f"{c}-bad", kind="category", category_id=c, status="no_name"))
+        descriptions.append(description_row(f"{c}-bad", kind="category", category_id=c, status="no_name"))
     write_table(kb / "descriptions" / "category" / "part-00000.parquet", descriptions, DESCRIPTIONS)
 
     controls = []
@@ -136,7 +111,7 @@ def build(kb: Path, world: World) -> Path:
                     vectors.setdefault("zero", []).append((sample, modality, text_vector(thing, 0.6)))
                 if world.sample_texts:
                     own.append(
-                        _description(f"own-{sample}", kind="sample", sample_id=sample, modality=modality)
+                        description_row(f"own-{sample}", kind="sample", sample_id=sample, modality=modality)
                     )
                     vectors.setdefault("sample_texts", []).append(
                         (f"own-{sample}", modality, text_vector(thing, 0.5))
@@ -151,31 +126,20 @@ def build(kb: Path, world: World) -> Path:
     )
 
     places = {
-        "category_texts": text_folder / "category_texts",
-        "controls": text_folder / "controls",
-        "text_samples": text_folder / "samples",
-        "sample_texts": text_folder / "sample_texts",
-        "samples": sample_folder / "samples",
-        "zero": zero_folder / "samples",
+        "category_texts": "txt-0/category_texts",
+        "controls": "txt-0/controls",
+        "text_samples": "txt-0/samples",
+        "sample_texts": "txt-0/sample_texts",
+        "samples": "img-0/samples",
+        "zero": "zs-0/samples",
     }
-    for name, rows in vectors.items():
-        if name == "zero" and not world.zero_shot:
-            continue
-        write_vectors(
-            places[name],
-            ids=[i for i, _, _ in rows],
-            groups=[g for _, g, _ in rows],
-            vectors_ND=np.stack([v for _, _, v in rows]),
-        )
-    for folder, parameters in ((text_folder, 1000), (sample_folder, 98400)):
-        write_json(folder / "encoder.json", {"name": folder.name, "parameters": parameters})
-    write_json(
-        kb / "embeddings" / "encoders.json",
-        {
-            "text": text_folder.name,
-            "samples": sample_folder.name,
-            "zero_shot": zero_folder.name if world.zero_shot else None,
-        },
+    if not world.zero_shot:
+        del vectors["zero"]
+    write_store(
+        kb,
+        {places[name]: rows for name, rows in vectors.items()},
+        roles={"text": "txt-0", "samples": "img-0", "zero_shot": "zs-0" if world.zero_shot else None},
+        parameters={"txt-0": 1000, "img-0": 98400},
     )
     return kb
 

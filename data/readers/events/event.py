@@ -39,6 +39,11 @@ def read_event(path: Path) -> Events | Picture:
     return found
 
 
+def is_recording(path: Path) -> bool:
+    """Whether a file is read as events, by its ending; else it is a picture rendered from events."""
+    return path.suffix.lower() in EVENT_FORMATS
+
+
 def read_bin(path: Path) -> Events:
     """N-Caltech101: five bytes an event, big-endian: x, y, one bit of polarity, 23 bits of microseconds."""
     size = check_file(path, max_bytes=min(MAX_BYTES, MAX_EVENTS * BIN_EVENT_BYTES))

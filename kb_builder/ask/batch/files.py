@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import RequestError, SampleError, TransientError
+from data.show import shorten
 from kb_builder.ask.batch.api import ENDPOINT
-from kb_builder.ask.endpoint.status import Remedy, check_body, error_for, shorten, words_of
+from kb_builder.ask.endpoint.status import Remedy, check_body, error_for, words_of
 from kb_builder.ask.request import Request
 
 

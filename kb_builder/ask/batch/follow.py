@@ -14,13 +14,14 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from data.errors import RequestError, RunError, ThrottledError, TransientError
+from data.show import shorten
 from kb_builder.ask.batch import jobs as batch_jobs
 from kb_builder.ask.batch import run as batch_run
 from kb_builder.ask.batch.files import read_lines, read_result
 from kb_builder.ask.batch.jobs import DEAD, DONE, BatchItem, Job
 from kb_builder.ask.batch.progress import end_line
 from kb_builder.ask.batch.run import BatchRun
-from kb_builder.ask.endpoint.status import error_for, shorten
+from kb_builder.ask.endpoint.status import error_for
 from kb_builder.ask.ledger import microseconds_now
 from kb_builder.ask.scheduler import ALL_REFUSED
 

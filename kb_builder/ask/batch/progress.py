@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from data.show import shorten
 from kb_builder.ask.asker import Progress
 from kb_builder.ask.batch.jobs import Job
 from kb_builder.ask.endpoint.client import ChatClient
-from kb_builder.ask.endpoint.status import shorten
 
 if TYPE_CHECKING:
     from openai.types import Batch

@@ -11,18 +11,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from data.errors import DescriberError, ThrottledError, TransientError, UniBindError
+from data.show import shorten
 from kb_builder.ask.endpoint.hidden_key import HiddenKey, silence_vendor
 from kb_builder.ask.endpoint.parameters import body_of
 from kb_builder.ask.endpoint.proxies import Proxy, proxy_for
-from kb_builder.ask.endpoint.status import (
-    Remedy,
-    check_body,
-    error_for,
-    renamed,
-    retry_after,
-    shorten,
-    words_of,
-)
+from kb_builder.ask.endpoint.status import Remedy, check_body, error_for, renamed, retry_after, words_of
 from kb_builder.ask.request import OPENAI_URL, Media, Reply, Request, endpoint_identity, read_limits
 
 if TYPE_CHECKING:

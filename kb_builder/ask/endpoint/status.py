@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from data.errors import DescriberError, RequestError, RunError, ThrottledError, TransientError
+from data.show import shorten
 
 # A refusal (message, `param`, code) -> what to write into the project file, or None.
 Remedy = Callable[[str, str | None, str], str | None]
@@ -129,12 +130,6 @@ def _moment(headers: Any) -> datetime:
 def words_of(said: Any) -> str:
     """A server's message as text; some send an object instead."""
     return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False, default=str)
-
-
-def shorten(text: str, limit: int = 300) -> str:
-    """The text as one line of at most `limit` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def renamed(error: DescriberError, message: str) -> DescriberError:

@@ -7,11 +7,11 @@
                                         the `several_…` forms ask for `{count}` texts at once
     [[style]]     id, how               optional: the manner of the sentence
     [[aspect]]    id, ask, modality?, also?, openings?
-                                        which modality shows it most, which others show it where that one is
-                                        not there, and the start of the answer, for models that can go on
-                                        from it
+                                        the modality that shows it most, others that show it in the absence
+                                        of that one, and starts of the answer, for models that can continue
+                                        one
 
-No prompt holds a worked example: a small model copies its material and shape into every answer.
+No prompt has a worked example: a small model copies its material and form into every answer.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Prompt:
     version: str
     aspect: str
     modality: str | None  # which modality shows the aspect most
-    also: tuple[str, ...]  # which others show it, too
+    also: tuple[str, ...]  # other modalities that show it
     system: str | None
     user: str
     ask: str
@@ -74,9 +74,8 @@ class Library:
     def shown_by(self, modalities: Collection[str]) -> Library:
         """The prompts about what these modalities show, in turns, so that each modality has as many.
 
-        An aspect that another one of them shows more is that one's. The library stays as it is where it has
-        no prompt for any of them, where they are all that it knows, and for texts alone, which may be about
-        anything.
+        An aspect belongs to the modality that shows it most. The library is unchanged if it has no prompt
+        for any of them, if they are all that it knows, and for texts alone, which may be about anything.
         """
         mine = {
             modality: [
@@ -155,16 +154,18 @@ def spoken_name(category: Category) -> str:
 
 
 def subject(category: Category) -> str:
-    """The quoted name with what tells it from other things of that name."""
+    """The quoted name, with parent and notes, which distinguish it from other things of that name."""
     hints = [f"a kind of {category.parent}" if category.parent else "", category.notes or ""]
-    told = "; ".join(hint for hint in hints if hint)
-    return f'"{spoken_name(category)}"' + (f" ({told})" if told else "")
+    known = "; ".join(hint for hint in hints if hint)
+    return f'"{spoken_name(category)}"' + (f" ({known})" if known else "")
 
 
-def fill(prompt: Prompt, category: Category, *, count: int = 1, rival: str = "") -> tuple[Messages, str]:
+def fill_prompt(
+    prompt: Prompt, category: Category, *, count: int = 1, rival: str = ""
+) -> tuple[Messages, str]:
     """The messages to send about a category, and the start of the answer ("" where none is given).
 
-    `rival` is the name of the category to set it apart from, for prompts that ask for that.
+    `rival` is the name of the category it is contrasted with, for contrast prompts.
     """
     words = {
         "name": spoken_name(category),
@@ -192,8 +193,8 @@ def _fill(text: str, words: Mapping[str, str]) -> str:
 def texts_per_request(settings: DescribeCategories) -> int:
     """How many texts one request asks for.
 
-    Where the settings do not say: one from the small model, else at most ten, and fewer where that would
-    leave aspects unasked (50 texts in requests of ten would be about five of the eight aspects).
+    By default one from the small model, else at most ten, and fewer where that would leave aspects unasked
+    (50 texts in requests of ten would cover about five of the eight aspects).
     """
     if settings.items is not None:
         return settings.items
@@ -204,13 +205,13 @@ def texts_per_request(settings: DescribeCategories) -> int:
 
 
 def category_library(settings: DescribeCategories, kb: Path) -> Library:
-    """The prompts about a category by itself: about what the modalities of the knowledge base show.
+    """The prompts about a category alone, about aspects that the knowledge base's modalities show.
 
-    `aspects` in the settings overrules that. Raises InputError for aspects that this describer has no prompt
-    about.
+    `aspects` in the settings takes precedence. Raises InputError for an aspect that this describer has no
+    prompt about.
     """
     several = texts_per_request(settings) > 1
-    openings = goes_on(settings) and not several
+    openings = continues_openings(settings) and not several
     library = load_prompts("category_openings") if openings else load_prompts("category", several=several)
     if settings.aspects is None:
         return library.shown_by(present_modalities(kb)) if _knows_modalities(kb) else library
@@ -229,12 +230,12 @@ def contrast_items(settings: DescribeCategories) -> int:
 
 
 def contrast_library(settings: DescribeCategories, kb: Path) -> Library | None:
-    """The prompts that set a category apart from another; None for models that cannot use them.
+    """The prompts that contrast a category with another; None for models that are too small for them.
 
-    Of the `aspects` in the settings those that set things apart, or all where none of them does.
+    Of the `aspects` in the settings, those with a contrast prompt; all contrast prompts if none has one.
     """
-    # The bundled model was tried: see prompts/category_openings.toml.
-    if TRAITS[settings.describer].gguf and goes_on(settings):
+    # The bundled model was tried and failed: see prompts/category_openings.toml.
+    if TRAITS[settings.describer].gguf and continues_openings(settings):
         return None
     library = load_prompts("contrast", several=contrast_items(settings) > 1)
     if settings.aspects is None:
@@ -243,9 +244,11 @@ def contrast_library(settings: DescribeCategories, kb: Path) -> Library | None:
     return chosen if chosen.prompts else library
 
 
-def goes_on(settings: Asking) -> bool:
-    """Whether the describer goes on from an opening, which a small or a base model does far better than that
-    it follows an instruction."""
+def continues_openings(settings: Asking) -> bool:
+    """Whether the describer is given an opening to continue.
+
+    A small or a base model continues one far better than it follows an instruction.
+    """
     writer = writer_traits(settings)
     if writer.gguf and local_llm.names_a_file(settings.model):
         return local_llm.find(settings.model).openings
@@ -253,7 +256,7 @@ def goes_on(settings: Asking) -> bool:
 
 
 def _knows_modalities(kb: Path) -> bool:
-    """Whether `ingest` said which modalities there are: earlier ones did not, and all aspects were asked."""
+    """Whether `ingest` listed the modalities; earlier versions did not, and asked about all aspects."""
     return reading(kb / "modalities.parquet").is_file()
 
 

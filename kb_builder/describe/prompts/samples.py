@@ -1,11 +1,11 @@
-"""Prompts about samples: one TOML file per kind of material that is sent.
+"""Prompts about samples: one TOML file per kind of media that is sent.
 
     version = "1"        raise it whenever a prompt's words change
     system               what holds for every template
-    sees                 what the model is given; said before every template's question
-    [[template]]  id, ask, opening?    `opening`: the start of the answer, for models that can go on from it
+    sees                 what the model is given; precedes every template's question
+    [[template]]  id, ask, opening?    `opening`: the start of the answer, for models that can continue it
 
-The first try uses the first template, the second the next, and so on around.
+The first try uses the first template, the second the next, and so on in rotation.
 """
 
 from __future__ import annotations
@@ -18,24 +18,23 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-# Event streams are drawn here, in known colours; a picture that somebody else drew has colours of its own.
-_DRAWN_HERE = frozenset({".bin", ".npz"})
+from data.readers.events.event import is_recording
 
 
 @dataclass(frozen=True, slots=True)
 class SamplePrompt:
-    """One way of asking about one kind of material."""
+    """One prompt about one kind of media."""
 
     template_id: str
     version: str
     system: str
-    user: str  # `{facts}` is filled in, where it stands
+    user: str  # `{facts}` is replaced by the measured facts
     opening: str = ""
 
 
 @dataclass(frozen=True)
 class SamplePrompts:
-    """Every prompt of one kind of material, in the order of the tries."""
+    """Every prompt about one kind of media, in the order of the tries."""
 
     prompts: tuple[SamplePrompt, ...]
     extra: Mapping[str, Any] = field(default_factory=dict)  # further fields of every request's body
@@ -67,10 +66,11 @@ def load_sample_prompts(purpose: str) -> SamplePrompts:
 
 
 def sample_purpose(sample: Mapping[str, Any], native: tuple[str, ...]) -> str:
-    """Which prompts fit what is sent of a sample (a row of `samples`) that is not a text."""
+    """The name of the prompts that fit the media sent of a sample (a row of `samples`) that is not a text."""
     modality = str(sample["modality"])
     if modality in native:
         return f"sample_{modality}_native"
-    if modality == "event" and Path(sample["uri"]).suffix.lower() not in _DRAWN_HERE:
+    # A recording is rendered by `data.render` in known colours; the colours of a drawn picture are unknown.
+    if modality == "event" and not is_recording(Path(sample["uri"])):
         return "sample_event_drawn"
     return f"sample_{modality}"

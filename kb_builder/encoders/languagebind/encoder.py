@@ -98,7 +98,7 @@ def _text_side(shown: str, tower: Tower) -> TextSide:
     if len(side.tokenizer) > tower.text.vocab_size:
         raise InputError(
             f"{shown}: the tokenizer of {folder} has {len(side.tokenizer):,} words, but its text tower has"
-            f" {tower.text.vocab_size:,}; it belongs to another model, fetch that of this one"
+            f" {tower.text.vocab_size:,}; it belongs to another model, fetch this one's"
         )
     return side
 

@@ -31,13 +31,12 @@ from kb_builder.ask.request import Request, request_json, request_key
 from kb_builder.describe.categories import (
     categories_per_shard,
     category_shard_count,
-    describe_category_shard,
     describe_category_shards,
-    replay_categories,
 )
 from kb_builder.describe.prompts import texts_per_request
 from kb_builder.describe.rows import row_id
 from kb_builder.describers.fake import fake_answer
+from kb_builder.encoders.tokens import MINILM
 from kb_builder.fake_openai.texts import sentence
 from kb_builder.parse.answers import PARSER_VERSION
 from kb_builder.settings import DescribeCategories, Price
@@ -116,7 +115,7 @@ def answered(request: Request) -> Entry:
 def test_every_category_gets_its_texts(tmp_path: Path) -> None:
     """At least n accepted texts that name their category and differ, in the schema's columns."""
     kb = knowledge_base(tmp_path, NAMES)
-    summary = describe_category_shard(kb, 0, FAKE, run_id="r1")
+    summary = describe_category_shards(kb, [0], FAKE, run_id="r1", encoder=MINILM)[0]
     part = kb / "descriptions" / "category" / "part-00000.parquet"
     assert pq.read_schema(part).equals(DESCRIPTIONS, check_metadata=True)
     rows = read_rows(part)
@@ -151,7 +150,7 @@ def test_every_category_gets_its_texts(tmp_path: Path) -> None:
 def test_rows_tell_where_they_come_from(tmp_path: Path) -> None:
     """Each row points at its ledger entry, whose request is what the row says was asked."""
     kb = knowledge_base(tmp_path, ["dog"])
-    describe_category_shard(kb, 0, FAKE, run_id="r1")
+    describe_category_shards(kb, [0], FAKE, run_id="r1", encoder=MINILM)
     entries = {entry.key: entry for entry in list(iter_entries(kb))}
     rows = read_rows(kb / "descriptions" / "category")
     assert {row["request_key"] for row in rows} == entries.keys()
@@ -166,10 +165,10 @@ def test_rows_tell_where_they_come_from(tmp_path: Path) -> None:
 def test_a_second_run_asks_nothing(tmp_path: Path) -> None:
     """The table is made again from the ledger alone: same bytes, no request."""
     kb = knowledge_base(tmp_path, NAMES)
-    first = describe_category_shard(kb, 0, FAKE, run_id="r1")
+    first = describe_category_shards(kb, [0], FAKE, run_id="r1", encoder=MINILM)[0]
     part = kb / "descriptions" / "category" / "part-00000.parquet"
     content = part.read_bytes()
-    second = describe_category_shard(kb, 0, FAKE, run_id="r2")
+    second = describe_category_shards(kb, [0], FAKE, run_id="r2", encoder=MINILM)[0]
     money = {"spent_usd": 0.0, "saved_usd": first["spent_usd"]}
     assert second == first | {"answered_from_ledger": first["requests"]} | money
     assert part.read_bytes() == content
@@ -194,7 +193,9 @@ def test_rejected_texts_are_topped_up_and_kept(tmp_path: Path, chat_server: Call
         }
 
     kb = knowledge_base(tmp_path, ["dog"])
-    summary = describe_category_shard(kb, 0, online(chat_server(script).url, n=40), run_id="r")
+    summary = describe_category_shards(
+        kb, [0], online(chat_server(script).url, n=40), run_id="r", encoder=MINILM
+    )[0]
     assert summary["ok"] >= 40 and summary["saturated"] == {}
     rows = read_rows(kb / "descriptions" / "category")
     found = {
@@ -220,7 +221,7 @@ def test_a_category_that_runs_dry_is_reported(tmp_path: Path, chat_server: Calla
     kb = knowledge_base(tmp_path, ["dog"])
     server = chat_server(lambda _body, _nth: {"body": body})
     settings = online(server.url, n=5, max_requests_per_text=2.5)
-    summary = describe_category_shard(kb, 0, settings, run_id="r")
+    summary = describe_category_shards(kb, [0], settings, run_id="r", encoder=MINILM)[0]
     assert summary["saturated"] == {"dog": 1}
     assert summary["requests"] == server.seen.total() == math.ceil(5 * 2.5)
 
@@ -236,7 +237,7 @@ def test_a_saturated_category_stops_early(tmp_path: Path, chat_server: Callable[
 
     kb = knowledge_base(tmp_path, ["dog", "church bells"])
     server = chat_server(script)
-    summary = describe_category_shard(kb, 0, online(server.url, n=60), run_id="r")
+    summary = describe_category_shards(kb, [0], online(server.url, n=60), run_id="r", encoder=MINILM)[0]
     asked = Counter(row["category_id"] for row in read_rows(kb / "descriptions" / "category"))
     assert summary["saturated"] == {"dog": 7}
     assert asked["dog"] == 60 + 100
@@ -269,9 +270,9 @@ def test_several_texts_per_request(tmp_path: Path, chat_server: Callable[..., An
     price = Price(input=1.0, output=2.0, date="2026-01-01")
     kb = knowledge_base(tmp_path, NAMES)
     server = chat_server(several)
-    summary = describe_category_shard(
-        kb, 0, online(server.url, n=60, items=10, price=price, budget_usd=5.0), run_id="r"
-    )
+    summary = describe_category_shards(
+        kb, [0], online(server.url, n=60, items=10, price=price, budget_usd=5.0), run_id="r", encoder=MINILM
+    )[0]
     rows = read_rows(kb / "descriptions" / "category")
     assert summary["saturated"] == {} and summary["requests"] == server.seen.total() < len(rows) / 4
     assert len({row["row_id"] for row in rows}) == len(rows)
@@ -308,7 +309,9 @@ def test_parts_are_written_as_their_shards_are_done(tmp_path: Path) -> None:
         assert summary["ok"] >= 5
         done.append(shard)
 
-    describe_category_shards(kb, range(4), settings, run_id="r", on_shard=on_shard, asker=SlowAnt())
+    describe_category_shards(
+        kb, range(4), settings, run_id="r", on_shard=on_shard, asker=SlowAnt(), encoder=MINILM
+    )
     assert done[-1] == 0 and sorted(done) == [0, 1, 2, 3]
     manifest = read_manifest(kb)
     assert sorted(manifest.parts) == [f"category/part-{shard:05d}.parquet" for shard in range(4)]
@@ -322,7 +325,7 @@ def test_the_order_of_answers_changes_no_row(tmp_path: Path) -> None:
     for run in range(3):
         kb = knowledge_base(tmp_path / str(run), names)
         asker = Answers(random.Random(run))
-        describe_category_shards(kb, range(3), settings, run_id="r", on_shard=lambda *_: None, asker=asker)
+        describe_category_shards(kb, range(3), settings, run_id="r", encoder=MINILM, asker=asker)
         parts.append([path.read_bytes() for path in sorted(kb.glob("descriptions/category/*.parquet"))])
     assert parts[0] == parts[1] == parts[2] and len(parts[0]) == 3
 
@@ -330,14 +333,22 @@ def test_the_order_of_answers_changes_no_row(tmp_path: Path) -> None:
 def test_a_replay_asks_nobody(tmp_path: Path) -> None:
     """Parsed and judged again from the ledger: the same table; where answers are missing, what there is."""
     kb = knowledge_base(tmp_path, NAMES)
-    describe_category_shard(kb, 0, FAKE, run_id="r1")
+    describe_category_shards(kb, [0], FAKE, run_id="r1", encoder=MINILM)
     rows = table(kb)
     entries = list(iter_entries(kb))
     (kb / "descriptions/category/part-00000.parquet").unlink()
-    replay_categories(kb, [0], FAKE, on_shard=lambda *_: None)
+    describe_category_shards(kb, [0], FAKE, run_id="r", encoder=MINILM, replay=True)
     assert table(kb) == rows and list(iter_entries(kb)) == entries
     summaries: list[dict[str, Any]] = []
-    replay_categories(kb, [0], replace(FAKE, n=20), on_shard=lambda _, summary: summaries.append(summary))
+    describe_category_shards(
+        kb,
+        [0],
+        replace(FAKE, n=20),
+        on_shard=lambda _, summary: summaries.append(summary),
+        run_id="r",
+        replay=True,
+        encoder=MINILM,
+    )
     assert list(iter_entries(kb)) == entries
     assert table(kb) == rows
     assert set(summaries[0]["saturated"]) == {row["category_id"] for row in rows}
@@ -368,9 +379,11 @@ def test_shards_divide_the_categories(tmp_path: Path) -> None:
     whole, fine = FAKE, replace(FAKE, shard_categories=1)
     assert (category_shard_count(kb, whole), category_shard_count(kb, fine)) == (1, 4)
     for shard in range(4):
-        assert describe_category_shard(kb, shard, fine, run_id="r")["categories"] == 1
+        summary = describe_category_shards(kb, [shard], fine, run_id="r", encoder=MINILM)[shard]
+        assert summary["categories"] == 1
     rows = table(kb)
-    assert describe_category_shard(kb, 0, whole, run_id="r")["answered_from_ledger"] == len(rows)
+    summary = describe_category_shards(kb, [0], whole, run_id="r", encoder=MINILM)[0]
+    assert summary["answered_from_ledger"] == len(rows)
     assert table(kb) == rows
 
 
@@ -387,7 +400,7 @@ def test_a_second_writer_is_told(tmp_path: Path) -> None:
         write_lock(kb / "ledger.lock"),
         pytest.raises(KnowledgeBaseError, match=f"is being written by process {os.getpid()}"),
     ):
-        describe_category_shard(kb, 0, FAKE, run_id="r")
+        describe_category_shards(kb, [0], FAKE, run_id="r", encoder=MINILM)
 
 
 def test_a_wrong_key_stops_and_is_written_nowhere(
@@ -399,11 +412,11 @@ def test_a_wrong_key_stops_and_is_written_nowhere(
     right = os.environ["OPENAI_API_KEY"]
     monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong-one-of-the-user")
     with pytest.raises(RunError, match="Incorrect API key") as caught:
-        describe_category_shard(kb, 0, online(server.url, concurrency=4), run_id="r")
+        describe_category_shards(kb, [0], online(server.url, concurrency=4), run_id="r", encoder=MINILM)
     assert "sk-wrong" not in str(caught.value)
     assert server.seen.total() <= 8
     monkeypatch.setenv("OPENAI_API_KEY", right)
-    assert describe_category_shard(kb, 0, online(server.url), run_id="r")["ok"] >= 12
+    assert describe_category_shards(kb, [0], online(server.url), run_id="r", encoder=MINILM)[0]["ok"] >= 12
     for file in kb.rglob("*"):
         if file.is_file():
             content = file.read_bytes()
@@ -426,8 +439,8 @@ def test_a_storm_changes_nothing(tmp_path: Path, chat_server: Callable[..., Any]
     """With faults at a third of the requests the table is the one of a calm day."""
     calm_server, storm_server = chat_server(), chat_server(storm)
     calm, stormy = knowledge_base(tmp_path / "a", NAMES), knowledge_base(tmp_path / "b", NAMES)
-    describe_category_shard(calm, 0, online(calm_server.url), run_id="r")
-    describe_category_shard(stormy, 0, online(storm_server.url), run_id="r")
+    describe_category_shards(calm, [0], online(calm_server.url), run_id="r", encoder=MINILM)
+    describe_category_shards(stormy, [0], online(storm_server.url), run_id="r", encoder=MINILM)
     assert [row["text"] for row in table(stormy)] == [row["text"] for row in table(calm)]
     assert max(storm_server.answered.values()) == 1
     assert {row["attempts"] for row in read_rows(stormy / "descriptions" / "category")} == {1, 2}
@@ -436,13 +449,13 @@ def test_a_storm_changes_nothing(tmp_path: Path, chat_server: Callable[..., Any]
 DESCRIBE = """
 import sys
 from pathlib import Path
-from kb_builder.describe_categories import describe_category_shard
+from kb_builder.describe.categories import describe_category_shards
 from kb_builder.settings import DescribeCategories
 settings = DescribeCategories(
     describer="openai", model="m", base_url=sys.argv[2], n=12, items=1, concurrency=4,
     near_cosine=None, request_timeout_s=30.0,
 )
-describe_category_shard(Path(sys.argv[1]), 0, settings, run_id="killed")
+describe_category_shards(Path(sys.argv[1]), [0], settings, run_id="killed", encoder="minilm")
 """
 
 
@@ -464,13 +477,13 @@ def test_kill_9_and_resume(tmp_path: Path, chat_server: Callable[..., Any], prog
     assert 0 < len(committed) < planned
 
     settings = online(server.url, concurrency=4)
-    summary = describe_category_shard(kb, 0, settings, run_id="resumed")
+    summary = describe_category_shards(kb, [0], settings, run_id="resumed", encoder=MINILM)[0]
     assert summary["answered_from_ledger"] == len(committed)
     assert {server.answered[seed] for seed in committed} == {1}
     assert max(server.answered.values()) <= 2  # what was answered and not yet committed when the kill came
 
     undisturbed = knowledge_base(tmp_path / "undisturbed", NAMES)
-    describe_category_shard(undisturbed, 0, settings, run_id="calm")
+    describe_category_shards(undisturbed, [0], settings, run_id="calm", encoder=MINILM)
     assert table(kb) == table(undisturbed)
     runs = Counter(row["run_id"] for row in read_rows(kb / "descriptions" / "category"))
     assert runs["killed"] == len(committed)
@@ -491,13 +504,14 @@ def test_a_full_disk_stops_cleanly(tmp_path: Path) -> None:
     kb = knowledge_base(tmp_path / "full", NAMES)
     settings = replace(FAKE, n=60)
     with file_size_limit(150_000), pytest.raises(KnowledgeBaseError, match="free disk space"):
-        describe_category_shard(kb, 0, settings, run_id="r")
+        describe_category_shards(kb, [0], settings, run_id="r", encoder=MINILM)
     assert not (kb / "descriptions").exists()
     connection = sqlite3.connect(kb / "ledger.sqlite")
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
     kept = len(list(iter_entries(kb)))
-    assert describe_category_shard(kb, 0, settings, run_id="r")["answered_from_ledger"] == kept
+    summary = describe_category_shards(kb, [0], settings, run_id="r", encoder=MINILM)[0]
+    assert summary["answered_from_ledger"] == kept
     roomy = knowledge_base(tmp_path / "roomy", NAMES)
-    describe_category_shard(roomy, 0, settings, run_id="r")
+    describe_category_shards(roomy, [0], settings, run_id="r", encoder=MINILM)
     assert table(kb) == table(roomy)

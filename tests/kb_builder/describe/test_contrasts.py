@@ -22,11 +22,12 @@ from data.errors import RunError
 from data.seals import seal
 from kb_builder.ask.ledger import Entry, iter_entries
 from kb_builder.ask.request import Request, request_key
-from kb_builder.describe import contrasts as contrast
-from kb_builder.describe.categories import describe_category_shard
+from kb_builder.describe import confusable
+from kb_builder.describe.categories import describe_category_shards
 from kb_builder.describe.confusable import Confusable, find_confusable, rank_rivals
-from kb_builder.describe.contrasts import describe_contrasts, replay_contrasts
+from kb_builder.describe.contrasts import describe_contrasts
 from kb_builder.encoders import load_encoder
+from kb_builder.encoders.tokens import MINILM
 from kb_builder.fake_openai.texts import sentence
 from kb_builder.settings import DescribeCategories
 from kb_builder.tables.parts import read_manifest, write_part
@@ -89,7 +90,7 @@ def fresh(body: dict[str, Any], nth: int = 1) -> dict[str, Any]:
 
 def first_pass(kb: Path, settings: DescribeCategories) -> list[dict[str, Any]]:
     """The `ok` rows of the first pass, which is run here."""
-    describe_category_shard(kb, 0, settings, run_id="first")
+    describe_category_shards(kb, [0], settings, run_id="first", encoder=MINILM)
     return [row for row in read_rows(kb / "descriptions" / "category") if row["status"] == "ok"]
 
 
@@ -134,7 +135,7 @@ def brute_force(
 @pytest.mark.parametrize(("block", "seed"), [(512, 0), (7, 1), (1, 2)])
 def test_rivals_are_those_of_a_brute_force(monkeypatch: pytest.MonkeyPatch, block: int, seed: int) -> None:
     """Shares, cosines and order, for more categories than are looked at, of one to nine texts each."""
-    monkeypatch.setattr(contrast, "_BLOCK", block)
+    monkeypatch.setattr(confusable, "_BLOCK", block)
     draw = np.random.default_rng(seed)
     ids = [f"c{number:02d}" for number in range(33)]
     sizes = draw.integers(1, 10, len(ids))
@@ -194,7 +195,7 @@ def test_confusable_are_those_whose_texts_mix(
     tmp_path: Path, chat_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only `ok` texts count, of each category the first so many, with the vectors of the encoder."""
-    monkeypatch.setattr(contrast, "TEXTS_PER_CATEGORY", 4)
+    monkeypatch.setattr(confusable, "TEXTS_PER_CATEGORY", 4)
     kb = knowledge_base(tmp_path)
     stray = reply("It has four quick legs.")
     server = chat_server(lambda body, nth: fresh(body) if body["seed"] % 3 else stray)
@@ -222,7 +223,7 @@ def test_each_is_set_apart_from_the_one_it_is_taken_for(
     settings = online(server.url)
     first_pass(kb, settings)
     before = server.seen.total()
-    summary = describe_contrasts(kb, settings, run_id="second")
+    summary = describe_contrasts(kb, settings, run_id="second", encoder=MINILM)
     rows = read_rows(kb / PART)
     twins = [("dog", "wolf"), ("trombone", "trumpet"), ("trumpet", "trombone"), ("wolf", "dog")]
     assert pairs_of(rows) == twins
@@ -264,7 +265,7 @@ def test_several_rivals_and_several_texts_per_request(
     kb = knowledge_base(tmp_path, NAMES[:3])
     settings = online(chat_server(fresh).url, items=4, contrast_pairs=2, contrast_texts=3)
     first_pass(kb, settings)
-    summary = describe_contrasts(kb, settings, run_id="second")
+    summary = describe_contrasts(kb, settings, run_id="second", encoder=MINILM)
     rows = read_rows(kb / PART)
     nearest = [(pair.category_id, pair.rival_id) for pair in find_confusable(kb, pairs=2)]
     assert pairs_of(rows) == nearest and len(nearest) == 6
@@ -289,7 +290,7 @@ def test_fewer_texts_than_wanted_are_reported_over_all_rivals(
     kb = knowledge_base(tmp_path)
     settings = online(chat_server(script).url, contrast_pairs=3, max_requests_per_text=1.5)
     first_pass(kb, settings)
-    summary = describe_contrasts(kb, settings, run_id="second")
+    summary = describe_contrasts(kb, settings, run_id="second", encoder=MINILM)
     assert summary["saturated"] == {"dog": 4 + 4 + 1}
     assert summary["rejected"] == {"dup_exact": 5}
 
@@ -306,7 +307,7 @@ def test_a_text_that_names_the_rival_is_rejected(tmp_path: Path, chat_server: Ca
     kb = knowledge_base(tmp_path, ["dog", "wolf"])
     settings = online(chat_server(script).url)
     assert any("unlike" in row["text"] for row in first_pass(kb, settings))
-    summary = describe_contrasts(kb, settings, run_id="second")
+    summary = describe_contrasts(kb, settings, run_id="second", encoder=MINILM)
     rows = read_rows(kb / PART)
     named = [row for row in rows if "unlike" in row["text"]]
     assert {row["category_id"] for row in named} == {"dog", "wolf"}
@@ -334,7 +335,7 @@ def test_a_text_of_the_first_pass_is_no_news(tmp_path: Path, chat_server: Callab
     first = {row["row_id"]: row for row in first_pass(kb, settings)}
     for row in first.values():
         known.setdefault(row["category_id"], []).append(row["text"])
-    describe_contrasts(kb, settings, run_id="second")
+    describe_contrasts(kb, settings, run_id="second", encoder=MINILM)
     rows = read_rows(kb / PART)
     again = [row for row in rows if row["status"] in {"dup_exact", "dup_near"}]
     assert {row["status"] for row in again} == {"dup_exact", "dup_near"}
@@ -366,12 +367,12 @@ def test_interrupted_and_resumed(tmp_path: Path, chat_server: Callable[..., Any]
     first_pass(kb, settings)
     assert len(list(iter_entries(kb))) == 15
     with pytest.raises(RunError, match="quota"):
-        describe_contrasts(kb, settings, run_id="stopped")
+        describe_contrasts(kb, settings, run_id="stopped", encoder=MINILM)
     kept = len(list(iter_entries(kb))) - 15
     assert 0 < kept < 24 and not (kb / PART).exists()
 
     quota = 1000
-    summary = describe_contrasts(kb, settings, run_id="resumed")
+    summary = describe_contrasts(kb, settings, run_id="resumed", encoder=MINILM)
     assert (summary["requests"], summary["answered_from_ledger"]) == (24, kept)
     assert set(answers.values()) == {1} and answers.total() == 15 + 24
     runs = Counter(row["run_id"] for row in read_rows(kb / PART))
@@ -379,7 +380,7 @@ def test_interrupted_and_resumed(tmp_path: Path, chat_server: Callable[..., Any]
 
     calm = knowledge_base(tmp_path / "calm", ["dog", "trumpet", "wolf"])
     first_pass(calm, settings)
-    describe_contrasts(calm, settings, run_id="calm")
+    describe_contrasts(calm, settings, run_id="calm", encoder=MINILM)
     assert contrasts(kb) == contrasts(calm)
 
 
@@ -389,9 +390,9 @@ def test_a_second_run_asks_nobody(tmp_path: Path, chat_server: Callable[..., Any
     server = chat_server(fresh)
     settings = online(server.url)
     first_pass(kb, settings)
-    first = describe_contrasts(kb, settings, run_id="second")
+    first = describe_contrasts(kb, settings, run_id="second", encoder=MINILM)
     content, sent = (kb / PART).read_bytes(), server.seen.total()
-    again = describe_contrasts(kb, settings, run_id="third")
+    again = describe_contrasts(kb, settings, run_id="third", encoder=MINILM)
     assert again == first | {"answered_from_ledger": first["requests"], "spent_usd": 0.0, "saved_usd": None}
     assert (kb / PART).read_bytes() == content and server.seen.total() == sent
 
@@ -416,10 +417,10 @@ def test_the_order_of_answers_changes_no_row(tmp_path: Path) -> None:
     kb = knowledge_base(tmp_path, NAMES[:3])
     settings = DescribeCategories(describer="fake", n=5, near_cosine=None, contrast_pairs=2)
     first_pass(kb, settings)
-    describe_contrasts(kb, settings, run_id="second")
+    describe_contrasts(kb, settings, run_id="second", encoder=MINILM)
     content = (kb / PART).read_bytes()
     for seed in range(2):
-        describe_contrasts(kb, settings, run_id="r", asker=Shuffled(kb, random.Random(seed)))
+        describe_contrasts(kb, settings, run_id="r", asker=Shuffled(kb, random.Random(seed)), encoder=MINILM)
         assert (kb / PART).read_bytes() == content
 
 
@@ -437,16 +438,20 @@ def test_a_replay_asks_nobody(tmp_path: Path, chat_server: Callable[..., Any]) -
     server = chat_server(fresh)
     settings = online(server.url, contrast_pairs=2)
     first_pass(kb, settings)
-    describe_contrasts(kb, settings, run_id="second")
+    describe_contrasts(kb, settings, run_id="second", encoder=MINILM)
     rows, entries, sent = read_rows(kb / PART), list(iter_entries(kb)), server.seen.total()
     (kb / PART).unlink()
-    assert replay_contrasts(kb, settings)["answered_from_ledger"] == len(rows) == 24
+    assert (
+        describe_contrasts(kb, settings, run_id="r", replay=True, encoder=MINILM)["answered_from_ledger"]
+        == len(rows)
+        == 24
+    )
     assert (read_rows(kb / PART), list(iter_entries(kb))) == (rows, entries)
 
     forget(kb, rows[1])  # the dog's, against its first rival
     forget(kb, rows[23])  # the wolf's, against its second
     (kb / PART).unlink()  # else it would cite them still: a ledger that lacks what is cited was lost
-    summary = replay_contrasts(kb, settings)
+    summary = describe_contrasts(kb, settings, run_id="r", replay=True, encoder=MINILM)
     left = [rows[0], *rows[2:4], *rows[8:23]]
     assert [row["category_id"] for row in left] == ["dog"] * 3 + ["trumpet"] * 8 + ["wolf"] * 7
     assert read_rows(kb / PART) == left
@@ -483,7 +488,7 @@ def test_where_there_is_nothing_to_set_apart(
     write_part(kb, "category", "contrast-00000", old)
     write_part(kb, "category", "contrast-00001", old)
     sent = server.seen.total()
-    summary = describe_contrasts(kb, replace(settings, **changes), run_id="second")
+    summary = describe_contrasts(kb, replace(settings, **changes), run_id="second", encoder=MINILM)
     parts = {"category/part-00000.parquet"}
     if reason is None:
         assert pairs_of(read_rows(kb / PART)) == [("dog", "wolf"), ("wolf", "dog")]

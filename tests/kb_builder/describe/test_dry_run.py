@@ -23,10 +23,10 @@ from data.seals import seal
 from kb_builder.ask.cost import CostEstimate
 from kb_builder.ask.ledger import iter_entries
 from kb_builder.describe import category as category_texts
-from kb_builder.describe.categories import describe_category_shard
+from kb_builder.describe.categories import describe_category_shards
 from kb_builder.describe.contrasts import describe_contrasts
-from kb_builder.describe.dry_run import Forecast, forecast, tell
-from kb_builder.describe.samples import describe_sample_shard
+from kb_builder.describe.dry_run import Forecast, forecast, to_text
+from kb_builder.describe.samples import describe_sample_shards
 from kb_builder.encoders.tokens import MINILM
 from kb_builder.fake_openai.texts import sentence
 from kb_builder.settings import DescribeCategories, DescribeSamples, Price
@@ -129,7 +129,7 @@ def test_nothing_is_sent_and_nothing_is_written(
     server = chat_server(fresh)
     settings, samples = online(server.url), viewer(server.url)
     if asked:
-        describe_category_shard(sensor_kb, 0, settings, run_id="r")
+        describe_category_shards(sensor_kb, [0], settings, run_id="r", encoder=MINILM)
     folder = sensor_kb.parent
     before, sent = listing(folder), server.seen.total()
     assert ("kb/ledger.sqlite" in before) == asked
@@ -164,7 +164,7 @@ def test_as_many_are_sent_as_were_foretold(
     found = foretell(kb, settings)
     assert [each.expected.requests for each in found] == requests
     assert [each.answered for each in found] == [0] * len(found)
-    describe_category_shard(kb, 0, settings, run_id="r")
+    describe_category_shards(kb, [0], settings, run_id="r", encoder=MINILM)
     assert server.seen.total() == requests[0]
     between = foretell(kb, settings)
     assert (between[0].answered, between[0].expected.requests, between[0].most_requests) == (
@@ -174,7 +174,7 @@ def test_as_many_are_sent_as_were_foretold(
     )
     assert [each.expected.requests for each in between[1:]] == requests[1:]
     assert [each.most_requests for each in between[1:]] == [each.most_requests for each in found[1:]]
-    describe_contrasts(kb, settings, run_id="r")
+    describe_contrasts(kb, settings, run_id="r", encoder=MINILM)
     assert server.seen.total() == sum(requests)
     assert left(foretell(kb, settings)) == [(count, 0, 0) for count in requests]
 
@@ -188,7 +188,7 @@ def test_more_texts_than_a_round_asks_for(
     server = chat_server(fresh)
     settings = online(server.url, n=13, items=4, contrast_pairs=0)
     assert left(foretell(kb, settings)) == [(0, 8, 2 * 20)]
-    describe_category_shard(kb, 0, settings, run_id="r")
+    describe_category_shards(kb, [0], settings, run_id="r", encoder=MINILM)
     assert server.seen.total() == 8
 
 
@@ -199,10 +199,10 @@ def test_the_most_is_where_a_run_gives_up(tmp_path: Path, chat_server: Callable[
     settings = online(server.url, n=5, max_requests_per_text=2.5, contrast_texts=3)
     first, second = foretell(kb, settings)
     assert (first.most_requests, second.most_requests) == (2 * 13, 2 * 8)
-    describe_category_shard(kb, 0, settings, run_id="r")
+    describe_category_shards(kb, [0], settings, run_id="r", encoder=MINILM)
     assert server.seen.total() == first.most_requests
     assert left(foretell(kb, settings)) == [(26, 0, 0), (0, 6, 16)]
-    describe_contrasts(kb, settings, run_id="r")
+    describe_contrasts(kb, settings, run_id="r", encoder=MINILM)
     assert server.seen.total() == first.most_requests + second.most_requests
     assert left(foretell(kb, settings)) == [(26, 0, 0), (16, 0, 0)]
 
@@ -221,7 +221,7 @@ def test_after_a_pause_the_rest_is_told(tmp_path: Path, chat_server: Callable[..
     kb = knowledge_base(tmp_path / "it's [50%] done*")
     settings = online(chat_server(script).url)
     with pytest.raises(RunError, match="quota"):
-        describe_category_shard(kb, 0, settings, run_id="r")
+        describe_category_shards(kb, [0], settings, run_id="r", encoder=MINILM)
     questions = [json.loads(entry.request)["messages"][-1][1] for entry in list(iter_entries(kb))]
     answers = Counter(name for name in NAMES for question in questions if f'"{name}"' in question)
     kept = answers.total()
@@ -232,7 +232,7 @@ def test_after_a_pause_the_rest_is_told(tmp_path: Path, chat_server: Callable[..
     assert listing(kb) == before
     assert left([first, second]) == [(kept, 18 - kept, most), (0, 6, 36)]
     quota = 1000
-    describe_category_shard(kb, 0, settings, run_id="r")
+    describe_category_shards(kb, [0], settings, run_id="r", encoder=MINILM)
     assert len(sent) == kept + first.expected.requests and len(set(sent)) == len(sent)
 
 
@@ -246,7 +246,7 @@ def test_what_is_full_or_has_run_dry_is_not_asked_again(
 
     kb = knowledge_base(tmp_path)
     settings = online(chat_server(script).url, contrast_pairs=0, max_requests_per_text=3.0)
-    summary = describe_category_shard(kb, 0, settings, run_id="r")
+    summary = describe_category_shards(kb, [0], settings, run_id="r", encoder=MINILM)[0]
     assert summary["saturated"] == {"dog": 1}
     assert left(foretell(kb, settings)) == [(18 + 6 + 6, 0, 0)]
     remove_answers(kb, "wolf", 2)
@@ -262,8 +262,8 @@ def test_contrasts_that_were_stopped(tmp_path: Path, chat_server: Callable[..., 
     kb = knowledge_base(tmp_path)
     server = chat_server(fresh)
     settings = online(server.url, contrast_pairs=2)
-    describe_category_shard(kb, 0, settings, run_id="r")
-    describe_contrasts(kb, settings, run_id="r")
+    describe_category_shards(kb, [0], settings, run_id="r", encoder=MINILM)
+    describe_contrasts(kb, settings, run_id="r", encoder=MINILM)
     rivals = [row["aspect"].removeprefix("contrast:") for row in read_rows(kb / PART)]
     assert len(rivals) == 12
     for rival in (rivals[0], rivals[2]):  # the dog's first, the dog's second
@@ -271,7 +271,7 @@ def test_contrasts_that_were_stopped(tmp_path: Path, chat_server: Callable[..., 
     (kb / PART).unlink()  # a part is written last: a stopped run has none
     sent = server.seen.total()
     assert left(foretell(kb, settings))[1] == (10, 2, 2 * (12 - 1))
-    describe_contrasts(kb, settings, run_id="r")
+    describe_contrasts(kb, settings, run_id="r", encoder=MINILM)
     assert server.seen.total() == sent + 2
 
 
@@ -287,13 +287,13 @@ def test_samples_with_their_tries(sensor_kb: Path, chat_server: Callable[..., An
     none = online(server.url, contrast_pairs=0)
     assert left(foretell(sensor_kb, none, settings))[1:] == [(0, 7, 28)]
     once = replace(settings, tries=1)
-    describe_sample_shard(sensor_kb, sensor_kb.parent / "data", 0, once, run_id="r")
+    describe_sample_shards(sensor_kb, sensor_kb.parent / "data", [0], once, run_id="r", encoder=MINILM)
     rows = read_rows(sensor_kb / "descriptions" / "sample")
     rejected = sum(row["status"] == "refusal" for row in rows)
     assert 0 < rejected < 7 == server.seen.total()
     assert left(foretell(sensor_kb, none, settings))[1:] == [(7, rejected, 3 * rejected)]
     declines = False
-    describe_sample_shard(sensor_kb, sensor_kb.parent / "data", 0, settings, run_id="r")
+    describe_sample_shards(sensor_kb, sensor_kb.parent / "data", [0], settings, run_id="r", encoder=MINILM)
     assert server.seen.total() == 7 + rejected
     assert left(foretell(sensor_kb, none, settings))[1:] == [(7 + rejected, 0, 0)]
 
@@ -350,7 +350,7 @@ def test_costs_are_those_of_full_answers(tmp_path: Path, chat_server: Callable[.
     [told] = foretell(kb, settings)
     [batch] = foretell(kb, replace(settings, submit="batch"))
     [unknown] = foretell(kb, replace(settings, price=None))
-    spent = describe_category_shard(kb, 0, settings, run_id="r")["spent_usd"]
+    spent = describe_category_shards(kb, [0], settings, run_id="r", encoder=MINILM)[0]["spent_usd"]
     prompt = answer = 0
     for body in bodies_of(kb):
         letters = sum(len(content) for _, content in body["messages"])
@@ -384,7 +384,7 @@ def test_pictures_cost_what_the_price_says(sensor_kb: Path, chat_server: Callabl
     assert first.expected.usd is not None and second.expected.usd is not None
     assert first.expected.usd == pytest.approx(second.expected.usd + 7 * 1000 * 2.0 / 1e6)
     assert third.expected.usd is third.most_usd is None
-    assert "cost unknown: no price for what is sent beside words" in tell([third])
+    assert "cost unknown: no price for what is sent beside words" in to_text([third])
 
 
 def test_contrasts_before_the_first_pass_are_of_the_right_size(
@@ -394,7 +394,7 @@ def test_contrasts_before_the_first_pass_are_of_the_right_size(
     kb = knowledge_base(tmp_path, ["lynx", "oboe", "tuba", "wolf"])
     settings = online(chat_server(fresh).url, items=3, price=PRICE)
     likely = foretell(kb, settings)[1]
-    describe_category_shard(kb, 0, settings, run_id="r")
+    describe_category_shards(kb, [0], settings, run_id="r", encoder=MINILM)
     known = foretell(kb, settings)[1]
     assert "not looked up" in likely.stage and "not looked up" not in known.stage
     assert replace(likely, stage=known.stage) == known
@@ -412,7 +412,7 @@ def test_answers_that_are_used_again_are_not_left(tmp_path: Path, chat_server: C
     kb = knowledge_base(tmp_path)
     server = chat_server(script)
     short = online(server.url, contrast_pairs=0, max_requests_per_text=1.0)
-    summary = describe_category_shard(kb, 0, short, run_id="r")
+    summary = describe_category_shards(kb, [0], short, run_id="r", encoder=MINILM)[0]
     cut = summary["rejected"]["unparsed"]
     assert 0 < cut < 18 == server.seen.total()
     longer = replace(short, max_tokens=60)
@@ -420,7 +420,7 @@ def test_answers_that_are_used_again_are_not_left(tmp_path: Path, chat_server: C
     before = listing(kb)
     assert left(foretell(kb, replace(longer, reuse=True))) == [(18 - cut, cut, cut)]
     assert listing(kb) == before
-    describe_category_shard(kb, 0, replace(longer, reuse=True), run_id="r")
+    describe_category_shards(kb, [0], replace(longer, reuse=True), run_id="r", encoder=MINILM)
     assert server.seen.total() == 18 + cut
 
 
@@ -436,7 +436,7 @@ def test_the_forecast_in_words() -> None:
     unbounded = CostEstimate(7, 3210, None, None)
     unknown = told(None, None, stage="sample descriptions", model="own", answered=0, expected=unbounded)
     assert (
-        tell([known, replace(unknown, most_requests=21)])
+        to_text([known, replace(unknown, most_requests=21)])
         == """\
 category descriptions (gpt-x)
   34 requests are answered already
@@ -462,14 +462,14 @@ in all at most 741 requests, cost unknown"""
 )
 def test_an_upper_bound_is_rounded_up(usd: float, most: str, total: str) -> None:
     """In whole cents: what costs something is not told as nothing, and arithmetic adds no cent."""
-    words = tell([told(usd, PRICE)] * 2)
+    words = to_text([told(usd, PRICE)] * 2)
     assert f"and at most {most} if" in words
     assert words.endswith(f"in all at most 1,440 requests, at most {total}")
 
 
 def test_planning_does_not_wait_for_torch() -> None:
     """`unibind describe` imports this module in every run, also where nothing is left to do."""
-    found = "import sys, kb_builder.dry_run; print({'torch', 'transformers'} & sys.modules.keys())"
+    found = "import sys, kb_builder.describe.dry_run; print({'torch', 'transformers'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", found], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
 

@@ -15,9 +15,10 @@ from data.files import hash_file
 from data.manifest.read import read_manifest
 from data.readers import READERS, FileBudget, use_budget
 from data.readers.sandbox import pool as sandbox
-from kb_builder.describe.samples import describe_sample_shard
+from kb_builder.describe.samples import describe_sample_shards
 from kb_builder.describers.media import MediaFiles, media_for
 from kb_builder.encode.embed import embed_samples
+from kb_builder.encoders.tokens import MINILM
 from kb_builder.settings import DescribeSamples, Encode
 from kb_builder.store.table import read_vectors
 from kb_builder.tables.ingest import ingest
@@ -33,7 +34,7 @@ HOSTILE = {
 PLANTED = """
 import os, signal
 import numpy as np
-from data.readers.image import read_image as sound
+from data.readers.pictures.image import read_image as sound
 
 def read_image(path, **options):
     if path.name.startswith("hang"):
@@ -101,7 +102,9 @@ def test_the_others_have_the_vectors_of_an_undisturbed_run(tmp_path: Path) -> No
 def test_facts_are_measured_of_the_others(tmp_path: Path) -> None:
     """`describe-samples` turns the hostile ones away and describes all others."""
     kb = make_kb(tmp_path / "hostile", ("a", *HOSTILE, "b"))
-    summary = describe_sample_shard(kb, tmp_path / "hostile", 0, DescribeSamples(), run_id="r")
+    summary = describe_sample_shards(
+        kb, tmp_path / "hostile", [0], DescribeSamples(), run_id="r", encoder=MINILM
+    )[0]
     assert (summary["ok"], summary["rejected"]) == (3, {"unreadable": 3})
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from data.errors import KnowledgeBaseError
 from data.manifest.read import Manifest
 from data.sample import Sample
-from kb_builder.describe.samples import describe_sample_shard, sample_shard_count
-from kb_builder.encoders.tokens import TOKEN_LIMIT
+from kb_builder.describe.samples import describe_sample_shards, sample_shard_count
+from kb_builder.encoders.tokens import MINILM, TOKEN_LIMIT
 from kb_builder.facts.sentence import FACTS_VERSION
 from kb_builder.settings import DescribeSamples
 from kb_builder.tables.ingest import ingest
@@ -44,7 +44,7 @@ def kb(tmp_path: Path) -> Path:
 
 
 def describe(kb: Path, settings: DescribeSamples, shard: int = 0) -> dict[str, object]:
-    return describe_sample_shard(kb, kb.parent, shard, settings, run_id="test")
+    return describe_sample_shards(kb, kb.parent, [shard], settings, run_id="test", encoder=MINILM)[shard]
 
 
 def test_facts_for_all_but_what_was_given(kb: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_file_that_vanished_after_ingest_is_rejected(kb: Path) -> None:
 
 def test_wrong_calls(kb: Path, tmp_path: Path) -> None:
     """A shard that is not there is our bug; a knowledge base without samples is told with its remedy."""
-    with pytest.raises(ValueError, match="shard 1 of 1"):
+    with pytest.raises(ValueError, match="no shard 1: 6 subjects make 1 shards"):
         describe(kb, DescribeSamples(), 1)
     with pytest.raises(KnowledgeBaseError, match="unibind run"):
         sample_shard_count(tmp_path / "none", DescribeSamples())

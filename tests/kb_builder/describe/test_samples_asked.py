@@ -1,4 +1,4 @@
-"""kb_builder.describe_samples where a model is asked: what is sent, what is kept, and nothing asked twice."""
+"""kb_builder.describe.samples where a model is asked: what is sent, what is kept, and nothing asked twice."""
 
 from __future__ import annotations
 
@@ -24,13 +24,11 @@ from data.sample import Category, Sample
 from data.seals import discard
 from kb_builder.ask.ledger import iter_entries
 from kb_builder.describe.samples import (
-    describe_sample_shard,
     describe_sample_shards,
-    replay_samples,
     sample_shard_count,
 )
 from kb_builder.describers import local_llm
-from kb_builder.encoders.tokens import TOKEN_LIMIT
+from kb_builder.encoders.tokens import MINILM, TOKEN_LIMIT
 from kb_builder.settings import DescribeSamples, Price
 from kb_builder.tables.ingest import ingest
 from kb_builder.tables.schemas import read_rows
@@ -84,11 +82,10 @@ def asking(server: Any, **changes: Any) -> DescribeSamples:
     return replace(settings, **changes)
 
 
-def describe(kb: Path, settings: DescribeSamples, *, run: Any = describe_sample_shards) -> dict[str, Any]:
+def describe(kb: Path, settings: DescribeSamples, *, replay: bool = False) -> dict[str, Any]:
     """All samples in one shard; returns its summary. Their files lie beside the knowledge base."""
-    done: Summaries = {}
-    run(kb, kb.parent / "data", [0], settings, run_id="r", on_shard=done.__setitem__)
-    return done[0]
+    data = kb.parent / "data"
+    return describe_sample_shards(kb, data, [0], settings, run_id="r", encoder=MINILM, replay=replay)[0]
 
 
 def rows_of(kb: Path) -> Rows:
@@ -470,7 +467,7 @@ def test_replay_gives_the_same_rows_and_sends_nothing(sensor_kb: Path, chat_serv
     for path in data.iterdir():
         if path.suffix != ".txt":  # the text is its own description, and is read
             path.unlink()
-    again = describe(sensor_kb, asking(server, price=PRICE), run=replay_samples)
+    again = describe(sensor_kb, asking(server, price=PRICE), replay=True)
     assert rows_of(sensor_kb) == before
     assert rejects(sensor_kb) == turned_away
     assert server.seen.total() == sent
@@ -491,7 +488,7 @@ def test_replay_ends_where_the_answers_end(sensor_kb: Path, chat_server: Any) ->
     with pytest.raises(RunError):
         describe(sensor_kb, settings)
     sent = server.seen.total()
-    summary = describe(sensor_kb, settings, run=replay_samples)
+    summary = describe(sensor_kb, settings, replay=True)
     assert server.seen.total() == sent
     assert summary["requests"] == 3
     rows = rows_of(sensor_kb)
@@ -509,10 +506,10 @@ def test_replay_measures_no_more_than_was_given_up(sound_kb: Path, chat_server: 
     settings = phrasing(chat_server(script))
     with pytest.raises(RunError):
         describe(sound_kb, settings)
-    assert describe(sound_kb, settings, run=replay_samples)["without_text"] == 1
+    assert describe(sound_kb, settings, replay=True)["without_text"] == 1
     assert [row["source"] for row in rows_of(sound_kb)] == ["online"]
     describe(sound_kb, settings)
-    assert describe(sound_kb, settings, run=replay_samples)["without_text"] == 0
+    assert describe(sound_kb, settings, replay=True)["without_text"] == 0
     assert [row["source"] for row in rows_of(sound_kb)] == ["facts", "online", "online", "online"]
 
 
@@ -528,11 +525,13 @@ def test_shards_are_the_whole(sensor_kb: Path, chat_server: Any) -> None:
     discard(sensor_kb)  # else the lost ledger is noticed
     server.seen.clear()
     data = sensor_kb.parent / "data"
-    summary = describe_sample_shard(sensor_kb, data, 1, by_three, run_id="r")
+    summary = describe_sample_shards(sensor_kb, data, [1], by_three, run_id="r", encoder=MINILM)[1]
     assert {row["sample_id"] for row in rows_of(sensor_kb)} == {"point", "sound", "text"}
     assert server.seen.total() == summary["requests"] < sent
     done: Summaries = {}
-    describe_sample_shards(sensor_kb, data, [0, 1, 2], by_three, run_id="r", on_shard=done.__setitem__)
+    describe_sample_shards(
+        sensor_kb, data, [0, 1, 2], by_three, run_id="r", on_shard=done.__setitem__, encoder=MINILM
+    )
     assert sorted(done) == [0, 1, 2]
     for name in ("samples", "requests", "ok", "without_text"):
         assert sum(each[name] for each in done.values()) == whole[name]
@@ -623,7 +622,7 @@ def test_after_all_tries_the_measured_sentence_stands_in(sound_kb: Path, chat_se
     ]
     assert rows[0]["text"] == SOUND_FACTS
     assert wrong_in(sound_kb) == []
-    assert describe(sound_kb, phrasing(server), run=replay_samples)["answered_from_ledger"] == 3
+    assert describe(sound_kb, phrasing(server), replay=True)["answered_from_ledger"] == 3
     assert rows_of(sound_kb) == rows
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from kb_builder.ask.endpoint.status import check_body
 from kb_builder.ask.request import Request
 from kb_builder.describers.fake import FakeDescriber
-from kb_builder.parse.answers import parse_text, read_answer
+from kb_builder.parse.answers import parse_answer, read_answer
 
 REQUEST = Request("fake:", "fake-1", (("user", "?"), ("assistant", "The dog has")), None, None, None, 1, 0)
 
@@ -22,7 +22,7 @@ def test_the_same_request_has_the_same_answer() -> None:
         check_body(body, where="fake")
         answer = read_answer(body)
         assert answer.text is not None and json.loads(body)["usage"]["completion_tokens"] > 5
-        return parse_text(answer.text, opening="The dog has", finish_reason=answer.finish_reason)
+        return parse_answer(answer, opening="The dog has")[0].text
 
     texts = [text(replace(REQUEST, seed=seed)) for seed in range(20)]
     assert len(set(texts)) == 20 and None not in texts

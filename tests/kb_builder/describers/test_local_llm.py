@@ -14,7 +14,7 @@ from data.errors import InputError, RunError
 from data.files import hash_file
 from kb_builder.ask.endpoint.client import ChatClient
 from kb_builder.ask.request import Request
-from kb_builder.describe.prompts import category_library, contrast_library, goes_on
+from kb_builder.describe.prompts import category_library, continues_openings, contrast_library
 from kb_builder.describers import local_llm
 from kb_builder.describers.choose import make_describer, row_settings
 from kb_builder.describers.local_llm import local_client
@@ -124,7 +124,7 @@ def test_a_file_is_asked_as_it_can_be(files: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for name, openings in (("base", True), ("chat", False)):
         settings = DescribeCategories(model=str(files / f"{name}.gguf"))
-        assert goes_on(settings) is openings
+        assert continues_openings(settings) is openings
         assert (contrast_library(settings, tmp_path) is None) is openings
         library = category_library(settings, tmp_path)
         assert all((prompt.opening is not None) is openings for prompt in library.prompts)

@@ -98,7 +98,7 @@ def test_equals_transformers(save_clap: Save, fused: bool, sounds: list[Path]) -
     extractor = transformers.ClapFeatureExtractor.from_pretrained(folder)
     mono = [soundfile.read(path, always_2d=True)[0].mean(axis=1) for path in sounds]
     heard = extractor(mono, sampling_rate=RATE, return_tensors="pt")
-    # transformers draws lots for one short sound to count as long; the published model does not.
+    # transformers marks one short sound as long at random; the published model does not.
     heard["is_longer"] = torch.zeros(len(mono), 1, dtype=torch.bool)
     with torch.inference_mode():
         words = model.get_text_features(**tokens).pooler_output
@@ -124,7 +124,7 @@ def test_neither_batch_size_nor_order_matters(
 
 
 def test_a_long_sound_is_heard_at_its_beginning_middle_and_end(save_clap: Save, tmp_path: Path) -> None:
-    """Without fusion: the mean direction of three pieces, evenly spaced, and no dice."""
+    """Without fusion: the mean direction of three pieces, evenly spaced, none at random."""
     noise = np.random.default_rng(1).normal(0, 0.1, 5 * RATE).astype(np.float32)
     soundfile.write(tmp_path / "long.wav", noise, RATE, subtype="FLOAT")
     encoder = load_encoder(f"clap:{save_clap(False)}")
@@ -140,7 +140,7 @@ def test_a_long_sound_is_heard_at_its_beginning_middle_and_end(save_clap: Save, 
 def test_a_long_sound_is_fused_as_transformers_does(
     save_clap: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With fusion: the spectrogram shrunk and three pieces, as if the dice of theirs fell on middles."""
+    """With fusion: the spectrogram scaled down, and pieces from the middles of the extractor's ranges."""
     noise = np.random.default_rng(1).normal(0, 0.1, 3 * RATE).astype(np.float32)
     soundfile.write(tmp_path / "long.wav", noise, RATE, subtype="FLOAT")
     encoder: Any = load_encoder(f"clap:{save_clap(True)}")
@@ -181,7 +181,7 @@ def test_the_token_limit_is_the_models_own(save_clap: Save) -> None:
 
 @pytest.mark.parametrize(
     ("gone", "expected"),
-    [("config.json", "no config.json"), ("preprocessor_config.json", "how sounds are prepared")],
+    [("config.json", "no config.json"), ("preprocessor_config.json", "no settings to prepare sounds")],
 )
 def test_a_broken_folder_is_one_clear_line(save_clap: Save, tmp_path: Path, gone: str, expected: str) -> None:
     """What is missing is named."""
@@ -195,6 +195,6 @@ def test_a_broken_folder_is_one_clear_line(save_clap: Save, tmp_path: Path, gone
 
 
 def test_sentence_transformers_leads_to_the_adapter(save_clap: Save) -> None:
-    """It could load a CLAP, too, but would cut long sounds by dice."""
+    """It could load a CLAP too, but would crop long sounds at random."""
     with pytest.raises(InputError, match=r"is a CLAP; name it clap:"):
         load_encoder(str(save_clap(False)))

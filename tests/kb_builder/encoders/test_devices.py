@@ -68,7 +68,7 @@ def test_onnx_runtime_is_loaded_once_whatever_devices_there_are(monkeypatch: pyt
     loaded: list[tuple[str, str]] = []
     one = load_encoder("minilm")
 
-    def load(name: str, device: str) -> Any:
+    def load(name: str, *, device: str) -> Any:
         loaded.append((name, device))
         return one
 

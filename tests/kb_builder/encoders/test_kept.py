@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import json
 import weakref
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 from data.errors import InputError
 from data.files import hash_text
 from data.modality import MODALITIES
+from data.reads import recorded
 from kb_builder import encoders
 from kb_builder.encode.embed import embed_samples
 from kb_builder.encoders import load_encoder, release_encoders
@@ -34,7 +37,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     def factory(parameters: int) -> Any:
-        def load(name: str, device: str) -> Any:
+        def load(name: str, *, device: str) -> Any:
             names.append(name)
             return _Model(name=name, parameters=parameters)
 
@@ -115,7 +118,7 @@ def test_the_encode_stage_holds_one_encoder_at_a_time(
     """When the second is loaded nothing holds the first any longer; each role has its folder."""
     held: list[weakref.ref[_Encoder]] = []
 
-    def load(name: str, device: str) -> _Encoder:
+    def load(name: str, *, device: str) -> _Encoder:
         gc.collect()
         assert [each() for each in held] == [None] * len(held)
         encoder = _Encoder(f"huge:{name}")
@@ -130,3 +133,41 @@ def test_the_encode_stage_holds_one_encoder_at_a_time(
     roles = json.loads((sensor_kb / "embeddings" / "encoders.json").read_text(encoding="utf-8"))
     assert roles["zero_shot"] is None
     assert roles["text"] != roles["samples"]
+
+
+def test_an_encoder_from_outside_is_stale_when_its_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file counts as read; a process that loaded it before cannot know the new code, and says so."""
+    source = tmp_path / "mine_for_this_test.py"
+    source.write_text("from types import SimpleNamespace\ndef load(detail, *, device):\n")
+    with source.open("a") as file:
+        file.write("    return SimpleNamespace(name=detail, parameters=1, device=device)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(encoders.FACTORIES, "mine", "mine_for_this_test:load")
+    with recorded() as recorder:
+        first: Any = load_encoder("mine:a", "cpu")
+    assert (first.name, first.device) == ("a", "cpu")
+    assert [note.path for note in recorder.notes()] == [str(source)]
+    assert load_encoder("mine:a", "cpu") is first
+    source.write_text(source.read_text() + "# another line\n")
+    with pytest.raises(InputError, match=r"has changed since Python loaded it; start Python again"):
+        load_encoder("mine:a", "cpu")
+
+
+def test_an_entry_or_a_name_that_leads_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that is not there, and a model of an encoder that has one only."""
+    monkeypatch.setitem(encoders.FACTORIES, "mine", "no_such_module:load")
+    with pytest.raises(InputError, match="Python finds no module no_such_module; set PYTHONPATH"):
+        load_encoder("mine:b", "cpu")
+    with pytest.raises(InputError, match="leave out `:small`"):
+        load_encoder("efficientnet-lite0:small", "cpu")
+
+
+def test_every_entry_of_the_table_is_there() -> None:
+    """Each names a function that can be called with a detail and a device."""
+    for named in encoders.FACTORIES.values():
+        assert isinstance(named, str)
+        if named.startswith("kb_builder."):
+            module, _, function = named.partition(":")
+            inspect.signature(getattr(import_module(module), function)).bind("detail", device="cpu")

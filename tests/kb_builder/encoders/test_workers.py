@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from kb_builder.encoders.workers import map_batches
+from kb_builder.encoders.workers import encode_by_length, map_batches
 
 
 def test_results_come_in_order_from_one_torch_thread_each() -> None:
@@ -55,3 +57,23 @@ def test_an_error_ends_the_run_and_restores_torch() -> None:
         list(map_batches(work, range(1000)))
     assert len(started) < 1000
     assert torch.get_num_threads() == before
+
+
+def test_texts_of_similar_length_are_encoded_together() -> None:
+    """Batches go by length, rows keep the order of the texts, and a given array receives them."""
+    batches: list[list[str]] = []
+
+    class Lengths:
+        dim = 2
+
+        def encode(self, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+            batches.append(texts)
+            return np.array([[len(text), text.count("a")] for text in texts], np.float32)
+
+    texts = ["a" * (n % 50) for n in range(150)]
+    into_ND = np.zeros((150, 2), np.float32)
+    assert encode_by_length(Lengths(), texts, into_ND=into_ND) is into_ND  # type: ignore[arg-type]
+    assert into_ND.tolist() == [[n % 50, n % 50] for n in range(150)]
+    lengths = [len(text) for batch in sorted(batches, key=lambda batch: len(batch[0])) for text in batch]
+    assert sorted(map(len, batches)) == [22, 64, 64] and lengths == sorted(lengths)
+    assert encode_by_length(Lengths(), []).shape == (0, 2)  # type: ignore[arg-type]

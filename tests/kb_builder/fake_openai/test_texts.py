@@ -11,7 +11,7 @@ import pytest
 from kb_builder.fake_openai import texts as words
 from kb_builder.fake_openai.texts import continuation, repeated, sentence
 from kb_builder.gates.names import normalise
-from kb_builder.parse.answers import parse_text
+from kb_builder.parse.answers import ParsedAnswer, parse_answer
 
 
 def grams(text: str) -> frozenset[str]:
@@ -44,7 +44,7 @@ def test_sentences_pass_the_parser_unchanged() -> None:
     draw = Random(0)
     for _ in range(3_000):
         text = sentence(draw, "wooden sphere")
-        assert parse_text(text, opening="", finish_reason="stop") == text
+        assert parse_answer(ParsedAnswer(text, "stop", None, None, None))[0].text == text
 
 
 @pytest.mark.parametrize("opening", ["The wooden sphere has", "The wooden sphere is a", "By its"])
@@ -53,7 +53,8 @@ def test_continuations_make_whole_sentences(opening: str) -> None:
     draw = Random(0)
     for _ in range(300):
         rest = continuation(draw, opening)
-        assert parse_text(rest, opening=opening, finish_reason="stop") == opening + rest
+        answer = ParsedAnswer(rest, "stop", None, None, None)
+        assert parse_answer(answer, opening=opening)[0].text == opening + rest
         assert not rest.startswith((" a a", " an a")) or not opening.endswith(" a")
 
 

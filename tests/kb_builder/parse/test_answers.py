@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kb_builder.ask.endpoint.status import check_body
-from kb_builder.parse.answers import ParsedAnswer, parse_answer, parse_text, read_answer
+from kb_builder.parse.answers import ParsedAnswer, parse_answer, read_answer
+
+
+def one_text(content: str, *, opening: str = "", finish: str = "stop") -> str | None:
+    """The text of an answer of this content to a question about one text."""
+    (item,) = parse_answer(ParsedAnswer(content, finish, None, None, None), opening=opening)
+    return item.text
 
 
 @pytest.mark.parametrize(
@@ -31,31 +37,29 @@ from kb_builder.parse.answers import ParsedAnswer, parse_answer, parse_text, rea
 )
 def test_sentences_are_found(content: str, text: str) -> None:
     """Quotes, markup, introductions and white space go; at most three sentences stay."""
-    assert parse_text(content, opening="", finish_reason="stop") == text
+    assert one_text(content) == text
 
 
 def test_an_opening_is_put_in_front_once() -> None:
     """Servers that repeat the opening and servers that do not give the same text."""
     opening = "When struck, the dog"
     for content in ("When struck, the dog barks loudly", " barks loudly.", "barks loudly"):
-        assert (
-            parse_text(content, opening=opening, finish_reason="stop") == "When struck, the dog barks loudly."
-        )
+        assert one_text(content, opening=opening) == "When struck, the dog barks loudly."
     text = "When struck, the dog's bark is loud."
-    assert parse_text("'s bark is loud", opening=opening, finish_reason="stop") == text
+    assert one_text("'s bark is loud", opening=opening) == text
 
 
 def test_an_opening_that_stays_alone_says_nothing() -> None:
     """A model that adds a full stop, or one word, has not described anything."""
     for content in (".", " barks.", "The dog makes a sound.", ""):
-        assert parse_text(content, opening="The dog makes a sound", finish_reason="stop") is None
+        assert one_text(content, opening="The dog makes a sound") is None
 
 
 def test_a_cut_answer_keeps_its_whole_sentences() -> None:
     """What max_tokens cut off is no sentence; if nothing else is there, there is no text."""
     content = "A dog has a wet nose. It likes to"
-    assert parse_text(content, opening="", finish_reason="length") == "A dog has a wet nose."
-    assert parse_text("A dog has a wet", opening="", finish_reason="length") is None
+    assert one_text(content, finish="length") == "A dog has a wet nose."
+    assert one_text("A dog has a wet", finish="length") is None
 
 
 @pytest.mark.parametrize(
@@ -72,7 +76,7 @@ def test_a_cut_answer_keeps_its_whole_sentences() -> None:
 )
 def test_what_is_no_sentence(content: str) -> None:
     """Nothing, one word, a broken-off phrase, a loop."""
-    assert parse_text(content, opening="", finish_reason="stop") is None
+    assert one_text(content) is None
 
 
 def test_answers_are_read() -> None:

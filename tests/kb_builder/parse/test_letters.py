@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb_builder.parse.letters import control_reason, escaped, without_halves, without_invisible
+from kb_builder.parse.letters import control_reason, escaped, replace_surrogates, without_invisible
 
 ENGLAND = "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"  # its flag
 
@@ -30,7 +30,7 @@ def test_what_is_kept_can_be_seen(text: str) -> None:
 
 def test_halves_of_characters_become_lost_ones() -> None:
     """A pair that is whole stays."""
-    assert without_halves("a\ud83d b\U0001f600") == "a\ufffd b\U0001f600"
+    assert replace_surrogates("a\ud83d b\U0001f600") == "a\ufffd b\U0001f600"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data.sample import Category
 from kb_builder.ask.request import asked
-from kb_builder.describe.prompts import fill, load_prompts, spoken_name
+from kb_builder.describe.prompts import fill_prompt, load_prompts, spoken_name
 from kb_builder.parse.answers import ParsedAnswer, parse_answer, read_answer
 from kb_builder.parse.own_names import OwnNames
 
@@ -35,7 +35,7 @@ FORMS = [
 
 def question(name: str, *, several: bool) -> str:
     prompts = load_prompts("category", several=several).prompts
-    messages, _ = fill(prompts[0], Category("c", name), count=2)
+    messages, _ = fill_prompt(prompts[0], Category("c", name), count=2)
     return asked(messages)
 
 

@@ -1,4 +1,4 @@
-"""kb_builder.controls and control_texts: texts that know a name and nothing else."""
+"""kb_builder.tables.controls: texts that know a category only by its name."""
 
 from __future__ import annotations
 

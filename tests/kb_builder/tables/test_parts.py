@@ -11,32 +11,39 @@ import pytest
 
 from data.errors import KnowledgeBaseError
 from data.files import hash_file
-from kb_builder.describe.rows import description_row
+from kb_builder.describe.rows import JudgedText, RowOrigin, RowQuestion, description_row
+from kb_builder.gates.verdict import Verdict
 from kb_builder.tables import parts
 from kb_builder.tables.parts import read_manifest, remove_beyond, write_part
 from kb_builder.tables.schemas import SCHEMA_VERSION, read_rows
+
+ORIGIN = RowOrigin(
+    provider="fake",
+    model_requested="fake-1",
+    model_resolved="fake-1",
+    finish_reason="stop",
+    attempts=1,
+    latency_ms=0.0,
+    created_at=datetime(2026, 1, 2, tzinfo=UTC),
+    source="fake",
+    run_id="r",
+)
 
 
 def rows(count: int, *, status: str = "ok") -> list[dict[str, Any]]:
     return [
         description_row(
-            kind="category",
-            category_id="ball",
-            text=f"A ball of {number} colours.",
-            status=status,
-            template_id="t",
-            template_version="1",
-            prompt_hash="0" * 64,
-            request_key=f"{number:064x}",
-            provider="fake",
-            model_requested="fake-1",
-            model_resolved="fake-1",
-            finish_reason="stop",
-            attempts=1,
-            latency_ms=0.0,
-            created_at=datetime(2026, 1, 2, tzinfo=UTC),
-            source="fake",
-            run_id="r",
+            RowQuestion(
+                kind="category",
+                subject_id="ball",
+                modality=None,
+                template_id="t",
+                template_version="1",
+                prompt_hash="0" * 64,
+                request_key=f"{number:064x}",
+            ),
+            ORIGIN,
+            JudgedText(f"A ball of {number} colours.", 8, Verdict(status)),
         )
         for number in range(count)
     ]

@@ -18,10 +18,10 @@ from data.errors import KnowledgeBaseError
 from data.files import hash_json, hash_text
 from data.manifest.read import Manifest
 from data.sample import Category, Sample
-from kb_builder.describe.categories import describe_category_shard
+from kb_builder.describe.categories import describe_category_shards
 from kb_builder.describe.contrasts import describe_contrasts
 from kb_builder.describe.rows import row_id
-from kb_builder.describe.samples import describe_sample_shard
+from kb_builder.describe.samples import describe_sample_shards
 from kb_builder.describers.fake import fake_answer
 from kb_builder.encoders.tokens import MINILM, count_tokens
 from kb_builder.gates.names import normalise
@@ -52,9 +52,9 @@ def described(tmp_path: Path, chat_server: Callable[..., Any]) -> tuple[Path, st
     ingest(Manifest(tmp_path, samples, (Category("dog", "dog"), Category("bell", "bell"))), kb)
     server = chat_server()
     settings = categories(server.url)
-    describe_category_shard(kb, 0, settings, run_id="first")
-    describe_contrasts(kb, settings, run_id="first")
-    describe_sample_shard(kb, tmp_path, 0, SAMPLES, run_id="first")
+    describe_category_shards(kb, [0], settings, run_id="first", encoder=MINILM)
+    describe_contrasts(kb, settings, run_id="first", encoder=MINILM)
+    describe_sample_shards(kb, tmp_path, [0], SAMPLES, run_id="first", encoder=MINILM)
     return kb, server.url, server
 
 
@@ -98,7 +98,7 @@ def test_stricter_rules_reject_and_a_later_run_asks_for_what_is_missing(
     assert back.moves[("category", "dup_near", "ok")] == rejected
     assert parts(kb) == before
     again(kb, strict)
-    describe_category_shard(kb, 0, strict, run_id="second")
+    describe_category_shards(kb, [0], strict, run_id="second", encoder=MINILM)
     assert server.seen.total() > asked
 
 
@@ -131,7 +131,7 @@ def with_categories(folder: Path, *names: str) -> Path:
     Image.fromarray(np.full((8, 8, 3), (200, 30, 30), np.uint8)).save(folder / "a.png")
     known = tuple(Category(name, name) for name in names)
     ingest(Manifest(folder, (Sample("a", "image", "a.png"),), known), folder / "kb")
-    describe_sample_shard(folder / "kb", folder, 0, SAMPLES, run_id="first")
+    describe_sample_shards(folder / "kb", folder, [0], SAMPLES, run_id="first", encoder=MINILM)
     return folder / "kb"
 
 
@@ -163,7 +163,7 @@ def test_what_an_earlier_parser_kept_is_read_again(tmp_path: Path, chat_server: 
         return {"body": answer}
 
     settings = categories(chat_server(with_mark).url)
-    describe_category_shard(kb, 0, settings, run_id="first")
+    describe_category_shards(kb, [0], settings, run_id="first", encoder=MINILM)
     new = parts(kb)
     count = as_version_2_wrote_it(kb)
     assert count >= 8
@@ -188,7 +188,7 @@ def test_an_answer_of_which_more_texts_are_read_now(tmp_path: Path, chat_server:
         return {"body": {"choices": [{"finish_reason": "stop", "message": {"content": lines}}]}}
 
     settings = categories(chat_server(as_lines).url, n=2, items=2)
-    describe_category_shard(kb, 0, settings, run_id="first")
+    describe_category_shards(kb, [0], settings, run_id="first", encoder=MINILM)
     path = kb / "descriptions" / "category" / "part-00000.parquet"
     row = read_rows(path)[0]
     row |= {"text": str(texts), "parser_version": "2", "cost_usd": None}
@@ -219,7 +219,7 @@ def test_a_lost_ledger_takes_no_text_with_it(described: tuple[Path, str, Any], l
     with pytest.raises(KnowledgeBaseError, match=r"lost or replaced\. Restore it"):
         again(kb, categories(url))
     with pytest.raises(KnowledgeBaseError, match=r"lost or replaced\. Restore it"):
-        describe_category_shard(kb, 0, categories(url), run_id="second")
+        describe_category_shards(kb, [0], categories(url), run_id="second", encoder=MINILM)
     assert parts(kb) == before
     assert server.seen.total() == asked
     if loss == "gone":

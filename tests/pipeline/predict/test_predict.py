@@ -17,7 +17,7 @@ from pipeline.predict import recognise as predict
 from pipeline.predict.names import category_names
 from pipeline.predict.paths import files_in, unreadable
 from pipeline.predict.recognise import Hit, NamedCategory, Prediction, Temperatures, predict_zero_shot
-from pipeline.project import Project, load_project
+from pipeline.project import ProjectFile, load_project
 from trainer.records import Centers
 from trainer.score.geometry import unit_rows
 
@@ -212,7 +212,7 @@ class _PlantedSpace:
         )
     )
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: ProjectFile) -> None:
         self.kb = SimpleNamespace(names=("ash", "beech", "cedar"), folder=Path("kb"))
 
     def place(self, modality: str, source: Path) -> tuple[np.ndarray, str]:
@@ -232,7 +232,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pr
         section = f'[evaluate]\nscorer = "{scorer}"\n'
         path.write_text(f'name = "x"\n[data]\nmanifest = "m.csv"\n{section}', encoding="utf-8")
         project = load_project(path)
-        monkeypatch.setattr(predict, "_Space", _PlantedSpace)
+        monkeypatch.setattr(predict, "Space", _PlantedSpace)
         centers = _PlantedSpace(project).centers(None)
         few = centers.of(np.arange(3) < categories)
         monkeypatch.setattr(predict, "load_centers", lambda kb: few)

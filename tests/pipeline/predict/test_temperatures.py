@@ -10,7 +10,7 @@ import pytest
 from data.files import write_json
 from pipeline.predict import recognise as temperatures
 from pipeline.predict.recognise import Temperatures, load_temperatures
-from pipeline.project import Project, load_project
+from pipeline.project import ProjectFile, load_project
 
 
 def _row(modality: str, model: str, temperature: float | None) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def _row(modality: str, model: str, temperature: float | None) -> dict[str, Any]
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> ProjectFile:
     path = tmp_path / "unibind.toml"
     path.write_text('name = "x"\n[data]\nmanifest = "m.csv"\n', encoding="utf-8")
     return load_project(path)
@@ -47,7 +47,7 @@ def test_what_could_not_be_fitted_says_why() -> None:
     assert (reason or "").startswith("18 val samples of image: all named rightly")
 
 
-def test_only_a_current_evaluation_is_used(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_current_evaluation_is_used(project: ProjectFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """None yet, one of other centers, and one of these."""
     assert load_temperatures(project).of("image", ("aligned",)) == (
         None,

@@ -15,14 +15,14 @@ from data.errors import InputError, KnowledgeBaseError
 from data.files import write_json, write_text
 from data.lock import write_lock
 from data.reads import reading
-from pipeline.project import Project, load_project
+from pipeline.project import ProjectFile, load_project
 from pipeline.run import runner as stages
 from pipeline.run.jobs import write_metrics
 from pipeline.run.stage import Completed, Stage
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> ProjectFile:
     path = tmp_path / "unibind.toml"
     path.write_text('name = "x"\n[data]\nmanifest = "m.csv"\n', encoding="utf-8")
     (tmp_path / "m.csv").write_text("a", encoding="utf-8")
@@ -34,12 +34,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Two small stages in place of the real ones: `copy` reads the manifest, `parts` has three shards."""
     made: list[Any] = []
 
-    def copy(project: Project) -> dict[str, Any]:
+    def copy(project: ProjectFile) -> dict[str, Any]:
         made.append("copy")
         write_text(project.run / "copy.txt", reading(project.manifest).read_text(encoding="utf-8"))
         return {"files": 1}
 
-    def part(project: Project, shards: list[int], complete: Completed) -> None:
+    def part(project: ProjectFile, shards: list[int], complete: Completed) -> None:
         for shard in shards:
             made.append(shard)
             text = reading(project.run / "copy.txt").read_text() + str(shard)
@@ -69,7 +69,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_a_summary_is_one_line_for_people(
-    project: Project, calls: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: ProjectFile,
+    calls: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Rounded, thousands apart, long dicts and lists by their length, and no control character of a name."""
     summary = {
@@ -84,7 +87,7 @@ def test_a_summary_is_one_line_for_people(
         "spent_usd": None,
     }
 
-    def count(project: Project) -> dict[str, Any]:
+    def count(project: ProjectFile) -> dict[str, Any]:
         return summary
 
     stage = replace(stages._BY_NAME["copy"], run=count, outputs=lambda project: [])
@@ -99,7 +102,7 @@ def test_a_summary_is_one_line_for_people(
     )
 
 
-def test_a_finished_stage_is_skipped_and_says_what_it_did(project: Project, calls: list[Any]) -> None:
+def test_a_finished_stage_is_skipped_and_says_what_it_did(project: ProjectFile, calls: list[Any]) -> None:
     """The second call does nothing and returns the first one's counts."""
     first = stages.run_stage(project, "copy")
     second = stages.run_stage(project, "copy")
@@ -111,7 +114,7 @@ def test_a_finished_stage_is_skipped_and_says_what_it_did(project: Project, call
 
 @pytest.mark.parametrize("harm", ["settings", "input", "deleted", "changed"])
 def test_a_stage_runs_again_when_anything_it_stands_on_changed(
-    project: Project, calls: list[Any], harm: str
+    project: ProjectFile, calls: list[Any], harm: str
 ) -> None:
     """New settings, another input, a deleted or an edited output: none of them is passed over."""
     stages.run_stage(project, "copy")
@@ -127,7 +130,7 @@ def test_a_stage_runs_again_when_anything_it_stands_on_changed(
     assert calls == ["copy", "copy"]
 
 
-def test_a_stage_is_current_until_what_it_stands_on_changes(project: Project, calls: list[Any]) -> None:
+def test_a_stage_is_current_until_what_it_stands_on_changes(project: ProjectFile, calls: list[Any]) -> None:
     """Not before it and those it needs have run; no longer when their output or its own has changed."""
     assert not stages.is_current(project, "copy")
     assert not stages.is_current(project, "parts")
@@ -145,14 +148,16 @@ def test_a_stage_is_current_until_what_it_stands_on_changes(project: Project, ca
     assert calls == ["copy", 0, 1, 2, "copy"]
 
 
-def test_an_output_that_was_only_touched_is_still_recognised(project: Project, calls: list[Any]) -> None:
+def test_an_output_that_was_only_touched_is_still_recognised(project: ProjectFile, calls: list[Any]) -> None:
     """A copied or touched file with the same bytes is the same file."""
     stages.run_stage(project, "copy")
     (project.run / "copy.txt").write_text("a", encoding="utf-8")
     assert stages.run_stage(project, "copy").skipped
 
 
-def test_what_comes_after_runs_again_only_if_the_content_changed(project: Project, calls: list[Any]) -> None:
+def test_what_comes_after_runs_again_only_if_the_content_changed(
+    project: ProjectFile, calls: list[Any]
+) -> None:
     """A stage that ran again and put out the same bytes leaves the later ones alone."""
     stages.run_stage(project, "copy")
     stages.run_stage(project, "parts")
@@ -164,7 +169,7 @@ def test_what_comes_after_runs_again_only_if_the_content_changed(project: Projec
     assert not stages.run_stage(project, "parts").skipped
 
 
-def test_shards_are_recognised_one_by_one_and_add_up(project: Project, calls: list[Any]) -> None:
+def test_shards_are_recognised_one_by_one_and_add_up(project: ProjectFile, calls: list[Any]) -> None:
     """What a killed run had finished is not done again; the counts of all shards are added."""
     stages.run_stage(project, "copy")
     assert stages.shards(project, "parts") == [0, 1, 2]
@@ -175,14 +180,14 @@ def test_shards_are_recognised_one_by_one_and_add_up(project: Project, calls: li
 
 
 def test_a_shard_that_was_completed_counts_though_a_later_one_fails(
-    project: Project, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+    project: ProjectFile, calls: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each shard is marked as soon as its files are written, not when all of them are."""
     stages.run_stage(project, "copy")
     working = stages._BY_NAME["parts"]
     broken = [True]
 
-    def fails_after_one(project: Project, shards: list[int], complete: Completed) -> None:
+    def fails_after_one(project: ProjectFile, shards: list[int], complete: Completed) -> None:
         working.run(project, shards[:1] if broken else shards, complete)
         if broken:
             raise KnowledgeBaseError("no more")
@@ -195,19 +200,19 @@ def test_a_shard_that_was_completed_counts_though_a_later_one_fails(
     assert calls == ["copy", 0, 1, 2]
 
 
-def test_a_stage_before_its_time_says_what_to_run_first(project: Project, calls: list[Any]) -> None:
+def test_a_stage_before_its_time_says_what_to_run_first(project: ProjectFile, calls: list[Any]) -> None:
     """A stage whose ground is missing names the stage that must come first."""
     with pytest.raises(KnowledgeBaseError, match="'copy' has not been run"):
         stages.run_stage(project, "parts")
 
 
-def test_an_unknown_stage_is_named(project: Project) -> None:
+def test_an_unknown_stage_is_named(project: ProjectFile) -> None:
     """A stage that is not there is one line with those that are."""
     with pytest.raises(InputError, match="the stages are: world, ingest"):
         stages.run_stage(project, "wrold")
 
 
-def test_two_runs_of_one_project_do_not_mix(project: Project, calls: list[Any]) -> None:
+def test_two_runs_of_one_project_do_not_mix(project: ProjectFile, calls: list[Any]) -> None:
     """While one process works on a project, another is told which, and a finished stage is still skipped."""
     stages.run_stage(project, "copy")
     with write_lock(project.run / "run.lock"):
@@ -218,11 +223,11 @@ def test_two_runs_of_one_project_do_not_mix(project: Project, calls: list[Any]) 
 
 
 def test_a_full_disk_is_one_line_and_marks_nothing(
-    project: Project, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+    project: ProjectFile, calls: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After ENOSPC the stage is not marked done and the same command goes on later."""
 
-    def full(project: Project) -> dict[str, Any]:
+    def full(project: ProjectFile) -> dict[str, Any]:
         raise OSError(errno.ENOSPC, "No space left on device", "copy.txt")
 
     working = stages._BY_NAME["copy"]
@@ -233,7 +238,7 @@ def test_a_full_disk_is_one_line_and_marks_nothing(
     assert not stages.run_stage(project, "copy").skipped
 
 
-def test_metrics_hold_every_stage_that_ran_with_its_time(project: Project, calls: list[Any]) -> None:
+def test_metrics_hold_every_stage_that_ran_with_its_time(project: ProjectFile, calls: list[Any]) -> None:
     """metrics.json is the evaluation beside data set, seed and the wall time of each stage."""
     write_json(project.run / "evaluation.json", {"recognition": []})
     write_json(project.run / "stages" / "world.json", {"seconds": 1.5, "summary": {}})
@@ -244,11 +249,11 @@ def test_metrics_hold_every_stage_that_ran_with_its_time(project: Project, calls
 
 
 def test_a_knowledge_base_that_is_removed_meanwhile_marks_nothing(
-    project: Project, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+    project: ProjectFile, calls: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stage that lists what it finds afterwards would be marked as done with half of its files."""
 
-    def removed(project: Project) -> dict[str, Any]:
+    def removed(project: ProjectFile) -> dict[str, Any]:
         shutil.rmtree(project.kb)
         project.kb.mkdir()
         return {}

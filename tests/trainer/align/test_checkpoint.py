@@ -84,23 +84,23 @@ def test_a_checkpoint_of_another_training_is_not_used(
     left = tmp_path / "checkpoint.safetensors"
     whole = left.read_bytes()
 
-    def goes_on(given: Train) -> bool:
+    def continues_openings(given: Train) -> bool:
         capsys.readouterr()
         train(kb, tmp_path, given, every=1e9)
         return "resuming after epoch 2" in capsys.readouterr().err
 
-    assert goes_on(settings)
+    assert continues_openings(settings)
     left.write_bytes(whole)
-    assert not goes_on(Train(epochs=3, batch_size=48, seed=7))
+    assert not continues_openings(Train(epochs=3, batch_size=48, seed=7))
     left.write_bytes(whole[: len(whole) // 2])
-    assert not goes_on(settings)
+    assert not continues_openings(settings)
     left.write_bytes(
         whole.replace(b'"best_epoch"', b'"bost_epoch"').replace(b'\\"best_epoch\\"', b'\\"bost_epoch\\"')
     )
-    assert not goes_on(settings)
+    assert not continues_openings(settings)
     left.write_bytes(whole)
     localize(kb, Localize(k=3))
-    assert not goes_on(settings)
+    assert not continues_openings(settings)
 
 
 def test_one_changed_byte_of_a_checkpoint_restarts_training(

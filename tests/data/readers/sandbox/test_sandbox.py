@@ -215,7 +215,8 @@ def test_a_decoder_outlives_no_parent(planted: Path) -> None:
 import sys
 sys.path.insert(0, {str(planted)!r})
 from pathlib import Path
-from data.readers import FileBudget, sandbox, use_budget
+from data.readers import FileBudget, use_budget
+from data.readers.sandbox import pool as sandbox
 use_budget(FileBudget(seconds=2, memory=200_000_000))
 sandbox.warm_up()
 print(sandbox._pool()._idle[0]._process.pid, flush=True)

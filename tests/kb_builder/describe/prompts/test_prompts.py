@@ -8,7 +8,7 @@ import pytest
 
 from data.sample import Category
 from kb_builder.ask.request import words
-from kb_builder.describe.prompts import fill, load_prompts, several_texts, spoken_name, subject
+from kb_builder.describe.prompts import fill_prompt, load_prompts, several_texts, spoken_name, subject
 
 MODALITIES = {
     "look": "image",
@@ -54,7 +54,7 @@ def test_one_and_several_texts_are_asked_for_alike() -> None:
     assert [(p.template_id, p.aspect) for p in one.prompts] == [
         (p.template_id, p.aspect) for p in many.prompts
     ]
-    messages, _ = fill(many.prompts[0], Category("x", "dog"), count=12)
+    messages, _ = fill_prompt(many.prompts[0], Category("x", "dog"), count=12)
     assert "12 different texts" in words(messages[-1][1]) and "12 texts" in words(messages[-1][1])
     with pytest.raises(KeyError):
         load_prompts("category_openings", several=True)
@@ -73,7 +73,7 @@ def test_a_contrast_names_both_and_asks_about_one() -> None:
     """The rival stands in the question, with the request to leave it out of the answer."""
     for several in (False, True):
         for prompt in load_prompts("contrast", several=several).prompts:
-            text = words(fill(prompt, Category("x", "dog"), count=5, rival="grey wolf")[0][-1][1])
+            text = words(fill_prompt(prompt, Category("x", "dog"), count=5, rival="grey wolf")[0][-1][1])
             assert '"dog"' in text and "ention" in text and text.count('"grey wolf"') >= 2
 
 
@@ -103,7 +103,7 @@ def test_prompts_name_the_category_and_leave_no_blank(purpose: str, several: boo
     """Whatever the name, it is in the prompt as it is, and nothing else in braces is."""
     for prompt in load_prompts(purpose, several=several).prompts:
         category = Category("x", "Fire {0} truck, fire engine")
-        messages, opening = fill(prompt, category, count=3, rival="hearse")
+        messages, opening = fill_prompt(prompt, category, count=3, rival="hearse")
         text = " ".join(words(content) for _, content in messages)
         assert "Fire {0} truck" in messages[-1][1]
         assert "{" not in text.replace("{0}", "")

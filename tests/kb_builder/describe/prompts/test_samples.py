@@ -8,6 +8,7 @@ import pytest
 
 import kb_builder.describe.prompts.samples as module
 from data.modality import MODALITIES
+from data.readers.lookup import EVENT_FORMATS
 from kb_builder.describe.prompts.samples import load_sample_prompts, sample_purpose
 
 PURPOSES = sorted(path.stem for path in Path(module.__file__).parent.glob("sample_*.toml"))
@@ -29,15 +30,20 @@ def test_each_set_has_several_questions(purpose: str) -> None:
 
 
 def test_every_modality_has_its_set() -> None:
-    """What is sent of a sample decides: native material, and who drew the events."""
+    """The prompts depend on what is sent: native media, rendered events, or a drawn picture."""
     for modality in MODALITIES:
         if modality != "text":
             assert sample_purpose({"modality": modality, "uri": f"a/b.{modality}"}, ()) in PURPOSES
-    assert sample_purpose({"modality": "event", "uri": "a.bin"}, ()) == "sample_event"
     assert sample_purpose({"modality": "event", "uri": "a.png"}, ()) == "sample_event_drawn"
     assert sample_purpose({"modality": "audio", "uri": "a.wav"}, ("audio",)) == "sample_audio_native"
     assert sample_purpose({"modality": "video", "uri": "a.mp4"}, ("audio",)) == "sample_video"
     assert "sample_video_native" in PURPOSES
+
+
+@pytest.mark.parametrize("ending", [*EVENT_FORMATS, ".BIN"])
+def test_every_recording_has_the_prompt_of_our_rendering(ending: str) -> None:
+    """Recordings of every format are rendered here, so the prompt explains the colours of that rendering."""
+    assert sample_purpose({"modality": "event", "uri": f"a{ending}"}, ()) == "sample_event"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 # C0, DEL, C1, soft hyphen, marks and overrides of direction, characters of no width, line and paragraph
@@ -93,15 +94,35 @@ def duration(value: float) -> str:
     return f"{whole // 3600:,} h {whole % 3600 // 60} min"
 
 
+def shorten(text: str, limit: int = 300) -> str:
+    """A text on one line of at most `limit` characters, cut with an ellipsis."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def aligned(lines: Sequence[Sequence[str]], *, left: Collection[int] = (0,), indent: str = "") -> list[str]:
+    """Lines of cells as a table for the terminal: padded columns, two spaces between them, none at the end.
+
+    The columns whose numbers are in `left` are aligned to the left, the others to the right. Cells are made
+    `visible` first. A lone cell in a table of several columns is a heading and sets no column's width.
+    """
+    lines = [[visible(cell) for cell in line] for line in lines]
+    columns = max(map(len, lines))
+    rows = [line for line in lines if len(line) == columns]
+    widths = [max(len(row[at]) for row in rows) for at in range(columns)]
+    texts = []
+    for line in lines:
+        cells = zip(line, widths, strict=False)  # a heading has one cell
+        padded = [
+            cell.ljust(width) if at in left else cell.rjust(width) for at, (cell, width) in enumerate(cells)
+        ]
+        texts.append(f"{indent}{'  '.join(padded)}".rstrip())
+    return texts
+
+
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     named = {9: "\\t", 10: "\\n", 13: "\\r"}.get(code)
     if named:
         return named
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def shorten(text: str, limit: int = 300) -> str:
-    """The text as one line of at most `limit` characters; `…` marks a cut."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,4 +1,4 @@
-"""Thin Prefect wrappers over the pipeline's stages, and their deployments; no logic of their own."""
+"""Thin Prefect wrappers over the pipeline's stages, and their deployments."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import os
 
 from kb_builder.ask.endpoint.proxies import spare_loopback
 
-# Prefect counts first uses unless this is set, and it knows no setting of its own for it. This module is
-# imported before Prefect is, and the processes that run the flows inherit it. Who sets it otherwise is heard.
+# Prefect reports first uses unless this variable is set; it has no setting for it. This module is imported
+# before Prefect, and the processes that run the flows inherit the variable. A value set by the user is kept.
 os.environ.setdefault("DO_NOT_TRACK", "1")
-# As [tool.prefect] in pyproject.toml says, which is read in the repository's root alone.
+# As [tool.prefect] in pyproject.toml, which is read only in the root of the repository.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-# The first start of a server makes its database, which takes 10 to 30 seconds on a slow disk; Prefect waits
-# for 20.
+# The first start of a server creates its database, which takes 10 to 30 seconds on a slow disk; Prefect
+# waits 20.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
-# Nor does it know that a proxy cannot reach this machine's own server: neither its ephemeral one nor `make
-# serve`'s.
+# Prefect would connect to servers on this machine (its ephemeral one, or that of `make serve`) via a proxy.
 spare_loopback()

@@ -10,7 +10,7 @@ from flows.localize_centers import localize_centers
 from flows.tasks import run_shard, run_stage
 from flows.train_alignment import train_alignment
 from pipeline.project import load_project
-from pipeline.run import runner as stages
+from pipeline.run import jobs
 
 
 @flow(name="build-kb", flow_run_name="build-kb {project}", log_prints=True)
@@ -28,7 +28,7 @@ def build_kb(project: str = "demo.toml", downstream: bool = True) -> None:
 
 
 def describe(project: str, name: str) -> None:
-    """Describe shard by shard, one task each; the stage after them only marks itself complete."""
-    for shard in stages.shards(load_project(Path(project)), name):
+    """Describe shard by shard, one task each; the stage task then only marks the stage as complete."""
+    for shard in jobs.shards(load_project(Path(project)), name):
         run_shard(project, name, shard)
     run_stage(project, name)

@@ -1,6 +1,6 @@
-"""Let `prefect deployment run build-kb` mean `build-kb/build-kb`: Prefect's CLI wants the slash.
+"""Let `prefect deployment run build-kb` mean `build-kb/build-kb`: Prefect's CLI requires the slash.
 
-Prefect loads this (entry point group `prefect.plugins`) where `plugins.enabled` is set: see pyproject.toml.
+Prefect loads this module (entry point group `prefect.plugins`) if pyproject.toml sets `plugins.enabled`.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from prefect.plugins import register_hook
 
 @register_hook
 def setup_environment(*, ctx: Any) -> None:
-    """Teach `prefect deployment run` the short name; leave a Prefect alone that has changed inside."""
+    """Let `prefect deployment run` accept the short name; do nothing if Prefect's internals have changed."""
     if "run" not in sys.argv or not {"deployment", "deployments"} & set(sys.argv):
         return
     from prefect.client import orchestration

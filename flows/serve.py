@@ -1,7 +1,7 @@
 """`make serve`: a Prefect server on loopback if none answers, and one process that serves the deployments.
 
-What is served stands in prefect.yaml, where the server is in pyproject.toml ([tool.prefect], api.url). Both
-are read from the folder one stands in, as Prefect's own commands do: run this in the repository's root.
+prefect.yaml lists the deployments, pyproject.toml the server's address ([tool.prefect], api.url). Both are
+read from the current folder, as Prefect's own commands do: run this in the root of the repository.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from prefect.settings import get_current_settings
 from data.errors import InputError, UniBindError
 from flows.silent_runs import orphans_ended, watch_silent_runs
 
-START_SECONDS = 120.0  # a first start makes the database, which takes 10 to 30 seconds on a slow disk
+START_SECONDS = 120.0  # a first start creates the database, which takes 10 to 30 seconds on a slow disk
 STOP_SECONDS = 20.0
-LIVES_SECONDS = 5.0  # a server that ends sooner after its start is not started again
+LIVES_SECONDS = 5.0  # a server that ends sooner is not started again
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 def main() -> None:
     """Serve until Ctrl-C; a user's mistake is one line on stderr."""
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C does: leave through the `finally`s
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as after Ctrl-C, run the `finally` blocks
         signal.signal(ending, _leave)
     try:
         to_serve = deployments(Path("prefect.yaml"))
         with server(api_url()), orphans_ended():
             asyncio.run(watch_silent_runs())
-            # One run at a time, the next wait: each uses every core, and a knowledge base has one writer.
+            # One run at a time: each uses every core, and a knowledge base has one writer.
             serve(*to_serve, limit=1, pause_on_shutdown=False)
     except UniBindError as error:
         sys.exit(f"error: {error}")
@@ -67,7 +67,7 @@ def deployments(path: Path) -> list[RunnerDeployment]:
 
 
 def api_url() -> str:
-    """Prefect's API address as set. Raises InputError when there is none."""
+    """Prefect's API address from its settings. Raises InputError if there is none."""
     url = get_current_settings().api.url
     if url is None:
         raise InputError(
@@ -78,10 +78,10 @@ def api_url() -> str:
 
 @contextmanager
 def server(url: str) -> Iterator[None]:
-    """See to it that a Prefect server answers at `url`: use the one there is, or start one and stop it after.
+    """Use the Prefect server that answers at `url`, or start one and stop it when the block ends.
 
-    One that was started here and is killed is started again: what it knew is in its database, and the flows
-    that run meanwhile wait for it.
+    A server started here that is killed is started again: its state is in its database, and running flows
+    wait for it.
 
     Raises InputError when something else has the port, when the address is another machine's and does not
     answer, and when the server does not start.
@@ -89,9 +89,7 @@ def server(url: str) -> Iterator[None]:
     address = urlsplit(url)
     version = prefect_version(url)
     if version is not None:
-        print(
-            f"using the Prefect server {version} that answers at {url}, which goes on after this", flush=True
-        )
+        print(f"using the Prefect server {version} at {url}, which keeps running after this", flush=True)
         yield
         return
     if address.hostname not in LOOPBACK:
@@ -106,7 +104,7 @@ def server(url: str) -> Iterator[None]:
 
     def start() -> subprocess.Popen[bytes]:
         with log.open("ab") as output:
-            # In a session of its own, so that Ctrl-C reaches the runner first, which still has things to say.
+            # In its own session, so that Ctrl-C reaches the runner first, which still reports to the server.
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -128,7 +126,7 @@ def server(url: str) -> Iterator[None]:
 def _kept_running(
     process: subprocess.Popen[bytes], start: Callable[[], subprocess.Popen[bytes]], url: str
 ) -> Iterator[None]:
-    """Start the server again where it ends by itself, until the block ends; that one is stopped then."""
+    """Start the server again whenever it ends, until the block ends; then stop it."""
     stopping = threading.Event()
     current = [process]
 
@@ -139,11 +137,11 @@ def _kept_running(
             if stopping.is_set():
                 return
             if time.monotonic() - began < LIVES_SECONDS:
-                print(f"the Prefect server ended again ({status}); it is left alone now", flush=True)
+                print(f"the Prefect server ended again ({status}); it is not restarted", flush=True)
                 return
             print(f"the Prefect server ended ({status}); starting it again at {url}", flush=True)
             current[0] = start()
-            if stopping.is_set():  # meanwhile
+            if stopping.is_set():  # set during the start
                 _stop(current[0])
 
     watcher = threading.Thread(target=watch, name="server", daemon=True)
@@ -175,7 +173,7 @@ def prefect_version(url: str) -> str | None:
         "port for this and every later command: export PREFECT_API_URL=http://127.0.0.1:4300/api"
     )
     try:
-        # Never through a proxy: the address is this machine's, or one the user has named.
+        # Never through a proxy: the address is on this machine, or chosen by the user.
         answer = httpx.get(f"{url}/admin/version", timeout=10, trust_env=False)
         version: Any = answer.json() if answer.is_success else None
     except httpx.ConnectError:
@@ -191,7 +189,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while prefect_version(url) is None:
         if process.poll() is not None:
-            raise InputError(f"the Prefect server did not start; its last words stand in {log}")
+            raise InputError(f"the Prefect server did not start; see the end of {log}")
         if time.monotonic() > deadline:
             raise InputError(
                 f"the Prefect server did not answer within {START_SECONDS:.0f} seconds; see {log}"

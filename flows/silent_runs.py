@@ -1,8 +1,8 @@
-"""Mark runs crashed that have fallen silent: their process was killed, or their machine went away.
+"""Mark runs as crashed that send no heartbeat: their process was killed, or their machine is gone.
 
-A runner that lives sees its flow's process die and says so at once. This is for what it does not see:
-subflows, runs whose runner was killed with them, and the tasks of either. A run that nobody marks stays
-"Running", and cannot be retried.
+A live runner notices that its flow's process has ended and marks the run at once. This module covers the
+rest: subflows, runs whose runner was killed with them, and their tasks. A run that stays "Running" cannot be
+retried.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ NAME = "mark silent runs crashed"
 SILENCE = timedelta(seconds=90)  # three heartbeats, see flows.heartbeat_frequency in pyproject.toml
 MESSAGE = f"no heartbeat for {SILENCE.seconds} seconds; retry it: finished stages are skipped"
 HEARTBEAT = "prefect.flow-run.heartbeat"
-LOOK_S = 20.0  # from one look for tasks without a flow to the next
-_SETTLED = timedelta(seconds=15)  # a task's last state may reach the server after its flow's
+CHECK_S = 20.0  # between two searches for tasks whose flow run has ended
+_SETTLED = timedelta(seconds=15)  # a task's last state may reach the server after that of its flow
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 
 
 async def watch_silent_runs() -> None:
-    """Give the server the automation, unless it has one of that name (which a user may have changed)."""
+    """Create the automation on the server, unless it has one of that name (which a user may have changed)."""
     try:
         await Automation.aread(name=NAME)
-    except ValueError:  # how Prefect says that there is none
+    except ValueError:  # Prefect's error for a missing automation
         await Automation(
             name=NAME,
             trigger=EventTrigger(
@@ -59,17 +59,17 @@ async def watch_silent_runs() -> None:
 
 
 async def end_orphans() -> int:
-    """Mark crashed the task runs that go on by their state while their flow run has ended; returns how many.
+    """Mark running task runs as crashed if their flow run has ended; returns their number.
 
-    A process that is killed says nothing of the task it was at, and no automation of Prefect's acts on tasks.
+    A killed process does not report the state of its task, and Prefect's automations do not act on tasks.
     """
     ended = [StateType.CRASHED, StateType.CANCELLED, StateType.FAILED]
-    going = [StateType.RUNNING, StateType.PENDING]
+    running = [StateType.RUNNING, StateType.PENDING]
     flows = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=ended)),
         end_time=FlowRunFilterEndTime.model_validate({"before_": datetime.now(UTC) - _SETTLED}),
     )
-    tasks = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=going)))
+    tasks = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=running)))
     async with get_client() as client:
         orphans = await client.read_task_runs(flow_run_filter=flows, task_run_filter=tasks)
         for run in orphans:
@@ -79,19 +79,19 @@ async def end_orphans() -> int:
 
 @contextmanager
 def orphans_ended() -> Iterator[None]:
-    """Look for such task runs now and then, in a thread, until the block ends."""
+    """Call `end_orphans` every CHECK_S seconds in a thread, until the block ends."""
     stop = threading.Event()
 
     def watch() -> None:
-        silent = False
-        while not stop.wait(LOOK_S):
+        reported = False
+        while not stop.wait(CHECK_S):
             try:
                 asyncio.run(end_orphans())
-                silent = False
+                reported = False
             except Exception as error:  # the server is away; it may come back
-                if not silent and not stop.is_set():
-                    print(f"tasks of killed flows are not looked for: {type(error).__name__}", flush=True)
-                silent = True
+                if not reported and not stop.is_set():
+                    print(f"cannot search for tasks of killed flows: {type(error).__name__}", flush=True)
+                reported = True
 
     thread = threading.Thread(target=watch, name="orphans", daemon=True)
     thread.start()

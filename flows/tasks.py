@@ -1,9 +1,8 @@
-"""The two tasks the flows are made of: one whole stage, and one shard of a describe stage.
+"""The two Prefect tasks of all flows: one whole stage, and one shard of a describe stage.
 
-Prefect conducts, the pipeline works: a stage or a shard that is complete is recognised by its own
-fingerprint and skipped, so Prefect caches nothing and keeps no result. That is also why a killed flow, when
-it is retried or triggered anew, goes on where it stood. A task is never as small as one request: it costs
-Prefect up to 60 ms.
+The pipeline recognises finished stages and shards by their marks and skips them, so Prefect caches nothing
+and stores no result. A killed flow therefore resumes when it is retried or triggered again. A task is never
+as small as one request: it costs Prefect up to 60 ms.
 """
 
 from __future__ import annotations
@@ -18,17 +17,18 @@ from prefect.cache_policies import NO_CACHE
 from data.errors import ThrottledError, TransientError, UniBindError
 from data.show import duration, visible_lines
 from pipeline.project import load_project
-from pipeline.run import runner as stages
+from pipeline.run import runner
 from pipeline.run.stage import StageResult
+from pipeline.run.stale import require_current_before
 
-# What may pass by itself, once the scheduler's own patience is at its end: an endpoint that is down or full.
-PASSING = (TransientError, ThrottledError, ConnectionError)
+# Errors to retry after the scheduler's own retries: an endpoint that is down or overloaded.
+TEMPORARY = (TransientError, ThrottledError, ConnectionError)
 
 
 def in_one_line(record: logging.LogRecord) -> bool:
-    """Keep the traceback of a user's mistake out of the log: its message says all. Our bugs keep theirs.
+    """Remove the traceback of a UniBindError from a log record; tracebacks of bugs stay.
 
-    Names from outside may hold what steers a terminal: the message is made visible.
+    Control characters in the message are escaped.
     """
     record.msg, record.args = visible_lines(record.getMessage()), ()
     if record.exc_info and isinstance(record.exc_info[1], UniBindError):
@@ -40,9 +40,9 @@ for runs in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(runs).addFilter(in_one_line)
 
 
-def may_pass(task: Task[..., Any], task_run: Any, state: State[Any]) -> bool:
-    """Whether another try makes sense: never for a user's mistake, a refused key or a bug."""
-    return isinstance(state.data, PASSING)
+def is_temporary(task: Task[..., Any], task_run: Any, state: State[Any]) -> bool:
+    """Whether to retry: never after a user's mistake, a refused key or a bug."""
+    return isinstance(state.data, TEMPORARY)
 
 
 @task(
@@ -52,23 +52,24 @@ def may_pass(task: Task[..., Any], task_run: Any, state: State[Any]) -> bool:
     persist_result=False,
     retries=2,
     retry_delay_seconds=30,
-    retry_condition_fn=may_pass,
+    retry_condition_fn=is_temporary,
 )
 def run_stage(project: str, name: str) -> StageResult:
     """Run one stage of the project file `project`, or skip it when nothing it depends on has changed.
 
-    The stages of stage 2, which a flow may run alone, refuse to go by a knowledge base that is out of date.
+    Raises InputError for localize, train and evaluate, which a flow may run alone, if an earlier stage is
+    stale.
     """
     checked = load_project(Path(project))
     if name in {"localize", "train", "evaluate"}:
-        stages.require_ground(checked, name)
-    result = stages.run_stage(checked, name)
-    told = (
+        require_current_before(checked, name)
+    result = runner.run_stage(checked, name)
+    outcome = (
         "skipped, nothing it depends on has changed"
         if result.skipped
         else f"done in {duration(result.seconds)}"
     )
-    get_run_logger().info("%s: %s %s", name, told, result.summary or "")
+    get_run_logger().info("%s: %s %s", name, outcome, result.summary or "")
     return result
 
 
@@ -79,10 +80,10 @@ def run_stage(project: str, name: str) -> StageResult:
     persist_result=False,
     retries=2,
     retry_delay_seconds=30,
-    retry_condition_fn=may_pass,
+    retry_condition_fn=is_temporary,
 )
 def run_shard(project: str, name: str, shard: int) -> dict[str, Any]:
     """Run one shard of a describe stage, or skip it when it is complete."""
-    done = stages.run_shard(load_project(Path(project)), name, shard)
+    done = runner.run_shard(load_project(Path(project)), name, shard)
     get_run_logger().info("%s, shard %d: %.1f s of work %s", name, shard, done["seconds"], done["summary"])
     return done

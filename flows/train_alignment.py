@@ -8,13 +8,13 @@ from prefect import flow
 
 from flows.tasks import run_stage
 from pipeline.project import load_project
-from pipeline.run import runner as stages
+from pipeline.run.jobs import plan
 
 
 @flow(name="train-alignment", flow_run_name="train-alignment {project}", log_prints=True)
 def train_alignment(project: str = "demo.toml") -> None:
-    """Train on localized centers, evaluate and report; a project with training off is evaluated zero-shot."""
-    if "train" in stages.plan(load_project(Path(project))):
+    """Train on localized centers, evaluate and report; with training off, evaluate zero-shot."""
+    if "train" in plan(load_project(Path(project))):
         run_stage(project, "train")
     run_stage(project, "evaluate")
     run_stage(project, "report")

@@ -1,26 +1,26 @@
-"""The comparison that every accuracy is part of: LLM centers beside their controls, and its verdict.
+"""Accuracies of the LLM centers beside their controls, and the verdict on each difference.
 
-One `AccuracyRow` is one modality on one split. It holds the accuracy of the LLM centers with its bootstrap
-interval, the same for each control, and it can say against which controls the centers are not ahead. The
-terminal, the README (pipeline/table.py) and the report page read the same rows, so they can never disagree.
+One `AccuracyRow` is one modality on one split: the accuracy of the LLM centers with its bootstrap interval,
+and the same for each control. The terminal, the README (pipeline/table.py) and the report page use the same
+rows, so that they agree.
 
-How surely two accuracies differ. Both sides are measured on the same samples:
-    paired       the 95% bootstrap interval of the lead, drawn over the objects that both sides answered for,
-                 excludes 0: another draw of objects would very likely keep the difference
-    overlapping  metrics without paired intervals (of older runs) are judged by whether the intervals of the
-                 two accuracies overlap, which is stricter: it errs towards calling a real difference luck
+When a difference is significant. Both sides are measured on the same samples:
+    paired       the 95% bootstrap interval of the lead, resampled over the objects that both sides answered
+                 for, excludes 0
+    overlapping  metrics without paired intervals (of older runs) count a difference as significant where the
+                 intervals of the two accuracies do not overlap, which is stricter
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from data.modality import MODALITIES
 from trainer.evaluate.tasks import CENTERS
 
-NAMED_CENTERS = f"{CENTERS}+name"  # how centers are titled that hold the bare name ([localize] with_name)
+NAMED_CENTERS = f"{CENTERS}+name"  # centers that include the bare name ([localize] with_name)
 CONTROLS: tuple[str, ...] = ("class_name", "templates", "random_words", "permuted")
 SPLITS: tuple[str, ...] = ("seen", "unseen", "unseen_among_all")
 SPLIT_TITLES: dict[str, str] = {
@@ -38,6 +38,25 @@ ANCHOR_TITLES: dict[str, str] = {
 }
 
 
+class RecognitionRecord(TypedDict):
+    """One row of `recognition`, `zero_shot` or `probe` in metrics.json; docs/metrics.md has every key."""
+
+    modality: str
+    split: str
+    anchors: str
+    k: int
+    top1: float
+    top1_low: float
+    top1_high: float
+    chance: float
+    n: int
+    model: NotRequired[str]
+    lead: NotRequired[float | None]  # of the LLM centers over this anchor set
+    lead_low: NotRequired[float | None]
+    lead_high: NotRequired[float | None]
+    p: NotRequired[float | None]
+
+
 @dataclass(frozen=True, slots=True)
 class ShownLead:
     """The LLM centers' top-1 minus a control's, its paired 95% interval, and McNemar's exact p."""
@@ -52,7 +71,7 @@ class ShownLead:
 class Accuracy:
     """Top-1 accuracy as a fraction in 0…1, with its bootstrap interval. `k`: anchors per category.
 
-    `lead` is there for controls that were compared sample by sample: that of the LLM centers over this one.
+    `lead`: of the LLM centers over this control, if both were compared sample by sample.
     """
 
     top1: float
@@ -64,7 +83,7 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class AccuracyRow:
-    """One modality on one split: the LLM centers (None if they were not measured) beside the controls."""
+    """One modality on one split: the LLM centers (None if not measured) and the controls."""
 
     modality: str
     split: str
@@ -76,25 +95,25 @@ class AccuracyRow:
     with_name: bool = False  # the bare name is one of the LLM centers
 
     def not_beaten(self) -> tuple[str, ...]:
-        """The controls that are at or above the LLM centers."""
+        """The controls at or above the LLM centers."""
         if self.centers is None:
             return ()
         return tuple(name for name, control in self.controls.items() if control.top1 >= self.centers.top1)
 
     def clearly_above(self) -> tuple[str, ...]:
-        """The controls that are surely above the LLM centers, in the sense of this module's docstring."""
-        return tuple(name for name, control in self.controls.items() if self._sure_sign(control) < 0)
+        """The controls significantly above the LLM centers (see the module's docstring)."""
+        return tuple(name for name, control in self.controls.items() if self._significant_sign(control) < 0)
 
     def clearly_below(self) -> tuple[str, ...]:
-        """The controls that are surely below the LLM centers."""
-        return tuple(name for name, control in self.controls.items() if self._sure_sign(control) > 0)
+        """The controls significantly below the LLM centers."""
+        return tuple(name for name, control in self.controls.items() if self._significant_sign(control) > 0)
 
     def paired(self) -> bool:
         """Whether every control was compared with the LLM centers sample by sample."""
         return all(control.lead is not None for control in self.controls.values())
 
-    def _sure_sign(self, control: Accuracy) -> int:
-        """1 where the LLM centers are surely ahead of a control, -1 where surely behind, else 0."""
+    def _significant_sign(self, control: Accuracy) -> int:
+        """1 if the LLM centers are significantly ahead of a control, -1 if significantly behind, else 0."""
         if self.centers is None:
             return 0
         if control.lead is not None:
@@ -115,10 +134,11 @@ class AccuracyRow:
 def recognition_rows(metrics: Mapping[str, Any], key: str = "recognition") -> list[AccuracyRow]:
     """The rows of `metrics[key]` ("recognition" or "zero_shot"), ordered by split, then by modality.
 
-    Where one anchor set was measured with several numbers of anchors, the largest k stands for it.
+    Of an anchor set that was measured with several numbers of anchors, only the largest k is kept.
     """
-    found: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
-    for record in metrics.get(key, ()):
+    found: dict[tuple[str, str, str], dict[str, RecognitionRecord]] = {}
+    records: Iterable[RecognitionRecord] = metrics.get(key, ())
+    for record in records:
         group = found.setdefault((record["split"], record["modality"], record.get("model", "")), {})
         held = group.get(record["anchors"])
         if held is None or record["k"] > held["k"]:
@@ -131,7 +151,7 @@ def recognition_rows(metrics: Mapping[str, Any], key: str = "recognition") -> li
 
 
 def _row(
-    split: str, modality: str, model: str, group: Mapping[str, Mapping[str, Any]], *, with_name: bool
+    split: str, modality: str, model: str, group: Mapping[str, RecognitionRecord], *, with_name: bool
 ) -> AccuracyRow:
     any_record = next(iter(group.values()))
     cells = {
@@ -158,14 +178,15 @@ def _row(
     )
 
 
-def _lead(record: Mapping[str, Any]) -> ShownLead | None:
-    if any(record.get(key) is None for key in ("lead", "lead_low", "lead_high")):
+def _lead(record: RecognitionRecord) -> ShownLead | None:
+    lead, low, high = record.get("lead"), record.get("lead_low"), record.get("lead_high")
+    if lead is None or low is None or high is None:
         return None
-    return ShownLead(record["lead"], record["lead_low"], record["lead_high"], record.get("p"))
+    return ShownLead(lead, low, high, record.get("p"))
 
 
 def not_measured(metrics: Mapping[str, Any]) -> list[str]:
-    """What has no row, and why, one sentence each: "audio (18 samples): no sample has a category"."""
+    """A sentence for each modality without a row: "audio (18 samples): no sample has a category"."""
     sentences = []
     for record in metrics.get("unmeasured", ()):
         samples = f"{record['n']} sample{'' if record['n'] == 1 else 's'}"
@@ -175,20 +196,19 @@ def not_measured(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def place(order: Sequence[str], value: str) -> tuple[int, str]:
-    """Sort by a known order; unknown words come after it, by name."""
+    """A sort key: the place in a known order; unknown values come after it, by name."""
     return (order.index(value) if value in order else len(order), value)
 
 
 def media(rows: Iterable[AccuracyRow]) -> list[AccuracyRow]:
-    """The rows of media modalities. Text is left out of every mean: it starts inside the text space."""
+    """The rows of media modalities. Means leave text out, which is in the text space already."""
     rows = list(rows)
     return [row for row in rows if row.modality != "text"] or rows
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """The unweighted mean over modalities of one split. `top1` has an entry for each anchor set that every
-    one of these modalities was measured with."""
+    """The unweighted mean over the modalities of one split. `top1` has the anchor sets measured for all."""
 
     split: str
     modalities: tuple[str, ...]
@@ -242,34 +262,34 @@ def percent(value: float) -> str:
 
 def points(difference: float) -> str:
     """A difference of shares in percentage points with its sign: 0.042 -> "+4.2"."""
-    rounded = round(100 * difference, 1) + 0.0  # no minus before a zero
+    rounded = round(100 * difference, 1) + 0.0  # no minus sign before zero
     return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
 
 
 def verdict(rows: Iterable[AccuracyRow]) -> list[str]:
-    """Plain sentences: where the LLM centers are ahead of their controls, where not, and how surely.
+    """Sentences that say where the LLM centers are ahead of their controls, and which leads are significant.
 
-    They speak of the paired interval of the lead where every row has one, else of overlapping intervals.
+    They use the paired interval of the lead where every row has one, else overlapping intervals.
     """
     compared = [row for row in rows if row.centers is not None and row.controls]
     if not compared:
-        return ["No row holds both LLM centers and a control: nothing can be compared."]
+        return ["No row has both LLM centers and a control, so nothing can be compared."]
     ours = centers_title(compared)
     ahead = [row for row in compared if not row.not_beaten()]
-    surely = [row for row in ahead if len(row.clearly_below()) == len(row.controls)]
+    significant = [row for row in ahead if len(row.clearly_below()) == len(row.controls)]
     share = f"{len(ahead)} of {len(compared)} rows (a row is a modality on a split)"
     words = _PAIRED if all(row.paired() for row in compared) else _UNPAIRED
-    sentences = [f"{ours} are ahead of every control in {share}{_surely(ahead, surely, words)}."]
+    sentences = [f"{ours} are ahead of every control in {share}{_significance(ahead, significant, words)}."]
     for name in anchor_names(compared)[1:]:
         faced = [row for row in compared if name in row.controls]
         losses = [row for row in faced if name in row.not_beaten()]
         if not losses:
             continue
         clear = [row for row in losses if name in row.clearly_above()]
-        surety = words.behind.format(n=len(clear)) if clear else words.never_behind
+        how = words.behind.format(n=len(clear)) if clear else words.never_behind
         sentences.append(
-            f"They do not beat {anchor_title(name, rows)} in {len(losses)} of {len(faced)} rows, "
-            f"{surety}: {_places(losses, faced)}."
+            f"They do not beat {anchor_title(name, rows)} in {len(losses)} of {len(faced)} rows; "
+            f"{how}: {_places(losses, faced)}."
         )
     if not any(row.not_beaten() for row in compared):
         sentences.append("No control is at or above them anywhere.")
@@ -278,7 +298,7 @@ def verdict(rows: Iterable[AccuracyRow]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Phrases:
-    """How sure and unsure differences are worded. `{n}` is a number of rows."""
+    """The wording of significant and other differences. `{n}` is a number of rows."""
 
     ahead: str
     never_ahead: str
@@ -287,38 +307,38 @@ class _Phrases:
 
 
 _PAIRED = _Phrases(
-    ahead="in {n} of these surely: the paired 95% intervals of all leads exclude 0",
-    never_ahead="nowhere surely: some paired 95% interval of a lead holds 0",
-    behind="surely (the paired interval excludes 0) in {n}",
-    never_behind="but nowhere surely: every paired interval holds 0",
+    ahead="significantly in {n} of these: the paired 95% intervals of all leads exclude 0",
+    never_ahead="significantly in none: some paired 95% interval of a lead includes 0",
+    behind="the control is significantly ahead in {n} of them (the paired interval excludes 0)",
+    never_behind="the control is significantly ahead in none of them (every paired interval includes 0)",
 )
 _UNPAIRED = _Phrases(
-    ahead="in {n} of these with intervals apart from all of them",
-    never_ahead="nowhere with intervals apart from all of them",
-    behind="with intervals apart in {n}",
-    never_behind="but always with overlapping intervals",
+    ahead="in {n} of these with intervals that do not overlap",
+    never_ahead="in all of these with overlapping intervals",
+    behind="in {n} of them the intervals do not overlap",
+    never_behind="in all of them the intervals overlap",
 )
 
 
-def _surely(ahead: Sequence[AccuracyRow], surely: Sequence[AccuracyRow], words: _Phrases) -> str:
+def _significance(ahead: Sequence[AccuracyRow], significant: Sequence[AccuracyRow], words: _Phrases) -> str:
     if not ahead:
         return ""
-    return f", {words.ahead.format(n=len(surely)) if surely else words.never_ahead}"
+    return f", {words.ahead.format(n=len(significant)) if significant else words.never_ahead}"
 
 
 def _places(rows: Sequence[AccuracyRow], of: Sequence[AccuracyRow]) -> str:
-    """Where rows stand, by split: "seen (all 7); unseen (image, audio)"."""
+    """The modalities of some rows by split: "seen (all 7); unseen (image, audio)"."""
     places = []
     for split in dict.fromkeys(row.split for row in rows):
         here = [row.modality for row in rows if row.split == split]
         all_of_them = len(here) > 2 and len(here) == sum(row.split == split for row in of)
-        told = f"all {len(here)}" if all_of_them else ", ".join(here)
-        places.append(f"{split.replace('_', ' ')} ({told})")
+        names = f"all {len(here)}" if all_of_them else ", ".join(here)
+        places.append(f"{split.replace('_', ' ')} ({names})")
     return "; ".join(places)
 
 
 def model_title(rows: Sequence[AccuracyRow]) -> str:
-    """What made the vectors of these rows, in words."""
+    """The model behind the vectors of these rows, in words."""
     titles = {"aligned": "aligned heads", "zero_shot": "no training: the untrained shared space"}
     models = dict.fromkeys(row.model for row in rows)
     return ", ".join(titles.get(model, model or "model not named") for model in models)

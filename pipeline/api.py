@@ -54,7 +54,8 @@ from pipeline.predict.recognise import (
 )
 from pipeline.predict.records import HIT, PREDICTION_COLUMNS, hit_rows, prediction_rows
 from pipeline.project import ProjectFile, load_project
-from pipeline.run.runner import STAGE_NAMES, plan, run_stages
+from pipeline.run.jobs import STAGE_NAMES, plan
+from pipeline.run.runner import run_stages
 from pipeline.run.stage import StageResult
 from pipeline.table import result_table
 from trainer.align.heads import has_heads, load_heads

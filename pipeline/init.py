@@ -1,4 +1,4 @@
-"""`unibind init`: a manifest and a commented project file for a folder of files."""
+"""`unibind init`: write a manifest and a commented project file for a folder of files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from data.modality import Modality
 from data.sample import Sample
 
 DEFAULT_NAME = "unibind.toml"
-# What the default encoders place in the text space without training; texts are there already.
+# Modalities that the default encoders map into the text space without training, and text itself.
 _UNTRAINED: frozenset[Modality] = frozenset({"image", "video", "text"})
 
 _TEMPLATE = """\
@@ -62,19 +62,18 @@ def init_project(
     by_name: bool = False,
     follow_links: bool = False,
 ) -> list[str]:
-    """Write the project file `target` and a manifest beside it, for what `survey_folder` finds.
+    """Write the project file `target` and a manifest beside it, of the samples that `survey_folder` finds.
 
-    The manifest of `unibind.toml` is manifest.csv, that of `other.toml` is other.csv: projects can stand
-    beside each other. Nothing is written into the folder itself. Returns lines that say what was found and
-    decided. Raises InputError where a file to be written exists, ManifestError where the folder holds no
-    sample.
+    The manifest of `unibind.toml` is manifest.csv, that of `other.toml` is other.csv, so that one folder can
+    hold several projects. Nothing is written into `folder`. Returns lines that say what was found and
+    decided. Raises InputError where a file to be written exists, ManifestError where there is no sample.
     """
-    target = _project_file(target)
+    target = project_file(target)
     manifest = target.with_name("manifest.csv" if target.name == DEFAULT_NAME else f"{target.stem}.csv")
     for path in (target, manifest):
         if path.exists():
             raise InputError(
-                f"{path} already exists; remove it, or make a second project beside it with `-p other.toml`"
+                f"{path} already exists; remove it, or write a second project beside it with `-p other.toml`"
             )
     scan = survey_folder(folder, modality=modality, by_name=by_name, follow_links=follow_links)
     name, renamed = _name(folder, target)
@@ -101,10 +100,10 @@ def init_project(
 
 
 def trains(samples: Sequence[Sample]) -> tuple[bool, str]:
-    """Whether `unibind run` of these samples should train heads, and why, in words.
+    """Whether `unibind run` should train heads for these samples, and why, in words.
 
-    It should where a modality has no place in the text space without training, and can be trained: it has
-    labelled train samples, and those of all modalities are of two categories at least.
+    It should where a modality needs training to be compared with texts and can be trained: it has labelled
+    train samples, and the labelled train samples of all modalities have at least two categories.
     """
     present = {sample.modality for sample in samples}
     trained: dict[Modality, int] = defaultdict(int)
@@ -116,17 +115,17 @@ def trains(samples: Sequence[Sample]) -> tuple[bool, str]:
     untrained = sorted(present - _UNTRAINED)
     if not untrained:
         return False, (
-            f"{_listed(sorted(present))}: recognised without (zero-shot); `unibind train` aligns heads too"
+            f"{_listed(sorted(present))}: recognised without it (zero-shot); `unibind train` aligns heads"
         )
     able = [kind for kind in untrained if trained[kind]]
     if len(categories) > 1 and able:
-        return True, f"{_listed(able)}: cannot be compared with texts without, and there are labels"
+        return True, f"{_listed(able)} cannot be compared with texts without it, and there are labels"
     lack = (
         "no sample has a category"
         if not any(sample.category_id for sample in samples)
-        else "no train sample of two categories is there"
+        else "the labelled train samples are of fewer than two categories"
     )
-    return False, f"{_listed(untrained)}: cannot be compared with texts without, but {lack}"
+    return False, f"{_listed(untrained)} cannot be compared with texts without it, but {lack}"
 
 
 def _listed(words: Collection[str]) -> str:
@@ -134,15 +133,15 @@ def _listed(words: Collection[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
-def _project_file(target: Path) -> Path:
-    """A folder stands for unibind.toml in it, and a bare name for that with .toml."""
+def project_file(target: Path) -> Path:
+    """The project file that is meant: unibind.toml in a folder, and a name without ending with .toml."""
     if target.is_dir():
         return target / DEFAULT_NAME
     return target if target.suffix else target.with_suffix(".toml")
 
 
 def _name(folder: Path, target: Path) -> tuple[str, list[str]]:
-    """The project's name, which is also that of its folder of results, and what to say of it."""
+    """The project's name, which is also the name of its run folder, and a note if it had to be changed."""
     stem = folder.resolve().name if target.name == DEFAULT_NAME else target.stem
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or "project"
     taken = {*_names_beside(target), *(path.name for path in target.parent.glob("runs/*"))}
@@ -157,7 +156,7 @@ def _names_beside(target: Path) -> set[str]:
     for path in target.parent.glob("*.toml"):
         try:
             names.add(str(tomllib.loads(path.read_text(encoding="utf-8")).get("name")))
-        except (OSError, ValueError):  # no project file, or a broken one: it has no name to be taken
+        except (OSError, ValueError):  # not a readable project file: it takes no name
             continue
     return names
 

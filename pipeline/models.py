@@ -1,4 +1,4 @@
-"""What lies in the model folder: looked at, fetched when asked for, checked, tried."""
+"""The model folder: list, download and check models."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from kb_builder.weights.known import KnownModel, known_models, model_folder
 SUMS = "SHA256SUMS"  # of what was fetched, in the form of `sha256sum`
 
 State = Literal["there", "in part", "not there"]
-Told = Callable[[str, int, int | None], None]  # file, bytes that are there, and of how many
+Progress = Callable[[str, int, int | None], None]  # file, bytes present, total bytes if known
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A model that is known or lies in the model folder. `known` is None for a folder of the user's own."""
+    """A known model, or another folder in the model folder; `known` is None for the latter."""
 
     name: str
     known: KnownModel | None
     folder: Path
     state: State
 
-    def told(self) -> str:
-        """Lines for a terminal."""
+    def to_text(self) -> str:
+        """Two lines for the terminal."""
         if self.known is None:
             return f"{self.name:<24} {'your own':<12} {'':>9}  {self.state:<9}  {self.folder}"
         size = f"{self.known.megabytes:,} MB"
@@ -57,11 +57,13 @@ def _state(known: KnownModel, folder: Path) -> State:
     return "in part" if folder.is_dir() and any(folder.glob("[!.]*")) else "not there"
 
 
-def get_model(name: str, models: dict[str, KnownModel], *, told: Told) -> tuple[Path, dict[str, Fetched]]:
-    """Fetch the files of a model that are not there, into a folder of its own; the checksums are noted there.
+def get_model(
+    name: str, models: dict[str, KnownModel], *, progress: Progress
+) -> tuple[Path, dict[str, Fetched]]:
+    """Download the missing files of a model into its folder, and store their checksums in SHA256SUMS.
 
-    Returns the folder and what was fetched now. Raises InputError for an unknown name and as `fetch` does,
-    KnowledgeBaseError where another process is fetching it.
+    Returns the folder and the files downloaded now. Raises InputError for an unknown name and as `fetch`
+    does, KnowledgeBaseError where another process is downloading the model.
     """
     if name not in models:
         raise InputError(f"unknown model {name!r}; known are {', '.join(sorted(models))}")
@@ -76,41 +78,44 @@ def get_model(name: str, models: dict[str, KnownModel], *, told: Told) -> tuple[
             if target.is_file() and hash_file(target) == file.sha256:
                 sums[file.path] = file.sha256 or ""
             else:
-                fetched[file.path] = fetch(file, target, on_bytes=partial(told, file.path))
+                fetched[file.path] = fetch(file, target, on_bytes=partial(progress, file.path))
                 sums[file.path] = fetched[file.path].sha256
             write_text(folder / SUMS, "".join(f"{sums[path]}  {path}\n" for path in sorted(sums)))
     return folder, fetched
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """The checksums that were noted, by path; lines of another form are passed over."""
+    """The stored checksums by path; lines of another form are skipped."""
     path = folder / SUMS
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     return {found[2]: found[1] for found in re.finditer(r"^([0-9a-f]{64})  (.+)$", text, re.MULTILINE)}
 
 
 def check_model(listed: Listed) -> str:
-    """Compare a model's files with their checksums, load it, have a text encoded; what was seen, in a line.
+    """Compare a model's files with their checksums, load it and encode a text; returns a line of what it is.
 
-    Raises UniBindError, with a line that says what is wrong.
+    Raises UniBindError with a line that says what is wrong.
     """
     from kb_builder.encoders import load_encoder, release_encoders
 
     if listed.state != "there":
-        raise InputError(f"{listed.folder}: {listed.state}; fetch it: unibind models get {listed.name}")
+        raise InputError(f"{listed.folder}: {listed.state}; download it: unibind models get {listed.name}")
     sums = read_sums(listed.folder)
     for path, noted in sums.items():
         if not (listed.folder / path).is_file() or hash_file(listed.folder / path) != noted:
-            raise InputError(f"{listed.folder / path}: not what was fetched (another SHA-256); remove it")
+            raise InputError(
+                f"{listed.folder / path}: differs from the downloaded file (SHA-256); remove it, then"
+                f" unibind models get {listed.name}"
+            )
     family = listed.known.encoder if listed.known else _guess(listed.folder)
     name = f"{family}:{listed.name}"
     try:
         encoder = load_encoder(name, "cpu")
-        if "text" in encoder.modalities:  # damaged weights may load, and give no number
+        if "text" in encoder.modalities:  # damaged weights may load but give NaN
             encoder.encode([encoder.prepare("text", "a photo of a dog")])
         return (
             f"{name} loads: {encoder.parameters / 1e6:,.0f} million parameters, {encoder.dim} dimensions,"
-            f" {', '.join(sorted(encoder.modalities))}; {len(sums)} checksums are right;"
+            f" {', '.join(sorted(encoder.modalities))}; {len(sums)} checksums match;"
             f" licence {encoder.licence}"
         )
     finally:
@@ -118,7 +123,7 @@ def check_model(listed: Listed) -> str:
 
 
 def _guess(folder: Path) -> str:
-    """Which adapter takes a folder of the user's own."""
+    """The encoder family of a folder without an entry in the list."""
     from kb_builder.encoders.clip import KINDS
     from kb_builder.encoders.languagebind.folder import KINDS as TOWERS
     from kb_builder.encoders.paired import read_kind
@@ -131,4 +136,4 @@ def _guess(folder: Path) -> str:
     try:
         return takes[read_kind(folder.name, folder, takes)]
     except UniBindError as error:
-        raise InputError(f"{folder}: no model that can be told by its files ({error})") from None
+        raise InputError(f"{folder}: its files show no known kind of model ({error})") from None

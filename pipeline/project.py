@@ -1,4 +1,4 @@
-"""The project file: one TOML file that says what to run, checked whole, all its mistakes told at once."""
+"""The project file: read one TOML file that says what to run, and report all its mistakes at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from data.tabletop.settings import TabletopSettings
 from kb_builder.settings import DescribeCategories, DescribeSamples, Encode, writer_traits
 from trainer.settings import Evaluate, Localize, Train
 
-TABLETOP = "tabletop"  # the manifest name that stands for the built-in sample world
+TABLETOP = "tabletop"  # the manifest name of the built-in sample world
 
 
 class _ProjectSection(BaseModel):
@@ -29,14 +29,14 @@ class _ProjectSection(BaseModel):
 
 
 class DataSection(_ProjectSection):
-    """`[data]`: which samples."""
+    """`[data]`: the samples."""
 
     manifest: str = Field(min_length=1)  # "tabletop", or a path relative to the project file
     root: str | None = None  # the folder the manifest's uris are relative to; its own folder by default
     modality: Modality | None = None  # of every sample, where the manifest has no such column
     categories: str | None = None  # an optional category list, relative to the project file
-    up: Literal["auto", "x", "y", "z"] = "auto"  # in clouds and meshes; auto: as formats have it
-    # What decoding one file may cost; a file that exceeds it is quarantined, and the run goes on.
+    up: Literal["auto", "x", "y", "z"] = "auto"  # the up axis of clouds and meshes; auto: by file format
+    # Limits of decoding one file; a file that exceeds them is quarantined, and the run continues.
     seconds_per_file: float = Field(default=FileBudget().seconds, ge=0.1, le=86_400)  # of processor time
     memory_per_file: Annotated[int, BeforeValidator(parse_bytes), Field(ge=LEAST_MEMORY)] = (
         FileBudget().memory
@@ -44,24 +44,24 @@ class DataSection(_ProjectSection):
 
     @property
     def up_axis(self) -> Up | None:
-        """What the readers take: None where each format says it."""
+        """The up axis for the readers; None: by file format."""
         return None if self.up == "auto" else self.up
 
     @property
     def budget(self) -> FileBudget:
-        """The two as the readers take them."""
+        """Both limits, for the readers."""
         return FileBudget(self.seconds_per_file, self.memory_per_file)
 
 
 class DescribeSection(_ProjectSection):
-    """`[describe]`: who writes descriptions."""
+    """`[describe]`: the describers of categories and samples."""
 
     categories: DescribeCategories = DescribeCategories()
     samples: DescribeSamples = DescribeSamples()
 
 
 class _ProjectContent(_ProjectSection):
-    """The project file as it is written."""
+    """The content of a project file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     seed: int = Field(default=0, ge=0)
@@ -75,13 +75,13 @@ class _ProjectContent(_ProjectSection):
 
 
 class ProjectFile(_ProjectContent):
-    """A checked project file, and where it stands. Every path is absolute."""
+    """A checked project file and its path. Every path is absolute."""
 
     path: Path
 
     @property
     def run(self) -> Path:
-        """The folder of everything this project makes."""
+        """The folder of everything that a run writes."""
         return self.path.parent / "runs" / self.name
 
     @property
@@ -119,7 +119,7 @@ class ProjectFile(_ProjectContent):
         return self.path.parent / self.data.categories if self.data.categories else None
 
 
-# The sections that hold a `seed` of their own take the project's unless they name one.
+# Sections with a `seed`: the project's is their default.
 _SEEDED = (
     ("tabletop",),
     ("describe", "categories"),
@@ -131,10 +131,10 @@ _SEEDED = (
 
 
 def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> ProjectFile:
-    """Read and check a project file; with `changes`, as if they were written in it.
+    """Read and check a project file; `changes` replace values in it.
 
-    Raises ProjectError: no such file, not TOML (with the line), or the list of all its mistakes; and
-    KnowledgeBaseError where something is in the run's folder that no file or folder can be (`require_plain`).
+    Raises ProjectError where there is no such file, where it is not TOML (with the line), and with the list
+    of all its mistakes; KnowledgeBaseError as `require_plain` does.
     """
     with foreign_as(ProjectError, f"{path}: cannot be read"):  # a loop of links, a name too long
         path = path.resolve()
@@ -156,17 +156,15 @@ def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Projec
     project = ProjectFile(
         path=path, **dict(checked) | {"describe": _with_models_found(checked.describe, path.parent)}
     )
-    with foreign_as(
-        ProjectError, f"{path}: the run's folder cannot be looked through"
-    ):  # its name is too long
+    with foreign_as(ProjectError, f"{path}: the run's folder cannot be read"):  # its name is too long
         require_plain(project.run)
     return project
 
 
 def require_plain(run: Path) -> None:
-    """Raise KnowledgeBaseError where a pipe, a device, a link to nothing or the like is in a run's folder.
+    """Raise KnowledgeBaseError where a pipe, a device, a broken link or the like is in a run's folder.
 
-    Whoever opened it would wait for ever, or fail in a library's words.
+    Opening one would block for ever, or fail with a library's message.
     """
     found = list(misplaced_entries(run))
     if found:
@@ -175,7 +173,7 @@ def require_plain(run: Path) -> None:
 
 
 def _with_models_found(describe: DescribeSection, folder: Path) -> DescribeSection:
-    """A GGUF file that lies beside the project file is found from everywhere, as a manifest is."""
+    """Make the path of a GGUF file absolute if it is relative to the project file, as a manifest's is."""
 
     def found(settings: Any) -> Any:
         beside = None if settings.model is None else folder / settings.model
@@ -187,7 +185,7 @@ def _with_models_found(describe: DescribeSection, folder: Path) -> DescribeSecti
 
 
 def merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables with other values in some places; nothing in it is shared with what was given."""
+    """Nested tables with some values replaced: a deep copy."""
     result = deepcopy(dict(content))
     for key, value in changes.items():
         inner = result.get(key)
@@ -210,7 +208,7 @@ def _with_seed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mistake(error: Any) -> str:
-    """One mistake of pydantic's as: key, what is wrong, what may have been meant."""
+    """One error of pydantic as a line: key, what is wrong, a suggestion."""
     keys = [str(part) for part in error["loc"]]
     key = ".".join(keys)
     if error["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
@@ -228,7 +226,7 @@ def _mistake(error: Any) -> str:
             str(given), allowed.replace("'", "").replace(" or ", ", ").split(", "), n=1
         )
         return f"{key}: {given!r} is not {allowed}" + (f"; did you mean {close[0]!r}?" if close else "")
-    if error["type"] == "value_error":  # a check of our own, which says all; what was given may be a secret
+    if error["type"] == "value_error":  # our own checks; the input may be a secret
         return f"{key}: {error['ctx']['error']}"
     return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]} (given: {error['input']!r})"
 

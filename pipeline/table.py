@@ -1,10 +1,11 @@
-"""The result table: LLM centers beside every control, for the terminal and for the README."""
+"""The result table of a run: LLM centers beside every control, for the terminal and as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data.show import aligned
 from pipeline.accuracies import (
     AccuracyRow,
     anchor_names,
@@ -30,9 +31,9 @@ def result_table(metrics: Mapping[str, Any], key: str = "recognition") -> str:
     """
     rows = recognition_rows(metrics, key)
     reasons = not_measured(metrics) if key == "recognition" else []
-    told = ["", "Not measured:", *(f"  {reason}" for reason in reasons)] if reasons else []
+    missing = ["Not measured:", *(f"  {reason}" for reason in reasons)] if reasons else []
     if not rows:
-        return "\n".join([_NO_ROWS, *told[1:]])
+        return "\n".join([_NO_ROWS, *missing])
     names = anchor_names(rows)
     header = ["", *(anchor_title(name, rows) for name in names), "chance", "n"]
     lines: list[list[str]] = []
@@ -52,7 +53,14 @@ def result_table(metrics: Mapping[str, Any], key: str = "recognition") -> str:
     if any(row.modality == "text" for row in rows) and any(row.modality != "text" for row in rows):
         legend += "; means leave text out"
     return "\n".join(
-        [f"{model_title(rows)}: {legend}", "", *_aligned([header, *lines]), "", *verdict(rows), *told]
+        [
+            f"{model_title(rows)}: {legend}",
+            "",
+            *aligned([header, *lines]),
+            "",
+            *verdict(rows),
+            *(["", *missing] if missing else []),
+        ]
     )
 
 
@@ -70,19 +78,8 @@ def _plain_cells(row: AccuracyRow, names: Sequence[str]) -> list[str]:
     return texts
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns padded to one width: the first to the left, numbers to the right. Lone cells are headings."""
-    columns = max(len(line) for line in lines)
-    widths = [max(len(line[at]) for line in lines if len(line) > max(at, 1)) for at in range(columns)]
-    texts = []
-    for line in lines:
-        padded = [cell.rjust(widths[at]) if at else cell.ljust(widths[0]) for at, cell in enumerate(line)]
-        texts.append("  ".join(padded).rstrip() if len(line) > 1 else line[0])
-    return texts
-
-
 def result_table_markdown(metrics: Mapping[str, Any], key: str = "recognition") -> str:
-    """The same table as GitHub Markdown: the best of a row bold, a control at or above the centers with ▲."""
+    """The same table as GitHub Markdown: bold is the best of a row, ▲ a control at or above the centers."""
     rows = recognition_rows(metrics, key)
     reasons = not_measured(metrics) if key == "recognition" else []
     if not rows:

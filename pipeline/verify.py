@@ -1,4 +1,4 @@
-"""`kb verify` of a whole project: its knowledge base, what the run made of that, the marks, the studies."""
+"""`unibind kb verify`: check the knowledge base, the run's other files, the marks and the studies."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pipeline.study.cells import damaged_cells
 
 
 def verify_project(project: ProjectFile, *, media: bool = False, deep: bool = False) -> Verification:
-    """Check every file of a project's run, and with `media` those of its samples. Reads only.
+    """Check every file of a project's run, and with `media` the samples' files. Writes nothing.
 
-    `deep` derives every row of the descriptions anew, where its file is as it was written too.
+    `deep` derives every row of the descriptions again, also where its file is unchanged.
     Raises KnowledgeBaseError where there is no knowledge base; everything else is a finding.
     """
     found, looked = Findings(), Looked()
@@ -41,8 +41,8 @@ def _check_marks(project: ProjectFile, found: Findings, looked: Looked) -> None:
     for path, wrong in damaged_marks(project):
         found.error("mark damaged", _name(project, path), wrong)
     for path in missing_marks(project):
-        told = "its stage was stopped, or the mark deleted; the stage will run again"
-        found.note("mark missing", _name(project, path), told)
+        text = "its stage was stopped, or the mark deleted; the stage will run again"
+        found.note("mark missing", _name(project, path), text)
     lists_missing = set()
     for key, mark in marks(project):
         looked.counts["marks"] += 1
@@ -58,28 +58,28 @@ def _check_marks(project: ProjectFile, found: Findings, looked: Looked) -> None:
                 continue
             if path in looked.sums:
                 if looked.sums[path].sha256 != digest:
-                    told = f"of another state of {name}; its stage will run again"
-                    found.error("mark of another state", f"stages/{key}.json", told)
+                    text = f"of another state of {name}; its stage will run again"
+                    found.error("mark of another state", f"stages/{key}.json", text)
                 continue
             if (changed := _wrong(path, digest, looked)) is not None:
                 looked.told.add(path)
-                told = f"{changed}, by the mark of its stage; `unibind run` makes it again"
-                found.error("file damaged", name, told)
+                text = f"{changed}, by the mark of its stage; `unibind run` makes it again"
+                found.error("file damaged", name, text)
     for base in sorted(lists_missing):
-        told = "gone; `unibind run` writes it, or `unibind kb verify --seal`"
-        found.error("checksums missing", _name(project, base / SEAL), told)
+        text = "missing; `unibind run` writes it, or `unibind kb verify --seal`"
+        found.error("checksums missing", _name(project, base / SEAL), text)
 
 
 def _has_no_list(base: Path) -> bool:
     try:
         return sealed(base) is None
     except DamagedError:
-        return False  # told already
+        return False  # already a finding
 
 
 def _wrong(path: Path, digest: str, looked: Looked) -> str | None:
     if not path.is_file():
-        return "missing, or no plain file"
+        return "missing, or not a regular file"
     looked.at(path)
     return None if hash_file(path) == digest else "changed"
 

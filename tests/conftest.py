@@ -110,7 +110,8 @@ def real_files() -> Path:
 def finished_cups(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project file of tests/planted.py, run to its end; not to be changed."""
     from pipeline.project import load_project
-    from pipeline.run.runner import plan, run_stages
+    from pipeline.run.jobs import plan
+    from pipeline.run.runner import run_stages
     from tests.planted import plant_project
 
     project = load_project(plant_project(tmp_path_factory.mktemp("cups") / "project"))

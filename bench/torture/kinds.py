@@ -27,7 +27,7 @@ from kb_builder.parse.answers import parse_answer, read_answer
 from kb_builder.store.table import read_vectors
 from kb_builder.tables.parts import read_manifest as read_parts
 from pipeline.project import load_project
-from pipeline.run.runner import why_stale
+from pipeline.run.stale import why_stale
 
 
 def media(ground: Ground, rng: random.Random) -> Iterator[Trial]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from data.show import number, visible
+from data.show import aligned, number, visible
 
 _LONG_LIST = 8  # a longer list is printed as its beginning and its length
 
@@ -32,16 +32,10 @@ class QueryResult:
             tuple(map(printable, self.columns)),
             *(tuple(printable(value, counts=self.counts) for value in row) for row in self.rows),
         ]
-        widths = [max(len(line[at]) for line in cells) for at in range(len(self.columns))]
-        numeric = [any(map(_is_number, column)) for column in zip(*self.rows, strict=True)]
-        padded = [
-            "  ".join(
-                cell.rjust(width) if number else cell.ljust(width)
-                for cell, width, number in zip(line, widths, numeric, strict=True)
-            ).rstrip()
-            for line in cells
-        ]
-        lines = [padded[0], "  ".join("-" * width for width in widths), *padded[1:]]
+        rule = tuple("-" * max(map(len, column)) for column in zip(*cells, strict=True))
+        values = enumerate(zip(*self.rows, strict=True))
+        words = [at for at, column in values if not any(map(_is_number, column))]
+        lines = aligned([cells[0], rule, *cells[1:]], left=words)
         if self.more:
             lines.append(
                 f"(the first {len(self.rows):,} rows; there are more: page with LIMIT and OFFSET, or use"

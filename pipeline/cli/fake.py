@@ -1,4 +1,4 @@
-"""`unibind fake-openai`: a server for rehearsals, on loopback."""
+"""`unibind fake-openai`: a fake of OpenAI's API on loopback, to test runs without cost."""
 
 from __future__ import annotations
 
@@ -12,57 +12,64 @@ from data.errors import InputError
 
 
 def fake_openai(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 0,
-    latency: Annotated[float, typer.Option(min=0, help="Seconds until an answer.")] = 0.0,
-    jitter: Annotated[float, typer.Option(min=0, help="Up to so many seconds more.")] = 0.0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 0,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds before each answer.")] = 0.0,
+    jitter: Annotated[float, typer.Option(min=0, help="Maximum random delay on top, in seconds.")] = 0.0,
     faults: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of requests that meet a fault, of all kinds alike.")
+        float, typer.Option(min=0, max=1, help="Share of requests that fail, over all kinds of fault.")
     ] = 0.0,
     fault: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=SHARE", help="One kind of fault; a wrong name lists them. Repeatable."),
+        typer.Option(
+            metavar="NAME=SHARE", help="Share of one kind of fault; an unknown name lists them. Repeatable."
+        ),
     ] = None,
     duplicate_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of texts that repeat another.")
+        float, typer.Option(min=0, max=1, help="Share of texts that repeat an earlier one.")
     ] = 0.0,
     refusal_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of requests that are declined.")
+        float, typer.Option(min=0, max=1, help="Share of requests that the model declines.")
     ] = 0.0,
-    retry_after: Annotated[float, typer.Option(min=0, help="Seconds that a 429 asks to wait.")] = 1.0,
+    retry_after: Annotated[float, typer.Option(min=0, help="Retry-After of a 429, in seconds.")] = 1.0,
     hang: Annotated[
-        float | None, typer.Option(min=0, help="Seconds after which a hang is cut; default: never.")
+        float | None,
+        typer.Option(min=0, help="Seconds before a hanging connection is closed; default: never."),
     ] = None,
-    rpm: Annotated[int | None, typer.Option(min=1, help="Requests per minute, with headers.")] = None,
-    tpm: Annotated[int | None, typer.Option(min=1, help="Tokens per minute, with headers.")] = None,
-    max_in_flight: Annotated[int | None, typer.Option(min=1, help="More at once get 429.")] = None,
+    rpm: Annotated[
+        int | None, typer.Option(min=1, help="Limit of requests per minute, with headers.")
+    ] = None,
+    tpm: Annotated[int | None, typer.Option(min=1, help="Limit of tokens per minute, with headers.")] = None,
+    max_in_flight: Annotated[
+        int | None, typer.Option(min=1, help="Limit of concurrent requests; more get 429.")
+    ] = None,
     quota: Annotated[
-        int | None, typer.Option(min=0, help="After so many requests: 429 insufficient_quota.")
+        int | None, typer.Option(min=0, help="Requests until every further one gets 429 insufficient_quota.")
     ] = None,
-    slow_start: Annotated[float, typer.Option(min=0, help="Seconds of 503 at first.")] = 0.0,
+    slow_start: Annotated[float, typer.Option(min=0, help="Seconds of 503 after the start.")] = 0.0,
     outage: Annotated[
         list[str] | None,
-        typer.Option(metavar="FROM:TO", help="Seconds from the start; all is 503. Repeatable."),
+        typer.Option(metavar="FROM:TO", help="Answer 503 in these seconds after the start. Repeatable."),
     ] = None,
     api_key_env: Annotated[
-        str | None, typer.Option(metavar="VAR", help="The variable that holds the only key to let in.")
+        str | None, typer.Option(metavar="VAR", help="The variable that holds the only accepted key.")
     ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="A model there is; default: any. Repeatable.")
-    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A known model; default: any. Repeatable.")] = None,
     refuse: Annotated[
         list[str] | None,
-        typer.Option(metavar="FIELD", help="A field of the body to refuse; `image`: pictures. Repeatable."),
+        typer.Option(
+            metavar="FIELD", help="A request field to refuse; `image` refuses pictures. Repeatable."
+        ),
     ] = None,
-    batch_seconds: Annotated[float, typer.Option(min=0, help="How long a batch takes.")] = 1.0,
-    batch_expired: Annotated[float, typer.Option(min=0, max=1, help="Share of items that expire.")] = 0.0,
-    batch_failed: Annotated[float, typer.Option(min=0, max=1, help="Share of items that fail.")] = 0.0,
-    batch_rejects: Annotated[int, typer.Option(min=0, help="The first so many batches fail.")] = 0,
-    seed: Annotated[int, typer.Option(help="Another seed: other texts, other faults.")] = 0,
-    log: Annotated[
-        Path | None, typer.Option(help="Append a line for every answer: request hash, status.")
-    ] = None,
+    batch_seconds: Annotated[float, typer.Option(min=0, help="Duration of a batch.")] = 1.0,
+    batch_expired: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of batch items that expire.")
+    ] = 0.0,
+    batch_failed: Annotated[float, typer.Option(min=0, max=1, help="Share of batch items that fail.")] = 0.0,
+    batch_rejects: Annotated[int, typer.Option(min=0, help="Number of batches that fail first.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of texts and faults.")] = 0,
+    log: Annotated[Path | None, typer.Option(help="Append a line per answer: request hash, status.")] = None,
 ) -> None:
-    """Serve a fake of OpenAI's API on loopback: rehearse a run, its faults included, for free."""
+    """Serve a fake OpenAI API on loopback, with faults on demand."""
     import asyncio
 
     from kb_builder.fake_openai import FakeSettings, all_faults
@@ -100,7 +107,7 @@ def fake_openai(
 
 
 def _check_log(log: Path | None) -> None:
-    """Fail now, not at the first answer."""
+    """Raise InputError now, not at the first answer, where the log cannot be written."""
     if log is None:
         return
     try:
@@ -108,7 +115,7 @@ def _check_log(log: Path | None) -> None:
             return
     except OSError as error:
         raise InputError(
-            f"--log {log}: cannot be written ({error.strerror}); name a file in a folder that is there"
+            f"--log {log}: cannot be written ({error.strerror}); name a file in an existing folder"
         ) from None
 
 

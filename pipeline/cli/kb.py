@@ -1,54 +1,40 @@
-"""`unibind kb`: look into the knowledge base, check it, and judge its answers anew."""
+"""`unibind kb`: query, verify and export a project's knowledge base, and parse its stored answers again."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from data.show import visible
+from pipeline.cli.project import ProjectOption, ReadProject, load, load_to_read
 
-if TYPE_CHECKING:
-    from pipeline.project import ProjectFile
-
-kb_app = typer.Typer(help="Look into the knowledge base, check it, and judge its answers anew.")
-ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="The project file.")]
+kb_app = typer.Typer(help="Query, verify and export the knowledge base.")
 WithSql = Annotated[bool, typer.Option("--sql", help="Print the SQL of each answer above it.")]
-DEFAULT_PROJECT = Path("unibind.toml")
-
-
-def load(path: Path) -> ProjectFile:
-    """The checked project file; from now on its files are decoded within its budget."""
-    from data.readers import use_budget
-    from pipeline.project import load_project
-
-    project = load_project(path)
-    use_budget(project.data.budget)
-    return project
 
 
 @kb_app.callback(invoke_without_command=True)
 def kb(
     context: typer.Context,
-    project: Annotated[Path | None, typer.Option("--project", "-p", help="The project file.")] = None,
+    project: ReadProject = None,
 ) -> None:
-    """Look into the knowledge base, check it, and judge its answers anew.
+    """Query, verify and export the knowledge base.
 
-    Without a command: a prompt for SQL over its views; from a pipe, the statements that it brings.
+    Without a command: an SQL prompt over its views; from a pipe, run its SQL.
     """
     from data.errors import InputError
 
     if context.invoked_subcommand is not None:
         if project is not None:
             raise InputError(
-                f"say --project after the command: unibind kb {context.invoked_subcommand} -p ..."
+                f"--project goes after the command: unibind kb {context.invoked_subcommand} -p ..."
             )
         return
     from kb_builder.browse.shell import interact, run_script
 
-    folder = load(project or DEFAULT_PROJECT).kb
+    folder = load_to_read(project).kb
     if sys.stdin.isatty():
         interact(folder)
     else:
@@ -56,80 +42,83 @@ def kb(
 
 
 @kb_app.command("stats")
-def kb_stats(project: ProjectOption = DEFAULT_PROJECT, with_sql: WithSql = False) -> None:
+def kb_stats(project: ReadProject = None, with_sql: WithSql = False) -> None:
     """Count what the knowledge base holds."""
     from kb_builder.browse.overview import stats
 
-    print(stats(load(project).kb).to_text(with_sql=with_sql))
+    print(stats(load_to_read(project).kb).to_text(with_sql=with_sql))
 
 
 @kb_app.command("show")
-def kb_show(category: str, project: ProjectOption = DEFAULT_PROJECT, with_sql: WithSql = False) -> None:
-    """Show a category's descriptions, its centers, and what was rejected and why."""
+def kb_show(category: str, project: ReadProject = None, with_sql: WithSql = False) -> None:
+    """Show a category's descriptions, centers and rejected texts."""
     from kb_builder.browse.overview import show
 
-    print(show(load(project).kb, category).to_text(with_sql=with_sql))
+    print(show(load_to_read(project).kb, category).to_text(with_sql=with_sql))
 
 
 @kb_app.command("nearest")
 def kb_nearest(
     text: str,
     k: Annotated[int, typer.Option("-k", min=1, help="How many descriptions.")] = 10,
-    project: ProjectOption = DEFAULT_PROJECT,
+    project: ReadProject = None,
     with_sql: WithSql = False,
 ) -> None:
     """Show the category descriptions nearest to a text."""
     from kb_builder.browse.query import nearest
 
-    print(nearest(load(project).kb, text, k=k).to_text(with_sql=with_sql))
+    print(nearest(load_to_read(project).kb, text, k=k).to_text(with_sql=with_sql))
 
 
 @kb_app.command("sql")
-def kb_sql(query: str, project: ProjectOption = DEFAULT_PROJECT, with_sql: WithSql = False) -> None:
+def kb_sql(query: str, project: ReadProject = None, with_sql: WithSql = False) -> None:
     """Run a read-only SQL query over the knowledge base's views."""
     from kb_builder.browse.query import sql
 
-    print(sql(load(project).kb, query).to_text(with_sql=with_sql))
+    print(sql(load_to_read(project).kb, query).to_text(with_sql=with_sql))
 
 
 @kb_app.command("views")
-def kb_views(project: ProjectOption = DEFAULT_PROJECT) -> None:
-    """Print the views as SQL for any DuckDB: unibind kb views > views.sql; duckdb -init views.sql."""
+def kb_views(project: ReadProject = None) -> None:
+    """Print the views as SQL for any DuckDB.
+
+    unibind kb views > views.sql; duckdb -init views.sql
+    """
     from kb_builder.browse.views import script
 
-    print(script(load(project).kb))
+    print(script(load_to_read(project).kb))
 
 
 @kb_app.command("export")
 def kb_export(
-    target: Annotated[Path, typer.Argument(help="The folder to make.")],
+    target: Annotated[Path, typer.Argument(help="The folder to write.")],
     table: Annotated[
         str, typer.Option("--table", help="category_texts, sample_texts, controls or samples.")
     ] = "category_texts",
     form: Annotated[str, typer.Option("--format", help="npy, safetensors or datasets.")] = "npy",
     role: Annotated[
-        str | None, typer.Option("--role", help="Whose vectors: text, samples or zero_shot.")
+        str | None, typer.Option("--role", help="The encoder's role: text, samples or zero_shot.")
     ] = None,
-    project: ProjectOption = DEFAULT_PROJECT,
+    project: ReadProject = None,
 ) -> None:
-    """Write a table of vectors, with its names and its encoder's card, for other tools."""
+    """Export a table of vectors with its ids and encoder card."""
     from kb_builder.encode.exchange import export_table
 
-    rows = export_table(load(project).kb, table, target, form=form, role=role)
+    rows = export_table(load_to_read(project).kb, table, target, form=form, role=role)
     print(f"{rows:,} vectors in {visible(target)}")
 
 
 @kb_app.command("import")
 def kb_import(
     vectors: Annotated[Path, typer.Argument(help="A matrix of floats, .npy, one row per vector.")],
-    ids: Annotated[Path, typer.Argument(help="A text file: which row_id, sample_id or uri each row is.")],
-    name: Annotated[str, typer.Option("--name", help='Then `[encode] samples = "imported:NAME"` uses them.')],
+    ids: Annotated[Path, typer.Argument(help="A text file: the row_id, sample_id or uri of each row.")],
+    name: Annotated[str, typer.Option("--name", help='Use them with `[encode] samples = "imported:NAME"`.')],
     table: Annotated[
         str, typer.Option("--table", help="category_texts, sample_texts, controls or samples.")
     ] = "samples",
-    project: ProjectOption = DEFAULT_PROJECT,
+    project: ProjectOption = None,
 ) -> None:
-    """Put vectors that were made elsewhere into the embedding store, in the place of an encoder's."""
+    """Import vectors computed elsewhere in place of an encoder's."""
     from data.lock import write_lock
     from kb_builder.encode.exchange import import_vectors
 
@@ -141,26 +130,26 @@ def kb_import(
 
 @kb_app.command("verify")
 def kb_verify(
-    project: ProjectOption = DEFAULT_PROJECT,
+    project: ReadProject = None,
     media: Annotated[bool, typer.Option("--media", help="Check the samples' own files too.")] = False,
     seal: Annotated[
-        bool, typer.Option("--seal", help="First write the checksums of all files as they are now.")
+        bool, typer.Option("--seal", help="First write new checksums of all files as they are now.")
     ] = False,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Derive every row anew from the stored answers, and compare.")
+        bool, typer.Option("--deep", help="Derive every row again from the stored answers, and compare.")
     ] = False,
 ) -> None:
-    """Check every file against its checksum, and all rows against the ledger and each other.
+    """Check every row against the ledger and every file's checksum.
 
-    Rows of files without a checksum, or that are not as they were written, are derived anew from the stored
-    answers; so are all with --deep, and with --seal, whose checksums say nothing of who wrote the files.
+    Rows of files without a checksum, or whose checksum differs, are derived again.
+    --deep and --seal derive all rows again from the stored answers.
     """
     from pipeline.run.sealing import seal_all
     from pipeline.verify import verify_project
 
-    checked = load(project)
+    checked = load(project) if seal else load_to_read(project)
     if seal:
-        print(f"wrote the checksums of {seal_all(checked):,} files, as they are now")
+        print(f"wrote new checksums of {seal_all(checked):,} files")
     verification = verify_project(checked, media=media, deep=deep or seal)
     print(verification)
     if not verification.clean:
@@ -170,17 +159,17 @@ def kb_verify(
 @kb_app.command("explain")
 def kb_explain(
     row: Annotated[str, typer.Argument(help="A row_id, or its first characters.")],
-    project: ProjectOption = DEFAULT_PROJECT,
+    project: ReadProject = None,
 ) -> None:
-    """Show where a description comes from: prompt, request, raw answer, and every gate's verdict."""
+    """Show a description's prompt, raw answer and quality gates."""
     from kb_builder.verify.explain import explain
 
-    print(explain(load(project).kb, row))
+    print(explain(load_to_read(project).kb, row))
 
 
 @kb_app.command("reparse")
-def kb_reparse(project: ProjectOption = DEFAULT_PROJECT) -> None:
-    """Parse and judge the stored answers by today's rules; nothing is asked, nothing is paid."""
+def kb_reparse(project: ProjectOption = None) -> None:
+    """Parse and filter the stored answers again; sends no request."""
     from data.lock import write_lock
     from kb_builder.verify.reparse import reparse
 

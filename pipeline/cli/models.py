@@ -1,4 +1,4 @@
-"""`unibind models`: the model folder, and the only command that downloads anything."""
+"""`unibind models`: list, check and download models; no other command downloads anything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from data.show import visible, visible_lines
 
-models_app = typer.Typer(help="List the models that are known, check them, or fetch one.")
+models_app = typer.Typer(help="List, check or download encoder models.")
 
 
 @models_app.callback(invoke_without_command=True)
@@ -18,22 +18,22 @@ def models(
     context: typer.Context,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Compare checksums and load every model that is there, one by one."),
+        typer.Option("--check", help="Compare the checksums of every model present, and load it."),
     ] = False,
 ) -> None:
-    """List the models that are known, their licences, and whether they are in the model folder."""
+    """List the known models, their licences, and whether they are in the model folder."""
     if context.invoked_subcommand is not None:
         return
     from data.errors import UniBindError
     from kb_builder.weights.known import VARIABLE, forbids_commerce, model_folder
     from pipeline.models import check_model, list_models
 
-    print(f"looked for in {visible(model_folder().absolute())} ({VARIABLE} names another folder)\n")
+    print(f"model folder: {visible(model_folder().absolute())} (set {VARIABLE} to change it)\n")
     failed = False
     for listed in list_models():
-        print(visible_lines(listed.told()))
+        print(visible_lines(listed.to_text()))
         if listed.known and forbids_commerce(listed.known.licence):
-            print(f"{'':<24} its weights are not for commercial use")
+            print(f"{'':<24} its weights may not be used commercially")
         if check and listed.state == "there":
             try:
                 print(f"{'':<24} ok: {visible(check_model(listed))}")
@@ -48,10 +48,10 @@ def models(
 def get(
     name: Annotated[str, typer.Argument(help="A name that `unibind models` lists.")],
     list_file: Annotated[
-        Path | None, typer.Option("--list", help="Another list of models and addresses, in TOML.")
+        Path | None, typer.Option("--list", help="A TOML file with other models and addresses.")
     ] = None,
 ) -> None:
-    """Download a model into the model folder; a broken download goes on where it broke off."""
+    """Download a model into the model folder, or resume its download."""
     from kb_builder.weights.known import forbids_commerce, known_models, read_models
     from pipeline.models import get_model
 
@@ -60,17 +60,17 @@ def get(
         model = known[name]
         note = ", not for commercial use" if forbids_commerce(model.licence) else ""
         print(f"{name}: about {model.megabytes:,} MB; licence of the weights: {visible(model.licence)}{note}")
-    folder, fetched = get_model(name, known, told=_progress)
+    folder, fetched = get_model(name, known, progress=_progress)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     for path, each in fetched.items():
         vouched = {
-            "list": "as its list says",
-            "server": "as its server says",
-            "nothing": "none is published; it is recorded for later checks",
+            "list": "matches the list",
+            "server": "matches the server's",
+            "nothing": "no published checksum; stored for later checks",
         }[each.checked]
         print(f"{visible(folder / path)}  SHA-256 {each.sha256[:16]}… {vouched}")
-    print(f"{visible(folder)}: {'complete' if fetched else 'was complete already'}")
+    print(f"{visible(folder)}: {'complete' if fetched else 'already complete'}")
 
 
 def _progress(path: str, here: int, total: int | None) -> None:

@@ -1,45 +1,52 @@
-"""`unibind reproduce`: a benchmark of the paper, and our number beside the paper's."""
+"""`unibind reproduce`: run a benchmark of the paper and print our number beside the paper's."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from data.errors import InputError
-from kb_builder.settings import CategoryDescriber
+
+# As kb_builder.settings.CategoryDescriber, whose import would slow down `--help`.
+Describer = Literal["local", "openai", "fake"]
 
 
 def reproduce(
-    name: Annotated[str | None, typer.Argument(help="A benchmark; without one they are listed.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A benchmark; leave it out to list all.")] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The unpacked benchmark, as it was published.")
+        Path | None, typer.Option(metavar="FOLDER", help="The unpacked benchmark as published.")
     ] = None,
     encoder: Annotated[
         str,
-        typer.Option(help="Of texts and samples; by default the embedded one, photos and videos untrained."),
+        typer.Option(help="Encoder of texts and samples; `conse` covers photos and videos without training."),
     ] = "conse",
-    describer: Annotated[CategoryDescriber, typer.Option(help="Who describes the categories.")] = "local",
-    model: Annotated[str | None, typer.Option(help="The model of the describer openai.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="Its address; default: OpenAI's.")] = None,
+    describer: Annotated[Describer, typer.Option(help="Describer of the categories.")] = "local",
+    model: Annotated[str | None, typer.Option(help="Model for --describer openai.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Endpoint for --describer openai; default: OpenAI's.")
+    ] = None,
     texts: Annotated[int, typer.Option(min=1, help="Descriptions and centers per category.")] = 50,
-    train: Annotated[bool, typer.Option("--train", help="Fine-tuned, too: train heads.")] = False,
-    fold: Annotated[str | None, typer.Option(metavar="N|all", help="Of the benchmarks with folds.")] = None,
-    variant: Annotated[str | None, typer.Option(help="Of the benchmarks that have several.")] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Also train heads (the fine-tuned setting).")
+    ] = False,
+    fold: Annotated[str | None, typer.Option(metavar="N|all", help="For benchmarks with folds.")] = None,
+    variant: Annotated[str | None, typer.Option(help="For benchmarks with variants.")] = None,
     limit_per_category: Annotated[
-        int | None, typer.Option(min=1, help="Samples of each category and split; marks the result.")
+        int | None, typer.Option(min=1, help="Samples per category and split; marks the result.")
     ] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Take an incomplete copy as it is; marks the result.")
+        bool, typer.Option("--partial", help="Accept an incomplete copy; marks the result.")
     ] = False,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of training.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Training epochs.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every draw.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Project files and runs; default: reproduce/NAME.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="For project files and runs; default: reproduce/NAME."),
     ] = None,
 ) -> None:
-    """Run one of the paper's twelve benchmarks from its folder, and print our number beside the paper's."""
+    """Run one of the paper's benchmarks beside its numbers."""
     from data.benchmarks import BENCHMARKS, find_benchmark
 
     if name is None:
@@ -72,4 +79,4 @@ def reproduce(
         epochs=epochs,
         seed=seed,
     )
-    print(run(order).told())
+    print(run(order).to_text())

@@ -1,10 +1,10 @@
-"""The one door to the terminal: what the commands print passes through it, and steers nothing.
+"""Escape control characters in everything that a command prints.
 
-Names from outside are made visible where they are put into a line (`data.show.visible`). This is the net
-below: of all that is written to stdout and stderr, by us, by a library or by a warning, every control
-character, turn of direction and lone surrogate becomes its escape, line breaks apart. On a terminal the
-movements of a progress bar pass: a carriage return at the end or the beginning of what is written, and tqdm's
-step upwards.
+Names from outside are escaped where they are put into a line (`data.show.visible`). This module is the safety
+net: in all that we, a library or a warning write to stdout and stderr, every control character, mark of text
+direction and lone surrogate is replaced by its escape; line breaks are kept. On a terminal, the cursor
+movements of a progress bar are kept too: a carriage return at the beginning or the end of a write, and tqdm's
+line-up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import typer
 
 from data.show import visible, visible_lines
 
-# Typer exports what is derived from it alone.
+# Typer exports only classes derived from it.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 # What tqdm writes to move between the lines of several bars.
@@ -29,10 +29,10 @@ _MOVES = re.compile(r"(?:\n|\r|\x1b\[A)+\Z")
 
 
 class VisibleStream:
-    """A text stream in front of another that makes visible what no terminal should be sent.
+    """A text stream that escapes control characters and passes the text on to another stream.
 
-    All but `write` and `writelines` is the other stream's. `rich_proxied_file` is how Rich finds the stream
-    behind a proxy: the help that it draws holds nothing from outside.
+    All attributes except `write` and `writelines` are the other stream's. Rich finds the other stream as
+    `rich_proxied_file` and writes to it directly; its help text contains nothing from outside.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -43,7 +43,12 @@ class VisibleStream:
         return getattr(self.rich_proxied_file, name)
 
     def write(self, text: str) -> int:
-        """Write a text with its hidden characters escaped; returns its own length, as streams do."""
+        """Write a text with its hidden characters escaped; returns the length of `text`, as streams do.
+
+        Raises TypeError for bytes, by which Typer finds out that this is a text stream.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"a text stream takes str, not {type(text).__name__}")
         self.rich_proxied_file.write(self._shown(text))
         return len(text)
 
@@ -63,25 +68,25 @@ class VisibleStream:
 
 
 class _OneLine(logging.Formatter):
-    """A warning of the log on one line, whatever names are in it."""
+    """Format a log record on one line, with names from outside escaped."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (the library's name)
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (name given by logging)
         """The message with its hidden characters and line breaks escaped."""
         return visible(super().formatMessage(record))
 
 
 @contextlib.contextmanager
 def safe_output() -> Iterator[None]:
-    """While a command runs, stdout and stderr are such streams.
+    """Replace stdout and stderr by `VisibleStream`s until the block ends.
 
-    What their encoding cannot say (a terminal that is not UTF-8) is escaped, too, instead of failing.
+    Characters that the encoding of the terminal lacks are escaped too, instead of raising.
     """
     before = sys.stdout, sys.stderr
     for stream in before:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     sys.stdout, sys.stderr = (VisibleStream(stream) for stream in before)
-    if logging.lastResort is not None:  # what prints the warnings of a program that configures no logging
+    if logging.lastResort is not None:  # prints warnings where logging is not configured
         logging.lastResort.setFormatter(_OneLine())
     try:
         yield
@@ -90,13 +95,15 @@ def safe_output() -> Iterator[None]:
 
 
 def own_lines(message: object) -> str:
-    """An error's message with its hidden characters escaped. Its own further lines are indented (mistakes of
-    a file, one by one); any other line break came with a name."""
+    """An error's message with its hidden characters escaped.
+
+    The lines of a list of mistakes are indented by two spaces; any other line break is part of a name.
+    """
     return "\n  ".join(visible(line) for line in str(message).split("\n  "))
 
 
 def print_usage_error(error: Any) -> None:
-    """What is wrong with the command line, as Typer prints it, with the given words made visible."""
+    """Print a usage error as Typer does, with the given arguments escaped."""
     from typer.rich_utils import rich_format_error
 
     if message := getattr(error, "message", None):

@@ -1,10 +1,10 @@
-"""Which answers of several runs are answers to the same question, and why others are not.
+"""Match the recognition tasks of several runs, and say which answers cannot be compared.
 
-A run that used no label (zero-shot, centers by a rule that looks at no sample) has one task: every sample, of
-whatever split, is named among all categories, which it calls `unseen`. A run that used labels, such as a
-trained one, has three: `seen`, `unseen` and `unseen_among_all` (trainer/evaluate/tasks.py). The first and the
-last of these ask the same of their samples, so there the runs are paired sample by sample; where a run has
-categories that no train sample shows, `seen` has fewer candidates, which is said.
+A run that used no label (zero-shot, with centers chosen without samples) has one task, `unseen`: every sample
+of every split is classified among all categories. A run that used labels, such as a trained one, has three:
+`seen`, `unseen` and `unseen_among_all` (trainer/evaluate/tasks.py). `seen` and `unseen_among_all` have the
+same samples and candidates as the one task of the former, so the runs are paired there sample by sample.
+Where a run has categories without a train sample, `seen` has fewer candidates; a note says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ONE_TASK, _TASKS = "unseen", ("seen", "unseen_among_all")
 
 @dataclass(frozen=True)
 class Run:
-    """What an evaluated run left on disk; `model` is the one that its recognition is of."""
+    """The files of an evaluated run; `model` is the one whose recognition is compared."""
 
     name: str
     folder: Path
@@ -34,20 +34,20 @@ class Run:
 
 
 def same_tasks(runs: Sequence[Run], names: Sequence[str]) -> tuple[list[Run], list[str]]:
-    """The runs with their tasks named alike, and a note on what that did.
+    """The runs with equal names for equal tasks, and a note on what was renamed.
 
-    Where some used no label and others did, the one task of the former stands for those of the latter that
-    ask the same of the same samples. Elsewhere nothing is changed.
+    If only some runs used labels, the one task of the others is renamed to the tasks of these with the same
+    samples and candidates. Otherwise nothing changes.
     """
     without = [_splits(run) == {_ONE_TASK} for run in runs]
     if all(without) or not any(without):
         return list(runs), []
     changed = [_renamed(run) if one else run for run, one in zip(runs, without, strict=True)]
-    told = ", ".join(name for name, one in zip(names, without, strict=True) if one)
+    unlabelled = ", ".join(name for name, one in zip(names, without, strict=True) if one)
     others = ", ".join(name for name, one in zip(names, without, strict=True) if not one)
     return changed, [
-        f"{told} used no label, so samples of every split count there, among all categories; compared are"
-        f" those that {others} measured, too"
+        f"{unlabelled} used no label, so it was measured on samples of every split, among all categories;"
+        f" compared are the samples that {others} measured too"
     ]
 
 
@@ -56,7 +56,7 @@ def _splits(run: Run) -> set[str]:
 
 
 def _renamed(run: Run) -> Run:
-    """A run whose one task stands for each task that others may have; the join keeps what they do have."""
+    """A run whose one task is copied to each task that others may have; the join keeps the common ones."""
     place = run.named.schema.get_field_index("split")
     field = run.named.schema.field(place)
     tables = [
@@ -73,21 +73,21 @@ def _renamed(run: Run) -> Run:
 
 
 def nothing_in_common(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """Why runs have not one answer in common, in one line."""
+    """Why runs have no answer in common, in one line."""
     empty = [name for name, run in zip(names, runs, strict=True) if len(run.named) + len(run.ranks) == 0]
     if empty:
-        return f"{', '.join(empty)}: no labelled sample was measured there, so there is nothing to compare"
+        return f"{', '.join(empty)}: no labelled sample was measured, so there is nothing to compare"
     ids = [set(pc.unique(run.named["sample_id"]).to_pylist()) for run in runs]
     parts = [
         f"{name} has {len(own):,} samples" + (f", such as {min(own)!r}" if own else "")
         for name, own in zip(names, ids, strict=True)
     ]
     if not set.intersection(*ids):
-        return f"no sample in common: they are runs of different data (by sample_id): {'; '.join(parts)}"
+        return f"no sample in common (by sample_id), so the runs are of different data: {'; '.join(parts)}"
     splits = "; ".join(
         f"{name} has {', '.join(sorted(_tasks_of(run)))}" for name, run in zip(names, runs, strict=True)
     )
-    return f"no answer in common: the same samples were measured by other tasks or modalities: {splits}"
+    return f"no answer in common: the samples were measured in other tasks or modalities: {splits}"
 
 
 def _tasks_of(run: Run) -> set[str]:
@@ -96,7 +96,7 @@ def _tasks_of(run: Run) -> set[str]:
 
 
 def relabelled(runs: Sequence[Run], names: Sequence[str]) -> Iterable[str]:
-    """Notes on samples that have another category in a run than in the first: right is not the same there."""
+    """Notes on samples whose category in a run differs from that in the first run."""
     own = _labels(runs[0])
     for name, run in zip(names[1:], runs[1:], strict=True):
         both = own.join(_labels(run), keys=["modality", "sample_id"], right_suffix="_2", join_type="inner")
@@ -106,11 +106,11 @@ def relabelled(runs: Sequence[Run], names: Sequence[str]) -> Iterable[str]:
             yield (
                 f"{len(apart):,} samples have another category in {name} than in {names[0]}, such as"
                 f" {first['sample_id']!r} ({first['category_id_2']!r}, not {first['category_id']!r}):"
-                " what is right there is not the same"
+                " the right answers differ there"
             )
 
 
 def _labels(run: Run) -> pa.Table:
-    """The category of each sample: one row a modality and sample."""
+    """The category of each sample: one row per modality and sample."""
     rows = run.named.select(["modality", "sample_id", "category_id"])
     return rows.group_by(["modality", "sample_id", "category_id"]).aggregate([])

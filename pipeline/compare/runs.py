@@ -1,7 +1,7 @@
-"""Two or more runs on the same samples: who is better, and could it be luck?
+"""Compare two or more runs on the same samples: which is better, and is the difference significant?
 
-All that is compared is joined sample by sample (pipeline/compare/joined.py); the first run is what the others
-are compared with. An interval is the 95% paired bootstrap over objects (trainer/evaluate/intervals.py).
+Answers are joined sample by sample (pipeline/compare/joined.py); all runs are compared with the first. An
+interval is the 95% paired bootstrap over objects (trainer/evaluate/intervals.py).
 Shapes: B resamples, R runs, G groups.
 """
 
@@ -38,7 +38,7 @@ _RANK_KEYS = ["level", "query", "gallery", "sample_id"]
 
 @dataclass(frozen=True)
 class ComparedValue:
-    """One number of one run beside that of the first run; `p` is exact McNemar's or the swap test's."""
+    """One number of a run beside that of the first run; `p` is from McNemar's exact test or the swap test."""
 
     measure: str  # top1 | r10_mean | r10_worst
     group: str  # split or level
@@ -50,27 +50,27 @@ class ComparedValue:
     low: float
     high: float
     p: float
-    p_holm: float  # corrected for the number of runs that are compared with the first
-    n: int  # answers that all runs have
+    p_holm: float  # Holm-corrected for the number of runs
+    n: int  # questions that all runs answered
     verdict: str
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that is told of some runs; the first is the one that the others are compared with."""
+    """The result of comparing runs with the first of them."""
 
-    runs: tuple[dict[str, Any], ...]  # name, folder, model, with_name, and samples that not all runs have
+    runs: tuple[dict[str, Any], ...]  # name, folder, model, with_name, left_out (samples not in all runs)
     lines: tuple[ComparedValue, ...]
     balance: tuple[dict[str, Any], ...]  # measure, run, value
     notes: tuple[str, ...] = field(default=())
 
     def as_json(self) -> str:
-        """The same as an indented JSON object."""
+        """The comparison as an indented JSON object."""
         return json_text(asdict(self))
 
 
 def open_run(place: Path) -> Run:
-    """The run in a folder, or of a project file. Raises InputError where it was not evaluated."""
+    """The run in a folder or of a project file. Raises InputError where it has no evaluation."""
     folder = load_project(place).run if place.suffix == ".toml" else place
     path = folder / "metrics.json"
     if folder.is_dir():
@@ -79,7 +79,7 @@ def open_run(place: Path) -> Run:
         metrics = json.loads(reading(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
-            f"{folder}: no metrics.json there; name a run folder or a project file, after `unibind evaluate`"
+            f"{folder}: no metrics.json; name a run folder or a project file, after `unibind evaluate`"
         ) from None
     except ValueError as error:
         raise InputError(f"{path}: damaged ({first_line(error)}); run `unibind evaluate` again") from None
@@ -96,11 +96,11 @@ def open_run(place: Path) -> Run:
 def compare(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = SEED) -> Comparison:
     """Compare runs with the first of them. Raises InputError for fewer than two, or no sample in common."""
     if len(runs) < 2:
-        raise InputError("one run alone cannot be compared; name two or more")
+        raise InputError("a single run cannot be compared; name two or more")
     folders = [run.folder.resolve() for run in runs]
     if len(set(folders)) < len(folders):
         again = next(folder for folder in folders if folders.count(folder) > 1)
-        raise InputError(f"{again}: named twice; a run beside itself says nothing")
+        raise InputError(f"{again}: named twice; name different runs")
     names = _distinct([run.name for run in runs], [run.folder for run in runs])
     runs, pairing = same_tasks(runs, names)
     named = joined([run.named for run in runs], NAMED_KEYS, "hit")
@@ -109,7 +109,7 @@ def compare(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = SEED
         raise InputError(nothing_in_common(runs, names))
     lines = _recognition(named, names, resamples, seed) + _retrieval(ranks, names, resamples, seed)
     common = _sample_ids(named, ranks)
-    told = [
+    described = [
         {
             "name": name,
             "folder": str(run.folder),
@@ -120,7 +120,7 @@ def compare(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = SEED
         for name, run in zip(names, runs, strict=True)
     ]
     notes = (*pairing, *_notes(runs, names), *relabelled(runs, names))
-    return Comparison(tuple(told), tuple(lines), tuple(_balance(runs, names)), notes)
+    return Comparison(tuple(described), tuple(lines), tuple(_balance(runs, names)), notes)
 
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
@@ -136,7 +136,7 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
 
 
 def _distinct(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """The runs' names; where two are the same, their folders'; and where those are, too, numbered."""
+    """The runs' names; if two are equal, the folders' names; if these are too, with numbers."""
     if len(set(names)) < len(names):
         names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
@@ -198,7 +198,7 @@ def _lines(
     summary: Summary,
     p: Sequence[float],
 ) -> list[ComparedValue]:
-    """A line for each run but the first."""
+    """One line per run but the first."""
     lines = []
     first = summary.value_R[0]
     for name, value, ahead_B, one, each in zip(
@@ -213,7 +213,7 @@ def _lines(
 
 
 def verdict(low: float, high: float, p: float) -> str:
-    """In plain words; a difference is told only where interval and corrected p agree on it."""
+    """The verdict in words: a difference only where interval and corrected p agree on it."""
     if p < 0.05 and low > 0:
         return "better"
     if p < 0.05 and high < 0:
@@ -225,7 +225,7 @@ def _balance(runs: Sequence[Run], names: Sequence[str]) -> Iterable[dict[str, An
     values = []
     for run in runs:
         rows = run.metrics.get("balance", ())
-        own = rows[0]["anchors"] if rows else None  # baselines come after the run's own space
+        own = rows[0]["anchors"] if rows else None  # the run's own space comes before the baselines
         values.append({row["measure"]: row["value"] for row in rows if row["anchors"] == own})
     for measure in dict.fromkeys(measure for each in values for measure in each):
         for name, each in zip(names, values, strict=True):
@@ -233,7 +233,7 @@ def _balance(runs: Sequence[Run], names: Sequence[str]) -> Iterable[dict[str, An
 
 
 def _notes(runs: Sequence[Run], names: Sequence[str]) -> Iterable[str]:
-    """What makes the runs less comparable than they look."""
+    """Notes on what limits the comparison."""
     chances = [
         {(row["modality"], row["split"]): row["chance"] for row in run.metrics.get("recognition", ())}
         for run in runs
@@ -242,8 +242,8 @@ def _notes(runs: Sequence[Run], names: Sequence[str]) -> Iterable[str]:
         splits = {key[1] for key in own.keys() & chances[0].keys() if own[key] != chances[0][key]}
         if splits:
             yield (
-                f"{name} chose among another number of categories than {names[0]} on"
-                f" {', '.join(sorted(splits)).replace('_', ' ')}: not the same task"
+                f"{name} had another number of candidate categories than {names[0]} on"
+                f" {', '.join(sorted(splits)).replace('_', ' ')}: the tasks differ"
             )
     if len({run.model for run in runs}) > 1:
         yield "some runs are trained and some are not: " + ", ".join(
@@ -251,4 +251,4 @@ def _notes(runs: Sequence[Run], names: Sequence[str]) -> Iterable[str]:
         )
     if len({bool(run.metrics.get("with_name")) for run in runs}) > 1:
         holding = [name for name, run in zip(names, runs, strict=True) if run.metrics.get("with_name")]
-        yield f"the centers of {', '.join(holding)} hold the bare names of the categories; the others' do not"
+        yield f"the centers of {', '.join(holding)} include the bare category names; the others' do not"

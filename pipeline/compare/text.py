@@ -1,22 +1,20 @@
-"""A comparison of runs in plain text, for the terminal."""
+"""Print a comparison of runs as plain text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from data.show import visible
+from data.show import aligned, visible
 from pipeline.accuracies import ANCHOR_TITLES, NAMED_CENTERS, percent, split_title
 from pipeline.compare.runs import ComparedValue, Comparison
 
 _MEASURES = {"r10_mean": "mean over pairs", "r10_worst": "worst pair"}
 _LEGEND = (
     "top-1 and recall@10 in percent, difference with its 95% interval (paired bootstrap over objects);\n"
-    "p: exact McNemar; of means and worst pairs, the two runs' answers about an object exchanged at random"
+    "p: McNemar's exact test; for means and worst pairs, a test that swaps two runs' answers per object"
 )
 
 
-def told(comparison: Comparison) -> str:
-    """The tables: one for each run beside the first, then the balance of all."""
+def comparison_text(comparison: Comparison) -> str:
+    """Tables: one per run beside the first, then the balance of all."""
     first, *others = comparison.runs
     blocks = [
         "\n".join(map(visible, _head(comparison))),
@@ -30,14 +28,14 @@ def told(comparison: Comparison) -> str:
             table.append([title])
             table += [_cells(line) for line in lines if _title(line) == title]
         title = visible(f"{other['name']} beside {first['name']}")
-        blocks.append("\n".join([title, "", *_aligned(table)]))
+        blocks.append("\n".join([title, "", *aligned(table, left=(0, len(header) - 1))]))
     if comparison.balance:
         names = [run["name"] for run in comparison.runs]
         values = {(row["measure"], row["run"]): row["value"] for row in comparison.balance}
         rows = [["balance", *names]]
         for measure in dict.fromkeys(row["measure"] for row in comparison.balance):
             rows.append([measure, *(_number(values[measure, name]) for name in names)])
-        blocks.append("\n".join(_aligned(rows)))
+        blocks.append("\n".join(aligned(rows)))
     return "\n\n".join(blocks)
 
 
@@ -48,7 +46,7 @@ def _head(comparison: Comparison) -> list[str]:
         named = f", {ANCHOR_TITLES[NAMED_CENTERS]}" if run.get("with_name") else ""
         lines.append(f"{run['name']}: {run['folder']} ({model}{named})")
         if run["left_out"]:
-            lines.append(f"  left out: {run['left_out']:,} samples of it that not every run has")
+            lines.append(f"  left out: {run['left_out']:,} of its samples, which not every run has")
     return lines + [f"note: {note}" for note in comparison.notes]
 
 
@@ -72,21 +70,3 @@ def _cells(line: ComparedValue) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns padded to one width: words to the left, numbers to the right. Lone cells are headings."""
-    lines = [[visible(cell) for cell in line] for line in lines]
-    columns = max(len(line) for line in lines)
-    widths = [max(len(line[at]) for line in lines if len(line) > max(at, 1)) for at in range(columns)]
-    last_is_words = lines[0][-1] == "verdict"
-    texts = []
-    for line in lines:
-        padded = [
-            cell.ljust(widths[at])
-            if at == 0 or (last_is_words and at == columns - 1)
-            else cell.rjust(widths[at])
-            for at, cell in enumerate(line)
-        ]
-        texts.append("  ".join(padded).rstrip() if len(line) > 1 else line[0])
-    return texts

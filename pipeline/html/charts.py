@@ -1,6 +1,6 @@
-"""The report's small charts: lines over a number, and dots on a line with their intervals.
+"""Small SVG charts for the reports: line charts, and dot charts with intervals.
 
-SVG by hand, in units of which 300 are the width: about pixels at phone width. Colours are the style sheet's.
+Written by hand, 300 units wide, so that a unit is about a pixel on a phone. The style sheet has the colours.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.html.elements import Html, clipped, el
+from data.show import shorten
+from pipeline.html.elements import Html, el
 
 WIDTH = 300.0
 _LEFT, _RIGHT, _TOP = 34.0, 10.0, 16.0
@@ -21,7 +22,7 @@ _LABEL_CHARS = 38
 Look = Literal["strong", "second", "third", "fourth"]
 Mark = Literal["full", "open", "chance", "tick"]
 
-# Told apart without colour too: by dashes and by the shape at the points.
+# Distinguishable without colour: by dashes, and by filled or open points.
 _STROKES: dict[Look, tuple[str, str | None]] = {
     "strong": ("var(--accent)", None),
     "second": ("var(--quiet)", "5 2.5"),
@@ -33,7 +34,7 @@ LOOKS: tuple[Look, ...] = ("strong", "second", "third", "fourth")
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Numbers from `low` to `high`, laid from `start` to `end` in the chart's units; ticks every `step`."""
+    """Maps `low`…`high` to `start`…`end` in the chart's units; ticks every `step`."""
 
     low: float
     high: float
@@ -42,11 +43,11 @@ class Axis:
     end: float
 
     def at(self, value: float) -> float:
-        """Where a number stands."""
+        """The position of a number."""
         return self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        """The round numbers from end to end."""
+        """The ticks from end to end."""
         return [self.low + self.step * turn for turn in range(round((self.high - self.low) / self.step) + 1)]
 
     def label(self, value: float, *, percent: bool) -> str:
@@ -97,7 +98,7 @@ def line_chart(
 ) -> Html:
     """Lines over a common x. `level` is a marked y with its name, `marked` a marked x.
 
-    With `x_ticks` the given numbers are evenly spaced, whatever lies between them: for 1, 2, 4, 8, …
+    With `x_ticks`, the given numbers are evenly spaced on the axis: for 1, 2, 4, 8, …
     """
     places = {value: float(turn) for turn, value in enumerate(x_ticks or ())}
 
@@ -132,10 +133,10 @@ def line_chart(
     if marked:
         x = x_axis.at(marked[0])
         marks.append(el("line", x1=x, x2=x, y1=_TOP - 4, y2=bottom, class_="chance"))
-        at = min(max(x, _LEFT + 32), WIDTH - 36)  # the words stay inside
+        at = min(max(x, _LEFT + 32), WIDTH - 36)  # keeps the words inside
         marks.append(el("text", marked[1], x=at, y=_TOP - 7, text_anchor="middle", class_="faint"))
     for turn, line in enumerate(lines):
-        aside = 2.0 * (turn - (len(lines) - 1) / 2) if places else 0.0  # so that intervals do not hide
+        aside = 2.0 * (turn - (len(lines) - 1) / 2) if places else 0.0  # so that intervals do not overlap
         marks += _drawn(line, [x_axis.at(placed(x)) + aside for x, _ in line.points], y_axis, dots=dots)
         stroke = _STROKES[line.look][0]
         for x, low, high in line.intervals:
@@ -174,7 +175,7 @@ def line_key(lines: Iterable[tuple[str, Look]]) -> Html:
 class Dot:
     """A number on a row's line, with its interval if it has one.
 
-    `chance` is a short dashed stroke, `tick` a small one: one of the numbers that a mean was made of.
+    `chance` is a short dashed stroke, `tick` a small one: a single value behind a mean.
     """
 
     value: float
@@ -185,13 +186,13 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class DotRow:
-    """One thing that was measured: its name, the number in words at the right, its dots below them.
+    """One row of a dot chart: its label, the value as text at the right, its dots below them.
 
-    `colour` is one of the style sheet's, the accent where none is given; rows that are not strong are quiet.
+    `colour` is one of the style sheet's; default: the accent, or quiet for rows that are not strong.
     """
 
     label: str
-    told: str
+    value: str
     dots: tuple[Dot, ...]
     strong: bool = True
     colour: str | None = None
@@ -205,7 +206,7 @@ def dot_chart(
     include: Sequence[float] = (),
     level: float | None = None,
 ) -> Html:
-    """Rows of dots over one axis. `level`: where to stand (ideal, reference), a line through all rows.
+    """Rows of dots over one axis. `level`: a line through all rows, at the ideal or the reference.
 
     The axis holds every dot, interval, the level and the numbers to `include`.
     """
@@ -224,8 +225,8 @@ def dot_chart(
         marks.append(_strips(axis.at(level), tops, "level"))
     for top, row in zip(tops, rows, strict=True):
         kind = "title" if row.strong else None
-        marks.append(el("text", clipped(row.label, _LABEL_CHARS), x=0, y=top + 9, class_=kind))
-        marks.append(el("text", row.told, x=WIDTH, y=top + 9, text_anchor="end", class_=kind))
+        marks.append(el("text", shorten(row.label, _LABEL_CHARS), x=0, y=top + 9, class_=kind))
+        marks.append(el("text", row.value, x=WIDTH, y=top + 9, text_anchor="end", class_=kind))
         colour = row.colour or ("var(--accent)" if row.strong else "var(--quiet)")
         for dot in row.dots:
             marks += _dot(dot, axis, top + 19, colour)
@@ -234,7 +235,7 @@ def dot_chart(
 
 
 def _strips(x: float, tops: Sequence[float], kind: str) -> Html:
-    """A line down through the dots of all rows that leaves their words free."""
+    """A vertical line through the dots of all rows that does not cross their words."""
     return el("path", d="".join(f"M{x:.1f} {top + 12.5:.1f}v13" for top in tops), class_=kind)
 
 

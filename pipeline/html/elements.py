@@ -1,10 +1,9 @@
-"""HTML that escapes by construction: every string is text until `el` has made an element of it.
+"""Build HTML that is escaped by construction: every string is text; only `el` makes markup.
 
-Names and texts in a report come from manifests, folders and language models, so they are untrusted: control
-characters and marks of direction in them are shown, too (`data.show`). An `Html`
-can only come from this module; a plain `str` given as a child or as an attribute is always escaped. Building
-markup with an f-string yields a plain `str`, which shows up escaped on the page: a mistake is visible and
-harmless.
+Names and texts in a report come from manifests, folders and language models, so they are untrusted; their
+control characters and marks of text direction are escaped too (`data.show`). Only this module makes an
+`Html`; a plain `str` given as a child or as an attribute is always escaped. Markup built with an f-string is
+a plain `str` and appears escaped on the page: such a mistake is visible and harmless.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _KINDS = {"l": None, "r": "num"}
 
 
 class Html(str):
-    """Markup that is safe to place on the page as it is."""
+    """Markup that needs no escaping."""
 
     __slots__ = ()
 
@@ -30,7 +29,7 @@ Attribute = str | float | None
 
 
 def el(tag: str, /, *children: Child, **attributes: Attribute) -> Html:
-    """One element. `class_` gives the attribute `class`, `stroke_width` is `stroke-width`; None is left out.
+    """One element. `class_` is the attribute `class`, `stroke_width` is `stroke-width`; None is omitted.
 
     >>> el("p", "a < b", class_="note")
     '<p class="note">a &lt; b</p>'
@@ -53,10 +52,10 @@ def join(children: Iterable[Child], separator: Child = "") -> Html:
 def table(
     columns: str, head: Sequence[Child], rows: Iterable[Sequence[Child] | Html], *, caption: Child = ""
 ) -> Html:
-    """A table that scrolls sideways by itself where the page is narrow.
+    """A table that scrolls sideways where the page is narrow.
 
     `columns` has a letter per column: `l` for text, `r` for numbers. The first cell of a row is its heading.
-    A row may come ready-made, from `line`.
+    A row may also be made by `line`.
     """
     header = el(
         "tr",
@@ -79,8 +78,8 @@ def line(columns: str, cells: Sequence[Child], *, class_: str | None = None) -> 
 def document(title: str, body: Html, *, style: str) -> str:
     """A whole page with its style sheet inside.
 
-    The content security policy forbids scripts and anything from outside, so that not even a mistake of ours
-    could run what a sample or a language model wrote.
+    The content security policy forbids scripts and external resources, so that even after a mistake of ours
+    no text of a sample or a language model could run.
     """
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     head = el(
@@ -95,12 +94,12 @@ def document(title: str, body: Html, *, style: str) -> str:
 
 
 def section(anchor: str, title: str, *children: Child) -> Html:
-    """A titled part of the page that can be linked to."""
+    """A titled section of the page, with an id to link to."""
     return el("section", el("h2", title), *children, id=anchor)
 
 
 def figure(content: Child, caption: Child) -> Html:
-    """A picture with the words that explain it."""
+    """A figure with its caption."""
     return el("figure", content, el("figcaption", caption))
 
 
@@ -114,23 +113,17 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
-def clipped(text: str, limit: int) -> str:
-    """A text on one line, cut at `limit` characters with an ellipsis."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
-
-
 def _safe(child: Child) -> str:
     return str(child) if isinstance(child, Html) else escape(visible_lines(child))
 
 
 def _shown(attribute: str, value: str) -> str:
-    """An attribute's value as people are to see it; an address stays exact."""
+    """An attribute's value with hidden characters escaped; an address stays unchanged."""
     return value if attribute in {"src", "href"} else visible_lines(value)
 
 
 def _plain(value: str | float) -> str:
-    """Numbers of drawings with two decimals at most: 12.0 -> "12", 3.14159 -> "3.14"."""
+    """A number of a drawing with at most two decimals: 12.0 -> "12", 3.14159 -> "3.14"."""
     if isinstance(value, float):
         return f"{value:.2f}".rstrip("0").rstrip(".")
     return str(value)

@@ -1,7 +1,7 @@
-"""Names on a map: each beside its spot, off the others and off the dots as far as there is room.
+"""Place labels on a map: each near its spot, without covering other labels and dots where there is room.
 
-Greedy: from the top down, every name takes the best of some places round its spot. Crowded spots push their
-names outwards, where a thin line leads back. All lengths are in the map's own units.
+Greedy: from the top down, every label takes the best of several places around its spot. Where spots are
+crowded, labels move outwards and get a leader line. All lengths are in the map's own units.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-# The size of a label: sans letters of 8.5 units, the wide ones of DejaVu included.
+# The size of a letter: sans-serif of 8.5 units, wide enough for DejaVu.
 LETTER, HEIGHT = 4.8, 9.0
 RING = 5.0  # the radius of a spot's ring
 
@@ -25,7 +25,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A name, where its middle stands, the spot that it names, and the line between them if it is away."""
+    """A label: the key of its spot, its words, its middle, and its leader line, if any."""
 
     key: int
     words: str
@@ -41,10 +41,10 @@ def place_labels(
     size: Point,
     dots_N2: npt.NDArray[np.float64],
 ) -> list[Label]:
-    """Place the names `words[key]` round `spots[key]` on a map of `size` (width, height).
+    """Place the labels `words[key]` around `spots[key]` on a map of `size` (width, height).
 
-    What a place costs: covering another name most, then a ring, then dots, then distance. Labels stay inside
-    the map. Spots without words are rings to keep clear.
+    The cost of a place: covering another label weighs most, then a ring, then dots, then distance. Labels
+    stay inside the map. Spots without words are only rings to keep clear.
     """
     rings_M2 = np.array(list(spots.values())).reshape(-1, 2)
     taken: list[tuple[float, float, float]] = []
@@ -66,7 +66,7 @@ def place_labels(
 
 
 def _places(spot: Point, half: float, size: Point) -> list[Point]:
-    """Where a label's middle may stand: in rings of growing distance, above first, kept inside the map."""
+    """Candidate places of a label's middle: rings of growing distance, above first, inside the map."""
     width, height = size
     places = []
     for distance in _DISTANCES:
@@ -80,14 +80,14 @@ def _places(spot: Point, half: float, size: Point) -> list[Point]:
 
 
 def _overlap(place: Point, half: float, other: tuple[float, float, float]) -> float:
-    """The area that two labels share, each known by its middle and half its width."""
+    """The area that two labels share, given by their middles and half their widths."""
     wide = half + other[2] - abs(place[0] - other[0])
     high = HEIGHT - abs(place[1] - other[1])
     return wide * high if wide > 0 and high > 0 else 0.0
 
 
 def _inside(points_N2: npt.NDArray[np.float64], place: Point, half_width: float, half_height: float) -> int:
-    """How many points lie in a box."""
+    """The number of points in a box."""
     away_N2 = np.abs(points_N2 - np.array(place))
     return int(np.count_nonzero((away_N2[:, 0] < half_width) & (away_N2[:, 1] < half_height)))
 
@@ -100,7 +100,7 @@ def _nearest(place: Point, half: float, spot: Point) -> Point:
 
 
 def _leader(place: Point, half: float, spot: Point) -> tuple[Point, Point] | None:
-    """The line from a spot's ring to its label, where the label stands away from it."""
+    """The line from a spot's ring to its label, if the label is far from it."""
     end = _nearest(place, half, spot)
     length = math.dist(end, spot)
     if length < 12:

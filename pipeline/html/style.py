@@ -1,13 +1,13 @@
-"""The report's style sheet: quiet paper, ink for the LLM centers, grey for controls, rust for a warning.
+"""The style sheet of the reports: blue for the LLM centers, grey for controls, rust for a warning.
 
-No script, no web font, no outside address. Colours are custom properties, so that one sheet serves light,
-dark and print; drawings are SVG that use the same properties.
+No script, no web font, no external address. Colours are custom properties, so that one sheet serves light
+mode, dark mode and print; the SVG drawings use the same properties.
 """
 
 from __future__ import annotations
 
-# Seven hues that stay apart for the common colour-vision deficiencies (after Okabe and Ito 2008), each with a
-# lighter twin for the dark page; in the order of data.modality.MODALITIES.
+# Seven hues that remain distinguishable with common colour-vision deficiencies (after Okabe and Ito 2008),
+# each with a lighter version for dark mode; in the order of data.modality.MODALITIES.
 MODALITY_COLOURS: dict[str, tuple[str, str]] = {
     "image": ("#0072b2", "#56a9e0"),
     "text": ("#555555", "#c9c9c9"),

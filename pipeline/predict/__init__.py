@@ -1,1 +1,1 @@
-"""Predict: recognise and retrieve new files."""
+"""Recognise and retrieve new files with a project, or zero-shot."""

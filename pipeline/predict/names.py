@@ -1,4 +1,4 @@
-"""`unibind predict --categories`: which names files are recognised among."""
+"""`unibind predict --categories`: read the candidate names."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _HOW = 'give "imagenet", a file with one name a line, or two or more names separ
 
 
 def category_names(given: str, say: Callable[[str], None]) -> list[str]:
-    """The names that `--categories` gives: "imagenet", the category list in a file, or separated by commas.
+    """The names in `--categories`: "imagenet", the path of a category list, or names separated by commas.
 
-    Empty names and repeated ones (equal after Unicode NFC, case folding and white space) are left out, and
-    `say` is called with how many. Raises InputError where fewer than two are left: a file would be called by
-    the only name there is, whatever it shows.
+    Empty and repeated names (equal after Unicode NFC, case folding and white space) are left out, and `say`
+    is called with their number. Raises InputError where fewer than two are left: every file would get the
+    only name.
     """
     if given == "imagenet":
         from data.wordnet import class_names
@@ -40,12 +40,12 @@ def category_names(given: str, say: Callable[[str], None]) -> list[str]:
     if len(kept) == 1:
         what = "a folder" if os.path.isdir(given) else "not a file, but one name"  # noqa: PTH112
         what = "one name" if os.path.isfile(given) else what  # noqa: PTH113
-        raise InputError(f"{where}: {what}, which is no choice: every file would be called so; {_HOW}")
+        raise InputError(f"{where}: {what}, which every file would get; {_HOW}")
     return kept
 
 
 def _kept(names: list[str], where: str, say: Callable[[str], None]) -> list[str]:
-    """The names without empty and repeated ones."""
+    """The names without empty and repeated ones; `say` gets what was left out."""
     kept: dict[str, str] = {}
     again: Counter[str] = Counter()
     for name in names:

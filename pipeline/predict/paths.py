@@ -1,4 +1,4 @@
-"""What `unibind predict` was given: which files a folder stands for, and why a path is no file to read."""
+"""The arguments of `unibind predict`: the files in a folder, and why a path cannot be read."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from pathlib import Path
 
 from data.modality import guess_modality
 
-MOST_FILES = 10_000  # of one folder: more is a data set, for a manifest and `unibind run`
-_MOST_SKIPPED = 100_000  # a folder of that many other entries is not looked through to its end
-_MOST_ENDINGS = 5  # that a note names
+MOST_FILES = 10_000  # of one folder; for more, use a manifest and `unibind run`
+_MOST_SKIPPED = 100_000  # after that many other entries the search of a folder stops
+_MOST_ENDINGS = 5  # named in a note
 
 
 @dataclass
 class Folder:
-    """The files that a folder stands for, in order of their paths, and what of it was left out, counted."""
+    """The files of a folder to recognise, sorted by path, and counts of what was left out."""
 
     path: Path
     files: list[Path] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)  # why -> how many
-    endings: Counter[str] = field(default_factory=Counter)  # of the files of unknown ending
-    cut: bool = False  # there is more than the bound allows
+    skipped: Counter[str] = field(default_factory=Counter)  # reason -> count
+    endings: Counter[str] = field(default_factory=Counter)  # of files with an unknown ending
+    cut: bool = False  # there are more than the limit
 
-    def told(self) -> str:
-        """How many files, and what was left out, in one line."""
+    def to_text(self) -> str:
+        """The number of files, and what was left out, in one line."""
         files = f"{len(self.files):,} file{'' if len(self.files) == 1 else 's'}"
         parts = [f"{self.path}: {files}"]
         if self.skipped:
-            told = ", ".join(self._why(why, count) for why, count in sorted(self.skipped.items()))
-            parts.append(f"skipped: {told}")
+            reasons = ", ".join(self._why(why, count) for why, count in sorted(self.skipped.items()))
+            parts.append(f"skipped: {reasons}")
         if self.cut:
             parts.append("the rest is left out")
         return "; ".join(parts)
@@ -51,9 +51,9 @@ UNKNOWN = "unknown ending"
 def files_in(folder: Path, *, modality: str | None = None) -> Folder:
     """The files of a folder and of its sub-folders that can be recognised, at most `MOST_FILES`.
 
-    Those whose name tells their modality, or all of them where `modality` is given. Left out and counted:
-    unknown endings, hidden files and folders, links to folders, what is no regular file, and sub-folders that
-    cannot be read.
+    Files whose name shows their modality, or all files where `modality` is given. Left out and counted:
+    unknown endings, hidden files and folders, links to folders, files that are not regular, and unreadable
+    sub-folders.
     """
     found = Folder(folder)
     refused: list[OSError] = []
@@ -92,25 +92,25 @@ def _left_out(path: Path, modality: str | None) -> str | None:
     except OSError as error:
         return f"files that cannot be read ({error.strerror})"
     if not stat.S_ISREG(mode):
-        return "no regular files"
+        return "not regular files"
     return UNKNOWN if modality is None and guess_modality(path) is None else None
 
 
 def unreadable(path: Path) -> str | None:
-    """Why a path is no file that can be read, or None where it is one."""
+    """Why a path cannot be read as a file; None where it can."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             return "is a folder; name the files in it"
         if not stat.S_ISREG(status.st_mode):
-            return "is no regular file but a pipe, a socket or a device; save what it gives as a file"
+            return "is a pipe, a socket or a device; save its content as a file"
         if status.st_size == 0:
             return "is empty (0 bytes)"
         with path.open("rb"):
             return None
     except FileNotFoundError:
         if path.is_symlink():
-            return f"is a link to {path.readlink()}, which is not there"
+            return f"is a link to {path.readlink()}, which does not exist"
         return _no_such_file(path)
     except ValueError:  # a null byte
         return "is not a path"
@@ -119,27 +119,27 @@ def unreadable(path: Path) -> str | None:
 
 
 def _no_such_file(path: Path) -> str:
-    """With the nearest part of the path that is there, where that helps."""
+    """The reason for a missing file, with the nearest existing folder if its own is missing."""
     if path.parent.is_dir():
         return "no such file"
     there = next((parent for parent in path.parents if parent.is_dir()), None)
-    return "no such file" if there is None else f"no such file; there is only {there.resolve()}"
+    return "no such file" if there is None else f"no such file; the path exists up to {there.resolve()}"
 
 
 def each_file(
     given: Iterable[tuple[Path, str | None]], say: Callable[[str], None]
 ) -> Iterator[tuple[Path, str | None, str | None]]:
-    """Every file that is to be read, with its modality where given, and why it cannot be read, if so.
+    """Yield every file to recognise with its modality, if given, and why it cannot be read, if so.
 
-    A folder stands for the files in it; `say` is called with what was left out of it. One without a file, or
-    with more than `MOST_FILES`, comes as an error of its own, after its files.
+    A folder means the files in it; `say` is called with what was left out. A folder without any file, or with
+    more than `MOST_FILES`, is yielded itself with a reason, after its files.
     """
     for path, modality in given:
         if not os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for a name that is too long)
             yield path, modality, unreadable(path)
             continue
         folder = files_in(path, modality=modality)
-        say(folder.told())
+        say(folder.to_text())
         for file in folder.files:
             yield file, modality, unreadable(file)
         if folder.cut:

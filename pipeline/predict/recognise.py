@@ -1,4 +1,8 @@
-"""Recognise and retrieve new files, with the text that spoke for each answer."""
+"""Recognise and retrieve new files: the records of answers, three functions that make them, and their parts.
+
+`predict_files` and `retrieve_samples` use a project, `predict_zero_shot` bare category names. `_Space` maps a
+file into the project's text space, `Temperatures` turns scores into probabilities.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ from pipeline.html.elements import counted
 from pipeline.predict.names import category_names
 from pipeline.predict.paths import each_file, unreadable
 from pipeline.project import ProjectFile
-from pipeline.run.runner import is_current
+from pipeline.run.stale import is_current
 from trainer.align.heads import has_heads, load_heads
 from trainer.evaluate.calibration import probabilities
 from trainer.inputs import KnowledgeBase, center_texts, load_samples, open_kb
@@ -41,28 +45,28 @@ from trainer.score.scoring import category_scores, score
 from trainer.score.topk import nearest
 
 ALIGNED, ZERO_SHOT, TEXT = "aligned heads", "zero-shot", "text encoder"
-# What the evaluation calls them. Texts are in the text space under either model.
+# Their names in the evaluation. Texts are in the text space under both models.
 _EVALUATED = {ALIGNED: ("aligned",), ZERO_SHOT: ("zero_shot",), TEXT: ("aligned", "zero_shot")}
 _WHY_CHARS = 90
 
 
 @dataclass(frozen=True)
 class NamedCategory:
-    """One category for a file: its score by the project's scorer, and the text of its nearest center.
+    """One category for a file: its score by the project's scorer, and the text of its nearest center (`why`).
 
-    `probability`, among all the project's categories, is None where nothing was calibrated.
+    `probability`, among all categories of the project, is None without a calibration.
     """
 
     category: str
     score: float
     why: str
     probability: float | None = None
-    category_id: str | None = None  # None among bare names, which have no id
+    category_id: str | None = None  # None for bare names
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a file was taken for, best first; or why it could not be read."""
+    """The answers for a file, best first; or why it could not be read."""
 
     file: str
     modality: str
@@ -71,8 +75,8 @@ class Prediction:
     error: str | None = None
     uncalibrated: str | None = None  # why the answers have no probability
 
-    def told(self) -> str:
-        """The prediction as lines for a terminal."""
+    def to_text(self) -> str:
+        """The prediction as lines for the terminal."""
         if self.error is not None:
             return f"{visible(self.file)}: error: {visible(self.error)}"
         names = [visible(answer.category) for answer in self.answers]
@@ -80,7 +84,8 @@ class Prediction:
         lines = [f"{visible(self.file)}  ({self.modality}, {self.model})"]
         for rank, (name, answer) in enumerate(zip(names, self.answers, strict=True), start=1):
             share = "" if answer.probability is None else f"  {answer.probability:>6.1%}"
-            line = f"  {rank}  {name:<{width}}  {answer.score:.3f}{share}  {_shortened(answer.why)}"
+            why = visible(shorten(answer.why, _WHY_CHARS))
+            line = f"  {rank}  {name:<{width}}  {answer.score:.3f}{share}  {why}"
             lines.append(line.rstrip())
         if self.uncalibrated is not None:
             lines.append(f"  no probability: {self.uncalibrated}")
@@ -98,15 +103,15 @@ class Hit:
     category_id: str | None = None
     uri: str | None = None  # its file, relative to the project's data folder
 
-    def told(self) -> str:
-        """The hit as a line for a terminal."""
+    def to_text(self) -> str:
+        """The hit as a line for the terminal."""
         return f"{self.score:.3f}  {self.modality:<8} {visible(self.sample_id)}" + (
             f"  ({visible(self.category)})" if self.category else ""
         )
 
 
 def say_on_stderr(note: str) -> None:
-    """Print a note where it mixes with no answer."""
+    """Print a note on stderr, apart from the answers."""
     print(f"note: {visible(note)}", file=sys.stderr, flush=True)
 
 
@@ -119,11 +124,11 @@ def predict_files(
 ) -> Iterator[Prediction]:
     """Recognise files among a project's categories: (path, modality or None to guess it from the name).
 
-    A folder stands for the files in it (pipeline/predict/paths.py); `say` gets what is left out of it.
+    A folder means the files in it (pipeline/predict/paths.py); `say` gets what is left out of it.
 
-    Uses the aligned head of the file's modality, else the zero-shot encoder where that covers it; the scorer
-    of [evaluate], and the temperature that the evaluation fitted for that modality and model. A file that
-    cannot be read gives a Prediction with `error`; a project without centers raises KnowledgeBaseError.
+    Uses the aligned head of the file's modality, else the zero-shot encoder if it takes that modality; the
+    scorer of [evaluate], and the temperature that the evaluation fitted for that modality and model. A file
+    that cannot be read gives a Prediction with `error`; a project without centers raises KnowledgeBaseError.
     """
     use_budget(project.data.budget)
     warm_up()
@@ -132,7 +137,7 @@ def predict_files(
 
 @dataclass(frozen=True)
 class Recogniser:
-    """What recognises files among a project's categories, loaded once: encoders, heads, centers, scorer."""
+    """A project loaded to recognise files: encoders, heads, centers, scorer."""
 
     project: ProjectFile
     space: Space
@@ -161,7 +166,7 @@ def recognise(
     top: int,
     say: Callable[[str], None],
 ) -> Iterator[Prediction]:
-    """The predictions of files, by what is loaded already: see `predict_files`."""
+    """Recognise files with a loaded project: see `predict_files`."""
     space, centers, texts = recogniser.space, recogniser.centers, recogniser.texts
     scorer = recogniser.project.evaluate.scorer
     for path, modality, reason in each_file(given, say):
@@ -175,7 +180,7 @@ def recognise(
         temperature, uncalibrated = recogniser.temperatures.of(known, _EVALUATED[model])
         shares_C: list[float | None] = [None] * len(centers.categories)
         if len(set(centers.category_N.tolist())) == 1:
-            uncalibrated = "there is one category only, so there is no choice"
+            uncalibrated = "the project has only one category"
         elif temperature is not None:
             shares_C = probabilities(category_scores(query_1D, centers, scorer), temperature)[0].tolist()
         answers = tuple(
@@ -208,7 +213,7 @@ def predict_zero_shot(
 
     `categories` is "imagenet" (the thousand class names), a category list, or names separated by commas.
     `encoder` is one that takes texts and media, such as `clip:FOLDER`; None: MiniLM with ConSE. A folder
-    stands for the files in it. `say` gets what is left out of it, and of the names. Raises InputError where
+    means the files in it. `say` gets what is left out of it, and of the names. Raises InputError where
     the encoder takes no texts, and for fewer than two names.
     """
     warm_up()
@@ -249,20 +254,14 @@ def predict_zero_shot(
         )
 
 
-def _failed(path: Path, modality: str | None, error: Exception) -> Prediction:
-    """The prediction of a file that cannot be read; a reader's words may begin with its name already."""
-    reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
-    return Prediction(str(path), modality or "unknown", "", error=reason)
-
-
 def _shared_space(name: str | None) -> tuple[Encoder, Encoder]:
-    """The encoders of texts and of media."""
+    """The encoders of texts and of media: one that takes both, or MiniLM with ConSE."""
     if name is None:
         return load_encoder("minilm"), load_encoder("conse")
     both = load_encoder(name)
     if "text" not in both.modalities:
         raise InputError(
-            f"--encoder {name}: takes no texts, so names cannot be compared; use e.g. clip:FOLDER"
+            f"--encoder {name}: takes no texts, so it cannot compare names; use e.g. clip:FOLDER"
         )
     return both, both
 
@@ -278,11 +277,11 @@ def retrieve_samples(
     space: Space | None = None,
     galleries: Iterable[Gallery] | None = None,
 ) -> list[Hit]:
-    """The samples of a project nearest to a file or, where no such file exists, to the words themselves.
+    """The samples of a project nearest to a file or, where no such file exists, to the query as a text.
 
-    `into` keeps to one modality. `space` and `galleries` are the project's, where they are loaded already.
-    Raises SampleError for an unreadable file, and for what looks like the name of a file and is none;
-    KnowledgeBaseError where nothing is encoded that could be found.
+    `into` restricts them to one modality. `space` and `galleries` are the project's, if already loaded.
+    Raises SampleError for an unreadable file, and for a query that looks like a file name but does not exist;
+    KnowledgeBaseError where no sample is encoded.
     """
     if into is not None and into not in MODALITIES:
         raise InputError(f"--into {into}: unknown modality; the modalities are {', '.join(MODALITIES)}")
@@ -313,20 +312,20 @@ def retrieve_samples(
 
 
 def _file_of(query: str, modality: str | None, say: Callable[[str], None]) -> Path | None:
-    """The file that a query names; None where it is words. What looks like a file and is none is refused."""
+    """The file that a query names; None for a text. Raises SampleError for the name of a missing file."""
     if not query.strip():
-        raise InputError("the query is empty; give a file, or words")
+        raise InputError("the query is empty; give a file or a text")
     path = Path(query)
-    if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises for words that are too long for a name)
+    if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises for texts that are too long for a file name)
         return path
     if modality not in (None, "text"):
         raise SampleError(f"{query}: {unreadable(path) or 'no such file'}")
     if modality is None and not any(letter.isspace() for letter in query) and guess_modality(path):
         raise SampleError(
-            f"{query}: {unreadable(path) or 'no such file'}; --modality text searches for these words"
+            f"{query}: {unreadable(path) or 'no such file'}; --modality text searches for it as a text"
         )
     if os.path.lexists(path):
-        say(f"{query} is no file but a folder or a device; it is taken as words")
+        say(f"{query} is a folder or a device, so it is used as a text")
     return None
 
 
@@ -335,6 +334,24 @@ def _uris(kb: Path, sample_ids: Sequence[str]) -> dict[str, str]:
     table = read_columns(kb / "samples.parquet", ["sample_id", "uri"], hint="unibind ingest")
     rows = table.filter(pc.is_in(table["sample_id"], value_set=pa.array(sample_ids, pa.string())))
     return dict(zip(rows["sample_id"].to_pylist(), rows["uri"].to_pylist(), strict=True))
+
+
+def _modality(path: Path, given: str | None, reason: str | None) -> Modality:
+    """A file's modality: as given, else by its name. Raises SampleError with the `reason`, if any."""
+    if given is not None and given not in MODALITIES:
+        raise InputError(f"--modality {given}: unknown; the modalities are {', '.join(MODALITIES)}")
+    if reason is not None:
+        raise SampleError(reason)
+    known = next((name for name in MODALITIES if name == given), None) or guess_modality(path)
+    if known is None:
+        raise SampleError("its ending does not show its modality; give --modality")
+    return known
+
+
+def _failed(path: Path, modality: str | None, error: Exception) -> Prediction:
+    """The prediction of a file that cannot be read; a reader's message may begin with its name already."""
+    reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
+    return Prediction(str(path), modality or "unknown", "", error=reason)
 
 
 class Gallery(NamedTuple):
@@ -347,7 +364,7 @@ class Gallery(NamedTuple):
 
 
 class Space:
-    """A project's unified space: its encoders, loaded when needed, and its heads where it has some."""
+    """A project's text space: its encoders, loaded on first use, and its heads if it has any."""
 
     def __init__(self, project: ProjectFile) -> None:
         check(project.kb / "categories.parquet")  # there once, it is not "no knowledge base yet"
@@ -360,7 +377,7 @@ class Space:
         self.heads = load_heads(project.run) if has_heads(project.run) else None
 
     def place(self, modality: Modality, source: Path | str) -> tuple[Floats, str]:
-        """A file or text as one unit row of the text space (float32[1, D]), and by which model."""
+        """A file or text as one unit vector of the text space (float32[1, D]), and the model that made it."""
         if modality == "text":
             return self._encode(self._text, modality, source), TEXT
         if self.heads is not None and modality in self.heads.modalities:
@@ -368,12 +385,12 @@ class Space:
         if self._zero_shot is not None and modality in self._zero_shot.modalities:
             return self._encode(self._zero_shot, modality, source), ZERO_SHOT
         raise TrainingError(
-            f"nothing places {modality} in this project's space; it needs a trained head: "
+            f"nothing maps {modality} into this project's text space; it needs a trained head: "
             f"add {modality} samples to the train split and run `unibind train`"
         )
 
     def galleries(self, into: str | None) -> Iterator[Gallery]:
-        """What can be found: the encoded samples of each modality, or of one."""
+        """The encoded samples of each modality, or of one."""
         sets, _ = load_samples(self.kb, "zero_shot" if self.heads is None else "samples")
         for modality, samples in sets.items():
             if into not in (None, modality):
@@ -414,31 +431,15 @@ class Space:
         return encoder.encode([encoder.prepare(modality, source)])
 
 
-def _modality(path: Path, given: str | None, reason: str | None) -> Modality:
-    """A file's modality: as given, else by its name. Raises SampleError for the `reason`, if any."""
-    if given is not None and given not in MODALITIES:
-        raise InputError(f"--modality {given}: unknown; the modalities are {', '.join(MODALITIES)}")
-    if reason is not None:
-        raise SampleError(reason)
-    known = next((name for name in MODALITIES if name == given), None) or guess_modality(path)
-    if known is None:
-        raise SampleError("its ending does not tell its modality; give --modality")
-    return known
-
-
-def _shortened(text: str) -> str:
-    return shorten(visible(" ".join(text.split())), _WHY_CHARS)
-
-
 @dataclass(frozen=True)
 class Temperatures:
-    """The rows of an evaluation's `calibration`; or the reason why there are none to go by."""
+    """The `calibration` rows of an evaluation; or why there are none."""
 
     rows: Sequence[Mapping[str, Any]] = ()
     missing: str | None = None
 
     def of(self, modality: str, models: Sequence[str]) -> tuple[float | None, str | None]:
-        """A modality's temperature under the first of the models that has one; else None and the reason."""
+        """A modality's temperature under the first model that has one; else None and the reason."""
         if self.missing is not None:
             return None, self.missing
         for model in models:
@@ -447,19 +448,19 @@ class Temperatures:
                     continue
                 if row["temperature"] is not None:
                     return float(row["temperature"]), None
-                told = f"{counted(row['n_fit'], 'val sample')} of {modality}"
+                samples = f"{counted(row['n_fit'], 'val sample')} of {modality}"
                 return (
                     None,
-                    f"{told}: all named rightly, or no better than by chance, which fits no temperature",
+                    f"{samples}: all right, or no better than chance, so no temperature can be fitted",
                 )
         return (
             None,
-            f"there were no labelled {modality} samples in both val (to fit on) and test (to measure on)",
+            f"there are no labelled {modality} samples in both val (to fit on) and test (to measure on)",
         )
 
 
 def load_temperatures(project: ProjectFile) -> Temperatures:
-    """What the project's last evaluation fitted, if that is still of these centers, heads and settings."""
+    """The temperatures of the project's last evaluation, if its centers, heads and settings are unchanged."""
     path = project.run / "evaluation.json"
     if not reading(path).exists():
         return Temperatures(missing="not calibrated yet; run `unibind evaluate`")

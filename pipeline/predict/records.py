@@ -1,6 +1,6 @@
-"""Predictions and hits for programs: `--json` and `--csv` of `unibind predict` and `unibind retrieve`.
+"""Predictions and hits as JSON and CSV: `--json` and `--csv` of `unibind predict` and `unibind retrieve`.
 
-The fields are told in docs/scripts.md. Numbers are not rounded; what does not exist is null, in CSV empty.
+docs/scripts.md lists the fields. Numbers are not rounded; missing values are null in JSON and empty in CSV.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PREDICTION_COLUMNS = ("file", "modality", "model", *ANSWER, "no_probability", "e
 
 
 def predictions_json(predictions: Iterable[Prediction], notes: Sequence[str]) -> str:
-    """One JSON object: `predictions`, and the `notes` on what was left out."""
+    """One JSON object with `predictions` and `notes` on what was left out."""
     return json_text({"predictions": [_prediction(each) for each in predictions], "notes": list(notes)})
 
 
@@ -95,7 +95,7 @@ def hit_rows(hits: Sequence[Hit]) -> list[dict[str, Any]]:
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """RFC 4180 with plain line ends. CSV has no escapes: what no terminal may be sent is shown (`\\x1b`)."""
+    """RFC 4180 with \\n as line end. CSV has no escapes, so control characters are written as `\\x1b`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

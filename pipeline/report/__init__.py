@@ -1,1 +1,1 @@
-"""The report: one HTML page with the results of a run."""
+"""Write the report of a run: one HTML page."""

@@ -1,7 +1,7 @@
-"""The report's page on balance: is the space about what things are, or about which modality showed them?
+"""The report's section on balance: do vectors group by category, or by modality?
 
-Every space that was measured stands beside the others: without training, the baselines' (the same heads,
-drawn to something else), and the run's own. What a measure should be at best, or by chance, is marked.
+Compares every measured space: without training, the baselines' (the same heads, aligned to other targets),
+and the run's own. The ideal value or the chance level of each measure is marked.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from typing import Any
 from pipeline.html.charts import Dot, DotRow, Mark, dot_chart, dot_key
 from pipeline.html.elements import Child, Html, el, figure, join, section, table
 
-# The spaces by the name under `anchors`, in the order of the pipeline; others come last, under their own.
+# The spaces by their name under `anchors`, in the order of the pipeline; others come last, as named.
 _SPACES = {
     "zero_shot": "without training",
-    "class_name": "drawn to bare names",
-    "image_centred": "drawn to images",
-    "text_centred": "drawn to texts",
+    "class_name": "aligned to bare names",
+    "image_centred": "aligned to images",
+    "text_centred": "aligned to texts",
     "aligned": "this run",
 }
 
-# What the measures of trainer/evaluate/balance.py say, and which way is better.
+# The measures of trainer/evaluate/balance.py, and which direction is better.
 _MEASURES = {
-    "modality_gap_mean": ("modality gap, mean of pairs", "distance of two modalities’ means; 0 is none"),
-    "modality_gap_max": ("modality gap, widest pair", "0 is none"),
+    "modality_gap_mean": ("modality gap, mean of pairs", "distance of two modalities’ means; 0 is best"),
+    "modality_gap_max": ("modality gap, widest pair", "0 is best"),
     "alignment": ("alignment", "mean squared distance of one object in two modalities; smaller is better"),
     "uniformity": ("uniformity", "how evenly the sphere is used; more negative is better"),
     "modality_probe_accuracy": (
         "modality probe",
-        "how often a linear probe guesses the modality; chance is best",
+        "accuracy of a linear probe of the modality; chance is best",
     ),
-    "modality_probe_chance": ("modality probe, chance", "the share of the commonest modality"),
+    "modality_probe_chance": ("modality probe, chance", "the share of the most frequent modality"),
     "silhouette_by_modality": (
         "silhouette by modality",
-        "-1 to 1; at or below 0 is best: no clumps of modality",
+        "-1 to 1; at or below 0 is best: no clusters by modality",
     ),
-    "silhouette_by_category": ("silhouette by category", "-1 to 1; higher is better: clumps of meaning"),
+    "silhouette_by_category": ("silhouette by category", "-1 to 1; higher is better: clusters by category"),
     "category_r10_mean": ("recall@10 by category, mean", "over all ordered pairs; higher is better"),
     "category_r10_spread": (
         "recall@10 by category, spread",
@@ -56,7 +56,7 @@ _MEASURES = {
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """One chart: a measure (the full dot), and what stands beside it in the same space."""
+    """One chart: a measure (the full dot), and related measures of the same space."""
 
     title: str
     good: str
@@ -73,7 +73,7 @@ _RECALL_KEY: tuple[tuple[Mark, str], ...] = (("full", "mean, ± spread"), ("open
 _PANELS = (
     _Panel(
         "Modality gap",
-        "Good: 0, the means of all modalities are one.",
+        "Good: 0, all modalities have the same mean.",
         "modality_gap_mean",
         beside="modality_gap_max",
         include=(0.0,),
@@ -82,14 +82,14 @@ _PANELS = (
     ),
     _Panel(
         "Modality probe",
-        "Good: at chance, the vector does not say which modality it came from.",
+        "Good: at chance, vectors do not show their modality.",
         "modality_probe_accuracy",
         chance="modality_probe_chance",
         key=(("full", "accuracy"), ("chance", "chance")),
     ),
     _Panel(
         "Silhouette",
-        "Good: by category to the right (clumps of meaning), by modality at 0 or left (no clumps of kind).",
+        "Good: high by category (clusters of meaning), at or below 0 by modality (no clusters).",
         "silhouette_by_category",
         beside="silhouette_by_modality",
         include=(-0.1, 0.2),
@@ -98,7 +98,7 @@ _PANELS = (
     ),
     _Panel(
         "Recall@10, same category",
-        "Good: far right, with a short line and the worst pair close by.",
+        "Good: far right, with a small spread and the worst pair close to the mean.",
         "category_r10_mean",
         beside="category_r10_worst",
         spread="category_r10_spread",
@@ -106,7 +106,7 @@ _PANELS = (
     ),
     _Panel(
         "Recall@10, same object",
-        "Good: the same, and harder: the very thing must be found, not one like it.",
+        "Good: as above. Harder: the same object must be found, not a similar one.",
         "object_r10_mean",
         beside="object_r10_worst",
         spread="object_r10_spread",
@@ -114,13 +114,13 @@ _PANELS = (
     ),
     _Panel(
         "NDCG@10 of one mixed list",
-        "Good: 1, the first ten of all modalities together are of the right category.",
+        "Good: 1, the first ten of one gallery of all modalities are of the right category.",
         "mixed_ndcg10",
         level=1.0,
     ),
     _Panel(
         "Alignment",
-        "Good: towards 0, one object’s vectors are close in any two modalities.",
+        "Good: towards 0, an object’s vectors are close in any two modalities.",
         "alignment",
         include=(0.0,),
         level=0.0,
@@ -128,7 +128,7 @@ _PANELS = (
     _Panel(
         "Uniformity",
         # Evenly spread in D dimensions: log E exp(-2 (2 - 2t)) with t of variance 1/D is -4 + 8/D nearly.
-        "Good: towards −4, vectors spread evenly over a sphere of many dimensions.",
+        "Good: towards −4, vectors are spread evenly over a sphere of many dimensions.",
         "uniformity",
         include=(-4.0, 0.0),
         level=-4.0,
@@ -137,10 +137,10 @@ _PANELS = (
 
 
 def balance_section(metrics: Mapping[str, Any]) -> Html:
-    """The balance of each space that was measured: charts with their ideal marked, and the numbers."""
+    """The balance of each measured space: charts with the ideal marked, and the numbers."""
     rows = metrics.get("balance", ())
     if not rows:
-        words = "Balance is between modalities: it needs two with test samples in one space."
+        words = "Balance is between modalities: it needs test samples of two in one space."
         return section("balance", "Balance", el("p", words))
     values: dict[str, dict[str, float]] = {}
     for row in rows:
@@ -152,7 +152,7 @@ def balance_section(metrics: Mapping[str, Any]) -> Html:
     return section(
         "balance",
         "Balance",
-        el("p", "Is the space about what things are, or about which modality showed them?"),
+        el("p", "Do vectors group by category, or by modality?"),
         figure(charts, _words(spaces)),
         _numbers(rows, spaces, values),
     )
@@ -169,21 +169,21 @@ def _panel(panel: _Panel, spaces: Sequence[str], values: Mapping[str, Mapping[st
         value = found[panel.measure]
         spread = found.get(panel.spread) if panel.spread else None
         low, high = (None, None) if spread is None else (max(0.0, value - spread), min(1.0, value + spread))
-        dots, told = [Dot(value, low=low, high=high)], _short(value)
+        dots, value_text = [Dot(value, low=low, high=high)], _short(value)
         if panel.beside and panel.beside in found:
             dots.insert(0, Dot(found[panel.beside], "open"))
-            told += f" · {_short(found[panel.beside])}"
+            value_text += f" · {_short(found[panel.beside])}"
         if panel.chance and panel.chance in found:
             dots.insert(0, Dot(found[panel.chance], "chance"))
-        rows.append(DotRow(_space(name), told, tuple(dots), strong=name == spaces[-1]))
-    title = "; ".join(f"{row.label} {row.told}" for row in rows)
+        rows.append(DotRow(_space(name), value_text, tuple(dots), strong=name == spaces[-1]))
+    title = "; ".join(f"{row.label} {row.value}" for row in rows)
     chart = dot_chart(rows, title=title, include=panel.include, level=panel.level)
     key = dot_key(panel.key) if panel.key else join([])
     return el("div", el("h3", panel.title), el("p", panel.good, class_="sub"), key, chart)
 
 
 def _short(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}"  # no minus before a zero
+    return f"{round(value, 2) + 0.0:.2f}"  # no minus sign before zero
 
 
 def _space(name: str) -> str:
@@ -191,19 +191,19 @@ def _space(name: str) -> str:
 
 
 def _words(spaces: Sequence[str]) -> str:
-    words = "A full line is the ideal, a dashed one is chance."
+    words = "A solid line is the ideal, a dashed one is chance."
     if len(spaces) == 1:
         return f"{words} One space was measured: {_space(spaces[0])}."
     return (
-        f"{words} Each space holds the test samples that it has vectors for; a modality that is missing from "
-        "one is missing from its numbers, so compare spaces of equal modalities."
+        f"{words} A space without vectors of some modality is measured without it, so compare spaces with "
+        "the same modalities."
     )
 
 
 def _numbers(
     rows: Sequence[Mapping[str, Any]], spaces: Sequence[str], values: Mapping[str, Mapping[str, float]]
 ) -> Html:
-    """Every number: one line a measure, one column a space."""
+    """Every number: a row per measure, a column per space."""
     body: list[list[Child]] = []
     for measure in dict.fromkeys(row["measure"] for row in rows):
         title, meaning = _MEASURES.get(measure, (measure.replace("_", " "), ""))

@@ -1,7 +1,7 @@
-"""The report's pages on what the texts are worth: a probe without them, few labels, and other settings.
+"""The report's sections on baselines: a linear probe, few labels, and other numbers of centers and scorers.
 
-Each is drawn where the metrics have it: `probe` (a linear probe on the frozen features), `few_shot` (probe
-and heads by the number of labelled samples per category), `sweeps` (other numbers of centers and scorers).
+Each is written if the metrics have it: `probe` (a linear probe on the frozen features), `few_shot` (probe and
+heads by the number of labelled samples per category), `sweeps` (numbers of centers, and scorers).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _Records = Sequence[Mapping[str, Any]]
 
 
 def probe_section(metrics: Mapping[str, Any]) -> Html | None:
-    """The aligned heads beside a linear probe on the frozen features; None where there is no probe."""
+    """The aligned heads beside a linear probe on the frozen features; None without a probe."""
     probes = {(r["split"], r["modality"]): r for r in metrics.get("probe", ())}
     rows = [row for row in recognition_rows(metrics) if (row.split, row.modality) in probes and row.centers]
     if not rows:
@@ -42,9 +42,9 @@ def probe_section(metrics: Mapping[str, Any]) -> Html | None:
         "Against a linear probe",
         el(
             "p",
-            "A linear probe learns the categories from labels alone, on the same frozen features, without a "
-            "text. It cannot name a category that it saw no sample of; on seen categories it says what the "
-            "features hold. Heads near the probe lose little by going through texts.",
+            "A linear probe learns the categories from labels on the same frozen features, without texts. It "
+            "cannot recognise a category without a train sample; on seen categories it shows what the "
+            "features contain. Heads near the probe lose little by using texts.",
             class_="sub",
         ),
         el("p", _probe_words(rows, probes)),
@@ -64,12 +64,12 @@ def _probe_panel(row: AccuracyRow, probe: Mapping[str, Any]) -> Html:
         DotRow("linear probe", f"{percent(probe['top1'])}%", (chance, other), strong=False),
     ]
     title = f"{row.modality}, {split_title(row.split)}"
-    told = f"{title}: {'; '.join(f'{one.label} {one.told}' for one in rows)}"
-    return el("div", el("h3", title), dot_chart(rows, title=told, percent=True, include=(0.0, 1.0)))
+    words = f"{title}: {'; '.join(f'{one.label} {one.value}' for one in rows)}"
+    return el("div", el("h3", title), dot_chart(rows, title=words, percent=True, include=(0.0, 1.0)))
 
 
 def _probe_words(rows: Sequence[AccuracyRow], probes: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
-    """The means of both sides over the media modalities that both were measured in, split by split."""
+    """The means of both over the media modalities, split by split."""
     words = []
     for split in dict.fromkeys(row.split for row in rows):
         shown = [row for row in media(row for row in rows if row.split == split) if row.centers]
@@ -82,7 +82,7 @@ def _probe_words(rows: Sequence[AccuracyRow], probes: Mapping[tuple[str, str], M
 
 
 def few_shot_section(metrics: Mapping[str, Any]) -> Html | None:
-    """Accuracy by the number of labelled samples per category, a chart a modality; None without any."""
+    """Accuracy by the number of labelled samples per category, a chart per modality; None if not measured."""
     records: _Records = metrics.get("few_shot", ())
     if not records:
         return None
@@ -101,11 +101,11 @@ def few_shot_section(metrics: Mapping[str, Any]) -> Html | None:
             if (ours := sorted((r for r in rows if r["method"] == method), key=lambda r: int(r["shots"])))
         ]
         title = f"{modality}, {split_title(split)}"
-        told = "; ".join(
+        words = "; ".join(
             f"{one.name} {', '.join(f'{percent(y)}% at {x}' for x, y in one.points)}" for one in lines
         )
         chart = line_chart(
-            lines, title=f"{title}: {told}", x_title="shots", percent=True, dots=True, x_ticks=shots
+            lines, title=f"{title}: {words}", x_title="shots", percent=True, dots=True, x_ticks=shots
         )
         panels.append(el("div", el("h3", title), chart))
     head = ["", "method", "shots", "train samples", "top-1 %", "95% interval", "n"]
@@ -127,27 +127,27 @@ def few_shot_section(metrics: Mapping[str, Any]) -> Html | None:
         "With few labelled samples",
         el(
             "p",
-            "Shots: labelled train samples per category. Good: the heads are ahead where labels are few, "
-            "for they have the texts; the probe has nothing but labels.",
+            "Shots: labelled train samples per category. Good: the heads are ahead with few labels, because "
+            "they also have the texts.",
             class_="sub",
         ),
         figure(
             join([line_key(_methods(records).values()), el("div", *panels, class_="panels charts")]),
-            "Top-1 with its 95% interval. Shots are evenly spaced, whatever lies between them.",
+            "Top-1 with its 95% interval. The axis of shots is not to scale.",
         ),
         el("details", el("summary", "The numbers"), table("llrrrrr", head, body)),
     )
 
 
 def _methods(records: _Records) -> dict[str, tuple[str, Look]]:
-    """The methods that occur: name and stroke of each; unknown ones under their own name."""
+    """The methods that occur, with name and line style; unknown ones as named."""
     found = dict.fromkeys(str(record["method"]) for record in records)
     ordered = [name for name in _METHODS if name in found] + [name for name in found if name not in _METHODS]
     return {name: _METHODS.get(name, (name.replace("_", " "), "third")) for name in ordered}
 
 
 def sweeps_section(metrics: Mapping[str, Any]) -> Html | None:
-    """Accuracy of the LLM centers by their number and by scorer, a chart a split; None where not measured."""
+    """Accuracy of the LLM centers by number and by scorer, a chart per split; None if not measured."""
     records: _Records = [r for r in metrics.get("sweeps", ()) if r["anchors"] == CENTERS]
     if not records:
         return None
@@ -167,12 +167,12 @@ def sweeps_section(metrics: Mapping[str, Any]) -> Html | None:
                 if any((name, k) in means for k in ks)
             ]
             title = split_title(split) + (" (without training)" if model == "zero_shot" else "")
-            told = "; ".join(
+            words = "; ".join(
                 f"{one.name} {', '.join(f'{percent(y)}% at {x:g}' for x, y in one.points)}" for one in lines
             )
             if lines:
                 chart = line_chart(
-                    lines, title=f"{title}: {told}", x_title="centers", percent=True, dots=True, x_ticks=ks
+                    lines, title=f"{title}: {words}", x_title="centers", percent=True, dots=True, x_ticks=ks
                 )
                 panels.append(el("div", el("h3", title), chart))
             body += _sweep_rows(title, rows)
@@ -182,22 +182,21 @@ def sweeps_section(metrics: Mapping[str, Any]) -> Html | None:
         "Other numbers of centers, other scorers",
         el(
             "p",
-            "The same centers, best first, cut to fewer per category, and scored by other rules. Good: a "
-            "flat line, the result does not hang on the choice. Do not choose by these numbers: they are of "
-            "the test samples.",
+            "The first centers of each category, best first, with each scorer. Good: a flat line, the result "
+            "does not depend on the choice. Do not choose by these numbers: they are of the test samples.",
             class_="sub",
         ),
         figure(
             join([line_key(looks.items()), el("div", *panels, class_="panels charts")]),
             "Top-1, mean over the modalities (without text where there are others), where all were measured. "
-            "Numbers of centers are evenly spaced, whatever lies between them.",
+            "The axis of centers is not to scale.",
         ),
         el("details", el("summary", "The numbers"), table("llrrrr", head, body)),
     )
 
 
 def _means(rows: _Records) -> dict[tuple[str, int], float]:
-    """(scorer, k) -> the mean top-1 over media modalities, of what all of them were measured with."""
+    """(scorer, k) -> the mean top-1 over media modalities, where all were measured."""
     modalities = {str(r["modality"]) for r in rows}
     modalities = modalities - {"text"} or modalities
     found: dict[tuple[str, int], dict[str, float]] = {}
@@ -224,7 +223,7 @@ def _sweep_rows(title: str, rows: _Records) -> list[Html]:
 
 
 def _grouped(records: _Records) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
-    """(split, modality) -> its rows, in the usual order."""
+    """(split, modality) -> its rows, in the order of the report."""
     keys: Iterable[tuple[str, str]] = {(r["split"], r["modality"]) for r in records}
     ordered = sorted(keys, key=lambda key: (place(SPLITS, key[0]), place(MODALITIES, key[1])))
     return {key: [r for r in records if (r["split"], r["modality"]) == key] for key in ordered}

@@ -1,7 +1,6 @@
-"""The report's pages on the knowledge base: what was written, what was turned away, and samples of both.
+"""The report's sections on the knowledge base: kept and rejected texts, examples, quarantined samples.
 
-Counted by DuckDB over the Parquet files, column by column: a knowledge base of millions of texts does not
-pass through memory.
+DuckDB counts over the Parquet files column by column, so that millions of texts are not loaded into memory.
 """
 
 from __future__ import annotations
@@ -16,17 +15,18 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from data.reads import names, reading
+from data.show import shorten
 from kb_builder.tables.schemas import CATEGORIES, CENTERS, DESCRIPTIONS, read_rows
-from pipeline.html.elements import Child, Html, clipped, counted, el, join, section, table
+from pipeline.html.elements import Child, Html, counted, el, join, section, table
 
-_MOST_CATEGORIES = 60  # in tables and examples; the rest is counted
+_MOST_CATEGORIES = 60  # in tables and examples; the others are counted
 _EXAMPLES = 3
 _MOST_QUARANTINED = 60
 _TEXT_CHARS = 200
 
 _STATUS_WORDS = {
-    "dup_exact": "same text again",
-    "dup_near": "nearly the same text again",
+    "dup_exact": "repeats another text",
+    "dup_near": "near-duplicate of another text",
     "too_long": "longer than the text encoder reads",
     "refusal": "the model refused",
     "no_name": "does not name its subject",
@@ -36,7 +36,7 @@ _STATUS_WORDS = {
 
 
 def knowledge_base_section(kb: Path) -> Html:
-    """Descriptions per category, model and status; example texts; what the gates turned away."""
+    """Descriptions per category, model and status; rejected texts; example texts."""
     with duckdb.connect() as tables:
         for name, path, schema in (
             ("categories", kb / "categories.parquet", CATEGORIES),
@@ -50,27 +50,27 @@ def knowledge_base_section(kb: Path) -> Html:
             el("p", _summary(counts), class_="sub"),
             _per_model(tables),
             _per_category(counts),
-            el("h3", "What was turned away, and why"),
+            el("h3", "Rejected texts"),
             _rejected(tables),
-            el("h3", "In the model’s words"),
+            el("h3", "Examples"),
             _examples(tables),
         ]
     return section("knowledge-base", "The knowledge base", *parts)
 
 
 def quarantine_section(kb: Path) -> Html:
-    """Samples that were turned away, by stage, each with its reason."""
+    """Quarantined samples by stage, each with its reason."""
     rejects = [row for file in names(kb / "rejects", "*.parquet") for row in read_rows(file)]
     rejects.sort(key=lambda reject: (reject["stage"], reject["sample_id"], reject["reason"]))
     if not rejects:
         return section("quarantine", "Quarantined samples", el("p", "None: every sample could be used."))
     by_stage = Counter(reject["stage"] for reject in rejects)
-    told = ", ".join(f"{count} at {stage}" for stage, count in sorted(by_stage.items()))
+    stages = ", ".join(f"{count} at {stage}" for stage, count in sorted(by_stage.items()))
     rows: list[list[Child]] = [
         [
-            clipped(reject["sample_id"], 80),
+            shorten(reject["sample_id"], 80),
             reject["stage"],
-            el("span", clipped(reject["reason"], 240), class_="prose"),
+            el("span", shorten(reject["reason"], 240), class_="prose"),
         ]
         for reject in rejects[:_MOST_QUARANTINED]
     ]
@@ -81,7 +81,7 @@ def quarantine_section(kb: Path) -> Html:
         "Quarantined samples",
         el(
             "p",
-            f"{counted(len(rejects), 'sample')} left out without stopping the run: {told}.{more}",
+            f"{counted(len(rejects), 'sample')} left out without stopping the run: {stages}.{more}",
             class_="sub",
         ),
         table("lll", ["sample", "stage", "reason"], rows),
@@ -89,7 +89,7 @@ def quarantine_section(kb: Path) -> Html:
 
 
 def _dataset(path: Path, schema: pa.Schema) -> ds.Dataset:
-    """A table's files (one, or a folder of parts) as one source of rows; none at all is an empty table."""
+    """A table's file or folder of parts as one data set; empty if there is none."""
     files = (
         names(path, "*.parquet") if path.suffix != ".parquet" else [path] if reading(path).exists() else []
     )
@@ -121,7 +121,7 @@ def _summary(counts: Sequence[tuple[str, dict[str, int]]]) -> str:
     categories, texts = counted(len(good), "category", "categories"), counted(written, "text")
     words = f"{categories}, {texts} written about them, {sum(good):,} kept: {min(good)} to {max(good)} each."
     without = sum(count == 0 for count in good)
-    return f"{words} Without any text, and never to be named: {without}." if without else words
+    return f"{words} Without any text, so never recognised: {without}." if without else words
 
 
 def _per_model(tables: duckdb.DuckDBPyConnection) -> Html:
@@ -132,7 +132,7 @@ def _per_model(tables: duckdb.DuckDBPyConnection) -> Html:
         GROUP BY ALL ORDER BY kind, n DESC, source, model_resolved
     """
     body: list[list[Child]] = [
-        [kind, source, clipped(model, 60), f"{n:,}", f"{ok:,}", "–" if tokens is None else f"{tokens:.0f}"]
+        [kind, source, shorten(model, 60), f"{n:,}", f"{ok:,}", "–" if tokens is None else f"{tokens:.0f}"]
         for kind, source, model, n, ok, tokens in _rows(tables, query)
     ]
     head = ["texts about", "source", "model", "written", "kept", "tokens, mean"]
@@ -153,9 +153,9 @@ def _per_category(counts: Sequence[tuple[str, dict[str, int]]]) -> Html:
         ok, all_of_them = found.get("ok", 0), sum(found.values())
         bar = el("span", _bar(ok, most), _bar(all_of_them - ok, most, rest=True), class_="bars")
         rejected = [str(found[status]) if found.get(status) else "·" for status in statuses]
-        body.append([clipped(name, 80), str(ok), bar, *rejected])
+        body.append([shorten(name, 80), str(ok), bar, *rejected])
     left = len(counts) - len(shown)
-    caption = "Texts per category: kept (dark) and turned away (light), by reason."
+    caption = "Texts per category: kept (dark) and rejected (light), by reason."
     caption += f" The {len(shown)} with the fewest; {left} more are not shown." if left else ""
     head = ["category", "kept", "", *(status.replace("_", " ") for status in statuses)]
     return table(f"lrl{'r' * len(statuses)}", head, body, caption=caption)
@@ -168,7 +168,7 @@ def _bar(count: int, most: int, *, rest: bool = False) -> Html:
 
 
 def _rejected(tables: duckdb.DuckDBPyConnection) -> Html:
-    """Rejected texts by status, with one example each: the gates are only as good as what they let go."""
+    """Rejected texts by status, with one example each, to check the gates."""
     query = """
         SELECT kind, status, count(*) AS n, arg_min(text, row_id)
         FROM (FROM category_texts UNION ALL FROM sample_texts)
@@ -180,17 +180,17 @@ def _rejected(tables: duckdb.DuckDBPyConnection) -> Html:
             kind,
             f"{count:,}",
             _STATUS_WORDS.get(status, ""),
-            el("q", clipped(text, 160), class_="prose"),
+            el("q", shorten(text, 160), class_="prose"),
         ]
         for kind, status, count, text in _rows(tables, query)
     ]
     if not body:
-        return el("p", "Nothing.")
+        return el("p", "None.")
     return table("llrll", ["status", "texts about", "texts", "meaning", "for example"], body)
 
 
 def _examples(tables: duckdb.DuckDBPyConnection) -> Html:
-    """The first texts of each category: its best centers, or kept texts where nothing is localized yet."""
+    """The first texts of each category: its best centers, or kept texts before localization."""
     query = f"""
         SELECT category_id, name, text,
                row_number() OVER (PARTITION BY category_id ORDER BY rank NULLS LAST, row_id) AS place
@@ -205,9 +205,9 @@ def _examples(tables: duckdb.DuckDBPyConnection) -> Html:
         return el("p", "There are no texts.")
     blocks = []
     for (_, name), texts in list(by_category.items())[:_MOST_CATEGORIES]:
-        items = (el("li", clipped(text, _TEXT_CHARS)) for text in texts)
-        blocks.append(el("div", el("h3", clipped(name, 80)), el("ul", *items)))
+        items = (el("li", shorten(text, _TEXT_CHARS)) for text in texts)
+        blocks.append(el("div", el("h3", shorten(name, 80)), el("ul", *items)))
     left = len(by_category) - len(blocks)
-    words = f"The {_EXAMPLES} best-ranked texts of each category, as they are."
+    words = f"The {_EXAMPLES} best-ranked texts of each category."
     words += f" {left} more categories are not shown; `unibind kb show CATEGORY` shows any." if left else ""
     return join([el("p", words, class_="sub"), el("div", *blocks, class_="texts")])

@@ -1,6 +1,6 @@
-"""The report's page on mistakes: which categories are taken for which, and the texts that decided.
+"""The report's section on mistakes: the most frequent confusions, and the texts that caused them.
 
-Looks at the hardest task that the run allows: unseen samples among the unseen categories, else seen ones.
+Uses the hardest task that the run has: unseen samples among the unseen categories, else seen ones.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from data.readers import read
 from data.readers.axes import File, path_of, turned
 from data.readers.payload import Text
 from data.render import contact_sheet, render
+from data.show import shorten
 from kb_builder.tables.schemas import SAMPLES, read_columns
-from pipeline.html.elements import Html, clipped, data_uri, el, section
+from pipeline.html.elements import Html, data_uri, el, section
 from trainer.evaluate.tasks import tasks
 from trainer.inputs import KnowledgeBase, center_texts, seen_categories
 from trainer.localize.centers import load_centers
@@ -36,11 +37,11 @@ _THUMB_PX = 240
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A sample that was named wrongly, with the nearest center of that category and of its own."""
+    """A misclassified sample, with the nearest center of the predicted category and of its own."""
 
     sample_id: str
     modality: str
-    score: float  # of the category that it was taken for
+    score: float  # of the predicted category
     row_id: str  # the description behind that category's nearest center
     own_score: float | None  # of its own category; None where that has no center
     own_row_id: str | None
@@ -48,7 +49,7 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """One category taken for another: `count` times out of `of` samples."""
+    """One category predicted for another: `count` times in `of` samples."""
 
     true: str
     named: str
@@ -61,10 +62,10 @@ class Confusion:
 def worst_confusions(
     base: KnowledgeBase, space: Mapping[str, SampleSet], *, labels_used: bool, scorer: Scorer = "nearest"
 ) -> tuple[str, list[Confusion]]:
-    """The split that was looked at ("" if none could be) and its commonest confusions, most frequent first.
+    """The split that was used ("" if none could be) and its most frequent confusions, in order.
 
-    `space` holds samples in the text space. Examples come from as many modalities as there are, the surest
-    mistakes first.
+    `space` holds samples in the text space. The examples alternate between modalities, those with the highest
+    scores first.
     """
     centers = load_centers(base)
     to_do = tasks(seen_categories(base), labels_used=labels_used)
@@ -113,7 +114,7 @@ def worst_confusions(
 def _own_centers(
     samples: SampleSet, centers: Centers, scorer: Scorer
 ) -> list[tuple[float, str] | tuple[None, None]]:
-    """The score of each sample's own category and its nearest center there; None where there is none."""
+    """The score of each sample's own category and its nearest center there; None without centers."""
     found: list[tuple[float, str] | tuple[None, None]] = [(None, None)] * len(samples)
     for category in np.unique(samples.category_N):
         own = centers.of(np.arange(len(centers.categories)) == category)
@@ -127,7 +128,7 @@ def _own_centers(
 
 
 def _varied(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:
-    """A few mistakes, of different modalities as far as there are, the surest wrong answers first."""
+    """A few mistakes of alternating modalities, those with the highest scores first."""
     waiting: dict[str, list[Mistake]] = defaultdict(list)
     for mistake in sorted(mistakes, key=lambda mistake: (-mistake.score, mistake.sample_id)):
         waiting[mistake.modality].append(mistake)
@@ -148,11 +149,11 @@ def mistakes_section(
     labels_used: bool,
     scorer: Scorer = "nearest",
 ) -> Html:
-    """The worst confusions, each with a few of its samples drawn and the text that was nearest."""
+    """The most frequent confusions, each with a few of its samples and the nearest texts."""
     split, confusions = worst_confusions(base, space, labels_used=labels_used, scorer=scorer)
     title = "Mistakes"
     if not confusions:
-        none = "None: every sample that could be scored was named rightly." if split else ""
+        none = "None: every scored sample was recognised." if split else ""
         return section("mistakes", title, el("p", none or "No labelled sample could be scored."))
     shown = [mistake for one in confusions for mistake in one.examples]
     needed = {row_id for one in shown for row_id in (one.row_id, one.own_row_id) if row_id}
@@ -161,9 +162,8 @@ def mistakes_section(
     parts = [
         el(
             "p",
-            f"The commonest confusions among {split} categories. Under each sample stand the nearest center "
-            "of the category that it was taken for and the nearest of its own, with the categories’ scores: "
-            "the first text misled, the second should have won.",
+            f"The most frequent confusions among {split} categories. Below each sample: the nearest center "
+            "of the predicted category and the nearest of its own, with the categories’ scores.",
             class_="sub",
         )
     ]
@@ -172,7 +172,7 @@ def mistakes_section(
         by = ", ".join(f"{name} {count}" for name, count in ordered)
         share = el("span", f" · {one.count} of {one.of} samples ({by})", class_="sub")
         cards = [_card(one, mistake, file_of, texts) for mistake in one.examples]
-        parts.append(el("h3", one.true, " taken for ", one.named, share))
+        parts.append(el("h3", one.true, " recognised as ", one.named, share))
         parts.append(el("div", *cards, class_="mistakes"))
     return section("mistakes", title, *parts)
 
@@ -184,13 +184,15 @@ def _card(
     texts: Mapping[str, str],
 ) -> Html:
     words = [
-        el("p", f"{mistake.modality} · {clipped(mistake.sample_id, 60)}"),
-        _because("taken for", pair.named, mistake.score, texts.get(mistake.row_id, "")),
+        el("p", f"{mistake.modality} · {shorten(mistake.sample_id, 60)}"),
+        _because("recognised as", pair.named, mistake.score, texts.get(mistake.row_id, "")),
     ]
     if mistake.own_score is None or mistake.own_row_id is None:
-        words.append(el("p", f"really {pair.true}, which has no center and can never be named"))
+        words.append(el("p", f"true category {pair.true}, which has no center, so it is never recognised"))
     else:
-        words.append(_because("really", pair.true, mistake.own_score, texts.get(mistake.own_row_id, "")))
+        words.append(
+            _because("true category", pair.true, mistake.own_score, texts.get(mistake.own_row_id, ""))
+        )
     file: File | None = None
     uri = ""
     try:
@@ -198,22 +200,22 @@ def _card(
         sight = _sight(mistake, file)
     except SampleError as error:
         why = str(error) if file is None else str(error).replace(str(path_of(file)), uri)
-        sight = el("p", clipped(why, 200), class_="words")
+        sight = el("p", shorten(why, 200), class_="words")
     return el("figure", sight, el("figcaption", *words))
 
 
 def _because(role: str, category: str, score: float, text: str) -> Html:
     """A category's score and the text of its nearest center."""
-    told = f"{role} {clipped(category, 60)} · {score:.3f}"
-    return el("p", el("span", told, class_="who"), " ", el("q", clipped(text, 180)))
+    words = f"{role} {shorten(category, 60)} · {score:.3f}"
+    return el("p", el("span", words, class_="who"), " ", el("q", shorten(text, 180)))
 
 
 def _sight(mistake: Mistake, file: File) -> Html:
-    """The sample as people can see it: its rendering, or its words."""
+    """The sample as a picture or, for text, as a quotation."""
     modality: Modality = next(name for name in MODALITIES if name == mistake.modality)
     payload = read(modality, file)
     if isinstance(payload, Text):
-        return el("blockquote", clipped(payload.text, 260), class_="words")
+        return el("blockquote", shorten(payload.text, 260), class_="words")
     picture = thumbnail(contact_sheet(render(payload)))
     return el("img", src=picture, class_="thumb", alt=f"{modality} sample {mistake.sample_id}")
 
@@ -230,7 +232,7 @@ def thumbnail(rgb_HW3: npt.NDArray[np.uint8]) -> str:
 
 
 def _files(kb: Path, data_root: Path) -> Callable[[str], tuple[File, str]]:
-    """Where the file of a sample lies, by its id, with what was told of it; and its uri."""
+    """A function from a sample's id to its file (with the up axis, if set) and its uri."""
     names, more = ["sample_id", "uri"], [SAMPLES.field("up")]
     table = read_columns(kb / "samples.parquet", names, hint="unibind ingest", optional=more)
     columns = (table[name].to_pylist() for name in ("sample_id", "uri", "up"))

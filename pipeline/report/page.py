@@ -1,4 +1,4 @@
-"""The report: one HTML file that says what a run did, how well, against what, and where it fails.
+"""Write the report: one HTML file with a run's results, their controls, and its mistakes.
 
 It needs no network, no script and no other file; `space.png` is written beside it for the README. Nothing on
 the page depends on the clock: the same run gives the same bytes.
@@ -37,9 +37,9 @@ _DEPTH = 10  # of the recall that the heat maps show
 _HOW_TO_READ = (
     "How it works: a language model wrote short texts about each category; the best of them are the "
     "category’s embedding centers. Frozen encoders turn texts and samples into vectors, a linear head per "
-    "modality (where trained) maps samples to texts, and a sample gets the category that owns its nearest "
-    "center (or by another rule, where the run names one). Whether the texts are worth anything shows beside "
-    "the controls: other texts in their place, all else the same."
+    "modality (where trained) maps samples into the text space, and a sample is assigned the category of "
+    "its nearest center (or by another scorer, where the run sets one). The controls, which replace these "
+    "texts by others and change nothing else, show what the texts are worth."
 )
 
 
@@ -48,8 +48,8 @@ def write_report(
 ) -> Path:
     """Write the report of a run to `target` (and `space.png` beside it) and return `target`.
 
-    `metrics` is the content of metrics.json. `data_root` is the folder that the samples' uris start from; a
-    sample that can no longer be read is named, not drawn. Raises KnowledgeBaseError and TrainingError where
+    `metrics` is the content of metrics.json. `data_root` is the folder that the samples' uris are relative
+    to; a sample that cannot be read is named, not drawn. Raises KnowledgeBaseError and TrainingError where
     the knowledge base or the heads are incomplete.
     """
     base = open_kb(kb)
@@ -91,14 +91,14 @@ def write_report(
     if pictures:
         write_space_png(pictures, picture)
     else:
-        picture.unlink(missing_ok=True)  # one of an earlier run would be of other samples
+        picture.unlink(missing_ok=True)  # that of an earlier run would show other samples
     page = document(f"{title}: UniBind", el("body", header, el("main", *parts.values()), footer), style=STYLE)
     write_text(target, page)
     return target
 
 
 def _facts(base: KnowledgeBase, metrics: Mapping[str, Any]) -> str:
-    """What the run worked on, in one line."""
+    """The run's data in one line."""
     modalities = {sample["modality"] for sample in base.samples}
     seen_C = seen_categories(base)
     unseen = f", {int((~seen_C).sum())} of them without a train sample" if seen_C.any() else ""
@@ -110,7 +110,7 @@ def _facts(base: KnowledgeBase, metrics: Mapping[str, Any]) -> str:
 
 
 def unified_samples(base: KnowledgeBase, run: Path) -> dict[str, SampleSet]:
-    """The samples in the text space: through the heads where the run has them, else zero-shot."""
+    """The samples in the text space: through the heads if the run has them, else zero-shot."""
     if has_heads(run):
         heads = load_heads(run)
         sets, _ = load_samples(base, "samples")

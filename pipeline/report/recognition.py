@@ -1,6 +1,6 @@
-"""The report's pages on recognition: LLM centers beside their controls, in a picture, in words, in numbers.
+"""The report's sections on recognition: the LLM centers beside their controls, as sentences, plot and table.
 
-Everything here is read from `metrics` alone; the comparison itself is pipeline/accuracies.py's.
+All of it is read from `metrics`; pipeline/accuracies.py makes the comparison.
 """
 
 from __future__ import annotations
@@ -31,45 +31,45 @@ from pipeline.html.elements import Child, Html, el, figure, join, line, section,
 from trainer.evaluate.tasks import CENTERS
 from trainer.settings import Scorer
 
-# How each scorer names a category: as a rule, and as the headline's subject.
+# Each scorer as a rule, and as the subject of the headline.
 SCORERS = {
-    "nearest": ("nearest center", "the nearest LLM-written center names"),
+    "nearest": ("nearest center", "the nearest LLM-written center gives"),
     "logsumexp": (
         "soft maximum over each category’s centers (logsumexp)",
-        "the soft maximum over the LLM-written centers names",
+        "the soft maximum over the LLM-written centers gives",
     ),
-    "mean": ("mean of each category’s centers", "the mean of the LLM-written centers names"),
-    "medoid": ("each category’s most central center (medoid)", "the most central LLM-written center names"),
+    "mean": ("mean of each category’s centers", "the mean of the LLM-written centers gives"),
+    "medoid": ("each category’s most central center (medoid)", "the most central LLM-written center gives"),
 }
 
 
-# How sure a difference is, by whether both sides were compared sample by sample.
-_SURETY = {
+# When a difference is significant, by whether both sides were compared sample by sample.
+_SIGNIFICANCE = {
     True: (
-        "Both sides of a row are measured on the same samples, and the lead of one over the other has an "
-        "interval of its own, drawn over objects: where it excludes 0, the difference is very likely real; "
-        "where it holds 0, it may be the luck of these samples."
+        "Both sides of a row are measured on the same samples, and the lead of one over the other has its "
+        "own interval, resampled over objects: where it excludes 0, the difference is significant; where it "
+        "includes 0, it may be due to chance."
     ),
     False: (
         "Both sides of a row are measured on the same samples: where intervals do not overlap, the "
-        "difference is very likely real; where they do, it may be the luck of these samples."
+        "difference is significant; where they do, it may be due to chance."
     ),
 }
 
 
 _MORE = {"top1": "top-1", "top5": "top-5", "mean_recall": "mean recall", "map": "mAP"}
-# The plot's own units; 300 wide, so that at phone width a unit is about a pixel.
+# The plot's own units: 300 wide, so that a unit is about a pixel on a phone.
 _WIDTH, _LEFT, _RIGHT, _TOP, _STEP = 300.0, 52.0, 14.0, 22.0, 27.0
 
 
 def scorer_of(metrics: Mapping[str, Any]) -> Scorer:
-    """The scorer that the run was measured with; `nearest` where nothing could be scored."""
+    """The scorer of the run; `nearest` where nothing was scored."""
     scorers: list[Scorer] = [row["scorer"] for row in metrics.get("recognition", ())]
     return scorers[0] if scorers else "nearest"
 
 
 def recognition_section(metrics: Mapping[str, Any]) -> Html:
-    """Recognition of the run's model: the verdict, the picture, the table."""
+    """Recognition by the run's model: the verdict, the plot, the table."""
     rows = recognition_rows(metrics)
     if not rows:
         words = el("p", "No labelled sample could be scored.")
@@ -89,7 +89,7 @@ def recognition_section(metrics: Mapping[str, Any]) -> Html:
 
 
 def _not_measured(metrics: Mapping[str, Any]) -> Child:
-    """What has no row in the table, and why; nothing where every modality has one."""
+    """The modalities without a row, and why; empty where every modality has one."""
     reasons = not_measured(metrics)
     if not reasons:
         return ""
@@ -97,10 +97,10 @@ def _not_measured(metrics: Mapping[str, Any]) -> Child:
 
 
 def zero_shot_section(metrics: Mapping[str, Any]) -> Html:
-    """The same for the untrained encoder that shares the text space, unless that is the run's own model."""
+    """The same for the zero-shot encoder, unless that is the run's own model."""
     rows, own = recognition_rows(metrics, "zero_shot"), recognition_rows(metrics)
     if not rows:
-        words = "The run has no zero-shot encoder that places a labelled sample in the text space."
+        words = "The run has no labelled sample of a modality that its zero-shot encoder takes."
         return section("zero-shot", "Zero-shot, without training", el("p", words))
     if own and all(row.model == "zero_shot" for row in own):
         words = "This run was not trained: its table above is the zero-shot table."
@@ -111,8 +111,8 @@ def zero_shot_section(metrics: Mapping[str, Any]) -> Html:
         "Zero-shot, without training",
         el(
             "p",
-            "The same samples and centers, but no head: the frozen encoder that shares the text space "
-            f"answers, for {modalities}.",
+            "The same samples and centers, but without heads: the frozen encoder maps into the text space. "
+            f"Modalities: {modalities}.",
         ),
         el("ul", *(el("li", sentence) for sentence in verdict(rows))),
         _result_table(rows),
@@ -126,7 +126,7 @@ def _fine_print(rows: Sequence[AccuracyRow]) -> Html:
         name: sorted({row.cells()[name].k for row in rows if name in row.cells()})
         for name in anchor_names(rows)
     }
-    told = ", ".join(
+    numbers = ", ".join(
         f"{anchor_title(name, rows)} {ks[0] if len(ks) == 1 else f'{ks[0]}–{ks[-1]}'}"
         for name, ks in counts.items()
     )
@@ -134,9 +134,9 @@ def _fine_print(rows: Sequence[AccuracyRow]) -> Html:
         "p",
         "Class name: the bare name. Templates: the name in prompt templates. Random words: the name with "
         f"words drawn at random. Permuted: another category’s {centers_title(rows)}. "
-        f"Texts per category at most: {told}. Intervals are by bootstrap. "
-        f"{_SURETY[bool(rows) and all(row.paired() for row in rows)]} An interval of no width (all right or "
-        "all wrong) says little where n is small.",
+        f"Texts per category at most: {numbers}. Intervals are by bootstrap. "
+        f"{_SIGNIFICANCE[bool(rows) and all(row.paired() for row in rows)]} An interval of width 0 (all "
+        "right or all wrong) says little where n is small.",
         class_="note",
     )
 
@@ -159,16 +159,16 @@ def _result_table(rows: Sequence[AccuracyRow]) -> Html:
     caption = (
         "Top-1 accuracy in percent, with its 95% interval. Bold: the best of the row. Marked: a control at "
         f"or above the {centers_title(rows)}; named at the right, bold where "
-        f"{'its lead is sure' if all(row.paired() for row in rows) else 'the intervals are apart'}."
+        f"{'its lead is significant' if all(row.paired() for row in rows) else 'intervals do not overlap'}."
     )
     if len(media(rows)) < len(rows):
-        caption += " Means leave text out, which starts inside the text space."
+        caption += " Means leave text out, which is in the text space already."
     head = ["", *(anchor_title(name, rows) for name in names), "chance", "n", "not beaten"]
     return el("div", table(columns, head, body, caption=caption), class_="pinned")
 
 
 def _leads(rows: Sequence[AccuracyRow]) -> Child:
-    """By how much the LLM centers lead each control, with the paired interval; nothing where not measured."""
+    """The lead of the LLM centers over each control, with the paired interval; empty if not measured."""
     names = [name for name in anchor_names(rows) if name != CENTERS]
     columns = f"l{'r' * len(names)}"
     body: list[Html] = []
@@ -180,10 +180,9 @@ def _leads(rows: Sequence[AccuracyRow]) -> Child:
     if not body:
         return ""
     caption = (
-        f"Percentage points that the {centers_title(rows)} are ahead of a control (behind: below 0), the 95% "
-        "interval of a bootstrap over objects, in which both sides answer for the same ones, and the exact p "
-        "of McNemar’s test (which takes samples as independent). Bold: the interval excludes 0. "
-        "Of many intervals at 95%, one in twenty misses the truth by chance."
+        f"The lead of the {centers_title(rows)} over a control in percentage points, its 95% interval by a "
+        "paired bootstrap over objects, and p of McNemar’s exact test (which assumes independent samples). "
+        "Bold: the interval excludes 0. Of many 95% intervals, one in twenty misses the true value."
     )
     head = ["", *(f"over {anchor_title(name, rows)}" for name in names)]
     summary = el("summary", "The lead over each control, compared sample by sample")
@@ -198,13 +197,13 @@ def _lead(row: AccuracyRow, name: str) -> Child:
     lead = control.lead
     sure = name in row.clearly_above() or name in row.clearly_below()
     kind = "over" if lead.high < 0 else None
-    told = el("b" if sure else "span", points(lead.value), class_=kind)
+    number = el("b" if sure else "span", points(lead.value), class_=kind)
     p = "" if lead.p is None else f", p {lead.p:.3f}" if lead.p >= 0.001 else ", p < 0.001"
-    return join([told, el("span", f"{points(lead.low)} to {points(lead.high)}{p}", class_="ci")])
+    return join([number, el("span", f"{points(lead.low)} to {points(lead.high)}{p}", class_="ci")])
 
 
 def _more_measures(records: Sequence[Mapping[str, Any]], centers: str) -> Child:
-    """Top-5, mean recall and mean average precision of the LLM centers; nothing in metrics without them."""
+    """Top-5, mean recall and mean average precision of the LLM centers; empty if not measured."""
     measured = (r for r in records if r["anchors"] == CENTERS and r.get("mean_recall") is not None)
     shown = sorted(measured, key=lambda r: (place(SPLITS, r["split"]), place(MODALITIES, r["modality"])))
     if not shown:
@@ -218,9 +217,9 @@ def _more_measures(records: Sequence[Mapping[str, Any]], centers: str) -> Child:
             if record["split"] == split
         ]
     caption = (
-        "Percent. Mean recall: the mean over categories of the share of its samples named rightly, so that "
-        "large categories do not drown small ones. mAP: the mean over categories of the average precision "
-        "of the samples ranked by that category’s score."
+        "Percent. Mean recall: the mean over categories of the share of their samples recognised, so that "
+        "small categories count as much as large ones. mAP: the mean over categories of the average "
+        "precision of the samples ranked by that category’s score."
     )
     summary = el("summary", f"Other measures of the {centers}: top-5, mean recall, mAP")
     return el("details", summary, table("lrrrr", ["", *_MORE.values()], body, caption=caption))
@@ -235,8 +234,8 @@ def _table_row(row: AccuracyRow, names: Sequence[str]) -> list[Child]:
     numbers = [
         _number(name, cells[name], best=best, warned=warned) if name in cells else "–" for name in names
     ]
-    told = [el("b" if name in sure else "span", anchor_title(name, [row])) for name in warned]
-    tag = el("span", join(told, ", "), class_="tag") if told else ""
+    titles = [el("b" if name in sure else "span", anchor_title(name, [row])) for name in warned]
+    tag = el("span", join(titles, ", "), class_="tag") if titles else ""
     return [row.modality, *numbers, percent(row.chance), f"{row.n:,}", tag]
 
 
@@ -251,7 +250,7 @@ def _number(name: str, cell: Accuracy, *, best: Sequence[str], warned: Sequence[
 
 
 def accuracy_plots(rows: Sequence[AccuracyRow]) -> Html:
-    """One panel a split: the centers with their interval, the controls beneath, chance as a dashed line."""
+    """One panel per split: the centers with their interval, the controls below, chance as a dashed line."""
     splits = dict.fromkeys(row.split for row in rows)
     highest = max((cell.high for row in rows for cell in row.cells().values()), default=1.0)
     limit = min(1.0, max(0.1, -(-highest // 0.1) * 0.1))
@@ -265,7 +264,7 @@ def accuracy_plots(rows: Sequence[AccuracyRow]) -> Html:
         _key(el("line", x1=8, x2=8, y1=1, y2=15, stroke="var(--quiet)", stroke_dasharray="2 2"), "chance"),
         class_="key",
     )
-    caption = "Top-1 accuracy. Controls stand below the line of the centers they are to be measured against."
+    caption = "Top-1 accuracy. The controls of a modality are drawn below its centers."
     return figure(join([key, el("div", *panels, class_="panels charts")]), caption)
 
 
@@ -274,7 +273,7 @@ def _key(mark: Html, words: str) -> Html:
 
 
 def _plot(rows: Sequence[AccuracyRow], limit: float) -> Html:
-    """A dot plot: one line a modality, the centers with their interval, the controls half a step below."""
+    """A dot plot: a row per modality, the centers with their interval, the controls below them."""
     bottom = _TOP + _STEP * len(rows)
     span = _WIDTH - _LEFT - _RIGHT
 
@@ -319,10 +318,10 @@ def _plot(rows: Sequence[AccuracyRow], limit: float) -> Html:
         if row.centers:
             centers = row.centers
             marks.append(_center_mark(at(centers.top1), y, at(centers.low), at(centers.high)))
-    told = "; ".join(f"{row.modality} {percent(row.centers.top1)}%" for row in rows if row.centers)
+    words = "; ".join(f"{row.modality} {percent(row.centers.top1)}%" for row in rows if row.centers)
     return el(
         "svg",
-        el("title", f"{split_title(rows[0].split)}: {told}"),
+        el("title", f"{split_title(rows[0].split)}: {words}"),
         *marks,
         viewBox=f"0 0 {_WIDTH:.0f} {bottom + 16:.0f}",
         role="img",

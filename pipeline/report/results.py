@@ -1,6 +1,6 @@
-"""The report's headline, and its pages on calibration, on what was run and on what was trained.
+"""The report's headline, and its sections on calibration, stages and trained parameters.
 
-Everything here is read from `metrics` alone.
+All of it is read from `metrics`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from trainer.evaluate.tasks import CENTERS
 
 _MODELS = {"aligned": "aligned heads", "zero_shot": "zero-shot"}
 _TRANSDUCTIVE = (
-    "Transductive: unlabelled samples of every split, the test split too, helped to choose the centers. "
-    "Do not compare these numbers with those of runs that never saw the test samples."
+    "Transductive: unlabelled samples of every split, the test split too, were used to choose the centers. "
+    "Do not compare these numbers with those of runs that did not use the test samples."
 )
 
 
 def headline(metrics: Mapping[str, Any]) -> Html:
-    """One honest sentence with the number that matters most, one on the controls; warnings stand before."""
+    """The main result in one sentence, and the best control in another; a warning comes first."""
     warning = el("p", el("strong", _TRANSDUCTIVE)) if metrics.get("transductive") else ""
     return join([warning, _lead(metrics)])
 
@@ -45,9 +45,9 @@ def _lead(metrics: Mapping[str, Any]) -> Html:
         return el("p", f"Nothing was recognised: {'; '.join(reasons)}.", class_="lead")
     untrained = all(row.model == "zero_shot" for row in rows)
     what = {
-        ("unseen", False): "On categories that no training sample came from",
-        ("unseen", True): "Without any training, and with no label used but for scoring",
-        ("seen", False): "On test samples of the trained categories (none was held out whole)",
+        ("unseen", False): "On categories without a training sample",
+        ("unseen", True): "Without training, with labels used only for scoring",
+        ("seen", False): "On test samples of the trained categories (no category was held out)",
         ("seen", True): "Without training, with labels used only to choose the centers",
     }[split, untrained]
     top1 = mean.top1[CENTERS]
@@ -63,7 +63,7 @@ def _lead(metrics: Mapping[str, Any]) -> Html:
 
 
 def _best_control(mean: Mean, rows: Sequence[AccuracyRow]) -> str:
-    """What the best control scores in the place of the LLM centers, on the same mean."""
+    """The accuracy of the best control, as the same mean."""
     controls = {name: top1 for name, top1 in mean.top1.items() if name != CENTERS}
     if not controls:
         return "No control was measured."
@@ -75,12 +75,10 @@ def _best_control(mean: Mean, rows: Sequence[AccuracyRow]) -> str:
 
 
 def calibration_section(metrics: Mapping[str, Any]) -> Html:
-    """How far probabilities can be believed, before and after a temperature was fitted."""
+    """The calibration of probabilities, before and after fitting a temperature."""
     found = metrics.get("calibration", ())
     if not found:
-        words = (
-            "Not measured: that takes labelled samples in the val split, to fit on, and in the test split."
-        )
+        words = "Not measured: it needs labelled samples in the val split, to fit on, and in the test split."
         return section("calibration", "Calibration", el("p", words))
     rows = [
         [
@@ -95,12 +93,12 @@ def calibration_section(metrics: Mapping[str, Any]) -> Html:
         for row in found
     ]
     words = (
-        "A probability is the softmax of the categories’ scores over a temperature, which the val split "
-        "fits for each modality and model; `unibind predict` uses it. NLL is the mean negative "
-        "log-likelihood, ECE the expected calibration error (15 bins): the mean distance between how sure "
-        "the answers are and how often they are right. Before: temperature 1. A temperature fitted on "
-        "trained categories may be far too sure of others: compare the rows. No temperature: the val samples "
-        "were all named rightly, or no better than by chance."
+        "A probability is the softmax of the categories’ scores divided by a temperature, which is fitted on "
+        "the val split for each modality and model; `unibind predict` uses it. NLL is the mean negative "
+        "log-likelihood, ECE the expected calibration error (15 bins): the mean difference between "
+        "confidence and accuracy. Before: temperature 1. A temperature fitted on trained categories may "
+        "make predictions of others overconfident: compare the rows. No temperature: the val samples were "
+        "all right, or no better than chance."
     )
     head = ["", "model", "samples", "temperature", "NLL before", "NLL", "ECE before", "ECE", "n val", "n"]
     return section(
@@ -113,7 +111,7 @@ def _decimals(value: float | None, places: int) -> str:
 
 
 def stages_section(metrics: Mapping[str, Any]) -> Html:
-    """Which stages ran, and for how long."""
+    """The stages that ran, and their times."""
     stages = metrics.get("stages", ())
     longest = max((stage["seconds"] for stage in stages), default=0.0) or 1.0
     rows = [
@@ -121,33 +119,33 @@ def stages_section(metrics: Mapping[str, Any]) -> Html:
             stage["name"],
             f"{stage['seconds']:.1f}",
             el("span", class_="bar" + (" rest" if stage["skipped"] else ""), style=_share(stage, longest)),
-            "skipped: nothing had changed; the time is that of its last run" if stage["skipped"] else "",
+            "skipped: nothing had changed; time of its last run" if stage["skipped"] else "",
         ]
         for stage in stages
     ]
     total = sum(stage["seconds"] for stage in stages if not stage["skipped"])
-    told = (
+    work = (
         f"{total:,.1f} seconds of work"
         if any(not stage["skipped"] for stage in stages)
-        else "nothing was run anew"
+        else "every stage was skipped"
     )
     facts = [f"Data set {metrics['dataset']}"] if "dataset" in metrics else []
     facts += [f"seed {metrics['seed']}"] if "seed" in metrics else []
     return section(
         "stages",
-        "What was run",
-        el("p", f"{', '.join([*facts, told])}.", class_="sub"),
+        "Stages",
+        el("p", f"{', '.join([*facts, work])}.", class_="sub"),
         table("lrll", ["stage", "seconds", "", ""], rows) if rows else "",
     )
 
 
 def parameters_section(metrics: Mapping[str, Any]) -> Html:
-    """What was trained, against what was left frozen."""
+    """The numbers of trained and of frozen parameters."""
     rows = [
         [
             row["modality"],
             f"{row['head']:,}",
-            f"{row['encoder']:,}" if row["encoder"] else "not known",
+            f"{row['encoder']:,}" if row["encoder"] else "unknown",
             f"{100 * row['ratio']:.1f}%" if row["ratio"] is not None else "–",
         ]
         for row in metrics.get("parameters", ())

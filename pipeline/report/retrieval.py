@@ -1,4 +1,4 @@
-"""The report's page on retrieval across modalities: every ordered pair, by category and by object."""
+"""The report's section on retrieval across modalities: every ordered pair, by category and by object."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def retrieval_section(metrics: Mapping[str, Any], chances: Mapping[tuple[str, st
         "Retrieval across modalities",
         el(
             "p",
-            "One modality asks, another answers: the share of test samples, in percent, that find something "
-            "relevant among their ten nearest. Rows ask, columns are searched.",
+            "Queries of one modality search a gallery of another: the percentage of test samples with "
+            "something relevant among their ten nearest. Rows are queries, columns galleries.",
         ),
         el("div", *maps, class_="panels wide"),
         _means(rows, levels),
@@ -38,7 +38,7 @@ def retrieval_section(metrics: Mapping[str, Any], chances: Mapping[tuple[str, st
 
 
 def _means(rows: _Rows, levels: Sequence[str]) -> Html:
-    """The mean over all ordered pairs at each depth and, where it was measured, of the median ranks."""
+    """The mean over all ordered pairs at each depth and, if measured, of the median ranks."""
     ranked = all(row.get("median_rank") is not None for row in rows)
     body = []
     for level in levels:
@@ -48,7 +48,7 @@ def _means(rows: _Rows, levels: Sequence[str]) -> Html:
     head = ["relevant is", *(f"recall@{depth[1:]}" for depth in _DEPTHS), *(["median rank"] * ranked)]
     caption = "Mean over all ordered pairs of modalities; recall in percent."
     if ranked:
-        caption += " Median rank: where the first relevant item stands for half of the queries; 1 is best."
+        caption += " Median rank: the rank of the first relevant item, median over queries; 1 is best."
     return table(f"lrrrr{'r' * ranked}", head, body, caption=caption)
 
 
@@ -66,7 +66,7 @@ def _pairs(rows: _Rows, levels: Sequence[str]) -> Html:
             cells += ["–" if rank is None else f"{rank:g}"] * ranked
             body.append(line(columns, [*cells, str(row["n"])]))
     head = ["", *(f"recall@{depth[1:]}" for depth in _DEPTHS), *(["median rank"] * ranked), "n"]
-    caption = "Recall in percent with its 95% interval. n: queries that have something relevant to find."
+    caption = "Recall in percent with its 95% interval. n: queries with something relevant in the gallery."
     whole = el("div", table(columns, head, body, caption=caption), class_="pinned")
     return el("details", el("summary", "Every pair in numbers"), whole)
 
@@ -131,7 +131,7 @@ def _heat_words(
 def _cell(value: float | None, *, own: bool) -> Html:
     if value is None:
         return el("td", "·" if own else "–", class_="own")
-    # Where white letters begin to read better than black ones: later on a light page than on a dark one.
+    # Above these values white text has more contrast than black: `deep` on a light page, `mid` on a dark one.
     ink = " deep" if value > 0.72 else " mid" if value > 0.55 else ""
     return el("td", _percent0(value), class_=f"cell{ink}", style=f"--v:{value:.3f}")
 

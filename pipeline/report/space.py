@@ -1,8 +1,8 @@
-"""The report's picture of the space: test samples in the plane, by modality and by category.
+"""The report's pictures of the space: test samples in the plane, by modality and by category.
 
-The plane comes from trainer/evaluate/space.py (t-SNE, which keeps neighbours and nothing else: distances
-between clumps and the axes mean nothing, and the page says so). The page gets SVG, so that it follows light
-and dark; the README gets `space.png`.
+The plane comes from trainer/evaluate/space.py (t-SNE, which keeps neighbours only: distances between clusters
+and the axes have no meaning, and the page says so). The page has SVG, which follows light and dark mode; the
+README has `space.png`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import numpy.typing as npt
 
 from data.files import atomic_path
 from data.modality import MODALITIES
-from data.show import visible
-from pipeline.html.elements import Html, clipped, el, figure, join, section
+from data.show import shorten, visible
+from pipeline.html.elements import Html, el, figure, join, section
 from pipeline.html.labels import RING, Label, place_labels
 from pipeline.html.style import MODALITY_COLOURS
 from trainer.evaluate.space import CENTER, SpaceMap
 
-_SIDE = 330.0  # of a panel, in its own units: about pixels at phone width
+_SIDE = 330.0  # width of a panel in its own units, about pixels on a phone
 _MARGIN = 20.0
-_ROUNDS = 8  # modalities are drawn in turns, so that the last one does not hide the others
+_ROUNDS = 8  # modalities are drawn in turns, so that the last does not hide the others
 _MOST_LABELS = 40
 _LABEL_CHARS = 24
 
@@ -64,27 +64,27 @@ def space_section(pictures: Mapping[str, SpaceMap]) -> Html:
 
 def _words(pictures: Mapping[str, SpaceMap]) -> str:
     words = [
-        "Each dot is a test sample. The plane is a t-SNE map: near means near, but distances between clumps "
-        "and the axes mean nothing. In a balanced space, colours by modality are mixed and colours by "
-        "category sorted."
+        "Each dot is a test sample. The plane is a t-SNE map: neighbours are close, but distances between "
+        "clusters and the axes have no meaning. In a balanced space, colours by modality are mixed and "
+        "colours by category separate."
     ]
     if "before" in pictures:
         words.append(
-            "Before: what the frozen sample encoder sees. Its features share no plane with texts, so there "
-            "are no centers to draw, nor text samples, which another encoder reads."
+            "Before: the features of the frozen sample encoder. They share no space with texts, so there are "
+            "no centers and no text samples, which have another encoder."
         )
     if "after" in pictures:
         words.append(
-            "After: the same samples through their heads, in the text space. A ring is the mean of a "
+            "After: the same samples mapped by their heads into the text space. A ring is the mean of a "
             "category’s embedding centers."
         )
     elif "zero_shot" in pictures:
         words.append(
-            "Without training: the samples as the zero-shot encoder places them among the texts. A ring is "
+            "Without training: the samples mapped by the zero-shot encoder into the text space. A ring is "
             "the mean of a category’s embedding centers."
         )
     else:
-        words.append("The run has no trained heads, so there is no space after alignment to draw.")
+        words.append("The run has no trained heads, so there is no space after alignment.")
     return " ".join(words)
 
 
@@ -94,7 +94,7 @@ def _key(kind: str) -> Html:
 
 
 def fitted(xy_N2: Plane) -> tuple[Plane, float]:
-    """The points moved and evenly scaled into a panel, y pointing down, and the panel's height.
+    """The points moved and scaled into a panel, y pointing down, and the panel's height.
 
     The panel is `_SIDE` wide and from half as high to as high, as the points need, with a margin.
     """
@@ -144,7 +144,7 @@ def _panel(marks: Sequence[Html], height: float, title: str) -> Html:
 
 
 def _dots(xy_N2: Plane, *, class_: str, style: str | None = None) -> Html:
-    """Many dots in one path: strokes of no length with round ends, at ten bytes a dot."""
+    """Many dots in one path: strokes of length 0 with round ends, ten bytes per dot."""
     return el("path", d="".join(f"M{x:.1f} {y:.1f}h0" for x, y in xy_N2), class_=class_, style=style)
 
 
@@ -156,7 +156,7 @@ def _samples_and_centers(picture: SpaceMap) -> tuple[list[int], list[int]]:
 
 
 def _spots(picture: SpaceMap, xy_N2: Plane) -> Spots:
-    """Where each category is: at its center, or else in the middle of its samples."""
+    """The place of each category: at its center, or else in the middle of its samples."""
     samples, centers = _samples_and_centers(picture)
     rows_of: dict[int, list[int]] = {}
     for row in centers or samples:
@@ -166,8 +166,10 @@ def _spots(picture: SpaceMap, xy_N2: Plane) -> Spots:
 
 
 def _hues(pictures: Mapping[str, SpaceMap]) -> dict[int, int]:
-    """A hue in degrees for each category, the same in every picture: steps of the golden angle round the
-    unified space, so that neighbours there differ."""
+    """A hue in degrees for each category, the same in every picture.
+
+    The hues step by the golden angle around the unified space, so that neighbours there differ.
+    """
     picture = pictures[_best(pictures)]
     xy_N2, height = fitted(picture.xy_N2)
     spots = _spots(picture, xy_N2)
@@ -179,15 +181,15 @@ def _hues(pictures: Mapping[str, SpaceMap]) -> dict[int, int]:
 
 
 def _best(pictures: Mapping[str, SpaceMap]) -> str:
-    """The picture that shows the most: the unified space where there is one."""
+    """The name of the best picture: the unified space if there is one."""
     return next(name for name in ("after", "zero_shot", *pictures) if name in pictures)
 
 
 def labels(picture: SpaceMap, xy_N2: Plane, height: float) -> list[Label]:
     """The categories' names, placed on the map.
 
-    Where several modalities lie apart and there are no centers, a category is in no one place: no labels.
-    Of more than forty categories those with the most points are named.
+    Several modalities without centers have no labels, as a category is not in one place. Of more than forty
+    categories, those with the most points are named.
     """
     _, centers = _samples_and_centers(picture)
     if not centers and len(set(picture.kinds)) > 1:
@@ -195,12 +197,12 @@ def labels(picture: SpaceMap, xy_N2: Plane, height: float) -> list[Label]:
     spots = _spots(picture, xy_N2)
     counts = np.bincount(picture.category_N[picture.category_N >= 0], minlength=len(picture.categories))
     named = sorted(spots, key=lambda category: (-counts[category], category))[:_MOST_LABELS]
-    words = {category: clipped(picture.categories[category], _LABEL_CHARS) for category in named}
+    words = {category: shorten(picture.categories[category], _LABEL_CHARS) for category in named}
     return place_labels(spots, words, size=(_SIDE, height), dots_N2=xy_N2)
 
 
 def write_space_png(pictures: Mapping[str, SpaceMap], target: Path) -> None:
-    """Write the picture of the unified space (or of the best there is) for the README, as a PNG."""
+    """Write the best picture as a PNG, for the README."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -226,7 +228,7 @@ def write_space_png(pictures: Mapping[str, SpaceMap], target: Path) -> None:
 
 @contextmanager
 def _boxes_noted(target: Path) -> Iterator[None]:
-    """One note for all letters that the font does not have, in place of a warning for each."""
+    """Print one note for all letters that the font lacks, in place of a warning for each."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -235,10 +237,8 @@ def _boxes_noted(target: Path) -> Iterator[None]:
         if each not in missing:
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     if missing:
-        told = (
-            f"{target.name}: {len(missing):,} letters of names are drawn as boxes; the font has none for them"
-        )
-        print(f"  note: {told}", file=sys.stderr, flush=True)
+        note = f"{target.name}: {len(missing):,} letters of names are drawn as boxes; the font lacks them"
+        print(f"  note: {note}", file=sys.stderr, flush=True)
 
 
 def _draw_modalities(axes: Any, picture: SpaceMap, xy_N2: Plane) -> None:
@@ -275,7 +275,7 @@ def _draw_categories(
 
 
 def _in_turns(groups: Sequence[Sequence[int]]) -> list[int]:
-    """One of each group after the other, so that no group hides the rest."""
+    """One item of each group in turn, so that no group hides the others."""
     longest = max((len(group) for group in groups), default=0)
     return [group[turn] for turn in range(longest) for group in groups if turn < len(group)]
 

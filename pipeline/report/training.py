@@ -1,4 +1,4 @@
-"""The report's page on training: the two parts of the loss, val accuracy and temperature, step by step."""
+"""The report's section on training: curves of both loss terms, val accuracy and temperature."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.html.charts import ChartLine, Look, line_chart, line_key
 from pipeline.html.elements import Html, counted, el, figure, join, section
 from trainer.align.heads import has_heads, load_heads
 
-_MOST_POINTS = 300  # of a line: more could not be told apart at this width
+_MOST_POINTS = 300  # per line: more cannot be distinguished at this width
 
 _LOSSES: tuple[tuple[str, str, Look], ...] = (
     ("against texts about the sample", "loss_description", "strong"),
@@ -26,7 +26,7 @@ _Points = tuple[tuple[float, float], ...]
 
 
 def training_section(run: Path) -> Html | None:
-    """The curves of `<run>/train_log.parquet` (trainer.train.TRAIN_LOG); None where nothing was trained.
+    """The curves of `<run>/train_log.parquet` (trainer/align/checkpoint.py); None where nothing was trained.
 
     Raises TrainingError where the heads beside the log cannot be read.
     """
@@ -46,15 +46,15 @@ def training_section(run: Path) -> Html | None:
     ]
     panels = []
     if losses:
-        chart = line_chart(losses, title=_told(losses), x_title="step", marked=marked)
+        chart = line_chart(losses, title=_description(losses), x_title="step", marked=marked)
         panels.append(el("div", el("h3", "Loss"), chart))
     top1 = _points(log, "val_top1")
     if top1:
         lines = [ChartLine("val top-1", thinned(top1))]
-        chart = line_chart(lines, title=_told(lines), x_title="step", percent=True, marked=marked)
+        chart = line_chart(lines, title=_description(lines), x_title="step", percent=True, marked=marked)
         panels.append(el("div", el("h3", "Top-1 on val samples"), chart))
     lines = [ChartLine("temperature", thinned(_points(log, "temperature")))]
-    chart = line_chart(lines, title=_told(lines), x_title="step", marked=marked)
+    chart = line_chart(lines, title=_description(lines), x_title="step", marked=marked)
     panels.append(el("div", el("h3", "Temperature"), chart))
     key = line_key([(line.name, line.look) for line in losses])
     content = join([key, el("div", *panels, class_="panels charts")])
@@ -75,7 +75,7 @@ def _points(log: Sequence[Mapping[str, Any]], column: str) -> _Points:
 
 
 def thinned(points: _Points, most: int = _MOST_POINTS) -> _Points:
-    """At most `most` points: the means of equally many neighbours each (the last group may be smaller)."""
+    """At most `most` points, each the mean of equally many neighbours (the last of perhaps fewer)."""
     size = -(-len(points) // most)
     if size <= 1:
         return points
@@ -85,10 +85,10 @@ def thinned(points: _Points, most: int = _MOST_POINTS) -> _Points:
     )
 
 
-def _told(lines: Sequence[ChartLine]) -> str:
-    """What a chart shows, for who cannot see it."""
-    ways = (f"{one.name}: from {one.points[0][1]:.3g} to {one.points[-1][1]:.3g}" for one in lines)
-    return "; ".join(ways)
+def _description(lines: Sequence[ChartLine]) -> str:
+    """A chart in words, as its alternative text."""
+    lines_text = (f"{one.name}: from {one.points[0][1]:.3g} to {one.points[-1][1]:.3g}" for one in lines)
+    return "; ".join(lines_text)
 
 
 def _summary(log: Sequence[Mapping[str, Any]], kept: int) -> str:
@@ -99,15 +99,15 @@ def _summary(log: Sequence[Mapping[str, Any]], kept: int) -> str:
 
 
 def _caption(log: Sequence[Mapping[str, Any]], *, has_val: bool) -> str:
-    words = "Good: both parts of the loss fall and level off. "
+    words = "Good: both loss terms fall and level off. "
     if has_val:
         words += (
-            "The epoch that names the val samples of trained categories best is kept; where top-1 falls "
-            "while the loss still falls, the heads begin to learn the train samples by heart. "
+            "The epoch with the best top-1 on val samples of trained categories is kept; where top-1 falls "
+            "while the loss still falls, the heads overfit. "
         )
     else:
         words += "Without labelled val samples the last epoch is kept. "
-    words += "The loss says how badly a sample’s own texts are told from the other texts of a batch."
+    words += "The loss measures how badly a sample’s own texts are distinguished from those of its batch."
     if len(log) > _MOST_POINTS:
         words += f" Each point is the mean of {-(-len(log) // _MOST_POINTS)} steps."
     return words

@@ -1,1 +1,1 @@
-"""Reproduce the paper's benchmarks."""
+"""Run the paper's benchmarks and compare the results with the paper's."""

@@ -1,4 +1,4 @@
-"""What `unibind reproduce` is asked for, and the project file that it makes of it."""
+"""The options of `unibind reproduce`, and the project file that is written from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FEATURES = "efficientnet-lite0"  # its features of every modality, for heads
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for: which benchmark, read how, described and encoded by whom."""
+    """The options of a reproduction: benchmark, import, describer and encoder."""
 
     benchmark: Benchmark
     data: Path
@@ -46,14 +46,14 @@ class Order:
 
     @property
     def setting(self) -> str:
-        """The paper's name for what is measured."""
+        """The paper's name of the setting."""
         return "fine-tuned" if self.train else "zero-shot"
 
 
 def settled(encoder: str) -> str:
-    """The encoder's name with every path in it made absolute, so that the project file runs from anywhere.
+    """The encoder's name with absolute paths, so that the project file works from any folder.
 
-    A name in the model folder becomes its path, too: from elsewhere there may be another model folder.
+    A name in the model folder becomes a path too: elsewhere, the model folder may be another.
     """
     return JOIN.join(_settled(part.strip()) for part in encoder.split(JOIN))
 
@@ -75,9 +75,9 @@ def write_project(
     categories: Sequence[Category],
     root: Path,
 ) -> ProjectFile:
-    """Write the project file with its manifest and category list, and read it back as any project is.
+    """Write the project file with its manifest and category list, and load it.
 
-    Raises InputError where the file was edited since: it is run with `unibind run` then.
+    Raises InputError where the file has been edited since; run it with `unibind run` then.
     """
     name = "-".join(filter(None, (order.setting, order.variant, f"fold-{fold}" if fold else "")))
     path = order.out / f"{name}.toml"
@@ -108,7 +108,7 @@ def _unsealed(text: str) -> str:
 
 def _project_text(order: Order, name: str, encode: dict[str, str], root: Path) -> str:
     asked = {"describer": order.describer, "model": order.model, "base_url": order.base_url, "n": order.texts}
-    # Without training no description of a sample is read: the test samples' would be paid for nothing.
+    # Without training, descriptions of samples are not used, so none are paid for.
     described = "facts" if order.train else "none"
     sections: dict[str, Mapping[str, Any]] = {
         "data": {
@@ -136,7 +136,7 @@ def _project_text(order: Order, name: str, encode: dict[str, str], root: Path) -
 
 
 def _toml(value: object) -> str:
-    """Text, numbers, switches and lists are written in TOML as they are in JSON."""
+    """A string, number, boolean or list, which TOML writes as JSON does."""
     return json.dumps(value, ensure_ascii=False)
 
 

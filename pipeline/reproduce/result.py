@@ -1,4 +1,4 @@
-"""Our number beside the paper's: what a run measured, the mean over folds, and the table that tells it."""
+"""Our number beside the paper's: read a run's results, average them over folds, and print the table."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 from data.benchmarks import Benchmark
 from data.files import write_json
 from data.sample import Reject, Sample
-from data.show import visible
+from data.show import aligned, visible
 from kb_builder.tables.schemas import read_columns
 from pipeline.accuracies import Accuracy, percent, recognition_rows
 from pipeline.project import ProjectFile
 
-# The stages whose rejects have no vector, so that they are not scored.
+# Rejects of these stages have no vector and are not scored.
 _UNSCORED = ("ingest", "encode")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run measured, of one fold or of all: accuracies as fractions, None where not measured.
+    """The results of one run, of one fold or the whole: accuracies as fractions, None where not measured.
 
-    `n` of the `n_test` test samples were scored; `quarantined` says by split how many files were bad.
-    `without_train` test samples are of categories without a train sample: no fine-tuned number is theirs.
+    `n` of the `n_test` test samples were scored; `quarantined` counts unreadable files by split.
+    `without_train` test samples are of categories without a train sample, which fine-tuning cannot score.
     """
 
     fold: int | None
@@ -52,7 +52,7 @@ def outcome(
     fold: int | None,
     notes: tuple[str, ...] = (),
 ) -> Outcome:
-    """Read a run's numbers. `rejects` are samples that never came into its manifest."""
+    """Read a run's results. `rejects` are samples that were rejected before its manifest was written."""
     split_of = {sample.sample_id: sample.split for sample in samples}
     reasons = {reject.sample_id: reject for reject in (*rejects, *_rejected(project.kb))}
     bad = {sample_id for sample_id in reasons if sample_id in split_of}
@@ -99,7 +99,7 @@ def _rejected(kb: Path) -> list[Reject]:
 
 @dataclass(frozen=True)
 class ResultLine:
-    """One line of the table. Ours: mean over the folds, its interval (one fold) or deviation (several)."""
+    """One line of the table. Ours: the mean over folds, its interval (one fold) or deviation (several)."""
 
     setting: str
     model: str
@@ -107,10 +107,10 @@ class ResultLine:
     low: float | None
     high: float | None
     deviation: float | None
-    paper: float | None  # in percent, as it stands there
+    paper: float | None  # in percent, as printed there
 
     def cells(self, *, comparable: bool = True) -> list[str]:
-        """The line as texts; the paper's number in brackets where ours is not comparable with it."""
+        """The line as texts; the paper's number is in brackets where ours is not comparable with it."""
         if self.ours is None:
             ours = "–"
         elif self.low is not None and self.high is not None:
@@ -123,9 +123,9 @@ class ResultLine:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcomes of all folds that were run, and what a reader must know to compare them.
+    """The outcomes of all folds that were run, and what is needed to compare them with the paper's.
 
-    `apart` says why ours must not be compared with the paper's numbers; empty where it may.
+    `apart`: why they must not be compared with the paper's numbers; empty where they may.
     """
 
     benchmark: Benchmark
@@ -137,7 +137,7 @@ class Result:
     apart: tuple[str, ...] = ()
 
     def lines(self) -> list[ResultLine]:
-        """The four lines of the paper's table; the fine-tuned ones only where something was trained."""
+        """The four lines of the paper's table; the fine-tuned ones only if heads were trained."""
         paper = self.benchmark.paper
         lines = [
             self._line("zero-shot", "bare category names", lambda o: o.names, paper.zero_shot_base),
@@ -154,31 +154,26 @@ class Result:
         self, setting: str, model: str, of: Callable[[Outcome], Accuracy | None], paper: float | None
     ) -> ResultLine:
         found = [accuracy for each in self.outcomes if (accuracy := of(each)) is not None]
-        if not found or len(found) < len(self.outcomes):  # a mean over some of the folds would mislead
+        if not found or len(found) < len(self.outcomes):  # no mean over only some of the folds
             return ResultLine(setting, model, None, None, None, None, paper)
         if len(found) == 1:
             return ResultLine(setting, model, found[0].top1, found[0].low, found[0].high, None, paper)
         values = [accuracy.top1 for accuracy in found]
         return ResultLine(setting, model, fmean(values), None, None, stdev(values), paper)
 
-    def told(self) -> str:
-        """The table for the terminal, with the rules and whatever sets the numbers apart."""
+    def to_text(self) -> str:
+        """The table for the terminal, with the rules and all differences from the paper's setting."""
         base = self.benchmark.paper.base
         comparable = not self.apart
         rows = [line.cells(comparable=comparable) for line in self.lines()]
         table = [["", "", "ours", "the paper" if comparable else "(the paper)"], *rows]
-        widths = [max(len(row[at]) for row in table) for at in range(4)]
-        lines = [
-            f"  {row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}"
-            for row in table
-        ]
         first, many = self.outcomes[0], len(self.outcomes) > 1
         categories = max(each.n_categories for each in self.outcomes)
         head = f"{self.benchmark.title}: {self.benchmark.modality}, {categories:,} categories; top-1 %,"
         spread = f"mean of {len(self.outcomes)} folds ± deviation" if many else "[95% interval]"
-        told = [
+        lines = [
             f"{head} {spread}",
-            *lines,
+            *aligned(table, left=(0, 1), indent="  "),
             *([f"no comparison with the paper: {'; '.join(self.apart)}"] if self.apart else []),
             self._over(),
             f"encoder: {self.encoder}, texts: {self.texts} per category by {self.describer};"
@@ -188,10 +183,10 @@ class Result:
             *(f"note: {note}" for note in first.notes),
             *(f"MARKED: {mark}" for mark in self.marks),
         ]
-        return "\n".join(map(visible, told))
+        return "\n".join(map(visible, lines))
 
     def _over(self) -> str:
-        """Over how many samples, how many were bad, and what they would cost if they counted as errors."""
+        """The numbers of scored and quarantined samples, and the effect of counting the latter as errors."""
         n, n_test = sum(each.n for each in self.outcomes), sum(each.n_test for each in self.outcomes)
         text = f"over {n:,} of {n_test:,} test samples"
         bad = {
@@ -210,7 +205,7 @@ class Result:
         first = next((reject for each in self.outcomes for reject in each.rejects), None)
         if first:
             where = "" if first.sample_id in first.reason else f"{first.sample_id}: "
-            text += f". The first: {where}{first.reason} (all stand in the JSON)"
+            text += f". The first: {where}{first.reason} (all are in the JSON file)"
         return text
 
     def write(self, path: Path) -> None:

@@ -1,13 +1,13 @@
-"""`unibind reproduce`: one of the paper's benchmarks, from its folder to our number beside the paper's.
+"""`unibind reproduce`: import a benchmark of the paper, run it, and compare our number with the paper's.
 
-    <out>/zero-shot.toml, zero-shot.parquet, zero-shot.categories.csv    a project like any other, to edit
-    <out>/fine-tuned-fold-3.toml, …                                      and run again with `unibind run`
-    <out>/runs/zero-shot/, …                                             what its stages make
-    <out>/prepared/<recipe>/                                             crops and clouds made of the files
+    <out>/zero-shot.toml, zero-shot.parquet, zero-shot.categories.csv    an ordinary project, to edit and
+    <out>/fine-tuned-fold-3.toml, …                                      run again with `unibind run`
+    <out>/runs/zero-shot/, …                                             the outputs of its stages
+    <out>/prepared/<recipe>/                                             crops and clouds of the files
     <out>/<zero-shot or fine-tuned>.json                                 the result
 
-A run takes over the knowledge base of one beside it: another fold, or training after zero-shot, asks for no
-text twice and encodes no sample twice.
+A run starts from a copy of the newest knowledge base beside it: another fold, or training after zero-shot,
+requests no text twice and encodes no sample twice.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ from kb_builder.settings import TRAITS
 from pipeline.project import ProjectFile
 from pipeline.reproduce.order import EMBEDDED, FEATURES, Order, settled, write_project
 from pipeline.reproduce.result import Outcome, Result, outcome
-from pipeline.run.runner import plan, run_stages
+from pipeline.run.jobs import plan
+from pipeline.run.runner import run_stages
 
-_IMAGEBIND = "ImageBind-huge"  # of the paper's three encoders the one that can be brought
+_IMAGEBIND = "ImageBind-huge"  # of the paper's three encoders, the one that we support
 
 
 def reproduce(order: Order) -> Result:
-    """Import the benchmark, run every stage, and compare: fold by fold where it has folds.
+    """Import the benchmark, run every stage, and compare; fold by fold if it has folds.
 
-    Raises ManifestError for what the folder lacks, InputError for an order that cannot be carried out (before
-    anything is paid for), KnowledgeBaseError where another process works in its folder, and whatever the
-    stages raise; the same order then goes on where it stopped.
+    Raises ManifestError for what the folder lacks, InputError for options that cannot work (before any
+    request is paid), KnowledgeBaseError where another process works in its folder, and the errors of the
+    stages; the same order then resumes where it stopped.
     """
     folds = folds_of(order)
     _check_describer(order)
@@ -53,7 +54,7 @@ def reproduce(order: Order) -> Result:
     require_root(order.data)
     encode = encode_section(order)
     outcomes = []
-    with write_lock(order.out / "reproduce.lock"):  # another order would exchange the manifest under this one
+    with write_lock(order.out / "reproduce.lock"):  # another process would replace the manifest
         for fold in folds:
             if len(folds) > 1:
                 print(f"▶ fold {fold} of {order.benchmark.folds}", file=sys.stderr, flush=True)
@@ -73,7 +74,7 @@ def reproduce(order: Order) -> Result:
 
 
 def folds_of(order: Order) -> list[int | None]:
-    """The folds to run. By default all with training, and without it the one test set that the rule names."""
+    """The folds to run. Default: all with training; without it, the one test set that the rule names."""
     benchmark, asked = order.benchmark, order.fold
     every: list[int | None] = list(range(1, benchmark.folds + 1))
     if order.variant is not None and order.variant not in benchmark.variants:
@@ -95,53 +96,53 @@ def folds_of(order: Order) -> list[int | None]:
 
 def _check_describer(order: Order) -> None:
     if TRAITS[order.describer].endpoint and order.model is None:
-        raise InputError("--describer openai: say which model with --model")
+        raise InputError("--describer openai needs --model")
     if not TRAITS[order.describer].endpoint and (order.model, order.base_url) != (None, None):
-        raise InputError(
-            f"--model and --base-url are of the describer openai; --describer is {order.describer}"
-        )
+        raise InputError(f"--model and --base-url need --describer openai; it is {order.describer}")
 
 
 def marks(order: Order, folds: Sequence[int | None]) -> tuple[str, ...]:
-    """What sets the result apart from the benchmark's own, in words that stand beside every number."""
-    told = []
+    """How the result differs from the whole benchmark's, to print beside every number."""
+    found = []
     if order.partial:
-        told.append("--partial: what is not there was left out, categories too")
+        found.append("--partial: missing files and categories were left out")
     if order.per_category is not None:
-        told.append(f"--limit-per-category {order.per_category}: a draw by hash, not the whole benchmark")
+        found.append(f"--limit-per-category {order.per_category}: a sample by hash, not the whole benchmark")
     if len(folds) == 1 and folds[0] is not None:
-        told.append(f"fold {folds[0]} of {order.benchmark.folds} alone: the benchmark's result is their mean")
+        found.append(
+            f"fold {folds[0]} of {order.benchmark.folds} only: the benchmark's result is the mean of all"
+        )
     if order.variant is not None:
-        told.append(f"variant {order.variant}")
+        found.append(f"variant {order.variant}")
     if TRAITS[order.describer].placeholder:
-        told.append("describer fake: its texts mean nothing, a rehearsal")
-    return tuple(told)
+        found.append("describer fake: its texts have no meaning; a test run")
+    return tuple(found)
 
 
 def apart(order: Order, folds: Sequence[int | None]) -> tuple[str, ...]:
     """Why the result must not be compared with the paper's numbers; empty where it may."""
     benchmark = order.benchmark
-    told = [benchmark.doubt] if benchmark.doubt else []
+    found = [benchmark.doubt] if benchmark.doubt else []
     base = benchmark.paper.base
     if base != _IMAGEBIND or {part.partition(":")[0] for part in order.encoder.split(JOIN)} != {"imagebind"}:
-        told.append(f"the encoder is {order.encoder}, not the paper's {base}")
+        found.append(f"the encoder is {order.encoder}, not the paper's {base}")
     if order.partial or order.per_category is not None:
-        told.append("a part of the benchmark's samples alone")
+        found.append("only a part of the benchmark's samples")
     if len(folds) == 1 and folds[0] is not None:
-        told.append("one of its folds alone")
+        found.append("only one of its folds")
     if TRAITS[order.describer].placeholder:
-        told.append("texts that mean nothing")
-    return tuple(told)
+        found.append("texts without meaning")
+    return tuple(found)
 
 
 def encode_section(order: Order) -> dict[str, str]:
     """`[encode]` for an encoder: the embedded pair, or one model for texts and samples.
 
-    The model is loaded here, before anything is paid for. Raises InputError where it does not take the
-    benchmark's modality, or takes it only with training and there is none.
+    The model is loaded here, before any request is paid. Raises InputError where it does not take the
+    benchmark's modality, or needs training for it and there is none.
     """
     modality = order.benchmark.modality
-    if order.encoder.startswith("imported:"):  # vectors that were made elsewhere: nothing to load
+    if order.encoder.startswith("imported:"):  # vectors computed elsewhere: nothing to load
         return dict.fromkeys(("text", "samples", "zero_shot"), order.encoder)
     if order.encoder not in {EMBEDDED, FEATURES}:
         from kb_builder.encoders import load_encoder
@@ -192,20 +193,21 @@ def _run(order: Order, fold: int | None, encode: dict[str, str]) -> Outcome:
 
 
 def _require_once(root: Path, samples: Sequence[Sample]) -> None:
-    """Refuse a sample that two lists give to two splits: it would be trained on and tested."""
+    """Raise ManifestError for a sample in two splits: it would be trained on and tested."""
     split_of: dict[str, str] = {}
     for sample in samples:
         before = split_of.setdefault(sample.sample_id, sample.split)
         if before != sample.split:
             raise ManifestError(
-                f"{root}: {sample.uri} stands in the {before} and in the {sample.split} list; fetch them anew"
+                f"{root}: {sample.uri} is in the lists of both {before} and {sample.split}; download them"
+                " again"
             )
 
 
 def _prepared(
     order: Order, imported: Imported, chosen: Sequence[Sample]
 ) -> tuple[list[Sample], list[Reject], Path]:
-    """The samples whose files are there or could be made, those whose could not, and the files' folder."""
+    """The usable samples, the rejected ones, and the folder of the samples' files."""
     if imported.prepare is None:
         _require_inside(order.data, chosen)
         return list(chosen), [], order.data
@@ -218,25 +220,25 @@ def _prepared(
         except SampleError as error:
             rejects.append(Reject(sample.sample_id, "prepare", str(error)))
     if not kept:
-        raise InputError(f"not one of {len(rejects):,} samples can be used. The first: {rejects[0].reason}")
+        raise InputError(f"none of {len(rejects):,} samples can be used. The first: {rejects[0].reason}")
     return kept, rejects, target
 
 
 def _require_inside(root: Path, samples: Sequence[Sample]) -> None:
-    """One line, instead of one for each file, for a benchmark whose parts are linked in from elsewhere."""
+    """Raise one InputError, not one per file, for a benchmark with links to other folders."""
     locate = resolver(root)
     for sample in samples:
         try:
             locate(sample.uri)
         except SampleError:
             raise InputError(
-                f"{root / sample.uri} is or passes a link that leads outside {root}; give --data the real"
+                f"{root / sample.uri} is behind a link that leads outside {root}; give --data the real"
                 " folder, or mount the parts below one"
             ) from None
 
 
 def inherit(project: ProjectFile) -> None:
-    """Give a run without a knowledge base a copy of its newest neighbour's: its answers and vectors count."""
+    """Copy the newest knowledge base beside a run that has none, to reuse its answers and vectors."""
     ledgers = project.run.parent.glob("*/kb/ledger.sqlite")
     others = sorted(ledgers, key=lambda path: (path.stat().st_mtime_ns, str(path)))
     if project.kb.exists() or not others:

@@ -1,1 +1,1 @@
-"""Run the stages: what they are, when they are finished, and how their outputs are protected."""
+"""Run the stages of the main job: list them, skip finished ones, and checksum their outputs."""

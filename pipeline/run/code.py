@@ -1,12 +1,11 @@
-"""The code behind a function: which of our files it may run, found by following imports; and their hash.
+"""Hash the code behind a function: its source, and that of every module of ours that it can reach.
 
-A stage's fingerprint covers its code. Which files that is, is read off the source: the imports inside the
-stage's function, and inside those functions of its module that it calls, lead to modules; from a module every
-import in it, also one inside a function, leads on. A text that names a module
-(`"data.readers.pictures.image:read"`) counts as an import, and a text that ends in `.toml` as the file of
-that name beside the module.
+The modules are found by parsing imports. The search starts at the imports inside the function and inside
+those functions of its module that it calls, and follows every import of each module found, including those
+inside functions. A string that names a module (`"data.readers.pictures.image:read"`) counts as an import, and
+a string that ends in `.toml` as the file of that name beside the module.
 
-Packages of others are not followed: their versions are the environment's, not ours.
+Installed packages are not followed: their versions belong to the environment.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from data.files import hash_file, hash_json
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("data", "kb_builder", "trainer", "pipeline")
-# How stages are run, recognised and listed; what a stage computes is not in them but in what they call.
+# Modules that list, run and skip stages: what a stage computes is in the modules that they call.
 MACHINERY = frozenset(
     {"pipeline.api"}  # which the package exports, so that every module of it would lead there
-    | {f"pipeline.run.{name}" for name in ("runner", "jobs", "stage", "marks", "sealing", "code")}
+    | {f"pipeline.run.{name}" for name in ("runner", "jobs", "stage", "stale", "marks", "sealing", "code")}
 )
 
 _MODULE_NAME = re.compile(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?::\w+)?")
@@ -45,7 +44,7 @@ def code_hash(function: Callable[..., Any]) -> str:
 
 @cache
 def files(function: Callable[..., Any]) -> tuple[Path, ...]:
-    """Our files that a function may run or read as part of its code, sorted; not the one it stands in."""
+    """Our files that a function may run or read as part of its code, sorted; without its own file."""
     found: set[Path] = set()
     left = [name for node in _nodes(function) for name in _imports(node)]
     left += _imported_names(function)
@@ -64,7 +63,7 @@ def files(function: Callable[..., Any]) -> tuple[Path, ...]:
 
 
 def _nodes(function: Callable[..., Any]) -> list[ast.FunctionDef]:
-    """The syntax of a function and of those functions of its module that it calls, directly or not."""
+    """The syntax trees of a function and of the functions of its module that it calls, also indirectly."""
     module = sys.modules[function.__module__]
     found: dict[str, ast.FunctionDef] = {}
     left = [function]
@@ -81,7 +80,7 @@ def _nodes(function: Callable[..., Any]) -> list[ast.FunctionDef]:
 
 
 def _imported_names(function: Callable[..., Any]) -> Iterator[str]:
-    """The modules that names used in a function were imported from at the top of its module."""
+    """The modules from which the names used in a function are imported at the top of its module."""
     module = sys.modules[function.__module__]
     path = Path(inspect.getfile(function))
     used = {name for node in _nodes(function) for name in _names(node)}
@@ -93,7 +92,7 @@ def _imported_names(function: Callable[..., Any]) -> Iterator[str]:
 
 
 def _names(node: ast.FunctionDef) -> set[str]:
-    """The names that a function's body uses; those of its annotations are never looked up."""
+    """The names that a function's body uses; those in annotations are not evaluated."""
     return {
         each.id
         for statement in node.body
@@ -104,7 +103,7 @@ def _names(node: ast.FunctionDef) -> set[str]:
 
 @cache
 def _of_module(path: Path) -> tuple[tuple[str, ...], tuple[Path, ...]]:
-    """The modules that a file of source imports or names, and the files beside it that it names."""
+    """The modules that a source file imports or names, and the .toml files beside it that it names."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     texts = [
         each.value
@@ -143,7 +142,7 @@ def _parents(name: str) -> list[str]:
 
 @cache
 def _file(name: str) -> Path | None:
-    """The file of one of our modules, or None for what is none."""
+    """The file of one of our modules; None for any other name."""
     if name.partition(".")[0] not in PACKAGES:
         return None
     place = ROOT.joinpath(*name.split("."))

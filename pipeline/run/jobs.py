@@ -1,10 +1,10 @@
-"""What the stages are: what each calls, what it reads and writes, and on which it stands.
+"""The stages: what each calls, what it writes, and which stages it needs; and which of them a run has.
 
     world → ingest → describe-categories → describe-contrasts → describe-samples
           → encode → localize → train → evaluate → report
 
-How they are run, recognised and skipped is in pipeline/run/runner.py. The calls import what they need
-themselves, so that reading this list costs nothing.
+pipeline/run/runner.py runs them, pipeline/run/stale.py decides which are skipped. Each call imports what it
+needs itself, so that importing this list is fast.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from data.errors import NothingToTrainError
+from data.errors import InputError, NothingToTrainError
 from data.files import write_json
 from data.manifest.read import Manifest, read_manifest
 from data.reads import reading
@@ -29,7 +29,7 @@ from pipeline.project import TABLETOP, ProjectFile
 from pipeline.run.marks import read_mark
 from pipeline.run.stage import Completed, Stage, StageResult
 
-# Of `[data]`: what the stages that decode depend on, and ingest, which only hashes, does not.
+# Keys of `[data]` on which the stages that decode depend; ingest, which only hashes, does not.
 _BUDGET = {"seconds_per_file", "memory_per_file"}
 
 
@@ -79,7 +79,7 @@ def _describe_categories(project: ProjectFile, shards: list[int], complete: Comp
     from kb_builder.describe.categories import describe_category_shards
 
     settings = project.describe.categories
-    require_bounds(project.kb, project.describe.samples)  # before anything is paid for categories
+    require_bounds(project.kb, project.describe.samples)  # before any request for categories is paid
     describe_category_shards(
         project.kb,
         shards,
@@ -118,7 +118,7 @@ def _describe_samples(project: ProjectFile, shards: list[int], complete: Complet
 
 
 def _described(project: ProjectFile, parts: Sequence[Path], before: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The answers that descriptions cite, as the ledger has them, and their lines in the list of parts."""
+    """The ledger's answers that descriptions cite, and the descriptions' lines in the manifest of parts."""
     from kb_builder.describe.cited import cited_answers
     from kb_builder.tables.parts import lines_of
 
@@ -147,13 +147,13 @@ def _encode_settings(project: ProjectFile) -> Any:
     from kb_builder.tables.controls import most_controls
 
     encode = asdict(project.encode)
-    del encode["batch_size"]  # a vector does not depend on what was encoded beside it
+    del encode["batch_size"]  # a vector does not depend on the rest of its batch
     most = most_controls(project.localize.k)
     return [encode, most, project.seed, project.data.budget, os.environ.get(VARIABLE)]
 
 
 def _encode_outputs(project: ProjectFile) -> Iterable[Path]:
-    """The folders of encoders that serve; those of others stay for when they serve again."""
+    """The files of the encoders in use; folders of other encoders stay, for when they are used again."""
     from kb_builder.store.cards import serving_folders
 
     yield project.kb / "controls.parquet"
@@ -164,7 +164,7 @@ def _encode_outputs(project: ProjectFile) -> Iterable[Path]:
 
 
 def _is_own_vectors(path: Path) -> bool:
-    """Whether a file of the store can be made again; vectors that were imported cannot."""
+    """Whether a file of the embedding store can be computed again; imported vectors cannot."""
     from kb_builder.encoders.imported import is_imported
 
     return "embeddings" in path.parts and not is_imported(path)
@@ -182,7 +182,7 @@ def _train(project: ProjectFile) -> dict[str, Any]:
     try:
         return train(project.kb, project.run, project.train)
     except NothingToTrainError as error:
-        # A report without trained heads is worth more than none; heads of earlier data would be wrong.
+        # Go on to a report without trained heads; heads of earlier data would be wrong.
         for path in _train_outputs(project):
             path.unlink()
         print(f"  note: no heads were trained: {error}", file=sys.stderr)
@@ -320,8 +320,42 @@ STAGES = (
 )
 
 
+STAGE_NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
+INGEST = "ingest"  # the stage that notes the contents of the samples' files
+_BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def find_stage(name: str) -> Stage:
+    """A stage by its name. Raises InputError for an unknown one."""
+    if name not in _BY_NAME:
+        raise InputError(f"unknown stage {name!r}; the stages are: {', '.join(STAGE_NAMES)}")
+    return _BY_NAME[name]
+
+
+def plan(project: ProjectFile) -> list[str]:
+    """The stages of a whole run: without training where the project has it off.
+
+    If `unibind train` was run in a project that has training off, a whole run keeps those heads up to date.
+    """
+    trains = project.train.enabled or bool((mark := read_mark(project, "train")) and mark.get("asked"))
+    return [name for name in STAGE_NAMES if trains or name != "train"]
+
+
+def needs(project: ProjectFile, stage: Stage) -> list[str]:
+    """The stages that must have run before: evaluation without heads is zero-shot and needs no training."""
+    if stage.name == "evaluate" and "train" not in plan(project):
+        return ["localize"]
+    return list(stage.needs)
+
+
+def shards(project: ProjectFile, name: str) -> list[int]:
+    """The shards of a stage: [0, 1, …] for the describe stages, [0] for every other."""
+    stage = find_stage(name)
+    return list(range(stage.shards(project))) if stage.shards else [0]
+
+
 def write_metrics(project: ProjectFile, results: Iterable[StageResult] = ()) -> dict[str, Any]:
-    """Write `<run>/metrics.json`: the evaluation, with the wall time of every stage that has run."""
+    """Write `<run>/metrics.json`: the evaluation, and the wall time of every stage that has run."""
     skipped = {result.name: result.skipped for result in results}
     stages = [
         {"name": name, "seconds": done["seconds"], "skipped": skipped.get(name, False)}

@@ -1,11 +1,11 @@
-"""What a finished stage leaves to be recognised by: `<run>/stages/<name>.json` and `<name>.reads.json`.
+"""Marks of finished stages: `<run>/stages/<name>.json`, with what the stage read in `<name>.reads.json`.
 
-A mark holds the hashes of the stage's settings and code, its counts, and of every file it wrote the SHA-256;
-the file beside it holds what was read (data/reads.py). A stage is current while all of that holds. A file is
-hashed again only where its signature has changed; a mark whose signatures are out of date is refreshed.
+A mark holds the hashes of the stage's settings and code, its counts, and the SHA-256 of every file it wrote;
+the second file lists its reads (data/reads.py). A stage is current while all of these are unchanged. A file
+is hashed again only if its signature (size, times, inode) has changed; the new signature is then stored.
 
-Paths inside the project's folder are kept relative to it, those of installed packages relative to the
-installation, and others as they are: the folder may be moved, with what the project file names relatively.
+Paths inside the project's folder are stored relative to it, those of installed packages relative to the
+installation, others absolute: the project's folder may be moved.
 """
 
 from __future__ import annotations
@@ -16,55 +16,70 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 from data.files import Signature, canonical_json, hash_json, write_json, write_text
 from data.reads import CHANGED_MEANWHILE, Note, content, remember
 from pipeline.project import ProjectFile
 
-FORMAT = 3  # 1 knew no reads, 2 no checksums of its own
-_READ_ANEW = 64 * 2**20  # bytes: a file written by a stage is believed by its signature only where larger
+FORMAT = 3  # 1 had no reads, 2 no checksum of the mark
+_ALWAYS_HASHED = 64 * 2**20  # bytes: only of larger outputs an unchanged signature suffices
 _EARLIER = (1, 2)
 _INSTALLED = "<installed>"
 
 
-def read_mark(project: ProjectFile, key: str) -> dict[str, Any] | None:
-    """The mark of a finished stage or shard, or None; one that is damaged, or of another stage, is none.
+class Mark(TypedDict):
+    """The content of a mark. Those of an earlier version are only certain to have `seconds` and `summary`."""
 
-    Of an earlier version's mark, only `format` and `seconds` can be relied on.
+    seconds: float
+    summary: dict[str, Any]
+    format: NotRequired[int]
+    key: NotRequired[str]  # the stage, or the shard
+    hashes: NotRequired[dict[str, str]]  # of "settings" and "code"
+    outputs: NotRequired[dict[str, list[Any]]]  # path below the run folder: SHA-256, signature or None
+    digest: NotRequired[str]  # of all outputs
+    reads: NotRequired[str]  # the hash of the reads
+    facts: NotRequired[dict[str, Any]]
+    asked: NotRequired[bool]  # trained by `unibind train` although the project has training off
+
+
+def read_mark(project: ProjectFile, key: str) -> Mark | None:
+    """The mark of a finished stage or shard; None if there is none, or it is damaged or of another stage.
+
+    In the mark of an earlier version, only `format`, `seconds` and `summary` are checked.
     """
     mark = _read(_path(project, key))
     if mark is None:
         return None
     if mark.get("format") == FORMAT:
         claimed = mark.pop("sha256", None)
-        return mark if claimed == hash_json(mark) and mark["key"] == key else None
+        return cast(Mark, mark) if claimed == hash_json(mark) and mark["key"] == key else None
     usable = isinstance(mark.get("seconds"), int | float) and isinstance(mark.get("summary"), dict)
-    return mark if usable and mark.get("format", 1) in _EARLIER else None
+    return cast(Mark, mark) if usable and mark.get("format", 1) in _EARLIER else None
 
 
-def marks(project: ProjectFile) -> list[tuple[str, dict[str, Any]]]:
-    """Every mark that can be read, by stage or shard."""
+def marks(project: ProjectFile) -> list[tuple[str, Mark]]:
+    """Every readable mark, with the name of its stage or shard."""
     paths = sorted((project.run / "stages").glob("*.json"))
     keys = (path.name.removesuffix(".json") for path in paths if not path.name.endswith(".reads.json"))
     return [(key, mark) for key in keys if (mark := read_mark(project, key)) is not None]
 
 
 def damaged_marks(project: ProjectFile) -> list[tuple[Path, str]]:
-    """The files of marks that are not as they were written, and how."""
+    """The files of marks that differ from what was written, each with what is wrong."""
     found = []
     for path in sorted((project.run / "stages").glob("*")):
         if path.name.startswith("."):
             continue
         key, reads = path.name.removesuffix(".json"), path.name.endswith(".reads.json")
         if not path.is_file() or path.suffix != ".json":
-            found.append((path, "no file of ours"))
+            found.append((path, "not a file of unibind"))
         elif reads:
             mark = read_mark(project, key.removesuffix(".reads"))
             if mark is not None and mark.get("format") == FORMAT and _reads(project, path, mark) is None:
-                found.append((path, "damaged: its checksum does not fit; its stage will run again"))
+                found.append((path, "damaged: its checksum does not match; its stage will run again"))
         elif (mark := read_mark(project, key)) is None:
-            found.append((path, "damaged: its checksum does not fit; its stage will run again"))
+            found.append((path, "damaged: its checksum does not match; its stage will run again"))
         elif mark.get("format") == FORMAT and not _reads_path(project, key).is_file():
             found.append((_reads_path(project, key), "missing; its stage will run again"))
     return found
@@ -81,7 +96,7 @@ def missing_marks(project: ProjectFile) -> list[Path]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A JSON object of a plain file, or None."""
+    """The JSON object in a regular file, or None."""
     try:
         value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError, RecursionError):
@@ -89,8 +104,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _reads(project: ProjectFile, path: Path, mark: Mapping[str, Any]) -> list[Any] | None:
-    """What a stage read, as it is stored; None where the file is damaged or not this mark's."""
+def _reads(project: ProjectFile, path: Path, mark: Mark) -> list[Any] | None:
+    """The reads of a stage as stored; None where the file is damaged or belongs to another mark."""
     value = _read(path)
     if value is None or not isinstance(value.get("notes"), list):
         return None
@@ -104,7 +119,7 @@ def _write_reads(project: ProjectFile, key: str, notes: list[Any]) -> None:
     write_text(_reads_path(project, key), text + "\n")
 
 
-def _write(project: ProjectFile, key: str, mark: dict[str, Any]) -> None:
+def _write(project: ProjectFile, key: str, mark: Mark) -> None:
     write_json(_path(project, key), {**mark, "sha256": hash_json(mark)})
 
 
@@ -119,8 +134,8 @@ def write_mark(
     notes: Iterable[Note] = (),
     facts: Mapping[str, Any] | None = None,
     asked: bool = False,
-) -> dict[str, Any]:
-    """Mark a stage as done: `hashes` of its settings and code, what it read, what it wrote."""
+) -> Mark:
+    """Mark a stage as done, with the `hashes` of its settings and code, its reads and its outputs."""
     written: dict[str, tuple[str, list[int] | None]] = {}  # SHA-256, signature
     for path in sorted(outputs):
         digest, seen = content(path)
@@ -128,7 +143,7 @@ def write_mark(
             written[path.relative_to(project.run).as_posix()] = digest, list(seen) if seen else None
     reads = [_stored(project, note) for note in notes]
     _write_reads(project, key, reads)
-    mark: dict[str, Any] = {
+    mark: Mark = {
         "format": FORMAT,
         "key": key,
         "hashes": dict(hashes),
@@ -151,10 +166,10 @@ def altered(
     hashes: Mapping[str, str],
     facts: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda before: before,
 ) -> str | None:
-    """Why a mark does not hold, in a few words; None where it holds.
+    """What has changed since a mark was written, in a few words; None where nothing has.
 
-    `facts` is asked last, with those of the mark: what must hold beside files. Those whose names begin with
-    `_` only help it not to look at everything again.
+    `facts` is called last, with the facts of the mark, and returns those of today. Facts whose names begin
+    with `_` are not compared; they save the function from checking everything again.
     """
     mark = read_mark(project, key)
     if mark is None:
@@ -168,7 +183,7 @@ def altered(
     for name, (digest, seen) in mark["outputs"].items():
         path = project.run / name
         remember(path, digest, _signature(seen))
-        now, current = content(path, rehash=seen is None or seen[0] <= _READ_ANEW)
+        now, current = content(path, rehash=seen is None or seen[0] <= _ALWAYS_HASHED)
         if now != digest:
             gone = "cannot be read" if os.path.lexists(path) else "is missing"
             return f"{name} {gone if now is None else 'was altered'}"
@@ -182,7 +197,7 @@ def altered(
         remember_note(note)
         now_note = note.again()
         if note.digest == CHANGED_MEANWHILE or now_note.digest != note.digest:
-            return _told(project, note, now_note)
+            return _difference(project, note, now_note)
         again.append(_stored(project, now_note))
     known = json.loads(canonical_json(facts(mark["facts"])))
     for name, value in known.items():
@@ -192,8 +207,8 @@ def altered(
     return None
 
 
-def spoiled(project: ProjectFile, key: str) -> list[Path]:
-    """The files that a stage wrote and that are there with another content."""
+def altered_outputs(project: ProjectFile, key: str) -> list[Path]:
+    """The files that a stage wrote and that now have another content."""
     mark = read_mark(project, key)
     if mark is None or mark.get("format") != FORMAT:
         return []
@@ -201,20 +216,20 @@ def spoiled(project: ProjectFile, key: str) -> list[Path]:
     for name, (digest, seen) in mark["outputs"].items():
         path = project.run / name
         remember(path, digest, _signature(seen))
-        now, _ = content(path, rehash=seen is None or seen[0] <= _READ_ANEW)
+        now, _ = content(path, rehash=seen is None or seen[0] <= _ALWAYS_HASHED)
         if path.is_file() and now != digest:
             found.append(path)
     return found
 
 
 def remember_note(note: Note) -> None:
-    """Take over what a note says of a whole file: it is not hashed again while its signature holds."""
+    """Remember the hash of a whole file from a note: it is not hashed again while its signature holds."""
     if note.kind == "file":
         remember(Path(note.path), note.digest, note.signature)
 
 
 def reads_of(project: ProjectFile, key: str) -> list[Note]:
-    """What a finished stage read. Empty where it left no record."""
+    """The reads of a finished stage; empty where there is no record."""
     mark = read_mark(project, key)
     if mark is None or mark.get("format") != FORMAT:
         return []
@@ -222,7 +237,7 @@ def reads_of(project: ProjectFile, key: str) -> list[Note]:
 
 
 def remove_mark(project: ProjectFile, key: str) -> None:
-    """Let a stage count as not run."""
+    """Remove a mark, so that its stage counts as not run."""
     _path(project, key).unlink(missing_ok=True)
     _reads_path(project, key).unlink(missing_ok=True)
 
@@ -230,13 +245,13 @@ def remove_mark(project: ProjectFile, key: str) -> None:
 def _refresh(
     project: ProjectFile,
     key: str,
-    mark: dict[str, Any],
-    before: dict[str, Any],
+    mark: Mark,
+    before: Mark,
     reads_before: list[Any],
     reads: list[Any],
 ) -> None:
-    """Keep signatures that have settled, or changed with the same content: next time nothing is hashed."""
-    with suppress(OSError):  # a folder that cannot be written is read all the same
+    """Store new signatures of unchanged contents, so that nothing is hashed next time."""
+    with suppress(OSError):  # a read-only folder can still be read
         if reads != reads_before:
             _write_reads(project, key, reads)
         if mark != before:
@@ -244,7 +259,7 @@ def _refresh(
 
 
 def _digest(reads: Collection[Any]) -> str:
-    """The hash of what was read, without the signatures."""
+    """The hash of the reads, without signatures."""
     return hash_json([each[:4] for each in reads])
 
 
@@ -277,7 +292,7 @@ def _absolute(project: ProjectFile, place: str) -> str:
     return str(project.path.parent / place)
 
 
-def _told(project: ProjectFile, note: Note, now: Note) -> str:
+def _difference(project: ProjectFile, note: Note, now: Note) -> str:
     place = _place(project, note.path)
     if note.kind == "names":
         return f"the files {place}/{note.detail} are others"

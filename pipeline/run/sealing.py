@@ -1,8 +1,8 @@
-"""Which files of a run the checksums cover (data/seals.py): what each stage writes, when it is complete.
+"""Checksums of the files of a run (data/seals.py): each stage adds its outputs when it completes.
 
-A knowledge base has a list of its own, so that it can be checked where the run is not, and so has each study,
-which is no stage. Not in a list are the cells of studies and the files of the tabletop world, whose SHA-256
-cell.json and samples.parquet have, and the marks, which bear their own checksum.
+The run, its knowledge base and each study have a list each, so that they can be checked alone. Not listed are
+the cells of studies and the files of the tabletop world, whose SHA-256 is in cell.json and samples.parquet,
+and the marks, which contain their own checksum.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _STUDY = "study"  # their maker
 
 
 def seal_outputs(project: ProjectFile, stage: Stage) -> None:
-    """Write down the content of what a finished stage wrote. The caller holds the project's lock."""
+    """Add the checksums of a finished stage's outputs. The caller holds the run's lock."""
     files = _files(project, stage)
     if stage.name == _NOT_SEALED:
         return
@@ -42,7 +42,7 @@ def seal_outputs(project: ProjectFile, stage: Stage) -> None:
 
 
 def unseal_outputs(project: ProjectFile, stage: Stage) -> None:
-    """Take out the lines of what a stage is about to write. The caller holds the project's lock."""
+    """Remove the checksums of files that a stage is about to write. The caller holds the run's lock."""
     for base in (project.kb, project.run):
         unseal(base, stage.name)
     if stage.name.startswith("describe-"):
@@ -50,9 +50,9 @@ def unseal_outputs(project: ProjectFile, stage: Stage) -> None:
 
 
 def seal_all(project: ProjectFile) -> int:
-    """Write down the content of every file of a run as it is now; returns how many files that are.
+    """Write new checksums of every file of a run as it is now; returns the number of files.
 
-    Raises KnowledgeBaseError where there is nothing to be sealed, or somebody writes.
+    Raises KnowledgeBaseError where there is no knowledge base, or another process works on the run.
     """
     if not (project.kb / "categories.parquet").is_file():
         raise KnowledgeBaseError(f"{project.kb} holds no knowledge base yet; `unibind run` makes one")
@@ -68,37 +68,35 @@ def seal_all(project: ProjectFile) -> int:
 
 
 def seal_study(folder: Path) -> int:
-    """Write down the content of what a study came to, in its own folder; returns how many files that are."""
+    """Add the checksums of a study's results to the list in its folder; returns the number of files."""
     found = [folder / name for name in STUDY_FILES if (folder / name).is_file()]
     seal(folder, found, _STUDY)
     return len(found)
 
 
 def unseal_study(folder: Path) -> None:
-    """Take out the lines of what a study is about to write."""
+    """Remove the checksums of results that a study is about to write."""
     unseal(folder, _STUDY)
 
 
 def drop_damaged(project: ProjectFile) -> None:
-    """Remove a list that is damaged, saying so: its stages write theirs anew, being whole by their marks."""
+    """Remove a damaged list with a note; stages whose marks hold write their checksums again."""
     for base in (project.kb, project.run):
         try:
             sealed(base)
         except DamagedError as error:
-            print(
-                f"  note: {visible(error.path)} is damaged; it is written anew", file=sys.stderr, flush=True
-            )
+            print(f"  note: {visible(error.path)} is damaged; writing it again", file=sys.stderr, flush=True)
             discard(base)
     manifest = project.kb / "descriptions" / MANIFEST
     try:
         read_manifest(project.kb)
     except KnowledgeBaseError:
-        print(f"  note: {visible(manifest)} is damaged; it is written anew", file=sys.stderr, flush=True)
+        print(f"  note: {visible(manifest)} is damaged; writing it again", file=sys.stderr, flush=True)
         manifest.unlink()
 
 
 def is_sealed(project: ProjectFile, stage: Stage) -> bool:
-    """Whether everything that a finished stage wrote is in the lists."""
+    """Whether every output of a finished stage is in the lists."""
     if stage.name == _NOT_SEALED:
         return True
     files = _files(project, stage)
@@ -111,7 +109,7 @@ def is_sealed(project: ProjectFile, stage: Stage) -> bool:
 
 
 def _files(project: ProjectFile, stage: Stage) -> dict[Path, list[Path]]:
-    """What a stage wrote, by the folder whose list it belongs to."""
+    """The outputs of a stage, by the folder whose list they belong to."""
     found: dict[Path, list[Path]] = {project.kb: [], project.run: []}
     for path in stage.outputs(project):
         found[project.kb if path.is_relative_to(project.kb) else project.run].append(path)

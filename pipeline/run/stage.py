@@ -1,4 +1,4 @@
-"""What a stage is: what it calls, what it writes, and when it is complete."""
+"""The records of a stage: its definition, and the result of running it."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ Completed = Callable[[int, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. `run` returns the counts to report.
+    """One stage. `run` takes the project and returns the counts to report.
 
-    With `shards` it takes the numbers of the shards to make as second argument, and as third a function to
-    call with each shard's number and counts once its files are written.
+    With `shards`, `run` also takes the numbers of the shards to make, and a function to call with each
+    shard's number and counts once its files are written.
 
-    What it reads is not said here but noted while it runs (data/reads.py), its code is found from `run`
-    (pipeline/run/code.py). `media` says that it opens the samples' files: their contents are noted once, by
-    `ingest`, so such a stage is current only while what ingest read is.
+    What a stage reads is not declared but recorded while it runs (data/reads.py); its code is found from
+    `run` (pipeline/run/code.py). `media`: it opens the samples' files. `ingest` records their contents once,
+    so such a stage is current only while the inputs of ingest are.
     """
 
     name: str
     needs: tuple[str, ...]  # the stages that must have run before
-    settings: Callable[[ProjectFile], Any]  # only what it uses: a change of these runs it again
+    settings: Callable[[ProjectFile], Any]  # only those it uses: if they change, it runs again
     run: Callable[..., Any]
     outputs: Callable[[ProjectFile], Iterable[Path]]
     shards: Callable[[ProjectFile], int] | None = None
     media: bool = False
-    # Inside the knowledge base, of this stage alone: also what it wrote and removed.
+    # A folder of the knowledge base that only this stage writes: reads below it are no inputs.
     folder: str | None = None
-    # What else must hold: of the files it wrote and what was known of them before, as something to compare.
+    # Further facts that must not change, from its output files and the facts of the last run.
     facts: Callable[[ProjectFile, Sequence[Path], Mapping[str, Any]], Mapping[str, Any]] | None = None
-    # Files that it would take over as they lie: where one was altered, it is removed before the stage runs.
+    # Output files that it reuses if they exist: an altered one is removed before the stage runs.
     reuses: Callable[[Path], bool] = lambda path: False
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did: seconds of work (of the run that did it, when skipped) and its own counts.
+    """What a stage did: seconds of work (of the run that did it, if skipped), and its counts.
 
-    `why` says in a few words why a stage that had run before ran again.
+    `why`: why a stage that had run before ran again.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""One ablation on the page of a study: its question, the verdict in words, forest charts, and the numbers.
+"""The page section of one ablation: its question, the verdicts, forest charts, and the numbers.
 
 A study is a mapping of the form that `pipeline.study.page.write_study_page` describes.
 """
@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from data.show import shorten
 from pipeline.accuracies import percent, points
 from pipeline.html.charts import Dot, DotRow, dot_chart
-from pipeline.html.elements import Child, Html, clipped, el, figure, join, line, section, table
+from pipeline.html.elements import Child, Html, el, figure, join, line, section, table
 
 Variant = Mapping[str, Any]
 
@@ -21,7 +22,7 @@ _VERDICTS = ("better", "worse", "no difference")
 
 @dataclass(frozen=True, slots=True)
 class StudyMeasure:
-    """How a measure is called, in full and in a sentence, which way is better, and whether it is a share."""
+    """A measure's title, its name in a sentence, which direction is better, and whether it is a share."""
 
     title: str
     short: str
@@ -52,7 +53,7 @@ MEASURES: dict[str, StudyMeasure] = {
 
 
 def ablation_section(ablation: Mapping[str, Any], anchor: str) -> Html:
-    """The whole of one ablation, to be linked to as `anchor`."""
+    """The section of one ablation, with the id `anchor`."""
     variants: Sequence[Variant] = ablation["variants"]
     names = measure_names(variants)
     still = [name for name in names if name in MEASURES and _unmoved(variants, name)]
@@ -79,19 +80,19 @@ def measure_names(variants: Sequence[Variant]) -> list[str]:
 
 
 def variant_title(variant: Variant) -> str:
-    """A variant's name; where its LLM centers hold the bare name of the category, that is said."""
+    """A variant's name, marked where its LLM centers include the bare category name."""
     return f"{variant['name']} [centers + name]" if variant.get("with_name") else str(variant["name"])
 
 
-def told(name: str, value: float | None) -> str:
-    """A number as its measure is told: a share in percent, anything else with three decimals."""
+def measure_text(name: str, value: float | None) -> str:
+    """A value as text: a share in percent, any other with three decimals."""
     if value is None:
         return "–"
     return f"{percent(value)}%" if _share(name) else f"{round(value, 3) + 0.0:.3f}"
 
 
-def told_difference(name: str, value: float | None) -> str:
-    """A difference with its sign: a share's in percentage points."""
+def difference_text(name: str, value: float | None) -> str:
+    """A difference with its sign, for a share in percentage points."""
     if value is None:
         return "–"
     if _share(name):
@@ -109,13 +110,13 @@ def _title(name: str) -> str:
 
 
 def _unmoved(variants: Sequence[Variant], name: str) -> bool:
-    """Whether several variants have the very same mean: a chart of it would say nothing."""
+    """Whether all of several variants have the same mean, so that a chart would show nothing."""
     means = [one["measures"][name]["mean"] for one in variants if name in one["measures"]]
     return len(means) > 1 and len(set(means)) == 1
 
 
 def _verdict(variant: Variant) -> Html:
-    """What changed against the reference, in words."""
+    """The differences from the reference, in words."""
     against: Mapping[str, Mapping[str, Any]] = variant.get("against_reference") or {}
     parts = []
     for verdict in _VERDICTS:
@@ -126,7 +127,7 @@ def _verdict(variant: Variant) -> Html:
             parts.append(el("span", f"no difference in {', '.join(_short(name) for name in names)}"))
             continue
         differences = (
-            f"{_short(name)} ({told_difference(name, against[name]['difference'])})" for name in names
+            f"{_short(name)} ({difference_text(name, against[name]['difference'])})" for name in names
         )
         parts.append(el("span", f"{verdict} in {', '.join(differences)}", class_=verdict))
     words = join(parts, "; ") if parts else "not compared with the reference"
@@ -138,7 +139,7 @@ def _short(name: str) -> str:
 
 
 def _forest(variants: Sequence[Variant], name: str) -> Html:
-    """A row a variant: its mean with the interval, a small stroke for each seed; a line at the reference."""
+    """A row per variant: its mean with the interval, a tick per seed; a line at the reference."""
     rows, level = [], None
     for one in variants:
         measured = one["measures"].get(name)
@@ -150,36 +151,36 @@ def _forest(variants: Sequence[Variant], name: str) -> Html:
         against = (one.get("against_reference") or {}).get(name, {})
         seeds = [Dot(value, "tick") for value in measured.get("per_seed", ()) if value is not None]
         dots = [*(seeds if len(seeds) > 1 else ()), Dot(mean, low=measured["low"], high=measured["high"])]
-        difference = "" if reference or not against else f" ({told_difference(name, against['difference'])})"
+        difference = "" if reference or not against else f" ({difference_text(name, against['difference'])})"
         rows.append(
             DotRow(
                 f"{variant_title(one)} (reference)" if reference else variant_title(one),
-                f"{told(name, mean)}{difference}",
+                f"{measure_text(name, mean)}{difference}",
                 tuple(dots),
                 strong=reference,
                 colour="var(--ink)" if reference else _COLOURS.get(against.get("verdict", "")),
             )
         )
-    title = f"{_title(name)}: {'; '.join(f'{row.label} {row.told}' for row in rows)}"
+    title = f"{_title(name)}: {'; '.join(f'{row.label} {row.value}' for row in rows)}"
     chart = dot_chart(rows, title=title, percent=_share(name), level=level)
     words = MEASURES[name].good
     return el("div", el("h3", _title(name)), el("p", f"{words[0].upper()}{words[1:]}.", class_="sub"), chart)
 
 
 def _numbers(variants: Sequence[Variant], names: Sequence[str]) -> Html:
-    """A line a variant, a column a measure: the mean, its interval, the difference from the reference."""
+    """A row per variant, a column per measure: the mean, its interval, the difference from the reference."""
     columns = f"l{'r' * len(names)}"
     body = []
     for one in variants:
         settings = ", ".join(f"{key} = {value}" for key, value in (one.get("settings") or {}).items())
         reference = bool(one.get("is_reference"))
         name = f"{variant_title(one)} (reference)" if reference else variant_title(one)
-        cells: list[Child] = [join([name, el("span", clipped(settings, 160), class_="ci set")])]
+        cells: list[Child] = [join([name, el("span", shorten(settings, 160), class_="ci set")])]
         cells += [_cell(one, measure) for measure in names]
         body.append(line(columns, cells, class_="reference" if reference else None))
     caption = (
         "Mean, its interval, and the difference from the reference with its own interval (for shares in "
-        "percentage points); bold where the study calls it a difference."
+        "percentage points); bold where it is significant."
     )
     whole = table(columns, ["variant", *(_title(name) for name in names)], body, caption=caption)
     return el("div", whole, class_="pinned study")
@@ -189,26 +190,26 @@ def _cell(variant: Variant, name: str) -> Child:
     measured = variant["measures"].get(name)
     if measured is None or measured["mean"] is None:
         return "–"
-    parts: list[Child] = [told(name, measured["mean"])]
+    parts: list[Child] = [measure_text(name, measured["mean"])]
     if measured["low"] is not None and measured["high"] is not None:
-        ends = (told(name, measured[end]).removesuffix("%") for end in ("low", "high"))
+        ends = (measure_text(name, measured[end]).removesuffix("%") for end in ("low", "high"))
         parts.append(el("span", "–".join(ends), class_="ci"))
     against = (variant.get("against_reference") or {}).get(name)
     if against:
         verdict = against["verdict"] if against["verdict"] in _COLOURS else None
-        difference = el("b" if verdict else "span", told_difference(name, against["difference"]))
-        ends = (told_difference(name, against[end]) for end in ("low", "high"))
+        difference = el("b" if verdict else "span", difference_text(name, against["difference"]))
+        ends = (difference_text(name, against[end]) for end in ("low", "high"))
         parts.append(el("span", difference, f" ({' to '.join(ends)})", class_=f"ci {verdict or ''}".strip()))
     return join(parts)
 
 
 def _by_seed(variants: Sequence[Variant], names: Sequence[str]) -> Html:
-    """Every number that a mean was made of."""
+    """The values of each seed."""
     body: list[list[Child]] = [
         [
             variant_title(one),
             _title(name),
-            ", ".join(told(name, value) for value in one["measures"][name].get("per_seed", ())),
+            ", ".join(measure_text(name, value) for value in one["measures"][name].get("per_seed", ())),
         ]
         for one in variants
         for name in names

@@ -1,4 +1,4 @@
-"""The study file: which parts of the method are exchanged, for what, and what is claimed of the result."""
+"""The study file: read and check the variants of the method, and the claims to test."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ class _StudySection(BaseModel):
 
 
 class VariantSection(_StudySection):
-    """What a variant changes in the reference; nothing: it is the reference."""
+    """What a variant changes in the reference; if nothing, it is the reference."""
 
     localize: dict[str, Any] = {}
     train: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
-    anchors: Anchors = "llm_centers"  # the texts that stand for categories, in training and after it
-    at_test: Anchors = "llm_centers"  # after it alone; the heads are the reference's
+    anchors: Anchors = "llm_centers"  # the texts of the categories, in training and in the test
+    at_test: Anchors = "llm_centers"  # in the test only; the heads are the reference's
     shots: int | None = Field(default=None, ge=1)  # labelled train samples per category and modality
 
 
 class AblationSection(_StudySection):
-    """One part of the method, and what stands in its place."""
+    """One part of the method, and the variants of it."""
 
     question: str
     variants: dict[str, VariantSection] = Field(min_length=1)
 
 
 class ClaimSection(_StudySection):
-    """The reference is better than a variant."""
+    """A claim: the reference is better than a variant."""
 
     text: str
     ablation: str
@@ -50,12 +50,12 @@ class ClaimSection(_StudySection):
 
 
 class StudyFile(_StudySection):
-    """A study file as it is written."""
+    """The content of a study file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     project: str
     seeds: list[int] = Field(default=[0, 1, 2, 3, 4], min_length=1)
-    set: dict[str, Any] = {}  # on top of the project file, for the whole study
+    set: dict[str, Any] = {}  # changes of the project file, for the whole study
     ablations: dict[str, AblationSection] = Field(min_length=1)
     claims: list[ClaimSection] = []
 
@@ -66,17 +66,17 @@ class Study:
 
     file: StudyFile
     project: ProjectFile
-    variants: dict[tuple[str, str], list[Variant]]  # (ablation, variant) -> one of each seed
+    variants: dict[tuple[str, str], list[Variant]]  # (ablation, variant) -> one per seed
     reference: list[Variant]
 
 
 def load_study(path: Path) -> Study:
     """Read and check a study file.
 
-    Raises ProjectError: no such file, not TOML, or its mistakes; those in the settings of a variant, too.
+    Raises ProjectError where there is no such file, it is not TOML, or it or a variant has mistakes.
     """
     if not os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises for names that are too long for a file)
-        raise ProjectError(f"{path}: no such study file; `ablation.toml` of this repository is one")
+        raise ProjectError(f"{path}: no such study file; `ablation.toml` in the repository is an example")
     try:
         file = StudyFile.model_validate(read_toml(path, ProjectError))
     except ValidationError as error:
@@ -111,5 +111,5 @@ def _check_claims(path: Path, file: StudyFile) -> None:
         )
         if claim.variant not in variants:
             raise ProjectError(
-                f"{path}: the claim {claim.text!r} is about {claim.ablation}, {claim.variant}: not there"
+                f"{path}: claim {claim.text!r} is about {claim.ablation}, {claim.variant}: no such variant"
             )

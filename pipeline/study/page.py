@@ -1,4 +1,4 @@
-"""The page of an ablation study: what was claimed, what held, and what each part of the method is worth.
+"""The page of an ablation study: its claims, and the effect of each part of the method.
 
 One HTML file in the report's style: no network, no script, no other file.
 """
@@ -62,13 +62,13 @@ def _facts(study: Mapping[str, Any]) -> str:
 
 def _lead(claims: Sequence[Mapping[str, Any]]) -> str:
     if not claims:
-        return "No claim was put to the test."
+        return "No claim was tested."
     counts = Counter(claim["holds"] for claim in claims)
-    told = [f"{counts[True]} {'holds' if counts[True] == 1 else 'hold'}"]
-    told.append(f"{counts[False]} {'does' if counts[False] == 1 else 'do'} not")
+    parts = [f"{counts[True]} {'holds' if counts[True] == 1 else 'hold'}"]
+    parts.append(f"{counts[False]} {'does' if counts[False] == 1 else 'do'} not")
     if counts[None]:
-        told.append(f"{counts[None]} {'is' if counts[None] == 1 else 'are'} undecided")
-    return f"Of {counted(len(claims), 'claim')} about the method, {', '.join(told)}."
+        parts.append(f"{counts[None]} {'is' if counts[None] == 1 else 'are'} undecided")
+    return f"Of {counted(len(claims), 'claim')} about the method, {', '.join(parts)}."
 
 
 def _how_to_read(study: Mapping[str, Any]) -> str:
@@ -78,16 +78,16 @@ def _how_to_read(study: Mapping[str, Any]) -> str:
         for variant in ablation["variants"]
     )
     words = (
-        "How to read it: an ablation changes one part of the reference and leaves all else as it is. A dot "
-        "is the mean over the seeds, the line through it its 95% interval, a small stroke one seed. "
+        "How to read it: an ablation changes one part of the reference and nothing else. A dot is the mean "
+        "over the seeds, the line through it the 95% interval, a small tick one seed. "
         "Accuracies and recalls are means over modalities. "
     )
     if len(study["seeds"]) < 2:
-        words += "With one seed nothing is known of the luck of the start. "
+        words += "With one seed, the variation between seeds is not known. "
     if compared:
         words += (
-            f"The page holds {counted(compared, 'comparison')}: even if no part mattered, about "
-            f"{max(1, round(compared / 20))} would seem to at 95%."
+            f"The page holds {counted(compared, 'comparison')}: even if no part had an effect, about "
+            f"{max(1, round(compared / 20))} would be significant at 95%."
         )
     return words
 
@@ -108,9 +108,7 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> Html:
 def _reference(settings: Mapping[str, Any]) -> Html:
     """The settings that every ablation starts from."""
     rows = [[el("code", key), el("code", str(value))] for key, value in flat_settings(settings)]
-    content = (
-        table("ll", ["setting", "value"], rows) if rows else el("p", "Nothing is known of its settings.")
-    )
+    content = table("ll", ["setting", "value"], rows) if rows else el("p", "Its settings are not recorded.")
     return section("reference", "The reference", content)
 
 

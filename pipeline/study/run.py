@@ -1,8 +1,8 @@
-"""Run an ablation study: every variant with every seed, and what the differences are worth.
+"""Run an ablation study: every variant with every seed, and estimate the differences from the reference.
 
-Each variant with a seed is a cell, worked out in a process of its own (unless `jobs` is 1) and kept in
-`<run>/studies/<name>/cells/`; a study that was stopped, or changed, works out what is missing. A cell is
-named by the hash of all that it depends on: settings, knowledge base, and the source of stage 2.
+A variant with a seed is a cell, computed in its own process (unless `jobs` is 1) and stored in
+`<run>/studies/<name>/cells/`; a study that was stopped or changed computes only missing cells. A cell's name
+is the hash of everything it depends on: settings, knowledge base, and the source code of stage 2.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from data.errors import DamagedError, InputError, UniBindError
 from data.files import hash_json, write_json
 from pipeline.accuracies import percent
 from pipeline.run.code import code_hash
-from pipeline.run.runner import digest, plan, run_stages
+from pipeline.run.jobs import plan
+from pipeline.run.runner import digest, run_stages
 from pipeline.run.sealing import STUDY_FILES, seal_study, unseal_study
-from pipeline.study.cells import read_cell, write_cell, wrong_with
+from pipeline.study.cells import CellFile, read_cell, write_cell, wrong_with
 from pipeline.study.file import Study
 from pipeline.study.page import flat_settings, write_study_page
 from trainer.evaluate.outcomes import NAMED_FILE, RANKS_FILE, write_outcomes
@@ -36,16 +37,16 @@ from trainer.evaluate.tasks import CENTERS
 from trainer.variant import Variant, hits_by_measure, run_variant
 
 _RESAMPLES = 2000
-# Processes of a study show no progress of their own and have one thread each.
+# The processes of a study show no progress bar and have one thread each.
 _QUIET = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-# Numbers of the whole space, one per seed; nearer to 0, or to chance, is better.
+# Measures of the whole space, one value per seed; nearer to 0, or to chance, is better.
 _BALANCE = {"modality_probe": "modality_probe_accuracy", "modality_gap": "modality_gap_mean"}
 LOWER_IS_BETTER = frozenset(_BALANCE)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a variant came to with one seed, or why it came to nothing."""
+    """The result of a variant with one seed, or its error."""
 
     named: pa.Table
     ranks: pa.Table
@@ -54,10 +55,10 @@ class Cell:
 
 
 def run_study(study: Study, *, jobs: int | None = None) -> dict[str, Any]:
-    """Build the knowledge base, work out what is missing, write study.json and study.html; returns the first.
+    """Run the stages up to `encode`, compute missing cells, write study.json and study.html.
 
-    The form is told in docs/metrics.md. Raises InputError where no variant could be worked out, and whatever
-    the stages up to `encode` raise.
+    Returns the content of study.json (docs/metrics.md). Raises InputError where every variant fails, and the
+    errors of the stages up to `encode`.
     """
     project = study.project
     before = plan(project)
@@ -68,10 +69,10 @@ def run_study(study: Study, *, jobs: int | None = None) -> dict[str, Any]:
         _key(base, variant): variant
         for variant in [*study.reference, *(v for each in study.variants.values() for v in each)]
     }
-    _work_out(project.kb, folder / "cells", wanted, jobs or os.cpu_count() or 1)
+    _compute(project.kb, folder / "cells", wanted, jobs or os.cpu_count() or 1)
     cells = {key: _read(folder / "cells" / key) for key in wanted}
     if all(cell.error for cell in cells.values()):
-        raise InputError(f"no variant could be worked out: {next(iter(cells.values())).error}")
+        raise InputError(f"every variant failed: {next(iter(cells.values())).error}")
     found = _summary(study, base, cells)
     unseal_study(folder)
     write_json(folder / STUDY_FILES[0], found)
@@ -84,11 +85,11 @@ def _key(base: str, variant: Variant) -> str:
     return hash_json([base, asdict(variant), code_hash(run_variant)])[:24]
 
 
-def _work_out(kb: Path, folder: Path, wanted: Mapping[str, Variant], jobs: int) -> None:
+def _compute(kb: Path, folder: Path, wanted: Mapping[str, Variant], jobs: int) -> None:
     missing = {key: v for key, v in wanted.items() if read_cell(folder / key) is None}
     if not missing:
         return
-    if jobs == 1:  # a process of its own costs seconds to start
+    if jobs == 1:  # starting a process takes seconds
         for key, variant in tqdm(missing.items(), desc="study", unit="cell", disable=None):
             _cell(kb, folder / key, variant)
         return
@@ -110,28 +111,28 @@ def _work_out(kb: Path, folder: Path, wanted: Mapping[str, Variant], jobs: int) 
 
 
 def _cell(kb: Path, folder: Path, variant: Variant) -> None:
-    """Work out a cell and write it; a variant that cannot be, says why instead."""
+    """Compute a cell and write it; where the variant fails, with its error."""
     folder.mkdir(parents=True, exist_ok=True)
-    told: dict[str, Any] = {"variant": asdict(variant), "balance": {}, "error": None}
+    content: CellFile = {"variant": asdict(variant), "balance": {}, "error": None}
     try:
         measured = run_variant(kb, variant)
     except UniBindError as error:
-        told["error"] = str(error)
+        content["error"] = str(error)
     else:
         write_outcomes(folder, measured.named, measured.ranks)
-        told["balance"] = {row["measure"]: row["value"] for row in measured.metrics["balance"]}
-    write_cell(folder, told)  # last: what has it is whole
+        content["balance"] = {row["measure"]: row["value"] for row in measured.metrics["balance"]}
+    write_cell(folder, content)  # last: it marks the cell as complete
 
 
 def _read(folder: Path) -> Cell:
-    told = read_cell(folder)
-    if told is None:
+    content = read_cell(folder)
+    if content is None:
         path, wrong = wrong_with(folder) or (folder, "changed meanwhile")
         raise DamagedError(path, wrong)
-    if told["error"]:
-        return Cell(pa.table({}), pa.table({}), {}, told["error"])
+    if content["error"]:
+        return Cell(pa.table({}), pa.table({}), {}, content["error"])
     named, ranks = pq.read_table(folder / NAMED_FILE), pq.read_table(folder / RANKS_FILE)
-    return Cell(named, ranks, told["balance"])
+    return Cell(named, ranks, content["balance"])
 
 
 def _summary(study: Study, base: str, cells: Mapping[str, Cell]) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def _summary(study: Study, base: str, cells: Mapping[str, Cell]) -> dict[str, An
         rows = [_variant_row(study, name, each, outcomes[name, each], reference) for each in part.variants]
         if not any(row["is_reference"] for row in rows):
             own = {"is_reference": True, "with_name": study.project.localize.with_name}
-            rows.insert(0, {**_told("the reference", {}, reference), **own})
+            rows.insert(0, {**_row("the reference", {}, reference), **own})
         ablations.append({"name": name, "question": part.question, "variants": rows})
     n = len({str(sample) for cell in reference.cells for sample in cell.named["sample_id"].to_pylist()})
     return {
@@ -168,7 +169,7 @@ def _summary(study: Study, base: str, cells: Mapping[str, Cell]) -> dict[str, An
 
 @dataclass(frozen=True)
 class _Outcome:
-    """A variant over all seeds."""
+    """A variant with all seeds."""
 
     cells: list[Cell]
     hits: Mapping[str, Any]
@@ -186,7 +187,7 @@ class _Outcome:
             if all(measure in cell.balance for cell in cells)
         }
         found = hits_by_measure([(cell.named, cell.ranks) for cell in cells], at_test)
-        if at_test != CENTERS:  # retrieval and the space itself are those of the reference
+        if at_test != CENTERS:  # retrieval and the space are the reference's
             found, balance = {m: a for m, a in found.items() if "r10" not in m}, {}
         return cls(cells, found, balance, None)
 
@@ -196,8 +197,8 @@ def _variant_row(
 ) -> dict[str, Any]:
     section = study.file.ablations[ablation].variants[name]
     settings = section.model_dump(exclude_defaults=True)
-    row = _told(name, settings, outcome)
-    # `class_name` and other controls at test are not the centers, whatever those hold.
+    row = _row(name, settings, outcome)
+    # Controls in the test, such as `class_name`, are not the centers.
     variant = study.variants[ablation, name][0]
     row["with_name"] = section.at_test == variant.anchors == CENTERS and variant.localize.with_name
     row["is_reference"] = not settings or (
@@ -218,7 +219,7 @@ def _variant_row(
     return {**row, "against_reference": against}
 
 
-def _told(name: str, settings: Mapping[str, Any], outcome: _Outcome) -> dict[str, Any]:
+def _row(name: str, settings: Mapping[str, Any], outcome: _Outcome) -> dict[str, Any]:
     measures = {
         measure: {**_bounds(estimate(each, resamples=_RESAMPLES, seed=0)), "per_seed": each.values()}
         for measure, each in outcome.hits.items()
@@ -246,7 +247,7 @@ def _apart(measure: str, found: Estimate) -> dict[str, Any]:
 
 
 def _claim(claim: Any, ablations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Does it hold that the reference is better than a variant? None where it could not be measured."""
+    """Whether the reference is better than a variant; `holds` is None where it was not measured."""
     part = next(each for each in ablations if each["name"] == claim.ablation)
     row = next(each for each in part["variants"] if each["name"] == claim.variant)
     apart = row.get("against_reference", {}).get(claim.measure)

@@ -1,11 +1,11 @@
-"""A study for the terminal: one table per ablation, every difference with its verdict, and the claims."""
+"""Print a study as text: one table per ablation, the verdicts, and the claims."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data.show import visible
+from data.show import aligned, visible
 from pipeline.study.ablation import MEASURES, measure_names, variant_title
 
 _MARKS = {"better": "+", "worse": "-", "no difference": " "}
@@ -13,7 +13,7 @@ _HOLDS = {True: "holds", False: "does not hold", None: "undecided"}
 
 
 def study_text(study: Mapping[str, Any]) -> str:
-    """The whole study as lines: a cell is mean [95% interval], marked + or - where it differs surely."""
+    """The study as lines: a cell is mean [95% interval], with + or - for a significant difference."""
     seeds, compared = len(study["seeds"]), 0
     lines = [
         f"{study['name']}: {study['dataset']}, {study['n_samples']:,} test samples, {seeds} seeds; % with 95%"
@@ -30,13 +30,13 @@ def study_text(study: Mapping[str, Any]) -> str:
                 lines.append(f"  {variant['name']}: {variant['error']}")
             else:
                 rows.append([f"{star} {variant_title(variant)}", *(_cell(variant, name) for name in names)])
-        lines += _aligned(rows)
+        lines += aligned(rows, indent="  ")
         lines += _verdicts(ablation["variants"])
     lines += ["", "claims"]
     lines += [f"  {_HOLDS[each['holds']]}: {each['text']} ({each['numbers']})" for each in study["claims"]]
     lines += [
         "",
-        f"{compared:,} comparisons: were there no difference at all, about {round(compared / 20):,} would"
+        f"{compared:,} comparisons: if there were no difference at all, about {round(compared / 20):,} would"
         " still be marked.",
     ]
     return "\n".join(map(visible, lines))
@@ -56,28 +56,18 @@ def _cell(variant: Mapping[str, Any], measure: str) -> str:
 
 
 def _verdicts(variants: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each variant in words; nothing of one that could not be worked out."""
+    """The verdict on each variant in words; none for one that failed."""
     lines = []
     for variant in variants:
         against = variant.get("against_reference")
         if not against:
             continue
-        told = [
+        found_in = [
             f"{word} in " + ", ".join(MEASURES[m].short if m in MEASURES else m for m in found)
             for word in ("better", "worse")
             if (found := [m for m, each in against.items() if each["verdict"] == word])
         ]
-        lines.append(f"    {variant['name']}: {'; '.join(told) or 'no difference that this study can show'}")
+        lines.append(
+            f"    {variant['name']}: {'; '.join(found_in) or 'no difference that this study can show'}"
+        )
     return lines
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    rows = [[visible(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  "
-        + "  ".join(
-            [rows_[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(rows_[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for rows_ in rows
-    ]

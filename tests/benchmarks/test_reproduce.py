@@ -47,7 +47,7 @@ def test_every_benchmark_reaches_its_row_of_the_table(name: str, tree: Tree, tmp
     (outcome,) = result.outcomes
     assert outcome.n == outcome.n_test > 0
     assert outcome.quarantined == {}
-    told = result.told()
+    told = result.to_text()
     assert paper.base in told
     assert benchmark.split_rule in told
     assert "MARKED: --partial" in told
@@ -89,7 +89,7 @@ def test_folds_are_run_one_by_one_and_averaged(tree: Tree, tmp_path: Path) -> No
     assert line.ours == pytest.approx(sum(each) / 3)
     assert line.deviation is not None
     assert line.low is None
-    assert "mean of 3 folds" in result.told()
+    assert "mean of 3 folds" in result.to_text()
     stage = tmp_path / "runs/fine-tuned-fold-2/stages/describe-categories.json"
     summary = json.loads(stage.read_text())["summary"]
     assert summary["answered_from_ledger"] == summary["requests"] > 0
@@ -105,8 +105,8 @@ def test_corrupt_files_are_quarantined_and_counted(own_tree: Tree, tmp_path: Pat
     (outcome,) = result.outcomes
     assert (outcome.n, outcome.n_test) == (4, 6)
     assert outcome.quarantined == {"test": 2}
-    assert "over 4 of 6 test samples; quarantined: 2" in result.told()
-    assert "0.6667" in result.told()
+    assert "over 4 of 6 test samples; quarantined: 2" in result.to_text()
+    assert "0.6667" in result.to_text()
     assert {reject.sample_id for reject in outcome.rejects} == {
         each.relative_to(root).as_posix() for each in (torn, empty)
     }
@@ -122,7 +122,7 @@ def test_files_that_cannot_be_prepared_are_quarantined(own_tree: Tree, tmp_path:
     assert outcome.quarantined == {"test": 4}
     assert outcome.n == outcome.n_test - 4
     assert all("190001.jpg: not a readable picture" in reject.reason for reject in outcome.rejects)
-    assert "The first: test/background/190001-00.png: " in result.told()
+    assert "The first: test/background/190001-00.png: " in result.to_text()
 
 
 def test_the_project_file_is_ordinary_and_an_edit_is_respected(tree: Tree, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_limit_is_kept_and_marked(tree: Tree, tmp_path: Path) -> None:
     """One sample of each category and split; the table says so."""
     result = reproduce(order("imagenet-1k", tree("imagenet-1k"), tmp_path, per_category=1))
     assert result.outcomes[0].n == 3
-    assert "MARKED: --limit-per-category 1" in result.told()
+    assert "MARKED: --limit-per-category 1" in result.to_text()
 
 
 def test_a_brought_model_encodes_texts_and_samples(
@@ -202,7 +202,7 @@ def test_a_sample_of_two_splits_is_refused(own_tree: Tree, tmp_path: Path) -> No
     test = (root / "ucfTrainTestlist/testlist01.txt").read_text().splitlines()[0]
     with (root / "ucfTrainTestlist/trainlist01.txt").open("a") as file:
         file.write(f"{test} 1\n")
-    with pytest.raises(ManifestError, match=r"stands in the test and in the train list") as caught:
+    with pytest.raises(ManifestError, match=r"is in the lists of both test and train") as caught:
         reproduce(order("ucf-101", root, tmp_path / "out", train=True, fold="1"))
     assert "\n" not in str(caught.value)
 
@@ -223,9 +223,9 @@ def test_what_cannot_be_done_is_told_before_anything_is_paid(tree: Tree, tmp_pat
         with pytest.raises(InputError, match=message):
             folds_of(order(name, tree(name), tmp_path, **more))
     for more, message in [
-        ({"describer": "openai"}, "say which model with --model"),
-        ({"model": "gpt"}, "--model and --base-url are of the describer openai; --describer is fake"),
-        ({"base_url": "http://127.0.0.1:1"}, "are of the describer openai"),
+        ({"describer": "openai"}, "--describer openai needs --model"),
+        ({"model": "gpt"}, "--model and --base-url need --describer openai; it is fake"),
+        ({"base_url": "http://127.0.0.1:1"}, "need --describer openai"),
     ]:
         with pytest.raises(InputError, match=message):
             reproduce(order("places365", tree("places365"), tmp_path, **more))
@@ -252,7 +252,7 @@ def test_only_the_whole_benchmark_with_the_papers_encoder_is_compared(tmp_path: 
         ("esc-50", {"partial": True}, [None], "a part of the benchmark's samples alone"),
         ("esc-50", {"per_category": 5}, [None], "a part of the benchmark's samples alone"),
         ("esc-50", {}, [3], "one of its folds alone"),
-        ("esc-50", {"describer": "fake"}, [None], "texts that mean nothing"),
+        ("esc-50", {"describer": "fake"}, [None], "texts without meaning"),
         ("rgb-t", {}, [None], "which data set the paper calls RGB-T could not be established"),
     ]:
         (told,) = apart(order(name, tmp_path, tmp_path, **(whole | more)), folds)
@@ -275,7 +275,7 @@ def test_a_single_linked_file_is_named(own_tree: Tree, tmp_path: Path) -> None:
     first = sorted((root / "val").rglob("*.JPEG"))[0]
     (tmp_path / "elsewhere.JPEG").symlink_to(first.rename(tmp_path / "moved.JPEG"))
     first.symlink_to(tmp_path / "elsewhere.JPEG")
-    with pytest.raises(InputError, match=rf"{first.name} is or passes a link that leads outside") as caught:
+    with pytest.raises(InputError, match=rf"{first.name} is behind a link that leads outside") as caught:
         reproduce(order("imagenet-1k", root, tmp_path / "out"))
     assert "\n" not in str(caught.value)
 

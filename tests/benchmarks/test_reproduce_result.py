@@ -44,7 +44,7 @@ def test_one_fold_has_an_interval_and_several_a_deviation(tmp_path: Path) -> Non
     assert line.ours == pytest.approx(np.mean(values))
     assert line.deviation == pytest.approx(np.std(values, ddof=1))
     assert line.cells() == ["zero-shot", "UniBind", "67.6 ± 4.3", "71.70"]
-    assert "mean of 5 folds ± deviation" in many.told()
+    assert "mean of 5 folds ± deviation" in many.to_text()
     one = result(outcome(1, 0.61)).lines()[1]
     assert one.cells()[2] == "61.0 [56.0–66.0]"
     many.write(tmp_path / "result.json")
@@ -65,7 +65,7 @@ def test_a_fold_without_a_number_leaves_no_mean() -> None:
 def test_the_papers_numbers_are_bracketed_where_ours_are_not_comparable(tmp_path: Path) -> None:
     """The reasons stand beside the table and in the JSON; without one nothing is bracketed."""
     other = replace(result(outcome(1, 0.6)), apart=("the encoder is clap:x, not the paper's", "a part alone"))
-    told = other.told()
+    told = other.to_text()
     assert "(the paper)" in told
     assert "(71.70)" in told
     assert "no comparison with the paper: the encoder is clap:x, not the paper's; a part alone" in told
@@ -73,7 +73,7 @@ def test_the_papers_numbers_are_bracketed_where_ours_are_not_comparable(tmp_path
     written = json.loads((tmp_path / "result.json").read_text())
     assert written["comparable"] is False
     assert written["not_comparable_since"] == list(other.apart)
-    plain = result(outcome(1, 0.6)).told()
+    plain = result(outcome(1, 0.6)).to_text()
     assert "(71.70)" not in plain
     assert "no comparison" not in plain
     dash = replace(
@@ -84,9 +84,9 @@ def test_the_papers_numbers_are_bracketed_where_ours_are_not_comparable(tmp_path
 
 def test_bad_samples_are_counted_and_weighed() -> None:
     """The table says over how many samples it speaks, and what the bad ones would cost as errors."""
-    told = result(outcome(1, 0.6, bad=4)).told()
+    told = result(outcome(1, 0.6, bad=4)).to_text()
     assert "over 396 of 400 test samples; quarantined: 4" in told
     assert "multiply each number by 0.9900" in told
     assert "MARKED: fold 1 of 5 alone" in told
     lost = replace(outcome(1, 0.6), without_train=3)
-    assert "3 not scored" in result(lost).told()
+    assert "3 not scored" in result(lost).to_text()

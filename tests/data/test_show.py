@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.show import duration, json_text, number, visible, visible_lines
+from data.show import aligned, duration, json_text, number, shorten, visible, visible_lines
 
 _JOINERS = "\u200c\u200d"
 
@@ -121,3 +121,21 @@ def test_a_rounded_number_is_near(value: float) -> None:
 def test_times_for_people(value: float, shown: str) -> None:
     """Seconds, then minutes, then hours."""
     assert duration(value) == shown
+
+
+def test_long_texts_are_cut_visibly() -> None:
+    """A shortened text has no line breaks, fits its limit and shows that something is missing."""
+    assert shorten("a\n b", 10) == "a b"
+    assert shorten("abcdefghij", 5) == "abcd…"
+
+
+def test_columns_are_aligned() -> None:
+    """Words to the left, numbers to the right, headings apart; hidden characters are escaped before."""
+    lines = [["", "n", "verdict"], ["a heading that is wide"], ["red\x1b", "7", "better"], ["b", "12", "no"]]
+    assert aligned(lines, left=(0, 2), indent="  ") == [
+        "            n  verdict",
+        "  a heading that is wide",
+        "  red\\x1b   7  better",
+        "  b        12  no",
+    ]
+    assert aligned([["n"], ["12"]], left=()) == [" n", "12"]

@@ -55,7 +55,7 @@ def served(planted_key: str) -> Served:
 
     @contextmanager
     def serve(*options: str) -> Iterator[str]:
-        command = [sys.executable, "-c", "from pipeline.cli import main; main()", "fake-openai"]
+        command = [sys.executable, "-c", "from pipeline.cli.main import main; main()", "fake-openai"]
         process = subprocess.Popen(
             [*command, "--api-key-env", "OPENAI_API_KEY", *options], stdout=subprocess.PIPE, text=True
         )
@@ -77,7 +77,7 @@ def unibind() -> Unibind:
 
     def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments],
+            [sys.executable, "-c", "from pipeline.cli.main import main; main()", *arguments],
             cwd=folder,
             capture_output=True,
             text=True,
@@ -94,7 +94,7 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "unibind.toml").write_text(PROJECT, encoding="utf-8")
     code = (
         "from pathlib import Path; from pipeline.project import load_project;"
-        "from pipeline.stages import run_stage; run_stage(load_project(Path('unibind.toml')), 'world')"
+        "from pipeline.run.runner import run_stage; run_stage(load_project(Path('unibind.toml')), 'world')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=600

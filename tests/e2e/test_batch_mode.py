@@ -26,7 +26,7 @@ Served = Callable[..., AbstractContextManager[str]]
 CATEGORIES = ("brass bell", "oak barrel", "steel anvil", "silk umbrella")
 # What says by which way, when, how fast, in how many tries and at what price a text came.
 OF_THE_WAY = ("source", "created_at", "latency_ms", "attempts", "cost_usd")
-COMMAND = "from pipeline.cli import main; main()"
+COMMAND = "from pipeline.cli.main import main; main()"
 # Nobody asks for 0.2 s instead of 15, and looks come every 0.1 s instead of every 5. So many rounds that
 # nothing dies in all of them.
 QUICKLY = (

@@ -21,7 +21,8 @@ from PIL import Image
 from kb_builder.tables.schemas import read_rows
 from pipeline.init import init_project
 from pipeline.project import load_project
-from pipeline.run.runner import plan, run_stages
+from pipeline.run.jobs import plan
+from pipeline.run.runner import run_stages
 from pipeline.table import result_table
 
 CATEGORIES = ("dog", "bell", "door")

@@ -56,7 +56,7 @@ def test_a_run_killed_in_a_stage_ends_as_an_undisturbed_one(
     folder = tmp_path / "p"
     shutil.copytree(small_world, folder)
     process = subprocess.Popen(
-        [sys.executable, "-c", "from pipeline.cli import main; main()", "run"],
+        [sys.executable, "-c", "from pipeline.cli.main import main; main()", "run"],
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,

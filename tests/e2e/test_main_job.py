@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pipeline.run.runner import STAGE_NAMES
+from pipeline.run.jobs import STAGE_NAMES
 
 Unibind = Callable[..., subprocess.CompletedProcess[str]]
 NON_TEXT = {"image", "audio", "point", "thermal", "video", "event"}

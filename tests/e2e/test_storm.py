@@ -31,7 +31,7 @@ from kb_builder.ask.ledger import GROUP_ROWS
 
 Unibind = Callable[..., subprocess.CompletedProcess[str]]
 Served = Callable[..., AbstractContextManager[str]]
-COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 # No row says when, how fast or in how many tries: everything else must be equal.
 VOLATILE = ("created_at", "latency_ms", "attempts")
 LASTING = ("refusal", "refusal_field", "content_filter", "length", "torn_content", "policy")

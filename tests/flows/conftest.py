@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+import pipeline.run.jobs
 import pipeline.run.runner
 from pipeline.run.stage import StageResult
 
@@ -181,7 +182,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls.append(f"{name} {shard}")
         return {"seconds": 1.0, "summary": {}}
 
-    monkeypatch.setattr(pipeline.stages, "run_stage", run_stage)
-    monkeypatch.setattr(pipeline.stages, "run_shard", run_shard)
-    monkeypatch.setattr(pipeline.stages, "shards", lambda project, name: [0, 1])
+    monkeypatch.setattr(pipeline.run.runner, "run_stage", run_stage)
+    monkeypatch.setattr(pipeline.run.runner, "run_shard", run_shard)
+    monkeypatch.setattr(pipeline.run.jobs, "shards", lambda project, name: [0, 1])
     return calls

@@ -61,7 +61,7 @@ def test_a_users_mistake_fails_in_one_line(
         tries.append(name)
         raise RunError("https://llm.example answered 401: check OPENAI_API_KEY")
 
-    monkeypatch.setattr(pipeline.stages, "run_shard", refuse)
+    monkeypatch.setattr(pipeline.run.runner, "run_shard", refuse)
     state = build_kb(project, return_state=True)
     assert state.is_failed()
     assert state.message is not None
@@ -83,7 +83,7 @@ def test_a_passing_failure_is_tried_again(
             raise TransientError("connection lost")
         return {"seconds": 1.0, "summary": {}}
 
-    monkeypatch.setattr(pipeline.stages, "run_shard", falter)
+    monkeypatch.setattr(pipeline.run.runner, "run_shard", falter)
     monkeypatch.setattr(tasks.run_shard, "retry_delay_seconds", 0)
     build_kb(project, downstream=False)
     assert tries == [0, 0, 1, 0, 1]

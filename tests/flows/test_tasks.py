@@ -10,7 +10,7 @@ from prefect.logging import disable_run_logger
 from prefect.states import Failed
 
 from data.errors import ProjectError, RunError, ThrottledError, TransientError
-from flows.tasks import in_one_line, may_pass, run_shard, run_stage
+from flows.tasks import in_one_line, is_temporary, run_shard, run_stage
 
 
 def test_a_stage_is_run_for_the_project_at_the_path(project: str, ran: list[str]) -> None:
@@ -46,7 +46,7 @@ def test_a_missing_project_file_is_named() -> None:
 )
 def test_only_what_passes_is_tried_again(error: Exception, again: bool) -> None:
     """Retries are for endpoints that come back, not for mistakes or bugs."""
-    assert may_pass(run_stage, None, Failed(data=error)) is again
+    assert is_temporary(run_stage, None, Failed(data=error)) is again
 
 
 @pytest.mark.parametrize(("error", "kept"), [(ProjectError("mistake"), False), (KeyError("our bug"), True)])

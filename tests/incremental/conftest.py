@@ -23,7 +23,8 @@ from data.files import hash_file
 from data.seals import SEAL
 from kb_builder.encode.exchange import import_vectors
 from pipeline.project import ProjectFile, load_project
-from pipeline.run.runner import plan, run_stage, run_stages
+from pipeline.run.jobs import plan
+from pipeline.run.runner import run_stage, run_stages
 
 CATEGORIES = ("red fox", "snow owl", "oak tree", "pond")
 COLUMNS = ("sample_id", "uri", "modality", "category", "split", "object_id", "description")

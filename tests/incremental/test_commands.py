@@ -16,7 +16,9 @@ import pytest
 
 from data.errors import InputError
 from pipeline.project import load_project
-from pipeline.run.runner import STAGE_NAMES, plan, require_ground, run_stages
+from pipeline.run.jobs import STAGE_NAMES, plan
+from pipeline.run.runner import run_stages
+from pipeline.run.stale import require_current_before
 
 Done = Callable[[Path], set[str]]
 
@@ -131,7 +133,7 @@ def test_evaluate_alone_says_what_changed_and_what_to_run(
     """The command ends with one line; nothing is measured on what is out of date."""
     before = (finished / "runs/p/metrics.json").read_bytes()
     change(finished)
-    call = "from pipeline.cli import main; main()"
+    call = "from pipeline.cli.main import main; main()"
     ended = subprocess.run(
         [sys.executable, "-c", call, "evaluate"], cwd=finished, capture_output=True, text=True, timeout=300
     )
@@ -141,7 +143,7 @@ def test_evaluate_alone_says_what_changed_and_what_to_run(
     assert "Traceback" not in ended.stderr
     assert (finished / "runs/p/metrics.json").read_bytes() == before
     with pytest.raises(InputError, match="since"):
-        require_ground(load_project(finished / "unibind.toml"), "evaluate")
+        require_current_before(load_project(finished / "unibind.toml"), "evaluate")
 
 
 def test_training_where_the_samples_are_not_says_so_and_goes_on(
@@ -152,7 +154,7 @@ def test_training_where_the_samples_are_not_says_so_and_goes_on(
     (finished / "samples.csv").unlink()
     project = load_project(finished / "unibind.toml")
     run_stages(project, ["localize", "train", "evaluate"])
-    assert "samples.csv is not here; going on with what `ingest` put out" in capsys.readouterr().err
+    assert "samples.csv is missing; using what `ingest` wrote before" in capsys.readouterr().err
 
 
 def test_training_that_is_switched_off_is_used_no_longer(

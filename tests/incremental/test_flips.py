@@ -24,7 +24,8 @@ from kb_builder.store import shards
 from pipeline.compare import runs as compare
 from pipeline.predict import recognise as predict
 from pipeline.project import ProjectFile, load_project
-from pipeline.run import runner as stages
+from pipeline.run.jobs import plan
+from pipeline.run.runner import run_stages
 from pipeline.verify import verify_project
 
 Answer = Callable[[ProjectFile, Path], str]
@@ -118,7 +119,7 @@ class Attack:
     def run_all(self) -> None:
         forget()
         with contextlib.redirect_stderr(io.StringIO()):
-            stages.run_stages(self.project, stages.plan(self.project))
+            run_stages(self.project, plan(self.project))
 
     def ask(self, name: str) -> str:
         forget()

@@ -36,8 +36,9 @@ from kb_builder.store.table import read_manifest, write_vectors
 from pipeline.project import ProjectFile, load_project
 from pipeline.run.code import MACHINERY, PACKAGES, ROOT, files
 from pipeline.run.jobs import STAGES
-from pipeline.run.runner import is_current, run_stage
+from pipeline.run.runner import run_stage
 from pipeline.run.stage import Stage
+from pipeline.run.stale import is_current
 
 World = Any  # as conftest.py has it
 Alter = Callable[[Path], None]

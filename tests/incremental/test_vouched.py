@@ -21,7 +21,8 @@ from kb_builder.verify.explain import explain
 from kb_builder.verify.findings import Verification
 from pipeline import predict
 from pipeline.project import ProjectFile, load_project
-from pipeline.run.runner import plan, run_stages
+from pipeline.run.jobs import plan
+from pipeline.run.runner import run_stages
 from pipeline.run.sealing import STUDY_FILES, seal_all, seal_study
 from pipeline.study.cells import CELL, read_cell, write_cell
 from pipeline.verify import verify_project

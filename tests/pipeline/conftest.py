@@ -339,7 +339,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
     root.mkdir()
     _write_hostile(root)
     done = subprocess.run(
-        [sys.executable, "-c", "from pipeline.cli import main; main()", "run"],
+        [sys.executable, "-c", "from pipeline.cli.main import main; main()", "run"],
         cwd=root,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -59,9 +59,9 @@ def test_the_verdict_names_every_control_that_is_not_beaten(mixed: Any) -> None:
     """Counts, places and interval overlap are said, in that order."""
     assert verdict(recognition_rows(mixed)) == [
         "LLM centers are ahead of every control in 1 of 4 rows (a row is a modality on a split), "
-        "in 1 of these with intervals apart from all of them.",
-        "They do not beat class name in 3 of 4 rows, with intervals apart in 1: seen (image); "
-        "unseen (image, text).",
+        "in 1 of these with intervals that do not overlap.",
+        "They do not beat class name in 3 of 4 rows; in 1 of them the intervals do not overlap: "
+        "seen (image); unseen (image, text).",
     ]
 
 
@@ -70,10 +70,10 @@ def test_a_clean_win_and_a_comparison_without_controls_are_said_as_such(record: 
     won = _metrics(record("image", "seen", "llm_centers", 0.52), record("image", "seen", "templates", 0.50))
     first, second = verdict(recognition_rows(won))
     assert "1 of 1 rows" in first
-    assert "nowhere with intervals apart" in first
+    assert "in all of these with overlapping intervals" in first
     assert second == "No control is at or above them anywhere."
     alone = recognition_rows(_metrics(record("image", "seen", "llm_centers", 0.5)))
-    assert verdict(alone) == ["No row holds both LLM centers and a control: nothing can be compared."]
+    assert verdict(alone) == ["No row has both LLM centers and a control, so nothing can be compared."]
 
 
 def test_many_modalities_are_counted_instead_of_listed(record: Any) -> None:
@@ -130,16 +130,16 @@ def test_the_verdict_says_that_it_is_paired(record: Any) -> None:
     ]
     assert verdict(recognition_rows(_metrics(*rows))) == [
         "LLM centers are ahead of every control in 1 of 3 rows (a row is a modality on a split), "
-        "in 1 of these surely: the paired 95% intervals of all leads exclude 0.",
-        "They do not beat class name in 2 of 3 rows, surely (the paired interval excludes 0) in 1: "
-        "seen (audio, event).",
+        "significantly in 1 of these: the paired 95% intervals of all leads exclude 0.",
+        "They do not beat class name in 2 of 3 rows; the control is significantly ahead in 1 "
+        "of them (the paired interval excludes 0): seen (audio, event).",
     ]
     assert (
-        "but nowhere surely: every paired interval holds 0: seen (audio)."
+        "the control is significantly ahead in none of them (every paired interval includes 0): seen (audio)."
         in (verdict(recognition_rows(_metrics(*rows[:4])))[1])
     )
     one_unpaired = [*rows, record("event", "seen", "templates", 0.5)]
-    assert "with intervals apart" in verdict(recognition_rows(_metrics(*one_unpaired)))[0]
+    assert "with intervals that do not overlap" in verdict(recognition_rows(_metrics(*one_unpaired)))[0]
 
 
 def test_a_lead_that_is_null_is_none(record: Any) -> None:

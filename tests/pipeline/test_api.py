@@ -21,7 +21,7 @@ from data.errors import InputError, KnowledgeBaseError, MissingDependencyError, 
 from pipeline import Project
 from pipeline.api import ResultTable, outside_event_loop
 from pipeline.predict.recognise import predict_files, retrieve_samples
-from pipeline.run.runner import STAGE_NAMES
+from pipeline.run.jobs import STAGE_NAMES
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m"
 

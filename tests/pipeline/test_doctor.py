@@ -73,14 +73,14 @@ def test_the_endpoint_is_asked_with_the_key_and_the_key_is_not_shown(
     check = found(checks, "endpoint")
     assert check.ok is ok
     assert ("200" if ok else "401") in check.detail
-    assert all(key not in each.told() for each in checks if each.what in {"endpoint", "API key"})
+    assert all(key not in each.to_text() for each in checks if each.what in {"endpoint", "API key"})
 
 
 def test_a_missing_manifest_and_a_dead_endpoint_are_failures(tmp_path: Path) -> None:
     """What the run would stumble over is marked FAIL."""
     checks = examine(project(tmp_path, "http://127.0.0.1:9/v1"))
-    assert found(checks, "manifest").told().startswith("FAIL")
-    assert found(checks, "endpoint").told().startswith("FAIL")
+    assert found(checks, "manifest").to_text().startswith("FAIL")
+    assert found(checks, "endpoint").to_text().startswith("FAIL")
 
 
 def changed(project: ProjectFile, *, samples: dict[str, Any] | None = None, **categories: Any) -> ProjectFile:
@@ -110,13 +110,18 @@ def test_a_slash_at_the_end_of_the_address_does_no_harm(tmp_path: Path, endpoint
 @pytest.mark.parametrize(
     ("model", "listed", "ok", "words"),
     [
-        ("m", Models.listed, True, "'m' is on the endpoint's list"),
-        ("mistral-8b", Models.listed, False, "not among the 2 that the endpoint lists, such as 'mistral-7b'"),
-        ("m", [{"id": "m"}], True, "'m' is on"),
-        ("m", {}, False, "lists none"),
-        ("m", {"data": None}, False, "lists none"),
-        ("m", {"data": [None, {"id": 7}]}, False, "lists none"),
-        ("m", "words", False, "lists none"),
+        ("m", Models.listed, True, "the endpoint lists 'm'"),
+        (
+            "mistral-8b",
+            Models.listed,
+            False,
+            "not among the 2 models that the endpoint lists",
+        ),
+        ("m", [{"id": "m"}], True, "lists 'm'"),
+        ("m", {}, False, "lists no models"),
+        ("m", {"data": None}, False, "lists no models"),
+        ("m", {"data": [None, {"id": 7}]}, False, "lists no models"),
+        ("m", "words", False, "lists no models"),
     ],
 )
 def test_the_model_is_looked_up_in_the_list(
@@ -134,7 +139,7 @@ def test_the_model_is_looked_up_in_the_list(
     check = found(checks, "model")
     assert check.ok is ok
     assert words in check.detail
-    assert not check.told().startswith("FAIL")
+    assert not check.to_text().startswith("FAIL")
     assert found(checks, "endpoint").ok
 
 
@@ -142,7 +147,7 @@ def test_the_model_is_looked_up_in_the_list(
 def test_a_model_must_be_named(tmp_path: Path, endpoint: str) -> None:
     """Without one the run would stop: that is a failure."""
     checks = examine(changed(project(tmp_path, endpoint), model=None))
-    assert found(checks, "model").told().startswith("FAIL")
+    assert found(checks, "model").to_text().startswith("FAIL")
 
 
 @pytest.mark.usefixtures("right_key")
@@ -159,7 +164,7 @@ def test_the_endpoint_of_the_samples_is_asked_too(
     dead = whom | {"base_url": "http://127.0.0.1:9/v1"}
     checks = examine(changed(told, samples=samples | dead))
     assert found(checks, "endpoint").ok
-    assert found(checks, "endpoint of [describe.samples]").told().startswith("FAIL")
+    assert found(checks, "endpoint of [describe.samples]").to_text().startswith("FAIL")
     checks = examine(changed(told, samples=samples | whom, describer="local"))
     assert found(checks, "describer").ok
     assert found(checks, "endpoint of [describe.samples]").ok
@@ -193,9 +198,9 @@ def test_a_key_in_place_of_its_variables_name(tmp_path: Path, endpoint: str, pas
     """It is told what belongs there, and what stands there is not shown."""
     checks = examine(changed(project(tmp_path, endpoint), api_key_env=pasted))
     check = found(checks, "API key")
-    assert check.told().startswith("FAIL")
+    assert check.to_text().startswith("FAIL")
     assert "NAME of a variable" in check.detail
-    assert not pasted or all(pasted not in each.told() for each in checks)
+    assert not pasted or all(pasted not in each.to_text() for each in checks)
 
 
 @pytest.mark.parametrize(("key", "ok"), [(" right\n", True), ("ri\nght", False), ("right\u2019", False)])
@@ -206,4 +211,4 @@ def test_a_key_that_cannot_be_sent(
     monkeypatch.setenv("DOCTOR_KEY", key)
     checks = examine(project(tmp_path, endpoint))
     assert found(checks, "API key").ok is ok
-    assert all("ght" not in check.told() for check in checks if check.what in {"endpoint", "API key"})
+    assert all("ght" not in check.to_text() for check in checks if check.what in {"endpoint", "API key"})

@@ -255,10 +255,10 @@ def test_doctor_says_which_proxy_is_used_for_what(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTP_PROXY", "http://user:planted@127.0.0.1:9")
     checks = examine(loaded(pictures, server()))
-    told = {check.what: check.told() for check in checks}
+    told = {check.what: check.to_text() for check in checks}
     assert "http://127.0.0.1:9 (HTTP_PROXY); directly: loopback (always)" in told["proxy"]
     assert "answers (200)" in told["endpoint"] and "proxy" not in told["endpoint"]
-    away = {check.what: check.told() for check in examine(loaded(pictures, "http://llm.example/v1"))}
+    away = {check.what: check.to_text() for check in examine(loaded(pictures, "http://llm.example/v1"))}
     assert "through the proxy http://127.0.0.1:9 (HTTP_PROXY)" in away["endpoint"]
     assert not any("planted" in line for line in [*told.values(), *away.values()])
     monkeypatch.delenv("HTTP_PROXY")

@@ -20,7 +20,7 @@ from pipeline.compare import text as compare_told
 from pipeline.models import State
 from pipeline.predict.recognise import ALIGNED, TEXT, ZERO_SHOT
 from pipeline.project import load_project
-from pipeline.run.runner import STAGE_NAMES
+from pipeline.run.jobs import STAGE_NAMES
 from pipeline.study.ablation import MEASURES
 from trainer.settings import Localize, Scorer
 

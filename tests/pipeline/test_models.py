@@ -58,15 +58,15 @@ def _silent(path: str, here: int, total: int | None) -> None:
 def test_a_model_is_fetched_checked_and_loaded(models: Path, published: Any) -> None:
     """Its files, their checksums beside them, and then it loads; a second run fetches nothing."""
     known, asked = published
-    folder, fetched = get_model("mine", known, told=_silent)
+    folder, fetched = get_model("mine", known, progress=_silent)
     assert folder == models / "mine"
     assert set(fetched) == {file.path for file in known["mine"].files}
     assert read_sums(folder) == {file.path: file.sha256 for file in known["mine"].files}
     (listed,) = [each for each in list_models() if each.name == "mine"]
     assert "clip:mine loads" in check_model(listed)
-    assert f"{len(fetched)} checksums are right" in check_model(listed)
+    assert f"{len(fetched)} checksums match" in check_model(listed)
     asked.clear()
-    assert get_model("mine", known, told=_silent)[1] == {}
+    assert get_model("mine", known, progress=_silent)[1] == {}
     assert asked == []
 
 
@@ -76,7 +76,7 @@ def test_only_what_is_missing_or_wrong_is_fetched(models: Path, published: Any, 
     shutil.copytree(save_clip("clip"), models / "mine")
     (models / "mine" / "config.json").write_text("{}", encoding="utf-8")
     (models / "mine" / "tokenizer.json").unlink()
-    _, fetched = get_model("mine", known, told=_silent)
+    _, fetched = get_model("mine", known, progress=_silent)
     assert set(fetched) == {"config.json", "tokenizer.json"}
     assert sorted(asked) == ["/config.json", "/tokenizer.json"]
 
@@ -84,13 +84,13 @@ def test_only_what_is_missing_or_wrong_is_fetched(models: Path, published: Any, 
 def test_a_changed_file_is_found_by_the_check(models: Path, published: Any) -> None:
     """One flipped byte in what was fetched."""
     known, _ = published
-    folder, _ = get_model("mine", known, told=_silent)
+    folder, _ = get_model("mine", known, progress=_silent)
     weights = folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     (listed,) = [each for each in list_models() if each.name == "mine"]
-    with pytest.raises(InputError, match=r"model\.safetensors: not what was fetched"):
+    with pytest.raises(InputError, match=r"model\.safetensors: differs from the downloaded file"):
         check_model(listed)
 
 
@@ -110,13 +110,13 @@ def test_weights_that_are_no_numbers_fail_the_check(models: Path, save_clip: Sav
 def test_two_processes_do_not_fetch_one_model(models: Path, published: Any) -> None:
     """The second is told who is at it."""
     with write_lock(models / "mine" / ".lock"), pytest.raises(KnowledgeBaseError, match="being written"):
-        get_model("mine", published[0], told=_silent)
+        get_model("mine", published[0], progress=_silent)
 
 
 def test_an_unknown_name_lists_the_known_ones(models: Path, published: Any) -> None:
     """Nothing is fetched."""
     with pytest.raises(InputError, match=r"unknown model 'yours'; known are mine"):
-        get_model("yours", published[0], told=_silent)
+        get_model("yours", published[0], progress=_silent)
     assert not models.exists()
 
 
@@ -135,8 +135,8 @@ def test_known_models_and_the_users_own_are_listed(models: Path, save_clip: Save
     )
     listed = {each.name: each for each in list_models()}
     assert "clip:own loads" in check_model(listed["own"])
-    assert "your own" in listed["own"].told()
-    with pytest.raises(InputError, match="no model that can be told by its files"):
+    assert "your own" in listed["own"].to_text()
+    with pytest.raises(InputError, match="its files show no known kind of model"):
         check_model(listed["notes"])
-    with pytest.raises(InputError, match="in part; fetch it: unibind models get imagebind"):
+    with pytest.raises(InputError, match="in part; download it: unibind models get imagebind"):
         check_model(listed["imagebind"])

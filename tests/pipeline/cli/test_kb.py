@@ -28,7 +28,7 @@ def unibind_kb(
     *arguments: str, cwd: Path, piped: str | bytes | None = ""
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, "-c", "from pipeline.cli import main; main()", "kb", *arguments],
+        [sys.executable, "-c", "from pipeline.cli.main import main; main()", "kb", *arguments],
         cwd=cwd,
         capture_output=True,
         input=piped.encode() if isinstance(piped, str) else piped,

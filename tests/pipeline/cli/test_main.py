@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from kb_builder.settings import CategoryDescriber
+from pipeline.cli.reproduce import Describer
 
 
 def unibind(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from pipeline.cli.main import main; main()", *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -19,33 +25,45 @@ def unibind(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_help_lists_every_command(tmp_path: Path) -> None:
-    """All commands that the README names are there."""
-    told = unibind("--help", cwd=tmp_path).stdout
-    for command in [
-        "demo",
-        "init",
-        "run",
-        "describe",
-        "encode",
-        "localize",
-        "train",
-        "evaluate",
-        "compare",
-        "predict",
-        "retrieve",
-        "doctor",
-        "kb",
-    ]:
-        assert f" {command} " in told
+def test_help_lists_every_command_by_what_it_is_for(tmp_path: Path) -> None:
+    """Each command in its panel, on one line of 80 columns, and nothing but text."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from pipeline.cli.main import main; main()", "--help"],
+        cwd=tmp_path,
+        env=os.environ | {"COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "b'" not in done.stdout
+    panels: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        assert len(line) <= 80
+        if title := re.match(r"╭─ (.+?) ─+╮", line):
+            rows = panels.setdefault(title[1], [])
+        elif line.startswith("│"):
+            rows.append(line[2:].split(" ")[0])
+    assert panels == {
+        "Options": ["--help"],
+        "Start here": ["demo", "init", "split", "doctor", "run"],
+        "Look at a run": ["predict", "retrieve", "kb"],
+        "Run one stage": ["describe", "encode", "localize", "train"],
+        "Measure and compare": ["evaluate", "compare", "study", "reproduce"],
+        "Operate": ["fake-openai", "models"],
+    }
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     """`--help` must not wait for torch and its like."""
     heavy = {"torch", "numpy", "pyarrow", "pydantic", "prefect"}
-    code = f"import sys, pipeline.cli; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, pipeline.cli.main; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_reproduce_offers_every_describer_of_categories() -> None:
+    """The command line lists them itself, as importing the settings would slow down `--help`."""
+    assert get_args(Describer) == get_args(CategoryDescriber)
 
 
 @pytest.mark.parametrize("command", ["run", "describe", "encode", "localize", "train", "evaluate"])
@@ -93,7 +111,7 @@ def test_a_disk_that_takes_nothing_is_one_line(tmp_path: Path) -> None:
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     """An interrupt ends with 130 and one line."""
     code = (
-        "import pipeline.cli as cli\n"
+        "import pipeline.cli.main as cli\n"
         "def stop(project): raise KeyboardInterrupt\n"
         "cli.load = stop\n"
         "import sys; sys.argv = ['unibind', 'describe']\n"
@@ -101,7 +119,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 130
-    assert "stopped; run the same command again to go on" in done.stderr
+    assert "stopped; run the same command again to continue" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -118,7 +136,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
 def test_too_little_memory_is_one_line(tmp_path: Path, thrown: str) -> None:
     """However a library says it."""
     code = (
-        "import pipeline.cli as cli\n"
+        "import pipeline.cli.main as cli\n"
         f"def stop(project): raise {thrown}\n"
         "cli.load = stop\n"
         "import sys; sys.argv = ['unibind', 'describe']\n"
@@ -133,7 +151,7 @@ def test_too_little_memory_is_one_line(tmp_path: Path, thrown: str) -> None:
 def test_a_bug_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
     """Only want of memory is told in a line of its own."""
     code = (
-        "import pipeline.cli as cli\n"
+        "import pipeline.cli.main as cli\n"
         "def stop(project): raise RuntimeError('a bug')\n"
         "cli.load = stop\n"
         "import sys; sys.argv = ['unibind', 'describe']\n"

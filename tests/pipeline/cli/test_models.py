@@ -58,7 +58,7 @@ def test_the_list_says_licence_size_place_and_state(models: Path, save_clip: Sav
     shutil.copytree(save_clip("clip"), models / "own")
     result = CliRunner().invoke(app, ["models"])
     assert result.exit_code == 0
-    assert f"looked for in {models}" in result.output
+    assert f"model folder: {models}" in result.output
     assert "4,805 MB  not there  CC-BY-NC-SA-4.0" in result.output
     assert "not for commercial use" in result.output
     assert "own" in result.output
@@ -95,9 +95,9 @@ def test_get_fetches_by_a_list_of_ones_own(
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert "CC-BY-NC-4.0, not for commercial use" in result.output
-    assert "none is published" in result.output
+    assert "no published checksum" in result.output
     assert (models / "tiny" / "SHA256SUMS").is_file()
-    assert "was complete already" in CliRunner().invoke(app, command).output
+    assert "already complete" in CliRunner().invoke(app, command).output
 
 
 def test_predict_names_a_picture_with_a_clip_folder(save_clip: Save, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_predict_names_a_picture_with_a_clip_folder(save_clip: Save, tmp_path: P
     pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
     among = ["--categories", "dog, cat", "--encoder", f"clip:{save_clip('clip')}"]
-    main = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+    main = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
     done = subprocess.run(
         [*main, "predict", str(tmp_path / "noise.png"), *among],
         capture_output=True,

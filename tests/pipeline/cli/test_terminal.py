@@ -69,7 +69,7 @@ def test_output_is_given_back_and_takes_any_letter(monkeypatch: pytest.MonkeyPat
 def test_warnings_of_the_log_are_one_line_each() -> None:
     """Of the log, whatever names it quotes; warnings of Python's pass the same stream."""
     code = (
-        "import logging, warnings\nfrom pipeline.terminal import safe_output\n"
+        "import logging, warnings\nfrom pipeline.cli.terminal import safe_output\n"
         "with safe_output():\n"
         "    logging.getLogger('x').warning('file %s', 'a\\n\\x1b[31m\\u202e')\n"
         "    warnings.warn('odd \\x1b[31m')\n"
@@ -85,3 +85,11 @@ def test_only_own_lines_of_an_error_are_lines() -> None:
     mistakes = "m.csv: 2 mistakes\n  line 1: x\n  line 2: y"
     assert own_lines(mistakes) == mistakes
     assert own_lines("a\nerror: b\r\x1b[2J.csv: no such file") == "a\\nerror: b\\r\\x1b[2J.csv: no such file"
+
+
+def test_bytes_are_refused() -> None:
+    """Typer writes bytes to find out what kind of stream it has; they must not be printed as text."""
+    stream = VisibleStream(io.StringIO())
+    with pytest.raises(TypeError, match="takes str, not bytes"):
+        stream.write(b"")  # type: ignore[arg-type]
+    assert stream.getvalue() == ""

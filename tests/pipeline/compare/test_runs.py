@@ -17,7 +17,7 @@ from data.errors import InputError
 from data.files import write_json
 from pipeline.compare.questions import Run
 from pipeline.compare.runs import compare, open_run, verdict
-from pipeline.compare.text import told
+from pipeline.compare.text import comparison_text
 from trainer.evaluate.intervals import lead
 from trainer.evaluate.outcomes import NAMED, RANKS, write_outcomes
 
@@ -128,7 +128,7 @@ def test_unequal_tasks_are_noted(runs: list[Run]) -> None:
     rows = [{**row, "chance": 0.5} for row in runs[1].metrics["recognition"]]
     other = replace(runs[1], model="zero_shot", metrics={**runs[1].metrics, "recognition": rows})
     notes = "; ".join(compare([runs[0], other]).notes)
-    assert "another number of categories than base on seen" in notes
+    assert "another number of candidate categories than base on seen" in notes
     assert "base aligned, better zero_shot" in notes
 
 
@@ -176,10 +176,10 @@ def test_a_zero_shot_run_is_compared_with_a_trained_one(runs: list[Run], untrain
     assert [line.group for line in found.lines if line.measure == "top1"] == ["seen"] * 3
     assert sorted(run["left_out"] for run in found.runs) == [0, 6]
     notes = "; ".join(found.notes)
-    assert "base used no label, so samples of every split count there, among all categories" in notes
-    assert "those that better measured, too" in notes
+    assert "base used no label, so it was measured on samples of every split, among all categories" in notes
+    assert "the samples that better measured too" in notes
     assert "some runs are trained and some are not" in notes
-    assert "not the same task" not in notes
+    assert "the tasks differ" not in notes
 
 
 def test_a_zero_shot_run_beside_unseen_categories(runs: list[Run]) -> None:
@@ -205,8 +205,8 @@ def test_a_zero_shot_run_beside_unseen_categories(runs: list[Run]) -> None:
     assert groups == {
         (split, m): half // 2 for split in ("seen", "unseen_among_all") for m in ("image", "audio")
     } | {(split, None): half for split in ("seen", "unseen_among_all")}
-    (unequal,) = [note for note in found.notes if "not the same task" in note]
-    assert unequal.startswith("better chose among another number of categories than base on seen: ")
+    (unequal,) = [note for note in found.notes if "the tasks differ" in note]
+    assert unequal.startswith("better had another number of candidate categories than base on seen: ")
 
 
 def test_another_category_of_the_same_sample_is_noted(runs: list[Run]) -> None:
@@ -226,15 +226,15 @@ def test_centers_that_hold_the_name_are_said(runs: list[Run]) -> None:
     other = replace(runs[1], metrics={**runs[1].metrics, "with_name": True})
     found = compare([runs[0], other])
     assert [run["with_name"] for run in found.runs] == [False, True]
-    assert "the centers of better hold the bare names of the categories; the others' do not" in found.notes
-    assert "(aligned, LLM centers + name)" in told(found)
+    assert "the centers of better include the bare category names; the others' do not" in found.notes
+    assert "(aligned, LLM centers + name)" in comparison_text(found)
 
 
 def test_what_cannot_be_compared_is_one_line(tmp_path: Path, runs: list[Run]) -> None:
     """One run alone, a folder without metrics, other data, a damaged table."""
-    with pytest.raises(InputError, match="one run alone"):
+    with pytest.raises(InputError, match="a single run"):
         compare(runs[:1])
-    with pytest.raises(InputError, match=r"no metrics\.json there"):
+    with pytest.raises(InputError, match=r"no metrics\.json"):
         open_run(tmp_path)
     renamed = runs[1].named.set_column(4, "sample_id", pa.array([f"x{i}" for i in range(len(runs[1].named))]))
     stranger = replace(runs[1], named=renamed, ranks=runs[1].ranks.slice(0, 0))
@@ -250,7 +250,7 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path, runs: list[Run]) ->
     ):
         compare([runs[0], stranger])
     empty = replace(runs[1], named=runs[1].named.slice(0, 0), ranks=runs[1].ranks.slice(0, 0))
-    with pytest.raises(InputError, match="better: no labelled sample was measured there"):
+    with pytest.raises(InputError, match="better: no labelled sample was measured"):
         compare([runs[0], empty])
     with pytest.raises(InputError, match="base: named twice"):
         compare([runs[0], runs[0]])
@@ -272,7 +272,7 @@ def test_the_command_prints_text_and_json(tmp_path: Path, runs: list[Run]) -> No
     _write(tmp_path / "runs" / "better", 0.8, seed=1)
 
     def unibind(*places: str | Path) -> subprocess.CompletedProcess[str]:
-        code = "from pipeline.cli import main; main()"
+        code = "from pipeline.cli.main import main; main()"
         command = [sys.executable, "-c", code, "compare", *map(str, places)]
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
@@ -282,4 +282,4 @@ def test_the_command_prints_text_and_json(tmp_path: Path, runs: list[Run]) -> No
     assert {line["verdict"] for line in value["lines"]} == {"better"}
     failed = unibind(runs[0].folder, tmp_path / "nowhere")
     assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
-    assert "no metrics.json there" in failed.stderr
+    assert "no metrics.json" in failed.stderr

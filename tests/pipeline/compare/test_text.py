@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.compare.runs import ComparedValue, Comparison
-from pipeline.compare.text import told
+from pipeline.compare.text import comparison_text
 
 SAME = "no difference that these samples can show"
 
@@ -35,10 +35,10 @@ COMPARISON = Comparison(
 
 def test_every_number_stands_in_its_line() -> None:
     """Runs with what was left out, notes, a block per split and level, balance side by side."""
-    lines = [" ".join(line.split()) for line in told(COMPARISON).splitlines()]
+    lines = [" ".join(line.split()) for line in comparison_text(COMPARISON).splitlines()]
     for expected in (
         "base: runs/base (zero-shot)",
-        "left out: 7 samples of it that not every run has",
+        "left out: 7 of its samples, which not every run has",
         "note: they differ",
         "other beside base",
         "seen categories",
@@ -54,11 +54,11 @@ def test_every_number_stands_in_its_line() -> None:
 def test_three_runs_have_a_block_each_and_say_that_p_is_corrected() -> None:
     """Every run beside the first has its own table."""
     third = tuple(replace(line, run="third") for line in COMPARISON.lines)
-    words = told(
+    words = comparison_text(
         replace(
             COMPARISON, runs=(*COMPARISON.runs, _run("third")), lines=COMPARISON.lines + third, balance=()
         )
     )
     assert "Holm-corrected" in words
-    assert "Holm-corrected" not in told(COMPARISON)
+    assert "Holm-corrected" not in comparison_text(COMPARISON)
     assert words.index("other beside base") < words.index("third beside base")

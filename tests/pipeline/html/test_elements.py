@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.html.elements import clipped, el, join
+from pipeline.html.elements import el, join
 
 
 def _markup() -> Iterator[tuple[str, str]]:
@@ -25,9 +25,3 @@ def _markup() -> Iterator[tuple[str, str]]:
 def test_markup_escapes_by_construction(made: str, wanted: str) -> None:
     """Strings are text wherever they stand; only elements are markup; an f-string of one is text again."""
     assert made == wanted
-
-
-def test_long_texts_are_cut_visibly() -> None:
-    """A clipped text has no line breaks, fits its limit and shows that something is missing."""
-    assert clipped("a\n b", 10) == "a b"
-    assert clipped("abcdefghij", 5) == "abcd…"

@@ -64,10 +64,10 @@ def test_what_cannot_be_placed_is_an_error_beside_what_can(tmp_path: Path) -> No
     [
         ("", "no name in it"),
         (",, ,", "no name in it"),
-        ("dog", "not a file, but one name, which is no choice"),
-        ("dog, Dog ,", "not a file, but one name, which is no choice"),
+        ("dog", "not a file, but one name, which every file would get"),
+        ("dog, Dog ,", "not a file, but one name, which every file would get"),
         ("no/such/file.txt", "not a file, but one name"),
-        (".", "a folder, which is no choice"),
+        (".", "a folder, which every file would get"),
         ("x" * 300, "not a file, but one name"),
     ],
 )
@@ -89,7 +89,7 @@ def test_names_are_taken_once_and_what_is_left_out_is_said(tmp_path: Path) -> No
     assert len(category_names(many, notes.append)) == 60
     one = tmp_path / "one.txt"
     one.write_text("dog\n", encoding="utf-8")
-    with pytest.raises(InputError, match="one name, which is no choice"):
+    with pytest.raises(InputError, match="one name, which every file would get"):
         category_names(str(one), notes.append)
     assert len(notes) == 2
 
@@ -142,11 +142,11 @@ def test_why_a_path_is_no_file(tmp_path: Path) -> None:
     reasons = {
         "good.png": None,
         "missing.png": "no such file",
-        "no/where.png": f"no such file; there is only {tmp_path.resolve()}",
+        "no/where.png": f"no such file; the path exists up to {tmp_path.resolve()}",
         "empty.png": "is empty (0 bytes)",
-        "dead.png": "is a link to nowhere, which is not there",
+        "dead.png": "is a link to nowhere, which does not exist",
         "ring.png": "cannot be read (Too many levels of symbolic links)",
-        "pipe.png": "is no regular file but a pipe, a socket or a device; save what it gives as a file",
+        "pipe.png": "is a pipe, a socket or a device; save its content as a file",
         "x" * 300: "cannot be read (File name too long)",
         "null\0byte.png": "is not a path",
     }
@@ -192,7 +192,7 @@ def test_a_query_is_a_file_or_words_never_a_guess(tmp_path: Path, monkeypatch: p
     assert file_of("many words " * 50) is None
     assert notes == []
     assert file_of("dog") is None
-    assert notes == ["dog is no file but a folder or a device; it is taken as words"]
+    assert notes == ["dog is a folder or a device, so it is used as a text"]
     with pytest.raises(SampleError, match=r"b\.png: no such file; --modality text searches"):
         file_of("b.png")
     assert file_of("b.png", "text") is None
@@ -279,7 +279,8 @@ def test_without_a_temperature_the_probability_is_null_with_the_reason(
     prediction = planted("nearest", Temperatures(missing="not calibrated yet; run `unibind evaluate`"))
     assert [answer.probability for answer in prediction.answers] == [None, None]
     assert (
-        prediction.told().splitlines()[-1] == "  no probability: not calibrated yet; run `unibind evaluate`"
+        prediction.to_text().splitlines()[-1]
+        == "  no probability: not calibrated yet; run `unibind evaluate`"
     )
 
 
@@ -288,19 +289,19 @@ def test_one_category_has_no_probability(planted: Callable[..., Prediction]) -> 
     row = {"modality": "image", "model": "aligned", "temperature": 0.25, "n_fit": 9}
     prediction = planted("nearest", Temperatures([row]), categories=1)
     assert prediction.answers[0].probability is None
-    assert prediction.uncalibrated == "there is one category only, so there is no choice"
+    assert prediction.uncalibrated == "the project has only one category"
 
 
 def test_predictions_and_hits_are_told_in_lines() -> None:
     """A long reason is cut to one line; an error takes the place of answers."""
     sure = NamedCategory("steel torus", 0.5, "a ring", 0.1234)
-    assert Prediction("a.png", "image", "", (sure,)).told().splitlines()[1] == (
+    assert Prediction("a.png", "image", "", (sure,)).to_text().splitlines()[1] == (
         "  1  steel torus  0.500   12.3%  a ring"
     )
     answer = NamedCategory("steel torus", 0.5, "a ring\nof steel " + "x" * 200)
-    lines = Prediction("a.png", "image", "zero-shot", (answer,)).told().splitlines()
+    lines = Prediction("a.png", "image", "zero-shot", (answer,)).to_text().splitlines()
     assert lines[0] == "a.png  (image, zero-shot)"
     assert lines[1].startswith("  1  steel torus  0.500  a ring of steel xxx")
     assert lines[1].endswith("…")
-    assert Prediction("a.png", "image", "", error="torn").told() == "a.png: error: torn"
-    assert Hit("s", "audio", "dog", 0.25).told() == "0.250  audio    s  (dog)"
+    assert Prediction("a.png", "image", "", error="torn").to_text() == "a.png: error: torn"
+    assert Hit("s", "audio", "dog", 0.25).to_text() == "0.250  audio    s  (dog)"

@@ -40,11 +40,11 @@ def test_what_could_not_be_fitted_says_why() -> None:
     temperature, reason = found.of("audio", ("aligned",))
     assert (temperature, reason) == (
         None,
-        "there were no labelled audio samples in both val (to fit on) and test (to measure on)",
+        "there are no labelled audio samples in both val (to fit on) and test (to measure on)",
     )
     temperature, reason = found.of("image", ("aligned",))
     assert temperature is None
-    assert (reason or "").startswith("18 val samples of image: all named rightly")
+    assert (reason or "").startswith("18 val samples of image: all right, or no better than chance")
 
 
 def test_only_a_current_evaluation_is_used(project: ProjectFile, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,9 @@ def _row(measure: str, anchors: str, value: float) -> dict[str, Any]:
 
 def test_a_run_is_drawn_whole(run: Any, page: Any) -> None:
     """Every measure of the run and of its baselines stands in the table with three decimals."""
-    text = page.text[page.text.index("Is the space about what things are") :]
-    assert "drawn to bare names" in text
-    assert "drawn to images" in text
+    text = page.text[page.text.index("Do vectors group by category") :]
+    assert "aligned to bare names" in text
+    assert "aligned to images" in text
     for row in run.metrics["balance"]:
         assert f"{row['value']:.3f}" in text
 
@@ -39,11 +39,11 @@ def test_spaces_stand_side_by_side_in_order(parsed: Any) -> None:
     probe, silhouette = re.findall(
         r"<svg.*?<title>(.*?)</title>", re.sub(r"<svg[^>]*aria.*?</svg>", "", markup)
     )
-    assert probe == ("without training 0.95; drawn to images 1.00; this run 0.90; tilted space 0.70")
-    assert silhouette == "drawn to images 0.00", "no minus before a zero"
+    assert probe == ("without training 0.95; aligned to images 1.00; this run 0.90; tilted space 0.70")
+    assert silhouette == "aligned to images 0.00", "no minus sign before zero"
     assert "modality probe 0.950 1.000 0.900 0.700" in text
     assert "modality probe, chance – 0.167 0.143 –" in text
-    assert "so compare spaces of equal modalities" in text
+    assert "so compare spaces with the same modalities" in text
     assert "Uniformity" not in text, "what no space has is not drawn"
 
 
@@ -70,4 +70,4 @@ def test_the_spread_stays_within_the_possible(parsed: Any) -> None:
 
 def test_without_two_modalities_there_is_a_sentence(parsed: Any) -> None:
     """No rows, no chart."""
-    assert "needs two with test samples in one space" in parsed(balance_section({})).text
+    assert "needs test samples of two in one space" in parsed(balance_section({})).text

@@ -50,6 +50,6 @@ def test_a_large_knowledge_base_is_counted_and_cut(tmp_path: Path, description: 
     text = parsed(section).text
     assert len(section) < 200_000
     assert "1,000 categories, 1,998 texts written about them, 1,998 kept: 0 to 2 each." in text
-    assert "Without any text, and never to be named: 1." in text
+    assert "Without any text, so never recognised: 1." in text
     assert "940 more are not shown" in text
     assert "939 more categories are not shown" in text

@@ -64,7 +64,7 @@ def test_both_texts_are_the_nearest_of_their_category(run: Any, page: Any) -> No
     _, confusions = worst_confusions(base, space, labels_used=True)
     centers = load_centers(base)
     texts = {row["row_id"]: row["text"] for row in read_rows(run.kb / "descriptions" / "category")}
-    section = page.text[page.text.index("The commonest confusions") :]
+    section = page.text[page.text.index("The most frequent confusions") :]
     examples = [(pair, mistake) for pair in confusions for mistake in pair.examples]
     assert examples
     for pair, mistake in examples:
@@ -92,7 +92,10 @@ def test_a_category_without_centers_is_said_to_have_none(run: Any, tmp_path: Pat
     base = open_kb(kb)
     space = unified_samples(base, run.root)
     section = mistakes_section(base, run.root / "media", space, labels_used=True)
-    assert f"really {run.names['c']}, which has no center and can never be named" in parsed(section).text
+    assert (
+        f"true category {run.names['c']}, which has no center, so it is never recognised"
+        in parsed(section).text
+    )
     _, confusions = worst_confusions(base, space, labels_used=True)
     assert all(one.true == run.names["c"] for one in confusions)
     assert sum(one.count for one in confusions) == 36

@@ -25,8 +25,8 @@ def test_leads_are_told_with_interval_and_p(record: Any, parsed: Any) -> None:
     assert "<b>+5.0</b>" in markup
     assert '<b class="over">−5.0</b>' in markup
     assert "<span>0.0</span>" in markup
-    assert "an interval of its own, drawn over objects" in text
-    assert "bold where its lead is sure" in text
+    assert "its own interval, resampled over objects" in text
+    assert "bold where its lead is significant" in text
 
 
 def test_old_metrics_have_the_old_words(mixed: Any, parsed: Any) -> None:
@@ -34,8 +34,8 @@ def test_old_metrics_have_the_old_words(mixed: Any, parsed: Any) -> None:
     markup = recognition_section(mixed)
     assert "<details>" not in markup
     text = parsed(markup).text
-    assert "where intervals do not overlap, the difference is very likely real" in text
-    assert "bold where the intervals are apart" in text
+    assert "where intervals do not overlap, the difference is significant" in text
+    assert "bold where intervals do not overlap" in text
 
 
 def test_further_measures_of_the_centers(record: Any, parsed: Any) -> None:

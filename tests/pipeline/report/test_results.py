@@ -65,15 +65,15 @@ def test_the_headline_says_the_mean_and_the_best_control(parsed: Any) -> None:
         "reaches 10.0%: less than the LLM centers."
     )
     untrained = [dict(row, model="zero_shot") for row in rows]
-    assert "no label used but for scoring" in parsed(headline({"recognition": untrained})).text
+    assert "labels used only for scoring" in parsed(headline({"recognition": untrained})).text
 
 
 @pytest.mark.parametrize(
     ("scorer", "subject"),
     [
-        ("logsumexp", "the soft maximum over the LLM-written centers names"),
-        ("mean", "the mean of the LLM-written centers names"),
-        ("medoid", "the most central LLM-written center names"),
+        ("logsumexp", "the soft maximum over the LLM-written centers gives"),
+        ("mean", "the mean of the LLM-written centers gives"),
+        ("medoid", "the most central LLM-written center gives"),
     ],
 )
 def test_the_page_says_by_which_scorer(

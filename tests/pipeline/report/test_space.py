@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from pipeline.html.labels import HEIGHT, LETTER, place_labels
-from pipeline.report.space import Picture, fitted, labels, space_section
+from pipeline.report.space import fitted, labels, space_section
+from trainer.evaluate.space import SpaceMap
 
 
-def _picture(n: int, categories: int, kinds: tuple[str, ...]) -> Picture:
+def _picture(n: int, categories: int, kinds: tuple[str, ...]) -> SpaceMap:
     rng = np.random.default_rng(0)
     labels = np.arange(n) % categories
-    return Picture(
+    return SpaceMap(
         xy_N2=rng.normal(size=(n + categories, 2)) * 30,
         kinds=tuple(kinds[i % len(kinds)] for i in range(n)) + ("center",) * categories,
         category_N=np.concatenate([labels, np.arange(categories)]),

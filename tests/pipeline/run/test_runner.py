@@ -16,9 +16,11 @@ from data.files import write_json, write_text
 from data.lock import write_lock
 from data.reads import reading
 from pipeline.project import ProjectFile, load_project
+from pipeline.run import jobs, stale
 from pipeline.run import runner as stages
 from pipeline.run.jobs import write_metrics
 from pipeline.run.stage import Completed, Stage
+from pipeline.run.stale import is_current
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             shards=lambda project: 3,
         ),
     }
-    monkeypatch.setattr(stages, "_BY_NAME", table)
+    monkeypatch.setattr(jobs, "_BY_NAME", table)
     return made
 
 
@@ -90,9 +92,9 @@ def test_a_summary_is_one_line_for_people(
     def count(project: ProjectFile) -> dict[str, Any]:
         return summary
 
-    stage = replace(stages._BY_NAME["copy"], run=count, outputs=lambda project: [])
-    monkeypatch.setitem(stages._BY_NAME, "copy", stage)
-    monkeypatch.setattr(stages, "STAGE_NAMES", ("copy",))
+    stage = replace(jobs._BY_NAME["copy"], run=count, outputs=lambda project: [])
+    monkeypatch.setitem(jobs._BY_NAME, "copy", stage)
+    monkeypatch.setattr(stale, "STAGE_NAMES", ("copy",))
     stages.run_stages(project, ["copy"])
     told = capsys.readouterr().err.splitlines()[1]
     assert told.startswith("  copy: 0.0 s  (")
@@ -132,19 +134,19 @@ def test_a_stage_runs_again_when_anything_it_stands_on_changed(
 
 def test_a_stage_is_current_until_what_it_stands_on_changes(project: ProjectFile, calls: list[Any]) -> None:
     """Not before it and those it needs have run; no longer when their output or its own has changed."""
-    assert not stages.is_current(project, "copy")
-    assert not stages.is_current(project, "parts")
+    assert not is_current(project, "copy")
+    assert not is_current(project, "parts")
     stages.run_stage(project, "copy")
     stages.run_stage(project, "parts")
-    assert stages.is_current(project, "copy")
-    assert stages.is_current(project, "parts")
+    assert is_current(project, "copy")
+    assert is_current(project, "parts")
     write_text(project.manifest, "b")
-    assert not stages.is_current(project, "copy")
-    assert stages.is_current(project, "parts")
+    assert not is_current(project, "copy")
+    assert is_current(project, "parts")
     stages.run_stage(project, "copy")
-    assert not stages.is_current(project, "parts")
+    assert not is_current(project, "parts")
     write_text(project.run / "copy.txt", "edited")
-    assert not stages.is_current(project, "copy")
+    assert not is_current(project, "copy")
     assert calls == ["copy", 0, 1, 2, "copy"]
 
 
@@ -172,7 +174,7 @@ def test_what_comes_after_runs_again_only_if_the_content_changed(
 def test_shards_are_recognised_one_by_one_and_add_up(project: ProjectFile, calls: list[Any]) -> None:
     """What a killed run had finished is not done again; the counts of all shards are added."""
     stages.run_stage(project, "copy")
-    assert stages.shards(project, "parts") == [0, 1, 2]
+    assert jobs.shards(project, "parts") == [0, 1, 2]
     stages.run_shard(project, "parts", 1)
     result = stages.run_stage(project, "parts")
     assert calls == ["copy", 1, 0, 2]
@@ -184,7 +186,7 @@ def test_a_shard_that_was_completed_counts_though_a_later_one_fails(
 ) -> None:
     """Each shard is marked as soon as its files are written, not when all of them are."""
     stages.run_stage(project, "copy")
-    working = stages._BY_NAME["parts"]
+    working = jobs._BY_NAME["parts"]
     broken = [True]
 
     def fails_after_one(project: ProjectFile, shards: list[int], complete: Completed) -> None:
@@ -192,7 +194,7 @@ def test_a_shard_that_was_completed_counts_though_a_later_one_fails(
         if broken:
             raise KnowledgeBaseError("no more")
 
-    monkeypatch.setitem(stages._BY_NAME, "parts", replace(working, run=fails_after_one))
+    monkeypatch.setitem(jobs._BY_NAME, "parts", replace(working, run=fails_after_one))
     with pytest.raises(KnowledgeBaseError, match="no more"):
         stages.run_stage(project, "parts")
     broken.clear()
@@ -230,11 +232,11 @@ def test_a_full_disk_is_one_line_and_marks_nothing(
     def full(project: ProjectFile) -> dict[str, Any]:
         raise OSError(errno.ENOSPC, "No space left on device", "copy.txt")
 
-    working = stages._BY_NAME["copy"]
-    monkeypatch.setitem(stages._BY_NAME, "copy", replace(working, run=full))
+    working = jobs._BY_NAME["copy"]
+    monkeypatch.setitem(jobs._BY_NAME, "copy", replace(working, run=full))
     with pytest.raises(InputError, match=r"No space left on device \(copy.txt\)"):
         stages.run_stage(project, "copy")
-    monkeypatch.setitem(stages._BY_NAME, "copy", working)
+    monkeypatch.setitem(jobs._BY_NAME, "copy", working)
     assert not stages.run_stage(project, "copy").skipped
 
 
@@ -260,9 +262,9 @@ def test_a_knowledge_base_that_is_removed_meanwhile_marks_nothing(
 
     stages.run_stage(project, "copy")
     project.kb.mkdir(exist_ok=True)
-    working = stages._BY_NAME["copy"]
+    working = jobs._BY_NAME["copy"]
     broken = replace(working, run=removed, settings=lambda project: "others")
-    monkeypatch.setitem(stages._BY_NAME, "copy", broken)
+    monkeypatch.setitem(jobs._BY_NAME, "copy", broken)
     with pytest.raises(KnowledgeBaseError, match="was removed or replaced while it was written"):
         stages.run_stage(project, "copy")
-    assert not stages.is_current(project, "copy")
+    assert not is_current(project, "copy")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.study.ablation import told, told_difference
+from pipeline.study.ablation import difference_text, measure_text
 from pipeline.study.page import write_study_page
 from pipeline.study.text import study_text
 
@@ -67,12 +67,12 @@ def test_every_number_is_in_the_table(study: dict[str, Any], written: str, parse
     for ablation in study["ablations"]:
         for variant in ablation["variants"]:
             for name, one in variant["measures"].items():
-                ends = "–".join(told(name, one[end]).removesuffix("%") for end in ("low", "high"))
-                assert f"{told(name, one['mean'])} {ends}" in text
-                assert ", ".join(told(name, value) for value in one["per_seed"]) in text
+                ends = "–".join(measure_text(name, one[end]).removesuffix("%") for end in ("low", "high"))
+                assert f"{measure_text(name, one['mean'])} {ends}" in text
+                assert ", ".join(measure_text(name, value) for value in one["per_seed"]) in text
             for name, one in (variant.get("against_reference") or {}).items():
-                low, high = (told_difference(name, one[end]) for end in ("low", "high"))
-                assert f"{told_difference(name, one['difference'])} ({low} to {high})" in text
+                low, high = (difference_text(name, one[end]) for end in ("low", "high"))
+                assert f"{difference_text(name, one['difference'])} ({low} to {high})" in text
     assert "train.head = mlp" in text
 
 
@@ -117,8 +117,8 @@ def test_one_seed_without_intervals_is_a_page(study: dict[str, Any], tmp_path: P
     variant["against_reference"] = None
     study |= {"seeds": [0], "claims": []}
     text = parsed(write_study_page(study, tmp_path / "s.html").read_text(encoding="utf-8")).text
-    assert "With one seed nothing is known of the luck of the start." in text
-    assert "No claim was put to the test." in text
+    assert "With one seed, the variation between seeds is not known." in text
+    assert "No claim was tested." in text
     assert f"{variant['name']} : not compared with the reference." in text
 
 

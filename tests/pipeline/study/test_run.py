@@ -114,13 +114,13 @@ def test_what_is_done_is_not_done_again(place: Path, monkeypatch: pytest.MonkeyP
     """A stopped or longer study works out only what is missing, and comes to the same."""
     first = run_study(load_study(place / "s.toml"), jobs=1)
     worked: list[Any] = []
-    work_out = studies._work_out
+    work_out = studies._compute
 
     def watch(kb: Path, folder: Path, wanted: Any, jobs: int) -> None:
         worked.extend(key for key in wanted if not (folder / key / "cell.json").exists())
         work_out(kb, folder, wanted, jobs)
 
-    monkeypatch.setattr(studies, "_work_out", watch)
+    monkeypatch.setattr(studies, "_compute", watch)
     assert run_study(load_study(place / "s.toml"), jobs=1) == first
     assert worked == []
     (place / "s.toml").write_text(STUDY.replace("seeds = [3, 4]", "seeds = [3, 4, 5]"))
@@ -136,7 +136,7 @@ def test_what_is_done_is_not_done_again(place: Path, monkeypatch: pytest.MonkeyP
             "train.los: unknown key; did you mean `loss`",
         ),
         (('question = "Which loss?"\n', ""), "ablations.losses.question: Field required"),
-        (('variant = "published"', 'variant = "gone"'), "is about losses, gone: not there"),
+        (('variant = "published"', 'variant = "gone"'), "is about losses, gone: no such variant"),
         (('project = "unibind.toml"', 'project = "no.toml"'), "no such project file"),
         (("[ablations.centers]", "[ablations.centers"), "not valid TOML"),
     ],

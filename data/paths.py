@@ -62,7 +62,7 @@ def resolver(root: Path) -> Callable[[str], Path]:
             inside = _is_inside(os.path.realpath(target), real_root)
         if not inside:
             raise SampleError(
-                f"{uri!r} is, or leads through, a link to a place outside the folder {root}; copy the file in"
+                f"{uri!r} is or passes a link that leads outside the folder {root}; copy the file in"
             )
         return Path(target)
 

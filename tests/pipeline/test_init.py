@@ -152,4 +152,4 @@ def test_modality_overrules_endings(tmp_path: Path) -> None:
     assert {sample.modality for sample in manifest.samples} == {"thermal"}
     assert len(manifest.samples) == 11
     told = read_manifest(project.manifest, root=project.data_root, modality="image").notes
-    assert any("the column modality overrides `modality = 'image'`, for 11 samples" in note for note in told)
+    assert any("the column modality overrides `modality = 'image'` for 11 samples" in note for note in told)

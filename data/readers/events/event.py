@@ -40,7 +40,7 @@ def read_event(path: Path) -> Events | Picture:
 
 
 def is_recording(path: Path) -> bool:
-    """Whether a file, by its ending, is read as events; if not, as a picture that was drawn from events."""
+    """Whether a file is read as events, by its ending; else it is a picture rendered from events."""
     return path.suffix.lower() in EVENT_FORMATS
 
 

@@ -95,7 +95,7 @@ def test_all_mistakes_are_told_at_once_with_rows_and_suggestions(tmp_path: Path)
         "line 4: unknown split 'validation'; did you mean 'val'?",
         "line 5: uri '/etc/passwd' is absolute",
         "line 5: unknown split 'tset'; did you mean 'test'?",
-        "line 6: uri 'link.png' is, or leads through, a link to a place outside",
+        "line 6: uri 'link.png' is or passes a link that leads outside",
         "line 6: no split",
         "line 7: no sample_id",
         "line 8: no uri",

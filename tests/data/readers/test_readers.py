@@ -32,18 +32,10 @@ def test_every_modality_and_ending_has_a_reader() -> None:
     assert set(COMPANIONS) <= set(POINT_FORMATS)
 
 
-@pytest.mark.parametrize(
-    "name", sorted({*READERS.values(), *POINT_FORMATS.values(), *EVENT_FORMATS.values()})
-)
+@pytest.mark.parametrize("name", NAMED)
 def test_every_reader_named_is_there(name: str) -> None:
     """Each "module:function" leads to a function that takes a path first."""
     assert next(iter(inspect.signature(find_function(name)).parameters)) == "path"
-
-
-def test_every_event_format_is_guessed() -> None:
-    """The endings that are guessed as events are those that the event reader reads as recordings."""
-    guessed = {ending for ending, modality in EXTENSIONS.items() if modality == "event"}
-    assert guessed | set(EVENT_RECORDINGS) == set(EVENT_FORMATS)
 
 
 def test_looking_up_imports_no_decoder() -> None:

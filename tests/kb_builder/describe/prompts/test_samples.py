@@ -8,7 +8,7 @@ import pytest
 
 import kb_builder.describe.prompts.samples as module
 from data.modality import MODALITIES
-from data.readers.events.event import READERS
+from data.readers.lookup import EVENT_FORMATS
 from kb_builder.describe.prompts.samples import load_sample_prompts, sample_purpose
 
 PURPOSES = sorted(path.stem for path in Path(module.__file__).parent.glob("sample_*.toml"))
@@ -40,7 +40,7 @@ def test_every_modality_has_its_set() -> None:
     assert "sample_video_native" in PURPOSES
 
 
-@pytest.mark.parametrize("ending", [*READERS, ".BIN"])
+@pytest.mark.parametrize("ending", [*EVENT_FORMATS, ".BIN"])
 def test_every_recording_has_the_prompt_of_our_rendering(ending: str) -> None:
     """Recordings of every format are rendered here, so the prompt explains the colours of that rendering."""
     assert sample_purpose({"modality": "event", "uri": f"a{ending}"}, ()) == "sample_event"

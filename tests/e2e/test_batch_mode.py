@@ -30,8 +30,8 @@ COMMAND = "from pipeline.cli.main import main; main()"
 # Nobody asks for 0.2 s instead of 15, and looks come every 0.1 s instead of every 5. So many rounds that
 # nothing dies in all of them.
 QUICKLY = (
-    "from functools import partial; from kb_builder import batch; "
-    "batch.Pace = partial(batch.Pace, rounds=20, quiet_s=0.2, poll_s=0.1, longest_poll_s=0.1, settle_s=0.5); "
+    "from functools import partial; from kb_builder.ask.batch import asker; "
+    "asker.Pace = partial(asker.Pace, rounds=20, quiet_s=0.2, poll_s=0.1, longest_poll_s=0.1, settle_s=0.5); "
 )
 
 PROJECT = """\

@@ -48,7 +48,7 @@ def disk_that_fails(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def forget() -> None:
     """What a process remembers of files is gone with it."""
-    for memory in (seals._held, seals._loaded, reads._hashes, reads._taken_over):
+    for memory in (seals._held, seals._loaded, reads._hashes, reads._from_earlier):
         memory.clear()
     shards._footer.cache_clear()
 

@@ -19,7 +19,7 @@ from kb_builder.tables.parts import write_part
 from kb_builder.tables.schemas import read_rows
 from kb_builder.verify.explain import explain
 from kb_builder.verify.findings import Verification
-from pipeline import predict
+from pipeline.predict import recognise
 from pipeline.project import ProjectFile, load_project
 from pipeline.run.jobs import plan
 from pipeline.run.runner import run_stages
@@ -97,8 +97,8 @@ def _serving(project: ProjectFile, pattern: str) -> list[Path]:
 
 def _ask(project: ProjectFile) -> None:
     picture = project.path.parent / "media/0-3.bmp"
-    predict.predict_files(project, [(picture, None)], say=lambda note: None)
-    predict.retrieve_samples(project, "a red fox", say=lambda note: None)
+    recognise.predict_files(project, [(picture, None)], say=lambda note: None)
+    recognise.retrieve_samples(project, "a red fox", say=lambda note: None)
     browse.sql(project.kb, "SELECT * FROM v_category_vectors")
 
 

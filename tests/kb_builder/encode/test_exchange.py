@@ -296,5 +296,5 @@ def test_ids_of_a_windows_editor(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_bytes("\ufeffa b\r\n\r\nc\r\n".encode("utf-16-le"))
     assert _read_lines(tmp_path / "ids.txt") == ["a b", "c"]
     (tmp_path / "ids.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(InputError, match="in Windows-1252"):
+    with pytest.raises(InputError, match="as Windows-1252"):
         _read_lines(tmp_path / "ids.txt")

@@ -115,7 +115,7 @@ def test_vectors_go_in_and_come_out(project: Path) -> None:
     assert done.stdout.startswith(b"1 vectors imported, 1 now in ")
     done = unibind_kb("import", "x.npy", "unibind.toml", "--name", "mine", cwd=project)
     assert done.returncode == 1
-    assert done.stderr.startswith(b"error: unibind.toml: 3 ids, and x.npy has 1 rows")
+    assert done.stderr.startswith(b"error: unibind.toml: 3 ids, but x.npy has 1 rows")
     done = unibind_kb("export", "out", cwd=project)
     assert done.returncode == 1
     assert b"run `unibind encode`" in done.stderr

@@ -60,7 +60,7 @@ def test_the_list_says_licence_size_place_and_state(models: Path, save_clip: Sav
     assert result.exit_code == 0
     assert f"model folder: {models}" in result.output
     assert "4,805 MB  not there  CC-BY-NC-SA-4.0" in result.output
-    assert "not for commercial use" in result.output
+    assert "may not be used commercially" in result.output
     assert "own" in result.output
 
 

@@ -82,7 +82,8 @@ RGB_T = Benchmark(
     home="not established: the paper and its code do not name the source",
     layout="test/person/*.jpg … and train/person/*.jpg … (val/ if there is one); or UniBind's test_data.json,"
     " train_data.json and eval_data.json with their folders",
-    split_rule="the folders or lists as they are; val = 10% drawn from each class of train if there is no val",
+    split_rule="the folders or lists as they are; val = 10% drawn from each class of train if there is no"
+    " val",
     metric_rule="top-1 over all test pictures",
     read=read_rgbt,
     doubt=_NOT_ESTABLISHED,

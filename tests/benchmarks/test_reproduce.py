@@ -251,7 +251,7 @@ def test_only_the_whole_benchmark_with_the_papers_encoder_is_compared(tmp_path: 
         ("modelnet40", {"encoder": "imagebind:w"}, [None], "not the paper's Point-Bind"),
         ("esc-50", {"partial": True}, [None], "only a part of the benchmark's samples"),
         ("esc-50", {"per_category": 5}, [None], "only a part of the benchmark's samples"),
-        ("esc-50", {}, [3], "one of its folds alone"),
+        ("esc-50", {}, [3], "only one of its folds"),
         ("esc-50", {"describer": "fake"}, [None], "texts without meaning"),
         ("rgb-t", {}, [None], "which data set the paper calls RGB-T could not be established"),
     ]:

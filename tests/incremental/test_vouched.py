@@ -14,7 +14,7 @@ import pytest
 from data import seals
 from data.errors import DamagedError, UniBindError
 from data.files import write_json, write_text
-from kb_builder import browse
+from kb_builder.browse import query as browse
 from kb_builder.tables.parts import write_part
 from kb_builder.tables.schemas import read_rows
 from kb_builder.verify.explain import explain

@@ -27,7 +27,7 @@ COMMANDS = {
 }
 READ_BY = {
     "predict": ("heads.safetensors", "kb/centers.parquet", "kb/categories.parquet"),
-    "retrieve": ("kb/embeddings/encoders.json", "kb/embeddings/*/samples/part-*.parquet"),
+    "retrieve": ("kb/embeddings/encoders.json", "kb/embeddings/efficientnet-*/samples/part-*.parquet"),
     "evaluate": ("kb/controls.parquet", "kb/samples.parquet", "kb/embeddings/*/controls/manifest.json"),
     "compare": ("metrics.json", "named.parquet", "ranks.parquet"),
     "stats": ("kb/samples.parquet", "kb/descriptions/category/part-*.parquet"),

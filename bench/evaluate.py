@@ -33,6 +33,7 @@ from bench.machine import versions
 from bench.planted import CONTROL, plant
 from bench.rows import at_most, median, print_rows, publish, row
 from bench.vectors import DIM
+from data.environment import cores
 from trainer.evaluate.calibration import calibration_rows
 from trainer.evaluate.measure import evaluate
 from trainer.evaluate.outcomes import named_table, ranks_table, write_outcomes
@@ -43,7 +44,7 @@ from trainer.inputs import KnowledgeBase, load_controls, load_samples, open_kb, 
 from trainer.localize.centers import load_centers
 from trainer.localize.choose import localize
 from trainer.records import Centers, SampleSet
-from trainer.score.blas import cores, numpy_product, torch_product
+from trainer.score.blas import numpy_product, torch_product
 from trainer.score.geometry import unit_rows
 from trainer.score.scoring import best_categories
 from trainer.settings import Evaluate, Localize

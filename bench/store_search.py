@@ -21,9 +21,10 @@ from bench.contest import Contest
 from bench.memory import memory_rise
 from bench.rows import at_least, at_most, row
 from bench.vectors import DIM, unit
+from data.environment import cores
 from trainer.localize.rules import rank_by_mean
 from trainer.records import Centers
-from trainer.score.blas import cores, numpy_product, parallel_map, torch_product
+from trainer.score.blas import numpy_product, parallel_map, torch_product
 from trainer.score.scoring import score
 
 CATEGORIES, TEXTS, K = 1_000, 1_000, 50

@@ -1,10 +1,17 @@
-"""Environment variables for the processes that are started within a block."""
+"""The environment of this process: the cores that it may use, and variables for processes that it starts."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

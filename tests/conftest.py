@@ -13,19 +13,20 @@ from typing import Any
 
 import pytest
 
+from data.environment import cores
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 
-_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # set before torch is imported, and for every process of a test
-    _share = max(1, _CORES // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    _share = max(1, cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(_share)
 
 
 def pytest_xdist_auto_num_workers() -> int:
     """What `-n auto` starts: a process for each core that this one may use, at most eight."""
-    return min(8, _CORES)
+    return min(8, cores())
 
 
 _connect = socket.socket.connect

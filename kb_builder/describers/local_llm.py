@@ -26,6 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from data.environment import cores
 from data.errors import InputError, MissingDependencyError, RunError
 from data.files import hash_text, write_text
 from data.reads import remembered
@@ -133,7 +134,7 @@ def model_file() -> Path | None:
 @cache
 def _server(gguf: Gguf) -> Any:
     xllamacpp = _import_xllamacpp()
-    cores = len(os.sched_getaffinity(0))
+    threads = cores()
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(gguf.path)
     parameters.model_alias = {gguf.name}  # answers name this instead of a path on this machine
@@ -141,8 +142,8 @@ def _server(gguf: Gguf) -> Any:
     parameters.n_ctx = _SLOTS * gguf.tokens
     if not gguf.template:
         parameters.chat_template = _NO_TEMPLATE
-    parameters.cpuparams.n_threads = cores
-    parameters.cpuparams_batch.n_threads = cores
+    parameters.cpuparams.n_threads = threads
+    parameters.cpuparams_batch.n_threads = threads
     parameters.hostnames = ["127.0.0.1"]
     parameters.port = 0
     parameters.ui = False

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -28,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from data.environment import cores
 from data.errors import KnowledgeBaseError
 from data.files import hash_json, stamp, write_json
 from data.reads import reading
@@ -101,7 +101,7 @@ class VectorTable:
             self._fill(number, 0, len(shard.row_groups), out_ND[rows])
 
         if self.shards:
-            with ThreadPoolExecutor(min(len(self.shards), len(os.sched_getaffinity(0)))) as pool:
+            with ThreadPoolExecutor(min(len(self.shards), cores())) as pool:
                 list(pool.map(fill, range(len(self.shards))))
         return out_ND
 

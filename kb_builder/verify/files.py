@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data.environment import cores
 from data.errors import DamagedError, KnowledgeBaseError, SampleError
 from data.files import hash_file
 from data.paths import resolver
@@ -66,7 +67,7 @@ def check_sealed(
     def check(name: str) -> str | None:
         return differs(base / name, lines[name])
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, cores())) as pool:
         for name, wrong in zip(lines, pool.map(check, lines), strict=True):
             path = base / name
             looked.counts["files"] += 1
@@ -234,7 +235,7 @@ def check_media(kb: Path, root: Path, found: Findings, looked: Looked) -> None:
 
     looked_at: list[int] = []
     rows = table.to_pylist()
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, cores())) as pool:
         for row, wrong in zip(rows, pool.map(differs_from, rows), strict=True):
             if wrong is not None:
                 stated = f"{wrong}; restore it, or `unibind run` takes it as it is now"

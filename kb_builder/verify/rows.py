@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data.environment import cores
 from data.errors import first_line
 from data.files import hash_json, hash_text
 from kb_builder.ask.ledger import Entry, StoredEntries, read_ledger
@@ -124,7 +124,7 @@ def derive_parts(
     core.
     """
     checked = Checked()
-    workers = min(os.cpu_count() or 1, len(parts))
+    workers = min(cores(), len(parts))
     if workers < 2 or sum(part.path.stat().st_size for part in parts) < _SMALL:
         with read_ledger(kb) as ledger:
             for part in parts:

@@ -9,7 +9,6 @@ then scored again.
 from __future__ import annotations
 
 import math
-import os
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from data.environment import cores
 from trainer.records import Floats
 
 _BFLOAT16_UNIT = 2.0**-8
@@ -45,13 +45,6 @@ class Product:
 
     multiply: Callable[[Floats, Floats, Floats], object]
     unit: float  # the relative rounding of factors and results beyond that of float32; 0: none
-
-
-def cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

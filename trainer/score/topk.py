@@ -20,8 +20,9 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from data.environment import cores
 from trainer.records import Doubles, Floats, Ints
-from trainer.score.blas import Product, cores, fastest_products, largest_error, one_thread_each, parallel_map
+from trainer.score.blas import Product, fastest_products, largest_error, one_thread_each, parallel_map
 from trainer.score.geometry import require_finite
 from trainer.score.screen import SPARE_PAIRS, CloseSegments, merge_parts, screen
 from trainer.score.segments import BLOCK, Keys, Top, compare_all, compare_pairs, concatenate

@@ -29,6 +29,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from data.environment import cores
 from data.errors import MissingDependencyError, SampleError, UniBindError
 from data.files import stamp
 from data.readers.sandbox.budget import WAITS, FileBudget
@@ -401,12 +402,8 @@ _shared = _Shared()
 def _pool() -> _Pool:
     with _shared.lock:
         if _shared.pool is None:
-            _shared.pool = _Pool(_cores())
+            _shared.pool = _Pool(cores())
         return _shared.pool
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _forget() -> None:

@@ -12,11 +12,11 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from data.environment import cores
 from trainer.score import blas
 from trainer.score.blas import (
     Product,
     bfloat16_product,
-    cores,
     fastest_products,
     largest_error,
     numpy_product,

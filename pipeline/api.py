@@ -43,7 +43,6 @@ from kb_builder.store.cards import read_card
 from kb_builder.store.table import open_table, read_manifest
 from pipeline.html.elements import el, table
 from pipeline.predict.recognise import (
-    Gallery,
     Hit,
     Prediction,
     Space,
@@ -54,7 +53,7 @@ from pipeline.predict.recognise import (
 )
 from pipeline.predict.records import HIT, PREDICTION_COLUMNS, hit_rows, prediction_rows
 from pipeline.project import ProjectFile, load_project
-from pipeline.run.jobs import STAGE_NAMES, plan
+from pipeline.run.jobs import STAGE_NAMES, find_stage, plan
 from pipeline.run.runner import run_stages
 from pipeline.run.stage import StageResult
 from pipeline.table import result_table
@@ -238,9 +237,9 @@ class Project:
 
     def __init__(self, file: ProjectFile) -> None:
         self.file = file
-        self._recogniser = remembered(partial(open_recogniser, file))
         self._space = remembered(partial(Space, file))
-        self._galleries = remembered(partial(_all_galleries, file))
+        self._recogniser = remembered(lambda: open_recogniser(file, self._space()))
+        self._galleries = remembered(lambda: list(self._space().galleries(None)))
 
     @classmethod
     def open(
@@ -260,9 +259,7 @@ class Project:
         """
         names = plan(self.file)
         if until is not None:
-            if until not in STAGE_NAMES:
-                raise InputError(f"there is no stage {until!r}; the stages are: {', '.join(STAGE_NAMES)}")
-            wanted = STAGE_NAMES[: STAGE_NAMES.index(until) + 1]
+            wanted = STAGE_NAMES[: STAGE_NAMES.index(find_stage(until).name) + 1]
             names = [name for name in wanted if name in names or name == until]
         done = outside_event_loop(lambda: run_stages(self.file, names))
         columns = {
@@ -412,10 +409,6 @@ def _in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _all_galleries(file: ProjectFile) -> list[Gallery]:
-    return list(Space(file).galleries(None))
 
 
 def _stored(kb: KnowledgeBase, folder: Path, name: str, group: str | None) -> NamedVectors:

@@ -40,7 +40,7 @@ def load(given: Path | None) -> ProjectFile:
 
     Raises ProjectError where `given` is None and no unibind.toml is here, naming the last project as a hint.
     """
-    if given is None and not _is_here() and (last := last_project()) is not None:
+    if given is None and (last := _fallback()) is not None:
         raise ProjectError(
             f"{DEFAULT_PROJECT}: no such file in this folder; this command changes a run, so name its"
             f" project: --project {last} is the last one run from here"
@@ -50,7 +50,7 @@ def load(given: Path | None) -> ProjectFile:
 
 def load_to_read(given: Path | None) -> ProjectFile:
     """The checked project of a command that only reads: `given`, unibind.toml, or the last one run here."""
-    if given is None and not _is_here() and (last := last_project()) is not None:
+    if given is None and (last := _fallback()) is not None:
         print(f"project {visible(last)}, the last one run from this folder", file=sys.stderr, flush=True)
         return _loaded(last)
     return _loaded(given or DEFAULT_PROJECT)
@@ -92,6 +92,11 @@ def last_project() -> Path | None:
     except (OSError, ValueError, KeyError, TypeError):
         print(f"note: {LAST} is damaged and ignored", file=sys.stderr, flush=True)
         return None
+
+
+def _fallback() -> Path | None:
+    """The project for a command that names none: the last one noted, where no unibind.toml is here."""
+    return None if _is_here() else last_project()
 
 
 def _is_here() -> bool:

@@ -1,6 +1,6 @@
 """Recognise and retrieve new files: the records of answers, three functions that make them, and their parts.
 
-`predict_files` and `retrieve_samples` use a project, `predict_zero_shot` bare category names. `_Space` maps a
+`predict_files` and `retrieve_samples` use a project, `predict_zero_shot` bare category names. `Space` maps a
 file into the project's text space, `Temperatures` turns scores into probabilities.
 """
 
@@ -146,9 +146,12 @@ class Recogniser:
     temperatures: Temperatures
 
 
-def open_recogniser(project: ProjectFile) -> Recogniser:
-    """Raises KnowledgeBaseError where the project has no knowledge base, vectors or centers."""
-    space = Space(project)
+def open_recogniser(project: ProjectFile, space: Space | None = None) -> Recogniser:
+    """Load a project to recognise files; `space` is the project's, if already loaded.
+
+    Raises KnowledgeBaseError where the project has no knowledge base, vectors or centers.
+    """
+    space = space or Space(project)
     centers = load_centers(space.kb)
     return Recogniser(
         project=project,
@@ -286,7 +289,7 @@ def retrieve_samples(
     if into is not None and into not in MODALITIES:
         raise InputError(f"--into {into}: unknown modality; the modalities are {', '.join(MODALITIES)}")
     path = _file_of(query, modality, say)
-    space = Space(project) if space is None else space
+    space = space or Space(project)
     use_budget(project.data.budget)
     if path is None:
         query_1D, _ = space.place("text", query)

@@ -328,7 +328,7 @@ _BY_NAME = {stage.name: stage for stage in STAGES}
 def find_stage(name: str) -> Stage:
     """A stage by its name. Raises InputError for an unknown one."""
     if name not in _BY_NAME:
-        raise InputError(f"unknown stage {name!r}; the stages are: {', '.join(STAGE_NAMES)}")
+        raise InputError(f"there is no stage {name!r}; the stages are: {', '.join(STAGE_NAMES)}")
     return _BY_NAME[name]
 
 

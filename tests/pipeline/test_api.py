@@ -177,9 +177,9 @@ def test_what_is_loaded_stays_until_its_files_change(cups: Path, monkeypatch: py
     opened: list[str] = []
     honest = pipeline.api.open_recogniser  # type: ignore[attr-defined]
 
-    def counting(file: object) -> object:
+    def counting(*given: object) -> object:
         opened.append("recogniser")
-        return honest(file)
+        return honest(*given)
 
     monkeypatch.setattr("pipeline.api.open_recogniser", counting)
     warm = Project.open(cups)

@@ -19,7 +19,6 @@ from kb_builder.fake_openai.settings import FakeSettings
 from kb_builder.fake_openai.state import STATE, Batch, State, StoredFile
 
 _ENDPOINT = "/v1/chat/completions"
-_MOST_PER_PAGE = 100
 _MOST_METADATA = 16
 _LINES_AT_ONCE = 20  # processed before other requests get their turn
 _CANCEL_POLL_S = 0.02

@@ -228,14 +228,6 @@ def remember_note(note: Note) -> None:
         remember(Path(note.path), note.digest, note.signature)
 
 
-def reads_of(project: ProjectFile, key: str) -> list[Note]:
-    """The reads of a finished stage; empty where there is no record."""
-    mark = read_mark(project, key)
-    if mark is None or mark.get("format") != FORMAT:
-        return []
-    return [_note(project, each) for each in _reads(project, _reads_path(project, key), mark) or ()]
-
-
 def remove_mark(project: ProjectFile, key: str) -> None:
     """Remove a mark, so that its stage counts as not run."""
     _path(project, key).unlink(missing_ok=True)

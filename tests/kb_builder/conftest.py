@@ -47,6 +47,7 @@ from kb_builder.tables.schemas import (
     SAMPLES,
     write_table,
 )
+from tests.planted import write_categories
 
 KEY = "sk-planted-0123456789"
 
@@ -188,11 +189,7 @@ def described_kb(tmp_path: Path) -> Path:
     earlier settings are in the ledger. Of the samples, one was measured, one given, one rejected.
     """
     kb = tmp_path / "kb"
-    categories = [
-        {"category_id": name, "name": name, "aliases": [], "parent": None, "notes": None}
-        for name in ("ball", "bell")
-    ]
-    write_table(kb / "categories.parquet", categories, CATEGORIES)
+    write_categories(kb, {"ball": "ball", "bell": "bell"})
     samples = [
         {
             "sample_id": name,

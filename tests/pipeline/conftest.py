@@ -383,3 +383,11 @@ def _unibind(*arguments: str, folder: Path, piped: str = "", tty: bool = False) 
 def unibind() -> Callable[..., tuple[int, str, str]]:
     """`unibind(*arguments, folder=…)`: a command run in this process, which has its models loaded already."""
     return _unibind
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model folder of the test's own, not made yet."""
+    folder = tmp_path / "models"
+    monkeypatch.setenv("UNIBIND_MODELS", str(folder))
+    return folder

@@ -22,13 +22,6 @@ Save = Callable[[str], Path]
 
 
 @pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "models"
-    monkeypatch.setenv("UNIBIND_MODELS", str(folder))
-    return folder
-
-
-@pytest.fixture
 def published(save_clip: Save) -> Iterator[tuple[dict[str, KnownModel], list[str]]]:
     """A small CLIP at a server on loopback as the model `mine`, and what was asked of the server."""
     asked: list[str] = []

@@ -37,7 +37,6 @@ IGNORED = (
     "KHR_materials_", "KHR_texture_", "KHR_lights_", "KHR_mesh_quantization", "EXT_texture_", "MSFT_texture_",
     "EXT_lights_", "KHR_xmp", "KHR_animation_pointer", "KHR_node_visibility",
 )  # fmt: skip
-OTHER_SHADING = "KHR_materials_pbrSpecularGlossiness"
 PACKED = {"KHR_draco_mesh_compression": "Draco", "EXT_meshopt_compression": "meshopt"}
 
 _Json = dict[str, Any]

@@ -41,7 +41,8 @@ from kb_builder.fake_openai.texts import sentence
 from kb_builder.parse.answers import PARSER_VERSION
 from kb_builder.settings import DescribeCategories, Price
 from kb_builder.tables.parts import read_manifest
-from kb_builder.tables.schemas import CATEGORIES, DESCRIPTIONS, read_rows, write_table
+from kb_builder.tables.schemas import DESCRIPTIONS, read_rows
+from tests.planted import write_categories
 
 NAMES = ["dog", "church bells", "wooden sphere", "Shetland sheepdog, Shetland"]
 FAKE = DescribeCategories(describer="fake", n=12, near_cosine=None)
@@ -50,12 +51,7 @@ WHEN = {"created_at", "latency_ms", "attempts", "run_id"}
 
 
 def knowledge_base(folder: Path, names: list[str]) -> Path:
-    rows = [
-        {"category_id": name.split(",")[0].lower().replace(" ", "-"), "name": name, "aliases": []}
-        | {"parent": None, "notes": None}
-        for name in names
-    ]
-    write_table(folder / "categories.parquet", rows, CATEGORIES)
+    write_categories(folder, {name.split(",")[0].lower().replace(" ", "-"): name for name in names})
     return folder
 
 

@@ -31,8 +31,9 @@ from kb_builder.encoders.tokens import MINILM
 from kb_builder.fake_openai.texts import sentence
 from kb_builder.settings import DescribeCategories
 from kb_builder.tables.parts import read_manifest, write_part
-from kb_builder.tables.schemas import CATEGORIES, read_rows, write_table
+from kb_builder.tables.schemas import read_rows
 from kb_builder.verify.verify import verify
+from tests.planted import write_categories
 
 NAMES = ["wolf", "dog", "trumpet", "trombone"]
 PART = "descriptions/category/contrast-00000.parquet"
@@ -41,10 +42,7 @@ WHEN = {"created_at", "latency_ms", "attempts", "run_id"}
 
 
 def knowledge_base(folder: Path, names: Sequence[str] = NAMES) -> Path:
-    rows = [
-        {"category_id": name, "name": name, "aliases": [], "parent": None, "notes": None} for name in names
-    ]
-    write_table(folder / "categories.parquet", rows, CATEGORIES)
+    write_categories(folder, {name: name for name in names})
     return folder
 
 

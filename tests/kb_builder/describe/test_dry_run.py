@@ -30,7 +30,8 @@ from kb_builder.describe.samples import describe_sample_shards
 from kb_builder.encoders.tokens import MINILM
 from kb_builder.fake_openai.texts import sentence
 from kb_builder.settings import DescribeCategories, DescribeSamples, Price
-from kb_builder.tables.schemas import CATEGORIES, GIVEN_DESCRIPTIONS, read_rows, write_table
+from kb_builder.tables.schemas import GIVEN_DESCRIPTIONS, read_rows, write_table
+from tests.planted import write_categories
 
 NAMES = ["dog", "trumpet", "wolf"]
 PRICE = Price(input=2.0, output=8.0, date="2026-01-01", batch_share=0.25, image_tokens=1000)
@@ -40,10 +41,7 @@ QUOTA = {"status": 429, "body": {"error": {"message": "no quota", "code": "insuf
 
 
 def knowledge_base(folder: Path, names: Sequence[str] = NAMES) -> Path:
-    rows = [
-        {"category_id": name, "name": name, "aliases": [], "parent": None, "notes": None} for name in names
-    ]
-    write_table(folder / "categories.parquet", rows, CATEGORIES)
+    write_categories(folder, {name: name for name in names})
     return folder
 
 

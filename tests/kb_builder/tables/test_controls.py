@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from data.errors import InputError
 from kb_builder.tables.controls import TEMPLATES, WORDS, most_controls, random_descriptors, write_controls
-from kb_builder.tables.schemas import CATEGORIES, DESCRIPTIONS, read_rows, write_table
+from kb_builder.tables.schemas import DESCRIPTIONS, read_rows, write_table
+from tests.planted import write_categories
 
 
 def make_kb(folder: Path, *names: str) -> Path:
-    rows: list[dict[str, Any]] = [
-        {"category_id": str(number), "name": name, "aliases": [], "parent": None, "notes": None}
-        for number, name in enumerate(names)
-    ]
-    write_table(folder / "categories.parquet", rows, CATEGORIES)
+    write_categories(folder, {str(number): name for number, name in enumerate(names)})
     return folder
 
 

@@ -24,13 +24,6 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "models"
-    monkeypatch.setenv("UNIBIND_MODELS", str(folder))
-    return folder
-
-
-@pytest.fixture
 def address() -> Iterator[Callable[[Path], str]]:
     """`address(folder)`: where a server on loopback gives its files."""
     started: list[tuple[ThreadingHTTPServer, Thread]] = []

@@ -31,6 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "all centers": {"centers": "all", "start": "ridge", "patience": 6},
     "sigmoid": {"loss": "sigmoid", "head": "low-rank", "start": "ridge", "rank": 4},
 }
+SETTINGS = Train(epochs=3, batch_size=48)
 
 
 class _Killed(BaseException):
@@ -71,54 +72,52 @@ def test_a_killed_training_ends_with_the_same_bytes(
     assert sum(summary["modalities"].values()) == summary["train_samples"]
 
 
+def leave_checkpoint(make_kb: MakeKb, run: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A knowledge base, and the checkpoint of a whole training on it, which would have removed it."""
+    kb = make_kb()
+    localize(kb, Localize(k=5))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        train(kb, run, SETTINGS, every=0)
+    return kb, run / "checkpoint.safetensors"
+
+
 def test_a_checkpoint_of_another_training_is_not_used(
     make_kb: MakeKb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Other settings, or other centers, start from the beginning; a damaged checkpoint does too."""
-    kb = make_kb()
-    localize(kb, Localize(k=5))
-    settings = Train(epochs=3, batch_size=48)
-    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
-    train(kb, tmp_path, settings, every=0)
-    monkeypatch.undo()
-    left = tmp_path / "checkpoint.safetensors"
+    kb, left = leave_checkpoint(make_kb, tmp_path, monkeypatch)
     whole = left.read_bytes()
 
-    def continues_openings(given: Train) -> bool:
+    def resumes(given: Train) -> bool:
         capsys.readouterr()
         train(kb, tmp_path, given, every=1e9)
         return "resuming after epoch 2" in capsys.readouterr().err
 
-    assert continues_openings(settings)
+    assert resumes(SETTINGS)
     left.write_bytes(whole)
-    assert not continues_openings(Train(epochs=3, batch_size=48, seed=7))
+    assert not resumes(Train(epochs=3, batch_size=48, seed=7))
     left.write_bytes(whole[: len(whole) // 2])
-    assert not continues_openings(settings)
+    assert not resumes(SETTINGS)
     left.write_bytes(
         whole.replace(b'"best_epoch"', b'"bost_epoch"').replace(b'\\"best_epoch\\"', b'\\"bost_epoch\\"')
     )
-    assert not continues_openings(settings)
+    assert not resumes(SETTINGS)
     left.write_bytes(whole)
     localize(kb, Localize(k=3))
-    assert not continues_openings(settings)
+    assert not resumes(SETTINGS)
 
 
 def test_one_changed_byte_of_a_checkpoint_restarts_training(
     make_kb: MakeKb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A changed number is found by the checkpoint's own hash; the heads are those of a whole training."""
-    kb = make_kb()
-    localize(kb, Localize(k=5))
-    settings = Train(epochs=3, batch_size=48)
-    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
-    train(kb, tmp_path, settings, every=0)
-    monkeypatch.undo()
-    left, heads = tmp_path / "checkpoint.safetensors", (tmp_path / "heads.safetensors").read_bytes()
-    whole = left.read_bytes()
+    kb, left = leave_checkpoint(make_kb, tmp_path, monkeypatch)
+    whole, heads = left.read_bytes(), (tmp_path / "heads.safetensors").read_bytes()
     for place in range(len(whole) - 1, len(whole) // 2, -len(whole) // 8):  # behind the header
         left.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         capsys.readouterr()
-        train(kb, tmp_path, settings, every=1e9)
+        train(kb, tmp_path, SETTINGS, every=1e9)
         printed = capsys.readouterr().err
         assert "checkpoint.safetensors is damaged (its checksum differs); starting from" in printed
         assert (tmp_path / "heads.safetensors").read_bytes() == heads

@@ -64,7 +64,7 @@ def measure_million(*, scale: float, folder: Path | None = None) -> list[dict[st
 
 
 def write_project(home: Path, url: str, categories: int) -> None:
-    """Write a project of so many categories, to be described by the server at `url`."""
+    """Write a project with this many categories, described by the server at `url`."""
     names = list(itertools.islice(_names(), categories))
     (home / "categories.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     (home / "one.txt").write_text(f"A text about {names[0]}.\n", encoding="utf-8")

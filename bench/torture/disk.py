@@ -24,7 +24,7 @@ from bench.torture.wounds import READERS, believed, files
 
 KB = 1024
 MB = 1024 * KB
-_ANOTHER = 65_534  # `nobody` nearly everywhere; no name is asked for
+_ANOTHER = 65_534  # the uid of the user `nobody` on nearly every system; its name is not looked up
 _DAC_OVERRIDE, _DAC_READ_SEARCH, _FOWNER = 1, 2, 3  # linux/capability.h
 _CAPABILITY_VERSION_3 = 0x20080522
 _PR_CAPBSET_DROP = 24  # linux/prctl.h

@@ -48,7 +48,7 @@ def read_text(path: Path, error: type[UniBindError] = ManifestError, *, most_byt
         text = raw.decode(encoding)
     except UnicodeDecodeError as failure:
         raise error(f"{path}: {_why_not_text(raw, encoding, failure)}") from None
-    # Real UTF-8 text never has so many NULs: it is UTF-16 without its mark.
+    # UTF-8 text has no such share of NULs: this is UTF-16 without a byte-order mark.
     if encoding == "utf-8" and 4 * raw.count(b"\0", 0, 4096) > len(raw[:4096]):
         raise error(f"{path}: looks like UTF-16 text without a byte-order mark; save it as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -41,7 +41,7 @@ from kb_builder.settings import Asking
 
 log = logging.getLogger(__name__)
 
-# After so many refusals and no answer, the settings are wrong, not the requests.
+# After this number of refusals and no answer, the settings are wrong, not the requests.
 _REFUSED_AT_ONCE = 20
 ALL_REFUSED = "nothing is recorded as failed: correct the settings or the endpoint, and run again"
 _REPORT_S = 0.2

@@ -24,8 +24,8 @@ from kb_builder.settings import DescribeCategories
 
 # A round asks for the missing texts divided by the share kept so far, assumed to be at least this ...
 _LOWEST_YIELD = 0.25
-# ... and for at most so many texts, so that saturation is noticed before all requests are paid for; for fewer
-# where not even every second text is kept.
+# ... and for at most this number of texts, so that saturation is noticed before all requests are paid for;
+# for fewer where less than half of the texts is kept.
 _ROUND_TEXTS = 250
 _POOR_YIELD, _POOR_ROUND_TEXTS = 0.5, 100
 # Saturation is judged over the last 100 texts asked for, and at least 5 requests.

@@ -102,7 +102,7 @@ class _Counter:
         return old or answered_elsewhere(ledger, text, aliases, run_id="")
 
     def forecast(self, stage: str, *, expected: int, most: int) -> Forecast:
-        """The forecast for so many requests of the size of those that are missing."""
+        """The forecast for this number of requests of the size of the missing ones."""
         left = _scaled(self.missing, expected)
         return Forecast(stage, self.model, self.answered, left, most, _scaled(left, most).usd, self.price)
 
@@ -316,7 +316,7 @@ def _sum(one: CostEstimate, other: CostEstimate) -> CostEstimate:
 
 
 def _scaled(measured: CostEstimate, requests: int) -> CostEstimate:
-    """The estimate for so many requests of the size of those that were measured."""
+    """The estimate for this number of requests of the size of the measured ones."""
     share = requests / measured.requests if measured.requests else 0.0
     most = measured.completion_tokens_max
     return CostEstimate(

@@ -1,7 +1,7 @@
 """Plan of an embedding run: which rows go into which shard, and which shard encodes each distinct content.
 
-The plan depends on the rows alone: they are sorted by (group, id) and cut into parts of at most so many rows,
-between two groups where possible. Each distinct content is encoded by the first part that holds it; later
+The plan depends on the rows alone: they are sorted by (group, id) and cut into parts of bounded size, between
+two groups where possible. Each distinct content is encoded by the first part that holds it; later
 parts copy its vector.
 """
 

@@ -81,14 +81,14 @@ class FakeSettings:
     rpm: int | None = None  # requests per minute; 429 beyond, x-ratelimit headers on every answer
     tpm: int | None = None  # tokens per minute
     max_in_flight: int | None = None  # 429 beyond
-    quota_requests: int | None = None  # after so many accepted requests: 429 insufficient_quota
+    quota_requests: int | None = None  # after this number of accepted requests: 429 insufficient_quota
     slow_start_s: float = 0.0
     slow_start: Literal["503", "disconnect"] = "503"  # the fault of requests before that
     outages: tuple[tuple[float, float], ...] = ()  # from second .. to second: everything is 503
     batch_s: float = 1.0  # from a batch's creation to its end
     batch_expired: float = 0.0  # share of items that expire; drawn each time an item is sent
     batch_failed: float = 0.0  # share of items that end with status 500, drawn likewise
-    batch_rejects: int = 0  # the first so many batches fail as a whole (enqueued token limit)
+    batch_rejects: int = 0  # this number of batches, the first ones, fail as a whole (enqueued token limit)
     batch_max_requests: int = 50_000
     batch_max_bytes: int = 200_000_000
 

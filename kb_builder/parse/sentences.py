@@ -402,7 +402,7 @@ def find_fault(text: str, asked: str, hidden: str) -> str | None:
 
 
 def has_words(text: str, count: int) -> bool:
-    """Whether a text has at least so many words."""
+    """Whether a text has at least this number of words."""
     words = _WORD.finditer(text)
     return all(next(words, None) is not None for _ in range(count))
 

@@ -74,7 +74,7 @@ def fastest_products(multiplications: int) -> tuple[Product, ...]:
     """The fastest products on this machine, coarsest first: bfloat16 where it is fastest, then float32.
 
     Measured once per process, in a tenth of a second. torch is measured where it is loaded already, or where
-    there are so many multiplications that loading it pays.
+    the number of multiplications makes loading it pay.
     """
     if multiplications > _WORTH_TORCH:
         import_module("torch")

@@ -141,7 +141,7 @@ class BatchApi:
     async def download(self, file_id: str, path: Path, *, requests: int) -> bool:
         """Download a file to `path`; False if the server no longer has it.
 
-        Raises RunError for a file that is larger than the answers to so many requests may be.
+        Raises RunError for a file that is larger than the answers to `requests` requests may be.
         """
         most = requests * (self._most_bytes + _LINE_BYTES)
         import openai

@@ -64,7 +64,7 @@ class Library:
 
     @property
     def aspects(self) -> int:
-        """How many aspects there are: so many prompts in a row ask about different ones."""
+        """The number of aspects: this number of consecutive prompts ask about different ones."""
         return len({prompt.aspect for prompt in self.prompts})
 
     def about(self, aspects: Collection[str]) -> Library:

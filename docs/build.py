@@ -184,7 +184,7 @@ def _tokens(page: str) -> list[Token]:
 
 def _coloured(code: str, language: str, _: str) -> str:
     try:
-        lexer = get_lexer_by_name({"sh": "bash", "bash": "bash"}.get(language, language or "text"))
+        lexer = get_lexer_by_name(language or "text")
     except ClassNotFound:
         return ""
     return str(highlight(code, lexer, HtmlFormatter(nowrap=True)))

@@ -1,4 +1,4 @@
-"""What must hold between files, over all rows of the descriptions; see kb_builder/verify.py.
+"""What must hold between files, over all rows of the descriptions; see kb_builder/verify/verify.py.
 
 No file's checksum shows it: that parts, ledger, categories and samples are of one state. Whole columns are
 compared at once: a hash is kept as its first 64 bits, another string as a number. Among a million rows two

@@ -1,4 +1,4 @@
-"""Every row of the descriptions derived again from what is stored, and compared; see kb_builder/verify.py."""
+"""Derive every row of the descriptions again from the stored answers, and compare; see verify/verify.py."""
 
 from __future__ import annotations
 

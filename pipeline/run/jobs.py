@@ -45,7 +45,7 @@ def _manifest(project: ProjectFile) -> Manifest:
 def _world(project: ProjectFile) -> dict[str, Any]:
     if project.data.manifest != TABLETOP:
         return {}
-    from data.tabletop import build_world
+    from data.tabletop.world import build_world
 
     build_world(project.manifest.parent, project.tabletop)
     return {"samples": len(_manifest(project).samples)}

@@ -96,7 +96,7 @@ train: $(READY) ## localize, train and evaluate from an existing knowledge base 
 
 ##@ Benchmarks: speed and memory, compared with other programs
 
-.PHONY: bench-peers bench-kb bench-store bench-train bench-epoch bench-evaluate bench-media bench-verify
+.PHONY: bench-peers bench-kb bench-latency bench-store bench-train bench-epoch bench-evaluate bench-media bench-verify
 
 bench-peers: $(READY) ## install what the benchmarks compare with, in separate virtual environments
 	@for peer in bespokelabs-curator distilabel; do \
@@ -121,6 +121,9 @@ bench-evaluate: $(READY) ## an evaluation of 50,000 samples (ten minutes)
 
 bench-media: $(READY) ## decoding and preparing samples (five minutes)
 	@$(BIN)/python -m bench.media
+
+bench-latency: $(READY) ## how soon each command answers (five minutes)
+	@$(BIN)/python -m bench.latency
 
 bench-verify: $(READY) ## `kb verify` of a million rows (half an hour)
 	@$(BIN)/python -m bench.verify

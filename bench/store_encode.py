@@ -12,6 +12,7 @@ from bench.contest import Contest
 from bench.rows import at_least, row
 from bench.vectors import texts
 from kb_builder.encoders import load_encoder
+from kb_builder.encoders.tokens import minilm_folder
 from kb_builder.encoders.workers import map_batches
 from kb_builder.settings import Encode
 
@@ -31,7 +32,7 @@ def _minilm(n: int, rounds: int) -> list[dict[str, Any]]:
     encoders: dict[str, Any] = {
         name: load_encoder(name) for name in ("minilm", "onnx:minilm", "onnx-int8:minilm")
     }
-    published = _published(encoders["minilm"])
+    published = SentenceTransformer(str(minilm_folder()), device="cpu", local_files_only=True)
 
     def ours(encoder: Any) -> Any:
         order = sorted(range(n), key=lambda row: len(written[row]))
@@ -75,12 +76,6 @@ def _minilm(n: int, rounds: int) -> list[dict[str, Any]]:
             )
         )
     return rows
-
-
-def _published(encoder: Any) -> Any:
-    """The same weights, loaded in the usual way."""
-    folder = encoder.model[0].model.config._name_or_path
-    return SentenceTransformer(folder, device="cpu", local_files_only=True)
 
 
 def _clip(n: int, rounds: int) -> list[dict[str, Any]]:

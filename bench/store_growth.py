@@ -61,9 +61,9 @@ def measure_growth(*, rounds: int, scale: float) -> list[dict[str, Any]]:
 
 def _first_layer(folder: Path) -> None:
     """The bundled MiniLM without its upper layers, as a sentence-transformers folder."""
-    from kb_builder.encoders import load_encoder
+    from kb_builder.encoders.sentence import load_sentence_encoder
 
-    model: Any = load_encoder("minilm")
+    model: Any = load_sentence_encoder("minilm")
     transformer = model.model[0].auto_model
     layers = transformer.encoder.layer
     transformer.encoder.layer, transformer.config.num_hidden_layers = layers[:1], 1

@@ -42,15 +42,8 @@ from kb_builder.browse.views import VIEWS
 from kb_builder.store.cards import read_card
 from kb_builder.store.table import open_table, read_manifest
 from pipeline.html.elements import el, table
-from pipeline.predict.recognise import (
-    Hit,
-    Prediction,
-    Space,
-    open_recogniser,
-    recognise,
-    retrieve_samples,
-    say_on_stderr,
-)
+from pipeline.predict.answers import Hit, Prediction, say_on_stderr
+from pipeline.predict.recognise import Space, open_recogniser, recognise, retrieve_samples
 from pipeline.predict.records import HIT, PREDICTION_COLUMNS, hit_rows, prediction_rows
 from pipeline.project import ProjectFile, load_project
 from pipeline.run.jobs import STAGE_NAMES, find_stage, plan

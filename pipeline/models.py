@@ -7,13 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from data.errors import InputError, UniBindError
 from data.files import hash_file, write_text
 from data.lock import write_lock
-from kb_builder.weights.download import Fetched, fetch
 from kb_builder.weights.known import KnownModel, known_models, model_folder
+
+if TYPE_CHECKING:
+    from kb_builder.weights.download import Fetched
 
 SUMS = "SHA256SUMS"  # of what was fetched, in the form of `sha256sum`
 
@@ -65,6 +67,8 @@ def get_model(
     Returns the folder and the files downloaded now. Raises InputError for an unknown name and as `fetch`
     does, KnowledgeBaseError where another process is downloading the model.
     """
+    from kb_builder.weights.download import fetch
+
     if name not in models:
         raise InputError(f"unknown model {name!r}; known are {', '.join(sorted(models))}")
     folder = model_folder() / name

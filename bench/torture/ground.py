@@ -43,6 +43,7 @@ _LOADED += [
     "trainer.evaluate.measure",
     "pipeline.report.page",
     "pipeline.predict.recognise",
+    "pipeline.predict.zero_shot",
     "kb_builder.verify.verify",
 ]
 _LOADED += ["torch", "pyarrow.parquet", "duckdb", "safetensors.torch"]

@@ -6,8 +6,6 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from data.errors import ProjectError, RunError
 from data.reads import columns
 from kb_builder.ask.cost import cost, price_of, usage_of, worst_case
@@ -105,7 +103,7 @@ def require_bounds(kb: Path, samples: DescribeSamples) -> None:
     if samples.budget_usd is None or not TRAITS[samples.describer].endpoint:
         return
     price = price_of(samples.model, samples.price, endpoint=endpoint_of(samples.base_url))
-    asked = pc.unique(columns(kb / "samples.parquet", ["modality"])["modality"]).to_pylist()
+    asked = columns(kb / "samples.parquet", ["modality"])["modality"].unique().to_pylist()
     if price is None:
         raise ProjectError(unknown_price(samples.model))
     if price.image_tokens is None and set(asked) - {"text"}:

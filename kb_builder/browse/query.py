@@ -175,6 +175,7 @@ def _embedder(kb: Path) -> Callable[[str], list[float]]:
         if "text" not in serving:
             raise KnowledgeBaseError(f"{kb}: no texts are encoded yet; run `unibind encode`")
         from kb_builder.encoders import load_encoder  # heavy, and no other query needs it
+        from kb_builder.encoders.workers import encode_one
 
         folder, card = serving["text"].folder, serving["text"].card
         encoder = load_encoder(str(card.get("name")))
@@ -183,7 +184,7 @@ def _embedder(kb: Path) -> Callable[[str], list[float]]:
                 f"{folder}: its vectors were made by another version of {encoder.name!r} than the installed"
                 f" one (identity {encoder.identity[:12]}); run `unibind encode` again"
             )
-        vector: list[float] = encoder.encode([encoder.prepare("text", text)])[0].tolist()
+        vector: list[float] = encode_one(encoder, "text", text)[0].tolist()
         return vector
 
     return lambda text: embed(text)  # DuckDB needs a plain function to count its parameters

@@ -19,6 +19,7 @@ Loader = Callable[..., Encoder]
 # library. An encoder of your own, from any module that Python finds, is one more entry; a function that has
 # no module, such as one from a notebook, may stand here itself.
 FACTORIES: dict[str, str | Loader] = {
+    "minilm": "kb_builder.encoders.minilm:load_minilm",
     "efficientnet-lite0": "kb_builder.encoders.lite0:load_efficientnet",
     "conse": "kb_builder.encoders.conse:load_conse",
     "clip": "kb_builder.encoders.clip:load_clip",

@@ -17,9 +17,10 @@ from data.files import hash_file, hash_json
 from data.modality import Modality
 from data.readers.payload import Bytes
 from data.reads import reading
-from data.wordnet import read_classes
+from data.wordnet import ImageNetClass, read_classes
 from kb_builder.encoders import lite0, load_encoder
 from kb_builder.encoders.base import Encoder, Floats, Source, as_file, unit_rows
+from kb_builder.encoders.kept_rows import kept_rows
 from kb_builder.encoders.pictures import PICTURE_VERSION, read_views
 from kb_builder.encoders.workers import encode_texts
 
@@ -73,13 +74,12 @@ def combine(posteriors_NK: Floats, class_vectors_KD: Floats, *, top: int = TOP) 
     return unit_rows(np.einsum("nt,ntd->nd", weights_NT, class_vectors_KD[best_NT]))
 
 
-def encode_classes(text: Encoder) -> Floats:
+def encode_classes(text: Encoder, classes: Sequence[ImageNetClass]) -> Floats:
     """float32[1000, D]: for each class, the mean of the vectors of its names and of its gloss, as a unit row.
 
     Of eight kinds of text tried, this one classified the most pictures correctly at every picture size.
     """
-    classes = read_classes()
-    texts = [imagenet_class.lemmas for imagenet_class in classes] + [each.gloss for each in classes]
+    texts = [each.lemmas for each in classes] + [each.gloss for each in classes]
     vectors = encode_texts(text, texts, what="class texts")
     return unit_rows(vectors[: len(classes)] + vectors[len(classes) :])
 
@@ -93,21 +93,28 @@ def load_conse(text_name: str = "", *, device: str = "cpu") -> ConseEncoder:
     if "text" not in text.modalities:
         raise InputError(f"conse:{text_name}: {text_name!r} takes no texts; name a text encoder, e.g. minilm")
     classes = read_classes()
+    texts = [[each.lemmas, each.gloss] for each in classes]
     identity = hash_json(
         {
             "name": NAME,
             "weights": hash_file(reading(lite0.weights_path())),
             "text": text.identity,
-            "classes": [[each.lemmas, each.gloss] for each in classes],
+            "classes": texts,
             "preprocessing": f"{SIZE}/{PICTURE_VERSION}",
             "combination": f"mean of names and gloss, top {TOP}",
             "dim": text.dim,
         }
     )
     network = lite0.load_network(SIZE, device=device)
+    class_vectors_KD = kept_rows(
+        {"encoder": text.identity, "device": device, "classes": texts},
+        (len(classes), text.dim),
+        lambda: encode_classes(text, classes),
+        words=f"encoding the names and glosses of ImageNet's {len(classes):,} classes with {text.name}",
+    )
     return ConseEncoder(
         network=network,
-        class_vectors_KD=encode_classes(text),
+        class_vectors_KD=class_vectors_KD,
         name=NAME if text.name == "minilm" else f"{NAME}:{text.name}",
         identity=identity,
         parameters=sum(weight.numel() for weight in network.parameters()) + text.parameters,

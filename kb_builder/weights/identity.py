@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Collection, Mapping
@@ -47,6 +48,20 @@ def hash_weights(folder: Path, *, besides: Collection[str] = ()) -> str:
         )
     refuse_pointers(*files.values())
     return hash_json(hash_files(files))
+
+
+def hash_model(folder: Path) -> str:
+    """SHA-256 (hex) over every file that a model is loaded from, so without *.md and hidden files."""
+    files = {path.relative_to(folder).as_posix(): path for path in names(folder, "**/*") if path.is_file()}
+    return hash_json(
+        hash_files(
+            {
+                name: path
+                for name, path in files.items()
+                if path.suffix.lower() != ".md" and not any(part.startswith(".") for part in name.split("/"))
+            }
+        )
+    )
 
 
 def refuse_pointers(*paths: Path) -> None:
@@ -92,8 +107,14 @@ def _hash(path: Path, remembered: dict[str, list[int | str]]) -> str:
 
 
 def cache_folder() -> Path:
-    """The cache of this program: `unibind` in `$XDG_CACHE_HOME` or `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unibind"
+    """The cache of this program: `unibind` in `$XDG_CACHE_HOME` or `~/.cache`.
+
+    Raises FileNotFoundError where neither is known: the user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unibind"
+    except RuntimeError:
+        raise FileNotFoundError(errno.ENOENT, "no home folder; set XDG_CACHE_HOME", "~/.cache") from None
 
 
 def _cache() -> Path:

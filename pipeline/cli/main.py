@@ -257,18 +257,20 @@ def predict(
     A folder means all files in it.
     Exits with status 1 if a file cannot be recognised; the others are answered.
     """
-    from pipeline.predict.recognise import predict_files, predict_zero_shot
     from pipeline.predict.records import predictions_csv, predictions_json
 
     given = [(file, modality) for file in files]
     if encoder is not None and categories is None:
         raise typer.BadParameter("--encoder needs --categories; a project names its own encoders")
     notes, say = _notes(as_json=as_json, as_csv=as_csv)
-    predictions = (
-        predict_zero_shot(given, categories, encoder=encoder, top=top, say=say)
-        if categories is not None
-        else predict_files(load_to_read(project), given, top=top, say=say)
-    )
+    if categories is not None:
+        from pipeline.predict.zero_shot import predict_zero_shot
+
+        predictions = predict_zero_shot(given, categories, encoder=encoder, top=top, say=say)
+    else:
+        from pipeline.predict.recognise import predict_files
+
+        predictions = predict_files(load_to_read(project), given, top=top, say=say)
     if as_json or as_csv:
         found = list(predictions)
         print(predictions_json(found, notes) if as_json else predictions_csv(found))
@@ -284,7 +286,7 @@ def predict(
 
 def _notes(*, as_json: bool, as_csv: bool) -> tuple[list[str], Callable[[str], None]]:
     """A list that collects notes, and a function that adds to it and prints the note on stderr."""
-    from pipeline.predict.recognise import say_on_stderr
+    from pipeline.predict.answers import say_on_stderr
 
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv cannot be combined")

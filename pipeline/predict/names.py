@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data.errors import InputError
-from data.manifest.categories import read_categories
 from data.manifest.ids import name_key
 
 _HOW = 'give "imagenet", a file with one name a line, or two or more names separated by commas'
@@ -26,6 +25,8 @@ def category_names(given: str, say: Callable[[str], None]) -> list[str]:
 
         return class_names()
     if os.path.isfile(given):  # noqa: PTH113  (Path.is_file raises for names that are too long for a file)
+        from data.manifest.categories import read_categories
+
         notes: list[str] = []
         names = [category.name for category in read_categories(Path(given), notes=notes)]
         for note in notes:

@@ -1,21 +1,18 @@
-"""Recognise and retrieve new files: the records of answers, three functions that make them, and their parts.
+"""Recognise and retrieve new files with a project: `predict_files`, `retrieve_samples`, and their parts.
 
-`predict_files` and `retrieve_samples` use a project, `predict_zero_shot` bare category names. `Space` maps a
-file into the project's text space, `Temperatures` turns scores into probabilities.
+`Space` maps a file into the project's text space, `Temperatures` turns scores into probabilities.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,17 +22,25 @@ from data.readers import use_budget, warm_up
 from data.readers.axes import turned, up_override
 from data.reads import reading
 from data.seals import check
-from data.show import shorten, visible
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.base import Encoder, Source
-from kb_builder.encoders.workers import encode_texts
+from kb_builder.encoders.workers import encode_one
 from kb_builder.store.cards import read_card
 from kb_builder.tables.schemas import read_columns
 from pipeline.html.elements import counted
-from pipeline.predict.names import category_names
+from pipeline.predict.answers import (
+    ALIGNED,
+    TEXT,
+    ZERO_SHOT,
+    Hit,
+    NamedCategory,
+    Prediction,
+    failed,
+    modality_of,
+    say_on_stderr,
+)
 from pipeline.predict.paths import each_file, unreadable
 from pipeline.project import ProjectFile
-from pipeline.run.stale import is_current
 from trainer.align.heads import has_heads, load_heads
 from trainer.evaluate.calibration import probabilities
 from trainer.inputs import KnowledgeBase, center_texts, load_samples, open_kb
@@ -44,75 +49,8 @@ from trainer.records import Centers, Floats, Ints
 from trainer.score.scoring import category_scores, score
 from trainer.score.topk import nearest
 
-ALIGNED, ZERO_SHOT, TEXT = "aligned heads", "zero-shot", "text encoder"
 # Their names in the evaluation. Texts are in the text space under both models.
 _EVALUATED = {ALIGNED: ("aligned",), ZERO_SHOT: ("zero_shot",), TEXT: ("aligned", "zero_shot")}
-_WHY_CHARS = 90
-
-
-@dataclass(frozen=True)
-class NamedCategory:
-    """One category for a file: its score by the project's scorer, and the text of its nearest center (`why`).
-
-    `probability`, among all categories of the project, is None without a calibration.
-    """
-
-    category: str
-    score: float
-    why: str
-    probability: float | None = None
-    category_id: str | None = None  # None for bare names
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answers for a file, best first; or why it could not be read."""
-
-    file: str
-    modality: str
-    model: str
-    answers: tuple[NamedCategory, ...] = ()
-    error: str | None = None
-    uncalibrated: str | None = None  # why the answers have no probability
-
-    def to_text(self) -> str:
-        """The prediction as lines for the terminal."""
-        if self.error is not None:
-            return f"{visible(self.file)}: error: {visible(self.error)}"
-        names = [visible(answer.category) for answer in self.answers]
-        width = max(map(len, names), default=0)
-        lines = [f"{visible(self.file)}  ({self.modality}, {self.model})"]
-        for rank, (name, answer) in enumerate(zip(names, self.answers, strict=True), start=1):
-            share = "" if answer.probability is None else f"  {answer.probability:>6.1%}"
-            why = visible(shorten(answer.why, _WHY_CHARS))
-            line = f"  {rank}  {name:<{width}}  {answer.score:.3f}{share}  {why}"
-            lines.append(line.rstrip())
-        if self.uncalibrated is not None:
-            lines.append(f"  no probability: {self.uncalibrated}")
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One sample found by retrieval."""
-
-    sample_id: str
-    modality: str
-    category: str | None
-    score: float
-    category_id: str | None = None
-    uri: str | None = None  # its file, relative to the project's data folder
-
-    def to_text(self) -> str:
-        """The hit as a line for the terminal."""
-        return f"{self.score:.3f}  {self.modality:<8} {visible(self.sample_id)}" + (
-            f"  ({visible(self.category)})" if self.category else ""
-        )
-
-
-def say_on_stderr(note: str) -> None:
-    """Print a note on stderr, apart from the answers."""
-    print(f"note: {visible(note)}", file=sys.stderr, flush=True)
 
 
 def predict_files(
@@ -174,10 +112,10 @@ def recognise(
     scorer = recogniser.project.evaluate.scorer
     for path, modality, reason in each_file(given, say):
         try:
-            known = _modality(path, modality, reason)
+            known = modality_of(path, modality, reason)
             query_1D, model = space.place(known, path)
         except (SampleError, TrainingError) as error:
-            yield _failed(path, modality, error)
+            yield failed(path, modality, error)
             continue
         ranked = score(query_1D, centers, scorer=scorer, top=top)
         temperature, uncalibrated = recogniser.temperatures.of(known, _EVALUATED[model])
@@ -202,71 +140,6 @@ def recognise(
             )
         )
         yield Prediction(str(path), known, model, answers, uncalibrated=uncalibrated)
-
-
-def predict_zero_shot(
-    given: Iterable[tuple[Path, str | None]],
-    categories: str,
-    *,
-    encoder: str | None = None,
-    top: int = 5,
-    say: Callable[[str], None] = say_on_stderr,
-) -> Iterator[Prediction]:
-    """Recognise files among bare names, without a project, by encoders that share one space untrained.
-
-    `categories` is "imagenet" (the thousand class names), a category list, or names separated by commas.
-    `encoder` is one that takes texts and media, such as `clip:FOLDER`; None: MiniLM with ConSE. A folder
-    means the files in it. `say` gets what is left out of it, and of the names. Raises InputError where
-    the encoder takes no texts, and for fewer than two names.
-    """
-    warm_up()
-    names = category_names(categories, say)
-    text, media = _shared_space(encoder)
-    vectors_CD = encode_texts(text, names, what="category names")
-    centers = Centers(
-        categories=tuple(names),
-        row_ids=tuple(names),
-        category_N=np.arange(len(names), dtype=np.int64),
-        vectors_ND=vectors_CD,
-    )
-    for path, modality, reason in each_file(given, say):
-        try:
-            known = _modality(path, modality, reason)
-            model = text if known == "text" else media
-            if known not in model.modalities:
-                raise SampleError(
-                    f"no encoder here shares the text space for {known} without training; "
-                    f"zero-shot takes {', '.join(sorted(media.modalities | {'text'}))}. "
-                    "Name a trained project with --project instead of --categories"
-                )
-            query_1D = model.encode([model.prepare(known, path)])
-        except SampleError as error:
-            yield _failed(path, modality, error)
-            continue
-        ranked = score(query_1D, centers, top=top)
-        answers = tuple(
-            NamedCategory(names[category], float(cosine), "")
-            for category, cosine in zip(ranked.categories_NT[0], ranked.scores_NT[0], strict=True)
-        )
-        yield Prediction(
-            str(path),
-            known,
-            ZERO_SHOT,
-            answers,
-            uncalibrated="bare names have no val samples to calibrate on",
-        )
-
-
-def _shared_space(name: str | None) -> tuple[Encoder, Encoder]:
-    """The encoders of texts and of media: one that takes both, or MiniLM with ConSE."""
-    if name is None:
-        return load_encoder("minilm"), load_encoder("conse")
-    both = load_encoder(name)
-    if "text" not in both.modalities:
-        raise InputError(
-            f"--encoder {name}: takes no texts, so it cannot compare names; use e.g. clip:FOLDER"
-        )
-    return both, both
 
 
 def retrieve_samples(
@@ -294,7 +167,7 @@ def retrieve_samples(
     if path is None:
         query_1D, _ = space.place("text", query)
     else:
-        query_1D, _ = space.place(_modality(path, modality, unreadable(path)), path)
+        query_1D, _ = space.place(modality_of(path, modality, unreadable(path)), path)
     hits = []
     found = space.galleries(into) if galleries is None else galleries
     for name, gallery_ND, sample_ids, category_N in found:
@@ -337,24 +210,6 @@ def _uris(kb: Path, sample_ids: Sequence[str]) -> dict[str, str]:
     table = read_columns(kb / "samples.parquet", ["sample_id", "uri"], hint="unibind ingest")
     rows = table.filter(pc.is_in(table["sample_id"], value_set=pa.array(sample_ids, pa.string())))
     return dict(zip(rows["sample_id"].to_pylist(), rows["uri"].to_pylist(), strict=True))
-
-
-def _modality(path: Path, given: str | None, reason: str | None) -> Modality:
-    """A file's modality: as given, else by its name. Raises SampleError with the `reason`, if any."""
-    if given is not None and given not in MODALITIES:
-        raise InputError(f"--modality {given}: unknown; the modalities are {', '.join(MODALITIES)}")
-    if reason is not None:
-        raise SampleError(reason)
-    known = next((name for name in MODALITIES if name == given), None) or guess_modality(path)
-    if known is None:
-        raise SampleError("its ending does not show its modality; give --modality")
-    return known
-
-
-def _failed(path: Path, modality: str | None, error: Exception) -> Prediction:
-    """The prediction of a file that cannot be read; a reader's message may begin with its name already."""
-    reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
-    return Prediction(str(path), modality or "unknown", "", error=reason)
 
 
 class Gallery(NamedTuple):
@@ -431,7 +286,7 @@ class Space:
     def _encode(self, encoder: Encoder, modality: Modality, source: Source) -> Floats:
         if isinstance(source, Path):
             source = turned(source, up_override(modality, source, self._up))
-        return encoder.encode([encoder.prepare(modality, source)])
+        return encode_one(encoder, modality, source)
 
 
 @dataclass(frozen=True)
@@ -467,6 +322,8 @@ def load_temperatures(project: ProjectFile) -> Temperatures:
     path = project.run / "evaluation.json"
     if not reading(path).exists():
         return Temperatures(missing="not calibrated yet; run `unibind evaluate`")
+    from pipeline.run.stale import is_current  # with the table of stages, which `retrieve` does not need
+
     if not is_current(project, "evaluate"):
         return Temperatures(missing="calibrated on other centers, heads or settings; run `unibind evaluate`")
     return Temperatures(json.loads(reading(path).read_text(encoding="utf-8")).get("calibration", ()))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from data.show import json_text, visible
-from pipeline.predict.recognise import ALIGNED, TEXT, ZERO_SHOT, Hit, Prediction
+from pipeline.predict.answers import ALIGNED, TEXT, ZERO_SHOT, Hit, Prediction
 
 _MODELS = {ALIGNED: "aligned", ZERO_SHOT: "zero_shot", TEXT: "text"}
 PREDICTION = ("file", "modality", "model", "error", "no_probability", "answers")

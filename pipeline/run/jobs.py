@@ -15,25 +15,28 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.errors import InputError, NothingToTrainError
 from data.files import write_json
-from data.manifest.read import Manifest, read_manifest
 from data.reads import reading
 from data.seals import seal, unseal
 from data.show import visible
-from kb_builder.describers.choose import row_settings
 from kb_builder.weights.known import VARIABLE
 from pipeline.project import TABLETOP, ProjectFile
 from pipeline.run.marks import read_mark
 from pipeline.run.stage import Completed, Stage, StageResult
+
+if TYPE_CHECKING:
+    from data.manifest.read import Manifest
 
 # Keys of `[data]` on which the stages that decode depend; ingest, which only hashes, does not.
 _BUDGET = {"seconds_per_file", "memory_per_file"}
 
 
 def _manifest(project: ProjectFile) -> Manifest:
+    from data.manifest.read import read_manifest
+
     return read_manifest(
         project.manifest,
         categories=project.categories,
@@ -45,7 +48,7 @@ def _manifest(project: ProjectFile) -> Manifest:
 def _world(project: ProjectFile) -> dict[str, Any]:
     if project.data.manifest != TABLETOP:
         return {}
-    from data.tabletop import build_world
+    from data.tabletop.world import build_world
 
     build_world(project.manifest.parent, project.tabletop)
     return {"samples": len(_manifest(project).samples)}
@@ -129,6 +132,8 @@ def _described(project: ProjectFile, parts: Sequence[Path], before: Mapping[str,
 
 
 def _described_what(settings: Any, project: ProjectFile) -> Any:
+    from kb_builder.describers.choose import row_settings
+
     return [row_settings(settings), project.encode.text, os.environ.get(VARIABLE)]
 
 

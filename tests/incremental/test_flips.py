@@ -23,6 +23,7 @@ from kb_builder.encode import exchange
 from kb_builder.store import shards
 from pipeline.compare import runs as compare
 from pipeline.predict import recognise as predict
+from pipeline.predict.answers import Prediction
 from pipeline.project import ProjectFile, load_project
 from pipeline.run.jobs import plan
 from pipeline.run.runner import run_stages
@@ -58,7 +59,7 @@ def predicted(project: ProjectFile, folder: Path) -> str:
     return str([_known(replace(each, file="")) for each in found])
 
 
-def _known(prediction: predict.Prediction) -> predict.Prediction:
+def _known(prediction: Prediction) -> Prediction:
     """Without probabilities: where an evaluation is not of what is there, it is said and none is given."""
     if prediction.uncalibrated is None:
         _probabilities.add(tuple(each.probability for each in prediction.answers))

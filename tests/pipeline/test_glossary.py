@@ -18,7 +18,7 @@ from pipeline import doctor
 from pipeline.accuracies import ANCHOR_TITLES, CONTROLS, SPLIT_TITLES
 from pipeline.compare import text as compare_told
 from pipeline.models import State
-from pipeline.predict.recognise import ALIGNED, TEXT, ZERO_SHOT
+from pipeline.predict.answers import ALIGNED, TEXT, ZERO_SHOT
 from pipeline.project import load_project
 from pipeline.run.jobs import STAGE_NAMES
 from pipeline.study.ablation import MEASURES

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from data.errors import ProjectError
-from data.tabletop import TabletopSettings
-from data.tabletop.settings import check_settings
+from data.tabletop.settings import TabletopSettings, check_settings
 
 
 def test_the_defaults_are_in_bounds() -> None:

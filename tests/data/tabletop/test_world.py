@@ -20,9 +20,9 @@ from data.files import hash_file
 from data.manifest.read import Manifest, read_manifest
 from data.modality import MODALITIES
 from data.readers import read
-from data.tabletop import TabletopSettings, build_world
 from data.tabletop.objects import UNSEEN, draw_object
-from data.tabletop.world import is_complete
+from data.tabletop.settings import TabletopSettings
+from data.tabletop.world import build_world, is_complete
 
 SMALL = TabletopSettings(objects_per_category=3, image_px=32, video_px=32, video_frames=4, points=128)
 
@@ -128,7 +128,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from data.errors import UniBindError
-from data.tabletop import TabletopSettings, build_world
+from data.tabletop.settings import TabletopSettings
+from data.tabletop.world import build_world
 if __name__ == "__main__":
     try:
         build_world(Path(sys.argv[1]), SETTINGS, workers=2)

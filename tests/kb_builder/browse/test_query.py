@@ -31,6 +31,7 @@ class Compass:
 
     name: str = "minilm"
     identity: str = "0123456789ab"
+    parameters: int = 1
     read: int = 0
 
     def prepare(self, modality: str, source: str) -> str:

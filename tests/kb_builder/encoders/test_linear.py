@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kb_builder.encoders import devices as linear
-from kb_builder.encoders import load_encoder
+from kb_builder.encoders.sentence import load_sentence_encoder
 
 
 def test_a_linear_layer_is_that_of_torch_up_to_rounding() -> None:
@@ -46,7 +46,7 @@ def test_only_float32_layers_are_changed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_minilm_is_the_published_model() -> None:
     """With torch's own layers, the same texts have a cosine of 0.999999 with ours at least."""
-    encoder: Any = load_encoder("minilm")
+    encoder: Any = load_sentence_encoder("minilm")
     texts = ["a wooden sphere", "An otter holds its neighbour's paw.", "", "x " * 300]
     ours = encoder.encode(texts)
     linear.as_published(encoder.model)

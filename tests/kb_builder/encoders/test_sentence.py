@@ -16,6 +16,7 @@ from PIL import Image
 
 from data.errors import InputError
 from kb_builder.encoders import load_encoder
+from kb_builder.encoders.sentence import load_sentence_encoder
 from kb_builder.encoders.workers import text_passes
 
 TEXTS = [
@@ -29,7 +30,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def minilm() -> Any:
-    return load_encoder("minilm")
+    return load_sentence_encoder("minilm")
 
 
 def test_equals_sentence_transformers(minilm: Any) -> None:
@@ -208,7 +209,7 @@ def test_a_pass_holds_texts_of_one_length_and_about_a_thousand_tokens() -> None:
 
 def test_a_text_has_the_same_bits_beside_any_other_texts() -> None:
     """What is encoded alone, in another order or beside others is the same vector, to the last bit."""
-    encoder = load_encoder("minilm", "cpu")
+    encoder = load_sentence_encoder("minilm")
     texts = [
         " ".join(["a dog", "runs", "by the house", "at night"][: 1 + n % 4] * (1 + n % 3)) for n in range(24)
     ]

@@ -14,9 +14,11 @@ from PIL import Image
 from data.errors import InputError, KnowledgeBaseError, SampleError
 from pipeline.predict import paths as predict_paths
 from pipeline.predict import recognise as predict
+from pipeline.predict.answers import ALIGNED, Hit, NamedCategory, Prediction
 from pipeline.predict.names import category_names
 from pipeline.predict.paths import files_in, unreadable
-from pipeline.predict.recognise import Hit, NamedCategory, Prediction, Temperatures, predict_zero_shot
+from pipeline.predict.recognise import Temperatures
+from pipeline.predict.zero_shot import predict_zero_shot
 from pipeline.project import ProjectFile, load_project
 from trainer.records import Centers
 from trainer.score.geometry import unit_rows
@@ -216,7 +218,7 @@ class _PlantedSpace:
         self.kb = SimpleNamespace(names=("ash", "beech", "cedar"), folder=Path("kb"))
 
     def place(self, modality: str, source: Path) -> tuple[np.ndarray, str]:
-        return self.vector_1D, predict.ALIGNED
+        return self.vector_1D, ALIGNED
 
     def centers(self, kb: object) -> Centers:
         owners = np.array([0, 0, 1, 1, 2, 2])

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.compare.runs import ComparedValue, Comparison
-from pipeline.predict.recognise import ALIGNED, Hit, NamedCategory, Prediction
+from pipeline.predict.answers import ALIGNED, Hit, NamedCategory, Prediction
 from pipeline.predict.records import (
     ANSWER,
     HIT,

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from data.files import write_json
-from pipeline.predict import recognise as temperatures
 from pipeline.predict.recognise import Temperatures, load_temperatures
 from pipeline.project import ProjectFile, load_project
 
@@ -56,5 +55,5 @@ def test_only_a_current_evaluation_is_used(project: ProjectFile, monkeypatch: py
     write_json(project.run / "evaluation.json", {"calibration": [_row("image", "aligned", 0.1)]})
     _, reason = load_temperatures(project).of("image", ("aligned",))
     assert "other centers, heads or settings" in (reason or "")
-    monkeypatch.setattr(temperatures, "is_current", lambda project, name: name == "evaluate")
+    monkeypatch.setattr("pipeline.run.stale.is_current", lambda project, name: name == "evaluate")
     assert load_temperatures(project).of("image", ("aligned",)) == (0.1, None)

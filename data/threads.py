@@ -64,8 +64,13 @@ def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> list[
         return list(pool.map(work, todo))
 
 
-def side_by_side(jobs: Iterable[Callable[[], Result]]) -> list[Result]:
-    """The results of independent jobs, in order: as many at a time as there are cores, one thread each."""
+def side_by_side(jobs: Iterable[Callable[[], Result]], *, together: bool = True) -> list[Result]:
+    """The results of independent jobs, in order: as many at a time as there are cores, one thread each.
+
+    Not `together`: one after the other, each with all threads, as suits jobs of large products.
+    """
+    if not together:
+        return [job() for job in jobs]
     with one_thread_each():
         return parallel_map(lambda job: job(), jobs)
 

@@ -63,7 +63,7 @@ def _local(settings: Asking, files: MediaFiles | None) -> Describer:
         client.remedy = _remedy(settings, first.endpoint, first.model)
     if len(clients) == 1:
         return first
-    each = local_llm.slots(local_llm.find(settings.model))
+    each = local_llm.in_flight(local_llm.find(settings.model))
     return Pool(clients, endpoint=first.endpoint, concurrency=each)
 
 

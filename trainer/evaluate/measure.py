@@ -14,6 +14,7 @@ from data.errors import TrainingError
 from data.threads import one_thread_each, side_by_side
 from kb_builder.store.cards import read_card
 from trainer.align.heads import Heads, has_heads, load_heads
+from trainer.align.train import recipe_of
 from trainer.evaluate.balance import balance_rows, baseline_heads
 from trainer.evaluate.calibration import calibration_rows
 from trainer.evaluate.few_shot import few_shot_rows
@@ -78,7 +79,9 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     frozen, without_vector = load_samples(base, "samples") if base.encoders.get("samples") else ({}, {})
     spaces = _spaces(base, frozen, heads)
     numbers = sum(s.vectors_ND.size for sets in (frozen, *spaces.values()) for s in sets.values())
-    together = numbers <= _SMALL
+    # Another precision is set for the whole process, by each training for itself.
+    precise = heads is None or recipe_of(heads).precision == "highest"
+    together = numbers <= _SMALL and precise
     with one_thread_each() if together else nullcontext():
         return _measure(base, centers, heads, settings, frozen, without_vector, spaces, together)
 

@@ -97,6 +97,7 @@ train: $(READY) ## localize, train and evaluate from an existing knowledge base 
 ##@ Benchmarks: speed and memory, compared with other programs
 
 .PHONY: bench-peers bench-kb bench-latency bench-store bench-train bench-epoch bench-evaluate bench-media bench-verify
+.PHONY: bench-busy
 
 bench-peers: $(READY) ## install what the benchmarks compare with, in separate virtual environments
 	@for peer in bespokelabs-curator distilabel; do \
@@ -127,6 +128,9 @@ bench-latency: $(READY) ## how soon each command answers (five minutes)
 
 bench-verify: $(READY) ## `kb verify` of a million rows (half an hour)
 	@$(BIN)/python -m bench.verify
+
+bench-busy: $(READY) ## the demo's stages beside a busy core (ten minutes)
+	@$(BIN)/python -m bench.busy
 
 bench-kb: $(READY) ## the knowledge-base builder (half an hour)
 	@$(BIN)/python -m bench.kb

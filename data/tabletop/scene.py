@@ -17,6 +17,7 @@ from data.tabletop.objects import ObjectSpec
 from data.tabletop.shapes import F32, f32, mesh_of, normals_at
 
 Bool = NDArray[np.bool_]
+Indices = NDArray[np.intp]
 FAR = np.float32(1e30)  # the distance of what is never hit
 
 
@@ -113,26 +114,36 @@ def dot(a_N3: F32, b: F32) -> F32:
 
 
 def cast(body: Body, origins_N3: F32, towards_N3: F32) -> F32:
-    """Distances [N] in metres along world rays to the object; FAR where they miss it.
-
-    Only rays that pass through the ball around the object are handed to Embree.
-    """
-    offset_N3 = body.centre_3 - origins_N3
-    along_N = dot(offset_N3, towards_N3)
-    reach = np.float32(body.reach)
-    near_N = (dot(offset_N3, offset_N3) - along_N**2 < reach**2) & (along_N > -reach)
-    local_origins = np.ascontiguousarray(body.to_local(origins_N3[near_N]), np.float32)
-    local_towards = np.ascontiguousarray(body.turn_to_local(towards_N3[near_N]), np.float32)
+    """Distances [N] in metres along world rays to the object; FAR where they miss it."""
+    near, local_origins, local_towards = _near_rays(body, origins_N3, towards_N3)
     distance_N = np.full(len(origins_N3), FAR, np.float32)
-    if len(local_origins):
+    if len(near):
         found: F32 = body.solid.run(local_origins, local_towards, query="DISTANCE")
-        distance_N[near_N] = np.minimum(found, FAR)
+        distance_N[near] = np.minimum(found, FAR)
     return distance_N
 
 
 def is_blocked(body: Body, points_N3: F32, towards_3: F32) -> Bool:
     """Whether the object lies between world points and what is far off in one direction."""
-    return cast(body, points_N3, np.broadcast_to(towards_3, points_N3.shape)) < FAR
+    near, local_origins, local_towards = _near_rays(
+        body, points_N3, np.broadcast_to(towards_3, points_N3.shape)
+    )
+    blocked_N = np.zeros(len(points_N3), bool)
+    if len(near):
+        blocked_N[near] = body.solid.run(local_origins, local_towards, query="OCCLUDED") == 0
+    return blocked_N
+
+
+def _near_rays(body: Body, origins_N3: F32, towards_N3: F32) -> tuple[Indices, F32, F32]:
+    """The rays that pass through the ball around the object, for Embree: their places, and they themselves
+    in the object's own coordinates."""
+    offset_N3 = body.centre_3 - origins_N3
+    along_N = dot(offset_N3, towards_N3)
+    reach = np.float32(body.reach)
+    near = np.flatnonzero((dot(offset_N3, offset_N3) - along_N**2 < reach**2) & (along_N > -reach))
+    local_origins = np.ascontiguousarray(body.to_local(origins_N3[near]), np.float32)
+    local_towards = np.ascontiguousarray(body.turn_to_local(towards_N3[near]), np.float32)
+    return near, local_origins, local_towards
 
 
 def normals(body: Body, points_N3: F32) -> F32:

@@ -9,6 +9,7 @@ glass, and one bounce into a simple room for what mirrors. Materials differ by t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,11 +100,12 @@ def radiance(
     distance_N = cast(body, eyes_N3, towards_N3)
     solid_N = distance_N < FAR
     colour_N3 = np.empty_like(towards_N3)
-    open_N = ~solid_N
-    colour_N3[open_N] = _surroundings(body, setting, eyes_N3[open_N], towards_N3[open_N], soft=soft)
-    points = eyes_N3[solid_N] + towards_N3[solid_N] * distance_N[solid_N, None]
+    solid, other = np.flatnonzero(solid_N), np.flatnonzero(~solid_N)
+    colour_N3[other] = _surroundings(body, setting, eyes_N3[: len(other)], towards_N3[other], soft=soft)
+    at_solid_N3 = towards_N3[solid]
+    points = eyes_N3[: len(solid)] + at_solid_N3 * distance_N[solid, None]
     shade = _glass if body.spec.kind.texture == "clear" else _opaque
-    colour_N3[solid_N] = shade(body, setting, points, towards_N3[solid_N])
+    colour_N3[solid] = shade(body, setting, points, at_solid_N3)
     return colour_N3, solid_N
 
 
@@ -130,8 +132,8 @@ def _opaque(body: Body, setting: Setting, points_N3: F32, towards_N3: F32) -> F3
     facing_N = np.clip(dot(normals_N3, setting.light_3), 0, 1)
     start_N3 = points_N3 + normals_N3 * SKIN
     lit_N = np.zeros_like(facing_N)
-    front_N = facing_N > 0
-    lit_N[front_N] = ~is_blocked(body, start_N3[front_N], setting.light_3)
+    front = np.flatnonzero(facing_N > 0)
+    lit_N[front] = ~is_blocked(body, start_N3[front], setting.light_3)
     # Half of the room's light comes from above, half by way of the table, which the object itself darkens.
     upward_N = (0.5 + 0.5 * normals_N3[:, 2])[:, None]
     from_table = setting.table_3 * (setting.ambient_3 + 0.5 * setting.lamp_3)
@@ -217,10 +219,10 @@ def _surroundings(body: Body, setting: Setting, origins_N3: F32, towards_N3: F32
     points_N3 = origins_N3 + towards_N3 * np.where(on_table_N, distance_N, 0)[:, None]
     away_N = np.sqrt(points_N3[:, 0] ** 2 + points_N3[:, 1] ** 2)
     table_N = np.where(on_table_N, np.clip((1.8 - away_N) / 1.2, 0, 1), 0).astype(np.float32)[:, None]
-    beyond_N = table_N[:, 0] < 1
+    beyond, on_table = np.flatnonzero(table_N[:, 0] < 1), np.flatnonzero(on_table_N)
     colour_N3 = np.zeros_like(towards_N3)
-    colour_N3[beyond_N] = _room(setting, towards_N3[beyond_N]) * (1 - table_N[beyond_N])
-    colour_N3[on_table_N] += table_N[on_table_N] * _table(body, setting, points_N3[on_table_N], soft=soft)
+    colour_N3[beyond] = _room(setting, towards_N3[beyond]) * (1 - table_N[beyond])
+    colour_N3[on_table] += table_N[on_table] * _table(body, setting, points_N3[on_table], soft=soft)
     return colour_N3
 
 
@@ -243,10 +245,11 @@ def _table(body: Body, setting: Setting, points_N3: F32, *, soft: int) -> F32:
     offset_N3 = body.centre_3 - points_N3
     squared_N = np.maximum(dot(offset_N3, offset_N3), np.float32(1e-6))
     along_N = dot(offset_N3, setting.light_3)
-    near_N = squared_N - along_N**2 < (body.reach + LAMP_WIDTH * along_N) ** 2
+    near = np.flatnonzero(squared_N - along_N**2 < (body.reach + LAMP_WIDTH * along_N) ** 2)
+    near_N3 = points_N3[near]
     lit_N = np.ones(len(points_N3), np.float32)
-    for light_3 in _lamp_points(setting.light_3, soft):
-        lit_N[near_N] -= is_blocked(body, points_N3[near_N], light_3) / np.float32(soft)
+    for light_3 in _lamp_points(tuple(setting.light_3.tolist()), soft):
+        lit_N[near] -= is_blocked(body, near_N3, light_3) / np.float32(soft)
     lit_N3 = lit_N[:, None]
     if body.spec.kind.texture == "clear":  # glass lets most of the light through, in its colour
         lit_N3 = lit_N3 + (1 - lit_N3) * 0.6 * np.asarray(body.spec.kind.light, np.float32)
@@ -259,8 +262,10 @@ def _table(body: Body, setting: Setting, points_N3: F32, *, soft: int) -> F32:
     return f32(setting.table_3 * pattern_N[:, None] * light_N3)
 
 
-def _lamp_points(light_3: F32, count: int) -> list[F32]:
+@lru_cache(maxsize=8)  # of a film, all pictures have the same
+def _lamp_points(light: tuple[float, float, float], count: int) -> list[F32]:
     """Directions to `count` points of a lamp about 7 degrees wide, on a Vogel spiral."""
+    light_3 = f32(light)
     side = np.cross(light_3, (0, 0, 1))
     side = side / np.linalg.norm(side)
     upward = np.cross(side, light_3)

@@ -35,7 +35,7 @@ def noise(points_N3: F32, *, falloff: float, seed: int = 0) -> F32:
     flat = _noise_block(falloff, seed).ravel()
     floor = np.floor(points_N3)
     part = points_N3 - floor
-    low = floor.astype(np.int32) % SIDE
+    low = floor.astype(np.int32).astype(np.intp) % SIDE  # of the type that indices have, for eight look-ups
     high = (low + 1) % SIDE
     x, y, z = (
         (low[:, axis] * step, high[:, axis] * step) for axis, step in enumerate((SIDE * SIDE, SIDE, 1))
@@ -43,8 +43,9 @@ def noise(points_N3: F32, *, falloff: float, seed: int = 0) -> F32:
     u, v, w = part.T
     planes = []
     for i in (0, 1):
-        near = flat[x[i] + y[0] + z[0]] * (1 - w) + flat[x[i] + y[0] + z[1]] * w
-        far = flat[x[i] + y[1] + z[0]] * (1 - w) + flat[x[i] + y[1] + z[1]] * w
+        here, there = x[i] + y[0], x[i] + y[1]
+        near = flat[here + z[0]] * (1 - w) + flat[here + z[1]] * w
+        far = flat[there + z[0]] * (1 - w) + flat[there + z[1]] * w
         planes.append(near * (1 - v) + far * v)
     value: F32 = planes[0] * (1 - u) + planes[1] * u
     return value

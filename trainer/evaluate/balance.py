@@ -8,18 +8,21 @@ modalities, L labels, B samples of a block.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 
 from data.errors import TrainingError
+from data.threads import side_by_side
 from trainer.align.heads import Heads
 from trainer.align.train import fit, recipe_of
 from trainer.evaluate.retrieval import mixed_ndcg
 from trainer.evaluate.tasks import CENTERS, AnchorSet
 from trainer.inputs import CLASS_NAME, KnowledgeBase
 from trainer.records import Doubles, Floats, Ints, SampleSet
+from trainer.settings import Train
 
 _ROWS_AT_ONCE = 1024
 _FOLDS = 5
@@ -68,11 +71,14 @@ def balance_rows(
     ]
 
 
-def baseline_heads(base: KnowledgeBase, anchors: dict[str, AnchorSet], heads: Heads) -> dict[str, Heads]:
+def baseline_heads(
+    base: KnowledgeBase, anchors: dict[str, AnchorSet], heads: Heads, *, together: bool = False
+) -> dict[str, Heads]:
     """Heads by baseline, each trained with the settings of `heads` but aligned with something else.
 
     The baselines are bare names in place of the LLM centers, and images in place of texts (or the reverse). A
-    baseline that the knowledge base does not allow (no names, no train images) is absent.
+    baseline that the knowledge base does not allow (no names, no train images) is absent. `together`: they
+    are trained side by side (`side_by_side`).
     """
     recipe = recipe_of(heads)
     other = _OTHER_ALIGN[recipe.align]
@@ -80,15 +86,17 @@ def baseline_heads(base: KnowledgeBase, anchors: dict[str, AnchorSet], heads: He
         CLASS_NAME: (anchors.get(CLASS_NAME), recipe),
         f"{other}_centred": (anchors[CENTERS], replace(recipe, align=other)),
     }
-    found = {}
-    for name, (anchor_set, settings) in wanted.items():
+
+    def train(anchor_set: AnchorSet | None, settings: Train) -> Heads | None:
         if anchor_set is None:
-            continue
+            return None
         try:
-            found[name] = fit(base, anchor_set.texts, settings).heads
+            return fit(base, anchor_set.texts, settings).heads
         except TrainingError:  # no train samples to align with
-            continue
-    return found
+            return None
+
+    trained = side_by_side([partial(train, *each) for each in wanted.values()], together=together)
+    return {name: found for name, found in zip(wanted, trained, strict=True) if found is not None}
 
 
 def modality_gaps(x_ND: Floats, modality_N: Ints) -> list[float]:

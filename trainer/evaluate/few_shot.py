@@ -5,12 +5,15 @@ Shapes: N samples, C categories.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from data.errors import TrainingError
+from data.threads import side_by_side
 from trainer.align.heads import Heads
 from trainer.align.train import fit, recipe_of
 from trainer.evaluate.intervals import share_interval
@@ -41,6 +44,8 @@ def few_shot_rows(
     centers: Centers,
     heads: Heads | None,
     settings: Evaluate,
+    *,
+    together: bool = False,
 ) -> list[dict[str, Any]]:
     """Rows {shots, method, modality, split, top1, top1_low, top1_high, n, n_train}, on split `seen`.
 
@@ -48,41 +53,39 @@ def few_shot_rows(
     `probe`: the linear probe of `probe.fit_probe`. Method `heads`, only with `heads`: new heads, trained with
     the same settings on these samples. Where labelled samples guided the run's centers, others are chosen, by
     rule `visual` and guided by these samples alone. Both methods use all val samples for selection. What
-    cannot be fitted with so few samples has no row.
+    cannot be fitted with so few samples has no row. `together`: fits run side by side (`side_by_side`).
     """
     seen_C = seen_categories(base)
     task = Task("seen", seen_C, seen_C)
     shown = {modality: task.of(encoded) for modality, encoded in frozen.items()}
     shown = {modality: samples for modality, samples in shown.items() if len(samples)}
-    rows: list[dict[str, Any]] = []
     train = {modality: labelled(frozen[modality], "train") for modality in shown}
     val = {modality: frozen[modality].split("val") for modality in shown}
-    before: set[str] = set()
-    predicted: dict[str, dict[str, Ints]] = {}
+    every: list[_FewShot] = []
+    kept_by: list[frozenset[str]] = []
     for shots in settings.few_shot if shown else ():
         few = with_shots(base, shots, seed=settings.seed)
-        kept = {row["sample_id"] for row in few.samples if row["split"] == "train"}
-        few_shot = _FewShot(
-            shots=shots,
-            base=few,
-            train={
-                m: s.take(np.array([name in kept for name in s.sample_ids], bool)) for m, s in train.items()
-            },
-            val=val,
-            shown=shown,
-        )
-        if kept != before:  # else all samples are kept already, and the results are the same
-            predicted = {"probe": _classify_by_probe(few_shot)}
-            if heads is not None:
-                known = _centers_for(few, centers)
-                predicted["heads"] = _classify_by_heads(few_shot, known.of(seen_C), known, heads, settings)
-        before = kept
-        rows += [
-            _row(few_shot, method, modality, predicted_N, settings)
-            for method, by_modality in predicted.items()
-            for modality, predicted_N in by_modality.items()
-        ]
-    return rows
+        kept = frozenset(row["sample_id"] for row in few.samples if row["split"] == "train")
+        of_these = {
+            m: s.take(np.array([name in kept for name in s.sample_ids], bool)) for m, s in train.items()
+        }
+        every.append(_FewShot(shots=shots, base=few, train=of_these, val=val, shown=shown))
+        kept_by.append(kept)
+    # Where all samples are kept already, more shots give the same results.
+    distinct = dict(zip(kept_by, every, strict=True))
+    jobs: dict[tuple[str, frozenset[str]], Callable[[], dict[str, Ints]]] = {}
+    if heads is not None:
+        for kept, few_shot in sorted(distinct.items(), key=lambda each: -each[1].shots):  # the longest first
+            jobs["heads", kept] = partial(_classify_by_heads, few_shot, centers, seen_C, heads, settings)
+    for kept, few_shot in distinct.items():
+        jobs["probe", kept] = partial(_classify_by_probe, few_shot)
+    predicted = dict(zip(jobs, side_by_side(jobs.values(), together=together), strict=True))
+    return [
+        _row(few_shot, method, modality, predicted_N, settings)
+        for kept, few_shot in zip(kept_by, every, strict=True)
+        for method in ("probe", "heads")
+        for modality, predicted_N in predicted.get((method, kept), {}).items()
+    ]
 
 
 def with_shots(base: KnowledgeBase, shots: int, *, seed: int) -> KnowledgeBase:
@@ -126,11 +129,13 @@ def _classify_by_probe(few_shot: _FewShot) -> dict[str, Ints]:
 
 
 def _classify_by_heads(
-    few_shot: _FewShot, among: Centers, centers: Centers, heads: Heads, settings: Evaluate
+    few_shot: _FewShot, centers: Centers, seen_C: Bools, heads: Heads, settings: Evaluate
 ) -> dict[str, Ints]:
     """The predictions of new heads, trained on the few samples with the settings of `heads`."""
+    known = _centers_for(few_shot.base, centers)
+    among = known.of(seen_C)
     try:
-        fitted = fit(few_shot.base, centers, recipe_of(heads)).heads
+        fitted = fit(few_shot.base, known, recipe_of(heads)).heads
     except TrainingError:  # so few samples may lack what the settings need, such as descriptions
         return {}
     return {

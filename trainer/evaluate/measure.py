@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from data.errors import TrainingError
+from data.threads import one_thread_each, side_by_side
 from kb_builder.store.cards import read_card
 from trainer.align.heads import Heads, has_heads, load_heads
+from trainer.align.train import recipe_of
 from trainer.evaluate.balance import balance_rows, baseline_heads
 from trainer.evaluate.calibration import calibration_rows
 from trainer.evaluate.few_shot import few_shot_rows
@@ -33,6 +37,10 @@ from trainer.localize.centers import load_centers
 from trainer.records import Centers, SampleSet
 from trainer.score.geometry import unit_rows
 from trainer.settings import Evaluate
+
+# Vectors of up to this many numbers make problems that want one thread each. Their trainings run side by
+# side, each with a copy of the features: 32 MB.
+_SMALL = 2**23
 
 
 @dataclass(frozen=True)
@@ -68,29 +76,52 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     `calibration` and `sweeps` cover both spaces; in `balance` the run's own space comes first, then the
     baselines. Raises TrainingError where the heads were trained on other encoders.
     """
+    frozen, without_vector = load_samples(base, "samples") if base.encoders.get("samples") else ({}, {})
+    spaces = _spaces(base, frozen, heads)
+    numbers = sum(s.vectors_ND.size for sets in (frozen, *spaces.values()) for s in sets.values())
+    # Another precision is set for the whole process, by each training for itself.
+    precise = heads is None or recipe_of(heads).precision == "highest"
+    together = numbers <= _SMALL and precise
+    with one_thread_each() if together else nullcontext():
+        return _measure(base, centers, heads, settings, frozen, without_vector, spaces, together)
+
+
+def _measure(
+    base: KnowledgeBase,
+    centers: Centers,
+    heads: Heads | None,
+    settings: Evaluate,
+    frozen: dict[str, SampleSet],
+    without_vector: dict[str, int],
+    spaces: dict[str, dict[str, SampleSet]],
+    together: bool,
+) -> Measured:
+    """`measure` of the samples' features; `together`: independent parts run side by side, one thread each."""
     anchors = anchor_sets(centers, load_controls(base), seed=settings.seed)
     seen_C = seen_categories(base)
     to_do = tasks(seen_C, labels_used=heads is not None or centers.labels_guided)
-    frozen, without_vector = load_samples(base, "samples") if base.encoders.get("samples") else ({}, {})
-    spaces = _spaces(base, frozen, heads)
     resampling = {"resamples": settings.bootstrap, "seed": settings.seed}
 
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in spaces}
     outcomes: dict[str, list[RecognitionOutcomes]] = {name: [] for name in spaces}
     sweeps: list[dict[str, Any]] = []
     calibration: list[dict[str, Any]] = []
-    for model, sets in spaces.items():
-        for samples in sets.values():
-            predictions = predict_tasks(
-                samples, anchors, to_do, scorer=settings.scorer, sweeps=settings.sweeps
-            )
-            recognised, of_samples = recognition_rows(predictions, model=model, **resampling)
-            rows[model] += recognised
-            outcomes[model] += of_samples
-            sweeps += sweep_rows(predictions, model=model, **resampling)
-            calibration += calibration_rows(
-                samples, centers, predictions, model=model, scorer=settings.scorer
-            )
+
+    def recognise(model: str, samples: SampleSet) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+        predictions = predict_tasks(samples, anchors, to_do, scorer=settings.scorer, sweeps=settings.sweeps)
+        return (
+            *recognition_rows(predictions, model=model, **resampling),
+            sweep_rows(predictions, model=model, **resampling),
+            calibration_rows(samples, centers, predictions, model=model, scorer=settings.scorer),
+        )
+
+    of_sets = [(model, samples) for model, sets in spaces.items() for samples in sets.values()]
+    found = side_by_side([partial(recognise, *each) for each in of_sets], together=together)
+    for (model, _), (recognised, of_samples, swept, calibrated) in zip(of_sets, found, strict=True):
+        rows[model] += recognised
+        outcomes[model] += of_samples
+        sweeps += swept
+        calibration += calibrated
     model = "aligned" if heads else "zero_shot"
     test = {modality: s.split("test") for modality, s in spaces.get(model, {}).items()}
     retrieval, retrieved = retrieval_rows(test, **resampling)
@@ -107,13 +138,15 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
         ),
         "recognition": rows.get(model, []),
         "zero_shot": rows.get("zero_shot", []),
-        "probe": probe_rows(frozen, seen_C, outcomes.get(model, []), **resampling) if settings.probe else [],
-        "few_shot": few_shot_rows(base, frozen, centers, heads, settings),
+        "probe": probe_rows(frozen, seen_C, outcomes.get(model, []), together=together, **resampling)
+        if settings.probe
+        else [],
+        "few_shot": few_shot_rows(base, frozen, centers, heads, settings, together=together),
         "sweeps": sweeps,
         "calibration": calibration,
         "retrieval": retrieval,
         "balance": balance_rows(test, retrieval, anchors=model)
-        + _baseline_balance_rows(base, frozen, spaces, anchors, heads, settings),
+        + _baseline_balance_rows(base, frozen, spaces, anchors, heads, settings, together=together),
         "parameters": _parameters(base, heads) if heads else [],
         "rejects": count_rejects(base.folder),
         "counts": _counts(frozen, without_vector, heads) if heads else {},
@@ -130,19 +163,23 @@ def _baseline_balance_rows(
     anchors: dict[str, AnchorSet],
     heads: Heads | None,
     settings: Evaluate,
+    *,
+    together: bool,
 ) -> list[dict[str, Any]]:
     """Balance rows of the baselines: the untrained space, and heads aligned with something else."""
     if heads is None or not settings.baselines:
         return []
     others = {name: sets for name, sets in spaces.items() if name == "zero_shot"}
-    for name, trained in baseline_heads(base, anchors, heads).items():
+    for name, trained in baseline_heads(base, anchors, heads, together=together).items():
         others[name] = _map_samples(frozen, trained)
-    rows: list[dict[str, Any]] = []
-    for name, sets in others.items():
+
+    def rows(name: str, sets: dict[str, SampleSet]) -> list[dict[str, Any]]:
         test = {modality: samples.split("test") for modality, samples in sets.items()}
         retrieval, _ = retrieval_rows(test, resamples=1, seed=settings.seed)
-        rows += balance_rows(test, retrieval, anchors=name)
-    return rows
+        return balance_rows(test, retrieval, anchors=name)
+
+    found = side_by_side([partial(rows, *each) for each in others.items()], together=together)
+    return [row for some in found for row in some]
 
 
 def _map_samples(frozen: dict[str, SampleSet], heads: Heads) -> dict[str, SampleSet]:

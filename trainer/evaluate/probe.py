@@ -9,6 +9,7 @@ samples, D features, K categories with train samples, R directions, C categories
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from data.threads import side_by_side
 from trainer.align.aligner import threads_for
 from trainer.evaluate.intervals import lead
 from trainer.evaluate.outcomes import RecognitionOutcomes
@@ -126,22 +128,26 @@ def probe_rows(
     *,
     resamples: int,
     seed: int,
+    together: bool = False,
 ) -> list[dict[str, Any]]:
     """Recognition rows of split `seen` with anchors `linear_probe`, k 0, model `probe`; by modality.
 
     `sets` hold the frozen features. Besides the keys of recognition rows there are `strength` (C) and
     `n_train`; where `outcomes` holds those of the LLM centers for the same samples, also lead, lead_low,
     lead_high and p: how far the centers are ahead of the probe. A modality without train samples of two
-    categories has no row.
+    categories has no row. `together`: modalities are fitted side by side (`side_by_side`).
     """
     task = Task("seen", seen_C, seen_C)
     ours = {
         each.shown.modality: each for each in outcomes if (each.split, each.anchors) == (task.split, CENTERS)
     }
     rows: list[dict[str, Any]] = []
-    for modality, encoded in sets.items():
+    probes = side_by_side(
+        [partial(fit_probe, labelled(each, "train"), each.split("val")) for each in sets.values()],
+        together=together,
+    )
+    for (modality, encoded), probe in zip(sets.items(), probes, strict=True):
         train, shown = labelled(encoded, "train"), task.of(encoded)
-        probe = fit_probe(train, encoded.split("val"))
         if probe is None or len(shown) == 0:
             continue
         outcome = recognition_outcomes(

@@ -1,42 +1,41 @@
-"""Large float32 products on every core: Python threads, each with a single-threaded BLAS.
+"""Large float32 products on every core: threads of our own (data/threads.py), each with a one-thread BLAS.
 
-Python threads keep all cores busy between the products as well, where a threaded BLAS leaves all but one
-idle. NumPy and torch bring a BLAS each, and which is faster depends on the processor. A processor with native
-bfloat16 multiplies it several times as fast as float32, and exactly enough to propose candidates that are
-then scored again.
+They keep all cores busy between the products as well, where a threaded BLAS leaves all but one idle. NumPy
+and torch bring a BLAS each, and which is faster depends on the processor. A processor with native bfloat16
+multiplies it several times as fast as float32, and exactly enough to propose candidates that are then scored
+again.
 """
 
 from __future__ import annotations
 
 import math
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, TypeVar
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
-from data.environment import cores
+from data.threads import loaded_torch, one_thread_each, parallel_map
 from trainer.records import Floats
+
+__all__ = [
+    "Product",
+    "bfloat16_product",
+    "fastest_products",
+    "largest_error",
+    "numpy_product",
+    "one_thread_each",
+    "parallel_map",
+    "torch_product",
+]
 
 _BFLOAT16_UNIT = 2.0**-8
 _WORTH_TORCH = 2**39  # multiplications: several seconds in float32, of which bfloat16 saves more than half
 
 _TRIAL_SECONDS = 0.025  # for each candidate
 _TRIAL_SHAPE = (512, 384, 512)
-
-# The number of BLAS threads is global to the process: two jobs that set and restore it must not overlap.
-_TURN = threading.RLock()
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -47,29 +46,6 @@ class Product:
     unit: float  # the relative rounding of factors and results beyond that of float32; 0: none
 
 
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Within: every product runs on the thread that calls it. After: the numbers of threads as before.
-
-    A second job waits until the first is done.
-    """
-    with _TURN:
-        torch = _loaded_torch()
-        threads = torch.get_num_threads() if torch else 0
-        try:
-            with _controller().limit(limits=1, user_api="blas"):
-                yield
-        finally:
-            if torch:
-                torch.set_num_threads(threads)
-
-
-def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """`work(item)` for every item, in order, on a thread per core; call it within `one_thread_each`."""
-    with ThreadPoolExecutor(cores(), thread_name_prefix="spread", initializer=_one_torch_thread) as pool:
-        return list(pool.map(work, items))
-
-
 def fastest_products(multiplications: int) -> tuple[Product, ...]:
     """The fastest products on this machine, coarsest first: bfloat16 where it is fastest, then float32.
 
@@ -78,7 +54,7 @@ def fastest_products(multiplications: int) -> tuple[Product, ...]:
     """
     if multiplications > _WORTH_TORCH:
         import_module("torch")
-    return _fastest(with_torch=_loaded_torch() is not None)
+    return _fastest(with_torch=loaded_torch() is not None)
 
 
 def numpy_product(a_ND: Floats, b_DM: Floats, out_NM: Floats) -> None:
@@ -120,7 +96,7 @@ def largest_error(dim: int, unit: float) -> float:
 def _fastest(*, with_torch: bool) -> tuple[Product, ...]:
     candidates = [Product(numpy_product, 0.0)]
     # Where torch may multiply float32 as bfloat16, its rounding has no known bound.
-    if with_torch and _loaded_torch().get_float32_matmul_precision() == "highest":
+    if with_torch and loaded_torch().get_float32_matmul_precision() == "highest":
         candidates += [Product(torch_product, 0.0), Product(bfloat16_product, _BFLOAT16_UNIT)]
     if len(candidates) == 1:
         return (candidates[0],)
@@ -147,19 +123,3 @@ def _seconds(product: Product) -> float:
         product.multiply(a_ND, b_DM, out_NM)
         best = min(best, time.perf_counter() - start)
     return best
-
-
-@cache
-def _controller() -> Any:
-    """The controller of the loaded BLAS libraries; cached, because finding them takes milliseconds."""
-    return ThreadpoolController()
-
-
-def _loaded_torch() -> Any:
-    return sys.modules.get("torch")
-
-
-def _one_torch_thread() -> None:
-    torch = _loaded_torch()
-    if torch:
-        torch.set_num_threads(1)

@@ -74,6 +74,18 @@ def test_shadow_rays_that_cannot_meet_the_object_are_not_cast() -> None:
     assert is_blocked(body, table, light).tolist() == [True, True, False, False]
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_ray_is_blocked_where_it_has_a_distance(shape: Shape) -> None:
+    """Points inside, on and around the object; the shortcut that finds no distance answers as the other."""
+    spec = draw_object("steel", shape, index=0, seed=0)
+    body = upright(spec, solid_of(spec))
+    points = f32(np.random.default_rng(1).uniform(-1, 1, (2000, 3)) * spec.size + body.centre_3)
+    light = unit(f32([[0.3, -0.4, 0.8]]))[0]
+    blocked = is_blocked(body, points, light)
+    assert 0 < blocked.sum() < len(points)
+    np.testing.assert_array_equal(blocked, cast(body, points, np.broadcast_to(light, points.shape)) < FAR)
+
+
 def test_a_camera_sees_its_target_in_the_middle_and_its_span_at_the_borders() -> None:
     """The ray through the middle meets the target; those at the borders pass half the span beside it."""
     target = f32([0.3, 0.1, 0.2])

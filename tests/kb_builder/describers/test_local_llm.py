@@ -17,14 +17,14 @@ from kb_builder.ask.request import Request
 from kb_builder.describe.prompts import category_library, continues_openings, contrast_library
 from kb_builder.describers import local_llm
 from kb_builder.describers.choose import make_describer, row_settings
-from kb_builder.describers.local_llm import local_client
+from kb_builder.describers.local_llm import local_clients
 from kb_builder.settings import DescribeCategories
 
 
 @pytest.fixture(scope="module")
 def request_to_it() -> Request:
     """A short request to the bundled model."""
-    client = local_client()
+    client = local_clients()[0]
     return Request(
         endpoint=client.endpoint,
         model=client.model,
@@ -44,7 +44,7 @@ def bodies(requests: list[Request]) -> list[str]:
     """The answers to requests that are asked all at once, as they came."""
 
     async def ask() -> list[str]:
-        client = local_client()
+        client = make_describer(DescribeCategories())
         try:
             return [reply.body for reply in await asyncio.gather(*map(client.answer, requests))]
         finally:
@@ -128,7 +128,7 @@ def test_a_file_is_asked_as_it_can_be(files: Path, monkeypatch: pytest.MonkeyPat
         assert (contrast_library(settings, tmp_path) is None) is openings
         library = category_library(settings, tmp_path)
         assert all((prompt.opening is not None) is openings for prompt in library.prompts)
-        client = local_client(settings.model)
+        [client] = local_clients(settings.model)
         prefill = (("assistant", "In a photograph, the dog looks"),) if openings else ()
         request = Request(
             endpoint=client.endpoint,

@@ -14,7 +14,7 @@ from PIL import Image
 from data.errors import SampleError
 from data.readers import read
 from data.render import render
-from kb_builder.encoders import load_encoder
+from kb_builder.encoders import lite0, load_encoder
 from kb_builder.encoders.lite0 import SIZE, weights_path
 from kb_builder.encoders.pictures import pad_to_square
 
@@ -49,6 +49,19 @@ def direct_features(modality: Any, path: Path) -> np.ndarray:
             views.append(network.extract_features((pixels - 127) / 128).mean((2, 3)).numpy()[0])
     mean = np.mean(views, axis=0)
     return np.asarray(mean / np.linalg.norm(mean))
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_convolutions_that_pad_by_themselves_change_no_bit(
+    monkeypatch: pytest.MonkeyPatch, encoder: Any, count: int
+) -> None:
+    """Stored vectors stay valid: the network gives the bits that it gave with padded copies of its inputs."""
+    pictures = np.random.default_rng(5).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+    monkeypatch.setattr(lite0, "_pad_by_itself", lambda module: None)
+    with_copies = lite0.load_network(SIZE)
+    np.testing.assert_array_equal(
+        lite0.pooled_features(encoder.network, pictures), lite0.pooled_features(with_copies, pictures)
+    )
 
 
 def test_equals_a_direct_forward_pass(encoder: Any, files: list[tuple[Any, Path]]) -> None:

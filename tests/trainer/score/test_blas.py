@@ -1,16 +1,14 @@
-"""Threads of our own: in order, one BLAS thread each, and everything as it was afterwards."""
+"""The products that are compared for speed: as exact as they say, and the fastest is taken."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
 import pytest
 import torch
-from threadpoolctl import threadpool_info, threadpool_limits
 
 from data.environment import cores
 from trainer.score import blas
@@ -20,74 +18,8 @@ from trainer.score.blas import (
     fastest_products,
     largest_error,
     numpy_product,
-    one_thread_each,
-    parallel_map,
     torch_product,
 )
-
-
-def _blas_threads() -> set[int]:
-    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
-
-
-def test_results_come_in_the_order_of_the_items() -> None:
-    """Whatever ends first."""
-
-    def work(item: int) -> int:
-        time.sleep(0.001 * (item % 3))
-        return item * item
-
-    assert parallel_map(work, range(20)) == [item * item for item in range(20)]
-    assert parallel_map(work, []) == []
-
-
-def test_an_error_in_a_thread_reaches_the_caller() -> None:
-    """It is not swallowed with its thread."""
-    with pytest.raises(ZeroDivisionError):
-        parallel_map(lambda item: 1 // item, [1, 0])
-
-
-def test_within_every_blas_has_one_thread_and_after_as_many_as_before() -> None:
-    """Also after an error, also for torch, also when it is entered twice."""
-    torch_threads = torch.get_num_threads()
-    with threadpool_limits(2, user_api="blas"):
-        before = _blas_threads()
-        torch.set_num_threads(2)
-        try:
-            with pytest.raises(RuntimeError), one_thread_each(), one_thread_each():
-                assert _blas_threads() == {1}
-                assert parallel_map(lambda _: torch.get_num_threads(), range(4)) == [1] * 4
-                raise RuntimeError
-            assert torch.get_num_threads() == 2
-            assert _blas_threads() == before
-        finally:
-            torch.set_num_threads(torch_threads)
-
-
-def test_a_second_job_waits_until_the_first_is_done() -> None:
-    """Two that set and restored the number of threads at once would leave the wrong one."""
-    inside, leave, order = threading.Event(), threading.Event(), []
-
-    def first() -> None:
-        with one_thread_each():
-            inside.set()
-            leave.wait(10)
-            order.append("first")
-
-    def second() -> None:
-        with one_thread_each():
-            order.append("second")
-
-    jobs = [threading.Thread(target=first), threading.Thread(target=second)]
-    jobs[0].start()
-    assert inside.wait(10)
-    jobs[1].start()
-    jobs[1].join(0.05)
-    leave.set()
-    for job in jobs:
-        job.join(10)
-    assert order == ["first", "second"]
-
 
 PRODUCTS = [Product(numpy_product, 0.0), Product(torch_product, 0.0), Product(bfloat16_product, 2.0**-8)]
 

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ MOST_REDIRECTS = 5
 MEGABYTE = 1_000_000
 _PIECE = 64 * 1024
 _PACKED = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's window bits
+ACCEPTED = ", ".join(name for name in _PACKED if name != "x-gzip")
 _STREAMED = "x-stainless-raw-response"  # how the vendor's client marks a download that is written in pieces
 _CHARSETS = {"iso-8859-1", "latin-1", "latin1", "windows-1252", "cp1252", "iso-8859-15", "us-ascii"}
 _METHODS_KEPT = {307, 308}
@@ -79,43 +80,31 @@ class _Bounded(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if origin(str(request.url)) != self._origin:
             raise RunError(_elsewhere(str(request.url)))
-        request.headers["accept-encoding"] = ", ".join(name for name in _PACKED if name != "x-gzip")
+        request.headers["accept-encoding"] = ACCEPTED
         try:
             response = await self._inner.handle_async_request(request)
             if 300 <= response.status_code < 400:
                 await response.aclose()
-                _check_redirect(request, response)
+                check_redirect(request.method, request.url, response.status_code, response.headers)
                 return httpx.Response(response.status_code, headers=response.headers, request=request)
             if request.headers.get(_STREAMED) == "stream":
                 return response
             return await self._read_whole(request, response)
         except (UniBindError, httpx.TransportError, aiohttp.ClientError):
             raise
-        except Exception as error:  # any error of a parser on a damaged head or body
-            if isinstance(error, OSError) and error.errno in _TOO_MANY_FILES:  # a retry would pay again
-                raise RunError(
-                    f"the answer cannot be read: {os.strerror(error.errno)} on this machine; raise the limit "
-                    "(ulimit -n), or lower `concurrency`, then run again: nothing is lost"
-                ) from error
-            raise TransientError(
-                f"the answer cannot be read: {type(error).__name__}: {error}", maybe_paid=True
-            ) from error
+        except Exception as error:
+            raise unreadable(error) from error
 
     async def _read_whole(self, request: httpx.Request, response: httpx.Response) -> httpx.Response:
-        encoding = response.headers.get("content-encoding", "").strip().lower()
         try:
-            body = bytearray()
-            async for piece in _unpacked(response.stream, encoding):
-                body += piece
-                if len(body) > self._most_bytes:
-                    raise TransientError(
-                        f"the answer has more than {self._most_bytes / MEGABYTE:g} MB (`max_answer_mb`): "
-                        "not read further",
-                        maybe_paid=True,
-                    )
+            text = await read_text(
+                response.stream,
+                response.headers,
+                most_bytes=self._most_bytes,
+                strict=response.is_success,
+            )
         finally:
             await response.aclose()
-        text = decoded(bytes(body), response.headers.get("content-type", ""), strict=response.is_success)
         headers = [
             (name, value)
             for name, value in response.headers.multi_items()
@@ -128,12 +117,40 @@ class _Bounded(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
+def unreadable(error: Exception) -> UniBindError:
+    """The error for any error of a parser on a damaged head or body."""
+    if isinstance(error, OSError) and error.errno in _TOO_MANY_FILES:  # a retry would pay again
+        return RunError(
+            f"the answer cannot be read: {os.strerror(error.errno)} on this machine; raise the limit "
+            "(ulimit -n), or lower `concurrency`, then run again: nothing is lost"
+        )
+    return TransientError(f"the answer cannot be read: {type(error).__name__}: {error}", maybe_paid=True)
+
+
+async def read_text(
+    stream: AsyncIterable[bytes], headers: Mapping[str, str], *, most_bytes: int, strict: bool
+) -> str:
+    """The text of a body, unpacked. Raises TransientError beyond `most_bytes`; `strict` as in `decoded`."""
+    encoding = headers.get("content-encoding", "").strip().lower()
+    body = bytearray()
+    async for piece in stream if encoding in {"", "identity"} else _unpacked(stream, encoding):
+        body += piece
+        if len(body) > most_bytes:
+            raise TransientError(
+                f"the answer has more than {most_bytes / MEGABYTE:g} MB (`max_answer_mb`): not read further",
+                maybe_paid=True,
+            )
+    return decoded(bytes(body), headers.get("content-type", ""), strict=strict)
+
+
 def decoded(body: bytes, content_type: str, *, strict: bool) -> str:
     """The text of a body: UTF-8 (as JSON should be), else UTF-16, UTF-32 or a known charset in its header.
 
     Charsets in headers are not trusted: some are not charsets of text. Bytes that cannot be decoded raise
     TransientError if `strict` (the answer was damaged on its way), and are replaced otherwise.
     """
+    if body.isascii():  # as most are
+        return body.decode("ascii")
     said = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", content_type, re.IGNORECASE)
     names: list[str] = ["utf-8-sig", json.detect_encoding(body[:4])]
     if said is not None and said[1].lower() in _CHARSETS:
@@ -148,12 +165,8 @@ def decoded(body: bytes, content_type: str, *, strict: bool) -> str:
     return body.decode("utf-8", errors="replace")
 
 
-async def _unpacked(stream: Any, encoding: str) -> AsyncIterator[bytes]:
-    """The unpacked bytes of a body, in small pieces at any compression ratio."""
-    if encoding in {"", "identity"}:
-        async for piece in stream:
-            yield piece
-        return
+async def _unpacked(stream: AsyncIterable[bytes], encoding: str) -> AsyncIterator[bytes]:
+    """The unpacked bytes of a packed body, in small pieces at any compression ratio."""
     if encoding not in _PACKED:
         raise TransientError(
             f"the answer is packed by {encoding[:40]!r}, which was not asked for", maybe_paid=True
@@ -173,14 +186,14 @@ async def _unpacked(stream: Any, encoding: str) -> AsyncIterator[bytes]:
         raise TransientError("the packed answer ends early", maybe_paid=True)
 
 
-def _check_redirect(request: httpx.Request, response: httpx.Response) -> None:
+def check_redirect(method: str, url: httpx.URL, status: int, headers: Mapping[str, str]) -> None:
     """Refuse a redirect to another address, or one that would drop the request's body."""
-    target = str(request.url.join(response.headers.get("location", "")))
-    if origin(target) != origin(str(request.url)):
+    target = str(url.join(headers.get("location", "")))
+    if origin(target) != origin(str(url)):
         raise RunError(_elsewhere(target))
-    if request.method == "POST" and response.status_code not in _METHODS_KEPT:
+    if method == "POST" and status not in _METHODS_KEPT:
         raise RunError(
-            f"redirects (status {response.status_code}) to the path {urlsplit(target).path}; write the "
+            f"redirects (status {status}) to the path {urlsplit(target).path}; write the "
             "address that answers as `base_url`"
         )
 

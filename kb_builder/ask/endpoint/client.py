@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 from data.errors import DescriberError, ThrottledError, TransientError, UniBindError
 from data.show import shorten
@@ -22,9 +23,10 @@ from kb_builder.ask.request import OPENAI_URL, Media, Reply, Request, endpoint_i
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-    from kb_builder.ask.endpoint.direct import DirectClient
+    from kb_builder.ask.endpoint.direct import DirectClient, Posted
 
 MOST_BYTES = 8_000_000
+NO_KEY = "none"  # for servers without a key: the vendor's client requires some text
 
 
 class ChatClient:
@@ -57,8 +59,10 @@ class ChatClient:
         self._connect = connect
         self._load = load
         self._client: AsyncOpenAI | None = None
-        self._direct: DirectClient | None = None  # until a redirect; None with a proxy
-        self._retired: list[DirectClient] = []  # other calls may still be reading
+        self._direct: DirectClient | None = None  # None before the first request, and where it is not enough
+        self._redirected = False
+        self._url: str | None = None  # what `connect` returned, once it was called
+        self._sent_key = NO_KEY
         self._key_name = key_name
         self._key = HiddenKey("")
         self._no_key = True  # no key is sent
@@ -69,28 +73,38 @@ class ChatClient:
     async def answer(self, request: Request) -> Reply:
         """The unchanged body of the answer. Makes one attempt: retries are the scheduler's task."""
         body = body_of(request, await self._messages(request))
-        try:
-            client = self._client or self._open()
-            posted = None if self._direct is None else await self._direct.post(_encoded(body))
-        except Exception as error:
-            raise self._ours(error) from None
-        if posted is not None and not posted.redirects:
-            text, headers = posted.text, posted.headers
-            if not 200 <= posted.status < 300:
-                raise self._status_error(posted.status, headers, text)
-        else:  # through a proxy, or redirected: the vendor's client follows, and does from now on
-            import httpx2
-
-            self._direct, direct = None, self._direct
-            if direct is not None:
-                self._retired.append(direct)
-            with self.vendor():
-                # Not `chat.completions.create`: it converts every message into the form that it already has.
-                response = await client.post("/chat/completions", cast_to=httpx2.Response, body=body)
-            text, headers = response.text, response.headers
-        text = self.hide(text)
+        if self._url is None:
+            self._open()
+        posted = None if self._redirected else await self._post(body)
+        if posted is None or posted.redirects:  # now and from now on
+            self._redirected = True
+            posted = await self._post_by_vendor(body)
+        text, headers = self.hide(posted.text), posted.headers
         check_body(text, where=self._where, remedy=self.remedy)
         return Reply(text, read_limits(headers))
+
+    async def _post(self, body: Mapping[str, Any]) -> Posted | None:
+        """The answer by aiohttp alone; None where that is not enough."""
+        if self._direct is None:
+            return None
+        try:
+            posted = await self._direct.post(_encoded(body))
+        except Exception as error:
+            raise self._ours(error) from None
+        if posted.status < 200 or posted.status >= 400:
+            raise self._status_error(posted.status, posted.headers, posted.text)
+        return posted
+
+    async def _post_by_vendor(self, body: Mapping[str, Any]) -> Posted:
+        """The answer by the vendor's client, which follows redirects and knows proxies."""
+        import httpx2
+
+        from kb_builder.ask.endpoint.direct import Posted
+
+        with self.vendor() as client:
+            # Not `chat.completions.create`: it converts every message into the form that it already has.
+            response = await client.post("/chat/completions", cast_to=httpx2.Response, body=body)
+        return Posted(response.status_code, response.headers, response.text)
 
     def body_for(self, request: Request) -> dict[str, Any]:
         """The whole body of a request. Reads and encodes its media, so call it in a thread."""
@@ -99,7 +113,7 @@ class ChatClient:
     @contextmanager
     def vendor(self) -> Iterator[AsyncOpenAI]:
         """The vendor's client, opened on first use. Its errors leave the block as `DescriberError`."""
-        client = self._client or self._open()
+        client = self._client or self._open_vendor()
         try:
             yield client
         except Exception as error:
@@ -108,16 +122,18 @@ class ChatClient:
     def _ours(self, error: Exception) -> Exception:
         """The `DescriberError` for an error of the vendor's client, of aiohttp, or of our transport."""
         import aiohttp
-        import openai
 
-        if isinstance(error, openai.APIStatusError):
-            return self._status_error(error.status_code, error.response.headers, error.response.text)
-        if isinstance(
-            error, openai.APIConnectionError | aiohttp.ClientConnectionError | aiohttp.ClientPayloadError
-        ):
-            return self._connection_error(error)
-        if isinstance(error, openai.OpenAIError):
-            return TransientError(self._say(str(error)))
+        if self._client is not None:
+            import openai
+
+            if isinstance(error, openai.APIStatusError):
+                return self._status_error(error.status_code, error.response.headers, error.response.text)
+            if isinstance(error, openai.APIConnectionError):
+                return self._connection_error(error, late=isinstance(error, openai.APITimeoutError))
+            if isinstance(error, openai.OpenAIError):
+                return TransientError(self._say(str(error)))
+        if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError):
+            return self._connection_error(error, late=isinstance(error, aiohttp.ClientConnectionError))
         if isinstance(error, aiohttp.ClientError):  # a damaged response head
             return TransientError(self._say(str(error)), maybe_paid=True)
         if isinstance(error, DescriberError):  # raised by our transport
@@ -135,44 +151,42 @@ class ChatClient:
 
     async def close(self) -> None:
         """Close the connections, if any were opened."""
-        for direct in (self._direct, *self._retired):
-            if direct is not None:
-                await direct.close()
-        self._direct, self._retired = None, []
+        if self._direct is not None:
+            await self._direct.close()
+            self._direct = None
         if self._client is not None:
             await self._client.close()
             self._client = None
+        self._url = None
 
-    def _open(self) -> AsyncOpenAI:
+    def _open(self) -> tuple[str, str]:
+        """Connect. Returns the base URL and the key."""
         silence_vendor()
+        from kb_builder.ask.endpoint.direct import DirectClient, sent_headers
+
+        url, key = self._connect()
+        self._url, self._sent_key = url, key
+        self._key = HiddenKey(key)
+        self._no_key = key == NO_KEY
+        self._proxy = proxy_for(url)
+        if self._proxy is None:
+            self._direct = DirectClient(chat_url(url), sent_headers(key), most_bytes=self._most_bytes)
+        return url, key
+
+    def _open_vendor(self) -> AsyncOpenAI:
+        """The vendor's client. It takes a second to import: most runs do without."""
+        url, key = (self._url, self._sent_key) if self._url is not None else self._open()
         from openai import AsyncOpenAI
 
         from kb_builder.ask.endpoint.transport import BoundedClient
 
-        url, key = self._connect()
-        self._key = HiddenKey(key)
-        self._no_key = key == NO_KEY
-        self._proxy = proxy_for(url)
         self._client = AsyncOpenAI(
             base_url=url,
             api_key=key,
             max_retries=0,
             http_client=BoundedClient(url, most_bytes=self._most_bytes),
         )
-        if self._proxy is None:
-            self._direct = self._open_direct(self._client, key)
         return self._client
-
-    def _open_direct(self, client: AsyncOpenAI, key: str) -> DirectClient:
-        from kb_builder.ask.endpoint.direct import DirectClient
-
-        base = client.base_url
-        headers = {name: value for name, value in client.default_headers.items() if isinstance(value, str)}
-        return DirectClient(
-            str(base.copy_with(raw_path=base.raw_path + b"chat/completions")),
-            {**headers, "Authorization": f"Bearer {key}"},
-            most_bytes=self._most_bytes,
-        )
 
     @property
     def _where(self) -> str:
@@ -220,11 +234,9 @@ class ChatClient:
             found.limits = read_limits(headers)
         return found
 
-    def _connection_error(self, error: Exception) -> TransientError:
+    def _connection_error(self, error: Exception, *, late: bool) -> TransientError:
         import aiohttp
-        import openai
 
-        late = isinstance(error, openai.APITimeoutError | aiohttp.ClientConnectionError)
         cause: BaseException = error
         while True:
             if isinstance(cause, aiohttp.ClientConnectorError):  # refused; the vendor calls it a timeout
@@ -261,7 +273,10 @@ def _detail(body: object) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-NO_KEY = "none"  # for servers without a key: the vendor's client requires some text
+def chat_url(base_url: str) -> str:
+    """The address of chat completions below a base URL, whose query stays."""
+    parts = urlsplit(base_url)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/chat/completions", fragment=""))
 
 
 def endpoint_of(base_url: str | tuple[str, ...] | None) -> str:

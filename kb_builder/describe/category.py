@@ -240,7 +240,7 @@ class CategorySubject:
                 item=number,
                 cost_usd=None if entry.cost_usd is None else entry.cost_usd / len(items),
             )
-            self.rows.append(text_row(columns[request], judged))
+            self.rows.append(text_row(columns[request], judged, candidate.row_id))
         for _, entry in answered:
             self.spending.count(entry, started=self._job.started)
         return oks

@@ -97,7 +97,9 @@ def description_row(
     question: RowQuestion, origin: RowOrigin, judged: JudgedText, *, parser_version: str = PARSER_VERSION
 ) -> dict[str, Any]:
     """A row of schema `DESCRIPTIONS`; ValueError as in `answer_columns` and `text_row`."""
-    return text_row(answer_columns(question, origin, parser_version=parser_version), judged)
+    columns = answer_columns(question, origin, parser_version=parser_version)
+    own = row_id(question.request_key, choice=0, item=judged.item, parser_version=parser_version)
+    return text_row(columns, judged, own)
 
 
 def answer_columns(
@@ -126,16 +128,17 @@ def answer_columns(
     }
 
 
-def text_row(columns: Mapping[str, Any], judged: JudgedText) -> dict[str, Any]:
-    """The row of one text of an answer with these `answer_columns`. ValueError: its status is unknown."""
+def text_row(columns: Mapping[str, Any], judged: JudgedText, own: str) -> dict[str, Any]:
+    """The row of one text of an answer with these `answer_columns`; `own` is its `row_id`.
+
+    Raises ValueError where the status is unknown.
+    """
     verdict, text = judged.verdict, judged.text
     if verdict.status not in STATUSES:
         raise ValueError(f"status {verdict.status!r} is unknown; known are {', '.join(STATUSES)}")
     return {
         **columns,
-        "row_id": row_id(
-            columns["request_key"], choice=0, item=judged.item, parser_version=columns["parser_version"]
-        ),
+        "row_id": own,
         "text": text,
         "text_norm_hash": hash_text(normalise(text)),
         "n_chars": len(text),

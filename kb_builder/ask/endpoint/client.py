@@ -74,7 +74,7 @@ class ChatClient:
         """The unchanged body of the answer. Makes one attempt: retries are the scheduler's task."""
         body = body_of(request, await self._messages(request))
         if self._url is None:
-            self._open()
+            self._reach()
         posted = None if self._redirected else await self._post(body)
         if posted is None or posted.redirects:  # now and from now on
             self._redirected = True
@@ -113,7 +113,7 @@ class ChatClient:
     @contextmanager
     def vendor(self) -> Iterator[AsyncOpenAI]:
         """The vendor's client, opened on first use. Its errors leave the block as `DescriberError`."""
-        client = self._client or self._open_vendor()
+        client = self._client or self._open()
         try:
             yield client
         except Exception as error:
@@ -159,8 +159,8 @@ class ChatClient:
             self._client = None
         self._url = None
 
-    def _open(self) -> tuple[str, str]:
-        """Connect. Returns the base URL and the key."""
+    def _reach(self) -> tuple[str, str]:
+        """Learn the base URL and the key, and open the connections. Returns both."""
         silence_vendor()
         from kb_builder.ask.endpoint.direct import DirectClient, sent_headers
 
@@ -173,9 +173,9 @@ class ChatClient:
             self._direct = DirectClient(chat_url(url), sent_headers(key), most_bytes=self._most_bytes)
         return url, key
 
-    def _open_vendor(self) -> AsyncOpenAI:
+    def _open(self) -> AsyncOpenAI:
         """The vendor's client. It takes a second to import: most runs do without."""
-        url, key = (self._url, self._sent_key) if self._url is not None else self._open()
+        url, key = (self._url, self._sent_key) if self._url is not None else self._reach()
         from openai import AsyncOpenAI
 
         from kb_builder.ask.endpoint.transport import BoundedClient

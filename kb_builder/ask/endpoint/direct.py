@@ -66,7 +66,7 @@ class DirectClient:
 
     def __init__(self, url: str, headers: Mapping[str, str], *, most_bytes: int) -> None:
         """`url` may have a query, which is kept; `most_bytes` bounds a body."""
-        self._url = URL(url)
+        self._url = URL(url, encoded=True)  # a signature in its query stays as it is
         self._most_bytes = most_bytes
         self._session = aiohttp.ClientSession(
             headers=headers,

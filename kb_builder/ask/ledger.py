@@ -22,6 +22,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -53,6 +54,8 @@ GROUP_SECONDS = 0.25  # ... or when its first row has waited this long
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _clock = threading.Lock()
 _latest = 0  # the last result of `microseconds_now`
+_MESSAGES = '"messages":[['
+_LENGTH = re.compile(rf'"max_tokens":(?:\d+|null),{re.escape(_MESSAGES)}')
 # Fields in which requests of one kind differ: their subject, and how much they ask for.
 _WORDS = "'$.messages', '$.seed', '$.sample_index', '$.max_tokens', '$.extra.response_format'"
 _MEDIA = ("image", "audio", "video")
@@ -124,6 +127,9 @@ def new_entry(
 
 def base_key_of(request: str) -> str:
     """SHA-256 (hex) of a request (canonical JSON) without its max_tokens."""
+    # The field of the request itself is the last: `messages` follows it, which holds no such names unescaped.
+    if places := [found.start() for found in _LENGTH.finditer(request)]:
+        return hash_text(request[: places[-1]] + request[request.index(_MESSAGES, places[-1]) :])
     value = json.loads(request)
     value.pop("max_tokens", None)
     return hash_json(value)

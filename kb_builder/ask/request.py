@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -73,13 +73,16 @@ def asked(messages: Messages) -> str:
     return next((words(content) for role, content in reversed(messages) if role == "user"), "")
 
 
+_FIELDS = tuple(field.name for field in fields(Request))
+
+
 def request_json(request: Request) -> str:
     """The request as canonical JSON: its key is the hash of this text, and the ledger stores it."""
     return canonical_json(_plain(request))
 
 
 def _plain(request: Request) -> dict[str, Any]:
-    value = asdict(request)
+    value = {name: getattr(request, name) for name in _FIELDS}
     if not value["names"]:  # keeps the keys of requests with the usual names
         del value["names"]
     return value

@@ -14,7 +14,7 @@ from kb_builder.ask.endpoint.parameters import Shape, shape_for, shaped
 from kb_builder.ask.ledger import Entry
 from kb_builder.ask.request import Describer, Request, asked, derived_seed, request_key
 from kb_builder.describe.prompts import Library, Prompt, fill_prompt, several_texts, texts_per_request
-from kb_builder.describe.rows import JudgedText, RowQuestion, description_row, origin_of, row_id
+from kb_builder.describe.rows import JudgedText, RowQuestion, answer_columns, origin_of, row_id, text_row
 from kb_builder.encoders.tokens import MINILM, TokenCounter, token_counter
 from kb_builder.gates.duplicates import Floats
 from kb_builder.gates.gate import Candidate, CategoryGate, Rules, refusal_in
@@ -223,8 +223,12 @@ class CategorySubject:
         ]
         verdicts = self._gate.judge(candidates, rival=self._rival.own if self._rival else ())
         oks = [0] * len(answered)
+        columns = [
+            answer_columns(self._question(planned), origin_of(planned.request, entry, answer))
+            for (planned, entry), (answer, _) in zip(answered, read, strict=True)
+        ]
         for (request, number, item), candidate, verdict in zip(pieces, candidates, verdicts, strict=True):
-            planned, entry = answered[request]
+            _, entry = answered[request]
             answer, items = read[request]
             if answer is None:
                 verdict = Verdict("failed", reason=entry.error)
@@ -236,8 +240,7 @@ class CategorySubject:
                 item=number,
                 cost_usd=None if entry.cost_usd is None else entry.cost_usd / len(items),
             )
-            origin = origin_of(planned.request, entry, answer)
-            self.rows.append(description_row(self._question(planned), origin, judged))
+            self.rows.append(text_row(columns[request], judged, candidate.row_id))
         for _, entry in answered:
             self.spending.count(entry, started=self._job.started)
         return oks

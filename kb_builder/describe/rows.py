@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
@@ -95,24 +96,49 @@ def origin_of(request: Request, entry: Entry, answer: ParsedAnswer | None) -> Ro
 def description_row(
     question: RowQuestion, origin: RowOrigin, judged: JudgedText, *, parser_version: str = PARSER_VERSION
 ) -> dict[str, Any]:
-    """A row of schema `DESCRIPTIONS`.
+    """A row of schema `DESCRIPTIONS`; ValueError as in `answer_columns` and `text_row`."""
+    columns = answer_columns(question, origin, parser_version=parser_version)
+    own = row_id(question.request_key, choice=0, item=judged.item, parser_version=parser_version)
+    return text_row(columns, judged, own)
 
-    Raises ValueError where the kind or the status is unknown, or `created_at` has no time zone.
+
+def answer_columns(
+    question: RowQuestion, origin: RowOrigin, *, parser_version: str = PARSER_VERSION
+) -> dict[str, Any]:
+    """The columns that all rows of one answer share.
+
+    Raises ValueError where the kind is unknown, or `created_at` has no time zone.
     """
     if question.kind not in {"category", "sample"}:
         raise ValueError(f"kind {question.kind!r} is neither category nor sample")
-    verdict, text = judged.verdict, judged.text
-    if verdict.status not in STATUSES:
-        raise ValueError(f"status {verdict.status!r} is unknown; known are {', '.join(STATUSES)}")
     if origin.created_at.tzinfo is None:
         raise ValueError("created_at has no time zone")
-    key = question.request_key
     return {
-        "row_id": row_id(key, choice=0, item=judged.item, parser_version=parser_version),
         "kind": question.kind,
         "modality": question.modality,
         "category_id": question.subject_id if question.kind == "category" else None,
         "sample_id": question.subject_id if question.kind == "sample" else None,
+        "template_id": question.template_id,
+        "template_version": question.template_version,
+        "aspect": question.aspect,
+        "prompt_hash": question.prompt_hash,
+        "request_key": question.request_key,
+        **{name: getattr(origin, name) for name in _ORIGIN_COLUMNS},
+        "parser_version": parser_version,
+    }
+
+
+def text_row(columns: Mapping[str, Any], judged: JudgedText, own: str) -> dict[str, Any]:
+    """The row of one text of an answer with these `answer_columns`; `own` is its `row_id`.
+
+    Raises ValueError where the status is unknown.
+    """
+    verdict, text = judged.verdict, judged.text
+    if verdict.status not in STATUSES:
+        raise ValueError(f"status {verdict.status!r} is unknown; known are {', '.join(STATUSES)}")
+    return {
+        **columns,
+        "row_id": own,
         "text": text,
         "text_norm_hash": hash_text(normalise(text)),
         "n_chars": len(text),
@@ -120,12 +146,5 @@ def description_row(
         "status": verdict.status,
         "dup_of": verdict.dup_of,
         "reason": verdict.reason,
-        "template_id": question.template_id,
-        "template_version": question.template_version,
-        "aspect": question.aspect,
-        "prompt_hash": question.prompt_hash,
-        "request_key": key,
         "cost_usd": judged.cost_usd,
-        **{name: getattr(origin, name) for name in _ORIGIN_COLUMNS},
-        "parser_version": parser_version,
     }

@@ -27,6 +27,8 @@ _TEXT_SIDES = {
     "imagebind": "kb_builder.encoders.imagebind.encoder:imagebind_text_side",
     "languagebind": "kb_builder.encoders.languagebind.encoder:languagebind_text_side",
 }
+_MOST_WORDS = 100_000  # that a counter remembers
+
 Count = Callable[[Sequence[str]], list[int]]
 
 
@@ -98,9 +100,42 @@ def _count_by_file(path: Path) -> Count:
     tokenizer.no_padding()
 
     def count(texts: Sequence[str]) -> list[int]:
-        return [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
+        return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts))]
 
-    return count
+    return _count_by_words(tokenizer, count) if _reads_word_by_word(tokenizer) else count
+
+
+def _reads_word_by_word(tokenizer: Any) -> bool:
+    """Whether the tokens of a word do not depend on the words around it, as in BERT's tokenizers."""
+    from tokenizers import models, normalizers, pre_tokenizers
+
+    return (
+        isinstance(tokenizer.model, models.WordPiece)
+        and isinstance(tokenizer.normalizer, normalizers.BertNormalizer)
+        and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+        and not any(" " in token.content for token in tokenizer.get_added_tokens_decoder().values())
+    )
+
+
+def _count_by_words(tokenizer: Any, count: Count) -> Count:
+    """`count`, but of a text in printable ASCII every distinct word is counted once, and remembered."""
+    known: dict[str, int] = {}
+    around = len(tokenizer.encode("").ids)  # the special tokens
+
+    def count_words(texts: Sequence[str]) -> list[int]:
+        plain = [text.split() if text.isascii() and text.isprintable() else None for text in texts]
+        new = list({word for words in plain if words is not None for word in words if word not in known})
+        if len(known) + len(new) > _MOST_WORDS:
+            known.clear()
+            new = list({word for words in plain if words is not None for word in words})
+        known.update(zip(new, (length - around for length in count(new)), strict=True))
+        others = iter(count([text for text, words in zip(texts, plain, strict=True) if words is None]))
+        return [
+            next(others) if words is None else around + sum([known[word] for word in words])
+            for words in plain
+        ]
+
+    return count_words
 
 
 def _counter_of_text_side(family: str, name: str) -> TokenCounter:

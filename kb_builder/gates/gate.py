@@ -17,9 +17,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from kb_builder.gates.duplicates import COSINE_FROM_JACCARD, Embed, SimilarTexts, TrigramIndex
+from kb_builder.gates.duplicates import COSINE_FROM_JACCARD, Embed, SimilarTexts, TrigramIndex, read_grams
 from kb_builder.gates.language import foreign_reason
 from kb_builder.gates.names import WORD_LISTS, NameRules, normalise, stem
 from kb_builder.gates.verdict import Verdict
@@ -31,6 +29,7 @@ _REFUSAL = re.compile(
     .replace("{say}", "|".join(WORD_LISTS["refusal"]["say"])),
     re.IGNORECASE,
 )
+_REFUSAL_HINTS = tuple(WORD_LISTS["refusal"]["hints"])
 _STOP = frozenset(WORD_LISTS["hollow"]["stop"].split())
 _GENERIC = frozenset(WORD_LISTS["hollow"]["generic"].split())
 
@@ -67,7 +66,7 @@ class CategoryGate:
         self._own_stems = frozenset(word for own in names.own for word in own)
         self._own_words = frozenset(word for name in names.spellings for word in name.split())
         self._exact: dict[str, str] = {}  # normalised text -> row_id, of kept texts
-        self._index = TrigramIndex()
+        self._index = TrigramIndex(_floor(rules))
 
     @property
     def accepted(self) -> int:
@@ -79,7 +78,7 @@ class CategoryGate:
         for row_id, text in zip(row_ids, texts, strict=True):
             plain = normalise(text)
             self._exact[plain] = row_id
-            self._index.add(text, row_id, self._index.gram_ids(plain))
+            self._index.add(text, row_id, *read_grams([plain]))
             self._index.kept[-1] = True
 
     def judge(
@@ -91,8 +90,11 @@ class CategoryGate:
         """
         # In a text about a Border collie, "collie" does not name a rival.
         unwanted = [name for name in rival if not name <= self._own_stems]
-        alone = [self._judge_alone(candidate, unwanted) for candidate in candidates]
         plain = [normalise(candidate.text or "") for candidate in candidates]
+        alone = [
+            self._judge_alone(candidate, text, unwanted)
+            for candidate, text in zip(candidates, plain, strict=True)
+        ]
         similar = self._find_similar(candidates, plain, alone)
         self._embed_where_needed(similar.values())
         verdicts: list[Verdict] = []
@@ -112,8 +114,10 @@ class CategoryGate:
             verdicts.append(verdict)
         return verdicts
 
-    def _judge_alone(self, candidate: Candidate, unwanted: Sequence[frozenset[str]]) -> Verdict | None:
-        """The verdict that depends on no other text, or None."""
+    def _judge_alone(
+        self, candidate: Candidate, plain: str, unwanted: Sequence[frozenset[str]]
+    ) -> Verdict | None:
+        """The verdict that depends on no other text, or None; `plain` is the normalised text."""
         text = candidate.text
         if candidate.refused:
             return Verdict("refusal", reason=candidate.reason or "the model declined")
@@ -124,8 +128,8 @@ class CategoryGate:
         english = self._rules.language == "en"
         if english and (reason := foreign_reason(text, ignored=self._own_words)):
             return Verdict("wrong_language", reason=reason)
-        words = normalise(text).split()
-        stems = [stem(word) for word in words]
+        words = plain.split()
+        stems = list(map(stem, words))
         known = frozenset(stems)
         if self._names.own and not any(own <= known for own in self._names.own):
             return Verdict("no_name", reason=f"names none of: {', '.join(self._names.spellings)}")
@@ -142,11 +146,17 @@ class CategoryGate:
         return None
 
     def _other_name(self, words: Sequence[str], stems: Sequence[str]) -> str | None:
-        for word, its_stem in zip(words, stems, strict=True):
-            if its_stem in self._names.rival_words:
-                return word
+        if not self._names.rival_words.isdisjoint(stems):
+            return next(
+                word
+                for word, its_stem in zip(words, stems, strict=True)
+                if its_stem in self._names.rival_words
+            )
+        if self._names.heads.isdisjoint(words):
+            return None
+        starts = [start for start, word in enumerate(words) if word in self._names.heads]
         for length in range(2, self._names.longest + 1):
-            for start in range(len(words) - length + 1):
+            for start in starts:
                 phrase = " ".join(words[start : start + length])
                 owners = self._names.phrases.get(phrase)
                 if owners and self._names.category_id not in owners and not self._in_own_name(phrase):
@@ -163,7 +173,7 @@ class CategoryGate:
             for word, its_stem in zip(words, stems, strict=True)
             if word not in _STOP and its_stem not in self._own_stems
         }
-        given = {stem(word) for word in normalise(opening).split()}
+        given = {stem(word) for word in normalise(opening).split()} if opening else ()
         own = [word for its_stem, word in content.items() if word not in _GENERIC and its_stem not in given]
         if own and len(content) >= _FEWEST_CONTENT_WORDS:
             return None
@@ -174,28 +184,19 @@ class CategoryGate:
     ) -> dict[int, SimilarTexts]:
         """For each new text of a round, by its place: the similar texts before it, this round's included."""
         similar: dict[int, SimilarTexts] = {}
-        seen: set[str] = set()
+        new: dict[str, int] = {}  # text -> its first place
         for place, verdict in enumerate(alone):
-            if verdict is not None or plain[place] in self._exact or plain[place] in seen:
-                continue
-            seen.add(plain[place])
-            grams = self._index.gram_ids(plain[place])
-            others, jaccard = self._index.find_similar(grams, self._floor)
+            if verdict is None and plain[place] not in self._exact:
+                new.setdefault(plain[place], place)
+        for place, grams in zip(new.values(), read_grams(list(new)), strict=True):
+            others, jaccard = self._index.find_similar(grams)
             number = self._index.add(candidates[place].text or "", candidates[place].row_id, grams)
             similar[place] = SimilarTexts(number, others, jaccard)
         return similar
 
     def _update(self, earlier: SimilarTexts, plain: str) -> SimilarTexts:
         """The text with all texts similar to it by now: those that count, the kept ones, are embedded."""
-        grams = self._index.gram_ids(plain)
-        return SimilarTexts(earlier.number, *self._index.find_similar(grams, self._floor))
-
-    @property
-    def _floor(self) -> float:
-        """The Jaccard similarity from which texts are compared further."""
-        if self._rules.near_cosine is None:
-            return self._rules.near_jaccard
-        return min(self._rules.near_jaccard, COSINE_FROM_JACCARD)
+        return SimilarTexts(earlier.number, *self._index.find_similar(*read_grams([plain])))
 
     def _embed_where_needed(self, similar: Iterable[SimilarTexts]) -> None:
         """Embed, in one call, the texts whose embedding a verdict may need."""
@@ -203,8 +204,8 @@ class CategoryGate:
             return
         needed: set[int] = set()
         for each in similar:
-            if len(each.others) and not self._is_near_to_kept(each):
-                needed |= {each.number, *each.others.tolist()}
+            if each.others and not self._is_near_to_kept(each):
+                needed |= {each.number, *each.others}
         missing = sorted(needed - self._index.vectors.keys())
         if missing:
             if self._rules.embed is None:
@@ -216,31 +217,46 @@ class CategoryGate:
 
     def _is_near_to_kept(self, similar: SimilarTexts) -> bool:
         """Whether the 3-grams alone make the text a duplicate of one kept in an earlier round."""
-        near = similar.jaccard >= self._rules.near_jaccard
-        return any(self._index.kept[other] for other in similar.others[near].tolist())
+        return any(
+            self._index.kept[other] and jaccard >= self._rules.near_jaccard
+            for other, jaccard in zip(similar.others, similar.jaccard, strict=True)
+        )
 
     def _judge_new(self, similar: SimilarTexts) -> Verdict:
         """The verdict by comparison with the kept texts among the similar ones."""
         rules, index = self._rules, self._index
-        kept = [place for place, other in enumerate(similar.others.tolist()) if index.kept[other]]
-        others, jaccard = similar.others[kept], similar.jaccard[kept]
+        kept = [
+            (other, jaccard)
+            for other, jaccard in zip(similar.others, similar.jaccard, strict=True)
+            if index.kept[other]
+        ]
         if not kept:
             return Verdict("ok")
-        best = int(np.argmax(jaccard))
-        if jaccard[best] >= rules.near_jaccard:
-            return Verdict("dup_near", index.row_ids[others[best]], f"3-gram Jaccard {jaccard[best]:.2f}")
+        nearest, jaccard = max(kept, key=lambda each: each[1])
+        if jaccard >= rules.near_jaccard:
+            return Verdict("dup_near", index.row_ids[nearest], f"3-gram Jaccard {jaccard:.2f}")
         if rules.near_cosine is None:
             return Verdict("ok")
         mine_D = index.vectors[similar.number]
         # Rounded: the last digits depend on the machine's arithmetic.
-        cosines = [round(float(mine_D @ index.vectors[other]), 4) for other in others.tolist()]
-        best = int(np.argmax(cosines))
-        if cosines[best] >= rules.near_cosine:
-            return Verdict("dup_near", index.row_ids[others[best]], f"cosine {cosines[best]:.3f}")
+        cosines = [(other, round(float(mine_D @ index.vectors[other]), 4)) for other, _ in kept]
+        nearest, cosine = max(cosines, key=lambda each: each[1])
+        if cosine >= rules.near_cosine:
+            return Verdict("dup_near", index.row_ids[nearest], f"cosine {cosine:.3f}")
         return Verdict("ok")
+
+
+def _floor(rules: Rules) -> float:
+    """The Jaccard similarity from which texts are compared further."""
+    return rules.near_jaccard if rules.near_cosine is None else min(rules.near_jaccard, COSINE_FROM_JACCARD)
 
 
 def refusal_in(text: str) -> str | None:
     """The words by which a text declines, or None: "It cannot be seen at night" is not a refusal."""
-    found = _REFUSAL.search(text.replace("’", "'"))
+    text = text.replace("’", "'")
+    if text.isascii():  # other letters match in any case too: K is also the sign of kelvin
+        low = text.lower()
+        if not any(hint in low for hint in _REFUSAL_HINTS):
+            return None
+    found = _REFUSAL.search(text)
     return found[0] if found else None

@@ -16,7 +16,10 @@ from functools import cache
 from importlib import resources
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_ASCII = "".join(map(chr, range(128)))
+_SIGNS_TO_SPACES = str.maketrans({letter: " " for letter in _ASCII if not letter.isalpha()})
 _FOREIGN_SCRIPT = 0.2  # share of letters that are not Latin
+_FEWEST_FOREIGN = 2  # words of another language, in a text without letters that English lacks
 _ODD_LETTERS = 0.5  # weight of a word with letters that English lacks; of a function word: 1
 
 
@@ -44,7 +47,15 @@ def foreign_reason(text: str, *, ignored: Collection[str] = ()) -> str | None:
 
     `ignored` are words (case folded) that are no evidence: a category's own name may be from any language.
     """
-    words = [word for word in _WORD.findall(text.casefold()) if word not in ignored]
+    if text.isascii():
+        # It has Latin letters only and none that is odd: two words of one other language are needed.
+        low = text.lower()
+        words = _WORD.findall(low) if "'" in low else low.translate(_SIGNS_TO_SPACES).split()
+        if sum([word in _LANGUAGES_OF for word in words]) < _FEWEST_FOREIGN:
+            return None
+    else:
+        words = _WORD.findall(text.casefold())
+    words = [word for word in words if word not in ignored]
     letters = [letter for word in words for letter in word if letter not in "'’"]
     if not letters:
         return None
@@ -56,7 +67,7 @@ def foreign_reason(text: str, *, ignored: Collection[str] = ()) -> str | None:
     counts = Counter(language for word in words for language in _LANGUAGES_OF.get(word, ()))
     language, count = max(counts.items(), key=lambda item: (item[1], item[0]), default=("", 0))
     odd = sum(not word.replace("’", "").isascii() for word in words)
-    if count + _ODD_LETTERS * odd > english and (count > 1 or odd > 1 or (count and odd)):
+    if count + _ODD_LETTERS * odd > english and (count >= _FEWEST_FOREIGN or odd > 1 or (count and odd)):
         return f"reads as {language or 'another language'}: {max(count, odd)} of {len(words)} words"
     return None
 

@@ -20,6 +20,8 @@ WORD_LISTS = tomllib.loads(resources.files(__package__).joinpath("gates.toml").r
 _IRREGULAR: Mapping[str, str] = WORD_LISTS["plurals"]
 _SUFFIXES = ("ical", "en", "ed", "es", "al", "ic", "y", "s", "e")
 _NOT_WORD = re.compile(r"[\W_]+")
+_ASCII = "".join(map(chr, range(128)))
+_SIGNS_TO_SPACES = str.maketrans({letter: " " for letter in _ASCII if not letter.isalnum()})
 # NFKC sorts the combining marks of a letter: a sequence of thousands takes minutes. Unicode's stream-safe
 # form (UAX #15, section 13) breaks such a sequence after 30.
 _LONG, _MOST_MARKS, _CUT = 2_000, 30, "\u034f"
@@ -34,6 +36,7 @@ class NameRules:
     own: tuple[frozenset[str], ...]  # a text must hold all stems of one of these (name or alias), if any
     rival_words: frozenset[str]
     phrases: Mapping[str, frozenset[str]]  # of all categories: a name of several words -> whose it is
+    heads: frozenset[str]  # the first words of the phrases
     longest: int  # words of the longest phrase
 
 
@@ -54,6 +57,7 @@ def category_names(categories: Sequence[Category]) -> dict[str, NameRules]:
             if len(words) > 1:
                 owners[" ".join(words)].add(category_id)
     phrases = {phrase: frozenset(ids) for phrase, ids in owners.items()}
+    heads = frozenset(phrase.split(" ", 1)[0] for phrase in phrases)
     longest = max((len(phrase.split()) for phrase in phrases), default=0)
     found: dict[str, NameRules] = {}
     for category_id, names in spellings.items():
@@ -65,6 +69,7 @@ def category_names(categories: Sequence[Category]) -> dict[str, NameRules]:
             own=tuple(frozenset(map(stem, words)) for words in names),
             rival_words=frozenset(others - stems),
             phrases=phrases,
+            heads=heads,
             longest=longest,
         )
     return found
@@ -127,7 +132,9 @@ def _singular(word: str) -> str:
 
 def normalise(text: str) -> str:
     """The form in which texts are compared: NFKC, case folded, words only, single spaces."""
-    if len(text) > _LONG and not text.isascii():
+    if text.isascii():  # NFKC changes nothing
+        return " ".join(text.lower().translate(_SIGNS_TO_SPACES).split())
+    if len(text) > _LONG:
         text = _break_mark_sequences(text)
     return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from kb_builder.parse.marks import may_leak
@@ -421,7 +422,11 @@ def _is_loop(text: str, asked: str) -> bool:
 
     What the question repeats ("sides 1.0 to 0.7 to 0.7") may occur as often as it does there.
     """
-    triples, long = _repetitions(text)
+    words = _WORD_OR_FIGURE.findall(text.casefold())
+    # Of most texts this is enough: no word occurs four times (a set loses three), and no three words twice.
+    if len(words) - len(set(words)) < 3 and len(set(_triples(words))) == max(0, len(words) - 2):
+        return False
+    triples, long = _repetitions(words)
     if max(triples.values(), default=0) < 2 and max(long.values(), default=0) < 4:
         return False
     asked_triples, asked_long = _asked_repetitions(asked)
@@ -433,11 +438,13 @@ def _is_loop(text: str, asked: str) -> bool:
 @lru_cache(maxsize=16)
 def _asked_repetitions(asked: str) -> tuple[Counter[tuple[str, str, str]], Counter[str]]:
     """`_repetitions` of a question, cached: it is the same for all texts of an answer."""
-    return _repetitions(asked)
+    return _repetitions(_WORD_OR_FIGURE.findall(asked.casefold()))
 
 
-def _repetitions(text: str) -> tuple[Counter[tuple[str, str, str]], Counter[str]]:
+def _repetitions(words: Sequence[str]) -> tuple[Counter[tuple[str, str, str]], Counter[str]]:
     """How often each sequence of three words occurs, and each word of more than four letters."""
-    words = _WORD_OR_FIGURE.findall(text.casefold())
-    triples = Counter(zip(words, words[1:], words[2:], strict=False))
-    return triples, Counter(word for word in words if len(word) > 4)
+    return Counter(_triples(words)), Counter(word for word in words if len(word) > 4)
+
+
+def _triples(words: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    return zip(words, words[1:], words[2:], strict=False)

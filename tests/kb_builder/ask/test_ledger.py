@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import sqlite3
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from data.errors import DamagedError, KnowledgeBaseError
+from data.files import hash_json
 from data.seals import discard
 from kb_builder.ask.cost import Spending
 from kb_builder.ask.ledger import (
@@ -27,7 +29,7 @@ from kb_builder.ask.ledger import (
     open_ledger,
     read_ledger,
 )
-from kb_builder.ask.request import Request, request_key
+from kb_builder.ask.request import Request, request_json, request_key
 
 ENTRY = Entry(
     key="k0",
@@ -295,6 +297,17 @@ def test_an_entry_knows_its_keys() -> None:
     assert entry.base_key == longer.base_key == base_key_of(entry.request)
     for other in (replace(REQUEST, seed=4), replace(REQUEST, extra={"max_tokens": 2})):
         assert entry_of(other).base_key != entry.base_key
+    hostile: dict[str, Any] = {"x": {"max_tokens": 5, "messages": [["user", "a"]]}}
+    said = (("user", '"max_tokens":7,"messages":[['),)
+    for odd in (
+        replace(REQUEST, extra=hostile),
+        replace(REQUEST, messages=said, max_tokens=None),
+        replace(REQUEST, messages=(), names={"max_tokens": None}),
+        replace(REQUEST, messages=said, names={"max_tokens": "max_completion_tokens"}),
+    ):
+        value = json.loads(request_json(odd))
+        del value["max_tokens"]
+        assert base_key_of(request_json(odd)) == hash_json(value)
 
 
 def test_moments_go_on_where_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:

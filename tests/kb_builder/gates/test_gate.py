@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from itertools import pairwise, product
 
 import numpy as np
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 
 from data.sample import Category
 from kb_builder.fake_openai.texts import REFUSALS, sentence
-from kb_builder.gates.duplicates import COSINE_FROM_JACCARD, Floats, trigrams
+from kb_builder.gates.duplicates import COSINE_FROM_JACCARD, Floats, TrigramIndex, read_grams, trigrams
 from kb_builder.gates.gate import Candidate, CategoryGate, Rules, refusal_in
-from kb_builder.gates.names import category_names, normalise, stem
+from kb_builder.gates.names import WORD_LISTS, category_names, normalise, stem
 from kb_builder.gates.verdict import Verdict
 
 RULES = Rules(token_limit=256)
@@ -225,6 +226,27 @@ def test_refusals_are_told(text: str) -> None:
 def test_descriptions_refuse_nothing(text: str) -> None:
     """The same words, said of a dog."""
     assert refusal_in(text) is None
+
+
+REFUSAL_PATTERNS = [
+    pattern.replace("{cannot}", "|".join(WORD_LISTS["refusal"]["cannot"])).replace(
+        "{say}", "|".join(WORD_LISTS["refusal"]["say"])
+    )
+    for pattern in WORD_LISTS["refusal"]["patterns"]
+]
+
+
+@pytest.mark.parametrize("pattern", REFUSAL_PATTERNS)
+def test_every_refusal_holds_a_hint(pattern: str) -> None:
+    """No pattern is missed because the search starts from hints: texts made from it are refusals."""
+    ascii_letters = st.characters(codec="ascii")
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.from_regex(re.compile(pattern, re.IGNORECASE), alphabet=ascii_letters))
+    def refused(text: str) -> None:
+        assert refusal_in(text)
+
+    refused()
 
 
 HOLLOW = """
@@ -458,6 +480,42 @@ def test_jaccard_against_sets_done_by_hand() -> None:
     assert trigrams("night") == {"nig", "igh", "ght"} and not trigrams("night") & trigrams("nacht")
     assert len(trigrams("abcd") & trigrams("abce")) / len(trigrams("abcd") | trigrams("abce")) == 1 / 3
     assert trigrams("") == {""} and trigrams("ab") == {"ab"}
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(
+                ["the", "a", "dog", "dogs", "ran", "over", "old", "oak", "ÅŒ", "的是", "x", "aaaa"]
+            ),
+            max_size=40,
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.sampled_from([0.01, 0.3, 0.4, 0.5, 0.7, 0.9, 1.0]),
+)
+def test_the_index_finds_what_a_comparison_with_all_texts_finds(texts: list[list[str]], floor: float) -> None:
+    """Signatures leave out no text whose 3-grams are similar enough, and the similarity is exact."""
+    index = TrigramIndex(floor)
+    plain = [" ".join(words) for words in texts]
+    for number, grams in enumerate(read_grams(plain)):
+        values = {
+            other: len(trigrams(plain[number]) & trigrams(plain[other]))
+            / len(trigrams(plain[number]) | trigrams(plain[other]))
+            for other in range(number)
+        }
+        found = {other: value for other, value in values.items() if value >= floor}
+        assert index.find_similar(grams) == (list(found), list(found.values()))
+        assert index.add(plain[number], "r", grams) == number
+        assert grams.count == len(trigrams(plain[number]))
+
+
+@given(st.text(st.characters(codec="ascii"), max_size=60))
+def test_texts_of_ascii_letters_are_normalised_as_all_others(text: str) -> None:
+    """The shorter way for them gives the same words."""
+    assert normalise(text) == re.sub(r"[\W_]+", " ", text.casefold()).strip()
 
 
 def test_long_and_declined_texts() -> None:

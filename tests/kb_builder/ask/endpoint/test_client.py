@@ -8,6 +8,8 @@ import json
 import logging
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +21,8 @@ from urllib.parse import quote
 import pytest
 
 from data.errors import DescriberError, RequestError, RunError, ThrottledError, TransientError
+from kb_builder.ask.endpoint.client import chat_url
+from kb_builder.ask.endpoint.direct import sent_headers
 from kb_builder.ask.endpoint.status import check_body, error_for, retry_after
 from kb_builder.ask.ledger import open_ledger
 from kb_builder.ask.request import Limits, Request, endpoint_identity
@@ -111,6 +115,47 @@ def test_each_fault_has_its_class(
     assert type(caught.value) is kind
     assert server.url in str(caught.value)
     assert server.seen.total() == 1  # the vendor's client tries nothing again by itself
+
+
+def test_the_vendors_client_is_imported_only_where_it_is_needed(chat_server: Callable[..., Any]) -> None:
+    """It takes longer to import than a small run does to answer."""
+    server = chat_server()
+    code = (
+        "import asyncio, sys\n"
+        "from kb_builder.ask.request import Request\n"
+        "from kb_builder.describers.choose import openai_client\n"
+        f"client = openai_client(model='m', base_url={server.url!r}, api_key_env='OPENAI_API_KEY')\n"
+        "request = Request('e', 'm', (('user', 'x'),), None, None, 9, 1, 0)\n"
+        "async def ask():\n"
+        "    await client.answer(request)\n"
+        "    await client.close()\n"
+        "asyncio.run(ask())\n"
+        "assert 'openai' not in sys.modules\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_request_says_whose_account_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The organisation and the project of OpenAI's own variables are sent, with the key."""
+    assert sent_headers("sk")["Authorization"] == "Bearer sk"
+    assert "OpenAI-Organization" not in sent_headers("sk")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
+    headers = sent_headers("sk")
+    assert (headers["OpenAI-Organization"], headers["OpenAI-Project"]) == ("org-1", "proj-1")
+
+
+@pytest.mark.parametrize(
+    ("base_url", "whole"),
+    [
+        ("http://h:1/v1", "http://h:1/v1/chat/completions"),
+        ("https://h/v1/?sig=a%2Fb", "https://h/v1/chat/completions?sig=a%2Fb"),
+        ("https://h", "https://h/chat/completions"),
+    ],
+)
+def test_requests_go_below_the_base_url(base_url: str, whole: str) -> None:
+    """Its query stays."""
+    assert chat_url(base_url) == whole
 
 
 def test_a_closed_port_is_transient() -> None:

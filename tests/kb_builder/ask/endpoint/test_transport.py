@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from data.errors import DescriberError, RunError, TransientError
-from kb_builder.ask.endpoint.transport import decoded, origin
+from kb_builder.ask.endpoint.bodies import decoded, origin
 from kb_builder.ask.request import Request
 from kb_builder.describers.choose import openai_client
 
@@ -242,7 +242,7 @@ def test_too_many_open_files_are_not_the_answers_fault(monkeypatch: pytest.Monke
     def starved(*arguments: object, **named: object) -> str:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("kb_builder.ask.endpoint.transport.decoded", starved)
+    monkeypatch.setattr("kb_builder.ask.endpoint.bodies.decoded", starved)
 
     with pytest.raises(RunError, match=r"Too many open files on this machine; raise the limit"):
         ask(answering(BODY))

@@ -22,17 +22,17 @@ import soxr
 import tifffile
 from PIL import Image
 
-from data.readers import read, read_clips, reading_ahead
+from data.readers import read, read_clips, read_prepared, reading_ahead
 from data.readers.payload import Events, ThermalPicture, Waveform
 from data.readers.points.geometry import farthest_points, unit_sphere
 from data.readers.spans import clip_samples
-from data.render import render
+from data.render import drawn
 from data.render.canvas import heat_picture
 from data.render.event import polarity_histogram
 from data.signal.kaldi import kaldi_mel
 
 SIDE = 224
-POINTS = 1024
+CLOUD, POINTS = 10_000, 1024
 VIDEO_CLIPS, AUDIO_CLIPS, CLIP_S, CLIP_FRAMES = 5, 3, 2, 2  # ImageBind
 
 
@@ -108,8 +108,15 @@ def _ours_audio(path: Path) -> Any:
     return _mels(sound)
 
 
+def _ours_point(path: Path) -> Any:
+    channels_N6, middles_P = read_prepared(
+        "point", path, "data.signal.clouds:cloud_patches", most=CLOUD, up="z", patches=POINTS
+    )
+    return channels_N6[middles_P, :3]
+
+
 def _drawn(modality: Any) -> Callable[[Sequence[Path]], Sequence[Any]]:
-    return _ahead(modality, lambda path: render(read(modality, path))[0])
+    return _ahead(modality, lambda path: drawn(modality, path)[0])
 
 
 def _ahead(modality: str, way: Callable[[Path], Any]) -> Callable[[Sequence[Path]], Sequence[Any]]:
@@ -145,10 +152,10 @@ WAYS: dict[str, Ways] = {
         "10 s of 320 × 240 in H.264 → 5 clips of 2 frames",
     ),
     "point": Ways(
-        lambda paths: _sampled(_ahead("point", lambda path: read("point", path).xyz_N3)(paths)),
+        _ahead("point", _ours_point),
         lambda paths: _sampled([np.load(path)[:, :3] for path in paths]),
         "NumPy",
-        f"10,000 points → the {POINTS:,} farthest",
+        f"{CLOUD:,} points → the {POINTS:,} farthest",
     ),
     "thermal": Ways(
         _drawn("thermal"),

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from data.modality import Modality
 from data.readers.axes import File, Turned, path_of
@@ -32,6 +33,7 @@ __all__ = [
     "read_clips",
     "read_here",
     "read_image",
+    "read_prepared",
     "reading_ahead",
     "use_budget",
     "warm_up",
@@ -58,6 +60,24 @@ def read_here(modality: Modality, file: File) -> Payload:
     with decoding(path, _shown(modality)):
         payload: Payload = find_function(READERS[modality])(path, **_options(modality, file))
         return payload
+
+
+def read_prepared(modality: Modality, file: File, step: str, **options: Any) -> Any:
+    """`step(read(modality, file), **options)`, both in the worker process, each within the budget.
+
+    `step` is "module:function"; it returns a payload, an array or a list of arrays. Several threads that
+    prepare samples in this way do not wait for Python's lock, and what comes back is the smaller result.
+    """
+    if modality == "text":
+        return find_function(step)(read_here(modality, file), **options)
+    return sandbox.decode(
+        READERS[modality],
+        path_of(file),
+        _options(modality, file),
+        what=_shown(modality),
+        step=step,
+        step_options=options,
+    )
 
 
 def read_image(path: Path, *, short_side: int) -> Picture:

@@ -17,6 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from data.modality import Modality
+from data.readers import read_prepared
+from data.readers.axes import File
 from data.readers.payload import Bytes, Clip, Events, Payload, Picture, Points, Text, ThermalPicture, Waveform
 from data.render.canvas import contact_sheet, heat_picture, quarter_frames, shrink
 from data.render.depth import depth_views
@@ -45,6 +48,13 @@ RENDERERS: dict[type, Callable[[Any], list[Bytes]]] = {
 }
 
 
+def drawn(modality: Modality, file: File) -> list[Bytes]:
+    """`render(read(modality, file))`, both in the decoder process: it holds no lock of this one, and the
+    pictures are smaller than the payload. Raises SampleError for a bad file, and ValueError for a text."""
+    views: list[Bytes] = read_prepared(modality, file, "data.render:render")
+    return views
+
+
 def render(payload: Payload, *, events: EventRepresentation = DEFAULT_EVENTS) -> list[Bytes]:
     """Draw a payload as one or more uint8[H, W, 3] views. Raises ValueError for a text.
 
@@ -57,4 +67,4 @@ def render(payload: Payload, *, events: EventRepresentation = DEFAULT_EVENTS) ->
     return RENDERERS[type(payload)](payload)
 
 
-__all__ = ["RENDER_VERSION", "EventRepresentation", "contact_sheet", "render", "render_version"]
+__all__ = ["RENDER_VERSION", "EventRepresentation", "contact_sheet", "drawn", "render", "render_version"]

@@ -113,3 +113,18 @@ def heat_limits(picture: ThermalPicture) -> tuple[float, float]:
     low, high = (float(v) for v in np.percentile(picture.values_HW, (TAIL_PERCENT, 100 - TAIL_PERCENT)))
     lacking = max(0.0, LEAST_SPAN[picture.unit] - (high - low))
     return low - lacking / 2, high + lacking / 2
+
+
+def thermal_grey(picture: ThermalPicture) -> Bytes:
+    """A thermal picture in grey and in its size, for models of thermal pictures, uint8[H, W, 3].
+
+    8-bit counts are unchanged, as in the models' training data; deeper counts and kelvin are scaled as in
+    renderings.
+    """
+    values_HW = picture.values_HW
+    if picture.unit == "counts" and values_HW.min() >= 0 and values_HW.max() <= 255:
+        grey_HW: Bytes = np.rint(values_HW).astype(np.uint8)
+    else:
+        low, high = heat_limits(picture)
+        grey_HW = to_byte(values_HW, low=low, high=high)
+    return np.repeat(grey_HW[:, :, None], 3, axis=2)

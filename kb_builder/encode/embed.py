@@ -17,22 +17,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.errors import InputError, KnowledgeBaseError, SampleError
-from data.files import hash_text, write_json
+from data.files import write_json
 from data.paths import resolver
 from data.reads import names as names_in
 from data.reads import reading
 from data.seals import unseal
 from kb_builder.encode.parts import encode_parts
-from kb_builder.encode.plan import WantedVectors, plan_parts
+from kb_builder.encode.plan import plan_parts
+from kb_builder.encode.rows import HASH, StoredTexts, WantedVectors, hash_texts, numbered
 from kb_builder.encoders import Encoder, load_encoder
 from kb_builder.encoders.base import JOIN
 from kb_builder.encoders.imported import PREFIX, find_imported
@@ -44,7 +46,7 @@ from kb_builder.tables.schemas import REJECTS, SAMPLES, read_columns, write_tabl
 # Rows per part, the most work that a killed run loses: some tens of seconds of encoding on two cores.
 TEXTS_PER_PART = 4096
 SAMPLES_PER_PART = 512
-_TEXTS_AT_A_TIME = 10_000  # held as Python strings; all texts are held in Arrow's form
+_TEXT_ROWS = pa.schema([("row_id", pa.string()), ("group", pa.string()), ("text", pa.string())])
 
 # Tables of texts: their place in the knowledge base, and the column that becomes `group`.
 TEXT_TABLES = {
@@ -94,8 +96,7 @@ def embed_samples(kb: Path, data_root: Path, settings: Encode) -> dict[str, int]
     rejects/encode.parquet. Returns the `Counts` summed over the encoders, with the number of `quarantined`
     samples. Raises InputError if an encoder does not take a modality of its role.
     """
-    columns = ["sample_id", "modality", "uri", "sha256"]
-    samples = _columns(kb / "samples.parquet", columns, optional=[SAMPLES.field("up")]).to_pylist()
+    samples = _samples(kb / "samples.parquet")
     present = frozenset(row["modality"] for row in samples)
     if settings.zero_shot is None:
         assign_roles(kb, {"zero_shot": None})
@@ -119,6 +120,18 @@ def embed_samples(kb: Path, data_root: Path, settings: Encode) -> dict[str, int]
     rejects = [{"sample_id": key, "stage": "encode", "reason": reasons[key]} for key in sorted(reasons)]
     write_table(kb / "rejects" / "encode.parquet", rejects, REJECTS)
     return dict(counts) | {"quarantined": len(rejects)}
+
+
+def _samples(path: Path) -> list[dict[str, Any]]:
+    """The accepted samples; none if there is no file."""
+    columns = ["sample_id", "modality", "uri", "sha256"]
+    up = SAMPLES.field("up")
+    files = _files(path)
+    return [
+        row
+        for file in files
+        for row in read_columns(file, columns, hint="unibind describe", optional=[up]).to_pylist()
+    ]
 
 
 def _load(kb: Path, name: str, settings: Encode) -> Encoder:
@@ -181,39 +194,44 @@ def _wanted_samples(
     ids, groups, contents, sources, labels, ups = (
         pa.array([row[at] for row in rows], pa.string()) for at in range(6)
     )
-    return WantedVectors(ids, groups, contents, sources, files=True, labels=labels, ups=ups), reasons
+    numbers = numbered(pa.chunked_array([groups]))
+    return WantedVectors(ids, numbers, contents, sources, files=True, labels=labels, ups=ups), reasons
 
 
 def wanted_texts(kb: Path, table: str) -> WantedVectors:
-    """The texts whose vectors a table should hold; of descriptions, those with status `ok`."""
+    """The texts whose vectors a table should hold; of descriptions, those with status `ok`.
+
+    One file after the other is read; ids, groups and hashes stay in memory, texts do not.
+    """
     where, group = TEXT_TABLES[table]
     path = kb / where
-    rows = _columns(path, ["row_id", group, "text"], only_ok=path.is_dir())
-    ids, groups, texts = (pa.concat_arrays(rows[name].chunks) for name in rows.column_names)
-    contents = [pa.array([], pa.string())]
-    for start in range(0, len(texts), _TEXTS_AT_A_TIME):
-        some = texts.slice(start, _TEXTS_AT_A_TIME).to_pylist()
-        contents.append(pa.array(map(hash_text, some), pa.string()))
-    return WantedVectors(ids, pc.fill_null(groups, ""), pa.concat_arrays(contents), texts)
-
-
-def _columns(
-    path: Path, names: list[str], *, only_ok: bool = False, optional: Sequence[pa.Field] = ()
-) -> pa.Table:
-    """String columns of a Parquet file, or of all in a folder in name order; no rows if there is no file."""
-    if path.suffix == ".parquet":
-        files = [path] if path.exists() else [reading(path)][:0]  # its absence is noted as read
-    else:
-        files = names_in(path, "*.parquet")
-    every = [*names, *(field.name for field in optional)]
-    tables = [pa.schema([(name, pa.string()) for name in every]).empty_table()]
+    only_ok = path.is_dir()
+    files = _files(path)
+    starts, count = [], 0
+    ids, groups, contents = [pa.array([], pa.string())], [], [pa.array([], HASH)]
+    places = [np.zeros(0, np.int64)]
     for file in files:
-        wanted = [*names, "status"] if only_ok else names
-        table = read_columns(file, wanted, hint="unibind describe", optional=optional)
-        if only_ok:
-            table = table.filter(pc.equal(table["status"], "ok"))
-        tables.append(table.select(every).cast(tables[0].schema))
-    return pa.concat_tables(tables).combine_chunks()
+        rows = read_columns(file, ["row_id", group, "text", *["status"] * only_ok], hint="unibind describe")
+        starts.append(count)
+        ok = np.asarray(pc.equal(rows["status"], "ok")) if only_ok else np.ones(len(rows), np.bool_)
+        own = rows.select(["row_id", group, "text"]).rename_columns(_TEXT_ROWS.names).cast(_TEXT_ROWS)
+        own = own.filter(pa.array(ok)).combine_chunks()
+        for chunk in own.to_batches():
+            ids.append(chunk.column(0))
+            groups.append(pc.fill_null(chunk.column(1), "").dictionary_encode())
+            contents.append(hash_texts(chunk.column(2)))
+        places.append(np.flatnonzero(ok) + count)
+        count += len(rows)
+    numbers = numbered(pa.chunked_array(groups, pa.dictionary(pa.int32(), pa.string())))
+    held = StoredTexts(files, starts, np.concatenate(places))
+    return WantedVectors(pa.concat_arrays(ids), numbers, pa.concat_arrays(contents), held)
+
+
+def _files(path: Path) -> list[Path]:
+    """A Parquet file, or all in a folder in name order; none if it does not exist, which is noted as read."""
+    if path.suffix == ".parquet":
+        return [path] if path.exists() else [reading(path)][:0]
+    return names_in(path, "*.parquet")
 
 
 def encoder_folder(kb: Path, encoder: Encoder, dtype: Dtype) -> Path:

@@ -239,7 +239,8 @@ def _rows_of(kb: Path, table: str) -> pa.Table:
     else:
         wanted = wanted_texts(kb, table)
         text = pa.array(["text"] * len(wanted), pa.string())
-        columns = [wanted.ids, wanted.ids, wanted.groups, wanted.contents, text]
+        contents = pa.array(wanted.hexes(range(len(wanted))), pa.string())
+        columns = [wanted.ids, wanted.ids, wanted.groups.cast(pa.string()), contents, text]
     return pa.table(dict(zip(("id", "uri", "group", "content", "modality"), columns, strict=True)))
 
 

@@ -13,28 +13,30 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy.typing as npt
 from tqdm import tqdm
 
 from data.errors import KnowledgeBaseError, SampleError
-from data.files import hash_json
+from data.files import hash_json, hash_text
 from data.modality import Modality
 from data.readers import reading_ahead
 from data.readers.axes import turned
-from kb_builder.encode.plan import Plan, WantedVectors, content_keys
+from kb_builder.encode.plan import Plan
+from kb_builder.encode.rows import Ints
 from kb_builder.encoders.base import Encoder, Source
 from kb_builder.encoders.workers import map_batches
 from kb_builder.settings import Encode
 from kb_builder.store.shards import Contents, Dtype, Floats, Shard, check_rows, inspect_shard, write_shard
 from kb_builder.store.table import commit
+
+_AT_A_TIME = 10_000  # rows
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,19 @@ class _StoredPart:
     rejects: dict[str, str]  # content key -> why it has no vector
 
 
+@dataclass(frozen=True)
+class _Carried:
+    """Vectors in outdated files: of each code the index of the file in `paths`, or -1, and the row there."""
+
+    paths: list[Path]
+    files: Ints
+    rows: Ints
+
+    def held(self) -> npt.NDArray[np.bool_]:
+        """Whether each code has a vector there."""
+        return self.files >= 0
+
+
 def encode_parts(plan: Plan, encoder: Encoder, settings: Encode, *, what: str) -> Encoded:
     """Write every missing part, then the tables' manifests, and delete the files that are not in the plan.
 
@@ -91,22 +106,26 @@ def encode_parts(plan: Plan, encoder: Encoder, settings: Encode, *, what: str) -
     shards = {number: found.shard for number, found in finished.items()}
     missing = [number for number in range(len(plan.parts)) if number not in finished]
     carried = _find_carried(plan, set(missing), outdated)
-    to_encode = {number: _rows_to_encode(plan, number, carried) for number in missing}
-    total = sum(map(len, to_encode.values()))
+    counts = np.bincount(plan.owners[~carried.held()], minlength=len(plan.parts))
+    to_encode = {number: int(counts[number]) for number in missing}
+    total = sum(to_encode.values())
     if total:
         logger.info("encoding %d %s with %s", total, what, encoder.name)
-    title = f"encode {what} ({encoder.name})"
-    batches = (batch for number in missing for batch in _batches(plan, number, to_encode[number], batch_size))
+    title, rejected = f"encode {what} ({encoder.name})", 0
+    batches = (batch for number in missing for batch in _batches(plan, number, carried, batch_size))
     with (
         closing(map_batches(partial(_encode_batch, encoder), batches)) as results,
         tqdm(total=total, desc=title, unit=f" {what}", disable=None if total else True) as bar,
     ):
         for number in missing:
             vectors: dict[int, Floats] = {}
-            for _ in range(0, len(to_encode[number]), batch_size):
+            for _ in range(0, to_encode[number], batch_size):
                 encoded, unreadable = next(results)
                 vectors |= encoded
-                rejects |= {plan.keys[code].as_py(): why for code, why in unreadable.items()}
+                if unreadable:
+                    keys = plan.keys_of(np.fromiter(unreadable, np.int64))
+                    rejects |= dict(zip(keys, unreadable.values(), strict=True))
+                    rejected += len(unreadable)
                 bar.update(len(encoded) + len(unreadable))
             vectors |= _carried_vectors(plan, number, carried)
             vectors |= _copied_vectors(plan, number, shards)
@@ -118,9 +137,9 @@ def encode_parts(plan: Plan, encoder: Encoder, settings: Encode, *, what: str) -
     reasons = _reasons(plan, rejects)
     return Encoded(
         Counts(
-            distinct=len(plan.keys),
-            encoded=total - sum(key in rejects for key in _keys_of(plan, to_encode.values())),
-            carried=len(carried),
+            distinct=len(plan.owners),
+            encoded=total - rejected,
+            carried=int(carried.held().sum()),
             reused=sum(found.shard.rows for found in finished.values()),
             quarantined=len(reasons),
         ),
@@ -177,12 +196,9 @@ def _any_readable_now(plan: Plan, number: int, rejects: Mapping[str, str], encod
         return False
     part = plan.parts[number]
     codes = plan.codes_of(part)
-    keys = plan.keys.take(pa.array(codes)).to_pylist()
-    return any(
-        _is_readable(_item(plan.tables[part.table], part.start + row, int(codes[row])), encoder)
-        for row, key in enumerate(keys)
-        if key in rejects
-    )
+    keys = plan.tables[part.table].keys(range(part.start, part.stop))
+    rows = np.array([row for row, key in enumerate(keys) if key in rejects], np.int64)
+    return any(_is_readable(item, encoder) for item in _items(plan, number, codes[rows], rows))
 
 
 def _is_readable(item: _Item, encoder: Encoder) -> bool:
@@ -193,45 +209,56 @@ def _is_readable(item: _Item, encoder: Encoder) -> bool:
     return True
 
 
-def _find_carried(
-    plan: Plan, missing: set[int], outdated: Sequence[_StoredPart]
-) -> dict[int, tuple[Path, int]]:
-    """Stored vectors for the contents of `missing` parts: code -> (outdated file, row)."""
-    carried: dict[int, tuple[Path, int]] = {}
-    for found in outdated:
+def _find_carried(plan: Plan, missing: set[int], outdated: Sequence[_StoredPart]) -> _Carried:
+    """Stored vectors for the contents that `missing` parts own."""
+    if not outdated:
+        nowhere = np.broadcast_to(np.int32(-1), len(plan.owners))
+        return _Carried([], nowhere, nowhere)
+    carried = _Carried([each.path for each in outdated], *np.full((2, len(plan.owners)), -1, np.int32))
+    missed = np.isin(plan.owners, list(missing))
+    for number, found in enumerate(outdated):
         held = inspect_shard(found.path)
         files = plan.tables[found.path.parent.name].files
-        places = pc.index_in(content_keys(held.groups, held.contents, files=files), value_set=plan.keys)
-        for row, code in enumerate(places.to_pylist()):
-            if code is not None and int(plan.owners[code]) in missing:
-                carried.setdefault(code, (found.path, row))
+        codes = plan.find(held.groups, held.contents, files=files)
+        rows = np.flatnonzero(codes >= 0)
+        codes, first = np.unique(codes[rows], return_index=True)
+        new = missed[codes] & (carried.files[codes] < 0)
+        carried.files[codes[new]] = number
+        carried.rows[codes[new]] = rows[first[new]]
     return carried
 
 
-def _rows_to_encode(plan: Plan, number: int, carried: Mapping[int, object]) -> list[tuple[int, int]]:
-    """(code, row of the part) of the contents that a part owns and that no file has a vector of."""
+def _rows_to_encode(plan: Plan, number: int, carried: _Carried) -> tuple[Ints, Ints]:
+    """(codes, rows of the part) of the contents that a part owns and that no file has a vector of."""
     owned, rows = np.unique(plan.codes_of(plan.parts[number]), return_index=True)
-    own_N = plan.owners[owned] == number
-    pairs = zip(owned[own_N].tolist(), rows[own_N].tolist(), strict=True)
-    return [(code, row) for code, row in pairs if code not in carried]
+    own_N = (plan.owners[owned] == number) & (carried.files[owned] < 0)
+    return owned[own_N], rows[own_N]
 
 
-def _item(table: WantedVectors, row: int, code: int) -> _Item:
-    source = table.sources[row].as_py()
-    if not table.files:
-        return _Item(code, "text", source, "")
-    label = source if table.labels is None else table.labels[row].as_py()
-    up = None if table.ups is None else table.ups[row].as_py()
-    return _Item(code, table.groups[row].as_py(), turned(Path(source), up), label)
-
-
-def _batches(
-    plan: Plan, number: int, to_encode: Sequence[tuple[int, int]], size: int
-) -> Iterator[Sequence[_Item]]:
-    """The contents that a part encodes, in batches; texts are sorted by length."""
+def _items(plan: Plan, number: int, codes: Ints, rows: Ints) -> Iterator[_Item]:
+    """The contents of some rows of a part. Raises KnowledgeBaseError for a text that has changed since."""
     part = plan.parts[number]
     table = plan.tables[part.table]
-    items = [_item(table, part.start + row, code) for code, row in to_encode]
+    places = rows + part.start
+    sources = table.sources.take(places).to_pylist()
+    if not table.files:
+        for code, source, planned in zip(codes.tolist(), sources, table.hexes(places), strict=True):
+            if hash_text(source) != planned:
+                raise KnowledgeBaseError(
+                    f"{plan.folder / part.table}: the descriptions changed while they were encoded;"
+                    " run `unibind encode` again"
+                )
+            yield _Item(code, "text", source, "")
+        return
+    for code, place, source in zip(codes.tolist(), places.tolist(), sources, strict=True):
+        label = source if table.labels is None else table.labels[place].as_py()
+        up = None if table.ups is None else table.ups[place].as_py()
+        yield _Item(code, table.groups[place].as_py(), turned(Path(source), up), label)
+
+
+def _batches(plan: Plan, number: int, carried: _Carried, size: int) -> Iterator[Sequence[_Item]]:
+    """The contents that a part encodes, in batches; texts are sorted by length."""
+    items = list(_items(plan, number, *_rows_to_encode(plan, number, carried)))
     # Codes are numbered by first appearance, so this is the order of the rows; files keep it.
     items.sort(key=lambda item: len(item.source) if isinstance(item.source, str) else 0)
     for start in range(0, len(items), size):
@@ -251,17 +278,16 @@ def _encode_batch(encoder: Encoder, batch: Sequence[_Item]) -> tuple[dict[int, F
     return dict(zip(codes, encoder.encode(prepared), strict=True)), reasons
 
 
-def _carried_vectors(plan: Plan, number: int, carried: Mapping[int, tuple[Path, int]]) -> dict[int, Floats]:
+def _carried_vectors(plan: Plan, number: int, carried: _Carried) -> dict[int, Floats]:
     """The vectors that a part owns and outdated files hold, by code."""
-    wanted: dict[Path, list[tuple[int, int]]] = {}
-    for code in np.unique(plan.codes_of(plan.parts[number])).tolist():
-        if plan.owners[code] == number and code in carried:
-            path, row = carried[code]
-            wanted.setdefault(path, []).append((code, row))
+    codes = np.unique(plan.codes_of(plan.parts[number]))
+    codes = codes[(plan.owners[codes] == number) & (carried.files[codes] >= 0)]
     vectors: dict[int, Floats] = {}
-    for path, places in wanted.items():
-        stored_ND = inspect_shard(path).stored_ND
-        vectors |= {code: stored_ND[row].astype(np.float32) for code, row in places}
+    for file in np.unique(carried.files[codes]).tolist():
+        stored_ND = inspect_shard(carried.paths[file]).stored_ND
+        own = codes[carried.files[codes] == file]
+        found_ND = stored_ND[carried.rows[own]].astype(np.float32)
+        vectors |= dict(zip(own.tolist(), found_ND, strict=True))
     return vectors
 
 
@@ -273,11 +299,11 @@ def _copied_vectors(plan: Plan, number: int, shards: Mapping[int, Shard]) -> dic
     for owner in np.unique(owners[owners != number]).tolist():
         part = plan.parts[owner]
         held = inspect_shard(plan.folder / part.table / shards[owner].name)
-        keys = content_keys(held.groups, held.contents, files=plan.tables[part.table].files)
-        places = pc.index_in(plan.keys.take(pa.array(codes[owners == owner])), value_set=keys).to_pylist()
-        for code, row in zip(codes[owners == owner].tolist(), places, strict=True):
-            if row is not None:
-                vectors[code] = held.stored_ND[row].astype(np.float32)
+        stored = plan.find(held.groups, held.contents, files=plan.tables[part.table].files)
+        places = {code: row for row, code in enumerate(stored.tolist())}
+        for code in codes[owners == owner].tolist():
+            if code in places:
+                vectors[code] = held.stored_ND[places[code]].astype(np.float32)
     return vectors
 
 
@@ -293,17 +319,17 @@ def _write_part(
     part = plan.parts[number]
     table, codes = plan.tables[part.table], plan.codes_of(part)
     rows = [row for row, code in enumerate(codes.tolist()) if code in vectors]
-    keys = plan.keys.take(pa.array(codes)).to_pylist()
+    keys = table.keys(range(part.start, part.stop)) if rejects else []
     own = {key: rejects[key] for key in keys if key in rejects}
-    if len(rows) < len(keys) and not own:
+    if len(rows) < len(codes) and not own:
         raise AssertionError(f"{part}: rows with neither a vector nor a reason")
-    places = pa.array([part.start + row for row in rows], pa.int64())
+    places = np.array(rows, np.int64) + part.start
     name = f"part-{part.number:05d}-{hash_json([part.fingerprint, sorted(own)])[:8]}.parquet"
     return write_shard(
         plan.folder / part.table / name,
         ids=table.ids.take(places).to_pylist(),
         groups=table.groups.take(places).to_pylist(),
-        contents=table.contents.take(places).to_pylist(),
+        contents=table.hexes(places),
         vectors_ND=np.stack([vectors[int(codes[row])] for row in rows])
         if rows
         else np.zeros((0, dim), np.float32),
@@ -316,17 +342,12 @@ def _write_part(
     )
 
 
-def _keys_of(plan: Plan, to_encode: Iterable[Sequence[tuple[int, int]]]) -> Iterator[str]:
-    return (plan.keys[code].as_py() for pairs in to_encode for code, _ in pairs)
-
-
 def _reasons(plan: Plan, rejects: Mapping[str, str]) -> dict[str, str]:
     """The reason for each row without a vector, by its id."""
-    if not rejects:
-        return {}
-    reasons = {}
-    for table in plan.tables.values():
-        keys = table.keys()
-        for row in np.flatnonzero(pc.is_in(keys, value_set=pa.array(list(rejects)))):
-            reasons[table.ids[int(row)].as_py()] = rejects[keys[int(row)].as_py()]
+    reasons: dict[str, str] = {}
+    for table in plan.tables.values() if rejects else ():
+        for start in range(0, len(table), _AT_A_TIME):
+            keys = table.keys(range(start, min(start + _AT_A_TIME, len(table))))
+            rows = (row for row, key in enumerate(keys, start=start) if key in rejects)
+            reasons |= {table.ids[row].as_py(): rejects[keys[row - start]] for row in rows}
     return reasons

@@ -3,13 +3,18 @@
 The plan depends on the rows alone: they are sorted by (group, id) and cut into parts of bounded size, between
 two groups where possible. Each distinct content is encoded by the first part that holds it; later
 parts copy its vector.
+
+A million rows are planned in about 0.1 GB: numbers are kept in NumPy arrays, SHA-256 in 32 bytes, and texts
+stay in their files (kb_builder/encode/rows.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,49 +23,9 @@ import pyarrow.compute as pc
 
 from data.errors import KnowledgeBaseError
 from data.files import hash_json
+from kb_builder.encode.rows import Digests, Ints, WantedVectors, digests_of
 
-Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class WantedVectors:
-    """The rows that a table should have, as string columns of equal length.
-
-    `sources` are texts, or with `files` paths of files whose modality is their group; `contents` are the
-    SHA-256 (hex) of each text or file. `labels` name the files in messages, instead of their full paths;
-    `ups` is the axis of a file that points up, null for the default of its format.
-    """
-
-    ids: pa.StringArray
-    groups: pa.StringArray
-    contents: pa.StringArray
-    sources: pa.StringArray
-    files: bool = False
-    labels: pa.StringArray | None = None
-    ups: pa.StringArray | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def sorted(self) -> WantedVectors:
-        """The same rows, sorted by (group, id)."""
-        columns = {"group": self.groups, "id": self.ids}
-        order = pc.sort_indices(pa.table(columns), sort_keys=[(name, "ascending") for name in columns])
-        labels, ups = (None if each is None else each.take(order) for each in (self.labels, self.ups))
-        ids, groups, contents, sources = (
-            column.take(order) for column in (self.ids, self.groups, self.contents, self.sources)
-        )
-        return WantedVectors(ids, groups, contents, sources, self.files, labels, ups)
-
-    def keys(self) -> pa.StringArray:
-        """The content key of each row: rows with equal keys have equal vectors."""
-        return content_keys(self.groups, self.contents, files=self.files)
-
-
-def content_keys(groups: pa.StringArray, contents: pa.StringArray, *, files: bool) -> pa.StringArray:
-    """Contents prefixed by their modality: "text" for texts, the group for files."""
-    modalities = groups if files else pa.array(["text"] * len(groups), pa.string())
-    return pc.binary_join_element_wise(modalities, contents, ":")
+_AT_A_TIME = 65_536  # rows
 
 
 @dataclass(frozen=True)
@@ -76,49 +41,139 @@ class VectorPart:
 
 @dataclass(frozen=True)
 class Plan:
-    """All parts, in the order in which they are made. A code is the index of a key in `keys`."""
+    """All parts, in the order in which they are made. A code is the number of a distinct content; contents
+    are numbered by their first appearance."""
 
     folder: Path
     identity: str
     tables: dict[str, WantedVectors]  # sorted
+    digests: dict[str, Digests]  # of each table: its contents
     parts: tuple[VectorPart, ...]
-    keys: pa.StringArray  # distinct content keys
     codes: dict[str, Ints]  # of each table: the codes of its rows
+    firsts: Ints  # of each code: its first row, counted over all tables
     owners: Ints  # of each code: the index in `parts` of the part that encodes it
 
     def codes_of(self, part: VectorPart) -> Ints:
         """The codes of a part's rows."""
         return self.codes[part.table][part.start : part.stop]
 
+    def keys_of(self, codes: Ints) -> list[str]:
+        """The content keys of codes (`WantedVectors.keys`)."""
+        found = [""] * len(codes)
+        for name, own, rows in self._located(codes):
+            for place, key in zip(own.tolist(), self.tables[name].keys(rows.tolist()), strict=True):
+                found[place] = key
+        return found
+
+    def find(self, groups: pa.StringArray, contents: pa.StringArray, *, files: bool) -> Ints:
+        """The codes of stored rows (their groups, and their contents in hex); -1 where the plan has none."""
+        wanted_N4 = digests_of(groups, contents, files=files)
+        heads, codes = self._by_head
+        at_N = np.searchsorted(heads, wanted_N4[:, 0])
+        found_N = np.full(len(wanted_N4), -1, np.int64)
+        left_N = np.arange(len(wanted_N4))
+        while len(left_N := left_N[at_N[left_N] < len(heads)]):
+            left_N = left_N[heads[at_N[left_N]] == wanted_N4[left_N, 0]]
+            code_N = codes[at_N[left_N]]
+            same_N = (self._digests_of(code_N) == wanted_N4[left_N]).all(axis=1)
+            found_N[left_N[same_N]] = code_N[same_N]
+            left_N = left_N[~same_N]  # two contents may begin with the same 8 bytes
+            at_N[left_N] += 1
+        return found_N
+
+    @cached_property
+    def _by_head(self) -> tuple[npt.NDArray[np.uint64], Ints]:
+        """The first 8 bytes of each content in ascending order, and the codes in this order."""
+        heads = np.empty(len(self.firsts), np.uint64)
+        for name, own, rows in self._located(np.arange(len(self.firsts))):
+            heads[own] = self.digests[name][rows, 0]
+        order = np.argsort(heads, kind="stable").astype(self.firsts.dtype)
+        return heads[order], order
+
+    def _digests_of(self, codes: Ints) -> Digests:
+        found_N4 = np.empty((len(codes), 4), np.uint64)
+        for name, own, rows in self._located(codes):
+            found_N4[own] = self.digests[name][rows]
+        return found_N4
+
+    def _located(self, codes: Ints) -> Iterator[tuple[str, Ints, Ints]]:
+        """For each table: which of the codes appear there first, and in which rows of it."""
+        firsts, start = self.firsts[codes], 0
+        for name, table in self.tables.items():
+            own = np.flatnonzero((firsts >= start) & (firsts < start + len(table)))
+            yield name, own, firsts[own] - start
+            start += len(table)
+
 
 def plan_parts(
     folder: Path, tables: Mapping[str, WantedVectors], *, identity: str, rows_per_part: int
 ) -> Plan:
-    """The parts of `<folder>/<table>/`. Raises KnowledgeBaseError for a duplicate id in a table."""
-    ordered = {name: table.sorted() for name, table in tables.items()}
+    """The parts of `<folder>/<table>/`. The tables are sorted in place.
+
+    Raises KnowledgeBaseError for a duplicate id in a table.
+    """
+    ordered = dict(tables)
     parts: list[VectorPart] = []
     for name, table in ordered.items():
+        table.sort()
         _require_unique(folder / name, table.ids)
         for number, (start, stop) in enumerate(_cut(table.groups, rows_per_part)):
             parts.append(VectorPart(name, number, start, stop, _fingerprint(identity, table, start, stop)))
-    coded = pa.chunked_array([table.keys() for table in ordered.values()], pa.string()).combine_chunks()
-    coded = coded.dictionary_encode()
-    code_N = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    digests = {name: table.digests() for name, table in ordered.items()}
+    code_N, firsts = _number(list(digests.values()))
     ends = np.cumsum([len(table) for table in ordered.values()]).tolist()
     codes = {
         name: code_N[end - len(table) : end] for (name, table), end in zip(ordered.items(), ends, strict=True)
     }
-    _, firsts = np.unique(code_N, return_index=True)
     part_ends = np.cumsum([part.stop - part.start for part in parts], dtype=np.int64)
-    owners = np.searchsorted(part_ends, firsts, side="right")
-    return Plan(folder, identity, ordered, tuple(parts), coded.dictionary, codes, owners)
+    owners = np.searchsorted(part_ends, firsts, side="right").astype(np.int32)
+    return Plan(folder, identity, ordered, digests, tuple(parts), codes, firsts, owners)
 
 
-def _cut(groups: pa.StringArray, size: int) -> list[tuple[int, int]]:
+def _number(tables: Sequence[Digests]) -> tuple[Ints, Ints]:
+    """(the code of each row of all tables, the first row of each code): equal contents have one code."""
+    count = sum(map(len, tables))
+    kind: type[np.signedinteger[Any]] = np.int32 if count < 2**31 else np.int64
+    heads = np.concatenate([np.zeros(0, np.uint64), *(table[:, 0] for table in tables)])
+    order = np.argsort(heads, kind="stable").astype(kind)
+    new = np.ones(count, np.bool_)  # in this order: whether it differs from the one before
+    new[1:] = heads[order[1:]] != heads[order[:-1]]
+    del heads
+    repeats = np.flatnonzero(~new)
+    for start in range(0, len(repeats), _AT_A_TIME):
+        some = repeats[start : start + _AT_A_TIME]
+        if (_rows(tables, order[some]) != _rows(tables, order[some - 1])).any():
+            # Two contents begin with the same 8 bytes, which hardly ever happens: all 32 decide.
+            whole_N4 = np.concatenate(tables)
+            order = np.lexsort(whole_N4.T[::-1]).astype(kind)
+            new[1:] = (whole_N4[order[1:]] != whole_N4[order[:-1]]).any(axis=1)
+            break
+    # The sort is stable, so the first of a run of equal contents is the first to appear.
+    firsts = order[new]
+    run_N = np.cumsum(new, dtype=kind) - 1
+    by_appearance = np.argsort(firsts, kind="stable")
+    codes_of_runs = np.empty(len(firsts), kind)
+    codes_of_runs[by_appearance] = np.arange(len(firsts), dtype=kind)
+    code_N = np.empty(count, kind)
+    code_N[order] = codes_of_runs[run_N]
+    return code_N, firsts[by_appearance]
+
+
+def _rows(tables: Sequence[Digests], rows: Ints) -> Digests:
+    """Some rows, counted over all tables."""
+    found_N4, start = np.empty((len(rows), 4), np.uint64), 0
+    for table in tables:
+        own = np.flatnonzero((rows >= start) & (rows < start + len(table)))
+        found_N4[own] = table[rows[own] - start]
+        start += len(table)
+    return found_N4
+
+
+def _cut(groups: pa.DictionaryArray, size: int) -> list[tuple[int, int]]:
     """Cut sorted rows into (start, stop) runs of at most `size` rows, between two groups where possible."""
     if not len(groups):
         return []
-    codes = groups.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    codes = groups.indices.to_numpy()
     ends = [*(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(groups)]
     cuts: list[tuple[int, int]] = []
     start = previous = 0
@@ -135,15 +190,19 @@ def _cut(groups: pa.StringArray, size: int) -> list[tuple[int, int]]:
 
 
 def _fingerprint(identity: str, table: WantedVectors, start: int, stop: int) -> str:
-    columns = (table.ids, table.groups, table.contents)
-    return hash_json([identity, table.files, *(column[start:stop].to_pylist() for column in columns)])
+    rows = range(start, stop)
+    columns = (table.ids[start:stop].to_pylist(), table.groups[start:stop].to_pylist(), table.hexes(rows))
+    return hash_json([identity, table.files, *columns])
 
 
 def _require_unique(where: Path, ids: pa.StringArray) -> None:
-    if pc.count_distinct(ids).as_py() < len(ids):
-        counts = pc.value_counts(ids)
-        duplicate = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
-        raise KnowledgeBaseError(
-            f"{where}: duplicate id {duplicate!r} in the rows to encode; the tables that they come from are"
-            " damaged, run `unibind kb verify`"
-        )
+    order = pc.sort_indices(ids)
+    for start in range(0, len(ids), _AT_A_TIME):
+        some = ids.take(order[start : start + _AT_A_TIME + 1])
+        same = pc.equal(some[1:], some[:-1])
+        if pc.any(same).as_py():
+            duplicate = some[pc.index(same, True).as_py()].as_py()
+            raise KnowledgeBaseError(
+                f"{where}: duplicate id {duplicate!r} in the rows to encode; the tables that they come from"
+                " are damaged, run `unibind kb verify`"
+            )

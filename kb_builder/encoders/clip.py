@@ -12,12 +12,12 @@ from typing import Any
 
 from data.errors import MissingDependencyError
 from data.modality import Modality
-from data.readers import read, read_image
+from data.readers import read_image, read_prepared
 from data.readers.axes import File, path_of
-from data.readers.payload import Bytes, Clip
+from data.readers.payload import Bytes
 from data.readers.pictures.image import SHORT_SIDE
-from data.render import RENDER_VERSION, render
-from data.render.canvas import SIZE, quarter_frames
+from data.render import RENDER_VERSION, drawn
+from data.render.canvas import SIZE
 from kb_builder.encoders.paired import (
     Inputs,
     PairedEncoder,
@@ -40,6 +40,7 @@ KINDS = {
 # SigLIP was trained without a padding mask, on texts that are all padded to its limit.
 _FIXED = {"siglip", "siglip2"}
 _VIEWS_PER_PASS = 32
+_FRAMES = "data.render.canvas:quarter_frames"  # in the decoder process
 
 
 def load_clip(name: str, *, device: str = "cpu") -> PairedEncoder:
@@ -117,5 +118,7 @@ def _views(modality: Modality, file: File, side: int) -> list[Bytes]:
     """The pictures of a sample, uint8[H, W, 3] each, large enough for an input of `side` pixels."""
     if modality == "image":
         return [read_image(path_of(file), short_side=max(SHORT_SIDE, 2 * side)).rgb_HW3]
-    payload = read(modality, file)
-    return quarter_frames(payload, size=max(SIZE, 2 * side)) if isinstance(payload, Clip) else render(payload)
+    if modality != "video":
+        return drawn(modality, file)
+    frames: list[Bytes] = read_prepared(modality, file, _FRAMES, size=max(SIZE, 2 * side))
+    return frames

@@ -12,11 +12,9 @@ import torch
 from PIL import Image
 
 from data.modality import MODALITIES, Modality
-from data.readers import read
 from data.readers.axes import File
-from data.readers.payload import Bytes, Floats, ThermalPicture
-from data.render import RENDER_VERSION, render
-from data.render.canvas import heat_limits, to_byte
+from data.readers.payload import Bytes, Floats
+from data.render import RENDER_VERSION, drawn
 
 PICTURED = frozenset(MODALITIES) - {"text"}  # every modality that has a rendering
 # Part of the identity of the encoders that use `read_views`.
@@ -27,6 +25,7 @@ CLIP_MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)
 CLIP_STD = np.array((0.26862954, 0.26130258, 0.27577711), np.float32)
 LARGEST_FILM = 1080  # pixels of a frame's short side; 4K frames would take 250 MB to scale
 BYTE_MAX = 255.0
+THERMAL_STEP = "data.render.canvas:thermal_grey"  # in the decoder process
 
 _LONGEST = 8  # the long side kept by `trim_long_side`, in short sides
 
@@ -36,7 +35,7 @@ def read_views(modality: Modality, file: File, *, size: int) -> Bytes:
 
     Raises SampleError for an unreadable file.
     """
-    return np.stack([pad_to_square(view, size) for view in render(read(modality, file))])
+    return np.stack([pad_to_square(view, size) for view in drawn(modality, file)])
 
 
 def pad_to_square(view_HW3: Bytes, size: int) -> Bytes:
@@ -89,18 +88,3 @@ def scaled_film(clip_FHW3: Bytes, side: int) -> Floats:
     scaled = torch.nn.functional.interpolate(unit_F3HW, size=sides, mode="bilinear", align_corners=False)
     found: Floats = (scaled.numpy() - CLIP_MEAN[:, None, None]) / CLIP_STD[:, None, None]
     return found
-
-
-def thermal_grey(picture: ThermalPicture) -> Bytes:
-    """A thermal picture in grey, uint8[H, W, 3].
-
-    8-bit counts are unchanged, as in the models' training data; deeper counts and kelvin are scaled as in
-    renderings.
-    """
-    values_HW = picture.values_HW
-    if picture.unit == "counts" and values_HW.min() >= 0 and values_HW.max() <= BYTE_MAX:
-        grey_HW: Bytes = np.rint(values_HW).astype(np.uint8)
-    else:
-        low, high = heat_limits(picture)
-        grey_HW = to_byte(values_HW, low=low, high=high)
-    return np.repeat(grey_HW[:, :, None], 3, axis=2)

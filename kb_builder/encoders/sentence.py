@@ -30,7 +30,7 @@ from data.modality import Modality
 from data.readers import read, read_audio
 from data.readers.axes import path_of
 from data.readers.payload import Bytes, Text, Waveform
-from data.render import RENDER_VERSION, render
+from data.render import RENDER_VERSION, drawn
 from kb_builder.encoders.base import Floats, Source, as_file, unit_rows
 from kb_builder.encoders.devices import use_onednn
 from kb_builder.encoders.pictures import PICTURED
@@ -75,8 +75,12 @@ class SentenceEncoder:
             return source
         if modality == "audio" and self.hears_at is not None:
             return read_audio(path_of(as_file(source)), rate=self.hears_at)
-        payload = read(modality, as_file(source))
-        return payload.text if isinstance(payload, Text) else render(payload)
+        file = as_file(source)
+        if modality != "text":
+            return drawn(modality, file)
+        payload = read(modality, file)
+        assert isinstance(payload, Text)
+        return payload.text
 
     def encode(self, batch: Sequence[_Prepared]) -> Floats:
         """float32[N, D], unit rows. Texts of equal length share a forward pass, so no padding is computed.

@@ -54,14 +54,25 @@ _START = (
 )
 
 
-def decode(reader: str, path: Path, options: dict[str, Any], *, what: str) -> Any:
+def decode(
+    reader: str,
+    path: Path,
+    options: dict[str, Any],
+    *,
+    what: str,
+    step: str | None = None,
+    step_options: dict[str, Any] | None = None,
+) -> Any:
     """The result of the reader "module:function" for a file (a payload or an array), from a worker process.
 
-    `what`: the kind of file, for error messages. Raises SampleError where the file is refused, exceeds the
-    budget (`use_budget`) or crashes its worker, and MissingDependencyError where the reader's library is
-    missing.
+    `what`: the kind of file, for error messages. `step`: a function "module:function" that the worker calls
+    with that result and `step_options`; its result (a payload, an array or a list of arrays) comes back in
+    its place. Raises SampleError where the file is refused, exceeds the budget (`use_budget`; reading and
+    the step have one each) or crashes its worker, and MissingDependencyError where a library is missing.
     """
     how = {"reader": reader, "options": options, "what": what}
+    if step is not None:
+        how |= {"step": step, "step_options": step_options or {}}
     channel: _Channel | None = getattr(_this_thread, "channel", None)
     if channel is not None:
         return channel.decode(how, path, _shared.budget)

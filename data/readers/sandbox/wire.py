@@ -29,7 +29,8 @@ from data.readers.payload import (
 )
 
 Message: TypeAlias = dict[str, Any]
-Result: TypeAlias = Payload | AnyArray  # an array: the clips of `read_clips`
+# An array: the clips of `read_clips`. A list: what a step made of a payload.
+Result: TypeAlias = Payload | AnyArray | list[AnyArray]
 
 MAX_MESSAGE = 2**24  # bytes: a text sample of a mebibyte, escaped, and some room
 _PIECE = 2**30  # bytes that one system call moves; Linux stops at 2 GiB
@@ -97,6 +98,8 @@ def put(result: Result, memory: int, *, at: int = 0) -> tuple[Message, int]:
 
     if isinstance(result, np.ndarray):
         return {"array": lay(result)}, end
+    if isinstance(result, list):
+        return {"list": [lay(each) for each in result]}, end
     values = {field.name: getattr(result, field.name) for field in fields(result)}
     message = {
         "kind": type(result).__name__,
@@ -111,6 +114,8 @@ def take(message: Mapping[str, Any], memory: int) -> Result:
     size = os.fstat(memory).st_size
     if "array" in message:
         return _array(message["array"], memory, size)
+    if "list" in message:
+        return [_array(about, memory, size) for about in message["list"]]
     kind = _PAYLOADS[message["kind"]]
     arrays = {name: _array(about, memory, size) for name, about in message["arrays"].items()}
     result: Payload = kind(**arrays, **message["plain"])

@@ -73,13 +73,21 @@ def main(connection: socket.socket, memory: int) -> None:
 
 
 def answer(order: Message, path: Path, memory: int, laid: int) -> tuple[Message, int, bool]:
-    """Decode one file. Returns (the reply, the end offset of shared memory in use, whether this process can
-    decode more files). `laid`: the end offset before."""
+    """Decode one file, and take the order's step with it. Returns (the reply, the end offset of shared memory
+    in use, whether this process can decode more files). `laid`: the end offset before."""
+    budget = float(order["seconds"]), int(order["memory"])
     try:
         reader = find_function(order["reader"])
-        with limits(float(order["seconds"]), int(order["memory"])), decoding(path, str(order["what"])):
-            result, laid = put(reader(path, **order["options"]), memory, at=laid)
-            return {"result": result}, laid, True
+        step = find_function(order["step"]) if order.get("step") else None
+        with decoding(path, str(order["what"])):
+            with limits(*budget):
+                result = reader(path, **order["options"])
+                if step is None:
+                    reply, laid = put(result, memory, at=laid)
+            if step is not None:  # with a budget of its own: what was decoded counts no longer
+                with limits(*budget):
+                    reply, laid = put(step(result, **order["step_options"]), memory, at=laid)
+            return {"result": reply}, laid, True
     except (MissingDependencyError, ImportError) as error:
         return {"missing": str(error)}, laid, True
     except SampleError as error:

@@ -24,17 +24,17 @@ from PIL import Image
 
 from data.errors import SampleError
 from data.modality import Modality
-from data.readers import read, read_clips
-from data.readers.payload import Bytes, Floats, Picture, ThermalPicture, Waveform
+from data.readers import read, read_clips, read_prepared
+from data.readers.payload import Bytes, Floats, Picture, Waveform
 from data.readers.spans import clip_samples
-from data.render import RENDER_VERSION, render
+from data.render import RENDER_VERSION, drawn
 from data.signal.kaldi import kaldi_mel
 from kb_builder.encoders.pictures import (
     BYTE_MAX,
     LARGEST_FILM,
+    THERMAL_STEP,
     clip_normalize,
     scaled_film,
-    thermal_grey,
     trim_long_side,
 )
 
@@ -58,10 +58,15 @@ def prepare_media(modality: Modality, path: Path) -> Views:
     special = _SPECIAL.get(modality)
     if special is not None:
         return special(path)
-    payload = read(modality, path)
-    pictures = [payload.rgb_HW3] if modality == "image" and isinstance(payload, Picture) else render(payload)
+    pictures = [_photo(path)] if modality == "image" else drawn(modality, path)
     squares = np.stack([square(trim_long_side(picture)) for picture in pictures])
     return Views("vision", clip_normalize(squares)[:, :, None])
+
+
+def _photo(path: Path) -> Bytes:
+    picture = read("image", path)
+    assert isinstance(picture, Picture)
+    return picture.rgb_HW3
 
 
 def square(picture: Bytes) -> Bytes:
@@ -118,9 +123,8 @@ def _padded(bank_TM: Floats) -> Floats:
 
 
 def _thermal(path: Path) -> Views:
-    picture = read("thermal", path)
-    assert isinstance(picture, ThermalPicture)
-    unit_HW = square(trim_long_side(thermal_grey(picture)))[:, :, 0].astype(np.float32) / np.float32(BYTE_MAX)
+    grey_HW3 = read_prepared("thermal", path, THERMAL_STEP)
+    unit_HW = square(trim_long_side(grey_HW3))[:, :, 0].astype(np.float32) / np.float32(BYTE_MAX)
     return Views("thermal", unit_HW[None, None])
 
 

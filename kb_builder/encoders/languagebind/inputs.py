@@ -22,11 +22,11 @@ import torch
 
 from data.errors import SampleError
 from data.modality import Modality
-from data.readers import read, read_audio, read_clips
+from data.readers import read, read_audio, read_clips, read_prepared
 from data.readers.axes import File, path_of
-from data.readers.payload import Bytes, Floats, Picture, ThermalPicture
+from data.readers.payload import Bytes, Floats, Picture
 from data.readers.spans import third_starts
-from data.render import RENDER_VERSION, render
+from data.render import RENDER_VERSION, drawn
 from data.signal.kaldi import WINDOW_S, kaldi_mel
 from kb_builder.encoders.languagebind.folder import MediaTrunk
 from kb_builder.encoders.paired import Inputs
@@ -35,8 +35,8 @@ from kb_builder.encoders.pictures import (
     CLIP_MEAN,
     CLIP_STD,
     LARGEST_FILM,
+    THERMAL_STEP,
     scaled_film,
-    thermal_grey,
     trim_long_side,
 )
 
@@ -56,12 +56,13 @@ def prepare_media(modality: Modality, file: File, trunk: MediaTrunk) -> Inputs:
 
 
 def _pictures(modality: Modality, file: File) -> list[Bytes]:
-    payload = read(modality, file)
-    if modality == "image" and isinstance(payload, Picture):
-        return [payload.rgb_HW3]
-    if isinstance(payload, ThermalPicture):
-        return [thermal_grey(payload)]
-    return render(payload)
+    if modality == "image":
+        picture = read(modality, file)
+        assert isinstance(picture, Picture)
+        return [picture.rgb_HW3]
+    if modality == "thermal":
+        return [read_prepared(modality, file, THERMAL_STEP)]
+    return drawn(modality, file)
 
 
 def square(picture: Bytes, side: int) -> Floats:

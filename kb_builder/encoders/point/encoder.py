@@ -21,9 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 from data.errors import InputError
 from data.files import hash_json
 from data.modality import Modality
-from data.readers import read
-from data.readers.payload import Floats, Points
-from data.readers.points.geometry import farthest_points, unit_sphere
+from data.readers import read_prepared
+from data.readers.payload import Floats, Integers
 from data.reads import reading
 from kb_builder.encoders.base import Floats as Vectors
 from kb_builder.encoders.base import Source, as_file, unit_rows
@@ -35,9 +34,9 @@ from kb_builder.weights.known import find_model, licence_of, log_licence
 
 VERSION = 2  # of the preparation of clouds; part of the identity
 POINTS = 10_000  # per cloud in the training of the published models
-_GREY = 0.4  # their colour for clouds without colours
 _PREFIXES = ("module.", "pc_encoder.")
 _CLOUDS_PER_PASS = 2
+_STEP = "data.signal.clouds:cloud_patches"  # in the decoder process
 
 
 @dataclass(frozen=True)
@@ -53,25 +52,28 @@ class PointEncoder:
     parameters: int
     modalities: frozenset[str] = frozenset({"point"})
 
-    def prepare(self, modality: Modality, source: Source) -> Floats:
-        """float32[N, 6]: coordinates in the unit sphere, turned for the model, and colours from 0 to 1."""
-        cloud = read(modality, as_file(source))
-        assert isinstance(cloud, Points)
-        return cloud_channels(cloud, up=self.network.patching.up)
+    def prepare(self, modality: Modality, source: Source) -> tuple[Floats, Integers]:
+        """float32[N, 6]: coordinates in the unit sphere, turned for the model, and colours from 0 to 1; and
+        int64[P], the points that are the middles of patches."""
+        patching = self.network.patching
+        channels_N6, middles_P = read_prepared(
+            modality, as_file(source), _STEP, most=POINTS, up=patching.up, patches=patching.patches
+        )
+        return channels_N6, middles_P
 
-    def encode(self, batch: Sequence[Floats]) -> Vectors:
+    def encode(self, batch: Sequence[tuple[Floats, Integers]]) -> Vectors:
         """float32[B, D], unit rows. Clouds of equal size share forward passes."""
         vectors_BD = np.zeros((len(batch), self.dim), np.float32)
         sizes: dict[int, list[int]] = {}
-        for row, cloud in enumerate(batch):
-            sizes.setdefault(len(cloud), []).append(row)
+        for row, (channels_N6, _) in enumerate(batch):
+            sizes.setdefault(len(channels_N6), []).append(row)
         for rows in sizes.values():
-            vectors_BD[rows] = self._run(np.stack([batch[row] for row in rows]))
+            clouds_BN6, middles_BP = (np.stack([batch[row][at] for row in rows]) for at in (0, 1))
+            vectors_BD[rows] = self._run(clouds_BN6, middles_BP)
         return unit_rows(vectors_BD)
 
     @torch.inference_mode()
-    def _run(self, clouds_BN6: Floats) -> Vectors:
-        middles_BP = farthest_points(clouds_BN6[:, :, :3], self.network.patching.patches)
+    def _run(self, clouds_BN6: Floats, middles_BP: Integers) -> Vectors:
         passes = []
         for start in range(0, len(clouds_BN6), _CLOUDS_PER_PASS):
             some = slice(start, start + _CLOUDS_PER_PASS)
@@ -79,23 +81,6 @@ class PointEncoder:
             middles = torch.from_numpy(middles_BP[some]).to(self.device)
             passes.append(self.network(channels[:, :, :3].contiguous(), channels, middles).cpu().numpy())
         return np.concatenate(passes)
-
-
-def cloud_channels(cloud: Points, *, up: str) -> Floats:
-    """float32[N ≤ POINTS, 6]. Larger clouds are thinned evenly, in the order of the file.
-
-    Clouds are read with z upwards, as for renderings; with `up` = "y", for a model with y upwards, the cloud
-    is rotated about x.
-    """
-    picks = np.unique(np.linspace(0, len(cloud.xyz_N3) - 1, min(POINTS, len(cloud.xyz_N3))).astype(np.int64))
-    xyz_N3 = cloud.xyz_N3[picks]
-    if up == "y":
-        xyz_N3 = xyz_N3[:, [0, 2, 1]] * np.array((1, 1, -1), np.float32)
-    if cloud.rgb_N3 is None:
-        rgb_N3: Floats = np.full_like(xyz_N3, _GREY)
-    else:
-        rgb_N3 = (cloud.rgb_N3[picks] / 255).astype(np.float32)
-    return np.concatenate([unit_sphere(xyz_N3), rgb_N3], axis=1, dtype=np.float32)
 
 
 def load_point(name: str, *, device: str = "cpu") -> PointEncoder:

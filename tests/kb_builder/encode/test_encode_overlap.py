@@ -15,7 +15,8 @@ import torch
 from data.errors import SampleError
 from data.modality import Modality
 from kb_builder.encode.parts import encode_parts
-from kb_builder.encode.plan import WantedVectors, plan_parts
+from kb_builder.encode.plan import plan_parts
+from kb_builder.encode.rows import WantedVectors, numbered
 from kb_builder.settings import Encode
 from kb_builder.store.table import read_vectors
 
@@ -74,7 +75,11 @@ def test_decoding_overlaps_encoding_and_is_bounded(tmp_path: Path, torch_threads
     columns = [names, ["image"] * 40, names, [f"/media/{'bad' if name == '17' else name}" for name in names]]
     ids, groups, contents, sources = (pa.array(column, pa.string()) for column in columns)
     encoder = Watched()
-    wanted = {"samples": WantedVectors(ids, groups, contents, sources, files=True, labels=sources)}
+    wanted = {
+        "samples": WantedVectors(
+            ids, numbered(pa.chunked_array([groups])), contents, sources, files=True, labels=sources
+        )
+    }
     plan = plan_parts(tmp_path, wanted, identity=encoder.identity, rows_per_part=16)
     result = encode_parts(plan, encoder, Encode(batch_size=BATCH), what="samples")
     assert result.reasons == {"17": "/media/bad: cannot be read; export it again"}

@@ -17,7 +17,8 @@ from data.errors import KnowledgeBaseError, SampleError
 from data.files import hash_file
 from data.modality import Modality
 from kb_builder.encode.parts import Encoded, encode_parts
-from kb_builder.encode.plan import WantedVectors, plan_parts
+from kb_builder.encode.plan import plan_parts
+from kb_builder.encode.rows import WantedVectors, hash_texts, numbered
 from kb_builder.settings import Encode
 from kb_builder.store.shards import inspect_shard
 from kb_builder.store.table import part_paths, read_vectors
@@ -77,10 +78,15 @@ def picture(name: str, path: str, content: str) -> Row:
 
 def wanted(rows: Sequence[Row]) -> WantedVectors:
     """Rows as the columns that the plan takes."""
-    names = ("id", "group", "content", "source")
-    columns = [pa.array([getattr(each, name) for each in rows], pa.string()) for name in names]
+    files = any(each.file for each in rows)
+    ids, groups, sources = (
+        pa.array([getattr(each, name) for each in rows], pa.string()) for name in ("id", "group", "source")
+    )
+    contents = pa.array([each.content for each in rows], pa.string()) if files else hash_texts(sources)
     labels = pa.array([Path(each.source).name for each in rows], pa.string())
-    return WantedVectors(*columns, files=any(each.file for each in rows), labels=labels)
+    return WantedVectors(
+        ids, numbered(pa.chunked_array([groups])), contents, sources, files=files, labels=labels
+    )
 
 
 TABLES = {

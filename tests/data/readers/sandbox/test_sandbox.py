@@ -23,6 +23,7 @@ from data.readers.clips import read_clips as read_clips_here
 from data.readers.payload import Picture, Text
 from data.readers.sandbox import pool as sandbox
 from data.readers.sandbox.wire import put, take
+from data.render import drawn, render
 
 PLANTED = '''
 """Readers that misbehave by the name of the file."""
@@ -63,7 +64,22 @@ def read(path, **options):
         os.kill(os.getpid(), signal.SIGSEGV)
     if kind == "see":
         raise SampleError(repr(sorted(os.environ)) + repr("torch" in sys.modules) + os.getcwd())
-    return Picture(np.full((2, 2, 3), int(path.name.rpartition("-")[2]), np.uint8))
+    size = 50_000_000 if kind == "large" else 4
+    return Picture(np.full((size // 2, 2, 3), int(path.name.rpartition("-")[2]), np.uint8))
+
+def step(picture, kind):
+    if kind == "spin":
+        while True:
+            pass
+    if kind == "segv":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if kind == "eat":
+        return [np.ones(10**10, np.uint8)]
+    if kind == "raise":
+        raise KeyError("no\\nstep")
+    if kind == "more":
+        return [picture.rgb_HW3, np.ones(150_000_000, np.uint8)]
+    return [picture.rgb_HW3, 2 * picture.rgb_HW3]
 '''
 SHORT = FileBudget(seconds=0.3, memory=200_000_000)
 
@@ -262,6 +278,82 @@ def test_the_bits_are_those_of_this_process(each: Format, tmp_path: Path) -> Non
                     assert one.flags.writeable
                 else:
                     assert one == other
+
+
+@pytest.mark.parametrize(
+    "each",
+    [each for each in formats() if each.modality != "text"],
+    ids=lambda each: f"{each.modality}{each.ending}",
+)
+def test_drawings_have_the_bits_of_this_process(each: Format, tmp_path: Path) -> None:
+    """Every format is drawn in the decoder process as it is here."""
+    files = [tmp_path / f"{number}{each.ending}" for number in range(len(each.contents))]
+    for path, content in zip(files, each.contents, strict=True):
+        path.write_bytes(content)
+    with reading_ahead([(each.modality, path) for path in files]):
+        for path in files:
+            theirs, ours = drawn(each.modality, path), render(read_here(each.modality, path))
+            assert [view.tobytes() for view in theirs] == [view.tobytes() for view in ours]
+            assert [view.shape for view in theirs] == [view.shape for view in ours]
+
+
+def test_a_text_has_no_drawing(tmp_path: Path) -> None:
+    """To ask for it is a mistake of the caller, not of the file."""
+    (tmp_path / "a.txt").write_text("a cup")
+    with pytest.raises(ValueError, match="no rendering"):
+        drawn("text", tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "times"),
+    [
+        ("spin", "took longer than 0.3 s", 1),
+        ("segv", "crashed on it (SIGSEGV)", 2),
+        ("eat", "needed more than 200 MB of memory", 1),
+        ("raise", "not a readable plant ('no\\nstep')", 1),
+    ],
+)
+def test_a_step_has_the_limits_of_a_reader(kind: str, reason: str, times: int, planted: Path) -> None:
+    """What a step does to its process costs one file; the next one is read, and its step taken."""
+
+    def stepped(name: str, **options: Any) -> Any:
+        return sandbox.decode(
+            "planted:read", planted / name, {}, what="plant", step="planted:step", step_options=options
+        )
+
+    with pytest.raises(SampleError) as refused:
+        stepped("fine-7", kind=kind)
+    assert str(refused.value).startswith(f"{planted / 'fine-7'}: ")
+    assert reason in str(refused.value)
+    assert tries(planted) == ["fine-7"] * times
+    one, two = stepped("fine-8", kind="double")
+    assert (one.max(), two.max()) == (8, 16)
+
+
+def test_a_step_has_a_budget_of_its_own(planted: Path) -> None:
+    """What was decoded does not count in it: 150 MB and then 150 more, where 200 are allowed."""
+    use_budget(FileBudget(seconds=60, memory=SHORT.memory))
+    kept, more = sandbox.decode(
+        "planted:read",
+        planted / "large-7",
+        {},
+        what="plant",
+        step="planted:step",
+        step_options={"kind": "more"},
+    )
+    assert kept.nbytes + more.nbytes == 300_000_000
+
+
+def test_files_ahead_are_those_of_the_same_step(planted: Path) -> None:
+    """What a file was read ahead for is not given out as the result of a step, nor the reverse."""
+    files = [planted / f"fine-{number}" for number in range(4)]
+    with reading_ahead([("image", path) for path in files]):
+        assert decode(files[0]).rgb_HW3.max() == 0
+        one, two = sandbox.decode(
+            "planted:read", files[1], {}, what="plant", step="planted:step", step_options={"kind": "double"}
+        )
+        assert (one.max(), two.max()) == (1, 2)
+        assert decode(files[2]).rgb_HW3.max() == 2
 
 
 def test_clips_come_through(tmp_path: Path) -> None:

@@ -14,11 +14,9 @@ import torch
 from torch.nn import functional
 
 from data.errors import InputError
-from data.readers.payload import Points
 from data.readers.points.geometry import farthest_points
 from kb_builder.encode.embed import embed_samples
 from kb_builder.encoders import load_encoder
-from kb_builder.encoders.point.encoder import cloud_channels
 from kb_builder.encoders.point.model import PUBLISHED, Patching, ball, build_point
 from kb_builder.encoders.tokens import token_counter
 from kb_builder.settings import Encode
@@ -183,22 +181,6 @@ def test_balls_are_filled_with_their_first_point() -> None:
     found = ball(line, line[:, [3, 1]], radius=0.25, count=3)
     assert found.tolist() == [[[0, 2, 3], [1, 1, 1]]]
     assert ball(line, line[:, :1], radius=5, count=6).tolist() == [[[0, 1, 2, 3, 0, 0]]]
-
-
-def test_clouds_are_brought_into_the_models_frame() -> None:
-    """Unit sphere, y upwards by a turn about x where the model wants it, grey without colours."""
-    xyz = np.array([[0, 0, 0], [0, 0, 4], [0, 2, 0]], np.float32)
-    z_up, y_up = (cloud_channels(Points(xyz), up=up) for up in ("z", "y"))
-    np.testing.assert_allclose(np.linalg.norm(z_up[:, :3], axis=1).max(), 1, atol=1e-6)
-    np.testing.assert_allclose(y_up[:, 1], z_up[:, 2], atol=1e-6)
-    np.testing.assert_allclose(y_up[:, 2], -z_up[:, 1], atol=1e-6)
-    assert (z_up[:, 3:] == np.float32(0.4)).all()
-    coloured = cloud_channels(Points(xyz, np.full((3, 3), 255, np.uint8)), up="z")
-    assert (coloured[:, 3:] == 1).all()
-    assert (
-        len(cloud_channels(Points(np.random.default_rng(0).random((30_000, 3), np.float32)), up="z"))
-        == 10_000
-    )
 
 
 def test_files_of_any_size_have_unit_vectors(folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from data.errors import TrainingError, first_line
 from trainer.align.heads import Heads
 from trainer.align.losses import LOSSES, PairBatch, center_means, centers_loss, clamp_temperature_
-from trainer.align.maps import Scale, closed_form, make_map
+from trainer.align.maps import Scale, closed_form, make_map, unit_rows
 from trainer.align.optimiser import Optimiser
 from trainer.align.pairs import Pairs, batches
 from trainer.align.processes import ALONE, Processes
@@ -85,8 +85,12 @@ class Aligner:
         self._gathered = {
             m: torch.empty(self._sizes[m], x.shape[1], device=self._device) for m, x in self._features.items()
         }
-        # A loss no longer needs its texts when it returns: one buffer serves all losses of a step.
-        self._drawn_BT = torch.empty(sum(self._sizes.values()), texts_MT.shape[1], device=self._device)
+        # Losses need their texts until their gradients are formed: one buffer for each loss of a step.
+        drawn = {("own", m): size for m, size in self._sizes.items()}
+        drawn["centers", *self._sizes] = sum(self._sizes.values())
+        self._drawn = {
+            loss: torch.empty(size, texts_MT.shape[1], device=self._device) for loss, size in drawn.items()
+        }
         self._log_temperature = _scalar(math.log(settings.temperature), self._device)
         # Most pairs are negatives, so the bias starts at their share (SigLIP, section 3.2).
         self._sigmoid_bias = _scalar(-math.log(max(2, share)), self._device)
@@ -180,7 +184,7 @@ class Aligner:
         mine = torch.from_numpy(rows_B[self._processes.share(len(rows_B))]).to(self._device)
         x_bD = self._gathered[modality][: len(mine)]
         torch.index_select(self._features[modality], 0, mine, out=x_bD)
-        return torch.nn.functional.normalize(self._maps[modality](x_bD), dim=1)
+        return unit_rows(self._maps[modality](x_bD))
 
     def _contrast(
         self, kind: Literal["own", "centers"], rows: dict[str, Ints], mapped: dict[str, Tensor]
@@ -210,7 +214,7 @@ class Aligner:
         x_bT = each[0] if len(each) == 1 else torch.cat(each)
         x_bT = x_bT if len(has_b) == len(x_bT) else x_bT[has_b]
         own_B = torch.from_numpy(texts_B[has_B]).to(self._device)
-        t_BT = torch.index_select(self._texts_MT, 0, own_B, out=self._drawn_BT[: len(own_B)])
+        t_BT = torch.index_select(self._texts_MT, 0, own_B, out=self._drawn[kind, *rows][: len(own_B)])
         return LOSSES[self._settings.loss].contrast(
             PairBatch(
                 samples_bD=x_bT,

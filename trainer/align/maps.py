@@ -94,7 +94,8 @@ class HeadMap:
 
 def unit_rows(x_BT: Tensor) -> Tensor:
     """Each row divided by its length, as `torch.nn.functional.normalize`; its gradient takes three passes."""
-    unit_BT: Tensor = _UnitRows.apply(x_BT)
+    function: Any = _UnitRows
+    unit_BT: Tensor = function.apply(x_BT)
     return unit_BT
 
 
@@ -104,7 +105,7 @@ class _UnitRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BT: Tensor) -> Tensor:
         lengths_B1 = torch.linalg.vector_norm(x_BT, dim=1, keepdim=True).clamp_min_(_SHORTEST)
-        unit_BT = x_BT / lengths_B1
+        unit_BT: Tensor = x_BT / lengths_B1
         ctx.save_for_backward(unit_BT, lengths_B1)
         return unit_BT
 
@@ -112,7 +113,8 @@ class _UnitRows(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         unit_BT, lengths_B1 = ctx.saved_tensors
         along_B1 = torch.linalg.vecdot(unit_BT, grads[0])[:, None]
-        return torch.addcmul(grads[0], unit_BT, along_B1, value=-1).div_(lengths_B1)
+        grad_BT: Tensor = torch.addcmul(grads[0], unit_BT, along_B1, value=-1).div_(lengths_B1)
+        return grad_BT
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Operations:
 
     `prepare` makes the form of the logits that the other two take. `sums` gives log Σ exp over rows and over
     columns, and the logits of the positives. `gradient` is the sum of both softmaxes: dL/ds, except for the
-    positives.
+    positives; it may use the room `out`.
     """
 
     prepare: Callable[..., Tensor]
@@ -64,7 +64,7 @@ def block_operations(
         groups_B = numbers_B if distinct < columns else None
     if device == "cpu" and distinct > 1 and float(scale) <= _LARGEST_SCALE:
         return Operations(_powers, _sums_of_powers, _gradient_of_powers, groups_B)
-    return Operations(mask_logits, _sums, lambda logits, *given: _gradient(logits, *given[-2:]), groups_B)
+    return Operations(mask_logits, _sums, lambda logits, *given: _gradient(logits, *given[-3:]), groups_B)
 
 
 def mask_logits(
@@ -90,9 +90,9 @@ def _log_sums(logits_bB: Tensor) -> tuple[Tensor, Tensor]:
     return torch.logsumexp(logits_bB, dim=1), torch.logsumexp(logits_bB, dim=0)
 
 
-def _gradient(logits_bB: Tensor, row_b: Tensor, column_B: Tensor | None) -> Tensor:
+def _gradient(logits_bB: Tensor, row_b: Tensor, column_B: Tensor | None, out: Tensor | None = None) -> Tensor:
     """The sum of both softmaxes: dL/ds, except for the positives."""
-    grad_bB = torch.sub(logits_bB, row_b[:, None]).exp_()
+    grad_bB = torch.sub(logits_bB, row_b[:, None], out=out).exp_()
     if column_B is not None:
         grad_bB += torch.sub(logits_bB, column_B).exp_()
     return grad_bB
@@ -125,11 +125,12 @@ def _gradient_of_powers(
     block: slice,
     row_b: Tensor,
     column_B: Tensor | None,
+    out: Tensor | None,
 ) -> Tensor:
     inverse_b1 = row_b.neg().exp_()[:, None]
     if column_B is None:
-        return powers_bB * inverse_b1
-    return torch.add(inverse_b1, column_B.neg().exp_()).mul_(powers_bB)
+        return torch.mul(powers_bB, inverse_b1, out=out)
+    return torch.add(inverse_b1, column_B.neg().exp_(), out=out).mul_(powers_bB)
 
 
 @cache
@@ -153,6 +154,7 @@ def _fused_gradient(
     block: slice,
     row_b: Tensor,
     column_B: Tensor | None,
+    out: Tensor | None,
 ) -> Tensor:
     grad: Tensor = _compiled(_gradient_of_products)(
         products_bB, scale, *_rows_and_columns(products_bB, groups_B, first, block), row_b, column_B

@@ -185,7 +185,7 @@ class _InfoNCE(torch.autograd.Function):
         blocks = row_blocks(len(x_bD), n, x_bD.device.type)
         operations = block_operations(x_bD.device.type, len(x_bD), n, scale, groups_B)
         where = scale, operations.groups_B, first
-        logits, products = x_bD.new_empty(0), _products_buffer(blocks, t_BD)
+        logits, products = x_bD.new_empty(0), _room(blocks, t_BD)
         for block in blocks:
             logits = operations.prepare(_products(x_bD, t_BD, block, products), *where, block)
             row_b[block], below_B, positive_b[block] = operations.sums(logits, *where, block)
@@ -208,13 +208,17 @@ class _InfoNCE(torch.autograd.Function):
         d_log_temperature = x_bD.new_zeros(())
         factor = grads[0] * scale / (2 * len(t_BD) if ctx.both else len(t_BD))
         where = scale, operations.groups_B, first
-        products = kept if len(blocks) == 1 else _products_buffer(blocks, t_BD)
+        products, room = (_room(blocks, t_BD) for _ in range(2)) if len(blocks) > 1 else (kept, None)
         for block in blocks:
             logits = kept
             if len(blocks) > 1:
                 logits = operations.prepare(_products(x_bD, t_BD, block, products), *where, block)
-            columns_B = column_B if ctx.both else None
-            grad = operations.gradient(logits, *where, block, row_b[block], columns_B)
+            given = (
+                row_b[block],
+                column_B if ctx.both else None,
+                None if room is None else room[: len(logits)],
+            )
+            grad = operations.gradient(logits, *where, block, *given)
             grad.diagonal(first + block.start).sub_(2 if ctx.both else 1)
             d_log_temperature += _write_gradients(ctx, grad, x_bD, t_BD, block, factor, dx_bD, dt_BD)
         found = (dx_bD, dt_BD, None, d_log_temperature, None, None, None)
@@ -265,8 +269,8 @@ def _sum(x_bB: Tensor) -> Tensor:
     return x_bB.sum(dim=1).sum()
 
 
-def _products_buffer(blocks: list[slice], t_BD: Tensor) -> Tensor:
-    """Room for the products of one block after the other."""
+def _room(blocks: list[slice], t_BD: Tensor) -> Tensor:
+    """Room for the matrices of one block after the other."""
     return t_BD.new_empty(max((each.stop - each.start for each in blocks), default=0), len(t_BD))
 
 

@@ -37,7 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 _LOOKS = ("_local_scalar_dense", "nonzero", "_unique2", "masked_select", "equal")
 
 
-class _NoLooking(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _NoLooking(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert func.overloadpacket.__name__ not in _LOOKS, func
         return func(*args, **(kwargs or {}))
@@ -50,7 +50,7 @@ def _nothing_from_the_host() -> Iterator[None]:
     def refuse(*_: Any) -> Any:
         raise AssertionError("a recorded step read an array")
 
-    with pytest.MonkeyPatch.context() as patch, _NoLooking():  # type: ignore[no-untyped-call]
+    with pytest.MonkeyPatch.context() as patch, _NoLooking():
         patch.setattr(torch, "from_numpy", refuse)
         # As on a GPU: on a CPU the loss looks at its groups and at its scale.
         patch.setattr(losses, "block_operations", lambda _, *given: block_operations("cuda", *given))

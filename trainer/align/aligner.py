@@ -10,21 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data.errors import TrainingError, first_line
+from trainer.align.draws import Contrast, Draws, Layout, Pull
 from trainer.align.heads import Heads
 from trainer.align.losses import LOSSES, PairBatch, center_means, centers_loss, clamp_temperature_
-from trainer.align.maps import Scale, closed_form, make_map
+from trainer.align.maps import Scale, closed_form, make_map, unit_rows
 from trainer.align.optimiser import Optimiser
 from trainer.align.pairs import Pairs, batches
 from trainer.align.processes import ALONE, Processes
+from trainer.align.replay import Replay, can_replay
 from trainer.records import Floats, Ints
 from trainer.settings import Train
+
+LOGGED = ("loss", "loss_description", "loss_center", "temperature")  # of every step; NaN: no such loss
 
 # Below this many multiplications in a step's forward product one thread is as fast as several, and on a busy
 # machine ten times faster: a team of threads waits for its slowest at each of a step's many small operations.
@@ -85,11 +89,20 @@ class Aligner:
         self._gathered = {
             m: torch.empty(self._sizes[m], x.shape[1], device=self._device) for m, x in self._features.items()
         }
-        # A loss no longer needs its texts when it returns: one buffer serves all losses of a step.
-        self._drawn_BT = torch.empty(sum(self._sizes.values()), texts_MT.shape[1], device=self._device)
+        # Losses need their texts until their gradients are formed: one buffer for each loss of a step.
+        drawn: dict[tuple[str, ...], int] = {("own", m): size for m, size in self._sizes.items()}
+        drawn["centers", *self._sizes] = sum(self._sizes.values())
+        self._drawn = {
+            loss: torch.empty(size, texts_MT.shape[1], device=self._device) for loss, size in drawn.items()
+        }
         self._log_temperature = _scalar(math.log(settings.temperature), self._device)
         # Most pairs are negatives, so the bias starts at their share (SigLIP, section 3.2).
         self._sigmoid_bias = _scalar(-math.log(max(2, share)), self._device)
+        self._draws = Draws(
+            pairs, self._rng, processes, settings.centers if LOSSES[settings.loss].uses_centers else None
+        )
+        replayed = can_replay(pairs, sum(self._sizes.values()), self._device, processes)
+        self._run = Replay(self._compute, self._device) if replayed else self._run_each
         self._optimiser = Optimiser(
             [weight for each in self._maps.values() for weight in each.weights],
             [bias for each in self._maps.values() for bias in each.biases],
@@ -97,6 +110,7 @@ class Aligner:
             settings=settings,
             steps=settings.epochs * self._steps_per_epoch,
             processes=processes,
+            replayable=replayed,
         )
 
     @property
@@ -131,11 +145,9 @@ class Aligner:
             for s in range(self._steps_per_epoch)
         ]
         # Read once per epoch, because reading synchronises with the GPU.
-        numbers = [torch.stack([values[name] for _, values in taken]) for name in taken[0][1]]
-        self._processes.sum_in_place(
-            [each for each, name in zip(numbers, taken[0][1], strict=True) if name != "temperature"]
-        )
-        columns = dict(zip(taken[0][1], (each.tolist() for each in numbers), strict=True))
+        numbers = torch.stack([found for _, found in taken], dim=1)
+        self._processes.sum_in_place(list(numbers[: LOGGED.index("temperature")]))
+        columns = dict(zip(LOGGED, numbers.tolist(), strict=True))
         return [
             {
                 "step": first + s,
@@ -145,14 +157,23 @@ class Aligner:
             for s, (rate, _) in enumerate(taken)
         ]
 
-    def _take_step(self, rows: dict[str, Ints]) -> tuple[float, dict[str, Tensor]]:
-        loss, parts = self._loss(rows)
-        rate = self._optimiser.take_step(loss)
-        clamp_temperature_(self._log_temperature)
-        values = {"loss": loss, **parts, "temperature": self._log_temperature.exp()}
-        return rate, {name: value.detach() for name, value in values.items()}
+    def _take_step(self, rows: dict[str, Ints]) -> tuple[float, Tensor]:
+        """The learning rate of the step, and its numbers `LOGGED`."""
+        layout, numbers = self._draws.step(rows)
+        rate = self._optimiser.begin_step()
+        return rate, self._run(layout, numbers)
 
-    def _loss(self, rows: dict[str, Ints]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _run_each(self, layout: Layout, numbers: Ints) -> Tensor:
+        return self._compute(layout, torch.from_numpy(numbers).to(self._device))
+
+    def _compute(self, layout: Layout, numbers: Tensor) -> Tensor:
+        """All of a step that happens on the device: it reads and writes tensors of the same places only."""
+        loss, parts = self._loss(layout, numbers)
+        self._optimiser.finish_step(loss)
+        clamp_temperature_(self._log_temperature)
+        return torch.stack([loss.detach(), *(part.detach() for part in parts), self._temperature()])
+
+    def _loss(self, layout: Layout, numbers: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The weighted mean of two contrastive losses: with texts about the samples, and with centers.
 
         Texts about samples are contrasted within each modality: texts about sounds differ so clearly from
@@ -160,11 +181,11 @@ class Aligner:
         cluster per modality. Centers describe no modality and are contrasted across all of them. With several
         processes, each computes its part of every loss.
         """
-        mapped = {m: self._map(m, r) for m, r in rows.items()}
-        own = [part for m in rows if (part := self._contrast("own", {m: rows[m]}, mapped)) is not None]
+        mapped = {m: self._map(m, numbers[place]) for m, place in layout.rows}
+        own = [self._contrast(each, numbers, mapped) for each in layout.own]
         weighted = [
             (1 - self._settings.center_weight, torch.stack(own).mean() if own else None),
-            (self._settings.center_weight, self._center_loss(rows, mapped)),
+            (self._settings.center_weight, self._center_loss(layout.centers, numbers, mapped)),
         ]
         present = [(weight, part) for weight, part in weighted if part is not None and weight > 0]
         total = 0 * self._log_temperature  # stays 0 where only texts of weight 0 are in the batch
@@ -172,77 +193,50 @@ class Aligner:
         for weight, part in present:
             total = total + weight / whole * part
         nothing = torch.full((), math.nan, device=self._device)
-        names = ("loss_description", "loss_center")
-        return total, {n: nothing if p is None else p for n, (_, p) in zip(names, weighted, strict=True)}
+        of_texts, of_centers = (nothing if part is None else part for _, part in weighted)
+        return total, (of_texts, of_centers)
 
-    def _map(self, modality: str, rows_B: Ints) -> Tensor:
-        """This process's rows of a batch, mapped to unit rows of the text space: [b, T]."""
-        mine = torch.from_numpy(rows_B[self._processes.share(len(rows_B))]).to(self._device)
-        x_bD = self._gathered[modality][: len(mine)]
-        torch.index_select(self._features[modality], 0, mine, out=x_bD)
-        return torch.nn.functional.normalize(self._maps[modality](x_bD), dim=1)
+    def _map(self, modality: str, rows_b: Tensor) -> Tensor:
+        """Some rows of a modality, mapped to unit rows of the text space: [b, T]."""
+        x_bD = self._gathered[modality][: len(rows_b)]
+        torch.index_select(self._features[modality], 0, rows_b, out=x_bD)
+        return unit_rows(self._maps[modality](x_bD))
 
-    def _contrast(
-        self, kind: Literal["own", "centers"], rows: dict[str, Ints], mapped: dict[str, Tensor]
-    ) -> Tensor | None:
-        """The loss of some modalities' rows, each with one random text; None where no row has a text.
-
-        The batch's rows are put in the order of the processes, so that each process has one contiguous run.
-        """
-        drawn = {m: getattr(self._pairs[m], kind).draw(r, self._rng) for m, r in rows.items()}
-        groups = {m: self._pairs[m].groups_N[r] for m, r in rows.items()}
-        if not any(has.any() for _, has in drawn.values()):
-            return None
-        shares = [Processes(rank, self._processes.size).share for rank in range(self._processes.size)]
-        has_B, texts_B, groups_B = (
-            np.concatenate([column[m][share(len(rows[m]))] for share in shares for m in rows])
-            for column in (
-                {m: has for m, (_, has) in drawn.items()},
-                {m: t for m, (t, _) in drawn.items()},
-                groups,
-            )
-        )
-        bounds = np.cumsum([0] + [sum(len(r[share(len(r))]) for r in rows.values()) for share in shares])
-        mine = slice(int(bounds[self._processes.rank]), int(bounds[self._processes.rank + 1]))
-        place = slice(int(has_B[: mine.start].sum()), int(has_B[: mine.stop].sum()))
-        has_b = torch.from_numpy(np.flatnonzero(has_B[mine])).to(self._device)
-        each = [mapped[m] for m in rows]
+    def _contrast(self, loss: Contrast, numbers: Tensor, mapped: dict[str, Tensor]) -> Tensor:
+        each = [mapped[m] for m in loss.modalities]
         x_bT = each[0] if len(each) == 1 else torch.cat(each)
-        x_bT = x_bT if len(has_b) == len(x_bT) else x_bT[has_b]
-        own_B = torch.from_numpy(texts_B[has_B]).to(self._device)
-        t_BT = torch.index_select(self._texts_MT, 0, own_B, out=self._drawn_BT[: len(own_B)])
+        x_bT = x_bT if loss.has_b is None else x_bT[numbers[loss.has_b]]
+        own_B = numbers[loss.texts_B]
+        buffer_BT = self._drawn[loss.kind, *loss.modalities]
         return LOSSES[self._settings.loss].contrast(
             PairBatch(
                 samples_bD=x_bT,
-                texts_BD=t_BT,
-                groups_B=torch.from_numpy(groups_B[has_B]).to(self._device),
+                texts_BD=torch.index_select(self._texts_MT, 0, own_B, out=buffer_BT[: len(own_B)]),
+                groups_B=numbers[loss.groups_B],
                 log_temperature=self._log_temperature,
                 bias=self._sigmoid_bias,
-                rows=place,
+                rows=loss.mine,
                 processes=self._processes,
             )
         )
 
-    def _center_loss(self, rows: dict[str, Ints], mapped: dict[str, Tensor]) -> Tensor | None:
+    def _center_loss(
+        self, loss: Contrast | Pull | None, numbers: Tensor, mapped: dict[str, Tensor]
+    ) -> Tensor | None:
         """The loss of all rows with their categories' centers; None where no row's category has a center."""
-        if not LOSSES[self._settings.loss].uses_centers:
-            return None
-        if self._settings.centers == "one":
-            return self._contrast("centers", rows, mapped)
-        mine = {m: r[self._processes.share(len(r))] for m, r in rows.items()}
-        n = sum(int((self._pairs[m].centers.counts_N[r] > 0).sum()) for m, r in rows.items())
-        if n == 0:
-            return None
-        has_b = np.concatenate([self._pairs[m].centers.counts_N[r] > 0 for m, r in mine.items()])
-        category_b = np.concatenate([self._pairs[m].samples.category_N[r] for m, r in mine.items()])
+        if not isinstance(loss, Pull):
+            return None if loss is None else self._contrast(loss, numbers, mapped)
         return centers_loss(
-            torch.cat([mapped[m] for m in rows])[torch.from_numpy(has_b).to(self._device)],
+            torch.cat(list(mapped.values()))[numbers[loss.has_b]],
             self._centers_MT,
             self._means_CT,
-            torch.from_numpy(category_b[has_b]).to(self._device),
+            numbers[loss.category_b],
             self._log_temperature,
-            n,
+            loss.rows,
         )
+
+    def _temperature(self) -> Tensor:
+        return self._log_temperature.detach().exp()
 
     def log_row(self) -> dict[str, Any]:
         """A log row of the current state, without losses."""
@@ -252,7 +246,7 @@ class Aligner:
             "loss": None,
             "loss_description": None,
             "loss_center": None,
-            "temperature": float(self._log_temperature.detach().exp()),
+            "temperature": float(self._temperature()),
         }
 
     def heads(self, metadata: dict[str, Any]) -> Heads:

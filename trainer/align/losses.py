@@ -162,7 +162,10 @@ def _apply(function: Any, *given: object) -> Tensor:
 
 
 class _InfoNCE(torch.autograd.Function):
-    """Loss and gradients together. `both`: the mean of both directions; otherwise samples to texts only."""
+    """`both`: the mean of both directions; otherwise samples to texts only.
+
+    Only a batch that is a single block keeps its logits until the gradient is formed.
+    """
 
     @staticmethod
     def forward(
@@ -180,35 +183,49 @@ class _InfoNCE(torch.autograd.Function):
         row_b, positive_b = (x_bD.new_empty(len(x_bD)) for _ in range(2))
         column_B = x_bD.new_full((n,), -torch.inf)
         blocks = row_blocks(len(x_bD), n, x_bD.device.type)
-        prepare, sums, gradient = block_operations(x_bD.device.type, len(x_bD) * n)
-        where = scale, groups_B, first
-        logits = torch.empty(0)
+        operations = block_operations(x_bD.device.type, len(x_bD), n, scale, groups_B)
+        where = scale, operations.groups_B, first
+        logits, products = x_bD.new_empty(0), _room(blocks, t_BD)
         for block in blocks:
-            logits = prepare(x_bD[block] @ t_BD.T, *where, block)
-            row_b[block], below_B, positive_b[block] = sums(logits, *where, block)
+            logits = operations.prepare(_products(x_bD, t_BD, block, products), *where, block)
+            row_b[block], below_B, positive_b[block] = operations.sums(logits, *where, block)
             column_B = below_B if len(blocks) == 1 else torch.logaddexp(column_B, below_B)
         loss = (row_b - positive_b).sum() / n
         if both:
             column_B = processes.logsumexp(column_B)
             mine_b = column_B[first : first + len(x_bD)]
             loss = (loss + (mine_b - positive_b).sum() / n) / 2
-        if any(ctx.needs_input_grad):
-            dx_bD, dt_BD = torch.empty_like(x_bD), _zeros_if(ctx.needs_input_grad[1], t_BD)
-            d_log_temperature = x_bD.new_zeros(())
-            factor = scale / (2 * n if both else n)
-            for block in blocks:
-                if len(blocks) > 1:
-                    logits = prepare(x_bD[block] @ t_BD.T, *where, block)
-                grad = gradient(logits, *where, block, row_b[block], column_B if both else None)
-                grad.diagonal(first + block.start).sub_(2 if both else 1)
-                d_log_temperature += _write_gradients(ctx, grad, x_bD, t_BD, block, factor, dx_bD, dt_BD)
-            ctx.save_for_backward(dx_bD, dt_BD, d_log_temperature)
+        kept = logits if len(blocks) == 1 else x_bD.new_empty(0)
+        ctx.save_for_backward(x_bD, t_BD, scale, row_b, column_B, kept)
+        ctx.both, ctx.first, ctx.blocks, ctx.operations = both, first, blocks, operations
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        dx_bD, dt_BD, d_log_temperature = ctx.saved_tensors
-        return _scaled(grads[0], (dx_bD, dt_BD, None, d_log_temperature, None, None, None), ctx)
+        x_bD, t_BD, scale, row_b, column_B, kept = ctx.saved_tensors
+        first, blocks, operations = ctx.first, ctx.blocks, ctx.operations
+        dx_bD, dt_BD = torch.empty_like(x_bD), _zeros_if(ctx.needs_input_grad[1], t_BD)
+        d_log_temperature = x_bD.new_zeros(())
+        factor = grads[0] * scale / (2 * len(t_BD) if ctx.both else len(t_BD))
+        where = scale, operations.groups_B, first
+        products, room = (_room(blocks, t_BD) for _ in range(2)) if len(blocks) > 1 else (kept, None)
+        for block in blocks:
+            logits = kept
+            if len(blocks) > 1:
+                logits = operations.prepare(_products(x_bD, t_BD, block, products), *where, block)
+            given = (
+                row_b[block],
+                column_B if ctx.both else None,
+                None if room is None else room[: len(logits)],
+            )
+            grad = operations.gradient(logits, *where, block, *given)
+            grad.diagonal(first + block.start).sub_(2 if ctx.both else 1)
+            d_log_temperature += _write_gradients(ctx, grad, x_bD, t_BD, block, factor, dx_bD, dt_BD)
+        found = (dx_bD, dt_BD, None, d_log_temperature, None, None, None)
+        return tuple(
+            each if each is not None and is_needed else None
+            for each, is_needed in zip(found, ctx.needs_input_grad, strict=True)
+        )
 
 
 class _Sigmoid(torch.autograd.Function):
@@ -233,11 +250,11 @@ class _Sigmoid(torch.autograd.Function):
             # -log σ(-z) = softplus(z) for a negative, softplus(-z) = softplus(z) - z for the positive;
             # a masked logit is -∞ and gives 0 in both.
             positive = logits.diagonal(first + block.start)
-            loss += torch.nn.functional.softplus(logits).sum() - positive.sum()
+            loss += _sum(torch.nn.functional.softplus(logits)) - positive.sum()
             grad = logits.sigmoid_()
             grad.diagonal(first + block.start).sub_(1)
             d_log_temperature += _write_gradients(ctx, grad, x_bD, t_BD, block, scale / n, dx_bD, dt_BD)
-            d_bias += grad.sum() / n
+            d_bias += _sum(grad) / n
         ctx.save_for_backward(dx_bD, dt_BD, d_log_temperature, d_bias)
         return loss / n
 
@@ -245,6 +262,20 @@ class _Sigmoid(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         dx_bD, dt_BD, d_log_temperature, d_bias = ctx.saved_tensors
         return _scaled(grads[0], (dx_bD, dt_BD, None, d_log_temperature, d_bias, None), ctx)
+
+
+def _sum(x_bB: Tensor) -> Tensor:
+    """The sum over rows, then over these: torch's sum of a whole matrix depends on the number of threads."""
+    return x_bB.sum(dim=1).sum()
+
+
+def _room(blocks: list[slice], t_BD: Tensor) -> Tensor:
+    """Room for the matrices of one block after the other."""
+    return t_BD.new_empty(max((each.stop - each.start for each in blocks), default=0), len(t_BD))
+
+
+def _products(x_bD: Tensor, t_BD: Tensor, block: slice, buffer: Tensor) -> Tensor:
+    return torch.mm(x_bD[block], t_BD.T, out=buffer[: block.stop - block.start])
 
 
 def _write_gradients(
@@ -261,7 +292,8 @@ def _write_gradients(
 
     s depends on log τ as -s: Σ_ij dL/ds_ij s_ij = Σ_i x_i · dL/dx_i.
     """
-    torch.mul(grad @ t_BD, factor, out=dx_bD[block])
+    torch.mm(grad, t_BD, out=dx_bD[block])
+    dx_bD[block] *= factor
     if ctx.needs_input_grad[1]:
         dt_BD += (grad.T @ x_bD[block]) * factor
     share: Tensor = -torch.linalg.vecdot(x_bD[block], dx_bD[block]).sum()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from trainer.records import Floats
 from trainer.settings import Train
 
 _RIDGE = 1e-2  # of the mean eigenvalue of the features' covariance
+_SHORTEST = 1e-12  # a shorter row is divided by this, so that zero stays zero
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,31 @@ class HeadMap:
         with torch.no_grad():
             hidden = None if self.hidden is None else (_copied(self.hidden[0]), _copied(self.hidden[1]))
             return _copied(self._whole()), _copied(self.bias_T), hidden
+
+
+def unit_rows(x_BT: Tensor) -> Tensor:
+    """Each row divided by its length, as `torch.nn.functional.normalize`; its gradient takes three passes."""
+    function: Any = _UnitRows
+    unit_BT: Tensor = function.apply(x_BT)
+    return unit_BT
+
+
+class _UnitRows(torch.autograd.Function):
+    """With u = x / |x|: dL/dx = (dL/du - u (u · dL/du)) / |x|."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BT: Tensor) -> Tensor:
+        lengths_B1 = torch.linalg.vector_norm(x_BT, dim=1, keepdim=True).clamp_min_(_SHORTEST)
+        unit_BT: Tensor = x_BT / lengths_B1
+        ctx.save_for_backward(unit_BT, lengths_B1)
+        return unit_BT
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        unit_BT, lengths_B1 = ctx.saved_tensors
+        along_B1 = torch.linalg.vecdot(unit_BT, grads[0])[:, None]
+        grad_BT: Tensor = torch.addcmul(grads[0], unit_BT, along_B1, value=-1).div_(lengths_B1)
+        return grad_BT
 
 
 @dataclass(frozen=True)

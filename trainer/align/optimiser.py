@@ -25,8 +25,12 @@ class Optimiser:
         settings: Train,
         steps: int,
         processes: Processes,
+        replayable: bool,
     ) -> None:
-        """Weights decay; biases and scalars do not. With `settings.ema`, weights and biases are averaged."""
+        """Weights decay; biases and scalars do not. With `settings.ema`, weights and biases are averaged.
+
+        `replayable`: the rates of a step are in tensors, where a CUDA graph of `finish_step` reads them.
+        """
         self.step = 0
         self.steps = steps
         self._settings = settings
@@ -34,13 +38,18 @@ class Optimiser:
         self._averaged = [*weights, *biases]
         self._all = [*self._averaged, *scalars]
         self._averages = [tensor.detach().clone() for tensor in self._averaged] if settings.ema else []
+        device = self._all[0].device
+        # The learning rate, and how far a step moves the averages.
+        self._rate: float | Tensor = torch.zeros((), device=device) if replayable else settings.learning_rate
+        self._share: float | Tensor = torch.zeros((), device=device) if replayable else 0.0
         self._adam = torch.optim.AdamW(
             [
                 {"params": [*weights], "weight_decay": settings.weight_decay},
                 {"params": [*biases, *scalars], "weight_decay": 0.0},
             ],
-            lr=settings.learning_rate,
+            lr=self._rate,
             fused=True,
+            capturable=replayable,
         )
         for tensor in self._all:  # from the start, so that every checkpoint has the same tensors
             self._adam.state[tensor] = {
@@ -49,22 +58,30 @@ class Optimiser:
                 "exp_avg_sq": torch.zeros_like(tensor),
             }
 
-    def take_step(self, loss: Tensor) -> float:
-        """Take one step on the sum of all processes' losses; returns the learning rate."""
+    def begin_step(self) -> float:
+        """Count one more step and set its rates; returns the learning rate."""
         self.step += 1
         rate = learning_rate(self.step, self.steps, self._settings)
-        for group in self._adam.param_groups:
-            group["lr"] = rate
+        # Bias-corrected, as Adam's moments: the decay grows to its value, so that the start weighs little.
+        share = 1 - min(self._settings.ema, self.step / (self.step + 9))
+        if isinstance(self._rate, Tensor) and isinstance(self._share, Tensor):
+            self._rate.fill_(rate)
+            self._share.fill_(share)
+        else:
+            for group in self._adam.param_groups:
+                group["lr"] = rate
+            self._share = share
+        return rate
+
+    def finish_step(self, loss: Tensor) -> None:
+        """Step on the sum of all processes' losses: gradients, clipping, AdamW, moving averages."""
         self._adam.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self._processes.sum_in_place([grad for tensor in self._all if (grad := tensor.grad) is not None])
         torch.nn.utils.clip_grad_norm_(self._all, self._settings.clip_norm)
         self._adam.step()
-        # Bias-corrected, as Adam's moments: the decay grows to its value, so that the start weighs little.
-        decay = min(self._settings.ema, self.step / (self.step + 9))
         for average, tensor in zip(self._averages, self._averaged, strict=False):
-            average.lerp_(tensor.detach(), 1 - decay)
-        return rate
+            average.lerp_(tensor.detach(), self._share)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -177,6 +177,49 @@ def test_blocks_change_the_loss_by_rounding_alone(monkeypatch: pytest.MonkeyPatc
         torch.testing.assert_close(whole, in_blocks, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    "groups", [range(300), [i // 3 for i in range(300)], [0] * 299 + [1]], ids=["own", "threes", "two"]
+)
+@pytest.mark.parametrize("temperature", [0.02, 0.07, 1.0])
+def test_one_exponential_gives_what_differences_give(
+    monkeypatch: pytest.MonkeyPatch, groups: list[int], temperature: float
+) -> None:
+    """float32 pairs, some of them equal and some opposite, against the same formula in float64."""
+    x, t = _pairs(10, 300, dim=8)
+    t[:100], t[100:150] = x[:100], -x[100:150]
+    cold = torch.tensor(math.log(temperature), dtype=torch.float64, requires_grad=True)
+    monkeypatch.setattr(blocks, "_LARGEST_SCALE", 0.0)
+    expected = _loss_and_gradients(x, t, torch.tensor([*groups]), cold)
+    monkeypatch.undo()
+    taken = []
+    monkeypatch.setattr(
+        blocks, "_powers", lambda *given, form=blocks._powers: taken.append(1) or form(*given)
+    )
+    found = _loss_and_gradients(x.float(), t.float(), torch.tensor([*groups]), cold.detach().float())
+    assert taken
+    for exact, single in zip(expected, found, strict=True):
+        atol = 2e-5 * float(exact.abs().max())
+        torch.testing.assert_close(single.double(), exact, rtol=1e-4, atol=atol)
+
+
+def _loss_and_gradients(
+    x: torch.Tensor, t: torch.Tensor, groups: torch.Tensor, cold: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    given = tuple(each.detach().clone().requires_grad_() for each in (x, t, cold))
+    loss = symmetric_infonce(given[0], given[1], groups, given[2])
+    return loss.detach(), *torch.autograd.grad(loss, given)
+
+
+def test_a_gradient_is_scaled_and_may_be_asked_for_twice() -> None:
+    """Three times the loss has three times the gradient, and asking again gives the same bits."""
+    x, t = _pairs(11, 12)
+    x.requires_grad_()
+    loss = symmetric_infonce(x, t, torch.arange(12) // 2, torch.tensor(-1.5, dtype=torch.float64))
+    once, again, thrice = (torch.autograd.grad(k * loss, x, retain_graph=True)[0] for k in (1, 1, 3))
+    assert torch.equal(once, again)
+    torch.testing.assert_close(thrice, 3 * once, rtol=1e-12, atol=0)
+
+
 def test_logits_far_apart_neither_overflow_nor_vanish() -> None:
     """At the lowest temperature in float32, opposite vectors give a large finite loss and gradient."""
     x = torch.tensor([[1.0, 0.0], [0.0, 1.0]], requires_grad=True)

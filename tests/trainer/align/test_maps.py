@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.errors import TrainingError
-from trainer.align.maps import closed_form, make_map
+from trainer.align.maps import closed_form, make_map, unit_rows
 from trainer.settings import Train
 
 
@@ -97,3 +97,16 @@ def test_equal_features_do_not_break_a_closed_form() -> None:
     for x in (np.ones((5, 4), np.float32), np.zeros((5, 4), np.float32)):
         for how in ("ridge", "procrustes"):
             assert np.isfinite(closed_form(x, np.ones((5, 3), np.float32), how)).all()
+
+
+def test_unit_rows_and_their_gradient_are_those_of_torch() -> None:
+    """Against finite differences in float64, and torch's own in float32; zero stays zero."""
+    rng = np.random.default_rng(2)
+    x = torch.from_numpy(rng.normal(size=(7, 5)) * np.array([1e-3, 1, 1e3, 1, 1, 1, 1])[:, None])
+    assert torch.autograd.gradcheck(unit_rows, x.requires_grad_())
+    x, weight = x.detach().float().requires_grad_(), torch.from_numpy(rng.normal(size=(7, 5))).float()
+    ours, theirs = unit_rows(x), torch.nn.functional.normalize(x, dim=1)
+    assert torch.equal(ours, theirs)
+    (found,), (expected,) = (torch.autograd.grad((each * weight).sum(), x) for each in (ours, theirs))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+    assert not unit_rows(torch.zeros(2, 3)).any()

@@ -18,11 +18,13 @@ from trainer.align.aligner import Aligner
 from trainer.align.heads import load_heads
 from trainer.align.maps import Scale
 from trainer.align.optimiser import learning_rate
-from trainer.align.pairs import make_pairs
+from trainer.align.pairs import Pairs, Span, make_pairs
 from trainer.align.train import train
 from trainer.inputs import load_sample_texts, load_samples, open_kb
 from trainer.localize.centers import load_centers
 from trainer.localize.choose import localize
+from trainer.records import SampleSet
+from trainer.score.geometry import unit_rows
 from trainer.settings import Localize, Train
 
 MakeKb = Callable[..., Path]
@@ -68,6 +70,30 @@ def test_two_runs_give_the_same_bytes(make_kb: MakeKb, tmp_path: Path) -> None:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     heads = [load_heads(tmp_path / name).weights["image"] for name in ("a", "c")]
     assert not np.array_equal(*heads)
+
+
+@pytest.mark.parametrize(("loss", "most"), [("infonce", 3), ("official", 3), ("sigmoid", 2)])
+def test_the_number_of_threads_changes_no_bit(loss: Any, most: int) -> None:
+    """A step large enough for several threads leaves the same heads with one as with more."""
+    n, dim = 2_048, 256
+    rng = np.random.default_rng(0)
+    features_ND, texts_MD = (unit_rows(rng.normal(size=(n, dim)).astype(np.float32)) for _ in range(2))
+    none_N, all_N = np.zeros(n, np.int64), np.arange(n)
+    samples = SampleSet("image", tuple(map(str, all_N)), np.full(n, "train"), none_N - 1, all_N, features_ND)
+    pairs = {"image": Pairs(samples, all_N // 2, Span(all_N, none_N + 1), Span(all_N, none_N))}
+    settings = Train(epochs=2, batch_size=1_024, loss=loss)
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads in range(1, most + 1):
+            torch.set_num_threads(threads)
+            aligner = Aligner(pairs, texts_MD, none_N[:0], settings)
+            log = [*aligner.epoch(), *aligner.epoch()]
+            heads = aligner.heads({})
+            found.append((log, heads.weights["image"].tobytes(), heads.biases["image"].tobytes()))
+    finally:
+        torch.set_num_threads(before)
+    assert all(each[1:] == found[0][1:] and str(each[0]) == str(found[0][0]) for each in found)
 
 
 def test_test_samples_and_unseen_categories_have_no_say(make_kb: MakeKb, tmp_path: Path) -> None:

@@ -15,6 +15,21 @@ def is_whole_matroska(path: Path) -> bool | None:
 
     None for other files, and where the size is unknown, as in live recordings.
     """
+    end = _end_of_segment(path)
+    return None if end is None else end <= path.stat().st_size
+
+
+def is_joined_matroska(path: Path) -> bool:
+    """Whether another Matroska file follows the Segment of this one."""
+    end = _end_of_segment(path)
+    if end is None:
+        return False
+    with path.open("rb") as file:
+        file.seek(end)
+        return file.read(4) == EBML
+
+
+def _end_of_segment(path: Path) -> int | None:
     with path.open("rb") as file:
         head = file.read(4096)
     if head[:4] != EBML:
@@ -26,7 +41,7 @@ def is_whole_matroska(path: Path) -> bool | None:
     if head[at : at + 4] != SEGMENT:
         return None
     segment_size, body = _size(head, at + 4)
-    return None if segment_size is None else body + segment_size <= path.stat().st_size
+    return None if segment_size is None else body + segment_size
 
 
 def _size(data: bytes, at: int) -> tuple[int | None, int]:

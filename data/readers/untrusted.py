@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from data.errors import MissingDependencyError, SampleError
 
 MEBIBYTE = 2**20
+_ADDRESS = re.compile(r"<[\w.]+ object at 0x[0-9a-fA-F]+>")
 
 
 def check_file(path: Path, *, max_bytes: int) -> int:
@@ -50,5 +52,6 @@ def decoding(path: Path, what: str) -> Iterator[None]:
     except Exception as error:
         message = getattr(error, "strerror", None) or str(error).replace(str(path), path.name)
         message = message.partition("; use `usecols`")[0]  # NumPy's advice to programmers
+        message = _ADDRESS.sub("it", message)  # Pillow shows the object that it reads from
         reason = " ".join(message.split())[:160] or type(error).__name__
         raise SampleError(f"{path}: not a readable {what} ({reason}); export or fetch it again") from error

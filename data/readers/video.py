@@ -14,7 +14,7 @@ import numpy as np
 
 from data.errors import SampleError
 from data.readers.container import open_container
-from data.readers.matroska import is_whole_matroska
+from data.readers.matroska import is_joined_matroska, is_whole_matroska
 from data.readers.payload import Bytes, Clip
 from data.readers.untrusted import MEBIBYTE, decoding
 
@@ -81,6 +81,10 @@ def timeline(path: Path) -> Timeline:
     """
     moments: dict[int, int] = {}  # start -> duration
     last_s = 0.0  # the end of the longest stream
+    if path.is_file() and is_joined_matroska(path):
+        raise SampleError(
+            f"{path}: several files are joined to one, of which only the first would be read; split it"
+        )
     with open_container(path, what="video", max_bytes=MAX_BYTES) as container:
         stream = _video_stream(container, path)
         unit: Fraction = stream.time_base

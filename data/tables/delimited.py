@@ -115,6 +115,10 @@ def _check_header(header: list[str], is_known: Callable[[str], bool], path: Path
     names = [name for name in header if name]
     if len(set(names)) < len(names):
         raise ManifestError(f"{path}: line {line}: duplicate column name in {', '.join(names)}")
+    if names and names[0].startswith("#") and not is_known(names[0]):
+        raise ManifestError(
+            f"{path}: line {line}: begins with '#', but the first line names the columns; remove comments"
+        )
     if len(names) == 1 and not is_known(names[0]) and (found := _OTHER_SEPARATOR.search(names[0])):
         raise ManifestError(
             f"{path}: line {line}: the header is one cell, {names[0]!r:.100}, with {found[0]!r} in it; "
@@ -123,7 +127,9 @@ def _check_header(header: list[str], is_known: Callable[[str], bool], path: Path
 
 
 def _wrong_count(cells: list[str], header: list[str], separator: str) -> str:
-    what = f"{len(cells)} cells, but the header has {len(header)} columns"
+    what = f"{len(cells)} cells, but the header has {len(header)} column{'s' if len(header) > 1 else ''}"
+    if len(cells) == len(header) + 1 and cells[0].strip().isdigit():
+        return f"{what}; if the first cell is a row number, as R writes it, name its column `index`"
     if len(cells) > len(header):
         return f"{what}; put a cell that holds {_NAMES.get(separator, repr(separator))} into double quotes"
     other = next((each for each in _SEPARATORS if each != separator and each in "".join(cells)), None)

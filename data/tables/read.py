@@ -149,8 +149,9 @@ class _Columns:
     def notes(self) -> Iterator[str]:
         """Notes on skipped columns, columns in another spelling, and shortened numbers."""
         for given in (given for given, name in self._names.items() if name is None):
-            first = reprlib.repr(self._first.get(given))
-            yield f"column {given!r} skipped: an index (its first value is {first})"
+            first = self._first.get(given)
+            why = "empty" if first in (None, "") else f"an index (its first value is {reprlib.repr(first)})"
+            yield f"column {given!r} skipped: {why}"
         renamed = [
             f"{given!r} as {name}" for given, name in self._names.items() if name and given.strip() != name
         ]

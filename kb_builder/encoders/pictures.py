@@ -18,7 +18,7 @@ from data.render import RENDER_VERSION, drawn
 
 PICTURED = frozenset(MODALITIES) - {"text"}  # every modality that has a rendering
 # Part of the identity of the encoders that use `read_views`.
-PICTURE_VERSION = f"pad-white-bicubic-1/{RENDER_VERSION}"
+PICTURE_VERSION = f"pad-white-bicubic-2/{RENDER_VERSION}"
 
 # CLIP's normalisation of red, green and blue.
 CLIP_MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)

@@ -28,7 +28,7 @@ from kb_builder.parse.sentences import (
 from kb_builder.parse.shapes import FoundTexts, find_all, find_structured, read_strict
 
 # Part of every row's id: raise it when the same answer would give another text or status.
-PARSER_VERSION = "3"
+PARSER_VERSION = "4"
 
 _FEWEST_WORDS = 2  # that an answer must add to an opening
 _LARGEST_COUNT = 2**31 - 1  # of a column of the table

@@ -12,7 +12,8 @@ _CONTROL = re.compile(
     "\ufdd0-\ufdef\ufff9-\uffff\U000f0000-\U0010ffff]"
 )
 _INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u180e\u200b-\u200f\u2060-\u2064\u3164\ufeff\uffa0\U000e0000-\U000e007f]+"
+    "[\u00ad\u034f\u061c\u115f\u1160\u180e\u200b-\u200f\u2060-\u2064\u2800\u3164\ufeff\uffa0\U000e0000-\U000e007f]+"
+    "|(?<=[\\s.,;:()A-Za-z\u00c0-\u024f])[\ufe00-\ufe0f]+"  # nothing of which there are variants
 )
 _JOINERS = frozenset("\u200c\u200d")
 _BLACK_FLAG = "\U0001f3f4"  # the flags of England, Scotland and Wales are this and invisible letters

@@ -16,7 +16,7 @@ from typing import Any
 DEEPEST = 64  # nested brackets; a list of texts is never deeper
 
 # What may begin a value: a bracket before a string, another bracket, a comment, or a name with its colon.
-_QUOTE = "[\"'“‘«„`]"
+_QUOTE = "[\"'“‘«„`「『]"
 _START = re.compile(
     rf"\{{(?=\s*(?:{_QUOTE}|[{{\[}}]|//|/\*|-?\d{{1,9}}\s*:|[A-Za-z_$][\w$ ]{{0,40}}\s{{0,3}}[:=]|\Z))"
     rf"|\[(?=\s*(?:{_QUOTE}|[{{\[\]]|//|/\*|#|-?\d{{1,9}}\s*,|\Z))|\((?=\s*{_QUOTE})"
@@ -31,10 +31,11 @@ _COLON = re.compile(r"\s{0,20}(?::|=>|=)")
 _SCALAR = re.compile(r"-?\d[\d_.eE+-]{0,40}|(?:true|false|null|none|undefined|nan|infinity)\b", re.IGNORECASE)
 _NEXT_KEY = re.compile(r"[A-Za-z_$][\w$ -]{0,60}\s{0,8}:|-?\d+\s{0,8}:")
 _LITERALS: dict[str, Any] = {"true": True, "false": False}
-_CLOSING = {'"': '"', "'": "'", "`": "`", "“": '”"“', "‘": "’'", "«": "»", "„": '“”"'}
+_CLOSING = {'"': '"', "'": "'", "`": "`", "“": '”"“', "‘": "’'", "«": "»", "„": '“”"', "「": "」", "『": "』"}
 _STOPS = {quote: re.compile(rf"[\\{closing}]") for quote, closing in _CLOSING.items()}
-_QUOTES = frozenset(_CLOSING) | frozenset("”’»")
+_QUOTES = frozenset(_CLOSING) | frozenset("”’»」』")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": " ", "f": " ", "\n": ""}
+_COMMENTED = re.compile(r"#[^\n\"'“”]{0,200}\n\s*+(?:[\]}),#\"'“]|\Z)")
 _HEX = re.compile(r"u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})")
 
 
@@ -245,7 +246,11 @@ class _JsonReader:
             return place > at or not self._is_structure(place + 1)
         if letter in ",;":
             return self._begins_next(self._space(place + 1))
-        return text.startswith(("//", "/*"), place) or (letter == "#" and "\n" in text[at:place])
+        if (
+            letter == "#" and "\n" not in text[at:place]
+        ):  # a comment, if the next value or bracket follows its line
+            return _COMMENTED.match(text, place) is not None
+        return letter == "#" or text.startswith(("//", "/*"), place)
 
     def _ends_badly(self, at: int) -> bool:
         """Whether a quotation mark that opens no quotation precedes a comma: the next value is damaged."""

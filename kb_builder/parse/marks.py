@@ -16,7 +16,7 @@ _BARS = "|｜"
 # Bounded repetitions: a long run of "<" takes linear time.
 _MARK = re.compile(
     rf"""
-    < \s? (?P<open>/?[{_BARS}]{{1,2}}/?) (?P<token>[^<>{_BARS}\n]{{1,64}}) [{_BARS}]{{0,2}} >
+    < \s? (?P<open>/?[{_BARS}]{{1,2}}/?) (?P<token>[^<>{_BARS}\n]{{1,64}}) [{_BARS}]{{0,2}} \s? >
   | < (?P<turned>[\w/▁ .:-]{{1,64}}) [{_BARS}]{{1,2}} >
   | < (?P<slash>/?) (?P<tag>[A-Za-z_][\w:.\\-]{{0,48}}) (?: [\s=] [^<>]{{0,300}} )? /? >
   | (?: <| \[ ){{1,2}} (?P<shout>/? (?:INST|SYS|THINK|REASONING|TOOL_CALLS?|TOOL_RESULTS?|TOOL_CONTENT|ARGS
@@ -27,6 +27,7 @@ _MARK = re.compile(
     """,
     re.VERBOSE,
 )
+_BYTES = re.compile(r"(?:<0x[0-9A-Fa-f]{2}>)++")  # tokens of single bytes that were not decoded
 _ESCAPED_MARK = re.compile(rf"&lt;([{_BARS}/][^&<>\n]{{1,64}})&gt;")
 _SIGNS = re.compile(r"[^a-z0-9]+")
 # Cut off inside a mark.
@@ -56,7 +57,9 @@ _FINAL = re.compile(
     r"^[ \t#*_>-]{0,8}(?:the )?(?:final|revised|improved|corrected|polished|refined)"
     r" (?:answer|version|text|texts|list|description|descriptions|sentence|"
     r"sentences|output|json|response)?[ \t*_]{0,4}:[*_]{0,3}"
-    r"|^[ \t#*_>-]{0,8}(?:final|revised|improved|corrected|polished|refined)[ \t*_]{0,4}:[*_]{0,3}",
+    r"|^[ \t#*_>-]{0,8}(?:final|revised|improved|corrected|polished|refined)[ \t*_]{0,4}:[*_]{0,3}"
+    r"|^[ \t]{0,3}(?:#{1,6}[ \t]{0,3}|\*\*|__)(?:the )?"
+    r"(?:final|revised|improved|corrected|polished|refined)\b[\w \t]{0,30}(?:\*\*|__)?[ \t]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 _SPEAKER = (
@@ -96,6 +99,8 @@ def strip_marks(content: str, *, several: bool = False) -> StrippedAnswer:
 
     Of several answers (`<answer>…</answer>`) the last one counts, or all if `several` texts are wanted.
     """
+    if "<0x" in content:
+        content = _BYTES.sub(_decoded, content)
     if "&lt;" in content:
         content = _ESCAPED_MARK.sub(r"<\1>", content)
     if not _ODD.search(content):
@@ -110,6 +115,13 @@ def strip_marks(content: str, *, several: bool = False) -> StrippedAnswer:
     if not text.strip() and content.strip():
         return StrippedAnswer(None, ended, "holds reasoning or marks, and no text")
     return StrippedAnswer(text, ended) if text != content or ended else StrippedAnswer(content, ended)
+
+
+def _decoded(found: re.Match[str]) -> str:
+    try:
+        return bytes.fromhex(found[0].replace("<0x", "").replace(">", "")).decode("utf-8")
+    except UnicodeDecodeError:
+        return found[0]
 
 
 def may_leak(text: str) -> bool:

@@ -16,12 +16,12 @@ MAX_SENTENCES = 3
 
 _ITEM = re.compile(
     r"\s{0,40}(?:(?:[-*+•●▪◦‣–—·○■✓✔✅→➤►▶◆★☆]\ufe0f?|\d{1,3}\ufe0f?\u20e3|\\item)\s+(?:\[[ xX]\]\s+)?"
-    r"|#?[(\[]?\d{1,3}[.):\]]\)?\s+|\(?[A-Za-z]\)\s+|[①-⑳]\s*"
+    r"|#?[(\[]?\d{1,3}[.):\]]\)?\s+|\d{1,3}(?:、|．\s)\s*|\(?[A-Za-z]\)\s+|[①-⑳]\s*"
     r"|(?P<bold>[*_]{1,3})\(?\d{1,3}[.):]\)?(?:[*_]{1,3}:?)?\s+)(?=\S)"
 )
 _QUOTED_LINE = re.compile(r"\s{0,40}>{1,3}\s+")
 _HEADING = re.compile(r"\s{0,3}#{1,6}\s+")
-_RULE = re.compile(r"\s*+(?:[-*_=~#]\s?){2,}+$")
+_RULE = re.compile(r"\s*+(?:(?:[-*_=~#]\s?){2,}+|(?:\.\.\.|…)\s*+)$")
 _FRAME = re.compile(r"\s{0,40}\\(?:begin|end)\{\w{1,20}\}\s*+$")
 _FENCE = re.compile(r"\s*+(?:`{3,}+|~{3,}+)[\w+-]*+\s*+$")
 _BOLD_LINE = re.compile(r"\s{0,40}(\*\*|__)[^*_]{1,80}\1:?\s{0,40}$")
@@ -48,6 +48,9 @@ _PAIRS = (
     ),
     ("~~", re.compile(r"(?<![\w~])(~~)(?=[^\s~])([^~\n]*+)(?<=\S)\1(?![\w~])")),
     ("`", re.compile(r"(?<![\w`])(`{1,3})(?=[^\s`])([^`\n]*+)(?<=\S)\1(?![\w`])")),
+    ("==", re.compile(r"(?<![\w=])(==)(?=[^\s=])([^=\n]*+)(?<=\S)\1(?![\w=])")),
+    ("||", re.compile(r"(?<![\w|])(\|\|)(?=[^\s|])([^|\n]*+)(?<=\S)\1(?![\w|])")),
+    ("$", re.compile(r"(?<![\w$\\])(\$)(\d[\d.,]{0,8}|[A-Za-z])\$(?![\w$])")),
 )
 _LOOSE_STARS = re.compile(r"(?<![\w*)])\*{2,3}(?=\w)|(?<=[\w.!?])\*{2,3}(?![\w*])")
 _IMAGE = re.compile(r"!\[[^\[\]\n]{0,300}\]\([^()\s]{0,500}\)|\(\[[^\[\]\n]{0,300}\]\([^()\s]{0,500}\)\)")
@@ -58,7 +61,8 @@ _LINK = re.compile(r"\[([^\[\]\n]{0,300})\]\((?:https?:|/|#|www\.|mailto:)[^()\s
 _ESCAPED = re.compile(r"\\([*_#`\[\]()~<>+.!|{}&$'\"-])")
 _LATEX = re.compile(r"\\(?:text|textbf|textit|emph|mathrm|mathbf)\{([^{}\n]{0,1000})\}")
 _DISPLAYED = re.compile(r"^\s{0,40}\\[\[(](.*)\\[\])]\s{0,40}$", re.DOTALL)
-_WRITTEN_BREAK = re.compile(r"(?:\\n)++(?=\s|$|[A-Z*-])")  # a line break that was escaped twice
+_WRITTEN_BREAK = re.compile(r"(?:\\[nrt])++(?=\s|$|[A-Z*-])")  # a line break or a tab that was escaped twice
+_WRITTEN_SPACE = re.compile(r"▁(?=\w)")  # a space as SentencePiece writes it
 _ENTITY = re.compile(
     r"&(?:#?\d{2,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});|&(?:(?:amp|lt|gt|quot|apos|nbsp)\b|#\d{1,7})"
 )
@@ -78,14 +82,17 @@ _LEFT = re.compile(
     r"<[|｜][^\s<>]{0,40}|[\w|｜][|｜]>|</?[A-Za-z][\w:.-]{0,40}(?:[\s=][^<>]{0,300})?/?>|</[A-Za-z]"
     r"|[◁▷]|```|\\boxed|\\(?:frac|begin|end|times|cdot|text)\b|\|\s{0,9}:?-{3}|\{\{|\}\}|\{%"
     r"|\[/?(?:INST|SYS|THINK|TOOL_CALLS|UNK|MASK|PAD|CLS|SEP|EOS|BOS)\]|assistantfinal"
-    r"|\[(?:your|insert|name|category|placeholder|object|subject)\b[^\[\]]{0,60}\]"
+    r"|\[(?:your|insert|name|category|placeholder|object|subject|number|colou?r|size|shape|texture|material|"
+    r"adjective|noun|verb|action|sound|location|place|brand|detail|feature)s?\b[^\[\]]{0,60}\]"
     r"|[\[{]\s{0,9}[\"“][\w ]|[\"“”]\s{0,9}:\s{0,9}[\"“\[{]|[\"“”],\s{0,9}[\"“][A-Z]"
     r"|[\"”'.]\s{0,9}\]?\s{0,9}\}$"
     r"|[\"”]\s{0,9}\]\s{0,9}\}?$|[.!?];\s|https?://|\b(?:amp|quot|nbsp|apos);|[;&]#\w|\\u[0-9a-f]{4}|(?<![:\\\w])\\[a-z]{3}|\\,"
-    r"|^\w{1,40}(?:\[\d{1,3}\])?\s?=\s?[\"“]|â€|Ã[©¨ª§¶¼¤±³]|Â[°·»«]|(?-i:(?:User|Human|Assistant|USER|HUMAN|ASSISTANT):)",
+    r"|^\w{1,40}(?:\[\d{1,3}\])?\s?=\s?[\"“]|=>\s?[\"'“]|^\w[\w.]{0,40}\([\"'“]|^(?:\d{1,3},\s?|[fru])[\"“]"
+    r"|(?-i:(?:[a-z]{4}[.!?]|[.!?][\"”']),\s{0,3}[\"“'][A-Z])|<0x|â€|Ã[©¨ª§¶¼¤±³]|Â[°·»«]|(?-i:(?:User|Human|Assistant|USER|HUMAN|ASSISTANT):)",
     re.IGNORECASE,
 )
 _ODD = re.compile(r"[^\w\s.,!?'’()%°-]")
+_ODD_BLANKS = frozenset("\u115f\u1160\u3164\uffa0")  # they count as letters
 _ODD_START = frozenset("-–—(0123456789")
 
 # --- before and after the text ---------------------------------------------------------------------------
@@ -96,7 +103,9 @@ _PREAMBLE = re.compile(
     r"|(?:here(?: is| are|'s|’s)|below (?:is|are)|the following (?:is|are))\b[^.!?\n]{0,300}[:!]"
     r"|i(?:'d| would|’d) be (?:happy|glad) to\b[^.!?\n]{0,200}[.:!])\s+"
     r"|(?:\*\*|__)?(?:assistant|response|answer|description|caption|sentence|text|output|result|ai"
-    r"|final answer|final)(?: ?#?\d{1,3})?(?:\*\*|__)?:(?:\*\*|__)?\s+",
+    r"|final answer|final)(?: ?#?\d{1,3})?(?:\*\*|__)?:(?:\*\*|__)?\s+"
+    r"|(?:\*\*|__)?(?:option|version|variant|alternative|example) ?#?\d{1,3}(?:\*\*|__)?:(?:\*\*|__)?\s+"
+    r"|(?:description|caption) [-–—] ",
     re.IGNORECASE,
 )
 _POSTSCRIPT = re.compile(
@@ -106,14 +115,20 @@ _POSTSCRIPT = re.compile(
     r"|these (?:descriptions|texts|sentences|captions) |each (?:of these|description|text|sentence|caption) "
     r"|this (?:description|sentence|caption|text) |all (?:descriptions|texts|sentences) "
     r"|\[?end(?: of \w+)?\]?\.?\s*$"
-    r"|explanation\b|rationale\b)|\s{0,40}(?:#\w+\s{0,9})+$",
+    r"|explanation\b|rationale\b)|\s{0,40}(?:#\w+\s{0,9})+$|\s{0,40}\[\^\d{1,2}\]:",
+    re.IGNORECASE,
+)
+# The same at the end of the last line. Fewer words: "If you need to cut, take a knife." is about the thing.
+_FAREWELL = re.compile(
+    r"(?:please )?let me know\b|i hope (?:this|that|these|it) |hope (?:this|that) helps"
+    r"|feel free to (?:ask|let)|(?:would you like|do you want) (?:me |another|more)|is there anything else",
     re.IGNORECASE,
 )
 # A run of signs, an unpaired tag, and Qwen's switches `/think` and `/no_think`.
 _EDGES = re.compile(
-    r"^(?:(?:<(?!unk|mask)[A-Za-z][\w:.-]{0,40}>|/(?:no_?)?think)\s?)+"
+    r"^(?:(?:<(?!unk|mask)[A-Za-z][\w:.-]{0,40}>|/(?:no_?)?think|\|(?=\s))\s?)+"
     r"|(?:\s?(?:</[A-Za-z][\w:.-]{0,40}>|<(?:end|stop)>|/(?:no_?)?think"
-    r"|(?<=[.!?\"”])\s?[#*_<|`~{\[]++|#{3,}))+\.?$",
+    r"|(?<=[.!?\"”])\s?[#*_<|`~{\[]++|(?<=[.!?\"”])\s?(?-i:EO[TSDM])\b|#{3,}))+\.?$",
     re.IGNORECASE,
 )
 # Reasoning without any mark around it.
@@ -147,7 +162,7 @@ _SECOND = re.compile(
     r"\s{0,40}[*_#]{0,3}\s?(?:description|text|sentence|caption|option|version|alternative) ?#?[2-9]\b",
     re.IGNORECASE,
 )
-_COUNTED = re.compile(r"\s[(\[](?:word count: ?)?\d{1,3} words[)\]]\.?$", re.IGNORECASE)
+_COUNTED = re.compile(r"\s[(\[][^()\[\]]{0,40}\b\d{1,3} words[.!]?[)\]]\.?$", re.IGNORECASE)
 
 # --- sentences -------------------------------------------------------------------------------------------
 
@@ -175,7 +190,9 @@ _DANGLING = frozenset({
 
 def is_plain(text: str) -> bool:
     """Whether a text has nothing that `without_formatting` would remove, as most texts."""
-    if "_" in text or "\n" in text or _ODD.search(text):
+    if "_" in text or "\n" in text or "('" in text or " EO" in text or _ODD.search(text):
+        return False
+    if not text.isascii() and not _ODD_BLANKS.isdisjoint(text):
         return False
     return text[:1] not in _ODD_START and text[1:2] != ")" and not may_leak(text)
 
@@ -185,6 +202,11 @@ def is_title(line: str) -> bool:
     if _HEADING.match(line):
         return True
     return bool(_BOLD_LINE.match(line)) and not _SENTENCE_END.search(line, max(0, len(line) - 50))
+
+
+def is_short(line: str) -> bool:
+    """Whether a line is a few words that end no sentence: a title of what follows."""
+    return len(line) <= 60 and not _SENTENCE_END.search(line) and len(line.split(None, 6)) < 6
 
 
 def is_postscript(line: str) -> bool:
@@ -243,7 +265,7 @@ def without_formatting(text: str, asked: str = "") -> str:
     if "\\" in text:
         text = _LATEX.sub(r"\1", _WRITTEN_BREAK.sub("\n", text))
         text = _DISPLAYED.sub(r"\1", text)
-    text = " ".join(_lines(text, asked))
+    text = " ".join(_lines(_WRITTEN_SPACE.sub(" ", text) if "▁" in text else text, asked))
     for sign, pairs in _PAIRS:
         for _ in range(3 if sign in text else 0):  # ***bold and italic***, **bold with *italic* inside**
             text, count = pairs.subn(r"\2", text)
@@ -294,7 +316,7 @@ def _lines(text: str, asked: str) -> list[str]:
         bare = line.strip()
         if not bare or is_fence(line) or _BLOCK_SCALAR.match(bare):
             continue
-        above = not kept and number + 1 < len(lines) and not lines[number + 1].strip() and _is_short(bare)
+        above = not kept and number + 1 < len(lines) and not lines[number + 1].strip() and is_short(bare)
         if not kept and number + 1 < len(lines) and task_talk(bare):
             titles.append(line)
             continue
@@ -309,11 +331,6 @@ def _lines(text: str, asked: str) -> list[str]:
         else:
             kept.append(_begin(line, asked))
     return kept or [_begin(line, asked) for line in titles]
-
-
-def _is_short(line: str) -> bool:
-    """Whether a line is a few words that end no sentence: a title of what follows."""
-    return len(line) <= 60 and not _SENTENCE_END.search(line) and len(line.split(None, 6)) < 6
 
 
 def _begin(line: str, asked: str) -> str:
@@ -342,7 +359,7 @@ def without_comment(text: str) -> str:
 def unquoted(text: str) -> str:
     """The text without quotation marks around the whole; those of a quotation inside or of inches stay."""
     text = text.strip()
-    for opening, closing in ("[]", "{}", "()", "«»"):
+    for opening, closing in ("[]", "{}", "()", "«»", "»«", "„“", "‹›", "「」", "『』"):
         if (
             text[:1] == opening
             and text[-1:] == closing
@@ -374,7 +391,9 @@ def whole_sentences(text: str, finish_reason: str) -> str:
     whole = finish_reason.casefold() in _WHOLE
     if whole and text and not _END.search(text[-3:]):
         text = text.rstrip(" ,;:-–—") + "."
-    return " ".join(sentences(text, most=MAX_SENTENCES, whole=whole))
+    found = sentences(text, most=MAX_SENTENCES, whole=whole)
+    ends = next((n for n, each in enumerate(found) if n and _FAREWELL.match(each)), len(found))
+    return " ".join(found[:ends])
 
 
 def sentences(text: str, *, most: int | None = None, whole: bool = False) -> list[str]:

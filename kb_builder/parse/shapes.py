@@ -20,6 +20,7 @@ from kb_builder.parse.sentences import (
     is_fence,
     is_postscript,
     is_rule,
+    is_short,
     is_title,
     item_mark,
     sentences,
@@ -70,6 +71,10 @@ _NAMED = re.compile(
 _ROMAN = dict(zip("i ii iii iv v vi vii viii ix x xi xii".split(), range(1, 13), strict=True))  # noqa: SIM905
 _BREAK_TAG = re.compile(r"<br\s{0,3}/?>|</?(?:ul|ol)>", re.IGNORECASE)
 _OPEN_ITEM_TAG = re.compile(r"<li(?:\s[^<>]{0,200})?>", re.IGNORECASE)
+# An emoji as a bullet, perhaps of several characters.
+_PICTURE = re.compile(
+    r"\s{0,40}(?:[\u2600-\u27bf\U0001f000-\U0001faff][\ufe0f\u200d\U0001f3fb-\U0001f3ff]{0,3}){1,4}\s+(?=[^\sa-z])"
+)
 _MARK_ALONE = re.compile(r"\s{0,40}(?:[*_#(]{0,3}\d{1,3}[.):]?[*_]{0,3}|[-*•]|[*_]{1,3})\s*+$")
 _NUMBER_INSIDE = re.compile(r"(?:(?<=\s)|^)\(?(\d{1,3})[.)]\s+(?=[\"“A-Z*\U0002f800-\U0002fa1d])")
 _SHORT_LABEL = re.compile(r"([A-Z][\w /&-]{0,30}):\s+(?=\S)")
@@ -190,7 +195,10 @@ def _texts_in(value: Any, *, torn: bool = False, depth: int = 0) -> Iterator[str
         else:
             yield from _texts_in(inner, depth=depth + 1)
     elif isinstance(value, list):
+        counted = len(value) > 1 and any(isinstance(each, str) and _looks_like_text(each) for each in value)
         for each in value:
+            if counted and isinstance(each, str) and _MARK_ALONE.match(each):
+                continue  # the number of a text, in a list of its own
             if isinstance(each, str | list | dict):
                 yield from _texts_in(each, torn=torn and each is value[-1], depth=depth + 1)
     elif isinstance(value, dict):
@@ -361,6 +369,11 @@ def _read_pairs(content: str) -> FoundTexts | None:
 def _split_lines(content: str) -> FoundTexts:
     lines = [without_quote_mark(line) for line in content.splitlines()]
     lines = [line for line in lines if not is_fence(line) and not is_rule(line)]
+    filled = [line for line in lines if line.strip()]
+    if all(
+        _PICTURE.match(line) for line in filled[:-1] or filled
+    ):  # the last one may be cut off, or a farewell
+        lines = [_PICTURE.sub("", line, count=1) for line in lines]
     while lines and (not lines[-1].strip() or _MARK_ALONE.match(lines[-1])):
         lines.pop()  # the list was cut off after the number of a text
     marked = [n for n, line in enumerate(lines) if item_mark(line)]
@@ -369,6 +382,8 @@ def _split_lines(content: str) -> FoundTexts:
     if len(marked) > 1:
         edges = [*marked, len(lines)]
         chunks = [lines[edges[n] : edges[n + 1]] for n in range(len(marked))]
+        if all(map(_is_titled, chunks)):
+            chunks = [[f"{_marked(chunk[0])}{chunk[1].strip()}", *chunk[2:]] for chunk in chunks]
         texts = [
             text for n, chunk in enumerate(chunks) for text in _of_chunk(chunk, last=n == len(chunks) - 1)
         ]
@@ -462,6 +477,20 @@ def _of_chunk(lines: Sequence[str], *, last: bool) -> list[str]:
     return [" ".join(kept)] if kept else [title] if title else []
 
 
+def _is_titled(lines: Sequence[str]) -> bool:
+    """Whether an item is a few words that end no sentence, and right below them a line that begins one."""
+    if len(lines) < 2:
+        return False
+    title, below = lines[0][len(_marked(lines[0])) :].strip(), lines[1].strip()
+    return bool(item_mark(lines[0])) and is_short(title) and below[:1].isupper() and not item_mark(below)
+
+
+def _marked(line: str) -> str:
+    """The bullet or number of a line."""
+    found = item_mark(line)
+    return found[0] if found else ""
+
+
 def _without_titles(texts: Sequence[str], chunks: Sequence[Sequence[str]]) -> list[str]:
     """Without numbered titles above bullets, if the bullets are the texts."""
     if len(texts) != len(chunks):
@@ -480,6 +509,8 @@ def _of_pairs(lines: Sequence[str]) -> list[str]:
     """The texts of lines such as `title: …` and `description: …`; [] if not all lines are such pairs."""
     pairs = [_PAIR.match(line) for line in lines]
     named = [(_SIGNS.sub("", pair[1].casefold()), pair[2] or "") for pair in pairs if pair is not None]
+    if {"q", "a"} <= {name for name, _ in named}:
+        named = [({"q": "question", "a": "answer"}.get(name, name), text) for name, text in named]
     if len(named) != len(lines) or not any(name in _TEXT_KEYS and text for name, text in named):
         return []
     best = min((name for name, text in named if name in _KEYS and text), key=_KEYS.__getitem__)

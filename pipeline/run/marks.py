@@ -22,6 +22,7 @@ from data.files import Signature, canonical_json, hash_json, write_json, write_t
 from data.reads import CHANGED_MEANWHILE, Note, content, remember
 from pipeline.project import ProjectFile
 
+CODE_CHANGED = "its code changed"
 FORMAT = 3  # 1 had no reads, 2 no checksum of the mark
 _ALWAYS_HASHED = 64 * 2**20  # bytes: only of larger outputs an unchanged signature suffices
 _EARLIER = (1, 2)
@@ -168,6 +169,7 @@ def altered(
 ) -> str | None:
     """What has changed since a mark was written, in a few words; None where nothing has.
 
+    Changed code is said last, as `CODE_CHANGED`: commands that only note it must not miss the rest.
     `facts` is called last, with the facts of the mark, and returns those of today. Facts whose names begin
     with `_` are not compared; they save the function from checking everything again.
     """
@@ -176,9 +178,9 @@ def altered(
         return "it has not been run"
     if mark.get("format") != FORMAT:
         return "it was run by an earlier version"
-    for name in hashes:
-        if mark["hashes"].get(name) != hashes[name]:
-            return f"its {name} changed"
+    changed = [name for name in hashes if mark["hashes"].get(name) != hashes[name]]
+    if changed and changed != ["code"]:
+        return f"its {next(name for name in changed if name != 'code')} changed"
     fresh = {}
     for name, (digest, seen) in mark["outputs"].items():
         path = project.run / name
@@ -203,6 +205,8 @@ def altered(
     for name, value in known.items():
         if not name.startswith("_") and value != mark["facts"].get(name):
             return f"{name} changed"
+    if changed:
+        return CODE_CHANGED
     _refresh(project, key, {**mark, "outputs": fresh, "facts": known}, mark, reads, again)
     return None
 

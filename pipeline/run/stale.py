@@ -19,7 +19,7 @@ from data.files import hash_json
 from pipeline.project import ProjectFile
 from pipeline.run.code import code_hash
 from pipeline.run.jobs import INGEST, STAGE_NAMES, find_stage, needs, plan, shards
-from pipeline.run.marks import altered, read_mark
+from pipeline.run.marks import CODE_CHANGED, altered, read_mark
 from pipeline.run.stage import Stage
 
 # The samples' files by run folder: what has changed since ingest, or None. Filled while `media_checked_once`.
@@ -29,21 +29,31 @@ _CHECK_ONCE = Path()  # the key that says so
 
 def why_stale(project: ProjectFile, name: str) -> str | None:
     """Why a stage must run (again), in a few words: what has changed; None where it can be skipped."""
-    stage = find_stage(name)
+    code: str | None = None
+    for why in _reasons(project, find_stage(name)):
+        if why is not None and why != CODE_CHANGED:
+            return why
+        code = code or why
+    return code
+
+
+def _reasons(project: ProjectFile, stage: Stage) -> Iterator[str | None]:
+    """What `why_stale` looks at, in turn: the stage or its shards, and the samples' files."""
     if stage.shards is None:
-        return why_part_stale(project, stage, name) or why_media_stale(project, stage)
-    # The mark of the whole stage knows the outputs, those of the shards what each was made from.
-    try:
-        numbers = shards(project, name)
-    except KnowledgeBaseError as error:
-        return str(error)
-    whole = altered(project, name, hashes=hashes(project, stage), facts=lambda _: {"shards": len(numbers)})
-    if whole is not None:
-        return whole
-    for shard in numbers:
-        if reason := why_part_stale(project, stage, shard_key(stage, shard), shard):
-            return reason
-    return why_media_stale(project, stage)
+        yield why_part_stale(project, stage, stage.name)
+    else:
+        # The mark of the whole stage knows the outputs, those of the shards what each was made from.
+        try:
+            numbers = shards(project, stage.name)
+        except KnowledgeBaseError as error:
+            yield str(error)
+            return
+        yield altered(
+            project, stage.name, hashes=hashes(project, stage), facts=lambda _: {"shards": len(numbers)}
+        )
+        for shard in numbers:
+            yield why_part_stale(project, stage, shard_key(stage, shard), shard)
+    yield why_media_stale(project, stage)
 
 
 def is_current(project: ProjectFile, name: str) -> bool:
@@ -72,7 +82,7 @@ def require_current_before(project: ProjectFile, name: str) -> None:
 
 def _note_or_raise(project: ProjectFile, name: str, why: str) -> None:
     no_manifest = not project.manifest.exists()
-    if why.endswith("its code changed") or (no_manifest and (find_stage(name).media or name == INGEST)):
+    if why == CODE_CHANGED or (no_manifest and (find_stage(name).media or name == INGEST)):
         note = f"the manifest {project.manifest} is missing" if no_manifest else f"{name}: {why}"
         print(f"  note: {note}; using what `{name}` wrote before", file=sys.stderr, flush=True)
         return

@@ -146,6 +146,34 @@ def test_evaluate_alone_says_what_changed_and_what_to_run(
         require_current_before(load_project(finished / "unibind.toml"), "evaluate")
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda folder: _edit(folder, "samples.csv", ",train,", ",val,"),
+            "samples.csv changed since `ingest`",
+        ),
+        (_replaced_picture, "media/0-0.bmp changed since `ingest`"),
+        (lambda folder: (folder / "runs/p/kb/samples.parquet").unlink(), "samples.parquet is missing since"),
+    ],
+)
+def test_changed_code_hides_no_other_change(
+    change: Callable[[Path], None],
+    told: str,
+    finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """After an upgrade a command goes on with what older code wrote, and says so, if nothing else changed."""
+    monkeypatch.setattr("pipeline.run.stale.code_hash", lambda _: "another")
+    project = load_project(finished / "unibind.toml")
+    require_current_before(project, "evaluate")
+    assert "ingest: its code changed; using what `ingest` wrote before" in capsys.readouterr().err
+    change(finished)
+    with pytest.raises(InputError, match=told):
+        require_current_before(project, "evaluate")
+
+
 def test_training_where_the_samples_are_not_says_so_and_goes_on(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

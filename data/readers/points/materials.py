@@ -40,7 +40,7 @@ def diffuse_colours(places: Sequence[Path]) -> dict[str, Bytes | None]:
             continue
         material = None
         textured: set[str] = set()
-        for line in library.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in library.read_text(encoding="utf-8-sig", errors="replace").splitlines():
             key, _, value = line.strip().partition(" ")
             if key == "newmtl":
                 material = value.strip()

@@ -41,7 +41,7 @@ def read_obj(path: Path) -> tuple[AnyArray, Bytes | None]:
     texture.
     """
     with decoding(path, "OBJ mesh"):
-        obj = _parse(path.read_bytes().decode("utf-8", errors="replace"), path)
+        obj = _parse(path.read_bytes().decode("utf-8-sig", errors="replace"), path)
         if not obj.vertices:
             raise SampleError(f"{path}: contains no vertices; export the mesh again")
         xyz_V3, rgb_V3 = _vertices(obj.vertices)
@@ -59,8 +59,9 @@ def obj_libraries(path: Path) -> list[Path]:
     names = []
     with path.open("rb") as file:
         for line in file:
-            if line.lstrip()[:7] == b"mtllib ":
-                names.append(line.decode("utf-8", errors="replace").split(None, 1)[1].strip())
+            words = line.removeprefix(b"\xef\xbb\xbf").split(None, 1)
+            if words[1:] and words[0] == b"mtllib":
+                names.append(words[1].decode("utf-8", errors="replace").strip())
     return libraries(path, names)
 
 

@@ -153,9 +153,17 @@ def _to_rows(flat_NC: AnyArray, row_type: np.dtype[np.void]) -> AnyArray:
     column = 0
     for name in row_type.names or ():
         width = row_type[name].shape[0]
-        cloud[name] = flat_NC[:, column : column + width]
+        values = flat_NC[:, column : column + width]
+        if name in {"rgb", "rgba"} and row_type[name].base == np.float32 and _are_packed(values):
+            values = values.astype(np.uint32).view(np.float32)
+        cloud[name] = values
         column += width
     return cloud
+
+
+def _are_packed(values: AnyArray) -> bool:
+    """Whether colours declared as floats are written as integers: their floats are below 1, or negative."""
+    return bool((values >= 1).any() and ((values >= 0) & (values < 2**32) & (values % 1 == 0)).all())
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ ending and by rules that the values must satisfy. Columns that fit no rule are d
 | 3 | x y z |
 | 4 | x y z and one more number (intensity): dropped |
 | 6 | x y z and colours, if `as_colours` accepts them; `.xyzn`: normals; `.xyzrgb`: colours |
-| 7 | `.pts`: x y z intensity r g b. Else r g b + 1 or 1 + r g b, whichever is possible; if both are: dropped
+| 7 | `.pts`: x y z intensity r g b, or r g b 255. Else r g b + 1 or 1 + r g b: if both are possible, dropped
 |
 | 9 | x y z, normals of length one, and colours, in either order |
 | others | x y z; the rest is dropped |
@@ -194,7 +194,8 @@ def _by_rule(columns_NC: AnyArray, path: Path) -> tuple[AnyArray, Bytes | None]:
         return xyz_N3, None if ending == ".xyzn" else as_colours(rest)
     if width == 7:
         if ending == ".pts":
-            return xyz_N3, as_colours(rest[:, 1:])
+            opaque = bool((rest[:, 3] == 255).all()) and as_colours(rest[:, :3]) is not None
+            return xyz_N3, as_colours(rest[:, :3] if opaque else rest[:, 1:])
         first, last = as_colours(rest[:, :3]), as_colours(rest[:, 1:])
         return xyz_N3, last if first is None else first if last is None else None
     if width == 9:

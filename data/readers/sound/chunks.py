@@ -200,23 +200,27 @@ def w64_parts(path: Path, size: int) -> list[Stretch]:
 
 
 def caf_parts(path: Path, size: int) -> list[Stretch]:
-    """Apple's CAF; a size of −1 means "to the end of the file"."""
+    """Apple's CAF, several if concatenated; a size of −1 means "to the end of the file"."""
+    parts: list[Stretch] = []
+    start, at = 0, 8
     with path.open("rb") as file:
-        at = 8
         while True:
             file.seek(at)
             head = file.read(12)
             if len(head) < 12:
-                return [Stretch(path, 0, size)]
+                return [*parts, Stretch(path, start, size)]
+            if head[:4] == b"caff":
+                parts.append(Stretch(path, start, at))
+                start, at = at, at + 8
+                continue
             declared, here = int.from_bytes(head[4:], "big", signed=True), size - at - 12
-            if head[:4] == b"data":
-                break
+            if head[:4] == b"data" and declared > here:
+                raise SampleError(
+                    f"{path}: truncated, {here:,} of {declared:,} bytes of sound; fetch it again"
+                )
+            if head[:4] == b"data" and declared < 0:
+                return [*parts, Stretch(path, start, size, {at + 4: here.to_bytes(8, "big")})]
             at += 12 + max(0, declared)
-    if declared > here:
-        raise SampleError(f"{path}: truncated, {here:,} of {declared:,} bytes of sound; fetch it again")
-    if declared < 0:
-        return [Stretch(path, 0, size, {at + 4: here.to_bytes(8, "big")})]
-    return [Stretch(path, 0, size)]
 
 
 def au_parts(path: Path, size: int) -> list[Stretch]:

@@ -220,3 +220,30 @@ def test_a_cut_recording_is_refused_whatever_stands_still(share: float, tmp_path
     (tmp_path / "a.mkv").write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(SampleError, match=r"truncated|not a readable"):
         read("video", tmp_path / "a.mkv")
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
+def test_joined_films_are_refused(ending: str, tmp_path: Path) -> None:
+    """Of `cat a b` FFmpeg reads the first film alone: refused, as a film and as a sound."""
+    write_video(tmp_path / f"a.{ending}", 12)
+    film = (tmp_path / f"a.{ending}").read_bytes()
+    (tmp_path / f"b.{ending}").write_bytes(film + film)
+    with pytest.raises(SampleError, match="several files are joined to one"):
+        read("video", tmp_path / f"b.{ending}")
+    (tmp_path / f"c.{ending}").write_bytes(film + bytes(500))  # padding is no film
+    assert numbers_of(clip_of(tmp_path / f"c.{ending}")) == list(range(12))
+
+
+def test_a_joined_sound_of_an_mp4_is_refused(tmp_path: Path) -> None:
+    """`cat` of two .m4a files would be heard in part."""
+    with av.open(str(tmp_path / "a.m4a"), "w") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.float32), format="flt", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    sound = (tmp_path / "a.m4a").read_bytes()
+    (tmp_path / "b.m4a").write_bytes(sound + sound)
+    read("audio", tmp_path / "a.m4a")
+    with pytest.raises(SampleError, match="several files are joined to one"):
+        read("audio", tmp_path / "b.m4a")

@@ -43,6 +43,10 @@ def read(folder: Path, content: str | bytes, name: str = "m.csv") -> tuple[list[
             "first value is '3'",
         ),
         (",,uri,category,split,modality\nx,0,a.jpg,dog,train,image\n", "first value is 'x'"),
+        (
+            "uri,category,split,modality,Unnamed: 4\na.jpg,dog,train,image,\n",
+            "column 'Unnamed: 4' skipped: empty",
+        ),
         ("uri,category,split,modality\na.jpg,dog,train,image\n,,,\n , , ,\n", "2 empty rows skipped"),
         ("uri,category,split,modality\na.jpg,dog,train,image\n,,\n,,,,,\n", "2 empty rows skipped"),
         (",uri,category,split,modality\n0,a.jpg,dog,train,image\n1,,,,\n", "1 empty row skipped"),
@@ -101,6 +105,12 @@ def test_a_decimal_column_of_pandas(tmp_path: Path) -> None:
         ("uri,category,\na,b,c\n", "line 2: 'c' in column 3, which has no name in the header"),
         ("uri,category,,\na,b,,d\n", "line 2: 'd' in column 4"),
         ("uri,category\na\n", "line 2: 1 cells, but the header has 2 columns"),
+        ("uri\na,b\n", "2 cells, but the header has 1 column;"),
+        ("# by me\nuri,category\na,b\n", "line 1: begins with '#', .*; remove comments"),
+        (
+            "uri,category\n1,a,b\n",
+            "line 2: 3 cells, .* a row number, as R writes it, name its column `index`",
+        ),
         ("uri,uri\na,b\n", "duplicate"),
         ('uri\n"a\n', "line 2: not valid CSV"),
         ('uri\n"a \\"b\\" c"\n', "line 2: not valid CSV: .*; a double quote inside a cell is written twice"),

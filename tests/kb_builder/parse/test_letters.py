@@ -38,6 +38,8 @@ def test_halves_of_characters_become_lost_ones() -> None:
     [
         ("\ufeffA d\u00adog\u200b bar\u2060ks.", "A dog barks."),
         ("A d\u200dog.", "A dog."),
+        ("A dog has \u3164four\ufe0f legs\u2800.", "A dog has four legs."),
+        ("葛\U000e0100 ☎\ufe0f 1\ufe0f\u20e3", "葛\U000e0100 ☎\ufe0f 1\ufe0f\u20e3"),
         ("👨\u200d👩\u200d👧 and ❤\ufe0f\u200d🔥", "👨\u200d👩\u200d👧 and ❤\ufe0f\u200d🔥"),
         ("नमस्\u200dते", "नमस्\u200dते"),
         ("می\u200cخواهم", "می\u200cخواهم"),

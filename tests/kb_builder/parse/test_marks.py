@@ -48,7 +48,7 @@ ENDS = [
     "<|end|>", "[/INST]", "<|END_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>", "<|end▁of▁sentence|>", "<eos>",
     "<|return|>", "<|end_of_text|>", "<| im_end |>", "<|IM_END|>", "<im_end>", "</im_end>", "<|/im_end|>",
     "<||im_end||>", "<|im\\_end|>", "&lt;|im_end|&gt;", "<end_of_utterance>", "<|eot|>", "<|end_of_role|>",
-    "<|im_en", "<|eot_id|", "</s", "|im_end|", "###", "\n###",
+    "<|im_en", "<|eot_id|", "</s", "|im_end|", "###", "\n###", "< | im_end | >", "<0x0A>", "<0x0A><0x0A></s>",
 ]  # fmt: skip
 NEXT_TURNS = [
     "\nUser: And a cat?", "\n\nHuman: And a cat?", "\nAssistant: A cat meows at night.",
@@ -88,6 +88,10 @@ AROUND = [
     "{} ```", "{}<", "_{}_", "description: |\n  {}", "![dog](https://a.b/c.png) {}",
     "{} ([a](https://b.c))", "<details><summary>Thinking</summary>hm</details>{}",
     "<unused94>thought\nhm<unused95>{}", "{}<|fim_middle|>def f():", "<|reserved_special_token_1|>{}",
+    "▁{}", "\u3164{}\u2800", "{}\n\n[^1]: A book.", "{} [This text has 5 words.]",
+    "{} Let me know if you need more.", "{} I hope this helps!", "Option 1: {}", "**Version 2:** {}",
+    "Description - {}", "\\t{}\\r\\n", "„{}“", "「{}」",
+    "{} EOT", "{}\nEOS", "‹{}›", "=={}==", "||{}||", "| {} |",
     "<image>\n{}", "{}【4:0†source】", "{} \ue200cite\ue202turn0search0\ue201",
 ]  # fmt: skip
 
@@ -130,6 +134,11 @@ def test_marks_inside_a_list_concern_their_text_alone(mark: str) -> None:
         ("The dogâ€™s bark is loud at night.", "holds 'â€', which is no part of a text"),
         ("See https://a.b/dog.png for a dog.", "holds 'https://', which is no part of a text"),
         ("A dog weighs $\\approx 5$ kg here.", "holds '\\\\app', which is no part of a text"),
+        ("A dog has [number] legs and a tail.", "holds '[number]', which is no part of a text"),
+        ("A dog weighs <0xC3> at night here.", "holds '<0x', which is no part of a text"),
+        (f'1,"{TEXT}"', "holds '1,\"', which is no part of a text"),
+        (f'f"{TEXT}"', "holds 'f\"', which is no part of a text"),
+        (f"print('{TEXT}')", 'holds "print(\'", which is no part of a text'),
         ("We need to write a sentence about a dog.", "speaks of the task: 'we need to write'"),
         (f"{TEXT} <unk>", "holds '<unk>', which is no part of a text"),
         ("A dog <verb> at night in town.", "holds '<verb>', which is no part of a text"),

@@ -66,6 +66,13 @@ SHAPES: dict[str, Callable[[list[str]], str]] = {
     "lists by aspect": _json(lambda texts: {"look": texts[:1], "sound": texts[1:]}),
     "single quotes": _quoted("{'descriptions': ['", "", "", "', '", "']}"),
     "Python": lambda texts: f"descriptions = {texts!r}",
+    "numbers beside texts": _json(lambda texts: [[f"{n}.", text] for n, text in enumerate(texts, 1)]),
+    "corner brackets": _quoted("[", "「", "」", ", ", "]"),
+    "comments of Python": lambda texts: (
+        "descriptions = [\n"
+        + "\n".join(f'    "{text}"{sign}  # one' for text, sign in zip(texts, ",, ", strict=False))
+        + "\n]"
+    ),
     "a tuple": _quoted("descriptions = (\n", '    "', '"', ",\n", ",\n)"),
     "JavaScript": _quoted("const descriptions = [\n", "  `", "`", ",\n", "\n];"),
     "names without quotes": _quoted('{descriptions: ["', "", "", '", "', '"]}'),
@@ -119,6 +126,24 @@ SHAPES: dict[str, Callable[[list[str]], str]] = {
         for n, (label, text) in enumerate(zip(("Shape", "Sound", "Colour"), texts, strict=False), 1)
     ),
     "bold labels with dashes": _each("%d. **Side %d** – %s\n"),
+    "titles over lines": _each("%d. The Side\n   %s\n\n"),
+    "ideographic commas": _each("%d、%s\n"),
+    "figures of full width": lambda texts: "".join(
+        f"{figure}． {text}\n" for figure, text in zip("１２３", texts, strict=False)
+    ),
+    "emoji": lambda texts: "".join(
+        f"{sign} {text}\n" for sign, text in zip(("🐕", "✂️", "👩🏽‍🚀"), texts, strict=False)
+    ),
+    "questions and answers": _each("Q: What is said of it?\nA: %s\n"),
+    "a document of YAML": _around("---\n", _each("- %s\n"), "..."),
+    "a draft under a heading": _around(
+        "**Draft**\n\n1. A first dog is here.\n2. A bad dog is here.\n\n**Final answer**\n\n",
+        _each("%d. %s\n"),
+        "",
+    ),
+    "a draft under a rule": _around(
+        "## Draft\n\n- A first dog is here.\n\n## Revised version\n\n", _each("- %s\n"), ""
+    ),
     "titles above": _each("**%d. Side**\n%s\n\n"),
     "headings above": _each("### Text %d\n%s\n\n"),
     "titles of paragraphs": _each("%d. **Side**\n\n   %s\n\n"),
@@ -221,9 +246,23 @@ def test_no_text_holds_a_piece_of_its_form(shape: str, texts: list[str]) -> None
 def test_a_shape_that_was_cut_off_keeps_whole_texts_only(shape: str, texts: list[str], cut: float) -> None:
     """Cut anywhere: each text that is kept is one of the answer, or its whole first sentences."""
     whole = SHAPES[shape](texts)
-    if shape in {"a draft", "a better draft", "a draft inside", "reasoning inside", "parts in a string"}:
+    if shape in {
+        "a draft under a heading",
+        "a draft under a rule",
+        "a draft",
+        "a better draft",
+        "a draft inside",
+        "reasoning inside",
+        "parts in a string",
+    }:
         return  # where the cut leaves the draft alone, the draft is the answer
-    if shape in {"number signs", "numbers with dashes", "numbers with tabs", "Roman figures"}:
+    if shape in {
+        "number signs",
+        "numbers with dashes",
+        "numbers with tabs",
+        "Roman figures",
+        "titles over lines",
+    }:
         return  # one of them alone is no list: "1 - 3 m long", "#1 in the world", "I. M. Pei"
     for item in parsed(whole[: int(len(whole) * cut)], finish="length"):
         assert (
@@ -231,3 +270,21 @@ def test_a_shape_that_was_cut_off_keeps_whole_texts_only(shape: str, texts: list
             or any(text.startswith(item.text) for text in texts)
             or item.text in {f"{TITLE}.", "Good luck!"}
         ), item
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[\n  0 => "%s",\n  1 => "%s",\n  2 => "%s"\n]',
+        "print('%s')\nprint('%s')\nprint('%s')",
+        "['%s', '%s\", '%s']",
+        '["%s, "%s", "%s"]',
+        '%s", "%s", "%s"]',
+    ],
+)
+def test_code_is_never_a_text(content: str) -> None:
+    """Damaged lists, and lists in languages that are not read: a text is one of the answer, or refused."""
+    texts = ["A dog barks at strangers.", "The dog sleeps all day.", "A dog is a loyal friend."]
+    items = parsed(content % tuple(texts))
+    assert [item for item in items if item.text is not None and item.text not in texts] == []
+    assert all(item.reason for item in items if item.text is None)

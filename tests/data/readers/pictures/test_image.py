@@ -132,3 +132,14 @@ def test_postscript_is_never_started(tmp_path: Path) -> None:
     path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
     with pytest.raises(SampleError, match="cannot identify"):
         read("image", path)
+
+
+def test_an_object_of_ours_is_not_shown(tmp_path: Path) -> None:
+    """The reason of a TIFF of float colours is the same in every run, without an address in memory."""
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8, 3), np.float32), photometric="rgb")
+    with pytest.raises(SampleError) as refused:
+        read("image", tmp_path / "a.tif")
+    assert "0x" not in str(refused.value)
+    assert "cannot identify image file it" in str(refused.value)

@@ -466,3 +466,19 @@ def test_a_samples_content_is_all_that_is_read(tmp_path: Path) -> None:
     five = content_hash("point", Turned(tmp_path / "a.obj", "z"))
     assert len({own, one, two, three, four, five}) == 6
     assert own == hash_file(tmp_path / "a.obj")
+
+
+def test_a_byte_order_mark_hides_no_line(tmp_path: Path) -> None:
+    """An OBJ or a library that begins with a mark loses neither its first vertex nor its first material."""
+    mark = "\ufeff"
+    square = "v 0 0 0\nv 1 0 0\nv 1 2 0\nv 0 2 0\n"
+    (tmp_path / "plain.obj").write_text(square + "f 1 2 3 4\n")
+    (tmp_path / "a.obj").write_text(mark + square + "f 1 2 3 4\n", encoding="utf-8")
+    np.testing.assert_array_equal(
+        cloud_of(tmp_path / "a.obj").xyz_N3, cloud_of(tmp_path / "plain.obj").xyz_N3
+    )
+    (tmp_path / "b.obj").write_text(f"{mark}mtllib\tm.mtl\n{square}usemtl red\nf 1 2 3 4\n", encoding="utf-8")
+    (tmp_path / "m.mtl").write_text(f"{mark}newmtl red\nKd 1 0 0\n", encoding="utf-8")
+    rgb = cloud_of(tmp_path / "b.obj").rgb_N3
+    assert rgb is not None and (rgb == [255, 0, 0]).all()
+    assert companions("point", tmp_path / "b.obj") == [tmp_path / "m.mtl"]

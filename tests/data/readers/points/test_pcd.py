@@ -116,3 +116,22 @@ def test_sizes_that_do_not_agree_are_refused(tmp_path: Path, xyz: Floats, rgb: B
     save(tmp_path / "a.pcd", xyz, rgb, points=10**9)
     with pytest.raises(SampleError, match="truncated"):
         read("point", tmp_path / "a.pcd")
+
+
+@pytest.mark.parametrize("name", ["rgb", "rgba"])
+def test_colours_as_text_are_packed_floats_or_integers(
+    name: str, tmp_path: Path, xyz: Floats, rgb: Bytes
+) -> None:
+    """Programs declare them as floats and write either; the colours are the same."""
+    packed = rgb.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    head = (
+        f"FIELDS x y z {name}\nSIZE 4 4 4 4\nTYPE F F F F\nCOUNT 1 1 1 1\n"
+        f"WIDTH {COUNT}\nHEIGHT 1\nPOINTS {COUNT}\nDATA ascii\n"
+    )
+    opaque = packed.astype(np.int64) + (0xFF000000 if name == "rgba" else 0)
+    for colours in (packed.astype(np.uint32).view(np.float32).astype(str), opaque.astype(str)):
+        lines = [f"{x:.9g} {y:.9g} {z:.9g} {c}" for (x, y, z), c in zip(xyz, colours, strict=True)]
+        (tmp_path / "a.pcd").write_text(head + "\n".join(lines) + "\n")
+        cloud = read("point", tmp_path / "a.pcd")
+        assert isinstance(cloud, Points)
+        np.testing.assert_array_equal(cloud.rgb_N3, rgb)

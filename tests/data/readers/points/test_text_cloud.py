@@ -228,3 +228,10 @@ def test_named_colours_of_every_depth() -> None:
     for odd in ([[0, 0, np.nan]], [[-1, 0, 0]], [[0.5, 0, 300.5]], [[0, 0, 1e9]]):
         assert named_colours(np.array(odd)) is None
         assert as_colours(np.array(odd)) is None
+
+
+def test_opacity_is_no_colour(xyz: Floats, rgb: Bytes, tmp_path: Path) -> None:
+    """A PTS of x y z r g b 255 holds no intensity: its colours do not move on by one column."""
+    opaque = np.full((COUNT, 1), 255)
+    path = save(tmp_path / "a.pts", text_of(xyz, rgb, opaque))
+    np.testing.assert_array_equal(read_here("point", path).rgb_N3, rgb)  # type: ignore[union-attr]

@@ -221,10 +221,10 @@ def test_a_cut_flac_of_unknown_length_is_refused(missing: int, tmp_path: Path) -
 
 
 def test_joined_lossless_sounds_are_read_whole(tmp_path: Path) -> None:
-    """`cat` of two WAVs, FLACs (of known and unknown length), AIFFs or AUs is both sounds."""
+    """`cat` of two WAVs, FLACs (of known and unknown length), AIFFs, AUs or CAFs is both sounds."""
     one, two = noise(7), noise(8, 5001)
     both = np.concatenate([one, two])
-    for form in ("WAV", "FLAC", "AIFF", "AU"):
+    for form in ("WAV", "FLAC", "AIFF", "AU", "CAF"):
         (tmp_path / f"a.{form}").write_bytes(coded(one, form) + coded(two, form))
         np.testing.assert_array_equal(heard(tmp_path / f"a.{form}"), both, err_msg=form)
     parts = streamed(coded(one, "FLAC")) + streamed(coded(two, "FLAC")) + coded(one, "FLAC")

@@ -5,15 +5,15 @@ files with the same name in the modality folders of one category (`dog/photos/re
 numbered takes (`rex-0` … `rex-4`, `rex (1)`, `rex copy`), files with the same bytes, and the same picture in
 another size or format.
 
-Numbers mean takes only if several names in a folder are numbered: of `dog/dog_001` … `dog_500` or `IMG_0001`
-… each file shows another object.
+Numbers mean takes only if several names in a folder are numbered, and a name is not that of the category or a
+camera's: of `dog_01` … `dog_50` or `IMG_01` … each file shows another object.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -133,13 +133,16 @@ def _group_by_name(files: Sequence[MediaFile], union: _DisjointSets) -> list[str
 
 def _group_takes(files: Sequence[MediaFile], union: _DisjointSets) -> list[str]:
     folders: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    names: dict[str, set[str]] = defaultdict(set)  # of each folder: its own, and those of its categories
     for file in files:
         path = PurePosixPath(file.uri)
-        folders[path.parent.as_posix()][path.stem].append(file.uri)
+        folder = path.parent.as_posix()
+        folders[folder][path.stem].append(file.uri)
+        names[folder] |= {slug(path.parent.name), file.category or ""} - {""}
     grouped: list[str] = []
     counted: list[str] = []
     for folder, uris_of in sorted(folders.items()):
-        takes, others = _takes(list(uris_of), PurePosixPath(folder).name)
+        takes, others = _takes(list(uris_of), names[folder])
         before = "" if folder == "." else f"{folder}/"
         for stems in takes:
             if union.join([uri for stem in stems for uri in uris_of[stem]]):
@@ -156,8 +159,11 @@ def _group_takes(files: Sequence[MediaFile], union: _DisjointSets) -> list[str]:
     return notes
 
 
-def _takes(stems: Sequence[str], folder: str) -> tuple[list[list[str]], list[list[str]]]:
-    """Series of names in one folder: those that are takes of one object, and those that number objects."""
+def _takes(stems: Sequence[str], places: Collection[str]) -> tuple[list[list[str]], list[list[str]]]:
+    """Series of names in one folder: those that are takes of one object, and those that number objects.
+
+    `places`: the name of the folder and the ids of its categories.
+    """
     series: dict[str, list[tuple[int, str]]] = defaultdict(list)
     copies: dict[str, list[str]] = defaultdict(list)
     present = set(stems)
@@ -173,7 +179,7 @@ def _takes(stems: Sequence[str], folder: str) -> tuple[list[list[str]], list[lis
         if len(names) < 2:
             continue
         starts = min(number for number, _ in found) < _HIGHEST_FIRST + (base in present)
-        if starts and not _is_generic(base, folder):
+        if starts and not _is_generic(base, places):
             takes.append(names)
             most = max(most, len(names))
         else:
@@ -184,10 +190,10 @@ def _takes(stems: Sequence[str], folder: str) -> tuple[list[list[str]], list[lis
     return takes, others
 
 
-def _is_generic(base: str, folder: str) -> bool:
-    """Whether a name is generic: one that cameras give to every file, or that of the folder."""
-    word, place = slug(base), slug(folder)
-    return word in _SERIAL or (bool(place) and place in {word, word + "s", word.removesuffix("s")})
+def _is_generic(base: str, places: Collection[str]) -> bool:
+    """Whether a name is generic: one that cameras give to every file, or that of the folder or a category."""
+    word = slug(base)
+    return word in _SERIAL or any(place in {word, word + "s", word.removesuffix("s")} for place in places)
 
 
 def _group_duplicates(files: Sequence[MediaFile], root: Path, union: _DisjointSets) -> list[str]:

@@ -11,7 +11,8 @@ import re
 from functools import lru_cache
 
 _QUOTED = re.compile(r'"([^"\n]{1,200})"')
-_PLAIN = re.compile(r"[^\W\d_]+(?:[ '’-][^\W\d_]+)*")
+_LETTERS = r"[^\W\d_\u115f\u1160\u3164\uffa0]+"  # without blanks that count as letters
+_PLAIN = re.compile(rf"{_LETTERS}(?:[ '’-]{_LETTERS})*")
 # fmt: off
 # Words that the parser treats as a mark or label at the start of a line.
 _SPECIAL = frozenset({
@@ -19,6 +20,7 @@ _SPECIAL = frozenset({
     "great", "alright", "answer", "description", "caption", "sentence", "text", "output", "result", "ai",
     "final", "response", "question", "q", "input", "instruction", "instructions", "prompt", "task", "student",
     "customer", "note", "explanation", "here", "below", "analysis", "commentary", "model", "assistantfinal",
+    "let me know", "eos", "eot",
 })
 # fmt: on
 _BULLET = re.compile(r"[-*+•#>–—·]+")

@@ -179,24 +179,35 @@ def _is_name(letters: bytes) -> bool:
 
 
 def w64_parts(path: Path, size: int) -> list[Stretch]:
-    """Sony's Wave64: names are GUIDs; sizes have 64 bits and include the chunk's header of 24 bytes."""
+    """Sony's Wave64, several if concatenated: names are GUIDs; sizes have 64 bits and count the header.
+
+    libsndfile reads to the end of the file, whatever the size says, so a part ends with its sound.
+    """
+    parts: list[Stretch] = []
+    start, at = 0, 40
     with path.open("rb") as file:
-        at = 40
         while True:
             file.seek(at)
             head = file.read(24)
             if len(head) < 24:
-                return [Stretch(path, 0, size)]
-            declared = int.from_bytes(head[16:24], "little")
-            if head[:4] == b"data":
-                break
-            at += max(24, declared + -declared % 8)
-    here = size - at
-    if declared <= 24 < here or is_unknown(declared, 64):
-        return [Stretch(path, 0, size, {at + 16: here.to_bytes(8, "little")})]
-    if declared > here:
-        raise SampleError(f"{path}: truncated, {here:,} of {declared:,} bytes of sound; fetch it again")
-    return [Stretch(path, 0, size)]
+                return [*parts, Stretch(path, start, size)]
+            declared, here = int.from_bytes(head[16:24], "little"), size - at
+            if head[:4] != b"data":
+                at += max(24, declared + -declared % 8)
+                continue
+            if declared <= 24 < here or is_unknown(declared, 64):
+                return [*parts, Stretch(path, start, size, {at + 16: here.to_bytes(8, "little")})]
+            if declared > here:
+                raise SampleError(
+                    f"{path}: truncated, {here:,} of {declared:,} bytes of sound; fetch it again"
+                )
+            end = at + declared
+            file.seek(end + -declared % 8)
+            if file.read(4) != b"riff":
+                return [*parts, Stretch(path, start, end)]
+            parts.append(Stretch(path, start, end))
+            start = end + -declared % 8
+            at = start + 40
 
 
 def caf_parts(path: Path, size: int) -> list[Stretch]:

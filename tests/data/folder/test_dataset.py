@@ -289,6 +289,20 @@ def test_the_first_word_of_a_name_as_category(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("names", ["{}_{}.png", "{}/train/{}_{}.png"])
+def test_the_numbers_of_a_category_count_its_objects(names: str, tmp_path: Path) -> None:
+    """`dog_0` … `dog_4` and `cat_0` … of a flat folder are ten objects: they are not all in one split."""
+    by_name = "/" not in names
+    named = [
+        names.format(*([word] if by_name else [word, word]), n) for word in ("dog", "cat") for n in range(5)
+    ]
+    fill(tmp_path, *named, *(() if by_name else ("dog/test/rex.png", "cat/test/tom.png")))
+    scan = survey_folder(tmp_path, by_name=by_name)
+    assert {sample.object_id for sample in scan.samples} == {None}
+    assert "count different objects" in told(scan)
+    assert len({sample.split for sample in scan.samples}) > 1
+
+
 def test_textures_are_no_photos(tmp_path: Path) -> None:
     """A picture that a material or a scene names is a part of the mesh, as is a buffer."""
     fill(tmp_path, "chair/a.obj", "chair/wood.png", "chair/my tex/b c.jpg", "chair/photo.png", "chair/s.bin")

@@ -22,6 +22,8 @@ NAMES = [
     "f*ck", "\\boxed{x}", "$x$", "{x}", "|x|", "Human", "User", "System", "Assistant", "Sure", "OK", "OK!",
     "Here", "Note:", "A:", "Answer", "Text", "Description", "analysis", "assistantfinal", "final",
     "Dr. Who", "St. Bernard", "e.g.", "R.", ".NET", "Node.js", "O'Brien", "'Tis", "@home", "100%", "1.",
+    "EOS", "EOT", "Canon EOS", "Let me know", "[number]", "a==b", "==", "||", "$4$", "▁▂▃", "a▁b", "「東京」",
+    "1、2", "Option 1", "\u3164", "print('x')", "<0x41>", "✂\ufe0f",
     "(a)", "👨\u200d👩\u200d👧", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "İstanbul", "http://a.b/c_d_e", "A - B: C", "“q”",
 ]  # fmt: skip
 FORMS = [

@@ -221,15 +221,22 @@ def test_a_cut_flac_of_unknown_length_is_refused(missing: int, tmp_path: Path) -
 
 
 def test_joined_lossless_sounds_are_read_whole(tmp_path: Path) -> None:
-    """`cat` of two WAVs, FLACs (of known and unknown length), AIFFs, AUs or CAFs is both sounds."""
+    """`cat` of two WAVs, FLACs (of known and unknown length), AIFFs, AUs, CAFs or W64s is both sounds."""
     one, two = noise(7), noise(8, 5001)
     both = np.concatenate([one, two])
-    for form in ("WAV", "FLAC", "AIFF", "AU", "CAF"):
+    for form in ("WAV", "FLAC", "AIFF", "AU", "CAF", "W64"):
         (tmp_path / f"a.{form}").write_bytes(coded(one, form) + coded(two, form))
         np.testing.assert_array_equal(heard(tmp_path / f"a.{form}"), both, err_msg=form)
     parts = streamed(coded(one, "FLAC")) + streamed(coded(two, "FLAC")) + coded(one, "FLAC")
     (tmp_path / "b.flac").write_bytes(parts)
     np.testing.assert_array_equal(heard(tmp_path / "b.flac"), np.concatenate([one, two, one]))
+
+
+def test_what_follows_a_wave64_is_no_sound(tmp_path: Path) -> None:
+    """Its size says where the sound ends; libsndfile alone would read a tag behind it as samples."""
+    samples = noise(9)
+    (tmp_path / "a.w64").write_bytes(coded(samples, "W64") + b"TAG" + bytes(range(125)))
+    np.testing.assert_array_equal(heard(tmp_path / "a.w64"), samples)
 
 
 def pitches(samples: Floats, pieces: int) -> list[int]:

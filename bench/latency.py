@@ -81,7 +81,7 @@ def main() -> None:
         commands = _commands(project, _pictures(project, home / "pictures"))
         first, floors = _measure(commands, programs, home / "cache", given.rounds)
     rows = [*_floor_rows(floors), *_first_rows(first), *_rows(commands)]
-    command = "python -m bench.latency " + " ".join(sys.argv[1:])
+    command = f"python -m bench.latency --rounds {given.rounds}" + " --against UNIBIND" * bool(given.against)
     publish(
         given.results,
         rows,

@@ -81,7 +81,7 @@ def main() -> None:
         commands = _commands(project, _pictures(project, home / "pictures"))
         first, floors = _measure(commands, programs, home / "cache", given.rounds)
     rows = [*_floor_rows(floors), *_first_rows(first), *_rows(commands)]
-    command = "python -m bench.latency " + " ".join(sys.argv[1:])
+    command = f"python -m bench.latency --rounds {given.rounds}" + " --against UNIBIND" * bool(given.against)
     publish(
         given.results,
         rows,
@@ -115,6 +115,10 @@ def _commands(project: Path, pictures: Sequence[Path]) -> list[Command]:
     names = ("--categories", "dog, cat, car")
     of = ("--project", project)
     (run_folder,) = (path.parent for path in (project.parent / "runs").glob("*/metrics.json"))
+    copy = pictures[0].parent / "run"
+    copy.mkdir()
+    for name in ("metrics.json", "named.parquet", "ranks.parquet"):
+        shutil.copy(run_folder / name, copy)
     table = pq.read_table(run_folder / "kb" / "categories.parquet", columns=["category_id"])
     texts = pq.read_table(run_folder / "kb" / "descriptions" / "category", columns=["row_id"])
     return [
@@ -126,7 +130,7 @@ def _commands(project: Path, pictures: Sequence[Path]) -> list[Command]:
         Command("kb stats", ("kb", "stats", *of), LIGHT_SECONDS),
         Command("kb show CATEGORY", ("kb", "show", table["category_id"][0].as_py(), *of), LIGHT_SECONDS),
         Command("kb explain ROW", ("kb", "explain", texts["row_id"][0].as_py(), *of), LIGHT_SECONDS),
-        Command("compare RUN RUN", ("compare", run_folder, run_folder), LIGHT_SECONDS),
+        Command("compare RUN RUN", ("compare", run_folder, copy), LIGHT_SECONDS),
         Command("doctor", ("doctor", *of)),
         Command("--help", ("--help",), LIGHT_SECONDS),
     ]

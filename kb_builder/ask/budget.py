@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from kb_builder.ask.cost import cost, price_of, usage_of, worst_case
 from kb_builder.ask.endpoint.client import endpoint_of
 from kb_builder.ask.ledger import Entry, Ledger
 from kb_builder.ask.request import Request, request_from_json
+from kb_builder.ask.write_offs import written_off
 from kb_builder.settings import TRAITS, DescribeSamples, Price
 
 _UNBOUNDED = "`budget_usd` is set, and nothing bounds what a request may cost"
@@ -62,18 +62,6 @@ def open_budget(most: float, price: Price, ledger: Ledger, *, endpoint: str, mod
     """
     unpriced = _unpriced(ledger.unpriced(), price, endpoint, model)
     return Budget(most, spent=ledger.spent() + unpriced + ledger.read(written_off))
-
-
-def write_off(connection: sqlite3.Connection, *, usd: float) -> None:
-    """Record the worst case of an answer that broke off (a `Work` for `Ledger.write`)."""
-    connection.execute("CREATE TABLE IF NOT EXISTS write_offs (usd REAL NOT NULL) STRICT")
-    connection.execute("INSERT INTO write_offs VALUES (?)", (usd,))
-
-
-def written_off(connection: sqlite3.Connection) -> float:
-    """The sum of all write-offs, in US dollars."""
-    (there,) = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'write_offs'").fetchone()
-    return float(connection.execute("SELECT total(usd) FROM write_offs").fetchone()[0]) if there else 0.0
 
 
 def _unpriced(entries: Iterable[Entry], price: Price, endpoint: str, model: str) -> float:

@@ -32,12 +32,12 @@ from data.files import hash_text
 from kb_builder.ask.allowance import Allowance, RequestUse
 from kb_builder.ask.asker import Progress
 from kb_builder.ask.breaker import Breaker
-from kb_builder.ask.budget import write_off
 from kb_builder.ask.ledger import GROUP_ROWS, Entry, Ledger, new_entry
 from kb_builder.ask.limits import Limiter
 from kb_builder.ask.policy import Policy, policy_for
 from kb_builder.ask.request import Describer, Reply, Request, request_json
 from kb_builder.ask.reuse import answered_elsewhere, reused
+from kb_builder.ask.write_offs import write_off
 from kb_builder.settings import Asking
 
 log = logging.getLogger(__name__)

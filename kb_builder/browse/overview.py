@@ -9,8 +9,8 @@ from textwrap import dedent
 from typing import Any
 
 from data.errors import InputError
-from kb_builder.ask.budget import written_off
 from kb_builder.ask.ledger import read_ledger
+from kb_builder.ask.write_offs import written_off
 from kb_builder.browse.answer import Page, QueryResult
 from kb_builder.browse.query import connect, run_query
 from kb_builder.browse.sources import quoted

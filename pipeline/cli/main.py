@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,8 @@ def main() -> None:
 
     All output goes through pipeline/cli/terminal.py: no name from outside can send control sequences.
     """
+    # Pydantic would search all installed packages for plugins, which takes 50 ms.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     with safe_output():
         status = _status()
     sys.exit(status)

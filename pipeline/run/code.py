@@ -46,7 +46,7 @@ def code_hash(function: Callable[..., Any]) -> str:
 def files(function: Callable[..., Any]) -> tuple[Path, ...]:
     """Our files that a function may run or read as part of its code, sorted; without its own file."""
     found: set[Path] = set()
-    left = [name for node in _nodes(function) for name in _imports(node)]
+    left = [name for node in _nodes(function) for name in _imports(ast.walk(node))]
     left += _imported_names(function)
     done: set[str] = set(MACHINERY)
     while left:
@@ -104,12 +104,8 @@ def _names(node: ast.FunctionDef) -> set[str]:
 @cache
 def _of_module(path: Path) -> tuple[tuple[str, ...], tuple[Path, ...]]:
     """The modules that a source file imports or names, and the .toml files beside it that it names."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    texts = [
-        each.value
-        for each in ast.walk(tree)
-        if isinstance(each, ast.Constant) and isinstance(each.value, str)
-    ]
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    texts = [each.value for each in nodes if isinstance(each, ast.Constant) and isinstance(each.value, str)]
     named = [match[1] for text in texts if (match := _MODULE_NAME.fullmatch(text))]
     beside = [
         file
@@ -118,11 +114,11 @@ def _of_module(path: Path) -> tuple[tuple[str, ...], tuple[Path, ...]]:
         # `f"{purpose}.toml"` may be any of them
         for file in path.parent.glob("*.toml" if text == ".toml" else text)
     ]
-    return (*_imports(tree), *named), tuple(beside)
+    return (*_imports(nodes), *named), tuple(beside)
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
             for alias in node.names:
                 yield from _of_alias(node, alias)

@@ -17,11 +17,11 @@ from kb_builder.ask.budget import (
     bounded_worst_case,
     open_budget,
     require_bounds,
-    write_off,
 )
 from kb_builder.ask.cost import worst_case
 from kb_builder.ask.ledger import new_entry, open_ledger
 from kb_builder.ask.request import Media, Request
+from kb_builder.ask.write_offs import write_off
 from kb_builder.settings import DescribeSamples, Price
 from kb_builder.tables.schemas import SAMPLES, write_table
 

@@ -16,8 +16,8 @@ import pytest
 
 from data.errors import InputError, KnowledgeBaseError
 from data.files import write_json
-from kb_builder.ask.budget import write_off
 from kb_builder.ask.ledger import Entry, open_ledger
+from kb_builder.ask.write_offs import write_off
 from kb_builder.browse.overview import show, stats
 from kb_builder.browse.query import sql
 from kb_builder.tables.schemas import DESCRIPTIONS, REJECTS, SAMPLES, read_rows, write_table

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from kb_builder.encoders.workers import encode_by_length, map_batches
+from kb_builder.encoders.workers import encode_by_length, encode_one, map_batches
 
 
 def test_results_come_in_order_from_one_torch_thread_each() -> None:
@@ -77,3 +77,34 @@ def test_texts_of_similar_length_are_encoded_together() -> None:
     lengths = [len(text) for batch in sorted(batches, key=lambda batch: len(batch[0])) for text in batch]
     assert sorted(map(len, batches)) == [22, 64, 64] and lengths == sorted(lengths)
     assert encode_by_length(Lengths(), []).shape == (0, 2)  # type: ignore[arg-type]
+
+
+class _Counting:
+    """An encoder that tells on how many threads it runs, and may fail."""
+
+    def __init__(self, parameters: int) -> None:
+        self.parameters = parameters
+
+    def prepare(self, modality: str, source: str) -> str:
+        return f"{modality} {source}"
+
+    def encode(self, batch: list[str]) -> Any:
+        if batch == ["text broken"]:
+            raise ValueError("broken")
+        assert batch == ["text a dog"]
+        return np.full((1, 1), torch.get_num_threads(), np.float32)
+
+
+@pytest.mark.parametrize(("parameters", "alone"), [(22_000_000, True), (400_000_000, False)])
+def test_a_small_encoder_takes_one_thread_for_one_sample(parameters: int, alone: bool) -> None:
+    """A large one takes all; torch's own threads are back afterwards, also after an error."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        encoder: Any = _Counting(parameters)
+        assert encode_one(encoder, "text", "a dog").tolist() == [[1 if alone else 3]]
+        with pytest.raises(ValueError, match="broken"):
+            encode_one(encoder, "text", "broken")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,8 +74,11 @@ def test_explaining_a_row(project: Path) -> None:
 
 def test_comparing_runs(run: Any, tmp_path: Path) -> None:
     """Two runs of the same samples."""
-    write_json(run.root / "metrics.json", run.metrics)
-    assert heavy_modules("compare", str(run.root), str(run.root), cwd=tmp_path) == []
+    for name in ("one", "two"):
+        write_json(tmp_path / name / "metrics.json", run.metrics)
+        for table in ("named.parquet", "ranks.parquet"):
+            shutil.copy(run.root / table, tmp_path / name)
+    assert heavy_modules("compare", "one", "two", cwd=tmp_path) == []
 
 
 @pytest.mark.parametrize(

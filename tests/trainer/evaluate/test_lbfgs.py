@@ -45,7 +45,7 @@ def test_the_probe_has_the_bits_of_torch(n: int, d: int, k: int) -> None:
     label_N = np.arange(n) % k
     x_ND = rng.normal(size=(n, d)) + rng.normal(size=(k, d))[label_N]
     start = np.zeros((k, d)), np.zeros(k)
-    for strength in STRENGTHS:
+    for strength in STRENGTHS[::2]:
         ours = logistic_regression(x_ND, label_N, strength, start)
         start = _by_torch(x_ND, label_N, strength, start)
         for found, expected in zip(ours, start, strict=True):

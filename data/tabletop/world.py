@@ -29,7 +29,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.environment import environment
+from data.environment import cores, environment
 from data.errors import ProjectError, UniBindError
 from data.files import atomic_path, hash_file, hash_json, write_json
 from data.manifest.read import write_manifest
@@ -75,7 +75,7 @@ def build_world(folder: Path, settings: TabletopSettings, *, workers: int | None
         media.mkdir(parents=True, exist_ok=True)
         missing = [spec for spec in specs if not is_complete(spec, settings, media)]
         _log.info("sample world: %d of %d objects to make in %s", len(missing), len(specs), folder)
-        _render_all(missing, settings, media, workers=workers or os.cpu_count() or 1)
+        _render_all(missing, settings, media, workers=workers or cores())
         os.sync()  # one sync for thousands of small files; the manifest must not outlive them in a power cut
         _write_categories(folder / "categories.csv")
         manifest = folder / "manifest.parquet"

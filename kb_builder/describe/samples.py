@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from data.environment import cores
 from data.errors import KnowledgeBaseError
 from data.paths import resolver
 from kb_builder.ask.asker import Asker
@@ -151,7 +151,7 @@ def _measured(subjects: Iterator[SampleSubject]) -> Generator[SampleSubject, Non
     In threads: decoding and array work release the interpreter lock, and at most one decoded sample per
     thread is in memory.
     """
-    threads = os.cpu_count() or 1
+    threads = cores()
     ahead: deque[tuple[SampleSubject, Future[None] | None]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="measure") as pool:
         try:

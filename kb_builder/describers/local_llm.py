@@ -151,7 +151,8 @@ def in_flight(gguf: Gguf) -> int:
 @cache
 def _server(gguf: Gguf, number: int) -> Any:
     xllamacpp = _import_xllamacpp()
-    threads = max(1, cores() // server_count(gguf))
+    each, left = divmod(cores(), server_count(gguf))
+    threads = each + (number < left)
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(gguf.path)
     parameters.model_alias = {gguf.name}  # answers name this instead of a path on this machine

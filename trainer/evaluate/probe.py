@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from data.threads import side_by_side
 from trainer.align.aligner import threads_for
 from trainer.evaluate.intervals import lead
+from trainer.evaluate.lbfgs import minimise
 from trainer.evaluate.outcomes import RecognitionOutcomes
 from trainer.evaluate.recognition import accuracies, average_precision, recognition_outcomes
 from trainer.evaluate.tasks import CENTERS, Task
@@ -29,6 +29,8 @@ ANCHORS = "linear_probe"
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # C of the objective: the larger, the weaker the penalty
 _WITHOUT_VAL = 1.0
 _STEPS = 200
+# Arguments of torch's loss: the mean over samples, no label to leave out, a gradient of one.
+_MEAN, _NO_LABEL, _ONE = 1, -100, torch.ones((), dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -97,28 +99,22 @@ def logistic_regression(
 
     The objective is convex: the start changes how long the fit takes, not where it ends.
     """
-    x, labels = torch.from_numpy(x_ND), torch.from_numpy(label_N)
-    weight = torch.from_numpy(start[0].copy()).requires_grad_()
-    bias = torch.from_numpy(start[1].copy()).requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [weight, bias],
-        max_iter=_STEPS,
-        tolerance_grad=1e-6,
-        tolerance_change=1e-12,
-        history_size=20,
-        line_search_fn="strong_wolfe",
-    )
+    x, labels, (k, d) = torch.from_numpy(x_ND), torch.from_numpy(label_N), start[0].shape
     decay = 1 / (2 * strength * len(x_ND))
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = cross_entropy(torch.addmm(bias, x, weight.T), labels) + decay * weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
+    def loss(flat: Tensor) -> tuple[float, Tensor]:
+        # Value and gradient by the operators that autograd would call: on these sizes it takes longer itself.
+        weight, bias = flat[: k * d].view(k, d), flat[k * d :]
+        logs = torch.log_softmax(torch.addmm(bias, x, weight.T), 1)
+        value, total = torch.ops.aten.nll_loss_forward(logs, labels, None, _MEAN, _NO_LABEL)
+        slopes = torch.ops.aten.nll_loss_backward(_ONE, logs, labels, None, _MEAN, _NO_LABEL, total)
+        slopes = torch.ops.aten._log_softmax_backward_data(slopes, logs, 1, logs.dtype)
+        of_weight = slopes.T.mm(x).add_(weight.mul(2).mul_(decay))
+        return float(value + decay * weight.square().sum()), torch.cat([of_weight.view(-1), slopes.sum(0)])
 
     with threads_for(x_ND.size * len(start[1])):
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return weight.detach().numpy(), bias.detach().numpy()
+        found = minimise(loss, torch.from_numpy(np.append(start[0].ravel(), start[1])), iterations=_STEPS)
+    return found[: k * d].view(k, d).numpy(), found[k * d :].numpy()
 
 
 def probe_rows(

@@ -147,6 +147,18 @@ def test_two_runs_of_one_seed_are_equal(make_kb: MakeKb, tmp_path: Path) -> None
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def test_side_by_side_gives_the_numbers_of_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, make_kb: MakeKb, tmp_path: Path
+) -> None:
+    """A large run trains and measures its parts in turn, a small one together: no number depends on it."""
+    kb = make_kb()
+    localize(kb, Localize(k=3))
+    train(kb, tmp_path, Train(epochs=2, batch_size=48))
+    together = evaluate(kb, tmp_path, SETTINGS)
+    monkeypatch.setattr("trainer.evaluate.measure._SMALL", 0)
+    assert evaluate(kb, tmp_path, SETTINGS) == together
+
+
 def test_measuring_writes_nothing_and_evaluating_two_tables(make_kb: MakeKb, tmp_path: Path) -> None:
     """The tables hold what the shares are made of: every row's top-1, top-5, recall and median rank."""
     kb = make_kb(noise=0.9)

@@ -68,8 +68,8 @@ class PointEncoder:
         for row, (channels_N6, _) in enumerate(batch):
             sizes.setdefault(len(channels_N6), []).append(row)
         for rows in sizes.values():
-            clouds_BN6, middles_BP = (np.stack([batch[row][at] for row in rows]) for at in (0, 1))
-            vectors_BD[rows] = self._run(clouds_BN6, middles_BP)
+            clouds_BN6 = np.stack([batch[row][0] for row in rows])
+            vectors_BD[rows] = self._run(clouds_BN6, np.stack([batch[row][1] for row in rows]))
         return unit_rows(vectors_BD)
 
     @torch.inference_mode()

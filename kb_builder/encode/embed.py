@@ -222,9 +222,18 @@ def wanted_texts(kb: Path, table: str) -> WantedVectors:
             contents.append(hash_texts(chunk.column(2)))
         places.append(np.flatnonzero(ok) + count)
         count += len(rows)
+        del rows, own
+        pa.default_memory_pool().release_unused()  # else Arrow keeps what each file took
     numbers = numbered(pa.chunked_array(groups, pa.dictionary(pa.int32(), pa.string())))
     held = StoredTexts(files, starts, np.concatenate(places))
-    return WantedVectors(pa.concat_arrays(ids), numbers, pa.concat_arrays(contents), held)
+    return WantedVectors(_joined(ids), numbers, _joined(contents), held)
+
+
+def _joined(pieces: list[pa.Array]) -> pa.Array:
+    """The pieces of a column as one; they are freed."""
+    whole = pa.concat_arrays(pieces)
+    pieces.clear()
+    return whole
 
 
 def _files(path: Path) -> list[Path]:

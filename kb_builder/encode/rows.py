@@ -102,6 +102,8 @@ class WantedVectors:
             column = getattr(self, name)
             if column is not None:
                 setattr(self, name, column.take(order))
+        del columns, order
+        pa.default_memory_pool().release_unused()
 
     def digests(self) -> Digests:
         """32 bytes per row: rows with equal ones have equal vectors."""

@@ -69,8 +69,7 @@ class PointEncoder:
             sizes.setdefault(len(channels_N6), []).append(row)
         for rows in sizes.values():
             clouds_BN6 = np.stack([batch[row][0] for row in rows])
-            middles_BP = np.stack([batch[row][1] for row in rows])
-            vectors_BD[rows] = self._run(clouds_BN6, middles_BP)
+            vectors_BD[rows] = self._run(clouds_BN6, np.stack([batch[row][1] for row in rows]))
         return unit_rows(vectors_BD)
 
     @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,13 +13,30 @@ import pytest
 
 from data.errors import KnowledgeBaseError
 from data.files import hash_text
+from data.modality import Modality
 from kb_builder.encode.embed import wanted_texts
 from kb_builder.encode.parts import encode_parts
 from kb_builder.encode.plan import plan_parts
 from kb_builder.encode.rows import HASH, StoredTexts, WantedVectors, digests_of, hash_texts, numbered
+from kb_builder.encoders.base import Source
 from kb_builder.settings import Encode
 from kb_builder.store.table import read_vectors
-from tests.kb_builder.encode.test_parts import LetterCounter
+
+
+class Lengths:
+    """An encoder whose vectors are the same for all texts of a length."""
+
+    name = identity = licence = "lengths"
+    dim, parameters = 2, 0
+    modalities = frozenset({"text"})
+
+    def prepare(self, modality: Modality, source: Source) -> str:
+        return str(source)
+
+    def encode(self, batch: Sequence[str]) -> np.ndarray:
+        angles = np.array([len(text) for text in batch], np.float32)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
 
 TEXTS = ["a cup", "木 \U0001f600", "", "a cup", "x" * 1000, "a bowl"]
 
@@ -85,21 +103,21 @@ def test_a_text_that_changes_meanwhile_is_not_encoded(tmp_path: Path) -> None:
         None,
     ):
         wanted = wanted_texts(tmp_path, "category_texts")
-        plan = plan_parts(tmp_path / "out", {"t": wanted}, identity="letters-1", rows_per_part=8)
+        plan = plan_parts(tmp_path / "out", {"t": wanted}, identity="lengths", rows_per_part=8)
         if after is None:
             path.unlink()
         else:
             write(path, after)
         with pytest.raises(KnowledgeBaseError, match="changed while"):
-            encode_parts(plan, LetterCounter(), Encode(), what="texts")
+            encode_parts(plan, Lengths(), Encode(), what="texts")
         write(path, [("r1", "a", "a cup", "ok"), ("r2", "a", "a bowl", "ok")])
     plan = plan_parts(
         tmp_path / "out",
         {"t": wanted_texts(tmp_path, "category_texts")},
-        identity="letters-1",
+        identity="lengths",
         rows_per_part=8,
     )
-    encode_parts(plan, LetterCounter(), Encode(), what="texts")
+    encode_parts(plan, Lengths(), Encode(), what="texts")
     assert read_vectors(tmp_path / "out" / "t").ids == ["r1", "r2"]
 
 

@@ -51,8 +51,6 @@ class Optimiser:
             fused=True,
             capturable=replayable,
         )
-        # The steps before the recording are no mistake, of which torch would warn.
-        vars(self._adam)["_warned_capturable_if_run_uncaptured"] = replayable
         for tensor in self._all:  # from the start, so that every checkpoint has the same tensors
             self._adam.state[tensor] = {
                 "step": torch.zeros((), device=tensor.device),

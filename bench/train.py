@@ -53,6 +53,7 @@ def main() -> None:
 def _memory() -> list[dict[str, Any]]:
     """The memory of the loss and its gradient alone, each measured in a separate process."""
     found: dict[str, tuple[float, float]] = {}
+    runs: dict[str, list[float]] = {}
     for way in WAYS:
         measured = []
         for _ in range(5):  # allocation differs from process to process
@@ -62,15 +63,17 @@ def _memory() -> list[dict[str, Any]]:
             measured.append(json.loads(ended.last_line))
         megabytes, seconds = (statistics.median(column) for column in zip(*measured, strict=True))
         found[way] = megabytes, seconds
+        runs[way] = [used for used, _ in measured]
     ended = run([sys.executable, "-m", "bench.train", "--memory-of", OURS, "--batch", str(HUGE)])
     huge = tuple(json.loads(ended.last_line)) if ended.code == 0 else None
-    share = found[OURS][0] / found[THEIRS][0]
+    share = max(runs[OURS]) / found[THEIRS][0]  # of the worst process
     return [
         *(
             row(
                 f"batch {LARGE:,}: {way}, memory of loss and gradient",
                 megabytes,
                 "MB",
+                runs=runs[way],
                 note=f"{seconds:.2f} s",
             )
             for way, (megabytes, seconds) in found.items()
@@ -87,7 +90,7 @@ def _memory() -> list[dict[str, Any]]:
             "",
             against="open_clip's form",
             ratio=share,
-            **at_most(share, 0.1, "of its memory"),
+            **at_most(share, 0.07, "of its memory"),
         ),
     ]
 

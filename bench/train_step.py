@@ -144,7 +144,7 @@ def step_rows(
             "times as long",
             against=FLOOR,
             ratio=slower,
-            **(at_most(slower, 1.2, "times") if goals else {}),
+            **(at_most(slower, 1.15, "times") if goals else {}),
         ),
         row(
             f"{title}: ours against open_clip's form",

@@ -20,7 +20,7 @@ from data.errors import TrainingError, first_line
 from trainer.align.draws import Contrast, Draws, Layout, Pull
 from trainer.align.heads import Heads
 from trainer.align.losses import LOSSES, PairBatch, center_means, centers_loss, clamp_temperature_
-from trainer.align.maps import Scale, closed_form, make_map, unit_rows
+from trainer.align.maps import Scale, closed_form, make_map, unit_rows_
 from trainer.align.optimiser import Optimiser
 from trainer.align.pairs import Pairs, batches
 from trainer.align.processes import ALONE, Processes
@@ -200,7 +200,7 @@ class Aligner:
         """Some rows of a modality, mapped to unit rows of the text space: [b, T]."""
         x_bD = self._gathered[modality][: len(rows_b)]
         torch.index_select(self._features[modality], 0, rows_b, out=x_bD)
-        return unit_rows(self._maps[modality](x_bD))
+        return unit_rows_(self._maps[modality](x_bD))
 
     def _contrast(self, loss: Contrast, numbers: Tensor, mapped: dict[str, Tensor]) -> Tensor:
         each = [mapped[m] for m in loss.modalities]

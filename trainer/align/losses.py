@@ -4,9 +4,9 @@ Shapes: B pairs in a batch, b of them in this process (all, unless several proce
 M centers, D dimensions, C categories. All vectors are unit rows. τ is the temperature; it is learned through
 its logarithm, which `clamp_temperature_` keeps in bounds between steps.
 
-Losses over a B × B matrix form it, and their gradient, in blocks of rows in the forward pass: where B is
-large, no matrix of logits outlives its block, and a small batch costs one product for the logits and one for
-the gradient. To add a loss, write its function, enter it in `LOSSES` and name it in `trainer.settings.Loss`.
+Losses over a B × B matrix form it, and their gradient, in blocks of rows: where B is large, no matrix of
+logits outlives its block, and a small batch costs one product for the logits and one for the gradient. To add
+a loss, write its function, enter it in `LOSSES` and name it in `trainer.settings.Loss`.
 """
 
 from __future__ import annotations

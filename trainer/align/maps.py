@@ -92,8 +92,8 @@ class HeadMap:
             return _copied(self._whole()), _copied(self.bias_T), hidden
 
 
-def unit_rows(x_BT: Tensor) -> Tensor:
-    """Each row divided by its length, as `torch.nn.functional.normalize`; its gradient takes three passes."""
+def unit_rows_(x_BT: Tensor) -> Tensor:
+    """Divide each row by its length, in place, as `torch.nn.functional.normalize` does; the same tensor."""
     function: Any = _UnitRows
     unit_BT: Tensor = function.apply(x_BT)
     return unit_BT
@@ -105,9 +105,10 @@ class _UnitRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BT: Tensor) -> Tensor:
         lengths_B1 = torch.linalg.vector_norm(x_BT, dim=1, keepdim=True).clamp_min_(_SHORTEST)
-        unit_BT: Tensor = x_BT / lengths_B1
-        ctx.save_for_backward(unit_BT, lengths_B1)
-        return unit_BT
+        x_BT /= lengths_B1
+        ctx.mark_dirty(x_BT)
+        ctx.save_for_backward(x_BT, lengths_B1)
+        return x_BT
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:

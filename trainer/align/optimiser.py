@@ -75,7 +75,8 @@ class Optimiser:
 
     def finish_step(self, loss: Tensor) -> None:
         """Step on the sum of all processes' losses: gradients, clipping, AdamW, moving averages."""
-        self._adam.zero_grad(set_to_none=True)
+        for tensor in self._all:
+            tensor.grad = None
         torch.autograd.backward(loss)
         self._processes.sum_in_place([grad for tensor in self._all if (grad := tensor.grad) is not None])
         torch.nn.utils.clip_grad_norm_(self._all, self._settings.clip_norm)

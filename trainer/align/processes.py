@@ -31,6 +31,8 @@ class Processes:
 
     def share(self, n: int) -> slice:
         """This process's rows of n: contiguous, in the order of the ranks, equal shares to within one row."""
+        if self.size == 1:
+            return slice(0, n)
         bounds = np.linspace(0, n, self.size + 1).round().astype(int)
         return slice(int(bounds[self.rank]), int(bounds[self.rank + 1]))
 

@@ -154,9 +154,9 @@ def _from_one_product(
             asking[question] = way.measure, way.owner_F.tobytes()
             ways[asking[question]] = way
             needed_F |= takes_F
-    scores_NC: Scores = np.full((len(shown), len(centers.categories)), -np.inf)
+    shape = len(shown), len(centers.categories)
     if not needed_F.any():
-        return {}, scores_NC
+        return {}, np.full(shape, -np.inf)
     some = centers.of(np.isin(np.arange(len(centers.categories)), owners_F[needed_F]))
     require_finite(shown.vectors_ND, "queries")
     require_finite(some.vectors_ND, "centers")
@@ -175,8 +175,8 @@ def _from_one_product(
     named = {question: ranked[way].categories_NT for question, way in asking.items()}
     if whole is None:
         return named, category_scores(shown.vectors_ND, some, scorer)
-    if scores_NF.shape == scores_NC.shape:
+    if scores_NF.shape == shape:
         return named, scores_NF
-    scores_NC = np.asarray(scores_NC, dtype=scores_NF.dtype)
+    scores_NC = np.full(shape, -np.inf, scores_NF.dtype)
     scores_NC[:, owners_F[needed_F]] = scores_NF
     return named, scores_NC

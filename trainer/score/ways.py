@@ -207,24 +207,31 @@ def _decide(
 ) -> None:
     """Write the best of each way's pairs, by their float64 scores, into the rows of their queries."""
     n = rows.stop - rows.start
-    every_P = np.unique(np.concatenate(pairs))  # by run, so that its centers serve many queries
+    # Every pair once, by run, so that its centers serve many queries; marks, because sorting takes longer.
+    is_asked = np.zeros(n * (len(keys.bounds) - 1), dtype=np.bool_)
+    for some_P in pairs:
+        is_asked[some_P] = True
+    every_P = np.flatnonzero(is_asked)
+    place_of = np.empty(len(is_asked), dtype=np.int32)
+    place_of[every_P] = np.arange(len(every_P), dtype=np.int32)
     measures = list(dict.fromkeys(way.measure for way in ways))
     exact = {measure: np.empty(len(every_P)) for measure in measures}
     run_P, query_P = np.divmod(every_P, n)
-    x_QD = queries_ND[rows].astype(np.float64)
+    x_QD = queries_ND[rows]
 
     def score_again(start: int) -> None:
         part = slice(start, start + _PAIRS)
         edges = np.flatnonzero(np.diff(run_P[part], prepend=-1, append=-1)) + start
         for here, there in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             own = slice(int(keys.bounds[run_P[here]]), int(keys.bounds[run_P[here] + 1]))
-            cosines_QK = x_QD[query_P[here:there]] @ keys.vectors_MD[own].astype(np.float64).T
+            own_QD = x_QD[query_P[here:there]].astype(np.float64)
+            cosines_QK = own_QD @ keys.vectors_MD[own].astype(np.float64).T
             for measure, score_P in exact.items():
                 score_P[here:there] = _exactly(cosines_QK[:, : measure.first], measure.soft, temperature)
 
     def choose(number: int) -> None:
         way, ranking = ways[number], found[number]
-        place_P = np.searchsorted(every_P, pairs[number])
+        place_P = place_of[pairs[number]]
         query, score = query_P[place_P], exact[way.measure][place_P]
         order = np.lexsort((way.owner_F[run_P[place_P]], -score, query))
         counts_Q = np.bincount(query, minlength=n)

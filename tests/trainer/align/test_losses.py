@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
+import weakref
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.align import blocks
 from trainer.align.losses import (
@@ -162,6 +164,45 @@ def test_every_gradient_is_that_of_finite_differences() -> None:
     texts = t.detach()
     assert check(lambda a, s: symmetric_infonce(a, texts, groups, s), (x, cold))
     assert check(lambda a, s: sigmoid_loss(a, texts, groups, s, bias.detach()), (x, cold))
+
+
+class _Largest(TorchDispatchMode):
+    """The bytes of the tensors that operations return, held as long as the tensors are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for each in found if isinstance(found, (tuple, list)) else (found,):
+            if isinstance(each, torch.Tensor) and not any(each is given for given in args):
+                size = (
+                    each.untyped_storage().nbytes() if each._base is None and not _is_view(each, args) else 0
+                )
+                self.now += size
+                self.most = max(self.most, self.now)
+                weakref.finalize(each, self._free, size)
+        return found
+
+    def _free(self, size: int) -> None:
+        self.now -= size
+
+
+def _is_view(each: torch.Tensor, args: Any) -> bool:
+    given = [a for a in args if isinstance(a, torch.Tensor)]
+    return any(each.untyped_storage().data_ptr() == a.untyped_storage().data_ptr() for a in given)
+
+
+def test_blocks_hold_no_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss and gradient of 1,024 pairs in blocks of 32 rows take a fraction of their matrix of logits."""
+    x, t = (each.float() for each in _pairs(12, 1024, dim=4))
+    monkeypatch.setitem(blocks._WHOLE, "cpu", 8 * 32 * 1024)
+    x.requires_grad_()
+    with _Largest() as largest:
+        symmetric_infonce(x, t, torch.arange(1024) // 2, torch.tensor(-2.0)).backward()
+    block = 4 * 32 * 1024
+    assert 2 * block < largest.most < 5 * block
 
 
 def test_blocks_change_the_loss_by_rounding_alone(monkeypatch: pytest.MonkeyPatch) -> None:

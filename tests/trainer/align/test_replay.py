@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kb_builder.tables.schemas import SAMPLES, read_rows, write_table
 from trainer.align import aligner as aligner_module
 from trainer.align import losses, replay
-from trainer.align.aligner import Aligner
+from trainer.align.aligner import Aligner, threads_for
 from trainer.align.blocks import block_operations
 from trainer.align.pairs import Pairs, make_pairs
 from trainer.align.processes import ALONE, Processes
@@ -54,6 +54,13 @@ def _nothing_from_the_host() -> Iterator[None]:
         patch.setattr(torch, "from_numpy", refuse)
         # As on a GPU: on a CPU the loss looks at its groups and at its scale.
         patch.setattr(losses, "block_operations", lambda _, *given: block_operations("cuda", *given))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in a training of this size."""
+    with threads_for(0):
         yield
 
 
@@ -98,10 +105,10 @@ def test_replayed_steps_are_the_ordinary_ones(
     kb = make_kb()
     localize(kb, Localize(k=5))
     world, settings = _world(kb), Train(epochs=4, batch_size=48, learning_rate=0.02, **VARIANTS[variant])
-    log, heads = _trained(Aligner(*world, settings), 3)
+    log, heads = _trained(Aligner(*world, settings), 2)
     assert len(repeated) == len(log) - replay._WARM_UP
     monkeypatch.undo()
-    plain_log, plain_heads = _trained(Aligner(*world, settings), 3)
+    plain_log, plain_heads = _trained(Aligner(*world, settings), 2)
     assert [row["learning_rate"] for row in log] == [row["learning_rate"] for row in plain_log]
     for row, plain in zip(log, plain_log, strict=True):
         assert row["loss"] == pytest.approx(plain["loss"], rel=1e-4)
@@ -118,12 +125,12 @@ def test_a_step_of_another_layout_runs_as_usual(make_kb: MakeKb, repeated: list[
         row["category_id"] = None if number % 3 == 0 and row["split"] == "train" else row["category_id"]
     write_table(kb / "samples.parquet", rows, SAMPLES)
     localize(kb, Localize(k=5))
-    world, settings = _world(kb), Train(epochs=8, batch_size=24)
-    log, heads = _trained(Aligner(*world, settings), 6)
+    world, settings = _world(kb), Train(epochs=4, batch_size=24)
+    log, heads = _trained(Aligner(*world, settings), 3)
     assert 0 < len(repeated) < len(log) - replay._WARM_UP
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aligner_module, "can_replay", lambda *_: False)
-        plain_log, plain_heads = _trained(Aligner(*world, settings), 6)
+        plain_log, plain_heads = _trained(Aligner(*world, settings), 3)
     assert [r["loss"] for r in log] == pytest.approx([r["loss"] for r in plain_log], rel=1e-4)
     for modality, whole in plain_heads.items():
         np.testing.assert_allclose(heads[modality], whole, rtol=1e-2, atol=2e-4)

@@ -7,6 +7,7 @@ the place of its text. `StoredTexts` reads the texts of some rows again, and com
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
@@ -128,14 +129,22 @@ class WantedVectors:
 def digests_of(groups: pa.StringArray, contents: pa.StringArray, *, files: bool) -> Digests:
     """`WantedVectors.digests` of columns as they are stored: groups, and contents in hex.
 
-    A file counts together with its modality. Of a text whose hash is not known ("") none is equal.
+    A file counts together with its modality. A text's content that is no SHA-256 (unknown: "") equals none.
     """
     if files:
         keys = pc.binary_join_element_wise(groups, contents, ":").to_pylist()
         joined = b"".join(sha256(key.encode()).digest() for key in keys)
     else:
-        joined = b"".join(bytes.fromhex(each) or bytes(32) for each in contents.to_pylist())
+        joined = b"".join(map(_from_hex, contents.to_pylist()))
     return np.frombuffer(joined, np.uint64).reshape(-1, 4)
+
+
+def _from_hex(content: str) -> bytes:
+    with suppress(ValueError):
+        found = bytes.fromhex(content)
+        if len(found) == HASH.byte_width:
+            return found
+    return bytes(HASH.byte_width)
 
 
 def hash_texts(texts: pa.StringArray) -> pa.FixedSizeBinaryArray:

@@ -198,7 +198,7 @@ def _quantize(exported: Path) -> Path:
 
     Input rows get a step of 1/127 about zero, or of 1/255 from zero on where they were lifted. Weights are
     unsigned as well: on a processor without VNNI, ONNX Runtime adds signed products in 16 bits, which
-    overflow (5% of the sums, the least cosine falls from 0.998 to 0.992).
+    overflow: 5% of the sums, which alone lowered MiniLM's least cosine from 0.9946 to 0.9917.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic

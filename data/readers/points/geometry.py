@@ -5,8 +5,6 @@ Shape legend: B clouds, N points, K chosen points, V vertices, M triangles.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 
 from data.readers.payload import Doubles, Floats, Integers
@@ -31,23 +29,29 @@ def farthest_points(xyz_BN3: Floats, count: int) -> Integers:
     Eldar et al., "The Farthest Point Strategy" (1997), used by PointNet++. Starts at a cloud's first point;
     ties go to the first one. Exact: all distances are computed, in float32. Of coinciding points one is
     taken; with fewer than K distinct points the first one fills the rest. O(B · N · K).
-
-    Processing several clouds at once shares the overhead of NumPy calls, and holds Python's lock less often.
     """
-    xyz_3BN = np.ascontiguousarray(xyz_BN3.transpose(2, 0, 1), dtype=np.float32)
-    step_3BN = np.empty_like(xyz_3BN)
-    apart_BN = np.empty_like(xyz_3BN[0])
-    away_BN = np.full_like(apart_BN, np.inf)
-    clouds_B = np.arange(len(away_BN))
-    chosen_KB = np.zeros((count, len(away_BN)), np.int64)
-    for last_B, next_B in pairwise(chosen_KB):
-        np.subtract(xyz_3BN, xyz_3BN[:, clouds_B, last_B, None], out=step_3BN)
-        np.multiply(step_3BN, step_3BN, out=step_3BN)
-        np.add(step_3BN[0], step_3BN[1], out=apart_BN)
-        np.add(apart_BN, step_3BN[2], out=apart_BN)
-        np.minimum(away_BN, apart_BN, out=away_BN)
-        away_BN.argmax(axis=1, out=next_B)
-    return chosen_KB.T
+    chosen_BK = np.zeros((len(xyz_BN3), count), np.int64)
+    for xyz_N3, chosen_K in zip(xyz_BN3, chosen_BK, strict=True):
+        _choose_farthest(xyz_N3, chosen_K)
+    return chosen_BK
+
+
+def _choose_farthest(xyz_N3: Floats, chosen_K: Integers) -> None:
+    """Fill in the indices for one cloud. One cloud at a time stays in a core's cache."""
+    xyz_3N = np.ascontiguousarray(xyz_N3.T, dtype=np.float32)
+    points_N31 = np.ascontiguousarray(xyz_3N.T)[:, :, None]
+    step_3N = np.empty_like(xyz_3N)
+    apart_N = np.empty_like(xyz_3N[0])
+    away_N = np.full_like(apart_N, np.inf)
+    last = 0
+    for place in range(1, len(chosen_K)):
+        np.subtract(xyz_3N, points_N31[last], out=step_3N)
+        np.multiply(step_3N, step_3N, out=step_3N)
+        np.add(step_3N[0], step_3N[1], out=apart_N)
+        np.add(apart_N, step_3N[2], out=apart_N)
+        np.minimum(away_N, apart_N, out=away_N)
+        last = int(away_N.argmax())
+        chosen_K[place] = last
 
 
 def surface_places(vertices_V3: Doubles, faces_M3: Integers, count: int) -> tuple[Integers, Doubles]:

@@ -142,9 +142,9 @@ def test_contents_are_equal_if_all_their_bytes_are(alike: int, tmp_path: Path) -
     stranger = kinds[:1].copy()
     stranger[0, 31] = 99
     asked = np.concatenate([digests[::-1], stranger])
-    contents = pa.array([*(each.tobytes().hex() for each in asked), ""])
+    contents = pa.array([*(each.tobytes().hex() for each in asked), "", "no hash"])
     found = plan.find(pa.array(["any"] * len(contents)), contents, files=False)
-    assert found.tolist() == [*codes[::-1].tolist(), -1, -1]
+    assert found.tolist() == [*codes[::-1].tolist(), -1, -1, -1]
 
 
 def test_files_are_equal_within_a_modality() -> None:

@@ -53,9 +53,8 @@ def read_knowledge_base(folder: Path) -> AddedFile:
         )
         if name is None or text is None:
             continue
-        origin = row["origin"] or project
-        if row["source"] == SOURCE and row["provider"]:
-            origin = f"{origin}, {row['provider']}"
+        added = f"{project}, {row['provider']}" if row["source"] == SOURCE else project
+        origin = row["origin"] or added
         written[row["source"]] += 1
         texts.append(
             AddedText(normal_spelling(name), normal_spelling(text), row["model"], origin, row["written_at"])

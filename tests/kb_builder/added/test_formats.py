@@ -19,7 +19,10 @@ CUPL = {
     "great white shark": ["A great white shark has a  white belly.", "Great white sharks swim far."],
     "hen": ["A hen pecks.", "The comb of a hen is red.", "It lays eggs."],
 }
-DCLIP = {"hen": ["two legs", "a red comb", "has feathers", "used for eggs", "often brown"], "sea_lion": ["fur"]}
+DCLIP = {
+    "hen": ["two legs", "a red comb", "has feathers", "used for eggs", "often brown"],
+    "sea_lion": ["fur"],
+}
 
 
 def written(folder: Path, content: Any, name: str = "set.json") -> Path:

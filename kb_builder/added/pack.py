@@ -176,7 +176,10 @@ def pack(
 
 
 def public_name(model: str) -> str:
-    """A model's name without the place of its file: `/home/ann/models/qwen.gguf` is `qwen.gguf`."""
+    """A model's name without the place of its file: `/home/ann/qwen.gguf` is `qwen.gguf`, as in `clip:…`."""
+    family, colon, place = model.rpartition(":")
+    if colon and len(family) > 1:  # `clip:FOLDER`, no drive of Windows
+        return f"{family}:{public_name(place)}"
     if _PLACE.match(model) or ("\\" in model) or model.endswith(".gguf"):
         return re.split(r"[/\\]", model.rstrip("/\\"))[-1]
     return model
@@ -277,19 +280,21 @@ def _notes(provenance: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _require_clean(written: Mapping[str, Any], secrets: Mapping[str, str]) -> None:
     """Raise InputError where one of the secrets stands in anything that is to be written."""
-    looked_for = [(_pattern(secret), what) for secret, what in secrets.items() if len(secret) >= _FEWEST]
+    found = {secret: _pattern(secret) for secret in secrets if len(secret) >= _FEWEST}
+    if not found:
+        return
+    any_of_them = re.compile("|".join(found.values()))
     for name, content in written.items():
         for row in content if isinstance(content, list) else [content]:
-            for text in _strings(row):
-                for pattern, what in looked_for:
-                    if pattern.search(text):
-                        raise InputError(f"nothing was packed: {name}{_where(row)} would hold {what}")
+            if (hit := any_of_them.search("\n".join(_strings(row)))) is not None:
+                what = next(secrets[secret] for secret in found if re.fullmatch(found[secret], hit[0]))
+                raise InputError(f"nothing was packed: {name}{_where(row)} would hold {what}")
 
 
-def _pattern(secret: str) -> re.Pattern[str]:
+def _pattern(secret: str) -> str:
     """Finds a secret anywhere, a path as a whole: `/root` is not in "flowers/roots"."""
     pattern = re.escape(secret)
-    return re.compile(rf"(?<!\w){pattern}(?!\w)" if _PLACE.match(secret) else pattern)
+    return rf"(?<!\w){pattern}(?!\w)" if _PLACE.match(secret) else pattern
 
 
 def _where(row: Any) -> str:

@@ -89,15 +89,13 @@ def _read(path: Path) -> Source:
         meta = json.loads((table.schema.metadata or {})[_META])
         if not table.schema.equals(ADDED):
             raise ValueError("its columns are not those of this version")
-        rows = table.to_pylist()
+        columns = (table[column].to_pylist() for column in ADDED.names)
+        texts = tuple(AddedText(*row) for row in zip(*columns, strict=True))
+        return Source(name, AddedFile(texts=texts, **meta))
     except DamagedError as error:
         raise _damaged(error) from error
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(DamagedError(path, f"damaged ({first_line(error)})")) from error
-    texts = tuple(
-        AddedText(row["class"], row["text"], row["model"], row["origin"], row["written_at"]) for row in rows
-    )
-    return Source(name, AddedFile(texts=texts, **meta))
 
 
 def _damaged(error: DamagedError) -> DamagedError:

@@ -55,10 +55,10 @@ def describe_added(kb: Path, settings: DescribeCategories, *, run_id: str, encod
     ok = statuses.pop("ok", 0)
     log.log(
         logging.INFO if ok else logging.WARNING,
-        "added texts: %d of %d sources about %d categories pass the gates, %d do not",
-        ok,
+        "added texts of %d sources about %d categories: %d pass the gates, %d do not",
         len(sources),
         len(about),
+        ok,
         statuses.total(),
     )
     counts = {"sources": len(sources), "categories": len(about), "ok": ok}

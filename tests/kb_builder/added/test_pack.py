@@ -136,6 +136,8 @@ def test_a_path_is_a_whole_one(described_kb: Path, tmp_path: Path) -> None:
         ("models/x.gguf", "x.gguf"),
         ("C:\\Users\\ann\\x.gguf", "x.gguf"),
         ("~/m", "m"),
+        ("clip:/home/ann/clip-b32", "clip:clip-b32"),
+        ("qwen3:8b", "qwen3:8b"),
     ],
 )
 def test_public_name(given: str, public: str) -> None:

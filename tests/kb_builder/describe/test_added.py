@@ -102,7 +102,7 @@ def test_texts_become_rows(kb: Path) -> None:
 
 def test_what_the_command_reports(kb: Path) -> None:
     """Counts of classes, categories and texts, and the mode; the texts of the same file are there already."""
-    many = CUPL | {f"animal {number}": ["An animal."] for number in range(7)}
+    many = CUPL | {f"animal {number}": [f"An animal {number}."] for number in range(7)}
     said = str(added_to(kb, many))
     assert "cupl.json (cupl): 14 texts about 10 classes" in said
     assert "2 of 10 classes are categories of this project" in said

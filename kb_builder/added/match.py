@@ -1,7 +1,7 @@
 """Matches the classes of a file from outside to the categories of a knowledge base, by name.
 
 A class is a category if its name is the category's or one of its aliases, by the rule of `data.manifest.ids`
-(capitals and spaces do not count; `tench, Tinca tinca` is a name and an alias). Any other class may fit one if
+(capitals and spaces do not count; `tench, Tinca tinca` is a name and an alias). Any other class may fit if
 underscores and hyphens are read as spaces, where that leaves no choice: only one category fits, only one
 class fits it, and no class has its very name.
 """

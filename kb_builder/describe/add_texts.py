@@ -84,6 +84,12 @@ def add_texts(
     sources = read_sources(kb)
     content = _with_licence(_read(path, as_), licence)
     same = next((each for each in sources if each.content.texts == content.texts), None)
+    if same is not None and licence not in {None, same.content.licence}:
+        raise InputError(
+            f"{path}: these texts were added as {same.name} with the licence"
+            f" {same.content.licence or 'not stated'}; to state another, first"
+            f" `unibind kb add-texts --remove {same.name}`"
+        )
     source = same or Source(choose_name(kb, content, given=name, sources=sources), content)
     matched = match_classes(source.classes, categories)
     if not matched.category_of:
@@ -99,7 +105,7 @@ def add_texts(
     if same is None:
         write_source(kb, source)
     return Added(
-        source=Source(source.name, content),
+        source=Source(source.name, replace(content, licence=source.content.licence)),
         new=same is None,
         matched=matched,
         without=tuple(each.name for each in categories if each.category_id not in given),

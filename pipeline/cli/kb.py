@@ -163,7 +163,7 @@ def kb_add_texts(
 ) -> None:
     """Add published texts about classes, judged like an LLM's.
 
-    They stand beside an LLM's texts, or in their place: `texts` under describe.categories in the project file.
+    They stand beside an LLM's texts, or in their place: `texts` of describe.categories in the project.
     """
     from data.errors import InputError
     from data.lock import write_lock

@@ -10,6 +10,7 @@ import re
 import secrets
 import socket
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from data.errors import InputError
 from data.special_files import open_regular
 
 Stamp = tuple[int, int]  # inode, and nanoseconds of the last change
@@ -60,6 +62,25 @@ def atomic_path(target: Path) -> Iterator[Path]:
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder that is renamed to `target` when the block ends without an error.
+
+    Raises InputError if there is anything at `target` but an empty folder.
+    """
+    if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} already exists; name a new folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name[:40]}.") as scratch:
+        folder = Path(scratch) / "new"
+        folder.mkdir()
+        yield folder
+        for path in folder.rglob("*"):
+            _sync(path)
+        folder.replace(target)
+        _sync(target.parent)
 
 
 def _temporary(target: Path) -> Path:

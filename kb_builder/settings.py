@@ -273,6 +273,9 @@ class DescribeCategories(Asking):
     near_cosine: Annotated[Share | None, OrOff] = 0.95  # ... or in embeddings; "off": not compared
     contrast_pairs: Annotated[int, Ge(0)] = 1  # confusable categories to contrast each one with
     contrast_texts: Count = 5  # texts wanted for each such pair
+    # Texts added from files (`unibind kb add-texts`): beside the describer's, in their place for the
+    # categories that have any (which are then not asked about), or left out.
+    texts: Literal["both", "added", "written"] = "both"
     shard_categories: Count | None = None  # per shard (a task and a file); None: about 1,000 requests
 
 
@@ -325,7 +328,7 @@ TRAITS = {
     "none": DescriberTraits(asks_model=False, describes=False),
 }
 # Values of column `source` whose rows have no ledger entry: no request was made for them.
-SOURCES_WITHOUT_REQUEST = frozenset({"facts", "manifest"})
+SOURCES_WITHOUT_REQUEST = frozenset({"facts", "manifest", "added"})
 
 
 def writer_of(settings: Asking) -> str:

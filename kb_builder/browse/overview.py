@@ -64,7 +64,7 @@ _STATS: tuple[tuple[str, str], ...] = (
     (
         "category descriptions per category and model",
         """
-        SELECT category_id, model_resolved AS model, count(*) FILTER (status = 'ok') AS ok,
+        SELECT category_id, source, model_resolved AS model, count(*) FILTER (status = 'ok') AS ok,
                count(*) FILTER (status <> 'ok') AS rejected
         FROM v_descriptions WHERE kind = 'category' GROUP BY ALL ORDER BY ALL
         """,
@@ -131,7 +131,7 @@ _SHOW: tuple[tuple[str, str], ...] = (
     (
         "descriptions",
         """
-        SELECT aspect, model_resolved AS model, text FROM v_descriptions
+        SELECT aspect, source, provider, model_resolved AS model, text FROM v_descriptions
         WHERE kind = 'category' AND category_id = $category AND status = 'ok' ORDER BY aspect, text
         """,
     ),

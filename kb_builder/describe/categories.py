@@ -14,15 +14,17 @@ from typing import Any
 
 from data.errors import KnowledgeBaseError
 from data.sample import Category
+from kb_builder.added.cited import Cited, by_category
+from kb_builder.added.sources import read_sources
 from kb_builder.ask.asker import Asker
 from kb_builder.ask.ledger import microseconds_now
 from kb_builder.ask.session import AskingBar
-from kb_builder.describe.category import CategorySubject, make_category_job
+from kb_builder.describe.category import CategoryJob, CategorySubject, make_category_job
 from kb_builder.describe.cited import require_cited_answers
 from kb_builder.describe.prompts import category_library, texts_per_request
 from kb_builder.describe.shards import OnShard, ShardPlan, count_texts, describe_shards, shard_sizes
 from kb_builder.describers.choose import make_describer
-from kb_builder.gates.gate import CategoryGate
+from kb_builder.gates.gate import Candidate, CategoryGate
 from kb_builder.gates.names import category_names
 from kb_builder.settings import DescribeCategories
 from kb_builder.tables.parts import write_part
@@ -75,11 +77,14 @@ def describe_category_shards(
     library = category_library(settings, kb)
     job = make_category_job(settings, describer, library, encoder=encoder, started=microseconds_now())
 
+    wanted = texts_to_write(kb, categories, job)
+
     def subjects(bar: AskingBar) -> Generator[CategorySubject, None, None]:
         for shard in sizes:
             for category in categories[shard * size : (shard + 1) * size]:
                 gate = CategoryGate(names[category.category_id], job.rules)
-                yield CategorySubject(category, gate, job, wanted=settings.n, on_ok=bar.add)
+                mine = wanted[category.category_id]
+                yield CategorySubject(category, gate, job, wanted=mine, on_ok=bar.add)
 
     def write(shard: int, done: list[CategorySubject]) -> dict[str, Any]:
         done.sort(key=lambda subject: subject.category.category_id)
@@ -90,7 +95,11 @@ def describe_category_shards(
     plan = ShardPlan(
         title="category descriptions",
         unit=" texts",
-        total=settings.n * sum(sizes.values()),
+        total=sum(
+            wanted[each.category_id]
+            for shard in sizes
+            for each in categories[shard * size : (shard + 1) * size]
+        ),
         kind="category",
         prefix="part",
         count=math.ceil(len(categories) / size),
@@ -101,6 +110,26 @@ def describe_category_shards(
         write=write,
     )
     return describe_shards(kb, plan, settings, run_id=run_id, on_shard=on_shard, asker=asker, replay=replay)
+
+
+def texts_to_write(kb: Path, categories: Sequence[Category], job: CategoryJob) -> dict[str, int]:
+    """How many texts the model is to write of each category: `n`, or none where added texts take their place.
+
+    They do with `texts = "added"`, where a category has an added text that passes the gates by itself: so no
+    category is left without a text.
+    """
+    cited = by_category(read_sources(kb), categories) if job.settings.texts == "added" else {}
+    names = category_names(categories)
+
+    def passes(each: Cited) -> bool:
+        text = each.text.text
+        candidate = Candidate(row_id="", text=text, n_tokens=job.tokens.count([text])[0])
+        return CategoryGate(names[each.category_id], job.rules).judge([candidate])[0].status == "ok"
+
+    return {
+        each.category_id: 0 if any(map(passes, cited.get(each.category_id, ()))) else job.settings.n
+        for each in categories
+    }
 
 
 def read_categories(kb: Path) -> list[Category]:

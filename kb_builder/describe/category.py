@@ -78,14 +78,19 @@ def make_category_job(
         shape=shape_for(settings, endpoint=describer.endpoint, model=describer.model),
         items=items or texts_per_request(settings),
         tokens=tokens,
-        rules=Rules(
-            token_limit=tokens.limit,
-            language=settings.language,
-            near_jaccard=settings.near_jaccard,
-            near_cosine=settings.near_cosine,
-            embed=embed_texts,
-        ),
+        rules=gate_rules(settings, tokens),
         started=started,
+    )
+
+
+def gate_rules(settings: DescribeCategories, tokens: TokenCounter) -> Rules:
+    """By which rules a category's texts are judged."""
+    return Rules(
+        token_limit=tokens.limit,
+        language=settings.language,
+        near_jaccard=settings.near_jaccard,
+        near_cosine=settings.near_cosine,
+        embed=embed_texts,
     )
 
 

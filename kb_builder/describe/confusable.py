@@ -116,9 +116,9 @@ def _embed(texts: Sequence[str], path: Path) -> Floats:
     return encode_by_length(encoder, texts, into_ND=vectors_ND, what="compare categories")
 
 
-def ok_texts(kb: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """For each category, in the order of the parts: row_id -> text, of the first pass's `ok` texts."""
-    for path in names_in(kb / "descriptions" / "category", "part-*.parquet"):
+def ok_texts(kb: Path, prefix: str = "part") -> Iterator[tuple[str, Mapping[str, str]]]:
+    """For each category, in the order of the parts: row_id -> text, of a pass's `ok` texts."""
+    for path in names_in(kb / "descriptions" / "category", f"{prefix}-*.parquet"):
         table = columns(path, ["category_id", "row_id", "text", "status"])
         texts: dict[str, dict[str, str]] = defaultdict(dict)
         for category_id, row_id, text, status in zip(

@@ -17,11 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from data.show import visible
+from kb_builder.added.sources import FOLDER as ADDED
 from kb_builder.ask.cost import CostEstimate, estimate, price_of
 from kb_builder.ask.ledger import Entry, StoredEntries, read_ledger
 from kb_builder.ask.request import Describer, Request, request_json, request_key
 from kb_builder.ask.reuse import answered_elsewhere, reused
-from kb_builder.describe.categories import category_shard_count, describe_category_shards, read_categories
+from kb_builder.describe.categories import (
+    category_shard_count,
+    describe_category_shards,
+    read_categories,
+    texts_to_write,
+)
 from kb_builder.describe.category import CategoryJob, CategorySubject, make_category_job
 from kb_builder.describe.confusable import Confusable, find_confusable, ok_texts
 from kb_builder.describe.contrasts import contrast_texts
@@ -197,13 +203,14 @@ def _categories(
     job = make_category_job(settings, describer, category_library(settings, kb), encoder=encoder, started=0)
     categories = read_categories(kb)
     names = category_names(categories)
+    wanted = texts_to_write(kb, categories, job)
     texts = (
         [
             CategorySubject(
                 category,
                 CategoryGate(names[category.category_id], job.rules),
                 job,
-                wanted=settings.n,
+                wanted=wanted[category.category_id],
             )
         ]
         for category in categories
@@ -237,7 +244,8 @@ def _likely_contrasts(kb: Path, settings: DescribeCategories, library: Library, 
     """Before the first pass the confusable pairs are unknown: each category is paired with the next by id."""
     describer, job = _contrast_job(settings, library, encoder)
     categories = read_categories(kb)
-    ids = [category.category_id for category in categories]
+    wanted = texts_to_write(kb, categories, job)
+    ids = [category.category_id for category in categories if wanted[category.category_id]]
     found = [
         Confusable(one, ids[(place + step) % len(ids)], mixing=0.0, cosine=0.0)
         for place, one in enumerate(ids)
@@ -297,11 +305,13 @@ def _samples(
 
 @contextmanager
 def _scratch(kb: Path) -> Iterator[Path]:
-    """A temporary knowledge base of categories and samples alone."""
+    """A temporary knowledge base of categories, samples and added texts alone."""
     with tempfile.TemporaryDirectory(prefix="unibind-dry-run-") as folder:
         for table in _TABLES:
             if (kb / table).is_file():
                 shutil.copy(kb / table, folder)
+        if (kb / ADDED).is_dir():
+            shutil.copytree(kb / ADDED, Path(folder) / ADDED)
         yield Path(folder)
 
 

@@ -8,7 +8,9 @@
   given_descriptions.parquet            descriptions of samples from the manifest
   descriptions/category/part-NNNNN.parquet   texts about categories, one row per text, rejected ones too
   descriptions/category/contrast-NNNNN.parquet   texts that distinguish a category from a similar one
+  descriptions/category/added-NNNNN.parquet  texts of `unibind kb add-texts`, judged like the others
   descriptions/sample/part-NNNNN.parquet     texts about samples
+  added/NAME.parquet                    texts that were added (kb_builder/added/sources.py)
   descriptions/manifest.json            every part with its rows and its hash (kb_builder/tables/parts.py)
   controls.parquet                      the control texts, at most as many per category as centers
   embeddings/<encoder>/...              the embedding store (kb_builder/store/table.py)
@@ -119,7 +121,7 @@ DESCRIPTIONS = _schema(
         ("attempts", pa.int32(), False),
         ("latency_ms", pa.float64(), False),
         ("created_at", pa.timestamp("us", tz="UTC"), False),
-        ("source", pa.string(), False),  # online | batch | local | facts | fake | manifest
+        ("source", pa.string(), False),  # online | batch | local | facts | fake | manifest | added
         ("run_id", pa.string(), False),
         ("parser_version", pa.string(), False),
     ]

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 from data.errors import InputError, KnowledgeBaseError, first_line
 from data.reads import reading
 from data.seals import check
+from kb_builder.added.sources import SOURCE as ADDED
+from kb_builder.added.sources import read_sources
 from kb_builder.ask.ledger import Entry, read_ledger, require_unchanged
 from kb_builder.browse.query import Page, QueryResult
 from kb_builder.describe.rows import row_id as id_of
@@ -59,9 +61,10 @@ def explain(kb: Path, row_id: str) -> Page:
         stated = {
             "facts": "measured from the file; no model was asked",
             "manifest": "given in the manifest; no model was asked",
+            "added": "taken from a file by `unibind kb add-texts`; no model was asked",
         }
         what = stated.get(row["source"], "its request is not in the ledger: see `unibind kb verify`")
-        sections.append(("origin", _pairs({"source": row["source"], "how": what})))
+        sections.append(("origin", _pairs({"source": row["source"], "how": what} | _added(kb, row))))
     else:
         request = json.loads(entry.request)
         sections += [
@@ -72,6 +75,16 @@ def explain(kb: Path, row_id: str) -> Page:
         ]
     sections.append(("gates", QueryResult(("gate", "verdict", "why"), tuple(_verdicts(kb, path, row)))))
     return Page(tuple(sections))
+
+
+def _added(kb: Path, row: _Row) -> dict[str, Any]:
+    """Where an added text comes from: its source's file, and what that says of the text."""
+    for source in read_sources(kb) if row["source"] == ADDED else ():
+        for text in source.content.texts if source.name == row["provider"] else ():
+            if source.key(text) == row["request_key"]:
+                own = {"class": text.class_name, "model": text.model, "origin": text.origin}
+                return {"name": source.name} | source.describe() | own
+    return {}
 
 
 def _find(kb: Path, prefix: str) -> tuple[Path, _Row]:

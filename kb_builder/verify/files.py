@@ -19,6 +19,8 @@ from data.paths import resolver
 from data.readers.axes import turned
 from data.readers.companions import content_hash
 from data.seals import SEAL, Sum, differs, sealed
+from kb_builder.added.sources import FOLDER as ADDED
+from kb_builder.added.sources import repair
 from kb_builder.store.shards import inspect_shard
 from kb_builder.store.table import MANIFEST, part_paths, read_manifest
 from kb_builder.tables.schemas import SAMPLES, read_columns
@@ -84,6 +86,8 @@ def check_sealed(
 def _remedy(path: Path, maker: str = "unibind run") -> str:
     if path.name == _LEDGER:
         return "restore it from a backup, or `unibind kb verify --seal` takes it as it is"
+    if path.parent.name == ADDED:
+        return repair(path.name)
     return f"{'delete it and ' if os.path.lexists(path) else ''}`{maker}` makes it again"
 
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from data.errors import first_line
 from data.files import hash_text
+from kb_builder.added.sources import SOURCE as ADDED
 from kb_builder.ask.ledger import StoredEntries
 from kb_builder.gates.verdict import STATUSES
 from kb_builder.parse.answers import PARSER_VERSION
@@ -69,6 +70,8 @@ class Subjects:
     samples: Mapping[str, tuple[str, str]]  # sample_id -> (modality, sha256)
     given: Mapping[str, str]  # sample_id -> text
     rejected: frozenset[str]  # sample_ids
+    # Of texts added to the categories: request_key -> columns of its row; None: a source cannot be read.
+    added: Mapping[str, Mapping[str, Any]] | None
 
 
 class _Numbering:
@@ -134,6 +137,8 @@ class Relations:
         number = self._numbering["modality"].number
         self._modality = np.array([number(modality) for modality in modalities], dtype=np.int64)
         self._entries = self._read_entries(ledger)
+        self._added = hashes(pa.array(subjects.added or (), pa.string()))
+        self._added_seen: set[int] = set()
         self._kept: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
         self._seen: dict[str, set[int]] = {kind: set() for kind in KINDS}
         self._with_ok: set[int] = set()  # categories
@@ -293,10 +298,15 @@ class Relations:
         )
 
     def _check_entries(self, start: int, file: PartFile, read: _Batch) -> None:
-        """Rows have an entry, and what that says of itself; facts and given texts need none."""
+        """Rows have an entry, and what that says of itself; facts, given and added texts need none."""
         places = self._entries.find(read["request_key"])
-        sources = [self._numbering["source"].number(each) for each in SOURCES_WITHOUT_REQUEST]
-        unasked = np.isin(read["source"], sources) & (file.kind == "sample")
+        added = read["source"] == self._numbering["source"].number(ADDED)
+        if file.kind == "category":
+            unasked = added
+            self._check_added(start, read, added)
+        else:
+            sources = [self._numbering["source"].number(each) for each in SOURCES_WITHOUT_REQUEST]
+            unasked = np.isin(read["source"], sources) & ~added
         self._errors(
             "no ledger entry",
             start,
@@ -312,6 +322,19 @@ class Relations:
                 return f"{name} is {own!r}, the ledger says {other!r}"
 
             self._errors("column", start, read, (places >= 0) & (mine != said), describe)
+
+    def _check_added(self, start: int, read: _Batch, added: npt.NDArray[np.bool_]) -> None:
+        """Rows of added texts cite one that a source holds."""
+        self._added_seen.update(read["request_key"][added].tolist())
+        if self._subjects.added is None:
+            return
+        self._errors(
+            "added text unknown",
+            start,
+            read,
+            added & ~np.isin(read["request_key"], self._added),
+            lambda n: "no source in added/ holds it; `unibind run` writes the rows of added texts again",
+        )
 
     def _value(self, name: str, stored: Any) -> object:
         if name in _OF_ENTRY:
@@ -373,6 +396,9 @@ class Relations:
             )
         for category in sorted((known & seen["category"]) - with_ok):
             self._found.note("category without a valid text", repr(category), "its rows say why")
+        if left := len(set(self._added.tolist()) - self._added_seen):
+            about = f'{left:,} have no row; `unibind run` takes them in, unless texts = "written"'
+            self._found.note("not described yet", "added texts", about)
         missing = sorted(self._subjects.samples.keys() - seen["sample"] - self._subjects.rejected)
         for sample in missing if self._asked else ():
             self._found.error("sample without rows", repr(sample), "and without a reason in rejects/")

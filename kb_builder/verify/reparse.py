@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from data.seals import seal, unseal
 from data.show import visible
 from kb_builder.browse.query import QueryResult
+from kb_builder.describe.added import describe_added
 from kb_builder.describe.categories import category_shard_count, describe_category_shards
 from kb_builder.describe.contrasts import describe_contrasts
 from kb_builder.describe.samples import describe_sample_shards, sample_shard_count
@@ -35,7 +36,10 @@ _COLUMNS = ("kind", "status", "request_key", "text")
 # By the stage that writes them, as in the list of checksums.
 _WRITTEN = {
     "describe-categories": ("descriptions/category/part-*.parquet",),
-    "describe-contrasts": ("descriptions/category/contrast-*.parquet",),
+    "describe-contrasts": (
+        "descriptions/category/contrast-*.parquet",
+        "descriptions/category/added-*.parquet",
+    ),
     "describe-samples": ("descriptions/sample/*.parquet", "rejects/describe-*.parquet"),
 }
 
@@ -113,6 +117,7 @@ def reparse(
     )
     short = {name: n for summary in summaries.values() for name, n in summary["saturated"].items()}
     describe_contrasts(kb, categories, run_id=run_id, encoder=encoder, replay=True)
+    describe_added(kb, categories, run_id=run_id, encoder=encoder)
     describe_sample_shards(kb, data_root, sample_shards, samples, run_id=run_id, encoder=encoder, replay=True)
     for maker, patterns in _WRITTEN.items():
         seal(kb, [path for pattern in patterns for path in sorted(kb.glob(pattern))], maker)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from data.environment import cores
 from data.errors import first_line
 from data.files import hash_json, hash_text
+from kb_builder.added.sources import SOURCE as ADDED
 from kb_builder.ask.ledger import Entry, StoredEntries, read_ledger
 from kb_builder.ask.request import asked, asks_for_list, request_from_json, words
 from kb_builder.describe.rows import row_id
@@ -269,7 +270,9 @@ class _Rows:
                 self._check_entry(entry, mine)
                 continue
             for place, row in mine:
-                if row["source"] in SOURCES_WITHOUT_REQUEST and row["kind"] == "sample":
+                if row["source"] == ADDED and row["kind"] == "category":
+                    self._check_added(place, row)
+                elif row["source"] in SOURCES_WITHOUT_REQUEST and row["kind"] == "sample":
                     self._check_unasked(place, row)
 
     def _check_entry(self, entry: Entry, rows: Sequence[tuple[str, _Row]]) -> None:
@@ -305,6 +308,14 @@ class _Rows:
             elif row["text"] != derived.text(item):
                 said = derived.text(item)
                 self._found.error("text", place, f"{row['text'][:80]!r}, the answer says {said[:80]!r}")
+
+    def _check_added(self, place: str, row: _Row) -> None:
+        """Rows of added texts: everything but the verdict follows from their source."""
+        if _item(row, 1) is None:
+            self._found.error("row id", place, "does not follow from its key")
+        columns = (self._subjects.added or {}).get(row["request_key"])
+        if columns is not None:  # else already reported
+            self._compare(place, row, columns, "its source says")
 
     def _check_unasked(self, place: str, row: _Row) -> None:
         """Rows of facts and manifests: their key follows from the sample and the text."""

@@ -23,9 +23,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from data.errors import KnowledgeBaseError, first_line
+from data.errors import DamagedError, KnowledgeBaseError, first_line
 from data.files import hash_file
+from data.sample import Category
 from data.seals import SEAL, Sum
+from kb_builder.added.cited import by_category
+from kb_builder.added.sources import FOLDER, read_sources
 from kb_builder.ask.ledger import read_ledger
 from kb_builder.tables.parts import KINDS, MANIFEST, DescriptionPart, read_manifest
 from kb_builder.tables.schemas import DESCRIPTIONS, SCHEMA_VERSION
@@ -223,7 +226,7 @@ def _subjects(kb: Path, found: Findings, looked: Looked) -> Subjects:
                 )
         return rows
 
-    categories = table("categories.parquet", "category_id")
+    categories = table("categories.parquet", "category_id", "name", "aliases")
     samples = table("samples.parquet", "sample_id", "modality", "sha256")
     given = table("given_descriptions.parquet", "sample_id", "text")
     return Subjects(
@@ -231,4 +234,24 @@ def _subjects(kb: Path, found: Findings, looked: Looked) -> Subjects:
         samples={row["sample_id"]: (row["modality"], row["sha256"]) for row in samples},
         given={row["sample_id"]: row["text"] for row in given},
         rejected=frozenset(row["sample_id"] for row in table("rejects", "sample_id")),
+        added=_added(kb, categories, found, looked),
     )
+
+
+def _added(
+    kb: Path, categories: Sequence[Mapping[str, Any]], found: Findings, looked: Looked
+) -> dict[str, Mapping[str, Any]] | None:
+    """What the rows of added texts must be, by request_key; None where a source cannot be read."""
+    try:
+        sources = read_sources(kb)
+    except DamagedError as error:
+        if error.path not in looked.stated:
+            found.error("file damaged", error.path.relative_to(kb).as_posix(), error.reason)
+        return None
+    for source in sources:
+        path = kb / FOLDER / f"{source.name}.parquet"
+        if path not in looked.whole | looked.stated:
+            looked.at(path)
+    known = [Category(row["category_id"], row["name"], tuple(row["aliases"])) for row in categories]
+    mine = by_category(sources, known)
+    return {each.source.key(each.text): each.columns() for cited in mine.values() for each in cited}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from data.show import visible
 from pipeline.cli.project import ProjectOption, ReadProject, load, load_to_read
+
+if TYPE_CHECKING:
+    from pipeline.project import ProjectFile
 
 kb_app = typer.Typer(help="Query, verify and export the knowledge base.")
 WithSql = Annotated[bool, typer.Option("--sql", help="Print the SQL of each answer above it.")]
@@ -126,6 +130,111 @@ def kb_import(
     with write_lock(checked.run / "run.lock"):
         done = import_vectors(checked.kb, vectors, ids, table=table, name=name, dtype=checked.encode.dtype)
     print(visible(done))
+
+
+@kb_app.command("add-texts")
+def kb_add_texts(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="CuPL or DCLIP JSON; a table (CSV, TSV, JSONL, Parquet) with columns class and text; or the"
+            " folder of a knowledge base or pack."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Its name in this knowledge base.", show_default="the file's")
+    ] = None,
+    as_: Annotated[
+        Literal["sentences", "descriptors"] | None,
+        typer.Option(
+            "--as",
+            help="What the texts are; descriptors become sentences by DCLIP's template.",
+            show_default="sentences if most name their class",
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", help="The texts' licence, kept with them.")
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the texts added so far.")] = False,
+    remove: Annotated[
+        str | None, typer.Option("--remove", metavar="NAME", help="Remove what was added under this name.")
+    ] = None,
+    project: ProjectOption = None,
+) -> None:
+    """Add published texts about classes, judged like an LLM's.
+
+    They stand beside an LLM's texts, or in their place: `texts` of describe.categories in the project.
+    """
+    from data.errors import InputError
+    from data.lock import write_lock
+    from kb_builder.added.sources import remove_source
+    from kb_builder.describe.add_texts import add_texts, list_added
+
+    if sum((file is not None, listed, remove is not None)) != 1:
+        raise InputError("give one of FILE, --list or --remove NAME")
+    checked = load_to_read(project) if listed else load(project)
+    if listed:
+        print(list_added(checked.kb))
+        return
+    with write_lock(checked.run / "run.lock"):
+        if remove is not None:
+            remove_source(checked.kb, remove)
+            print(f"removed {visible(remove)}; `unibind run` takes its texts out of the descriptions")
+        elif file is not None:
+            done = add_texts(
+                checked.kb,
+                file,
+                checked.describe.categories,
+                encoder=checked.encode.text,
+                name=name,
+                licence=licence,
+                as_=as_,
+            )
+            print(done)
+
+
+@kb_app.command("pack")
+def kb_pack(
+    folder: Annotated[Path, typer.Argument(help="The folder to write.")],
+    licence: Annotated[
+        str | None,
+        typer.Option("--license", help="An identifier such as cc-by-4.0.", show_default="unknown"),
+    ] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="The texts about samples too: they may tell private things.")
+    ] = False,
+    project: ReadProject = None,
+) -> None:
+    """Write the texts as a folder for others: no key, no path, no file of yours.
+
+    Hugging Face's `datasets` opens it, and `unibind kb add-texts FOLDER` takes it into another project.
+    """
+    from kb_builder.added.pack import pack
+
+    checked = load_to_read(project)
+    done = pack(
+        checked.kb,
+        folder,
+        checked.describe.categories,
+        project=checked.name,
+        encoder=checked.encode.text,
+        licence=licence,
+        samples=samples,
+        secrets=_secrets(checked),
+    )
+    print(done)
+
+
+def _secrets(project: ProjectFile) -> dict[str, str]:
+    """What must not leave this machine: secret -> what it is."""
+    found: dict[str, str] = {}
+    for settings in (project.describe.categories, project.describe.samples):
+        if key := os.environ.get(settings.api_key_env):
+            found[key] = f"the API key in {settings.api_key_env}"
+        urls = settings.base_url if isinstance(settings.base_url, tuple) else (settings.base_url,)
+        found |= {url: "the endpoint's address" for url in urls if url}
+    places = (Path.home(), project.path.parent, project.kb, project.data_root)
+    return found | {str(place): "a path of this machine" for place in places if len(place.parts) > 1}
 
 
 @kb_app.command("verify")

@@ -94,10 +94,12 @@ def _describe_categories(project: ProjectFile, shards: list[int], complete: Comp
 
 
 def _describe_contrasts(project: ProjectFile) -> dict[str, Any]:
+    from kb_builder.describe.added import describe_added
     from kb_builder.describe.contrasts import describe_contrasts
 
-    settings = project.describe.categories
-    return describe_contrasts(project.kb, settings, run_id=project.name, encoder=project.encode.text)
+    settings, encoder = project.describe.categories, project.encode.text
+    done = describe_contrasts(project.kb, settings, run_id=project.name, encoder=encoder)
+    return done | describe_added(project.kb, settings, run_id=project.name, encoder=encoder)
 
 
 def _sample_shards(project: ProjectFile) -> int:
@@ -263,7 +265,9 @@ STAGES = (
         needs=("describe-categories",),
         settings=lambda project: _described_what(project.describe.categories, project),
         run=_describe_contrasts,
-        outputs=lambda project: _table_files(project, "descriptions/category/contrast-*.parquet"),
+        outputs=lambda project: _table_files(
+            project, "descriptions/category/contrast-*.parquet", "descriptions/category/added-*.parquet"
+        ),
         facts=_described,
     ),
     Stage(

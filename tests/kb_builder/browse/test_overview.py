@@ -29,8 +29,8 @@ def test_stats_count_everything(browsed_kb: Path) -> None:
     """Rows per category and model, rejects, centers and controls, as numbers and as text."""
     page = dict(stats(browsed_kb).sections)
     assert page["category descriptions per category and model"].rows == (
-        ("cat", "SmolLM2", 1, 1),
-        ("dog", "SmolLM2", 6, 0),
+        ("cat", "local", "SmolLM2", 1, 1),
+        ("dog", "local", "SmolLM2", 6, 0),
     )
     assert page["rejected descriptions by reason"].rows == (("category", "refusal", 1),)
     assert page["rejected samples"].rows == (("ingest", 1, "t.png: no such file"),)

@@ -73,6 +73,7 @@ def place(hostile: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (photos / f"b{ESC}.xyz9").write_text("b", encoding="utf-8")
     np.save(root / "x.npy", np.ones((2, 3)))
     (root / "ids.txt").write_text(f"nobody{ESC}\nno one\x9b\n", encoding="utf-8")
+    (root / "evil.json").write_text(json.dumps({f"c{ESC}": ["x"], "d": [f"t{ESC}", 3, ["\u202e"]]}), "utf-8")
     (root / "models.toml").write_text('["m\\u001b"]\n', encoding="utf-8")
     return root
 
@@ -132,6 +133,8 @@ def _trials(root: Path) -> dict[str, list[tuple[str, ...]]]:
         "kb views": [()],
         "kb export": [(f"out{ESC}\n",), (f"out{ESC}\n",), ("out", "--table", ESC)],
         "kb import": [("x.npy", "ids.txt", "--name", f"n{ESC}"), ("x.npy", f"no{ESC}", "--name", "n")],
+        "kb add-texts": [("--list",), (f"no{ESC}.json",), ("evil.json",), ("--remove", f"n{ESC}"), ()],
+        "kb pack": [("packed", "--samples"), (f"packed{ESC}", "--license", ESC), ("packed",)],
         "kb verify": [()],
         "kb explain": [(row,), (ESC,), (f"abcdef{ESC}",)],
         "kb reparse": [(), project],

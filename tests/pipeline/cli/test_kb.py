@@ -119,3 +119,30 @@ def test_vectors_go_in_and_come_out(project: Path) -> None:
     done = unibind_kb("export", "out", cwd=project)
     assert done.returncode == 1
     assert b"run `unibind encode`" in done.stderr
+
+
+def test_texts_are_added_listed_and_removed(project: Path) -> None:
+    """What `kb add-texts` reports, that it takes one thing at a time, and that a pack needs texts first."""
+    (project / "cupl.json").write_text(
+        '{"brass_bell": ["A brass bell rings in a tall tower."], "emu": ["An emu runs."]}'
+    )
+    done = unibind_kb("add-texts", "cupl.json", "--license", "mit", cwd=project)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode().splitlines()
+    assert "1 of 2 classes are categories of this project" in lines
+    assert "1 texts pass the gates, 0 do not" in lines
+    assert "licence: mit" in lines
+    done = unibind_kb("add-texts", "cupl.json", "--license", "cc0-1.0", cwd=project)
+    assert done.returncode == 1
+    assert b"were added as cupl with the licence mit" in done.stderr
+    assert b"cupl: 2 texts about 2 classes" in unibind_kb("add-texts", "--list", cwd=project).stdout
+    for arguments in ((), ("cupl.json", "--list")):
+        done = unibind_kb("add-texts", *arguments, cwd=project)
+        assert done.returncode == 1
+        assert done.stderr == b"error: give one of FILE, --list or --remove NAME\n"
+    assert unibind_kb("add-texts", "--remove", "cupl", cwd=project).stdout.startswith(b"removed cupl")
+    assert b"no texts were added" in unibind_kb("add-texts", "--list", cwd=project).stdout
+    done = unibind_kb("pack", "out", cwd=project)
+    assert done.returncode == 1
+    assert b"no category has a text yet" in done.stderr
+    assert not (project / "out").exists()

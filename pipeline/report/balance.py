@@ -32,6 +32,14 @@ _MEASURES = {
         "modality probe",
         "accuracy of a linear probe of the modality; chance is best",
     ),
+    "modality_probe_knn": (
+        "modality of the five nearest",
+        "how often it is the sample’s own; chance is best",
+    ),
+    "modality_probe_mlp": (
+        "modality probe, hidden layer",
+        "accuracy of a small network that guesses the modality; chance is best",
+    ),
     "modality_probe_chance": ("modality probe, chance", "the share of the most frequent modality"),
     "silhouette_by_modality": (
         "silhouette by modality",
@@ -50,6 +58,14 @@ _MEASURES = {
         "standard deviation over the pairs; smaller is better",
     ),
     "object_r10_worst": ("recall@10 by object, worst pair", "higher is better"),
+    "mixed_share": (
+        "other modalities among the ten nearest",
+        "in one gallery of all modalities; higher is better",
+    ),
+    "mixed_precision10": (
+        "precision@10 of one mixed list",
+        "right categories among the ten; higher is better",
+    ),
     "mixed_ndcg10": ("NDCG@10 of one mixed list", "all modalities in one gallery; higher is better"),
 }
 
@@ -84,8 +100,9 @@ _PANELS = (
         "Modality probe",
         "Good: at chance, vectors do not show their modality.",
         "modality_probe_accuracy",
+        beside="modality_probe_knn",
         chance="modality_probe_chance",
-        key=(("full", "accuracy"), ("chance", "chance")),
+        key=(("full", "linear probe"), ("open", "five nearest"), ("chance", "chance")),
     ),
     _Panel(
         "Silhouette",
@@ -111,6 +128,13 @@ _PANELS = (
         beside="object_r10_worst",
         spread="object_r10_spread",
         key=_RECALL_KEY,
+    ),
+    _Panel(
+        "One gallery of all modalities",
+        "Good: far right, the ten nearest are of the right category and of any modality.",
+        "mixed_precision10",
+        beside="mixed_share",
+        key=(("full", "right category"), ("open", "other modalities")),
     ),
     _Panel(
         "NDCG@10 of one mixed list",

@@ -1,4 +1,4 @@
-"""Retrieval: recall@k for every ordered pair of modalities, and NDCG of one mixed gallery of all modalities.
+"""Retrieval: recall@k for every ordered pair of modalities.
 
 Shapes: N queries, A answerable queries, T nearest items, D dimensions.
 """
@@ -54,30 +54,3 @@ def retrieval_rows(
                 row |= {f"r{k}": float(hits_A.mean()), f"r{k}_low": low, f"r{k}_high": high}
             rows.append({**row, "median_rank": float(np.median(rank_A)), "n": len(rank_A)})
     return rows, outcomes
-
-
-def mixed_ndcg(sets: dict[str, SampleSet], depth: int = 10) -> float | None:
-    """Mean NDCG@depth of retrieval by category from all modalities together; None if nothing is relevant.
-
-    Every labelled sample is a query; the gallery is all other samples of all modalities, where those of the
-    same category have gain 1. NDCG = Σ_r gain_r / log2(r + 1), divided by that of the best possible list
-    (Järvelin and Kekäläinen, ACM TOIS 2002). It is low where the nearest items have the query's modality
-    rather than its category.
-    """
-    x_ND = np.concatenate([s.vectors_ND for s in sets.values()])
-    category_N = np.concatenate([s.category_N for s in sets.values()])
-    relatives_N = np.where(category_N >= 0, np.bincount(category_N + 1)[category_N + 1] - 1, 0)
-    asking = np.flatnonzero(relatives_N > 0)
-    if len(asking) == 0:
-        return None
-    places_NT, _ = nearest(x_ND[asking], x_ND, depth + 1)
-    # The query itself is in the gallery: remove it, or the last item where the query was not among the
-    # nearest.
-    itself_NT = places_NT == asking[:, None]
-    itself_NT[~itself_NT.any(axis=1), -1] = True
-    others_NT = places_NT[~itself_NT].reshape(len(asking), -1)
-    discounts_T = 1 / np.log2(np.arange(2, others_NT.shape[1] + 2))
-    gains_NT = category_N[others_NT] == category_N[asking][:, None]
-    ideal_T = np.cumsum(discounts_T)
-    ideal_N = ideal_T[np.minimum(relatives_N[asking], len(ideal_T)) - 1]
-    return float(np.mean(gains_NT @ discounts_T / ideal_N))

@@ -22,6 +22,7 @@ from trainer.evaluate.balance import (
     baseline_heads,
     modality_gaps,
     modality_probe,
+    modality_probe_mlp,
     silhouette,
     uniformity,
 )
@@ -223,3 +224,16 @@ def test_without_heads_there_are_none(baselines: bool, make_kb: MakeKb) -> None:
     base = open_kb(kb)
     rows = measure(base, load_centers(base), None, replace(QUICK, baselines=baselines)).metrics["balance"]
     assert {row["anchors"] for row in rows} == {"zero_shot"}
+
+
+def test_the_hidden_layer_sees_what_no_plane_separates() -> None:
+    """Modalities on alternate quadrants: the linear probe is at chance, the network is not."""
+    rng = np.random.default_rng(0)
+    x_ND = unit_rows(rng.normal(size=(600, 2)).astype(np.float32))
+    modality_N = (x_ND[:, 0] * x_ND[:, 1] > 0).astype(np.int64)
+    alone_N = np.full(600, -1)
+    assert modality_probe(x_ND, modality_N, alone_N) < 0.65
+    assert modality_probe_mlp(x_ND, modality_N, alone_N) > 0.9
+    shuffled_N = rng.permutation(modality_N)
+    assert modality_probe_mlp(x_ND, shuffled_N, alone_N) < 0.6
+    assert modality_probe_mlp(x_ND, modality_N, alone_N) == modality_probe_mlp(x_ND, modality_N, alone_N)

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import ndcg_score
 
-from trainer.evaluate.retrieval import DEPTHS, mixed_ndcg, retrieval_rows
+from trainer.evaluate.retrieval import DEPTHS, retrieval_rows
 from trainer.records import SampleSet
 from trainer.score.geometry import unit_rows
 
@@ -87,32 +86,3 @@ def test_nothing_relevant_means_no_row() -> None:
     empty = unknown.take(np.zeros(5, dtype=bool))
     assert _recalls({"audio": unknown, "point": unknown}) == []
     assert _recalls({"audio": _set("audio", 5, 4), "point": empty}) == []
-
-
-@pytest.mark.parametrize("copies", [1, 15])
-def test_mixed_ndcg_is_that_of_scikit_learn(copies: int) -> None:
-    """All modalities in one list, the query itself left out; also where it drowns among its copies."""
-    sets = {"point": _set("point", 40, 5), "audio": _set("audio", 50, 6)}
-    if copies > 1:
-        audio = sets["audio"]
-        sets["audio"] = audio.take(np.repeat(np.arange(4), copies))
-    x_ND = np.concatenate([s.vectors_ND for s in sets.values()]).astype(np.float64)
-    category_N = np.concatenate([s.category_N for s in sets.values()])
-    scores = []
-    for i in range(len(x_ND)):
-        others = np.arange(len(x_ND)) != i
-        relevant = (category_N[others] == category_N[i]).astype(float)
-        if category_N[i] >= 0 and relevant.any():
-            # scikit-learn averages over ties; the rule here is the order of the gallery
-            cosine = np.round(x_ND[others] @ x_ND[i], 6) - 1e-9 * np.arange(others.sum())
-            scores.append(ndcg_score([relevant], [cosine], k=10))
-    assert mixed_ndcg(sets) == pytest.approx(np.mean(scores))
-
-
-def test_without_relatives_there_is_no_mixed_list() -> None:
-    """Unlabelled samples, and a category of one sample, ask nothing."""
-    audio = _set("audio", 3, 7)
-    alone = SampleSet(
-        "audio", audio.sample_ids, audio.splits_N, np.array([-1, 0, 1]), audio.object_N, audio.vectors_ND
-    )
-    assert mixed_ndcg({"audio": alone}) is None

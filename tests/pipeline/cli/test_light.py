@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,13 +70,12 @@ def test_explaining_a_row(project: Path) -> None:
     assert heavy_modules("kb", "explain", "0123456789", cwd=project, status=1) == []
 
 
-def test_comparing_runs(tmp_path: Path) -> None:
-    """The modules behind `unibind compare`."""
-    code = f"import pipeline.compare.runs, pipeline.compare.text, sys; print({NO_MODEL} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "set()"
+def test_comparing_runs(finished_cups: Path, tmp_path: Path) -> None:
+    """Two runs whose projects lie apart; joining tables of samples imports pyarrow.dataset."""
+    for name in ("first", "second"):
+        shutil.copytree(finished_cups.parent, tmp_path / name)
+    files = [f"{name}/{finished_cups.name}" for name in ("first", "second")]
+    assert heavy_modules("compare", *files, cwd=tmp_path) == ["pyarrow.dataset"]
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,10 @@ def read_sources(kb: Path) -> list[Source]:
     """All sources by their names. Raises DamagedError where one is damaged or lost."""
     try:
         paths = names_in(kb / FOLDER, f"*{_ENDING}")
-    except DamagedError as error:  # one of the checksums is missing
-        raise _damaged(error) from error
+    except DamagedError as error:
+        if error.path.parent != kb / FOLDER:  # the list of checksums, which another command mends
+            raise
+        raise _damaged(error) from error  # one that has a checksum is missing
     return [_read(path) for path in paths]
 
 
@@ -93,6 +95,8 @@ def _read(path: Path) -> Source:
         texts = tuple(AddedText(*row) for row in zip(*columns, strict=True))
         return Source(name, AddedFile(texts=texts, **meta))
     except DamagedError as error:
+        if error.path != path:  # the list of checksums, which another command mends
+            raise
         raise _damaged(error) from error
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(DamagedError(path, f"damaged ({first_line(error)})")) from error

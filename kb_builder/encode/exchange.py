@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ import pyarrow.compute as pc
 from safetensors.numpy import save_file
 
 from data.errors import InputError, KnowledgeBaseError, foreign_as
-from data.files import atomic_path
+from data.files import atomic_path, new_folder
 from data.reads import reading
 from data.seals import seal
 from data.tables.text_files import read_text
@@ -54,7 +52,7 @@ def export_table(kb: Path, table: str, target: Path, *, form: str, role: str | N
     opened = open_table(source / table)
     if not len(opened):
         raise InputError(f"{source / table}: the table is empty, there is nothing to export")
-    with _new_folder(target) as folder:
+    with new_folder(target) as folder:
         shutil.copyfile(reading(source / "encoder.json"), folder / "encoder.json")
         _WRITERS[form](opened, folder)
     return len(opened)
@@ -135,19 +133,6 @@ def _folder_of(kb: Path, role: str) -> Path:
             f"no encoder has the role {role!r}; the roles in use are {', '.join(sorted(serving))}"
         )
     return kb / "embeddings" / serving[role]
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder that is renamed to `target` when the block ends without an error."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} already exists; name a new folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
-        folder = Path(scratch) / "export"
-        folder.mkdir()
-        yield folder
-        folder.replace(target)
 
 
 def _stored(table: VectorTable) -> Iterator[npt.NDArray[Any]]:

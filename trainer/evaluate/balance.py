@@ -194,8 +194,9 @@ def _fit_mlp(x_ND: Floats, label_N: Ints, labels: int, *, seed: int) -> Callable
     optimiser = torch.optim.Adam(layers, lr=0.02)
     label = torch.from_numpy(label_N)
     for _ in range(_MLP_STEPS):
-        optimiser.zero_grad()
-        torch.nn.functional.cross_entropy(outputs(x_ND), label).backward()
+        loss = torch.nn.functional.cross_entropy(outputs(x_ND), label)
+        for layer, slope in zip(layers, torch.autograd.grad(loss, layers), strict=True):
+            layer.grad = slope
         optimiser.step()
 
     def guess(rows_ND: Floats) -> Ints:

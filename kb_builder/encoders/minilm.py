@@ -87,7 +87,7 @@ def _table(rows: int) -> nn.Embedding:
     return nn.Embedding(rows, DIM, _weight=torch.empty(rows, DIM))
 
 
-class Network(nn.Module):
+class MiniLMNetwork(nn.Module):
     """The frozen transformer for texts of equal length, so without a mask."""
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class Network(nn.Module):
 class MiniLmEncoder:
     """The bundled MiniLM on the CPU; its vectors are those of `SentenceTransformer.encode`, as unit rows."""
 
-    network: Network
+    network: MiniLMNetwork
     tokenizer: Tokenizer
     identity: str
     parameters: int
@@ -189,9 +189,9 @@ def load_minilm(detail: str = "", *, device: str = "cpu") -> Encoder:
     return MiniLmEncoder(network, _load_tokenizer(folder), hash_json(facts), counted)
 
 
-def _empty_network() -> Network:
+def _empty_network() -> MiniLMNetwork:
     with torch.device("meta"):
-        return Network()
+        return MiniLMNetwork()
 
 
 def _load_tokenizer(folder: Path) -> Tokenizer:

@@ -318,21 +318,22 @@ class Project:
 
         `space`, of samples: `samples` are the features that the heads map, `zero_shot` those of the encoder
         that shares the texts' space, `aligned` what the trained head makes of the features (unit rows in the
-        texts' space). Texts have one space. Raises InputError for an unknown name or space and
+        shared space). Of texts, `samples` and `zero_shot` are as stored; `aligned` compares them with aligned
+        samples, each table without its own mean. Raises InputError for an unknown name or space and
         KnowledgeBaseError where there are no such vectors.
         """
         if space not in get_args(VectorSpace):
             raise InputError(f"there is no space {space!r}; there are {', '.join(get_args(VectorSpace))}")
         kb = open_kb(self.file.kb)
         if name in TEXT_TABLES:
-            folder = kb.encoder("text")
-            return _stored(kb, folder, name, None)
+            stored = _stored(kb, kb.encoder("text"), name, None)
+            return self._represented(stored, kb) if space == "aligned" else stored
         if name not in MODALITIES:
             known = ", ".join((*MODALITIES, *TEXT_TABLES))
             raise InputError(f"there are no vectors {name!r}; there are those of {known}")
         role = "text" if name == "text" else "zero_shot" if space == "zero_shot" else "samples"
         found = _stored(kb, kb.encoder(role), "samples", name)
-        return self._aligned(found, name) if space == "aligned" and name != "text" else found
+        return self._aligned(found, name) if space == "aligned" else found
 
     def _aligned(self, found: NamedVectors, modality: str) -> NamedVectors:
         heads = load_heads(self.file.run) if has_heads(self.file.run) else None

@@ -157,9 +157,9 @@ def retrieve_samples(
     """The samples of a project nearest to a file or, where no such file exists, to the query as words.
 
     Words are placed as texts about categories are; of modality `text`, as a text sample is. `into` restricts
-    the hits to one modality. `space` and `galleries` are the project's, if already loaded. Raises SampleError for
-    an unreadable file, and for a query that looks like a file name but does not exist; KnowledgeBaseError
-    where no sample is encoded.
+    the hits to one modality. `space` and `galleries` are the project's, if already loaded. Raises
+    SampleError for an unreadable file, and for a query that looks like a file name but does not exist;
+    KnowledgeBaseError where no sample is encoded.
     """
     if into is not None and into not in MODALITIES:
         raise InputError(f"--into {into}: unknown modality; the modalities are {', '.join(MODALITIES)}")

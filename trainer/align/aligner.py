@@ -43,7 +43,7 @@ LOGGED = ("loss", "loss_description", "loss_center", "temperature")  # of every 
 # Below this many multiplications in a step's forward product one thread is as fast as several, and on a busy
 # machine ten times faster: a team of threads waits for its slowest at each of a step's many small operations.
 _ONE_THREAD_PRODUCTS = 10**9
-_MEAN_ROWS = 20_000  # of a modality, for its mean: of more samples, evenly spaced ones
+_MOST_ROWS = 20_000  # of a modality, for its start and its mean: of more samples, evenly spaced ones
 
 
 @contextmanager
@@ -165,14 +165,20 @@ class Aligner:
         if settings.start != "random" and settings.head != "mlp":
             by_center = self._center_weight >= 0.5
             first, second = (pairs.centers, pairs.own) if by_center else (pairs.own, pairs.centers)
-            spans = zip(
-                np.where(first.counts_N > 0, first.starts_N, second.starts_N).tolist(),
-                np.where(first.counts_N > 0, first.counts_N, second.counts_N).tolist(),
-                strict=True,
+            some = evenly_spaced(len(x_ND), _MOST_ROWS)
+            has_N = first.counts_N[some] > 0
+            spans_N2 = np.stack(
+                [
+                    np.where(has_N, getattr(first, part)[some], getattr(second, part)[some])
+                    for part in ("starts_N", "counts_N")
+                ],
+                axis=1,
             )
-            targets_NR = np.stack([texts_MR[start : start + count].mean(axis=0) for start, count in spans])
+            distinct, place_N = np.unique(spans_N2, axis=0, return_inverse=True)
+            means_UR = np.stack([texts_MR[start : start + n].mean(axis=0) for start, n in distinct.tolist()])
+            targets_NR = means_UR[place_N.reshape(-1)]
             start_R = targets_NR.mean(axis=0)  # the features' mean is 0
-            start_RD = closed_form(x_ND, targets_NR - start_R, settings.start)
+            start_RD = closed_form(x_ND[some], targets_NR - start_R, settings.start)
         return make_map(x_ND.shape[1], texts_MR.shape[1], start_RD, settings, self._rng, start_R)
 
     def epoch(self) -> list[dict[str, Any]]:
@@ -339,10 +345,13 @@ class Aligner:
 
 def modality_mean(heads: Heads, modality: str, train: SampleSet) -> Floats:
     """The mean of a modality's train samples in the shared space: [T]."""
-    n = min(len(train), _MEAN_ROWS)
-    x_ND = train.vectors_ND[np.arange(n) * len(train) // n] if n < len(train) else train.vectors_ND
-    mapped_NT = heads.map_with_mean(modality, x_ND)
+    mapped_NT = heads.map_with_mean(modality, train.vectors_ND[evenly_spaced(len(train), _MOST_ROWS)])
     return np.asarray(mapped_NT.mean(axis=0, dtype=np.float64), dtype=np.float32)
+
+
+def evenly_spaced(n: int, most: int) -> Ints | slice:
+    """At most `most` of n rows, evenly spaced."""
+    return slice(None) if n <= most else np.arange(most) * n // most
 
 
 def torch_device(name: str) -> torch.device:

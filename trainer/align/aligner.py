@@ -230,13 +230,13 @@ class Aligner:
         several processes, each computes its part of every loss.
         """
         mapped = {m: self._map(m, numbers[place]) for m, place in layout.rows}
-        by_means = isinstance(layout.centers, Pull) and self._settings.centers == "mean"
-        center_loss = self._means_loss(layout.centers, numbers, mapped) if by_means else None
-        if layout.own or not by_means:
-            mapped = {m: unit_rows_(z_bR.clone() if by_means else z_bR) for m, z_bR in mapped.items()}
-        if not by_means:
-            center_loss = self._center_loss(layout.centers, numbers, mapped)
-        own = [self._contrast(each, numbers, mapped) for each in layout.own]
+        if isinstance(layout.centers, Pull) and self._settings.centers == "mean":
+            center_loss: Tensor | None = self._means_loss(layout.centers, numbers, mapped)
+            unit = {m: unit_rows_(z_bR.clone()) for m, z_bR in mapped.items()} if layout.own else {}
+        else:
+            unit = {m: unit_rows_(z_bR) for m, z_bR in mapped.items()}
+            center_loss = self._center_loss(layout.centers, numbers, unit)
+        own = [self._contrast(each, numbers, unit) for each in layout.own]
         weighted = [
             (1 - self._center_weight, torch.stack(own).mean() if own else None),
             (self._center_weight, center_loss),

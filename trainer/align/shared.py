@@ -68,7 +68,7 @@ class SharedSpace:
 
     def project(self, x_NT: Floats) -> Floats:
         """The nearest rows of the shared space: [N, T]."""
-        return x_NT if self.basis_RT is None else (x_NT @ self.basis_RT.T) @ self.basis_RT
+        return self.from_coordinates(self.coordinates(x_NT))
 
     def coordinates(self, x_NT: Floats) -> Floats:
         """Rows of the shared space by their coordinates in its basis: [N, R]."""
@@ -79,11 +79,8 @@ class SharedSpace:
         return x_NR if self.basis_RT is None else x_NR @ self.basis_RT
 
     def _without(self, x_NT: Floats, mean_T: Floats | Doubles | None) -> Floats:
-        if mean_T is not None:
-            x_NT = np.asarray(x_NT - mean_T, dtype=np.float32)
-        elif self.basis_RT is None:
-            return unit_rows(x_NT)
-        return unit_rows(self.project(x_NT))
+        off_NT = x_NT if mean_T is None else np.asarray(x_NT - mean_T, dtype=np.float32)
+        return unit_rows(self.project(off_NT))
 
 
 def _mean_of_categories(centers: Centers) -> Floats:

@@ -227,13 +227,10 @@ def _counts(
 
 def _parameters(base: KnowledgeBase, heads: Heads) -> list[dict[str, Any]]:
     """Rows {modality, head, encoder, ratio}: parameters trained and frozen (null where unknown)."""
-    frozen = read_card(base.encoder("samples")).get("parameters")
-    return [
-        {
-            "modality": modality,
-            "head": heads.parameters(modality),
-            "encoder": frozen,
-            "ratio": heads.parameters(modality) / frozen if frozen else None,
-        }
-        for modality in sorted(heads.weights)
-    ]
+    rows = []
+    for modality in sorted(heads.weights):
+        role = "text" if modality == "text" else "samples"
+        head, frozen = heads.parameters(modality), read_card(base.encoder(role)).get("parameters")
+        ratio = head / frozen if frozen else None
+        rows.append({"modality": modality, "head": head, "encoder": frozen, "ratio": ratio})
+    return rows

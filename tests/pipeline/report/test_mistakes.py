@@ -14,7 +14,6 @@ from kb_builder.tables.schemas import CENTERS, read_rows, write_table
 from pipeline.report.mistakes import mistakes_section, worst_confusions
 from pipeline.report.page import unified_centers, unified_samples, write_report
 from trainer.inputs import open_kb
-from trainer.localize.centers import load_centers
 
 
 def test_confusions_are_counted_as_by_hand(run: Any) -> None:
@@ -24,7 +23,6 @@ def test_confusions_are_counted_as_by_hand(run: Any) -> None:
     centers = unified_centers(base, run.root)
     split, confusions = worst_confusions(base, space, centers, labels_used=True)
     assert split == "unseen"
-    centers = load_centers(base)
     unseen = [base.index[c] for c in sorted(run.unseen)]
     recount: Counter[tuple[str, str]] = Counter()
     for samples in space.values():
@@ -64,7 +62,6 @@ def test_both_texts_are_the_nearest_of_their_category(run: Any, page: Any) -> No
     space = unified_samples(base, run.root)
     centers = unified_centers(base, run.root)
     _, confusions = worst_confusions(base, space, centers, labels_used=True)
-    centers = load_centers(base)
     texts = {row["row_id"]: row["text"] for row in read_rows(run.kb / "descriptions" / "category")}
     section = page.text[page.text.index("The most frequent confusions") :]
     examples = [(pair, mistake) for pair in confusions for mistake in pair.examples]

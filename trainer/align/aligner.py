@@ -133,7 +133,7 @@ class Aligner:
             settings.centers if self._center_weight > 0 else None,
             own=contrasts_own,
         )
-        replayed = can_replay(pairs, sum(self._sizes.values()), self._device, processes)
+        replayed = can_replay(pairs, sum(self._sizes.values()), self._device, processes, contrasts_own)
         self._run = Replay(self._compute, self._device) if replayed else self._run_each
         self._optimiser = Optimiser(
             [weight for each in self._maps.values() for weight in each.weights],

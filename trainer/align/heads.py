@@ -67,10 +67,12 @@ class Heads:
     def map(self, modality: str, x_ND: Floats) -> Floats:
         """Rows of a modality's encoder (float32[N, D_in]) as unit rows of the shared space (float32[N, T]).
 
-        The mean of the modality's train samples is taken off. Text without a head is projected. A row that
-        maps to zero stays zero. Raises TrainingError for a modality without a head, and for rows of another
-        dimension than it was trained on.
+        The mean of the modality's train samples is taken off. Text without a head is projected, without the
+        centers' mean where it had no train samples. A row that maps to zero stays zero. Raises TrainingError
+        for a modality without a head, and for rows of another dimension than it was trained on.
         """
+        if modality == "text" and modality not in {*self.weights, *self.means}:
+            return self.place_text(x_ND)
         placed_NT = self.map_with_mean(modality, x_ND)
         if modality in self.means:
             return unit_rows(placed_NT - self.means[modality])

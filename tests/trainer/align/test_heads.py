@@ -84,6 +84,8 @@ def test_means_are_taken_off_and_texts_are_projected() -> None:
     np.testing.assert_allclose(heads.place_text(words_ND), unit((words_ND - mean_T) @ plane), atol=1e-5)
     expected = unit(unit(words_ND @ plane) - heads.means["text"])
     np.testing.assert_allclose(heads.map("text", words_ND), expected, atol=1e-5)
+    without = replace(heads, means={})
+    np.testing.assert_array_equal(without.map("text", words_ND), heads.place_text(words_ND))
 
 
 def test_heads_are_taken_and_merged_by_modality() -> None:

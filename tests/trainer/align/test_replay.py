@@ -186,5 +186,6 @@ def test_who_replays(make_kb: MakeKb, capsys: pytest.CaptureFixture[str]) -> Non
     counts_N[0] = 0
     assert not can_replay(pairs, 1024, gpu, ALONE)
     assert "some samples have no text" in capsys.readouterr().err
+    assert can_replay(pairs, 1024, gpu, ALONE, False)  # own texts are not looked at
     counts_N[:] = 0
     assert can_replay(pairs, 1024, gpu, ALONE)

@@ -105,22 +105,27 @@ def test_two_runs_give_the_same_bytes(make_kb: MakeKb, tmp_path: Path) -> None:
     assert not np.array_equal(*heads)
 
 
-@pytest.mark.parametrize(("loss", "most"), [("infonce", 3), ("official", 3), ("sigmoid", 2)])
-def test_the_number_of_threads_changes_no_bit(loss: Any, most: int) -> None:
+@pytest.mark.parametrize(
+    ("loss", "most", "labelled"),
+    [("infonce", 3, False), ("official", 3, False), ("sigmoid", 2, False), ("infonce", 3, True)],
+)
+def test_the_number_of_threads_changes_no_bit(loss: Any, most: int, labelled: bool) -> None:
     """A step large enough for several threads leaves the same heads with one as with more."""
     n, dim = 2_048, 256
     rng = np.random.default_rng(0)
     features_ND, texts_MD = (unit_rows(rng.normal(size=(n, dim)).astype(np.float32)) for _ in range(2))
     none_N, all_N = np.zeros(n, np.int64), np.arange(n)
-    samples = SampleSet("image", tuple(map(str, all_N)), np.full(n, "train"), none_N - 1, all_N, features_ND)
-    pairs = {"image": Pairs(samples, all_N // 2, Span(all_N, none_N + 1), Span(all_N, none_N))}
+    category_N = all_N % 64 if labelled else none_N - 1
+    samples = SampleSet("image", tuple(map(str, all_N)), np.full(n, "train"), category_N, all_N, features_ND)
+    centers = Span(np.where(labelled, category_N, all_N), none_N + labelled)
+    pairs = {"image": Pairs(samples, all_N // 2, Span(all_N, none_N + 1), centers)}
     settings = Train(epochs=2, batch_size=1_024, loss=loss)
     found = []
     before = torch.get_num_threads()
     try:
         for threads in range(1, most + 1):
             torch.set_num_threads(threads)
-            aligner = Aligner(pairs, texts_MD, none_N[:0], settings)
+            aligner = Aligner(pairs, texts_MD, all_N[:64] if labelled else none_N[:0], settings)
             log = [*aligner.epoch(), *aligner.epoch()]
             heads = aligner.heads({})
             found.append((log, heads.weights["image"].tobytes(), heads.biases["image"].tobytes()))

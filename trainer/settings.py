@@ -99,8 +99,8 @@ class Train:
     clip_norm: Annotated[float, Gt(0)] = 1.0
     # Of the mean centers: as it is. Of contrasts: at the start; learned, within [0.01, 1].
     temperature: Annotated[float, Ge(0.01), Le(1)] = 0.07
-    # Share of the loss for category centers, at most the share of labelled train samples; the rest is for the
-    # samples' own descriptions.
+    # Share of the loss for category centers; the rest is for the samples' own descriptions. With 1, these
+    # train only samples without a label, by their share of the samples.
     center_weight: Share = 1.0
     # decay per step of the moving average of the heads, which is kept in their place; 0: none
     ema: Annotated[float, Ge(0), Lt(1)] = 0.0

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -99,10 +99,7 @@ class Aligner:
         self._place_C = torch.from_numpy(place_C).to(self._device)
         targets_CR = unit_rows(means_CR.numpy())[trained]
         self._targets_CR = torch.from_numpy(targets_CR).to(self._device)
-        labelled = sum(int((p.centers.counts_N > 0).sum()) for p in pairs.values())
-        share_labelled = labelled / sum(len(p.samples) for p in pairs.values())
-        uses_centers = LOSSES[settings.loss].uses_centers
-        self._center_weight = min(settings.center_weight, share_labelled) if uses_centers else 0.0
+        self._center_weight, own = _weigh(pairs, settings)
         self._scales = {m: Scale.of(p.samples.vectors_ND) for m, p in pairs.items()}
         features_of = {m: self._scales[m].apply(p.samples.vectors_ND) for m, p in pairs.items()}
         self._maps = {
@@ -114,9 +111,8 @@ class Aligner:
             m: torch.empty(self._sizes[m], x.shape[1], device=self._device) for m, x in self._features.items()
         }
         # Losses need their texts until their gradients are formed: one buffer for each loss of a step.
-        contrasts_own = self._center_weight < 1
         drawn: dict[tuple[str, ...], int] = {}
-        if contrasts_own:
+        if own is not None:
             drawn = {("own", m): size for m, size in self._sizes.items()}
         if settings.centers == "one":
             drawn["centers", *self._sizes] = sum(self._sizes.values())
@@ -131,9 +127,9 @@ class Aligner:
             self._rng,
             processes,
             settings.centers if self._center_weight > 0 else None,
-            own=contrasts_own,
+            own=own,
         )
-        replayed = can_replay(pairs, sum(self._sizes.values()), self._device, processes, contrasts_own)
+        replayed = can_replay(pairs, sum(self._sizes.values()), self._device, processes, own is not None)
         self._run = Replay(self._compute, self._device) if replayed else self._run_each
         self._optimiser = Optimiser(
             [weight for each in self._maps.values() for weight in each.weights],
@@ -341,6 +337,21 @@ class Aligner:
         """Continue from what `state()` returned; the following epochs give the same bits."""
         self._optimiser.restore(tensors, facts["step"])
         self._rng.bit_generator.state = facts["rng"]
+
+
+def _weigh(pairs: dict[str, Pairs], settings: Train) -> tuple[float, Literal["all", "unlabelled"] | None]:
+    """The weight of the centers in the loss, and which samples are contrasted with texts about themselves.
+
+    Where the settings leave centers all weight, samples without a label get that of their share, at most
+    half.
+    """
+    if not LOSSES[settings.loss].uses_centers:
+        return 0.0, "all"
+    has_N = np.concatenate([p.centers.counts_N > 0 for p in pairs.values()])
+    if not has_N.any() or settings.center_weight < 1:
+        return (settings.center_weight if has_N.any() else 0.0), "all"
+    share = float(np.mean(~has_N))
+    return 1 - min(share, 0.5), "unlabelled" if share > 0 else None
 
 
 def modality_mean(heads: Heads, modality: str, train: SampleSet) -> Floats:

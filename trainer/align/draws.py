@@ -56,9 +56,13 @@ class Draws:
         processes: Processes,
         centers: Literal["mean", "one", "all"] | None,
         *,
-        own: bool = True,
+        own: Literal["all", "unlabelled"] | None = "all",
     ) -> None:
-        """`centers`: which a sample is compared with, None: with none. `own`: with its own texts, too."""
+        """`centers`: which a sample is compared with, None: with none.
+
+        `own`: which samples are contrasted with their own texts; unlabelled: those of no category with
+        centers.
+        """
         self._pairs, self._rng, self._processes, self._centers = pairs, rng, processes, centers
         self._own = own
         self._shares = [Processes(rank, processes.size).share for rank in range(processes.size)]
@@ -85,6 +89,8 @@ class Draws:
         """
         drawn = {m: getattr(self._pairs[m], kind).draw(r, self._rng) for m, r in rows.items()}
         has: dict[str, Bools] = {m: each for m, (_, each) in drawn.items()}
+        if kind == "own" and self._own == "unlabelled":
+            has = {m: each & (self._pairs[m].centers.counts_N[rows[m]] == 0) for m, each in has.items()}
         if not any(each.any() for each in has.values()):
             return None
         has_B = self._in_order(has)

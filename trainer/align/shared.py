@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from trainer.align.losses import LOSSES
 from trainer.localize.centers import category_means
 from trainer.records import Bools, Centers, Doubles, Floats
 from trainer.score.geometry import unit_rows
@@ -36,12 +37,14 @@ class SharedSpace:
     def of(cls, centers: Centers, trained_C: Bools, settings: Train) -> SharedSpace:
         """The shared space of the centers of all categories, of which `trained_C` have train samples.
 
-        Fewer than three categories are not centred: two would differ in their sign alone.
+        Fewer than three categories are not centred: two would differ in their sign alone. Where samples are
+        also drawn to texts about themselves, which say more than the category, all of the text space is kept.
         """
         is_centred = settings.centred and np.count_nonzero(centers.counts()) > 2
         space = cls(mean_T=_mean_of_categories(centers) if is_centred else None)
         trained_C = trained_C & (centers.counts() > 0)
-        if settings.subspace == 0 or not trained_C.any():
+        by_centers_alone = settings.center_weight == 1 and LOSSES[settings.loss].uses_centers
+        if settings.subspace == 0 or not by_centers_alone or not trained_C.any():
             return space
         represented = space.represent(centers)
         means_CT = category_means(represented.vectors_ND, represented.category_N, len(trained_C))[trained_C]

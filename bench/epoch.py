@@ -172,7 +172,9 @@ def _aligner(task: Task, features_ND: Any) -> Aligner:
         task.modality, tuple(map(str, all_N)), np.full(n, "train"), none_N - 1, all_N, features_ND
     )
     pairs = {task.modality: Pairs(samples, all_N, Span(all_N, none_N + 1), Span(none_N, none_N))}
-    return Aligner(pairs, task.texts_NT, none_N[:0], Train(epochs=10**6, batch_size=B, device="cpu"))
+    return Aligner(
+        pairs, task.texts_NT, none_N[:0], Train(epochs=10**6, batch_size=B, start="random", device="cpu")
+    )
 
 
 class _Theirs:

@@ -50,7 +50,7 @@ class Steps:
             "image", tuple(map(str, all_N)), np.full(n, "train"), none_N - 1, all_N, features_ND
         )
         pairs = {"image": Pairs(samples, all_N, Span(all_N, none_N + 1), Span(none_N, none_N))}
-        settings = Train(epochs=10**6, batch_size=batch, learning_rate=1e-4, device=device)
+        settings = Train(epochs=10**6, batch_size=batch, learning_rate=1e-4, start="random", device=device)
         self._aligner = Aligner(pairs, texts_ND, none_N[:0], settings)
         torch.manual_seed(0)
         self._weight_DD = (torch.randn(dim, dim, device=device) / math.sqrt(dim)).requires_grad_()

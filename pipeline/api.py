@@ -318,31 +318,35 @@ class Project:
 
         `space`, of samples: `samples` are the features that the heads map, `zero_shot` those of the encoder
         that shares the texts' space, `aligned` what the trained head makes of the features (unit rows in the
-        texts' space). Texts have one space. Raises InputError for an unknown name or space and
-        KnowledgeBaseError where there are no such vectors.
+        shared space). Texts have one space, but for `aligned`: there they are placed as words are, without
+        the mean of the centers, to be compared with aligned samples. Raises InputError for an unknown name or
+        space and KnowledgeBaseError where there are no such vectors.
         """
         if space not in get_args(VectorSpace):
             raise InputError(f"there is no space {space!r}; there are {', '.join(get_args(VectorSpace))}")
         kb = open_kb(self.file.kb)
         if name in TEXT_TABLES:
-            folder = kb.encoder("text")
-            return _stored(kb, folder, name, None)
+            stored = _stored(kb, kb.encoder("text"), name, None)
+            return self._aligned(stored, None) if space == "aligned" else stored
         if name not in MODALITIES:
             known = ", ".join((*MODALITIES, *TEXT_TABLES))
             raise InputError(f"there are no vectors {name!r}; there are those of {known}")
         role = "text" if name == "text" else "zero_shot" if space == "zero_shot" else "samples"
         found = _stored(kb, kb.encoder(role), "samples", name)
-        return self._aligned(found, name) if space == "aligned" and name != "text" else found
+        return self._aligned(found, name) if space == "aligned" else found
 
-    def _aligned(self, found: NamedVectors, modality: str) -> NamedVectors:
+    def _aligned(self, found: NamedVectors, modality: str | None) -> NamedVectors:
+        """Samples of a modality, or texts (None), in the shared space of the trained heads."""
         heads = load_heads(self.file.run) if has_heads(self.file.run) else None
-        if heads is None or modality not in heads.modalities:
+        if heads is None or (modality is not None and modality not in heads.modalities):
             raise KnowledgeBaseError(
-                f"{self.file.run}: no head was trained for {modality}; add {modality} samples to the train"
-                " split and run the stage `train`"
+                f"{self.file.run}: no head was trained for {modality or 'any modality'}; add"
+                f" {modality or 'labelled'} samples to the train split and run the stage `train`"
             )
-        mapped_ND = heads.map(modality, found.vectors_ND)
-        return NamedVectors(found.ids, found.groups, mapped_ND, f"{found.encoder}, aligned")
+        placed_ND = (
+            heads.place_text(found.vectors_ND) if modality is None else heads.map(modality, found.vectors_ND)
+        )
+        return NamedVectors(found.ids, found.groups, placed_ND, f"{found.encoder}, aligned")
 
     @property
     def metrics(self) -> Metrics:

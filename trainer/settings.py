@@ -67,27 +67,46 @@ class Train:
     # What samples are aligned with: texts; or, for comparison and as in ImageBind, images of the same object
     # and category, which were aligned with the texts before (trainer/align/rounds.py).
     align: Literal["text", "image"] = "text"
-    epochs: Count = 30
+    epochs: Count = 60
     batch_size: Annotated[int, Ge(2)] = 1024  # shared evenly by the modalities, however many samples each has
+    # Text samples get a head as well; texts about categories and samples never do: they are what heads aim
+    # at.
+    text_head: bool = True
+    # The mean of each modality, and that of the centers, is taken off (trainer/align/shared.py).
+    centred: bool = True
+    # The share of the variance of the trained categories' centers that the shared space keeps: samples and
+    # centers lie in the span of the first principal components. 0: in the whole text space.
+    subspace: Share = 0.95
     # The kinds of heads and their starts are described in trainer/align/maps.py.
     head: Literal["linear", "residual", "low-rank", "mlp"] = "linear"
-    start: Literal["random", "ridge", "procrustes"] = "random"
+    start: Literal["random", "ridge", "procrustes"] = "ridge"
     rank: Count = 16  # of a `low-rank` head
     hidden: Count = 512  # units of an `mlp` head
     # Formulas in trainer/align/losses.py; `official` is UniBind's: one direction, no temperature, no centers.
     loss: Loss = "infonce"
-    centers: Literal["one", "all"] = "one"  # positives: one random center of the category, or all of them
-    learning_rate: Annotated[float, Gt(0)] = 2e-3  # at its peak, after a linear warm-up
+    # What a sample is classified by: the mean centers of the trained categories; or contrasted with: one
+    # random center of its category, or all of them.
+    centers: Literal["mean", "one", "all"] = "mean"
+    # With the mean centers: vectors are divided by their length to this power before they are classified.
+    # From 0 (categories without train samples are recognised best) to 1 (modalities mix best).
+    mixing: Share = 0.4
+    learning_rate: Annotated[float, Gt(0)] = 1e-2  # at its peak, after a linear warm-up
     schedule: Literal["cosine", "linear"] = "cosine"  # how it decays, to zero
     warmup: Share = 0.1  # share of all steps
     weight_decay: Annotated[float, Ge(0)] = 0.01
+    # λ of the penalty λ/2 |W|² on a head's weights in the mean loss of its modality
+    penalty: Annotated[float, Ge(0)] = 3e-3
     clip_norm: Annotated[float, Gt(0)] = 1.0
-    temperature: Annotated[float, Ge(0.01), Le(1)] = 0.07  # at the start; learned, within [0.01, 1]
-    # share of the loss for category centers; the rest is for the samples' own descriptions
-    center_weight: Share = 0.5
+    # Of the mean centers: as it is. Of contrasts: at the start; learned, within [0.01, 1].
+    temperature: Annotated[float, Ge(0.01), Le(1)] = 0.07
+    # Share of the loss for category centers; the rest is for the samples' own descriptions. With 1, these
+    # train only samples without a label, by their share of the samples.
+    center_weight: Share = 1.0
     # decay per step of the moving average of the heads, which is kept in their place; 0: none
     ema: Annotated[float, Ge(0), Lt(1)] = 0.0
-    patience: Count | None = None  # stop after N epochs without a better one on val
+    val_every: Count = 5  # epochs between two looks at val, which decides on the epoch that a modality keeps
+    # A modality stops after N epochs without a better one on val, the training when all have stopped.
+    patience: Count | None = None
     device: str = "auto"  # the first GPU where there is one; "cpu", "cuda:1", …
     # Precision of the factors of products (torch.set_float32_matmul_precision): `high` is TF32 on GPUs,
     # `medium` also bfloat16 on processors that support it; sums and results are always float32.

@@ -312,7 +312,11 @@ def retrieve(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Find the samples nearest to a file or a text, in any modality."""
+    """Find the samples nearest to a file or a text, in any modality.
+
+    Words name or describe what is looked for, as texts about categories do. With --modality text they are
+    placed as a text sample of the project is: better for words like those of its notes.
+    """
     from pipeline.predict.recognise import retrieve_samples
     from pipeline.predict.records import hits_csv, hits_json
 

@@ -79,7 +79,7 @@ class Recogniser:
 
     project: ProjectFile
     space: Space
-    centers: Centers
+    centers: Mapping[str, Centers]  # by the model that places a sample, in the space where it places it
     texts: Mapping[str, str]  # of the centers, by row id
     temperatures: Temperatures
 
@@ -94,7 +94,7 @@ def open_recogniser(project: ProjectFile, space: Space | None = None) -> Recogni
     return Recogniser(
         project=project,
         space=space,
-        centers=centers,
+        centers=space.represent(centers),
         texts=center_texts(space.kb.folder, centers.row_ids),
         temperatures=load_temperatures(project),
     )
@@ -108,7 +108,7 @@ def recognise(
     say: Callable[[str], None],
 ) -> Iterator[Prediction]:
     """Recognise files with a loaded project: see `predict_files`."""
-    space, centers, texts = recogniser.space, recogniser.centers, recogniser.texts
+    space, texts = recogniser.space, recogniser.texts
     scorer = recogniser.project.evaluate.scorer
     for path, modality, reason in each_file(given, say):
         try:
@@ -117,6 +117,7 @@ def recognise(
         except (SampleError, TrainingError) as error:
             yield failed(path, modality, error)
             continue
+        centers = recogniser.centers[model]
         ranked = score(query_1D, centers, scorer=scorer, top=top)
         temperature, uncalibrated = recogniser.temperatures.of(known, _EVALUATED[model])
         shares_C: list[float | None] = [None] * len(centers.categories)
@@ -153,10 +154,11 @@ def retrieve_samples(
     space: Space | None = None,
     galleries: Iterable[Gallery] | None = None,
 ) -> list[Hit]:
-    """The samples of a project nearest to a file or, where no such file exists, to the query as a text.
+    """The samples of a project nearest to a file or, where no such file exists, to the query as words.
 
-    `into` restricts them to one modality. `space` and `galleries` are the project's, if already loaded.
-    Raises SampleError for an unreadable file, and for a query that looks like a file name but does not exist;
+    Words are placed as texts about categories are; of modality `text`, as a text sample is. `into` restricts
+    the hits to one modality. `space` and `galleries` are the project's, if already loaded. Raises
+    SampleError for an unreadable file, and for a query that looks like a file name but does not exist;
     KnowledgeBaseError where no sample is encoded.
     """
     if into is not None and into not in MODALITIES:
@@ -165,9 +167,11 @@ def retrieve_samples(
     space = space or Space(project)
     use_budget(project.data.budget)
     if path is None:
-        query_1D, _ = space.place("text", query)
+        query_1D = space.place_words(query) if modality is None else space.place("text", query)[0]
     else:
-        query_1D, _ = space.place(modality_of(path, modality, unreadable(path)), path)
+        query_1D, model = space.place(modality_of(path, modality, unreadable(path)), path)
+        if model == ZERO_SHOT and space.heads is not None:
+            query_1D = space.heads.place_text(query_1D)  # the gallery is in the space of the heads
     hits = []
     found = space.galleries(into) if galleries is None else galleries
     for name, gallery_ND, sample_ids, category_N in found:
@@ -222,7 +226,7 @@ class Gallery(NamedTuple):
 
 
 class Space:
-    """A project's text space: its encoders, loaded on first use, and its heads if it has any."""
+    """A project's shared space: its encoders, loaded on first use, and its heads if it has any."""
 
     def __init__(self, project: ProjectFile) -> None:
         check(project.kb / "categories.parquet")  # there once, it is not "no knowledge base yet"
@@ -235,9 +239,16 @@ class Space:
         self.heads = load_heads(project.run) if has_heads(project.run) else None
 
     def place(self, modality: Modality, source: Path | str) -> tuple[Floats, str]:
-        """A file or text as one unit vector of the text space (float32[1, D]), and the model that made it."""
+        """A sample as one unit vector of the shared space (float32[1, D]), and the model that made it.
+
+        Of the zero-shot encoder, and of a text where there are no heads, it is one of the text space.
+        """
         if modality == "text":
-            return self._encode(self._text, modality, source), TEXT
+            text_1D = self._encode(self._text, modality, source)
+            if self.heads is None:
+                return text_1D, TEXT
+            model = ALIGNED if "text" in self.heads.weights else TEXT
+            return self.heads.map("text", text_1D), model
         if self.heads is not None and modality in self.heads.modalities:
             return self.heads.map(modality, self._encode(self._samples, modality, source)), ALIGNED
         if self._zero_shot is not None and modality in self._zero_shot.modalities:
@@ -246,6 +257,16 @@ class Space:
             f"nothing maps {modality} into this project's text space; it needs a trained head: "
             f"add {modality} samples to the train split and run `unibind train`"
         )
+
+    def place_words(self, words: str) -> Floats:
+        """A user's words as one unit vector of the shared space (float32[1, D])."""
+        text_1D = self._encode(self._text, "text", words)
+        return text_1D if self.heads is None else self.heads.place_text(text_1D)
+
+    def represent(self, centers: Centers) -> dict[str, Centers]:
+        """The centers by the model that places a sample, in the space where it places it."""
+        represented = centers if self.heads is None else self.heads.represent(centers)
+        return {ALIGNED: represented, TEXT: represented, ZERO_SHOT: centers}
 
     def galleries(self, into: str | None) -> Iterator[Gallery]:
         """The encoded samples of each modality, or of one."""

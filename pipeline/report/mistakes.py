@@ -26,7 +26,6 @@ from kb_builder.tables.schemas import SAMPLES, read_columns
 from pipeline.html.elements import Html, data_uri, el, section
 from trainer.evaluate.tasks import tasks
 from trainer.inputs import KnowledgeBase, center_texts, seen_categories
-from trainer.localize.centers import load_centers
 from trainer.records import Centers, SampleSet
 from trainer.score.scoring import score
 from trainer.settings import Scorer
@@ -60,14 +59,18 @@ class Confusion:
 
 
 def worst_confusions(
-    base: KnowledgeBase, space: Mapping[str, SampleSet], *, labels_used: bool, scorer: Scorer = "nearest"
+    base: KnowledgeBase,
+    space: Mapping[str, SampleSet],
+    centers: Centers,
+    *,
+    labels_used: bool,
+    scorer: Scorer = "nearest",
 ) -> tuple[str, list[Confusion]]:
     """The split that was used ("" if none could be) and its most frequent confusions, in order.
 
-    `space` holds samples in the text space. The examples alternate between modalities, those with the highest
-    scores first.
+    `space` and `centers` hold samples and centers in one space. The examples alternate between modalities,
+    those with the highest scores first.
     """
-    centers = load_centers(base)
     to_do = tasks(seen_categories(base), labels_used=labels_used)
     for task in sorted(to_do, key=lambda task: task.split != "unseen"):
         shown = {modality: task.of(samples) for modality, samples in space.items()}
@@ -145,12 +148,13 @@ def mistakes_section(
     base: KnowledgeBase,
     data_root: Path,
     space: Mapping[str, SampleSet],
+    centers: Centers,
     *,
     labels_used: bool,
     scorer: Scorer = "nearest",
 ) -> Html:
     """The most frequent confusions, each with a few of its samples and the nearest texts."""
-    split, confusions = worst_confusions(base, space, labels_used=labels_used, scorer=scorer)
+    split, confusions = worst_confusions(base, space, centers, labels_used=labels_used, scorer=scorer)
     title = "Mistakes"
     if not confusions:
         none = "None: every scored sample was recognised." if split else ""

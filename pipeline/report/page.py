@@ -29,7 +29,7 @@ from trainer.align.heads import has_heads, load_heads
 from trainer.evaluate.space import space_maps
 from trainer.inputs import KnowledgeBase, load_samples, open_kb, seen_categories
 from trainer.localize.centers import load_centers
-from trainer.records import SampleSet
+from trainer.records import Centers, SampleSet
 from trainer.score.geometry import unit_rows
 
 _DEPTH = 10  # of the recall that the heat maps show
@@ -66,7 +66,12 @@ def write_report(
         "space": space_section(pictures),
         "calibration": calibration_section(metrics),
         "mistakes": mistakes_section(
-            base, data_root, space, labels_used=labels_used, scorer=scorer_of(metrics)
+            base,
+            data_root,
+            space,
+            unified_centers(base, run),
+            labels_used=labels_used,
+            scorer=scorer_of(metrics),
         ),
         "retrieval": retrieval_section(metrics, random_recalls(space)),
         "balance": balance_section(metrics),
@@ -123,6 +128,12 @@ def unified_samples(base: KnowledgeBase, run: Path) -> dict[str, SampleSet]:
         return {}
     sets, _ = load_samples(base, "zero_shot")
     return {m: replace(s, vectors_ND=unit_rows(s.vectors_ND)) for m, s in sets.items()}
+
+
+def unified_centers(base: KnowledgeBase, run: Path) -> Centers:
+    """The embedding centers in the space of `unified_samples`."""
+    centers = load_centers(base)
+    return load_heads(run).represent(centers) if has_heads(run) else centers
 
 
 def random_recalls(space: Mapping[str, SampleSet]) -> dict[tuple[str, str, str], float]:

@@ -1,4 +1,4 @@
-"""The report's section on training: curves of both loss terms, val accuracy and temperature."""
+"""The report's section on training: curves of both loss terms, val accuracy and a learned temperature."""
 
 from __future__ import annotations
 
@@ -36,9 +36,13 @@ def training_section(run: Path) -> Html | None:
     log = pq.ParquetFile(log_path).read().to_pylist()
     if not log:
         return None
-    kept = int(load_heads(run).metadata["epoch"])
+    facts = load_heads(run).metadata
+    kept = {m: (int(epoch), facts["val_top1"].get(m)) for m, epoch in sorted(facts["epochs"].items())}
     ends = {row["epoch"]: row["step"] for row in log}  # the last step of each epoch
-    marked = (float(ends[kept]), f"epoch {kept} kept") if kept in ends else None
+    epochs = {epoch for epoch, _ in kept.values()}
+    # One line where all modalities keep the same epoch; several would hide the curve.
+    (same,) = epochs if len(epochs) == 1 else (None,)
+    marked = (float(ends[same]), f"epoch {same} kept") if same in ends else None
     losses = [
         ChartLine(name, points, look)
         for name, column, look in _LOSSES
@@ -52,10 +56,12 @@ def training_section(run: Path) -> Html | None:
     if top1:
         lines = [ChartLine("val top-1", thinned(top1))]
         chart = line_chart(lines, title=_description(lines), x_title="step", percent=True, marked=marked)
-        panels.append(el("div", el("h3", "Top-1 on val samples"), chart))
-    lines = [ChartLine("temperature", thinned(_points(log, "temperature")))]
-    chart = line_chart(lines, title=_description(lines), x_title="step", marked=marked)
-    panels.append(el("div", el("h3", "Temperature"), chart))
+        panels.append(el("div", el("h3", "Top-1 on val samples, mean over modalities"), chart))
+    temperatures = _points(log, "temperature")
+    if len({value for _, value in temperatures}) > 1:  # else it was not learned
+        lines = [ChartLine("temperature", thinned(temperatures))]
+        chart = line_chart(lines, title=_description(lines), x_title="step", marked=marked)
+        panels.append(el("div", el("h3", "Temperature"), chart))
     key = line_key([(line.name, line.look) for line in losses])
     content = join([key, el("div", *panels, class_="panels charts")])
     return section(
@@ -91,19 +97,26 @@ def _description(lines: Sequence[ChartLine]) -> str:
     return "; ".join(lines_text)
 
 
-def _summary(log: Sequence[Mapping[str, Any]], kept: int) -> str:
+def _summary(log: Sequence[Mapping[str, Any]], kept: Mapping[str, tuple[int, float | None]]) -> str:
     last = log[-1]
-    words = f"{counted(last['step'], 'step')} in {counted(last['epoch'], 'epoch')}; epoch {kept} was kept"
-    reached = [row["val_top1"] for row in log if row["epoch"] == kept and row["val_top1"] is not None]
-    return f"{words}, with {percent(reached[-1])}% top-1 on val samples." if reached else f"{words}."
+    words = f"{counted(last['step'], 'step')} in {counted(last['epoch'], 'epoch')}. Kept: "
+    return (
+        words
+        + ", ".join(
+            f"{modality} epoch {epoch}" + ("" if top1 is None else f" ({percent(top1)}% top-1 on val)")
+            for modality, (epoch, top1) in kept.items()
+        )
+        + "."
+    )
 
 
 def _caption(log: Sequence[Mapping[str, Any]], *, has_val: bool) -> str:
     words = "Good: both loss terms fall and level off. "
     if has_val:
         words += (
-            "The epoch with the best top-1 on val samples of trained categories is kept; where top-1 falls "
-            "while the loss still falls, the heads overfit. "
+            "Each modality keeps the last epoch whose top-1 on val samples of trained categories is at most "
+            "one standard error below its best; where top-1 falls while the loss still falls, the heads "
+            "overfit. "
         )
     else:
         words += "Without labelled val samples the last epoch is kept. "

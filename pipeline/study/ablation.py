@@ -48,6 +48,12 @@ MEASURES: dict[str, StudyMeasure] = {
         "Recall@10 by object, worst pair", "recall@10 of objects, worst pair", "higher is better"
     ),
     "modality_probe": StudyMeasure("Modality probe", "modality probe", "lower is better, down to chance"),
+    "modality_knn": StudyMeasure(
+        "Nearest-neighbour modality probe", "nearest-neighbour probe", "lower is better, down to chance"
+    ),
+    "mixed_share": StudyMeasure(
+        "Other modalities among the ten nearest", "other modalities nearby", "higher is better"
+    ),
     "modality_gap": StudyMeasure("Modality gap", "modality gap", "lower is better", share=False),
 }
 

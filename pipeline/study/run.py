@@ -39,9 +39,14 @@ from trainer.variant import Variant, hits_by_measure, run_variant
 _RESAMPLES = 2000
 # The processes of a study show no progress bar and have one thread each.
 _QUIET = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-# Measures of the whole space, one value per seed; nearer to 0, or to chance, is better.
-_BALANCE = {"modality_probe": "modality_probe_accuracy", "modality_gap": "modality_gap_mean"}
-LOWER_IS_BETTER = frozenset(_BALANCE)
+# Measures of the whole space, one value per seed.
+_BALANCE = {
+    "modality_probe": "modality_probe_accuracy",
+    "modality_knn": "modality_probe_knn",
+    "modality_gap": "modality_gap_mean",
+    "mixed_share": "mixed_share",
+}
+LOWER_IS_BETTER = frozenset({"modality_probe", "modality_knn", "modality_gap"})  # down to 0, or to chance
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ from pipeline import Project
 from pipeline.api import ResultTable, outside_event_loop
 from pipeline.predict.recognise import predict_files, retrieve_samples
 from pipeline.run.jobs import STAGE_NAMES
+from trainer.align.heads import load_heads
+from trainer.inputs import load_controls, open_kb
+from trainer.localize.centers import load_centers
+from trainer.score.scoring import score
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m"
 
@@ -170,6 +174,32 @@ def test_hits_are_those_of_the_command(project: Project) -> None:
         project.retrieve("nope.png")
 
 
+def test_answers_and_hits_are_found_in_the_shared_space(project: Project) -> None:
+    """A file through its head against centers without their mean; words as texts, or as a text sample's."""
+    heads = load_heads(project.file.run)
+    base = open_kb(project.file.kb)
+    ids, features_ND = project.vectors("image")
+    photo = features_ND[[ids.index("green-cup-7")]]
+    centers = load_centers(base)
+    ranked = score(heads.map("image", photo), heads.represent(centers), top=3)
+    (answer,) = project.predict(project.file.path.parent / "media" / "green-cup-7.png", top=3)
+    assert [each.category_id for each in answer.answers] == [
+        base.categories[c] for c in ranked.categories_NT[0]
+    ]
+    found = [each.score for each in answer.answers]
+    assert found == pytest.approx(ranked.scores_NT[0].tolist(), abs=5e-3)  # stored as half floats
+    raw = score(heads.map("image", photo), centers, top=3)
+    assert found != pytest.approx(raw.scores_NT[0].tolist(), abs=5e-3)
+
+    names = load_controls(base)["class_name"]
+    red_1D = names.vectors_ND[names.category_N == base.index["red-cup"]]
+    gallery_ND = project.vectors("image", space="aligned").vectors_ND
+    for modality, placed in ((None, heads.place_text(red_1D)), ("text", heads.map("text", red_1D))):
+        hits = project.retrieve("red cup", into="image", k=3, modality=modality)  # type: ignore[arg-type]
+        expected = np.sort((placed @ gallery_ND.T)[0])[::-1][:3]
+        assert [hit.score for hit in hits] == pytest.approx(expected.tolist(), abs=5e-3)
+
+
 def test_what_is_loaded_stays_until_its_files_change(cups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second call loads nothing; after another run it is all loaded again."""
     project = Project.open(cups)
@@ -204,6 +234,13 @@ def test_vectors_are_unit_rows_with_their_names(project: Project) -> None:
     np.testing.assert_allclose(np.linalg.norm(x_ND, axis=1), 1, atol=1e-3)
     aligned = project.vectors("image", space="aligned")
     assert aligned.ids == ids and not np.allclose(aligned.vectors_ND, x_ND)
+    words = project.vectors("category_texts", space="aligned")
+    heads = load_heads(project.file.run)
+    np.testing.assert_array_equal(
+        words.vectors_ND, heads.place_text(project.vectors("category_texts").vectors_ND)
+    )
+    of_text, notes = project.vectors("text", space="aligned"), project.vectors("text")
+    np.testing.assert_array_equal(of_text.vectors_ND, heads.map("text", notes.vectors_ND))
     texts = project.vectors("category_texts")
     assert set(texts.groups) >= {"red-cup", "blue-ball"} and len(texts) == 24
     assert len(project.vectors("controls")) > 6

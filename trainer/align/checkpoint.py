@@ -3,7 +3,8 @@
 A resumed training ends with the same bits as one that was never killed. A checkpoint is one safetensors file,
 replaced as a whole: tensors `now.*` (heads, Adam's moments, averages), `best.*` and `earlier.*` (finished
 heads: the best so far, and those of a finished round), `log` (float64 [rows, columns of train_log.parquet],
-NaN for null), and one metadata entry with the rest as JSON.
+NaN for null), and one metadata entry with the rest as JSON. Which epoch of which modality is the best, and
+how good, stands in the metadata of these heads.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from data.files import atomic_path, canonical_json
 from trainer.align.heads import Heads, from_tensors, to_tensors
 from trainer.align.processes import Processes
 
-FORMAT = "unibind-checkpoint-1"
+FORMAT = "unibind-checkpoint-2"
 TRAIN_LOG = pa.schema(
     [
         pa.field("epoch", pa.int32(), nullable=False),
@@ -56,8 +57,6 @@ class TrainingProgress:
     epoch: int  # the last finished one, counted within the round
     first_epoch: int  # the number in the log of the round's epoch 0
     first_step: int
-    best_epoch: int  # its number in the log
-    best_top1: float | None
     aligner: dict[str, Any]
 
 
@@ -151,7 +150,8 @@ def _save(path: Path, checkpoint: Checkpoint, fingerprint: str) -> None:
     for name, heads in (("best", checkpoint.best), ("earlier", checkpoint.earlier)):
         if heads is not None:
             metadata[name] = heads.metadata
-            tensors |= {f"{name}.{n}": torch.from_numpy(t) for n, t in to_tensors(heads).items()}
+            # Copied, because both rounds have the tensors of one shared space.
+            tensors |= {f"{name}.{n}": torch.tensor(t) for n, t in to_tensors(heads).items()}
     tensors = {name: tensor.contiguous() for name, tensor in sorted(tensors.items())}
     metadata["sha256"] = _content_hash(metadata, tensors)
     with atomic_path(path) as temporary:

@@ -30,7 +30,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Pull:
-    """The loss of all rows with all centers of their categories. Slices are places in the numbers."""
+    """The loss of all rows with the centers of their categories. Slices are places in the numbers."""
 
     has_b: slice  # which of this process's mapped rows have a category with centers
     category_b: slice
@@ -54,10 +54,17 @@ class Draws:
         pairs: dict[str, Pairs],
         rng: np.random.Generator,
         processes: Processes,
-        centers: Literal["one", "all"] | None,
+        centers: Literal["mean", "one", "all"] | None,
+        *,
+        own: Literal["all", "unlabelled"] | None = "all",
     ) -> None:
-        """`centers`: how many centers of its category a sample is contrasted with; None: with none."""
+        """`centers`: which a sample is compared with, None: with none.
+
+        `own`: which samples are contrasted with their own texts; unlabelled: those of no category with
+        centers.
+        """
         self._pairs, self._rng, self._processes, self._centers = pairs, rng, processes, centers
+        self._own = own
         self._shares = [Processes(rank, processes.size).share for rank in range(processes.size)]
 
     def step(self, rows: dict[str, Ints]) -> tuple[Layout, Ints]:
@@ -65,11 +72,11 @@ class Draws:
         numbers = _Numbers()
         mine = {m: r[self._processes.share(len(r))] for m, r in rows.items()}
         places = tuple((m, numbers.add(r)) for m, r in mine.items())
-        own = [self._contrast("own", {m: r}, numbers) for m, r in rows.items()]
+        own = [self._contrast("own", {m: r}, numbers) for m, r in rows.items()] if self._own else []
         centers: Contrast | Pull | None = None
         if self._centers == "one":
             centers = self._contrast("centers", rows, numbers)
-        elif self._centers == "all":
+        elif self._centers is not None:
             centers = self._pull(rows, mine, numbers)
         return Layout(places, tuple(each for each in own if each is not None), centers), numbers.whole()
 
@@ -82,6 +89,8 @@ class Draws:
         """
         drawn = {m: getattr(self._pairs[m], kind).draw(r, self._rng) for m, r in rows.items()}
         has: dict[str, Bools] = {m: each for m, (_, each) in drawn.items()}
+        if kind == "own" and self._own == "unlabelled":
+            has = {m: each & (self._pairs[m].centers.counts_N[rows[m]] == 0) for m, each in has.items()}
         if not any(each.any() for each in has.values()):
             return None
         has_B = self._in_order(has)

@@ -1,8 +1,8 @@
-"""The contrastive losses, which pull a sample's vector to its own text and push it from the others' texts.
+"""The losses: classification by mean centers, and contrasts of a sample's text with the others' texts.
 
-Shapes: B pairs in a batch, b of them in this process (all, unless several processes share the batch),
-M centers, D dimensions, C categories. All vectors are unit rows. τ is the temperature; it is learned through
-its logarithm, which `clamp_temperature_` keeps in bounds between steps.
+Shapes: B pairs in a batch, b of them in this process (all, unless several processes share the batch), M
+centers, D dimensions, C categories. Vectors are unit rows unless said. τ is the temperature; for contrasts it
+is learned through its logarithm, which `clamp_temperature_` keeps in bounds between steps.
 
 Losses over a B × B matrix form it, and their gradient, in blocks of rows: where B is large, no matrix of
 logits outlives its block, and a small batch costs one product for the logits and one for the gradient. To add
@@ -26,6 +26,7 @@ from trainer.settings import Loss
 # Bounds of the learned temperature (CLIP, too, clips at 0.01: Radford et al., ICML 2021, section 2.5).
 MIN_TEMPERATURE = 0.01
 MAX_TEMPERATURE = 1.0
+_SHORTEST = 1e-6  # a shorter row is scaled as if it had this length
 
 
 def symmetric_infonce(
@@ -105,6 +106,22 @@ def centers_loss(
     # The mean of x · z over a category's centers is x · (their mean), so that only one product remains.
     own_b = (scaled_bD * means_CD[groups_b]).sum(dim=1)
     return (torch.logsumexp(scaled_bD @ centers_MD.T, dim=1) - own_b).sum() / (n or len(own_b))
+
+
+def means_loss(
+    z_bD: Tensor, means_CD: Tensor, labels_b: Tensor, temperature: float, mixing: float, n: int | None = None
+) -> Tensor:
+    """The cross-entropy of categories' mean centers, for vectors of any length: a scalar.
+
+        L = -1/B Σ_i [ s_iy - log Σ_c exp s_ic ],  s_ic = z_i · m_c / (τ |z_i|^p),  y the row's label
+
+    With p = `mixing` = 0 this is multinomial logistic regression whose weights are the frozen unit vectors m:
+    a row that is classified surely has nothing more to gain, and one that cannot be classified stays between
+    the categories that it may belong to. With p = 1 the logits are cosines, which always gain by a step
+    towards the mean center: rows crowd around it, whatever their modality, and with them those of categories
+    that were not trained. `n`: the rows B of the whole batch, where these are only some of them.
+    """
+    return _apply(_Means, z_bD, means_CD, labels_b, temperature, mixing, n or len(z_bD))
 
 
 def center_means(centers_MD: Tensor, owners_M: Tensor) -> Tensor:
@@ -262,6 +279,43 @@ class _Sigmoid(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         dx_bD, dt_BD, d_log_temperature, d_bias = ctx.saved_tensors
         return _scaled(grads[0], (dx_bD, dt_BD, None, d_log_temperature, d_bias, None), ctx)
+
+
+class _Means(torch.autograd.Function):
+    """Loss and gradient together, by blocks of rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z_bD: Tensor,
+        means_CD: Tensor,
+        labels_b: Tensor,
+        temperature: float,
+        mixing: float,
+        n: int,
+    ) -> Tensor:
+        loss, dz_bD = z_bD.new_zeros(()), torch.empty_like(z_bD)
+        lengths_b1 = torch.linalg.vector_norm(z_bD, dim=1, keepdim=True).clamp_min_(_SHORTEST)
+        factor_b1 = lengths_b1.pow(-mixing) / temperature
+        for block in row_blocks(len(z_bD), len(means_CD), z_bD.device.type):
+            own_b1 = labels_b[block, None]
+            logits_bC = (z_bD[block] @ means_CD.T).mul_(factor_b1[block])
+            sums_b1 = torch.logsumexp(logits_bC, dim=1, keepdim=True)
+            loss += (sums_b1 - logits_bC.gather(1, own_b1)).sum()
+            slopes_bC = logits_bC.sub_(sums_b1).exp_()
+            slopes_bC.scatter_add_(1, own_b1, -torch.ones_like(sums_b1))
+            torch.mm(slopes_bC, means_CD, out=dz_bD[block])
+        dz_bD *= factor_b1 / n
+        if mixing > 0:  # the part of the gradient that would only change the length counts less
+            along_b1 = torch.linalg.vecdot(z_bD, dz_bD)[:, None] / lengths_b1.square()
+            dz_bD -= z_bD * (mixing * along_b1)
+        ctx.save_for_backward(dz_bD)
+        return loss / n
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (dz_bD,) = ctx.saved_tensors
+        return grads[0] * dz_bD, None, None, None, None, None
 
 
 def _sum(x_bB: Tensor) -> Tensor:

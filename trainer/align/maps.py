@@ -24,7 +24,7 @@ from data.errors import TrainingError
 from trainer.records import Floats
 from trainer.settings import Train
 
-_RIDGE = 1e-2  # of the mean eigenvalue of the features' covariance
+_RIDGE = 1 / 3  # of the mean of the eigenvalues of the features' covariance that can differ from 0
 _SHORTEST = 1e-12  # a shorter row is divided by this, so that zero stays zero
 
 
@@ -143,12 +143,21 @@ class Scale:
         return scaled_TD, np.asarray(bias_T - scaled_TD @ self.mean_D, dtype=np.float32)
 
 
-def make_map(d: int, t: int, start_TD: Floats | None, settings: Train, rng: np.random.Generator) -> HeadMap:
-    """A new head of the kind that `settings.head` names. `start_TD`: its closed-form start, or None.
+def make_map(
+    d: int,
+    t: int,
+    start_TD: Floats | None,
+    settings: Train,
+    rng: np.random.Generator,
+    start_T: Floats | None = None,
+) -> HeadMap:
+    """A new head of the kind that `settings.head` names. `start_TD`, `start_T`: its closed-form start, or
+    None.
 
     Raises TrainingError for a residual or low-rank head without a base to start from.
     """
-    bias_T = torch.zeros(t, requires_grad=True)
+    bias_T = torch.zeros(t) if start_T is None else torch.from_numpy(start_T.astype(np.float32))
+    bias_T.requires_grad_()
     if settings.head == "mlp":
         hidden = settings.hidden
         return HeadMap(
@@ -177,17 +186,20 @@ def make_map(d: int, t: int, start_TD: Floats | None, settings: Train, rng: np.r
 def closed_form(x_ND: Floats, targets_NT: Floats, how: str) -> Floats:
     """The linear map from features to their texts, in closed form: float32[T, D]. `how`: ridge or procrustes.
 
-    ridge: argmin_W Σ |W x - t|² + λ |W|², λ one hundredth of the features' mean eigenvalue. procrustes: the
-    map with orthonormal rows or columns that maximises Σ t · W x, U Vᵀ of the singular value decomposition of
-    Tᵀ X (Schönemann, Psychometrika 1966).
+    ridge: argmin_W Σ |W x - t|² + λ |W|², λ a third of the mean eigenvalue of Xᵀ X, of those that can differ
+    from 0 (as many as there are samples or dimensions, whichever are fewer). procrustes: the map with
+    orthonormal rows or columns that maximises Σ t · W x, U Vᵀ of the singular value decomposition of Tᵀ X
+    (Schönemann, Psychometrika 1966).
     """
     x_ND, t_NT = x_ND.astype(np.float64), targets_NT.astype(np.float64)
     if how == "procrustes":
         u, _, vh = np.linalg.svd(t_NT.T @ x_ND, full_matrices=False)
         return np.asarray(u @ vh, dtype=np.float32)
-    gram_DD = x_ND.T @ x_ND
-    gram_DD[np.diag_indices_from(gram_DD)] += _RIDGE * np.trace(gram_DD) / len(gram_DD) + 1e-12
-    return np.asarray(np.linalg.solve(gram_DD, x_ND.T @ t_NT).T, dtype=np.float32)
+    is_wide = x_ND.shape[1] > len(x_ND)  # then the same map from the smaller matrix X Xᵀ
+    gram = x_ND @ x_ND.T if is_wide else x_ND.T @ x_ND
+    gram[np.diag_indices_from(gram)] += _RIDGE * np.trace(gram) / len(gram) + 1e-12
+    found_DT = x_ND.T @ np.linalg.solve(gram, t_NT) if is_wide else np.linalg.solve(gram, x_ND.T @ t_NT)
+    return np.asarray(found_DT.T, dtype=np.float32)
 
 
 def _uniform(rng: np.random.Generator, rows: int, columns: int) -> Tensor:

@@ -26,8 +26,11 @@ class Optimiser:
         steps: int,
         processes: Processes,
         replayable: bool,
+        penalties: Sequence[float] = (),
     ) -> None:
         """Weights decay; biases and scalars do not. With `settings.ema`, weights and biases are averaged.
+
+        `penalties`: λ of the penalty λ/2 |W|² on each of the weights, which every step's loss has besides.
 
         `replayable`: the rates of a step are in tensors, where a CUDA graph of `finish_step` reads them.
         """
@@ -36,6 +39,7 @@ class Optimiser:
         self._settings = settings
         self._processes = processes
         self._averaged = [*weights, *biases]
+        self._penalised = [(w, each) for w, each in zip(weights, penalties, strict=False) if each > 0]
         self._all = [*self._averaged, *scalars]
         self._averages = [tensor.detach().clone() for tensor in self._averaged] if settings.ema else []
         device = self._all[0].device
@@ -79,6 +83,10 @@ class Optimiser:
             tensor.grad = None
         torch.autograd.backward(loss)
         self._processes.sum_in_place([grad for tensor in self._all if (grad := tensor.grad) is not None])
+        with torch.no_grad():
+            for weight, penalty in self._penalised:
+                if weight.grad is not None:
+                    weight.grad.add_(weight, alpha=penalty)
         torch.nn.utils.clip_grad_norm_(self._all, self._settings.clip_norm)
         self._adam.step()
         for average, tensor in zip(self._averages, self._averaged, strict=False):

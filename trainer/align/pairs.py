@@ -1,7 +1,8 @@
 """Training pairs: each train sample with the texts about it, and with the centers of its category.
 
 Texts about a sample are its descriptions, and the train samples of modality `text` of the same object: a
-person's note on an object describes it. Notes of the test and val splits are not used.
+person's note on an object describes it (not itself, where notes have a head too). Notes of the test and val
+splits are not used.
 
 Shapes: N samples of one modality, M texts of all kinds, D dimensions, B rows of a batch.
 """
@@ -14,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.errors import NothingToTrainError, TrainingError
+from trainer.align.shared import SharedSpace
 from trainer.inputs import SampleTexts
 from trainer.records import Bools, Centers, Floats, Ints, SampleSet
-from trainer.score.geometry import unit_rows
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,23 @@ class Pairs:
 
 
 def make_pairs(
-    sets: dict[str, SampleSet], texts: SampleTexts, centers: Centers
+    sets: dict[str, SampleSet],
+    texts: SampleTexts,
+    centers: Centers,
+    space: SharedSpace | None = None,
+    *,
+    text_head: bool = True,
 ) -> tuple[dict[str, Pairs], Floats, dict[str, int]]:
     """Pair the train samples of every modality with their texts.
 
-    Returns the pairs by modality, the text matrix (unit rows, float32[M, D]) and the counts `train_samples`,
-    `train_without_own_text`, `train_without_label` and `train_without_any_text` (neither texts nor centers:
-    not trained on). Text samples need no head and are not paired. Raises NothingToTrainError where there is
-    nothing to learn, and TrainingError for texts of different dimensions.
+    `centers` are those of the shared space. Returns the pairs by modality, the text matrix (unit rows by
+    their coordinates in the shared space, float32[M, R]; texts about samples without the mean of their
+    modality's) and the counts `train_samples`, `train_without_own_text`, `train_without_label` and
+    `train_without_any_text` (neither texts nor centers: not trained on). Without `text_head` text samples are
+    not paired. Raises NothingToTrainError where there is nothing to learn, and TrainingError for texts of
+    different dimensions.
     """
+    space = space or SharedSpace()
     pairs: dict[str, Pairs] = {}
     sources = _own_texts(sets, texts)
     blocks = [centers.vectors_ND]
@@ -64,12 +73,14 @@ def make_pairs(
     center_starts_C = np.cumsum(center_counts_C) - center_counts_C
     for modality, encoded in sets.items():
         train = encoded.split("train")
-        if modality == "text" or len(train) == 0:
+        if len(train) == 0 or (modality == "text" and not text_head):
             continue
-        own = [sources(s, o) for s, o in zip(train.sample_ids, train.object_N.tolist(), strict=True)]
+        things = [-1] * len(train) if modality == "text" else train.object_N.tolist()
+        own = [sources(s, o) for s, o in zip(train.sample_ids, things, strict=True)]
         own_counts_N = np.array([len(vectors) for vectors in own], dtype=np.int64)
         own_starts_N = offset + np.cumsum(own_counts_N) - own_counts_N
-        blocks += [np.stack(vectors) for vectors in own if vectors]
+        if any(own):
+            blocks.append(np.stack([vector_T for vectors in own for vector_T in vectors]))
         offset += int(own_counts_N.sum())
         labelled_N = train.category_N >= 0
         centers_N = np.where(labelled_N, center_counts_C[train.category_N], 0)
@@ -85,11 +96,12 @@ def make_pairs(
                 own=Span(own_starts_N[keep_N], own_counts_N[keep_N]),
                 centers=Span(center_starts_C[train.category_N][keep_N], centers_N[keep_N]),
             )
-    _require_contrast(pairs, counts)
+    _require_contrast(pairs, counts, is_text_left_out="text" in sets and not text_head)
     dims = {block.shape[1] for block in blocks}
     if len(dims) > 1:
         raise TrainingError(f"texts of {sorted(dims)} dimensions; run `unibind encode` and `localize` again")
-    return _number_lone_groups(pairs), unit_rows(np.concatenate(blocks)), counts
+    placed = [centers.vectors_ND, *(space.represent_rows(block) for block in blocks[1:])]
+    return _number_lone_groups(pairs), space.coordinates(np.concatenate(placed)), counts
 
 
 def batches(n: int, size: int, steps: int, rng: np.random.Generator) -> Ints:
@@ -135,13 +147,14 @@ def _number_lone_groups(pairs: dict[str, Pairs]) -> dict[str, Pairs]:
     return numbered
 
 
-def _require_contrast(pairs: dict[str, Pairs], counts: dict[str, int]) -> None:
+def _require_contrast(pairs: dict[str, Pairs], counts: dict[str, int], *, is_text_left_out: bool) -> None:
     if not pairs:
         n = counts["train_samples"]
         reason = (
             f"none of the {n} train samples has a description or a category with centers"
             if n
-            else "the knowledge base has no encoded train sample (the modality text needs no training)"
+            else "the knowledge base has no encoded train sample"
+            + (" besides those of modality text, which train.text_head = false leaves out" * is_text_left_out)
         )
         raise NothingToTrainError(
             f"nothing to train on: {reason}; give the manifest rows of split `train`,"

@@ -86,14 +86,20 @@ class Replay:
         return result
 
 
-def can_replay(pairs: dict[str, Pairs], rows: int, device: torch.device, processes: Processes) -> bool:
-    """Whether to replay steps of so many rows; one line on stderr says why not, where a GPU would gain."""
+def can_replay(
+    pairs: dict[str, Pairs], rows: int, device: torch.device, processes: Processes, own: bool = True
+) -> bool:
+    """Whether to replay steps of so many rows; one line on stderr says why not, where a GPU would gain.
+
+    `own`: whether samples are contrasted with their own texts.
+    """
     if device.type != "cuda" or rows >= _LARGE:
         return False
     if processes.size > 1:
         _say("steps run operation by operation: several processes share them")
         return False
-    if not all(_all_or_none(span.counts_N) for p in pairs.values() for span in (p.own, p.centers)):
+    spans = [span for p in pairs.values() for span in ((p.own, p.centers) if own else (p.centers,))]
+    if not all(_all_or_none(span.counts_N) for span in spans):
         _say("steps run operation by operation: some samples have no text, so that shapes change")
         return False
     return True

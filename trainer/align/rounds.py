@@ -3,7 +3,8 @@
 Text-centred alignment (UniBind) has one round: every modality is aligned with texts. Image-centred alignment,
 the baseline, has two: first the image head is aligned with texts; then it is fixed, and its vectors replace
 the texts for every other modality: images of the same object in place of descriptions, and images of the same
-category in place of its centers (as ImageBind binds each modality to images: Girdhar et al., CVPR 2023).
+category in place of its centers (as ImageBind binds each modality to images: Girdhar et al., CVPR 2023). Text
+samples are aligned with texts in both: in the first round.
 Loss, heads, batches, epochs and the choice by val samples are the same in both.
 """
 
@@ -17,19 +18,21 @@ import numpy as np
 from data.errors import TrainingError
 from trainer.align.heads import Heads
 from trainer.align.pairs import Pairs, make_pairs
+from trainer.align.shared import SharedSpace
 from trainer.inputs import SampleTexts
-from trainer.records import Centers, Floats, Ints, SampleSet
+from trainer.records import Bools, Centers, Floats, Ints, SampleSet
 from trainer.settings import Train
 
 
 @dataclass(frozen=True)
 class Round:
-    """The pairs of one round; the first rows of `texts_MT` are centers, of the categories `owners_M`."""
+    """The pairs of one round; the first rows of `texts_MR` are centers, of the categories `owners_M`."""
 
     pairs: dict[str, Pairs]
-    texts_MT: Floats
+    texts_MR: Floats  # by their coordinates in the shared space
     owners_M: Ints
     counts: dict[str, int]
+    space: SharedSpace
 
 
 def rounds(
@@ -40,10 +43,13 @@ def rounds(
     Raises TrainingError for modalities that cannot be trained.
     """
     sets = _select_modalities(sets, settings)
+    text_head = settings.text_head and (settings.modalities is None or "text" in settings.modalities)
+    space = SharedSpace.of(centers, _trained_categories(sets, centers), settings)
 
     def text_round(modalities: dict[str, SampleSet]) -> Round:
-        pairs, texts_MT, counts = make_pairs(modalities, texts, centers)
-        return Round(pairs, texts_MT, centers.category_N, counts)
+        represented = space.represent(centers)
+        pairs, texts_MR, counts = make_pairs(modalities, texts, represented, space, text_head=text_head)
+        return Round(pairs, texts_MR, centers.category_N, counts, space)
 
     if settings.align == "text":
         return [lambda _: text_round(sets)]
@@ -64,11 +70,22 @@ def rounds(
         )
         order = np.argsort(images.category_N, kind="stable")
         labelled = images.take(order[images.category_N[order] >= 0])
-        pairs, vectors_MT, counts = make_pairs(others, _by_object(others, train, images.vectors_ND), labelled)
-        return Round(pairs, vectors_MT, labelled.category_N, counts)
+        by_object = _by_object(others, train, images.vectors_ND)
+        # Images that a head has mapped are in the shared space already, without their mean.
+        basis = SharedSpace(basis_RT=space.basis_RT)
+        pairs, vectors_MR, counts = make_pairs(others, by_object, labelled, basis)
+        return Round(pairs, vectors_MR, labelled.category_N, counts, space)
 
     first = {m: s for m, s in sets.items() if m in ("image", "text")}
     return [lambda _: text_round(first), image_round]
+
+
+def _trained_categories(sets: dict[str, SampleSet], centers: Centers) -> Bools:
+    """Whether each category has a train sample of a modality that is trained: bool[C]."""
+    trained_C = np.zeros(len(centers.categories) + 1, dtype=np.bool_)  # the last for -1: no category
+    for samples in sets.values():
+        trained_C[samples.category_N[samples.splits_N == "train"]] = True
+    return trained_C[:-1]
 
 
 def _select_modalities(sets: dict[str, SampleSet], settings: Train) -> dict[str, SampleSet]:

@@ -1,7 +1,8 @@
-"""Train the heads by LLM-augmented contrastive learning, and keep the epoch with the best val accuracy."""
+"""Train the heads on embedding centers, and keep for each modality the epoch with the best val accuracy."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from data.errors import TrainingError
 from data.files import hash_file, hash_json
 from kb_builder.tables.schemas import write_table
-from trainer.align.aligner import Aligner, threads_for
+from trainer.align.aligner import Aligner, modality_mean, threads_for
 from trainer.align.checkpoint import (
     TRAIN_LOG,
     Checkpoint,
@@ -25,13 +26,13 @@ from trainer.align.checkpoint import (
     TrainingProgress,
     tensorboard_writer,
 )
-from trainer.align.heads import Heads, save_heads
+from trainer.align.heads import Heads, merge_heads, save_heads
 from trainer.align.pairs import Pairs
 from trainer.align.processes import ALONE, Processes, leave_process_group, process_group
 from trainer.align.rounds import Round, rounds
 from trainer.inputs import KnowledgeBase, load_sample_texts, load_samples, open_kb, seen_categories
 from trainer.localize.centers import load_centers
-from trainer.records import Centers, SampleSet
+from trainer.records import Bools, Centers, SampleSet
 from trainer.score.scoring import score
 from trainer.settings import Train
 
@@ -50,14 +51,15 @@ class Fitted:
 def train(kb: Path, run: Path, settings: Train, *, every: float = _CHECKPOINT_SECONDS) -> dict[str, Any]:
     """Train one head per modality; write `<run>/heads.safetensors` and `<run>/train_log.parquet`.
 
-    All modalities are trained together, each with an equal share of every batch. A sample's positives are a
-    text drawn from those about it and, where it is labelled, one drawn from its category's centers. The epoch
-    kept has the best top-1 accuracy on val samples of the trained categories (the mean over modalities; the
-    earlier of equals); without such samples it is the last. Equal inputs and settings give equal bits on one
-    machine, also where training was killed: it resumes from `<run>/checkpoint.safetensors`, which is written
-    at the end of an epoch when the last one is `every` seconds old, and removed at the end. Under torchrun
-    the processes train as one (trainer/align/processes.py). Returns counts, the epoch kept, its accuracy and
-    the last loss. Raises TrainingError where nothing can be learned.
+    All modalities are trained together, each with an equal share of every batch. A labelled sample is
+    classified by the mean centers of the trained categories; one without a label is contrasted with the texts
+    about it (`settings` name other losses). Each modality keeps the last epoch whose top-1 accuracy on its
+    val samples of the trained categories is at most one standard error below the best; without such samples
+    the last. Equal inputs and settings give equal bits on one machine, also where training was killed: it
+    resumes from `<run>/checkpoint.safetensors`, which is written at the end of an epoch when the last one is
+    `every` seconds old, and removed at the end. Under torchrun the processes train as one
+    (trainer/align/processes.py). Returns counts, the epochs kept, the mean of their accuracies and the last
+    loss. Raises TrainingError where nothing can be learned.
     """
     with process_group() as processes:
         # The others wait for this, while rank 0 runs the stages before training alone.
@@ -104,16 +106,18 @@ def fit(
             counts = _add_counts(counts, this)
             _require_weight(this.pairs, settings)
             resumed = found if found and found.progress.round == number else None
-            best, epoch, top1 = fitting.run_round(number, this, heads, log, resumed)
-            heads = best if heads is None else _merge_heads(heads, best)
+            best = fitting.run_round(number, this, heads, log, resumed)
+            heads = best if heads is None else merge_heads(heads, best)
     assert heads is not None  # there is at least one round
+    heads = _with_mean_of_notes(heads, sets)
+    reached = [top1 for top1 in heads.metadata["val_top1"].values() if top1 is not None]
     summary = {
         **counts,
         **missing,
         "samples_without_vector": without_vector,
         "steps": log[-1]["step"],
-        "epoch_kept": epoch,
-        "val_top1": top1,
+        "epochs_kept": heads.metadata["epochs"],
+        "val_top1": sum(reached) / len(reached) if reached else None,
         "loss": log[-1]["loss"],
         "temperature": log[-1]["temperature"],
     }
@@ -127,35 +131,39 @@ def recipe_of(heads: Heads) -> Train:
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Labelled val samples of categories that are trained on, and those categories' centers."""
+    """Labelled val samples of categories that are trained on, and among which they are recognised."""
 
     sets: dict[str, SampleSet]
-    centers: Centers
+    centers: Centers  # of all categories: their mean is taken off
+    trained_C: Bools
 
-    def top1(self, heads: Heads) -> float | None:
-        """The mean over modalities of top-1 accuracy; None without val samples."""
-        shares = [
-            float(
-                np.mean(
-                    score(heads.map(m, s.vectors_ND), self.centers, top=1).categories_NT[:, 0] == s.category_N
-                )
+    def top1(self, heads: Heads) -> dict[str, float]:
+        """Top-1 accuracy by modality, of those with a head and val samples."""
+        centers = heads.represent(self.centers).of(self.trained_C)
+        return {
+            m: float(
+                np.mean(score(heads.map(m, s.vectors_ND), centers, top=1).categories_NT[:, 0] == s.category_N)
             )
             for m, s in self.sets.items()
             if m in heads.weights
-        ]
-        return sum(shares) / len(shares) if shares else None
+        }
+
+    def standard_error(self, modality: str, top1: float) -> float:
+        """The standard error of an accuracy on the modality's val samples (Agresti and Coull 1998)."""
+        n = len(self.sets[modality])
+        share = (top1 * n + 2) / (n + 4)  # of 36 samples that are all right, the 37th may still be wrong
+        return math.sqrt(share * (1 - share) / (n + 4))
 
 
 def validation_set(base: KnowledgeBase, sets: dict[str, SampleSet], centers: Centers) -> ValidationSet:
     """The val samples of trained categories: held-out categories must not influence which epoch is kept."""
-    seen_C = seen_categories(base)
-    centers = centers.of(seen_C)
-    usable_C = np.append(seen_C & (centers.counts() > 0), False)  # the last for -1: no category
+    trained_C = seen_categories(base) & (centers.counts() > 0)
+    usable_C = np.append(trained_C, False)  # the last for -1: no category
     chosen = {
         m: s.take((s.splits_N == "val") & (s.category_N >= 0) & usable_C[s.category_N])
         for m, s in sets.items()
     }
-    return ValidationSet({m: s for m, s in chosen.items() if len(s)}, centers)
+    return ValidationSet({m: s for m, s in chosen.items() if len(s)}, centers, trained_C)
 
 
 def _train(kb: Path, run: Path, settings: Train, processes: Processes, every: float) -> dict[str, Any]:
@@ -186,18 +194,17 @@ class _Fitting:
 
     def run_round(
         self, number: int, this: Round, earlier: Heads | None, log: list[LogRow], found: Checkpoint | None
-    ) -> tuple[Heads, int, float | None]:
-        """Train one round: the heads of the best epoch, its number and its top-1 on val; extends `log`."""
-        aligner = Aligner(this.pairs, this.texts_MT, this.owners_M, self.settings, self.processes)
+    ) -> Heads:
+        """Train one round: the heads, each of its modality's best epoch; extends `log`."""
+        aligner = Aligner(this.pairs, this.texts_MR, this.owners_M, self.settings, self.processes, this.space)
         # In a second round, the log's numbers of epochs and steps continue.
         first_epoch, first_step = (log[-1]["epoch"] + 1, log[-1]["step"]) if log else (0, 0)
-        start, best, best_epoch, best_top1 = 0, None, 0, None
+        start, best = 0, None
         if found:
             progress = found.progress
             aligner.restore(found.now, progress.aligner)
             first_epoch, first_step = progress.first_epoch, progress.first_step
             start, best = progress.epoch + 1, found.best
-            best_epoch, best_top1 = progress.best_epoch, progress.best_top1
         silent = None if self.processes.rank == 0 else True
         taken = log[-1]["step"] - first_step if found else 0
         with (
@@ -207,31 +214,68 @@ class _Fitting:
             for epoch in range(start, self.settings.epochs + 1):
                 rows = aligner.epoch() if epoch else [aligner.log_row()]
                 epoch_in_log = first_epoch + epoch
-                heads = aligner.heads(_provenance(self.base, self.settings, epoch_in_log))
-                top1 = self.validation.top1(heads)
                 for row in rows:
                     row |= {"epoch": epoch_in_log, "step": first_step + row["step"], "val_top1": None}
-                rows[-1]["val_top1"] = top1
+                if epoch % self.settings.val_every == 0 or epoch == self.settings.epochs:
+                    best, rows[-1]["val_top1"] = self._keep_better(aligner, best, epoch_in_log)
                 log += rows
                 self.write_curves(rows)
                 bar.update(len(rows) if epoch else 0)
-                bar.set_postfix(loss=rows[-1]["loss"], val=top1, refresh=False)
-                if best is None or top1 is None or best_top1 is None or top1 > best_top1:
-                    best, best_epoch, best_top1 = heads, epoch_in_log, top1
-                if (
-                    self.settings.patience
-                    and top1 is not None
-                    and epoch_in_log - best_epoch >= self.settings.patience
-                ):
+                bar.set_postfix(loss=rows[-1]["loss"], refresh=False)
+                assert best is not None  # set at epoch 0
+                if self._have_stopped(best, epoch_in_log):
                     break
                 if self.checkpoints and epoch < self.settings.epochs and self.checkpoints.is_due():
                     tensors, state = aligner.state()
-                    progress = TrainingProgress(
-                        number, epoch, first_epoch, first_step, best_epoch, best_top1, state
-                    )
+                    progress = TrainingProgress(number, epoch, first_epoch, first_step, state)
                     self.checkpoints.save(Checkpoint(progress, log, best, earlier, tensors))
-        assert best is not None  # set at epoch 0 at the latest
-        return best, best_epoch, best_top1
+        assert best is not None
+        return best
+
+    def _keep_better(self, aligner: Aligner, best: Heads | None, epoch: int) -> tuple[Heads, float | None]:
+        """The heads kept so far, with those of this epoch that are no worse; and the mean top-1 on val now.
+
+        No worse: at most one standard error below the best of their modality. A modality without val samples
+        takes those of this epoch.
+        """
+        now = aligner.heads(_provenance(self.base, self.settings))
+        reached = self.validation.top1(now)
+        before = best.metadata["best_top1"] if best else {}
+        highest = {m: max(top1, before.get(m, 0.0)) for m, top1 in reached.items()}
+        no_worse = [
+            m
+            for m in now.weights
+            if m not in reached or reached[m] >= highest[m] - self.validation.standard_error(m, highest[m])
+        ]
+        kept = now.of(no_worse)
+        kept.metadata["epochs"] = dict.fromkeys(no_worse, epoch)
+        kept.metadata["val_top1"] = {m: reached.get(m) for m in no_worse}
+        kept.metadata["best_top1"] = highest
+        kept.metadata["improved"] = {
+            m: epoch for m, top1 in highest.items() if m not in before or top1 > before[m]
+        }
+        mean = sum(reached.values()) / len(reached) if reached else None
+        return kept if best is None else merge_heads(best, kept), mean
+
+    def _have_stopped(self, best: Heads, epoch: int) -> bool:
+        """Whether every modality has stopped; one without val samples never does."""
+        if self.settings.patience is None or None in best.metadata["val_top1"].values():
+            return False
+        return all(epoch - since >= self.settings.patience for since in best.metadata["improved"].values())
+
+
+def _is_as_good(now: float | None, before: float | None) -> bool:
+    return now is None or before is None or now >= before
+
+
+def _with_mean_of_notes(heads: Heads, sets: dict[str, SampleSet]) -> Heads:
+    """The heads with the mean of the train samples of modality text, where these have no head."""
+    if heads.space.mean_T is None or "text" in heads.weights or "text" not in sets:
+        return heads
+    train = sets["text"].split("train")
+    if len(train) == 0:
+        return heads
+    return replace(heads, means={**heads.means, "text": modality_mean(heads, "text", train)})
 
 
 @contextmanager
@@ -264,30 +308,15 @@ def _add_counts(counts: dict[str, Any], this: Round) -> dict[str, Any]:
     return {**summed, "modalities": {**counts.get("modalities", {}), **trained}}
 
 
-def _merge_heads(earlier: Heads, later: Heads) -> Heads:
-    """The heads of two rounds, with the metadata of the later one and the parameters of both."""
-    parameters = {**earlier.metadata["parameters"], **later.metadata["parameters"]}
-    return Heads(
-        {**earlier.weights, **later.weights},
-        {**earlier.biases, **later.biases},
-        {**later.metadata, "parameters": parameters},
-        {**earlier.hidden, **later.hidden},
-    )
-
-
 def _require_weight(pairs: dict[str, Pairs], settings: Train) -> None:
-    """Raise TrainingError for a `center_weight` that gives all weight to texts that no sample has."""
-    weights = {"own": 1 - settings.center_weight, "centers": settings.center_weight}
-    if not any(
-        weights[kind] > 0 and getattr(p, kind).counts_N.any() for p in pairs.values() for kind in weights
-    ):
-        have = "categories with centers" if settings.center_weight == 0 else "descriptions"
+    """Raise TrainingError for a `center_weight` of 0 where no sample has texts about itself."""
+    if settings.center_weight == 0 and not any(p.own.counts_N.any() for p in pairs.values()):
         raise TrainingError(
-            f"train.center_weight = {settings.center_weight:g} gives the only texts that the train samples"
-            f" have (their {have}) no weight; choose a value between 0 and 1"
+            "train.center_weight = 0 gives the only texts that the train samples have (their categories with"
+            " centers) no weight; choose a value above 0"
         )
 
 
-def _provenance(base: KnowledgeBase, settings: Train, epoch: int) -> dict[str, Any]:
+def _provenance(base: KnowledgeBase, settings: Train) -> dict[str, Any]:
     folders = {role: folder.name for role, folder in base.encoders.items() if folder is not None}
-    return {"encoders": folders, "settings": asdict(settings), "epoch": epoch}
+    return {"encoders": folders, "settings": asdict(settings)}

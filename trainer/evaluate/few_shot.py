@@ -133,11 +133,11 @@ def _classify_by_heads(
 ) -> dict[str, Ints]:
     """The predictions of new heads, trained on the few samples with the settings of `heads`."""
     known = _centers_for(few_shot.base, centers)
-    among = known.of(seen_C)
     try:
         fitted = fit(few_shot.base, known, recipe_of(heads)).heads
     except TrainingError:  # so few samples may lack what the settings need, such as descriptions
         return {}
+    among = fitted.represent(known).of(seen_C)
     return {
         modality: score(
             fitted.map(modality, shown.vectors_ND), among, scorer=settings.scorer, top=1

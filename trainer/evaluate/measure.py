@@ -23,7 +23,7 @@ from trainer.evaluate.predictions import predict_tasks
 from trainer.evaluate.probe import probe_rows
 from trainer.evaluate.recognition import recognition_rows, sweep_rows
 from trainer.evaluate.retrieval import retrieval_rows
-from trainer.evaluate.tasks import AnchorSet, anchor_sets, tasks
+from trainer.evaluate.tasks import CENTERS, AnchorSet, anchor_sets, represent, tasks
 from trainer.evaluate.unmeasured import unmeasured_rows
 from trainer.inputs import (
     KnowledgeBase,
@@ -98,6 +98,8 @@ def _measure(
 ) -> Measured:
     """`measure` of the samples' features; `together`: independent parts run side by side, one thread each."""
     anchors = anchor_sets(centers, load_controls(base), seed=settings.seed)
+    # Samples that heads have mapped are compared with texts in the heads' space.
+    anchors_of = {"zero_shot": anchors, "aligned": represent(anchors, heads) if heads else {}}
     seen_C = seen_categories(base)
     to_do = tasks(seen_C, labels_used=heads is not None or centers.labels_guided)
     resampling = {"resamples": settings.bootstrap, "seed": settings.seed}
@@ -108,11 +110,12 @@ def _measure(
     calibration: list[dict[str, Any]] = []
 
     def recognise(model: str, samples: SampleSet) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
-        predictions = predict_tasks(samples, anchors, to_do, scorer=settings.scorer, sweeps=settings.sweeps)
+        texts = anchors_of[model]
+        predictions = predict_tasks(samples, texts, to_do, scorer=settings.scorer, sweeps=settings.sweeps)
         return (
             *recognition_rows(predictions, model=model, **resampling),
             sweep_rows(predictions, model=model, **resampling),
-            calibration_rows(samples, centers, predictions, model=model, scorer=settings.scorer),
+            calibration_rows(samples, texts[CENTERS].texts, predictions, model=model, scorer=settings.scorer),
         )
 
     of_sets = [(model, samples) for model, sets in spaces.items() for samples in sets.values()]
@@ -224,13 +227,10 @@ def _counts(
 
 def _parameters(base: KnowledgeBase, heads: Heads) -> list[dict[str, Any]]:
     """Rows {modality, head, encoder, ratio}: parameters trained and frozen (null where unknown)."""
-    frozen = read_card(base.encoder("samples")).get("parameters")
-    return [
-        {
-            "modality": modality,
-            "head": heads.parameters(modality),
-            "encoder": frozen,
-            "ratio": heads.parameters(modality) / frozen if frozen else None,
-        }
-        for modality in sorted(heads.weights)
-    ]
+    rows = []
+    for modality in sorted(heads.weights):
+        role = "text" if modality == "text" else "samples"
+        head, frozen = heads.parameters(modality), read_card(base.encoder(role)).get("parameters")
+        ratio = head / frozen if frozen else None
+        rows.append({"modality": modality, "head": head, "encoder": frozen, "ratio": ratio})
+    return rows

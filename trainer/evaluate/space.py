@@ -53,7 +53,7 @@ def space_maps(kb: Path, run: Path, *, most: int = 500) -> dict[str, SpaceMap]:
             if s.modality in heads.modalities
         ]
         if mapped:
-            maps["after"] = _space_map(mapped, base, load_centers(base))
+            maps["after"] = _space_map(mapped, base, heads.represent(load_centers(base)))
     elif base.encoders.get("zero_shot") is not None and (placed := _test_samples(base, "zero_shot", most)):
         maps["zero_shot"] = _space_map(placed, base, load_centers(base))
     return maps

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from trainer.align.heads import Heads
 from trainer.inputs import CLASS_NAME
 from trainer.records import Bools, Centers, Ints, SampleSet
 
@@ -73,6 +74,11 @@ def anchor_sets(centers: Centers, controls: dict[str, Centers], *, seed: int) ->
     if len(filled) > 1:
         sets["permuted"] = permute(centers, filled[derangement(len(filled), seed)], filled)
     return sets
+
+
+def represent(anchors: dict[str, AnchorSet], heads: Heads) -> dict[str, AnchorSet]:
+    """Every anchor set in the space of the heads, each without its own mean."""
+    return {name: replace(each, texts=heads.represent(each.texts)) for name, each in anchors.items()}
 
 
 def permute(centers: Centers, givers: Ints, takers: Ints) -> AnchorSet:

@@ -14,7 +14,7 @@ from PIL import Image
 from data.errors import InputError, KnowledgeBaseError, SampleError
 from pipeline.predict import paths as predict_paths
 from pipeline.predict import recognise as predict
-from pipeline.predict.answers import ALIGNED, Hit, NamedCategory, Prediction
+from pipeline.predict.answers import ALIGNED, TEXT, ZERO_SHOT, Hit, NamedCategory, Prediction
 from pipeline.predict.names import category_names
 from pipeline.predict.paths import files_in, unreadable
 from pipeline.predict.recognise import Temperatures
@@ -219,6 +219,9 @@ class _PlantedSpace:
 
     def place(self, modality: str, source: Path) -> tuple[np.ndarray, str]:
         return self.vector_1D, ALIGNED
+
+    def represent(self, centers: Centers) -> dict[str, Centers]:
+        return dict.fromkeys((ALIGNED, TEXT, ZERO_SHOT), centers)
 
     def centers(self, kb: object) -> Centers:
         owners = np.array([0, 0, 1, 1, 2, 2])

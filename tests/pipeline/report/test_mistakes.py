@@ -12,18 +12,17 @@ import pytest
 
 from kb_builder.tables.schemas import CENTERS, read_rows, write_table
 from pipeline.report.mistakes import mistakes_section, worst_confusions
-from pipeline.report.page import unified_samples, write_report
+from pipeline.report.page import unified_centers, unified_samples, write_report
 from trainer.inputs import open_kb
-from trainer.localize.centers import load_centers
 
 
 def test_confusions_are_counted_as_by_hand(run: Any) -> None:
     """The commonest confusions equal a plain recount of nearest centers, sample by sample."""
     base = open_kb(run.kb)
     space = unified_samples(base, run.root)
-    split, confusions = worst_confusions(base, space, labels_used=True)
+    centers = unified_centers(base, run.root)
+    split, confusions = worst_confusions(base, space, centers, labels_used=True)
     assert split == "unseen"
-    centers = load_centers(base)
     unseen = [base.index[c] for c in sorted(run.unseen)]
     recount: Counter[tuple[str, str]] = Counter()
     for samples in space.values():
@@ -61,8 +60,8 @@ def test_both_texts_are_the_nearest_of_their_category(run: Any, page: Any) -> No
     """Under each example stand the best center of the wrong and of the right category, found by hand."""
     base = open_kb(run.kb)
     space = unified_samples(base, run.root)
-    _, confusions = worst_confusions(base, space, labels_used=True)
-    centers = load_centers(base)
+    centers = unified_centers(base, run.root)
+    _, confusions = worst_confusions(base, space, centers, labels_used=True)
     texts = {row["row_id"]: row["text"] for row in read_rows(run.kb / "descriptions" / "category")}
     section = page.text[page.text.index("The most frequent confusions") :]
     examples = [(pair, mistake) for pair in confusions for mistake in pair.examples]
@@ -91,11 +90,12 @@ def test_a_category_without_centers_is_said_to_have_none(run: Any, tmp_path: Pat
     write_table(kb / "centers.parquet", rows, CENTERS)
     base = open_kb(kb)
     space = unified_samples(base, run.root)
-    section = mistakes_section(base, run.root / "media", space, labels_used=True)
+    centers = unified_centers(base, run.root)
+    section = mistakes_section(base, run.root / "media", space, centers, labels_used=True)
     assert (
         f"true category {run.names['c']}, which has no center, so it is never recognised"
         in parsed(section).text
     )
-    _, confusions = worst_confusions(base, space, labels_used=True)
+    _, confusions = worst_confusions(base, space, centers, labels_used=True)
     assert all(one.true == run.names["c"] for one in confusions)
     assert sum(one.count for one in confusions) == 36

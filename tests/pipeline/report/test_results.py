@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.report.mistakes import worst_confusions
-from pipeline.report.page import unified_samples
+from pipeline.report.page import unified_centers, unified_samples
 from pipeline.report.results import calibration_section, headline
 from trainer.evaluate.measure import evaluate
 from trainer.inputs import open_kb
@@ -85,7 +85,13 @@ def test_the_page_says_by_which_scorer(
     assert f"{subject} the right category" in words
     assert f"({scorer})" in words or f"Rule: {scorer} of" in words
     base = open_kb(run.kb)
-    _, confusions = worst_confusions(base, unified_samples(base, run.root), labels_used=True, scorer=scorer)
+    _, confusions = worst_confusions(
+        base,
+        unified_samples(base, run.root),
+        unified_centers(base, run.root),
+        labels_used=True,
+        scorer=scorer,
+    )
     rows = [r for r in metrics["recognition"] if (r["split"], r["anchors"]) == ("unseen", "llm_centers")]
     wrong = sum(round(r["n"] * (1 - r["top1"])) for r in rows)
     assert sum(one.count for one in confusions) == wrong > 0

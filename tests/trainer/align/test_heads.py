@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from data.errors import TrainingError
-from trainer.align.heads import Heads, has_heads, load_heads, save_heads
+from trainer.align.heads import Heads, has_heads, load_heads, merge_heads, save_heads
+from trainer.align.shared import SharedSpace
+
+FACTS = ("parameters", "epochs", "val_top1", "best_top1", "improved")
 
 
 def _heads() -> Heads:
@@ -18,8 +22,17 @@ def _heads() -> Heads:
     return Heads(
         weights={m: rng.normal(size=(4, 6)).astype(np.float32) for m in ("point", "audio")},
         biases={m: rng.normal(size=4).astype(np.float32) for m in ("point", "audio")},
-        metadata={"encoders": {"text": "t"}, "epoch": 3},
+        metadata={"encoders": {"text": "t"}, "epochs": {"audio": 3, "point": 4}},
     )
+
+
+def _shared() -> Heads:
+    """Heads into a plane of the text space, with means."""
+    rng = np.random.default_rng(5)
+    basis_RT = np.linalg.qr(rng.normal(size=(4, 2)))[0].T.astype(np.float32)
+    vectors = rng.normal(size=(4, 4)).astype(np.float32)
+    means = {"audio": vectors[0], "text": vectors[1]}
+    return replace(_heads(), means=means, space=SharedSpace(vectors[2], basis_RT))
 
 
 def test_heads_come_back_as_they_were_saved(tmp_path: Path) -> None:
@@ -31,9 +44,70 @@ def test_heads_come_back_as_they_were_saved(tmp_path: Path) -> None:
     for modality in ("audio", "point"):
         assert np.array_equal(loaded.weights[modality], _heads().weights[modality])
         assert np.array_equal(loaded.biases[modality], _heads().biases[modality])
-    assert loaded.metadata == {"format": "unibind-heads-1", "encoders": {"text": "t"}, "epoch": 3}
+    assert loaded.metadata == {"format": "unibind-heads-2", **_heads().metadata}
     assert loaded.modalities == ("audio", "point", "text")
     assert sorted(load_file(path)) == ["audio.bias", "audio.weight", "point.bias", "point.weight"]
+
+
+def test_means_and_the_shared_space_come_back(tmp_path: Path) -> None:
+    """They have tensors of their own, beside the heads."""
+    path = save_heads(tmp_path, _shared())
+    loaded = load_heads(tmp_path)
+    assert sorted(loaded.means) == ["audio", "text"]
+    for modality, mean_T in loaded.means.items():
+        np.testing.assert_array_equal(mean_T, _shared().means[modality])
+    for ours, theirs in zip(vars(loaded.space).values(), vars(_shared().space).values(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    new = {"audio.mean", "text.mean", "categories.mean", "categories.basis"}
+    assert set(load_file(path)) == {"audio.bias", "audio.weight", "point.bias", "point.weight", *new}
+    assert loaded.modalities == ("audio", "point", "text")
+
+
+def test_means_are_taken_off_and_texts_are_projected() -> None:
+    """Against float64: samples without their modality's mean, texts without the categories', in the plane."""
+    heads = _shared()
+    rng = np.random.default_rng(6)
+    x_ND = rng.normal(size=(9, 6)).astype(np.float32)
+
+    def unit(x: np.ndarray) -> np.ndarray:
+        return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
+
+    y_NT = unit(x_ND @ heads.weights["audio"].T.astype(np.float64) + heads.biases["audio"])
+    np.testing.assert_allclose(heads.map("audio", x_ND), unit(y_NT - heads.means["audio"]), atol=1e-5)
+    np.testing.assert_allclose(
+        heads.map("point", x_ND), unit(x_ND @ heads.weights["point"].T + heads.biases["point"]), atol=1e-5
+    )
+    basis_RT, mean_T = heads.space.basis_RT, heads.space.mean_T
+    assert basis_RT is not None
+    words_ND = unit(rng.normal(size=(5, 4))).astype(np.float32)
+    plane = basis_RT.T.astype(np.float64) @ basis_RT
+    np.testing.assert_allclose(heads.place_text(words_ND), unit((words_ND - mean_T) @ plane), atol=1e-5)
+    expected = unit(unit(words_ND @ plane) - heads.means["text"])
+    np.testing.assert_allclose(heads.map("text", words_ND), expected, atol=1e-5)
+    without = replace(heads, means={})
+    np.testing.assert_array_equal(without.map("text", words_ND), heads.place_text(words_ND))
+
+
+def test_heads_are_taken_and_merged_by_modality() -> None:
+    """Of a modality that both have, the second's; facts about others stay."""
+    rng = np.random.default_rng(7)
+    first = replace(_shared(), metadata={n: {"audio": 1, "point": 1} for n in FACTS} | {"settings": "old"})
+    other = replace(
+        first,
+        weights={"audio": rng.normal(size=(4, 6)).astype(np.float32)},
+        biases={"audio": np.zeros(4, np.float32)},
+        means={"audio": np.ones(4, np.float32)},
+        metadata={n: {"audio": 2} for n in FACTS} | {"settings": "new"},
+    )
+    merged = merge_heads(first, other)
+    assert merged.metadata == {n: {"audio": 2, "point": 1} for n in FACTS} | {"settings": "new"}
+    np.testing.assert_array_equal(merged.weights["audio"], other.weights["audio"])
+    np.testing.assert_array_equal(merged.weights["point"], first.weights["point"])
+    np.testing.assert_array_equal(merged.means["audio"], np.ones(4))
+    part = merged.of(["point"])
+    assert list(part.weights) == list(part.biases) == ["point"]
+    assert part.means == {}
+    assert part.metadata is not merged.metadata
 
 
 def test_equal_heads_are_equal_files(tmp_path: Path) -> None:
@@ -77,13 +151,17 @@ def test_missing_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"heads\.safetensors: damaged"):
         load_heads(tmp_path)
     save_file({"audio.weight": np.ones((1, 1), dtype=np.float32)}, path)
-    with pytest.raises(TrainingError, match="not a unibind-heads-1 file"):
+    with pytest.raises(TrainingError, match="not a unibind-heads-2 file; run `unibind train` again"):
+        load_heads(tmp_path)
+    earlier = {"unibind": '{"format": "unibind-heads-1"}'}
+    save_file({"audio.weight": np.ones((1, 1), dtype=np.float32)}, path, metadata=earlier)
+    with pytest.raises(TrainingError, match="not a unibind-heads-2 file but unibind-heads-1; run"):
         load_heads(tmp_path)
 
 
 def test_heads_whose_tensors_do_not_fit_are_refused(tmp_path: Path) -> None:
     """A tensor that is missing, of another shape or type, or not finite is named, not met later."""
-    path = save_heads(tmp_path, _heads())
+    path = save_heads(tmp_path, _shared())
     whole = load_file(path)
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
@@ -105,3 +183,11 @@ def test_heads_whose_tensors_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert "no tensor 'audio.hidden'" in refused({"audio.hidden.weight": weight})
     narrow = {"audio.weight": weight[:1], "audio.bias": whole["audio.bias"][:1]}
     assert "different dimensions" in refused(narrow)
+    assert "mean or basis of audio that does not fit" in refused({"audio.mean": np.zeros(3, np.float32)})
+    assert "mean or basis of categories that does" in refused({"categories.mean": np.zeros(4, np.float64)})
+    basis = whole["categories.basis"]
+    assert "mean or basis of categories.basis" in refused({"categories.basis": basis[:, :3]})
+    assert "basis of the shape [4]" in refused({"categories.basis": basis[0]})
+    assert "means or a basis that are not finite" in refused(
+        {"categories.basis": np.full_like(basis, np.inf)}
+    )

@@ -19,6 +19,7 @@ from trainer.align.losses import (
     center_means,
     centers_loss,
     clamp_temperature_,
+    means_loss,
     official_loss,
     sigmoid_loss,
     symmetric_infonce,
@@ -294,3 +295,69 @@ def test_meeting_all_centers_is_its_formula() -> None:
 def test_every_loss_of_the_settings_has_a_function() -> None:
     """`train.loss` takes exactly the names in `LOSSES`."""
     assert set(LOSSES) == set(get_args(Loss))
+
+
+def _means_reference(z: np.ndarray, m: np.ndarray, labels: list[int], tau: float, p: float) -> float:
+    """The formula of the docstring, one row at a time."""
+    total = 0.0
+    for row, label in zip(z, labels, strict=True):
+        scores = [float(row @ each) / (tau * float(row @ row) ** (p / 2)) for each in m]
+        total += math.log(sum(math.exp(s - max(scores)) for s in scores)) + max(scores) - scores[label]
+    return total / len(z)
+
+
+@pytest.mark.parametrize("mixing", [0.0, 0.4, 1.0])
+def test_mean_centers_agree_with_the_formula(mixing: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss and gradient in float64, whole and by blocks of two rows; parts of a batch add up to it."""
+    rng = np.random.default_rng(3)
+    z = torch.from_numpy(rng.normal(size=(7, 5)) * rng.uniform(0.2, 4, size=(7, 1)))
+    m = torch.from_numpy(rng.normal(size=(4, 5)))
+    m = m / m.norm(dim=1, keepdim=True)
+    labels = torch.tensor([0, 1, 2, 3, 3, 0, 1])
+    expected = _means_reference(z.numpy(), m.numpy(), labels.tolist(), 0.3, mixing)
+    assert float(means_loss(z, m, labels, 0.3, mixing)) == pytest.approx(expected, rel=1e-12)
+    parts = [means_loss(z[i], m, labels[i], 0.3, mixing, 7) for i in (slice(0, 3), slice(3, 7))]
+    assert float(sum(parts)) == pytest.approx(expected, rel=1e-12)
+    for whole in (2**24, 64):
+        monkeypatch.setitem(blocks._WHOLE, "cpu", whole)
+        assert torch.autograd.gradcheck(
+            lambda z: 3 * means_loss(z, m, labels, 0.3, mixing), z.clone().requires_grad_()
+        )
+
+
+def test_mean_centers_are_logistic_regression_where_lengths_count() -> None:
+    """Without mixing, and with centers in all directions, the best linear map is scikit-learn's."""
+    from scipy.optimize import minimize
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(4)
+    label_N = np.repeat(np.arange(3), 20)
+    x_ND = rng.normal(size=(60, 4)) + 1.5 * rng.normal(size=(3, 4))[label_N]
+    # Three unit vectors at 120 degrees: a linear map onto them is any map whose outputs add up to zero.
+    angle_C = 2 * np.pi * np.arange(3) / 3
+    means = torch.from_numpy(np.stack([np.cos(angle_C), np.sin(angle_C)], axis=1))
+
+    def cost(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        w = torch.from_numpy(flat.reshape(2, 4)).requires_grad_()
+        loss = means_loss(torch.from_numpy(x_ND) @ w.T, means, torch.from_numpy(label_N), 1.0, 0.0)
+        loss = loss + 0.5 * 0.1 * w.square().sum()
+        loss.backward()
+        assert w.grad is not None
+        return float(loss.detach()), w.grad.numpy().ravel()
+
+    found = minimize(cost, np.zeros(8), jac=True, method="L-BFGS-B", options={"gtol": 1e-9, "ftol": 1e-15})
+    # Its weights V = M W have the squared norm 3/2 |W|²: C is the reciprocal of the penalty on them times N.
+    theirs = LogisticRegression(C=1 / (60 * 0.1 / 1.5), fit_intercept=False, tol=1e-9, max_iter=5000)
+    theirs.fit(x_ND, label_N)
+    np.testing.assert_allclose(means.numpy() @ found.x.reshape(2, 4), theirs.coef_, atol=1e-4)
+
+
+def test_a_row_without_length_does_no_harm() -> None:
+    """Zeros have a loss and a finite gradient at every strength of mixing."""
+    for mixing in (0.0, 0.5, 1.0):
+        z = torch.zeros(2, 3, requires_grad=True)
+        loss = means_loss(z, torch.eye(3), torch.tensor([0, 1]), 0.07, mixing)
+        loss.backward()
+        assert float(loss.detach()) == pytest.approx(math.log(3))
+        assert z.grad is not None
+        assert torch.isfinite(z.grad).all()

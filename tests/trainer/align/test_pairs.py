@@ -11,20 +11,22 @@ import pytest
 from data.errors import TrainingError
 from kb_builder.tables.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
 from trainer.align.pairs import Pairs, Span, batches, make_pairs
-from trainer.inputs import load_sample_texts, load_samples, open_kb
+from trainer.align.shared import SharedSpace
+from trainer.inputs import load_sample_texts, load_samples, open_kb, seen_categories
 from trainer.localize.centers import load_centers
 from trainer.localize.choose import localize
 from trainer.records import Floats
 from trainer.score.geometry import unit_rows
-from trainer.settings import Localize
+from trainer.settings import Localize, Train
 
 MakeKb = Callable[..., Path]
 
 
-def _pairs(kb: Path) -> tuple[dict[str, Pairs], Floats, dict[str, int]]:
+def _pairs(kb: Path, *, text_head: bool = False) -> tuple[dict[str, Pairs], Floats, dict[str, int]]:
     localize(kb, Localize(k=3, rule="text"))
     base = open_kb(kb)
-    return make_pairs(load_samples(base, "samples")[0], load_sample_texts(base)[0], load_centers(base))
+    sets, texts = load_samples(base, "samples")[0], load_sample_texts(base)[0]
+    return make_pairs(sets, texts, load_centers(base), text_head=text_head)
 
 
 def test_every_sample_meets_its_own_text_and_its_category(make_kb: MakeKb) -> None:
@@ -35,7 +37,7 @@ def test_every_sample_meets_its_own_text_and_its_category(make_kb: MakeKb) -> No
     own, centers = load_sample_texts(base)[0], load_centers(base)
     notes = load_samples(base, "samples")[0]["text"]
     own_ND, notes_ND = unit_rows(own.vectors_ND), unit_rows(notes.vectors_ND)  # stored as float16
-    assert sorted(pairs) == ["audio", "image", "point"]  # text needs no head
+    assert sorted(pairs) == ["audio", "image", "point"]
     for p in pairs.values():
         assert set(p.samples.splits_N) == {"train"}
         for i in (0, 20, 53):
@@ -144,11 +146,44 @@ def test_no_train_sample_is_refused(make_kb: MakeKb) -> None:
         _pairs(kb)
 
 
-def test_text_alone_is_refused(make_kb: MakeKb) -> None:
-    """Text is in the text space already: there is no head to train."""
+def test_text_alone_needs_a_text_head(make_kb: MakeKb) -> None:
+    """Notes are trained on their categories' centers, never on themselves."""
     kb = _with_splits(make_kb(), lambda row: row["modality"] == "text")
-    with pytest.raises(TrainingError, match="the modality text needs no training"):
+    with pytest.raises(
+        TrainingError, match=r"besides those of modality text, which train\.text_head = false"
+    ):
         _pairs(kb)
+    pairs, _, counts = _pairs(kb, text_head=True)
+    assert list(pairs) == ["text"]
+    assert not pairs["text"].own.counts_N.any()
+    assert (pairs["text"].centers.counts_N == 3).all()
+    assert counts["train_without_own_text"] == counts["train_samples"] == 54
+
+
+def test_texts_are_placed_in_the_shared_space(make_kb: MakeKb) -> None:
+    """Centers as they are given, texts about samples without the mean of their modality's; by coordinates."""
+    kb = make_kb()
+    localize(kb, Localize(k=3, rule="text"))
+    base = open_kb(kb)
+    sets, texts, centers = load_samples(base, "samples")[0], load_sample_texts(base)[0], load_centers(base)
+    space = SharedSpace.of(centers, seen_categories(base), Train(subspace=0.9))
+    represented = space.represent(centers)
+    pairs, texts_MR, _ = make_pairs(sets, texts, represented, space)
+    assert space.basis_RT is not None
+    assert texts_MR.shape[1] == len(space.basis_RT) < 24
+    found = space.from_coordinates(texts_MR)
+    np.testing.assert_allclose(found[: len(centers.row_ids)], represented.vectors_ND, atol=1e-6)
+    audio = pairs["audio"].own
+    own_ND = texts.vectors_ND[[texts.rows[name][0] for name in pairs["audio"].samples.sample_ids]]
+    notes = sets["text"]
+    of_object = dict(zip(notes.object_N.tolist(), notes.vectors_ND, strict=True))
+    both_N2D = np.stack(
+        [own_ND, np.stack([of_object[o] for o in pairs["audio"].samples.object_N.tolist()])], axis=1
+    )
+    off = (both_N2D - both_N2D.reshape(-1, 24).mean(axis=0)).astype(np.float64).reshape(-1, 24)
+    off = off @ space.basis_RT.T @ space.basis_RT
+    expected = off / np.linalg.norm(off, axis=1, keepdims=True)
+    np.testing.assert_allclose(found[audio.starts_N[0] :][: len(expected)], expected, atol=1e-5)
 
 
 def test_no_text_for_any_sample_is_refused(make_kb: MakeKb) -> None:

@@ -29,9 +29,11 @@ MakeKb = Callable[..., Path]
 ROOT = Path(ranks_module.__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SETTINGS = {
-    "one center": Train(epochs=2, batch_size=49),
-    "all centers": Train(epochs=2, batch_size=50, centers="all"),
-    "sigmoid": Train(epochs=2, batch_size=48, loss="sigmoid"),
+    "mean centers": Train(epochs=2, batch_size=49),
+    "mean centers, all": Train(epochs=2, batch_size=51, center_weight=0.5, head="mlp", hidden=8),
+    "one center": Train(epochs=2, batch_size=49, centers="one", center_weight=0.5),
+    "all centers": Train(epochs=2, batch_size=50, centers="all", center_weight=0.5),
+    "sigmoid": Train(epochs=2, batch_size=48, loss="sigmoid", centers="one", center_weight=0.5),
     "official": Train(epochs=2, batch_size=47, loss="official"),
 }
 

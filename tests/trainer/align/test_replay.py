@@ -27,10 +27,19 @@ from trainer.settings import Localize, Train
 
 MakeKb = Callable[..., Path]
 VARIANTS: dict[str, dict[str, Any]] = {
-    "one center": {},
-    "all centers": {"centers": "all"},
+    "mean centers": {},
+    "mean centers and descriptions": {"center_weight": 0.5, "mixing": 0.0},
+    "one center": {"centers": "one", "center_weight": 0.5},
+    "all centers": {"centers": "all", "center_weight": 0.5},
     "averaged": {"ema": 0.9, "head": "mlp", "hidden": 16},
-    "sigmoid": {"loss": "sigmoid", "head": "low-rank", "start": "ridge", "rank": 4},
+    "sigmoid": {
+        "loss": "sigmoid",
+        "centers": "one",
+        "center_weight": 0.5,
+        "head": "low-rank",
+        "start": "ridge",
+        "rank": 4,
+    },
     "official": {"loss": "official"},
 }
 # What a recorded step may not do: look at a value, or have a result whose shape depends on values.
@@ -87,7 +96,8 @@ def repeated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def _world(kb: Path) -> tuple[dict[str, Pairs], np.ndarray, np.ndarray]:
     base = open_kb(kb)
     centers = load_centers(base)
-    pairs, texts_MT, _ = make_pairs(load_samples(base, "samples")[0], load_sample_texts(base)[0], centers)
+    sets, texts = load_samples(base, "samples")[0], load_sample_texts(base)[0]
+    pairs, texts_MT, _ = make_pairs(sets, texts, centers, text_head=False)
     return pairs, texts_MT, centers.category_N
 
 
@@ -176,5 +186,6 @@ def test_who_replays(make_kb: MakeKb, capsys: pytest.CaptureFixture[str]) -> Non
     counts_N[0] = 0
     assert not can_replay(pairs, 1024, gpu, ALONE)
     assert "some samples have no text" in capsys.readouterr().err
+    assert can_replay(pairs, 1024, gpu, ALONE, False)  # own texts are not looked at
     counts_N[:] = 0
     assert can_replay(pairs, 1024, gpu, ALONE)

@@ -37,12 +37,13 @@ def test_image_centred_training_meets_images_of_the_same_object_and_category(pla
     assert set(this.pairs) == {"audio", "point"}
     images = load_samples(base, "samples")[0]["image"].split("train")
     mapped_ND = fitted.heads.map("image", images.vectors_ND)
+    texts_MT = this.space.from_coordinates(this.texts_MR)
     for p in this.pairs.values():
         for row in range(len(p.samples)):
-            own = this.texts_MT[p.own.starts_N[row] :][: p.own.counts_N[row]]
+            own = texts_MT[p.own.starts_N[row] :][: p.own.counts_N[row]]
             same = images.object_N == p.samples.object_N[row]
             np.testing.assert_allclose(own, mapped_ND[same], atol=1e-6)
-            centers = this.texts_MT[p.centers.starts_N[row] :][: p.centers.counts_N[row]]
+            centers = texts_MT[p.centers.starts_N[row] :][: p.centers.counts_N[row]]
             alike = images.category_N == p.samples.category_N[row]
             assert len(centers) == alike.sum() > 1
             np.testing.assert_allclose(np.sort(centers, axis=0), np.sort(mapped_ND[alike], axis=0), atol=1e-6)

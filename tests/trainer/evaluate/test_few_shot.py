@@ -33,13 +33,14 @@ def test_rows_are_those_of_fitting_by_hand(make_kb: Callable[..., Path], tmp_pat
     frozen, centers, seen_C = load_samples(base, "samples")[0], load_centers(base), seen_categories(base)
     rows = few_shot_rows(base, frozen, centers, load_heads(tmp_path), SETTINGS)
     found = {(row["shots"], row["method"], row["modality"]): row for row in rows}
-    assert len(found) == len(rows) == 2 * (4 + 3)  # text has no head
+    assert len(found) == len(rows) == 2 * (4 + 4)
     for shots in (1, 3):
         few = with_shots(base, shots, seed=5)
         small = load_samples(few, "samples")[0]
         known = read_centers(few, choose_centers(few, Localize(k=5))[0])
         heads = fit(few, known, RECIPE).heads
-        for modality in ("audio", "image", "point"):
+        among = heads.represent(known).of(seen_C)
+        for modality in ("audio", "image", "point", "text"):
             test = frozen[modality].split("test")
             test = test.take(seen_C[test.category_N])
             probe = fit_probe(small[modality].split("train"), frozen[modality].split("val"))
@@ -47,7 +48,7 @@ def test_rows_are_those_of_fitting_by_hand(make_kb: Callable[..., Path], tmp_pat
             mapped_ND = heads.map(modality, test.vectors_ND)
             named = {
                 "probe": probe.predict(test.vectors_ND, 1)[:, 0],
-                "heads": score(mapped_ND, known.of(seen_C), top=1).categories_NT[:, 0],
+                "heads": score(mapped_ND, among, top=1).categories_NT[:, 0],
             }
             for method, named_N in named.items():
                 row = found[shots, method, modality]

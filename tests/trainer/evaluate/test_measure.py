@@ -80,7 +80,12 @@ def test_from_texts_to_numbers(make_kb: MakeKb, tmp_path: Path) -> None:
     assert {row["n"] for row in metrics["retrieval"]} == {48}
     assert "modality_probe_accuracy" in {row["measure"] for row in metrics["balance"]}
     assert metrics["parameters"] == [
-        {"modality": m, "head": 24 * 41, "encoder": 98400, "ratio": 0.01} for m in ("audio", "image", "point")
+        # Into the eight dimensions of the shared space.
+        *(
+            {"modality": m, "head": 8 * 41, "encoder": 98400, "ratio": 8 * 41 / 98400}
+            for m in ("audio", "image", "point")
+        ),
+        {"modality": "text", "head": 8 * 25, "encoder": 1000, "ratio": 0.2},
     ]
     assert metrics["rejects"] == [{"stage": "ingest", "n": 1}]
     assert metrics["counts"] == {"samples_without_vector": {}, "samples_without_head": {}}

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from data.environment import cores
 from data.errors import RunError, UniBindError
 from data.show import shorten
 from kb_builder.ask.endpoint.client import endpoint_of
@@ -118,7 +119,7 @@ def _machine() -> Iterator[Check]:
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    yield Check("machine", True, f"{os.cpu_count()} cores, {gpus} GPUs")
+    yield Check("machine", True, f"{cores()} cores, {gpus} GPUs")
     free = shutil.disk_usage(Path.cwd()).free
     yield Check("disk", free > _FREE_BYTES, f"{free / 2**30:.1f} GiB free here", needed=False)
 

@@ -88,12 +88,27 @@ class Check:
         return f"{sign}  {self.what}: {self.detail}"
 
 
-def examine(project: ProjectFile | None) -> list[Check]:
-    """Run every check, in the order of printing; with a project also those of its files and endpoints."""
+def examine(project: ProjectFile | None, *, engine: bool = False) -> list[Check]:
+    """Run every check, in the order of printing; with a project also those of its files and endpoints.
+
+    With `engine`, every node of the project's cluster is asked too.
+    """
     checks = [*_packages(), *_models(), *_machine(), *_proxies()]
     if project is not None:
         checks += _project(project)
-    return [*checks, _prefect()]
+    checks.append(_prefect())
+    return [*checks, *_engine(project)] if engine else checks
+
+
+def _engine(project: ProjectFile | None) -> Iterator[Check]:
+    """What the nodes of `[run] engine` say."""
+    if project is None or project.running.engine == "local":
+        yield Check("engine", True, 'local: everything runs in one process; [run] engine = "ray" spreads it')
+        return
+    from pipeline.engines.probe import examine as examine_nodes
+
+    for each in examine_nodes(project):
+        yield Check(each.what, each.ok, each.detail, each.needed)
 
 
 def _packages() -> Iterator[Check]:

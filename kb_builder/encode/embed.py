@@ -161,14 +161,19 @@ def _loader(kb: Path, name: str, settings: Encode) -> Callable[[], Encoder]:
     """A function that loads an encoder in any process."""
     if name.startswith(PREFIX):
         return partial(find_imported, kb, name)
-    return partial(_load_known, name, settings.device, dict(FACTORIES))
+    return partial(load_known, name, settings.device, dict(FACTORIES))
 
 
-def _load_known(name: str, device: str, families: Mapping[str, str | Loader]) -> Encoder:
+def load_known(name: str, device: str, families: Mapping[str, str | Loader]) -> Encoder:
     """Load an encoder where the families of the process that planned may not be known: a user's own."""
     for family, loader in families.items():
         FACTORIES.setdefault(family, loader)
     return load_encoder(name, device)
+
+
+def encoder_names(settings: Encode) -> tuple[str, ...]:
+    """The names, for `load_encoder`, of the encoders that are run; imported vectors need none."""
+    return tuple(name for name in _by_encoder(settings) if not name.startswith(PREFIX))
 
 
 def _by_encoder(settings: Encode) -> dict[str, list[str]]:

@@ -144,8 +144,8 @@ def _make_here(
     """Make parts in order; one that must wait for another share leaves what it encodes itself."""
     hardware = hardware_class(encoder.name, settings.device)
 
-    def make(sheets: Iterable[Sheet]) -> Iterator[Made]:
-        done = encode_sheets(sheets, encoder, settings.batch_size, on_batch=progress.bar.update)
+    def make(orders: Iterable[Sheet]) -> Iterator[Made]:
+        done = encode_sheets(orders, encoder, settings.batch_size, on_batch=progress.bar.update)
         for sheet, own in done:
             if all(index in paths for index in sheet.lent):
                 made = write_part(sheet, own, progress.rejects, paths, hardware)

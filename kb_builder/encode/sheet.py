@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from data.errors import KnowledgeBaseError, first_line
 from data.files import atomic_path, hash_text
 from data.modality import Modality
-from data.readers.axes import turned
+from data.readers.axes import Up, turned
 from kb_builder.encode.rows import StoredTexts
 from kb_builder.encoders.base import Source
 from kb_builder.store.shards import Dtype
@@ -74,7 +74,7 @@ class Sheet:
     encode: list[int]  # rows to encode, one for each distinct content
     sources: StoredTexts | list[str]  # of these rows
     labels: list[str]  # of these rows, with `files`
-    ups: list[str | None]  # of these rows, with `files`
+    ups: list[Up | None]  # of these rows, with `files`
     held: dict[Path, list[int]] = field(default_factory=dict)  # rows whose vectors a file holds
     # Rows whose vectors other parts of this run make, by their index in the plan.
     lent: dict[int, list[int]] = field(default_factory=dict)

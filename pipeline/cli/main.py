@@ -217,11 +217,16 @@ def split(
 
 
 @app.command(rich_help_panel=START)
-def doctor(project: ReadProject = None) -> None:
+def doctor(
+    project: ReadProject = None,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Ask every node of the cluster that [run] names, too.")
+    ] = False,
+) -> None:
     """Check packages, models, endpoints and the project file."""
     from pipeline.doctor import examine
 
-    checks = examine(load_if_any(project))
+    checks = examine(load_if_any(project), engine=engine)
     for check in checks:
         print(visible(check.to_text()))
     if any(check.needed and not check.ok for check in checks):

@@ -17,8 +17,8 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -33,6 +33,7 @@ _QUEUED = 2  # orders that a worker has at a time: one at work, one waiting
 _LOOK_S = 2.0  # between two looks at the head and the nodes
 _HEAD_LOST_S = 15.0  # without an answer of the head
 _SAY_S, _GIVE_UP_S = 30.0, 900.0  # without any worker
+_ASK_S = 120.0  # for the answers of all nodes
 _START = (
     "start one, on its head `ray start --head --node-ip-address=HEAD --port=6379`, on each other machine `ray"
     " start --address=HEAD:6379`, with the same token everywhere (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH);"
@@ -62,6 +63,17 @@ class _Slot:
     hello: Any
     host: str = "?"
     given: deque[tuple[Any, _Task]] = field(default_factory=deque)
+
+
+class _NodeWorker(Worker):
+    """A worker that knows its node."""
+
+    def hello(self) -> Hello:
+        """Who this is: a machine may have several nodes, and nodes the same name."""
+        import ray
+
+        hello = super().hello()
+        return replace(hello, host=f"{hello.host} ({ray.util.get_node_ip_address()})")
 
 
 class RayEngine:
@@ -156,6 +168,39 @@ class RayEngine:
         self._connected = True
         self._head_seen = time.monotonic()
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the cluster is this machine's own."""
+        return is_loopback(self.address)
+
+    def ask_nodes(self, ask: Callable[[Any], Any], question: Any) -> tuple[dict[str, Any], dict[str, str]]:
+        """`ask(question)` on every node: the answers, and why a node has none, by the nodes' addresses."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        asked = {
+            host: ray.remote(ask)
+            .options(
+                num_cpus=0,
+                num_gpus=self._workers.gpus,
+                max_retries=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+            )
+            .remote(question)
+            for host, node in nodes.items()
+        }
+        answers, silent = {}, {}
+        until = time.monotonic() + _ASK_S
+        for host, ref in asked.items():
+            try:
+                answers[host] = ray.get(ref, timeout=max(1.0, until - time.monotonic()))
+            except ray.exceptions.GetTimeoutError:
+                silent[host] = f"no answer within {_ASK_S:.0f} s: is it busy, or has it no GPU to give?"
+            except ray.exceptions.RayError as error:
+                silent[host] = _last_line(error)
+        return answers, silent
+
     def close(self) -> None:
         """End the workers and leave the cluster."""
         self._dismiss()
@@ -224,7 +269,7 @@ class RayEngine:
         """Start a worker for each free slot of the cluster; at least one, which an autoscaler notices."""
         import ray
 
-        kind = ray.remote(Worker)
+        kind = ray.remote(_NodeWorker)
         variables = {name: os.environ[name] for name in (VARIABLE,) if name in os.environ}
         options = {"num_cpus": self._workers.cpus, "num_gpus": self._workers.gpus}
         while len(self._slots) < max(1, self._room()):
@@ -347,6 +392,10 @@ def _answers(address: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
 
 
 def _first_line(error: BaseException) -> str:

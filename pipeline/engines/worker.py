@@ -1,7 +1,6 @@
 """Worker: a process of an engine, on any machine, that makes one part after the other.
 
-This module imports nothing of an engine, and torch only with the first order: a worker that is started
-answers at once.
+This module imports nothing of an engine, and no torch: a worker that is started answers at once.
 """
 
 from __future__ import annotations
@@ -61,11 +60,10 @@ class Worker:
 
     def __init__(self, cpus: int, gpus: float, variables: Mapping[str, str]) -> None:
         os.environ.update(variables)
-        os.environ[CORES] = str(cpus)
+        # Read by torch, which is not loaded yet, and by processes that decode.
+        os.environ[CORES] = os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(cpus)
         if not gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # those of the machine are not ours
-        self._cpus = cpus
-        self._ready = False
 
     def hello(self) -> Hello:
         """Who this is."""
@@ -76,11 +74,6 @@ class Worker:
         """Carry out one order."""
         started = time.perf_counter()
         try:
-            if not self._ready:
-                import torch
-
-                torch.set_num_threads(self._cpus)
-                self._ready = True
             (result,) = work([order])
         except UniBindError as error:
             return Failed("user", str(error), "")

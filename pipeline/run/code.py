@@ -29,7 +29,7 @@ MACHINERY = frozenset(
     {"pipeline.api"}  # which the package exports, so that every module of it would lead there
     | {f"pipeline.run.{name}" for name in ("runner", "jobs", "stage", "stale", "marks", "sealing", "code")}
     | {
-        f"pipeline.engines{name}" for name in ("", ".choose", ".base", ".local", ".ray", ".worker")
+        f"pipeline.engines{name}" for name in ("", ".choose", ".base", ".local", ".ray", ".worker", ".probe")
     }  # where, not what
 )
 

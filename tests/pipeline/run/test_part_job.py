@@ -11,16 +11,12 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError, KnowledgeBaseError
-from data.files import hash_file
 from data.lock import shared_lock, write_lock
 from pipeline.cli.main import app
 from pipeline.project import load_project
-from pipeline.run.jobs import plan
 from pipeline.run.part_job import parse_share
-from pipeline.run.runner import run_stages
-from tests.planted import PROJECT, plant_project, register_encoder
+from tests.planted import register_encoder, vector_files
 
-SMALL = PROJECT.replace("[encode]", "[encode]\ntexts_per_part = 4\nsamples_per_part = 5")
 JOB = """
 import os, signal, sys
 from kb_builder.encode import make
@@ -61,37 +57,10 @@ def encode(project: Path, *options: str) -> None:
     app(["encode", "--project", str(project), *options], standalone_mode=False)
 
 
-def files(project: Path) -> dict[str, str]:
-    """Every file of the knowledge base, the ledger and its lock apart."""
-    kb = load_project(project).kb
-    found = (path for path in kb.rglob("*") if path.is_file() and not path.name.startswith("ledger."))
-    return {path.relative_to(kb).as_posix(): hash_file(path) for path in found}
-
-
-@pytest.fixture(scope="module")
-def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose descriptions are written, and nothing else; not to be changed."""
-    path = plant_project(tmp_path_factory.mktemp("described") / "project")
-    path.write_text(SMALL, encoding="utf-8")
-    project = load_project(path)
-    before = plan(project)
-    run_stages(project, before[: before.index("encode")])
-    return path
-
-
 @pytest.fixture
 def project(described: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be changed."""
+    """A copy of a project whose descriptions are written, to be changed."""
     return Path(shutil.copytree(described.parent, tmp_path / "project")) / described.name
-
-
-@pytest.fixture(scope="module")
-def by_one_process(described: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The files of the knowledge base as one process makes them."""
-    folder = tmp_path_factory.mktemp("one") / "project"
-    one = Path(shutil.copytree(described.parent, folder)) / described.name
-    encode(one)
-    return files(one)
 
 
 def test_three_jobs_at_once_and_a_run_give_the_bytes_of_one_process(
@@ -104,7 +73,7 @@ def test_three_jobs_at_once_and_a_run_give_the_bytes_of_one_process(
     encode(project)
     said = capsys.readouterr().err
     assert "texts encoded 0," in said and "samples encoded 0," in said
-    assert files(project) == by_one_process
+    assert vector_files(project) == by_one_process
     assert len([name for name in by_one_process if "/part-" in name and "embeddings" in name]) > 12
     encode(project, "--part", "1/3")
     assert "finished already" in capsys.readouterr().err
@@ -118,12 +87,12 @@ def test_a_job_that_was_killed_is_run_again(project: Path, by_one_process: dict[
     encode(project, "--part", "1/2")
     encode(project, "--part", "2/2")
     encode(project)
-    assert files(project) == {**by_one_process, **half_files(project)}
+    assert vector_files(project) == {**by_one_process, **half_files(project)}
 
 
 def half_files(project: Path) -> dict[str, str]:
     """The half files that killed jobs left; their names begin with a dot, so that nothing reads them."""
-    return {name: sha for name, sha in files(project).items() if name.endswith(".tmp")}
+    return {name: sha for name, sha in vector_files(project).items() if name.endswith(".tmp")}
 
 
 def test_a_missing_share_is_made_by_the_run_which_says_so(
@@ -134,7 +103,7 @@ def test_a_missing_share_is_made_by_the_run_which_says_so(
     job(project, "1/3", dies_at=3).communicate()
     encode(project)
     assert "were not and were made now: " in capsys.readouterr().err
-    assert files(project) == {**by_one_process, **half_files(project)}
+    assert vector_files(project) == {**by_one_process, **half_files(project)}
 
 
 def test_no_stage_runs_beside_part_jobs(project: Path) -> None:

@@ -1,29 +1,25 @@
 """The class of hardware that made each part: vectors have the same bits within one, and may differ between.
 
 A part has the same bytes in any process, on any number of threads, killed and resumed or not. Another
-instruction set or another GPU rounds differently. `hardware.json` beside a table's manifest says which class
-made each part:
-
-    format, parts: {class: [names of parts, ascending]}
-
-Until the table is committed, each new part has a note of its own, `.<part>.made`.
+instruction set or another GPU rounds differently. So a hidden note beside each part, `.<part>.hardware`,
+holds the class that made it in one line. No byte of a part or a manifest depends on it, and a note that is
+lost only makes the class unknown.
 """
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from data.errors import InputError
-from data.files import write_json, write_text
+from data.files import write_text
+from data.special_files import open_regular
 from kb_builder.encoders import ON_CPU
 
-HARDWARE = "hardware.json"
-UNKNOWN = "unknown"  # of parts that an earlier version made
-FORMAT = 1
+UNKNOWN = "unknown"  # of parts that an earlier version made, or whose note is lost
+_ENDING = ".hardware"
 
 
 def hardware_class(encoder: str, device: str) -> str:
@@ -61,14 +57,14 @@ def note_class(part: Path, hardware: str) -> None:
 
 def classes(folder: Path, names: Iterable[str]) -> dict[str, list[str]]:
     """The names of parts by the class of hardware that made them, both ascending."""
-    known = _read(folder)
     found: dict[str, list[str]] = {}
     for name in sorted(names):
         try:
-            made = _note(folder / name).read_text(encoding="utf-8").strip()
+            with open_regular(_note(folder / name)) as file:
+                made = file.read().decode().strip()
         except (OSError, ValueError):
-            made = known.get(name, "")
-        found.setdefault(made or UNKNOWN, []).append(name)
+            made = UNKNOWN
+        found.setdefault(made, []).append(name)
     return dict(sorted(found.items()))
 
 
@@ -78,29 +74,18 @@ def require_one_class(folder: Path, found: dict[str, list[str]]) -> None:
         counts = "; ".join(f"{len(names):,} by {each}" for each, names in found.items())
         raise InputError(
             f"{folder}: its parts were made by several classes of hardware ({counts}), and [run]"
-            " same_hardware = true; delete the parts of all but one class (`hardware.json` and the notes"
-            " `.*.made` name them) and run `unibind encode` on machines of that class"
+            " same_hardware = true; delete the parts of all but one class (the notes"
+            f" `.*{_ENDING}` beside them say which) and run `unibind encode` on machines of that class"
         )
 
 
-def commit_classes(folder: Path, found: dict[str, list[str]]) -> None:
-    """Write `hardware.json` for a committed table, and remove the notes of single parts."""
-    if found:
-        write_json(folder / HARDWARE, {"format": FORMAT, "parts": found})
-    else:
-        (folder / HARDWARE).unlink(missing_ok=True)
-    for note in folder.glob(".*.made"):
-        note.unlink(missing_ok=True)
+def forget_classes(folder: Path, names: Iterable[str]) -> None:
+    """Remove the notes of parts that are not among these."""
+    kept = {_note(folder / name) for name in names}
+    for note in folder.glob(f".*{_ENDING}"):
+        if note not in kept:
+            note.unlink(missing_ok=True)
 
 
 def _note(part: Path) -> Path:
-    return part.with_name(f".{part.name}.made")
-
-
-def _read(folder: Path) -> dict[str, str]:
-    """The class of each part that `hardware.json` names; empty if it is missing or damaged."""
-    try:
-        parts = json.loads((folder / HARDWARE).read_text(encoding="utf-8"))["parts"]
-        return {name: each for each, names in parts.items() for name in names}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+    return part.with_name(f".{part.stem}{_ENDING}")

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kb_builder.encode.hardware import UNKNOWN, classes, commit_classes, hardware_class, require_one_class
+from kb_builder.encode.hardware import UNKNOWN, classes, forget_classes, hardware_class, require_one_class
 from kb_builder.encode.make import Made, encode_sheets, write_own, write_part
 from kb_builder.encode.plan import Plan
 from kb_builder.encode.sheet import Sheet, write_sheet
@@ -224,7 +224,7 @@ def _commit(found: Survey, progress: _Progress, spread: Spread) -> list[str]:
     for name, of_table in tables.items():
         folder = plan.folder / name
         commit(folder, of_table, encoder=plan.identity, dim=found.dim, dtype=found.dtype)
-        commit_classes(folder, hardware[name])
+        forget_classes(folder, [each.name for each in of_table])
     return notes
 
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError, first_line
-from data.files import atomic_path, hash_text
+from data.files import hash_text
 from data.modality import Modality
 from data.readers.axes import Up, turned
 from kb_builder.encode.rows import StoredTexts
@@ -119,20 +119,14 @@ def keys_of(groups: list[str], contents: list[str], *, files: bool) -> list[str]
 
 
 def write_sheet(sheet: Sheet, path: Path) -> None:
-    """Write a sheet whose vectors all have their place: nothing in it may be `lent`."""
+    """Write a sheet in which no vector is `lent`; whoever is given its path next can read it."""
     assert not sheet.lent
     count = len(sheet.ids)
-    held_by: list[int | None] = [None] * count
+    columns: dict[str, list[Any]] = {name: [None] * count for name in _SCHEMA.names}
+    columns |= {"id": sheet.ids, "group": sheet.groups, "content": sheet.contents}
     for number, rows in enumerate(sheet.held.values()):
         for row in rows:
-            held_by[row] = number
-    columns: dict[str, list[Any]] = {
-        "id": sheet.ids,
-        "group": sheet.groups,
-        "content": sheet.contents,
-        "held_by": held_by,
-        **{name: [None] * count for name in ("source", "place", "label", "up")},
-    }
+            columns["held_by"][row] = number
     about: dict[str, Any] = {
         **{name: getattr(sheet, name) for name in ("index", "number", "fingerprint", "identity", "dim")},
         "dtype": sheet.dtype,
@@ -152,8 +146,9 @@ def write_sheet(sheet: Sheet, path: Path) -> None:
         for name, each in zip(("source", "place", "label", "up"), value, strict=True):
             columns[name][row] = each
     table = pa.table(columns, schema=_SCHEMA.with_metadata({_ABOUT: json.dumps(about)}))
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not synced, and not compressed: it is read at once and then removed.
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
 
 
 def read_sheet(path: Path) -> Sheet:

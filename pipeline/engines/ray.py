@@ -92,6 +92,7 @@ class RayEngine:
         self._workers = settings.workers
         self._slots: list[_Slot] = []
         self._quarantined: list[_Task] = []
+        self.is_loopback = False  # whether all nodes are on this machine's loopback
         self._connected = False
         self._head_lost = False
         self._looked = self._head_seen = self._worker_seen = 0.0
@@ -144,7 +145,9 @@ class RayEngine:
         import ray
 
         host = self.address.rpartition(":")[0]
-        here = {"_node_ip_address": host} if host.startswith("127.") else {}
+        # Several nodes on one machine have addresses of their own, and Ray would not find the one to join.
+        own = host.startswith("127.") and host != "127.0.0.1"
+        here = {"_node_ip_address": host} if own else {}
         try:
             ray.init(
                 address=self.address,
@@ -167,11 +170,11 @@ class RayEngine:
             ) from error
         self._connected = True
         self._head_seen = time.monotonic()
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether the cluster is this machine's own."""
-        return is_loopback(self.address)
+        # The head may be addressed by loopback and have nodes elsewhere.
+        self.is_loopback = all(is_loopback(f"{node['NodeManagerAddress']}:0") for node in ray.nodes())
+        if not self.is_loopback and os.environ.get("RAY_AUTH_MODE") != "token":
+            self.close()
+            raise InputError(_open(self.address))
 
     def ask_nodes(self, ask: Callable[[Any], Any], question: Any) -> tuple[dict[str, Any], dict[str, str]]:
         """`ask(question)` on every node: the answers, and why a node has none, by the nodes' addresses."""
@@ -320,7 +323,7 @@ class RayEngine:
                 f"{hello.host} runs another version of this program than this machine; install the same one"
                 " on every node (`unibind doctor --engine` compares them)"
             )
-        if not hello.token and not is_loopback(self.address):
+        if not hello.token and not self.is_loopback:
             raise InputError(
                 f"{hello.host} takes work from anyone who reaches it: it was started without"
                 " RAY_AUTH_MODE=token; start the cluster again with a token"
@@ -370,12 +373,15 @@ def cluster_address(given: str | None) -> str:
             " machine that is one of its nodes; a cluster is never started here without being asked for"
         )
     if not is_loopback(address) and os.environ.get("RAY_AUTH_MODE") != "token":
-        raise InputError(
-            f"the cluster at {address} lets anyone who reaches it run programs, unless it asks for a token:"
-            " start it with RAY_AUTH_MODE=token and a token of your own (RAY_AUTH_TOKEN_PATH), and set both"
-            " here"
-        )
+        raise InputError(_open(address))
     return address
+
+
+def _open(address: str) -> str:
+    return (
+        f"the cluster at {address} lets anyone who reaches it run programs, unless it asks for a token: start"
+        " it with RAY_AUTH_MODE=token and a token of your own (RAY_AUTH_TOKEN_PATH), and set both here"
+    )
 
 
 def is_loopback(address: str) -> bool:

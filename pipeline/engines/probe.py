@@ -15,7 +15,7 @@ from data.errors import UniBindError
 from kb_builder.encode.embed import encoder_names, load_known
 from kb_builder.encode.hardware import hardware_class
 from kb_builder.encoders import FACTORIES, Loader
-from pipeline.engines.worker import code_version
+from pipeline.engines.worker import code_version, go_to
 from pipeline.project import ProjectFile
 
 _FREE_BYTES = 10 * 2**30
@@ -31,6 +31,7 @@ class Question:
     word: str  # its content
     encoders: tuple[str, ...]
     device: str
+    cwd: str
     families: Mapping[str, str | Loader]
 
 
@@ -62,6 +63,7 @@ class Finding:
 def answer(question: Question) -> Answer:
     """Look around on this node."""
     clock = time.time()
+    go_to(question.cwd)
     wrote = f"{question.note}.{secrets.token_hex(4)}"
     store = _try_store(question, wrote)
     identities = {}
@@ -105,12 +107,13 @@ def examine(project: ProjectFile) -> list[Finding]:
     project.run.mkdir(parents=True, exist_ok=True)
     note = f".probe.{secrets.token_hex(4)}"
     question = Question(
-        project.run,
-        note,
-        secrets.token_hex(16),
-        encoder_names(project.encode),
-        project.encode.device,
-        FACTORIES,
+        folder=project.run,
+        note=note,
+        word=secrets.token_hex(16),
+        encoders=encoder_names(project.encode),
+        device=project.encode.device,
+        cwd=str(Path.cwd()),
+        families=FACTORIES,
     )
     try:
         (project.run / note).write_text(question.word, encoding="utf-8")

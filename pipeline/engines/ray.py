@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from data.errors import EngineError, InputError, MissingDependencyError
@@ -275,8 +276,9 @@ class RayEngine:
         kind = ray.remote(_NodeWorker)
         variables = {name: os.environ[name] for name in (VARIABLE,) if name in os.environ}
         options = {"num_cpus": self._workers.cpus, "num_gpus": self._workers.gpus}
+        about = (self._workers.cpus, self._workers.gpus, variables, str(Path.cwd()))
         while len(self._slots) < max(1, self._room()):
-            actor = kind.options(**options).remote(self._workers.cpus, self._workers.gpus, variables)
+            actor = kind.options(**options).remote(*about)
             self._slots.append(_Slot(actor, actor.hello.remote()))
 
     def _hand_out(self, sent: Any, waiting: deque[_Task], tasks: Iterator[_Task]) -> None:
@@ -296,6 +298,9 @@ class RayEngine:
 
         asked = {slot.hello: slot for slot in self._slots if slot.hello is not None}
         asked |= {slot.given[0][0]: slot for slot in self._slots if slot.given}
+        if not asked:  # all workers have died, and the head does not answer
+            time.sleep(_LOOK_S / 4)
+            return
         ready, _ = ray.wait(list(asked), num_returns=1, timeout=_LOOK_S / 2)
         for ref in ready:
             slot = asked[ref]

@@ -10,6 +10,7 @@ import socket
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -58,7 +59,8 @@ class Failed:
 class Worker:
     """Carries out orders, one at a time."""
 
-    def __init__(self, cpus: int, gpus: float, variables: Mapping[str, str]) -> None:
+    def __init__(self, cpus: int, gpus: float, variables: Mapping[str, str], folder: str) -> None:
+        go_to(folder)
         os.environ.update(variables)
         # Read by torch, which is not loaded yet, and by processes that decode.
         os.environ[CORES] = os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(cpus)
@@ -82,6 +84,12 @@ class Worker:
         except Exception as error:
             return Failed("bug", f"{type(error).__name__}: {error}", traceback.format_exc())
         return Done(result, time.perf_counter() - started)
+
+
+def go_to(folder: str) -> None:
+    """Make relative names of models, as in `clip:FOLDER`, mean what they mean where the run was started."""
+    with suppress(OSError):  # it need not be there: names may be absolute
+        os.chdir(folder)
 
 
 @cache

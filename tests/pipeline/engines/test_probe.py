@@ -18,7 +18,9 @@ from tests.planted import PROJECT, register_encoder
 def question(tmp_path: Path) -> Question:
     register_encoder()
     (tmp_path / ".probe").write_text("word", encoding="utf-8")
-    return Question(tmp_path, ".probe", "word", ("words",), "cpu", {"words": "own_encoder:load_words"})
+    return Question(
+        tmp_path, ".probe", "word", ("words",), "cpu", str(Path.cwd()), {"words": "own_encoder:load_words"}
+    )
 
 
 def findings(question: Question, *, loopback: bool = False, **changes: Any) -> list[tuple[bool, bool, str]]:

@@ -6,12 +6,23 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from data.errors import InputError
+
+CORES = "UNIBIND_CORES"  # a worker's share of its machine; processes that it starts inherit it
+
 
 def cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The number of cores that this process may use: those it is bound to, or fewer by `UNIBIND_CORES`.
+
+    Raises InputError where that variable is no number of cores.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = os.environ.get(CORES)
+    if share is None:
+        return bound
+    if not (share.isascii() and share.isdigit() and int(share)):
+        raise InputError(f"{CORES}={share!r} is not a number of cores; set it to 1 or more, or unset it")
+    return min(bound, int(share))
 
 
 @contextmanager

@@ -85,6 +85,10 @@ class DamagedError(KnowledgeBaseError):
         self.reason = reason
 
 
+class EngineError(UniBindError):
+    """An engine cannot be reached, has lost its machines, or has a part that kills its workers."""
+
+
 class TrainingError(UniBindError):
     """The data cannot be trained on or evaluated."""
 

@@ -1,4 +1,8 @@
-"""Write lock: one writer per folder at a time; the kernel frees the lock when its holder ends."""
+"""Write lock: one writer per folder at a time; the kernel frees the lock when its holder ends.
+
+Processes that each write files of their own, and complete nothing, share the lock: they exclude a writer, and
+a writer excludes them.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +28,27 @@ def write_lock(path: Path) -> Iterator[Callable[[], None]]:
     yields a check that raises `KnowledgeBaseError` in that case. Call it before marking anything as complete;
     it also runs when the block ends.
     """
+    with _held(path, fcntl.LOCK_EX) as (descriptor, check):
+        yield check
+        check()
+        os.ftruncate(descriptor, 0)
+
+
+@contextmanager
+def shared_lock(path: Path, what: str) -> Iterator[Callable[[], None]]:
+    """Hold the lock file `path` together with others of this kind, and against `write_lock`.
+
+    `what` names this kind of process to a writer that is refused. Otherwise as `write_lock`.
+    """
+    with _held(path, fcntl.LOCK_SH, what=what) as (_, check):
+        yield check
+        check()  # the name stays: it may be that of another holder, and nobody reads it without a lock
+
+
+@contextmanager
+def _held(path: Path, kind: int, **about: str) -> Iterator[tuple[int, Callable[[], None]]]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _locked(path)
+    descriptor = _locked(path, kind)
 
     def check() -> None:
         if not _is_open_at(descriptor, path):
@@ -35,21 +58,19 @@ def write_lock(path: Path) -> Iterator[Callable[[], None]]:
             )
 
     try:
-        holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+        holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), **about})
         try:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, holder.encode(), 0)
         except OSError as error:  # a full disk
             error.filename = str(path)
             raise
-        yield check
-        check()
-        os.ftruncate(descriptor, 0)
+        yield descriptor, check
     finally:
         os.close(descriptor)
 
 
-def _locked(path: Path) -> int:
+def _locked(path: Path, kind: int) -> int:
     """A locked descriptor of the file at `path`. Raises KnowledgeBaseError where another process holds it."""
     while True:
         # Opened without waiting, in case it is a pipe or a device.
@@ -57,7 +78,7 @@ def _locked(path: Path) -> int:
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise KnowledgeBaseError(f"{path} is not a regular file; move it away, then run again")
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             if _is_open_at(descriptor, path):
                 return descriptor
         except BlockingIOError:
@@ -83,6 +104,7 @@ def _is_open_at(descriptor: int, path: Path) -> bool:
 def _holder(descriptor: int) -> str:
     try:
         holder = json.loads(os.pread(descriptor, 1000, 0))
-        return f"process {holder['pid']} on {holder['host']}"
+        process = f"process {holder['pid']} on {holder['host']}"
+        return f"{holder['what']}, such as {process}" if "what" in holder else process
     except (ValueError, KeyError, TypeError):  # the holder has locked it, but not yet written its name
         return "another process"

@@ -354,3 +354,6 @@ class Encode:
     dtype: Literal["float16", "float32"] = "float16"  # of the stored vectors; computation is in float32
     device: str = "auto"  # cpu, cuda (all of them), cuda:0,cuda:2 ...; auto: CUDA if available
     batch_size: Count = 64
+    # Rows of one part: the most work that is lost with its process, and what an engine gives to one worker.
+    texts_per_part: Count = 4096
+    samples_per_part: Count = 512

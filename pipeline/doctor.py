@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from data.environment import cores
 from data.errors import RunError, UniBindError
 from data.show import shorten
 from kb_builder.ask.endpoint.client import endpoint_of
@@ -87,12 +88,27 @@ class Check:
         return f"{sign}  {self.what}: {self.detail}"
 
 
-def examine(project: ProjectFile | None) -> list[Check]:
-    """Run every check, in the order of printing; with a project also those of its files and endpoints."""
+def examine(project: ProjectFile | None, *, engine: bool = False) -> list[Check]:
+    """Run every check, in the order of printing; with a project also those of its files and endpoints.
+
+    With `engine`, every node of the project's cluster is asked too.
+    """
     checks = [*_packages(), *_models(), *_machine(), *_proxies()]
     if project is not None:
         checks += _project(project)
-    return [*checks, _prefect()]
+    checks.append(_prefect())
+    return [*checks, *_engine(project)] if engine else checks
+
+
+def _engine(project: ProjectFile | None) -> Iterator[Check]:
+    """What the nodes of `[run] engine` say."""
+    if project is None or project.running.engine == "local":
+        yield Check("engine", True, 'local: everything runs in one process; [run] engine = "ray" spreads it')
+        return
+    from pipeline.engines.probe import examine as examine_nodes
+
+    for each in examine_nodes(project):
+        yield Check(each.what, each.ok, each.detail, each.needed)
 
 
 def _packages() -> Iterator[Check]:
@@ -118,7 +134,7 @@ def _machine() -> Iterator[Check]:
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    yield Check("machine", True, f"{os.cpu_count()} cores, {gpus} GPUs")
+    yield Check("machine", True, f"{cores()} cores, {gpus} GPUs")
     free = shutil.disk_usage(Path.cwd()).free
     yield Check("disk", free > _FREE_BYTES, f"{free / 2**30:.1f} GiB free here", needed=False)
 

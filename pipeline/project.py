@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from data.errors import KnowledgeBaseError, ProjectError, foreign_as
 from data.modality import Modality
@@ -60,6 +61,22 @@ class DescribeSection(_ProjectSection):
     samples: DescribeSamples = DescribeSamples()
 
 
+class WorkersSection(_ProjectSection):
+    """`[run.workers]`: what one worker of an engine takes of its machine."""
+
+    cpus: int = Field(default=1, ge=1, le=1024)  # cores, and so many threads it uses
+    gpus: float = Field(default=0, ge=0, le=64)
+
+
+class RunSection(_ProjectSection):
+    """`[run]`: where work is done. No file depends on it, so no stage runs again when it changes."""
+
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = Field(default=None, min_length=1)  # of a Ray cluster; None: RAY_ADDRESS
+    same_hardware: bool = False  # refuse vectors that several classes of hardware made
+    workers: WorkersSection = WorkersSection()
+
+
 class _ProjectContent(_ProjectSection):
     """The content of a project file."""
 
@@ -72,6 +89,7 @@ class _ProjectContent(_ProjectSection):
     localize: Localize = Localize()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+    running: RunSection = Field(default=RunSection(), alias="run")  # `run` is the folder
 
 
 class ProjectFile(_ProjectContent):
@@ -153,8 +171,9 @@ def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Projec
             mistakes = [_mistake(each) for each in error.errors()]
             count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
             raise ProjectError(f"{path}: {count}\n" + "\n".join(f"  {each}" for each in mistakes)) from None
+    sections = {_key(name, type(checked).model_fields[name]): value for name, value in checked}
     project = ProjectFile(
-        path=path, **dict(checked) | {"describe": _with_models_found(checked.describe, path.parent)}
+        path=path, **sections | {"describe": _with_models_found(checked.describe, path.parent)}
     )
     with foreign_as(ProjectError, f"{path}: the run's folder cannot be read"):  # its name is too long
         require_plain(project.run)
@@ -231,16 +250,23 @@ def _mistake(error: Any) -> str:
     return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]} (given: {error['input']!r})"
 
 
+def _key(name: str, field: FieldInfo) -> str:
+    """The key of a field in the project file."""
+    return field.alias or name
+
+
 def _known_keys(keys: list[str]) -> list[str]:
     section: Any = _ProjectContent
     for key in keys:
         if isinstance(section, type) and issubclass(section, BaseModel):
-            hints: dict[str, Any] = {name: field.annotation for name, field in section.model_fields.items()}
+            hints: dict[str, Any] = {
+                _key(name, field): field.annotation for name, field in section.model_fields.items()
+            }
         else:
             hints = get_type_hints(section) if is_dataclass(section) else {}
         if key not in hints:
             return []
         section = next((each for each in get_args(hints[key]) if is_dataclass(each)), hints[key])
     if isinstance(section, type) and issubclass(section, BaseModel):
-        return list(section.model_fields)
+        return [_key(name, field) for name, field in section.model_fields.items()]
     return [field.name for field in fields(section)] if is_dataclass(section) else []

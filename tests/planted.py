@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from data.files import write_json
+from data.files import hash_file, write_json
 from kb_builder.store.table import write_vectors
 from kb_builder.tables.schemas import CATEGORIES, DESCRIPTIONS, write_table
 
@@ -98,6 +98,13 @@ def register_encoder() -> None:
     if str(EXAMPLES) not in sys.path:
         sys.path.insert(0, str(EXAMPLES))
     FACTORIES["words"] = "own_encoder:load_words"
+
+
+def vector_files(project: Path) -> dict[str, str]:
+    """Every file of a project's knowledge base with its SHA-256, the ledger and its lock apart."""
+    kb = project.parent / "runs" / "cups" / "kb"
+    found = (path for path in kb.rglob("*") if path.is_file() and not path.name.startswith("ledger."))
+    return {path.relative_to(kb).as_posix(): hash_file(path) for path in found}
 
 
 def _draw(colour: tuple[int, int, int], shape: str, rng: np.random.Generator) -> Image.Image:

@@ -7,7 +7,6 @@ agree: by the hash alone, different shapes on white can look the same.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
+from data.environment import cores
 from data.errors import SampleError
 from data.files import hash_file
 from data.readers import read_image
@@ -158,7 +158,7 @@ def _size(path: Path) -> int:
 
 
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=min(32, 2 * (os.cpu_count() or 1)))
+    return ThreadPoolExecutor(max_workers=min(32, 2 * cores()))
 
 
 def _bar(items: Iterable[T], total: int, what: str) -> Iterable[T]:

@@ -16,9 +16,11 @@ made, reused and reproduced bit for bit.
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,12 @@ from data.paths import resolver
 from data.reads import names as names_in
 from data.reads import reading
 from data.seals import unseal
-from kb_builder.encode.parts import encode_parts
+from data.show import visible
+from kb_builder.encode.parts import Encoded, encode_parts
 from kb_builder.encode.plan import plan_parts
-from kb_builder.encode.rows import HASH, StoredTexts, WantedVectors, hash_texts, numbered
-from kb_builder.encoders import Encoder, load_encoder
+from kb_builder.encode.rows import HASH, TEXT, StoredTexts, WantedVectors, hash_texts, numbered
+from kb_builder.encode.spread import Spread
+from kb_builder.encoders import FACTORIES, Encoder, Loader, load_encoder
 from kb_builder.encoders.base import JOIN
 from kb_builder.encoders.imported import PREFIX, find_imported
 from kb_builder.settings import Encode
@@ -43,10 +47,7 @@ from kb_builder.store.cards import assign_roles
 from kb_builder.store.shards import Dtype
 from kb_builder.tables.schemas import REJECTS, SAMPLES, read_columns, write_table
 
-# Rows per part, the most work that a killed run loses: some tens of seconds of encoding on two cores.
-TEXTS_PER_PART = 4096
-SAMPLES_PER_PART = 512
-_TEXT_ROWS = pa.schema([("row_id", pa.string()), ("group", pa.string()), ("text", pa.string())])
+_TEXT_ROWS = pa.schema([("row_id", TEXT), ("group", TEXT), ("text", TEXT)])
 
 # Tables of texts: their place in the knowledge base, and the column that becomes `group`.
 TEXT_TABLES = {
@@ -56,18 +57,19 @@ TEXT_TABLES = {
 }
 
 
-def embed_texts(kb: Path, settings: Encode) -> dict[str, float]:
+def embed_texts(kb: Path, settings: Encode, spread: Spread | None = None) -> dict[str, float]:
     """Encode the `ok` descriptions and the controls with the text encoder.
 
-    Returns the `Counts` of the run by name, and the encoder's `agreement` if it states one. Raises
-    KnowledgeBaseError if there are categories without any description, and InputError if the encoder takes
-    no texts.
+    `spread` says where parts are made; with a share, nothing but its parts is written. Returns the `Counts`
+    of the run by name, and the encoder's `agreement` if it states one. Raises KnowledgeBaseError if there are
+    categories without any description, and InputError if the encoder takes no texts.
     """
-    encoder = _load(kb, settings.text, settings)
+    spread = spread or Spread()
+    load = _loader(kb, settings.text, settings)
+    encoder = load()
     if "text" not in encoder.modalities:
         raise InputError(f"[encode] text = {settings.text!r} takes no texts; use e.g. 'minilm'")
-    folder = encoder_folder(kb, encoder, settings.dtype)
-    assign_roles(kb, {"text": folder.name})
+    folder = _ready_folder(kb, encoder, settings.dtype, ["text"], spread)
     categories = kb / "descriptions" / "category"
     if not names_in(categories, "*.parquet") and _names_categories(kb):
         raise KnowledgeBaseError(f"{categories}: no category descriptions; run `unibind describe` first")
@@ -75,11 +77,27 @@ def embed_texts(kb: Path, settings: Encode) -> dict[str, float]:
         folder,
         {table: wanted_texts(kb, table) for table in TEXT_TABLES},
         identity=encoder.identity,
-        rows_per_part=TEXTS_PER_PART,
+        rows_per_part=settings.texts_per_part,
     )
-    counts = asdict(encode_parts(plan, encoder, settings, what="texts").counts)
+    result = encode_parts(plan, encoder, settings, what="texts", spread=spread, load=load)
+    _tell(result)
+    counts = asdict(result.counts)
     agreement = _agreement(encoder)
     return counts if agreement is None else counts | {"agreement": round(agreement, 6)}
+
+
+def _tell(result: Encoded) -> None:
+    for note in result.notes:
+        print(f"  note: {visible(note)}", file=sys.stderr, flush=True)
+
+
+def _ready_folder(kb: Path, encoder: Encoder, dtype: Dtype, roles: list[str], spread: Spread) -> Path:
+    """The encoder's folder, with its card and roles written; for a share of the parts nothing is written."""
+    if spread.share is not None:
+        return _folder(kb, encoder, dtype)
+    folder = encoder_folder(kb, encoder, dtype)
+    assign_roles(kb, dict.fromkeys(roles, folder.name))
+    return folder
 
 
 def _names_categories(kb: Path) -> bool:
@@ -88,37 +106,42 @@ def _names_categories(kb: Path) -> bool:
     return not path.is_file() or read_columns(path, ["category_id"], hint="unibind describe").num_rows > 0
 
 
-def embed_samples(kb: Path, data_root: Path, settings: Encode) -> dict[str, int]:
+def embed_samples(
+    kb: Path, data_root: Path, settings: Encode, spread: Spread | None = None
+) -> dict[str, int]:
     """Encode every accepted sample: texts with the text encoder, all others with the samples encoder, and
     those of the zero-shot encoder's modalities with that one as well.
 
-    `data_root` is the manifest's folder. A sample that cannot be read gets no vector, and a row in
-    rejects/encode.parquet. Returns the `Counts` summed over the encoders, with the number of `quarantined`
-    samples. Raises InputError if an encoder does not take a modality of its role.
+    `data_root` is the manifest's folder, `spread` as in `embed_texts`. A sample that cannot be read gets no
+    vector, and a row in rejects/encode.parquet. Returns the `Counts` summed over the encoders, with the
+    number of `quarantined` samples. Raises InputError if an encoder does not take a modality of its role.
     """
     samples = _samples(kb / "samples.parquet")
     present = frozenset(row["modality"] for row in samples)
-    if settings.zero_shot is None:
+    spread = spread or Spread()
+    if settings.zero_shot is None and spread.share is None:
         assign_roles(kb, {"zero_shot": None})
     reasons: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for name, roles in _by_encoder(settings).items():
         # One at a time: the next encoder is loaded after this one is released.
-        encoder = _load(kb, name, settings)
+        load = _loader(kb, name, settings)
+        encoder = load()
         _check_takes(encoder, roles, present, settings)
-        folder = encoder_folder(kb, encoder, settings.dtype)
-        assign_roles(kb, dict.fromkeys(roles, folder.name))
+        folder = _ready_folder(kb, encoder, settings.dtype, roles, spread)
         asked = {each for role in roles for each in present if (each == "text") == (role == "text")}
         wanted, unlocated = _wanted_samples(samples, data_root, asked & encoder.modalities)
         plan = plan_parts(
-            folder, {"samples": wanted}, identity=encoder.identity, rows_per_part=SAMPLES_PER_PART
+            folder, {"samples": wanted}, identity=encoder.identity, rows_per_part=settings.samples_per_part
         )
-        result = encode_parts(plan, encoder, settings, what="samples")
+        result = encode_parts(plan, encoder, settings, what="samples", spread=spread, load=load)
+        _tell(result)
         counts.update(asdict(result.counts))
         reasons |= unlocated | result.reasons
         del encoder
     rejects = [{"sample_id": key, "stage": "encode", "reason": reasons[key]} for key in sorted(reasons)]
-    write_table(kb / "rejects" / "encode.parquet", rejects, REJECTS)
+    if spread.share is None:
+        write_table(kb / "rejects" / "encode.parquet", rejects, REJECTS)
     return dict(counts) | {"quarantined": len(rejects)}
 
 
@@ -134,8 +157,23 @@ def _samples(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _load(kb: Path, name: str, settings: Encode) -> Encoder:
-    return find_imported(kb, name) if name.startswith(PREFIX) else load_encoder(name, settings.device)
+def _loader(kb: Path, name: str, settings: Encode) -> Callable[[], Encoder]:
+    """A function that loads an encoder in any process."""
+    if name.startswith(PREFIX):
+        return partial(find_imported, kb, name)
+    return partial(load_known, name, settings.device, dict(FACTORIES))
+
+
+def load_known(name: str, device: str, families: Mapping[str, str | Loader]) -> Encoder:
+    """Load an encoder where the families of the process that planned may not be known: a user's own."""
+    for family, loader in families.items():
+        FACTORIES.setdefault(family, loader)
+    return load_encoder(name, device)
+
+
+def encoder_names(settings: Encode) -> tuple[str, ...]:
+    """The names, for `load_encoder`, of the encoders that are run; imported vectors need none."""
+    return tuple(name for name in _by_encoder(settings) if not name.startswith(PREFIX))
 
 
 def _by_encoder(settings: Encode) -> dict[str, list[str]]:
@@ -192,7 +230,7 @@ def _wanted_samples(
         about = (sample[name] for name in ("sample_id", "modality", "sha256"))
         rows.append((*about, str(path), sample["uri"], sample["up"]))
     ids, groups, contents, sources, labels, ups = (
-        pa.array([row[at] for row in rows], pa.string()) for at in range(6)
+        pa.array([row[at] for row in rows], TEXT) for at in range(6)
     )
     numbers = numbered(pa.chunked_array([groups]))
     return WantedVectors(ids, numbers, contents, sources, files=True, labels=labels, ups=ups), reasons
@@ -208,7 +246,7 @@ def wanted_texts(kb: Path, table: str) -> WantedVectors:
     only_ok = path.is_dir()
     files = _files(path)
     starts, count = [], 0
-    ids, groups, contents = [pa.array([], pa.string())], [], [pa.array([], HASH)]
+    ids, groups, contents = [pa.array([], TEXT)], [], [pa.array([], HASH)]
     places = [np.zeros(0, np.int64)]
     for file in files:
         rows = read_columns(file, ["row_id", group, "text", *["status"] * only_ok], hint="unibind describe")
@@ -224,7 +262,7 @@ def wanted_texts(kb: Path, table: str) -> WantedVectors:
         count += len(rows)
         del rows, own
         pa.default_memory_pool().release_unused()  # else Arrow keeps what each file took
-    numbers = numbered(pa.chunked_array(groups, pa.dictionary(pa.int32(), pa.string())))
+    numbers = numbered(pa.chunked_array(groups, pa.dictionary(pa.int32(), TEXT)))
     held = StoredTexts(files, starts, np.concatenate(places))
     return WantedVectors(_joined(ids), numbers, _joined(contents), held)
 
@@ -245,10 +283,7 @@ def _files(path: Path) -> list[Path]:
 
 def encoder_folder(kb: Path, encoder: Encoder, dtype: Dtype) -> Path:
     """Make the encoder's folder in the store ready for writing: its card is written; returns the folder."""
-    plain_name = re.sub(
-        r"[^\w.-]+", "-", Path(encoder.name).name if Path(encoder.name).is_dir() else encoder.name
-    )
-    folder = kb / "embeddings" / f"{plain_name}-{encoder.identity[:12]}-{dtype}"
+    folder = _folder(kb, encoder, dtype)
     card = {
         "name": encoder.name,
         "identity": encoder.identity,
@@ -262,6 +297,12 @@ def encoder_folder(kb: Path, encoder: Encoder, dtype: Dtype) -> Path:
     unseal(kb, below=folder.relative_to(kb).as_posix())
     write_json(folder / "encoder.json", card)
     return folder
+
+
+def _folder(kb: Path, encoder: Encoder, dtype: Dtype) -> Path:
+    name = Path(encoder.name).name if Path(encoder.name).is_dir() else encoder.name
+    plain_name = re.sub(r"[^\w.-]+", "-", name)
+    return kb / "embeddings" / f"{plain_name}-{encoder.identity[:12]}-{dtype}"
 
 
 def _agreement(encoder: Encoder) -> float | None:

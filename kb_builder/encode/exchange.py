@@ -29,6 +29,7 @@ from data.reads import reading
 from data.seals import seal
 from data.tables.text_files import read_text
 from kb_builder.encode.embed import TEXT_TABLES, encoder_folder, wanted_texts
+from kb_builder.encode.rows import TEXT
 from kb_builder.encoders.imported import PREFIX, ImportedVectors, find_imported
 from kb_builder.store.cards import encoder_folders
 from kb_builder.store.shards import Dtype, Floats, inspect_shard
@@ -114,7 +115,7 @@ def import_vectors(
         encoder=encoder.identity,
     )
     seal(kb, sorted(path for path in folder.rglob("*") if path.is_file()), f"import {name}")
-    lacking = own.filter(pc.is_in(own["modality"], value_set=pa.array(sorted(modalities))))
+    lacking = own.filter(pc.is_in(own["modality"], value_set=pa.array(sorted(modalities), TEXT)))
     there = pc.is_in(lacking["id"], value_set=rows["id"].combine_chunks())
     return ImportSummary(folder / table, len(lines), len(rows), len(lacking) - pc.sum(there).as_py())
 
@@ -223,10 +224,15 @@ def _rows_of(kb: Path, table: str) -> pa.Table:
         columns = [rows["sample_id"], rows["uri"], rows["modality"], rows["sha256"], rows["modality"]]
     else:
         wanted = wanted_texts(kb, table)
-        text = pa.array(["text"] * len(wanted), pa.string())
-        contents = pa.array(wanted.hexes(range(len(wanted))), pa.string())
-        columns = [wanted.ids, wanted.ids, wanted.groups.cast(pa.string()), contents, text]
-    return pa.table(dict(zip(("id", "uri", "group", "content", "modality"), columns, strict=True)))
+        text = pa.array(["text"] * len(wanted), TEXT)
+        contents = pa.array(wanted.hexes(range(len(wanted))), TEXT)
+        columns = [wanted.ids, wanted.ids, wanted.groups, contents, text]
+    return _large(dict(zip(("id", "uri", "group", "content", "modality"), columns, strict=True)))
+
+
+def _large(columns: dict[str, Any]) -> pa.Table:
+    """Columns of texts as a table whose tables can be joined beyond 2 GiB."""
+    return pa.table({name: column.cast(TEXT) for name, column in columns.items()})
 
 
 def _places(own: pa.Table, lines: list[str], ids: Path, table: str) -> list[int]:
@@ -234,7 +240,7 @@ def _places(own: pa.Table, lines: list[str], ids: Path, table: str) -> list[int]
     if len(set(lines)) != len(lines):
         duplicate = Counter(lines).most_common(1)[0][0]
         raise InputError(f"{ids}: duplicate id {duplicate!r}")
-    given = pa.array(lines, pa.string())
+    given = pa.array(lines, TEXT)
     by_id, by_uri = (pc.index_in(given, value_set=own[key].combine_chunks()) for key in ("id", "uri"))
     places = pc.coalesce(by_id, by_uri)
     if places.null_count:
@@ -261,11 +267,11 @@ def _stored_rows(folder: Path) -> tuple[pa.Table, Floats]:
     """All rows of a table and their vectors; none if the table does not exist yet."""
     names = ("id", "group", "content")
     if read_manifest(folder) is None:
-        return pa.table({name: pa.array([], pa.string()) for name in names}), np.zeros((0, 0), np.float32)
+        return _large({name: pa.array([], TEXT) for name in names}), np.zeros((0, 0), np.float32)
     tables, blocks = [], []
     for path in part_paths(folder):
         held = inspect_shard(path)
         columns = (held.ids, held.groups, held.contents)
-        tables.append(pa.table(dict(zip(names, columns, strict=True))))
+        tables.append(_large(dict(zip(names, columns, strict=True))))
         blocks.append(held.stored_ND.astype(np.float32))
     return pa.concat_tables(tables), np.concatenate(blocks)

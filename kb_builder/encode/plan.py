@@ -65,7 +65,7 @@ class Plan:
                 found[place] = key
         return found
 
-    def find(self, groups: pa.StringArray, contents: pa.StringArray, *, files: bool) -> Ints:
+    def find(self, groups: pa.Array, contents: pa.Array, *, files: bool) -> Ints:
         """The codes of stored rows (their groups, and their contents in hex); -1 where the plan has none."""
         wanted_N4 = digests_of(groups, contents, files=files)
         heads, codes = self._by_head
@@ -195,7 +195,7 @@ def _fingerprint(identity: str, table: WantedVectors, start: int, stop: int) -> 
     return hash_json([identity, table.files, *columns])
 
 
-def _require_unique(where: Path, ids: pa.StringArray) -> None:
+def _require_unique(where: Path, ids: pa.LargeStringArray) -> None:
     order = pc.sort_indices(ids)
     for start in range(0, len(ids), _AT_A_TIME):
         some = ids.take(order[start : start + _AT_A_TIME + 1])

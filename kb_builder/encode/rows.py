@@ -25,6 +25,10 @@ from data.errors import KnowledgeBaseError, first_line
 Ints = npt.NDArray[np.integer]
 Digests = npt.NDArray[np.uint64]  # [N, 4]: 32 bytes each
 HASH = pa.binary(32)
+# Of every column of ids, names and hashes that grows with the rows: 33.5 million hashes of 64 letters fill
+# the 2 GiB that the offsets of `string` can address, and joining more raises ArrowInvalid.
+TEXT = pa.large_string()
+_AT_A_TIME = 65_536  # rows
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,21 @@ class StoredTexts:
         """The texts at some places of this column."""
         return StoredTexts(self.files, self.starts, self.places_N[np.asarray(rows)])
 
+    def located(self) -> list[tuple[Path, int]]:
+        """The file of each text, and its row there."""
+        starts_N = np.asarray(self.starts, np.int64)
+        file_N = self._numbers()
+        rows_N = self.places_N - starts_N[file_N] if len(self) else self.places_N
+        return [(self.files[file], row) for file, row in zip(file_N.tolist(), rows_N.tolist(), strict=True)]
+
+    def _numbers(self) -> Ints:
+        """The number of each text's file."""
+        return np.searchsorted(np.asarray(self.starts), self.places_N, side="right") - 1
+
     def to_pylist(self) -> list[str]:
         """The texts. Raises KnowledgeBaseError for a file that is gone or damaged."""
         found: list[str] = [""] * len(self)
-        file_N = np.searchsorted(np.asarray(self.starts), self.places_N, side="right") - 1
+        file_N = self._numbers()
         for number in np.unique(file_N).tolist():
             own = np.flatnonzero(file_N == number)
             texts = _texts_at(self.files[number], self.places_N[own] - self.starts[number])
@@ -84,13 +99,19 @@ class WantedVectors:
     their full paths; `ups` is the axis of a file that points up, null for the default of its format.
     """
 
-    ids: pa.StringArray
+    ids: pa.LargeStringArray
     groups: pa.DictionaryArray  # the names in ascending order
-    contents: pa.FixedSizeBinaryArray | pa.StringArray
-    sources: pa.StringArray | StoredTexts
+    contents: pa.FixedSizeBinaryArray | pa.LargeStringArray
+    sources: pa.LargeStringArray | StoredTexts
     files: bool = False
-    labels: pa.StringArray | None = None
-    ups: pa.StringArray | None = None
+    labels: pa.LargeStringArray | None = None
+    ups: pa.LargeStringArray | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("ids", "contents", "sources", "labels", "ups"):
+            column = getattr(self, name)
+            if isinstance(column, pa.StringArray):
+                setattr(self, name, column.cast(TEXT))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -109,7 +130,7 @@ class WantedVectors:
     def digests(self) -> Digests:
         """32 bytes per row: rows with equal ones have equal vectors."""
         if self.files:
-            return digests_of(self.groups.cast(pa.string()), self.contents, files=True)
+            return digests_of(self.groups.cast(TEXT), self.contents, files=True)
         return _as_numbers(self.contents)
 
     def hexes(self, rows: Iterable[int]) -> list[str]:
@@ -126,17 +147,21 @@ class WantedVectors:
         return [f"{group}:{each}" for group, each in zip(groups, hexes, strict=True)]
 
 
-def digests_of(groups: pa.StringArray, contents: pa.StringArray, *, files: bool) -> Digests:
+def digests_of(groups: pa.Array, contents: pa.Array, *, files: bool) -> Digests:
     """`WantedVectors.digests` of columns as they are stored: groups, and contents in hex.
 
     A file counts together with its modality. A text's content that is no SHA-256 (unknown: "") equals none.
     """
-    if files:
-        keys = pc.binary_join_element_wise(groups, contents, ":").to_pylist()
-        joined = b"".join(sha256(key.encode()).digest() for key in keys)
-    else:
-        joined = b"".join(map(_from_hex, contents.to_pylist()))
-    return np.frombuffer(joined, np.uint64).reshape(-1, 4)
+    joined = bytearray()
+    for start in range(0, len(contents), _AT_A_TIME):
+        some = contents[start : start + _AT_A_TIME].to_pylist()
+        if files:
+            names = groups[start : start + _AT_A_TIME].to_pylist()
+            keys = (f"{name}:{content}".encode() for name, content in zip(names, some, strict=True))
+            joined += b"".join(sha256(key).digest() for key in keys)
+        else:
+            joined += b"".join(map(_from_hex, some))
+    return np.frombuffer(bytes(joined), np.uint64).reshape(-1, 4)
 
 
 def _from_hex(content: str) -> bytes:
@@ -147,12 +172,13 @@ def _from_hex(content: str) -> bytes:
     return bytes(HASH.byte_width)
 
 
-def hash_texts(texts: pa.StringArray) -> pa.FixedSizeBinaryArray:
+def hash_texts(texts: pa.StringArray | pa.LargeStringArray) -> pa.FixedSizeBinaryArray:
     """The SHA-256 of each text's UTF-8 bytes."""
     if not len(texts):
         return pa.array([], HASH)
     _, offsets, data = texts.buffers()
-    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1].tolist()
+    width = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+    ends = np.frombuffer(offsets, width)[texts.offset : texts.offset + len(texts) + 1].tolist()
     held = memoryview(data) if data is not None else memoryview(b"")
     joined = b"".join(sha256(held[start:stop]).digest() for start, stop in pairwise(ends))
     return pa.FixedSizeBinaryArray.from_buffers(HASH, len(texts), [None, pa.py_buffer(joined)])
@@ -163,7 +189,7 @@ def numbered(groups: pa.ChunkedArray) -> pa.DictionaryArray:
     coded = groups if pa.types.is_dictionary(groups.type) else groups.dictionary_encode()
     coded = coded.unify_dictionaries()
     if not coded.num_chunks:
-        return pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], pa.string()))
+        return pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], TEXT))
     names = coded.chunk(0).dictionary
     order = pc.sort_indices(names)
     ranks = np.empty(len(names), np.int32)

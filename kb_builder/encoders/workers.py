@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from data.environment import cores
 from data.modality import Modality
 from data.threads import one_thread_each
 from kb_builder.encoders.base import Encoder, Floats, Source
@@ -37,12 +38,12 @@ _Result = TypeVar("_Result")
 
 
 def map_batches(function: Callable[[_Item], _Result], batches: Iterable[_Item]) -> Generator[_Result]:
-    """`map` over batches, in order, on as many threads as torch may use; each product uses one.
+    """`map` over batches, in order, on as many threads as torch and the process may use, one a product.
 
     At most two batches per thread are read ahead or wait as results, which bounds the memory. The first error
     of `function` is raised here, and batches that have not started are dropped.
     """
-    workers = torch.get_num_threads()
+    workers = min(torch.get_num_threads(), cores())
     waiting: deque[Future[_Result]] = deque()
     with (
         one_thread_each(),

@@ -76,7 +76,7 @@ class VectorTable:
 
     def read(self, group: str) -> Vectors:
         """The rows of one group, ids ascending; no others are read. Raises KeyError for an unknown group."""
-        blocks, ids = [], pa.array([], pa.string())
+        blocks, ids = [], pa.array([], pa.large_string())
         for shard, numbers in _runs(self._places[group]):
             path = self.folder / self.shards[shard].name
             names = read_names(path, numbers).column("id")
@@ -85,7 +85,7 @@ class VectorTable:
             block_ND = np.empty((len(names), self.dim), np.float32)
             self._fill(shard, numbers[0], numbers[-1] + 1, block_ND)
             blocks.append(block_ND)
-            ids = pa.concat_arrays([ids, *names.chunks])
+            ids = pa.concat_arrays([ids, *names.cast(pa.large_string()).chunks])
         vectors_ND = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
         names = ids.to_pylist()
         return Vectors(names, [group] * len(names), vectors_ND)
@@ -106,15 +106,15 @@ class VectorTable:
         return out_ND
 
     def read_names(self) -> tuple[pa.Array, pa.Array]:
-        """The ids and groups of all rows, in the order of `read_vectors`, as string arrays."""
+        """The ids and groups of all rows, in the order of `read_vectors`, as arrays of large_string."""
         tables = [
             read_names(self.folder / shard.name, range(len(shard.row_groups)), ["id", "group"])
             for shard in self.shards
             if shard.rows
         ]
-        if not tables:
-            return pa.array([], pa.string()), pa.array([], pa.string())
-        joined = pa.concat_tables(tables).combine_chunks()
+        # Not joined as `string`, which overflows at 2 GiB: 33.5 million ids of 64 letters.
+        empty = pa.table({name: pa.array([], pa.large_string()) for name in ("id", "group")})
+        joined = pa.concat_tables([empty, *(each.cast(empty.schema) for each in tables)]).combine_chunks()
         return joined.column("id").combine_chunks(), joined.column("group").combine_chunks()
 
     def _fill(self, number: int, first: int, stop: int, out_ND: Floats) -> None:

@@ -15,8 +15,12 @@ from __future__ import annotations
 import hashlib
 import string
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from data.errors import InputError
 from data.files import hash_json
@@ -116,12 +120,15 @@ def control_count(kb: Path, k: int | Literal["all"]) -> int:
     return min(most_controls(k), _most_descriptions(kb))
 
 
-def write_controls(kb: Path, *, count: int | Literal["all"], seed: int) -> dict[str, int]:
+def write_controls(
+    kb: Path, *, count: int | Literal["all"], seed: int, before: Callable[[], None] | None = None
+) -> dict[str, int]:
     """Write `controls.parquet`: `count` texts per category and control (one for `class_name`).
 
     `all` is as many as the category with the most valid descriptions has, which all become centers. Depends
-    on the categories' names, the count and `seed` alone. Returns the number of texts of each control. Raises
-    InputError where the count is below one or above the number of templates.
+    on the categories' names, the count and `seed` alone. With `before`, a file that holds these texts already
+    stays as it is, and any other is replaced after a call of `before`. Returns the number of texts of each
+    control. Raises InputError where the count is below one or above the number of templates.
     """
     n = _most_descriptions(kb) if count == "all" else count
     if not 1 <= n <= len(TEMPLATES):
@@ -138,8 +145,21 @@ def write_controls(kb: Path, *, count: int | Literal["all"], seed: int) -> dict[
         for rank, text in enumerate(texts)
     ]
     rows.sort(key=lambda row: (row["control"], row["category_id"], row["rank"]))
-    write_table(kb / "controls.parquet", rows, CONTROLS)
+    path = kb / "controls.parquet"
+    if before is None or not _holds(path, rows):
+        if before is not None:
+            before()
+        write_table(path, rows, CONTROLS)
     return dict(sorted(Counter(str(row["control"]) for row in rows).items()))
+
+
+def _holds(path: Path, rows: list[dict[str, Any]]) -> bool:
+    """Whether a table has exactly these rows; False also where it is missing or damaged."""
+    try:
+        found: list[dict[str, Any]] = pq.ParquetFile(path).read().to_pylist()
+    except (pa.ArrowException, OSError):
+        return False
+    return found == rows
 
 
 def _most_descriptions(kb: Path) -> int:

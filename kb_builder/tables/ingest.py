@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data.environment import cores
 from data.errors import ManifestError, SampleError
 from data.manifest.read import Manifest
 from data.paths import resolver
@@ -92,7 +92,7 @@ def ingest(manifest: Manifest, kb: Path, *, up: Up | None = None) -> dict[str, i
 def _hash_all(manifest: Manifest, up: Up | None) -> Iterable[tuple[Sample, dict[str, Any] | Reject]]:
     locate = resolver(manifest.root)
     # Hashing releases the interpreter lock; more threads than cores keep a slow disk busy.
-    with ThreadPoolExecutor(max_workers=min(32, 2 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(max_workers=min(32, 2 * cores())) as pool:
         outcomes = pool.map(lambda sample: _hash_one(sample, locate, up), manifest.samples)
         yield from tqdm(
             zip(manifest.samples, outcomes, strict=True),

@@ -118,7 +118,7 @@ def check_tables(kb: Path, found: Findings, looked: Looked) -> set[str]:
         with found.guard(folder.relative_to(kb).as_posix()):
             _check_card(kb, folder, found, looked)
             names.add((folder / "encoder.json").relative_to(kb).as_posix())
-        for table in sorted(path for path in folder.glob("*") if path.is_dir()):
+        for table in sorted(path for path in folder.glob("[!.]*") if path.is_dir()):
             with found.guard(table.relative_to(kb).as_posix()):
                 names |= _check_table(kb, table, found, looked)
     return names

@@ -217,11 +217,16 @@ def split(
 
 
 @app.command(rich_help_panel=START)
-def doctor(project: ReadProject = None) -> None:
+def doctor(
+    project: ReadProject = None,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Ask every node of the cluster that [run] names, too.")
+    ] = False,
+) -> None:
     """Check packages, models, endpoints and the project file."""
     from pipeline.doctor import examine
 
-    checks = examine(load_if_any(project))
+    checks = examine(load_if_any(project), engine=engine)
     for check in checks:
         print(visible(check.to_text()))
     if any(check.needed and not check.ok for check in checks):
@@ -369,9 +374,25 @@ def describe(
 
 
 @app.command(rich_help_panel=STAGE)
-def encode(project: ProjectOption = None) -> None:
+def encode(
+    project: ProjectOption = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part",
+            metavar="I/N",
+            help="Make only share I of N of the parts, as one job of an array; then run it without --part.",
+        ),
+    ] = None,
+) -> None:
     """Encode texts and samples into vectors."""
-    _run(load(project), ["encode"])
+    if part is None:
+        _run(load(project), ["encode"])
+        return
+    from pipeline.run.part_job import make_share, parse_share, tell_share
+
+    share = parse_share(part)
+    tell_share(share, make_share(load(project), share))
 
 
 @app.command(rich_help_panel=STAGE)

@@ -28,6 +28,9 @@ PACKAGES = ("data", "kb_builder", "trainer", "pipeline")
 MACHINERY = frozenset(
     {"pipeline.api"}  # which the package exports, so that every module of it would lead there
     | {f"pipeline.run.{name}" for name in ("runner", "jobs", "stage", "stale", "marks", "sealing", "code")}
+    | {
+        f"pipeline.engines{name}" for name in ("", ".choose", ".base", ".local", ".ray", ".worker", ".probe")
+    }  # where, not what
 )
 
 _MODULE_NAME = re.compile(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?::\w+)?")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from data.files import write_json
 from data.reads import reading
 from data.seals import seal, unseal
 from data.show import visible
+from kb_builder.settings import Encode
 from kb_builder.weights.known import VARIABLE
 from pipeline.project import TABLETOP, ProjectFile
 from pipeline.run.marks import read_mark
@@ -29,6 +30,7 @@ from pipeline.run.stage import Completed, Stage, StageResult
 
 if TYPE_CHECKING:
     from data.manifest.read import Manifest
+    from kb_builder.encode.spread import Spread
 
 # Keys of `[data]` on which the stages that decode depend; ingest, which only hashes, does not.
 _BUDGET = {"seconds_per_file", "memory_per_file"}
@@ -140,13 +142,35 @@ def _described_what(settings: Any, project: ProjectFile) -> Any:
 
 
 def _encode(project: ProjectFile) -> dict[str, Any]:
+    from kb_builder.encode.spread import Spread
+    from pipeline.engines.choose import engine_of
+
+    with engine_of(project.running) as engine:
+        return encode_all(
+            project,
+            Spread(
+                map=engine.map,
+                elsewhere=engine.elsewhere,
+                same_hardware=project.running.same_hardware,
+                budget=project.data.budget,
+            ),
+        )
+
+
+def encode_all(
+    project: ProjectFile, spread: Spread, *, before_controls: Callable[[], None] | None = None
+) -> dict[str, Any]:
+    """Write the controls, and the vectors of all texts and samples. Returns the counts to report.
+
+    `before_controls` is for a share of the parts (`write_controls`).
+    """
     from kb_builder.encode.embed import embed_samples, embed_texts
     from kb_builder.tables.controls import control_count, write_controls
 
     count = control_count(project.kb, project.localize.k)
-    controls = write_controls(project.kb, count=count, seed=project.seed)
-    texts = embed_texts(project.kb, project.encode)
-    samples = embed_samples(project.kb, project.data_root, project.encode)
+    controls = write_controls(project.kb, count=count, seed=project.seed, before=before_controls)
+    texts = embed_texts(project.kb, project.encode, spread)
+    samples = embed_samples(project.kb, project.data_root, project.encode, spread)
     return {"controls": controls, "texts": texts, "samples": samples}
 
 
@@ -155,6 +179,9 @@ def _encode_settings(project: ProjectFile) -> Any:
 
     encode = asdict(project.encode)
     del encode["batch_size"]  # a vector does not depend on the rest of its batch
+    for name in ("texts_per_part", "samples_per_part"):
+        if encode[name] == getattr(Encode(), name):  # as before there was such a setting
+            del encode[name]
     most = most_controls(project.localize.k)
     return [encode, most, project.seed, project.data.budget, os.environ.get(VARIABLE)]
 
@@ -167,7 +194,7 @@ def _encode_outputs(project: ProjectFile) -> Iterable[Path]:
     yield project.kb / "rejects" / "encode.parquet"
     yield project.kb / "embeddings" / "encoders.json"
     for folder in serving_folders(project.kb):
-        yield from (path for path in folder.rglob("*") if path.is_file())
+        yield from (path for path in folder.rglob("[!.]*") if path.is_file())
 
 
 def _is_own_vectors(path: Path) -> bool:

@@ -47,7 +47,7 @@ def run_stage(project: ProjectFile, name: str) -> StageResult:
     """
     stage = find_stage(name)
     drop_damaged(project)
-    _require_needs(project, stage)
+    require_needs(project, stage)
     if name == "evaluate":
         _set_heads_aside(project)
     why = why_stale(project, name)
@@ -66,7 +66,7 @@ def run_stage(project: ProjectFile, name: str) -> StageResult:
                 path.unlink()
             unseal_outputs(project, stage)
             with recorded() as recorder:
-                summary, seconds = _timed(stage.run, project)
+                summary, seconds = timed(stage.run, project)
                 outputs = list(stage.outputs(project))
                 notes = recorder.notes(own=_own(project, stage, outputs))
             facts = stage.facts(project, outputs, {}) if stage.facts else {}
@@ -138,7 +138,7 @@ def run_shard(project: ProjectFile, name: str, shard: int) -> dict[str, Any]:
     """Run one shard of a describe stage, or skip it when it is not stale. Returns its seconds and summary."""
     stage = find_stage(name)
     drop_damaged(project)
-    _require_needs(project, stage)
+    require_needs(project, stage)
     (done,) = _run_shards(project, stage, [shard])
     return {"seconds": done["seconds"], "summary": done["summary"]}
 
@@ -178,7 +178,7 @@ def _run_shards(project: ProjectFile, stage: Stage, numbers: list[int]) -> list[
                     facts=stage.facts(project, written, {}) if stage.facts else {},
                 )
 
-            _timed(stage.run, project, missing, complete)
+            timed(stage.run, project, missing, complete)
     lacking = [shard for shard in numbers if done[shard] is None]
     if lacking:
         raise RuntimeError(f"{stage.name} returned without completing shards {lacking}")
@@ -241,7 +241,7 @@ def _part_number(path: Path) -> int:
     return int(path.stem.rsplit("-", 1)[1])
 
 
-def _timed(function: Callable[..., Any], project: ProjectFile, *arguments: Any) -> tuple[Any, float]:
+def timed(function: Callable[..., Any], project: ProjectFile, *arguments: Any) -> tuple[Any, float]:
     """What a stage's function returns, and its seconds.
 
     Raises KnowledgeBaseError where the knowledge base was removed meanwhile: a stage that lists its files
@@ -274,7 +274,8 @@ def _own(project: ProjectFile, stage: Stage, outputs: Iterable[Path]) -> Callabl
     return lambda path: path in written or (folder is not None and path.startswith(folder))
 
 
-def _require_needs(project: ProjectFile, stage: Stage) -> None:
+def require_needs(project: ProjectFile, stage: Stage) -> None:
+    """Raise KnowledgeBaseError where a stage that a stage needs has not run."""
     for need in needs(project, stage):
         digest(project, need)
 

@@ -8,7 +8,6 @@ is the hash of everything it depends on: settings, knowledge base, and the sourc
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from data.environment import environment
+from data.environment import cores, environment
 from data.errors import DamagedError, InputError, UniBindError
 from data.files import hash_json, write_json
 from pipeline.accuracies import percent
@@ -74,7 +73,7 @@ def run_study(study: Study, *, jobs: int | None = None) -> dict[str, Any]:
         _key(base, variant): variant
         for variant in [*study.reference, *(v for each in study.variants.values() for v in each)]
     }
-    _compute(project.kb, folder / "cells", wanted, jobs or os.cpu_count() or 1)
+    _compute(project.kb, folder / "cells", wanted, jobs or cores())
     cells = {key: _read(folder / "cells" / key) for key in wanted}
     if all(cell.error for cell in cells.values()):
         raise InputError(f"every variant failed: {next(iter(cells.values())).error}")

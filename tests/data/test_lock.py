@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import KnowledgeBaseError
-from data.lock import write_lock
+from data.lock import shared_lock, write_lock
 
 HOLD = (
     "import sys, time; from pathlib import Path; from data.lock import write_lock\n"
@@ -77,3 +77,32 @@ def test_what_is_no_file_cannot_be_a_lock(tmp_path: Path, kind: str) -> None:
         path.symlink_to("/dev/full")
     with pytest.raises(KnowledgeBaseError, match=r"run\.lock is not a regular file"), write_lock(path):
         pytest.fail("it was locked")
+
+
+def test_sharers_exclude_a_writer_and_a_writer_excludes_them(tmp_path: Path) -> None:
+    """Several hold the lock together; a writer is told what they are, and gets in when the last has gone."""
+    path = tmp_path / "run.lock"
+    with shared_lock(path, "part jobs"):
+        with (
+            shared_lock(path, "part jobs"),
+            pytest.raises(
+                KnowledgeBaseError, match=f"written by part jobs, such as process {os.getpid()} on"
+            ),
+            write_lock(path),
+        ):
+            pytest.fail("a writer beside sharers")
+        with pytest.raises(KnowledgeBaseError, match="part jobs"), write_lock(path):
+            pytest.fail("a writer beside a sharer")
+    with (
+        write_lock(path),
+        pytest.raises(KnowledgeBaseError, match="written by process"),
+        shared_lock(path, "part jobs"),
+    ):
+        pytest.fail("a sharer beside a writer")
+
+
+def test_a_sharer_notices_that_its_folder_is_gone(tmp_path: Path) -> None:
+    """As a writer does."""
+    path = tmp_path / "run" / "run.lock"
+    with pytest.raises(KnowledgeBaseError, match="removed or replaced"), shared_lock(path, "part jobs"):
+        shutil.rmtree(path.parent)

@@ -12,7 +12,7 @@ import pytest
 
 from data.tabletop.settings import TabletopSettings
 from kb_builder.settings import Asking, DescribeCategories, DescribeSamples, Encode
-from pipeline.project import DataSection
+from pipeline.project import DataSection, RunSection, WorkersSection
 from trainer.settings import Evaluate, Localize, Train
 
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
@@ -59,6 +59,15 @@ def test_the_describe_sections_are_listed() -> None:
     assert rows.keys() == fields.keys()
     for name in ("temperature", "top_p", "request_timeout_s", "max_answer_mb", "n", "near_jaccard", "tries"):
         assert float(rows[name].strip("`")) == fields[name], name
+
+
+def test_the_run_sections_are_listed() -> None:
+    """The keys of `[run]` and `[run.workers]` are those of the project file, with their defaults."""
+    for title, section in (("run", RunSection), ("run.workers", WorkersSection)):
+        rows = _rows(title)
+        fields = {name: field.default for name, field in section.model_fields.items() if name != "workers"}
+        assert rows.keys() == fields.keys()
+        assert all(rows[name] == _shown(value) for name, value in fields.items() if value is not None)
 
 
 def test_the_data_section_is_listed() -> None:

@@ -1,9 +1,10 @@
-"""What the tests of the report share: a small finished run, its page, and a parser that is strict."""
+"""What the tests share: a small finished run, its page, a strict parser; a project before its encoding."""
 
 from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,8 +20,11 @@ from PIL import Image
 
 from kb_builder.tables.schemas import CONTROLS, DESCRIPTIONS, REJECTS, SAMPLES, write_table
 from pipeline.cli.main import main
+from pipeline.project import load_project
 from pipeline.report.page import write_report
-from tests.planted import description_row, write_categories, write_store
+from pipeline.run.jobs import plan
+from pipeline.run.runner import run_stages
+from tests.planted import description_row, plant_project, vector_files, write_categories, write_store
 from trainer.align.train import train
 from trainer.evaluate.measure import evaluate
 from trainer.localize.choose import localize
@@ -391,3 +395,24 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "models"
     monkeypatch.setenv("UNIBIND_MODELS", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project of tests/planted.py with small parts, run up to its descriptions; not to be changed."""
+    path = plant_project(tmp_path_factory.mktemp("described") / "project")
+    sizes = "[encode]\ntexts_per_part = 4\nsamples_per_part = 5"
+    path.write_text(path.read_text(encoding="utf-8").replace("[encode]", sizes), encoding="utf-8")
+    project = load_project(path)
+    before = plan(project)
+    run_stages(project, before[: before.index("encode")])
+    return path
+
+
+@pytest.fixture(scope="session")
+def by_one_process(described: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The files of its knowledge base as one process encodes them, with their SHA-256."""
+    folder = tmp_path_factory.mktemp("one") / "project"
+    one = Path(shutil.copytree(described.parent, folder)) / described.name
+    run_stages(load_project(one), ["encode"])
+    return vector_files(one)

@@ -183,24 +183,23 @@ def test_a_second_run_changes_nothing(encoded: Any, world: tuple[Path, Path]) ->
 
 
 def test_two_runs_and_resumed_runs_give_the_same_bytes(
-    encoded: Any, world: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoded: Any, world: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """A run in another folder, another that lost half its parts: all are bit-identical."""
     kb, media = world
-    monkeypatch.setattr(embed, "SAMPLES_PER_PART", 3)
-    monkeypatch.setattr(embed, "TEXTS_PER_PART", 2)
+    settings = replace(SETTINGS, samples_per_part=3, texts_per_part=2)
     copy = tmp_path / "kb"
     shutil.copytree(kb, copy, ignore=shutil.ignore_patterns("embeddings", "rejects"))
-    embed_texts(copy, SETTINGS)
-    embed_samples(copy, shutil.copytree(media, tmp_path / "media"), SETTINGS)
+    embed_texts(copy, settings)
+    embed_samples(copy, shutil.copytree(media, tmp_path / "media"), settings)
     undisturbed = store_bytes(copy)
     rejects = hash_file(copy / "rejects/encode.parquet")
     parts = sorted((copy / "embeddings").rglob("part-*.parquet"))
     assert len(parts) > 8
     for path in parts[::2]:
         path.unlink()
-    embed_texts(copy, SETTINGS)
-    embed_samples(copy, tmp_path / "media", SETTINGS)
+    embed_texts(copy, settings)
+    embed_samples(copy, tmp_path / "media", settings)
     assert store_bytes(copy) == undisturbed
     assert hash_file(copy / "rejects/encode.parquet") == rejects
 

@@ -20,7 +20,7 @@ from kb_builder.encode.plan import plan_parts
 from kb_builder.encode.rows import HASH, StoredTexts, WantedVectors, digests_of, hash_texts, numbered
 from kb_builder.encoders.base import Source
 from kb_builder.settings import Encode
-from kb_builder.store.table import read_vectors
+from kb_builder.store.table import open_table, read_vectors
 
 
 class Lengths:
@@ -145,6 +145,25 @@ def test_contents_are_equal_if_all_their_bytes_are(alike: int, tmp_path: Path) -
     contents = pa.array([*(each.tobytes().hex() for each in asked), "", "no hash"])
     found = plan.find(pa.array(["any"] * len(contents)), contents, files=False)
     assert found.tolist() == [*codes[::-1].tolist(), -1, -1, -1]
+
+
+def test_columns_that_grow_with_the_rows_are_joined_beyond_two_gibibytes(tmp_path: Path) -> None:
+    """Offsets of `string` overflow at 33.5 million hashes: no such column is left, whatever comes in."""
+    for number in range(2):
+        rows = [(f"r{number}{n}", "a", f"text {n}", "ok") for n in range(5)]
+        write(tmp_path / f"descriptions/category/part-{number:05d}.parquet", rows)
+    texts = wanted_texts(tmp_path, "category_texts")
+    names = pa.array([f"s{n}" for n in range(5)], pa.string())
+    groups = numbered(pa.chunked_array([pa.array(["image"] * 5, pa.string())]))
+    files = WantedVectors(names, groups, names, names, files=True, labels=names, ups=names)
+    plan = plan_parts(tmp_path / "out", {"t": texts}, identity="lengths", rows_per_part=4)
+    encode_parts(plan, Lengths(), Encode(device="cpu"), what="texts")
+    plan_parts(tmp_path / "out", {"s": files}, identity="lengths", rows_per_part=4)
+    columns = [texts.ids, files.ids, files.contents, files.sources, files.labels, files.ups]
+    columns += open_table(tmp_path / "out" / "t").read_names()
+    assert {column.type for column in columns} == {pa.large_string()}
+    assert texts.groups.type.value_type == pa.large_string()
+    assert open_table(tmp_path / "out" / "t").read("a").ids == sorted(texts.ids.to_pylist())
 
 
 def test_files_are_equal_within_a_modality() -> None:

@@ -1,0 +1,278 @@
+"""`make bench-scale`: what spreading costs, and how well it fills workers; writes `bench/results/scale.json`.
+
+    python -m bench.scale [--parts 2000] [--rounds 6] [--work 5]
+
+- The driver's own time for each part: survey, sheet, order, result and commit, with an encoder that costs
+  nothing, for parts of 8 and of 4,096 rows; and its memory.
+- Seconds of single parts of 1,024 texts by MiniLM, which `python -m bench.scale_sim` replays.
+- With the extra `ray`: a cluster of two nodes on loopback, with a token. The time from the start of a run to
+  its first result, the engine's time for an empty order, and how busy workers are with orders of `--work` s.
+- Efficiency of encoding on 2, 4 and 8 workers, as far as this machine has cores for them.
+
+On shared or few cores the last is not measured: the row says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.machine import versions
+from bench.rows import at_least, at_most, median, print_rows, publish, row
+from data.environment import cores
+from data.modality import Modality
+from kb_builder.encode.parts import encode_parts
+from kb_builder.encode.plan import plan_parts
+from kb_builder.encode.rows import StoredTexts, WantedVectors, hash_texts, numbered
+from kb_builder.encode.spread import Spread, Work
+from kb_builder.encoders import load_encoder
+from kb_builder.encoders.base import Encoder, Floats, Source
+from kb_builder.settings import Encode
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results" / "scale.json"
+SETTINGS = Encode(device="cpu")
+TEXTS = 1024  # of a measured part
+PARTS = 64  # encoded on a cluster
+WANTED = {2: 0.95, 4: 0.90, 8: 0.85}  # efficiency by workers
+ORDERS = """
+import json, sys, time
+from bench.scale import Wait
+from pipeline.engines.choose import engine_of
+from pipeline.project import RunSection
+address, slots, rounds, work = sys.argv[1], *map(float, sys.argv[2:])
+with engine_of(RunSection(engine="ray", address=address)) as engine:
+    started = time.perf_counter()
+    first = None
+    for _ in engine.map(Wait(0.0), range(int(slots) * 4)):
+        first = first or time.perf_counter() - started
+    started = time.perf_counter()
+    count = sum(1 for _ in engine.map(Wait(0.0), range(2000)))
+    empty = (time.perf_counter() - started) / count
+    started = time.perf_counter()
+    seconds = sum(engine.map(Wait(work), range(int(slots * rounds))))
+    busy = seconds / (slots * (time.perf_counter() - started))
+print(json.dumps({"first": first, "empty": empty, "busy": busy}))
+"""
+
+
+class Nothing:
+    """An encoder that costs nothing."""
+
+    name = identity = licence = "nothing"
+    dim, parameters = 2, 0
+    modalities = frozenset({"text"})
+
+    def prepare(self, modality: Modality, source: Source) -> str:
+        """The text."""
+        return str(source)
+
+    def encode(self, batch: Sequence[str]) -> Floats:
+        """The same vector for each."""
+        return np.tile(np.array([[1.0, 0.0]], np.float32), (len(batch), 1))
+
+
+class Wait:
+    """Work that waits, and says for how long."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __call__(self, orders: Iterable[Any]) -> Iterator[float]:
+        """The seconds of each order."""
+        for _ in orders:
+            started = time.perf_counter()
+            time.sleep(self.seconds)
+            yield time.perf_counter() - started
+
+
+def main() -> None:
+    """Measure, print, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--parts", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=6, help="orders for each worker")
+    parser.add_argument("--work", type=float, default=5.0, help="seconds of an order")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    rows = [*driver(8, given.parts), *driver(4096, max(20, given.parts // 100)), *single_parts()]
+    rows += on_ray(given.rounds, given.work)
+    command = f"python -m bench.scale --parts {given.parts} --rounds {given.rounds} --work {given.work:g}"
+    publish(given.results, rows, versions=versions(("ray", "torch", "pyarrow")), command=command)
+    print_rows(rows)
+    print(f"measured on {cores()} cores")
+
+
+def wanted(folder: Path, count: int, *, rows: int) -> WantedVectors:
+    """So many different texts, in groups of `rows`, as a table of descriptions gives them."""
+    texts = pa.array([f"this is text number {number} of a table of many" for number in range(count)])
+    pq.write_table(pa.table({"text": texts}), folder / "texts.parquet", row_group_size=65_536)
+    ids = pa.array([sha256(b"%d" % number).hexdigest() for number in range(count)])
+    groups = pa.array([f"{number // rows:07d}" for number in range(count)])
+    stored = StoredTexts([folder / "texts.parquet"], [0], np.arange(count))
+    return WantedVectors(ids, numbered(pa.chunked_array([groups])), hash_texts(texts), stored)
+
+
+def driver(rows: int, count: int) -> list[dict[str, Any]]:
+    """The time of the driver for a part, without the work itself."""
+    spent = 0.0
+
+    def timed(work: Work, orders: Iterable[Any]) -> Generator[Any]:
+        nonlocal spent
+        for order in orders:
+            started = time.perf_counter()
+            (made,) = work([order])
+            spent += time.perf_counter() - started
+            yield made
+
+    with tempfile.TemporaryDirectory() as scratch:
+        table = wanted(Path(scratch), rows * count, rows=rows)
+        plan = plan_parts(Path(scratch) / "out", {"t": table}, identity="nothing", rows_per_part=rows)
+        started = time.perf_counter()
+        encode_parts(plan, Nothing(), SETTINGS, what="texts", spread=Spread(map=timed, elsewhere=True))
+        each_ms = 1000 * (time.perf_counter() - started - spent) / count
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    goal = at_most(each_ms, 5.0, "ms") if rows == 8 else {}
+    of = f"{count:,} parts of {rows:,} rows"
+    return [
+        row(f"driver, {of}", each_ms, "ms a part", **goal),
+        row(f"memory of the driver, {of}", peak_gb, "GB", **at_most(peak_gb, 1.0, "GB")),
+    ]
+
+
+def single_parts(count: int = 12) -> list[dict[str, Any]]:
+    """Seconds of single parts by MiniLM, on all cores of this machine."""
+    encoder: Encoder = load_encoder("minilm", "cpu")
+    runs: list[float] = []
+
+    def timed(work: Work, orders: Iterable[Any]) -> Generator[Any]:
+        for order in orders:
+            started = time.perf_counter()
+            (made,) = work([order])
+            runs.append(time.perf_counter() - started)
+            yield made
+
+    with tempfile.TemporaryDirectory() as scratch:
+        table = wanted(Path(scratch), TEXTS * count, rows=TEXTS)
+        folder = Path(scratch) / "out"
+        plan = plan_parts(folder, {"t": table}, identity=encoder.identity, rows_per_part=TEXTS)
+        encode_parts(plan, encoder, SETTINGS, what="texts", spread=Spread(map=timed, elsewhere=True))
+    note = f"{TEXTS:,} short texts each, {cores()} cores"
+    return [row("seconds of single parts", median(runs), "s", runs=runs, note=note)]
+
+
+def on_ray(rounds: int, work: float) -> list[dict[str, Any]]:
+    """The engine on a cluster of two nodes on loopback; rows without values where Ray is not installed."""
+    names = ("first result on a standing cluster", "an empty order", "busy workers")
+    if importlib.util.find_spec("ray") is None:
+        return [row(name, None, "", note="the extra `ray` is not installed") for name in names]
+    from tests.pipeline.engines.cluster import HEAD, OTHER, new_cluster
+
+    slots = 4
+    cluster = new_cluster(python_path=str(ROOT))
+    try:
+        cluster.start(HEAD, cpus=slots // 2)
+        cluster.start(OTHER, cpus=slots // 2)
+        command = [sys.executable, "-c", ORDERS, cluster.address, str(slots), str(rounds), str(work)]
+        said = subprocess.run(
+            command, env=cluster.environment, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+    finally:
+        cluster.stop()
+    found = json.loads(said.strip().splitlines()[-1])
+    note = f"{slots} workers on two nodes of {os.cpu_count()} cores in all"
+    rows = [
+        row(names[0], found["first"], "s", note=note, **at_most(found["first"], 15.0, "s")),
+        row(names[1], 1000 * found["empty"], "ms", note=note, **at_most(1000 * found["empty"], 5.0, "ms")),
+        row(
+            f"{names[2]}, orders of {work:g} s",
+            found["busy"],
+            "of the time",
+            note=f"{note}; orders that wait, so that cores do not matter",
+            ratio=found["busy"],
+            **at_least(found["busy"], 0.98),
+        ),
+    ]
+    return [*rows, *efficiency()]
+
+
+def efficiency() -> list[dict[str, Any]]:
+    """Encoding on several workers of one core each, against one; only as many as there are cores."""
+    one_s = encode_on_cluster(1) if cores() >= min(WANTED) else None
+    rows = []
+    for workers, least in WANTED.items():
+        if one_s is None or cores() < workers:
+            note = f"not measured: {workers} workers need as many idle cores, this machine has {cores()}"
+            rows.append(row(f"efficiency, {workers} workers", None, "", note=note, **at_least(None, least)))
+            continue
+        share = one_s / (workers * encode_on_cluster(workers))
+        note = f"on {cores()} cores, the driver and the cluster itself among what they do"
+        rows.append(
+            row(f"efficiency, {workers} workers", share, "", ratio=share, note=note, **at_least(share, least))
+        )
+    return rows
+
+
+def encode_on_cluster(workers: int) -> float:
+    """Seconds of encoding `PARTS` parts on a cluster of one node, on workers that have the encoder."""
+    from tests.pipeline.engines.cluster import HEAD, new_cluster
+
+    cluster = new_cluster(python_path=str(ROOT))
+    try:
+        cluster.start(HEAD, cpus=workers)
+        code = "import sys; from bench.scale import encode_here; encode_here(sys.argv[1], int(sys.argv[2]))"
+        said = subprocess.run(
+            [sys.executable, "-c", code, cluster.address, str(workers)],
+            env=cluster.environment,
+            cwd=ROOT,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+    finally:
+        cluster.stop()
+    return float(said.strip().splitlines()[-1])
+
+
+def encode_here(address: str, workers: int) -> None:
+    """Encode as the driver of a cluster whose workers have loaded the encoder, and print the seconds."""
+    from pipeline.engines.choose import engine_of
+    from pipeline.project import RunSection
+
+    encoder = load_encoder("minilm", "cpu")
+    with engine_of(RunSection(engine="ray", address=address)) as engine, tempfile.TemporaryDirectory() as top:
+        for name, parts in (("warm", 2 * workers), ("timed", PARTS)):
+            folder = Path(top) / name
+            folder.mkdir()
+            table = wanted(folder, TEXTS * parts, rows=TEXTS)
+            plan = plan_parts(folder / "out", {"t": table}, identity=encoder.identity, rows_per_part=TEXTS)
+            started = time.perf_counter()
+            encode_parts(
+                plan,
+                encoder,
+                SETTINGS,
+                what="texts",
+                spread=Spread(map=engine.map, elsewhere=True),
+                load=partial(load_encoder, "minilm", "cpu"),
+            )
+            seconds = time.perf_counter() - started
+    print(seconds)
+
+
+if __name__ == "__main__":
+    main()

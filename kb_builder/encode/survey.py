@@ -1,0 +1,220 @@
+"""Survey: which parts of a plan the store has already, and where the vectors of the others come from.
+
+A part's file records the identity of its encoder and a fingerprint of its rows' ids, groups and contents. A
+planned part whose file exists is `finished`. Vectors in any other file of the same encoder, such as a part of
+an earlier plan, are carried over to the parts that own their contents.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data.errors import KnowledgeBaseError, SampleError
+from data.modality import Modality
+from data.readers.axes import turned
+from kb_builder.encode.plan import Plan
+from kb_builder.encode.rows import Ints, StoredTexts
+from kb_builder.encode.sheet import Sheet
+from kb_builder.encoders.base import Encoder, Source
+from kb_builder.store.shards import Contents, Dtype, Shard, check_rows, inspect_shard
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """An intact shard in a table's folder, made by this encoder."""
+
+    path: Path
+    shard: Shard
+    fingerprint: str
+    rejects: dict[str, str]  # content key -> why it has no vector
+
+
+@dataclass(frozen=True)
+class _Carried:
+    """Vectors in outdated files: of each code the index of the file in `paths`, or -1."""
+
+    paths: list[Path]
+    files: Ints
+
+    def held(self) -> npt.NDArray[np.bool_]:
+        """Whether each code has a vector there."""
+        return self.files >= 0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A plan, and what the store holds of it."""
+
+    plan: Plan
+    dim: int
+    dtype: Dtype
+    finished: dict[int, StoredPart]  # by index in the plan
+    carried: _Carried
+
+    @cached_property
+    def missing(self) -> list[int]:
+        """The indices of the parts that are to be made, in order."""
+        return [number for number in range(len(self.plan.parts)) if number not in self.finished]
+
+    @cached_property
+    def to_encode(self) -> Ints:
+        """How many contents each part encodes."""
+        return np.bincount(self.plan.owners[~self.carried.held()], minlength=len(self.plan.parts))
+
+    @property
+    def rejects(self) -> dict[str, str]:
+        """Why contents have no vector, by content key, as finished parts say."""
+        return {key: why for found in self.finished.values() for key, why in found.rejects.items()}
+
+    def sheet(self, index: int, made: Mapping[int, Path] | None = None) -> Sheet:
+        """How to make a part. With `made`, files that hold what parts encoded, nothing is encoded or lent."""
+        part = self.plan.parts[index]
+        table = self.plan.tables[part.table]
+        # Codes are numbered by first appearance, so ascending codes are in the order of the rows.
+        codes, rows = np.unique(self.plan.codes_of(part), return_index=True)
+        owners, files = self.plan.owners[codes], self.carried.files[codes]
+        held: dict[Path, list[int]] = {}
+        lent: dict[int, list[int]] = {}
+        encode: list[int] = []
+        for row, owner, file in zip(rows.tolist(), owners.tolist(), files.tolist(), strict=True):
+            if owner in self.finished:
+                held.setdefault(self.finished[owner].path, []).append(row)
+            elif file >= 0:
+                held.setdefault(self.carried.paths[file], []).append(row)
+            elif made is not None:
+                held.setdefault(made[owner], []).append(row)
+            elif owner == index:
+                encode.append(row)
+            else:
+                lent.setdefault(owner, []).append(row)
+        places = np.array(encode, np.int64) + part.start
+        return Sheet(
+            index=index,
+            folder=self.plan.folder / part.table,
+            number=part.number,
+            fingerprint=part.fingerprint,
+            identity=self.plan.identity,
+            dim=self.dim,
+            dtype=self.dtype,
+            files=table.files,
+            ids=table.ids[part.start : part.stop].to_pylist(),
+            groups=table.groups[part.start : part.stop].to_pylist(),
+            contents=table.hexes(range(part.start, part.stop)),
+            encode=encode,
+            sources=_some(table.sources, places),
+            labels=_some(table.sources if table.labels is None else table.labels, places)
+            if table.files
+            else [],
+            ups=[None] * len(encode) if table.ups is None else _some(table.ups, places),
+            held=held,
+            lent=lent,
+        )
+
+
+def survey(plan: Plan, encoder: Encoder, dtype: Dtype) -> Survey:
+    """Look at every file in the folders of a plan's tables.
+
+    A part with a reject that can be read now, after its file was restored for example, is not finished.
+    """
+    finished, outdated = _scan_store(plan, encoder, dtype)
+    missing = {number for number in range(len(plan.parts)) if number not in finished}
+    carried = _find_carried(plan, missing, outdated)
+    return Survey(plan, encoder.dim, dtype, finished, carried)
+
+
+def _some(column: Any, places: Ints) -> Any:
+    """Some rows of a column: as a list, or as a column of stored texts."""
+    taken = column.take(places)
+    return taken if isinstance(taken, StoredTexts) else taken.to_pylist()
+
+
+def _scan_store(plan: Plan, encoder: Encoder, dtype: Dtype) -> tuple[dict[int, StoredPart], list[StoredPart]]:
+    """The finished parts, by their index in the plan, and the outdated files of the same encoder."""
+    planned = {(part.table, part.fingerprint): number for number, part in enumerate(plan.parts)}
+    finished: dict[int, StoredPart] = {}
+    outdated: list[StoredPart] = []
+    for table in plan.tables:
+        for path in sorted((plan.folder / table).glob("*.parquet")):
+            found = _read_part(path, plan.identity, (encoder.dim, dtype))
+            if found is None:
+                continue
+            number = planned.get((table, found.fingerprint))
+            if (
+                number is None
+                or number in finished
+                or _any_readable_now(plan, number, found.rejects, encoder)
+            ):
+                outdated.append(found)
+            else:
+                finished[number] = found
+    return finished, outdated
+
+
+def _read_part(path: Path, identity: str, form: tuple[int, Dtype]) -> StoredPart | None:
+    try:
+        held = inspect_shard(path)
+        check_rows(path, held.ids.to_pylist(), held.stored_ND)
+    except KnowledgeBaseError as error:
+        logger.warning("%s; its vectors are encoded again now", error)
+        return None
+    if held.metadata.get("unibind_encoder") != identity or _layout_of(held) != form:
+        return None
+    rejects: dict[str, str] = json.loads(held.metadata.get("unibind_rejects", "{}"))
+    return StoredPart(path, held.shard, held.metadata.get("unibind_fingerprint", ""), rejects)
+
+
+def _layout_of(held: Contents) -> tuple[int, str]:
+    return held.stored_ND.shape[1], held.stored_ND.dtype.name
+
+
+def _any_readable_now(plan: Plan, index: int, rejects: Mapping[str, str], encoder: Encoder) -> bool:
+    if not rejects:
+        return False
+    part = plan.parts[index]
+    table = plan.tables[part.table]
+    keys = table.keys(range(part.start, part.stop))
+    places = np.array([row for row, key in enumerate(keys, part.start) if key in rejects], np.int64)
+    sources = table.sources.take(places).to_pylist()
+    if not table.files:
+        return any(_is_readable(encoder, "text", source) for source in sources)
+    groups = table.groups.take(places).to_pylist()
+    ups = [None] * len(places) if table.ups is None else table.ups.take(places).to_pylist()
+    return any(
+        _is_readable(encoder, group, turned(Path(source), up))
+        for group, source, up in zip(groups, sources, ups, strict=True)
+    )
+
+
+def _is_readable(encoder: Encoder, modality: Modality, source: Source) -> bool:
+    try:
+        encoder.prepare(modality, source)
+    except SampleError:
+        return False
+    return True
+
+
+def _find_carried(plan: Plan, missing: set[int], outdated: Sequence[StoredPart]) -> _Carried:
+    """Stored vectors for the contents that `missing` parts own."""
+    if not outdated:
+        return _Carried([], np.broadcast_to(np.int32(-1), len(plan.owners)))
+    carried = _Carried([each.path for each in outdated], np.full(len(plan.owners), -1, np.int32))
+    missed = np.isin(plan.owners, list(missing))
+    for number, found in enumerate(outdated):
+        held = inspect_shard(found.path)
+        files = plan.tables[found.path.parent.name].files
+        codes = plan.find(held.groups, held.contents, files=files)
+        codes = np.unique(codes[codes >= 0])
+        new = missed[codes] & (carried.files[codes] < 0)
+        carried.files[codes[new]] = number
+    return carried

@@ -34,7 +34,7 @@ question = "Which loss?"
 [ablations.losses.variants]
 "ours" = {}
 "published" = { train.loss = "official" }
-"broken" = { train.head = "residual" }
+"broken" = { train = { head = "residual", start = "random" } }
 [ablations.centers]
 question = "How many?"
 [ablations.centers.variants]

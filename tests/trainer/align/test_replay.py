@@ -135,7 +135,7 @@ def test_a_step_of_another_layout_runs_as_usual(make_kb: MakeKb, repeated: list[
         row["category_id"] = None if number % 3 == 0 and row["split"] == "train" else row["category_id"]
     write_table(kb / "samples.parquet", rows, SAMPLES)
     localize(kb, Localize(k=5))
-    world, settings = _world(kb), Train(epochs=4, batch_size=24)
+    world, settings = _world(kb), Train(epochs=4, batch_size=24, center_weight=0.5)
     log, heads = _trained(Aligner(*world, settings), 3)
     assert 0 < len(repeated) < len(log) - replay._WARM_UP
     with pytest.MonkeyPatch.context() as patch:

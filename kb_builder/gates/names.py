@@ -116,6 +116,11 @@ def stem(word: str) -> str:
             return word
 
 
+def is_plural(word: str) -> bool:
+    """Whether a word, in lower case, looks like a plural."""
+    return _singular(word) != word
+
+
 def _singular(word: str) -> str:
     if word in _IRREGULAR:
         return _IRREGULAR[word]

@@ -140,11 +140,13 @@ def _described_what(settings: Any, project: ProjectFile) -> Any:
 
 
 def _encode(project: ProjectFile) -> dict[str, Any]:
+    from kb_builder.describe.name_free import name_free_texts
     from kb_builder.encode.embed import embed_samples, embed_texts
     from kb_builder.tables.controls import control_count, write_controls
 
     count = control_count(project.kb, project.localize.k)
-    controls = write_controls(project.kb, count=count, seed=project.seed)
+    name_free = name_free_texts(project.kb)
+    controls = write_controls(project.kb, count=count, seed=project.seed, name_free=name_free)
     texts = embed_texts(project.kb, project.encode)
     samples = embed_samples(project.kb, project.data_root, project.encode)
     return {"controls": controls, "texts": texts, "samples": samples}

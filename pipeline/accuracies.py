@@ -22,7 +22,7 @@ from trainer.evaluate.name_free import NAME_FREE
 from trainer.evaluate.tasks import CENTERS
 
 NAMED_CENTERS = f"{CENTERS}+name"  # centers that include the bare name ([localize] with_name)
-CONTROLS: tuple[str, ...] = ("class_name", "templates", "random_words", "permuted")
+CONTROLS: tuple[str, ...] = ("class_name", "notes", "templates", "random_words", "permuted")
 SPLITS: tuple[str, ...] = ("seen", "unseen", "unseen_among_all")
 SPLIT_TITLES: dict[str, str] = {
     "seen": "seen categories",
@@ -33,6 +33,7 @@ ANCHOR_TITLES: dict[str, str] = {
     CENTERS: "LLM centers",
     NAMED_CENTERS: "LLM centers + name",
     "class_name": "class name",
+    "notes": "raw notes",
     "templates": "templates",
     "random_words": "random words",
     "permuted": "permuted",

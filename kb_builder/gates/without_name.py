@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from kb_builder.gates.names import WORD_LISTS, NameRules, is_plural, normalise, stem
+from kb_builder.gates.names import WORD_LISTS, NameRules, normalise, singular, stem
 
 _WORD = re.compile(r"[^\W_]+")
 _JOINS = re.compile(r"[\s_-]*")  # what may stand between two words of a name
@@ -80,7 +80,8 @@ def _are_joined(text: str, one: re.Match[str], other: re.Match[str]) -> bool:
 
 
 def _thing(word: str) -> str:
-    return "things" if is_plural(normalise(word)) else "thing"
+    plain = normalise(word)
+    return "thing" if singular(plain) == plain else "things"
 
 
 def _tidy(text: str) -> str:

@@ -2,14 +2,15 @@
 
 - `class_name`: the bare name, one text;
 - `templates`: the name in prompt templates (a prompt ensemble as in Radford et al., 2021, section 3.1.4);
+- `notes`: the category's notes as they are, one text, where the list of categories has any (else the name);
 - `name_free`: each description without the name (`kb_builder/describe/name_free.py` makes them), to stand for
   it in the evaluation without class names;
 - `random_words`: `a photo of a NAME, which has ...` followed by random words or random letters, in turns
   (Roth et al., "Waffling around for Performance", ICCV 2023). Every category gets the same draws, so two
   categories differ in the name only.
 
-All but `name_free` know a category by its name alone, and each category has as many of them as centers. A
-knowledge base is useful if its centers are more accurate than these. The control `permuted` needs no texts:
+The others know a category by its name alone, and each category has as many of them as centers. A knowledge
+base is useful if its centers are more accurate than these. The control `permuted` needs no texts:
 the trainer gives each category another's centers.
 """
 
@@ -25,7 +26,7 @@ from typing import Any, Literal, NamedTuple
 from data.errors import InputError
 from data.files import hash_json
 from data.reads import names
-from kb_builder.tables.schemas import CONTROLS, read_columns, write_table
+from kb_builder.tables.schemas import CATEGORIES, CONTROLS, read_columns, write_table
 
 NAME_FREE = "name_free"
 _FEWEST = 64  # texts per category and control, where a category has as many descriptions
@@ -135,7 +136,7 @@ def write_controls(
     """Write `controls.parquet`: `count` texts per category and control (one for `class_name`).
 
     `all` is as many as the category with the most valid descriptions has, which all become centers. Depends
-    on the categories' names, the count, `seed` and the `name_free` texts alone, which are all written.
+    on the categories' names and notes, the count, `seed` and the `name_free` texts, which are all written.
     Returns the number of texts of each control. Raises InputError where the count is below one or above the
     number of templates.
     """
@@ -145,12 +146,21 @@ def write_controls(
             f"controls of {n} texts per category: between 1 and {len(TEMPLATES)} can be made; "
             "set localize.k accordingly"
         )
-    categories = read_columns(kb / "categories.parquet", ["category_id", "name"], hint="unibind describe")
+    categories = read_columns(
+        kb / "categories.parquet",
+        ["category_id", "name"],
+        hint="unibind ingest",
+        optional=[CATEGORIES.field("notes")],
+    ).to_pylist()
     noises = random_descriptors(n, seed=seed)
+    noted = any(category["notes"] for category in categories)
     rows = [
         _row(control, category["category_id"], rank, text)
-        for category in categories.to_pylist()
-        for control, texts in _texts(category["name"], n, noises).items()
+        for category in categories
+        for control, texts in {
+            **_texts(category["name"], n, noises),
+            **({"notes": [category["notes"] or category["name"]]} if noted else {}),
+        }.items()
         for rank, text in enumerate(texts)
     ]
     places: Counter[str] = Counter()

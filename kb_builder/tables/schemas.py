@@ -130,7 +130,7 @@ DESCRIPTIONS = _schema(
 CONTROLS = _schema(
     [
         ("row_id", pa.string(), False),
-        ("control", pa.string(), False),  # class_name | name_free | random_words | templates
+        ("control", pa.string(), False),  # class_name | name_free | notes | random_words | templates
         ("category_id", pa.string(), False),
         ("rank", pa.int32(), False),
         ("text", pa.string(), False),

@@ -169,8 +169,9 @@ def nearest_names(names_CD: Doubles, own: int) -> Ints:
     Cosines are rounded to nine decimals; ties go to the lower index.
     """
     cosine_C = rounded(np.vecdot(names_CD, names_CD[own]))
-    order_C = np.argsort(-cosine_C, kind="stable")
-    return order_C[order_C != own][:_NEIGHBOURS]
+    order_C: Ints = np.argsort(-cosine_C, kind="stable")
+    others_X: Ints = order_C[order_C != own]
+    return others_X[:_NEIGHBOURS]
 
 
 def rank_by_coverage(vectors_ND: Floats, samples_MD: Floats, k: int) -> RankedRows:

@@ -77,7 +77,8 @@ class Ground:
 
     def libraries(self) -> dict[str, Library]:
         """category_id -> the prompts about what is known of it; categories of which nothing is are absent."""
-        chosen = _chosen(self._asked, self._entries or [], self._questions)
+        entries = self._entries or [None] * len(self._asked)
+        chosen = _chosen(self._asked, entries, self._questions)
         found: dict[str, Library] = {}
         uncertain: list[str] = []
         for category in self._categories:

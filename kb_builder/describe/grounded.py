@@ -42,6 +42,7 @@ _RESTATED = 3  # tries at each opening of a statement that the model puts into i
 # Added to the logits of a statement's tokens: with little of it a model prefers these words and still puts a
 # sentence together; with more it repeats them. Where a grammar fixes the words, it spares the grammar work.
 _PREFER, _FIXED = 2.0, 12.0
+_SHORT = 8  # words of a statement that shares a text with another
 _SHOWN = 8
 
 
@@ -85,7 +86,7 @@ class Ground:
             known = self._statements(category, chosen, uncertain)
             if known:
                 found[category.category_id] = Library(tuple(_prompts(known)), extra={})
-        _say(uncertain, len(self._categories) - len(found))
+        _say(list(dict.fromkeys(uncertain)), len(self._categories) - len(found))
         return found
 
     def _statements(
@@ -155,7 +156,8 @@ def _prompts(known: Sequence[Known]) -> Iterator[Prompt]:
     """Every statement by its first opening, then by the next, then two in one text; then further tries."""
     singles = [[_single(each, number) for number in range(len(each.openings))] for each in known]
     yield from (prompt for turn in zip_longest(*singles) for prompt in turn if prompt is not None)
-    yield from (_pair(one, other) for one, other in combinations(known, 2))
+    short = [each for each in known if each.whole and len(each.says.split()) <= _SHORT]
+    yield from (_pair(one, other) for one, other in combinations(short, 2))
     free = [prompts[0] for each, prompts in zip(known, singles, strict=True) if not each.openings[0].then]
     yield from free * (_RESTATED - 1)
 

@@ -50,7 +50,7 @@ class Question:
     id: str
     aspect: str
     modality: str
-    of: Literal["modifier", "head", "any"]
+    of: Literal["modifier", "head", "whole"]
     task: str
     lists: tuple[str, ...]
     words: Mapping[str, str]  # word -> what a text says for it
@@ -60,7 +60,7 @@ class Question:
 
     def fits(self, part: Part) -> bool:
         """Whether it is asked of a part of this role."""
-        return self.of == "any" or part.role in {"whole", self.of}
+        return part.role in {"whole", self.of}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ Source = Literal["notes", "gloss", "model"]
 
 _CLAUSES = re.compile(r"(?<=[.!?])\s+|\s*;\s*|\n+")
 _ARTICLE = re.compile(r"(?:an?|the|one|any|some) ")
+# A verb in the third person, perhaps after an adverb: "rings", "hardly warms"; not "glass", "various".
+_ADVERBS = "hardly|only|never|often|always|usually|mostly|rarely|also|almost|barely"
+_VERB = re.compile(rf"(?:(?:{_ADVERBS}) )?[a-z]*(?<![sui])s\b|(?:has|does) ")
 _CAPITAL = re.compile(r"[A-Z][a-z]*(?:\s|$)")  # of a sentence: not "TV", not "X-ray"
 _BAR = "|"  # parts an opening from the words that complete it
 
@@ -37,6 +40,7 @@ class Known:
     modality: str | None = None  # None: whatever the modality
     also: tuple[str, ...] = ()
     clause: str = ""  # the verb before `says`, for texts of two statements; "" where it has one
+    whole: bool = True  # it may stand in a text as it is
 
 
 def opening(written: str, says: str) -> Opening:
@@ -61,11 +65,17 @@ def _phrases(source: Source, thing: str, text: str) -> list[Known]:
 
 
 def _phrase(source: Source, number: str, thing: str, says: str) -> Known:
-    """A statement that the model puts into its own words first, and then repeats.
+    """A statement that the model puts into its own words first, and then repeats if it is a whole clause.
 
-    A phrase that begins with an article says what the thing is; of others the model sees to the verb.
+    A phrase says what the thing is, unless it begins with a verb ("rings when struck"). A gloss without an
+    article ("black birds") is no clause: the model alone makes one of it.
     """
     says = says[:1].lower() + says[1:] if _CAPITAL.match(says) else says
-    verb = "is" if _ARTICLE.match(says) else ""
-    openings = (Opening(f"The {{name}} {verb}".rstrip()), Opening("The {name}", f"{verb} {says}".strip()))
-    return Known(source, number, thing, says, openings, clause=verb)
+    says = says.removeprefix("it ")
+    verb = "" if _VERB.match(says) else "is"
+    free = Opening(f"The {{name}} {verb}".rstrip())
+    if source == "gloss" and not _ARTICLE.match(says):
+        return Known(source, number, thing, says, (Opening("The {name}"),), whole=False)
+    return Known(
+        source, number, thing, says, (free, Opening("The {name}", f"{verb} {says}".strip())), clause=verb
+    )

@@ -27,7 +27,7 @@ def _question(**other: object) -> Question:
         "id": "touch",
         "aspect": "material",
         "modality": "image",
-        "of": "any",
+        "of": "head",
         "task": "How things feel.",
         "lists": ("Ice: cold. Wool: soft.", "Rock: hard. Snow: cold."),
         "words": {word: word for word in WORDS},
@@ -76,11 +76,10 @@ def test_every_thing_is_asked_by_every_list_beside_anything() -> None:
     assert request.max_tokens == 1
     assert set(request.extra["logit_bias"]) == {" cold", " soft", " hard"}
     assert request.extra["top_logprobs"] == 6
-    assert [each.word for each in plan_choices(parts, [_question()], endpoint="e", model="m", seed=0)][
-        :6
-    ] == [
-        *("glass", "wood", "Thing", "Object", "cone", "Thing"),
-    ]
+    whole = {"": [Part("car horn", "whole", "")]}
+    for of in ("modifier", "head", "whole"):
+        asked = list(plan_choices(whole, [_question(of=of)], endpoint="e", model="m", seed=0))
+        assert [each.word for each in asked[:3]] == ["car horn", "Thing", "Object"]
 
 
 def test_shares_are_among_the_words_and_the_fit_is_beside_the_likeliest_other() -> None:

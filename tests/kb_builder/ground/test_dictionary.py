@@ -61,18 +61,17 @@ def test_notes_and_glosses_become_statements() -> None:
     """One for each sentence and each part between semicolons, without the full stop."""
     category = _category("x1", notes="A ball of turned oak. It knocks when tapped; warm to the hand.")
     known = from_notes(category, "x1")
-    assert [each.says for each in known] == [
-        "A ball of turned oak",
-        "It knocks when tapped",
-        "warm to the hand",
+    assert [(each.says, each.clause) for each in known] == [
+        ("a ball of turned oak", "is"),
+        ("knocks when tapped", ""),
+        ("warm to the hand", "is"),
     ]
-    assert {(each.source, each.thing, each.clause, each.modality) for each in known} == {
-        ("notes", "x1", "", None)
-    }
+    verbs = {"hardly warms in the sun": "", "glass all over": "is", "has a hole": "", "various in size": "is"}
+    assert {says: from_notes(_category("x", notes=says), "x")[0].clause for says in verbs} == verbs
+    assert {(each.source, each.thing, each.modality) for each in known} == {("notes", "x1", None)}
+    assert known[0].openings == (Opening("The {name} is"), Opening("The {name}", "is a ball of turned oak"))
     assert from_notes(_category("x1"), "x1") == []
     (gloss,) = from_gloss("cone", "a shape that tapers")
-    assert (gloss.source, gloss.says, gloss.openings) == (
-        "gloss",
-        "a shape that tapers",
-        (Opening("The {name} is"),),
-    )
+    assert (gloss.source, gloss.says, gloss.whole) == ("gloss", "a shape that tapers", True)
+    (plural,) = from_gloss("crow", "black birds having a raucous call")
+    assert (plural.openings, plural.whole) == ((Opening("The {name}"),), False)

@@ -267,6 +267,9 @@ class DescribeCategories(Asking):
     n: Count = 50  # unique valid texts wanted per category
     aspects: Annotated[tuple[Aspect, ...], MinLen(1)] | None = None  # None: those that samples show
     items: Count | None = None  # texts per request; None: 10 for `openai`, 1 for the others
+    # `local` with a model that continues openings: write from notes, dictionary and the model's choices among
+    # a few words alone; false: about every aspect, whatever it knows.
+    grounded: bool = True
     max_requests_per_text: Annotated[float, Ge(1)] = 6.0  # asks for at most n × this many texts per category
     saturated_below: Annotated[int, Ge(0), Le(100)] = 10  # stop at fewer new texts per 100 asked for
     near_jaccard: Share = 0.7  # near-duplicate: at least this similar in character 3-grams ...

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
 from data.modality import MODALITIES
+from trainer.evaluate.name_free import NAME_FREE
 from trainer.evaluate.tasks import CENTERS
 
 NAMED_CENTERS = f"{CENTERS}+name"  # centers that include the bare name ([localize] with_name)
-CONTROLS: tuple[str, ...] = ("class_name", "templates", "random_words", "permuted")
+CONTROLS: tuple[str, ...] = ("class_name", "notes", "templates", "random_words", "permuted")
 SPLITS: tuple[str, ...] = ("seen", "unseen", "unseen_among_all")
 SPLIT_TITLES: dict[str, str] = {
     "seen": "seen categories",
@@ -32,6 +33,7 @@ ANCHOR_TITLES: dict[str, str] = {
     CENTERS: "LLM centers",
     NAMED_CENTERS: "LLM centers + name",
     "class_name": "class name",
+    "notes": "raw notes",
     "templates": "templates",
     "random_words": "random words",
     "permuted": "permuted",
@@ -134,11 +136,14 @@ class AccuracyRow:
 def recognition_rows(metrics: Mapping[str, Any], key: str = "recognition") -> list[AccuracyRow]:
     """The rows of `metrics[key]` ("recognition" or "zero_shot"), ordered by split, then by modality.
 
-    Of an anchor set that was measured with several numbers of anchors, only the largest k is kept.
+    Of an anchor set that was measured with several numbers of anchors, only the largest k is kept. The set
+    `name_free` is left out: it is compared with the bare name, see pipeline/description_gain.py.
     """
     found: dict[tuple[str, str, str], dict[str, RecognitionRecord]] = {}
     records: Iterable[RecognitionRecord] = metrics.get(key, ())
     for record in records:
+        if record["anchors"] == NAME_FREE:
+            continue
         group = found.setdefault((record["split"], record["modality"], record.get("model", "")), {})
         held = group.get(record["anchors"])
         if held is None or record["k"] > held["k"]:

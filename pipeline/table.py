@@ -19,6 +19,7 @@ from pipeline.accuracies import (
     split_title,
     verdict,
 )
+from pipeline.description_gain import gain_sentence
 from trainer.evaluate.tasks import CENTERS
 
 _NO_ROWS = "No recognition was measured."
@@ -59,9 +60,16 @@ def result_table(metrics: Mapping[str, Any], key: str = "recognition") -> str:
             *aligned([header, *lines]),
             "",
             *verdict(rows),
+            *_by_description(metrics, key),
             *(["", *missing] if missing else []),
         ]
     )
+
+
+def _by_description(metrics: Mapping[str, Any], key: str) -> list[str]:
+    """The sentence on what the descriptions gain without the name, below the run's own table."""
+    sentence = gain_sentence(metrics) if key == "recognition" else None
+    return [sentence] if sentence else []
 
 
 def _plain_cells(row: AccuracyRow, names: Sequence[str]) -> list[str]:
@@ -112,7 +120,11 @@ def result_table_markdown(metrics: Mapping[str, Any], key: str = "recognition") 
             "",
             *(
                 f"- {sentence}"
-                for sentence in verdict(rows) + [f"Not measured: {reason}" for reason in reasons]
+                for sentence in [
+                    *verdict(rows),
+                    *_by_description(metrics, key),
+                    *(f"Not measured: {reason}" for reason in reasons),
+                ]
             ),
         ]
     )

@@ -24,7 +24,7 @@ from data.reads import columns, reading
 from data.reads import names as names_in
 from kb_builder.store.cards import read_roles
 from kb_builder.store.table import VectorTable, open_table, read_manifest, read_vectors
-from kb_builder.tables.schemas import SAMPLES, read_columns
+from kb_builder.tables.schemas import CONTROLS, SAMPLES, read_columns
 from trainer.records import Bools, Centers, Floats, Ints, SampleSet
 
 CLASS_NAME = "class_name"  # the control; in the column `rule` of centers: the center is the bare name
@@ -142,9 +142,13 @@ def center_texts(folder: Path, row_ids: Iterable[str]) -> dict[str, str]:
 
 
 def load_controls(kb: KnowledgeBase) -> dict[str, Centers]:
-    """The encoded control texts, control by control, rows sorted by (category, rank)."""
+    """The encoded control texts, control by control, rows sorted by (category, rank).
+
+    The row ids of the control `name_free` are those of the descriptions that its texts stand for.
+    """
     path = kb.folder / "controls.parquet"
-    table = _table(path, ["row_id", "control", "category_id", "rank"], hint="unibind describe")
+    names = ["row_id", "control", "category_id", "rank"]
+    table = read_columns(path, names, hint="unibind encode", optional=[CONTROLS.field("stands_for")])
     category = pa.array(_places(table["category_id"], kb.categories))
     table = table.append_column("category", category).filter(pc.greater_equal(category, 0))
     if len(table) == 0:
@@ -154,7 +158,7 @@ def load_controls(kb: KnowledgeBase) -> dict[str, Centers]:
     place_N = _places(table["row_id"], vectors.ids)
     control_N = table["control"].to_numpy()
     category_N = table["category"].to_numpy()
-    row_ids = table["row_id"].to_pylist()
+    row_ids = pc.coalesce(table["stands_for"], table["row_id"]).to_pylist()
     controls: dict[str, Centers] = {}
     for control in sorted(set(control_N)):
         rows = np.flatnonzero((control_N == control) & (place_N >= 0))

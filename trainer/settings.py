@@ -15,7 +15,7 @@ Share = Annotated[float, Ge(0), Le(1)]
 
 # The names that settings may use; the tables `localize.rules.RULES`, `align.losses.LOSSES` and
 # `score.scoring.SCORERS` hold the meaning of each name.
-Rule = Literal["visual", "distinct", "text", "name", "diverse", "pseudo"]
+Rule = Literal["visual", "distinct", "text", "name", "neighbours", "diverse", "pseudo"]
 Loss = Literal["infonce", "sigmoid", "official"]
 Scorer = Literal["nearest", "logsumexp", "mean", "medoid"]
 

@@ -6,6 +6,7 @@ shape; it never uses the words of the category's own name, so reading it takes k
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from data.tabletop.objects import ObjectSpec, Shape, random_of
@@ -87,6 +88,31 @@ _FEELS: dict[str, tuple[str, ...]] = {
         "pitted and slightly soft",
     ),
 }
+
+
+# What a category's note says where its name is a part number: facts about all of its objects.
+_PLAIN_STUFFS = {
+    "wooden": "solid timber, brown and with growth rings",
+    "steel": "bright grey metal that mirrors the room",
+    "rubber": "dark, matt, springy polymer",
+    "glass": "clear, see-through crystal",
+    "stone": "grey, rough, heavy mineral",
+    "cork": "light brown pressed bark, pitted and very light",
+}
+_CODES = "ABCDEFGHJKLMNPQRSTUVWXYZ"  # no I and no O, which are read as figures
+
+
+def category_note(material: str, shape: Shape) -> str:
+    """What all objects of a category have in common, in the words of notes: never those of its name."""
+    thing, stuff = _THINGS[shape][0], _PLAIN_STUFFS[material]
+    return f"{thing} of {stuff}; {_SOUNDS[material][0]}; {_FEELS[material][0]}"
+
+
+def part_number(material: str, shape: Shape) -> str:
+    """The part number of a category: two letters and four figures that say nothing about it."""
+    digest = hashlib.sha256(f"part/{material}-{shape}".encode()).digest()
+    letters = "".join(_CODES[byte % len(_CODES)] for byte in digest[:2])
+    return f"{letters}-{int.from_bytes(digest[2:6], 'big') % 9000 + 1000}"
 
 
 def write_note(spec: ObjectSpec, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from data.sample import Category, Split
+from data.sample import Split
 from data.tabletop.materials import BY_NAME, MATERIALS, Material, Variety
 
 Shape = Literal["sphere", "cube", "cone", "torus"]
@@ -105,10 +105,9 @@ class ObjectSpec:
         return self.volume * self.density
 
 
-def categories() -> tuple[Category, ...]:
-    """The 24 categories, material × shape, in the order of their ids."""
-    pairs = sorted((material.name, shape) for material in MATERIALS for shape in SHAPES)
-    return tuple(Category(f"{material}-{shape}", f"{material} {shape}") for material, shape in pairs)
+def category_pairs() -> tuple[tuple[str, Shape], ...]:
+    """The material and shape of the 24 categories, in the order of their ids."""
+    return tuple(sorted((material.name, shape) for material in MATERIALS for shape in SHAPES))
 
 
 def random_of(spec: ObjectSpec, purpose: str) -> np.random.Generator:

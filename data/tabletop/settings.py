@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval, Le, MultipleOf
 from pydantic import TypeAdapter, ValidationError
@@ -19,6 +19,8 @@ class TabletopSettings:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (read by pydantic at the project file's edge)
 
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
+    # `codes`: categories are called by part numbers, and notes tell what they are (data/tabletop/notes.py)
+    names: Literal["words", "codes"] = "words"
     objects_per_category: Annotated[int, Interval(ge=3, le=999)] = 16  # one at least for train, val and test
     image_px: Annotated[int, Interval(ge=32, le=1024)] = 224  # side of the picture
     # Side of the film and the event sensor: even for 4:2:0 colour, no higher than N-Caltech101's sensor.

@@ -19,7 +19,7 @@ import multiprocessing
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
@@ -34,9 +34,10 @@ from data.errors import ProjectError, UniBindError
 from data.files import atomic_path, hash_file, hash_json, write_json
 from data.manifest.read import write_manifest
 from data.modality import Modality
-from data.sample import Sample
+from data.sample import Category, Sample
 from data.tabletop.materials import MATERIALS
-from data.tabletop.objects import SHAPES, ObjectSpec, categories, draw_object, split_of
+from data.tabletop.notes import category_note, part_number
+from data.tabletop.objects import SHAPES, ObjectSpec, category_pairs, draw_object, split_of
 from data.tabletop.settings import TabletopSettings, check_settings
 
 # Part of every object's fingerprint: raise it whenever the same settings should give other files.
@@ -77,9 +78,10 @@ def build_world(folder: Path, settings: TabletopSettings, *, workers: int | None
         _log.info("sample world: %d of %d objects to make in %s", len(missing), len(specs), folder)
         _render_all(missing, settings, media, workers=workers or cores())
         os.sync()  # one sync for thousands of small files; the manifest must not outlive them in a power cut
-        _write_categories(folder / "categories.csv")
+        listed = categories(settings)
+        _write_categories(folder / "categories.csv", listed)
         manifest = folder / "manifest.parquet"
-        write_manifest(manifest, _samples(specs, settings), categories=categories())
+        write_manifest(manifest, _samples(specs, settings), categories=listed)
     return manifest
 
 
@@ -138,6 +140,7 @@ def render_object(spec: ObjectSpec, *, settings: TabletopSettings, media: Path) 
 def _fingerprint(spec: ObjectSpec, settings: TabletopSettings) -> str:
     rendering = asdict(settings)
     del rendering["objects_per_category"]  # more objects do not change the existing ones
+    del rendering["names"]  # an object is the same by any name
     return hash_json({"version": WORLD_VERSION, "object": spec, "rendering": rendering})
 
 
@@ -221,8 +224,25 @@ def _samples(specs: list[ObjectSpec], settings: TabletopSettings) -> list[Sample
     ]
 
 
-def _write_categories(path: Path) -> None:
+def categories(settings: TabletopSettings) -> tuple[Category, ...]:
+    """The 24 categories, in the order of their ids: by their names, or by part numbers with notes."""
+    if settings.names == "codes":
+        return tuple(
+            Category(
+                f"{material}-{shape}", part_number(material, shape), notes=category_note(material, shape)
+            )
+            for material, shape in category_pairs()
+        )
+    return tuple(
+        Category(f"{material}-{shape}", f"{material} {shape}") for material, shape in category_pairs()
+    )
+
+
+def _write_categories(path: Path, listed: Sequence[Category]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("category_id", "name"))
-        writer.writerows((one.category_id, one.name) for one in categories())
+        noted = any(one.notes for one in listed)
+        writer.writerow(("category_id", "name", "notes") if noted else ("category_id", "name"))
+        writer.writerows(
+            (one.category_id, one.name, one.notes) if noted else (one.category_id, one.name) for one in listed
+        )

@@ -21,7 +21,8 @@ from kb_builder.ask.ledger import microseconds_now
 from kb_builder.ask.session import AskingBar
 from kb_builder.describe.category import CategoryJob, CategorySubject, make_category_job
 from kb_builder.describe.cited import require_cited_answers
-from kb_builder.describe.prompts import category_library, texts_per_request
+from kb_builder.describe.grounded import Ground
+from kb_builder.describe.prompts import category_library, is_grounded, texts_per_request
 from kb_builder.describe.shards import OnShard, ShardPlan, count_texts, describe_shards, shard_sizes
 from kb_builder.describers.choose import make_describer
 from kb_builder.gates.gate import Candidate, CategoryGate
@@ -78,13 +79,17 @@ def describe_category_shards(
     job = make_category_job(settings, describer, library, encoder=encoder, started=microseconds_now())
 
     wanted = texts_to_write(kb, categories, job)
+    asked = [each for each in categories if wanted[each.category_id]]
+    ground = Ground(asked, settings, describer, kb) if is_grounded(settings) else None
 
     def subjects(bar: AskingBar) -> Generator[CategorySubject, None, None]:
+        libraries = ground.libraries() if ground is not None else {}
         for shard in sizes:
             for category in categories[shard * size : (shard + 1) * size]:
                 gate = CategoryGate(names[category.category_id], job.rules)
                 mine = wanted[category.category_id]
-                yield CategorySubject(category, gate, job, wanted=mine, on_ok=bar.add)
+                own = libraries.get(category.category_id)
+                yield CategorySubject(category, gate, job, wanted=mine, library=own, on_ok=bar.add)
 
     def write(shard: int, done: list[CategorySubject]) -> dict[str, Any]:
         done.sort(key=lambda subject: subject.category.category_id)
@@ -108,6 +113,7 @@ def describe_category_shards(
         subjects=subjects,
         shard_of=lambda subject: shard_of[subject.category.category_id],
         write=write,
+        first=ground,
     )
     return describe_shards(kb, plan, settings, run_id=run_id, on_shard=on_shard, asker=asker, replay=replay)
 

@@ -122,8 +122,10 @@ class CategorySubject:
         *,
         wanted: int,
         rival: Rival | None = None,
+        library: Library | None = None,
         on_ok: Callable[[int], None] = lambda count: None,
     ) -> None:
+        """`library`: prompts about this category alone, each of them asked once, in place of the job's."""
         self.category = category
         self.rows: list[dict[str, Any]] = []
         self.ok = 0
@@ -132,6 +134,8 @@ class CategorySubject:
         self._job = job
         self._wanted = wanted
         self._rival = rival
+        self._library = library or job.library
+        self._prompts_once = library is not None
         self._on_ok = on_ok
         self._asked: list[int] = []  # of every request absorbed, in order: its `ok` texts
         self._open: list[Planned] = []
@@ -166,6 +170,8 @@ class CategorySubject:
         if self.abandoned or self._saturated():
             return range(0)
         limit = math.ceil(self._wanted * settings.max_requests_per_text / items)
+        if self._prompts_once:
+            limit = min(limit, len(self._library.prompts))
         share = max(self.ok / (asked * items), _LOWEST_YIELD) if asked else 1.0
         most = _ROUND_TEXTS if share > _POOR_YIELD else _POOR_ROUND_TEXTS
         texts = min(max(0, self._wanted - self.ok) / share, most)
@@ -182,7 +188,8 @@ class CategorySubject:
 
     def _plan(self, index: int) -> Planned:
         job, settings = self._job, self._job.settings
-        prompt = job.library.prompts[index % len(job.library.prompts)]
+        prompt = self._library.prompts[index % len(self._library.prompts)]
+        extra = {**self._library.extra, **prompt.extra}
         rival = self._rival
         messages, opening = fill_prompt(
             prompt, self.category, count=job.items, rival="" if rival is None else rival.name
@@ -198,9 +205,7 @@ class CategorySubject:
             max_tokens=settings.max_tokens * job.items + 32 if several else settings.max_tokens,
             seed=derived_seed(settings.seed, *about, index),
             sample_index=index,
-            extra={**job.library.extra, "response_format": several_texts(job.items)}
-            if several
-            else job.library.extra,
+            extra={**extra, "response_format": several_texts(job.items)} if several else extra,
         )
         request = shaped(request, job.shape)
         return Planned(request, request_key(request), prompt, opening, hash_json(request.messages))
@@ -221,6 +226,7 @@ class CategorySubject:
                 text=item.text,
                 n_tokens=length,
                 opening=answered[request][0].opening,
+                known=answered[request][0].prompt.known,
                 refused=_is_refused(read[request][0], item),
                 reason=item.reason,
             )

@@ -59,6 +59,7 @@ class ShardPlan(Generic[_S]):
     subjects: Callable[[AskingBar], Generator[_S, None, None]]  # lazily, shard after shard
     shard_of: Callable[[_S], int]
     write: Callable[[int, list[_S]], dict[str, Any]]  # writes a shard's subjects; returns its summary
+    first: Subject | None = None  # filled before the subjects, which may depend on it; it has no rows
     bar_steps: int = 0  # of the progress bar per finished subject; 0: subjects move the bar themselves
 
 
@@ -135,6 +136,8 @@ async def _describe(
             asker = await stack.enter_async_context(
                 open_asking(kb, plan.describer, settings, run_id=run_id, bar=bar)
             )
+        if plan.first is not None:
+            await fill([plan.first], asker or _NoAsker(), on_done=lambda subject: None)
         subjects = stack.enter_context(closing(plan.subjects(bar)))
         await fill(subjects, asker or _NoAsker(), on_done=finish)
     return summaries

@@ -23,6 +23,7 @@ from kb_builder.gates.names import WORD_LISTS, NameRules, normalise, stem
 from kb_builder.gates.verdict import Verdict
 
 _FEWEST_CONTENT_WORDS = 2
+_BEYOND_KNOWN = 0.4  # share of a text's words that may be other ones than those of what is known
 _REFUSAL = re.compile(
     "|".join(WORD_LISTS["refusal"]["patterns"])
     .replace("{cannot}", "|".join(WORD_LISTS["refusal"]["cannot"]))
@@ -42,6 +43,7 @@ class Candidate:
     text: str | None
     n_tokens: int = 0
     opening: str = ""  # the start that the model was given: its words are not the model's
+    known: str = ""  # all that the text may rest on; "": anything
     refused: bool = False  # the endpoint reports that the model declined
     reason: str | None = None
 
@@ -143,6 +145,17 @@ class CategoryGate:
             return Verdict("too_long", reason=f"{candidate.n_tokens} tokens, the encoder reads {limit}")
         if english and (reason := self._boilerplate(words, stems, candidate.opening)):
             return Verdict("boilerplate", reason=reason)
+        if candidate.known and (reason := self._beyond(words, candidate)):
+            return Verdict("unfaithful", reason=reason)
+        return None
+
+    def _beyond(self, words: Sequence[str], candidate: Candidate) -> str | None:
+        """Why a text says more than is known, or None: too many of its words are not in what is known."""
+        given = {stem(word) for word in normalise(f"{candidate.known} {candidate.opening}").split()}
+        content = [word for word in words if word not in _STOP and stem(word) not in self._own_stems]
+        beyond = [word for word in content if stem(word) not in given]
+        if len(beyond) > _BEYOND_KNOWN * len(content):
+            return f"says more than is known: {', '.join(dict.fromkeys(beyond))}"
         return None
 
     def _other_name(self, words: Sequence[str], stems: Sequence[str]) -> str | None:

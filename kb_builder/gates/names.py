@@ -50,7 +50,7 @@ def category_names(categories: Sequence[Category]) -> dict[str, NameRules]:
     thousand ImageNet names any text may say "dog", "water" or "ear".
     """
     spellings = {category.category_id: _spellings(category) for category in categories}
-    rivals = _grid_rivals({words for names in spellings.values() for words in names})
+    rivals = grid_rivals({words for names in spellings.values() for words in names})
     owners: dict[str, set[str]] = defaultdict(set)
     for category_id, names in spellings.items():
         for words in names:
@@ -83,7 +83,8 @@ def _spellings(category: Category) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def _grid_rivals(names: set[tuple[str, ...]]) -> dict[str, set[str]]:
+def grid_rivals(names: set[tuple[str, ...]]) -> dict[str, set[str]]:
+    """For each word of names that form a grid, the words that replace it: see `category_names`."""
     slots: dict[tuple[tuple[str, ...], tuple[str, ...]], set[str]] = defaultdict(set)
     for words in names:
         for place, word in enumerate(words):
@@ -106,7 +107,7 @@ def _grid_rivals(names: set[tuple[str, ...]]) -> dict[str, set[str]]:
 @lru_cache(maxsize=65536)
 def stem(word: str) -> str:
     """A crude stem: the singular without suffixes, at least four letters: wooden, wood; wolves, wolf."""
-    word = _singular(word)
+    word = singular(word)
     while True:
         for suffix in _SUFFIXES:
             if word.endswith(suffix) and not word.endswith("ss") and len(word) - len(suffix) >= 4:
@@ -116,7 +117,8 @@ def stem(word: str) -> str:
             return word
 
 
-def _singular(word: str) -> str:
+def singular(word: str) -> str:
+    """The singular of a word in lower case, by its ending; irregular ones by a list."""
     if word in _IRREGULAR:
         return _IRREGULAR[word]
     if len(word) > 5 and word.endswith("men"):

@@ -1,13 +1,17 @@
-"""Controls: baseline anchors made from a category's name alone, as many per category as there are centers.
+"""Controls: texts that stand in for the centers, to show what the centers owe to what.
 
 - `class_name`: the bare name, one text;
 - `templates`: the name in prompt templates (a prompt ensemble as in Radford et al., 2021, section 3.1.4);
+- `notes`: the category's notes as they are, one text, where the list of categories has any (else the name);
+- `name_free`: each description without the name (`kb_builder/describe/name_free.py` makes them), to stand for
+  it in the evaluation without class names;
 - `random_words`: `a photo of a NAME, which has ...` followed by random words or random letters, in turns
   (Roth et al., "Waffling around for Performance", ICCV 2023). Every category gets the same draws, so two
   categories differ in the name only.
 
-A knowledge base is useful if its centers are more accurate than these. The fourth control, `permuted`, needs
-no texts: the trainer gives each category another's centers.
+The others know a category by its name alone, and each category has as many of them as centers. A knowledge
+base is useful if its centers are more accurate than these. The control `permuted` needs no texts:
+the trainer gives each category another's centers.
 """
 
 from __future__ import annotations
@@ -15,9 +19,9 @@ from __future__ import annotations
 import hashlib
 import string
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,8 +29,9 @@ import pyarrow.parquet as pq
 from data.errors import InputError
 from data.files import hash_json
 from data.reads import names
-from kb_builder.tables.schemas import CONTROLS, read_columns, write_table
+from kb_builder.tables.schemas import CATEGORIES, CONTROLS, read_columns, write_table
 
+NAME_FREE = "name_free"
 _FEWEST = 64  # texts per category and control, where a category has as many descriptions
 WORDS_PER_TEXT = 2
 LETTERS_PER_WORD = 6
@@ -120,15 +125,29 @@ def control_count(kb: Path, k: int | Literal["all"]) -> int:
     return min(most_controls(k), _most_descriptions(kb))
 
 
+class NameFree(NamedTuple):
+    """A description without its category's name, and the row that it stands for."""
+
+    category_id: str
+    row_id: str
+    text: str
+
+
 def write_controls(
-    kb: Path, *, count: int | Literal["all"], seed: int, before: Callable[[], None] | None = None
+    kb: Path,
+    *,
+    count: int | Literal["all"],
+    seed: int,
+    name_free: Iterable[NameFree] = (),
+    before: Callable[[], None] | None = None,
 ) -> dict[str, int]:
     """Write `controls.parquet`: `count` texts per category and control (one for `class_name`).
 
     `all` is as many as the category with the most valid descriptions has, which all become centers. Depends
-    on the categories' names, the count and `seed` alone. With `before`, a file that holds these texts already
-    stays as it is, and any other is replaced after a call of `before`. Returns the number of texts of each
-    control. Raises InputError where the count is below one or above the number of templates.
+    on the categories' names and notes, the count, `seed` and the `name_free` texts, which are all written.
+    With `before`, a file that holds these texts already stays as it is, and any other is replaced after a
+    call of `before`. Returns the number of texts of each control. Raises InputError where the count is below
+    one or above the number of templates.
     """
     n = _most_descriptions(kb) if count == "all" else count
     if not 1 <= n <= len(TEMPLATES):
@@ -136,14 +155,27 @@ def write_controls(
             f"controls of {n} texts per category: between 1 and {len(TEMPLATES)} can be made; "
             "set localize.k accordingly"
         )
-    categories = read_columns(kb / "categories.parquet", ["category_id", "name"], hint="unibind describe")
+    categories = read_columns(
+        kb / "categories.parquet",
+        ["category_id", "name"],
+        hint="unibind ingest",
+        optional=[CATEGORIES.field("notes")],
+    ).to_pylist()
     noises = random_descriptors(n, seed=seed)
+    noted = any(category["notes"] for category in categories)
     rows = [
         _row(control, category["category_id"], rank, text)
-        for category in categories.to_pylist()
-        for control, texts in _texts(category["name"], n, noises).items()
+        for category in categories
+        for control, texts in {
+            **_texts(category["name"], n, noises),
+            **({"notes": [category["notes"] or category["name"]]} if noted else {}),
+        }.items()
         for rank, text in enumerate(texts)
     ]
+    places: Counter[str] = Counter()
+    for each in name_free:
+        rows.append(_name_free_row(each, places[each.category_id]))
+        places[each.category_id] += 1
     rows.sort(key=lambda row: (row["control"], row["category_id"], row["rank"]))
     path = kb / "controls.parquet"
     if before is None or not _holds(path, rows):
@@ -215,6 +247,17 @@ def _row(control: str, category_id: str, rank: int, text: str) -> dict[str, Any]
         "category_id": category_id,
         "rank": rank,
         "text": text,
+    }
+
+
+def _name_free_row(each: NameFree, rank: int) -> dict[str, Any]:
+    return {
+        "row_id": hash_json([NAME_FREE, each.category_id, each.row_id, each.text]),
+        "control": NAME_FREE,
+        "category_id": each.category_id,
+        "rank": rank,
+        "text": each.text,
+        "stands_for": each.row_id,
     }
 
 

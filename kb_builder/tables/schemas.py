@@ -34,7 +34,7 @@ from data.reads import columns, names, reading
 SCHEMA_VERSION = "2"
 
 # Columns that came later, all nullable: files without them are read, and rows without them get null.
-LATER_COLUMNS = frozenset({"more_category_ids", "up"})
+LATER_COLUMNS = frozenset({"more_category_ids", "up", "stands_for"})
 
 
 def _schema(fields: list[tuple[str, pa.DataType, bool]], *, version: str = SCHEMA_VERSION) -> pa.Schema:
@@ -130,11 +130,13 @@ DESCRIPTIONS = _schema(
 CONTROLS = _schema(
     [
         ("row_id", pa.string(), False),
-        ("control", pa.string(), False),  # class_name | templates | random_words
+        ("control", pa.string(), False),  # class_name | name_free | notes | random_words | templates
         ("category_id", pa.string(), False),
         ("rank", pa.int32(), False),
         ("text", pa.string(), False),
-    ]
+        ("stands_for", pa.string(), True),  # `name_free`: the description whose text it is, without the name
+    ],
+    version="3",  # 2 had no stands_for
 )
 
 CENTERS = _schema(

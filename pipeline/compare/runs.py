@@ -25,6 +25,7 @@ from data.show import json_text
 from pipeline.accuracies import SPLITS
 from pipeline.compare.joined import JoinedAnswers, Summary, columns, joined
 from pipeline.compare.questions import NAMED_KEYS, Run, nothing_in_common, relabelled, same_tasks
+from pipeline.description_gain import gains
 from pipeline.project import load_project, require_plain
 from trainer.evaluate.intervals import holm, interval_of, mcnemar
 from trainer.evaluate.outcomes import NAMED, NAMED_FILE, RANKS, RANKS_FILE
@@ -63,6 +64,8 @@ class Comparison:
     lines: tuple[ComparedValue, ...]
     balance: tuple[dict[str, Any], ...]  # measure, run, value
     notes: tuple[str, ...] = field(default=())
+    # what descriptions gain without the name (docs/metrics.md): split, run, gain, low, high, texts
+    descriptions: tuple[dict[str, Any], ...] = field(default=())
 
     def as_json(self) -> str:
         """The comparison as an indented JSON object."""
@@ -120,7 +123,8 @@ def compare(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = SEED
         for name, run in zip(names, runs, strict=True)
     ]
     notes = (*pairing, *_notes(runs, names), *relabelled(runs, names))
-    return Comparison(tuple(described), tuple(lines), tuple(_balance(runs, names)), notes)
+    balance, descriptions = tuple(_balance(runs, names)), tuple(_descriptions(runs, names))
+    return Comparison(tuple(described), tuple(lines), balance, notes, descriptions)
 
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
@@ -230,6 +234,23 @@ def _balance(runs: Sequence[Run], names: Sequence[str]) -> Iterable[dict[str, An
     for measure in dict.fromkeys(measure for each in values for measure in each):
         for name, each in zip(names, values, strict=True):
             yield {"measure": measure, "run": name, "value": each.get(measure)}
+
+
+def _descriptions(runs: Sequence[Run], names: Sequence[str]) -> Iterable[dict[str, Any]]:
+    """What each run's descriptions gain over the bare name: the mean of modalities, or the only one."""
+    main = [{row.split: row for row in reversed(gains(run.metrics, run.model))} for run in runs]
+    for split in SPLITS:
+        for name, rows in zip(names, main, strict=True):
+            if split in rows:
+                row = rows[split]
+                yield {
+                    "split": split,
+                    "run": name,
+                    "gain": row.gain,
+                    "low": row.low,
+                    "high": row.high,
+                    "texts": row.texts,
+                }
 
 
 def _notes(runs: Sequence[Run], names: Sequence[str]) -> Iterable[str]:

@@ -29,6 +29,8 @@ def comparison_text(comparison: Comparison) -> str:
             table += [_cells(line) for line in lines if _title(line) == title]
         title = visible(f"{other['name']} beside {first['name']}")
         blocks.append("\n".join([title, "", *aligned(table, left=(0, len(header) - 1))]))
+    if comparison.descriptions:
+        blocks.append(_gain_table(comparison))
     if comparison.balance:
         names = [run["name"] for run in comparison.runs]
         values = {(row["measure"], row["run"]): row["value"] for row in comparison.balance}
@@ -37,6 +39,16 @@ def comparison_text(comparison: Comparison) -> str:
             rows.append([measure, *(_number(values[measure, name]) for name in names)])
         blocks.append("\n".join(aligned(rows)))
     return "\n\n".join(blocks)
+
+
+def _gain_table(comparison: Comparison) -> str:
+    """What the descriptions gain over the bare name, each name said once: a row per split and run."""
+    rows = [["by description alone, over the bare name", "gain", "", "texts per category"]]
+    for row in comparison.descriptions:
+        interval = f"[{100 * row['low']:+.1f} to {100 * row['high']:+.1f}]"
+        where = f"{split_title(row['split'])}: {row['run']}"
+        rows.append([visible(where), f"{100 * row['gain']:+.1f}", interval, f"{row['texts']:.1f}"])
+    return "\n".join(aligned(rows))
 
 
 def _head(comparison: Comparison) -> list[str]:

@@ -18,6 +18,7 @@ from pipeline.html.elements import counted, document, el, join
 from pipeline.html.style import STYLE
 from pipeline.report.balance import balance_section
 from pipeline.report.baselines import few_shot_section, probe_section, sweeps_section
+from pipeline.report.descriptions import description_section
 from pipeline.report.kb import knowledge_base_section, quarantine_section
 from pipeline.report.mistakes import mistakes_section
 from pipeline.report.recognition import recognition_section, scorer_of, zero_shot_section
@@ -59,6 +60,7 @@ def write_report(
     labels_used = has_heads(run) or load_centers(base).labels_guided
     sections = {
         "recognition": recognition_section(metrics),
+        "descriptions": description_section(metrics),
         "zero-shot": zero_shot_section(metrics),
         "probe": probe_section(metrics),
         "few-shot": few_shot_section(metrics),

@@ -130,10 +130,11 @@ def _fine_print(rows: Sequence[AccuracyRow]) -> Html:
         f"{anchor_title(name, rows)} {ks[0] if len(ks) == 1 else f'{ks[0]}–{ks[-1]}'}"
         for name, ks in counts.items()
     )
+    noted = "Raw notes: the category’s notes as they are. " if "notes" in counts else ""
     return el(
         "p",
-        "Class name: the bare name. Templates: the name in prompt templates. Random words: the name with "
-        f"words drawn at random. Permuted: another category’s {centers_title(rows)}. "
+        f"Class name: the bare name. {noted}Templates: the name in prompt templates. Random words: the name "
+        f"with words drawn at random. Permuted: another category’s {centers_title(rows)}. "
         f"Texts per category at most: {numbers}. Intervals are by bootstrap. "
         f"{_SIGNIFICANCE[bool(rows) and all(row.paired() for row in rows)]} An interval of width 0 (all "
         "right or all wrong) says little where n is small.",

@@ -19,6 +19,7 @@ from pipeline.accuracies import (
     split_mean,
     split_title,
 )
+from pipeline.description_gain import gain_sentence
 from pipeline.html.elements import Html, el, join, section, table
 from pipeline.report.recognition import SCORERS, scorer_of
 from trainer.evaluate.tasks import CENTERS
@@ -31,9 +32,13 @@ _TRANSDUCTIVE = (
 
 
 def headline(metrics: Mapping[str, Any]) -> Html:
-    """The main result in one sentence, and the best control in another; a warning comes first."""
+    """The main result in one sentence, the best control in another, and whether the words helped in a third.
+
+    A warning comes first.
+    """
     warning = el("p", el("strong", _TRANSDUCTIVE)) if metrics.get("transductive") else ""
-    return join([warning, _lead(metrics)])
+    helped = gain_sentence(metrics)
+    return join([warning, _lead(metrics), el("p", helped, class_="lead") if helped else ""])
 
 
 def _lead(metrics: Mapping[str, Any]) -> Html:

@@ -164,11 +164,18 @@ def encode_all(
 
     `before_controls` is for a share of the parts (`write_controls`).
     """
+    from kb_builder.describe.name_free import name_free_texts
     from kb_builder.encode.embed import embed_samples, embed_texts
     from kb_builder.tables.controls import control_count, write_controls
 
     count = control_count(project.kb, project.localize.k)
-    controls = write_controls(project.kb, count=count, seed=project.seed, before=before_controls)
+    controls = write_controls(
+        project.kb,
+        count=count,
+        seed=project.seed,
+        name_free=name_free_texts(project.kb),
+        before=before_controls,
+    )
     texts = embed_texts(project.kb, project.encode, spread)
     samples = embed_samples(project.kb, project.data_root, project.encode, spread)
     return {"controls": controls, "texts": texts, "samples": samples}

@@ -15,7 +15,7 @@ from data.tables.text_files import read_toml
 from pipeline.project import ProjectFile, load_project, merged
 from trainer.variant import Variant
 
-Anchors = Literal["llm_centers", "class_name", "templates", "random_words", "permuted"]
+Anchors = Literal["llm_centers", "class_name", "templates", "random_words", "permuted", "name_free", "notes"]
 
 
 class _StudySection(BaseModel):

@@ -17,7 +17,7 @@ from pipeline.run.jobs import STAGE_NAMES
 
 Unibind = Callable[..., subprocess.CompletedProcess[str]]
 NON_TEXT = {"image", "audio", "point", "thermal", "video", "event"}
-ANCHORS = {"llm_centers", "class_name", "templates", "random_words", "permuted"}
+ANCHORS = {"llm_centers", "class_name", "templates", "random_words", "permuted", "name_free"}
 
 
 @pytest.fixture(scope="module")

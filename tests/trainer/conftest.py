@@ -77,6 +77,12 @@ def build(kb: Path, world: World) -> Path:
                     {"row_id": row_id, "control": control, "category_id": c, "rank": rank, "text": row_id}
                 )
                 vectors.setdefault("controls", []).append((row_id, c, text_vector(meaning, noise)))
+    for described in descriptions:
+        if described["status"] == "ok":
+            row_id, c = f"name_free-{described['row_id']}", described["category_id"]
+            row = {"row_id": row_id, "control": "name_free", "category_id": c, "rank": 0, "text": row_id}
+            controls.append({**row, "stands_for": described["row_id"]})
+            vectors["controls"].append((row_id, c, text_vector(attributes[c][2], 0.3)))
     write_table(kb / "controls.parquet", controls, CONTROLS)
 
     maps = {m: rng.normal(size=(world.text_dim, world.feature_dim)) for m in MODALITIES}

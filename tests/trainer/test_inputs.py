@@ -94,7 +94,7 @@ def test_without_descriptions_there_is_nothing_to_open(make_kb: MakeKb) -> None:
 def test_controls_come_by_name_and_rank(planted_kb: Path) -> None:
     """Each control has its texts sorted by category and rank, rank 10 after rank 9 and not after rank 1."""
     controls = load_controls(open_kb(planted_kb))
-    assert list(controls) == ["class_name", "random_words", "templates"]
+    assert list(controls) == ["class_name", "name_free", "random_words", "templates"]
     assert controls["class_name"].counts().tolist() == [1] * 12
     assert controls["templates"].row_ids[:10] == tuple(f"templates-m0-s0-{rank}" for rank in range(10))
 

@@ -18,6 +18,7 @@ from trainer.align.train import recipe_of
 from trainer.evaluate.balance import balance_rows, baseline_heads
 from trainer.evaluate.calibration import calibration_rows
 from trainer.evaluate.few_shot import few_shot_rows
+from trainer.evaluate.name_free import NAME_FREE, name_free_rows
 from trainer.evaluate.outcomes import NAMED, RecognitionOutcomes, named_table, ranks_table, write_outcomes
 from trainer.evaluate.predictions import predict_tasks
 from trainer.evaluate.probe import probe_rows
@@ -69,12 +70,12 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
 
     Keys of the metrics, described in docs/metrics.md: `transductive` (whether unlabelled test samples helped
     to choose the centers), `with_name` (whether the bare name is one of them), `unmeasured` (what could not
-    be measured, and why), `recognition`, `zero_shot`, `probe`, `few_shot`, `sweeps`, `calibration`,
-    `retrieval`, `balance`, `parameters`, `rejects` (lists of flat rows) and `counts` (samples without a
-    vector, and those that no head maps). With heads, `recognition`, `retrieval` and `balance` are those of
-    the aligned space, else those of the zero-shot encoder; the latter's recognition is always in `zero_shot`.
-    `calibration` and `sweeps` cover both spaces; in `balance` the run's own space comes first, then the
-    baselines. Raises TrainingError where the heads were trained on other encoders.
+    be measured, and why), `recognition`, `zero_shot`, `name_free`, `probe`, `few_shot`, `sweeps`,
+    `calibration`, `retrieval`, `balance`, `parameters`, `rejects` (lists of flat rows) and `counts` (samples
+    without a vector, and those that no head maps). With heads, `recognition`, `retrieval` and `balance` are
+    those of the aligned space, else those of the zero-shot encoder; the latter's recognition is always in
+    `zero_shot`. `calibration` and `sweeps` cover both spaces; in `balance` the run's own space comes first,
+    then the baselines. Raises TrainingError where the heads were trained on other encoders.
     """
     frozen, without_vector = load_samples(base, "samples") if base.encoders.get("samples") else ({}, {})
     spaces = _spaces(base, frozen, heads)
@@ -128,6 +129,7 @@ def _measure(
     model = "aligned" if heads else "zero_shot"
     test = {modality: s.split("test") for modality, s in spaces.get(model, {}).items()}
     retrieval, retrieved = retrieval_rows(test, **resampling)
+    name_free = anchors[NAME_FREE].texts if NAME_FREE in anchors else None
     metrics = {
         "transductive": centers.transductive,
         "with_name": centers.with_name,
@@ -141,6 +143,7 @@ def _measure(
         ),
         "recognition": rows.get(model, []),
         "zero_shot": rows.get("zero_shot", []),
+        "name_free": name_free_rows(outcomes, name_free, **resampling),
         "probe": probe_rows(frozen, seen_C, outcomes.get(model, []), together=together, **resampling)
         if settings.probe
         else [],

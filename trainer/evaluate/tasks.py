@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from trainer.align.heads import Heads
+from trainer.evaluate.name_free import NAME_FREE, name_free
 from trainer.inputs import CLASS_NAME
 from trainer.records import Bools, Centers, Ints, SampleSet
 
@@ -64,11 +65,16 @@ def anchor_sets(centers: Centers, controls: dict[str, Centers], *, seed: int) ->
     """The centers (`llm_centers`) and every control, by name, with at most as many texts per category.
 
     Of the template and random-word texts the first K_c are taken, K_c being the number of centers of
-    category c. The permuted control needs two categories with centers and is absent otherwise. Heads are not
-    trained again for a control: only the texts that represent the categories at test time differ.
+    category c; of `name_free` those that stand for a center, after the bare name (`name_free.py`). The
+    permuted control needs two categories with centers and is absent otherwise. Heads are not trained again
+    for a control: only the texts that represent the categories at test time differ.
     """
     sets = {CENTERS: AnchorSet(centers)}
     for name, texts in sorted(controls.items()):
+        if name == NAME_FREE:
+            if (left := name_free(centers, texts, controls.get(CLASS_NAME))) is not None:
+                sets[name] = AnchorSet(left)
+            continue
         sets[name] = AnchorSet(texts if name == CLASS_NAME else texts.first(centers.counts()))
     filled = np.flatnonzero(centers.counts())
     if len(filled) > 1:

@@ -62,6 +62,8 @@ def localize(kb: Path, settings: Localize) -> dict[str, Any]:
     - `distinct`: as `visual`, minus the largest cosine with the mean of another category's samples.
     - `text`: by the cosine with the mean of the category's own texts, minus the largest with another's mean.
     - `name`: by the cosine with the category's own name, minus the largest with another's name.
+    - `neighbours`: as `text`, minus the mean cosine with the texts' means of the categories that have the
+      names nearest to the category's own.
     - `diverse`: texts such that every guiding sample, and then every text, has a center near it.
     - `pseudo`: as `visual`, but guided by all encoded samples of every split without their labels: each is
       assigned to the category of its nearest center by rule `text`.
@@ -86,16 +88,27 @@ def choose_centers(base: KnowledgeBase, settings: Localize) -> tuple[pa.Table, d
         return CENTERS.empty_table(), {"k": settings.k, "centers": 0, "by_rule": {}, "guiding_samples": 0}
     texts = open_category_texts(base, settings.texts, seed=settings.seed)
     k = sys.maxsize if settings.k == "all" else settings.k
-    names = load_class_names(base) if settings.with_name else None
+    has_neighbours = RULES[settings.rule].neighbours
+    names = load_class_names(base) if settings.with_name or has_neighbours else None
+    names_CD = unit_doubles(names.vectors_CD, "names") if names is not None and has_neighbours else None
     k_texts = k - 1 if settings.with_name else k
     with one_thread_each():
         guides, centroids_CD = _guides_and_centroids(base, texts, settings, k_texts)
 
         def choose(category: int) -> tuple[pa.RecordBatch, int]:
             ids, vectors_ND = texts.read(category)
-            ranked, rule, guided_by = _rank(vectors_ND, category, guides, centroids_CD, settings, k_texts)
+            evidence = Evidence(
+                vectors_ND=vectors_ND,
+                category=category,
+                samples_MD=guides.of(category),
+                directions_CD=guides.directions_CD,
+                centroids_CD=centroids_CD,
+                names_CD=names_CD,
+                nearest_samples=settings.nearest_samples,
+            )
+            ranked, rule, guided_by = _rank(evidence, settings.rule, k_texts, guided_by=guides.guided_by)
             chosen = len(ranked.rows_K)
-            own = [names.row_ids[category]] if names is not None else []
+            own = [names.row_ids[category]] if names is not None and settings.with_name else []
             n = len(own) + chosen
             columns = {
                 "category_id": [base.categories[category]] * n,
@@ -251,30 +264,13 @@ def _pseudo_labels(samples_MD: Floats, texts: CategoryTexts, centroids_CD: Doubl
     return label_M
 
 
-def _rank(
-    vectors_ND: Floats,
-    category: int,
-    guides: Guides,
-    centroids_CD: Doubles | None,
-    settings: Localize,
-    k: int,
-) -> tuple[RankedRows, Rule, str | None]:
+def _rank(given: Evidence, rule: Rule, k: int, *, guided_by: str) -> tuple[RankedRows, Rule, str | None]:
     """One category's ranked texts, the rule that ranked them, and the splits that guided it."""
-    if len(vectors_ND) == 0 or k == 0:
-        return RankedRows(np.zeros(0, np.int64), np.zeros(0)), settings.rule, None
-    samples_MD = guides.of(category)
-    name, guided_by = settings.rule, guides.guided_by if len(samples_MD) else None
-    if RULES[name].falls_back and not guides.directions_CD[category].any():
-        name, guided_by = "text", None
-    evidence = Evidence(
-        vectors_ND=vectors_ND,
-        category=category,
-        samples_MD=samples_MD,
-        directions_CD=guides.directions_CD,
-        centroids_CD=centroids_CD,
-        nearest_samples=settings.nearest_samples,
-    )
-    return RULES[name].rank(evidence, k), name, guided_by
+    if len(given.vectors_ND) == 0 or k == 0:
+        return RankedRows(np.zeros(0, np.int64), np.zeros(0)), rule, None
+    if RULES[rule].falls_back and not given.directions_CD[given.category].any():
+        return RULES["text"].rank(given, k), "text", None
+    return RULES[rule].rank(given, k), rule, guided_by if len(given.samples_MD) else None
 
 
 def _map_with_progress(work: Callable[[_Item], _Result], items: Iterable[_Item], what: str) -> list[_Result]:

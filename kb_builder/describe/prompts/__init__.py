@@ -20,7 +20,7 @@ import math
 import re
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from itertools import zip_longest
@@ -53,6 +53,8 @@ class Prompt:
     ask: str
     how: str
     opening: str | None
+    extra: Mapping[str, Any] = field(default_factory=dict)  # further fields of the body, over the library's
+    known: str = ""  # all that the answer may rest on; "": anything
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,11 @@ def category_library(settings: DescribeCategories, kb: Path) -> Library:
             f" {', '.join(lacking)}; take it out, or ask another describer"
         )
     return library.about(settings.aspects)
+
+
+def is_grounded(settings: DescribeCategories) -> bool:
+    """Whether texts are written from what is known alone, for a model in this process that knows little."""
+    return settings.grounded and writer_traits(settings).gguf and continues_openings(settings)
 
 
 def contrast_items(settings: DescribeCategories) -> int:

@@ -7,8 +7,10 @@ import pytest
 
 from data.paths import slug
 from data.tabletop.materials import MATERIALS
-from data.tabletop.objects import SHAPES, UNSEEN, Shape, categories, draw_object, random_of, split_of
+from data.tabletop.objects import SHAPES, UNSEEN, Shape, draw_object, random_of, split_of
+from data.tabletop.settings import TabletopSettings
 from data.tabletop.shapes import mesh_of
+from data.tabletop.world import categories
 
 
 def test_unseen_pairs_leave_every_material_and_every_shape_among_the_seen() -> None:
@@ -21,7 +23,7 @@ def test_unseen_pairs_leave_every_material_and_every_shape_among_the_seen() -> N
 
 def test_category_ids_are_the_slugs_of_their_names() -> None:
     """A manifest that names the categories and one that gives their ids mean the same."""
-    listed = categories()
+    listed = categories(TabletopSettings())
     assert len({category.category_id for category in listed}) == 24
     assert all(category.category_id == slug(category.name) for category in listed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from data.readers import read
 from data.tabletop.objects import UNSEEN, draw_object
 from data.tabletop.settings import TabletopSettings
 from data.tabletop.world import build_world, is_complete
+from kb_builder.gates.names import normalise, stem
 
 SMALL = TabletopSettings(objects_per_category=3, image_px=32, video_px=32, video_frames=4, points=128)
 
@@ -43,6 +45,23 @@ def _manifest(folder: Path) -> Manifest:
 def _hashes(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hash_file(path) for path in files}
+
+
+def test_part_numbers_stand_for_names_and_notes_tell_what_they_are(world: Path, tmp_path: Path) -> None:
+    """The same objects, files and ids; codes that are all different; notes without a word of the name."""
+    shutil.copytree(world / "media", tmp_path / "media")
+    build_world(tmp_path, replace(SMALL, names="codes"), workers=1)
+    assert _hashes(tmp_path / "media") == _hashes(world / "media")  # nothing was made again
+    coded, named = _manifest(tmp_path), _manifest(world)
+    assert [each.category_id for each in coded.categories] == [each.category_id for each in named.categories]
+    assert len({each.name for each in coded.categories}) == 24
+    for code, plain in zip(coded.categories, named.categories, strict=True):
+        assert re.fullmatch(r"[A-Z]{2}-[1-9]\d{3}", code.name)
+        assert code.notes
+        assert plain.notes is None
+        stems = set(map(stem, normalise(code.notes).split()))
+        assert stems.isdisjoint(map(stem, normalise(plain.name).split()))
+    assert len({each.notes for each in coded.categories}) == 24
 
 
 def test_every_object_has_seven_samples_and_every_file_can_be_read(world: Path) -> None:

@@ -538,3 +538,22 @@ def test_names_that_are_no_words() -> None:
     assert judge("犬 barks at the gate.", of="犬", among=odd).status == "ok"
     assert judge("A chien loup barks at the gate.", of="chien_loup", among=odd).status == "ok"
     assert judge("A cat meows.", of="犬", among=odd).status == "no_name"
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("The cone is a shape with a circular base and sides that taper to a point.", "ok"),
+        ("The cone is a shape whose base is a circle.", "ok"),
+        ("The cone is a classic shape that people have used for centuries in ancient art.", "unfaithful"),
+        ("The cone tapers in a unique and special way that geometry describes.", "unfaithful"),
+    ],
+)
+def test_a_text_rests_on_what_is_known(text: str, status: str) -> None:
+    """Two words in five may come from elsewhere, generic ones counted; without a limit all of them may."""
+    known = "cone a shape whose base is a circle and whose sides taper up to a point"
+    names = categories("cone", "cube")
+    verdict = judge(text, of="cone", among=names, known=known)
+    assert verdict.status == status
+    assert (verdict.reason or "").startswith("says more than is known" if status == "unfaithful" else "")
+    assert judge(text, of="cone", among=names).status == "ok"

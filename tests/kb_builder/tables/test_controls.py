@@ -9,7 +9,7 @@ import pytest
 
 from data.errors import InputError
 from kb_builder.tables.controls import TEMPLATES, WORDS, most_controls, random_descriptors, write_controls
-from kb_builder.tables.schemas import DESCRIPTIONS, read_rows, write_table
+from kb_builder.tables.schemas import CATEGORIES, DESCRIPTIONS, read_rows, write_table
 from tests.planted import write_categories
 
 
@@ -37,6 +37,16 @@ def test_every_category_has_as_many_texts_as_centers(tmp_path: Path) -> None:
             assert all(name in text for text in made)
     ids = [row["row_id"] for row in read_rows(kb / "controls.parquet")]
     assert len(set(ids)) == len(ids)
+
+
+def test_notes_stand_as_they_are(tmp_path: Path) -> None:
+    """One text per category where the list has notes, else none; a category without notes has its name."""
+    kb = make_kb(tmp_path, "KP-4211", "KP-4212")
+    assert "notes" not in write_controls(kb, count=3, seed=0)
+    rows = read_rows(kb / "categories.parquet")
+    write_table(kb / "categories.parquet", [rows[0] | {"notes": "a ball; it rings"}, rows[1]], CATEGORIES)
+    assert write_controls(kb, count=3, seed=0)["notes"] == 2
+    assert [texts(kb, "notes", each) for each in "01"] == [["a ball; it rings"], ["KP-4212"]]
 
 
 def test_all_is_what_the_largest_category_has(tmp_path: Path) -> None:

@@ -53,8 +53,21 @@ def _write(folder: Path, skill: float, seed: int = 0, *, objects: int = OBJECTS)
         {"model": "aligned", "modality": m, "split": "seen", "chance": 0.1} for m in ("image", "audio")
     ]
     balance = [{"measure": "modality_gap_mean", "anchors": "aligned", "value": skill}]
+    gain = {
+        "model": "aligned",
+        "split": "seen",
+        "class_name": 0.5,
+        "p": 0.5,
+        "n": 80,
+        "name_free": 0.5 + skill,
+    }
+    gain |= {"gain": skill, "gain_low": skill - 0.1, "gain_high": skill + 0.1, "without_texts": 0}
+    gain |= {"texts_mean": 9.0, "texts_least": 8, "texts_most": 10}
+    other = [{**gain, "modality": None, "model": "zero_shot"}, {**gain, "modality": None, "split": "unseen"}]
+    name_free = [{**gain, "modality": "image", "gain": 0.0}, {**gain, "modality": None}, *other]
     write_json(
-        folder / "metrics.json", {"dataset": folder.name, "recognition": recognition, "balance": balance}
+        folder / "metrics.json",
+        {"dataset": folder.name, "recognition": recognition, "balance": balance, "name_free": name_free},
     )
     return folder
 
@@ -83,6 +96,12 @@ def test_lines_are_paired_by_sample_and_object(runs: list[Run]) -> None:
             pytest.approx(expected.high, abs=0.02),
         )
         assert (line.n, line.verdict, line.p_holm) == (OBJECTS, "better", line.p)
+    assert [(row["split"], row["run"], row["gain"]) for row in found.descriptions] == [
+        ("seen", "base", 0.5),
+        ("seen", "better", 0.8),
+        ("unseen", "base", 0.5),
+        ("unseen", "better", 0.8),
+    ]
     mean = lines["top1", None]
     assert mean.value == pytest.approx((lines["top1", "image"].value + lines["top1", "audio"].value) / 2)
     assert mean.low < mean.difference < mean.high

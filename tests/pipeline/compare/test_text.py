@@ -30,6 +30,10 @@ COMPARISON = Comparison(
         {"measure": "alignment", "run": "other", "value": None},
     ),
     notes=("they differ",),
+    descriptions=(
+        {"split": "unseen", "run": "base", "gain": 0.021, "low": -0.01, "high": 0.05, "texts": 15.26},
+        {"split": "unseen", "run": "other", "gain": -0.1, "low": -0.2, "high": -0.05, "texts": 3.0},
+    ),
 )
 
 
@@ -47,6 +51,8 @@ def test_every_number_stands_in_its_line() -> None:
         "retrieval by object, recall@10",
         f"worst pair 40 50.0 62.5 +12.5 [-1.0 to +26.0] 0.250 {SAME}",
         "alignment 0.5000 -",
+        "unseen categories: base +2.1 [-1.0 to +5.0] 15.3",
+        "unseen categories: other -10.0 [-20.0 to -5.0] 3.0",
     ):
         assert expected in lines
 

@@ -58,13 +58,14 @@ def test_from_texts_to_numbers(make_kb: MakeKb, tmp_path: Path) -> None:
     assert _top1(rows, "unseen_among_all", "permuted") < 0.3
     assert _top1(rows, "seen", "llm_centers") > _top1(rows, "seen", "random_words")
 
-    assert len(rows) == 4 * 3 * 5  # modalities × splits × anchors
+    assert len(rows) == 4 * 3 * 6  # modalities × splits × anchors
     assert {(row["anchors"], row["k"]) for row in rows} == {
         ("llm_centers", 5),
         ("class_name", 1),
         ("templates", 5),
         ("random_words", 5),
         ("permuted", 5),
+        ("name_free", 6),  # the name and its five
     }
     assert {(row["split"], row["chance"], row["n"]) for row in rows} == {
         ("seen", 1 / 9, 18),

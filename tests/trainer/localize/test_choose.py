@@ -115,7 +115,7 @@ def test_settings_that_leak_or_do_nothing_are_refused(
         ({"k": True}, "given: True"),
         ({"k": "most"}, "given: 'most'"),
         ({"nearest_samples": 0}, "greater than or equal to 1"),
-        ({"rule": "best"}, "'visual', 'distinct', 'text', 'name', 'diverse' or 'pseudo'"),
+        ({"rule": "best"}, "'visual', 'distinct', 'text', 'name', 'neighbours', 'diverse' or 'pseudo'"),
     ],
     ids=str,
 )
@@ -180,7 +180,7 @@ def test_categories_with_fewer_than_k_say_so(make_kb: MakeKb) -> None:
     assert load_centers(open_kb(kb)).counts().tolist() == [1, 0] + [6] * 10
 
 
-@pytest.mark.parametrize("rule", ["visual", "distinct", "text", "name", "diverse"])
+@pytest.mark.parametrize("rule", ["visual", "distinct", "text", "name", "neighbours", "diverse"])
 def test_equal_texts_come_in_the_order_of_their_ids(make_kb: MakeKb, rule: str) -> None:
     """Ties go by row id, whatever the BLAS makes of the last bit."""
     kb = make_kb(texts=40)

@@ -57,6 +57,19 @@ def _text(texts: dict[str, dict[str, np.ndarray]], own: str, k: int) -> Ranking:
     return _distinct(texts[own], {c: _unit(sum(rows.values())) for c, rows in texts.items()}, own, k)
 
 
+def _neighbours(
+    texts: dict[str, dict[str, np.ndarray]], names: dict[str, np.ndarray], own: str, k: int
+) -> Ranking:
+    """Cosine with the own texts' mean, less the mean cosine with those of the five nearest names."""
+    means = {c: _unit(sum(rows.values())) for c, rows in texts.items()}
+    rivals = sorted((c for c in texts if c != own), key=lambda c: -round(float(names[own] @ names[c]), 9))[:5]
+    scores = {
+        row_id: float(x @ means[own] - np.mean([x @ means[c] for c in rivals]))
+        for row_id, x in texts[own].items()
+    }
+    return _best(scores, k)
+
+
 def _visual(rows: dict[str, np.ndarray], guides: list[np.ndarray], nearest: int | None, k: int) -> Ranking:
     """Cosine with the guides' mean, or the mean cosine with the nearest guides."""
     if nearest is None:
@@ -116,6 +129,8 @@ def _reference(kb: Path, settings: Localize) -> dict[str, Ranking]:
             expected[category] = _diverse(rows, guides, k)
         elif settings.rule == "name":
             expected[category] = _distinct(rows, names, category, k)
+        elif settings.rule == "neighbours":
+            expected[category] = _neighbours(texts, names, category, k)
         elif settings.rule == "text" or not guides:
             expected[category] = _text(texts, category, k)
         elif settings.rule == "distinct":
@@ -136,6 +151,7 @@ def _reference(kb: Path, settings: Localize) -> dict[str, Ranking]:
         {"nearest_samples": 99, "guide": "train+val"},
         {"rule": "text"},
         {"rule": "name"},
+        {"rule": "neighbours"},
         {"rule": "distinct"},
         {"rule": "distinct", "guide": "train+val"},
         {"rule": "diverse"},

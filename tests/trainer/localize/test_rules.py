@@ -14,10 +14,12 @@ from trainer.localize.rules import (
     RULES,
     largest_cosines,
     mean_direction,
+    nearest_names,
     rank_by_coverage,
     rank_by_distinctness,
     rank_by_mean,
     rank_by_nearest,
+    rank_by_neighbours,
 )
 from trainer.settings import Rule
 
@@ -55,6 +57,17 @@ def _by_distinctness(x_ND: np.ndarray, centroids_CD: np.ndarray, own: int, k: in
     for x_D in x_ND:
         rivals = [_cosine(x_D, c_D) for c, c_D in enumerate(centroids_CD) if c != own and c_D.any()]
         scores.append(_cosine(x_D, centroids_CD[own]) - (max(rivals) if rivals else 0.0))
+    return _best(scores, k)
+
+
+def _by_neighbours(
+    x_ND: np.ndarray, centroids_CD: np.ndarray, own: int, rivals: list[int], k: int
+) -> Ranking:
+    scores = []
+    for x_D in x_ND:
+        cosines = [_cosine(x_D, centroids_CD[c]) for c in rivals if centroids_CD[c].any()]
+        mean = math.fsum(cosines) / len(cosines) if cosines else 0.0
+        scores.append(_cosine(x_D, centroids_CD[own]) - mean)
     return _best(scores, k)
 
 
@@ -156,6 +169,33 @@ def test_distinctness_ranks_like_a_plain_loop(kind: str, k: int, categories: int
 
 
 @KINDS
+@KS
+@pytest.mark.parametrize("categories", [1, 3, 20])
+def test_neighbours_rank_like_a_plain_loop(kind: str, k: int, categories: int) -> None:
+    """Without a neighbour, with fewer than five, with five of many; one of them has no text."""
+    rng = np.random.default_rng(categories)
+    centroids_CD = np.stack([mean_direction(_rows(rng, 5, kind)) for _ in range(categories)])
+    centroids_CD[1:2] = 0
+    names_CD = np.stack([mean_direction(_rows(rng, 1, "random")) for _ in range(categories)])
+    names_CD[1:2] = names_CD[0]  # the nearest of all
+    others = range(1, categories)
+    rivals = sorted(others, key=lambda c: (-round(_cosine(names_CD[0], names_CD[c]), 9), c))[:5]
+    neighbours_X = nearest_names(names_CD, 0)
+    assert neighbours_X.tolist() == rivals
+    for n in SIZES:
+        x_ND = _rows(rng, n, kind)
+        found = rank_by_neighbours(x_ND, centroids_CD, 0, neighbours_X, k)
+        assert _ranking(*found) == _by_neighbours(x_ND, centroids_CD, 0, rivals, k)
+
+
+def test_equal_names_are_neighbours_in_their_order() -> None:
+    """Ties go to the lower index, and no category is its own neighbour."""
+    names_CD = np.array([[0, 1], [1, 0], [1, 0], [1, 0], [0, 1]], dtype=np.float64)
+    assert nearest_names(names_CD, 2).tolist() == [1, 3, 0, 4]
+    assert nearest_names(np.tile(names_CD[1], (9, 1)), 0).tolist() == [1, 2, 3, 4, 5]
+
+
+@KINDS
 @pytest.mark.parametrize("k", [1, 5, 12, 10**6])
 @pytest.mark.parametrize("samples", [0, 1, 6])
 def test_coverage_chooses_like_a_plain_loop(kind: str, k: int, samples: int) -> None:
@@ -220,9 +260,10 @@ def test_no_category_and_no_row() -> None:
         lambda x_ND, y_ND: rank_by_mean(x_ND, np.array([0, 30]), y_ND[:1], 5),
         lambda x_ND, y_ND: rank_by_nearest(x_ND, y_ND, 2, 5),
         lambda x_ND, y_ND: rank_by_distinctness(x_ND, y_ND.astype(np.float64), 0, 5),
+        lambda x_ND, y_ND: rank_by_neighbours(x_ND, y_ND.astype(np.float64), 0, np.array([1, 2]), 5),
         lambda x_ND, y_ND: rank_by_coverage(x_ND, y_ND, 5),
     ],
-    ids=["mean", "nearest", "distinctness", "coverage"],
+    ids=["mean", "nearest", "distinctness", "neighbours", "coverage"],
 )
 def test_nan_and_infinity_are_refused(rank: Callable[..., object], bad: float) -> None:
     """A value that compares with nothing is named by its row, even where its guide's value is zero."""

@@ -1,0 +1,213 @@
+"""Choices: which of a few words a model expects of a thing, and more of it than of other things.
+
+A small model that is asked to write about a thing invents. Asked to choose a word it knows a good deal: that
+glass is transparent, after "Air: transparent. Brick: opaque. Gold: shiny. Clay: dull. Glass:". The bare
+probabilities say little, because some words are likely of everything; so the words of a thing are compared
+with those of the other things (Holtzman et al., "Surface Form Competition", EMNLP 2021). A word counts as
+known of a thing
+
+- if it is expected e times as much of this thing as of the others (geometric mean over things and lists);
+- if it has a tenth of the probability of the question's words;
+- and if the words together are not far less likely than the likeliest other one, by which the question does
+  not fit the thing ("Rain: feathers").
+
+One request asks for one token; `logit_bias` lifts the question's words above all others, so that the server's
+probabilities after sampling are those among these words, and a few other ones show how far below they were.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+from kb_builder.ask.request import Request, derived_seed
+from kb_builder.gates.names import normalise, stem
+from kb_builder.ground.known import Known, opening
+from kb_builder.ground.parts import Part
+
+_LIFT = 40.0  # added to the words' logits
+_OTHERS = 3  # other tokens that the answer lists
+_FLOOR = math.log(1e-6)  # of a word that is not listed
+# Set on 18 things of six kinds before any text was graded: docs/words.md.
+_LEAST_LEAD = 1.0  # in nats: e times as likely as of other things
+_LEAST_LOG_SHARE = math.log(0.1)
+_LEAST_FIT = -1.9  # in nats, the words together beside the likeliest other word
+_TIE = 0.5  # how much a word's own likelihood counts beside its lead, to take one of several
+# Any thing: what is said of it is said of everything.
+_ANYTHING = ("Thing", "Object")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of choices.toml."""
+
+    id: str
+    aspect: str
+    modality: str
+    of: Literal["modifier", "head", "whole"]
+    task: str
+    lists: tuple[str, ...]
+    words: Mapping[str, str]  # word -> what a text says for it
+    openings: tuple[str, ...]
+    clause: str
+    also: tuple[str, ...] = ()
+
+    def fits(self, part: Part) -> bool:
+        """Whether it is asked of a part of this role."""
+        return part.role in {"whole", self.of}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request of a question about a thing, by one of the lists."""
+
+    question: Question
+    group: str
+    word: str
+    list_number: int
+    request: Request
+
+
+@cache
+def questions() -> tuple[Question, ...]:
+    """The questions of choices.toml."""
+    content = tomllib.loads(resources.files(__package__).joinpath("choices.toml").read_text(encoding="utf-8"))
+    found: list[dict[str, Any]] = content["question"]
+    return tuple(
+        Question(**{name: tuple(value) if isinstance(value, list) else value for name, value in each.items()})
+        for each in found
+    )
+
+
+def plan_choices(
+    groups: Mapping[str, Sequence[Part]], asked: Sequence[Question], *, endpoint: str, model: str, seed: int
+) -> Iterator[Asked]:
+    """Every request: question by question and list by list, so that servers need not read a list again."""
+    for question in asked:
+        for number, examples in enumerate(question.lists):
+            for group, parts in groups.items():
+                words = [part.word for part in parts if question.fits(part)]
+                for word in dict.fromkeys([*words, *(_ANYTHING if words else ())]):
+                    yield Asked(
+                        question,
+                        group,
+                        word,
+                        number,
+                        _request(question, examples, word, endpoint, model, seed),
+                    )
+
+
+def _request(question: Question, examples: str, word: str, endpoint: str, model: str, seed: int) -> Request:
+    start = f"{examples} {word[:1].upper()}{word[1:]}:"
+    extra: dict[str, Any] = {
+        "top_k": 0,
+        "min_p": 0.0,
+        "logprobs": True,
+        "top_logprobs": len(question.words) + _OTHERS,
+        "post_sampling_probs": True,
+        "logit_bias": {f" {each}": _LIFT for each in question.words},
+    }
+    return Request(
+        endpoint=endpoint,
+        model=model,
+        messages=(("user", question.task), ("assistant", start)),
+        temperature=1.0,
+        top_p=1.0,
+        max_tokens=1,
+        seed=derived_seed(seed, "choice", question.id),
+        sample_index=0,
+        extra=extra,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """How a model completes one list: the log share of each word, and how well the words fit at all."""
+
+    log_share: Mapping[str, float]
+    fit: float
+
+
+def read_expected(answer: str, words: Sequence[str]) -> Expected | None:
+    """The probabilities in an answer's body, or None where the server gave none."""
+    try:
+        (first, *_) = json.loads(answer)["choices"][0]["logprobs"]["content"]
+        listed = {str(each["token"]): float(each["prob"]) for each in first["top_probs"]}
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+    mine = {word: listed.get(f" {word}", 0.0) for word in words}
+    total = sum(mine.values())
+    if total <= 0:
+        return None
+    others = max((share for token, share in listed.items() if token[1:] not in mine), default=0.0)
+    fit = math.log(total / others) - _LIFT if others > 0 else 0.0
+    shares = {
+        word: max(_FLOOR, math.log(share / total)) if share > 0 else _FLOOR for word, share in mine.items()
+    }
+    return Expected(shares, fit)
+
+
+def known_words(question: Question, expected: Mapping[str, Sequence[Expected]]) -> dict[str, str]:
+    """thing -> the word that is known of it, of the things of one group, "Thing" and "Object" among them.
+
+    A thing that not every list was completed for is left out; nothing is known where fewer than two are left.
+    """
+    whole = {thing: by_list for thing, by_list in expected.items() if len(by_list) == len(question.lists)}
+    if len(whole) < 2:
+        return {}
+    share = {
+        thing: {
+            word: math.fsum(each.log_share[word] for each in by_list) / len(by_list)
+            for word in question.words
+        }
+        for thing, by_list in whole.items()
+    }
+    total = {word: math.fsum(each[word] for each in share.values()) for word in question.words}
+    found: dict[str, str] = {}
+    for thing, mine in share.items():
+        if thing in _ANYTHING:
+            continue
+        lead = {word: mine[word] - (total[word] - mine[word]) / (len(whole) - 1) for word in question.words}
+        fit = math.fsum(each.fit for each in whole[thing]) / len(question.lists)
+        best = max(question.words, key=lambda word: lead[word] + _TIE * mine[word])
+        if lead[best] >= _LEAST_LEAD and mine[best] >= _LEAST_LOG_SHARE and fit >= _LEAST_FIT:
+            found[thing] = best
+    return found
+
+
+def from_choices(
+    parts: Sequence[Part], chosen: Mapping[tuple[str, str, str], str], asked: Sequence[Question]
+) -> list[Known]:
+    """The statements about a category by the words chosen for its parts, (question, group, part) -> word.
+
+    A word that the name says itself ("the glass cone is made of glass") is left out.
+    """
+    own = {stem(word) for part in parts for word in normalise(part.word).split()}
+    found = []
+    for question in asked:
+        for part in parts:
+            word = chosen.get((question.id, part.group, part.word))
+            if word is None or {stem(each) for each in normalise(question.words[word]).split()} & own:
+                continue
+            says = question.words[word]
+            found.append(
+                Known(
+                    source="model",
+                    id=question.id,
+                    thing=part.word,
+                    says=says,
+                    openings=tuple(opening(each, says) for each in question.openings),
+                    aspect=question.aspect,
+                    modality=question.modality,
+                    also=question.also,
+                    clause=question.clause,
+                )
+            )
+            break  # one statement a question: the head may not contradict what qualifies it
+    return found

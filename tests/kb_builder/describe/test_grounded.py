@@ -1,0 +1,178 @@
+"""Texts from what is known: which prompts a category gets, and what they let a model say."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kb_builder.ask.ledger import Entry
+from kb_builder.ask.request import Request
+from kb_builder.describe.categories import describe_category_shards, read_categories
+from kb_builder.describe.grounded import Ground
+from kb_builder.describe.prompts import Library, fill_prompt, is_grounded
+from kb_builder.describers.fake import FakeDescriber
+from kb_builder.settings import DescribeCategories
+from kb_builder.tables.schemas import CATEGORIES, MODALITIES, read_rows, write_table
+
+LOCAL = DescribeCategories(describer="local")
+
+
+def _kb(
+    folder: Path, *names: str, notes: str | None = None, modalities: tuple[str, ...] = ("image",)
+) -> Path:
+    rows = [
+        {"category_id": name.replace(" ", "-"), "name": name, "aliases": [], "parent": None, "notes": notes}
+        for name in names
+    ]
+    write_table(folder / "categories.parquet", rows, CATEGORIES)
+    write_table(folder / "modalities.parquet", [{"modality": each} for each in modalities], MODALITIES)
+    return folder
+
+
+def _entry(shares: dict[str, float]) -> Entry:
+    listed = [{"token": f" {word}", "prob": share} for word, share in shares.items()]
+    choice = {"message": {"content": "x"}, "logprobs": {"content": [{"top_probs": listed}]}}
+    return Entry(
+        key="k",
+        request="{}",
+        answer=json.dumps({"choices": [choice]}),
+        error=None,
+        attempts=1,
+        latency_ms=1.0,
+        created_at=0,
+        provider="local",
+        source="local",
+        run_id="r",
+        cost_usd=None,
+        base_key="b",
+    )
+
+
+def _answered(ground: Ground, known: dict[str, str]) -> Ground:
+    """Every choice is answered alike, but that `known` (of a thing by a word) stands out."""
+
+    def entry(request: Request) -> Entry:
+        words = [word.strip() for word in request.extra["logit_bias"]]
+        thing = str(request.messages[-1][1]).rpartition(". ")[2].rstrip(":").lower()
+        mine = known.get(thing)
+        if mine not in words:
+            return _entry(dict.fromkeys(words, 1 / len(words)))
+        return _entry({word: 0.9 if word == mine else 0.1 / (len(words) - 1) for word in words})
+
+    ground.absorb([entry(request) for request in ground.plan()])
+    assert ground.plan() == []
+    return ground
+
+
+def _texts(kb: Path, library: Library, place: int = 0) -> list[tuple[str, str]]:
+    """(template, what the prompt lets the model say): the opening, with the words that are fixed."""
+    found = []
+    for prompt in library.prompts:
+        _, opening = fill_prompt(prompt, read_categories(kb)[place])
+        grammar = str(prompt.extra.get("grammar", "")).removeprefix('root ::= "').removesuffix('"')
+        found.append((prompt.template_id, opening + grammar))
+    return found
+
+
+def test_words_of_a_grid_are_said_of_the_whole(tmp_path: Path) -> None:
+    """One by one in two ways, then two in one text; nothing else is asked about."""
+    kb = _kb(tmp_path, "glass sphere", "glass torus", "cork sphere", "cork torus")
+    ground = _answered(
+        Ground(read_categories(kb), LOCAL, FakeDescriber(), kb), {"glass": "brittle", "torus": "ring"}
+    )
+    libraries = ground.libraries()
+    glass_torus = next(i for i, each in enumerate(read_categories(kb)) if each.name == "glass torus")
+    assert _texts(kb, libraries["glass-torus"], glass_torus) == [
+        ("known-model-bend-1", "When pressed, the glass torus proves to be brittle."),
+        ("known-model-like-1", "In shape, the glass torus is like a ring."),
+        ("known-model-bend-2", "Under a heavy thumb, the glass torus stays brittle."),
+        ("known-model-like-2", "From most sides, the glass torus looks like a ring."),
+        ("known-model-bend+like", "The glass torus when pressed is brittle and is shaped like a ring."),
+    ]
+    assert "cork-sphere" not in libraries
+
+
+def test_notes_and_glosses_are_restated_and_then_repeated(tmp_path: Path) -> None:
+    """The model's own words first, which the gate compares with what is known."""
+    kb = _kb(tmp_path, "KP-4211", notes='A "ball" of oak. Knocks when tapped.')
+    library = Ground(read_categories(kb), LOCAL, FakeDescriber(), kb).libraries()["KP-4211"]
+    assert _texts(kb, library)[:5] == [
+        ("known-notes-1-1", "The KP-4211 is"),
+        ("known-notes-2-1", "The KP-4211"),
+        ("known-notes-1-2", 'The KP-4211 is a \\"ball\\" of oak.'),
+        ("known-notes-2-2", "The KP-4211 knocks when tapped."),
+        ("known-notes-1+2", 'The KP-4211 is a "ball" of oak and knocks when tapped.'),
+    ]
+    first = library.prompts[0]
+    assert first.known == 'KP-4211 a "ball" of oak'
+    assert first.extra["logit_bias"] == {' a "ball" of oak.': 2.0}
+    rooster = _kb(tmp_path, "rooster")
+    library = Ground(read_categories(rooster), LOCAL, FakeDescriber(), rooster).libraries()["rooster"]
+    assert {prompt.template_id.rpartition("-")[0] for prompt in library.prompts} == {"known-gloss-1"}
+
+
+@pytest.mark.parametrize(
+    ("modalities", "aspects"),
+    [
+        (("audio",), {"sound"}),
+        (("thermal",), {"heat", "shape"}),
+        (("image",), {"look", "material", "shape"}),
+        (("text",), {"look", "material", "shape", "sound", "heat", "motion"}),
+    ],
+)
+def test_only_what_samples_show_is_asked(
+    tmp_path: Path, modalities: tuple[str, ...], aspects: set[str]
+) -> None:
+    """No sound where nothing is heard, and nothing but sound where nothing is seen."""
+    kb = _kb(tmp_path, "rooster", "frog", modalities=modalities)
+    ground = Ground(read_categories(kb), LOCAL, FakeDescriber(), kb)
+    assert {each.question.aspect for each in ground._asked} == aspects
+    chosen = Ground(
+        read_categories(kb), DescribeCategories(describer="local", aspects=("heat",)), FakeDescriber(), kb
+    )
+    assert {each.question.aspect for each in chosen._asked} == {"heat"}
+    assert chosen.libraries() == {}  # no gloss either: nobody asked what it is
+
+
+def test_what_is_uncertain_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Senses of the dictionary in one line, categories of which nothing is known in another."""
+    kb = _kb(tmp_path, "ball", "cube", "KP-4211")
+    with caplog.at_level(logging.WARNING):
+        libraries = Ground(read_categories(kb), LOCAL, FakeDescriber(), kb).libraries()
+    assert set(libraries) == {"cube"}
+    dictionary, nothing = (record.message for record in caplog.records)
+    assert "ball: 4 senses, none taken" in dictionary
+    assert "cube: 2 senses, took" in dictionary
+    assert nothing.startswith("nothing is known of 2 categories")
+
+
+def test_only_a_model_that_knows_little_is_held_to_it() -> None:
+    """Endpoints and the fake are asked as before, and the setting turns it off."""
+    assert is_grounded(LOCAL)
+    assert not is_grounded(DescribeCategories(describer="local", grounded=False))
+    assert not is_grounded(DescribeCategories(describer="fake"))
+    assert not is_grounded(DescribeCategories(describer="openai", model="gpt-4o-mini"))
+
+
+def test_a_replay_knows_what_the_ledger_knows(tmp_path: Path) -> None:
+    """The bundled model, once: its choices and texts come again from the ledger, row by row."""
+    kb = _kb(tmp_path, "glass cone", "glass cube", "cork cone", "cork cube")
+    settings = DescribeCategories(n=3, aspects=("material", "use"), near_cosine=None)
+
+    def rows(**how: Any) -> list[dict[str, Any]]:
+        describe_category_shards(kb, [0], settings, run_id="r", encoder="minilm", **how)
+        return read_rows(kb / "descriptions" / "category")
+
+    first = rows()
+    assert {row["template_id"].split("-")[0] for row in first} == {"known"}
+    ok = [row for row in first if row["status"] == "ok"]
+    assert {row["category_id"] for row in ok} == {"glass-cone", "glass-cube", "cork-cone", "cork-cube"}
+    assert all(row["category_id"].replace("-", " ") in row["text"] for row in ok)
+    assert {row["source"] for row in first} == {"local"}
+    assert rows(replay=True) == first
+    assert math.isclose(sum(row["latency_ms"] for row in rows()), sum(row["latency_ms"] for row in first))

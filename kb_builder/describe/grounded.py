@@ -95,7 +95,8 @@ class Ground:
         known: list[Known] = []
         if self._wanted.phrases:
             known += from_notes(category, spoken_name(category))
-            sense, line = look_up(category, spoken_name(category))
+            in_grid = any(part.role == "head" for part in self._parts[category.category_id])
+            sense, line = look_up(category, spoken_name(category), head=in_grid)
             if line is not None:
                 uncertain.append(line)
             if sense is not None and sense.gloss != category.notes:

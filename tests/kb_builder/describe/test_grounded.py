@@ -114,8 +114,8 @@ def test_notes_and_glosses_are_restated_and_then_repeated(tmp_path: Path) -> Non
     first = library.prompts[0]
     assert first.known == 'KP-4211 a "ball" of oak'
     assert first.extra["logit_bias"] == {' a "ball" of oak.': 2.0}
-    rooster = _kb(tmp_path, "rooster")
-    library = Ground(read_categories(rooster), LOCAL, FakeDescriber(), rooster).libraries()["rooster"]
+    zebra = _kb(tmp_path, "zebra")
+    library = Ground(read_categories(zebra), LOCAL, FakeDescriber(), zebra).libraries()["zebra"]
     assert {prompt.template_id.rpartition("-")[0] for prompt in library.prompts} == {"known-gloss-1"}
 
 

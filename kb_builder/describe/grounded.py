@@ -38,7 +38,7 @@ from kb_builder.settings import DescribeCategories
 log = logging.getLogger(__name__)
 
 VERSION = "1"
-_RESTATED = 3  # tries at each opening of a statement that the model puts into its own words
+_RESTATED = 2  # tries at each opening of a statement that the model puts into its own words
 # Added to the logits of a statement's tokens: with little of it a model prefers these words and still puts a
 # sentence together; with more it repeats them. Where a grammar fixes the words, it spares the grammar work.
 _PREFER, _FIXED = 2.0, 12.0
@@ -95,7 +95,8 @@ class Ground:
         known: list[Known] = []
         if self._wanted.phrases:
             known += from_notes(category, spoken_name(category))
-            sense, line = look_up(category, spoken_name(category))
+            in_grid = any(part.role == "head" for part in self._parts[category.category_id])
+            sense, line = look_up(category, spoken_name(category), head=in_grid)
             if line is not None:
                 uncertain.append(line)
             if sense is not None and sense.gloss != category.notes:

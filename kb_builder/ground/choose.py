@@ -24,12 +24,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
 from kb_builder.ask.request import Request, derived_seed
 from kb_builder.gates.names import normalise, stem
 from kb_builder.ground.known import Known, opening
-from kb_builder.ground.parts import Part
+from kb_builder.ground.parts import Part, Role
 
 _LIFT = 40.0  # added to the words' logits
 _OTHERS = 3  # other tokens that the answer lists
@@ -50,7 +50,7 @@ class Question:
     id: str
     aspect: str
     modality: str
-    of: Literal["modifier", "head", "whole"]
+    of: tuple[Role, ...]
     task: str
     lists: tuple[str, ...]
     words: Mapping[str, str]  # word -> what a text says for it
@@ -60,7 +60,7 @@ class Question:
 
     def fits(self, part: Part) -> bool:
         """Whether it is asked of a part of this role."""
-        return part.role in {"whole", self.of}
+        return part.role in self.of
 
 
 @dataclass(frozen=True, slots=True)

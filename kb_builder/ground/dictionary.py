@@ -1,8 +1,9 @@
 """The dictionary: glosses of nouns, from WordNet's 21,844 synsets in ImageNet (data files of package timm).
 
-A name may have several senses. They are not guessed: the category's notes and parent decide by the words that
-they share with a sense's gloss and other names; without notes the only sense counts, or the only one that the
-name comes first in. `Sense.how` says which it was.
+A name may have several senses, and the dictionary has not all of them: of "wind" it knows the instrument.
+They are not guessed: the category's notes, parent and aliases decide, by the words that they share with a
+sense's gloss and other names; without those, the only sense whose first name it is. `Sense.how` says which
+it was.
 """
 
 from __future__ import annotations
@@ -50,20 +51,27 @@ def _entries() -> dict[str, tuple[_Entry, ...]]:
     return {name: tuple(entries) for name, entries in found.items()}
 
 
-def look_up(category: Category, name: str) -> tuple[Sense | None, str | None]:
-    """The sense of a category's name or else of its last word, and one line where it was not certain.
+def look_up(category: Category, name: str, *, head: bool = False) -> tuple[Sense | None, str | None]:
+    """The sense of a category's name, and one line where it was not certain.
 
-    The line says what was chosen among how many senses, or that none was.
+    With `head`, else of its last word, which must be a thing by itself: a "clock tick" is no tick. The line
+    says what was chosen among how many senses, or that none was.
     """
-    whole = normalise(name)
-    last = whole.split(" ")[-1]
-    for word in dict.fromkeys((whole, last, singular(last))):
+    *first, last = normalise(name).split(" ")
+    for word in dict.fromkeys(
+        [
+            " ".join([*first, last]),
+            " ".join([*first, singular(last)]),
+            *([last, singular(last)] if head else []),
+        ]
+    ):
         entries = _entries().get(word, ())
         if not entries:
             continue
         entry, how = _choose(word, entries, category)
         if entry is None:
-            return None, f"{word}: {len(entries)} senses, none taken; `notes` or `parent` would decide"
+            senses = "one sense" if len(entries) == 1 else f"{len(entries)} senses"
+            return None, f"{word}: {senses}, none taken; `notes` or `parent` would decide"
         if len(entries) == 1:
             return Sense(word, entry.gloss, how), None
         return Sense(word, entry.gloss, how), f"{word}: {len(entries)} senses, took {entry.gloss!r} ({how})"
@@ -78,10 +86,8 @@ def _choose(word: str, entries: tuple[_Entry, ...], category: Category) -> tuple
         best = max(shared)
         if best and shared.count(best) == 1:
             return entries[shared.index(best)], "its notes, parent or aliases share words with it"
-    if len(entries) == 1:
-        return entries[0], "its only sense"
     first = [entry for entry in entries if entry.names[0] == word]
-    if not known and len(first) == 1:
+    if len(first) == 1 and (not known or len(entries) == 1):
         return first[0], "the only one that is called so first"
     return None, ""
 

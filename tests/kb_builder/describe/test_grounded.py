@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
+from data.tabletop.settings import TabletopSettings
+from data.tabletop.world import categories
 from kb_builder.ask.ledger import Entry
 from kb_builder.ask.request import Request
 from kb_builder.describe.categories import describe_category_shards, read_categories
 from kb_builder.describe.grounded import Ground
 from kb_builder.describe.prompts import Library, fill_prompt, is_grounded
 from kb_builder.describers.fake import FakeDescriber
+from kb_builder.gates.names import normalise, stem
 from kb_builder.settings import DescribeCategories
 from kb_builder.tables.schemas import CATEGORIES, MODALITIES, read_rows, write_table
 
@@ -111,8 +114,8 @@ def test_notes_and_glosses_are_restated_and_then_repeated(tmp_path: Path) -> Non
     first = library.prompts[0]
     assert first.known == 'KP-4211 a "ball" of oak'
     assert first.extra["logit_bias"] == {' a "ball" of oak.': 2.0}
-    rooster = _kb(tmp_path, "rooster")
-    library = Ground(read_categories(rooster), LOCAL, FakeDescriber(), rooster).libraries()["rooster"]
+    zebra = _kb(tmp_path, "zebra")
+    library = Ground(read_categories(zebra), LOCAL, FakeDescriber(), zebra).libraries()["zebra"]
     assert {prompt.template_id.rpartition("-")[0] for prompt in library.prompts} == {"known-gloss-1"}
 
 
@@ -176,3 +179,32 @@ def test_a_replay_knows_what_the_ledger_knows(tmp_path: Path) -> None:
     assert {row["source"] for row in first} == {"local"}
     assert rows(replay=True) == first
     assert math.isclose(sum(row["latency_ms"] for row in rows()), sum(row["latency_ms"] for row in first))
+
+
+def test_part_numbers_are_described_from_their_notes(tmp_path: Path) -> None:
+    """The bundled model says of part numbers what their notes say, and the number with it."""
+    coded = categories(TabletopSettings(names="codes"))[:2]
+    rows = [
+        {
+            "category_id": each.category_id,
+            "name": each.name,
+            "aliases": [],
+            "parent": None,
+            "notes": each.notes,
+        }
+        for each in coded
+    ]
+    write_table(tmp_path / "categories.parquet", rows, CATEGORIES)
+    write_table(tmp_path / "modalities.parquet", [{"modality": "event"}], MODALITIES)
+    settings = DescribeCategories(n=4, aspects=("use",), near_cosine=None)
+    describe_category_shards(tmp_path, [0], settings, run_id="r", encoder="minilm")
+    found = read_rows(tmp_path / "descriptions" / "category")
+    for each in coded:
+        ok = [row for row in found if row["category_id"] == each.category_id and row["status"] == "ok"]
+        assert len(ok) >= 4
+        known = set(map(stem, normalise(f"{each.name} {each.notes}").split()))
+        for row in ok:
+            assert each.name in row["text"]
+            assert row["template_id"].startswith("known-notes-")
+            words = [stem(word) for word in normalise(row["text"]).split()]
+            assert sum(word in known for word in words) > len(words) / 2

@@ -197,7 +197,7 @@ def _make_elsewhere(
 
 def _order(folder: Path, sheet: Sheet, rejects: dict[str, str], *, whole: bool = True) -> PartOrder:
     """Write a sheet for another process; its order names it, and the rejects that concern it."""
-    path = folder / f"{sheet.folder.name}-{sheet.number:05d}-{'whole' if whole else 'own'}.parquet"
+    path = folder / f"{sheet.folder.name}-{sheet.number:05d}-{'whole' if whole else 'own'}.order"
     write_sheet(sheet, path)
     own = {key: rejects[key] for key in sheet.keys if key in rejects} if rejects else {}
     return PartOrder(path, whole, sheet.name, own)

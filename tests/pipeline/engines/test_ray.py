@@ -6,6 +6,7 @@ One cluster serves all tests, in their order: a second node joins, is killed, an
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -37,9 +38,9 @@ from pipeline.engines.choose import engine_of
 from pipeline.project import RunSection
 from slow_words import Order, Trouble
 fine = "is fine"
-for names in ([fine] * 6, [fine, "is wrong", fine], [fine, "kills its worker", fine]):
-    got = []
-    with engine_of(RunSection(engine="ray", address=sys.argv[1])) as engine:
+with engine_of(RunSection(engine="ray", address=sys.argv[1])) as engine:
+    for names in ([fine] * 6, [fine, "is wrong", fine], [fine, "kills its worker", fine]):
+        got = []
         try:
             for result in engine.map(Trouble(), [Order(name, n) for n, name in enumerate(names)]):
                 got.append(result)
@@ -208,11 +209,11 @@ def test_the_head_is_killed(
     cluster.kill(HEAD)
     said = started.communicate(timeout=90)[0]
     assert started.returncode == 1 and "has not answered for 15 s" in said, said
-    made = {path: path.read_bytes() for path in parts(project) if path.name.startswith("part-")}
-    assert len(made) >= 2
+    left = len(parts(project))
+    assert left >= 3
     plain = project.read_text(encoding="utf-8").replace('engine = "ray"', 'engine = "local"')
     project.write_text(plain, encoding="utf-8")
     said = finished(encoding(project, cluster))
-    assert "were there from part jobs or a run that was stopped" in said
     assert vector_files(project) == by_one_process
-    assert all(path.read_bytes() == content for path, content in made.items())
+    counts = dict(re.findall(r"texts (\w+) (\d+)", said))
+    assert int(counts["encoded"]) + left <= int(counts["distinct"]), said

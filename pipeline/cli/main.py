@@ -325,6 +325,31 @@ def retrieve(
         print(hit.to_text())
 
 
+@app.command("ui", rich_help_panel=LOOK)
+def browse(
+    projects: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Project files; default: unibind.toml, else the last one run here."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; beyond this machine, a token is asked for.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any free one.")] = 8642,
+    allow_run: Annotated[
+        bool, typer.Option("--allow-run", help="Let the pages start, pause and resume runs.")
+    ] = False,
+) -> None:
+    """Browse projects in a web browser: search, samples, categories, the space, results.
+
+    Nothing is loaded from outside, and without --host nobody else can reach it (docs/ui.md).
+    """
+    given: list[Path | None] = [*projects] if projects else [None]
+    files = [load_to_read(project) for project in given]
+    from pipeline.ui.serve import serve
+
+    serve(files, host=host, port=port, allow_run=allow_run, say=lambda line: print(line, flush=True))
+
+
 app.add_typer(kb_app, name="kb", rich_help_panel=LOOK)
 
 

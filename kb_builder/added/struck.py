@@ -39,9 +39,14 @@ class Struck:
 
 def read_struck(kb: Path) -> dict[str, Struck]:
     """The texts that were struck out, by row id. Raises DamagedError where the file is damaged."""
-    path = reading(kb / FILE)
-    if not path.is_file():
-        return {}
+    path = kb / FILE
+    try:
+        if not reading(path).is_file():
+            return {}
+    except DamagedError as error:
+        if error.path != path:  # the list of checksums, which another command mends
+            raise
+        raise DamagedError(path, f"{error.reason.partition(';')[0]}; {REPAIR}") from error
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != _FORMAT:

@@ -98,7 +98,7 @@ train: $(READY) ## localize, train and evaluate from an existing knowledge base 
 ##@ Benchmarks: speed and memory, compared with other programs
 
 .PHONY: bench-peers bench-kb bench-latency bench-store bench-train bench-epoch bench-evaluate bench-media bench-verify
-.PHONY: bench-busy
+.PHONY: bench-busy bench-ui
 
 bench-peers: $(READY) ## install what the benchmarks compare with, in separate virtual environments
 	@for peer in bespokelabs-curator distilabel; do \
@@ -132,6 +132,9 @@ bench-verify: $(READY) ## `kb verify` of a million rows (half an hour)
 
 bench-busy: $(READY) ## the demo's stages beside a busy core (ten minutes)
 	@$(BIN)/python -m bench.busy
+
+bench-ui: $(READY) ## the web app over 100,000 samples (five minutes)
+	@$(BIN)/python -m bench.ui
 
 bench-kb: $(READY) ## the knowledge-base builder (half an hour)
 	@$(BIN)/python -m bench.kb

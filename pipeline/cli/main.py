@@ -155,6 +155,7 @@ def demo(
     The tabletop sample world has seven modalities; a small LLM writes its descriptions.
     """
     _run(load(project))
+    print(f"look     unibind ui{'' if project == DEMO_PROJECT else f' {_short(project)}'}")
 
 
 @app.command(rich_help_panel=START)

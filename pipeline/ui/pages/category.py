@@ -176,7 +176,7 @@ async def _texts(view: View, one: str, name: str) -> None:
         gone = row["row_id"] in struck
 
         def text() -> None:
-            Words(row["text"], "span", "struck" if gone or row["status"] != "ok" else "")
+            Words(row["text"], "span", "struck" if gone else "" if row["status"] == "ok" else "quiet")
             if gone:
                 each = struck[row["row_id"]]
                 Words(

@@ -77,6 +77,7 @@ def _recognition(view: View, metrics: dict[str, Any]) -> None:
         names = [name for name in anchor_names(rows) if name != CENTERS]
         for split in dict.fromkeys(row.split for row in rows):
             block = [row for row in rows if row.split == split]
+            Words(f"{split_title(split)}: top-1 in percent with its 95% interval", "h3")
             head = (
                 "modality",
                 anchor_title(CENTERS, rows),
@@ -91,7 +92,6 @@ def _recognition(view: View, metrics: dict[str, Any]) -> None:
                 [_line(row, names) for row in block],
                 label=f"{title}, {split_title(split)}",
             )
-            Words(f"{split_title(split)}: top-1 in percent with its 95% interval", "p", "quiet")
 
 
 def _line(row: AccuracyRow, names: list[str]) -> list[Any]:

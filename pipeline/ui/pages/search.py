@@ -75,7 +75,7 @@ def _form(view: View, parts: Sequence[Part]) -> None:
     with box("div", "ask", role="search"):
         words = ui.input("Words", value=only, placeholder="a red ball rolling on wood")
         words.classes("words search-words").props("outlined clearable autofocus maxlength=2000")
-        together = ui.checkbox("add to the query below").classes("" if parts else "hidden")
+        together = ui.checkbox("add to the query below").props("dense").classes("" if parts else "hidden")
 
         def go() -> None:
             if text := (words.value or "").strip():

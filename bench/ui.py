@@ -88,10 +88,11 @@ def _make(folder: Path, samples: int, categories: int) -> Path:
             vectors_ND=found.vectors_ND,
             encoder=encoder.identity,
         )
-    card = {"name": "minilm", "identity": encoder.identity, "dim": encoder.dim, "modalities": ["text"]}
+    common = {"dim": encoder.dim, "dtype": "float32"}
+    card = {"name": "minilm", "identity": encoder.identity, "modalities": ["text"], **common}
     write_json(texts / "encoder.json", card)
-    shared = kb / "embeddings" / "shared" / "encoder.json"
-    write_json(shared, {"name": "shared", "dim": encoder.dim, "modalities": ["image"]})
+    shared = kb / "embeddings" / "shared"
+    write_json(shared / "encoder.json", {"name": "shared", "identity": "", "modalities": ["image"], **common})
     localize(kb, Localize(k=16, rule="text"))
     return path
 

@@ -177,7 +177,7 @@ class _Views:
         self._answers: pa.Table | None = None
 
     def close(self) -> None:
-        """Close the connection; what still reads through a cursor of it goes on to its end."""
+        """Close the connection; what still reads through a cursor of it ends as usual."""
         with self._lock:
             self._connection.close()
 

@@ -125,7 +125,7 @@ def _requests(project: ProjectFile) -> Requests | None:
 
 @dataclass
 class Runner:
-    """A run that the page has started; it goes on when the page's server ends."""
+    """A run that the page has started; it continues when the page's server ends."""
 
     project: ProjectFile
     _process: subprocess.Popen[bytes] | None = None

@@ -1,4 +1,4 @@
-"""All categories: how well each is recognised, what it is taken for, and what texts and centers it has."""
+"""All categories: how well each is recognised, what it is confused with, its texts and its centers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def show(view: View) -> None:
     await asyncio.to_thread(_with_intervals, rows)
     table(
         "lrlrlrrrr",
-        ("category", "right", "", "of", "most taken for", "texts", "rejected", "centers", "samples"),
+        ("category", "right", "", "of", "most confused with", "texts", "rejected", "centers", "samples"),
         [_row(view, row, split) for row in rows[:MOST]],
         label="Categories",
     )

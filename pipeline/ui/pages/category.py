@@ -89,7 +89,7 @@ async def _confusions(view: View, one: str) -> None:
         [one],
         answers=True,
     )
-    for title, rows, mine in (("Taken for", out, True), ("Taken for it", back, False)):
+    for title, rows, mine in (("Recognised as", out, True), ("Recognised as it", back, False)):
         Words(title, "h2")
         if not rows:
             Words("none", "p", "quiet")

@@ -179,7 +179,7 @@ def _cell(
     with box("td", kind).style(f"--v: {share:.3f}"):
         if count:
             where = view.to("/samples", category=own, named=named, split=split, modality=modality)
-            words = f"{names[own]} taken for {names[named]}: {count} of {of}"
+            words = f"{names[own]} recognised as {names[named]}: {count} of {of}"
             link(str(count), where, title=words, aria_label=words)
         else:
             Words("")

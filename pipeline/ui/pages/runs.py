@@ -94,7 +94,7 @@ def _stages(now: Progress) -> None:
     elif all(each.state == "done" for each in now.stages):
         Words("The run is finished.", "p")
     else:
-        Words("Nothing is at work. `unibind run` goes on where it stopped.", "p")
+        Words("Nothing is at work. `unibind run` continues where it stopped.", "p")
 
     def line(each: Any) -> list[Any]:
         words = _WORDS[each.state] + (f": {each.note}" if each.note else "")

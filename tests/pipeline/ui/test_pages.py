@@ -175,7 +175,7 @@ def test_categories_and_one_of_them(desk: Desk, visit: Any) -> None:
         await user.should_see("blue ball", retries=SLOW)
         assert "/category?id=blue-ball" in _links(user)
         await user.open("/category?id=blue-ball")
-        for words in ("Recognised test samples", "Taken for", "Embedding centers", "Texts", "accepted"):
+        for words in ("Recognised test samples", "Recognised as", "Embedding centers", "Texts", "accepted"):
             await user.should_see(words)
         why = next(link for link in _links(user) if link.startswith("/text?"))
         await user.open(why)

@@ -1,4 +1,4 @@
-"""Elements with a script of our own: a turning cloud, a film of frames, the map of the space."""
+"""Elements with a script of our own: a turning cloud, a film of frames, a place for files, the map."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ class Frames(ui.element, component="static/frames.js"):
         self.props["src"] = src
         self.props["count"] = count
         self.props["alt"] = visible_lines(alt)
+
+
+class Drop(ui.upload, component="static/drop.js"):
+    """A place to drop one file on, or to choose one; takes what `ui.upload` takes."""
 
 
 class PointMap(ui.element, component="static/map.js"):

@@ -221,9 +221,9 @@ def filters(view: View, choices: Mapping[str, tuple[str, Mapping[str, str]]]) ->
                 made.props("use-input input-debounce=0 fill-input hide-selected")
 
 
-def pager(view: View, page: int, more: bool, words: str) -> None:
+def pager(view: View, page: int, more: bool, words: str, *, label: str = "Pages of the list") -> None:
     """Links to the page before and after; `[` and `]` follow them."""
-    with box("nav", "pager", aria_label="Pages of the list"):
+    with box("nav", "pager", aria_label=label):
         if page > 1:
             link("← earlier", view.here(page=page - 1 if page > 2 else None), rel="prev")
         Words(words)
@@ -284,7 +284,7 @@ def frame(view: View, title: str, pages: Sequence[tuple[str, str]], *, theme: st
             ).props("dense outlined options-dense").classes("filter")
         theme_button = button("◐", lambda: _next_theme(dark)).classes(replace="theme")
         theme_button.props["aria-label"] = "Light, dark or as the system is"
-    with box("main", "main", id="main"):
+    with box("div", "main", id="main"):  # NiceGUI's page around it is the <main>
         Words(title, "h1")
         yield
 

@@ -39,7 +39,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 COOKIE = "unibind_ui"
 SIGN_IN = "/sign-in"
-MOST_UPLOAD = 256 * 2**20  # bytes of one dropped file, with the form around it
+MOST_FILE = 256 * 2**20  # bytes of one dropped file
+MOST_UPLOAD = MOST_FILE + 2**16  # with the form around it
 MOST_BODY = 2**20  # of any other request
 _WRONG_TOKEN_S = 1.0  # the answer to a wrong token waits this long
 # In the path as it was sent: encoded slashes, dots and NUL, which routes would see decoded.

@@ -156,9 +156,10 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name that is no host name at all
         listener.close()
+        why = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{host}:{port} cannot be used ({error.strerror}); give another with --port, 0 for a free one"
+            f"{host}:{port} cannot be used ({why}); give another --host, or --port, 0 for a free one"
         ) from None
     return listener

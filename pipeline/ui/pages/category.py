@@ -31,7 +31,7 @@ async def show(view: View) -> None:
     more = [", ".join(category["aliases"] or ()), category["parent"] or "", category["notes"] or ""]
     if any(more):
         Words(" · ".join(each for each in more if each), "p", "quiet")
-    with box("p", "row"):
+    with box("p", "line"):
         link("Its samples", view.to("/samples", category=one))
         link("Search by its name", view.to("/", q=category["name"]))
     with box("div", "two"):
@@ -209,7 +209,7 @@ async def _texts(view: View, one: str, name: str) -> None:
 
 def _editor(view: View, pending: Pending, texts: dict[str, str]) -> None:
     """The field for a text, the preview, and the button that saves."""
-    with box("div", "row"):
+    with box("div", "line"):
         field = ui.input("Add a text about it", placeholder=visible(f"A {pending.name} …")).classes("words")
         field.props("outlined dense maxlength=2000").style("flex:1 1 18rem")
         add = box("span")

@@ -175,8 +175,7 @@ def _cell(
 ) -> None:
     count, of = cells[own][named], max(cells[own].total(), 1)
     share = count / of
-    kind = ("own " if own == named else "") + ("deep" if share > 0.55 else "")
-    with box("td", kind).style(f"--v: {share:.3f}"):
+    with box("td", "own" if own == named else "").style(f"--v: {share:.3f}"):
         if count:
             where = view.to("/samples", category=own, named=named, split=split, modality=modality)
             words = f"{names[own]} recognised as {names[named]}: {count} of {of}"

@@ -80,7 +80,7 @@ def _buttons(view: View, runner: Runner) -> None:
         except UniBindError as error:
             ui.notify(str(error), type="warning")
 
-    with box("div", "row"):
+    with box("div", "line"):
         for what, words in (("start", "Start or resume"), ("pause", "Pause")):
             button(words, partial(act, what), main=what == "start")
 

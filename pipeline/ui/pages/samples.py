@@ -74,7 +74,7 @@ async def show(view: View) -> None:
     with box("div", "cards"):
         for row in rows:
             _card(view, row, names, texts)
-    pager(view, page, SIZE * page < count["n"], words)
+    pager(view, page, SIZE * page < count["n"], words, label="Pages of the list, below it")
 
 
 def conditions(view: View) -> tuple[str, list[Any]]:

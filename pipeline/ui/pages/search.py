@@ -17,9 +17,10 @@ from data.modality import EXTENSIONS, MODALITIES
 from data.show import shorten
 from pipeline.predict.answers import Hit, NamedCategory
 from pipeline.predict.search import Query
+from pipeline.ui.canvas import Drop
 from pipeline.ui.cards import sample_card
 from pipeline.ui.frame import View, Words, alert, bar, box, button, chip, later, link, picture
-from pipeline.ui.security import MOST_UPLOAD
+from pipeline.ui.security import MOST_FILE
 from pipeline.ui.state import Opened, Timed, query_of
 
 PATH, TITLE = "/", "Search"
@@ -52,7 +53,7 @@ async def show(view: View) -> None:
     if not parts:
         await _start(view)
         return
-    with box("div", "row"):
+    with box("div", "line"):
         for part in parts:
             _part(view, parts, part)
     try:
@@ -93,24 +94,18 @@ def _form(view: View, parts: Sequence[Part]) -> None:
             return
         ui.navigate.to(_address(view, [*(parts if together.value else ()), Part("file", identity)]))
 
-    with box("div", "drop"):
-        drop = ui.upload(
-            label="or drop a picture, sound, cloud, mesh, thermal picture, video or event recording here",
-            auto_upload=True,
-            max_file_size=MOST_UPLOAD,
-            on_upload=take,
-            on_rejected=lambda: ui.notify(
-                f"At most {MOST_UPLOAD / 2**20:.0f} MB can be dropped.", type="warning"
-            ),
-        )
-        drop.props("flat").props["accept"] = ",".join(sorted(EXTENSIONS)) + ",.tif,.tiff,.dat,.raw"
-        drop.props["aria-label"] = "Search by a file"
+    drop = Drop(
+        label="or drop a picture, sound, cloud, mesh, thermal picture, video or event recording here",
+        max_file_size=MOST_FILE,
+        on_upload=take,
+    )
+    drop.props["accept"] = ",".join(sorted(EXTENSIONS)) + ",.tif,.tiff,.dat,.raw"
 
 
 def _ask_modality(view: View, identity: str, path: Path, name: str, before: Sequence[Part]) -> None:
     with ui.dialog(value=True), ui.card():
         Words(f"What is {name}?", "p")
-        with box("div", "row"):
+        with box("div", "line"):
             for modality in MODALITIES:
 
                 def choose(modality: str = modality) -> None:
@@ -204,7 +199,7 @@ async def _start(view: View) -> None:
     """What to try: words of the project's own, and a few of its samples."""
     names = await view.rows("SELECT name FROM v_categories ORDER BY hash(category_id) LIMIT 4")
     Words("Search the project's samples and categories by meaning, across modalities.", "p")
-    with box("p", "row"):
+    with box("p", "line"):
         Words("Try ", "span", "quiet")
         for row in names:
             link(row["name"], view.to(PATH, q=row["name"]))

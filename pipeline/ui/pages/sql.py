@@ -57,7 +57,7 @@ async def show(view: View) -> None:
             ui.navigate.to(view.to(PATH, q=field.value))
 
     field.on("keydown.ctrl.enter", go)
-    with box("div", "row"):
+    with box("div", "line"):
         button("Run", go, main=True)
         Words("Ctrl+Enter runs it. Nothing can be written, and no other file read.", "span", "quiet")
     if query.strip():
@@ -74,7 +74,7 @@ async def _answer(view: View, query: str) -> None:
         alert(error)
         return
     more = len(found) > MOST_SHOWN
-    with box("p", "row"):
+    with box("p", "line"):
         Words(f"the first {MOST_SHOWN:,} rows" if more else f"{len(found):,} rows", "span", "quiet").mark(
             "count"
         )

@@ -30,7 +30,7 @@ async def show(view: View) -> None:
     about = dict(sections["row"].rows)
     subject = dict(sections["subject"].rows)
     Words(about["text"], "blockquote", "text-sample")
-    with box("p", "row"):
+    with box("p", "line"):
         if about["kind"] == "category":
             link(f"Category {subject.get('name', '')}", view.to("/category", id=subject["category_id"]))
         else:

@@ -2,7 +2,7 @@
 export default {
   template: `<figure style="margin:0">
     <div class="film-frame" role="img" :aria-label="alt" :style="look"></div>
-    <div class="row" style="margin-top:.5rem;flex-wrap:nowrap">
+    <div class="line" style="margin-top:.5rem;flex-wrap:nowrap">
       <button class="button" type="button" @click="toggle">{{ playing ? "Pause" : "Play" }}</button>
       <input type="range" min="0" :max="count - 1" v-model.number="at" aria-label="frame" style="flex:1" @input="playing = false">
       <span class="quiet" style="white-space:nowrap">{{ at + 1 }} of {{ count }}</span>

@@ -10,7 +10,7 @@ export default {
         @pointermove="move" @pointerup="up" @pointerleave="tip = null" @dblclick="reset" @keydown="key"></canvas>
       <div v-if="tip" class="tip" :style="{ left: tip.x + 'px', top: tip.y + 'px' }">{{ tip.words }}</div>
     </div>
-    <div class="row" style="margin-top:.5rem">
+    <div class="line" style="margin-top:.5rem">
       <button type="button" class="button" :aria-pressed="lassoing" @click="lassoing = !lassoing">{{ lassoing ? "Lasso: draw around points" : "Lasso" }}</button>
       <button type="button" class="button" @click="reset">Whole map</button>
       <span class="quiet">{{ note }}</span>

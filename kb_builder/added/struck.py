@@ -95,6 +95,11 @@ def full_id(kb: Path, prefix: str) -> str:
     return str(found[0])
 
 
+def seal_struck(kb: Path) -> None:
+    """Write the checksum of the file as it is now; nothing where there is none."""
+    seal(kb, [kb / FILE], _MAKER)
+
+
 def _accepted(kb: Path, row_id: str) -> Mapping[str, Any]:
     found = [row for row in _rows(kb) if row["row_id"] == row_id]
     if not found:

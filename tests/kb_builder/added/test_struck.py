@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from data.errors import DamagedError, InputError
+from data.seals import is_sealed
 from kb_builder.added.by_hand import MOST_LETTERS, NAME, add_by_hand, remove_by_hand, row_key, texts_by_hand
 from kb_builder.added.pack import pack
 from kb_builder.added.sources import FOLDER, read_sources
@@ -18,6 +19,7 @@ from kb_builder.verify.verify import verify
 from pipeline.project import ProjectFile, load_project
 from pipeline.run.jobs import plan
 from pipeline.run.runner import run_stages
+from pipeline.run.sealing import seal_all
 from tests.planted import register_encoder
 
 
@@ -61,6 +63,8 @@ def test_verify_explain_and_pack_know_of_it(project: ProjectFile, tmp_path: Path
     ).category_texts
     strike(kb, first["row_id"], reason="dull")
     assert verify(kb).clean
+    seal_all(project)
+    assert is_sealed(kb / FILE) and verify(kb).clean
     assert "struck out by a person" in str(explain(kb, first["row_id"])) and "dull" in str(
         explain(kb, first["row_id"])
     )

@@ -28,7 +28,7 @@ from pipeline.accuracies import (
 )
 from pipeline.compare.runs import Comparison, compare, open_run
 from pipeline.compare.text import measure_title
-from pipeline.ui.frame import View, Words, alert, box, chip, filters, interval_bar, link, table
+from pipeline.ui.frame import View, Words, address, alert, box, chip, filters, interval_bar, link, table
 from pipeline.ui.state import Desk, Opened
 from trainer.evaluate.tasks import CENTERS
 
@@ -48,6 +48,7 @@ async def show(view: View) -> None:
     _recognition(view, metrics)
     await _confusion(view)
     await _compared(view)
+    _studies(view)
     if (view.opened.file.run / "report.html").is_file():
         Words("The report", "h2")
         with box("p"):
@@ -245,12 +246,31 @@ def _other_runs(desk: Desk, opened: Opened) -> dict[str, Path]:
     return found
 
 
+def _studies(view: View) -> None:
+    found = study_pages(view.opened)
+    if not found:
+        return
+    Words("Studies", "h2")
+    with box("ul"):
+        for name in found:
+            with box("li"):
+                link(name, address(f"/report/{view.opened.key}", study=name))
+
+
+def study_pages(opened: Opened) -> dict[str, Path]:
+    """The pages of a project's finished studies, by name."""
+    return {path.parent.name: path for path in sorted((opened.file.run / "studies").glob("*/study.html"))}
+
+
 async def report(desk: Desk, project: str, request: Request) -> Response:
-    """The report of a project's run: one file without scripts."""
+    """The report of a project's run, or of one of its studies: one file without scripts."""
     try:
-        path = desk.project(project).file.run / "report.html"
-        if not path.is_file():
-            raise InputError("there is no report yet")
+        opened = desk.project(project)
+        study = request.query_params.get("study")
+        pages = {None: opened.file.run / "report.html", **study_pages(opened)}
+        path = pages.get(study)
+        if path is None or not path.is_file():
+            raise InputError("there is no such report")
     except UniBindError as error:
         return PlainTextResponse(f"{error}\n", 404)
     headers = {"Content-Security-Policy": REPORT_POLICY, "Cache-Control": "no-store"}

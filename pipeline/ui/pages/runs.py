@@ -15,7 +15,7 @@ from pipeline.ui.frame import View, Words, alert, box, button, link, table
 from pipeline.ui.watch import Progress, Runner, counts_text, progress, stale_stages
 
 PATH, TITLE = "/run", "Run"
-EVERY_S = 2.0
+EVERY_S, COUNT_S = 2.0, 10.0  # the state of the run; the tables, which cost more to read
 _MARKS = {"done": "✓", "running": "▸", "waiting": "·", "stale": "↻"}
 _WORDS = {"done": "finished", "running": "at work", "waiting": "waiting", "stale": "to run again"}
 
@@ -57,7 +57,16 @@ async def show(view: View) -> None:
 
     await tick()
     ui.timer(EVERY_S, tick)
-    await _rejected(view)
+    verdicts = box("div")
+
+    async def count() -> None:
+        if looked or not verdicts.default_slot.children:
+            verdicts.clear()
+            with verdicts:
+                await _rejected(view)
+
+    await count()
+    ui.timer(COUNT_S, count, immediate=False)
 
 
 def _buttons(view: View, runner: Runner) -> None:

@@ -340,9 +340,10 @@ def browse(
         bool, typer.Option("--allow-run", help="Let the pages start, pause and resume runs.")
     ] = False,
 ) -> None:
-    """Browse projects in a web browser: search, samples, categories, the space, results.
+    """Browse projects in a local web app.
 
-    Nothing is loaded from outside, and without --host nobody else can reach it (docs/ui.md).
+    Search, samples, categories, the space, results, runs and SQL. Nothing is loaded from outside,
+    and without --host no other machine can reach it (docs/ui.md).
     """
     given: list[Path | None] = [*projects] if projects else [None]
     files = [load_to_read(project) for project in given]

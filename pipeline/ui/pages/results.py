@@ -267,8 +267,7 @@ async def report(desk: Desk, project: str, request: Request) -> Response:
     try:
         opened = desk.project(project)
         study = request.query_params.get("study")
-        pages = {None: opened.file.run / "report.html", **study_pages(opened)}
-        path = pages.get(study)
+        path = opened.file.run / "report.html" if study is None else study_pages(opened).get(study)
         if path is None or not path.is_file():
             raise InputError("there is no such report")
     except UniBindError as error:

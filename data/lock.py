@@ -13,14 +13,17 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import KnowledgeBaseError
 
 
 @contextmanager
-def write_lock(path: Path) -> Iterator[Callable[[], None]]:
+def write_lock(path: Path, doing: str | None = None) -> Iterator[Callable[[], None]]:
     """Hold the lock file `path`, or raise `KnowledgeBaseError` at once with the holder's process and host.
+
+    `doing` says what the holder does, for those who look (`lock_holder`).
 
     The kernel keeps the lock (flock) and drops it when the holder ends, even by `kill -9`; the file's content
     only names the holder. The lock file is never removed here: two processes could then lock two different
@@ -28,7 +31,8 @@ def write_lock(path: Path) -> Iterator[Callable[[], None]]:
     yields a check that raises `KnowledgeBaseError` in that case. Call it before marking anything as complete;
     it also runs when the block ends.
     """
-    with _held(path, fcntl.LOCK_EX) as (descriptor, check):
+    about = {} if doing is None else {"doing": doing}
+    with _held(path, fcntl.LOCK_EX, **about) as (descriptor, check):
         yield check
         check()
         os.ftruncate(descriptor, 0)
@@ -108,3 +112,33 @@ def _holder(descriptor: int) -> str:
         return f"{holder['what']}, such as {process}" if "what" in holder else process
     except (ValueError, KeyError, TypeError):  # the holder has locked it, but not yet written its name
         return "another process"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock, and what it does, if it says so."""
+
+    pid: int
+    host: str
+    doing: str | None
+    since: float  # seconds since 1970
+
+
+def lock_holder(path: Path) -> Holder | None:
+    """Who holds a lock now, without locking; None where nobody does.
+
+    The name that a killed process of this host left behind does not count.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")[:1000])
+        holder = Holder(int(content["pid"]), str(content["host"]), content.get("doing"), path.stat().st_mtime)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if holder.host == socket.gethostname():
+        try:
+            os.kill(holder.pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
+    return holder

@@ -45,6 +45,7 @@ from pipeline.html.elements import el, table
 from pipeline.predict.answers import Hit, Prediction, say_on_stderr
 from pipeline.predict.recognise import Space, open_recogniser, recognise, retrieve_samples
 from pipeline.predict.records import HIT, PREDICTION_COLUMNS, hit_rows, prediction_rows
+from pipeline.predict.search import Searcher
 from pipeline.project import ProjectFile, load_project
 from pipeline.run.jobs import STAGE_NAMES, find_stage, plan
 from pipeline.run.runner import run_stages
@@ -233,6 +234,7 @@ class Project:
         self._space = remembered(partial(Space, file))
         self._recogniser = remembered(lambda: open_recogniser(file, self._space()))
         self._galleries = remembered(lambda: list(self._space().galleries(None)))
+        self._searcher = remembered(lambda: Searcher(self._recogniser(), self._galleries()))
 
     @classmethod
     def open(
@@ -312,6 +314,13 @@ class Project:
             )
         )
         return Results(hits, _as_table(hit_rows(hits), HIT))
+
+    def searcher(self) -> Searcher:
+        """The project loaded to search by several queries at once, and to recognise all of its samples.
+
+        Raises KnowledgeBaseError where the project has no knowledge base, vectors or centers.
+        """
+        return self._searcher()
 
     def vectors(self, name: str, *, space: VectorSpace = "samples") -> NamedVectors:
         """The vectors of a modality's samples, or of category_texts, sample_texts or controls, as stored.

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from data.errors import KnowledgeBaseError
 from data.reads import columns, reading
 from data.reads import names as names_in
+from kb_builder.added.struck import read_struck
 from kb_builder.store.cards import read_roles
 from kb_builder.store.table import VectorTable, open_table, read_manifest, read_vectors
 from kb_builder.tables.schemas import CONTROLS, SAMPLES, read_columns
@@ -107,15 +108,20 @@ class CategoryTexts:
         return ids, stored.vectors_ND if len(rows) == len(stored.ids) else stored.vectors_ND[rows]
 
 
-def open_category_texts(kb: KnowledgeBase, most: int | None = None, *, seed: int = 0) -> CategoryTexts:
+def open_category_texts(
+    kb: KnowledgeBase, most: int | None = None, *, seed: int = 0, restored: frozenset[str] = frozenset()
+) -> CategoryTexts:
     """The descriptions of all categories; with `most`, at most that many of each, drawn uniformly.
 
+    Texts that a person has struck out (kb_builder/added/struck.py) are left out, except those in `restored`.
     Raises KnowledgeBaseError where there are no descriptions, or no vectors.
     """
     folder = kb.folder / "descriptions" / "category"
     table = _table(folder, ["row_id", "category_id", "status"], hint="unibind describe")
     category_N = _places(table["category_id"], kb.categories)
     category_N[~pc.equal(table["status"], "ok").to_numpy()] = -1
+    if struck := read_struck(kb.folder).keys() - restored:
+        category_N[pc.is_in(table["row_id"], value_set=pa.array(sorted(struck), pa.string())).to_numpy()] = -1
     order = np.argsort(category_N, kind="stable")
     order = order[np.count_nonzero(category_N < 0) :]
     if most is not None:

@@ -53,8 +53,8 @@ class AddedFile:
     """What a file or folder from outside holds: no (class, text) twice, in the order of the file."""
 
     file: str  # its name, without its folder
-    form: str  # cupl | dclip | table | knowledge-base
-    sha256: str  # of the file; of a folder: of its texts
+    form: str  # cupl | dclip | table | knowledge-base | by-hand
+    sha256: str  # of the file; of a folder: of its texts; of texts typed by a person: always the same
     texts: tuple[AddedText, ...]
     template: str | None = None
     licence: str | None = None  # as a pack states it

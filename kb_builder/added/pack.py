@@ -33,6 +33,7 @@ from data.show import visible
 from kb_builder.added.card import UNKNOWN_LICENCE, write_card
 from kb_builder.added.knowledge_base import CATEGORY_TEXTS, FORMAT, PROVENANCE
 from kb_builder.added.sources import SOURCE, read_sources
+from kb_builder.added.struck import read_struck
 from kb_builder.settings import DescribeCategories
 from kb_builder.tables.schemas import read_columns
 
@@ -142,7 +143,8 @@ def pack(
         for source in read_sources(kb)
         for text in source.content.texts
     }
-    rows = _read(kb, "category")
+    struck = read_struck(kb)
+    rows = [row for row in _read(kb, "category") if row["row_id"] not in struck]
     texts = [_text(row, names[row["category_id"]]["class"], origins) for row in rows if _is_ok(row, names)]
     if not texts:
         raise KnowledgeBaseError(f"{kb}: no category has a text yet; run `{_HINT}`")

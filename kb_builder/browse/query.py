@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -116,12 +117,37 @@ def sql(kb: Path, query: str) -> QueryResult:
         return run_query(connection, query, most=_MOST_ROWS)
 
 
-def sql_table(kb: Path, query: str) -> pa.Table:
-    """All rows of one read-only SQL statement over the views, as an Arrow table. Raises what `sql` raises."""
+def sql_table(kb: Path, query: str, *, most: int | None = None, seconds: float | None = None) -> pa.Table:
+    """All rows of one read-only SQL statement over the views, or the first `most`, as an Arrow table.
+
+    Raises what `sql` raises, and InputError for a query that takes longer than `seconds`.
+    """
     require_utf8(query)
     with connect(kb, vectors=_VECTORS.search(query) is not None) as connection:
         _require_reading(connection, query)
-        return _interruptible(connection, lambda: connection.sql(query).to_arrow_table())
+
+        def run() -> pa.Table:
+            relation = connection.sql(query)
+            return (relation if most is None else relation.limit(most)).to_arrow_table()
+
+        with _at_most(connection, seconds):
+            return _interruptible(connection, run)
+
+
+@contextmanager
+def _at_most(connection: duckdb.DuckDBPyConnection, seconds: float | None) -> Iterator[None]:
+    """Interrupt what the connection does after some seconds, and say so by an InputError."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.start()
+    try:
+        yield
+    except duckdb.InterruptException:
+        raise InputError(f"the query took longer than {seconds:g} seconds; ask for less") from None
+    finally:
+        timer.cancel()
 
 
 def nearest(kb: Path, text: str, *, k: int) -> QueryResult:

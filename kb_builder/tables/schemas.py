@@ -11,6 +11,7 @@
   descriptions/category/added-NNNNN.parquet  texts of `unibind kb add-texts`, judged like the others
   descriptions/sample/part-NNNNN.parquet     texts about samples
   added/NAME.parquet                    texts that were added (kb_builder/added/sources.py)
+  struck.json                           texts that a person has struck out (kb_builder/added/struck.py)
   descriptions/manifest.json            every part with its rows and its hash (kb_builder/tables/parts.py)
   controls.parquet                      the control texts, at most as many per category as centers
   embeddings/<encoder>/...              the embedding store (kb_builder/store/table.py)

@@ -17,6 +17,7 @@ from data.reads import reading
 from data.seals import check
 from kb_builder.added.sources import SOURCE as ADDED
 from kb_builder.added.sources import read_sources
+from kb_builder.added.struck import read_struck
 from kb_builder.ask.ledger import Entry, read_ledger, require_unchanged
 from kb_builder.browse.query import Page, QueryResult
 from kb_builder.describe.rows import row_id as id_of
@@ -216,6 +217,9 @@ def _verdicts(kb: Path, path: Path, row: _Row) -> Iterator[tuple[str, str, str]]
             yield passing, "yes", f"{row['n_tokens']} tokens" if status == "too_long" else ""
     if row["status"] == "ok":
         yield "kept", "ok", _nearest(path, row)
+        if (struck := read_struck(kb).get(row["row_id"])) is not None:
+            why = struck.reason or "no reason given"
+            yield "struck out by a person", "never a center", f"{struck.struck_at}: {why}"
 
 
 def _nearest(path: Path, row: _Row) -> str:

@@ -21,6 +21,8 @@ from data.readers.companions import content_hash
 from data.seals import SEAL, Sum, differs, sealed
 from kb_builder.added.sources import FOLDER as ADDED
 from kb_builder.added.sources import repair
+from kb_builder.added.struck import FILE as STRUCK
+from kb_builder.added.struck import REPAIR
 from kb_builder.store.shards import inspect_shard
 from kb_builder.store.table import MANIFEST, part_paths, read_manifest
 from kb_builder.tables.schemas import SAMPLES, read_columns
@@ -88,6 +90,8 @@ def _remedy(path: Path, maker: str = "unibind run") -> str:
         return "restore it from a backup, or `unibind kb verify --seal` takes it as it is"
     if path.parent.name == ADDED:
         return repair(path.name)
+    if path.name == STRUCK:
+        return REPAIR
     return f"{'delete it and ' if os.path.lexists(path) else ''}`{maker}` makes it again"
 
 

@@ -193,6 +193,42 @@ def kb_add_texts(
             print(done)
 
 
+@kb_app.command("strike")
+def kb_strike(
+    row: Annotated[
+        str | None, typer.Argument(help="The row_id of a category's text, or its first characters.")
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why, kept with it.")] = "",
+    undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List the texts that are struck out.")] = False,
+    project: ProjectOption = None,
+) -> None:
+    """Strike out a text, so that it is never an embedding center.
+
+    It stays in its table, and no request is asked for it; `unibind run` localizes again without it.
+    """
+    from data.errors import InputError
+    from data.lock import write_lock
+    from kb_builder.added.struck import full_id, read_struck, restore, strike
+
+    if (row is None) != listed:
+        raise InputError("give a row_id, or --list")
+    checked = load_to_read(project) if listed else load(project)
+    if row is None:
+        for row_id, each in sorted(read_struck(checked.kb).items()):
+            why = f"  ({visible(each.reason)})" if each.reason else ""
+            print(f"{row_id[:12]}  {visible(each.category_id)}: {visible(each.text)}{why}")
+        return
+    with write_lock(checked.run / "run.lock"):
+        if undo:
+            known = [row_id for row_id in read_struck(checked.kb) if row_id.startswith(row)]
+            done = restore(checked.kb, known[0] if len(known) == 1 else row)
+        else:
+            done = strike(checked.kb, full_id(checked.kb, row), reason=reason)
+    word = "taken back" if undo else "struck out"
+    print(f"{word}: {visible(done.text)}; `unibind run` localizes again")
+
+
 @kb_app.command("pack")
 def kb_pack(
     folder: Annotated[Path, typer.Argument(help="The folder to write.")],

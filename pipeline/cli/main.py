@@ -155,6 +155,7 @@ def demo(
     The tabletop sample world has seven modalities; a small LLM writes its descriptions.
     """
     _run(load(project))
+    print(f"look     unibind ui{'' if project == DEMO_PROJECT else f' {_short(project)}'}")
 
 
 @app.command(rich_help_panel=START)
@@ -332,6 +333,32 @@ def retrieve(
         return
     for hit in hits:
         print(hit.to_text())
+
+
+@app.command("ui", rich_help_panel=LOOK)
+def browse(
+    projects: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Project files; default: unibind.toml, else the last one run here."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; beyond this machine, a token is asked for.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any free one.")] = 8642,
+    allow_run: Annotated[
+        bool, typer.Option("--allow-run", help="Let the pages start, pause and resume runs.")
+    ] = False,
+) -> None:
+    """Browse projects in a local web app.
+
+    Search, samples, categories, the space, results, runs and SQL. Nothing is loaded from outside,
+    and without --host no other machine can reach it (docs/ui.md).
+    """
+    given: list[Path | None] = [*projects] if projects else [None]
+    files = [load_to_read(project) for project in given]
+    from pipeline.ui.serve import serve
+
+    serve(files, host=host, port=port, allow_run=allow_run, say=lambda line: print(line, flush=True))
 
 
 app.add_typer(kb_app, name="kb", rich_help_panel=LOOK)

@@ -66,6 +66,11 @@ def _title(line: ComparedValue) -> str:
     return split_title(line.group) if line.measure == "top1" else f"retrieval by {line.group}, recall@10"
 
 
+def measure_title(line: ComparedValue) -> str:
+    """What a line compares, in words, for a table without groups."""
+    return f"{_title(line)}: {_MEASURES.get(line.measure, line.modality or 'mean over modalities')}"
+
+
 def _cells(line: ComparedValue) -> list[str]:
     label = _MEASURES.get(line.measure, line.modality or "mean over modalities")
     return [

@@ -36,6 +36,11 @@ def _palette(which: int) -> str:
     return " ".join(f"--{name}: {pair[which]};" for name, pair in MODALITY_COLOURS.items())
 
 
+def properties(*, dark: bool) -> str:
+    """The colours as CSS custom properties, for the pages of `unibind ui` too."""
+    return f"{_DARK if dark else _LIGHT} {_palette(int(dark))}"
+
+
 _MODALITY_CLASSES = "\n".join(f".m-{name} {{ --c: var(--{name}); }}" for name in MODALITY_COLOURS)
 
 _RULES = """
@@ -153,7 +158,7 @@ footer { margin-top: 3.5rem; border-top: 1px solid var(--line); padding-top: .8r
 """
 
 STYLE = (
-    f":root {{ color-scheme: light dark; {_LIGHT} {_palette(0)} }}\n"
-    f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {_DARK} {_palette(1)} }} }}\n"
+    f":root {{ color-scheme: light dark; {properties(dark=False)} }}\n"
+    f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {properties(dark=True)} }} }}\n"
     f"{_MODALITY_CLASSES}\n{_RULES}"
 )

@@ -50,7 +50,7 @@ from trainer.score.scoring import category_scores, score
 from trainer.score.topk import nearest
 
 # Their names in the evaluation. Texts are in the text space under both models.
-_EVALUATED = {ALIGNED: ("aligned",), ZERO_SHOT: ("zero_shot",), TEXT: ("aligned", "zero_shot")}
+EVALUATED = {ALIGNED: ("aligned",), ZERO_SHOT: ("zero_shot",), TEXT: ("aligned", "zero_shot")}
 
 
 def predict_files(
@@ -119,7 +119,7 @@ def recognise(
             continue
         centers = recogniser.centers[model]
         ranked = score(query_1D, centers, scorer=scorer, top=top)
-        temperature, uncalibrated = recogniser.temperatures.of(known, _EVALUATED[model])
+        temperature, uncalibrated = recogniser.temperatures.of(known, EVALUATED[model])
         shares_C: list[float | None] = [None] * len(centers.categories)
         if len(set(centers.category_N.tolist())) == 1:
             uncalibrated = "the project has only one category"
@@ -281,6 +281,11 @@ class Space:
             else:
                 continue
             yield Gallery(modality, vectors_ND, samples.sample_ids, samples.category_N)
+
+    @property
+    def text_encoder(self) -> Encoder:
+        """The encoder of texts, loaded on first use."""
+        return self._text
 
     @cached_property
     def _text(self) -> Encoder:

@@ -61,7 +61,7 @@ def run_stage(project: ProjectFile, name: str) -> StageResult:
     ran_before = read_mark(project, name) is not None
     use_budget(project.data.budget)
     if stage.shards is None:
-        with write_lock(project.run / "run.lock") as still_there:
+        with write_lock(project.run / "run.lock", stage.name) as still_there:
             for path in filter(stage.reuses, altered_outputs(project, name)):
                 path.unlink()
             unseal_outputs(project, stage)
@@ -156,7 +156,7 @@ def _run_shards(project: ProjectFile, stage: Stage, numbers: list[int]) -> list[
     missing = [shard for shard in numbers if done[shard] is None]
     if missing:
         use_budget(project.data.budget)
-        with write_lock(project.run / "run.lock") as still_there, recorded() as recorder:
+        with write_lock(project.run / "run.lock", stage.name) as still_there, recorded() as recorder:
             unseal_outputs(project, stage)
             clock = time.perf_counter()
 

@@ -16,6 +16,7 @@ from data.lock import write_lock
 from data.seals import Sum, discard, seal, sealed, unseal
 from data.show import visible
 from kb_builder.added.sources import seal_sources
+from kb_builder.added.struck import seal_struck
 from kb_builder.tables.parts import MANIFEST, read_manifest
 from pipeline.project import ProjectFile
 from pipeline.run.jobs import STAGES
@@ -64,6 +65,7 @@ def seal_all(project: ProjectFile) -> int:
         seal(project.run, [project.run / "metrics.json"], "metrics")
         seal(project.kb, [project.kb / _LEDGER], _LEDGER)
         seal_sources(project.kb)
+        seal_struck(project.kb)
         studies = [path for path in (project.run / "studies").glob("*") if path.is_dir()]
         of_studies = sum(map(seal_study, studies))
         return len(_lines(project.kb)) + len(_lines(project.run)) + of_studies

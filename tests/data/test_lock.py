@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import KnowledgeBaseError
-from data.lock import shared_lock, write_lock
+from data.lock import lock_holder, shared_lock, write_lock
 
 HOLD = (
     "import sys, time; from pathlib import Path; from data.lock import write_lock\n"
@@ -106,3 +106,24 @@ def test_a_sharer_notices_that_its_folder_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "run" / "run.lock"
     with pytest.raises(KnowledgeBaseError, match="removed or replaced"), shared_lock(path, "part jobs"):
         shutil.rmtree(path.parent)
+
+
+def test_a_look_at_a_lock_says_who_holds_it_and_what_it_does(tmp_path: Path) -> None:
+    """Without locking; nobody where it is free, where its holder was killed, and where its file is odd."""
+    path = tmp_path / "run.lock"
+    assert lock_holder(path) is None
+    with write_lock(path, "encode"):
+        holder = lock_holder(path)
+        assert holder is not None and (holder.pid, holder.doing) == (os.getpid(), "encode")
+    assert lock_holder(path) is None
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    host = holder.host
+    path.write_text(f'{{"pid": {gone.pid}, "host": "{host}"}}')
+    assert lock_holder(path) is None
+    path.write_text('{"pid": 1, "host": "elsewhere"}')
+    elsewhere = lock_holder(path)
+    assert elsewhere is not None and elsewhere.doing is None
+    for odd in ("{", "[]", '{"pid": "x", "host": 1}', "\x00"):
+        path.write_text(odd)
+        assert lock_holder(path) is None

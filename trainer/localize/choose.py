@@ -81,12 +81,17 @@ def localize(kb: Path, settings: Localize) -> dict[str, Any]:
     return summary
 
 
-def choose_centers(base: KnowledgeBase, settings: Localize) -> tuple[pa.Table, dict[str, Any]]:
-    """The table that `localize` writes, and the counts that it returns; nothing is written."""
+def choose_centers(
+    base: KnowledgeBase, settings: Localize, texts: CategoryTexts | None = None
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The table that `localize` writes, and the counts that it returns; nothing is written.
+
+    `texts`: others than the knowledge base's own (trainer/localize/edited.py).
+    """
     _require_consistent(settings)
     if not base.categories:
         return CENTERS.empty_table(), {"k": settings.k, "centers": 0, "by_rule": {}, "guiding_samples": 0}
-    texts = open_category_texts(base, settings.texts, seed=settings.seed)
+    texts = texts or open_category_texts(base, settings.texts, seed=settings.seed)
     k = sys.maxsize if settings.k == "all" else settings.k
     has_neighbours = RULES[settings.rule].neighbours
     names = load_class_names(base) if settings.with_name or has_neighbours else None

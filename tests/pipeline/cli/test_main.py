@@ -12,6 +12,7 @@ from typing import get_args
 import pytest
 
 from kb_builder.settings import CategoryDescriber
+from pipeline.cli.main import main
 from pipeline.cli.reproduce import Describer
 
 
@@ -46,7 +47,7 @@ def test_help_lists_every_command_by_what_it_is_for(tmp_path: Path) -> None:
     assert panels == {
         "Options": ["--help"],
         "Start here": ["demo", "init", "split", "doctor", "run"],
-        "Look at a run": ["predict", "retrieve", "kb"],
+        "Look at a run": ["predict", "retrieve", "ui", "kb"],
         "Run one stage": ["describe", "encode", "localize", "train"],
         "Measure and compare": ["evaluate", "compare", "study", "reproduce"],
         "Operate": ["fake-openai", "models"],
@@ -159,3 +160,15 @@ def test_a_bug_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert "Traceback" in done.stderr
+
+
+def test_the_demo_ends_with_the_line_that_opens_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`unibind ui`, which finds the demo by itself."""
+    monkeypatch.setattr("pipeline.cli.main._run", lambda project: [])
+    monkeypatch.setattr(sys, "argv", ["unibind", "demo"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "look     unibind ui"

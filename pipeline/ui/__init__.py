@@ -1,0 +1,1 @@
+"""`unibind ui`: a local web app over one or several projects. Only this room imports NiceGUI."""

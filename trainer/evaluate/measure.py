@@ -71,11 +71,11 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     Keys of the metrics, described in docs/metrics.md: `transductive` (whether unlabelled test samples helped
     to choose the centers), `with_name` (whether the bare name is one of them), `unmeasured` (what could not
     be measured, and why), `recognition`, `zero_shot`, `probe`, `few_shot`, `sweeps`, `calibration`, `trust`,
-    `stacking`, `retrieval`, `balance`, `parameters`, `rejects` (lists of flat rows) and `counts` (samples
-    without a vector, and those that no head maps). With heads, `recognition`, `retrieval` and `balance` are
-    those of the aligned space, else those of the zero-shot encoder; the latter's recognition is always in
-    `zero_shot`. `calibration` and `sweeps` cover both spaces; in `balance` the run's own space comes first,
-    then the baselines. Raises TrainingError where the heads were trained on other encoders.
+    `stacking`, `repeats`, `retrieval`, `balance`, `parameters`, `rejects` (lists of flat rows) and `counts`
+    (samples without a vector, and those that no head maps). With heads, `recognition`, `retrieval` and
+    `balance` are those of the aligned space, else those of the zero-shot encoder; the latter's recognition is
+    always in `zero_shot`. `calibration` and `sweeps` cover both spaces; in `balance` the run's own space is
+    the first, then come the baselines. Raises TrainingError where the heads were trained on other encoders.
     """
     frozen, without_vector = load_samples(base, "samples") if base.encoders.get("samples") else ({}, {})
     spaces = _spaces(base, frozen, heads)
@@ -104,7 +104,9 @@ def _measure(
     resampling = {"resamples": settings.bootstrap, "seed": settings.seed}
 
     trust = (
-        judge(base, spaces, partial(_map_samples, frozen), centers, heads, settings, together=together)
+        judge(
+            base, spaces, frozen, partial(_map_samples, frozen), centers, heads, settings, together=together
+        )
         if heads is not None
         else Judged()
     )
@@ -159,6 +161,7 @@ def _measure(
         "calibration": calibration + trust.calibration,
         "trust": trust.trust,
         "stacking": trust.stacking,
+        "repeats": trust.repeats,
         "retrieval": retrieval,
         "balance": balance_rows(test, retrieval, anchors=model)
         + _baseline_balance_rows(base, frozen, spaces, anchors, heads, settings, together=together),

@@ -104,7 +104,7 @@ def nearest_center(query_1D: Floats, centers: Centers, category: int) -> str:
     """The row id of a category's center nearest to a query, as `Ranked.why_NT`; the category has centers."""
     rows = np.flatnonzero(centers.category_N == category)
     cosine_K = centers.vectors_ND[rows].astype(np.float64) @ query_1D[0].astype(np.float64)
-    return centers.row_ids[rows[np.argmax(rounded(cosine_K))]]
+    return centers.row_ids[int(rows[np.argmax(rounded(cosine_K))])]
 
 
 def category_scores(

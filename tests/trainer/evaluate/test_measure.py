@@ -26,7 +26,7 @@ from trainer.localize.choose import localize
 from trainer.settings import Evaluate, Localize, Scorer, Train
 
 MakeKb = Callable[..., Path]
-SETTINGS = Evaluate(bootstrap=200, few_shot=(2,), stacking_folds=2)
+SETTINGS = Evaluate(bootstrap=200, few_shot=(2,), stacking_folds=2, repeats=1)
 
 
 def _top1(rows: list[dict[str, Any]], split: str, anchors: str) -> float:
@@ -216,7 +216,9 @@ def test_every_key_is_documented(make_kb: MakeKb, tmp_path: Path) -> None:
             continue
         assert value, key  # or this test would look at nothing
         prose = sections[key] + (
-            recognition if key in ("zero_shot", "probe", "sweeps", "few_shot", "trust") else ""
+            recognition
+            if key in ("zero_shot", "probe", "sweeps", "few_shot", "trust", "stacking", "repeats")
+            else ""
         )
         for name in {name for row in value for name in row} if isinstance(value, list) else value:
             assert f"`{name}`" in prose, (key, name)
@@ -232,7 +234,11 @@ def test_extras_can_be_switched_off(make_kb: MakeKb, tmp_path: Path) -> None:
     kb = make_kb()
     localize(kb, Localize(k=5))
     metrics = evaluate(
-        kb, tmp_path, replace(SETTINGS, few_shot=(), probe=False, sweeps=False, baselines=False)
+        kb,
+        tmp_path,
+        replace(
+            SETTINGS, few_shot=(), probe=False, sweeps=False, baselines=False, stacking_folds=0, repeats=0
+        ),
     )
     assert (metrics["probe"], metrics["few_shot"], metrics["sweeps"]) == ([], [], [])
     full = evaluate(kb, tmp_path, SETTINGS)

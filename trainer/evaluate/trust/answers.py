@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -18,7 +18,9 @@ from trainer.score.ways import Scores
 from trainer.settings import Scorer
 
 Model = Literal["zero_shot", "aligned", "mean"]
-ZERO_SHOT, ALIGNED, MEAN = "zero_shot", "aligned", "mean"
+ZERO_SHOT: Final = "zero_shot"
+ALIGNED: Final = "aligned"
+MEAN: Final = "mean"
 
 _CELLS = 2**22  # scores in memory at a time: 32 MiB in float64
 

@@ -13,7 +13,8 @@ from trainer.evaluate.calibration import score_calibration_rows
 from trainer.evaluate.tasks import Task, tasks
 from trainer.evaluate.trust.answers import MEAN, ZERO_SHOT, Placed, model_scores, place_samples
 from trainer.evaluate.trust.options import trust_rows
-from trainer.evaluate.trust.stacking import Constant, Spaces, find_constants, stacking_rows
+from trainer.evaluate.trust.repeats import repeat_rows
+from trainer.evaluate.trust.stacking import Spaces, find_constants, stacking_rows
 from trainer.inputs import KnowledgeBase, seen_categories
 from trainer.records import Bools, Centers, Doubles, SampleSet
 from trainer.settings import Evaluate
@@ -25,19 +26,21 @@ class Judged:
 
     trust: list[dict[str, Any]] = field(default_factory=list)
     stacking: list[dict[str, Any]] = field(default_factory=list)
+    repeats: list[dict[str, Any]] = field(default_factory=list)
     calibration: list[dict[str, Any]] = field(default_factory=list)  # of the mean of both models
-    constants: Mapping[tuple[str, str], Constant] = field(default_factory=dict)
+    constants: Mapping[tuple[str, str], float] = field(default_factory=dict)
     seen_C: Bools | None = None
 
     def constant_of(self, modality: str, model: str) -> Doubles | None:
         """What is taken off the score of each category; None where nothing is: float64[C]."""
         found = self.constants.get((modality, model))
-        return None if found is None or self.seen_C is None else np.where(self.seen_C, found.value, 0.0)
+        return None if found is None or self.seen_C is None else np.where(self.seen_C, found, 0.0)
 
 
 def judge(
     base: KnowledgeBase,
     spaces: Spaces,
+    frozen: Mapping[str, SampleSet],
     place: Callable[[Heads], Mapping[str, SampleSet]],
     centers: Centers,
     heads: Heads,
@@ -45,7 +48,10 @@ def judge(
     *,
     together: bool = False,
 ) -> Judged:
-    """Find the constants, choose by val, and measure both; `place` maps the features by other heads."""
+    """Find the constants, choose by val, measure both, and repeat the splits.
+
+    `frozen` holds the features, and `place` maps them by other heads.
+    """
     if not len(centers.row_ids):
         return Judged()
     seen_C = seen_categories(base)
@@ -55,7 +61,8 @@ def judge(
     judged = Judged(
         trust=trust_rows(placed, centers, to_do, seen_C, settings, reasons=_alone(placed, heads, spaces)),
         stacking=stacking_rows(placed, centers, seen_C, constants, settings),
-        constants=constants,
+        repeats=repeat_rows(base, spaces, frozen, place, centers, heads, settings, together=together),
+        constants={key: constant.value for key, constant in constants.items()},
         seen_C=seen_C,
     )
     for modality, here in placed.items():

@@ -22,7 +22,14 @@ from trainer.settings import Evaluate, Localize, Train
 
 MakeKb = Callable[..., Path]
 SETTINGS = Evaluate(
-    bootstrap=200, few_shot=(), sweeps=False, probe=False, baselines=False, stacking_folds=2, seed=2
+    bootstrap=200,
+    few_shot=(),
+    sweeps=False,
+    probe=False,
+    baselines=False,
+    stacking_folds=2,
+    repeats=0,
+    seed=2,
 )
 
 

@@ -24,7 +24,7 @@ from trainer.settings import Evaluate, Localize, Train
 MakeKb = Callable[..., Path]
 RECIPE = Train(epochs=12, batch_size=48, learning_rate=0.02)
 SETTINGS = Evaluate(
-    bootstrap=50, few_shot=(), sweeps=False, probe=False, baselines=False, stacking_folds=3, seed=2
+    bootstrap=50, few_shot=(), sweeps=False, probe=False, baselines=False, stacking_folds=3, repeats=0, seed=2
 )
 
 
@@ -195,7 +195,7 @@ def _without(kb: Path, change: Callable[[dict[str, Any]], dict[str, Any] | None]
     [
         ("no val", lambda row: {**row, "split": "test"} if row["split"] == "val" else row),
         ("all trained", lambda row: {**row, "split": "train"} if row["object_id"][-1] in "01" else row),
-        ("two trained", lambda row: row if row["category_id"] < "m0-s2" else {**row, "split": "test"}),
+        ("two trained", lambda row: row if row["category_id"] < "m1" else {**row, "split": "test"}),
     ],
 )
 def test_where_no_constant_can_be_found_there_is_no_row(

@@ -264,7 +264,7 @@ METHOD_TITLES: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """The means of several methods over splits that were drawn anew: one modality, one number of shots."""
+    """The means of several methods over splits that were drawn again: one modality, one number of shots."""
 
     modality: str  # or "mean of N modalities"
     shots: int | None
@@ -330,7 +330,7 @@ def _repeat_lines(metrics: Mapping[str, Any]) -> list[str]:
     whole = [row for row in rows if row.shots is None]
     return [
         "",
-        f"{counted(rows[0].n_splits, 'split')} drawn anew by object, each trained and measured"
+        f"{counted(rows[0].n_splits, 'split')} drawn again by object, each trained and measured"
         " (top-1 % of seen categories; mean and 95% interval over splits)",
         "",
         *aligned(table),

@@ -113,7 +113,7 @@ class Evaluate:
     # Trainings that hold out trained categories, to find what is taken off their scores among all categories
     # (trainer/evaluate/trust/stacking.py); 0: nothing is taken off.
     stacking_folds: Annotated[int, Ge(0), Le(20)] = 4
-    # Splits that are drawn anew by object, each trained and measured (trainer/evaluate/trust/repeats.py).
+    # Splits that are drawn again by object, each trained and measured (trainer/evaluate/trust/repeats.py).
     repeats: Annotated[int, Ge(0), Le(100)] = 5
     seed: Annotated[int, Ge(0)] = 0
 

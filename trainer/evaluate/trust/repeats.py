@@ -1,4 +1,4 @@
-"""Repeated splits: draw train, val and test anew by object, train and measure each, and average.
+"""Repeated splits: draw train, val and test again by object, train and measure each, and average.
 
 One split of a small data set decides little: which forty samples are test samples changes an accuracy by more
 than methods differ. Shapes: N samples, M train samples, K neighbours, C categories.

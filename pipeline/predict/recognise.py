@@ -45,6 +45,7 @@ from pipeline.predict.paths import each_file, unreadable
 from pipeline.project import ProjectFile
 from trainer.align.heads import has_heads, load_heads
 from trainer.evaluate.calibration import probabilities
+from trainer.evaluate.trust.answers import centers_by_model
 from trainer.inputs import KnowledgeBase, center_texts, load_samples, open_kb, seen_categories
 from trainer.localize.centers import load_centers
 from trainer.records import Bools, Centers, Doubles, Floats, Ints
@@ -90,10 +91,24 @@ class Recogniser:
 
     project: ProjectFile
     space: Space
-    centers: Centers
+    centers: Mapping[str, Centers]  # by the model whose vectors are compared with them
     texts: Mapping[str, str]  # of the centers, by row id
     evaluated: Evaluated
     seen_C: Bools  # the categories with train samples
+
+    @property
+    def candidates(self) -> Bools:
+        """The categories that can be an answer."""
+        return next(iter(self.centers.values())).counts() > 0
+
+    def constant(self, modality: str, models: Sequence[str]) -> float:
+        """What is taken off trained categories: 0 where no untrained one competes, or none was found."""
+        can_be_C = self.candidates
+        if (self.seen_C & can_be_C).any() and (~self.seen_C & can_be_C).any():
+            for model in models:
+                if (modality, model) in self.evaluated.constants:
+                    return self.evaluated.constants[modality, model]
+        return 0.0
 
 
 def open_recogniser(project: ProjectFile, space: Space | None = None) -> Recogniser:
@@ -106,7 +121,7 @@ def open_recogniser(project: ProjectFile, space: Space | None = None) -> Recogni
     return Recogniser(
         project=project,
         space=space,
-        centers=centers,
+        centers={**centers_by_model(centers, space.heads), TEXT: centers},
         texts=center_texts(space.kb.folder, centers.row_ids),
         evaluated=load_evaluated(project),
         seen_C=seen_categories(space.kb),
@@ -140,31 +155,26 @@ def _prediction(
     recogniser: Recogniser, path: Path, modality: Modality, placed: Mapping[str, Floats], top: int
 ) -> Prediction:
     """The answers for one file, placed in the text space by one model (`TEXT`) or by several."""
-    kb, centers, evaluated = recogniser.space.kb, recogniser.centers, recogniser.evaluated
-    scores = _scores(placed, centers, recogniser.project.evaluate.scorer)
+    kb, evaluated = recogniser.space.kb, recogniser.evaluated
+    scores = _scores(placed, recogniser.centers, recogniser.project.evaluate.scorer)
     used = evaluated.wanted(modality, placed) if TEXT not in placed else TEXT
     model = _TITLES.get(used, used)
-    constant = next(
-        (
-            evaluated.constants[modality, name]
-            for name in _EVALUATED[model]
-            if (modality, name) in evaluated.constants
-        ),
-        0.0,
-    )
-    has_center_C = centers.counts() > 0
-    mixed = bool((recogniser.seen_C & has_center_C).any() and (~recogniser.seen_C & has_center_C).any())
-    taken_off_C = np.where(recogniser.seen_C, constant if mixed else 0.0, 0.0)
-    score_C = scores[used] - taken_off_C
+    constant = recogniser.constant(modality, _EVALUATED[model])
+    has_center_C = recogniser.candidates
+    score_C = scores[used] - np.where(recogniser.seen_C, constant, 0.0)
     temperature, uncalibrated = evaluated.temperatures.of(modality, _EVALUATED[model])
     shares_C: list[float | None] = [None] * len(score_C)
     if has_center_C.sum() == 1:
         uncalibrated = "the project has only one category"
     elif temperature is not None:
         shares_C = probabilities(score_C[None, :], temperature)[0].tolist()
-    query_1D = placed.get("aligned", next(iter(placed.values())))
+    shown_by = used if used in placed else "aligned"  # the model whose nearest texts are shown
+    query_1D, centers = placed[shown_by], recogniser.centers[shown_by]
     ranked = np.argsort(-score_C, kind="stable")[: min(top, int(has_center_C.sum()))].tolist()
-    best, without = ranked[0], int(scores[used].argmax())
+    without = int(scores[used].argmax())
+    favoured = None
+    if ranked[0] != without:
+        favoured = Favoured(kb.names[without], centers.categories[without], constant)
     return Prediction(
         str(path),
         modality,
@@ -181,21 +191,21 @@ def _prediction(
         ),
         uncalibrated=uncalibrated,
         others=tuple(
-            OtherAnswer(_TITLES[name], kb.names[best_C], float(score_1C[best_C]), centers.categories[best_C])
+            OtherAnswer(_TITLES[name], kb.names[best], float(score_1C[best]), centers.categories[best])
             for name, score_1C in scores.items()
             if name != used
-            for best_C in [int(score_1C.argmax())]
+            for best in [int(score_1C.argmax())]
         ),
-        favoured=None
-        if best == without
-        else Favoured(kb.names[without], centers.categories[without], constant),
+        favoured=favoured,
     )
 
 
-def _scores(placed: Mapping[str, Floats], centers: Centers, scorer: Scorer) -> dict[str, Doubles]:
+def _scores(
+    placed: Mapping[str, Floats], centers: Mapping[str, Centers], scorer: Scorer
+) -> dict[str, Doubles]:
     """The score of every category, by each model that places the file, and by the mean of two: float64[C]."""
     scores = {
-        model: category_scores(query_1D, centers, scorer)[0].astype(np.float64)
+        model: category_scores(query_1D, centers[model], scorer)[0].astype(np.float64)
         for model, query_1D in placed.items()
     }
     if len(scores) == 2:

@@ -219,6 +219,7 @@ class _PlantedSpace:
 
     def __init__(self, project: ProjectFile) -> None:
         self.kb = SimpleNamespace(names=("ash", "beech", "cedar"), folder=Path("kb"))
+        self.heads = None
 
     def place_by_model(self, modality: str, source: Path, *, use: str) -> dict[str, np.ndarray]:
         both = {"zero_shot": self.untrained_1D, "aligned": self.vector_1D}

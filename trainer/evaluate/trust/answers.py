@@ -81,14 +81,19 @@ def place_samples(spaces: Mapping[str, Mapping[str, SampleSet]], heads: Heads) -
     return placed
 
 
-def model_scores(placed: Placed, model: Model, centers: Centers, scorer: Scorer) -> Scores:
+def centers_by_model(centers: Centers, heads: Heads | None) -> dict[str, Centers]:
+    """The centers by the model whose vectors are compared with them, in the space of that model."""
+    return {ZERO_SHOT: centers, ALIGNED: centers}
+
+
+def model_scores(placed: Placed, model: Model, centers: Mapping[str, Centers], scorer: Scorer) -> Scores:
     """The score of every category for each sample by one model: float64[N, C].
 
-    That of `mean` is the mean of the two others: both are similarities with the same centers.
+    That of `mean` is the mean of the two others: both are similarities with the same texts.
     """
     if model != MEAN:
-        return category_scores(placed.vectors[model], centers, scorer)
-    one, other = (category_scores(x_ND, centers, scorer) for x_ND in placed.vectors.values())
+        return category_scores(placed.vectors[model], centers[model], scorer)
+    one, other = (category_scores(x_ND, centers[name], scorer) for name, x_ND in placed.vectors.items())
     mean_NC: Scores = (one + other) / 2
     return mean_NC
 
@@ -101,14 +106,19 @@ def offsets(candidates_C: Bools, trained_C: Bools, constant: float = 0.0) -> Dou
 
 
 def answer(
-    placed: Placed, model: Model, centers: Centers, questions: Sequence[Doubles], *, scorer: Scorer
+    placed: Placed,
+    model: Model,
+    centers: Mapping[str, Centers],
+    questions: Sequence[Doubles],
+    *,
+    scorer: Scorer,
 ) -> list[Answers]:
     """The best category of each sample by score plus offset, for each question (`offsets`).
 
     Ties go to the lower category. A block of samples is scored at a time, once for all questions.
     """
     found: list[list[Answers]] = [[] for _ in questions]
-    step = max(1, _CELLS // max(1, len(centers.categories)))
+    step = max(1, _CELLS // max(1, len(next(iter(centers.values())).categories)))
     for start in range(0, len(placed.samples), step):
         rows = np.arange(start, min(start + step, len(placed.samples)))
         scores_BC = model_scores(placed.take(rows), model, centers, scorer)

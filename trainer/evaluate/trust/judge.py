@@ -11,7 +11,15 @@ import numpy as np
 from trainer.align.heads import Heads
 from trainer.evaluate.calibration import score_calibration_rows
 from trainer.evaluate.tasks import Task, tasks
-from trainer.evaluate.trust.answers import MEAN, ZERO_SHOT, Placed, model_scores, place_samples
+from trainer.evaluate.trust.answers import (
+    ALIGNED,
+    MEAN,
+    ZERO_SHOT,
+    Placed,
+    centers_by_model,
+    model_scores,
+    place_samples,
+)
 from trainer.evaluate.trust.options import trust_rows
 from trainer.evaluate.trust.repeats import repeat_rows
 from trainer.evaluate.trust.stacking import Spaces, find_constants, stacking_rows
@@ -57,10 +65,11 @@ def judge(
     seen_C = seen_categories(base)
     to_do = tasks(seen_C, labels_used=True)
     placed = place_samples(spaces, heads)
+    texts = centers_by_model(centers, heads)
     constants = find_constants(base, spaces, place, centers, heads, seen_C, settings, together=together)
     judged = Judged(
-        trust=trust_rows(placed, centers, to_do, seen_C, settings, reasons=_alone(placed, heads, spaces)),
-        stacking=stacking_rows(placed, centers, seen_C, constants, settings),
+        trust=trust_rows(placed, texts, to_do, seen_C, settings, reasons=_alone(placed, heads, spaces)),
+        stacking=stacking_rows(placed, texts, seen_C, constants, settings),
         repeats=repeat_rows(base, spaces, frozen, place, centers, heads, settings, together=together),
         constants={key: constant.value for key, constant in constants.items()},
         seen_C=seen_C,
@@ -68,7 +77,7 @@ def judge(
     for modality, here in placed.items():
         if MEAN in here.models:
             constant_C = judged.constant_of(modality, MEAN)
-            judged.calibration.extend(_mean_calibration(here, centers, to_do, constant_C, settings))
+            judged.calibration.extend(_mean_calibration(here, texts, to_do, constant_C, settings))
     return judged
 
 
@@ -90,7 +99,11 @@ def _alone(placed: Mapping[str, Placed], heads: Heads, spaces: Spaces) -> dict[s
 
 
 def _mean_calibration(
-    placed: Placed, centers: Centers, to_do: Sequence[Task], constant_C: Doubles | None, settings: Evaluate
+    placed: Placed,
+    centers: Mapping[str, Centers],
+    to_do: Sequence[Task],
+    constant_C: Doubles | None,
+    settings: Evaluate,
 ) -> list[dict[str, Any]]:
     """The calibration rows of the mean of both models, as those of each one."""
     own = placed.samples
@@ -106,7 +119,7 @@ def _mean_calibration(
     return score_calibration_rows(
         model_scores(val, MEAN, centers, settings.scorer),
         val.samples.category_N,
-        centers.counts() > 0,
+        centers[ALIGNED].counts() > 0,
         tested,
         labels={"modality": own.modality, "model": MEAN, "scorer": settings.scorer},
         constant_C=constant_C,

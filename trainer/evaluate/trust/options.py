@@ -38,7 +38,7 @@ def choose(hits: Mapping[Model, Bools], object_N: Ints, *, resamples: int, seed:
 
 def trust_rows(
     placed: Mapping[str, Placed],
-    centers: Centers,
+    centers: Mapping[str, Centers],
     to_do: Sequence[Task],
     seen_C: Bools,
     settings: Evaluate,
@@ -47,10 +47,10 @@ def trust_rows(
 ) -> list[dict[str, Any]]:
     """Rows {modality, split, model, chosen, toss_up, reason, top1, top1_low, top1_high, n}, and leads.
 
-    `split` is `val` (samples of trained categories, among these: what the choice was made on) or a task's, on
-    test samples. Rows of the models that were not chosen also have lead, lead_low, lead_high and p: how far
-    the chosen one is ahead of them on the same samples. A modality with one model has the rows of that one,
-    and the `reason`.
+    `centers`: by model. `split` is `val` (samples of trained categories, among these: what the choice was
+    made on) or a task's, on test samples. Rows of the models that were not chosen also have lead, lead_low,
+    lead_high and p: how far the chosen one is ahead of them on the same samples. A modality with one model
+    has the rows of that one, and the `reason`.
     """
     resampling = {"resamples": settings.bootstrap, "seed": settings.seed}
     tasks = [Task("seen", seen_C, seen_C), *to_do]  # the first one is asked of the val samples

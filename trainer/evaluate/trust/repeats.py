@@ -22,7 +22,15 @@ from trainer.align.train import fit, recipe_of
 from trainer.evaluate.few_shot import centers_for, with_shots
 from trainer.evaluate.probe import fit_probe, labelled
 from trainer.evaluate.seeds import estimate_of
-from trainer.evaluate.trust.answers import ALIGNED, MEAN, ZERO_SHOT, answer, offsets, place_samples
+from trainer.evaluate.trust.answers import (
+    ALIGNED,
+    MEAN,
+    ZERO_SHOT,
+    answer,
+    centers_by_model,
+    offsets,
+    place_samples,
+)
 from trainer.evaluate.trust.options import choose
 from trainer.evaluate.trust.stacking import Spaces
 from trainer.inputs import KnowledgeBase, seen_categories
@@ -231,6 +239,7 @@ def _by_texts(
     """The hits of the heads, of zero-shot, of their mean and of what val chooses, by modality."""
     names = {ALIGNED: HEADS, ZERO_SHOT: ZERO_SHOT, MEAN: MEAN}
     question = [offsets(seen_C, seen_C)]
+    texts = centers_by_model(centers, heads)
     hits: dict[str, dict[str, Bools]] = {}
     for modality, placed in place_samples(sets, heads).items():
         if modality not in heads.weights:
@@ -240,7 +249,7 @@ def _by_texts(
         groups = (placed.take(is_val_N), placed.take(_is_test(own, seen_C)))
         of_val, of_test = (
             {
-                model: answer(group, model, centers, question, scorer=settings.scorer)[0].hits(group.samples)
+                model: answer(group, model, texts, question, scorer=settings.scorer)[0].hits(group.samples)
                 for model in group.models
             }
             for group in groups

@@ -25,7 +25,7 @@ from trainer.align.heads import Heads
 from trainer.align.train import fit, recipe_of
 from trainer.evaluate.few_shot import centers_for
 from trainer.evaluate.intervals import harmonic_mean, interval_of, resampled, sum_by_object
-from trainer.evaluate.trust.answers import Model, Placed, answer, offsets, place_samples
+from trainer.evaluate.trust.answers import Model, Placed, answer, centers_by_model, offsets, place_samples
 from trainer.inputs import KnowledgeBase
 from trainer.records import Bools, Centers, Doubles, Ints, SampleSet
 from trainer.settings import Evaluate
@@ -166,7 +166,7 @@ def _merged(low: Doubles, high: Doubles) -> tuple[Doubles, Doubles]:
 
 def stacking_rows(
     placed: Mapping[str, Placed],
-    centers: Centers,
+    centers: Mapping[str, Centers],
     seen_C: Bools,
     constants: Mapping[tuple[str, Model], Constant],
     settings: Evaluate,
@@ -260,13 +260,14 @@ def _fold(
     trained_C = candidates_C & ~np.isin(np.arange(len(base.categories)), held)
     both = [offsets(trained_C, trained_C), offsets(candidates_C & ~trained_C, trained_C)]
     found: dict[tuple[str, Model], Rivalry] = {}
+    texts = centers_by_model(known, fitted)
     for modality, placed in place_samples({**spaces, "aligned": place(fitted)}, fitted).items():
         own = placed.samples
         val = placed.take((own.splits_N == "val") & np.append(candidates_C, False)[own.category_N])
         if len(val.samples) == 0:
             continue
         for model in val.models:
-            ours, theirs = answer(val, model, known, both, scorer=settings.scorer)
+            ours, theirs = answer(val, model, texts, both, scorer=settings.scorer)
             if (ours.category_N < 0).any() or (theirs.category_N < 0).any():
                 continue  # no center is left on one side
             found[modality, model] = Rivalry(

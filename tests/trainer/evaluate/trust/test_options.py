@@ -169,16 +169,17 @@ def test_blocks_do_not_show_and_ties_go_to_the_first(monkeypatch: pytest.MonkeyP
         np.full(n, -1),
         x_ND,
     )
+    by_model = {"zero_shot": centers, "aligned": centers}
     placed = Placed(samples, {"zero_shot": x_ND, "aligned": x_ND[:, ::-1].copy()})
     trained_C = np.array([True, True, False, False])
     questions = [offsets(np.ones(c, bool), trained_C, 0.5), offsets(np.zeros(c, bool), trained_C)]
-    whole = answer(placed, "mean", centers, questions, scorer="nearest")
+    whole = answer(placed, "mean", by_model, questions, scorer="nearest")
     monkeypatch.setattr("trainer.evaluate.trust.answers._CELLS", 3 * c)
-    parts = answer(placed, "mean", centers, questions, scorer="nearest")
+    parts = answer(placed, "mean", by_model, questions, scorer="nearest")
     for one, other in zip(whole, parts, strict=True):
         assert one.category_N.tolist() == other.category_N.tolist()
     assert 1 not in whole[0].category_N.tolist()  # its twin is untrained: half a point ahead
     assert set(whole[1].category_N.tolist()) == {-1}
     assert not whole[1].hits(samples).any()
-    (plain,) = answer(placed, "mean", centers, [offsets(np.ones(c, bool), trained_C)], scorer="nearest")
+    (plain,) = answer(placed, "mean", by_model, [offsets(np.ones(c, bool), trained_C)], scorer="nearest")
     assert 2 not in plain.category_N.tolist()

@@ -6,6 +6,7 @@ than methods differ. Shapes: N samples, M train samples, K neighbours, C categor
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,6 +43,7 @@ from trainer.settings import Evaluate
 HEADS, PROBE, NEIGHBOURS, CHOSEN = "heads", "linear_probe", "neighbours", "chosen"
 METHODS = (HEADS, PROBE, NEIGHBOURS, ZERO_SHOT, MEAN, CHOSEN)
 
+_SPLITS, _SMALL = 5, 1000
 _NEIGHBOURS = (1, 3, 5)
 _MOST_SHOTS = 4  # of the few-shot fits in every split; more shots are measured on the run's own split
 
@@ -73,8 +75,8 @@ def repeat_rows(
 ) -> list[dict[str, Any]]:
     """Rows {modality, shots, method, split, top1, top1_low, top1_high, n_splits, n, n_train}, and leads.
 
-    For each of `settings.repeats` splits (`redraw`), new centers are chosen where labels guide them, heads
-    are trained with the settings of `heads`, and the other methods are fitted on the same train samples:
+    For each split of `redraw` (as many as `split_count`), centers are chosen again where labels guide them,
+    heads are trained with the settings of `heads`, and other methods are fitted on the same train samples:
     `linear_probe` (logistic regression), `neighbours` (K nearest by cosine, of centred features; K of 1, 3, 5
     by val), `zero_shot`, `mean` and `chosen` (`options.choose` by that split's val). With shots, the same on
     that many samples per category, up to four. A method that some split does not allow has no row. `modality`
@@ -83,9 +85,10 @@ def repeat_rows(
     methods have lead, lead_low and lead_high: how far the heads are ahead, split by split.
     """
     shots: list[int | None] = [None, *(n for n in settings.few_shot if n <= _MOST_SHOTS)]
-    if settings.repeats == 0:
+    count = split_count(base, settings)
+    if count == 0:
         return []
-    total = settings.repeats * len(shots)
+    total = count * len(shots)
     with tqdm(total=total, desc="repeat splits", unit="training", disable=None) as bar:
 
         def measure(number: int, few: int | None) -> dict[_Key, Cell]:
@@ -93,12 +96,23 @@ def repeat_rows(
             bar.update()
             return found
 
-        jobs = [(number, few) for number in range(settings.repeats) for few in shots]
+        jobs = [(number, few) for number in range(count) for few in shots]
         cells = side_by_side([partial(measure, *job) for job in jobs], together=together)
-    splits: list[dict[_Key, Cell]] = [{} for _ in range(settings.repeats)]
+    splits: list[dict[_Key, Cell]] = [{} for _ in range(count)]
     for (number, _), found in zip(jobs, cells, strict=True):
         splits[number] |= found
     return _rows(splits, shots)
+
+
+def split_count(base: KnowledgeBase, settings: Evaluate) -> int:
+    """How many splits are drawn: `auto` is 5 where every modality has few test samples, else 0."""
+    if settings.repeats != "auto":
+        return settings.repeats
+    trained = {row["category_id"] for row in base.samples if row["split"] == "train"} - {None}
+    tested = Counter(
+        row["modality"] for row in base.samples if row["split"] == "test" and row["category_id"] in trained
+    )
+    return _SPLITS if 0 < max(tested.values(), default=0) <= _SMALL else 0
 
 
 def redraw(base: KnowledgeBase, *, seed: int) -> dict[str, str]:

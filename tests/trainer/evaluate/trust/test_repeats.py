@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter, ValidationError
 from scipy import stats
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -19,7 +20,7 @@ from trainer.evaluate.few_shot import with_shots
 from trainer.evaluate.measure import measure
 from trainer.evaluate.probe import fit_probe
 from trainer.evaluate.seeds import estimate_of
-from trainer.evaluate.trust.repeats import neighbours, redraw
+from trainer.evaluate.trust.repeats import neighbours, redraw, split_count
 from trainer.inputs import KnowledgeBase, load_samples, open_kb, seen_categories
 from trainer.localize.centers import load_centers, read_centers
 from trainer.localize.choose import choose_centers, localize
@@ -68,6 +69,27 @@ def test_a_draw_moves_objects_and_keeps_every_count(planted_kb: Path) -> None:
                 assert new["split"] == old["split"] == "test"
     moved = sum(a["split"] != b["split"] for a, b in zip(base.samples, draws[0].samples, strict=True))
     assert moved > 50
+
+
+def test_small_data_are_split_five_times_and_large_ones_not(planted_kb: Path) -> None:
+    """`auto` goes by the test samples of trained categories in the largest modality; a number is a number."""
+    base = open_kb(planted_kb)
+    assert split_count(base, Evaluate()) == 5
+    assert split_count(base, Evaluate(repeats=0)) == 0
+    row = next(row for row in base.samples if row["split"] == "test" and row["category_id"] == "m0-s1")
+    for more, expected in ((982, 5), (983, 0)):  # there are 18 in each modality
+        large = replace(base, samples=base.samples + (row,) * more)
+        assert split_count(large, Evaluate()) == expected
+        assert split_count(large, Evaluate(repeats=7)) == 7
+    unlabelled = replace(base, samples=tuple({**row, "category_id": None} for row in base.samples))
+    assert split_count(unlabelled, Evaluate()) == 0
+
+
+@pytest.mark.parametrize("given", [-1, 101, 2.5, "many", True])
+def test_other_numbers_of_splits_are_refused(given: object) -> None:
+    """At the project file's edge, with what is allowed."""
+    with pytest.raises(ValidationError, match='a whole number from 0 to 100, or "auto"'):
+        TypeAdapter(Evaluate).validate_python({"repeats": given})
 
 
 def test_samples_without_an_object_or_a_category(make_kb: MakeKb) -> None:

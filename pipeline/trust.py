@@ -73,13 +73,18 @@ class Trusted:
         return f"{used}, chosen on {samples} ({self._list(VAL, self.models)})"
 
     def _tested(self) -> str:
-        parts = [
-            f"on {counted(self.n[split], 'test sample')} of {split_title(split)}"
-            f" {self._list(split, self.models)}"
-            for split in ("seen", "unseen")
-            if split in self.shares
-        ]
-        return f". The same {'; '.join(parts)}" if parts and len(self.models) > 1 else ""
+        splits = [split for split in ("seen", "unseen") if split in self.shares]
+        if len(self.models) == 1:
+            parts = [
+                f"{percent(self.shares[split][self.used].top1)}% of {self._samples(split)}"
+                for split in splits
+            ]
+            return f". Right: {', '.join(parts)}" if parts else ""
+        parts = [f"on {self._samples(split)} {self._list(split, self.models)}" for split in splits]
+        return f". The same {'; '.join(parts)}" if parts else ""
+
+    def _samples(self, split: str) -> str:
+        return f"{counted(self.n[split], 'test sample')} of {split_title(split)}"
 
     def _list(self, split: str, models: Sequence[str]) -> str:
         found = self.shares[split]
@@ -324,7 +329,8 @@ def _repeat_lines(metrics: Mapping[str, Any]) -> list[str]:
         return []
     methods = [name for name in METHOD_TITLES if any(name in row.shares for row in rows)]
     table = [["", "shots", *(METHOD_TITLES[name] for name in methods)]]
-    for row in rows:
+    last = rows[-1].modality
+    for row in [row for row in rows if row.shots is None or row.modality == last]:
         cells = [_mean_cell(row.shares[name]) if name in row.shares else "-" for name in methods]
         table.append([f"  {row.modality}", "all" if row.shots is None else str(row.shots), *cells])
     whole = [row for row in rows if row.shots is None]

@@ -144,9 +144,10 @@ def _words_helped(rows: Sequence[AccuracyRow]) -> Html:
     won = sum(best in row.clearly_below() for row in shown)
     lost = sum(best in row.clearly_above() for row in shown)
     title = f"the best control, {anchor_title(best, rows)},"
-    if won and not lost and ours > theirs:
+    # Of many intervals some exclude 0 by chance: a verdict needs at least half of the modalities.
+    if 2 * won >= len(shown) and not lost and ours > theirs:
         verdict = "The LLM’s texts helped"
-    elif lost and not won and ours < theirs:
+    elif 2 * lost >= len(shown) and not won and ours < theirs:
         verdict = "The LLM’s texts did harm"
     else:
         verdict = "The LLM’s texts did not clearly help"

@@ -32,7 +32,7 @@ from trainer.records import Centers, SampleSet
 from trainer.score.scoring import score
 from trainer.settings import Scorer
 
-_PAIRS, _EXAMPLES = 5, 3
+_PAIRS, _EXAMPLES = 4, 4
 _MOST_SOUNDS = 8  # on a page: each takes 85 kB
 _THUMB_PX = 240
 

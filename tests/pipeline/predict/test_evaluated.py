@@ -144,10 +144,11 @@ def test_one_model_alone_is_said_with_its_reason() -> None:
     """No choice, whatever the project says; text has nothing to say."""
     rows = {"trust": _shares("audio", "aligned", False, aligned=0.5)}
     (found,) = trusted(rows)
-    assert found.to_text() == "audio: heads only; there is no zero-shot encoder"
+    right = "Right: 50.0% of 12 test samples of seen categories"
+    assert found.to_text() == f"audio: heads only; there is no zero-shot encoder. {right}"
     (asked,) = trusted(rows, "zero-shot")
     assert asked.to_text() == (
-        "audio: heads only, whatever [predict] use says; there is no zero-shot encoder"
+        f"audio: heads only, whatever [predict] use says; there is no zero-shot encoder. {right}"
     )
     of_text = {"trust": _shares("text", "aligned", False, aligned=0.5)}
     known = {each.modality: each for each in trusted(of_text)}

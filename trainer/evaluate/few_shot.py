@@ -21,7 +21,7 @@ from trainer.evaluate.probe import fit_probe, labelled
 from trainer.evaluate.tasks import Task
 from trainer.inputs import KnowledgeBase, seen_categories
 from trainer.localize.centers import read_centers
-from trainer.localize.choose import choose_centers
+from trainer.localize.choose import choose_centers, without_progress
 from trainer.records import Bools, Centers, Ints, SampleSet
 from trainer.score.scoring import score
 from trainer.settings import Evaluate, Localize
@@ -116,7 +116,8 @@ def centers_for(few: KnowledgeBase, centers: Centers) -> Centers:
     if not centers.labels_guided:
         return centers
     settings = Localize(k=int(centers.counts().max()), with_name=centers.with_name)
-    table, _ = choose_centers(few, settings)
+    with without_progress():
+        table, _ = choose_centers(few, settings)
     return read_centers(few, table)
 
 

@@ -23,10 +23,11 @@ from trainer.evaluate.tasks import CENTERS
 
 NAMED_CENTERS = f"{CENTERS}+name"  # centers that include the bare name ([localize] with_name)
 CONTROLS: tuple[str, ...] = ("class_name", "notes", "templates", "random_words", "permuted")
-SPLITS: tuple[str, ...] = ("seen", "unseen", "unseen_among_all")
+SPLITS: tuple[str, ...] = ("seen", "unseen", "seen_among_all", "unseen_among_all")
 SPLIT_TITLES: dict[str, str] = {
     "seen": "seen categories",
     "unseen": "unseen categories",
+    "seen_among_all": "seen samples, all categories as candidates",
     "unseen_among_all": "unseen samples, all categories as candidates",
 }
 ANCHOR_TITLES: dict[str, str] = {

@@ -20,7 +20,7 @@ from data.special_files import misplaced_entries
 from data.tables.text_files import read_toml
 from data.tabletop.settings import TabletopSettings
 from kb_builder.settings import DescribeCategories, DescribeSamples, Encode, writer_traits
-from trainer.settings import Evaluate, Localize, Train
+from trainer.settings import Evaluate, Localize, Predict, Train
 
 TABLETOP = "tabletop"  # the manifest name of the built-in sample world
 
@@ -90,6 +90,7 @@ class _ProjectContent(_ProjectSection):
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     running: RunSection = Field(default=RunSection(), alias="run")  # `run` is the folder
+    predict: Predict = Predict()
 
 
 class ProjectFile(_ProjectContent):

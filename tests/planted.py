@@ -60,6 +60,8 @@ few_shot = []
 sweeps = false
 probe = false
 baselines = false
+stacking_folds = 2
+repeats = 0
 """
 
 

@@ -32,6 +32,12 @@ def _count_or_all(value: object) -> object:
     raise ValueError(f'must be a whole number from 1 on, or "all" (given: {value!r})')
 
 
+def _repeats(value: object) -> object:
+    if value == "auto" or (type(value) is int and 0 <= value <= 100):
+        return value
+    raise ValueError(f'must be a whole number from 0 to 100, or "auto" (given: {value!r})')
+
+
 def _no_test(value: object) -> object:
     if isinstance(value, str) and "test" in value.casefold():
         raise ValueError(LEAKAGE)
@@ -129,4 +135,20 @@ class Evaluate:
     sweeps: bool = True  # measure with fewer centers and with the other scorers as well
     # Measure the balance of heads aligned with bare names and with images as well; costs two more trainings.
     baselines: bool = True
+    # Trainings that hold out trained categories, to find what is taken off their scores among all categories
+    # (trainer/evaluate/trust/stacking.py); 0: nothing is taken off.
+    stacking_folds: Annotated[int, Ge(0), Le(20)] = 4
+    # Splits that are drawn again by object, each trained and measured (trainer/evaluate/trust/repeats.py).
+    # `auto`: 5 for small data, where no modality has more than 1,000 test samples of trained categories.
+    repeats: Annotated[int | Literal["auto"], BeforeValidator(_repeats)] = "auto"
     seed: Annotated[int, Ge(0)] = 0
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Which scores answer for new files: `[predict]`."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    # `auto`: for each modality what the evaluation chose on val (trainer/evaluate/trust/options.py).
+    use: Literal["auto", "zero-shot", "heads", "mean"] = "auto"

@@ -49,7 +49,16 @@ def run_variant(kb: Path, variant: Variant) -> Measured:
         raise TrainingError(f"there are no anchors {variant.anchors!r}; there are: {', '.join(sets)}")
     anchors = sets[variant.anchors].texts
     heads = fit(base, anchors, variant.train).heads if variant.train.enabled else None
-    quick = replace(variant.evaluate, bootstrap=1, few_shot=(), probe=False, sweeps=False, baselines=False)
+    quick = replace(
+        variant.evaluate,
+        bootstrap=1,
+        few_shot=(),
+        probe=False,
+        sweeps=False,
+        baselines=False,
+        stacking_folds=0,
+        repeats=0,
+    )
     return measure(base, anchors, heads, quick)
 
 

@@ -64,6 +64,7 @@ epochs = 3
 [evaluate]
 bootstrap = 50
 few_shot = []
+repeats = 0
 """
 _OPENAI = 'openai"\nmodel = "m"\nbase_url = "{url}"\napi_key_env = "UNIBIND_NONE'
 

@@ -79,10 +79,11 @@ def questions() -> tuple[Question, ...]:
     """The questions of choices.toml."""
     content = tomllib.loads(resources.files(__package__).joinpath("choices.toml").read_text(encoding="utf-8"))
     found: list[dict[str, Any]] = content["question"]
-    return tuple(
-        Question(**{name: tuple(value) if isinstance(value, list) else value for name, value in each.items()})
+    lists_as_tuples: list[dict[str, Any]] = [
+        {name: tuple(value) if isinstance(value, list) else value for name, value in each.items()}
         for each in found
-    )
+    ]
+    return tuple(Question(**each) for each in lists_as_tuples)
 
 
 def plan_choices(

@@ -131,12 +131,14 @@ def _run(project: ProjectFile, names: list[str] | None = None) -> list[StageResu
     from pipeline.run.jobs import plan
     from pipeline.run.runner import run_stages
     from pipeline.table import result_table
+    from pipeline.trust import trust_text
 
     remember(project.path)
     results = run_stages(project, names or plan(project))
     if names is None or "evaluate" in names:
         metrics = project.run / "metrics.json"
-        print(result_table(json.loads(reading(metrics).read_text(encoding="utf-8"))))
+        found = json.loads(reading(metrics).read_text(encoding="utf-8"))
+        print("\n".join([result_table(found), *trust_text(found, project.predict.use)]))
         print(f"\nmetrics  {_short(metrics)}\nreport   {_short(project.run / 'report.html')}")
     return results
 

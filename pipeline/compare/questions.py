@@ -1,10 +1,11 @@
 """Match the recognition tasks of several runs, and say which answers cannot be compared.
 
 A run that used no label (zero-shot, with centers chosen without samples) has one task, `unseen`: every sample
-of every split is classified among all categories. A run that used labels, such as a trained one, has three:
-`seen`, `unseen` and `unseen_among_all` (trainer/evaluate/tasks.py). `seen` and `unseen_among_all` have the
-same samples and candidates as the one task of the former, so the runs are paired there sample by sample.
-Where a run has categories without a train sample, `seen` has fewer candidates; a note says so.
+of every split is classified among all categories. A run that used labels, such as a trained one, has `seen`,
+`unseen` and, among all categories, `seen_among_all` and `unseen_among_all` (trainer/evaluate/tasks.py). The
+tasks `seen` and those among all have the same samples and candidates as the one task of the former, so the
+runs are paired there sample by sample. Where a run has categories without a train sample, `seen` has fewer
+candidates; a note says so.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 NAMED_KEYS = ["split", "modality", "sample_id"]
-_ONE_TASK, _TASKS = "unseen", ("seen", "unseen_among_all")
+_ONE_TASK, _TASKS = "unseen", ("seen", "seen_among_all", "unseen_among_all")
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,9 @@ class Axis:
 
     def label(self, value: float, *, percent: bool) -> str:
         """A number with as many decimals as the ticks have, or as a percentage."""
-        if percent:
-            return f"{100 * value:.0f}%"
-        places = max(0, -math.floor(math.log10(self.step) + 1e-9))
-        return f"{value + 0.0:.{places}f}"
+        step = 100 * self.step if percent else self.step
+        places = max(0, -math.floor(math.log10(step) + 1e-9))
+        return f"{100 * value + 0.0:.{places}f}%" if percent else f"{value + 0.0:.{places}f}"
 
 
 def axis_over(values: Iterable[float], *, start: float, end: float, most: int = 5) -> Axis:

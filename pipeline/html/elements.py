@@ -81,7 +81,7 @@ def document(title: str, body: Html, *, style: str) -> str:
     The content security policy forbids scripts and external resources, so that even after a mistake of ours
     no text of a sample or a language model could run.
     """
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
     head = el(
         "head",
         el("meta", charset="utf-8"),

@@ -21,13 +21,13 @@ MODALITY_COLOURS: dict[str, tuple[str, str]] = {
 _LIGHT = """
   --paper: #fffefb; --ink: #1c1b19; --quiet: #6b6862; --line: #dedad1; --wash: #f5f2ea;
   --accent: #0b5a7a; --warn: #b03a12; --warn-wash: #fbeae2; --heat: #07435c;
-  --mid-ink: #1c1b19; --heat-ink: #ffffff;
+  --mid-ink: #1c1b19; --heat-ink: #ffffff; --shade: rgb(0 0 0 / .32);
   --dot-l: 0.56; --dot-c: 0.14;
 """
 _DARK = """
   --paper: #161513; --ink: #e9e6df; --quiet: #a09b91; --line: #38352f; --wash: #201e1b;
   --accent: #7cc4e4; --warn: #f19a72; --warn-wash: #35211a; --heat: #7cc4e4;
-  --mid-ink: #10100e; --heat-ink: #10100e;
+  --mid-ink: #10100e; --heat-ink: #10100e; --shade: rgb(255 255 255 / .3);
   --dot-l: 0.74; --dot-c: 0.13;
 """
 
@@ -81,7 +81,26 @@ svg .halo { paint-order: stroke; stroke: var(--paper); stroke-width: 2.5px; stro
 .key li { display: inline-flex; align-items: center; gap: .4rem; margin: 0; white-space: nowrap; }
 .key svg { width: 14px; height: 14px; flex: none; } .key svg.long { width: 24px; }
 details { margin: 1rem 0; } summary { cursor: pointer; color: var(--accent); font-size: .95rem; }
-.scroll { overflow-x: auto; margin: .8rem 0 1rem; }
+.folded { border-top: 1px solid var(--line); margin: 0; }
+.folded > summary { font-size: 1.15rem; padding: .65rem 0; } .folded h2 { display: none; }
+/* A shadow at the end that can be scrolled to: the covers move with the table, the shadows stay. */
+.scroll { overflow-x: auto; margin: .8rem 0 1rem; background:
+  linear-gradient(to right, var(--paper) 30%, transparent) local left / 3rem 100% no-repeat,
+  linear-gradient(to left, var(--paper) 30%, transparent) local right / 3rem 100% no-repeat,
+  radial-gradient(farthest-side at 0 50%, var(--shade), transparent) left / 1rem 100% no-repeat,
+  radial-gradient(farthest-side at 100% 50%, var(--shade), transparent) right / 1rem 100% no-repeat; }
+.shares { list-style: none; padding: 0; max-width: none; margin: .4rem 0;
+  font: .86rem/1.4 system-ui, sans-serif; font-variant-numeric: tabular-nums;
+  columns: 22rem; column-gap: 2.4rem; }
+.shares li { display: grid; grid-template-columns: 8.5rem 1fr 6.5rem; gap: .6rem; align-items: center;
+  margin: 0; break-inside: avoid; }
+.shares .name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.shares .of { color: var(--quiet); white-space: nowrap; text-align: right; }
+.track { background: var(--wash); height: .62rem; display: flex; } .track .bar { height: 100%; }
+.matrix { max-width: 44rem; } svg text.small { font-size: 8px; }
+.right { fill: var(--accent); } .wrong { fill: var(--warn); }
+.drawn { list-style: none; padding: 0; } .drawn .who { font-weight: 600; }
+audio { display: block; width: 100%; max-width: 15rem; height: 2.2rem; margin-top: .3rem; }
 table { border-collapse: collapse; font: .86rem/1.35 system-ui, sans-serif;
   font-variant-numeric: tabular-nums; }
 .caption { max-width: 46rem; margin: 1.4rem 0 -.3rem; }
@@ -131,10 +150,6 @@ svg text.label { font-size: 8.5px; }
 .words { background: var(--wash); margin: 0; padding: .7rem .8rem; font-size: .9rem;
   overflow-wrap: anywhere; }
 q, .said { font-style: italic; quotes: "“" "”"; }
-.texts { columns: 22rem 2; column-gap: 2.4rem; margin: 1rem 0; }
-.texts > div { break-inside: avoid; margin-bottom: 1rem; }
-.texts h3 { margin: 0 0 .15rem; } .texts ul { list-style: none; padding: 0; margin: 0; font-size: .93rem; }
-.texts li { margin: 0 0 .25rem; overflow-wrap: anywhere; }
 code { font: .85em ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 footer { margin-top: 3.5rem; border-top: 1px solid var(--line); padding-top: .8rem; }
 @media (max-width: 34rem) {

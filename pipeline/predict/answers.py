@@ -10,7 +10,7 @@ from data.errors import InputError, SampleError
 from data.modality import MODALITIES, Modality, guess_modality
 from data.show import shorten, visible
 
-ALIGNED, ZERO_SHOT, TEXT = "aligned heads", "zero-shot", "text encoder"
+ALIGNED, ZERO_SHOT, TEXT, MEAN = "aligned heads", "zero-shot", "text encoder", "mean of both"
 _WHY_CHARS = 90
 
 
@@ -18,7 +18,8 @@ _WHY_CHARS = 90
 class NamedCategory:
     """One category for a file: its score by the project's scorer, and the text of its nearest center (`why`).
 
-    `probability`, among all categories of the project, is None without a calibration.
+    A constant that the evaluation takes off trained categories is off the score. `probability`, among all
+    categories of the project, is None without a calibration.
     """
 
     category: str
@@ -26,6 +27,25 @@ class NamedCategory:
     why: str
     probability: float | None = None
     category_id: str | None = None  # None for bare names
+
+
+@dataclass(frozen=True)
+class OtherAnswer:
+    """The best category of a model that is not used, with its score."""
+
+    model: str
+    category: str
+    score: float
+    category_id: str
+
+
+@dataclass(frozen=True)
+class Favoured:
+    """The trained category that would be the answer if `constant` were not taken off trained ones' scores."""
+
+    category: str
+    category_id: str
+    constant: float
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,8 @@ class Prediction:
     answers: tuple[NamedCategory, ...] = ()
     error: str | None = None
     uncalibrated: str | None = None  # why the answers have no probability
+    others: tuple[OtherAnswer, ...] = ()  # of the models that are not used
+    favoured: Favoured | None = None  # where the best answer is an untrained category thanks to the constant
 
     def to_text(self) -> str:
         """The prediction as lines for the terminal."""
@@ -51,6 +73,14 @@ class Prediction:
             why = visible(shorten(answer.why, _WHY_CHARS))
             line = f"  {rank}  {name:<{width}}  {answer.score:.3f}{share}  {why}"
             lines.append(line.rstrip())
+        if self.others:
+            told = (f"{each.model} {visible(each.category)} {each.score:.3f}" for each in self.others)
+            lines.append(f"  beside it: {'; '.join(told)}")
+        if self.favoured is not None:
+            lines.append(
+                f"  favoured: {names[0]} has no train sample, so {self.favoured.constant:.3f} is taken off"
+                f" trained categories; else {visible(self.favoured.category)}"
+            )
         if self.uncalibrated is not None:
             lines.append(f"  no probability: {self.uncalibrated}")
         return "\n".join(lines)

@@ -1,18 +1,18 @@
 """Recognise and retrieve new files with a project: `predict_files`, `retrieve_samples`, and their parts.
 
-`Space` maps a file into the project's text space, `Temperatures` turns scores into probabilities.
+`Space` maps a file into the text space; what the evaluation found is in pipeline/predict/evaluated.py.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,37 +20,47 @@ from data.errors import InputError, KnowledgeBaseError, SampleError, TrainingErr
 from data.modality import MODALITIES, Modality, guess_modality
 from data.readers import use_budget, warm_up
 from data.readers.axes import turned, up_override
-from data.reads import reading
 from data.seals import check
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.base import Encoder, Source
 from kb_builder.encoders.workers import encode_one
 from kb_builder.store.cards import read_card
 from kb_builder.tables.schemas import read_columns
-from pipeline.html.elements import counted
 from pipeline.predict.answers import (
     ALIGNED,
+    MEAN,
     TEXT,
     ZERO_SHOT,
+    Favoured,
     Hit,
     NamedCategory,
+    OtherAnswer,
     Prediction,
     failed,
     modality_of,
     say_on_stderr,
 )
+from pipeline.predict.evaluated import Evaluated, load_evaluated
 from pipeline.predict.paths import each_file, unreadable
 from pipeline.project import ProjectFile
 from trainer.align.heads import has_heads, load_heads
 from trainer.evaluate.calibration import probabilities
-from trainer.inputs import KnowledgeBase, center_texts, load_samples, open_kb
+from trainer.evaluate.trust.answers import centers_by_model
+from trainer.inputs import KnowledgeBase, center_texts, load_samples, open_kb, seen_categories
 from trainer.localize.centers import load_centers
-from trainer.records import Centers, Floats, Ints
-from trainer.score.scoring import category_scores, score
+from trainer.records import Bools, Centers, Doubles, Floats, Ints
+from trainer.score.scoring import category_scores, nearest_center
 from trainer.score.topk import nearest
+from trainer.settings import Scorer
 
 # Their names in the evaluation. Texts are in the text space under both models.
-EVALUATED = {ALIGNED: ("aligned",), ZERO_SHOT: ("zero_shot",), TEXT: ("aligned", "zero_shot")}
+EVALUATED = {
+    ALIGNED: ("aligned",),
+    ZERO_SHOT: ("zero_shot",),
+    MEAN: ("mean",),
+    TEXT: ("aligned", "zero_shot"),
+}
+_TITLES = {"aligned": ALIGNED, "zero_shot": ZERO_SHOT, "mean": MEAN}
 
 
 def predict_files(
@@ -64,9 +74,11 @@ def predict_files(
 
     A folder means the files in it (pipeline/predict/paths.py); `say` gets what is left out of it.
 
-    Uses the aligned head of the file's modality, else the zero-shot encoder if it takes that modality; the
-    scorer of [evaluate], and the temperature that the evaluation fitted for that modality and model. A file
-    that cannot be read gives a Prediction with `error`; a project without centers raises KnowledgeBaseError.
+    Uses the aligned head of the file's modality, the zero-shot encoder or the mean of both, as chosen on val
+    or by [predict] (`Evaluated.wanted`); the scorer of [evaluate]; the constant that the evaluation takes off
+    trained categories, and its temperature for that modality and model. `say` also gets what is used for a
+    modality, and why, before its first file. A file that cannot be read gives a Prediction with `error`; a
+    project without centers raises KnowledgeBaseError.
     """
     use_budget(project.data.budget)
     warm_up()
@@ -79,9 +91,24 @@ class Recogniser:
 
     project: ProjectFile
     space: Space
-    centers: Mapping[str, Centers]  # by the model that places a sample, in the space where it places it
+    centers: Mapping[str, Centers]  # by the model whose vectors are compared with them
     texts: Mapping[str, str]  # of the centers, by row id
-    temperatures: Temperatures
+    evaluated: Evaluated
+    seen_C: Bools  # the categories with train samples
+
+    @property
+    def candidates(self) -> Bools:
+        """The categories that can be an answer."""
+        return next(iter(self.centers.values())).counts() > 0
+
+    def constant(self, modality: str, models: Sequence[str]) -> float:
+        """What is taken off trained categories: 0 where no untrained one competes, or none was found."""
+        can_be_C = self.candidates
+        if (self.seen_C & can_be_C).any() and (~self.seen_C & can_be_C).any():
+            for model in models:
+                if (modality, model) in self.evaluated.constants:
+                    return self.evaluated.constants[modality, model]
+        return 0.0
 
 
 def open_recogniser(project: ProjectFile, space: Space | None = None) -> Recogniser:
@@ -94,9 +121,10 @@ def open_recogniser(project: ProjectFile, space: Space | None = None) -> Recogni
     return Recogniser(
         project=project,
         space=space,
-        centers=space.represent(centers),
+        centers={**(by_model := centers_by_model(centers, space.heads)), TEXT: by_model["aligned"]},
         texts=center_texts(space.kb.folder, centers.row_ids),
-        temperatures=load_temperatures(project),
+        evaluated=load_evaluated(project),
+        seen_C=seen_categories(space.kb),
     )
 
 
@@ -108,39 +136,81 @@ def recognise(
     say: Callable[[str], None],
 ) -> Iterator[Prediction]:
     """Recognise files with a loaded project: see `predict_files`."""
-    space, texts = recogniser.space, recogniser.texts
-    scorer = recogniser.project.evaluate.scorer
+    told: set[str] = set()
+    use = recogniser.evaluated.use
     for path, modality, reason in each_file(given, say):
         try:
             known = modality_of(path, modality, reason)
-            query_1D, model = space.place(known, path)
+            placed = recogniser.space.place_by_model(known, path, use=use)
         except (SampleError, TrainingError) as error:
             yield failed(path, modality, error)
             continue
-        centers = recogniser.centers[model]
-        ranked = score(query_1D, centers, scorer=scorer, top=top)
-        temperature, uncalibrated = recogniser.temperatures.of(known, EVALUATED[model])
-        shares_C: list[float | None] = [None] * len(centers.categories)
-        if len(set(centers.category_N.tolist())) == 1:
-            uncalibrated = "the project has only one category"
-        elif temperature is not None:
-            shares_C = probabilities(category_scores(query_1D, centers, scorer), temperature)[0].tolist()
-        answers = tuple(
+        if known not in told and (note := recogniser.evaluated.note(known, placed)):
+            say(note)
+        told.add(known)
+        yield _prediction(recogniser, path, known, placed, top)
+
+
+def _prediction(
+    recogniser: Recogniser, path: Path, modality: Modality, placed: Mapping[str, Floats], top: int
+) -> Prediction:
+    """The answers for one file, placed in the text space by one model (`TEXT`) or by several."""
+    kb, evaluated = recogniser.space.kb, recogniser.evaluated
+    scores = _scores(placed, recogniser.centers, recogniser.project.evaluate.scorer)
+    used = evaluated.wanted(modality, placed) if TEXT not in placed else TEXT
+    model = _TITLES.get(used, used)
+    constant = recogniser.constant(modality, EVALUATED[model])
+    has_center_C = recogniser.candidates
+    score_C = scores[used] - np.where(recogniser.seen_C, constant, 0.0)
+    temperature, uncalibrated = evaluated.temperatures.of(modality, EVALUATED[model])
+    shares_C: list[float | None] = [None] * len(score_C)
+    if has_center_C.sum() == 1:
+        uncalibrated = "the project has only one category"
+    elif temperature is not None:
+        shares_C = probabilities(score_C[None, :], temperature)[0].tolist()
+    shown_by = used if used in placed else "aligned"  # the model whose nearest texts are shown
+    query_1D, centers = placed[shown_by], recogniser.centers[shown_by]
+    ranked = np.argsort(-score_C, kind="stable")[: min(top, int(has_center_C.sum()))].tolist()
+    without = int(scores[used].argmax())
+    favoured = None
+    if ranked[0] != without:
+        favoured = Favoured(kb.names[without], centers.categories[without], constant)
+    return Prediction(
+        str(path),
+        modality,
+        model,
+        tuple(
             NamedCategory(
-                space.kb.names[category],
-                value,
-                texts.get(why, ""),
+                kb.names[category],
+                float(score_C[category]),
+                recogniser.texts.get(nearest_center(query_1D, centers, category), ""),
                 shares_C[category],
                 centers.categories[category],
             )
-            for category, value, why in zip(
-                ranked.categories_NT[0].tolist(),
-                ranked.scores_NT[0].tolist(),
-                ranked.why(centers, 0),
-                strict=True,
-            )
-        )
-        yield Prediction(str(path), known, model, answers, uncalibrated=uncalibrated)
+            for category in ranked
+        ),
+        uncalibrated=uncalibrated,
+        others=tuple(
+            OtherAnswer(_TITLES[name], kb.names[best], float(score_1C[best]), centers.categories[best])
+            for name, score_1C in scores.items()
+            if name != used
+            for best in [int(score_1C.argmax())]
+        ),
+        favoured=favoured,
+    )
+
+
+def _scores(
+    placed: Mapping[str, Floats], centers: Mapping[str, Centers], scorer: Scorer
+) -> dict[str, Doubles]:
+    """The score of every category, by each model that places the file, and by the mean of two: float64[C]."""
+    scores = {
+        model: category_scores(query_1D, centers[model], scorer)[0].astype(np.float64)
+        for model, query_1D in placed.items()
+    }
+    if len(scores) == 2:
+        scores["mean"] = (scores["zero_shot"] + scores["aligned"]) / 2
+    return scores
 
 
 def retrieve_samples(
@@ -263,10 +333,28 @@ class Space:
         text_1D = self._encode(self._text, "text", words)
         return text_1D if self.heads is None else self.heads.place_text(text_1D)
 
-    def represent(self, centers: Centers) -> dict[str, Centers]:
-        """The centers by the model that places a sample, in the space where it places it."""
-        represented = centers if self.heads is None else self.heads.represent(centers)
-        return {ALIGNED: represented, TEXT: represented, ZERO_SHOT: centers}
+    def place_by_model(
+        self, modality: Modality, source: Path | str, *, use: str = "auto"
+    ) -> dict[str, Floats]:
+        """A file or text as a unit vector of the text space (float32[1, D]) by each model that can place it.
+
+        Keys: `aligned`, `zero_shot`, or `TEXT` for a text, which needs neither. Where both can, `use` of
+        [predict] may ask for one alone, so that the other encoder does not run. Raises what `place` raises.
+        """
+        head = self.heads is not None and modality in self.heads.weights
+        if not head and modality == "text":
+            return {TEXT: self.place(modality, source)[0]}
+        found: dict[str, Floats] = {}
+        untrained = None
+        if modality in self._untrained_modalities and not (head and use == "heads"):
+            untrained = self._text if modality == "text" else self._zero_shot
+        if untrained is not None:
+            found["zero_shot"] = self._encode(untrained, modality, source)
+        if head and not (found and use == "zero-shot"):
+            found["aligned"] = self.place(modality, source)[0]
+        if not found:
+            self.place(modality, source)  # says why nothing can
+        return found
 
     def galleries(self, into: str | None) -> Iterator[Gallery]:
         """The encoded samples of each modality, or of one."""
@@ -286,6 +374,13 @@ class Space:
     def text_encoder(self) -> Encoder:
         """The encoder of texts, loaded on first use."""
         return self._text
+
+    @cached_property
+    def _untrained_modalities(self) -> frozenset[str]:
+        """What the zero-shot encoder takes, by its card, so that it is not loaded for what it does not."""
+        if not self.kb.encoders.get("zero_shot"):
+            return frozenset()
+        return frozenset({"text", *read_card(self.kb.encoder("zero_shot")).get("modalities", ())})
 
     @cached_property
     def _text(self) -> Encoder:
@@ -313,43 +408,3 @@ class Space:
         if isinstance(source, Path):
             source = turned(source, up_override(modality, source, self._up))
         return encode_one(encoder, modality, source)
-
-
-@dataclass(frozen=True)
-class Temperatures:
-    """The `calibration` rows of an evaluation; or why there are none."""
-
-    rows: Sequence[Mapping[str, Any]] = ()
-    missing: str | None = None
-
-    def of(self, modality: str, models: Sequence[str]) -> tuple[float | None, str | None]:
-        """A modality's temperature under the first model that has one; else None and the reason."""
-        if self.missing is not None:
-            return None, self.missing
-        for model in models:
-            for row in self.rows:
-                if (row["modality"], row["model"]) != (modality, model):
-                    continue
-                if row["temperature"] is not None:
-                    return float(row["temperature"]), None
-                samples = f"{counted(row['n_fit'], 'val sample')} of {modality}"
-                return (
-                    None,
-                    f"{samples}: all right, or no better than chance, so no temperature can be fitted",
-                )
-        return (
-            None,
-            f"there are no labelled {modality} samples in both val (to fit on) and test (to measure on)",
-        )
-
-
-def load_temperatures(project: ProjectFile) -> Temperatures:
-    """The temperatures of the project's last evaluation, if its centers, heads and settings are unchanged."""
-    path = project.run / "evaluation.json"
-    if not reading(path).exists():
-        return Temperatures(missing="not calibrated yet; run `unibind evaluate`")
-    from pipeline.run.stale import is_current  # with the table of stages, which `retrieve` does not need
-
-    if not is_current(project, "evaluate"):
-        return Temperatures(missing="calibrated on other centers, heads or settings; run `unibind evaluate`")
-    return Temperatures(json.loads(reading(path).read_text(encoding="utf-8")).get("calibration", ()))

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from data.show import json_text, visible
-from pipeline.predict.answers import ALIGNED, TEXT, ZERO_SHOT, Hit, Prediction
+from pipeline.predict.answers import ALIGNED, MEAN, TEXT, ZERO_SHOT, Hit, Prediction
 
-_MODELS = {ALIGNED: "aligned", ZERO_SHOT: "zero_shot", TEXT: "text"}
-PREDICTION = ("file", "modality", "model", "error", "no_probability", "answers")
+_MODELS = {ALIGNED: "aligned", ZERO_SHOT: "zero_shot", TEXT: "text", MEAN: "mean"}
+PREDICTION = ("file", "modality", "model", "error", "no_probability", "answers", "others", "favoured")
+OTHER = ("model", "category_id", "category", "score")
+FAVOURED = ("category_id", "category", "constant")
 ANSWER = ("rank", "category_id", "category", "score", "probability", "why")
 HIT = ("rank", "sample_id", "modality", "category_id", "category", "uri", "score")
 PREDICTION_COLUMNS = ("file", "modality", "model", *ANSWER, "no_probability", "error")
@@ -68,6 +70,13 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
         prediction.error,
         prediction.uncalibrated,
         answers,
+        [
+            dict(zip(OTHER, (_MODELS[o.model], o.category_id, o.category, o.score), strict=True))
+            for o in prediction.others
+        ],
+        None
+        if (one := prediction.favoured) is None
+        else dict(zip(FAVOURED, (one.category_id, one.category, one.constant), strict=True)),
     )
     return dict(zip(PREDICTION, values, strict=True))
 

@@ -15,11 +15,11 @@ from pipeline.html.elements import Child, Html, el, join, line, section, table
 _MODELS = {"aligned": "aligned heads", "zero_shot": "zero-shot"}
 
 
-def description_section(metrics: Mapping[str, Any]) -> Html | str:
+def description_section(metrics: Mapping[str, Any]) -> Html:
     """Bare name, name-free texts and the gain, by model, split and modality; empty where not measured."""
     rows = gains(metrics)
     if not rows:
-        return ""
+        return Html("")
     first = rows[0]
     left = f"{first.texts:.1f} per category on average, {first.fewest:,} in the category with the fewest"
     if first.without:

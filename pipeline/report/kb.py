@@ -20,7 +20,7 @@ from kb_builder.tables.schemas import CATEGORIES, CENTERS, DESCRIPTIONS, read_ro
 from pipeline.html.elements import Child, Html, counted, el, join, section, table
 
 _MOST_CATEGORIES = 60  # in tables and examples; the others are counted
-_EXAMPLES = 3
+_EXAMPLES = 10
 _MOST_QUARANTINED = 60
 _TEXT_CHARS = 200
 
@@ -48,12 +48,15 @@ def knowledge_base_section(kb: Path) -> Html:
         counts = _category_counts(tables)
         parts = [
             el("p", _summary(counts), class_="sub"),
-            _per_model(tables),
-            _per_category(counts),
-            el("h3", "Rejected texts"),
-            _rejected(tables),
-            el("h3", "Examples"),
             _examples(tables),
+            el(
+                "details",
+                el("summary", "Texts by model and category, and rejected ones"),
+                _per_model(tables),
+                _per_category(counts),
+                el("h3", "Rejected texts"),
+                _rejected(tables),
+            ),
         ]
     return section("knowledge-base", "The knowledge base", *parts)
 
@@ -190,24 +193,20 @@ def _rejected(tables: duckdb.DuckDBPyConnection) -> Html:
 
 
 def _examples(tables: duckdb.DuckDBPyConnection) -> Html:
-    """The first texts of each category: its best centers, or kept texts before localization."""
+    """Ten kept texts, drawn at random but the same each time."""
     query = f"""
-        SELECT category_id, name, text,
-               row_number() OVER (PARTITION BY category_id ORDER BY rank NULLS LAST, row_id) AS place
+        SELECT name, text, centers.row_id IS NOT NULL
         FROM category_texts JOIN categories USING (category_id)
-        LEFT JOIN (SELECT row_id, rank FROM centers) USING (row_id)
-        WHERE status = 'ok' QUALIFY place <= {_EXAMPLES} ORDER BY name, category_id, place
+        LEFT JOIN centers USING (row_id)
+        WHERE status = 'ok' ORDER BY md5(row_id), row_id LIMIT {_EXAMPLES}
     """
-    by_category: dict[tuple[str, str], list[str]] = {}
-    for category, name, text, _ in _rows(tables, query):
-        by_category.setdefault((category, name), []).append(text)
-    if not by_category:
+    found = _rows(tables, query)
+    if not found:
         return el("p", "There are no texts.")
-    blocks = []
-    for (_, name), texts in list(by_category.items())[:_MOST_CATEGORIES]:
-        items = (el("li", shorten(text, _TEXT_CHARS)) for text in texts)
-        blocks.append(el("div", el("h3", shorten(name, 80)), el("ul", *items)))
-    left = len(by_category) - len(blocks)
-    words = f"The {_EXAMPLES} best-ranked texts of each category."
-    words += f" {left} more categories are not shown; `unibind kb show CATEGORY` shows any." if left else ""
-    return join([el("p", words, class_="sub"), el("div", *blocks, class_="texts")])
+    items = [
+        el("li", el("span", shorten(name, 60), class_="who"), " ", el("q", shorten(text, _TEXT_CHARS)), *mark)
+        for name, text, is_center in found
+        for mark in [[el("span", " center", class_="better")] if is_center else []]
+    ]
+    words = f"{counted(len(found), 'text')} drawn at random; `unibind kb show CATEGORY` shows any."
+    return join([el("p", words, class_="sub"), el("ul", *items, class_="drawn")])

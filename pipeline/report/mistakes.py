@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,18 +19,20 @@ from data.modality import MODALITIES, Modality
 from data.paths import resolver
 from data.readers import read
 from data.readers.axes import File, path_of, turned
-from data.readers.payload import Text
+from data.readers.payload import Text, Waveform
 from data.render import contact_sheet, render
 from data.show import shorten
 from kb_builder.tables.schemas import SAMPLES, read_columns
-from pipeline.html.elements import Html, data_uri, el, section
+from pipeline.html.elements import Html, data_uri, el, join, section
+from pipeline.report.sound import player
 from trainer.evaluate.tasks import tasks
 from trainer.inputs import KnowledgeBase, center_texts, seen_categories
 from trainer.records import Centers, SampleSet
 from trainer.score.scoring import score
 from trainer.settings import Scorer
 
-_PAIRS, _EXAMPLES = 6, 4
+_PAIRS, _EXAMPLES = 4, 4
+_MOST_SOUNDS = 8  # on a page: each takes 85 kB
 _THUMB_PX = 240
 
 
@@ -163,11 +165,12 @@ def mistakes_section(
     needed = {row_id for one in shown for row_id in (one.row_id, one.own_row_id) if row_id}
     texts = center_texts(base.folder, needed)
     file_of = _files(base.folder, data_root)
+    sounds = iter(range(_MOST_SOUNDS))
     parts = [
         el(
             "p",
-            f"The most frequent confusions among {split} categories. Below each sample: the nearest center "
-            "of the predicted category and the nearest of its own, with the categories’ scores.",
+            f"The most frequent confusions among {split} categories, each with the text that won and the "
+            "nearest of the true category.",
             class_="sub",
         )
     ]
@@ -175,7 +178,7 @@ def mistakes_section(
         ordered = sorted(one.by_modality.items(), key=lambda item: (-item[1], item[0]))
         by = ", ".join(f"{name} {count}" for name, count in ordered)
         share = el("span", f" · {one.count} of {one.of} samples ({by})", class_="sub")
-        cards = [_card(one, mistake, file_of, texts) for mistake in one.examples]
+        cards = [_card(one, mistake, file_of, texts, sounds) for mistake in one.examples]
         parts.append(el("h3", one.true, " recognised as ", one.named, share))
         parts.append(el("div", *cards, class_="mistakes"))
     return section("mistakes", title, *parts)
@@ -186,22 +189,21 @@ def _card(
     mistake: Mistake,
     file_of: Callable[[str], tuple[File, str]],
     texts: Mapping[str, str],
+    sounds: Iterator[int],
 ) -> Html:
     words = [
         el("p", f"{mistake.modality} · {shorten(mistake.sample_id, 60)}"),
-        _because("recognised as", pair.named, mistake.score, texts.get(mistake.row_id, "")),
+        _because("as", pair.named, mistake.score, texts.get(mistake.row_id, "")),
     ]
     if mistake.own_score is None or mistake.own_row_id is None:
         words.append(el("p", f"true category {pair.true}, which has no center, so it is never recognised"))
     else:
-        words.append(
-            _because("true category", pair.true, mistake.own_score, texts.get(mistake.own_row_id, ""))
-        )
+        words.append(_because("not", pair.true, mistake.own_score, texts.get(mistake.own_row_id, "")))
     file: File | None = None
     uri = ""
     try:
         file, uri = file_of(mistake.sample_id)
-        sight = _sight(mistake, file)
+        sight = _sight(mistake, file, sounds)
     except SampleError as error:
         why = str(error) if file is None else str(error).replace(str(path_of(file)), uri)
         sight = el("p", shorten(why, 200), class_="words")
@@ -210,18 +212,21 @@ def _card(
 
 def _because(role: str, category: str, score: float, text: str) -> Html:
     """A category's score and the text of its nearest center."""
-    words = f"{role} {shorten(category, 60)} · {score:.3f}"
-    return el("p", el("span", words, class_="who"), " ", el("q", shorten(text, 180)))
+    words = f"{role} {shorten(category, 40)} {score:.2f}"
+    return el("p", el("span", words, class_="who"), " ", el("q", shorten(text, 110)))
 
 
-def _sight(mistake: Mistake, file: File) -> Html:
-    """The sample as a picture or, for text, as a quotation."""
+def _sight(mistake: Mistake, file: File, sounds: Iterator[int]) -> Html:
+    """The sample as a picture, for text as a quotation; with a player for the first few sounds."""
     modality: Modality = next(name for name in MODALITIES if name == mistake.modality)
     payload = read(modality, file)
     if isinstance(payload, Text):
         return el("blockquote", shorten(payload.text, 260), class_="words")
-    picture = thumbnail(contact_sheet(render(payload)))
-    return el("img", src=picture, class_="thumb", alt=f"{modality} sample {mistake.sample_id}")
+    label = f"{modality} sample {mistake.sample_id}"
+    picture = el("img", src=thumbnail(contact_sheet(render(payload))), class_="thumb", alt=label)
+    if isinstance(payload, Waveform) and next(sounds, None) is not None:
+        return join([picture, player(payload, label=label)])
+    return picture
 
 
 def thumbnail(rgb_HW3: npt.NDArray[np.uint8]) -> str:

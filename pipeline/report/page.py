@@ -14,18 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_text
-from pipeline.html.elements import counted, document, el, join
+from pipeline.html.elements import Html, document, el, join
 from pipeline.html.style import STYLE
+from pipeline.report.answer import Asked, first_screen
 from pipeline.report.balance import balance_section
 from pipeline.report.baselines import few_shot_section, probe_section, sweeps_section
+from pipeline.report.categories import categories_section
 from pipeline.report.descriptions import description_section
 from pipeline.report.kb import knowledge_base_section, quarantine_section
 from pipeline.report.mistakes import mistakes_section
 from pipeline.report.recognition import recognition_section, scorer_of, zero_shot_section
-from pipeline.report.results import calibration_section, headline, parameters_section, stages_section
+from pipeline.report.results import calibration_section, parameters_section, stages_section
 from pipeline.report.retrieval import retrieval_section
-from pipeline.report.space import space_section, write_space_png
+from pipeline.report.space import first_map, space_section, write_space_png
 from pipeline.report.training import training_section
+from pipeline.report.trust import trust_section
 from trainer.align.heads import has_heads, load_heads
 from trainer.evaluate.space import space_maps
 from trainer.inputs import KnowledgeBase, load_samples, open_kb, seen_categories
@@ -35,23 +38,31 @@ from trainer.score.geometry import unit_rows
 
 _DEPTH = 10  # of the recall that the heat maps show
 
-_HOW_TO_READ = (
-    "How it works: a language model wrote short texts about each category; the best of them are the "
-    "category’s embedding centers. Frozen encoders turn texts and samples into vectors, a linear head per "
-    "modality (where trained) maps samples into the text space, and a sample is assigned the category of "
-    "its nearest center (or by another scorer, where the run sets one). The controls, which replace these "
-    "texts by others and change nothing else, show what the texts are worth."
+_HOW_IT_WORKS = (
+    "A language model wrote short texts about each category; the best of them are the category’s embedding "
+    "centers. Frozen encoders turn texts and samples into vectors, a trained head per modality maps samples "
+    "into the space of the texts, and a sample gets the category of its nearest center (or by another "
+    "scorer, where the run sets one). Controls replace these texts by others and change nothing else."
 )
+# What stands open on the page; everything else is folded.
+_OPEN = ("categories", "trust", "mistakes", "retrieval", "knowledge base")
 
 
 def write_report(
-    *, title: str, run: Path, kb: Path, data_root: Path, metrics: dict[str, Any], target: Path
+    *,
+    title: str,
+    run: Path,
+    kb: Path,
+    data_root: Path,
+    metrics: dict[str, Any],
+    target: Path,
+    use: str = "auto",
 ) -> Path:
     """Write the report of a run to `target` (and `space.png` beside it) and return `target`.
 
-    `metrics` is the content of metrics.json. `data_root` is the folder that the samples' uris are relative
-    to; a sample that cannot be read is named, not drawn. Raises KnowledgeBaseError and TrainingError where
-    the knowledge base or the heads are incomplete.
+    `metrics` is the content of metrics.json, `use` that of [predict]. `data_root` is the folder that the
+    samples' uris are relative to; a sample that cannot be read is named, not drawn. Raises KnowledgeBaseError
+    and TrainingError where the knowledge base or the heads are incomplete.
     """
     base = open_kb(kb)
     space = unified_samples(base, run)
@@ -59,14 +70,7 @@ def write_report(
     pictures = space_maps(kb, run) if tested else {}
     labels_used = has_heads(run) or load_centers(base).labels_guided
     sections = {
-        "recognition": recognition_section(metrics),
-        "descriptions": description_section(metrics),
-        "zero-shot": zero_shot_section(metrics),
-        "probe": probe_section(metrics),
-        "few-shot": few_shot_section(metrics),
-        "sweeps": sweeps_section(metrics),
-        "space": space_section(pictures),
-        "calibration": calibration_section(metrics),
+        "categories": categories_section(base, run),
         "mistakes": mistakes_section(
             base,
             data_root,
@@ -75,45 +79,61 @@ def write_report(
             labels_used=labels_used,
             scorer=scorer_of(metrics),
         ),
+        "trust": trust_section(metrics, use),
         "retrieval": retrieval_section(metrics, random_recalls(space)),
+        "knowledge base": knowledge_base_section(kb),
+        "recognition": recognition_section(metrics),
+        "descriptions": description_section(metrics),
+        "zero-shot": zero_shot_section(metrics),
+        "probe": probe_section(metrics),
+        "few-shot": few_shot_section(metrics),
+        "sweeps": sweeps_section(metrics),
+        "space": space_section({name: each for name, each in pictures.items() if name == "before"}),
+        "calibration": calibration_section(metrics),
         "balance": balance_section(metrics),
         "training": training_section(run),
-        "knowledge base": knowledge_base_section(kb),
         "quarantine": quarantine_section(kb),
         "parameters": parameters_section(metrics),
         "stages": stages_section(metrics),
     }
     parts = {name: part for name, part in sections.items() if part}
+    shown = [part if name in _OPEN else folded(part) for name, part in parts.items()]
     links = [el("a", name, href=f"#{name.replace(' ', '-')}") for name in parts]
     header = el(
         "header",
         el("h1", title),
-        el("p", _facts(base, metrics), class_="sub"),
-        headline(metrics),
-        el("p", _HOW_TO_READ, class_="note"),
+        first_screen(metrics, _asked(base), use),
+        first_map(pictures),
+        el("details", el("summary", "How it works"), el("p", _HOW_IT_WORKS, class_="note")),
         el("nav", join(links, " ")),
     )
-    footer = el("footer", "The numbers of this page are in metrics.json, beside it.", class_="sub")
+    seed = f" Seed {metrics['seed']}." if "seed" in metrics else ""
+    footer = el("footer", f"The numbers of this page are in metrics.json, beside it.{seed}", class_="sub")
     picture = target.parent / "space.png"
     if pictures:
         write_space_png(pictures, picture)
     else:
         picture.unlink(missing_ok=True)  # that of an earlier run would show other samples
-    page = document(f"{title}: UniBind", el("body", header, el("main", *parts.values()), footer), style=STYLE)
+    page = document(f"{title}: UniBind", el("body", header, el("main", *shown), footer), style=STYLE)
     write_text(target, page)
     return target
 
 
-def _facts(base: KnowledgeBase, metrics: Mapping[str, Any]) -> str:
-    """The run's data in one line."""
-    modalities = {sample["modality"] for sample in base.samples}
+def folded(part: Html) -> Html:
+    """A section under its title, which opens it."""
+    title = part[part.index("<h2>") + 4 : part.index("</h2>")]
+    return el("details", el("summary", Html(title)), part, class_="folded")
+
+
+def _asked(base: KnowledgeBase) -> Asked:
+    """The run's data, as far as the question needs it."""
     seen_C = seen_categories(base)
-    unseen = f", {int((~seen_C).sum())} of them without a train sample" if seen_C.any() else ""
-    seed = f", seed {metrics['seed']}" if "seed" in metrics else ""
-    samples = counted(len(base.samples), "sample")
-    kinds = counted(len(modalities), "modality", "modalities")
-    categories = counted(len(base.names), "category", "categories")
-    return f"A UniBind run: {samples} in {kinds}, {categories}{unseen}{seed}."
+    return Asked(
+        samples=len(base.samples),
+        modalities=len({sample["modality"] for sample in base.samples}),
+        categories=len(base.names),
+        untrained=int((~seen_C).sum()) if seen_C.any() else 0,
+    )
 
 
 def unified_samples(base: KnowledgeBase, run: Path) -> dict[str, SampleSet]:

@@ -31,15 +31,12 @@ from pipeline.html.elements import Child, Html, el, figure, join, line, section,
 from trainer.evaluate.tasks import CENTERS
 from trainer.settings import Scorer
 
-# Each scorer as a rule, and as the subject of the headline.
-SCORERS = {
-    "nearest": ("nearest center", "the nearest LLM-written center gives"),
-    "logsumexp": (
-        "soft maximum over each category’s centers (logsumexp)",
-        "the soft maximum over the LLM-written centers gives",
-    ),
-    "mean": ("mean of each category’s centers", "the mean of the LLM-written centers gives"),
-    "medoid": ("each category’s most central center (medoid)", "the most central LLM-written center gives"),
+# Each scorer as a rule.
+SCORERS: dict[Scorer, str] = {
+    "nearest": "nearest center",
+    "logsumexp": "soft maximum over each category’s centers (logsumexp)",
+    "mean": "mean of each category’s centers",
+    "medoid": "each category’s most central center (medoid)",
 }
 
 
@@ -77,7 +74,7 @@ def recognition_section(metrics: Mapping[str, Any]) -> Html:
     return section(
         "recognition",
         "Recognition, beside its controls",
-        el("p", f"Model: {model_title(rows)}. Rule: {SCORERS[scorer_of(metrics)][0]}.", class_="sub"),
+        el("p", f"Model: {model_title(rows)}. Rule: {SCORERS[scorer_of(metrics)]}.", class_="sub"),
         el("ul", *(el("li", sentence) for sentence in verdict(rows))),
         _not_measured(metrics),
         accuracy_plots(rows),

@@ -1,82 +1,19 @@
-"""The report's headline, and its sections on calibration, stages and trained parameters.
+"""The report's sections on calibration, stages and trained parameters.
 
 All of it is read from `metrics`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.accuracies import (
-    AccuracyRow,
-    Mean,
-    anchor_title,
-    centers_title,
-    not_measured,
-    percent,
-    recognition_rows,
-    split_mean,
     split_title,
 )
-from pipeline.description_gain import gain_sentence
-from pipeline.html.elements import Html, el, join, section, table
-from pipeline.report.recognition import SCORERS, scorer_of
-from trainer.evaluate.tasks import CENTERS
+from pipeline.html.elements import Html, el, section, table
 
-_MODELS = {"aligned": "aligned heads", "zero_shot": "zero-shot"}
-_TRANSDUCTIVE = (
-    "Transductive: unlabelled samples of every split, the test split too, were used to choose the centers. "
-    "Do not compare these numbers with those of runs that did not use the test samples."
-)
-
-
-def headline(metrics: Mapping[str, Any]) -> Html:
-    """The main result in one sentence, the best control in another, and whether the words helped in a third.
-
-    A warning comes first.
-    """
-    warning = el("p", el("strong", _TRANSDUCTIVE)) if metrics.get("transductive") else ""
-    helped = gain_sentence(metrics)
-    return join([warning, _lead(metrics), el("p", helped, class_="lead") if helped else ""])
-
-
-def _lead(metrics: Mapping[str, Any]) -> Html:
-    rows = recognition_rows(metrics)
-    split = "unseen" if any(row.split == "unseen" and row.centers for row in rows) else "seen"
-    mean = split_mean([row for row in rows if row.centers], split)
-    if mean is None:
-        reasons = not_measured(metrics) or ["the run had no labelled sample to score"]
-        return el("p", f"Nothing was recognised: {'; '.join(reasons)}.", class_="lead")
-    untrained = all(row.model == "zero_shot" for row in rows)
-    what = {
-        ("unseen", False): "On categories without a training sample",
-        ("unseen", True): "Without training, with labels used only for scoring",
-        ("seen", False): "On test samples of the trained categories (no category was held out)",
-        ("seen", True): "Without training, with labels used only to choose the centers",
-    }[split, untrained]
-    top1 = mean.top1[CENTERS]
-    of = f"mean of {len(mean.modalities)} modalities" if len(mean.modalities) > 1 else mean.modalities[0]
-    first = join(
-        [
-            f"{what}, {SCORERS[scorer_of(metrics)][1]} the right category in ",
-            el("strong", f"{percent(top1)}%"),
-            f" of {mean.n:,} samples ({of}); chance is {percent(mean.chance)}%. ",
-        ]
-    )
-    return el("p", first, _best_control(mean, rows), class_="lead")
-
-
-def _best_control(mean: Mean, rows: Sequence[AccuracyRow]) -> str:
-    """The accuracy of the best control, as the same mean."""
-    controls = {name: top1 for name, top1 in mean.top1.items() if name != CENTERS}
-    if not controls:
-        return "No control was measured."
-    best = max(controls, key=lambda name: controls[name])
-    beaten = controls[best] < mean.top1[CENTERS]
-    ours = centers_title(rows)
-    outcome = f"less than the {ours}" if beaten else f"the {ours} do not beat it"
-    return f"The best control, {anchor_title(best, rows)}, reaches {percent(controls[best])}%: {outcome}."
+_MODELS = {"aligned": "aligned heads", "zero_shot": "zero-shot", "mean": "mean of both"}
 
 
 def calibration_section(metrics: Mapping[str, Any]) -> Html:

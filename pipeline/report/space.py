@@ -43,11 +43,20 @@ _TITLES = {
 }
 
 
-def space_section(pictures: Mapping[str, SpaceMap]) -> Html:
-    """Panels by modality and by category for each picture of the space."""
+def first_map(pictures: Mapping[str, SpaceMap]) -> Html:
+    """The best picture of the space, by modality and by category; a sentence where there is none."""
     if not pictures:
-        return section("space", "The space", el("p", "There are no test samples to draw."))
-    hues = _hues(pictures)
+        return el("p", "There are no test samples to draw.")
+    name = _best(pictures)
+    return _figure({name: pictures[name]}, _hues(pictures))
+
+
+def space_section(pictures: Mapping[str, SpaceMap]) -> Html | None:
+    """Panels by modality and by category for each picture, and how to read them; None without one."""
+    return section("space", "The space before", _figure(pictures, _hues(pictures))) if pictures else None
+
+
+def _figure(pictures: Mapping[str, SpaceMap], hues: Mapping[int, int]) -> Html:
     panels: list[Html] = []
     for name, picture in pictures.items():
         xy_N2, height = fitted(picture.xy_N2)
@@ -59,32 +68,17 @@ def space_section(pictures: Mapping[str, SpaceMap]) -> Html:
     kinds = {kind for picture in pictures.values() for kind in picture.kinds}
     key = el("ul", *(_key(kind) for kind in MODALITIES if kind in kinds), class_="key")
     content = join([key, el("div", *panels, class_="panels wide")])
-    return section("space", "The space", figure(content, _words(pictures)))
+    return figure(content, _words(pictures))
 
 
 def _words(pictures: Mapping[str, SpaceMap]) -> str:
-    words = [
-        "Each dot is a test sample. The plane is a t-SNE map: neighbours are close, but distances between "
-        "clusters and the axes have no meaning. In a balanced space, colours by modality are mixed and "
-        "colours by category separate."
-    ]
+    words = ["Each dot is a test sample; neighbours are close, other distances have no meaning (t-SNE)."]
     if "before" in pictures:
+        words.append("Frozen features share no space with texts: no centers, no text samples.")
+    if set(pictures) - {"before"}:
         words.append(
-            "Before: the features of the frozen sample encoder. They share no space with texts, so there are "
-            "no centers and no text samples, which have another encoder."
+            "Good: modalities mixed, categories separate. A ring is the mean of a category’s centers."
         )
-    if "after" in pictures:
-        words.append(
-            "After: the same samples mapped by their heads into the text space. A ring is the mean of a "
-            "category’s embedding centers."
-        )
-    elif "zero_shot" in pictures:
-        words.append(
-            "Without training: the samples mapped by the zero-shot encoder into the text space. A ring is "
-            "the mean of a category’s embedding centers."
-        )
-    else:
-        words.append("The run has no trained heads, so there is no space after alignment.")
     return " ".join(words)
 
 

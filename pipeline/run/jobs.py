@@ -253,6 +253,7 @@ def _report(project: ProjectFile) -> dict[str, Any]:
         data_root=project.data_root,
         metrics=metrics,
         target=project.run / "report.html",
+        use=project.predict.use,
     )
     return {}
 
@@ -355,7 +356,7 @@ STAGES = (
     Stage(
         name="report",
         needs=("evaluate",),
-        settings=lambda project: [project.name, project.seed],
+        settings=lambda project: [project.name, project.seed, project.predict.use],
         run=_report,
         outputs=lambda project: [project.run / "report.html", *project.run.glob("space.png")],
         media=True,

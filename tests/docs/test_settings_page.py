@@ -13,7 +13,7 @@ import pytest
 from data.tabletop.settings import TabletopSettings
 from kb_builder.settings import Asking, DescribeCategories, DescribeSamples, Encode
 from pipeline.project import DataSection, RunSection, WorkersSection
-from trainer.settings import Evaluate, Localize, Train
+from trainer.settings import Evaluate, Localize, Predict, Train
 
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
 SECTIONS: dict[str, tuple[type, ...]] = {
@@ -22,6 +22,7 @@ SECTIONS: dict[str, tuple[type, ...]] = {
     "localize": (Localize,),
     "train": (Train,),
     "evaluate": (Evaluate,),
+    "predict": (Predict,),
 }
 
 

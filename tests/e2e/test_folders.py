@@ -33,6 +33,7 @@ bootstrap = 20
 few_shot = []
 sweeps = false
 baselines = false
+repeats = 0
 """
 
 

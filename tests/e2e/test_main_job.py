@@ -34,7 +34,7 @@ def test_every_modality_has_every_split_and_every_control(
     """Each modality is measured on seen and unseen categories with LLM centers and with each control."""
     rows = {(row["modality"], row["split"], row["anchors"]) for row in metrics["recognition"]}
     for modality in NON_TEXT | {"text"}:
-        for split in ("seen", "unseen", "unseen_among_all"):
+        for split in ("seen", "unseen", "seen_among_all", "unseen_among_all"):
             assert {anchors for m, s, anchors in rows if (m, s) == (modality, split)} == ANCHORS
     assert len(rows) == len(metrics["recognition"])
 
@@ -110,15 +110,19 @@ def test_predict_reads_all_modalities_of_the_world(finished: Path, unibind: Unib
     done = unibind(finished, "predict", *map(str, files), "--top", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     evaluation = json.loads((finished / "runs/small/evaluation.json").read_text(encoding="utf-8"))
+    used = {row["modality"]: row["model"] for row in evaluation["trust"] if row["chosen"]}
+    titles = {"aligned": "aligned heads", "zero_shot": "zero-shot", "mean": "mean of both"}
     fitted = {
         row["modality"]
         for row in evaluation["calibration"]
-        if row["model"] == "aligned" and row["temperature"] is not None
+        if row["model"] == used[row["modality"]] and row["temperature"] is not None
     }
     answers = re.split(r"^(?=\S)", done.stdout, flags=re.MULTILINE)[1:]
     assert len(answers) == len(kinds)
     for modality, answer in zip(kinds.values(), answers, strict=True):
-        assert f"({modality}, aligned heads)" in answer
+        assert f"({modality}, {titles[used[modality]]})" in answer
+        assert ("beside it: " in answer) == (modality in ("image", "video"))
+        assert f"note: {modality}: " in done.stderr
         shares = re.findall(r" \d\.\d{3} +(\d+\.\d)%  ", answer)
         assert (len(shares), "no probability: " in answer) == (
             (2, False) if modality in fitted else (0, True)

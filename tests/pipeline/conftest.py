@@ -215,7 +215,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     root = tmp_path_factory.mktemp("run")
     _build(root)
     train(root / "kb", root, Train(epochs=3))
-    evaluation = evaluate(root / "kb", root, Evaluate(bootstrap=100))
+    evaluation = evaluate(root / "kb", root, Evaluate(bootstrap=100, repeats=2, few_shot=(1, 8)))
     metrics = {"dataset": "planted", "seed": 0, "stages": _STAGES, **json.loads(json.dumps(evaluation))}
     done = Run(root, metrics, root / "report.html")
     done.write(done.target)
@@ -331,7 +331,7 @@ def _write_hostile(root: Path) -> None:
     (root / "unibind.toml").write_text(
         'name = "evil"\n[data]\nmanifest = "m.jsonl"\n[describe.categories]\ndescriber = "fake"\nn = 3\n'
         '[localize]\nk = 3\nrule = "name"\nwith_name = true\n[train]\nepochs = 2\n'
-        "[evaluate]\nbootstrap = 50\nfew_shot = []\n",
+        "[evaluate]\nbootstrap = 50\nfew_shot = []\nrepeats = 0\n",
         encoding="utf-8",
     )
 

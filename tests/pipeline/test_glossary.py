@@ -18,7 +18,7 @@ from pipeline import doctor
 from pipeline.accuracies import ANCHOR_TITLES, CONTROLS, SPLIT_TITLES
 from pipeline.compare import text as compare_told
 from pipeline.models import State
-from pipeline.predict.answers import ALIGNED, TEXT, ZERO_SHOT
+from pipeline.predict.answers import ALIGNED, MEAN, TEXT, ZERO_SHOT
 from pipeline.project import load_project
 from pipeline.run.jobs import STAGE_NAMES
 from pipeline.study.ablation import MEASURES
@@ -125,7 +125,7 @@ def test_every_table_and_row_title_has_a_line(hostile: Any) -> None:
         *get_args(get_type_hints(Localize)["rule"]),
         *(status for status, _ in _GATES),
         *{"chance", "n", "difference", "p", "verdict", "balance", "left out", "unfaithful"},
-        *{ALIGNED, TEXT, ZERO_SHOT, "no probability"},
+        *{ALIGNED, MEAN, TEXT, ZERO_SHOT, "no probability", "beside it", "favoured", "constant"},
     }
     metrics = json.loads((hostile.root / "runs" / "evil" / "metrics.json").read_text(encoding="utf-8"))
     printed |= {row["measure"] for row in metrics["balance"]}

@@ -18,7 +18,9 @@ from trainer.settings import Evaluate, Localize, Train
 from trainer.variant import Variant, hits_by_measure, run_variant
 
 MakeKb = Callable[..., Path]
-QUICK = Evaluate(bootstrap=1, few_shot=(), probe=False, sweeps=False, baselines=False)
+QUICK = Evaluate(
+    bootstrap=1, few_shot=(), probe=False, sweeps=False, baselines=False, stacking_folds=0, repeats=0
+)
 VARIANT = Variant(Localize(k=5), Train(epochs=4, batch_size=48, learning_rate=0.02), QUICK)
 
 

@@ -83,10 +83,12 @@ def fit(
     processes: Processes = ALONE,
     checkpoints: CheckpointFile | None = None,
     tensorboard: Path | None = None,
+    quiet: bool = False,
 ) -> Fitted:
     """Train as `train` does, but with the given centers; nothing else is written.
 
-    Checkpoints go to `checkpoints` and curves to the folder `tensorboard`, where given.
+    Checkpoints go to `checkpoints` and curves to the folder `tensorboard`, where given. `quiet`: without a
+    progress bar, for one of several trainings that have one bar together.
     """
     sets, without_vector = load_samples(base, "samples")
     texts, missing = load_sample_texts(base)
@@ -97,7 +99,7 @@ def fit(
     after = log[-1]["step"] if log else -1
     with _matmul_precision(settings), tensorboard_writer(tensorboard, after=after) as write_curves:
         val = validation_set(base, sets, centers)
-        fitting = _Fitting(base, settings, val, processes, checkpoints, write_curves)
+        fitting = _Fitting(base, settings, val, processes, checkpoints, write_curves, quiet)
         for number, make in enumerate(rounds(sets, texts, centers, settings)):
             if found and found.progress.round > number:  # already finished; only its counts are needed
                 counts = _add_counts(counts, make(None))
@@ -191,6 +193,7 @@ class _Fitting:
     processes: Processes
     checkpoints: CheckpointFile | None
     write_curves: Callable[[list[LogRow]], None]
+    quiet: bool
 
     def run_round(
         self, number: int, this: Round, earlier: Heads | None, log: list[LogRow], found: Checkpoint | None
@@ -205,7 +208,7 @@ class _Fitting:
             aligner.restore(found.now, progress.aligner)
             first_epoch, first_step = progress.first_epoch, progress.first_step
             start, best = progress.epoch + 1, found.best
-        silent = None if self.processes.rank == 0 else True
+        silent = True if self.quiet or self.processes.rank else None
         taken = log[-1]["step"] - first_step if found else 0
         with (
             threads_for(aligner.products_per_step),

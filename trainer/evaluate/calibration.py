@@ -5,13 +5,14 @@ Shapes: N samples, B samples of a block, C categories. Scores are those of `scor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from trainer.evaluate.predictions import TaskPredictions
-from trainer.records import Centers, Doubles, Ints, SampleSet
+from trainer.evaluate.tasks import Task
+from trainer.records import Bools, Centers, Doubles, Ints, SampleSet
 from trainer.score.blas import parallel_map
 from trainer.score.scoring import category_scores
 from trainer.score.ways import Scores
@@ -73,48 +74,76 @@ def calibration_rows(
     *,
     model: str,
     scorer: Scorer,
+    constant_C: Doubles | None = None,
 ) -> list[dict[str, Any]]:
     """One row for each task with labelled test samples, where the modality has labelled val samples.
 
     Keys: modality, model, split_fitted ("val"), split, scorer, temperature, n_fit, n, nll_before, nll,
-    ece_before, ece. The temperature is fitted among all categories, as `predict` ranks them, and measured
+    ece_before, ece. The temperature is fitted among all categories, as `predict` ranks them: `constant_C`, if
+    given, is taken off the scores wherever trained and untrained categories compete. It is measured
     among the task's candidates beside temperature 1 (`_before`). Samples of a category without a center have
     no probability and are left out of `n_fit` and `n`. Where no temperature is best (see `fit_temperature`),
     `temperature`, `nll` and `ece` are None. `predictions`: those for the same `samples`.
     """
-    centered_C = centers.counts() > 0
-    if not centered_C.any():
+    val = samples.take((samples.splits_N == "val") & (samples.category_N >= 0))
+    if len(val) == 0 or not len(centers.row_ids):
         return []
-    val = samples.take(
-        (samples.splits_N == "val") & (samples.category_N >= 0) & centered_C[samples.category_N]
+    return score_calibration_rows(
+        category_scores(val.vectors_ND, centers, scorer),
+        val.category_N,
+        centers.counts() > 0,
+        [(each.task, each.shown, each.scores_NC) for each in predictions],
+        labels={"modality": samples.modality, "model": model, "scorer": scorer},
+        constant_C=constant_C,
     )
+
+
+def score_calibration_rows(
+    val_NC: Scores,
+    val_label_N: Ints,
+    centered_C: Bools,
+    tested: Sequence[tuple[Task, SampleSet, Scores]],
+    *,
+    labels: Mapping[str, str],
+    constant_C: Doubles | None = None,
+) -> list[dict[str, Any]]:
+    """`calibration_rows` from the scores of val samples, and of the test samples of each task.
+
+    `labels` are the values of the keys modality, model and scorer.
+    """
     test = [
-        (each, (each.shown.splits_N == "test") & centered_C[each.shown.category_N]) for each in predictions
+        (task, shown, scores_NC, (shown.splits_N == "test") & centered_C[shown.category_N])
+        for task, shown, scores_NC in tested
     ]
-    test = [(each, shown_N) for each, shown_N in test if shown_N.any()]
-    if len(val) == 0 or not test:
+    test = [each for each in test if each[-1].any()]
+    fitted_N = centered_C[val_label_N]
+    if not fitted_N.any() or not test:
         return []
+    taken_off_C = np.zeros(len(centered_C)) if constant_C is None else constant_C
     place_C = np.cumsum(centered_C) - 1  # of a category among those that have a center
-    val_NC = category_scores(val.vectors_ND, centers, scorer)[:, centered_C]
-    temperature = fit_temperature(val_NC, place_C[val.category_N])
+    val_NC = (val_NC - taken_off_C)[np.ix_(fitted_N, centered_C)]
+    temperature = fit_temperature(val_NC, place_C[val_label_N[fitted_N]])
     rows: list[dict[str, Any]] = []
-    for each, shown_N in test:
-        among_C = each.task.candidates_C & centered_C
-        scores_NC = each.scores_NC
+    for task, shown, all_scores_NC, shown_N in test:
+        among_C = task.candidates_C & centered_C
+        scores_NC = all_scores_NC
         if not (shown_N.all() and among_C.all()):
             scores_NC = scores_NC[np.ix_(shown_N, among_C)]
-        label_N = (np.cumsum(among_C) - 1)[each.shown.category_N[shown_N]]
+        off_F = taken_off_C[among_C]
+        if len(np.unique(off_F)) > 1:
+            scores_NC = scores_NC - off_F
+        label_N = (np.cumsum(among_C) - 1)[shown.category_N[shown_N]]
         before = _loss_and_error(scores_NC, label_N, 1.0)
         after = (None, None) if temperature is None else _loss_and_error(scores_NC, label_N, temperature)
         rows.append(
             {
-                "modality": samples.modality,
-                "model": model,
+                "modality": labels["modality"],
+                "model": labels["model"],
                 "split_fitted": "val",
-                "split": each.task.split,
-                "scorer": scorer,
+                "split": task.split,
+                "scorer": labels["scorer"],
                 "temperature": temperature,
-                "n_fit": len(val),
+                "n_fit": int(fitted_N.sum()),
                 "n": len(label_N),
                 "nll_before": before[0],
                 "nll": after[0],

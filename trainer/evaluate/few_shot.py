@@ -21,7 +21,7 @@ from trainer.evaluate.probe import fit_probe, labelled
 from trainer.evaluate.tasks import Task
 from trainer.inputs import KnowledgeBase, seen_categories
 from trainer.localize.centers import read_centers
-from trainer.localize.choose import choose_centers
+from trainer.localize.choose import choose_centers, without_progress
 from trainer.records import Bools, Centers, Ints, SampleSet
 from trainer.score.scoring import score
 from trainer.settings import Evaluate, Localize
@@ -111,11 +111,13 @@ def with_shots(base: KnowledgeBase, shots: int, *, seed: int) -> KnowledgeBase:
     )
 
 
-def _centers_for(few: KnowledgeBase, centers: Centers) -> Centers:
-    """The run's centers, if no label influenced them; else as many new ones, guided by the few samples."""
+def centers_for(few: KnowledgeBase, centers: Centers) -> Centers:
+    """The run's centers, if no label influenced them; else as many new ones, guided by these samples."""
     if not centers.labels_guided:
         return centers
-    table, _ = choose_centers(few, Localize(k=int(centers.counts().max())))
+    settings = Localize(k=int(centers.counts().max()), with_name=centers.with_name)
+    with without_progress():
+        table, _ = choose_centers(few, settings)
     return read_centers(few, table)
 
 
@@ -132,7 +134,7 @@ def _classify_by_heads(
     few_shot: _FewShot, centers: Centers, seen_C: Bools, heads: Heads, settings: Evaluate
 ) -> dict[str, Ints]:
     """The predictions of new heads, trained on the few samples with the settings of `heads`."""
-    known = _centers_for(few_shot.base, centers)
+    known = centers_for(few_shot.base, centers)
     try:
         fitted = fit(few_shot.base, known, recipe_of(heads)).heads
     except TrainingError:  # so few samples may lack what the settings need, such as descriptions

@@ -33,6 +33,11 @@ def share_interval(hits_N: Bools, *, resamples: int, seed: int) -> tuple[float, 
     return float(low), float(high)
 
 
+def harmonic_mean(first: float, second: float) -> float:
+    """2ab / (a + b); 0 where both are 0."""
+    return 0.0 if first + second == 0 else float(2 * first * second / (first + second))
+
+
 @dataclass(frozen=True)
 class Lead:
     """How far the first of two models is ahead of the second on the same samples."""

@@ -25,6 +25,7 @@ from trainer.evaluate.probe import probe_rows
 from trainer.evaluate.recognition import recognition_rows, sweep_rows
 from trainer.evaluate.retrieval import retrieval_rows
 from trainer.evaluate.tasks import CENTERS, AnchorSet, anchor_sets, represent, tasks
+from trainer.evaluate.trust.judge import Judged, judge
 from trainer.evaluate.unmeasured import unmeasured_rows
 from trainer.inputs import (
     KnowledgeBase,
@@ -71,11 +72,12 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     Keys of the metrics, described in docs/metrics.md: `transductive` (whether unlabelled test samples helped
     to choose the centers), `with_name` (whether the bare name is one of them), `unmeasured` (what could not
     be measured, and why), `recognition`, `zero_shot`, `name_free`, `probe`, `few_shot`, `sweeps`,
-    `calibration`, `retrieval`, `balance`, `parameters`, `rejects` (lists of flat rows) and `counts` (samples
-    without a vector, and those that no head maps). With heads, `recognition`, `retrieval` and `balance` are
-    those of the aligned space, else those of the zero-shot encoder; the latter's recognition is always in
-    `zero_shot`. `calibration` and `sweeps` cover both spaces; in `balance` the run's own space comes first,
-    then the baselines. Raises TrainingError where the heads were trained on other encoders.
+    `calibration`, `trust`, `stacking`, `repeats`, `retrieval`, `balance`, `parameters`, `rejects` (lists of
+    flat rows) and `counts` (samples without a vector, and those that no head maps). With heads,
+    `recognition`, `retrieval` and `balance` are those of the aligned space, else those of the zero-shot
+    encoder; the latter's recognition is always in `zero_shot`. `calibration` and `sweeps` cover both spaces;
+    in `balance` the run's own space comes first, then the baselines. Raises TrainingError where the heads
+    were trained on other encoders.
     """
     frozen, without_vector = load_samples(base, "samples") if base.encoders.get("samples") else ({}, {})
     spaces = _spaces(base, frozen, heads)
@@ -105,6 +107,13 @@ def _measure(
     to_do = tasks(seen_C, labels_used=heads is not None or centers.labels_guided)
     resampling = {"resamples": settings.bootstrap, "seed": settings.seed}
 
+    trust = (
+        judge(
+            base, spaces, frozen, partial(_map_samples, frozen), centers, heads, settings, together=together
+        )
+        if heads is not None
+        else Judged()
+    )
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in spaces}
     outcomes: dict[str, list[RecognitionOutcomes]] = {name: [] for name in spaces}
     sweeps: list[dict[str, Any]] = []
@@ -116,7 +125,14 @@ def _measure(
         return (
             *recognition_rows(predictions, model=model, **resampling),
             sweep_rows(predictions, model=model, **resampling),
-            calibration_rows(samples, texts[CENTERS].texts, predictions, model=model, scorer=settings.scorer),
+            calibration_rows(
+                samples,
+                texts[CENTERS].texts,
+                predictions,
+                model=model,
+                scorer=settings.scorer,
+                constant_C=trust.constant_of(samples.modality, model),
+            ),
         )
 
     of_sets = [(model, samples) for model, sets in spaces.items() for samples in sets.values()]
@@ -149,7 +165,10 @@ def _measure(
         else [],
         "few_shot": few_shot_rows(base, frozen, centers, heads, settings, together=together),
         "sweeps": sweeps,
-        "calibration": calibration,
+        "calibration": calibration + trust.calibration,
+        "trust": trust.trust,
+        "stacking": trust.stacking,
+        "repeats": trust.repeats,
         "retrieval": retrieval,
         "balance": balance_rows(test, retrieval, anchors=model)
         + _baseline_balance_rows(base, frozen, spaces, anchors, heads, settings, together=together),

@@ -67,7 +67,7 @@ def predict_tasks(
     `samples` hold vectors in the text space; the LLM centers must be among the `anchors`. An anchor set
     without a text for any candidate predicts nothing. Sweeps use the run's scorer on the first k of a
     category's centers, for each k in `COUNTS` below the largest number that a category has, and every scorer
-    on all of them. Raises ValueError for vectors that are not finite.
+    on all of them, in every task but seen_among_all. Raises ValueError for vectors that are not finite.
     """
     found: dict[str, TaskPredictions] = {}
     groups: dict[tuple[bool, bytes], list[Task]] = {}  # tasks that show the same samples
@@ -88,7 +88,7 @@ def _predict(
     questions = {
         task.split: (
             _by_anchors(task, anchors, scorer),
-            _by_sweep(task, anchors[CENTERS], scorer) if sweeps else [],
+            _by_sweep(task, anchors[CENTERS], scorer) if sweeps and task.split != "seen_among_all" else [],
         )
         for task in tasks
     }

@@ -32,6 +32,21 @@ _T = (
     2.160,
     2.145,
     2.131,
+    2.120,
+    2.110,
+    2.101,
+    2.093,
+    2.086,
+    2.080,
+    2.074,
+    2.069,
+    2.064,
+    2.060,
+    2.056,
+    2.052,
+    2.048,
+    2.045,
+    2.042,
 )
 _NORMAL = 1.960
 
@@ -118,12 +133,17 @@ def difference(hits: Hits, reference: Hits, *, resamples: int, seed: int) -> Est
     return Estimate(float(np.mean(hits.values()) - np.mean(reference.values())), low, high)
 
 
-def estimate_of(values: Sequence[float]) -> Estimate:
-    """The mean of one number per seed, with Student's 95% interval; the bounds of a single seed are NaN."""
+def estimate_of(values: Sequence[float], *, overlap: float = 0.0) -> Estimate:
+    """The mean of one number per seed, with Student's 95% interval; the bounds of a single seed are NaN.
+
+    `overlap`, where the numbers are of splits of the same samples, is the ratio of test to train samples: the
+    variance of the mean is (1/n + overlap) s² (Nadeau and Bengio, Machine Learning 2003, equation 9).
+    """
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Estimate(mean, math.nan, math.nan)
-    half = (_T[n - 2] if n - 2 < len(_T) else _NORMAL) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    half = (_T[n - 2] if n - 2 < len(_T) else _NORMAL) * float(np.std(values, ddof=1))
+    half *= math.sqrt(1 / n + overlap)
     return Estimate(mean, mean - half, mean + half)
 
 

@@ -22,7 +22,7 @@ CENTERS = "llm_centers"  # the anchor set that the others are controls for
 class Task:
     """Which samples to classify, and among which categories."""
 
-    split: Literal["seen", "unseen", "unseen_among_all"]
+    split: Literal["seen", "unseen", "unseen_among_all", "seen_among_all"]
     shown_C: Bools  # samples of these categories are classified
     candidates_C: Bools  # among these categories
     test_only: bool = True
@@ -38,8 +38,9 @@ def tasks(seen_C: Bools, *, labels_used: bool) -> list[Task]:
     """The recognition tasks of a run.
 
     seen: test samples of categories with train samples, among these categories. unseen: those of the other
-    categories, among the others. unseen_among_all: the same samples, among all categories. Where no label was
-    used at all, every category is unseen and samples of all splits are classified.
+    categories, among the others. seen_among_all and unseen_among_all: the same samples, among all categories;
+    the former only where some category is not seen. Where no label was used at all, every category is unseen
+    and samples of all splits are classified.
     """
     everything_C = np.ones_like(seen_C)
     if not labels_used:
@@ -47,6 +48,7 @@ def tasks(seen_C: Bools, *, labels_used: bool) -> list[Task]:
     return [
         Task("seen", seen_C, seen_C),
         Task("unseen", ~seen_C, ~seen_C),
+        *([] if seen_C.all() else [Task("seen_among_all", seen_C, everything_C)]),
         Task("unseen_among_all", ~seen_C, everything_C),
     ]
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,9 +50,20 @@ from trainer.score.blas import one_thread_each, parallel_map
 from trainer.settings import LEAKAGE, Localize, Rule
 
 SPLITS = ("train", "val", "test")
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+
+@contextmanager
+def without_progress() -> Iterator[None]:
+    """Within: this thread shows no progress of localization, which is one part of something longer."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 def localize(kb: Path, settings: Localize) -> dict[str, Any]:
@@ -279,9 +292,9 @@ def _rank(given: Evidence, rule: Rule, k: int, *, guided_by: str) -> tuple[Ranke
 
 
 def _map_with_progress(work: Callable[[_Item], _Result], items: Iterable[_Item], what: str) -> list[_Result]:
-    """`parallel_map` with a progress bar."""
+    """`parallel_map` with a progress bar, unless within `without_progress`."""
     items = list(items)
-    with tqdm(total=len(items), desc=what, unit="category", disable=None) as bar:
+    with tqdm(total=len(items), desc=what, unit="category", disable=_silent.get() or None) as bar:
 
         def work_and_update(item: _Item) -> _Result:
             result = work(item)

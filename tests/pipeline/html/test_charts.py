@@ -42,6 +42,20 @@ def test_ticks_have_the_decimals_that_they_need(values: list[float], labels: lis
     assert [axis.label(tick, percent=False) for tick in axis.ticks()] == labels
 
 
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0.0, 1.0], ["0%", "20%", "40%", "60%", "80%", "100%"]),
+        ([0.801, 0.806], ["80.1%", "80.2%", "80.3%", "80.4%", "80.5%", "80.6%"]),
+        ([0.5, 0.5004], ["50.00%", "50.01%", "50.02%", "50.03%", "50.04%"]),
+    ],
+)
+def test_ticks_in_percent_are_distinct(values: list[float], labels: list[str]) -> None:
+    """Small steps get decimals, too."""
+    axis = axis_over(values, start=0, end=100)
+    assert [axis.label(tick, percent=True) for tick in axis.ticks()] == labels
+
+
 def test_a_dot_stands_where_its_number_is(parsed: Any) -> None:
     """A dot's place between the axis' ends is its number's, its line's ends are those of the interval."""
     rows = [DotRow("one", "0.50", (Dot(0.5, low=0.25, high=0.75), Dot(0.1, "chance")))]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,10 @@ from PIL import Image
 from data.errors import InputError, KnowledgeBaseError, SampleError
 from pipeline.predict import paths as predict_paths
 from pipeline.predict import recognise as predict
-from pipeline.predict.answers import ALIGNED, TEXT, ZERO_SHOT, Hit, NamedCategory, Prediction
+from pipeline.predict.answers import Favoured, Hit, NamedCategory, OtherAnswer, Prediction
+from pipeline.predict.evaluated import Evaluated, Temperatures
 from pipeline.predict.names import category_names
 from pipeline.predict.paths import files_in, unreadable
-from pipeline.predict.recognise import Temperatures
 from pipeline.predict.zero_shot import predict_zero_shot
 from pipeline.project import ProjectFile, load_project
 from trainer.records import Centers
@@ -207,6 +208,8 @@ def test_a_query_is_a_file_or_words_never_a_guess(tmp_path: Path, monkeypatch: p
 class _PlantedSpace:
     """Three categories with two centers each; every file is a picture at the same place."""
 
+    both = False  # whether the zero-shot encoder takes pictures
+    untrained_1D = unit_rows(np.array([[0.1, 0.2, 0.9]], dtype=np.float32))
     vector_1D = unit_rows(np.array([[0.9, 0.5, 0.1]], dtype=np.float32))
     vectors_MD = unit_rows(
         np.array(
@@ -216,12 +219,11 @@ class _PlantedSpace:
 
     def __init__(self, project: ProjectFile) -> None:
         self.kb = SimpleNamespace(names=("ash", "beech", "cedar"), folder=Path("kb"))
+        self.heads = None
 
-    def place(self, modality: str, source: Path) -> tuple[np.ndarray, str]:
-        return self.vector_1D, ALIGNED
-
-    def represent(self, centers: Centers) -> dict[str, Centers]:
-        return dict.fromkeys((ALIGNED, TEXT, ZERO_SHOT), centers)
+    def place_by_model(self, modality: str, source: Path, *, use: str) -> dict[str, np.ndarray]:
+        both = {"zero_shot": self.untrained_1D, "aligned": self.vector_1D}
+        return both if self.both and use != "heads" else {"aligned": self.vector_1D}
 
     def centers(self, kb: object) -> Centers:
         owners = np.array([0, 0, 1, 1, 2, 2])
@@ -232,7 +234,14 @@ class _PlantedSpace:
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Prediction]:
     """`planted(scorer, temperatures)`: what a project with that scorer makes of a picture."""
 
-    def one(scorer: str, temperatures: Temperatures, categories: int = 3) -> Prediction:
+    def one(
+        scorer: str,
+        temperatures: Temperatures,
+        categories: int = 3,
+        trained: tuple[bool, ...] = (True, True, True),
+        both: bool = False,
+        **evaluated: Any,
+    ) -> Prediction:
         path = tmp_path / "unibind.toml"
         section = f'[evaluate]\nscorer = "{scorer}"\n'
         path.write_text(f'name = "x"\n[data]\nmanifest = "m.csv"\n{section}', encoding="utf-8")
@@ -244,9 +253,12 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pr
         monkeypatch.setattr(
             predict, "center_texts", lambda folder, rows: {f"r{i}": f"text {i}" for i in range(6)}
         )
-        monkeypatch.setattr(predict, "load_temperatures", lambda project: temperatures)
+        monkeypatch.setattr(_PlantedSpace, "both", both)
+        monkeypatch.setattr(predict, "load_evaluated", lambda project: Evaluated(temperatures, **evaluated))
+        monkeypatch.setattr(predict, "seen_categories", lambda kb: np.array(trained))
         (tmp_path / "a.png").write_bytes(b"not looked at")
-        (prediction,) = predict.predict_files(project, [(tmp_path / "a.png", None)], top=2)
+        given = [(tmp_path / "a.png", None)]
+        (prediction,) = predict.predict_files(project, given, top=2, say=lambda note: None)
         return prediction
 
     return one
@@ -281,12 +293,61 @@ def test_without_a_temperature_the_probability_is_null_with_the_reason(
     planted: Callable[..., Prediction],
 ) -> None:
     """The answers stand, without probabilities, and the last line says why."""
-    prediction = planted("nearest", Temperatures(missing="not calibrated yet; run `unibind evaluate`"))
+    prediction = planted("nearest", Temperatures(missing="not evaluated yet; run `unibind evaluate`"))
     assert [answer.probability for answer in prediction.answers] == [None, None]
     assert (
-        prediction.to_text().splitlines()[-1]
-        == "  no probability: not calibrated yet; run `unibind evaluate`"
+        prediction.to_text().splitlines()[-1] == "  no probability: not evaluated yet; run `unibind evaluate`"
     )
+
+
+def test_the_constant_is_off_trained_categories_and_said_where_it_decides(
+    planted: Callable[..., Prediction],
+) -> None:
+    """Beech wins by its score; with 0.05 off it and ash, cedar's score stays, so a larger one is needed."""
+    cosine_C = (_PlantedSpace.vectors_MD.astype(np.float64) @ _PlantedSpace.vector_1D[0]).reshape(3, 2).max(1)
+    row = {"modality": "image", "model": "aligned", "temperature": 0.25, "n_fit": 9}
+    trained = (True, True, False)
+    for constant, best in ((0.05, "beech"), (0.6, "cedar")):
+        constants = {("image", "aligned"): constant}
+        found = planted("nearest", Temperatures([row]), trained=trained, constants=constants)
+        shifted_C = cosine_C - constant * np.array(trained)
+        assert found.answers[0].category == best
+        assert found.answers[0].score == pytest.approx(shifted_C.max(), abs=1e-6)
+        odds_C = np.exp(shifted_C / 0.25)
+        assert found.answers[0].probability == pytest.approx(odds_C.max() / odds_C.sum(), abs=1e-5)
+        assert found.favoured == (None if best == "beech" else Favoured("beech", "b", 0.6))
+    assert "favoured: cedar has no train sample, so 0.600 is taken off trained categories; else beech" in (
+        found.to_text()
+    )
+    every = planted("nearest", Temperatures([row]), constants={("image", "aligned"): 0.6})
+    assert every.answers[0].category == "beech"  # all are trained: nothing to be fair to
+    assert every.answers[0].score == pytest.approx(cosine_C.max(), abs=1e-6)
+
+
+@pytest.mark.parametrize("use", ["auto", "zero-shot", "mean", "heads"])
+def test_the_other_models_stand_beside_the_one_that_is_used(
+    planted: Callable[..., Prediction], use: str
+) -> None:
+    """Zero-shot says cedar, the heads say beech; without an evaluation `auto` is the heads."""
+    found = planted("nearest", Temperatures(), both=True, use=use)
+    scores = {
+        model: (_PlantedSpace.vectors_MD.astype(np.float64) @ query_1D[0]).reshape(3, 2).max(axis=1)
+        for model, query_1D in (
+            ("zero-shot", _PlantedSpace.untrained_1D),
+            ("aligned heads", _PlantedSpace.vector_1D),
+        )
+    }
+    scores["mean of both"] = (scores["zero-shot"] + scores["aligned heads"]) / 2
+    used = {"zero-shot": "zero-shot", "mean": "mean of both"}.get(use, "aligned heads")
+    assert found.model == used
+    names = ("ash", "beech", "cedar")
+    assert found.answers[0].category == names[int(scores[used].argmax())]
+    assert found.answers[0].score == pytest.approx(scores[used].max(), abs=1e-6)
+    others = {each.model: each for each in found.others}
+    assert set(others) == (set() if use == "heads" else set(scores) - {used})
+    for model, each in others.items():
+        assert each.category == names[int(scores[model].argmax())]
+        assert each.score == pytest.approx(scores[model].max(), abs=1e-6)
 
 
 def test_one_category_has_no_probability(planted: Callable[..., Prediction]) -> None:
@@ -308,5 +369,8 @@ def test_predictions_and_hits_are_told_in_lines() -> None:
     assert lines[0] == "a.png  (image, zero-shot)"
     assert lines[1].startswith("  1  steel torus  0.500  a ring of steel xxx")
     assert lines[1].endswith("…")
+    other = OtherAnswer("zero-shot", "steel\x1bcone", 0.25, "c")
+    told = Prediction("a.png", "image", "aligned heads", (answer,), others=(other, other)).to_text()
+    assert "  beside it: zero-shot steel\\x1bcone 0.250; zero-shot steel\\x1bcone 0.250" in told
     assert Prediction("a.png", "image", "", error="torn").to_text() == "a.png: error: torn"
     assert Hit("s", "audio", "dog", 0.25).to_text() == "0.250  audio    s  (dog)"

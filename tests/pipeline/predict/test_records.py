@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from pipeline.compare.runs import ComparedValue, Comparison
-from pipeline.predict.answers import ALIGNED, Hit, NamedCategory, Prediction
+from pipeline.predict.answers import ALIGNED, MEAN, Favoured, Hit, NamedCategory, OtherAnswer, Prediction
 from pipeline.predict.records import (
     ANSWER,
+    FAVOURED,
     HIT,
+    OTHER,
     PREDICTION,
     PREDICTION_COLUMNS,
     hits_csv,
@@ -29,7 +31,14 @@ from pipeline.predict.records import (
 HOSTILE = 'a,"b"\x1b[31m\n\u202e\udcff=1+1.txt'
 SHOWN = 'a,"b"\\x1b[31m\\n\\u202e\\udcff=1+1.txt'
 FOUND = (
-    Prediction(HOSTILE, "image", ALIGNED, (NamedCategory("ash\x9b", 0.1 + 0.2, "why", 1 / 3, "ash"),)),
+    Prediction(
+        HOSTILE,
+        "image",
+        ALIGNED,
+        (NamedCategory("ash\x9b", 0.1 + 0.2, "why", 1 / 3, "ash"),),
+        others=(OtherAnswer(MEAN, "b\x1b", 0.1, "b"),),
+        favoured=Favoured("c\x1b", "c", 0.2),
+    ),
     Prediction("gone.png", "unknown", "", error="no such file"),
     Prediction(
         "b.txt",
@@ -62,6 +71,9 @@ def test_json_holds_every_field_and_gives_the_names_back() -> None:
             "why": "why",
         }
     ]
+    assert first["others"] == [{"model": "mean", "category_id": "b", "category": "b\x1b", "score": 0.1}]
+    assert first["favoured"] == {"category_id": "c", "category": "c\x1b", "constant": 0.2}
+    assert (last["others"], last["favoured"]) == ([], None)
     assert (first["model"], first["error"], first["no_probability"]) == ("aligned", None, None)
     assert (gone["modality"], gone["model"], gone["error"], gone["answers"]) == (
         None,
@@ -103,7 +115,7 @@ def test_the_page_on_scripts_names_every_field() -> None:
     page = (Path(__file__).parents[3] / "docs" / "scripts.md").read_text(encoding="utf-8")
     sections = {each.split(maxsplit=2)[1]: each for each in page.split("\n## `")[1:]}
     fields = {
-        "predict": {"predictions", "notes", *PREDICTION, *ANSWER, *PREDICTION_COLUMNS},
+        "predict": {"predictions", "notes", *PREDICTION, *ANSWER, *OTHER, *FAVOURED, *PREDICTION_COLUMNS},
         "retrieve": {"query", "hits", "notes", *HIT},
         "compare": {each.name for kind in (Comparison, ComparedValue) for each in dataclasses.fields(kind)},
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -9,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import soundfile as sf
 from PIL import Image
 
 from kb_builder.tables.schemas import SAMPLES, read_rows, write_table
@@ -43,11 +46,39 @@ def test_hostile_names_and_texts_are_shown_as_they_are(page: Any, run: Any) -> N
     assert f"broken{HOSTILE}.wav: cut short" in page.text
     assert f"says {HOSTILE}" in page.text  # a text sample among the mistakes
     assert sum(tag == "style" for tag, _ in page.tags) == 1
-    assert all(
-        (attributes.get("src") or "").startswith("data:image/jpeg")
-        for tag, attributes in page.tags
-        if tag == "img"
-    )
+    kinds = {"img": "data:image/jpeg;base64,", "audio": "data:audio/wav;base64,"}
+    for tag, attributes in page.tags:
+        if tag in kinds:
+            assert (attributes.get("src") or "").startswith(kinds[tag])
+
+
+def test_sounds_can_be_heard(page: Any) -> None:
+    """Each is a WAV of at most two seconds, with a name for screen readers, and there are at most eight."""
+    sounds = [attributes for tag, attributes in page.tags if tag == "audio"]
+    assert 0 < len(sounds) <= 8
+    for each in sounds:
+        assert "audio sample" in each["aria-label"]
+        assert (each["controls"], each["preload"]) == ("", "none")
+        content = base64.b64decode(each["src"].removeprefix("data:audio/wav;base64,"))
+        with sf.SoundFile(io.BytesIO(content)) as sound:
+            assert sound.subtype == "PCM_16"
+            assert 0 < sound.frames <= 2 * sound.samplerate
+
+
+def test_the_first_screen_comes_first_and_details_are_folded(page: Any, run: Any) -> None:
+    """Question, answer, table and map before any section; the appendix is in closed details."""
+    markup = run.target.read_text(encoding="utf-8")
+    order = [
+        markup.index(words) for words in ("Asked: which of", 'class="lead"', "<table>", "t-SNE", "<nav>")
+    ]
+    assert order == sorted(order)
+    for name in ("recognition", "calibration", "balance", "training", "stages"):
+        assert re.search(rf'<details class="folded"><summary>[^<]+</summary><section id="{name}">', markup), (
+            name
+        )
+    for name in ("categories", "mistakes", "retrieval", "knowledge-base"):
+        assert not re.search(rf'</summary><section id="{name}">', markup), name
+    assert not [a for tag, a in page.tags if tag == "details" and "open" in a]
 
 
 def test_the_same_run_gives_the_same_bytes(run: Any, tmp_path: Path) -> None:

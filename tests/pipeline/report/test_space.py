@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.html.labels import HEIGHT, LETTER, place_labels
-from pipeline.report.space import fitted, labels, space_section
+from pipeline.report.space import first_map, fitted, labels
 from trainer.evaluate.space import SpaceMap
 
 
@@ -66,6 +66,6 @@ def test_a_crowded_map_labels_some_and_draws_every_dot(parsed: Any) -> None:
     """Sixty categories get forty labels; every sample is one dot of either panel."""
     picture = _picture(300, 60, ("image", "audio", "event"))
     assert len(labels(picture, *fitted(picture.xy_N2))) == 40
-    markup = space_section({"after": picture})
+    markup = first_map({"after": picture})
     dots = [attributes["d"] for tag, attributes in parsed(markup).tags if tag == "path"]
     assert sum((path or "").count("h0") for path in dots) == 2 * 300

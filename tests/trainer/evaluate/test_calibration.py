@@ -189,7 +189,7 @@ def test_rows_agree_with_fitting_by_hand() -> None:
     rows = _calibrated(samples, centers, to_do)
     everything = Task("unseen", np.ones(5, bool), np.ones(5, bool))
     val = _by_hand(samples, centers, "val", everything)
-    assert [row["split"] for row in rows] == ["seen", "unseen", "unseen_among_all"]
+    assert [row["split"] for row in rows] == ["seen", "unseen", "seen_among_all", "unseen_among_all"]
     for row, task in zip(rows, to_do, strict=True):
         test = _by_hand(samples, centers, "test", task)
         assert " ".join(row) == (
@@ -203,6 +203,25 @@ def test_rows_agree_with_fitting_by_hand() -> None:
             assert row[f"nll{name}"] == pytest.approx(_loss(*test, temperature), abs=1e-7)
             assert row[f"ece{name}"] == pytest.approx(_error_by_hand(*test, temperature), abs=1e-6)
     assert rows[0]["nll"] < rows[0]["nll_before"]
+
+
+def test_the_constant_is_off_where_trained_and_untrained_categories_compete() -> None:
+    """In the fit, and among all categories; among trained ones alone it would change nothing."""
+    samples, centers = _world()
+    to_do = tasks(SEEN_C, labels_used=True)
+    asked = predict_tasks(samples, {CENTERS: AnchorSet(centers)}, to_do, scorer="nearest", sweeps=False)
+    constant_C = np.where(SEEN_C, 0.05, 0.0)
+    rows = calibration_rows(samples, centers, asked, model="aligned", scorer="nearest", constant_C=constant_C)
+    val_NC, val_N = _by_hand(samples, centers, "val", Task("unseen", np.ones(5, bool), np.ones(5, bool)))
+    centered_C = centers.counts() > 0
+    temperature = fit_temperature(val_NC - constant_C[centered_C], val_N)
+    assert temperature is not None
+    for row, task in zip(rows, to_do, strict=True):
+        assert row["temperature"] == pytest.approx(temperature, rel=1e-6)
+        scores_NC, label_N = _by_hand(samples, centers, "test", task)
+        if row["split"].endswith("_among_all"):
+            scores_NC = scores_NC - constant_C[centered_C]
+        assert row["nll"] == pytest.approx(_loss(scores_NC, label_N, temperature), abs=1e-6)
 
 
 @pytest.mark.parametrize("missing", ["val", "test"])

@@ -26,7 +26,7 @@ from trainer.localize.choose import localize
 from trainer.settings import Evaluate, Localize, Scorer, Train
 
 MakeKb = Callable[..., Path]
-SETTINGS = Evaluate(bootstrap=200, few_shot=(2,))
+SETTINGS = Evaluate(bootstrap=200, few_shot=(2,), stacking_folds=2, repeats=1)
 
 
 def _top1(rows: list[dict[str, Any]], split: str, anchors: str) -> float:
@@ -58,7 +58,7 @@ def test_from_texts_to_numbers(make_kb: MakeKb, tmp_path: Path) -> None:
     assert _top1(rows, "unseen_among_all", "permuted") < 0.3
     assert _top1(rows, "seen", "llm_centers") > _top1(rows, "seen", "random_words")
 
-    assert len(rows) == 4 * 3 * 6  # modalities × splits × anchors
+    assert len(rows) == 4 * 4 * 6  # modalities × splits × anchors
     assert {(row["anchors"], row["k"]) for row in rows} == {
         ("llm_centers", 5),
         ("class_name", 1),
@@ -70,6 +70,7 @@ def test_from_texts_to_numbers(make_kb: MakeKb, tmp_path: Path) -> None:
     assert {(row["split"], row["chance"], row["n"]) for row in rows} == {
         ("seen", 1 / 9, 18),
         ("unseen", 1 / 3, 30),
+        ("seen_among_all", 1 / 12, 18),
         ("unseen_among_all", 1 / 12, 30),
     }
 
@@ -113,10 +114,11 @@ def test_calibration_is_of_both_models(make_kb: MakeKb, tmp_path: Path) -> None:
     rows = evaluate(kb, tmp_path, SETTINGS)["calibration"]
     models = {(row["model"], row["modality"]) for row in rows}
     aligned = {("aligned", modality) for modality in ("audio", "image", "point", "text")}
-    assert models == aligned | {("zero_shot", "image"), ("zero_shot", "text")}
+    assert models == aligned | {("zero_shot", "image"), ("zero_shot", "text"), ("mean", "image")}
     assert {(row["split"], row["n_fit"], row["n"]) for row in rows} == {
         ("seen", 18, 18),
         ("unseen", 18, 30),
+        ("seen_among_all", 18, 18),
         ("unseen_among_all", 18, 30),
     }
     seen = [row for row in rows if row["split"] == "seen"]
@@ -219,7 +221,11 @@ def test_every_key_is_documented(make_kb: MakeKb, tmp_path: Path) -> None:
         if isinstance(value, bool | int | str):
             continue
         assert value, key  # or this test would look at nothing
-        prose = sections[key] + (recognition if key in ("zero_shot", "probe", "sweeps", "few_shot") else "")
+        prose = sections[key] + (
+            recognition
+            if key in ("zero_shot", "probe", "sweeps", "few_shot", "trust", "stacking", "repeats")
+            else ""
+        )
         for name in {name for row in value for name in row} if isinstance(value, list) else value:
             assert f"`{name}`" in prose, (key, name)
     for row in metrics["balance"]:
@@ -234,7 +240,11 @@ def test_extras_can_be_switched_off(make_kb: MakeKb, tmp_path: Path) -> None:
     kb = make_kb()
     localize(kb, Localize(k=5))
     metrics = evaluate(
-        kb, tmp_path, replace(SETTINGS, few_shot=(), probe=False, sweeps=False, baselines=False)
+        kb,
+        tmp_path,
+        replace(
+            SETTINGS, few_shot=(), probe=False, sweeps=False, baselines=False, stacking_folds=0, repeats=0
+        ),
     )
     assert (metrics["probe"], metrics["few_shot"], metrics["sweeps"]) == ([], [], [])
     full = evaluate(kb, tmp_path, SETTINGS)
@@ -249,7 +259,12 @@ def test_without_heads_the_zero_shot_encoder_is_measured(make_kb: MakeKb, tmp_pa
     localize(kb, Localize(k=5))
     metrics = evaluate(kb, tmp_path, SETTINGS)
     assert metrics["recognition"] == metrics["zero_shot"]
-    assert {row["split"] for row in metrics["recognition"]} == {"seen", "unseen", "unseen_among_all"}
+    assert {row["split"] for row in metrics["recognition"]} == {
+        "seen",
+        "unseen",
+        "seen_among_all",
+        "unseen_among_all",
+    }
     assert {row["anchors"] for row in metrics["balance"]} == {"zero_shot"}
     assert metrics["parameters"] == []
 

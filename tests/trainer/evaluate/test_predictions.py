@@ -62,7 +62,8 @@ def test_each_answer_is_that_of_its_texts_alone(scorer: Scorer, labels_used: boo
             assert named.categories_NT.tolist() == _alone(each.shown, texts, each.task, scorer)
             assert named.k == texts.of(each.task.candidates_C).counts().max()
         ways = [(k, scorer) for k in COUNTS if k < 12] + [(12, other) for other in get_args(Scorer)]
-        assert [(named.k, named.scorer) for named in each.by_sweep] == ways
+        swept = each.task.split != "seen_among_all"
+        assert [(named.k, named.scorer) for named in each.by_sweep] == (ways if swept else [])
         for named in each.by_sweep:
             few = anchors[CENTERS].texts.first(np.full(C, named.k))
             assert named.categories_NT.tolist() == _alone(each.shown, few, each.task, named.scorer)

@@ -82,7 +82,7 @@ def _by_hand(shown: set[int], among: set[int], splits: set[str], depth: int) -> 
 
 
 def test_rows_agree_with_counting_by_hand() -> None:
-    """Top-1, top-5, chance and n of the three tasks are those of a plain loop."""
+    """Top-1, top-5, chance and n of the four tasks are those of a plain loop."""
     rows, _ = _recognised(
         {"audio": _samples()},
         {"llm_centers": _centers()},
@@ -91,7 +91,12 @@ def test_rows_agree_with_counting_by_hand() -> None:
         resamples=200,
     )
     seen, unseen = {0, 1, 4}, {2, 3, 5}
-    expected = {"seen": (seen, seen), "unseen": (unseen, unseen), "unseen_among_all": (unseen, seen | unseen)}
+    expected = {
+        "seen": (seen, seen),
+        "unseen": (unseen, unseen),
+        "seen_among_all": (seen, seen | unseen),
+        "unseen_among_all": (unseen, seen | unseen),
+    }
     assert [row["split"] for row in rows] == list(expected)
     for row in rows:
         shown, among = expected[row["split"]]
@@ -137,6 +142,7 @@ def test_what_cannot_be_asked_has_no_row() -> None:
     )
     assert [(row["modality"], row["split"]) for row in rows] == [
         ("image", "seen"),
+        ("image", "seen_among_all"),
         ("image", "unseen_among_all"),
     ]
 

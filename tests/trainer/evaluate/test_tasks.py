@@ -23,7 +23,7 @@ def _samples() -> SampleSet:
 
 
 def test_with_labels_test_samples_are_named_by_whether_their_category_was_seen() -> None:
-    """Seen among seen, unseen among unseen, and unseen among all; unlabelled samples nowhere."""
+    """Seen among seen, unseen among unseen, both among all; unlabelled samples nowhere."""
     found = [
         (task.split, task.of(_samples()).sample_ids, task.candidates_C.tolist())
         for task in tasks(SEEN_C, labels_used=True)
@@ -31,8 +31,15 @@ def test_with_labels_test_samples_are_named_by_whether_their_category_was_seen()
     assert found == [
         ("seen", ("a",), [True, False, True]),
         ("unseen", ("b",), [False, True, False]),
+        ("seen_among_all", ("a",), [True, True, True]),
         ("unseen_among_all", ("b",), [True, True, True]),
     ]
+
+
+def test_where_every_category_is_seen_all_are_the_seen_ones() -> None:
+    """The task would repeat `seen`, so it is left out."""
+    splits = [task.split for task in tasks(np.ones(3, bool), labels_used=True)]
+    assert splits == ["seen", "unseen", "unseen_among_all"]
 
 
 def test_without_labels_every_labelled_sample_is_unseen() -> None:

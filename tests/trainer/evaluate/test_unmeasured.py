@@ -15,7 +15,9 @@ from trainer.localize.choose import localize
 from trainer.settings import Evaluate, Localize, Train
 
 MakeKb = Callable[..., Path]
-QUICK = Evaluate(bootstrap=10, few_shot=(), probe=False, sweeps=False, baselines=False)
+QUICK = Evaluate(
+    bootstrap=10, few_shot=(), probe=False, sweeps=False, baselines=False, stacking_folds=0, repeats=0
+)
 
 
 def change(kb: Path, modality: str, **cells: Any) -> None:

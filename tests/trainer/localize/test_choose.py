@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
+from tqdm import tqdm
 
 from data.errors import InputError, KnowledgeBaseError
 from kb_builder.store.table import read_vectors, write_vectors
 from kb_builder.tables.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
 from trainer.inputs import open_kb
 from trainer.localize.centers import load_centers
-from trainer.localize.choose import group_guides, guiding_samples, localize
+from trainer.localize.choose import (
+    choose_centers,
+    group_guides,
+    guiding_samples,
+    localize,
+    without_progress,
+)
 from trainer.settings import Localize
 
 MakeKb = Callable[..., Path]
@@ -344,3 +351,24 @@ def test_guides_are_grouped_by_category() -> None:
     ]
     half = np.sqrt(0.5)
     np.testing.assert_allclose(guides.directions_CD, [[0, 1], [0, 0], [half, half], [0, 0], [0, 0]])
+
+
+def test_progress_is_shown_unless_another_bar_has_it(
+    make_kb: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within `without_progress` every bar is off; after it they are on again where there is a terminal."""
+    asked: list[bool | None] = []
+
+    def bar(*arguments: Any, disable: bool | None, **named: Any) -> Any:
+        asked.append(disable)
+        return tqdm(*arguments, disable=True, **named)
+
+    monkeypatch.setattr("trainer.localize.choose.tqdm", bar)
+    base = open_kb(make_kb())
+    with without_progress():
+        choose_centers(base, Localize(k=3))
+    silent = len(asked)
+    choose_centers(base, Localize(k=3))
+    assert asked[:silent] == [True] * silent
+    assert asked[silent:] == [None] * silent
+    assert silent > 0

@@ -59,8 +59,8 @@ class Question:
     also: tuple[str, ...] = ()
 
     def fits(self, part: Part) -> bool:
-        """Whether it is asked of a part of this role."""
-        return part.role in self.of
+        """Whether it is asked of a part of this role; of a code ("KP-4211") a model knows nothing."""
+        return part.role in self.of and not any(map(str.isdigit, part.word))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +78,14 @@ class Asked:
 def questions() -> tuple[Question, ...]:
     """The questions of choices.toml."""
     content = tomllib.loads(resources.files(__package__).joinpath("choices.toml").read_text(encoding="utf-8"))
-    found: list[dict[str, Any]] = content["question"]
-    return tuple(
-        Question(**{name: tuple(value) if isinstance(value, list) else value for name, value in each.items()})
-        for each in found
-    )
+    return tuple(map(_question, content["question"]))
+
+
+def _question(written: Mapping[str, Any]) -> Question:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in written.items()
+    }
+    return Question(**values)
 
 
 def plan_choices(

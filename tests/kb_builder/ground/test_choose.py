@@ -80,6 +80,8 @@ def test_every_thing_is_asked_by_every_list_beside_anything() -> None:
     asked = list(plan_choices(whole, [_question()], endpoint="e", model="m", seed=0))
     assert [each.word for each in asked[:3]] == ["car horn", "Thing", "Object"]
     assert not list(plan_choices(whole, [_question(of=("modifier",))], endpoint="e", model="m", seed=0))
+    code = {"": [Part("KP-4211", "whole", "")]}
+    assert not list(plan_choices(code, [_question()], endpoint="e", model="m", seed=0))
 
 
 def test_shares_are_among_the_words_and_the_fit_is_beside_the_likeliest_other() -> None:

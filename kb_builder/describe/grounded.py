@@ -136,7 +136,7 @@ def _chosen(
     return {
         (question, group, thing): word
         for (question, group), of_things in expected.items()
-        for thing, word in known_words(by_id[question], of_things).items()
+        for thing, word in known_words(by_id[question], of_things, grid=bool(group)).items()
     }
 
 

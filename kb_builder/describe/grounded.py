@@ -136,7 +136,7 @@ def _chosen(
     return {
         (question, group, thing): word
         for (question, group), of_things in expected.items()
-        for thing, word in known_words(by_id[question], of_things).items()
+        for thing, word in known_words(by_id[question], of_things, grid=bool(group)).items()
     }
 
 
@@ -159,8 +159,7 @@ def _prompts(known: Sequence[Known]) -> Iterator[Prompt]:
     yield from (prompt for turn in zip_longest(*singles) for prompt in turn if prompt is not None)
     short = [each for each in known if each.whole and len(each.says.split()) <= _SHORT]
     yield from (_pair(one, other) for one, other in combinations(short, 2))
-    free = [prompts[0] for each, prompts in zip(known, singles, strict=True) if not each.openings[0].then]
-    yield from free * (_RESTATED - 1)
+    yield from [prompt for prompts in singles for prompt in prompts if prompt.known] * (_RESTATED - 1)
 
 
 def _single(known: Known, number: int) -> Prompt:

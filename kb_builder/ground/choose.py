@@ -6,8 +6,8 @@ probabilities say little, because some words are likely of everything; so the wo
 with those of the other things (Holtzman et al., "Surface Form Competition", EMNLP 2021). A word counts as
 known of a thing
 
-- if it is expected e times as much of this thing as of the others (geometric mean over things and lists);
-- if it has a tenth of the probability of the question's words;
+- if it is expected several times as much of this thing as of the others (geometric mean over things, lists);
+- if it has a good part of the probability of the question's words;
 - and if the words together are not far less likely than the likeliest other one, by which the question does
   not fit the thing ("Rain: feathers").
 
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 from kb_builder.ask.request import Request, derived_seed
 from kb_builder.gates.names import normalise, stem
@@ -34,11 +34,20 @@ from kb_builder.ground.parts import Part, Role
 _LIFT = 40.0  # added to the words' logits
 _OTHERS = 3  # other tokens that the answer lists
 _FLOOR = math.log(1e-6)  # of a word that is not listed
-# Set on 18 things of six kinds before any text was graded: docs/words.md.
-_LEAST_LEAD = 1.0  # in nats: e times as likely as of other things
-_LEAST_LOG_SHARE = math.log(0.1)
-_LEAST_FIT = -1.9  # in nats, the words together beside the likeliest other word
 _TIE = 0.5  # how much a word's own likelihood counts beside its lead, to take one of several
+
+
+class _Least(NamedTuple):
+    """From when on a word counts as known."""
+
+    lead: float  # in nats: how much likelier than of the other things
+    share: float  # of the probability of the question's words
+    fit: float  # in nats: the words together beside the likeliest other word
+
+
+# Words in one place of a grid's names are of one kind. Whole names may be of any, so that much is likelier of
+# one than of the others by chance alone. How they were set: docs/words.md.
+_OF_GRID, _OF_WHOLE = _Least(1.0, 0.1, -1.9), _Least(1.5, 0.35, -1.2)
 # Any thing: what is said of it is said of everything.
 _ANYTHING = ("Thing", "Object")
 
@@ -59,8 +68,8 @@ class Question:
     also: tuple[str, ...] = ()
 
     def fits(self, part: Part) -> bool:
-        """Whether it is asked of a part of this role."""
-        return part.role in self.of
+        """Whether it is asked of a part of this role; of a code ("KP-4211") a model knows nothing."""
+        return part.role in self.of and not any(map(str.isdigit, part.word))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +87,14 @@ class Asked:
 def questions() -> tuple[Question, ...]:
     """The questions of choices.toml."""
     content = tomllib.loads(resources.files(__package__).joinpath("choices.toml").read_text(encoding="utf-8"))
-    found: list[dict[str, Any]] = content["question"]
-    lists_as_tuples: list[dict[str, Any]] = [
-        {name: tuple(value) if isinstance(value, list) else value for name, value in each.items()}
-        for each in found
-    ]
-    return tuple(Question(**each) for each in lists_as_tuples)
+    return tuple(map(_question, content["question"]))
+
+
+def _question(written: Mapping[str, Any]) -> Question:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in written.items()
+    }
+    return Question(**values)
 
 
 def plan_choices(
@@ -154,10 +165,13 @@ def read_expected(answer: str, words: Sequence[str]) -> Expected | None:
     return Expected(shares, fit)
 
 
-def known_words(question: Question, expected: Mapping[str, Sequence[Expected]]) -> dict[str, str]:
+def known_words(
+    question: Question, expected: Mapping[str, Sequence[Expected]], *, grid: bool
+) -> dict[str, str]:
     """thing -> the word that is known of it, of the things of one group, "Thing" and "Object" among them.
 
-    A thing that not every list was completed for is left out; nothing is known where fewer than two are left.
+    `grid`: they are words in one place of names, not whole names. A thing that not every list was completed
+    for is left out; nothing is known where fewer than two are left.
     """
     whole = {thing: by_list for thing, by_list in expected.items() if len(by_list) == len(question.lists)}
     if len(whole) < 2:
@@ -170,6 +184,7 @@ def known_words(question: Question, expected: Mapping[str, Sequence[Expected]]) 
         for thing, by_list in whole.items()
     }
     total = {word: math.fsum(each[word] for each in share.values()) for word in question.words}
+    least = _OF_GRID if grid else _OF_WHOLE
     found: dict[str, str] = {}
     for thing, mine in share.items():
         if thing in _ANYTHING:
@@ -177,7 +192,7 @@ def known_words(question: Question, expected: Mapping[str, Sequence[Expected]]) 
         lead = {word: mine[word] - (total[word] - mine[word]) / (len(whole) - 1) for word in question.words}
         fit = math.fsum(each.fit for each in whole[thing]) / len(question.lists)
         best = max(question.words, key=lambda word: lead[word] + _TIE * mine[word])
-        if lead[best] >= _LEAST_LEAD and mine[best] >= _LEAST_LOG_SHARE and fit >= _LEAST_FIT:
+        if lead[best] >= least.lead and mine[best] >= math.log(least.share) and fit >= least.fit:
             found[thing] = best
     return found
 

@@ -65,7 +65,7 @@ def _phrases(source: Source, thing: str, text: str) -> list[Known]:
 
 
 def _phrase(source: Source, number: str, thing: str, says: str) -> Known:
-    """A statement that the model puts into its own words first, and then repeats if it is a whole clause.
+    """A statement that is repeated, if it is a whole clause, and that the model puts into its own words.
 
     A phrase says what the thing is, unless it begins with a verb ("rings when struck"). A gloss without an
     article ("black birds") is no clause: the model alone makes one of it.
@@ -73,9 +73,7 @@ def _phrase(source: Source, number: str, thing: str, says: str) -> Known:
     says = says[:1].lower() + says[1:] if _CAPITAL.match(says) else says
     says = says.removeprefix("it ")
     verb = "" if _VERB.match(says) else "is"
-    free = Opening(f"The {{name}} {verb}".rstrip())
     if source == "gloss" and not _ARTICLE.match(says):
         return Known(source, number, thing, says, (Opening("The {name}"),), whole=False)
-    return Known(
-        source, number, thing, says, (free, Opening("The {name}", f"{verb} {says}".strip())), clause=verb
-    )
+    exact, free = Opening("The {name}", f"{verb} {says}".strip()), Opening(f"The {{name}} {verb}".rstrip())
+    return Known(source, number, thing, says, (exact, free), clause=verb)

@@ -101,17 +101,17 @@ def test_words_of_a_grid_are_said_of_the_whole(tmp_path: Path) -> None:
 
 
 def test_notes_and_glosses_are_restated_and_then_repeated(tmp_path: Path) -> None:
-    """The model's own words first, which the gate compares with what is known."""
+    """First as they are, then in the model's own words, which the gate compares with what is known."""
     kb = _kb(tmp_path, "KP-4211", notes='A "ball" of oak. Knocks when tapped.')
     library = Ground(read_categories(kb), LOCAL, FakeDescriber(), kb).libraries()["KP-4211"]
     assert _texts(kb, library)[:5] == [
-        ("known-notes-1-1", "The KP-4211 is"),
-        ("known-notes-2-1", "The KP-4211"),
-        ("known-notes-1-2", 'The KP-4211 is a \\"ball\\" of oak.'),
-        ("known-notes-2-2", "The KP-4211 knocks when tapped."),
+        ("known-notes-1-1", 'The KP-4211 is a \\"ball\\" of oak.'),
+        ("known-notes-2-1", "The KP-4211 knocks when tapped."),
+        ("known-notes-1-2", "The KP-4211 is"),
+        ("known-notes-2-2", "The KP-4211"),
         ("known-notes-1+2", 'The KP-4211 is a "ball" of oak and knocks when tapped.'),
     ]
-    first = library.prompts[0]
+    first = library.prompts[2]
     assert first.known == 'KP-4211 a "ball" of oak'
     assert first.extra["logit_bias"] == {' a "ball" of oak.': 2.0}
     zebra = _kb(tmp_path, "zebra")

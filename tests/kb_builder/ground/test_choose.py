@@ -80,6 +80,8 @@ def test_every_thing_is_asked_by_every_list_beside_anything() -> None:
     asked = list(plan_choices(whole, [_question()], endpoint="e", model="m", seed=0))
     assert [each.word for each in asked[:3]] == ["car horn", "Thing", "Object"]
     assert not list(plan_choices(whole, [_question(of=("modifier",))], endpoint="e", model="m", seed=0))
+    code = {"": [Part("KP-4211", "whole", "")]}
+    assert not list(plan_choices(code, [_question()], endpoint="e", model="m", seed=0))
 
 
 def test_shares_are_among_the_words_and_the_fit_is_beside_the_likeliest_other() -> None:
@@ -106,11 +108,20 @@ def test_a_word_counts_where_it_is_expected_of_this_thing_more_than_of_others() 
         "wool": [_expected(0.1, 0.7, 0.2)] * 2,
         "Thing": [_expected(0.1, 0.7, 0.2)] * 2,
     }
-    assert known_words(_question(), expected) == {"ice": "cold"}
+    assert known_words(_question(), expected, grid=True) == {"ice": "cold"}
     rare = {"ice": [_expected(0.08, 0.72, 0.2)] * 2, "Thing": [_expected(0.01, 0.79, 0.2)] * 2}
-    assert known_words(_question(), rare) == {}
+    assert known_words(_question(), rare, grid=True) == {}
     lists_disagree = {**expected, "ice": [_expected(0.5, 0.3, 0.2), _expected(0.02, 0.78, 0.2)]}
-    assert known_words(_question(), lists_disagree) == {}
+    assert known_words(_question(), lists_disagree, grid=True) == {}
+
+
+def test_whole_names_are_judged_more_strictly() -> None:
+    """They are of any kind: what is enough among words of one kind is not among them."""
+    things = {"ice": [_expected(0.3, 0.5, 0.2)] * 2, "Thing": [_expected(0.08, 0.72, 0.2)] * 2}
+    assert known_words(_question(), things, grid=True) == {"ice": "cold"}
+    assert known_words(_question(), things, grid=False) == {}
+    sure = {**things, "ice": [_expected(0.5, 0.3, 0.2)] * 2}
+    assert known_words(_question(), sure, grid=False) == {"ice": "cold"}
 
 
 def test_a_question_that_does_not_fit_says_nothing() -> None:
@@ -118,16 +129,16 @@ def test_a_question_that_does_not_fit_says_nothing() -> None:
     others = {"Thing": [_expected(0.1, 0.7, 0.2)] * 2}
     fits = {"rain": [_expected(0.5, 0.3, 0.2, fit=-1.0)] * 2, **others}
     unfit = {"rain": [_expected(0.5, 0.3, 0.2, fit=-3.0)] * 2, **others}
-    assert known_words(_question(), fits) == {"rain": "cold"}
-    assert known_words(_question(), unfit) == {}
+    assert known_words(_question(), fits, grid=True) == {"rain": "cold"}
+    assert known_words(_question(), unfit, grid=True) == {}
 
 
 def test_answers_that_are_missing_leave_a_thing_out() -> None:
     """A killed run has some lists only; a single thing has nothing to be compared with."""
-    assert known_words(_question(), {"ice": [_expected(0.5, 0.3, 0.2)]}) == {}
+    assert known_words(_question(), {"ice": [_expected(0.5, 0.3, 0.2)]}, grid=True) == {}
     whole = {"ice": [_expected(0.5, 0.3, 0.2)] * 2}
-    assert known_words(_question(), whole) == {}
-    assert known_words(_question(), {**whole, "Thing": [_expected(0.1, 0.7, 0.2)]}) == {}
+    assert known_words(_question(), whole, grid=True) == {}
+    assert known_words(_question(), {**whole, "Thing": [_expected(0.1, 0.7, 0.2)]}, grid=True) == {}
 
 
 def test_statements_do_not_repeat_the_name() -> None:

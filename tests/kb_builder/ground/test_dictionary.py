@@ -81,7 +81,7 @@ def test_notes_and_glosses_become_statements() -> None:
     verbs = {"hardly warms in the sun": "", "glass all over": "is", "has a hole": "", "various in size": "is"}
     assert {says: from_notes(_category("x", notes=says), "x")[0].clause for says in verbs} == verbs
     assert {(each.source, each.thing, each.modality) for each in known} == {("notes", "x1", None)}
-    assert known[0].openings == (Opening("The {name} is"), Opening("The {name}", "is a ball of turned oak"))
+    assert known[0].openings == (Opening("The {name}", "is a ball of turned oak"), Opening("The {name} is"))
     assert from_notes(_category("x1"), "x1") == []
     (gloss,) = from_gloss("cone", "a shape that tapers")
     assert (gloss.source, gloss.says, gloss.whole) == ("gloss", "a shape that tapers", True)

@@ -1,4 +1,4 @@
-"""What descriptions gain without the name, in words: the headline's sentence, the table, the terminal."""
+"""What descriptions gain without the name, in words: the first screen's sentence, the table, the terminal."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from pipeline.description_gain import gain_sentence, gains, main_gain
+from pipeline.report.answer import Asked, first_screen
 from pipeline.report.descriptions import description_section
-from pipeline.report.results import headline
 from pipeline.table import result_table, result_table_markdown
+
+ASKED = Asked(samples=9, modalities=2, categories=3, untrained=1)
 
 
 def _row(split: str, modality: str | None, gain: float, half: float = 0.05, **other: Any) -> dict[str, Any]:
@@ -35,7 +37,7 @@ ROWS = [
 
 
 def test_the_rows_are_ordered_and_the_mean_leads(mixed: Any) -> None:
-    """By model, split and modality; the headline's row is the run's own model's mean on unseen categories."""
+    """By model, split and modality; the row to lead with is the run's own model's mean on unseen categories."""
     metrics = {**mixed, "name_free": ROWS}
     assert [(row.model, row.split, row.modality) for row in gains(metrics)] == [
         ("aligned", "seen", "image"),
@@ -74,7 +76,7 @@ def test_the_sentence_says_whether_the_words_helped(mixed: Any, parsed: Any, gai
     metrics = {**mixed, "name_free": [_row("unseen", None, gain)]}
     for text in (
         gain_sentence(metrics) or "",
-        parsed(headline(metrics)).text,
+        parsed(first_screen(metrics, ASKED)).text,
         result_table(metrics),
         result_table_markdown(metrics),
     ):
@@ -102,7 +104,7 @@ def test_nothing_is_said_where_nothing_was_measured(mixed: Any) -> None:
     assert description_section(mixed) == ""
     assert gain_sentence(mixed) is None
     assert "By description alone" not in result_table(mixed)
-    assert "By description alone" not in headline(mixed)
+    assert "By description alone" not in first_screen(mixed, ASKED)
 
 
 def test_the_set_is_no_control_to_beat(mixed: Any, record: Any) -> None:

@@ -1,14 +1,15 @@
 """Search a loaded project by words, files and its own samples, alone or added up; and recognise its samples.
 
 Several queries are combined as ImageBind does: the sum of their unit vectors, of unit length again.
+Categories are judged by the same functions as in `unibind predict`, hits found as in `unibind retrieve`.
 
-Shapes: N samples, D dimensions, T best.
+Shapes: N samples, D dimensions, C categories.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,16 @@ import pyarrow.compute as pc
 
 from data.errors import InputError, KnowledgeBaseError
 from data.modality import Modality
-from pipeline.predict.answers import ALIGNED, TEXT, ZERO_SHOT, Hit, NamedCategory
-from pipeline.predict.recognise import EVALUATED, Gallery, Recogniser
-from trainer.evaluate.calibration import probabilities
-from trainer.records import Doubles, Floats
+from pipeline.predict.answers import TEXT, Hit, NamedCategory
+from pipeline.predict.recognise import Judged, Recogniser, nearest_hits, title
+from pipeline.predict.space import Gallery, Space
+from trainer.evaluate.trust.answers import Placed, place_samples
+from trainer.inputs import load_samples
+from trainer.records import Bools, Centers, Floats, Ints, SampleSet
 from trainer.score.geometry import unit_rows
-from trainer.score.scoring import category_scores, score
-from trainer.score.topk import nearest
+from trainer.score.scoring import nearest_centers
 
-_BLOCK = 4096  # samples recognised at once
+_BLOCK, _CELLS = 4096, 2**22  # samples, and scores, at once
 
 ANSWERS = pa.schema(
     [
@@ -51,13 +53,34 @@ class Query:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a query in the shared space."""
+
+    vector_1D: Floats  # in the space of the galleries
+    model: str  # what answers for it
+    modality: str | None = None  # None: words, which no constant and no temperature was fitted for
+    by_model: Mapping[str, Floats] = field(default_factory=dict)  # of a file or sample: by each model
+
+
+@dataclass(frozen=True)
 class Found:
     """What was found: hits of each modality, and categories, best first."""
 
     hits: Mapping[str, tuple[Hit, ...]]
     answers: tuple[NamedCategory, ...]
-    models: tuple[str, ...]  # how each part of the query came into the text space
+    models: tuple[str, ...]  # what answers for each part of the query
     searched: int  # samples
+
+
+def stored_samples(space: Space, mapped: Mapping[str, SampleSet]) -> dict[str, Placed]:
+    """The stored samples by every model that places them, by modality; `mapped` is `Space.samples()`.
+
+    Where both models have a modality, those samples that both have.
+    """
+    if space.heads is None:
+        return {name: Placed(each, {"zero_shot": each.vectors_ND}) for name, each in mapped.items()}
+    untrained = load_samples(space.kb, "zero_shot")[0] if space.kb.encoders.get("zero_shot") else {}
+    return place_samples({"zero_shot": untrained, "aligned": mapped}, space.heads)
 
 
 @dataclass(frozen=True)
@@ -66,145 +89,158 @@ class Searcher:
 
     recogniser: Recogniser
     galleries: Sequence[Gallery]
+    stored: Mapping[str, Placed]  # of `stored_samples`
     _ids: dict[str, pa.Array] = field(default_factory=dict, repr=False)
 
-    def place(self, query: Query) -> tuple[Floats, str]:
-        """A part of a query as a unit vector of the text space (float32[1, D]), and the model that made it.
+    def with_centers(self, centers: Centers) -> Searcher:
+        """The same with other centers, as they are stored."""
+        return replace(self, recogniser=self.recogniser.with_centers(centers))
 
-        Raises InputError for an unknown sample, and what `Space.place` raises.
+    def place(self, query: Query) -> Part:
+        """A part of a query in the shared space.
+
+        Raises InputError for an unknown sample, and what `Space.place_by_model` raises.
         """
         if query.is_sample:
             return self._sample(str(query.source))
         if query.modality is None:
             raise InputError(f"{query.source}: its ending does not show its modality; say which it has")
-        return self.recogniser.space.place(query.modality, query.source)
+        own = self.recogniser
+        if isinstance(query.source, str):
+            return Part(own.space.place_words(query.source), TEXT)
+        placed = own.space.place_by_model(query.modality, query.source, use=own.evaluated.use)
+        vector_1D = own.space.place_among_samples(query.modality, query.source, placed)
+        return Part(vector_1D, title(own.used(query.modality, placed)), query.modality, placed)
 
-    def search(
-        self, placed: Sequence[tuple[Floats, str]], *, top: int = 8, without: Sequence[str] = ()
-    ) -> Found:
+    def search(self, parts: Sequence[Part], *, top: int = 8, without: Sequence[str] = ()) -> Found:
         """The nearest samples of every modality, `top` of each, and the nearest categories.
 
-        `placed` are the parts of the query (`place`); samples in `without` are left out. Probabilities are
-        those of `unibind predict`, so there are none for several parts. Raises KnowledgeBaseError where no
-        sample is in the text space, and InputError without any part.
+        `parts` are those of the query (`place`); samples in `without` are left out. Raises KnowledgeBaseError
+        where no sample is in the text space, and InputError without any part.
         """
-        if not placed:
-            raise InputError("the query is empty; give words, a file or a sample")
-        query_1D = placed[0][0]
-        if len(placed) > 1:
-            query_1D = unit_rows(np.sum([vector_1D for vector_1D, _ in placed], axis=0, dtype=np.float32))
+        query_1D = _added(parts)
         if not self.galleries:
             raise KnowledgeBaseError(
                 f"{self.recogniser.space.kb.folder}: no sample is in the text space; run `unibind train`"
             )
+        left_out = set(without)
         hits = {
-            gallery.modality: tuple(self._hits(query_1D, gallery, top, set(without)))
+            gallery.modality: tuple(self._hits(query_1D, gallery, top, left_out))
             for gallery in self.galleries
         }
-        models = tuple(model for _, model in placed)
-        return Found(
-            hits,
-            self.answers(query_1D, top=top),
-            models,
-            sum(len(each.sample_ids) for each in self.galleries),
-        )
+        models = tuple(part.model for part in parts)
+        searched = sum(len(each.sample_ids) for each in self.galleries)
+        return Found(hits, self.answers(parts, top=top), models, searched)
 
-    def answers(
-        self, query_1D: Floats, *, top: int, modality: str | None = None, model: str | None = None
-    ) -> tuple[NamedCategory, ...]:
-        """The best categories of one vector, each with the text of its nearest center.
+    def answers(self, parts: Sequence[Part], *, top: int) -> tuple[NamedCategory, ...]:
+        """The best categories, each with the text of its nearest center.
 
-        With its modality and model, also their probabilities, where the evaluation calibrated them.
+        Of one file or sample they are the answers of `unibind predict`. Of words, and of several parts, they
+        are the nearest to the vector: without a constant and without probabilities, which are fitted on
+        samples. Raises InputError without any part.
         """
-        own = self.recogniser
-        centers, scorer = own.centers, own.project.evaluate.scorer
-        ranked = score(query_1D, centers, scorer=scorer, top=top)
-        shares_C = self._probabilities(query_1D, modality, model)
-        return tuple(
-            NamedCategory(
-                own.space.kb.names[category],
-                value,
-                own.texts.get(why, ""),
-                None if shares_C is None else float(shares_C[0, category]),
-                centers.categories[category],
-            )
-            for category, value, why in zip(
-                ranked.categories_NT[0].tolist(),
-                ranked.scores_NT[0].tolist(),
-                ranked.why(centers, 0),
-                strict=True,
-            )
-        )
+        query_1D = _added(parts)
+        modality, placed = None, {TEXT: query_1D}
+        if len(parts) == 1 and parts[0].modality is not None:
+            modality, placed = parts[0].modality, dict(parts[0].by_model)
+        judged = self.recogniser.judge(modality, placed)
+        return self.recogniser.named(judged, placed, top)
 
     def recognised(self) -> pa.Table:
-        """The answer for every sample in the text space, as `unibind predict` gives it: rows of `ANSWERS`.
+        """The answer for every stored sample, as `unibind predict` gives it: rows of `ANSWERS`.
 
         The categories compete among all. Samples of the train split were trained on, so theirs are better.
         """
-        return pa.Table.from_batches(list(self._recognised()), schema=ANSWERS)
+        batches = [
+            _batch(self.recogniser, samples, vectors, judged)
+            for modality in self.stored
+            for samples, vectors, judged in self._judged(modality)
+        ]
+        return pa.Table.from_batches(batches, schema=ANSWERS)
 
-    def _recognised(self) -> Iterator[pa.RecordBatch]:
-        own = self.recogniser
-        centers, scorer = own.centers, own.project.evaluate.scorer
-        categories = np.array(centers.categories, dtype=object)
-        rows = np.array(centers.row_ids, dtype=object)
-        for gallery in self.galleries:
-            model = self._model(gallery.modality)
-            for start in range(0, len(gallery.sample_ids), _BLOCK):
-                block_ND = gallery.vectors_ND[start : start + _BLOCK]
-                ranked = score(block_ND, centers, scorer=scorer, top=2)
-                shares_NC = self._probabilities(block_ND, gallery.modality, model)
-                first_N, n = ranked.categories_NT[:, 0], len(block_ND)
-                two = ranked.categories_NT.shape[1] > 1
-                columns = {
-                    "sample_id": gallery.sample_ids[start : start + _BLOCK],
-                    "modality": [gallery.modality] * n,
-                    "named": categories[first_N],
-                    "score": ranked.scores_NT[:, 0],
-                    "why": rows[ranked.why_NT[:, 0]],
-                    "second": categories[ranked.categories_NT[:, 1]] if two else [None] * n,
-                    "lead": ranked.scores_NT[:, 0] - ranked.scores_NT[:, 1] if two else [None] * n,
-                    "probability": [None] * n if shares_NC is None else shares_NC[np.arange(n), first_N],
-                }
-                yield pa.RecordBatch.from_pydict(columns, schema=ANSWERS)
+    def best(self, modality: str, rows_N: Bools | Ints) -> Ints:
+        """The best category of some stored samples of a modality, as `recognised`: int64[N]."""
+        found = [judged.scores_NC.argmax(axis=1) for _, _, judged in self._judged(modality, rows_N)]
+        return np.concatenate([np.zeros(0, np.int64), *found])
 
-    def _model(self, modality: str) -> str:
-        if modality == "text":
-            return TEXT
+    def _judged(
+        self, modality: str, rows_N: Bools | Ints | None = None
+    ) -> Iterator[tuple[SampleSet, Mapping[str, Floats], Judged]]:
+        """Stored samples, a block at a time, with their vectors by the models that are needed."""
+        own, placed = self.recogniser, self.stored[modality]
+        if rows_N is not None:
+            placed = placed.take(rows_N)
+        vectors = self._by_model(modality, placed.vectors)
+        used = own.used(modality, vectors)
+        needed = {used: vectors[used]} if used in vectors else vectors
+        step = max(1, min(_BLOCK, _CELLS // max(1, len(own.seen_C))))
+        for start in range(0, len(placed.samples), step):
+            rows = np.arange(start, min(start + step, len(placed.samples)))
+            block = {model: vectors_ND[start : start + step] for model, vectors_ND in needed.items()}
+            yield placed.samples.take(rows), block, own.judge(modality, block)
+
+    def _by_model(self, modality: str, vectors: Mapping[str, Floats]) -> Mapping[str, Floats]:
+        """Stored vectors under the keys of `Space.place_by_model`: a text without a head needs no model."""
         heads = self.recogniser.space.heads
-        return ALIGNED if heads is not None and modality in heads.modalities else ZERO_SHOT
+        if modality == "text" and (heads is None or "text" not in heads.weights):
+            return {TEXT: next(iter(vectors.values()))}
+        return vectors
 
-    def _probabilities(self, queries_ND: Floats, modality: str | None, model: str | None) -> Doubles | None:
-        """The probability of every category for each query, where the evaluation fitted a temperature."""
-        own = self.recogniser
-        if modality is None or model is None or len(set(own.centers.category_N.tolist())) == 1:
-            return None
-        temperature, _ = own.temperatures.of(modality, EVALUATED[model])
-        if temperature is None:
-            return None
-        shares: Doubles = probabilities(
-            category_scores(queries_ND, own.centers, own.project.evaluate.scorer), temperature
-        )
-        return shares
-
-    def _sample(self, sample_id: str) -> tuple[Floats, str]:
-        for gallery in self.galleries:
-            if gallery.modality not in self._ids:
-                self._ids[gallery.modality] = pa.array(gallery.sample_ids, pa.string())
-            row = pc.index(self._ids[gallery.modality], sample_id).as_py()
+    def _sample(self, sample_id: str) -> Part:
+        space = self.recogniser.space
+        for modality, placed in self.stored.items():
+            if modality not in self._ids:
+                self._ids[modality] = pa.array(placed.samples.sample_ids, pa.string())
+            row = pc.index(self._ids[modality], sample_id).as_py()
             if row >= 0:
-                return gallery.vectors_ND[row : row + 1], self._model(gallery.modality)
+                by_model = {
+                    model: vectors_ND[row : row + 1]
+                    for model, vectors_ND in self._by_model(modality, placed.vectors).items()
+                }
+                vector_1D = by_model.get("aligned", by_model.get(TEXT))
+                if vector_1D is None:  # no head
+                    vector_1D = by_model["zero_shot"]
+                    vector_1D = vector_1D if space.heads is None else space.heads.place_text(vector_1D)
+                return Part(vector_1D, title(self.recogniser.used(modality, by_model)), modality, by_model)
         raise InputError(f"no sample {sample_id!r} is in the text space of this project")
 
-    def _hits(self, query_1D: Floats, gallery: Gallery, top: int, without: set[str]) -> Iterator[Hit]:
-        kb = self.recogniser.space.kb
-        indices_1T, scores_1T = nearest(query_1D, gallery.vectors_ND, top + len(without))
-        found = [
-            (index, cosine)
-            for index, cosine in zip(indices_1T[0].tolist(), scores_1T[0].tolist(), strict=True)
-            if gallery.sample_ids[index] not in without
-        ]
-        for index, cosine in found[:top]:
-            number = int(gallery.category_N[index])
-            known = (kb.names[number], kb.categories[number]) if number >= 0 else (None, None)
-            yield Hit(gallery.sample_ids[index], gallery.modality, known[0], cosine, known[1])
+    def _hits(self, query_1D: Floats, gallery: Gallery, top: int, without: set[str]) -> Sequence[Hit]:
+        found = nearest_hits(self.recogniser.space.kb, gallery, query_1D, top + len(without))
+        return [hit for hit in found if hit.sample_id not in without][:top]
+
+
+def _added(parts: Sequence[Part]) -> Floats:
+    """The parts of a query as one unit vector in the space of the galleries: float32[1, D]."""
+    if not parts:
+        raise InputError("the query is empty; give words, a file or a sample")
+    if len(parts) == 1:
+        return parts[0].vector_1D
+    return unit_rows(np.sum([part.vector_1D for part in parts], axis=0, dtype=np.float32))
+
+
+def _batch(
+    own: Recogniser, samples: SampleSet, vectors: Mapping[str, Floats], judged: Judged
+) -> pa.RecordBatch:
+    """Rows of `ANSWERS` for judged samples."""
+    centers, every = own.centers[judged.shown_by], np.arange(len(samples))
+    first_N = judged.scores_NC.argmax(axis=1)
+    why_N = nearest_centers(vectors[judged.shown_by], centers, first_N[:, None])[:, 0]
+    columns = {
+        "sample_id": pa.array(samples.sample_ids, pa.string()),
+        "modality": [samples.modality] * len(samples),
+        "named": pa.array(centers.categories, pa.string()).take(pa.array(first_N)),
+        "score": judged.scores_NC[every, first_N],
+        "why": pa.array(centers.row_ids, pa.string()).take(pa.array(why_N)),
+        "second": [None] * len(samples),
+        "lead": [None] * len(samples),
+        "probability": [None] * len(samples)
+        if judged.shares_NC is None
+        else judged.shares_NC[every, first_N],
+    }
+    if own.candidates.sum() > 1:
+        rest_NC = judged.scores_NC.copy()
+        rest_NC[every, first_N] = -np.inf
+        second_N = rest_NC.argmax(axis=1)
+        columns["second"] = pa.array(centers.categories, pa.string()).take(pa.array(second_N))
+        columns["lead"] = columns["score"] - rest_NC[every, second_N]
+    return pa.RecordBatch.from_pydict(columns, schema=ANSWERS)

@@ -20,12 +20,11 @@ from kb_builder.added.struck import read_struck, restore, strike
 from kb_builder.describe.rows import row_id
 from kb_builder.encoders.workers import encode_texts
 from kb_builder.parse.answers import PARSER_VERSION
-from pipeline.predict.recognise import Gallery
+from pipeline.predict.search import Searcher
 from pipeline.ui.state import Opened
 from trainer.localize.centers import load_centers
 from trainer.localize.edited import Edits, choose_edited
 from trainer.records import Centers
-from trainer.score.scoring import best_categories
 
 
 @dataclass
@@ -93,8 +92,8 @@ def preview(opened: Opened, pending: Pending, texts: dict[str, str]) -> Preview:
     return Preview(
         _lines(before, category, known, opened),
         _lines(after, category, known, opened),
-        _shares(searcher.galleries, before, category, opened),
-        _shares(searcher.galleries, after, category, opened),
+        _shares(searcher, category, opened),
+        _shares(searcher.with_centers(after), category, opened),
     )
 
 
@@ -127,22 +126,23 @@ def _lines(centers: Centers, category: int, texts: dict[str, str], opened: Opene
     return [Line(each, texts.get(each, "its name"), float(place)) for place, each in enumerate(ids, start=1)]
 
 
-def _shares(galleries: Sequence[Gallery], centers: Centers, category: int, opened: Opened) -> Shares:
+def _shares(searcher: Searcher, category: int, opened: Opened) -> Shares:
     """Recognised samples that were not trained on, among all categories; texts are left out."""
     own = own_of = every = of = 0
-    scorer = opened.file.evaluate.scorer
     held_out = opened.held_out()
-    for gallery in galleries:
-        if gallery.modality == "text":
+    for modality, placed in searcher.stored.items():
+        if modality == "text":
             continue
-        shown_N = (gallery.category_N >= 0) & np.isin(np.asarray(gallery.sample_ids), held_out)
+        samples = placed.samples
+        shown_N = (samples.category_N >= 0) & np.isin(np.asarray(samples.sample_ids), held_out)
         if not shown_N.any():
             continue
-        label_N = gallery.category_N[shown_N]
-        best_N = best_categories(gallery.vectors_ND[shown_N], centers, scorer=scorer, top=1)[:, 0]
-        right_N = best_N == label_N
-        own += int(right_N[label_N == category].sum())
-        own_of += int((label_N == category).sum())
+        labels_NL = samples.take(shown_N).labels()
+        best_N1 = searcher.best(modality, shown_N)[:, None]
+        right_N = ((best_N1 == labels_NL) & (labels_NL >= 0)).any(axis=1)
+        is_own_N = labels_NL[:, 0] == category
+        own += int(right_N[is_own_N].sum())
+        own_of += int(is_own_N.sum())
         every += int(right_N.sum())
-        of += len(label_N)
+        of += len(labels_NL)
     return Shares(own, own_of, every, of)

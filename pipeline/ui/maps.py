@@ -1,7 +1,8 @@
 """The maps of the space: every sample, center and description as a point in the plane, for pages/space.py.
 
-before: the frozen features; after: samples mapped by the heads into the text space, with the centers and the
-descriptions; zero_shot: the same without training. Made on first use, and again when the run has changed.
+before: the frozen features; after: samples mapped by the heads into the shared space, with the centers and
+the descriptions as they are placed there; zero_shot: all of them in the text space, without training.
+Made on first use, and again when the run has changed.
 
 Shapes: N points, D dimensions.
 """
@@ -83,10 +84,10 @@ def _made(opened: Opened, which: str) -> PointCloud:
     ]
     shown = sum(len(block.ids) for block in blocks)
     if which != "before":
-        texts = _texts(opened, base)
+        texts = _texts(opened, base, which)
         few = _some(texts, MOST_TEXTS)
         total, shown = total + len(texts.ids), shown + len(few.ids)
-        centers = searcher.recogniser.centers
+        centers = searcher.recogniser.centers["aligned" if which == "after" else "zero_shot"]
         blocks += [few, _Block(CENTER, centers.row_ids, centers.vectors_ND, centers.category_N)]
     xy_N2 = plane(np.concatenate([block.vectors_ND for block in blocks]), _landmarks(blocks))
     return _packed(opened, base, blocks, xy_N2, left_out=total - shown)
@@ -112,13 +113,14 @@ def _samples(opened: Opened, base: KnowledgeBase, which: str) -> list[_Block]:
     ]
 
 
-def _texts(opened: Opened, base: KnowledgeBase) -> _Block:
-    """The accepted descriptions of categories that have a vector and are no centers."""
+def _texts(opened: Opened, base: KnowledgeBase, which: str) -> _Block:
+    """The accepted descriptions of categories that have a vector and are no centers, in a map's space."""
     folder = base.encoder("text") / "category_texts"
     if read_manifest(folder) is None:
         return _Block(DESCRIPTION, (), np.zeros((0, 1), np.float32), np.zeros(0, np.int64))
     stored = open_table(folder)
-    centers = set(opened.searcher().recogniser.centers.row_ids)
+    recogniser = opened.searcher().recogniser
+    centers = set(recogniser.centers["zero_shot"].row_ids)
     ok = {
         row["row_id"]
         for row in opened.rows("SELECT row_id FROM v_descriptions WHERE kind = 'category' AND status = 'ok'")
@@ -134,7 +136,10 @@ def _texts(opened: Opened, base: KnowledgeBase) -> _Block:
         ids += [block.ids[place] for place in rows]
         vectors.append(block.vectors_ND[rows])
         owners += [base.index[category]] * len(rows)
-    return _Block(DESCRIPTION, ids, np.concatenate(vectors), np.array(owners, dtype=np.int64))
+    vectors_ND = np.concatenate(vectors)
+    if which == "after" and recogniser.space.heads is not None:
+        vectors_ND = recogniser.space.heads.place_text(vectors_ND)
+    return _Block(DESCRIPTION, ids, vectors_ND, np.array(owners, dtype=np.int64))
 
 
 def _some(block: _Block, most: int) -> _Block:

@@ -171,10 +171,10 @@ def _place(opened: Opened, sample: Sample) -> _Placed | None:
         placed = searcher.place(Query(None, sample.sample_id, is_sample=True))
     except InputError:
         return None
-    best = searcher.answers(placed[0], top=5, modality=sample.modality, model=placed[1])
+    best = searcher.answers([placed], top=5)
     found = searcher.search([placed], top=TOP, without=[sample.sample_id])
     ids = [hit.sample_id for hits in found.hits.values() for hit in hits if hit.modality == "text"]
-    return _Placed(best, placed[1], found, opened.texts_of(ids))
+    return _Placed(best, placed.model, found, opened.texts_of(ids))
 
 
 def _placed(view: View, sample: Sample, placed: _Placed | None) -> None:

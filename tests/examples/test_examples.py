@@ -29,7 +29,15 @@ def test_the_list_is_whole() -> None:
         "look_inside.sql",
         "own_describer.py",
         "own_encoder.py",
+        "part-numbers.toml",
     }
+
+
+def test_the_world_under_part_numbers_is_a_project() -> None:
+    """Its codes and notes are tested with the sample world, its texts with the writer."""
+    project = load_project(EXAMPLES / "part-numbers.toml")
+    assert (project.tabletop.names, project.describe.categories.describer) == ("codes", "local")
+    assert project.localize.k == project.describe.categories.n
 
 
 def test_from_python(

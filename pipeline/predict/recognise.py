@@ -96,6 +96,10 @@ class Recogniser:
     evaluated: Evaluated
     seen_C: Bools  # the categories with train samples
 
+    def with_centers(self, centers: Centers) -> Recogniser:
+        """The same with other centers, as `load_centers` returns them; heads and evaluation stay."""
+        return replace(self, centers=_by_model(centers, self.space))
+
     @property
     def candidates(self) -> Bools:
         """The categories that can be an answer."""
@@ -111,6 +115,11 @@ class Recogniser:
         return 0.0
 
 
+def _by_model(centers: Centers, space: Space) -> dict[str, Centers]:
+    by_model = centers_by_model(centers, space.heads)
+    return {**by_model, TEXT: by_model["aligned"]}
+
+
 def open_recogniser(project: ProjectFile, space: Space | None = None) -> Recogniser:
     """Load a project to recognise files; `space` is the project's, if already loaded.
 
@@ -121,7 +130,7 @@ def open_recogniser(project: ProjectFile, space: Space | None = None) -> Recogni
     return Recogniser(
         project=project,
         space=space,
-        centers={**(by_model := centers_by_model(centers, space.heads)), TEXT: by_model["aligned"]},
+        centers=_by_model(centers, space),
         texts=center_texts(space.kb.folder, centers.row_ids),
         evaluated=load_evaluated(project),
         seen_C=seen_categories(space.kb),
@@ -148,53 +157,73 @@ def recognise(
         if known not in told and (note := recogniser.evaluated.note(known, placed)):
             say(note)
         told.add(known)
-        yield _prediction(recogniser, path, known, placed, top)
+        yield predicted(recogniser, str(path), known, placed, top)
 
 
-def _prediction(
-    recogniser: Recogniser, path: Path, modality: Modality, placed: Mapping[str, Floats], top: int
-) -> Prediction:
-    """The answers for one file, placed in the text space by one model (`TEXT`) or by several."""
-    kb, evaluated = recogniser.space.kb, recogniser.evaluated
+class Judged(NamedTuple):
+    """The scores of N samples of one modality, as `unibind predict` ranks the categories by them."""
+
+    used: str  # the model that answers: zero_shot, aligned, mean, or TEXT
+    score_NC: Doubles  # of every category; minus infinity for one without centers
+    scores: Mapping[str, Doubles]  # by every model, before the constant is taken off: float64[N, C]
+    constant: float  # that is off the trained categories in `score_NC`
+    shares_NC: Doubles | None  # the probabilities; None without a calibration
+    uncalibrated: str | None  # why there are none
+    shown_by: str  # the model whose nearest texts are shown
+
+
+def judge(recogniser: Recogniser, modality: str, placed: Mapping[str, Floats]) -> Judged:
+    """Score samples, placed in the text space by one model (`TEXT`) or by several (float32[N, D])."""
+    evaluated = recogniser.evaluated
     scores = _scores(placed, recogniser.centers, recogniser.project.evaluate.scorer)
     used = evaluated.wanted(modality, placed) if TEXT not in placed else TEXT
-    model = _TITLES.get(used, used)
-    constant = recogniser.constant(modality, EVALUATED[model])
-    has_center_C = recogniser.candidates
-    score_C = scores[used] - np.where(recogniser.seen_C, constant, 0.0)
-    temperature, uncalibrated = evaluated.temperatures.of(modality, EVALUATED[model])
-    shares_C: list[float | None] = [None] * len(score_C)
-    if has_center_C.sum() == 1:
+    models = EVALUATED[_TITLES.get(used, used)]
+    constant = recogniser.constant(modality, models)
+    score_NC = scores[used] - np.where(recogniser.seen_C, constant, 0.0)
+    temperature, uncalibrated = evaluated.temperatures.of(modality, models)
+    shares_NC = None
+    if recogniser.candidates.sum() == 1:
         uncalibrated = "the project has only one category"
     elif temperature is not None:
-        shares_C = probabilities(score_C[None, :], temperature)[0].tolist()
-    shown_by = used if used in placed else "aligned"  # the model whose nearest texts are shown
-    query_1D, centers = placed[shown_by], recogniser.centers[shown_by]
-    ranked = np.argsort(-score_C, kind="stable")[: min(top, int(has_center_C.sum()))].tolist()
-    without = int(scores[used].argmax())
+        shares_NC = probabilities(score_NC, temperature)
+    shown_by = used if used in placed else "aligned"
+    return Judged(used, score_NC, scores, constant, shares_NC, uncalibrated, shown_by)
+
+
+def predicted(
+    recogniser: Recogniser, file: str, modality: Modality, placed: Mapping[str, Floats], top: int
+) -> Prediction:
+    """The answers for one file or sample, placed in the text space by one model or by several."""
+    kb = recogniser.space.kb
+    judged = judge(recogniser, modality, placed)
+    score_C = judged.score_NC[0]
+    query_1D, centers = placed[judged.shown_by], recogniser.centers[judged.shown_by]
+    n_ranked = min(top, int(recogniser.candidates.sum()))
+    ranked = np.argsort(-score_C, kind="stable")[:n_ranked].tolist()
+    without = int(judged.scores[judged.used][0].argmax())
     favoured = None
     if ranked[0] != without:
-        favoured = Favoured(kb.names[without], centers.categories[without], constant)
+        favoured = Favoured(kb.names[without], centers.categories[without], judged.constant)
     return Prediction(
-        str(path),
+        file,
         modality,
-        model,
+        _TITLES.get(judged.used, judged.used),
         tuple(
             NamedCategory(
                 kb.names[category],
                 float(score_C[category]),
                 recogniser.texts.get(nearest_center(query_1D, centers, category), ""),
-                shares_C[category],
+                None if judged.shares_NC is None else float(judged.shares_NC[0, category]),
                 centers.categories[category],
             )
             for category in ranked
         ),
-        uncalibrated=uncalibrated,
+        uncalibrated=judged.uncalibrated,
         others=tuple(
-            OtherAnswer(_TITLES[name], kb.names[best], float(score_1C[best]), centers.categories[best])
-            for name, score_1C in scores.items()
-            if name != used
-            for best in [int(score_1C.argmax())]
+            OtherAnswer(_TITLES[name], kb.names[best], float(score_1C[0, best]), centers.categories[best])
+            for name, score_1C in judged.scores.items()
+            if name != judged.used
+            for best in [int(score_1C[0].argmax())]
         ),
         favoured=favoured,
     )
@@ -203,10 +232,10 @@ def _prediction(
 def _scores(
     placed: Mapping[str, Floats], centers: Mapping[str, Centers], scorer: Scorer
 ) -> dict[str, Doubles]:
-    """The score of every category, by each model that places the file, and by the mean of two: float64[C]."""
+    """The score of every category, by each model that places the samples, and by the mean: float64[N, C]."""
     scores = {
-        model: category_scores(query_1D, centers[model], scorer)[0].astype(np.float64)
-        for model, query_1D in placed.items()
+        model: category_scores(query_ND, centers[model], scorer).astype(np.float64)
+        for model, query_ND in placed.items()
     }
     if len(scores) == 2:
         scores["mean"] = (scores["zero_shot"] + scores["aligned"]) / 2
@@ -237,11 +266,9 @@ def retrieve_samples(
     space = space or Space(project)
     use_budget(project.data.budget)
     if path is None:
-        query_1D = space.place_words(query) if modality is None else space.place("text", query)[0]
+        query_1D, _ = space.place_query("text" if modality else None, query)
     else:
-        query_1D, model = space.place(modality_of(path, modality, unreadable(path)), path)
-        if model == ZERO_SHOT and space.heads is not None:
-            query_1D = space.heads.place_text(query_1D)  # the gallery is in the space of the heads
+        query_1D, _ = space.place_query(modality_of(path, modality, unreadable(path)), path)
     hits = []
     found = space.galleries(into) if galleries is None else galleries
     for name, gallery_ND, sample_ids, category_N in found:
@@ -332,6 +359,27 @@ class Space:
         """A user's words as one unit vector of the shared space (float32[1, D])."""
         text_1D = self._encode(self._text, "text", words)
         return text_1D if self.heads is None else self.heads.place_text(text_1D)
+
+    def place_query(
+        self, modality: Modality | None, source: Path | str, placed: Mapping[str, Floats] | None = None
+    ) -> tuple[Floats, str]:
+        """A query as one unit vector of the space of `galleries` (float32[1, D]), and the model that made it.
+
+        Words have the modality None; `placed` is what `place_by_model` made of the same file, if known.
+        """
+        if modality is None:
+            return self.place_words(str(source)), TEXT
+        known = placed or {}
+        for name, title in (("aligned", ALIGNED), (TEXT, TEXT)):
+            if name in known:
+                return known[name], title
+        if "zero_shot" in known and not (self.heads and modality in self.heads.modalities):
+            query_1D, model = known["zero_shot"], ZERO_SHOT
+        else:
+            query_1D, model = self.place(modality, source)
+        if model == ZERO_SHOT and self.heads is not None:
+            query_1D = self.heads.place_text(query_1D)  # the galleries are in the space of the heads
+        return query_1D, model
 
     def place_by_model(
         self, modality: Modality, source: Path | str, *, use: str = "auto"

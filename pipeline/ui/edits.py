@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from data.errors import InputError
 from data.lock import write_lock
@@ -20,12 +21,16 @@ from kb_builder.added.struck import read_struck, restore, strike
 from kb_builder.describe.rows import row_id
 from kb_builder.encoders.workers import encode_texts
 from kb_builder.parse.answers import PARSER_VERSION
-from pipeline.predict.recognise import Gallery
 from pipeline.ui.state import Opened
 from trainer.localize.centers import load_centers
 from trainer.localize.edited import Edits, choose_edited
 from trainer.records import Centers
-from trainer.score.scoring import best_categories
+
+# Samples that were not trained on, and can be right or wrong.
+_HELD_OUT = """
+    SELECT sample_id, category_id, more_category_ids FROM v_samples
+    WHERE split <> 'train' AND modality <> 'text' AND category_id IS NOT NULL
+"""
 
 
 @dataclass
@@ -90,11 +95,12 @@ def preview(opened: Opened, pending: Pending, texts: dict[str, str]) -> Preview:
     before = load_centers(space.kb)
     _, after = choose_edited(space.kb, opened.file.localize, edits)
     category = space.kb.index[pending.category_id]
+    shown = [row["sample_id"] for row in opened.rows(_HELD_OUT)]
     return Preview(
-        _lines(before, category, known, opened),
-        _lines(after, category, known, opened),
-        _shares(searcher.galleries, before, category, opened),
-        _shares(searcher.galleries, after, category, opened),
+        _lines(before, category, known),
+        _lines(after, category, known),
+        _shares(opened, opened.answers(), pending.category_id),
+        _shares(opened, searcher.recognised(only=shown, centers=after), pending.category_id),
     )
 
 
@@ -121,28 +127,21 @@ def save(opened: Opened, pending: Pending, *, reason: str) -> None:
             add_by_hand(kb, pending.name, text)
 
 
-def _lines(centers: Centers, category: int, texts: dict[str, str], opened: Opened) -> list[Line]:
+def _lines(centers: Centers, category: int, texts: dict[str, str]) -> list[Line]:
     rows = np.flatnonzero(centers.category_N == category)
     ids = [centers.row_ids[row] for row in rows]
     return [Line(each, texts.get(each, "its name"), float(place)) for place, each in enumerate(ids, start=1)]
 
 
-def _shares(galleries: Sequence[Gallery], centers: Centers, category: int, opened: Opened) -> Shares:
+def _shares(opened: Opened, answers: pa.Table, category_id: str) -> Shares:
     """Recognised samples that were not trained on, among all categories; texts are left out."""
+    named = dict(zip(answers["sample_id"].to_pylist(), answers["named"].to_pylist(), strict=True))
     own = own_of = every = of = 0
-    scorer = opened.file.evaluate.scorer
-    held_out = opened.held_out()
-    for gallery in galleries:
-        if gallery.modality == "text":
+    for row in opened.rows(_HELD_OUT):
+        if row["sample_id"] not in named:
             continue
-        shown_N = (gallery.category_N >= 0) & np.isin(np.asarray(gallery.sample_ids), held_out)
-        if not shown_N.any():
-            continue
-        label_N = gallery.category_N[shown_N]
-        best_N = best_categories(gallery.vectors_ND[shown_N], centers, scorer=scorer, top=1)[:, 0]
-        right_N = best_N == label_N
-        own += int(right_N[label_N == category].sum())
-        own_of += int((label_N == category).sum())
-        every += int(right_N.sum())
-        of += len(label_N)
+        is_right = named[row["sample_id"]] in (row["category_id"], *(row["more_category_ids"] or ()))
+        every, of = every + is_right, of + 1
+        if row["category_id"] == category_id:
+            own, own_of = own + is_right, own_of + 1
     return Shares(own, own_of, every, of)

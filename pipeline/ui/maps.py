@@ -30,6 +30,12 @@ WHICH = {"after": "after training", "before": "before training", "zero_shot": "w
 CENTER, DESCRIPTION = "center", "description"
 KINDS = (*MODALITIES, CENTER, DESCRIPTION)
 STATES = ("no answer", "right", "wrong")
+_STATE_OF = {None: 0, True: 1, False: 2}  # of whether an answer is right: its number in STATES
+_JUDGED = """
+    SELECT sample_id,
+           a.named = s.category_id OR coalesce(list_contains(s.more_category_ids, a.named), false) AS is_right
+    FROM v_samples AS s JOIN answers AS a USING (sample_id) WHERE s.category_id IS NOT NULL
+"""
 MOST_SAMPLES, MOST_TEXTS, LANDMARKS = 100_000, 20_000, 900
 
 
@@ -83,10 +89,10 @@ def _made(opened: Opened, which: str) -> PointCloud:
     ]
     shown = sum(len(block.ids) for block in blocks)
     if which != "before":
-        texts = _texts(opened, base)
+        texts = _texts(opened, base, which)
         few = _some(texts, MOST_TEXTS)
         total, shown = total + len(texts.ids), shown + len(few.ids)
-        centers = searcher.recogniser.centers
+        centers = searcher.recogniser.centers["aligned" if which == "after" else "zero_shot"]
         blocks += [few, _Block(CENTER, centers.row_ids, centers.vectors_ND, centers.category_N)]
     xy_N2 = plane(np.concatenate([block.vectors_ND for block in blocks]), _landmarks(blocks))
     return _packed(opened, base, blocks, xy_N2, left_out=total - shown)
@@ -112,13 +118,14 @@ def _samples(opened: Opened, base: KnowledgeBase, which: str) -> list[_Block]:
     ]
 
 
-def _texts(opened: Opened, base: KnowledgeBase) -> _Block:
+def _texts(opened: Opened, base: KnowledgeBase, which: str) -> _Block:
     """The accepted descriptions of categories that have a vector and are no centers."""
     folder = base.encoder("text") / "category_texts"
     if read_manifest(folder) is None:
         return _Block(DESCRIPTION, (), np.zeros((0, 1), np.float32), np.zeros(0, np.int64))
     stored = open_table(folder)
-    centers = set(opened.searcher().recogniser.centers.row_ids)
+    recogniser = opened.searcher().recogniser
+    centers = set(recogniser.centers["zero_shot"].row_ids)
     ok = {
         row["row_id"]
         for row in opened.rows("SELECT row_id FROM v_descriptions WHERE kind = 'category' AND status = 'ok'")
@@ -134,7 +141,11 @@ def _texts(opened: Opened, base: KnowledgeBase) -> _Block:
         ids += [block.ids[place] for place in rows]
         vectors.append(block.vectors_ND[rows])
         owners += [base.index[category]] * len(rows)
-    return _Block(DESCRIPTION, ids, np.concatenate(vectors), np.array(owners, dtype=np.int64))
+    all_ND = np.concatenate(vectors)
+    heads = recogniser.space.heads
+    if which == "after" and heads is not None:
+        all_ND = heads.place_text(all_ND)  # where the heads place samples
+    return _Block(DESCRIPTION, ids, all_ND, np.array(owners, dtype=np.int64))
 
 
 def _some(block: _Block, most: int) -> _Block:
@@ -168,12 +179,8 @@ def _packed(
     ids = [each for block in blocks for each in block.ids]
     kind_N = np.concatenate([np.full(len(b.ids), KINDS.index(b.kind), np.uint8) for b in blocks])
     category_N = np.concatenate([block.category_N for block in blocks]).astype("<i4")
-    answers = opened.answers()
-    named = dict(zip(answers["sample_id"].to_pylist(), answers["named"].to_pylist(), strict=True))
-    state_N = np.zeros(len(ids), np.uint8)
-    for row, (one, own) in enumerate(zip(ids, category_N.tolist(), strict=True)):
-        if own >= 0 and one in named:
-            state_N[row] = 1 if base.index[named[one]] == own else 2
+    is_right = {row["sample_id"]: row["is_right"] for row in opened.rows(_JUDGED, answers=True)}
+    state_N = np.array([_STATE_OF[is_right.get(one)] for one in ids], np.uint8)
     writers, writer_N = _writers(opened, ids)
     middle_2 = (xy_N2.min(axis=0) + xy_N2.max(axis=0)) / 2
     reach = float(np.abs(xy_N2 - middle_2).max()) or 1.0

@@ -44,6 +44,7 @@ class Sample(NamedTuple):
     modality: Modality
     uri: str
     category_id: str | None
+    more_category_ids: Sequence[str] | None
     split: str
     object_id: str | None
     sha256: str
@@ -110,12 +111,6 @@ class Opened:
         """Hold the project while a model of it works: one thread at a time."""
         with self._lock:
             yield
-
-    def held_out(self) -> list[str]:
-        """The ids of the samples that were not trained on."""
-        return [
-            row["sample_id"] for row in self.rows("SELECT sample_id FROM v_samples WHERE split <> 'train'")
-        ]
 
     def rows(self, query: str, values: Sequence[Any] = (), *, answers: bool = False) -> list[dict[str, Any]]:
         """The rows of one of our own queries over the views, with `values` for its question marks.

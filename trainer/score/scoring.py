@@ -107,6 +107,13 @@ def nearest_center(query_1D: Floats, centers: Centers, category: int) -> str:
     return centers.row_ids[int(rows[np.argmax(rounded(cosine_K))])]
 
 
+def nearest_centers(queries_ND: Floats, centers: Centers, categories_NT: Ints) -> Ints:
+    """The rows of the centers nearest to each query in given categories, all with centers: int64[N, T]."""
+    owners_F, starts_F = _owners_and_starts(centers, "nearest", TEMPERATURE)
+    places_NT = np.searchsorted(owners_F, categories_NT)
+    return nearest_keys(queries_ND, centers.vectors_ND, starts_F, places_NT)
+
+
 def category_scores(
     queries_ND: Floats, centers: Centers, scorer: Scorer = "nearest", *, temperature: float = TEMPERATURE
 ) -> Scores:

@@ -9,8 +9,9 @@ import pytest
 
 from data.errors import InputError
 from pipeline.api import Project
-from pipeline.predict.search import ANSWERS, Query, Searcher
+from pipeline.predict.search import ANSWERS, Part, Query, Searcher
 from tests.planted import register_encoder
+from trainer.localize.centers import load_centers
 from trainer.score.geometry import unit_rows
 
 
@@ -36,9 +37,30 @@ def test_one_query_is_retrieve_and_predict(project: Project, searcher: Searcher)
         theirs = project.retrieve(picture, into=modality, k=5)  # type: ignore[arg-type]
         assert [(hit.sample_id, hit.score) for hit in hits] == [(hit.sample_id, hit.score) for hit in theirs]
     (prediction,) = project.predict(picture)
-    answers = searcher.answers(placed[0], top=5, modality="image", model=placed[1])
-    assert answers == prediction.answers
+    assert found.answers == prediction.answers and searcher.predict(placed) == prediction
     assert found.searched == 60
+
+
+def test_words_find_what_retrieve_finds(project: Project, searcher: Searcher) -> None:
+    """Words are placed as texts about categories are, for the samples and for the categories."""
+    found = searcher.search([searcher.place(Query("text", "a red cup"))], top=5)
+    for modality, hits in found.hits.items():
+        theirs = project.retrieve("a red cup", into=modality, k=5)  # type: ignore[arg-type]
+        assert [(hit.sample_id, hit.score) for hit in hits] == [(hit.sample_id, hit.score) for hit in theirs]
+    assert found.prediction is None and found.answers[0].category_id == "red-cup"
+    with pytest.raises(InputError, match="modality text"):
+        searcher.place(Query("audio", "a red cup"))
+
+
+def test_other_centers_give_other_answers(project: Project, searcher: Searcher) -> None:
+    """Only some samples, with centers that are not saved: without those of a category it is no answer."""
+    every = load_centers(searcher.recogniser.space.kb)
+    without = every.take(every.category_N != every.categories.index("red-cup"))
+    found = searcher.recognised(only=["red-cup-7", "blue-ball-3"], centers=without).to_pylist()
+    named = {row["sample_id"]: row["named"] for row in found}
+    assert named.keys() == {"red-cup-7", "blue-ball-3"}
+    assert "red-cup" not in named.values()
+    assert searcher.recognised(centers=every) == searcher.recognised()
 
 
 def test_a_sample_is_its_own_query(searcher: Searcher) -> None:
@@ -58,9 +80,9 @@ def test_parts_are_added_as_unit_vectors(searcher: Searcher) -> None:
         searcher.place(Query("text", "a red cup")),
         searcher.place(Query(None, "blue-ball-1", is_sample=True)),
     ]
-    sum_1D = unit_rows(parts[0][0] + parts[1][0])
+    sum_1D = unit_rows(parts[0].vector_1D + parts[1].vector_1D)
     both = searcher.search(parts, top=4)
-    alone = searcher.search([(sum_1D, "x")], top=4)
+    alone = searcher.search([Part(sum_1D, "x")], top=4)
     assert both.hits == alone.hits and both.answers == alone.answers
     assert searcher.search(parts[::-1], top=4).hits == both.hits
     assert len(both.models) == 2

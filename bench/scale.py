@@ -213,15 +213,16 @@ def on_ray(rounds: int, work: float) -> list[dict[str, Any]]:
 
 def efficiency() -> list[dict[str, Any]]:
     """Encoding on several workers of one core each, against one; only as many as there are cores."""
-    one_s = encode_on_cluster(1) if cores() >= min(WANTED) else None
+    free = cores() - 1  # one is for the driver and the cluster itself
+    one_s = encode_on_cluster(1) if free >= min(WANTED) else None
     rows = []
     for workers, least in WANTED.items():
-        if one_s is None or cores() < workers:
-            note = f"not measured: {workers} workers need as many idle cores, this machine has {cores()}"
+        if one_s is None or free < workers:
+            note = f"not measured: needs {workers + 1} idle cores, this machine has {cores()}"
             rows.append(row(f"efficiency, {workers} workers", None, "", note=note, **at_least(None, least)))
             continue
         share = one_s / (workers * encode_on_cluster(workers))
-        note = f"on {cores()} cores, the driver and the cluster itself among what they do"
+        note = f"on {cores()} cores"
         rows.append(
             row(f"efficiency, {workers} workers", share, "", ratio=share, note=note, **at_least(share, least))
         )

@@ -43,9 +43,10 @@ from kb_builder.store.cards import read_card
 from kb_builder.store.table import open_table, read_manifest
 from pipeline.html.elements import el, table
 from pipeline.predict.answers import Hit, Prediction, say_on_stderr
-from pipeline.predict.recognise import Space, open_recogniser, recognise, retrieve_samples
+from pipeline.predict.recognise import open_recogniser, recognise, retrieve_samples
 from pipeline.predict.records import HIT, PREDICTION_COLUMNS, hit_rows, prediction_rows
-from pipeline.predict.search import Searcher
+from pipeline.predict.search import Searcher, stored_samples
+from pipeline.predict.space import Gallery, Space
 from pipeline.project import ProjectFile, load_project
 from pipeline.run.jobs import STAGE_NAMES, find_stage, plan
 from pipeline.run.runner import run_stages
@@ -233,8 +234,9 @@ class Project:
         self.file = file
         self._space = remembered(partial(Space, file))
         self._recogniser = remembered(lambda: open_recogniser(file, self._space()))
-        self._galleries = remembered(lambda: list(self._space().galleries(None)))
-        self._searcher = remembered(lambda: Searcher(self._recogniser(), self._galleries()))
+        self._samples = remembered(lambda: self._space().samples())
+        self._galleries = remembered(lambda: [Gallery.of(each) for each in self._samples().values()])
+        self._searcher = remembered(self._load_searcher)
 
     @classmethod
     def open(
@@ -321,6 +323,10 @@ class Project:
         Raises KnowledgeBaseError where the project has no knowledge base, vectors or centers.
         """
         return self._searcher()
+
+    def _load_searcher(self) -> Searcher:
+        samples = self._samples()
+        return Searcher(self._recogniser(), self._galleries(), stored_samples(self._space(), samples))
 
     def vectors(self, name: str, *, space: VectorSpace = "samples") -> NamedVectors:
         """The vectors of a modality's samples, or of category_texts, sample_texts or controls, as stored.

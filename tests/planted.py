@@ -60,7 +60,7 @@ few_shot = []
 sweeps = false
 probe = false
 baselines = false
-stacking_folds = 2
+stacking_folds = 0
 repeats = 0
 """
 

@@ -90,6 +90,8 @@ class SampleSet:
 
     def take(self, rows: Ints | Bools) -> SampleSet:
         """Some rows only, in the order that `rows` gives."""
+        if rows.dtype == np.bool_ and rows.all():
+            return self
         indices = np.arange(len(self.sample_ids))[rows]
         return replace(
             self,

@@ -19,7 +19,7 @@ from kb_builder.added.sources import read_sources
 from kb_builder.ask.asker import Asker
 from kb_builder.ask.ledger import microseconds_now
 from kb_builder.ask.session import AskingBar
-from kb_builder.describe.category import CategoryJob, CategorySubject, make_category_job
+from kb_builder.describe.category import UNKNOWN_TEXTS, CategoryJob, CategorySubject, make_category_job
 from kb_builder.describe.cited import require_cited_answers
 from kb_builder.describe.grounded import Ground
 from kb_builder.describe.prompts import category_library, is_grounded, texts_per_request
@@ -89,6 +89,8 @@ def describe_category_shards(
                 gate = CategoryGate(names[category.category_id], job.rules)
                 mine = wanted[category.category_id]
                 own = libraries.get(category.category_id)
+                if ground is not None and own is None:
+                    mine = min(mine, UNKNOWN_TEXTS)
                 yield CategorySubject(category, gate, job, wanted=mine, library=own, on_ok=bar.add)
 
     def write(shard: int, done: list[CategorySubject]) -> dict[str, Any]:

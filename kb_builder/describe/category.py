@@ -22,6 +22,8 @@ from kb_builder.gates.verdict import Verdict
 from kb_builder.parse.answers import PARSER_VERSION, Item, ParsedAnswer, parse_answer, read_answer
 from kb_builder.settings import DescribeCategories
 
+# Texts of a category that a small model knows nothing of: most of what it writes is wrong (docs/words.md).
+UNKNOWN_TEXTS = 4
 # A round asks for the missing texts divided by the share kept so far, assumed to be at least this ...
 _LOWEST_YIELD = 0.25
 # ... and for at most this number of texts, so that saturation is noticed before all requests are paid for;
@@ -125,7 +127,10 @@ class CategorySubject:
         library: Library | None = None,
         on_ok: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """`library`: prompts about this category alone, each of them asked once, in place of the job's."""
+        """`library`: prompts about what is known of this category, each asked once.
+
+        If they gave no text, the job's prompts are asked for `UNKNOWN_TEXTS`: a category needs one.
+        """
         self.category = category
         self.rows: list[dict[str, Any]] = []
         self.ok = 0
@@ -134,8 +139,7 @@ class CategorySubject:
         self._job = job
         self._wanted = wanted
         self._rival = rival
-        self._library = library or job.library
-        self._prompts_once = library is not None
+        self._own = library.prompts if library is not None else ()
         self._on_ok = on_ok
         self._asked: list[int] = []  # of every request absorbed, in order: its `ok` texts
         self._open: list[Planned] = []
@@ -170,11 +174,16 @@ class CategorySubject:
         if self.abandoned or self._saturated():
             return range(0)
         limit = math.ceil(self._wanted * settings.max_requests_per_text / items)
-        if self._prompts_once:
-            limit = min(limit, len(self._library.prompts))
-        share = max(self.ok / (asked * items), _LOWEST_YIELD) if asked else 1.0
+        wanted = self._wanted
+        if self._own and (self.ok or asked < len(self._own)):
+            limit = min(limit, len(self._own))
+        elif self._own:
+            wanted, limit = min(wanted, UNKNOWN_TEXTS), limit + len(self._own)
+        # Of requests of the present kind: what the category's own prompts gave says nothing of the job's.
+        first = asked in {0, len(self._own)}
+        share = 1.0 if first else max(self.ok / (asked * items), _LOWEST_YIELD)
         most = _ROUND_TEXTS if share > _POOR_YIELD else _POOR_ROUND_TEXTS
-        texts = min(max(0, self._wanted - self.ok) / share, most)
+        texts = min(max(0, wanted - self.ok) / share, most)
         return range(asked, min(asked + math.ceil(texts / items), limit))
 
     def _saturated(self) -> bool:
@@ -188,8 +197,12 @@ class CategorySubject:
 
     def _plan(self, index: int) -> Planned:
         job, settings = self._job, self._job.settings
-        prompt = self._library.prompts[index % len(self._library.prompts)]
-        extra = {**self._library.extra, **prompt.extra}
+        if index < len(self._own):
+            prompt = self._own[index]
+            extra = prompt.extra
+        else:
+            prompt = job.library.prompts[(index - len(self._own)) % len(job.library.prompts)]
+            extra = job.library.extra
         rival = self._rival
         messages, opening = fill_prompt(
             prompt, self.category, count=job.items, rival="" if rival is None else rival.name

@@ -147,8 +147,8 @@ def _say(uncertain: Sequence[str], without: int) -> None:
         log.warning("dictionary: %s%s", "; ".join(uncertain[:_SHOWN]), more)
     if without:
         log.warning(
-            "nothing is known of %d categories: the model is asked about every aspect of them; `notes` in "
-            "the list of categories would say what they are",
+            "nothing is known of %d categories: they get a few texts about any aspect; `notes` in the list "
+            "of categories would say what they are",
             without,
         )
 

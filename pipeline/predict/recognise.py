@@ -1,16 +1,15 @@
 """Recognise and retrieve new files with a project: `predict_files`, `retrieve_samples`, and their parts.
 
-`Space` maps a file into the text space; what the evaluation found is in pipeline/predict/evaluated.py.
+`Space` (pipeline/predict/space.py) maps a file into the text space; what the evaluation found is in
+pipeline/predict/evaluated.py.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +18,6 @@ import pyarrow.compute as pc
 from data.errors import InputError, KnowledgeBaseError, SampleError, TrainingError
 from data.modality import MODALITIES, Modality, guess_modality
 from data.readers import use_budget, warm_up
-from data.readers.axes import turned, up_override
-from data.seals import check
-from kb_builder.encoders import load_encoder
-from kb_builder.encoders.base import Encoder, Source
-from kb_builder.encoders.workers import encode_one
-from kb_builder.store.cards import read_card
 from kb_builder.tables.schemas import read_columns
 from pipeline.predict.answers import (
     ALIGNED,
@@ -42,14 +35,14 @@ from pipeline.predict.answers import (
 )
 from pipeline.predict.evaluated import Evaluated, load_evaluated
 from pipeline.predict.paths import each_file, unreadable
+from pipeline.predict.space import Gallery, Space
 from pipeline.project import ProjectFile
-from trainer.align.heads import has_heads, load_heads
 from trainer.evaluate.calibration import probabilities
 from trainer.evaluate.trust.answers import centers_by_model
-from trainer.inputs import KnowledgeBase, center_texts, load_samples, open_kb, seen_categories
+from trainer.inputs import KnowledgeBase, center_texts, seen_categories
 from trainer.localize.centers import load_centers
-from trainer.records import Bools, Centers, Doubles, Floats, Ints
-from trainer.score.scoring import category_scores, nearest_center
+from trainer.records import Bools, Centers, Doubles, Floats
+from trainer.score.scoring import category_scores, nearest_centers
 from trainer.score.topk import nearest
 from trainer.settings import Scorer
 
@@ -61,6 +54,11 @@ EVALUATED = {
     TEXT: ("aligned", "zero_shot"),
 }
 _TITLES = {"aligned": ALIGNED, "zero_shot": ZERO_SHOT, "mean": MEAN}
+
+
+def title(model: str) -> str:
+    """A model's name as a Prediction has it, by its name in the evaluation; TEXT has no other."""
+    return _TITLES.get(model, model)
 
 
 def predict_files(
@@ -86,6 +84,24 @@ def predict_files(
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What the model that answers makes of N queries: the scores of every category. C categories."""
+
+    used: str  # the model that answers: zero_shot, aligned, mean or TEXT
+    shown_by: str  # the model whose nearest texts are shown
+    by_model: Mapping[str, Doubles]  # the scores of each model, without the constant: float64[N, C]
+    scores_NC: Doubles  # those of the model that answers, less the constant; no center: minus infinity
+    constant: float  # what was taken off trained categories
+    shares_NC: Doubles | None  # the probabilities, or
+    uncalibrated: str | None  # why there are none
+
+    @property
+    def model(self) -> str:
+        """The name of the model that answers, as a Prediction has it."""
+        return title(self.used)
+
+
+@dataclass(frozen=True)
 class Recogniser:
     """A project loaded to recognise files: encoders, heads, centers, scorer."""
 
@@ -96,14 +112,14 @@ class Recogniser:
     evaluated: Evaluated
     seen_C: Bools  # the categories with train samples
 
-    def with_centers(self, centers: Centers) -> Recogniser:
-        """The same with other centers, as `load_centers` returns them; heads and evaluation stay."""
-        return replace(self, centers=_by_model(centers, self.space))
-
     @property
     def candidates(self) -> Bools:
         """The categories that can be an answer."""
         return next(iter(self.centers.values())).counts() > 0
+
+    def with_centers(self, centers: Centers) -> Recogniser:
+        """The same with other centers, as they are stored; the heads and what was evaluated stay."""
+        return replace(self, centers=_comparable(centers, self.space))
 
     def constant(self, modality: str, models: Sequence[str]) -> float:
         """What is taken off trained categories: 0 where no untrained one competes, or none was found."""
@@ -114,10 +130,48 @@ class Recogniser:
                     return self.evaluated.constants[modality, model]
         return 0.0
 
+    def used(self, modality: str, models: Collection[str]) -> str:
+        """The model that answers, of those that place a file: `Evaluated.wanted`, or TEXT."""
+        return TEXT if TEXT in models else self.evaluated.wanted(modality, models)
 
-def _by_model(centers: Centers, space: Space) -> dict[str, Centers]:
-    by_model = centers_by_model(centers, space.heads)
-    return {**by_model, TEXT: by_model["aligned"]}
+    def judge(self, modality: str | None, placed: Mapping[str, Floats]) -> Judged:
+        """Score every category for N queries, placed by each model (float32[N, D]) as `place_by_model` does.
+
+        Without a modality (words, or several queries added up) no constant and no temperature fits.
+        """
+        scores = _scores(placed, self.centers, self.project.evaluate.scorer)
+        used = TEXT if modality is None else self.used(modality, placed)
+        constant, temperature = 0.0, None
+        uncalibrated: str | None = "temperatures are fitted on samples, not on words or several queries"
+        if modality is not None:
+            models = EVALUATED[title(used)]
+            constant = self.constant(modality, models)
+            temperature, uncalibrated = self.evaluated.temperatures.of(modality, models)
+        scores_NC = scores[used] - np.where(self.seen_C, constant, 0.0)
+        shares_NC = None
+        if self.candidates.sum() == 1:
+            uncalibrated = "the project has only one category"
+        elif temperature is not None:
+            shares_NC = probabilities(scores_NC, temperature)
+        shown_by = used if used in placed else "aligned"
+        return Judged(used, shown_by, scores, scores_NC, constant, shares_NC, uncalibrated)
+
+    def named(self, judged: Judged, placed: Mapping[str, Floats], top: int) -> tuple[NamedCategory, ...]:
+        """The best categories of the first query, best first, each with the text of its nearest center."""
+        score_C, centers = judged.scores_NC[0], self.centers[judged.shown_by]
+        count = min(top, int(self.candidates.sum()))
+        ranked_T = np.argsort(-score_C, kind="stable")[:count]
+        why_1T = nearest_centers(placed[judged.shown_by][:1], centers, ranked_T[None, :])
+        return tuple(
+            NamedCategory(
+                self.space.kb.names[category],
+                float(score_C[category]),
+                self.texts.get(centers.row_ids[row], ""),
+                None if judged.shares_NC is None else float(judged.shares_NC[0, category]),
+                centers.categories[category],
+            )
+            for category, row in zip(ranked_T.tolist(), why_1T[0].tolist(), strict=True)
+        )
 
 
 def open_recogniser(project: ProjectFile, space: Space | None = None) -> Recogniser:
@@ -130,11 +184,16 @@ def open_recogniser(project: ProjectFile, space: Space | None = None) -> Recogni
     return Recogniser(
         project=project,
         space=space,
-        centers=_by_model(centers, space),
+        centers=_comparable(centers, space),
         texts=center_texts(space.kb.folder, centers.row_ids),
         evaluated=load_evaluated(project),
         seen_C=seen_categories(space.kb),
     )
+
+
+def _comparable(centers: Centers, space: Space) -> dict[str, Centers]:
+    by_model = centers_by_model(centers, space.heads)
+    return {**by_model, TEXT: by_model["aligned"]}
 
 
 def recognise(
@@ -157,71 +216,28 @@ def recognise(
         if known not in told and (note := recogniser.evaluated.note(known, placed)):
             say(note)
         told.add(known)
-        yield predicted(recogniser, str(path), known, placed, top)
+        yield _prediction(recogniser, path, known, placed, top)
 
 
-class Judged(NamedTuple):
-    """The scores of N samples of one modality, as `unibind predict` ranks the categories by them."""
-
-    used: str  # the model that answers: zero_shot, aligned, mean, or TEXT
-    score_NC: Doubles  # of every category; minus infinity for one without centers
-    scores: Mapping[str, Doubles]  # by every model, before the constant is taken off: float64[N, C]
-    constant: float  # that is off the trained categories in `score_NC`
-    shares_NC: Doubles | None  # the probabilities; None without a calibration
-    uncalibrated: str | None  # why there are none
-    shown_by: str  # the model whose nearest texts are shown
-
-
-def judge(recogniser: Recogniser, modality: str, placed: Mapping[str, Floats]) -> Judged:
-    """Score samples, placed in the text space by one model (`TEXT`) or by several (float32[N, D])."""
-    evaluated = recogniser.evaluated
-    scores = _scores(placed, recogniser.centers, recogniser.project.evaluate.scorer)
-    used = evaluated.wanted(modality, placed) if TEXT not in placed else TEXT
-    models = EVALUATED[_TITLES.get(used, used)]
-    constant = recogniser.constant(modality, models)
-    score_NC = scores[used] - np.where(recogniser.seen_C, constant, 0.0)
-    temperature, uncalibrated = evaluated.temperatures.of(modality, models)
-    shares_NC = None
-    if recogniser.candidates.sum() == 1:
-        uncalibrated = "the project has only one category"
-    elif temperature is not None:
-        shares_NC = probabilities(score_NC, temperature)
-    shown_by = used if used in placed else "aligned"
-    return Judged(used, score_NC, scores, constant, shares_NC, uncalibrated, shown_by)
-
-
-def predicted(
-    recogniser: Recogniser, file: str, modality: Modality, placed: Mapping[str, Floats], top: int
+def _prediction(
+    recogniser: Recogniser, path: Path, modality: Modality, placed: Mapping[str, Floats], top: int
 ) -> Prediction:
-    """The answers for one file or sample, placed in the text space by one model or by several."""
-    kb = recogniser.space.kb
-    judged = judge(recogniser, modality, placed)
-    score_C = judged.score_NC[0]
-    query_1D, centers = placed[judged.shown_by], recogniser.centers[judged.shown_by]
-    n_ranked = min(top, int(recogniser.candidates.sum()))
-    ranked = np.argsort(-score_C, kind="stable")[:n_ranked].tolist()
-    without = int(judged.scores[judged.used][0].argmax())
+    """The answers for one file, placed in the text space by one model (`TEXT`) or by several."""
+    names, categories = recogniser.space.kb.names, recogniser.centers["aligned"].categories
+    judged = recogniser.judge(modality, placed)
+    without = int(judged.by_model[judged.used][0].argmax())
     favoured = None
-    if ranked[0] != without:
-        favoured = Favoured(kb.names[without], centers.categories[without], judged.constant)
+    if int(judged.scores_NC[0].argmax()) != without:
+        favoured = Favoured(names[without], categories[without], judged.constant)
     return Prediction(
-        file,
+        str(path),
         modality,
-        _TITLES.get(judged.used, judged.used),
-        tuple(
-            NamedCategory(
-                kb.names[category],
-                float(score_C[category]),
-                recogniser.texts.get(nearest_center(query_1D, centers, category), ""),
-                None if judged.shares_NC is None else float(judged.shares_NC[0, category]),
-                centers.categories[category],
-            )
-            for category in ranked
-        ),
+        judged.model,
+        recogniser.named(judged, placed, top),
         uncalibrated=judged.uncalibrated,
         others=tuple(
-            OtherAnswer(_TITLES[name], kb.names[best], float(score_1C[0, best]), centers.categories[best])
-            for name, score_1C in judged.scores.items()
+            OtherAnswer(_TITLES[name], names[best], float(score_1C[0, best]), categories[best])
+            for name, score_1C in judged.by_model.items()
             if name != judged.used
             for best in [int(score_1C[0].argmax())]
         ),
@@ -232,10 +248,10 @@ def predicted(
 def _scores(
     placed: Mapping[str, Floats], centers: Mapping[str, Centers], scorer: Scorer
 ) -> dict[str, Doubles]:
-    """The score of every category, by each model that places the samples, and by the mean: float64[N, C]."""
+    """The score of every category, by each model that places queries, and by the mean: float64[N, C]."""
     scores = {
-        model: category_scores(query_ND, centers[model], scorer).astype(np.float64)
-        for model, query_ND in placed.items()
+        model: category_scores(queries_ND, centers[model], scorer).astype(np.float64)
+        for model, queries_ND in placed.items()
     }
     if len(scores) == 2:
         scores["mean"] = (scores["zero_shot"] + scores["aligned"]) / 2
@@ -266,19 +282,14 @@ def retrieve_samples(
     space = space or Space(project)
     use_budget(project.data.budget)
     if path is None:
-        query_1D, _ = space.place_query("text" if modality else None, query)
+        query_1D = space.place_words(query) if modality is None else space.place("text", query)[0]
     else:
-        query_1D, _ = space.place_query(modality_of(path, modality, unreadable(path)), path)
+        query_1D = space.place_among_samples(modality_of(path, modality, unreadable(path)), path)
     hits = []
     found = space.galleries(into) if galleries is None else galleries
-    for name, gallery_ND, sample_ids, category_N in found:
-        if into not in (None, name):
-            continue
-        indices_1T, scores_1T = nearest(query_1D, gallery_ND, top)
-        for index, cosine in zip(indices_1T[0], scores_1T[0], strict=True):
-            number = int(category_N[index])
-            known = (space.kb.names[number], space.kb.categories[number]) if number >= 0 else (None, None)
-            hits.append(Hit(sample_ids[index], name, known[0], float(cosine), known[1]))
+    for gallery in found:
+        if into in (None, gallery.modality):
+            hits += nearest_hits(space.kb, gallery, query_1D, top)
     if not hits:
         raise KnowledgeBaseError(
             f"{project.kb}: no {into or ''} sample is encoded in the text space; run `unibind train`"
@@ -286,6 +297,17 @@ def retrieve_samples(
     best = sorted(hits, key=lambda hit: (-hit.score, hit.sample_id))[:top]
     uris = _uris(project.kb, [hit.sample_id for hit in best])
     return [replace(hit, uri=uris.get(hit.sample_id)) for hit in best]
+
+
+def nearest_hits(kb: KnowledgeBase, gallery: Gallery, query_1D: Floats, top: int) -> list[Hit]:
+    """The samples of a gallery nearest to a query of its space (float32[1, D]), best first."""
+    indices_1T, scores_1T = nearest(query_1D, gallery.vectors_ND, top)
+    hits = []
+    for index, cosine in zip(indices_1T[0].tolist(), scores_1T[0].tolist(), strict=True):
+        number = int(gallery.category_N[index])
+        known = (kb.names[number], kb.categories[number]) if number >= 0 else (None, None)
+        hits.append(Hit(gallery.sample_ids[index], gallery.modality, known[0], cosine, known[1]))
+    return hits
 
 
 def _file_of(query: str, modality: str | None, say: Callable[[str], None]) -> Path | None:
@@ -311,148 +333,3 @@ def _uris(kb: Path, sample_ids: Sequence[str]) -> dict[str, str]:
     table = read_columns(kb / "samples.parquet", ["sample_id", "uri"], hint="unibind ingest")
     rows = table.filter(pc.is_in(table["sample_id"], value_set=pa.array(sample_ids, pa.string())))
     return dict(zip(rows["sample_id"].to_pylist(), rows["uri"].to_pylist(), strict=True))
-
-
-class Gallery(NamedTuple):
-    """The samples of one modality in the text space."""
-
-    modality: str
-    vectors_ND: Floats
-    sample_ids: Sequence[str]
-    category_N: Ints  # -1: none
-
-
-class Space:
-    """A project's shared space: its encoders, loaded on first use, and its heads if it has any."""
-
-    def __init__(self, project: ProjectFile) -> None:
-        check(project.kb / "categories.parquet")  # there once, it is not "no knowledge base yet"
-        if not (project.kb / "categories.parquet").is_file():
-            raise KnowledgeBaseError(
-                f"{project.kb} holds no knowledge base yet; run `unibind run --project {project.path}` first"
-            )
-        self.kb: KnowledgeBase = open_kb(project.kb)
-        self._up = project.data.up_axis
-        self.heads = load_heads(project.run) if has_heads(project.run) else None
-
-    def place(self, modality: Modality, source: Path | str) -> tuple[Floats, str]:
-        """A sample as one unit vector of the shared space (float32[1, D]), and the model that made it.
-
-        Of the zero-shot encoder, and of a text where there are no heads, it is one of the text space.
-        """
-        if modality == "text":
-            text_1D = self._encode(self._text, modality, source)
-            if self.heads is None:
-                return text_1D, TEXT
-            model = ALIGNED if "text" in self.heads.weights else TEXT
-            return self.heads.map("text", text_1D), model
-        if self.heads is not None and modality in self.heads.modalities:
-            return self.heads.map(modality, self._encode(self._samples, modality, source)), ALIGNED
-        if self._zero_shot is not None and modality in self._zero_shot.modalities:
-            return self._encode(self._zero_shot, modality, source), ZERO_SHOT
-        raise TrainingError(
-            f"nothing maps {modality} into this project's text space; it needs a trained head: "
-            f"add {modality} samples to the train split and run `unibind train`"
-        )
-
-    def place_words(self, words: str) -> Floats:
-        """A user's words as one unit vector of the shared space (float32[1, D])."""
-        text_1D = self._encode(self._text, "text", words)
-        return text_1D if self.heads is None else self.heads.place_text(text_1D)
-
-    def place_query(
-        self, modality: Modality | None, source: Path | str, placed: Mapping[str, Floats] | None = None
-    ) -> tuple[Floats, str]:
-        """A query as one unit vector of the space of `galleries` (float32[1, D]), and the model that made it.
-
-        Words have the modality None; `placed` is what `place_by_model` made of the same file, if known.
-        """
-        if modality is None:
-            return self.place_words(str(source)), TEXT
-        known = placed or {}
-        for name, title in (("aligned", ALIGNED), (TEXT, TEXT)):
-            if name in known:
-                return known[name], title
-        if "zero_shot" in known and not (self.heads and modality in self.heads.modalities):
-            query_1D, model = known["zero_shot"], ZERO_SHOT
-        else:
-            query_1D, model = self.place(modality, source)
-        if model == ZERO_SHOT and self.heads is not None:
-            query_1D = self.heads.place_text(query_1D)  # the galleries are in the space of the heads
-        return query_1D, model
-
-    def place_by_model(
-        self, modality: Modality, source: Path | str, *, use: str = "auto"
-    ) -> dict[str, Floats]:
-        """A file or text as a unit vector of the text space (float32[1, D]) by each model that can place it.
-
-        Keys: `aligned`, `zero_shot`, or `TEXT` for a text, which needs neither. Where both can, `use` of
-        [predict] may ask for one alone, so that the other encoder does not run. Raises what `place` raises.
-        """
-        head = self.heads is not None and modality in self.heads.weights
-        if not head and modality == "text":
-            return {TEXT: self.place(modality, source)[0]}
-        found: dict[str, Floats] = {}
-        untrained = None
-        if modality in self._untrained_modalities and not (head and use == "heads"):
-            untrained = self._text if modality == "text" else self._zero_shot
-        if untrained is not None:
-            found["zero_shot"] = self._encode(untrained, modality, source)
-        if head and not (found and use == "zero-shot"):
-            found["aligned"] = self.place(modality, source)[0]
-        if not found:
-            self.place(modality, source)  # says why nothing can
-        return found
-
-    def galleries(self, into: str | None) -> Iterator[Gallery]:
-        """The encoded samples of each modality, or of one."""
-        sets, _ = load_samples(self.kb, "zero_shot" if self.heads is None else "samples")
-        for modality, samples in sets.items():
-            if into not in (None, modality):
-                continue
-            if self.heads is None:
-                vectors_ND = samples.vectors_ND
-            elif modality in self.heads.modalities:
-                vectors_ND = self.heads.map(modality, samples.vectors_ND)
-            else:
-                continue
-            yield Gallery(modality, vectors_ND, samples.sample_ids, samples.category_N)
-
-    @property
-    def text_encoder(self) -> Encoder:
-        """The encoder of texts, loaded on first use."""
-        return self._text
-
-    @cached_property
-    def _untrained_modalities(self) -> frozenset[str]:
-        """What the zero-shot encoder takes, by its card, so that it is not loaded for what it does not."""
-        if not self.kb.encoders.get("zero_shot"):
-            return frozenset()
-        return frozenset({"text", *read_card(self.kb.encoder("zero_shot")).get("modalities", ())})
-
-    @cached_property
-    def _text(self) -> Encoder:
-        return self._load("text")
-
-    @cached_property
-    def _samples(self) -> Encoder:
-        return self._load("samples")
-
-    @cached_property
-    def _zero_shot(self) -> Encoder | None:
-        return self._load("zero_shot") if self.kb.encoders.get("zero_shot") else None
-
-    def _load(self, role: str) -> Encoder:
-        card = read_card(self.kb.encoder(role))
-        encoder = load_encoder(card["name"])
-        if encoder.identity != card["identity"]:
-            raise KnowledgeBaseError(
-                f"the {role} encoder {card['name']!r} has changed since this knowledge base was encoded "
-                "(other weights or preprocessing); run `unibind run` again"
-            )
-        return encoder
-
-    def _encode(self, encoder: Encoder, modality: Modality, source: Source) -> Floats:
-        if isinstance(source, Path):
-            source = turned(source, up_override(modality, source, self._up))
-        return encode_one(encoder, modality, source)

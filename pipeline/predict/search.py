@@ -1,33 +1,33 @@
 """Search a loaded project by words, files and its own samples, alone or added up; and recognise its samples.
 
 Several queries are combined as ImageBind does: the sum of their unit vectors, of unit length again.
+Categories are judged by the same functions as in `unibind predict`, hits found as in `unibind retrieve`.
 
-Shapes: N samples, D dimensions, T best.
+Shapes: N samples, D dimensions, C categories.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.errors import InputError, KnowledgeBaseError
-from data.modality import MODALITIES, Modality
-from pipeline.predict.answers import ALIGNED, TEXT, ZERO_SHOT, Hit, NamedCategory, Prediction
-from pipeline.predict.recognise import Gallery, Judged, Recogniser, judge, predicted
+from data.modality import Modality
+from pipeline.predict.answers import TEXT, Hit, NamedCategory
+from pipeline.predict.recognise import Judged, Recogniser, nearest_hits, title
+from pipeline.predict.space import Gallery, Space
+from trainer.evaluate.trust.answers import Placed, place_samples
 from trainer.inputs import load_samples
-from trainer.records import Bools, Centers, Floats, SampleSet
+from trainer.records import Bools, Centers, Floats, Ints, SampleSet
 from trainer.score.geometry import unit_rows
-from trainer.score.scoring import nearest_centers, score
-from trainer.score.topk import nearest
+from trainer.score.scoring import nearest_centers
 
-_CELLS = 2**22  # scores of samples recognised at once: 32 MiB
+_BLOCK, _CELLS = 4096, 2**22  # samples, and scores, at once
 
 ANSWERS = pa.schema(
     [
@@ -54,13 +54,12 @@ class Query:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a query that was placed in the shared space."""
+    """A part of a query in the shared space."""
 
-    vector_1D: Floats  # a unit vector of the space of the galleries: float32[1, D]
-    model: str  # that made it
-    name: str = ""
-    modality: Modality | None = None  # None: words
-    placed: Mapping[str, Floats] = field(default_factory=dict)  # by each model, for `predicted`
+    vector_1D: Floats  # in the space of the galleries
+    model: str  # what answers for it
+    modality: str | None = None  # None: words, which no constant and no temperature was fitted for
+    by_model: Mapping[str, Floats] = field(default_factory=dict)  # of a file or sample: by each model
 
 
 @dataclass(frozen=True)
@@ -69,221 +68,179 @@ class Found:
 
     hits: Mapping[str, tuple[Hit, ...]]
     answers: tuple[NamedCategory, ...]
-    prediction: Prediction | None  # of a file or sample alone, as `unibind predict` answers
-    models: tuple[str, ...]  # how each part of the query came into the shared space
+    models: tuple[str, ...]  # what answers for each part of the query
     searched: int  # samples
 
 
-class _Samples(NamedTuple):
-    """Samples of one modality, and their vectors by each model that places them."""
+def stored_samples(space: Space, mapped: Mapping[str, SampleSet]) -> dict[str, Placed]:
+    """The stored samples by every model that places them, by modality; `mapped` is `Space.samples()`.
 
-    modality: Modality
-    sample_ids: Sequence[str]
-    placed: Mapping[str, Floats]
+    Where both models have a modality, those samples that both have.
+    """
+    if space.heads is None:
+        return {name: Placed(each, {"zero_shot": each.vectors_ND}) for name, each in mapped.items()}
+    untrained = load_samples(space.kb, "zero_shot")[0] if space.kb.encoders.get("zero_shot") else {}
+    return place_samples({"zero_shot": untrained, "aligned": mapped}, space.heads)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Searcher:
     """A project loaded to search; threads may share it, except while a model encodes a query (`place`)."""
 
     recogniser: Recogniser
     galleries: Sequence[Gallery]
+    stored: Mapping[str, Placed]  # of `stored_samples`
+    _ids: dict[str, pa.Array] = field(default_factory=dict, repr=False)
+
+    def with_centers(self, centers: Centers) -> Searcher:
+        """The same with other centers, as they are stored."""
+        return replace(self, recogniser=self.recogniser.with_centers(centers))
 
     def place(self, query: Query) -> Part:
-        """A part of a query in the shared space, where `unibind retrieve` has it.
+        """A part of a query in the shared space.
 
-        Raises InputError for an unknown sample, and what `Space.place` raises.
+        Raises InputError for an unknown sample, and what `Space.place_by_model` raises.
         """
-        space = self.recogniser.space
         if query.is_sample:
             return self._sample(str(query.source))
         if query.modality is None:
             raise InputError(f"{query.source}: its ending does not show its modality; say which it has")
+        own = self.recogniser
         if isinstance(query.source, str):
-            if query.modality != "text":
-                raise InputError(f"{query.source}: a query of words has the modality text")
-            return Part(space.place_words(query.source), TEXT, query.source)
-        placed = space.place_by_model(query.modality, query.source, use=self.recogniser.evaluated.use)
-        vector_1D, model = space.place_query(query.modality, query.source, placed)
-        return Part(vector_1D, model, str(query.source), query.modality, placed)
+            return Part(own.space.place_words(query.source), TEXT)
+        placed = own.space.place_by_model(query.modality, query.source, use=own.evaluated.use)
+        vector_1D = own.space.place_among_samples(query.modality, query.source, placed)
+        return Part(vector_1D, title(own.used(query.modality, placed)), query.modality, placed)
 
     def search(self, parts: Sequence[Part], *, top: int = 8, without: Sequence[str] = ()) -> Found:
         """The nearest samples of every modality, `top` of each, and the nearest categories.
 
-        `parts` are those of the query (`place`); samples in `without` are left out. A file or a sample alone
-        is answered as by `unibind predict`; words and sums are compared with the centers alone, for constant
-        and temperature hold for samples. Raises KnowledgeBaseError where no sample is in the text
-        space, and InputError without any part.
+        `parts` are those of the query (`place`); samples in `without` are left out. Raises KnowledgeBaseError
+        where no sample is in the text space, and InputError without any part.
         """
-        if not parts:
-            raise InputError("the query is empty; give words, a file or a sample")
-        query_1D = parts[0].vector_1D
-        if len(parts) > 1:
-            query_1D = unit_rows(np.sum([part.vector_1D for part in parts], axis=0, dtype=np.float32))
+        query_1D = _added(parts)
         if not self.galleries:
             raise KnowledgeBaseError(
                 f"{self.recogniser.space.kb.folder}: no sample is in the text space; run `unibind train`"
             )
-        prediction = self.predict(parts[0], top=top) if len(parts) == 1 else None
-        return Found(
-            {
-                gallery.modality: tuple(self._hits(query_1D, gallery, top, set(without)))
-                for gallery in self.galleries
-            },
-            self._nearest_categories(query_1D, top) if prediction is None else prediction.answers,
-            prediction,
-            tuple(part.model for part in parts),
-            sum(len(each.sample_ids) for each in self.galleries),
-        )
+        left_out = set(without)
+        hits = {
+            gallery.modality: tuple(self._hits(query_1D, gallery, top, left_out))
+            for gallery in self.galleries
+        }
+        models = tuple(part.model for part in parts)
+        searched = sum(len(each.sample_ids) for each in self.galleries)
+        return Found(hits, self.answers(parts, top=top), models, searched)
 
-    def predict(self, part: Part, *, top: int = 5) -> Prediction | None:
-        """What `unibind predict` answers for a file or a sample; None for words."""
-        if part.modality is None:
-            return None
-        return predicted(self.recogniser, part.name, part.modality, part.placed, top)
+    def answers(self, parts: Sequence[Part], *, top: int) -> tuple[NamedCategory, ...]:
+        """The best categories, each with the text of its nearest center.
 
-    def recognised(self, *, only: Sequence[str] | None = None, centers: Centers | None = None) -> pa.Table:
-        """The answer for every sample, as `unibind predict` gives it: rows of `ANSWERS`.
-
-        Of all samples, or `only` of some ids; with the project's centers, or others (`with_centers`). The
-        categories compete among all. Samples of the train split were trained on, so theirs are better.
+        Of one file or sample they are the answers of `unibind predict`. Of words, and of several parts, they
+        are the nearest to the vector: without a constant and without probabilities, which are fitted on
+        samples. Raises InputError without any part.
         """
-        recogniser = self.recogniser if centers is None else self.recogniser.with_centers(centers)
-        wanted = None if only is None else np.array(sorted(only), dtype=np.str_)
-        return pa.Table.from_batches(list(self._recognised(recogniser, wanted)), schema=ANSWERS)
+        query_1D = _added(parts)
+        modality, placed = None, {TEXT: query_1D}
+        if len(parts) == 1 and parts[0].modality is not None:
+            modality, placed = parts[0].modality, dict(parts[0].by_model)
+        judged = self.recogniser.judge(modality, placed)
+        return self.recogniser.named(judged, placed, top)
 
-    def _recognised(self, recogniser: Recogniser, only: np.ndarray | None) -> Iterator[pa.RecordBatch]:
-        if not recogniser.candidates.any():
-            return
-        step = max(1, _CELLS // len(recogniser.candidates))
-        for samples in self._samples:
-            rows_N = np.arange(len(samples.sample_ids))
-            if only is not None:
-                rows_N = rows_N[np.isin(np.asarray(samples.sample_ids, dtype=np.str_), only)]
-            for start in range(0, len(rows_N), step):
-                rows_B = rows_N[start : start + step]
-                placed = {model: x_ND[rows_B] for model, x_ND in samples.placed.items()}
-                ids = [samples.sample_ids[row] for row in rows_B.tolist()]
-                judged = judge(recogniser, samples.modality, placed)
-                yield _batch(recogniser, samples.modality, ids, placed, judged)
+    def recognised(self) -> pa.Table:
+        """The answer for every stored sample, as `unibind predict` gives it: rows of `ANSWERS`.
 
-    @cached_property
-    def _samples(self) -> list[_Samples]:
-        """The project's samples, with the vectors that `Space.place_by_model` would make of their files."""
-        space = self.recogniser.space
-        mapped = {gallery.modality: gallery for gallery in self.galleries}
-        untrained = load_samples(space.kb, "zero_shot")[0] if space.kb.encoders.get("zero_shot") else {}
-        found: list[_Samples] = []
-        for modality in MODALITIES:
-            one, other = untrained.get(modality), mapped.get(modality)
-            has_head = space.heads is not None and modality in space.heads.weights
-            if modality == "text" and not has_head:
-                if other is not None:
-                    found.append(_Samples(modality, other.sample_ids, {TEXT: other.vectors_ND}))
-            elif not has_head:
-                if one is not None:
-                    found.append(_Samples(modality, one.sample_ids, {"zero_shot": one.vectors_ND}))
-            elif other is not None:
-                found += _with_and_without(modality, other, one)
-        return found
+        The categories compete among all. Samples of the train split were trained on, so theirs are better.
+        """
+        batches = [
+            _batch(self.recogniser, samples, vectors, judged)
+            for modality in self.stored
+            for samples, vectors, judged in self._judged(modality)
+        ]
+        return pa.Table.from_batches(batches, schema=ANSWERS)
 
-    def _nearest_categories(self, query_1D: Floats, top: int) -> tuple[NamedCategory, ...]:
-        own = self.recogniser
-        centers = own.centers[TEXT]
-        ranked = score(query_1D, centers, scorer=own.project.evaluate.scorer, top=top)
-        return tuple(
-            NamedCategory(
-                own.space.kb.names[category],
-                value,
-                own.texts.get(why, ""),
-                category_id=centers.categories[category],
-            )
-            for category, value, why in zip(
-                ranked.categories_NT[0].tolist(),
-                ranked.scores_NT[0].tolist(),
-                ranked.why(centers, 0),
-                strict=True,
-            )
-        )
+    def best(self, modality: str, rows_N: Bools | Ints) -> Ints:
+        """The best category of some stored samples of a modality, as `recognised`: int64[N]."""
+        found = [judged.scores_NC.argmax(axis=1) for _, _, judged in self._judged(modality, rows_N)]
+        return np.concatenate([np.zeros(0, np.int64), *found])
 
-    @cached_property
-    def _ids(self) -> list[pa.Array]:
-        return [pa.array(each.sample_ids, pa.string()) for each in self._samples]
+    def _judged(
+        self, modality: str, rows_N: Bools | Ints | None = None
+    ) -> Iterator[tuple[SampleSet, Mapping[str, Floats], Judged]]:
+        """Stored samples, a block at a time, with their vectors by the models that are needed."""
+        own, placed = self.recogniser, self.stored[modality]
+        if rows_N is not None:
+            placed = placed.take(rows_N)
+        vectors = self._by_model(modality, placed.vectors)
+        used = own.used(modality, vectors)
+        needed = {used: vectors[used]} if used in vectors else vectors
+        step = max(1, min(_BLOCK, _CELLS // max(1, len(own.seen_C))))
+        for start in range(0, len(placed.samples), step):
+            rows = np.arange(start, min(start + step, len(placed.samples)))
+            block = {model: vectors_ND[start : start + step] for model, vectors_ND in needed.items()}
+            yield placed.samples.take(rows), block, own.judge(modality, block)
+
+    def _by_model(self, modality: str, vectors: Mapping[str, Floats]) -> Mapping[str, Floats]:
+        """Stored vectors under the keys of `Space.place_by_model`: a text without a head needs no model."""
+        heads = self.recogniser.space.heads
+        if modality == "text" and (heads is None or "text" not in heads.weights):
+            return {TEXT: next(iter(vectors.values()))}
+        return vectors
 
     def _sample(self, sample_id: str) -> Part:
-        heads = self.recogniser.space.heads
-        for samples, ids in zip(self._samples, self._ids, strict=True):
-            row = pc.index(ids, sample_id).as_py()
+        space = self.recogniser.space
+        for modality, placed in self.stored.items():
+            if modality not in self._ids:
+                self._ids[modality] = pa.array(placed.samples.sample_ids, pa.string())
+            row = pc.index(self._ids[modality], sample_id).as_py()
             if row >= 0:
-                placed = {model: x_ND[row : row + 1] for model, x_ND in samples.placed.items()}
-                if "aligned" in placed:
-                    vector_1D, model = placed["aligned"], ALIGNED
-                elif TEXT in placed:
-                    vector_1D, model = placed[TEXT], TEXT
-                else:
-                    vector_1D, model = placed["zero_shot"], ZERO_SHOT
-                    if heads is not None:
-                        vector_1D = heads.place_text(vector_1D)
-                return Part(vector_1D, model, sample_id, samples.modality, placed)
+                by_model = {
+                    model: vectors_ND[row : row + 1]
+                    for model, vectors_ND in self._by_model(modality, placed.vectors).items()
+                }
+                vector_1D = by_model.get("aligned", by_model.get(TEXT))
+                if vector_1D is None:  # no head
+                    vector_1D = by_model["zero_shot"]
+                    vector_1D = vector_1D if space.heads is None else space.heads.place_text(vector_1D)
+                return Part(vector_1D, title(self.recogniser.used(modality, by_model)), modality, by_model)
         raise InputError(f"no sample {sample_id!r} is in the text space of this project")
 
-    def _hits(self, query_1D: Floats, gallery: Gallery, top: int, without: set[str]) -> Iterator[Hit]:
-        kb = self.recogniser.space.kb
-        indices_1T, scores_1T = nearest(query_1D, gallery.vectors_ND, top + len(without))
-        found = [
-            (index, cosine)
-            for index, cosine in zip(indices_1T[0].tolist(), scores_1T[0].tolist(), strict=True)
-            if gallery.sample_ids[index] not in without
-        ]
-        for index, cosine in found[:top]:
-            number = int(gallery.category_N[index])
-            known = (kb.names[number], kb.categories[number]) if number >= 0 else (None, None)
-            yield Hit(gallery.sample_ids[index], gallery.modality, known[0], cosine, known[1])
+    def _hits(self, query_1D: Floats, gallery: Gallery, top: int, without: set[str]) -> Sequence[Hit]:
+        found = nearest_hits(self.recogniser.space.kb, gallery, query_1D, top + len(without))
+        return [hit for hit in found if hit.sample_id not in without][:top]
 
 
-def _with_and_without(modality: Modality, mapped: Gallery, untrained: SampleSet | None) -> Iterator[_Samples]:
-    """The samples that the zero-shot encoder has too, and those that it has not."""
-    ids = () if untrained is None else untrained.sample_ids
-    place_N = pc.index_in(pa.array(mapped.sample_ids, pa.string()), value_set=pa.array(ids, pa.string()))
-    place_N = place_N.fill_null(-1).to_numpy(zero_copy_only=False)
-    both_N: Bools = place_N >= 0
-    for some_N, has_both in ((both_N, True), (~both_N, False)):
-        if not some_N.any():
-            continue
-        rows = np.flatnonzero(some_N)
-        placed = {}
-        if has_both and untrained is not None:
-            placed["zero_shot"] = untrained.vectors_ND[place_N[rows]]
-        placed["aligned"] = mapped.vectors_ND[rows]
-        yield _Samples(modality, [mapped.sample_ids[row] for row in rows.tolist()], placed)
+def _added(parts: Sequence[Part]) -> Floats:
+    """The parts of a query as one unit vector in the space of the galleries: float32[1, D]."""
+    if not parts:
+        raise InputError("the query is empty; give words, a file or a sample")
+    if len(parts) == 1:
+        return parts[0].vector_1D
+    return unit_rows(np.sum([part.vector_1D for part in parts], axis=0, dtype=np.float32))
 
 
 def _batch(
-    recogniser: Recogniser,
-    modality: str,
-    sample_ids: Sequence[str],
-    placed: Mapping[str, Floats],
-    judged: Judged,
+    own: Recogniser, samples: SampleSet, vectors: Mapping[str, Floats], judged: Judged
 ) -> pa.RecordBatch:
-    """The two best categories of each sample, as rows of `ANSWERS`."""
-    centers = recogniser.centers[judged.shown_by]
-    categories = np.array(centers.categories, dtype=np.object_)
-    every_N, left_NC = np.arange(len(sample_ids)), judged.score_NC.copy()
-    first_N = left_NC.argmax(axis=1)
-    best_N = left_NC[every_N, first_N]
-    left_NC[every_N, first_N] = -np.inf
-    second_N = left_NC.argmax(axis=1)
-    two = int(recogniser.candidates.sum()) > 1
-    why_N = nearest_centers(placed[judged.shown_by], centers, first_N[:, None])[:, 0]
-    none = [None] * len(sample_ids)
+    """Rows of `ANSWERS` for judged samples."""
+    centers, every = own.centers[judged.shown_by], np.arange(len(samples))
+    first_N = judged.scores_NC.argmax(axis=1)
+    why_N = nearest_centers(vectors[judged.shown_by], centers, first_N[:, None])[:, 0]
     columns = {
-        "sample_id": sample_ids,
-        "modality": [modality] * len(sample_ids),
-        "named": categories[first_N],
-        "score": best_N,
-        "why": [centers.row_ids[row] for row in why_N.tolist()],
-        "second": categories[second_N] if two else none,
-        "lead": best_N - left_NC[every_N, second_N] if two else none,
-        "probability": none if judged.shares_NC is None else judged.shares_NC[every_N, first_N],
+        "sample_id": pa.array(samples.sample_ids, pa.string()),
+        "modality": [samples.modality] * len(samples),
+        "named": pa.array(centers.categories, pa.string()).take(pa.array(first_N)),
+        "score": judged.scores_NC[every, first_N],
+        "why": pa.array(centers.row_ids, pa.string()).take(pa.array(why_N)),
+        "second": [None] * len(samples),
+        "lead": [None] * len(samples),
+        "probability": [None] * len(samples)
+        if judged.shares_NC is None
+        else judged.shares_NC[every, first_N],
     }
+    if own.candidates.sum() > 1:
+        rest_NC = judged.scores_NC.copy()
+        rest_NC[every, first_N] = -np.inf
+        second_N = rest_NC.argmax(axis=1)
+        columns["second"] = pa.array(centers.categories, pa.string()).take(pa.array(second_N))
+        columns["lead"] = columns["score"] - rest_NC[every, second_N]
     return pa.RecordBatch.from_pydict(columns, schema=ANSWERS)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from data.errors import InputError
 from data.lock import write_lock
@@ -21,16 +20,11 @@ from kb_builder.added.struck import read_struck, restore, strike
 from kb_builder.describe.rows import row_id
 from kb_builder.encoders.workers import encode_texts
 from kb_builder.parse.answers import PARSER_VERSION
+from pipeline.predict.search import Searcher
 from pipeline.ui.state import Opened
 from trainer.localize.centers import load_centers
 from trainer.localize.edited import Edits, choose_edited
 from trainer.records import Centers
-
-# Samples that were not trained on, and can be right or wrong.
-_HELD_OUT = """
-    SELECT sample_id, category_id, more_category_ids FROM v_samples
-    WHERE split <> 'train' AND modality <> 'text' AND category_id IS NOT NULL
-"""
 
 
 @dataclass
@@ -95,12 +89,11 @@ def preview(opened: Opened, pending: Pending, texts: dict[str, str]) -> Preview:
     before = load_centers(space.kb)
     _, after = choose_edited(space.kb, opened.file.localize, edits)
     category = space.kb.index[pending.category_id]
-    shown = [row["sample_id"] for row in opened.rows(_HELD_OUT)]
     return Preview(
-        _lines(before, category, known),
-        _lines(after, category, known),
-        _shares(opened, opened.answers(), pending.category_id),
-        _shares(opened, searcher.recognised(only=shown, centers=after), pending.category_id),
+        _lines(before, category, known, opened),
+        _lines(after, category, known, opened),
+        _shares(searcher, category, opened),
+        _shares(searcher.with_centers(after), category, opened),
     )
 
 
@@ -127,21 +120,29 @@ def save(opened: Opened, pending: Pending, *, reason: str) -> None:
             add_by_hand(kb, pending.name, text)
 
 
-def _lines(centers: Centers, category: int, texts: dict[str, str]) -> list[Line]:
+def _lines(centers: Centers, category: int, texts: dict[str, str], opened: Opened) -> list[Line]:
     rows = np.flatnonzero(centers.category_N == category)
     ids = [centers.row_ids[row] for row in rows]
     return [Line(each, texts.get(each, "its name"), float(place)) for place, each in enumerate(ids, start=1)]
 
 
-def _shares(opened: Opened, answers: pa.Table, category_id: str) -> Shares:
+def _shares(searcher: Searcher, category: int, opened: Opened) -> Shares:
     """Recognised samples that were not trained on, among all categories; texts are left out."""
-    named = dict(zip(answers["sample_id"].to_pylist(), answers["named"].to_pylist(), strict=True))
     own = own_of = every = of = 0
-    for row in opened.rows(_HELD_OUT):
-        if row["sample_id"] not in named:
+    held_out = opened.held_out()
+    for modality, placed in searcher.stored.items():
+        if modality == "text":
             continue
-        is_right = named[row["sample_id"]] in (row["category_id"], *(row["more_category_ids"] or ()))
-        every, of = every + is_right, of + 1
-        if row["category_id"] == category_id:
-            own, own_of = own + is_right, own_of + 1
+        samples = placed.samples
+        shown_N = (samples.category_N >= 0) & np.isin(np.asarray(samples.sample_ids), held_out)
+        if not shown_N.any():
+            continue
+        labels_NL = samples.take(shown_N).labels()
+        best_N1 = searcher.best(modality, shown_N)[:, None]
+        right_N = ((best_N1 == labels_NL) & (labels_NL >= 0)).any(axis=1)
+        is_own_N = labels_NL[:, 0] == category
+        own += int(right_N[is_own_N].sum())
+        own_of += int(is_own_N.sum())
+        every += int(right_N.sum())
+        of += len(labels_NL)
     return Shares(own, own_of, every, of)

@@ -1,7 +1,8 @@
 """The maps of the space: every sample, center and description as a point in the plane, for pages/space.py.
 
-before: the frozen features; after: samples mapped by the heads into the text space, with the centers and the
-descriptions; zero_shot: the same without training. Made on first use, and again when the run has changed.
+before: the frozen features; after: samples mapped by the heads into the shared space, with the centers and
+the descriptions as they are placed there; zero_shot: all of them in the text space, without training.
+Made on first use, and again when the run has changed.
 
 Shapes: N points, D dimensions.
 """
@@ -119,7 +120,7 @@ def _samples(opened: Opened, base: KnowledgeBase, which: str) -> list[_Block]:
 
 
 def _texts(opened: Opened, base: KnowledgeBase, which: str) -> _Block:
-    """The accepted descriptions of categories that have a vector and are no centers."""
+    """The accepted descriptions of categories that have a vector and are no centers, in a map's space."""
     folder = base.encoder("text") / "category_texts"
     if read_manifest(folder) is None:
         return _Block(DESCRIPTION, (), np.zeros((0, 1), np.float32), np.zeros(0, np.int64))
@@ -141,11 +142,10 @@ def _texts(opened: Opened, base: KnowledgeBase, which: str) -> _Block:
         ids += [block.ids[place] for place in rows]
         vectors.append(block.vectors_ND[rows])
         owners += [base.index[category]] * len(rows)
-    all_ND = np.concatenate(vectors)
-    heads = recogniser.space.heads
-    if which == "after" and heads is not None:
-        all_ND = heads.place_text(all_ND)  # where the heads place samples
-    return _Block(DESCRIPTION, ids, all_ND, np.array(owners, dtype=np.int64))
+    vectors_ND = np.concatenate(vectors)
+    if which == "after" and recogniser.space.heads is not None:
+        vectors_ND = recogniser.space.heads.place_text(vectors_ND)
+    return _Block(DESCRIPTION, ids, vectors_ND, np.array(owners, dtype=np.int64))
 
 
 def _some(block: _Block, most: int) -> _Block:

@@ -112,6 +112,12 @@ class Opened:
         with self._lock:
             yield
 
+    def held_out(self) -> list[str]:
+        """The ids of the samples that were not trained on."""
+        return [
+            row["sample_id"] for row in self.rows("SELECT sample_id FROM v_samples WHERE split <> 'train'")
+        ]
+
     def rows(self, query: str, values: Sequence[Any] = (), *, answers: bool = False) -> list[dict[str, Any]]:
         """The rows of one of our own queries over the views, with `values` for its question marks.
 

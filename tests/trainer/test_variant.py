@@ -67,8 +67,10 @@ def test_other_anchors_take_the_centers_place(make_kb: MakeKb) -> None:
     assert {row["k"] for row in rows} == {1}
     permuted = run_variant(kb, replace(VARIANT, anchors="permuted"))
     own = run_variant(kb, VARIANT)
-    unseen = [hits_by_measure([(m.named, m.ranks)])["unseen"].values()[0] for m in (permuted, own)]
-    assert unseen[0] < unseen[1] - 0.3
+    among_all = [
+        hits_by_measure([(m.named, m.ranks)])["unseen_among_all"].values()[0] for m in (permuted, own)
+    ]
+    assert among_all[0] < among_all[1] - 0.3  # among the few unseen ones, luck is half of it
     with pytest.raises(TrainingError, match="there are no anchors 'x'"):
         run_variant(kb, replace(VARIANT, anchors="x"))
 

@@ -100,18 +100,13 @@ def best_categories(queries_ND: Floats, centers: Centers, *, scorer: Scorer, top
     return owners_F[_rank(queries_ND, centers, starts_F, scorer, top, TEMPERATURE)[0]]
 
 
-def nearest_center(query_1D: Floats, centers: Centers, category: int) -> str:
-    """The row id of a category's center nearest to a query, as `Ranked.why_NT`; the category has centers."""
-    rows = np.flatnonzero(centers.category_N == category)
-    cosine_K = centers.vectors_ND[rows].astype(np.float64) @ query_1D[0].astype(np.float64)
-    return centers.row_ids[int(rows[np.argmax(rounded(cosine_K))])]
-
-
 def nearest_centers(queries_ND: Floats, centers: Centers, categories_NT: Ints) -> Ints:
-    """The rows of the centers nearest to each query in given categories, all with centers: int64[N, T]."""
-    owners_F, starts_F = _owners_and_starts(centers, "nearest", TEMPERATURE)
-    places_NT = np.searchsorted(owners_F, categories_NT)
-    return nearest_keys(queries_ND, centers.vectors_ND, starts_F, places_NT)
+    """The row of the center nearest to each query within each category, as `Ranked.why_NT`: int64[N, T].
+
+    The categories have centers.
+    """
+    owners_F, starts_F = np.unique(centers.category_N, return_index=True)
+    return nearest_keys(queries_ND, centers.vectors_ND, starts_F, np.searchsorted(owners_F, categories_NT))
 
 
 def category_scores(

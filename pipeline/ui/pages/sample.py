@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from data.errors import InputError, UniBindError
 from data.modality import MODALITIES
-from pipeline.predict.answers import Prediction
+from pipeline.predict.answers import NamedCategory
 from pipeline.predict.search import Found, Query
 from pipeline.ui.canvas import Cloud, Frames
 from pipeline.ui.cards import sample_card
 from pipeline.ui.frame import View, Words, alert, box, chip, later, link, picture
 from pipeline.ui.media import EVENT_FRAMES, playable, thermal_scale, video_frames
-from pipeline.ui.pages.search import answers, beside
+from pipeline.ui.pages.search import answers
 from pipeline.ui.state import Opened, Sample
 
 PATH, TITLE = "/sample", "Sample"
@@ -158,7 +159,8 @@ async def _object(view: View, sample: Sample) -> None:
 
 
 class _Placed(NamedTuple):
-    prediction: Prediction | None
+    answers: Sequence[NamedCategory]
+    model: str
     found: Found
     texts: dict[str, str]
 
@@ -169,9 +171,10 @@ def _place(opened: Opened, sample: Sample) -> _Placed | None:
         placed = searcher.place(Query(None, sample.sample_id, is_sample=True))
     except InputError:
         return None
+    best = searcher.answers([placed], top=5)
     found = searcher.search([placed], top=TOP, without=[sample.sample_id])
     ids = [hit.sample_id for hits in found.hits.values() for hit in hits if hit.modality == "text"]
-    return _Placed(searcher.predict(placed, top=5), found, opened.texts_of(ids))
+    return _Placed(best, placed.model, found, opened.texts_of(ids))
 
 
 def _placed(view: View, sample: Sample, placed: _Placed | None) -> None:
@@ -182,15 +185,13 @@ def _placed(view: View, sample: Sample, placed: _Placed | None) -> None:
             kind="note",
         )
         return
-    own, prediction = sample.category_id, placed.prediction
-    if prediction is not None:
-        verdict = ""
-        if own is not None:
-            own_ids = (own, *(sample.more_category_ids or ()))
-            verdict = ": right" if prediction.answers[0].category_id in own_ids else ": wrong"
-        Words(f"by the {prediction.model}, among all categories{verdict}", "p", "quiet")
-        answers(view, prediction.answers)
-        beside(prediction)
+    own = sample.category_id
+    verdict = ""
+    if own is not None:
+        own_ids = (own, *(sample.more_category_ids or ()))
+        verdict = ": right" if placed.answers[0].category_id in own_ids else ": wrong"
+    Words(f"by the {placed.model}, among all categories{verdict}", "p", "quiet")
+    answers(view, placed.answers)
     Words("Nearest samples", "h2")
     with box("div", "columns"):
         for modality in MODALITIES:

@@ -15,7 +15,7 @@ from nicegui import events, ui
 from data.errors import UniBindError
 from data.modality import EXTENSIONS, MODALITIES
 from data.show import shorten
-from pipeline.predict.answers import Hit, NamedCategory, Prediction
+from pipeline.predict.answers import Hit, NamedCategory
 from pipeline.predict.search import Query
 from pipeline.ui.canvas import Drop
 from pipeline.ui.cards import sample_card
@@ -153,9 +153,6 @@ def _results(view: View, done: _Shown) -> None:
     ).mark("timing")
     Words("Nearest categories", "h2")
     answers(view, found.answers)
-    if found.prediction is not None:
-        Words(f"by the {found.prediction.model}, as unibind predict answers", "p", "quiet")
-        beside(found.prediction)
     Words("Nearest samples", "h2")
     with box("div", "columns"):
         for modality in MODALITIES:
@@ -180,21 +177,6 @@ def answers(view: View, found: Sequence[NamedCategory]) -> None:
                     elif best > 0:
                         bar(answer.score / best)
                     Words(f" {shorten(answer.why, _WHY_CHARS)}")
-
-
-def beside(prediction: Prediction) -> None:
-    """What the models that are not used would answer, and what calibrated stacking changed."""
-    if prediction.others:
-        told = (f"{each.model} {each.category} {each.score:.3f}" for each in prediction.others)
-        Words(f"beside it: {'; '.join(told)}", "p", "quiet")
-    if prediction.favoured is not None:
-        favoured = prediction.favoured
-        Words(
-            f"{prediction.answers[0].category} has no train sample, so {favoured.constant:.3f} is taken off"
-            f" trained categories; else the answer would be {favoured.category}.",
-            "p",
-            "quiet",
-        )
 
 
 def _column(view: View, modality: str, hits: Sequence[Hit], texts: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import pytest
 from data.tabletop.settings import TabletopSettings
 from data.tabletop.world import categories
 from kb_builder.ask.ledger import Entry
-from kb_builder.ask.request import Request
+from kb_builder.ask.request import Request, request_key
 from kb_builder.describe.categories import describe_category_shards, read_categories
+from kb_builder.describe.category import UNKNOWN_TEXTS, CategorySubject, gate_rules, make_category_job
 from kb_builder.describe.grounded import Ground
-from kb_builder.describe.prompts import Library, fill_prompt, is_grounded
-from kb_builder.describers.fake import FakeDescriber
-from kb_builder.gates.names import normalise, stem
+from kb_builder.describe.prompts import Library, fill_prompt, is_grounded, load_prompts
+from kb_builder.describers.fake import FakeDescriber, fake_answer
+from kb_builder.encoders.tokens import token_counter
+from kb_builder.gates.gate import CategoryGate
+from kb_builder.gates.names import category_names, normalise, stem
 from kb_builder.settings import DescribeCategories
 from kb_builder.tables.schemas import CATEGORIES, MODALITIES, read_rows, write_table
 
@@ -54,6 +58,11 @@ def _entry(shares: dict[str, float]) -> Entry:
         cost_usd=None,
         base_key="b",
     )
+
+
+def _answer(request: Request) -> Entry:
+    body = json.dumps(fake_answer(request.messages, request_key(request), model="fake-1"))
+    return replace(_entry({}), key=request_key(request), answer=body)
 
 
 def _answered(ground: Ground, known: dict[str, str]) -> Ground:
@@ -179,6 +188,36 @@ def test_a_replay_knows_what_the_ledger_knows(tmp_path: Path) -> None:
     assert {row["source"] for row in first} == {"local"}
     assert rows(replay=True) == first
     assert math.isclose(sum(row["latency_ms"] for row in rows()), sum(row["latency_ms"] for row in first))
+
+
+def test_what_nothing_is_known_of_gets_a_few_texts(tmp_path: Path) -> None:
+    """And so does a category all of whose texts are turned away: none is left without one."""
+    kb = _kb(tmp_path, "qwertz", "zebra", notes=None)
+    settings = DescribeCategories(n=12, aspects=("use",), near_cosine=None)
+    describe_category_shards(kb, [0], settings, run_id="r", encoder="minilm")
+    found = read_rows(kb / "descriptions" / "category")
+    texts = {name: [row for row in found if row["category_id"] == name] for name in ("qwertz", "zebra")}
+    assert 1 <= sum(row["status"] == "ok" for row in texts["qwertz"]) <= UNKNOWN_TEXTS
+    assert {row["template_id"].split("-")[0] for row in texts["qwertz"]} == {"teach"}
+    assert {row["template_id"].split("-")[0] for row in texts["zebra"]} == {"known"}
+
+    subject = CategorySubject(
+        read_categories(kb)[1],
+        CategoryGate(
+            category_names(read_categories(kb))["zebra"], gate_rules(settings, token_counter("minilm"))
+        ),
+        make_category_job(
+            settings, FakeDescriber(), load_prompts("category_openings"), encoder="minilm", started=0
+        ),
+        wanted=12,
+        library=Library((replace(load_prompts("category_openings").prompts[0], opening="It"),), extra={}),
+    )
+    asked = 0
+    while requests := subject.plan():
+        asked += len(requests)
+        subject.absorb([_answer(request) for request in requests])
+    assert subject.rows[0]["status"] == "no_name"
+    assert 1 <= subject.ok <= UNKNOWN_TEXTS < asked
 
 
 def test_part_numbers_are_described_from_their_notes(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,10 @@ import pytest
 
 from data.errors import InputError
 from pipeline.api import Project
+from pipeline.predict.answers import Hit
+from pipeline.predict.recognise import recognise
 from pipeline.predict.search import ANSWERS, Part, Query, Searcher
 from tests.planted import register_encoder
-from trainer.localize.centers import load_centers
 from trainer.score.geometry import unit_rows
 
 
@@ -28,39 +32,84 @@ def searcher(project: Project) -> Searcher:
     return project.searcher()
 
 
-def test_one_query_is_retrieve_and_predict(project: Project, searcher: Searcher) -> None:
-    """The same hits and answers as the API's, of every modality."""
-    picture = project.file.data_root / "media" / "red-cup-1.png"
-    placed = searcher.place(Query("image", picture))
-    found = searcher.search([placed], top=5)
+@pytest.fixture(scope="module")
+def both(finished_cups: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy whose pictures have two models: an untrained encoder beside the head."""
+    register_encoder()
+    folder = Path(shutil.copytree(finished_cups.parent, tmp_path_factory.mktemp("both") / "cups"))
+    path = folder / finished_cups.name
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('zero_shot = "off"', 'zero_shot = "words"'), encoding="utf-8")
+    Project.open(path).run()
+    return path
+
+
+def _asks(found: Sequence[Hit]) -> list[tuple[str, float]]:
+    return [(hit.sample_id, hit.score) for hit in found]
+
+
+@pytest.mark.parametrize("use", ["auto", "heads", "zero-shot", "mean"])
+@pytest.mark.parametrize("name", ["red-cup-7.png", "red-cup-7.txt"])
+def test_a_file_is_retrieve_and_predict(both: Path, use: str, name: str) -> None:
+    """The same hits and answers as the API's, of every modality, whichever model [predict] asks for.
+
+    So is the stored sample of that file, but for its vectors, which are stored as float16.
+    """
+    project = Project.open(both, changes={"predict": {"use": use}})
+    file = project.file.data_root / "media" / name
+    searcher = project.searcher()
+    part = searcher.place(Query("image" if name.endswith("png") else "text", file))
+    found = searcher.search([part], top=5)
     for modality, hits in found.hits.items():
-        theirs = project.retrieve(picture, into=modality, k=5)  # type: ignore[arg-type]
-        assert [(hit.sample_id, hit.score) for hit in hits] == [(hit.sample_id, hit.score) for hit in theirs]
-    (prediction,) = project.predict(picture)
-    assert found.answers == prediction.answers and searcher.predict(placed) == prediction
+        theirs = project.retrieve(file, into=modality, k=5)  # type: ignore[arg-type]
+        assert _asks(hits) == _asks(theirs)
+    (prediction,) = project.predict(file, say=lambda note: None)
+    assert found.answers == prediction.answers and part.model == prediction.model
     assert found.searched == 60
 
+    sample_id = "red-cup-7" if name.endswith("png") else "red-cup-7-note"
+    stored = searcher.place(Query(None, sample_id, is_sample=True))
+    assert stored.model == part.model and set(stored.by_model) >= set(part.by_model)
+    (row,) = [row for row in searcher.recognised().to_pylist() if row["sample_id"] == sample_id]
+    best = searcher.answers([stored], top=1)[0]
+    assert (row["named"], row["score"]) == (best.category_id, pytest.approx(best.score, abs=1e-6))
+    for each in (row["score"], best.score):
+        assert each == pytest.approx(prediction.answers[0].score, abs=2e-3)
+    if prediction.answers[0].probability is not None:
+        assert row["probability"] == pytest.approx(prediction.answers[0].probability, abs=2e-3)
+    texts = searcher.recogniser.texts
+    assert texts[row["why"]] == best.why
 
-def test_words_find_what_retrieve_finds(project: Project, searcher: Searcher) -> None:
-    """Words are placed as texts about categories are, for the samples and for the categories."""
+
+def test_words_are_placed_as_retrieve_places_them(project: Project, searcher: Searcher) -> None:
+    """The same hits; the categories have no probability, and nothing is taken off trained ones."""
     found = searcher.search([searcher.place(Query("text", "a red cup"))], top=5)
     for modality, hits in found.hits.items():
-        theirs = project.retrieve("a red cup", into=modality, k=5)  # type: ignore[arg-type]
-        assert [(hit.sample_id, hit.score) for hit in hits] == [(hit.sample_id, hit.score) for hit in theirs]
-    assert found.prediction is None and found.answers[0].category_id == "red-cup"
-    with pytest.raises(InputError, match="modality text"):
-        searcher.place(Query("audio", "a red cup"))
+        assert _asks(hits) == _asks(project.retrieve("a red cup", into=modality, k=5))  # type: ignore[arg-type]
+    assert found.answers[0].category_id == "red-cup"
+    assert {answer.probability for answer in found.answers} == {None}
 
 
-def test_other_centers_give_other_answers(project: Project, searcher: Searcher) -> None:
-    """Only some samples, with centers that are not saved: without those of a category it is no answer."""
-    every = load_centers(searcher.recogniser.space.kb)
-    without = every.take(every.category_N != every.categories.index("red-cup"))
-    found = searcher.recognised(only=["red-cup-7", "blue-ball-3"], centers=without).to_pylist()
-    named = {row["sample_id"]: row["named"] for row in found}
-    assert named.keys() == {"red-cup-7", "blue-ball-3"}
-    assert "red-cup" not in named.values()
-    assert searcher.recognised(centers=every) == searcher.recognised()
+def test_the_constant_is_taken_off_stored_samples_too(project: Project, searcher: Searcher) -> None:
+    """With a constant that outweighs every score, a file and its stored sample get the untrained category."""
+    own = searcher.recogniser
+    seen_C = own.seen_C.copy()
+    seen_C[own.space.kb.index["blue-ball"]] = False
+    constants = {("image", model): 5.0 for model in ("zero_shot", "aligned", "mean")}
+    evaluated = replace(own.evaluated, constants=constants)
+    strict = replace(searcher, recogniser=replace(own, seen_C=seen_C, evaluated=evaluated))
+    file = project.file.data_root / "media" / "red-cup-7.png"
+    (prediction,) = recognise(strict.recogniser, [(file, None)], top=3, say=lambda note: None)
+    sample = strict.place(Query(None, "red-cup-7", is_sample=True))
+    for answers in (
+        prediction.answers,
+        strict.answers([strict.place(Query("image", file))], top=3),
+        strict.answers([sample], top=3),
+    ):
+        assert answers[0].category_id == "blue-ball"
+    rows = {row["sample_id"]: row for row in strict.recognised().to_pylist()}
+    assert rows["red-cup-7"]["named"] == "blue-ball" and rows["red-cup-7"]["second"] == "red-cup"
+    assert prediction.favoured is not None and prediction.favoured.category_id == "red-cup"
 
 
 def test_a_sample_is_its_own_query(searcher: Searcher) -> None:

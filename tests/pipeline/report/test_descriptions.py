@@ -37,7 +37,7 @@ ROWS = [
 
 
 def test_the_rows_are_ordered_and_the_mean_leads(mixed: Any) -> None:
-    """By model, split and modality; the row to lead with is the run's own model's mean on unseen categories."""
+    """By model, split and modality; the run leads with its own mean on unseen categories."""
     metrics = {**mixed, "name_free": ROWS}
     assert [(row.model, row.split, row.modality) for row in gains(metrics)] == [
         ("aligned", "seen", "image"),

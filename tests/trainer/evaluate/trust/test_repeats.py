@@ -20,7 +20,8 @@ from trainer.evaluate.few_shot import with_shots
 from trainer.evaluate.measure import measure
 from trainer.evaluate.probe import fit_probe
 from trainer.evaluate.seeds import estimate_of
-from trainer.evaluate.trust.repeats import neighbours, redraw, split_count
+from trainer.evaluate.trust.answers import centers_by_model
+from trainer.evaluate.trust.repeats import _votes, neighbours, redraw, split_count
 from trainer.inputs import KnowledgeBase, load_samples, open_kb, seen_categories
 from trainer.localize.centers import load_centers, read_centers
 from trainer.localize.choose import choose_centers, localize
@@ -147,8 +148,6 @@ def test_neighbours_are_those_of_scikit_learn(seed: int) -> None:
 
 def test_of_equally_many_neighbours_the_nearest_decides() -> None:
     """Three neighbours of three categories are no majority; two of one are."""
-    from trainer.evaluate.trust.repeats import _votes
-
     assert _votes(np.array([[2, 0, 1], [2, 0, 0], [1, 1, 0], [3, 3, 3]])).tolist() == [2, 0, 1, 3]
 
 
@@ -185,16 +184,16 @@ def test_rows_are_those_of_doing_it_by_hand(make_kb: MakeKb, tmp_path: Path) -> 
             split = split if few is None else with_shots(split, few, seed=4 + number)
             known = read_centers(split, choose_centers(split, Localize(k=4))[0])
             fitted = fit(split, known, RECIPE).heads
+            among = centers_by_model(known, fitted)["aligned"].of(seen_C)
             for modality in ("audio", "image", "point"):
                 own = load_samples(split, "samples")[0][modality]
                 parts = {name: own.split(name) for name in ("train", "val", "test")}
                 test = parts["test"].take(seen_C[parts["test"].category_N])
                 probe = fit_probe(parts["train"], parts["val"])
                 assert probe is not None
+                mapped_ND = fitted.map(modality, test.vectors_ND)
                 named = {
-                    "heads": score(
-                        fitted.map(modality, test.vectors_ND), known.of(seen_C), top=1
-                    ).categories_NT[:, 0],
+                    "heads": score(mapped_ND, among, top=1).categories_NT[:, 0],
                     "linear_probe": probe.predict(test.vectors_ND, 1)[:, 0],
                     "neighbours": neighbours(parts["train"], parts["val"], test),
                 }

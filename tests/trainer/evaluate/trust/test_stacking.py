@@ -9,12 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import iqr, logistic
 
 from kb_builder.tables.schemas import SAMPLES, read_rows, write_table
 from trainer.align.heads import Heads, load_heads
 from trainer.align.train import fit, train
 from trainer.evaluate.measure import measure
-from trainer.evaluate.trust.stacking import Rivalry, best_constant, draw_folds
+from trainer.evaluate.trust.answers import centers_by_model
+from trainer.evaluate.trust.stacking import (
+    Rivalry,
+    bandwidth,
+    best_constant,
+    draw_folds,
+    smoothed_harmonic,
+)
 from trainer.inputs import load_samples, open_kb, seen_categories
 from trainer.localize.centers import load_centers, read_centers
 from trainer.localize.choose import choose_centers, localize
@@ -32,31 +40,70 @@ def _harmonic(a: float, b: float) -> float:
     return 0.0 if a + b == 0 else 2 * a * b / (a + b)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_the_constant_is_the_best_of_all(seed: int) -> None:
-    """No constant of a fine grid, tried sample by sample, has a better harmonic mean; its own is as told."""
+def _rivalry(seed: int, n: int = 60) -> Rivalry:
+    """Margins with many equal ones; two thirds of the samples are of trained categories."""
     rng = np.random.default_rng(seed)
-    n = 60
-    rivalry = Rivalry(
-        margin_N=rng.normal(0.1, 0.2, n).round(2),  # many equal ones
-        trained_hit_N=rng.random(n) < 0.7,
-        other_hit_N=rng.random(n) < 0.5,
-        is_trained_N=np.arange(n) < 40,
+    is_trained_N = np.arange(n) < 40
+    return Rivalry(
+        margin_N=np.where(is_trained_N, 0.25, 0.05) + rng.normal(0, 0.15, n).round(2),
+        trained_hit_N=is_trained_N & (rng.random(n) < 0.8),
+        other_hit_N=~is_trained_N & (rng.random(n) < 0.7),
+        is_trained_N=is_trained_N,
     )
 
-    def tried(constant: float) -> float:
-        hits: dict[bool, list[bool]] = {True: [], False: []}
-        for i in range(n):
-            other = constant > rivalry.margin_N[i]
-            hit = rivalry.other_hit_N[i] if other else rivalry.trained_hit_N[i]
-            hits[bool(rivalry.is_trained_N[i])].append(bool(hit))
-        return _harmonic(float(np.mean(hits[True])), float(np.mean(hits[False])))
 
+def _tried(rivalry: Rivalry, constant: float, width: float) -> float:
+    """The harmonic mean with one constant, sample by sample."""
+    hits: dict[bool, list[float]] = {True: [], False: []}
+    for i, margin in enumerate(rivalry.margin_N.tolist()):
+        share = float(constant > margin)
+        if width > 0:
+            share = logistic.cdf(constant, loc=margin, scale=width * np.sqrt(3) / np.pi)
+        hit = share * rivalry.other_hit_N[i] + (1 - share) * rivalry.trained_hit_N[i]
+        hits[bool(rivalry.is_trained_N[i])].append(hit)
+    return _harmonic(float(np.mean(hits[True])), float(np.mean(hits[False])))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_constant_is_the_best_of_the_smoothed_curve(seed: int) -> None:
+    """No constant of a grid, tried sample by sample with SciPy's curve, is better; it gains."""
+    rivalry = _rivalry(seed)
+    width = bandwidth(rivalry)
+    spread = min(np.std(rivalry.margin_N), iqr(rivalry.margin_N) / 1.34)
+    assert width == pytest.approx(0.9 * spread * 20**-0.2)
     constant, harmonic = best_constant(rivalry)
-    assert constant >= 0
-    assert tried(constant) == pytest.approx(harmonic)
-    grid = np.arange(0.0025, 1, 0.005)  # between the margins, which are whole hundredths
-    assert harmonic == pytest.approx(max(tried(float(value)) for value in grid[grid < max(rivalry.margin_N)]))
+    assert constant > 0
+    assert harmonic == pytest.approx(_tried(rivalry, constant, 0.0))
+    assert harmonic > _tried(rivalry, 0.0, 0.0)
+    grid = np.linspace(0, rivalry.margin_N.max(), 200)
+    best = max(_tried(rivalry, float(value), width) for value in grid)
+    assert _tried(rivalry, constant, width) >= best - 1e-9
+
+
+def test_the_curve_is_that_of_loops_in_any_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a width and without, at once or a few constants at a time."""
+    rivalry, constants_G = _rivalry(9), np.linspace(-0.1, 0.7, 13)
+    for width in (0.0, 0.04, 1e-9):
+        expected = [_tried(rivalry, float(constant), width) for constant in constants_G]
+        np.testing.assert_allclose(smoothed_harmonic(rivalry, constants_G, width), expected, atol=1e-12)
+        with monkeypatch.context() as small:
+            small.setattr("trainer.evaluate.trust.stacking._CELLS", 100)
+            found_G = smoothed_harmonic(rivalry, constants_G, width)
+        np.testing.assert_allclose(found_G, expected, atol=1e-12)
+
+
+def test_equal_margins_have_no_width_and_still_a_constant() -> None:
+    """Two clumps: the step between them is found without a curve."""
+    rivalry = Rivalry(
+        margin_N=np.array([0.5] * 9 + [0.1]),
+        trained_hit_N=np.array([True] * 9 + [False]),
+        other_hit_N=np.array([False] * 9 + [True]),
+        is_trained_N=np.array([True] * 9 + [False]),
+    )
+    assert bandwidth(rivalry) == 0
+    constant, harmonic = best_constant(rivalry)
+    assert 0.1 < constant < 0.5
+    assert harmonic == 1.0
 
 
 def test_nothing_is_taken_off_where_nothing_is_gained() -> None:
@@ -117,16 +164,16 @@ def test_rows_are_those_of_doing_it_by_hand(make_kb: MakeKb, tmp_path: Path) -> 
         for row in measure(base, centers, heads, SETTINGS).metrics["stacking"]
     }
     assert {model for modality, model in rows if modality == "image"} == {"zero_shot", "aligned", "mean"}
-    assert {model for modality, model in rows if modality != "image"} == {"aligned"}
+    assert {model for modality, model in rows if modality in ("audio", "point")} == {"aligned"}
     frozen, untrained = (load_samples(base, role)[0]["image"] for role in ("samples", "zero_shot"))
     trained = np.flatnonzero(seen_C)
 
     def of_model(heads: Heads, known: Centers, model: str, shown_N: np.ndarray) -> np.ndarray:
-        parts = []
+        parts, texts = [], centers_by_model(known, heads)
         if model in ("zero_shot", "mean"):
-            parts.append(_scores(untrained.vectors_ND[shown_N], known))
+            parts.append(_scores(untrained.vectors_ND[shown_N], texts["zero_shot"]))
         if model in ("aligned", "mean"):
-            parts.append(_scores(heads.map("image", frozen.vectors_ND[shown_N]), known))
+            parts.append(_scores(heads.map("image", frozen.vectors_ND[shown_N]), texts["aligned"]))
         return sum(parts) / len(parts)
 
     folds = draw_folds(trained, 3 / 12, 3, seed=2)

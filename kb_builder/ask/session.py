@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import AsyncIterator
+import os
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from data.errors import RunError
+from data.files import write_json
 from kb_builder.ask.asker import Asker, Progress
 from kb_builder.ask.endpoint.client import ChatClient
 from kb_builder.ask.endpoint.parameters import changes_line, shape_for
@@ -22,6 +26,8 @@ from kb_builder.ask.scheduler import open_asker
 from kb_builder.settings import Asking
 
 log = logging.getLogger(__name__)
+
+_PAUSED = ".paused-"  # hidden: no part of what the knowledge base holds
 
 
 class AskingBar:
@@ -69,6 +75,53 @@ def describe_progress(progress: Progress) -> str:
     return ", ".join(parts)
 
 
+class PauseNote:
+    """A small file beside the ledger while every request is paused, for who watches from another process.
+
+    The file of a process that was killed stays; `pauses` leaves out what is older than the run at work.
+    """
+
+    def __init__(self, kb: Path, then: Callable[[Progress], None]) -> None:
+        self._path = kb / f"{_PAUSED}{os.getpid()}.json"
+        self._then = then
+        self._why: str | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        """Note a pause when it begins, and take the note away when it ends; then show the progress."""
+        if progress.paused != self._why:
+            self._why = progress.paused
+            if self._why is None:
+                self.close()
+            else:
+                write_json(self._path, {"why": self._why, "since": time.time()})
+        self._then(progress)
+
+    def close(self) -> None:
+        """Take the note away."""
+        self._path.unlink(missing_ok=True)
+
+
+class Pause(NamedTuple):
+    """Why nothing is asked, and since when (seconds since 1970)."""
+
+    why: str
+    since: float
+
+
+def pauses(kb: Path, *, after: float) -> list[Pause]:
+    """The pauses that processes have noted since `after` (seconds since 1970) and not ended."""
+    found = []
+    for path in sorted(kb.glob(f"{_PAUSED}*.json")):
+        try:
+            note = json.loads(path.read_text(encoding="utf-8"))
+            pause = Pause(str(note["why"]), float(note["since"]))
+        except (OSError, ValueError, KeyError, TypeError):  # it ended meanwhile
+            continue
+        if pause.since >= after:
+            found.append(pause)
+    return found
+
+
 @asynccontextmanager
 async def open_asking(
     kb: Path, describer: Describer, settings: Asking, *, run_id: str, bar: AskingBar
@@ -80,22 +133,24 @@ async def open_asking(
     )
     if line is not None:
         log.warning("%s", line)
+    note = PauseNote(kb, bar.show)
     try:
-        async with open_ledger(kb) as ledger, _open(kb, describer, ledger, settings, run_id, bar) as asker:
+        async with open_ledger(kb) as ledger, _open(kb, describer, ledger, settings, run_id, note) as asker:
             yield asker
     finally:
+        note.close()
         await describer.close()
 
 
 def _open(
-    kb: Path, describer: Describer, ledger: Ledger, settings: Asking, run_id: str, bar: AskingBar
+    kb: Path, describer: Describer, ledger: Ledger, settings: Asking, run_id: str, note: PauseNote
 ) -> AbstractAsyncContextManager[Asker]:
     if settings.submit == "online":
-        return open_asker(describer, ledger, settings=settings, run_id=run_id, on_progress=bar.show)
+        return open_asker(describer, ledger, settings=settings, run_id=run_id, on_progress=note)
     if isinstance(describer, Pool):
         raise RunError('submit = "batch" needs a single `base_url`: a batch exists at one endpoint only')
     if not isinstance(describer, ChatClient) or describer.source != "online":
         raise RunError(f'submit = "batch" needs describer = "openai": {describer.provider} has no Batch API')
     from kb_builder.ask.batch.asker import open_batch_asker
 
-    return open_batch_asker(kb, ledger, describer, settings=settings, run_id=run_id, on_progress=bar.show)
+    return open_batch_asker(kb, ledger, describer, settings=settings, run_id=run_id, on_progress=note)

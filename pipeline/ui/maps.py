@@ -31,6 +31,12 @@ WHICH = {"after": "after training", "before": "before training", "zero_shot": "w
 CENTER, DESCRIPTION = "center", "description"
 KINDS = (*MODALITIES, CENTER, DESCRIPTION)
 STATES = ("no answer", "right", "wrong")
+_STATE_OF = {None: 0, True: 1, False: 2}  # of whether an answer is right: its number in STATES
+_JUDGED = """
+    SELECT sample_id,
+           a.named = s.category_id OR coalesce(list_contains(s.more_category_ids, a.named), false) AS is_right
+    FROM v_samples AS s JOIN answers AS a USING (sample_id) WHERE s.category_id IS NOT NULL
+"""
 MOST_SAMPLES, MOST_TEXTS, LANDMARKS = 100_000, 20_000, 900
 
 
@@ -173,12 +179,8 @@ def _packed(
     ids = [each for block in blocks for each in block.ids]
     kind_N = np.concatenate([np.full(len(b.ids), KINDS.index(b.kind), np.uint8) for b in blocks])
     category_N = np.concatenate([block.category_N for block in blocks]).astype("<i4")
-    answers = opened.answers()
-    named = dict(zip(answers["sample_id"].to_pylist(), answers["named"].to_pylist(), strict=True))
-    state_N = np.zeros(len(ids), np.uint8)
-    for row, (one, own) in enumerate(zip(ids, category_N.tolist(), strict=True)):
-        if own >= 0 and one in named:
-            state_N[row] = 1 if base.index[named[one]] == own else 2
+    is_right = {row["sample_id"]: row["is_right"] for row in opened.rows(_JUDGED, answers=True)}
+    state_N = np.array([_STATE_OF[is_right.get(one)] for one in ids], np.uint8)
     writers, writer_N = _writers(opened, ids)
     middle_2 = (xy_N2.min(axis=0) + xy_N2.max(axis=0)) / 2
     reach = float(np.abs(xy_N2 - middle_2).max()) or 1.0

@@ -44,6 +44,7 @@ class Sample(NamedTuple):
     modality: Modality
     uri: str
     category_id: str | None
+    more_category_ids: Sequence[str] | None
     split: str
     object_id: str | None
     sha256: str

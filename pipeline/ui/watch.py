@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from data.errors import InputError, KnowledgeBaseError
 from data.lock import Holder, lock_holder
 from kb_builder.ask.ledger import read_ledger
+from kb_builder.ask.session import Pause, pauses
 from pipeline.project import ProjectFile
 from pipeline.run.jobs import STAGES, plan
 from pipeline.run.marks import marks
@@ -55,6 +56,7 @@ class Progress(NamedTuple):
     stages: Sequence[StageState]
     requests: Requests | None
     left_s: float | None  # of the running stage, where it works in shards
+    pauses: Sequence[Pause] = ()  # while no request is sent
 
 
 def progress(project: ProjectFile, stale: dict[str, str | None]) -> Progress:
@@ -77,7 +79,8 @@ def progress(project: ProjectFile, stale: dict[str, str | None]) -> Progress:
         seconds = mark["seconds"] if mark is not None else sum(part["seconds"] for part in parts) or None
         counts = mark["summary"] if mark is not None else {}
         states.append(StageState(name, state, seconds, len(parts), counts, note))
-    return Progress(holder, states, _requests(project), _left(project, states))
+    paused = [] if holder is None else pauses(project.kb, after=holder.since)
+    return Progress(holder, states, _requests(project), _left(project, states), paused)
 
 
 def stale_stages(project: ProjectFile) -> dict[str, str | None]:

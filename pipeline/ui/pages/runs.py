@@ -49,6 +49,9 @@ async def show(view: View) -> None:
             return
         spot.clear()
         with spot:
+            for pause in now.pauses:
+                since = duration(max(0.0, time.time() - pause.since))
+                alert(f"No request is sent, for {since} now: {pause.why}", kind="note")
             _stages(now)
             _asked(now)
             if lines := runner.lines():

@@ -188,7 +188,8 @@ def _placed(view: View, sample: Sample, placed: _Placed | None) -> None:
     own = sample.category_id
     verdict = ""
     if own is not None:
-        verdict = ": right" if placed.answers[0].category_id == own else ": wrong"
+        own_ids = (own, *(sample.more_category_ids or ()))
+        verdict = ": right" if placed.answers[0].category_id in own_ids else ": wrong"
     Words(f"by the {placed.model}, among all categories{verdict}", "p", "quiet")
     answers(view, placed.answers)
     Words("Nearest samples", "h2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import pytest
 
 from data.errors import InputError
 from data.lock import write_lock
+from kb_builder.ask.asker import Progress
+from kb_builder.ask.session import PauseNote
 from pipeline.project import load_project
 from pipeline.run.jobs import plan
 from pipeline.run.marks import remove_mark
@@ -55,6 +58,26 @@ def test_a_run_at_work(cups: Path) -> None:
     with pytest.raises(InputError, match=f"at work on not-{host}"):
         runner.pause()
     assert runner.lines() == []
+
+
+def test_a_pause_is_seen_from_another_process(cups: Path) -> None:
+    """It is there from its beginning to its end; what a killed run left behind is not."""
+    project = load_project(cups)
+    shown: list[Progress] = []
+    note = PauseNote(project.kb, shown.append)
+    going = Progress(
+        answered=1, from_ledger=0, failed=0, in_flight=1, limit=4, spent_usd=None, saved_usd=0.0, paused=None
+    )
+    note(dataclasses.replace(going, paused="left behind"))
+    for path in project.kb.glob(".paused-*"):
+        path.write_text(json.dumps({"why": "left behind", "since": 1.0}), encoding="utf-8")
+    with write_lock(project.run / "run.lock", "describe-categories"):
+        assert progress(project, {}).pauses == []
+        note(dataclasses.replace(going, paused="HTTP 503"))
+        assert [pause.why for pause in progress(project, {}).pauses] == ["HTTP 503"]
+        note(going)
+        assert progress(project, {}).pauses == [] and not list(project.kb.glob(".paused-*"))
+    assert len(shown) == 3
 
 
 def test_counts_in_a_line() -> None:

@@ -156,6 +156,7 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen()  # the address is said before the server is up: who comes early waits
     except (OSError, UnicodeError) as error:  # a name that is no host name at all
         listener.close()
         why = getattr(error, "strerror", None) or error

@@ -6,14 +6,16 @@ Anchor sets are the LLM centers and their controls. Shapes: N samples, C categor
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from trainer.align.heads import Heads
 from trainer.evaluate.name_free import NAME_FREE, name_free
 from trainer.inputs import CLASS_NAME
 from trainer.records import Bools, Centers, Ints, SampleSet
+
+if TYPE_CHECKING:
+    from trainer.align.heads import Heads  # imports torch, which `unibind compare` does not need
 
 CENTERS = "llm_centers"  # the anchor set that the others are controls for
 

@@ -142,7 +142,7 @@ def test_a_sample_has_its_answers_and_neighbours(desk: Desk, visit: Any) -> None
         links = _links(user)
         assert "/sample?id=red-cup-0-note" in links and "/category?id=red-cup" in links
         await user.open("/sample?id=red-cup-0-note")
-        await user.should_see("by the text encoder", retries=SLOW)
+        await user.should_see("by the aligned heads, among all categories", retries=SLOW)
 
     visit(desk, steps)
 

@@ -54,27 +54,25 @@ def test_every_modality_is_shown_or_played(world_desk: Desk, served: Served) -> 
     served(world_desk, steps)
 
 
-@pytest.mark.parametrize(
-    ("query", "status"),
-    [
-        ("sample=nobody", 404),
-        ("", 404),
-        ("sample=a&file=b", 404),
-        ("file=nothing", 404),
-        ("sample=../../../etc/passwd", 404),
-        ("sample=%2Fetc%2Fpasswd", 404),
-        (f"sample={quote(ONE.format('image'))}&as=../../x", 404),
-        (f"sample={quote(ONE.format('image'))}&as=film", 404),
-        (f"sample={quote(ONE.format('text'))}&as=sound", 404),
-    ],
-)
-def test_what_is_no_view_is_not_served(world_desk: Desk, served: Served, query: str, status: int) -> None:
+def test_what_is_no_view_is_not_served(world_desk: Desk, served: Served) -> None:
     """Unknown ids, paths in place of ids, and views that a sample does not have."""
+    queries = [
+        "sample=nobody",
+        "",
+        "sample=a&file=b",
+        "file=nothing",
+        "sample=../../../etc/passwd",
+        "sample=%2Fetc%2Fpasswd",
+        f"sample={quote(ONE.format('image'))}&as=../../x",
+        f"sample={quote(ONE.format('image'))}&as=film",
+        f"sample={quote(ONE.format('text'))}&as=sound",
+    ]
 
     async def steps(client: httpx.AsyncClient) -> None:
-        answer = await client.get(f"/media/world?{query}")
-        assert answer.status_code == status
-        assert str(next(iter(world_desk.projects.values())).file.path.parent) not in answer.text
+        for query in queries:
+            answer = await client.get(f"/media/world?{query}")
+            assert answer.status_code == 404, query
+            assert str(next(iter(world_desk.projects.values())).file.path.parent) not in answer.text
 
     served(world_desk, steps)
 

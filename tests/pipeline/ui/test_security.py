@@ -42,26 +42,24 @@ def test_a_page_may_run_only_the_server_s_own_scripts(desk: Desk, served: Served
     served(desk, steps)
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "10.0.0.7", ""]
-)
-def test_another_name_is_refused(desk: Desk, served: Served, host: str) -> None:
+def test_another_name_is_refused(desk: Desk, served: Served) -> None:
     """A name that a stranger's DNS points here, and an address that was not asked for, get no page."""
 
     async def steps(client: httpx.AsyncClient) -> None:
-        answer = await client.get("/", headers={"Host": host})
-        assert answer.status_code == 421
-        assert "UniBind" not in answer.text
+        for host in ("evil.example", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "10.0.0.7", ""):
+            answer = await client.get("/", headers={"Host": host})
+            assert answer.status_code == 421, host
+            assert "UniBind" not in answer.text
 
     served(desk, steps)
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:8642", "127.0.0.1:1", "[::1]:8642", "LOCALHOST"])
-def test_this_machine_s_names_are_answered(desk: Desk, served: Served, host: str) -> None:
+def test_this_machine_s_names_are_answered(desk: Desk, served: Served) -> None:
     """Loopback under all its names."""
 
     async def steps(client: httpx.AsyncClient) -> None:
-        assert (await client.get("/ui.css", headers={"Host": host})).status_code == 200
+        for host in ("localhost", "localhost:8642", "127.0.0.1:1", "[::1]:8642", "LOCALHOST"):
+            assert (await client.get("/ui.css", headers={"Host": host})).status_code == 200, host
 
     served(desk, steps)
 

@@ -46,7 +46,7 @@ from kb_builder.store.shards import (
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-_TRIES, _PAUSE_S = 20, 0.02  # of a reader whose table is being replaced
+_TRIES, _PAUSE_S = 100, 0.02  # of a reader whose table is being replaced
 _ROWS_PER_SHARD = 100_000  # of a table written at once by `write_vectors`
 
 

@@ -185,7 +185,7 @@ def test_answers_and_hits_are_found_in_the_shared_space(project: Project) -> Non
     score_C = category_scores(heads.map("image", photo), heads.represent(centers))[0]
     stacking = json.loads((project.file.run / "evaluation.json").read_text(encoding="utf-8"))["stacking"]
     constants = {(row["modality"], row["model"]): row["constant"] for row in stacking}
-    expected_C = score_C - np.where(seen_categories(base), constants["image", "aligned"], 0.0)
+    expected_C = score_C - np.where(seen_categories(base), constants.get(("image", "aligned"), 0.0), 0.0)
     (answer,) = project.predict(project.file.path.parent / "media" / "green-cup-7.png", top=3)
     best = np.argsort(-expected_C)[:3]
     assert [each.category_id for each in answer.answers] == [base.categories[c] for c in best]

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -26,6 +25,7 @@ from kb_builder.ask.endpoint.proxies import Proxy, proxy_for
 from kb_builder.ask.request import OPENAI_URL, endpoint_identity
 from kb_builder.describers import local_llm
 from kb_builder.settings import TRAITS, Asking, writer_traits
+from pipeline.check import Check
 from pipeline.project import ProjectFile
 
 HUB = "huggingface.co"
@@ -73,21 +73,6 @@ _MOST_BYTES = 16 * 2**20  # of an endpoint's list of models
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-@dataclass(frozen=True)
-class Check:
-    """The result of one check. The command fails if a `needed` one is not ok."""
-
-    what: str
-    ok: bool
-    detail: str
-    needed: bool = True
-
-    def to_text(self) -> str:
-        """The check as a line for the terminal."""
-        sign = "ok  " if self.ok else ("FAIL" if self.needed else "--  ")
-        return f"{sign}  {self.what}: {self.detail}"
-
-
 def examine(project: ProjectFile | None, *, engine: bool = False) -> list[Check]:
     """Run every check, in the order of printing; with a project also those of its files and endpoints.
 
@@ -107,8 +92,7 @@ def _engine(project: ProjectFile | None) -> Iterator[Check]:
         return
     from pipeline.engines.probe import examine as examine_nodes
 
-    for each in examine_nodes(project):
-        yield Check(each.what, each.ok, each.detail, each.needed)
+    yield from examine_nodes(project)
 
 
 def _packages() -> Iterator[Check]:

@@ -17,7 +17,7 @@ from pipeline.html.elements import counted
 from trainer.evaluate.intervals import harmonic_mean
 
 Use = Literal["auto", "zero-shot", "heads", "mean"]
-_MODEL_OF: dict[str, str] = {"zero-shot": "zero_shot", "heads": "aligned", "mean": "mean"}
+MODEL_OF: dict[str, str] = {"zero-shot": "zero_shot", "heads": "aligned", "mean": "mean"}  # `auto` chooses
 MODEL_TITLES: dict[str, str] = {"zero_shot": "zero-shot", "aligned": "heads", "mean": "mean of both"}
 VAL = "val"
 _SPLITS = (VAL, "seen", "unseen")  # shown
@@ -112,10 +112,10 @@ def _trusted(modality: str, rows: Sequence[Mapping[str, Any]], use: str) -> Trus
     chosen = next(row["model"] for row in rows if row["chosen"])
     why: Literal["only", "val", "toss-up", "no val", "asked for", "not there"]
     why = "val" if VAL in shares else "no val"
-    if use != "auto" and _MODEL_OF[use] in models and len(models) > 1:
-        chosen, why = _MODEL_OF[use], "asked for"
+    if use != "auto" and MODEL_OF[use] in models and len(models) > 1:
+        chosen, why = MODEL_OF[use], "asked for"
     elif len(models) == 1:
-        why = "only" if use == "auto" or _MODEL_OF[use] == chosen else "not there"
+        why = "only" if use == "auto" or MODEL_OF[use] == chosen else "not there"
     elif VAL in shares and rows[0]["toss_up"]:
         why = "toss-up"
     return Trusted(
@@ -187,6 +187,12 @@ def stacked_mean(rows: Sequence[Stacked]) -> Stacked | None:
     return Stacked(f"mean of {len(media)}", "", None, *(mean(name) for name in names))
 
 
+def with_mean(rows: Sequence[Stacked]) -> list[Stacked]:
+    """The rows, and their mean where there are several to average; empty without any."""
+    mean = stacked_mean(rows)
+    return [*rows, *([mean] if mean is not None and len(rows) > 1 and mean.constant is None else [])]
+
+
 def trust_text(metrics: Mapping[str, Any], use: str = "auto") -> list[str]:
     """The lines for the terminal, after the result table; empty for a run without heads."""
     found = trusted(metrics, use)
@@ -209,7 +215,7 @@ def _training_lines(found: Sequence[Trusted]) -> list[str]:
                 else "-"
                 for model in MODEL_TITLES
             ]
-            rows.append([f"  {_title(split)}", *cells, f"{each.n[split]:,}"])
+            rows.append([f"  {shown_split(split)}", *cells, f"{each.n[split]:,}"])
     table = aligned(rows) if compared else []
     return ["", *lines, "", *table, *([""] if table else []), *choices(found)]
 
@@ -226,17 +232,16 @@ def choices(found: Sequence[Trusted]) -> list[str]:
     ]
 
 
-def _title(split: str) -> str:
+def shown_split(split: str) -> str:
+    """The title of a split of `Trusted.shares`."""
     return "val, trained categories" if split == VAL else split_title(split)
 
 
 def _stacking_lines(rows: Sequence[Stacked]) -> list[str]:
-    mean = stacked_mean(rows)
-    if mean is None:
+    if not rows:
         return []
-    shown = [*rows, *([mean] if len(rows) > 1 and mean.constant is None else [])]
     table = [["", "constant", "trained", "untrained", "H", "trained", "untrained", "H"]]
-    for row in shown:
+    for row in with_mean(rows):
         after = (row.seen_stacked, row.unseen_stacked, row.harmonic_stacked)
         interval = "" if row.low is None or row.high is None else f" [{percent(row.low)}-{percent(row.high)}]"
         table.append(

@@ -111,3 +111,10 @@ class SampleSet:
     def split(self, name: str) -> SampleSet:
         """The samples of one split."""
         return self.take(self.splits_N == name)
+
+
+def evenly_spaced(n: int, most: int) -> Ints:
+    """At most `most` of n rows (at least one of any), evenly spaced: their numbers, ascending."""
+    if n <= most:
+        return np.arange(n)
+    return np.arange(max(1, most)) * n // max(1, most)

@@ -168,19 +168,13 @@ def _single(known: Known, number: int) -> Prompt:
     if opening.then:
         return _exact(known, template_id, opening)
     thing = known.thing[:1].upper() + known.thing[1:]
-    return Prompt(
-        template_id=template_id,
-        version=VERSION,
-        aspect=known.aspect,
-        modality=known.modality,
-        also=known.also,
-        system=None,
-        user=f"{thing}: {known.says}.\nWhat is the {{name}}? Use the words above.",
-        ask="",
-        how="",
-        opening=opening.start,
-        extra={"min_p": 0.3, "logit_bias": {f" {known.says}.": _PREFER}, "stop": [".", "\n"]},
-        known=f"{known.thing} {known.says}",
+    return _prompt(
+        known,
+        template_id,
+        f"{thing}: {known.says}.\nWhat is the {{name}}? Use the words above.",
+        opening.start,
+        {"min_p": 0.3, "logit_bias": {f" {known.says}.": _PREFER}, "stop": [".", "\n"]},
+        f"{known.thing} {known.says}",
     )
 
 
@@ -193,6 +187,21 @@ def _pair(one: Known, other: Known) -> Prompt:
 
 def _exact(known: Known, template_id: str, opening: Opening) -> Prompt:
     """A prompt whose answer is fixed: the words that the model has chosen before."""
+    return _prompt(
+        known,
+        template_id,
+        "Say what is known.",  # the same for all, so that a server reads it once
+        opening.start,
+        {
+            "grammar": f'root ::= " {_escaped(opening.then)}."',
+            "logit_bias": {f" {opening.then}.": _FIXED},
+        },
+    )
+
+
+def _prompt(
+    known: Known, template_id: str, user: str, opening: str, extra: dict[str, Any], rests_on: str = ""
+) -> Prompt:
     return Prompt(
         template_id=template_id,
         version=VERSION,
@@ -200,14 +209,12 @@ def _exact(known: Known, template_id: str, opening: Opening) -> Prompt:
         modality=known.modality,
         also=known.also,
         system=None,
-        user="Say what is known.",  # the same for all, so that a server reads it once
+        user=user,
         ask="",
         how="",
-        opening=opening.start,
-        extra={
-            "grammar": f'root ::= " {_escaped(opening.then)}."',
-            "logit_bias": {f" {opening.then}.": _FIXED},
-        },
+        opening=opening,
+        extra=extra,
+        known=rests_on,
     )
 
 

@@ -15,6 +15,7 @@ from data.errors import UniBindError
 from kb_builder.encode.embed import encoder_names, load_known
 from kb_builder.encode.hardware import hardware_class
 from kb_builder.encoders import FACTORIES, Loader
+from pipeline.check import Check
 from pipeline.engines.worker import code_version, go_to
 from pipeline.project import ProjectFile
 
@@ -48,16 +49,6 @@ class Answer:
     clock: float  # seconds since 1970
     hardware: str
     identities: dict[str, str] = field(default_factory=dict)  # of the encoders, or why there is none
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor."""
-
-    what: str
-    ok: bool
-    detail: str
-    needed: bool = True
 
 
 def answer(question: Question) -> Answer:
@@ -95,7 +86,7 @@ def _try_store(question: Question, wrote: str) -> str:
     return ""
 
 
-def examine(project: ProjectFile) -> list[Finding]:
+def examine(project: ProjectFile) -> list[Check]:
     """Ask every node of the project's cluster, and compare the answers with this machine's."""
     from pipeline.engines.ray import RayEngine
 
@@ -103,7 +94,7 @@ def examine(project: ProjectFile) -> list[Finding]:
         engine = RayEngine(project.running)
         engine.connect()
     except UniBindError as error:
-        return [Finding("engine", False, str(error))]
+        return [Check("engine", False, str(error))]
     project.run.mkdir(parents=True, exist_ok=True)
     note = f".probe.{secrets.token_hex(4)}"
     question = Question(
@@ -120,8 +111,8 @@ def examine(project: ProjectFile) -> list[Finding]:
         started = time.time()
         answers, silent = engine.ask_nodes(answer, question)
         ended = time.time()
-        found = [Finding("engine", True, f"Ray at {engine.address}, {len(answers) + len(silent)} nodes")]
-        found += [Finding(f"node {node}", False, why) for node, why in silent.items()]
+        found = [Check("engine", True, f"Ray at {engine.address}, {len(answers) + len(silent)} nodes")]
+        found += [Check(f"node {node}", False, why) for node, why in silent.items()]
         own = answer(question)
         for node, each in answers.items():
             found += _node(node, each, own, question, started, ended, loopback=engine.is_loopback)
@@ -141,7 +132,7 @@ def _node(
     ended: float,
     *,
     loopback: bool,
-) -> Iterator[Finding]:
+) -> Iterator[Check]:
     """The findings about one node: one line if all is well, else one for each thing that is not."""
     wrong: list[tuple[str, bool]] = []
     if each.store:
@@ -163,9 +154,9 @@ def _node(
         wrong.append((f"its clock differs by {each.clock - ended:.0f} s; synchronise it", False))
     what = f"node {node} ({each.host})"
     for words, needed in wrong:
-        yield Finding(what, False, words, needed)
+        yield Check(what, False, words, needed)
     if not wrong:
-        yield Finding(
+        yield Check(
             what,
             True,
             f"sees the run's folder, has this code and these encoders, {each.free / 2**30:.0f} GiB free;"
@@ -173,16 +164,16 @@ def _node(
         )
 
 
-def _hardware(by_node: Mapping[str, str], project: ProjectFile) -> Finding:
+def _hardware(by_node: Mapping[str, str], project: ProjectFile) -> Check:
     classes: dict[str, list[str]] = {}
     for node, each in sorted(by_node.items()):
         classes.setdefault(each, []).append(node)
     if len(classes) <= 1:
-        return Finding("hardware", True, f"one class: {', '.join(classes) or 'none'}")
+        return Check("hardware", True, f"one class: {', '.join(classes) or 'none'}")
     listed = "; ".join(f"{each} on {_some(nodes)}" for each, nodes in classes.items())
     needed = project.running.same_hardware
     end = "[run] same_hardware = true refuses them" if needed else "the last bits of vectors may differ"
-    return Finding("hardware", False, f"{len(classes)} classes: {listed}; {end}", needed)
+    return Check("hardware", False, f"{len(classes)} classes: {listed}; {end}", needed)
 
 
 def _some(nodes: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from data.reads import reading
 from pipeline.html.elements import counted
 from pipeline.project import ProjectFile
-from pipeline.trust import MODEL_TITLES, Trusted, trusted
+from pipeline.trust import MODEL_OF, MODEL_TITLES, Trusted, trusted
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Evaluated:
 
         As [predict] `use` says, or as chosen on val; the heads where nothing was evaluated.
         """
-        named = {"zero-shot": "zero_shot", "heads": "aligned", "mean": "mean"}.get(self.use)
+        named = MODEL_OF.get(self.use)
         both = {"zero_shot", "aligned"} <= set(models)
         if not both:
             return next(iter(models))

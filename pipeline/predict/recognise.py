@@ -38,7 +38,7 @@ from pipeline.predict.paths import each_file, unreadable
 from pipeline.predict.space import Gallery, Space
 from pipeline.project import ProjectFile
 from trainer.evaluate.calibration import probabilities
-from trainer.evaluate.trust.answers import centers_by_model
+from trainer.evaluate.trust.answers import centers_by_model, mean_scores
 from trainer.inputs import KnowledgeBase, center_texts, seen_categories
 from trainer.localize.centers import load_centers
 from trainer.records import Bools, Centers, Doubles, Floats
@@ -254,7 +254,7 @@ def _scores(
         for model, queries_ND in placed.items()
     }
     if len(scores) == 2:
-        scores["mean"] = (scores["zero_shot"] + scores["aligned"]) / 2
+        scores["mean"] = mean_scores(scores["zero_shot"], scores["aligned"]).astype(np.float64)
     return scores
 
 

@@ -187,7 +187,6 @@ class Searcher:
         return vectors
 
     def _sample(self, sample_id: str) -> Part:
-        space = self.recogniser.space
         for modality, placed in self.stored.items():
             if modality not in self._ids:
                 self._ids[modality] = pa.array(placed.samples.sample_ids, pa.string())
@@ -197,10 +196,7 @@ class Searcher:
                     model: vectors_ND[row : row + 1]
                     for model, vectors_ND in self._by_model(modality, placed.vectors).items()
                 }
-                vector_1D = by_model.get("aligned", by_model.get(TEXT))
-                if vector_1D is None:  # no head
-                    vector_1D = by_model["zero_shot"]
-                    vector_1D = vector_1D if space.heads is None else space.heads.place_text(vector_1D)
+                vector_1D = self.recogniser.space.among_samples(by_model)
                 return Part(vector_1D, title(self.recogniser.used(modality, by_model)), modality, by_model)
         raise InputError(f"no sample {sample_id!r} is in the text space of this project")
 

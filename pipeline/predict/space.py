@@ -106,16 +106,18 @@ class Space:
         `placed`, if given, is what `place_by_model` returned for it. Raises what `place` raises.
         """
         placed = placed or {}
+        has_head = self.heads is not None and modality in self.heads.modalities
+        if not ({"aligned", TEXT} & placed.keys() or ("zero_shot" in placed and not has_head)):
+            query_1D, model = self.place(modality, source)
+            placed = {"zero_shot" if model == ZERO_SHOT else "aligned": query_1D}
+        return self.among_samples(placed)
+
+    def among_samples(self, placed: Mapping[str, Floats]) -> Floats:
+        """What `place_by_model` returned, in the space of the galleries: float32[1, D]."""
         known_1D = placed.get("aligned", placed.get(TEXT))
         if known_1D is not None:
             return known_1D
-        if "zero_shot" in placed and (self.heads is None or modality not in self.heads.modalities):
-            query_1D, model = placed["zero_shot"], ZERO_SHOT
-        else:
-            query_1D, model = self.place(modality, source)
-        if model == ZERO_SHOT and self.heads is not None:
-            return self.heads.place_text(query_1D)  # the galleries are in the space of the heads
-        return query_1D
+        return placed["zero_shot"] if self.heads is None else self.heads.place_text(placed["zero_shot"])
 
     def samples(self, into: str | None = None) -> dict[str, SampleSet]:
         """The encoded samples in the text space, by modality, of all or of one."""

@@ -30,7 +30,7 @@ from pipeline.report.space import first_map, space_section, write_space_png
 from pipeline.report.training import training_section
 from pipeline.report.trust import trust_section
 from trainer.align.heads import has_heads, load_heads
-from trainer.evaluate.space import space_maps
+from trainer.evaluate.maps.space import space_maps
 from trainer.inputs import KnowledgeBase, load_samples, open_kb, seen_categories
 from trainer.localize.centers import load_centers
 from trainer.records import Centers, SampleSet

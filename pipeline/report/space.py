@@ -1,8 +1,8 @@
 """The report's pictures of the space: test samples in the plane, by modality and by category.
 
-The plane comes from trainer/evaluate/space.py (t-SNE, which keeps neighbours only: distances between clusters
-and the axes have no meaning, and the page says so). The page has SVG, which follows light and dark mode; the
-README has `space.png`.
+The plane comes from trainer/evaluate/maps/space.py (t-SNE, which keeps neighbours only: distances between
+clusters and the axes have no meaning, and the page says so). The page has SVG, which follows light and dark
+mode; the README has `space.png`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from data.show import shorten, visible
 from pipeline.html.elements import Html, el, figure, join, section
 from pipeline.html.labels import RING, Label, place_labels
 from pipeline.html.style import MODALITY_COLOURS
-from trainer.evaluate.space import CENTER, SpaceMap
+from trainer.evaluate.maps.space import CENTER, SpaceMap
 
 _SIDE = 330.0  # width of a panel in its own units, about pixels on a phone
 _MARGIN = 20.0

@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.accuracies import percent, points, split_title
+from pipeline.accuracies import percent, points
 from pipeline.html.elements import Child, Html, el, join, line, section, table
 from pipeline.trust import (
     METHOD_TITLES,
     MODEL_TITLES,
-    VAL,
     Repeated,
     Share,
     Stacked,
     Trusted,
     choices,
     repeated,
+    shown_split,
     stacked,
-    stacked_mean,
     trusted,
+    with_mean,
 )
 
 
@@ -52,8 +52,7 @@ def _training(found: Sequence[Trusted]) -> Child:
     for each in compared:
         body.append(el("tr", el("th", each.modality, colspan=5), class_="group"))
         for split, shares in each.shares.items():
-            title = "val, trained categories" if split == VAL else split_title(split)
-            cells: list[Child] = [title]
+            cells: list[Child] = [shown_split(split)]
             cells += [_share(shares.get(model), bold=model == each.used) for model in MODEL_TITLES]
             body.append(line("lrrrr", [*cells, f"{each.n[split]:,}"]))
     head = ["", *MODEL_TITLES.values(), "n"]
@@ -72,11 +71,10 @@ def _share(share: Share | None, *, bold: bool = False) -> Child:
 
 
 def _stacking(rows: Sequence[Stacked]) -> Child:
-    mean = stacked_mean(rows)
-    if mean is None:
+    if not rows:
         return ""
     body: list[Html] = []
-    for row in [*rows, *([mean] if len(rows) > 1 and mean.constant is None else [])]:
+    for row in with_mean(rows):
         cells: list[Child] = [row.modality, "" if row.constant is None else f"{row.constant:.3f}"]
         cells += [percent(value) for value in (row.seen, row.unseen, row.harmonic)]
         cells += [percent(row.seen_stacked), percent(row.unseen_stacked)]

@@ -23,9 +23,10 @@ from data.errors import InputError, KnowledgeBaseError
 from data.modality import MODALITIES
 from kb_builder.store.table import open_table, read_manifest
 from pipeline.ui.state import Opened
-from trainer.evaluate.landmarks import plane
+from trainer.evaluate.maps.landmarks import plane
+from trainer.evaluate.maps.space import of_commonest_dimension
 from trainer.inputs import KnowledgeBase, load_samples
-from trainer.records import Floats, Ints, SampleSet
+from trainer.records import Floats, Ints, SampleSet, evenly_spaced
 
 WHICH = {"after": "after training", "before": "before training", "zero_shot": "without training"}
 CENTER, DESCRIPTION = "center", "description"
@@ -110,12 +111,9 @@ def _samples(opened: Opened, base: KnowledgeBase, which: str) -> list[_Block]:
     sets: list[SampleSet] = list(load_samples(base, role)[0].values())
     if which == "before":
         sets = [each for each in sets if each.modality != "text"] or sets
-    dims = Counter(each.vectors_ND.shape[1] for each in sets)
-    common = max(dims, key=lambda dim: (dims[dim], dim), default=0)
     return [
         _Block(each.modality, each.sample_ids, each.vectors_ND, each.category_N)
-        for each in sets
-        if each.vectors_ND.shape[1] == common
+        for each in of_commonest_dimension(sets)
     ]
 
 
@@ -152,7 +150,7 @@ def _some(block: _Block, most: int) -> _Block:
     """At most so many points of a block, evenly spaced."""
     if len(block.ids) <= most:
         return block
-    rows = np.arange(most) * len(block.ids) // most
+    rows = evenly_spaced(len(block.ids), most)
     ids = [block.ids[row] for row in rows.tolist()]
     return _Block(block.kind, ids, block.vectors_ND[rows], block.category_N[rows])
 
@@ -161,8 +159,7 @@ def _landmarks(blocks: Sequence[_Block]) -> Ints:
     """Evenly spaced points, an equal share of each kind: their numbers."""
     found, first = [], 0
     for block in blocks:
-        count = min(len(block.ids), max(1, LANDMARKS // len(blocks)))
-        found.append(first + np.arange(count) * len(block.ids) // max(count, 1))
+        found.append(first + evenly_spaced(len(block.ids), LANDMARKS // len(blocks)))
         first += len(block.ids)
     return np.concatenate(found).astype(np.int64)
 

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pipeline.doctor import Check, examine
+from pipeline.check import Check
+from pipeline.doctor import examine
 from pipeline.project import ProjectFile, load_project
 
 

@@ -34,7 +34,7 @@ from trainer.align.pairs import Pairs, batches
 from trainer.align.processes import ALONE, Processes
 from trainer.align.replay import Replay, can_replay
 from trainer.align.shared import SharedSpace
-from trainer.records import Floats, Ints, SampleSet
+from trainer.records import Floats, Ints, SampleSet, evenly_spaced
 from trainer.score.geometry import unit_rows
 from trainer.settings import Train
 
@@ -358,11 +358,6 @@ def modality_mean(heads: Heads, modality: str, train: SampleSet) -> Floats:
     """The mean of a modality's train samples in the shared space: [T]."""
     mapped_NT = heads.map_with_mean(modality, train.vectors_ND[evenly_spaced(len(train), _MOST_ROWS)])
     return np.asarray(mapped_NT.mean(axis=0, dtype=np.float64), dtype=np.float32)
-
-
-def evenly_spaced(n: int, most: int) -> Ints | slice:
-    """At most `most` of n rows, evenly spaced."""
-    return slice(None) if n <= most else np.arange(most) * n // most
 
 
 def torch_device(name: str) -> torch.device:

@@ -121,6 +121,21 @@ def centers_for(few: KnowledgeBase, centers: Centers) -> Centers:
     return read_centers(few, table)
 
 
+def refit(
+    few: KnowledgeBase, centers: Centers, heads: Heads, *, quiet: bool = False
+) -> tuple[Centers, Heads | None]:
+    """The centers and new heads for these samples, with the settings of `heads`.
+
+    None instead of heads where such samples lack what the settings need, such as descriptions. `quiet` as in
+    `fit`.
+    """
+    known = centers_for(few, centers)
+    try:
+        return known, fit(few, known, recipe_of(heads), quiet=quiet).heads
+    except TrainingError:
+        return known, None
+
+
 def _classify_by_probe(few_shot: _FewShot) -> dict[str, Ints]:
     predicted: dict[str, Ints] = {}
     for modality, shown in few_shot.shown.items():
@@ -134,10 +149,8 @@ def _classify_by_heads(
     few_shot: _FewShot, centers: Centers, seen_C: Bools, heads: Heads, settings: Evaluate
 ) -> dict[str, Ints]:
     """The predictions of new heads, trained on the few samples with the settings of `heads`."""
-    known = centers_for(few_shot.base, centers)
-    try:
-        fitted = fit(few_shot.base, known, recipe_of(heads)).heads
-    except TrainingError:  # so few samples may lack what the settings need, such as descriptions
+    known, fitted = refit(few_shot.base, centers, heads)
+    if fitted is None:
         return {}
     among = fitted.represent(known).of(seen_C)
     return {

@@ -14,7 +14,7 @@ from pipeline.ui.canvas import Cloud, Frames
 from pipeline.ui.cards import sample_card
 from pipeline.ui.frame import View, Words, alert, box, chip, later, link, picture
 from pipeline.ui.media import EVENT_FRAMES, playable, thermal_scale, video_frames
-from pipeline.ui.pages.search import answers
+from pipeline.ui.pages.search import answers, column
 from pipeline.ui.state import Opened, Sample
 
 PATH, TITLE = "/sample", "Sample"
@@ -196,16 +196,4 @@ def _placed(view: View, sample: Sample, placed: _Placed | None) -> None:
     with box("div", "columns"):
         for modality in MODALITIES:
             if hits := placed.found.hits.get(modality):
-                with box("section", aria_label=f"nearest {modality} samples"):
-                    with box("h3"):
-                        chip(modality)
-                    with box("div", "cards-in"):
-                        for hit in hits:
-                            sample_card(
-                                view,
-                                hit.sample_id,
-                                modality,
-                                hit.category or "no category",
-                                f"{hit.score:.3f}",
-                                text=placed.texts.get(hit.sample_id),
-                            )
+                column(view, modality, hits, placed.texts, label="nearest {} samples")

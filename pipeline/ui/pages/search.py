@@ -157,7 +157,7 @@ def _results(view: View, done: _Shown) -> None:
     with box("div", "columns"):
         for modality in MODALITIES:
             if modality in found.hits:
-                _column(view, modality, found.hits[modality], done.texts)
+                column(view, modality, found.hits[modality], done.texts)
 
 
 def answers(view: View, found: Sequence[NamedCategory]) -> None:
@@ -179,8 +179,11 @@ def answers(view: View, found: Sequence[NamedCategory]) -> None:
                     Words(f" {shorten(answer.why, _WHY_CHARS)}")
 
 
-def _column(view: View, modality: str, hits: Sequence[Hit], texts: dict[str, str]) -> None:
-    with box("section", "", aria_label=f"{modality} samples"):
+def column(
+    view: View, modality: str, hits: Sequence[Hit], texts: dict[str, str], *, label: str = "{} samples"
+) -> None:
+    """Samples of one modality, nearest first, as cards under its name; `label` is for screen readers."""
+    with box("section", aria_label=label.format(modality)):
         with box("h3"):
             chip(modality)
         with box("div", "cards-in"):

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.html.labels import HEIGHT, LETTER, place_labels
 from pipeline.report.space import first_map, fitted, labels
-from trainer.evaluate.space import SpaceMap
+from trainer.evaluate.maps.space import SpaceMap
 
 
 def _picture(n: int, categories: int, kinds: tuple[str, ...]) -> SpaceMap:

@@ -27,7 +27,7 @@ def test_imports_inside_functions_and_named_modules_and_tables_are_followed() ->
 
 def test_a_stage_counts_what_it_reaches_and_nothing_else() -> None:
     """The report computes with the trainer; training knows no describer, and ingest no encoder."""
-    assert {"trainer/evaluate/tsne.py", "trainer/align/heads.py", "pipeline/html/elements.py"} <= _names(
+    assert {"trainer/evaluate/maps/tsne.py", "trainer/align/heads.py", "pipeline/html/elements.py"} <= _names(
         jobs._report
     )
     assert not {name for name in _names(jobs._train) if name.startswith(("data/readers", "pipeline/"))}

@@ -87,14 +87,16 @@ def centers_by_model(centers: Centers, heads: Heads | None) -> dict[str, Centers
 
 
 def model_scores(placed: Placed, model: Model, centers: Mapping[str, Centers], scorer: Scorer) -> Scores:
-    """The score of every category for each sample by one model: float64[N, C].
-
-    That of `mean` is the mean of the two others: both are similarities with the same texts.
-    """
+    """The score of every category for each sample by one model: float64[N, C]."""
     if model != MEAN:
         return category_scores(placed.vectors[model], centers[model], scorer)
     one, other = (category_scores(x_ND, centers[name], scorer) for name, x_ND in placed.vectors.items())
-    mean_NC: Scores = (one + other) / 2
+    return mean_scores(one, other)
+
+
+def mean_scores(one_NC: Scores, other_NC: Scores) -> Scores:
+    """The scores of the model `mean`: the others' mean, for both are similarities with the same texts."""
+    mean_NC: Scores = (one_NC + other_NC) / 2
     return mean_NC
 
 

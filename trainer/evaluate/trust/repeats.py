@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data.errors import TrainingError
 from data.threads import side_by_side
 from trainer.align.heads import Heads
-from trainer.align.train import fit, recipe_of
-from trainer.evaluate.few_shot import centers_for, with_shots
+from trainer.evaluate.few_shot import refit, with_shots
+from trainer.evaluate.gallery import most_frequent
 from trainer.evaluate.probe import fit_probe, labelled
 from trainer.evaluate.seeds import estimate_of
 from trainer.evaluate.trust.answers import (
@@ -162,16 +161,9 @@ def neighbours(train: SampleSet, val: SampleSet, shown: SampleSet) -> Ints | Non
     if len(known):
         of_val_NK = categories(known)
         for k in _NEIGHBOURS:
-            right = float(np.mean(_votes(of_val_NK[:, :k]) == known.category_N))
+            right = float(np.mean(most_frequent(of_val_NK[:, :k]) == known.category_N))
             best, most = (k, right) if right > most else (best, most)
-    return _votes(categories(shown)[:, :best])
-
-
-def _votes(category_NK: Ints) -> Ints:
-    """The most frequent value of each row; of equals the one that comes first."""
-    count_NK = (category_NK[:, :, None] == category_NK[:, None, :]).sum(axis=2)
-    voted_N: Ints = category_NK[np.arange(len(category_NK)), count_NK.argmax(axis=1)]
-    return voted_N
+    return most_frequent(categories(shown)[:, :best])
 
 
 def _measure(
@@ -192,11 +184,7 @@ def _measure(
     split = replace(base, samples=samples)
     if few is not None:
         split = with_shots(split, few, seed=seed)
-    known = centers_for(split, centers)
-    try:
-        fitted = fit(split, known, recipe_of(heads), quiet=True).heads
-    except TrainingError:  # so few samples may lack what the settings need
-        fitted = None
+    known, fitted = refit(split, centers, heads, quiet=True)
     kept = {row["sample_id"]: row["split"] for row in split.samples}
     seen_C = seen_categories(base)
     features = {modality: _resplit(samples, kept) for modality, samples in frozen.items()}

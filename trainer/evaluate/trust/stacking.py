@@ -19,11 +19,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data.errors import TrainingError
 from data.threads import side_by_side
 from trainer.align.heads import Heads
-from trainer.align.train import fit, recipe_of
-from trainer.evaluate.few_shot import centers_for
+from trainer.evaluate.few_shot import refit
 from trainer.evaluate.intervals import harmonic_mean, interval_of, resampled, sum_by_object
 from trainer.evaluate.trust.answers import Model, Placed, answer, centers_by_model, offsets, place_samples
 from trainer.inputs import KnowledgeBase
@@ -266,10 +264,8 @@ def _fold(
     names = {base.categories[category] for category in held.tolist()}
     kept = (row for row in base.samples if row["split"] != "train" or row["category_id"] not in names)
     smaller = replace(base, samples=tuple(kept))
-    known = centers_for(smaller, centers)
-    try:
-        fitted = fit(smaller, known, recipe_of(heads), quiet=True).heads
-    except TrainingError:  # what is left may lack what the settings need, such as descriptions
+    known, fitted = refit(smaller, centers, heads, quiet=True)
+    if fitted is None:
         return {}
     candidates_C = np.isin(np.arange(len(base.categories)), trained)
     trained_C = candidates_C & ~np.isin(np.arange(len(base.categories)), held)

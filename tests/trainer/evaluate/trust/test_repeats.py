@@ -17,11 +17,12 @@ from kb_builder.tables.schemas import SAMPLES, read_rows, write_table
 from trainer.align.heads import load_heads
 from trainer.align.train import fit, train
 from trainer.evaluate.few_shot import with_shots
+from trainer.evaluate.gallery import most_frequent
 from trainer.evaluate.measure import measure
 from trainer.evaluate.probe import fit_probe
 from trainer.evaluate.seeds import estimate_of
 from trainer.evaluate.trust.answers import centers_by_model
-from trainer.evaluate.trust.repeats import _votes, neighbours, redraw, split_count
+from trainer.evaluate.trust.repeats import neighbours, redraw, split_count
 from trainer.inputs import KnowledgeBase, load_samples, open_kb, seen_categories
 from trainer.localize.centers import load_centers, read_centers
 from trainer.localize.choose import choose_centers, localize
@@ -148,7 +149,7 @@ def test_neighbours_are_those_of_scikit_learn(seed: int) -> None:
 
 def test_of_equally_many_neighbours_the_nearest_decides() -> None:
     """Three neighbours of three categories are no majority; two of one are."""
-    assert _votes(np.array([[2, 0, 1], [2, 0, 0], [1, 1, 0], [3, 3, 3]])).tolist() == [2, 0, 1, 3]
+    assert most_frequent(np.array([[2, 0, 1], [2, 0, 0], [1, 1, 0], [3, 3, 3]])).tolist() == [2, 0, 1, 3]
 
 
 @pytest.mark.parametrize("n", [2, 5, 10, 25, 31])

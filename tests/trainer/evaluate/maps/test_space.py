@@ -9,7 +9,7 @@ import numpy as np
 
 from kb_builder.tables.schemas import SAMPLES, read_rows, write_table
 from trainer.align.train import train
-from trainer.evaluate.space import CENTER, space_maps
+from trainer.evaluate.maps.space import CENTER, space_maps
 from trainer.localize.choose import localize
 from trainer.settings import Localize, Train
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainer.evaluate.landmarks import plane
-from trainer.evaluate.tsne import tsne
+from trainer.evaluate.maps.landmarks import plane
+from trainer.evaluate.maps.tsne import tsne
 from trainer.score.geometry import unit_rows
 
 

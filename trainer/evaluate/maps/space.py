@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.align.heads import has_heads, load_heads
-from trainer.evaluate.tsne import tsne
+from trainer.evaluate.maps.tsne import tsne
 from trainer.inputs import KnowledgeBase, load_samples, open_kb
 from trainer.localize.centers import category_means, load_centers
-from trainer.records import Centers, Ints, SampleSet
+from trainer.records import Centers, Ints, SampleSet, evenly_spaced
 
 CENTER = "center"
 
@@ -42,9 +43,7 @@ def space_maps(kb: Path, run: Path, *, most: int = 500) -> dict[str, SpaceMap]:
     shown = _test_samples(base, "samples", most)
     if not shown:
         return {}
-    dims = Counter(s.vectors_ND.shape[1] for s in shown)
-    dim = max(dims, key=lambda d: (dims[d], d))
-    maps = {"before": _space_map([s for s in shown if s.vectors_ND.shape[1] == dim], base, None)}
+    maps = {"before": _space_map(of_commonest_dimension(shown), base, None)}
     if has_heads(run):
         heads = load_heads(run)
         mapped = [
@@ -63,7 +62,14 @@ def _test_samples(base: KnowledgeBase, role: str, most: int) -> list[SampleSet]:
     """Test samples of every modality, with an equal share of `most` for each."""
     sets, _ = load_samples(base, role)
     test = [s.split("test") for s in sets.values() if (s.splits_N == "test").any()]
-    return [s.take(_evenly_spaced(len(s), most // len(test))) for s in test]
+    return [s.take(evenly_spaced(len(s), most // len(test))) for s in test]
+
+
+def of_commonest_dimension(sets: Sequence[SampleSet]) -> list[SampleSet]:
+    """The sets with the commonest dimension of vectors (of equally common ones, the largest)."""
+    dims = Counter(each.vectors_ND.shape[1] for each in sets)
+    common = max(dims, key=lambda dim: (dims[dim], dim), default=0)
+    return [each for each in sets if each.vectors_ND.shape[1] == common]
 
 
 def _space_map(sets: list[SampleSet], base: KnowledgeBase, centers: Centers | None) -> SpaceMap:
@@ -83,10 +89,3 @@ def _space_map(sets: list[SampleSet], base: KnowledgeBase, centers: Centers | No
         ids=tuple(sample for s in sets for sample in s.sample_ids) + center_ids,
         categories=base.names,
     )
-
-
-def _evenly_spaced(n: int, most: int) -> Ints:
-    """At most `most` of n rows, evenly spaced."""
-    if n <= most:
-        return np.arange(n)
-    return np.arange(max(1, most)) * n // max(1, most)

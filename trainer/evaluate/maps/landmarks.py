@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainer.evaluate.tsne import tsne
+from trainer.evaluate.maps.tsne import tsne
 from trainer.records import Doubles, Floats, Ints
 from trainer.score.geometry import unit_rows
 from trainer.score.topk import nearest

@@ -7,7 +7,7 @@ from scipy.spatial.distance import squareform
 from sklearn.decomposition import PCA
 from sklearn.manifold import _t_sne, trustworthiness
 
-from trainer.evaluate.tsne import _gradient, joint_probabilities, principal_axes, tsne
+from trainer.evaluate.maps.tsne import _gradient, joint_probabilities, principal_axes, tsne
 
 
 def _clusters(n: int) -> np.ndarray:

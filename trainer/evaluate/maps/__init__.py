@@ -1,0 +1,1 @@
+"""Maps: the space as points in the plane, by t-SNE."""

@@ -49,7 +49,7 @@ class Replayed:
 
 
 def replay(seconds: Sequence[float], workers: int, costs: Costs, *, seed: int = 0) -> Replayed:
-    """Make parts of these seconds on so many workers.
+    """Make parts that take these seconds each, on that many workers.
 
     `efficiency` is the work of all parts without stragglers and losses, divided by workers × time.
     """

@@ -204,7 +204,7 @@ def _in_browser(base: str, samples: int) -> list[dict[str, Any]]:
 
 
 def _get(address: str) -> float | None:
-    """Seconds of a request, or None where nobody answers yet."""
+    """The seconds that a request takes; None while the server does not answer yet."""
     started = time.perf_counter()
     try:
         with urllib.request.urlopen(address, timeout=600) as answer:

@@ -46,7 +46,7 @@ def shared_lock(path: Path, what: str) -> Iterator[Callable[[], None]]:
     """
     with _held(path, fcntl.LOCK_SH, what=what) as (_, check):
         yield check
-        check()  # the name stays: it may be that of another holder, and nobody reads it without a lock
+        check()  # the name stays: it may be that of another holder
 
 
 @contextmanager
@@ -125,7 +125,7 @@ class Holder:
 
 
 def lock_holder(path: Path) -> Holder | None:
-    """Who holds a lock now, without locking; None where nobody does.
+    """The holder of a lock, read without locking; None where the lock is free.
 
     The name that a killed process of this host left behind does not count.
     """

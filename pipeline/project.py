@@ -64,7 +64,7 @@ class DescribeSection(_ProjectSection):
 class WorkersSection(_ProjectSection):
     """`[run.workers]`: what one worker of an engine takes of its machine."""
 
-    cpus: int = Field(default=1, ge=1, le=1024)  # cores, and so many threads it uses
+    cpus: int = Field(default=1, ge=1, le=1024)  # cores of one worker, and the number of its threads
     gpus: float = Field(default=0, ge=0, le=64)
 
 

@@ -24,7 +24,7 @@ _SPLITS = (VAL, "seen", "unseen")  # shown
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class ModelShare:
     """The top-1 of one model on some samples, with its interval, and the chosen model's lead over it."""
 
     top1: float
@@ -42,7 +42,7 @@ class Trusted:
     modality: str
     used: str  # zero_shot, aligned or mean
     why: Literal["only", "val", "toss-up", "no val", "asked for", "not there"]
-    shares: Mapping[str, Mapping[str, Share]]  # split -> model -> share
+    shares: Mapping[str, Mapping[str, ModelShare]]  # split -> model -> share
     n: Mapping[str, int]  # split -> samples
     reason: str | None = None  # why there is a single model
 
@@ -103,10 +103,10 @@ def trusted(metrics: Mapping[str, Any], use: str = "auto") -> list[Trusted]:
 
 
 def _trusted(modality: str, rows: Sequence[Mapping[str, Any]], use: str) -> Trusted:
-    shares: dict[str, dict[str, Share]] = {}
+    shares: dict[str, dict[str, ModelShare]] = {}
     for row in rows:
         leads = (row.get(name) for name in ("lead", "lead_low", "lead_high"))
-        share = Share(row["top1"], row["top1_low"], row["top1_high"], *leads)
+        share = ModelShare(row["top1"], row["top1_low"], row["top1_high"], *leads)
         shares.setdefault(row["split"], {})[row["model"]] = share
     models = {row["model"] for row in rows}
     chosen = next(row["model"] for row in rows if row["chosen"])
@@ -279,7 +279,7 @@ class Repeated:
     modality: str  # or "mean of N modalities"
     shots: int | None
     n_splits: int
-    shares: Mapping[str, Share]  # by method; `lead` is that of the heads
+    shares: Mapping[str, ModelShare]  # by method; `lead` is that of the heads
 
     def to_text(self) -> str:
         """The verdict on heads against logistic regression, in a sentence; empty where not measured."""
@@ -310,7 +310,7 @@ def repeated(metrics: Mapping[str, Any]) -> list[Repeated]:
             shots,
             rows[0]["n_splits"],
             {
-                row["method"]: Share(
+                row["method"]: ModelShare(
                     row["top1"],
                     row["top1_low"],
                     row["top1_high"],
@@ -350,6 +350,6 @@ def _repeat_lines(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _mean_cell(share: Share) -> str:
+def _mean_cell(share: ModelShare) -> str:
     interval = "" if share.low is None else f" [{percent(share.low)}-{percent(share.high or 0.0)}]"
     return f"{percent(share.top1)}{interval}"

@@ -78,7 +78,7 @@ def read_sources(kb: Path) -> list[Source]:
     try:
         paths = names_in(kb / FOLDER, f"*{_ENDING}")
     except DamagedError as error:
-        if error.path.parent != kb / FOLDER:  # the list of checksums, which another command mends
+        if error.path.parent != kb / FOLDER:  # the list of checksums: `kb verify` says how to repair it
             raise
         raise _damaged(error) from error  # one that has a checksum is missing
     return [_read(path) for path in paths]
@@ -95,7 +95,7 @@ def _read(path: Path) -> Source:
         texts = tuple(AddedText(*row) for row in zip(*columns, strict=True))
         return Source(name, AddedFile(texts=texts, **meta))
     except DamagedError as error:
-        if error.path != path:  # the list of checksums, which another command mends
+        if error.path != path:  # the list of checksums: `kb verify` says how to repair it
             raise
         raise _damaged(error) from error
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:

@@ -44,7 +44,7 @@ def read_struck(kb: Path) -> dict[str, Struck]:
         if not reading(path).is_file():
             return {}
     except DamagedError as error:
-        if error.path != path:  # the list of checksums, which another command mends
+        if error.path != path:  # the list of checksums: `kb verify` says how to repair it
             raise
         raise DamagedError(path, f"{error.reason.partition(';')[0]}; {REPAIR}") from error
     try:

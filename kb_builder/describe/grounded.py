@@ -21,9 +21,9 @@ from kb_builder.ask.ledger import Entry
 from kb_builder.ask.request import Describer, Request
 from kb_builder.describe.prompts import Library, Prompt, present_modalities, spoken_name
 from kb_builder.ground.choose import (
-    Asked,
+    AskedChoice,
+    ChoiceQuestion,
     Expected,
-    Question,
     from_choices,
     known_words,
     plan_choices,
@@ -113,7 +113,7 @@ class _Wanted:
         self._modalities: Collection[str] | None = present_modalities(kb) if modalities.is_file() else None
         self.phrases = self._aspects is None or "use" in self._aspects
 
-    def takes(self, question: Question) -> bool:
+    def takes(self, question: ChoiceQuestion) -> bool:
         """Whether a question is asked: about an aspect that the samples show."""
         if self._aspects is not None:
             return question.aspect in self._aspects
@@ -124,7 +124,7 @@ class _Wanted:
 
 
 def _chosen(
-    asked: Sequence[Asked], entries: Sequence[Entry | None], about: Sequence[Question]
+    asked: Sequence[AskedChoice], entries: Sequence[Entry | None], about: Sequence[ChoiceQuestion]
 ) -> dict[tuple[str, str, str], str]:
     """(question, group, thing) -> the word that the model expects more of it than of the others."""
     expected: dict[tuple[str, str], dict[str, list[Expected]]] = defaultdict(lambda: defaultdict(list))

@@ -21,7 +21,7 @@ from data.errors import SampleError
 from data.files import hash_json
 from data.readers import reading_ahead
 from kb_builder.encode.hardware import note_class
-from kb_builder.encode.sheet import Item, Sheet, keys_of
+from kb_builder.encode.sheet import Sheet, SheetItem, keys_of
 from kb_builder.encoders.base import Encoder
 from kb_builder.encoders.workers import map_batches
 from kb_builder.store.shards import Floats, Shard, inspect_shard, write_shard
@@ -38,7 +38,7 @@ class Own:
 
 
 @dataclass(frozen=True)
-class Made:
+class MadePart:
     """A file that was made for a part, and why contents that the part encoded have no vector."""
 
     index: int  # of the part in its plan
@@ -68,7 +68,7 @@ def encode_sheets(
             yield sheet, own
 
 
-def _batches(sheet: Sheet, size: int) -> Iterator[Sequence[Item]]:
+def _batches(sheet: Sheet, size: int) -> Iterator[Sequence[SheetItem]]:
     """The contents that a part encodes, in batches; texts are sorted by length, files keep their order."""
     items = list(sheet.items())
     items.sort(key=lambda item: len(item.source) if isinstance(item.source, str) else 0)
@@ -76,7 +76,7 @@ def _batches(sheet: Sheet, size: int) -> Iterator[Sequence[Item]]:
         yield items[start : start + size]
 
 
-def _encode_batch(encoder: Encoder, batch: Sequence[Item]) -> tuple[dict[str, Floats], dict[str, str]]:
+def _encode_batch(encoder: Encoder, batch: Sequence[SheetItem]) -> tuple[dict[str, Floats], dict[str, str]]:
     """Vectors by content key, and the reasons for the contents without one, by content key."""
     keys, prepared, reasons = [], [], {}
     with reading_ahead([(item.modality, item.source) for item in batch if not isinstance(item.source, str)]):
@@ -91,7 +91,7 @@ def _encode_batch(encoder: Encoder, batch: Sequence[Item]) -> tuple[dict[str, Fl
 
 def write_part(
     sheet: Sheet, own: Own, rejects: Mapping[str, str], lenders: Mapping[int, Path], hardware: str
-) -> Made:
+) -> MadePart:
     """Write the file of a part.
 
     `lenders` are the files of the parts that lend it vectors (`Sheet.lent`), `rejects` the contents of other
@@ -104,10 +104,10 @@ def write_part(
     if any(key not in vectors and key not in why for key in keys):
         raise AssertionError(f"{sheet.name}: rows with neither a vector nor a reason")
     shard, path = _write(sheet, "part", sheet.fingerprint, rows, vectors, why, hardware)
-    return Made(sheet.index, path, shard, own.rejects)
+    return MadePart(sheet.index, path, shard, own.rejects)
 
 
-def write_own(sheet: Sheet, own: Own, hardware: str) -> Made:
+def write_own(sheet: Sheet, own: Own, hardware: str) -> MadePart:
     """Write what a part encoded itself, for it and others to take vectors from; not a file of the table.
 
     It has the form of a part that is in no plan, so whoever surveys the store carries its vectors over.
@@ -115,7 +115,7 @@ def write_own(sheet: Sheet, own: Own, hardware: str) -> Made:
     keys = sheet.keys
     rows = [row for row in sheet.encode if keys[row] in own.vectors]
     shard, path = _write(sheet, "own", _OWN + sheet.fingerprint, rows, own.vectors, own.rejects, hardware)
-    return Made(sheet.index, path, shard, own.rejects, whole=False)
+    return MadePart(sheet.index, path, shard, own.rejects, whole=False)
 
 
 def _held_vectors(sheet: Sheet, keys: Sequence[str], lenders: Mapping[int, Path]) -> dict[str, Floats]:

@@ -27,7 +27,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kb_builder.encode.hardware import UNKNOWN, classes, forget_classes, hardware_class, require_one_class
-from kb_builder.encode.make import Made, encode_sheets, write_own, write_part
+from kb_builder.encode.make import MadePart, encode_sheets, write_own, write_part
 from kb_builder.encode.plan import Plan
 from kb_builder.encode.sheet import Sheet, write_sheet
 from kb_builder.encode.spread import PartOrder, PartWork, Spread
@@ -67,7 +67,7 @@ class _Progress:
     """What has been made so far, and a bar that shows it."""
 
     def __init__(self, found: Survey, numbers: list[int], title: str, unit: str) -> None:
-        self.made: dict[int, Made] = {}
+        self.made: dict[int, MadePart] = {}
         self.rejects = found.rejects
         self.rejected = 0
         self._to_encode = found.to_encode
@@ -75,13 +75,13 @@ class _Progress:
         self.total = total
         self.bar = tqdm(total=total, desc=title, unit=f" {unit}", disable=None if total else True)
 
-    def take(self, made: Made) -> None:
+    def take(self, made: MadePart) -> None:
         """Note a file that was made."""
         self.made[made.index] = made
         self.rejects |= made.rejects
         self.rejected += len(made.rejects)
 
-    def count(self, made: Made) -> None:
+    def count(self, made: MadePart) -> None:
         """Move the bar by a part that was made elsewhere."""
         self.bar.update(int(self._to_encode[made.index]))
 
@@ -144,7 +144,7 @@ def _make_here(
     """Make parts in order; one that must wait for another share leaves what it encodes itself."""
     hardware = hardware_class(encoder.name, settings.device)
 
-    def make(orders: Iterable[Sheet]) -> Iterator[Made]:
+    def make(orders: Iterable[Sheet]) -> Iterator[MadePart]:
         done = encode_sheets(orders, encoder, settings.batch_size, on_batch=progress.bar.update)
         for sheet, own in done:
             if all(index in paths for index in sheet.lent):

@@ -47,7 +47,7 @@ _ABOUT = "unibind_sheet"
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class SheetItem:
     """One distinct content to encode."""
 
     key: str  # its content key
@@ -93,7 +93,7 @@ class Sheet:
         """The same sheet for what the part encodes itself alone."""
         return replace(self, held={}, lent={})
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[SheetItem]:
         """The contents to encode. Raises KnowledgeBaseError for a text that has changed since."""
         sources = self.sources.to_pylist() if isinstance(self.sources, StoredTexts) else self.sources
         if not self.files:
@@ -103,12 +103,12 @@ class Sheet:
                         f"{self.folder}: the descriptions changed while they were encoded;"
                         " run `unibind encode` again"
                     )
-                yield Item(f"text:{self.contents[row]}", "text", text, "")
+                yield SheetItem(f"text:{self.contents[row]}", "text", text, "")
             return
         for row, source, label, up in zip(self.encode, sources, self.labels, self.ups, strict=True):
             modality: Any = self.groups[row]
             key = f"{modality}:{self.contents[row]}"
-            yield Item(key, modality, turned(Path(source), up), label)
+            yield SheetItem(key, modality, turned(Path(source), up), label)
 
 
 def keys_of(groups: list[str], contents: list[str], *, files: bool) -> list[str]:

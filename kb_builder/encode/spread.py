@@ -16,7 +16,7 @@ from data.errors import KnowledgeBaseError
 from data.readers import use_budget
 from data.readers.sandbox.budget import FileBudget
 from kb_builder.encode.hardware import hardware_class
-from kb_builder.encode.make import Made, encode_sheets, write_own, write_part
+from kb_builder.encode.make import MadePart, encode_sheets, write_own, write_part
 from kb_builder.encode.sheet import read_sheet
 from kb_builder.encoders.base import Encoder
 from kb_builder.settings import Encode
@@ -35,7 +35,7 @@ def here(work: Work, orders: Iterable[Any]) -> Generator[Any]:
 
 
 @dataclass(frozen=True)
-class Share:
+class PartShare:
     """Part jobs: this one makes the parts of share `number` (from 1) of `of`, and completes nothing."""
 
     number: int
@@ -59,7 +59,7 @@ class Spread:
 
     map: Callable[[Work, Iterable[Any]], Generator[Any]] = here
     elsewhere: bool = False
-    share: Share | None = None
+    share: PartShare | None = None
     same_hardware: bool = False  # refuse a table whose parts were made by several classes of hardware
     budget: FileBudget = field(default_factory=FileBudget)  # of decoding one file, for other processes
 
@@ -83,7 +83,7 @@ class PartWork:
     settings: Encode
     budget: FileBudget
 
-    def __call__(self, orders: Iterable[PartOrder]) -> Iterator[Made]:
+    def __call__(self, orders: Iterable[PartOrder]) -> Iterator[MadePart]:
         """The file of each order.
 
         Raises KnowledgeBaseError where this process has another encoder than the one that planned.

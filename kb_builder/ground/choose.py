@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from kb_builder.ask.request import Request, derived_seed
 from kb_builder.gates.names import normalise, stem
 from kb_builder.ground.known import Known, opening
-from kb_builder.ground.parts import Part, Role
+from kb_builder.ground.parts import NamePart, Role
 
 _LIFT = 40.0  # added to the words' logits
 _OTHERS = 3  # other tokens that the answer lists
@@ -53,7 +53,7 @@ _ANYTHING = ("Thing", "Object")
 
 
 @dataclass(frozen=True)
-class Question:
+class ChoiceQuestion:
     """A question of choices.toml."""
 
     id: str
@@ -67,16 +67,16 @@ class Question:
     clause: str
     also: tuple[str, ...] = ()
 
-    def fits(self, part: Part) -> bool:
+    def fits(self, part: NamePart) -> bool:
         """Whether it is asked of a part of this role; of a code ("KP-4211") a model knows nothing."""
         return part.role in self.of and not any(map(str.isdigit, part.word))
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedChoice:
     """One request of a question about a thing, by one of the lists."""
 
-    question: Question
+    question: ChoiceQuestion
     group: str
     word: str
     list_number: int
@@ -84,29 +84,34 @@ class Asked:
 
 
 @cache
-def questions() -> tuple[Question, ...]:
+def questions() -> tuple[ChoiceQuestion, ...]:
     """The questions of choices.toml."""
     content = tomllib.loads(resources.files(__package__).joinpath("choices.toml").read_text(encoding="utf-8"))
     return tuple(map(_question, content["question"]))
 
 
-def _question(written: Mapping[str, Any]) -> Question:
+def _question(written: Mapping[str, Any]) -> ChoiceQuestion:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in written.items()
     }
-    return Question(**values)
+    return ChoiceQuestion(**values)
 
 
 def plan_choices(
-    groups: Mapping[str, Sequence[Part]], asked: Sequence[Question], *, endpoint: str, model: str, seed: int
-) -> Iterator[Asked]:
+    groups: Mapping[str, Sequence[NamePart]],
+    asked: Sequence[ChoiceQuestion],
+    *,
+    endpoint: str,
+    model: str,
+    seed: int,
+) -> Iterator[AskedChoice]:
     """Every request: question by question and list by list, so that servers need not read a list again."""
     for question in asked:
         for number, examples in enumerate(question.lists):
             for group, parts in groups.items():
                 words = [part.word for part in parts if question.fits(part)]
                 for word in dict.fromkeys([*words, *(_ANYTHING if words else ())]):
-                    yield Asked(
+                    yield AskedChoice(
                         question,
                         group,
                         word,
@@ -115,7 +120,9 @@ def plan_choices(
                     )
 
 
-def _request(question: Question, examples: str, word: str, endpoint: str, model: str, seed: int) -> Request:
+def _request(
+    question: ChoiceQuestion, examples: str, word: str, endpoint: str, model: str, seed: int
+) -> Request:
     start = f"{examples} {word[:1].upper()}{word[1:]}:"
     extra: dict[str, Any] = {
         "top_k": 0,
@@ -166,7 +173,7 @@ def read_expected(answer: str, words: Sequence[str]) -> Expected | None:
 
 
 def known_words(
-    question: Question, expected: Mapping[str, Sequence[Expected]], *, grid: bool
+    question: ChoiceQuestion, expected: Mapping[str, Sequence[Expected]], *, grid: bool
 ) -> dict[str, str]:
     """thing -> the word that is known of it, of the things of one group, "Thing" and "Object" among them.
 
@@ -198,7 +205,7 @@ def known_words(
 
 
 def from_choices(
-    parts: Sequence[Part], chosen: Mapping[tuple[str, str, str], str], asked: Sequence[Question]
+    parts: Sequence[NamePart], chosen: Mapping[tuple[str, str, str], str], asked: Sequence[ChoiceQuestion]
 ) -> list[Known]:
     """The statements about a category by the words chosen for its parts, (question, group, part) -> word.
 

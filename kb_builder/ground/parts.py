@@ -14,7 +14,7 @@ Role = Literal["modifier", "head", "whole"]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class NamePart:
     """A word of a grid's names, or a whole name; parts of one `group` stand in the same place of names."""
 
     word: str  # as it is asked about: "wood" of "wooden"
@@ -22,21 +22,23 @@ class Part:
     group: str
 
 
-def name_parts(categories: Sequence[Category], spoken: Callable[[Category], str]) -> Mapping[str, list[Part]]:
+def name_parts(
+    categories: Sequence[Category], spoken: Callable[[Category], str]
+) -> Mapping[str, list[NamePart]]:
     """For each category_id its parts: the words of its name where each has rivals, else the whole name."""
     names = {each.category_id: tuple(normalise(spoken(each)).split()) for each in categories}
     rivals = grid_rivals(set(names.values()))
     group_of = _groups(rivals)
-    found: dict[str, list[Part]] = {}
+    found: dict[str, list[NamePart]] = {}
     for category in categories:
         words = names[category.category_id]
         if len(words) > 1 and all(word in group_of for word in words):
             found[category.category_id] = [
-                Part(_noun(word), "head" if place == len(words) - 1 else "modifier", group_of[word])
+                NamePart(_noun(word), "head" if place == len(words) - 1 else "modifier", group_of[word])
                 for place, word in enumerate(words)
             ]
         else:
-            found[category.category_id] = [Part(spoken(category), "whole", "")]
+            found[category.category_id] = [NamePart(spoken(category), "whole", "")]
     return found
 
 
@@ -60,9 +62,9 @@ def _noun(word: str) -> str:
     return stem(word) if word.endswith("en") and len(stem(word)) == len(word) - 2 else word
 
 
-def by_group(parts: Mapping[str, Sequence[Part]]) -> dict[str, list[Part]]:
+def by_group(parts: Mapping[str, Sequence[NamePart]]) -> dict[str, list[NamePart]]:
     """Every part once, by its group, in the order of the words."""
-    found: dict[str, set[Part]] = defaultdict(set)
+    found: dict[str, set[NamePart]] = defaultdict(set)
     for of_category in parts.values():
         for part in of_category:
             found[part.group].add(part)

@@ -80,9 +80,14 @@ def _cells(line: ComparedValue) -> list[str]:
         percent(line.value),
         f"{100 * line.difference:+.1f}",
         f"[{100 * line.low:+.1f} to {100 * line.high:+.1f}]",
-        "<0.001" if line.p_holm < 0.001 else f"{line.p_holm:.3f}",
+        p_text(line.p_holm),
         line.verdict,
     ]
+
+
+def p_text(p: float) -> str:
+    """A p-value with three decimals; a smaller one as "<0.001"."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _number(value: float | None) -> str:

@@ -24,7 +24,7 @@ _CLOCK_S = 5.0
 
 
 @dataclass(frozen=True)
-class Question:
+class NodeQuestion:
     """What a node is asked."""
 
     folder: Path  # of the run, which every node must see
@@ -51,7 +51,7 @@ class Answer:
     identities: dict[str, str] = field(default_factory=dict)  # of the encoders, or why there is none
 
 
-def answer(question: Question) -> Answer:
+def answer(question: NodeQuestion) -> Answer:
     """Look around on this node."""
     clock = time.time()
     go_to(question.cwd)
@@ -76,7 +76,7 @@ def answer(question: Question) -> Answer:
     )
 
 
-def _try_store(question: Question, wrote: str) -> str:
+def _try_store(question: NodeQuestion, wrote: str) -> str:
     try:
         if (question.folder / question.note).read_text(encoding="utf-8") != question.word:
             return f"{question.folder} holds other files there than here"
@@ -97,7 +97,7 @@ def examine(project: ProjectFile) -> list[Check]:
         return [Check("engine", False, str(error))]
     project.run.mkdir(parents=True, exist_ok=True)
     note = f".probe.{secrets.token_hex(4)}"
-    question = Question(
+    question = NodeQuestion(
         folder=project.run,
         note=note,
         word=secrets.token_hex(16),
@@ -127,7 +127,7 @@ def _node(
     node: str,
     each: Answer,
     own: Answer,
-    question: Question,
+    question: NodeQuestion,
     started: float,
     ended: float,
     *,

@@ -53,7 +53,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Part:
+class PlacedPart:
     """A part of a query in the shared space."""
 
     vector_1D: Floats  # in the space of the galleries
@@ -96,7 +96,7 @@ class Searcher:
         """The same with other centers, as they are stored."""
         return replace(self, recogniser=self.recogniser.with_centers(centers))
 
-    def place(self, query: Query) -> Part:
+    def place(self, query: Query) -> PlacedPart:
         """A part of a query in the shared space.
 
         Raises InputError for an unknown sample, and what `Space.place_by_model` raises.
@@ -107,12 +107,12 @@ class Searcher:
             raise InputError(f"{query.source}: its ending does not show its modality; say which it has")
         own = self.recogniser
         if isinstance(query.source, str):
-            return Part(own.space.place_words(query.source), TEXT)
+            return PlacedPart(own.space.place_words(query.source), TEXT)
         placed = own.space.place_by_model(query.modality, query.source, use=own.evaluated.use)
         vector_1D = own.space.place_among_samples(query.modality, query.source, placed)
-        return Part(vector_1D, title(own.used(query.modality, placed)), query.modality, placed)
+        return PlacedPart(vector_1D, title(own.used(query.modality, placed)), query.modality, placed)
 
-    def search(self, parts: Sequence[Part], *, top: int = 8, without: Sequence[str] = ()) -> Found:
+    def search(self, parts: Sequence[PlacedPart], *, top: int = 8, without: Sequence[str] = ()) -> Found:
         """The nearest samples of every modality, `top` of each, and the nearest categories.
 
         `parts` are those of the query (`place`); samples in `without` are left out. Raises KnowledgeBaseError
@@ -132,7 +132,7 @@ class Searcher:
         searched = sum(len(each.sample_ids) for each in self.galleries)
         return Found(hits, self.answers(parts, top=top), models, searched)
 
-    def answers(self, parts: Sequence[Part], *, top: int) -> tuple[NamedCategory, ...]:
+    def answers(self, parts: Sequence[PlacedPart], *, top: int) -> tuple[NamedCategory, ...]:
         """The best categories, each with the text of its nearest center.
 
         Of one file or sample they are the answers of `unibind predict`. Of words, and of several parts, they
@@ -186,7 +186,7 @@ class Searcher:
             return {TEXT: next(iter(vectors.values()))}
         return vectors
 
-    def _sample(self, sample_id: str) -> Part:
+    def _sample(self, sample_id: str) -> PlacedPart:
         for modality, placed in self.stored.items():
             if modality not in self._ids:
                 self._ids[modality] = pa.array(placed.samples.sample_ids, pa.string())
@@ -197,7 +197,9 @@ class Searcher:
                     for model, vectors_ND in self._by_model(modality, placed.vectors).items()
                 }
                 vector_1D = self.recogniser.space.among_samples(by_model)
-                return Part(vector_1D, title(self.recogniser.used(modality, by_model)), modality, by_model)
+                return PlacedPart(
+                    vector_1D, title(self.recogniser.used(modality, by_model)), modality, by_model
+                )
         raise InputError(f"no sample {sample_id!r} is in the text space of this project")
 
     def _hits(self, query_1D: Floats, gallery: Gallery, top: int, without: set[str]) -> Sequence[Hit]:
@@ -205,7 +207,7 @@ class Searcher:
         return [hit for hit in found if hit.sample_id not in without][:top]
 
 
-def _added(parts: Sequence[Part]) -> Floats:
+def _added(parts: Sequence[PlacedPart]) -> Floats:
     """The parts of a query as one unit vector in the space of the galleries: float32[1, D]."""
     if not parts:
         raise InputError("the query is empty; give words, a file or a sample")

@@ -33,7 +33,7 @@ _ROWS = {"seen": "trained categories", "unseen": "untrained categories"}
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RunData:
     """The run's data, as far as the question needs it."""
 
     samples: int
@@ -52,7 +52,7 @@ class Asked:
         )
 
 
-def first_screen(metrics: Mapping[str, Any], asked: Asked, use: str = "auto") -> Html:
+def first_screen(metrics: Mapping[str, Any], asked: RunData, use: str = "auto") -> Html:
     """The question, the answer, what texts gain without the name, and the table; a warning comes first."""
     warning = el("p", el("strong", _TRANSDUCTIVE)) if metrics.get("transductive") else ""
     return join(

@@ -16,7 +16,7 @@ from typing import Any
 from data.files import write_text
 from pipeline.html.elements import Html, document, el, join
 from pipeline.html.style import STYLE
-from pipeline.report.answer import Asked, first_screen
+from pipeline.report.answer import RunData, first_screen
 from pipeline.report.balance import balance_section
 from pipeline.report.baselines import few_shot_section, probe_section, sweeps_section
 from pipeline.report.categories import categories_section
@@ -125,10 +125,10 @@ def folded(part: Html) -> Html:
     return el("details", el("summary", Html(title)), part, class_="folded")
 
 
-def _asked(base: KnowledgeBase) -> Asked:
+def _asked(base: KnowledgeBase) -> RunData:
     """The run's data, as far as the question needs it."""
     seen_C = seen_categories(base)
-    return Asked(
+    return RunData(
         samples=len(base.samples),
         modalities=len({sample["modality"] for sample in base.samples}),
         categories=len(base.names),

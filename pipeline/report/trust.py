@@ -13,8 +13,8 @@ from pipeline.html.elements import Child, Html, el, join, line, section, table
 from pipeline.trust import (
     METHOD_TITLES,
     MODEL_TITLES,
+    ModelShare,
     Repeated,
-    Share,
     Stacked,
     Trusted,
     choices,
@@ -61,7 +61,7 @@ def _training(found: Sequence[Trusted]) -> Child:
     return el("details", el("summary", "What training changed, in numbers"), whole)
 
 
-def _share(share: Share | None, *, bold: bool = False) -> Child:
+def _share(share: ModelShare | None, *, bold: bool = False) -> Child:
     if share is None:
         return "–"
     number = el("b" if bold else "span", percent(share.top1))
@@ -78,7 +78,7 @@ def _stacking(rows: Sequence[Stacked]) -> Child:
         cells: list[Child] = [row.modality, "" if row.constant is None else f"{row.constant:.3f}"]
         cells += [percent(value) for value in (row.seen, row.unseen, row.harmonic)]
         cells += [percent(row.seen_stacked), percent(row.unseen_stacked)]
-        cells.append(_share(Share(row.harmonic_stacked, row.low, row.high), bold=True))
+        cells.append(_share(ModelShare(row.harmonic_stacked, row.low, row.high), bold=True))
         body.append(line("lrrrrrrr", cells, class_="mean" if row.constant is None else None))
     caption = (
         "Trained and untrained categories compete: top-1 in percent of each kind’s samples, and H, their "
@@ -123,7 +123,7 @@ def _repeats(rows: Sequence[Repeated]) -> Child:
     return el("details", el("summary", "Repeated splits, in numbers"), whole)
 
 
-def _repeat(share: Share | None, method: str) -> Child:
+def _repeat(share: ModelShare | None, method: str) -> Child:
     if share is None or share.lead is None or method == "heads":
         return _share(share)
     bounds = ""

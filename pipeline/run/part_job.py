@@ -16,7 +16,7 @@ from data.errors import InputError
 from data.lock import shared_lock
 from data.readers import use_budget
 from data.show import visible
-from kb_builder.encode.spread import Share, Spread
+from kb_builder.encode.spread import PartShare, Spread
 from pipeline.project import ProjectFile
 from pipeline.run.jobs import encode_all, find_stage
 from pipeline.run.runner import require_needs, timed
@@ -27,7 +27,7 @@ _STAGE = "encode"
 _MOST_SHARES = 100_000
 
 
-def parse_share(text: str) -> Share:
+def parse_share(text: str) -> PartShare:
     """A share written as "3/64": the third of 64. Raises InputError for anything else."""
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
     number, of = (int(found[1]), int(found[2])) if found else (0, 0)
@@ -35,10 +35,10 @@ def parse_share(text: str) -> Share:
         raise InputError(
             f"--part {text}: write i/n, such as 3/64 for the third of 64 shares; i counts from 1 to n"
         )
-    return Share(number, of)
+    return PartShare(number, of)
 
 
-def make_share(project: ProjectFile, share: Share) -> dict[str, Any] | None:
+def make_share(project: ProjectFile, share: PartShare) -> dict[str, Any] | None:
     """Make the parts of a share; returns its counts, or None where the stage is finished already.
 
     Raises KnowledgeBaseError where a stage before has not run, or a stage runs at the same time, and
@@ -61,7 +61,7 @@ def make_share(project: ProjectFile, share: Share) -> dict[str, Any] | None:
     return {"seconds": seconds, **counts}
 
 
-def tell_share(share: Share, counts: dict[str, Any] | None) -> None:
+def tell_share(share: PartShare, counts: dict[str, Any] | None) -> None:
     """Say on stderr what a part job did."""
     if counts is None:
         print(f"  {_STAGE}: finished already; share {share} has nothing to do", file=sys.stderr, flush=True)

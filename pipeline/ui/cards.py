@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pipeline.ui.frame import View, Words, box, picture
+from pipeline.ui.frame import PageView, Words, box, picture
 
 
 def sample_card(
-    view: View,
+    view: PageView,
     sample_id: str,
     modality: str,
     name: str,

@@ -31,7 +31,7 @@ Value = str | int | float | bool | None | Sequence[str]
 
 
 @dataclass(frozen=True)
-class View:
+class PageView:
     """One opened address: the project, the page's path, and what the address asks for."""
 
     desk: Desk
@@ -115,7 +115,7 @@ def box(tag: str = "div", classes: str = "", **attributes: str | int | None) -> 
 
 
 def link(text: object, target: str, classes: str = "", **attributes: str | None) -> ui.element:
-    """A link to an address of ours (made by `View.to`) with a text."""
+    """A link to an address of ours (made by `PageView.to`) with a text."""
     with box("a", classes, href=target, **attributes) as made:
         Words(text)
     return made
@@ -199,7 +199,7 @@ def chip(modality: str) -> ui.element:
     return made
 
 
-def filters(view: View, choices: Mapping[str, tuple[str, Mapping[str, str]]]) -> None:
+def filters(view: PageView, choices: Mapping[str, tuple[str, Mapping[str, str]]]) -> None:
     """A row of choices that lead to other addresses: name in it -> (label, {value: what is shown}).
 
     The value "" removes the name; it is shown as "any" where the choices do not name it.
@@ -221,7 +221,7 @@ def filters(view: View, choices: Mapping[str, tuple[str, Mapping[str, str]]]) ->
                 made.props("use-input input-debounce=0 fill-input hide-selected")
 
 
-def pager(view: View, page: int, more: bool, words: str, *, label: str = "Pages of the list") -> None:
+def pager(view: PageView, page: int, more: bool, words: str, *, label: str = "Pages of the list") -> None:
     """Links to the page before and after; `[` and `]` follow them."""
     with box("nav", "pager", aria_label=label):
         if page > 1:
@@ -232,7 +232,7 @@ def pager(view: View, page: int, more: bool, words: str, *, label: str = "Pages 
 
 
 async def later(
-    view: View, work: Callable[[], T], show: Callable[[T], Awaitable[None] | None], what: str
+    view: PageView, work: Callable[[], T], show: Callable[[T], Awaitable[None] | None], what: str
 ) -> None:
     """Show a spinner in place, do slow work in a thread once the page is open, then show what it gave.
 
@@ -264,7 +264,7 @@ async def later(
 
 
 @contextmanager
-def frame(view: View, title: str, pages: Sequence[tuple[str, str]], *, theme: str) -> Iterator[None]:
+def frame(view: PageView, title: str, pages: Sequence[tuple[str, str]], *, theme: str) -> Iterator[None]:
     """The page around its content: a header with the other pages, the project and the theme."""
     dark = ui.dark_mode({"dark": True, "light": False}.get(theme))
     with box("header", "top"):

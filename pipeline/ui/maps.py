@@ -22,7 +22,7 @@ import numpy.typing as npt
 from data.errors import InputError, KnowledgeBaseError
 from data.modality import MODALITIES
 from kb_builder.store.table import open_table, read_manifest
-from pipeline.ui.state import Opened
+from pipeline.ui.state import IS_RIGHT, Opened
 from trainer.evaluate.maps.landmarks import plane
 from trainer.evaluate.maps.space import of_commonest_dimension
 from trainer.inputs import KnowledgeBase, load_samples
@@ -33,9 +33,8 @@ CENTER, DESCRIPTION = "center", "description"
 KINDS = (*MODALITIES, CENTER, DESCRIPTION)
 STATES = ("no answer", "right", "wrong")
 _STATE_OF = {None: 0, True: 1, False: 2}  # of whether an answer is right: its number in STATES
-_JUDGED = """
-    SELECT sample_id,
-           a.named = s.category_id OR coalesce(list_contains(s.more_category_ids, a.named), false) AS is_right
+_JUDGED = f"""
+    SELECT sample_id, {IS_RIGHT} AS is_right
     FROM v_samples AS s JOIN answers AS a USING (sample_id) WHERE s.category_id IS NOT NULL
 """
 MOST_SAMPLES, MOST_TEXTS, LANDMARKS = 100_000, 20_000, 900

@@ -38,7 +38,7 @@ _CACHE_BYTES = 64 * 2**20
 _FILMS = {".mp4": "video/mp4", ".m4v": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime"}
 
 
-class Made(NamedTuple):
+class MadeFile(NamedTuple):
     """What is sent for a sample."""
 
     body: bytes
@@ -49,11 +49,11 @@ class _Cache:
     """The last pictures that were made, up to `_CACHE_BYTES`."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, ...], Made] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, ...], MadeFile] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[str, ...], make: Callable[[], Made]) -> Made:
+    def get(self, key: tuple[str, ...], make: Callable[[], MadeFile]) -> MadeFile:
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -127,7 +127,7 @@ def playable(uri: str) -> bool:
     return any(uri.lower().endswith(ending) for ending in _FILMS)
 
 
-def _picture(rgb_HW3: Bytes, most: int, *, lossless: bool = False) -> Made:
+def _picture(rgb_HW3: Bytes, most: int, *, lossless: bool = False) -> MadeFile:
     from PIL import Image
 
     picture = Image.fromarray(rgb_HW3)
@@ -135,17 +135,17 @@ def _picture(rgb_HW3: Bytes, most: int, *, lossless: bool = False) -> Made:
     buffer = io.BytesIO()
     if lossless:
         picture.save(buffer, format="PNG")
-        return Made(buffer.getvalue(), "image/png")
+        return MadeFile(buffer.getvalue(), "image/png")
     picture.save(buffer, format="JPEG", quality=85)
-    return Made(buffer.getvalue(), "image/jpeg")
+    return MadeFile(buffer.getvalue(), "image/jpeg")
 
 
-def _thumb(modality: Modality, file: File) -> Made:
+def _thumb(modality: Modality, file: File) -> MadeFile:
     views: list[Bytes] = read_prepared(modality, file, "data.render:render")
     return _picture(contact_sheet(views), THUMB_PX)
 
 
-def _whole(modality: Modality, file: File) -> Made:
+def _whole(modality: Modality, file: File) -> MadeFile:
     """The picture itself, the frames of a film side by side, or the views of anything else."""
     if modality == "image":
         payload: Any = read(modality, file)
@@ -154,7 +154,7 @@ def _whole(modality: Modality, file: File) -> Made:
     return _picture(contact_sheet(views), WHOLE_PX, lossless=modality in {"audio", "thermal", "event"})
 
 
-def _sound(modality: Modality, file: File) -> Made:
+def _sound(modality: Modality, file: File) -> MadeFile:
     payload = read(modality, file)
     if not isinstance(payload, Waveform):
         raise InputError("there is no sound to play")
@@ -162,10 +162,10 @@ def _sound(modality: Modality, file: File) -> Made:
     import soundfile as sf
 
     sf.write(buffer, payload.samples_T, payload.rate, format="WAV", subtype="PCM_16")
-    return Made(buffer.getvalue(), "audio/wav")
+    return MadeFile(buffer.getvalue(), "audio/wav")
 
 
-def _cloud(modality: Modality, file: File) -> Made:
+def _cloud(modality: Modality, file: File) -> MadeFile:
     """float32[N, 3] in the unit sphere, then uint8[N, 3] colours: fifteen bytes for each point."""
     payload = read(modality, file)
     if not isinstance(payload, Points):
@@ -174,10 +174,10 @@ def _cloud(modality: Modality, file: File) -> Made:
     xyz_N3 = unit_sphere(payload.xyz_N3[::step]).astype("<f4")
     grey = np.full(xyz_N3.shape, 0xC8, np.uint8)
     rgb_N3 = grey if payload.rgb_N3 is None else payload.rgb_N3[::step]
-    return Made(xyz_N3.tobytes() + rgb_N3.tobytes(), "application/octet-stream")
+    return MadeFile(xyz_N3.tobytes() + rgb_N3.tobytes(), "application/octet-stream")
 
 
-def _frames(modality: Modality, file: File) -> Made:
+def _frames(modality: Modality, file: File) -> MadeFile:
     """All frames of a film or an event recording, one above the other: a PNG or JPEG of equal parts."""
     if modality == "event":
         frames = read_prepared(modality, file, "data.render.film:event_frames", frames=EVENT_FRAMES)
@@ -206,7 +206,7 @@ def video_frames(file: File) -> int:
     return len(payload.frames_FHW3)
 
 
-_MAKERS: dict[str, Callable[[Modality, File], Made]] = {
+_MAKERS: dict[str, Callable[[Modality, File], MadeFile]] = {
     "thumb": _thumb,
     "whole": _whole,
     "sound": _sound,

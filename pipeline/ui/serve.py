@@ -19,7 +19,7 @@ from nicegui import ui
 
 from data.errors import InputError, UniBindError
 from pipeline.project import ProjectFile
-from pipeline.ui.frame import STATIC, THEME_COOKIE, View, alert, frame, style_sheet
+from pipeline.ui.frame import STATIC, THEME_COOKIE, PageView, alert, frame, style_sheet
 from pipeline.ui.media import serve_media
 from pipeline.ui.pages import categories, category, results, runs, sample, samples, search, space, sql, text
 from pipeline.ui.security import Guard, give_scripts_nonces, is_loopback
@@ -29,26 +29,26 @@ PORT = 8642
 _BUILD_S = 60.0  # until a page must have begun to answer
 
 
-class Page(NamedTuple):
+class WebPage(NamedTuple):
     """A page: its path, its title, its name in the navigation (none: it is reached by links), its content."""
 
     path: str
     title: str
     name: str | None
-    show: Callable[[View], Awaitable[None]]
+    show: Callable[[PageView], Awaitable[None]]
 
 
 PAGES = (
-    Page(search.PATH, search.TITLE, search.TITLE, search.show),
-    Page(samples.PATH, samples.TITLE, samples.TITLE, samples.show),
-    Page(sample.PATH, sample.TITLE, None, sample.show),
-    Page(categories.PATH, categories.TITLE, categories.TITLE, categories.show),
-    Page(category.PATH, category.TITLE, None, category.show),
-    Page(text.PATH, text.TITLE, None, text.show),
-    Page(space.PATH, space.TITLE, space.TITLE, space.show),
-    Page(results.PATH, results.TITLE, results.TITLE, results.show),
-    Page(runs.PATH, runs.TITLE, runs.TITLE, runs.show),
-    Page(sql.PATH, sql.TITLE, sql.TITLE, sql.show),
+    WebPage(search.PATH, search.TITLE, search.TITLE, search.show),
+    WebPage(samples.PATH, samples.TITLE, samples.TITLE, samples.show),
+    WebPage(sample.PATH, sample.TITLE, None, sample.show),
+    WebPage(categories.PATH, categories.TITLE, categories.TITLE, categories.show),
+    WebPage(category.PATH, category.TITLE, None, category.show),
+    WebPage(text.PATH, text.TITLE, None, text.show),
+    WebPage(space.PATH, space.TITLE, space.TITLE, space.show),
+    WebPage(results.PATH, results.TITLE, results.TITLE, results.show),
+    WebPage(runs.PATH, runs.TITLE, runs.TITLE, runs.show),
+    WebPage(sql.PATH, sql.TITLE, sql.TITLE, sql.show),
 )
 
 
@@ -85,7 +85,7 @@ def add_pages(desk: Desk) -> None:
         )
 
 
-def _add_page(desk: Desk, page: Page, named: Sequence[tuple[str, str]]) -> None:
+def _add_page(desk: Desk, page: WebPage, named: Sequence[tuple[str, str]]) -> None:
     @ui.page(page.path, title=f"{page.title} · UniBind", language="en-US", response_timeout=_BUILD_S)
     async def shown(request: Request) -> None:
         ui.add_head_html('<link rel="stylesheet" href="/ui.css"><script src="/ui.js" defer></script>')
@@ -94,7 +94,7 @@ def _add_page(desk: Desk, page: Page, named: Sequence[tuple[str, str]]) -> None:
             opened = desk.project(request.query_params.get("project"))
         except InputError as error:
             wrong, opened = error, desk.project(None)
-        view = View(desk, opened, page.path, request.query_params)
+        view = PageView(desk, opened, page.path, request.query_params)
         with frame(view, page.title, named, theme=request.cookies.get(THEME_COOKIE, "auto")):
             try:
                 if wrong is not None:

@@ -36,8 +36,11 @@ from pipeline.ui.watch import Runner
 
 MOST_UPLOADS = 64  # dropped files that are kept; the oldest goes first
 
+# Whether an answer (`answers AS a`) is one of the categories of its sample (`v_samples AS s`), in SQL.
+IS_RIGHT = "(a.named = s.category_id OR coalesce(list_contains(s.more_category_ids, a.named), false))"
 
-class Sample(NamedTuple):
+
+class SampleRow(NamedTuple):
     """A row of samples.parquet that a page shows, and where its file is."""
 
     sample_id: str
@@ -140,13 +143,13 @@ class Opened:
                 self._views.close()
             self._views = None
 
-    def sample(self, sample_id: str) -> Sample:
+    def sample(self, sample_id: str) -> SampleRow:
         """One sample by its id. Raises InputError where there is none."""
-        names = ", ".join(Sample._fields)
+        names = ", ".join(SampleRow._fields)
         rows = self.rows(f"SELECT {names} FROM v_samples WHERE sample_id = ? LIMIT 1", [sample_id])
         if not rows:
             raise InputError(f"there is no sample {sample_id!r} in this project")
-        return Sample(**rows[0])
+        return SampleRow(**rows[0])
 
     def texts_of(self, sample_ids: Sequence[str], *, most: int = 300) -> dict[str, str]:
         """The beginnings of text samples, by id; of one that cannot be read, the reason."""
@@ -160,7 +163,7 @@ class Opened:
                 found[sample_id] = f"({error})"
         return found
 
-    def file_of(self, sample: Sample) -> File:
+    def file_of(self, sample: SampleRow) -> File:
         """The file of a sample. Raises SampleError where its path or a link leads out of the data folder."""
         path = resolver(self.file.data_root)(sample.uri)
         if not path.is_file():

@@ -49,7 +49,7 @@ class Requests(NamedTuple):
     latency_ms: float | None
 
 
-class Progress(NamedTuple):
+class RunProgress(NamedTuple):
     """Everything that the page shows of a run."""
 
     holder: Holder | None
@@ -59,7 +59,7 @@ class Progress(NamedTuple):
     pauses: Sequence[Pause] = ()  # while no request is sent
 
 
-def progress(project: ProjectFile, stale: dict[str, str | None]) -> Progress:
+def progress(project: ProjectFile, stale: dict[str, str | None]) -> RunProgress:
     """The state of a run now. `stale`: why each finished stage must run again (`stale_stages`), or None."""
     holder = lock_holder(project.run / "run.lock")
     doing = None if holder is None else holder.doing
@@ -80,7 +80,7 @@ def progress(project: ProjectFile, stale: dict[str, str | None]) -> Progress:
         counts = mark["summary"] if mark is not None else {}
         states.append(StageState(name, state, seconds, len(parts), counts, note))
     paused = [] if holder is None else pauses(project.kb, after=holder.since)
-    return Progress(holder, states, _requests(project), _left(project, states), paused)
+    return RunProgress(holder, states, _requests(project), _left(project, states), paused)
 
 
 def stale_stages(project: ProjectFile) -> dict[str, str | None]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from data.errors import TrainingError, first_line
-from trainer.align.draws import Contrast, Draws, Layout, Pull
+from trainer.align.draws import Contrast, Draws, Pull, StepLayout
 from trainer.align.heads import Heads
 from trainer.align.losses import (
     LOSSES,
@@ -207,17 +207,17 @@ class Aligner:
         rate = self._optimiser.begin_step()
         return rate, self._run(layout, numbers)
 
-    def _run_each(self, layout: Layout, numbers: Ints) -> Tensor:
+    def _run_each(self, layout: StepLayout, numbers: Ints) -> Tensor:
         return self._compute(layout, torch.from_numpy(numbers).to(self._device))
 
-    def _compute(self, layout: Layout, numbers: Tensor) -> Tensor:
+    def _compute(self, layout: StepLayout, numbers: Tensor) -> Tensor:
         """All of a step that happens on the device: it reads and writes tensors of the same places only."""
         loss, parts = self._loss(layout, numbers)
         self._optimiser.finish_step(loss)
         clamp_temperature_(self._log_temperature)
         return torch.stack([loss.detach(), *(part.detach() for part in parts), self._temperature()])
 
-    def _loss(self, layout: Layout, numbers: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def _loss(self, layout: StepLayout, numbers: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The weighted mean of two losses: with texts about the samples, and with centers.
 
         Texts about samples are contrasted within each modality: texts about sounds differ so clearly from

@@ -38,7 +38,7 @@ class Pull:
 
 
 @dataclass(frozen=True)
-class Layout:
+class StepLayout:
     """The losses of a step and where their numbers are; a step of the same layout can be replayed."""
 
     rows: tuple[tuple[str, slice], ...]  # this process's rows of each modality
@@ -67,7 +67,7 @@ class Draws:
         self._own = own
         self._shares = [Processes(rank, processes.size).share for rank in range(processes.size)]
 
-    def step(self, rows: dict[str, Ints]) -> tuple[Layout, Ints]:
+    def step(self, rows: dict[str, Ints]) -> tuple[StepLayout, Ints]:
         """The losses of a batch with the given rows of each modality, and their numbers."""
         numbers = _Numbers()
         mine = {m: r[self._processes.share(len(r))] for m, r in rows.items()}
@@ -78,7 +78,7 @@ class Draws:
             centers = self._contrast("centers", rows, numbers)
         elif self._centers is not None:
             centers = self._pull(rows, mine, numbers)
-        return Layout(places, tuple(each for each in own if each is not None), centers), numbers.whole()
+        return StepLayout(places, tuple(each for each in own if each is not None), centers), numbers.whole()
 
     def _contrast(
         self, kind: Literal["own", "centers"], rows: dict[str, Ints], numbers: _Numbers

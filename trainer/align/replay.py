@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from data.errors import first_line
-from trainer.align.draws import Layout
+from trainer.align.draws import StepLayout
 from trainer.align.pairs import Pairs
 from trainer.align.processes import Processes
 from trainer.records import Ints
@@ -26,7 +26,7 @@ _LARGE = 4096
 _WARM_UP = 3  # steps that run as usual first, so that libraries set up what a graph cannot record
 
 # What a step does on the device; its result is one small tensor.
-Step = Callable[[Layout, Tensor], Tensor]
+Step = Callable[[StepLayout, Tensor], Tensor]
 
 
 def record_cuda_graph(work: Callable[[], Tensor]) -> tuple[Callable[[], Any], Tensor]:
@@ -45,14 +45,14 @@ class Replay:
 
     def __init__(self, step: Step, device: torch.device) -> None:
         self._step, self._device = step, device
-        self._layout: Layout | None = None
+        self._layout: StepLayout | None = None
         self._numbers = torch.empty(0)
         self._left = _WARM_UP
         self._repeat: Callable[[], Any] | None = None
         self._result = torch.empty(0)
         self._works = True
 
-    def __call__(self, layout: Layout, numbers: Ints) -> Tensor:
+    def __call__(self, layout: StepLayout, numbers: Ints) -> Tensor:
         """The result of the step with these numbers; a tensor that no later step changes."""
         if self._layout is None:
             self._layout = layout
@@ -73,7 +73,7 @@ class Replay:
         self._repeat()
         return self._result.clone()
 
-    def _warm_up(self, layout: Layout) -> Tensor:
+    def _warm_up(self, layout: StepLayout) -> Tensor:
         """A step on the other stream that recording will use."""
         if self._device.type != "cuda":
             return self._step(layout, self._numbers)

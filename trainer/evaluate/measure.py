@@ -25,7 +25,7 @@ from trainer.evaluate.probe import probe_rows
 from trainer.evaluate.recognition import recognition_rows, sweep_rows
 from trainer.evaluate.retrieval import retrieval_rows
 from trainer.evaluate.tasks import CENTERS, AnchorSet, anchor_sets, represent, tasks
-from trainer.evaluate.trust.judge import Judged, judge
+from trainer.evaluate.trust.judge import TrustRows, judge
 from trainer.evaluate.unmeasured import unmeasured_rows
 from trainer.inputs import (
     KnowledgeBase,
@@ -112,7 +112,7 @@ def _measure(
             base, spaces, frozen, partial(_map_samples, frozen), centers, heads, settings, together=together
         )
         if heads is not None
-        else Judged()
+        else TrustRows()
     )
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in spaces}
     outcomes: dict[str, list[RecognitionOutcomes]] = {name: [] for name in spaces}

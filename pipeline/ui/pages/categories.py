@@ -7,7 +7,8 @@ from typing import Any
 
 from data.manifest.read import SPLITS
 from data.modality import MODALITIES
-from pipeline.ui.frame import View, Words, alert, filters, interval_bar, link, table
+from pipeline.ui.frame import PageView, Words, alert, filters, interval_bar, link, table
+from pipeline.ui.state import IS_RIGHT
 from trainer.evaluate.intervals import share_interval
 
 PATH, TITLE = "/categories", "Categories"
@@ -19,10 +20,9 @@ ORDERS = {
     "best": ("best first", "a.share DESC NULLS LAST, c.name"),
     "texts": ("fewest texts first", "texts, c.name"),
 }
-_QUERY = """\
+_QUERY = f"""\
 WITH scored AS (
-    SELECT s.category_id, a.named, s.category_id = a.named
-           OR coalesce(list_contains(s.more_category_ids, a.named), false) AS is_right
+    SELECT s.category_id, a.named, {IS_RIGHT} AS is_right
     FROM v_samples AS s JOIN answers AS a USING (sample_id)
     WHERE s.category_id IS NOT NULL AND s.split = ? AND (? = '' OR s.modality = ?)
 ), a AS (
@@ -43,7 +43,7 @@ LEFT JOIN v_categories AS t ON t.category_id = a.taken_for
 ORDER BY """
 
 
-async def show(view: View) -> None:
+async def show(view: PageView) -> None:
     """The table of categories."""
     filters(
         view,
@@ -87,7 +87,7 @@ def _with_intervals(rows: list[dict[str, Any]]) -> None:
             row["low"], row["high"] = share_interval(hits, resamples=RESAMPLES, seed=SEED)
 
 
-def _row(view: View, row: dict[str, Any], split: str) -> list[Any]:
+def _row(view: PageView, row: dict[str, Any], split: str) -> list[Any]:
     one = row["category_id"]
 
     def taken_for() -> None:

@@ -12,15 +12,15 @@ from data.errors import InputError, UniBindError
 from data.show import visible
 from kb_builder.added.struck import read_struck
 from pipeline.ui.edits import Pending, Preview, preview, save
-from pipeline.ui.frame import View, Words, alert, bar, box, button, chip, interval_bar, link, table
+from pipeline.ui.frame import PageView, Words, alert, bar, box, button, chip, interval_bar, link, table
+from pipeline.ui.state import IS_RIGHT
 from trainer.evaluate.intervals import share_interval
 
 PATH, TITLE = "/category", "Category"
-_RIGHT = "(a.named = s.category_id OR coalesce(list_contains(s.more_category_ids, a.named), false))"
 MOST_TEXTS = 300
 
 
-async def show(view: View) -> None:
+async def show(view: PageView) -> None:
     """Everything about the category that the address names."""
     one = view.get("id")
     found = await view.rows("SELECT * FROM v_categories WHERE category_id = ?", [one])
@@ -43,9 +43,9 @@ async def show(view: View) -> None:
     await _texts(view, one, category["name"])
 
 
-async def _accuracy(view: View, one: str) -> None:
+async def _accuracy(view: PageView, one: str) -> None:
     rows = await view.rows(
-        f"SELECT s.modality, count(*) AS n, count(*) FILTER ({_RIGHT}) AS right_n FROM v_samples AS s"
+        f"SELECT s.modality, count(*) AS n, count(*) FILTER ({IS_RIGHT}) AS right_n FROM v_samples AS s"
         " JOIN answers AS a USING (sample_id) WHERE s.category_id = ? AND s.split = 'test'"
         " GROUP BY ALL ORDER BY s.modality",
         [one],
@@ -72,11 +72,12 @@ async def _accuracy(view: View, one: str) -> None:
     table("lrlrl", ("modality", "right", "", "samples", ""), [line(row) for row in rows], label="Accuracy")
 
 
-async def _confusions(view: View, one: str) -> None:
+async def _confusions(view: PageView, one: str) -> None:
     out = await view.rows(
         "SELECT a.named AS other, c.name, count(*) AS n FROM v_samples AS s"
         " JOIN answers AS a USING (sample_id) JOIN v_categories AS c ON c.category_id = a.named"
-        f" WHERE s.category_id = ? AND s.split = 'test' AND NOT {_RIGHT} GROUP BY ALL ORDER BY n DESC, c.name"
+        f" WHERE s.category_id = ? AND s.split = 'test' AND NOT {IS_RIGHT}"
+        " GROUP BY ALL ORDER BY n DESC, c.name"
         " LIMIT 6",
         [one],
         answers=True,
@@ -84,7 +85,8 @@ async def _confusions(view: View, one: str) -> None:
     back = await view.rows(
         "SELECT s.category_id AS other, c.name, count(*) AS n FROM v_samples AS s"
         " JOIN answers AS a USING (sample_id) JOIN v_categories AS c USING (category_id)"
-        f" WHERE a.named = ? AND s.split = 'test' AND NOT {_RIGHT} GROUP BY ALL ORDER BY n DESC, c.name"
+        f" WHERE a.named = ? AND s.split = 'test' AND NOT {IS_RIGHT}"
+        " GROUP BY ALL ORDER BY n DESC, c.name"
         " LIMIT 6",
         [one],
         answers=True,
@@ -103,7 +105,7 @@ async def _confusions(view: View, one: str) -> None:
                     link(f"{row['n']} sample{'s' if row['n'] > 1 else ''}", there, "sub")
 
 
-async def _centers(view: View, one: str) -> None:
+async def _centers(view: PageView, one: str) -> None:
     rows = await view.rows(
         "WITH won AS (SELECT a.why, count(*) AS n, count(*) FILTER (s.category_id = ?) AS right_n"
         " FROM answers AS a JOIN v_samples AS s USING (sample_id) WHERE s.category_id IS NOT NULL"
@@ -150,7 +152,7 @@ def row_score(rule: str) -> str:
     return f"score ({rule})"
 
 
-async def _texts(view: View, one: str, name: str) -> None:
+async def _texts(view: PageView, one: str, name: str) -> None:
     rows = await view.rows(
         "SELECT row_id, text, status, reason, aspect, model_resolved AS model, source FROM v_descriptions"
         " WHERE kind = 'category' AND category_id = ? ORDER BY status <> 'ok', status, aspect, text"
@@ -207,7 +209,7 @@ async def _texts(view: View, one: str, name: str) -> None:
     table("llllll", head, [line(row) for row in rows], label="Texts")
 
 
-def _editor(view: View, pending: Pending, texts: dict[str, str]) -> None:
+def _editor(view: PageView, pending: Pending, texts: dict[str, str]) -> None:
     """The field for a text, the preview, and the button that saves."""
     with box("div", "line"):
         field = ui.input("Add a text about it", placeholder=visible(f"A {pending.name} …")).classes("words")

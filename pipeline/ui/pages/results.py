@@ -27,8 +27,8 @@ from pipeline.accuracies import (
     verdict,
 )
 from pipeline.compare.runs import Comparison, compare, open_run
-from pipeline.compare.text import measure_title
-from pipeline.ui.frame import View, Words, address, alert, box, chip, filters, interval_bar, link, table
+from pipeline.compare.text import measure_title, p_text
+from pipeline.ui.frame import PageView, Words, address, alert, box, chip, filters, interval_bar, link, table
 from pipeline.ui.state import Desk, Opened
 from trainer.evaluate.tasks import CENTERS
 
@@ -39,7 +39,7 @@ REPORT_POLICY = (
 )
 
 
-async def show(view: View) -> None:
+async def show(view: PageView) -> None:
     """The numbers of the run's evaluation, and what lies behind them."""
     metrics = await asyncio.to_thread(_metrics, view.opened)
     if metrics is None:
@@ -66,7 +66,7 @@ def _metrics(opened: Opened) -> dict[str, Any] | None:
     return found
 
 
-def _recognition(view: View, metrics: dict[str, Any]) -> None:
+def _recognition(view: PageView, metrics: dict[str, Any]) -> None:
     for key, title in (("recognition", "Recognition"), ("zero_shot", "Without training")):
         rows = recognition_rows(metrics, key)
         if not rows:
@@ -107,7 +107,7 @@ def _line(row: AccuracyRow, names: list[str]) -> list[Any]:
     ]
 
 
-async def _confusion(view: View) -> None:
+async def _confusion(view: PageView) -> None:
     """A matrix whose cells open the samples; of many categories, those with the most mistakes."""
     Words("Confusions", "h2")
     filters(
@@ -166,7 +166,7 @@ async def _confusion(view: View) -> None:
 
 
 def _cell(
-    view: View,
+    view: PageView,
     own: str,
     named: str,
     cells: dict[str, Counter[str]],
@@ -185,7 +185,7 @@ def _cell(
             Words("")
 
 
-async def _compared(view: View) -> None:
+async def _compared(view: PageView) -> None:
     """This run beside another one, paired on the same samples."""
     others = _other_runs(view.desk, view.opened)
     if not others:
@@ -219,7 +219,7 @@ async def _compared(view: View) -> None:
                 percent(line.value),
                 points(line.difference),
                 f"{points(line.low)} to {points(line.high)}",
-                "<0.001" if line.p_holm < 0.001 else f"{line.p_holm:.3f}",
+                p_text(line.p_holm),
                 line.verdict,
             )
             for line in done.lines
@@ -246,7 +246,7 @@ def _other_runs(desk: Desk, opened: Opened) -> dict[str, Path]:
     return found
 
 
-def _studies(view: View) -> None:
+def _studies(view: PageView) -> None:
     found = study_pages(view.opened)
     if not found:
         return

@@ -11,8 +11,8 @@ from nicegui import ui
 
 from data.errors import UniBindError
 from data.show import duration
-from pipeline.ui.frame import View, Words, alert, box, button, link, table
-from pipeline.ui.watch import Progress, Runner, counts_text, progress, stale_stages
+from pipeline.ui.frame import PageView, Words, alert, box, button, link, table
+from pipeline.ui.watch import Runner, RunProgress, counts_text, progress, stale_stages
 
 PATH, TITLE = "/run", "Run"
 EVERY_S, COUNT_S = 2.0, 10.0  # the state of the run; the tables, which cost more to read
@@ -20,7 +20,7 @@ _MARKS = {"done": "✓", "running": "▸", "waiting": "·", "stale": "↻"}
 _WORDS = {"done": "finished", "running": "at work", "waiting": "waiting", "stale": "to run again"}
 
 
-async def show(view: View) -> None:
+async def show(view: PageView) -> None:
     """The stages and what they count; it is read again every two seconds."""
     project = view.opened.file
     runner = view.desk.runner(view.opened)
@@ -72,7 +72,7 @@ async def show(view: View) -> None:
     ui.timer(COUNT_S, count, immediate=False)
 
 
-def _buttons(view: View, runner: Runner) -> None:
+def _buttons(view: PageView, runner: Runner) -> None:
     if not view.desk.allow_run:
         Words(
             "Runs are watched here. To start and pause them from this page, start it with --allow-run.",
@@ -97,7 +97,7 @@ def _buttons(view: View, runner: Runner) -> None:
             button(words, partial(act, what), main=what == "start")
 
 
-def _stages(now: Progress) -> None:
+def _stages(now: RunProgress) -> None:
     if now.holder is not None:
         doing = f" at {now.holder.doing}" if now.holder.doing else ""
         since = duration(max(0.0, time.time() - now.holder.since))
@@ -117,7 +117,7 @@ def _stages(now: Progress) -> None:
     table("llrl", ("stage", "", "took", "counts"), [line(each) for each in now.stages], label="Stages")
 
 
-def _asked(now: Progress) -> None:
+def _asked(now: RunProgress) -> None:
     asked = now.requests
     if asked is None:
         return
@@ -140,7 +140,7 @@ def _asked(now: Progress) -> None:
             Words(value, "dd")
 
 
-async def _rejected(view: View) -> None:
+async def _rejected(view: PageView) -> None:
     """Texts by gate, and samples by stage, as far as they are written."""
     if not view.opened.has_kb:
         return

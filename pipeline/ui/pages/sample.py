@@ -12,16 +12,16 @@ from pipeline.predict.answers import NamedCategory
 from pipeline.predict.search import Found, Query
 from pipeline.ui.canvas import Cloud, Frames
 from pipeline.ui.cards import sample_card
-from pipeline.ui.frame import View, Words, alert, box, chip, later, link, picture
+from pipeline.ui.frame import PageView, Words, alert, box, chip, later, link, picture
 from pipeline.ui.media import EVENT_FRAMES, playable, thermal_scale, video_frames
 from pipeline.ui.pages.search import answers, column
-from pipeline.ui.state import Opened, Sample
+from pipeline.ui.state import Opened, SampleRow
 
 PATH, TITLE = "/sample", "Sample"
 TOP = 6
 
 
-async def show(view: View) -> None:
+async def show(view: PageView) -> None:
     """Everything about the sample that the address names."""
     sample = await asyncio.to_thread(view.opened.sample, view.get("id"))
     (named,) = await view.rows(
@@ -43,7 +43,7 @@ async def show(view: View) -> None:
     )
 
 
-async def _sight(view: View, sample: Sample) -> None:
+async def _sight(view: PageView, sample: SampleRow) -> None:
     """The sample as it is: picture, player, turning cloud, film, words."""
     alt = f"{sample.modality} sample {sample.sample_id}"
     try:
@@ -82,7 +82,7 @@ async def _sight(view: View, sample: Sample) -> None:
         alert(error)
 
 
-def _facts(view: View, sample: Sample, category: str | None) -> None:
+def _facts(view: PageView, sample: SampleRow, category: str | None) -> None:
     with box("dl", "facts"):
         Words("modality", "dt")
         with box("dd"):
@@ -100,7 +100,7 @@ def _facts(view: View, sample: Sample, category: str | None) -> None:
     link("Search by this sample", view.to("/", sample=sample.sample_id), "button")
 
 
-async def _descriptions(view: View, sample: Sample) -> None:
+async def _descriptions(view: PageView, sample: SampleRow) -> None:
     rows = await view.rows(
         "SELECT row_id, text, status, reason, model_resolved AS model, source FROM v_descriptions"
         " WHERE kind = 'sample' AND sample_id = ? ORDER BY status <> 'ok', row_id LIMIT 50",
@@ -130,7 +130,7 @@ async def _descriptions(view: View, sample: Sample) -> None:
                 Words(" from the manifest", "span", "sub")
 
 
-async def _object(view: View, sample: Sample) -> None:
+async def _object(view: PageView, sample: SampleRow) -> None:
     """The same object in other modalities."""
     if sample.object_id is None:
         return
@@ -165,7 +165,7 @@ class _Placed(NamedTuple):
     texts: dict[str, str]
 
 
-def _place(opened: Opened, sample: Sample) -> _Placed | None:
+def _place(opened: Opened, sample: SampleRow) -> _Placed | None:
     searcher = opened.searcher()
     try:
         placed = searcher.place(Query(None, sample.sample_id, is_sample=True))
@@ -177,7 +177,7 @@ def _place(opened: Opened, sample: Sample) -> _Placed | None:
     return _Placed(best, placed.model, found, opened.texts_of(ids))
 
 
-def _placed(view: View, sample: Sample, placed: _Placed | None) -> None:
+def _placed(view: PageView, sample: SampleRow, placed: _Placed | None) -> None:
     Words("Answers", "h2")
     if placed is None:
         alert(

@@ -9,7 +9,8 @@ from typing import Any
 from data.manifest.read import SPLITS
 from data.modality import MODALITIES
 from pipeline.ui.cards import sample_card
-from pipeline.ui.frame import View, Words, alert, box, filters, link, pager, table
+from pipeline.ui.frame import PageView, Words, alert, box, filters, link, pager, table
+from pipeline.ui.state import IS_RIGHT
 
 PATH, TITLE = "/samples", "Samples"
 SIZE = 48  # of a page
@@ -20,10 +21,9 @@ STATES = {
     "unlabelled": "without a category",
     "quarantined": "quarantined",
 }
-_RIGHT = "(a.named = s.category_id OR coalesce(list_contains(s.more_category_ids, a.named), false))"
 _CONDITIONS = {
-    "right": f"s.category_id IS NOT NULL AND {_RIGHT}",
-    "wrong": f"s.category_id IS NOT NULL AND a.named IS NOT NULL AND NOT {_RIGHT}",
+    "right": f"s.category_id IS NOT NULL AND {IS_RIGHT}",
+    "wrong": f"s.category_id IS NOT NULL AND a.named IS NOT NULL AND NOT {IS_RIGHT}",
     "unlabelled": "s.category_id IS NULL",
 }
 ORDERS = {
@@ -34,7 +34,7 @@ ORDERS = {
 CONFIDENCE = {"0.9": "at least 90%", "0.5": "at least 50%", "-0.5": "below 50%", "-0.2": "below 20%"}
 
 
-async def show(view: View) -> None:
+async def show(view: PageView) -> None:
     """The filters, and one page of what passes them."""
     categories = await view.rows("SELECT category_id, name FROM v_categories ORDER BY name, category_id")
     names = {row["category_id"]: row["name"] for row in categories}
@@ -58,7 +58,7 @@ async def show(view: View) -> None:
     (count,) = await view.rows(f"SELECT count(*) AS n {tables} WHERE {where}", values, answers=True)
     rows = await view.rows(
         "SELECT s.sample_id, s.modality, s.category_id, s.split, a.named, a.score, a.probability,"
-        f" s.category_id IS NOT NULL AND {_RIGHT} AS is_right"
+        f" s.category_id IS NOT NULL AND {IS_RIGHT} AS is_right"
         f" {tables} WHERE {where} ORDER BY {order} LIMIT {SIZE} OFFSET {SIZE * (page - 1)}",
         values,
         answers=True,
@@ -77,7 +77,7 @@ async def show(view: View) -> None:
     pager(view, page, SIZE * page < count["n"], words, label="Pages of the list, below it")
 
 
-def conditions(view: View) -> tuple[str, list[Any]]:
+def conditions(view: PageView) -> tuple[str, list[Any]]:
     """The condition that an address puts on samples, and its values."""
     parts: list[str] = ["true"]
     values: list[Any] = []
@@ -100,7 +100,7 @@ def conditions(view: View) -> tuple[str, list[Any]]:
     return " AND ".join(parts), values
 
 
-def _card(view: View, row: dict[str, Any], names: dict[str, str], texts: dict[str, str]) -> None:
+def _card(view: PageView, row: dict[str, Any], names: dict[str, str], texts: dict[str, str]) -> None:
     own = names.get(row["category_id"] or "", "no category")
     named = names.get(row["named"] or "", "")
     state = (
@@ -122,7 +122,7 @@ def _card(view: View, row: dict[str, Any], names: dict[str, str], texts: dict[st
     )
 
 
-async def _quarantined(view: View) -> None:
+async def _quarantined(view: PageView) -> None:
     """The rejected samples, with the stage that rejected each and why."""
     page = view.number("page", 1, high=1_000_000)
     rows: Sequence[dict[str, Any]] = await view.rows(

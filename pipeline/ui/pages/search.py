@@ -19,7 +19,7 @@ from pipeline.predict.answers import Hit, NamedCategory
 from pipeline.predict.search import Query
 from pipeline.ui.canvas import Drop
 from pipeline.ui.cards import sample_card
-from pipeline.ui.frame import View, Words, alert, bar, box, button, chip, later, link, picture
+from pipeline.ui.frame import PageView, Words, alert, bar, box, button, chip, later, link, picture
 from pipeline.ui.security import MOST_FILE
 from pipeline.ui.state import Opened, Timed, query_of
 
@@ -30,7 +30,7 @@ MOST_PARTS = 6
 _WHY_CHARS = 160
 
 
-class Part(NamedTuple):
+class QueryPart(NamedTuple):
     """A part of the query as the address has it."""
 
     kind: str
@@ -42,9 +42,9 @@ class _Shown(NamedTuple):
     texts: dict[str, str]  # of text samples, by sample id
 
 
-async def show(view: View) -> None:
+async def show(view: PageView) -> None:
     """The form, the parts of the query, and what was found."""
-    parts = [Part(kind, value) for kind in KINDS for value in view.ask.getlist(kind) if value.strip()]
+    parts = [QueryPart(kind, value) for kind in KINDS for value in view.ask.getlist(kind) if value.strip()]
     parts = parts[:MOST_PARTS]
     _form(view, parts)
     if not view.opened.has_kb:
@@ -70,7 +70,7 @@ def _search(opened: Opened, queries: Sequence[Query]) -> _Shown:
     return _Shown(timed, opened.texts_of(ids))
 
 
-def _form(view: View, parts: Sequence[Part]) -> None:
+def _form(view: PageView, parts: Sequence[QueryPart]) -> None:
     """The field for words, and the place to drop a file."""
     only = parts[0].value if len(parts) == 1 and parts[0].kind == "q" else ""
     with box("div", "ask", role="search"):
@@ -80,7 +80,7 @@ def _form(view: View, parts: Sequence[Part]) -> None:
 
         def go() -> None:
             if text := (words.value or "").strip():
-                ui.navigate.to(_address(view, [*(parts if together.value else ()), Part("q", text)]))
+                ui.navigate.to(_address(view, [*(parts if together.value else ()), QueryPart("q", text)]))
 
         words.on("keydown.enter", go)
         button("Search", go, main=True)
@@ -92,7 +92,7 @@ def _form(view: View, parts: Sequence[Part]) -> None:
         if upload.modality is None:
             _ask_modality(view, identity, path, event.file.name, parts if together.value else ())
             return
-        ui.navigate.to(_address(view, [*(parts if together.value else ()), Part("file", identity)]))
+        ui.navigate.to(_address(view, [*(parts if together.value else ()), QueryPart("file", identity)]))
 
     drop = Drop(
         label="or drop a picture, sound, cloud, mesh, thermal picture, video or event recording here",
@@ -102,7 +102,7 @@ def _form(view: View, parts: Sequence[Part]) -> None:
     drop.props["accept"] = ",".join(sorted(EXTENSIONS)) + ",.tif,.tiff,.dat,.raw"
 
 
-def _ask_modality(view: View, identity: str, path: Path, name: str, before: Sequence[Part]) -> None:
+def _ask_modality(view: PageView, identity: str, path: Path, name: str, before: Sequence[QueryPart]) -> None:
     with ui.dialog(value=True), ui.card():
         Words(f"What is {name}?", "p")
         with box("div", "line"):
@@ -110,16 +110,16 @@ def _ask_modality(view: View, identity: str, path: Path, name: str, before: Sequ
 
                 def choose(modality: str = modality) -> None:
                     view.desk.uploads.keep(identity, name, path, modality)
-                    ui.navigate.to(_address(view, [*before, Part("file", identity)]))
+                    ui.navigate.to(_address(view, [*before, QueryPart("file", identity)]))
 
                 button(modality, choose)
 
 
-def _address(view: View, parts: Sequence[Part]) -> str:
+def _address(view: PageView, parts: Sequence[QueryPart]) -> str:
     return view.to(PATH, **{kind: [part.value for part in parts if part.kind == kind] for kind in KINDS})
 
 
-def _part(view: View, parts: Sequence[Part], part: Part) -> None:
+def _part(view: PageView, parts: Sequence[QueryPart], part: QueryPart) -> None:
     """One part of the query, with a link that takes it out."""
     with box("span", "part"):
         if part.kind == "q":
@@ -142,7 +142,7 @@ def _part(view: View, parts: Sequence[Part], part: Part) -> None:
         link("×", _address(view, rest), "remove", aria_label=f"remove {part.value} from the query")
 
 
-def _results(view: View, done: _Shown) -> None:
+def _results(view: PageView, done: _Shown) -> None:
     found = done.timed.found
     how = ", ".join(dict.fromkeys(found.models))
     Words(
@@ -160,7 +160,7 @@ def _results(view: View, done: _Shown) -> None:
                 column(view, modality, found.hits[modality], done.texts)
 
 
-def answers(view: View, found: Sequence[NamedCategory]) -> None:
+def answers(view: PageView, found: Sequence[NamedCategory]) -> None:
     """Categories, best first, each with its score and the description that spoke for it."""
     best = max((answer.score for answer in found), default=1.0)
     with box("ol", "answers"):
@@ -180,7 +180,7 @@ def answers(view: View, found: Sequence[NamedCategory]) -> None:
 
 
 def column(
-    view: View, modality: str, hits: Sequence[Hit], texts: dict[str, str], *, label: str = "{} samples"
+    view: PageView, modality: str, hits: Sequence[Hit], texts: dict[str, str], *, label: str = "{} samples"
 ) -> None:
     """Samples of one modality, nearest first, as cards under its name; `label` is for screen readers."""
     with box("section", aria_label=label.format(modality)):
@@ -198,7 +198,7 @@ def column(
                 )
 
 
-async def _start(view: View) -> None:
+async def _start(view: PageView) -> None:
     """What to try: words of the project's own, and a few of its samples."""
     names = await view.rows("SELECT name FROM v_categories ORDER BY hash(category_id) LIMIT 4")
     Words("Search the project's samples and categories by meaning, across modalities.", "p")

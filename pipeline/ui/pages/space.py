@@ -17,7 +17,7 @@ from data.errors import UniBindError
 from data.modality import MODALITIES
 from pipeline.ui.canvas import PointMap
 from pipeline.ui.cards import sample_card
-from pipeline.ui.frame import View, Words, address, box, filters, later, link
+from pipeline.ui.frame import PageView, Words, address, box, filters, later, link
 from pipeline.ui.maps import MOST_SAMPLES, WHICH, PointCloud, point_cloud
 from pipeline.ui.state import Desk
 
@@ -26,7 +26,7 @@ BY = {"kind": "modality", "category": "category", "state": "right or wrong", "wr
 SHOWN = 24  # of the samples within a lasso
 
 
-async def show(view: View) -> None:
+async def show(view: PageView) -> None:
     """The choice of the map, and the map."""
     categories = await view.rows("SELECT category_id, name FROM v_categories ORDER BY category_id")
     names = {row["category_id"]: row["name"] for row in categories}
@@ -49,7 +49,7 @@ async def show(view: View) -> None:
     )
 
 
-def _map(view: View, which: str, cloud: PointCloud, categories: list[str]) -> None:
+def _map(view: PageView, which: str, cloud: PointCloud, categories: list[str]) -> None:
     spot: Any = None
 
     def pick(number: int) -> None:
@@ -84,7 +84,7 @@ def _map(view: View, which: str, cloud: PointCloud, categories: list[str]) -> No
     spot = box("div", "", aria_live="polite")
 
 
-async def _inside(view: View, cloud: PointCloud, numbers: list[int]) -> None:
+async def _inside(view: PageView, cloud: PointCloud, numbers: list[int]) -> None:
     """What lies within the lasso."""
     kinds = Counter(cloud.kind(number) for number in numbers)
     Words("Within the lasso", "h2")

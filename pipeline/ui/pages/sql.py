@@ -25,7 +25,7 @@ from data.show import shorten
 from kb_builder.browse.answer import printable
 from kb_builder.browse.query import sql_table
 from kb_builder.browse.views import VIEWS
-from pipeline.ui.frame import View, Words, address, alert, box, button, link, table
+from pipeline.ui.frame import PageView, Words, address, alert, box, button, link, table
 from pipeline.ui.state import Desk
 
 PATH, TITLE = "/sql", "SQL"
@@ -46,7 +46,7 @@ _FILES = (
 )
 
 
-async def show(view: View) -> None:
+async def show(view: PageView) -> None:
     """The prompt, the answer to the address's query, the views and the documented queries."""
     query = view.get("q")
     field = ui.textarea("SQL", value=query, placeholder="FROM v_descriptions LIMIT 10")
@@ -65,7 +65,7 @@ async def show(view: View) -> None:
     _help(view)
 
 
-async def _answer(view: View, query: str) -> None:
+async def _answer(view: PageView, query: str) -> None:
     try:
         found = await asyncio.to_thread(
             sql_table, view.opened.file.kb, query, most=MOST_SHOWN + 1, seconds=SECONDS
@@ -94,7 +94,7 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
-def _help(view: View) -> None:
+def _help(view: PageView) -> None:
     with box("div", "two"):
         with box("section"):
             Words("Views", "h2")

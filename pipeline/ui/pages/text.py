@@ -7,7 +7,7 @@ import asyncio
 from data.show import shorten
 from kb_builder.browse.answer import QueryResult
 from kb_builder.verify.explain import explain
-from pipeline.ui.frame import View, Words, box, link, table
+from pipeline.ui.frame import PageView, Words, box, link, table
 
 PATH, TITLE = "/text", "A description"
 _TITLES = {
@@ -23,7 +23,7 @@ _TITLES = {
 _LONG = 20_000
 
 
-async def show(view: View) -> None:
+async def show(view: PageView) -> None:
     """What `unibind kb explain` knows of the row that the address names."""
     page = await asyncio.to_thread(explain, view.opened.file.kb, view.get("id"))
     sections = dict(page.sections)

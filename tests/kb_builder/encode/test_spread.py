@@ -15,7 +15,7 @@ from data.errors import InputError, KnowledgeBaseError
 from data.files import hash_file
 from kb_builder.encode import hardware, make, parts
 from kb_builder.encode.hardware import UNKNOWN, classes
-from kb_builder.encode.spread import PartOrder, Share, Spread, Work
+from kb_builder.encode.spread import PartOrder, PartShare, Spread, Work
 from kb_builder.store.table import part_paths, read_vectors
 from tests.kb_builder.encode.letters import TABLES, LetterCounter, Row, picture, row, run
 
@@ -154,7 +154,7 @@ def test_shares_leave_what_a_run_commits(tmp_path: Path, tables: dict[str, list[
     random.Random(of).shuffle(numbers)
     seen = 0
     for number in numbers:
-        result = run(tmp_path / "shares", LetterCounter(), tables, spread=Spread(share=Share(number, of)))
+        result = run(tmp_path / "shares", LetterCounter(), tables, spread=Spread(share=PartShare(number, of)))
         seen += result.counts.encoded
         assert not list((tmp_path / "shares").rglob("manifest.json"))
     last = run(tmp_path / "shares", LetterCounter(), tables)
@@ -167,9 +167,9 @@ def test_a_share_that_is_missing_or_was_killed_is_made_by_the_run(tmp_path: Path
     run(tmp_path / "one", LetterCounter())
     folder = tmp_path / "shares"
     with pytest.raises(RuntimeError, match="killed"):
-        run(folder, LetterCounter(fail_after=4), spread=Spread(share=Share(1, 3)))
-    run(folder, LetterCounter(), spread=Spread(share=Share(1, 3)))
-    run(folder, LetterCounter(), spread=Spread(share=Share(2, 3)))
+        run(folder, LetterCounter(fail_after=4), spread=Spread(share=PartShare(1, 3)))
+    run(folder, LetterCounter(), spread=Spread(share=PartShare(1, 3)))
+    run(folder, LetterCounter(), spread=Spread(share=PartShare(2, 3)))
     result = run(folder, LetterCounter())
     assert all_files(folder) == all_files(tmp_path / "one")
     (note,) = result.notes
@@ -184,7 +184,7 @@ def test_a_share_keeps_the_table_that_is_served(tmp_path: Path) -> None:
     before = {name: read_vectors(tmp_path / name).ids for name in TABLES}
     changed = TABLES | {"one": [replace(each, id=f"n{each.id}") for each in TABLES["one"]]}
     for number in (1, 2):
-        run(tmp_path, LetterCounter(), changed, spread=Spread(share=Share(number, 2)))
+        run(tmp_path, LetterCounter(), changed, spread=Spread(share=PartShare(number, 2)))
         assert {name: read_vectors(tmp_path / name).ids for name in TABLES} == before
     assert run(tmp_path, LetterCounter(), changed).counts.encoded == 0
     assert read_vectors(tmp_path / "one").ids[0].startswith("na")

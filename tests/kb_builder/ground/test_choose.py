@@ -8,8 +8,8 @@ import math
 import pytest
 
 from kb_builder.ground.choose import (
+    ChoiceQuestion,
     Expected,
-    Question,
     from_choices,
     known_words,
     plan_choices,
@@ -17,12 +17,12 @@ from kb_builder.ground.choose import (
     read_expected,
 )
 from kb_builder.ground.known import Opening
-from kb_builder.ground.parts import Part
+from kb_builder.ground.parts import NamePart
 
 WORDS = ("cold", "soft", "hard")
 
 
-def _question(**other: object) -> Question:
+def _question(**other: object) -> ChoiceQuestion:
     base: dict[str, object] = {
         "id": "touch",
         "aspect": "material",
@@ -34,7 +34,7 @@ def _question(**other: object) -> Question:
         "openings": ("To the touch, the {name}|feels", "The {name}|is"),
         "clause": "feels",
     }
-    return Question(**{**base, **other})  # type: ignore[arg-type]
+    return ChoiceQuestion(**{**base, **other})  # type: ignore[arg-type]
 
 
 def _expected(cold: float, soft: float, hard: float, fit: float = 0.0) -> Expected:
@@ -66,8 +66,8 @@ def test_the_questions_can_be_asked() -> None:
 
 def test_every_thing_is_asked_by_every_list_beside_anything() -> None:
     """List by list; a question about materials is not asked of the noun; the words are lifted and listed."""
-    parts = {"glass": [Part("glass", "modifier", "glass"), Part("wood", "modifier", "glass")]}
-    parts["cone"] = [Part("cone", "head", "cone")]
+    parts = {"glass": [NamePart("glass", "modifier", "glass"), NamePart("wood", "modifier", "glass")]}
+    parts["cone"] = [NamePart("cone", "head", "cone")]
     asked = list(plan_choices(parts, [_question(of=("modifier",))], endpoint="e", model="m", seed=0))
     words = ["glass", "wood", "Thing", "Object"]
     assert [(each.list_number, each.word) for each in asked] == [(i, word) for i in (0, 1) for word in words]
@@ -76,11 +76,11 @@ def test_every_thing_is_asked_by_every_list_beside_anything() -> None:
     assert request.max_tokens == 1
     assert set(request.extra["logit_bias"]) == {" cold", " soft", " hard"}
     assert request.extra["top_logprobs"] == 6
-    whole = {"": [Part("car horn", "whole", "")]}
+    whole = {"": [NamePart("car horn", "whole", "")]}
     asked = list(plan_choices(whole, [_question()], endpoint="e", model="m", seed=0))
     assert [each.word for each in asked[:3]] == ["car horn", "Thing", "Object"]
     assert not list(plan_choices(whole, [_question(of=("modifier",))], endpoint="e", model="m", seed=0))
-    code = {"": [Part("KP-4211", "whole", "")]}
+    code = {"": [NamePart("KP-4211", "whole", "")]}
     assert not list(plan_choices(code, [_question()], endpoint="e", model="m", seed=0))
 
 
@@ -143,7 +143,7 @@ def test_answers_that_are_missing_leave_a_thing_out() -> None:
 
 def test_statements_do_not_repeat_the_name() -> None:
     """ "The glass cone is made of glass" is none; the words of the text are those of the question."""
-    parts = [Part("glass", "modifier", "glass"), Part("cone", "head", "cone")]
+    parts = [NamePart("glass", "modifier", "glass"), NamePart("cone", "head", "cone")]
     made_of = _question(id="stuff", words={"glass": "glass", "metal": "metal"})
     shaped = _question(id="like", of=("head",), words={"ring": "a ring"}, openings=("The {name}|is like",))
     chosen = {("stuff", "glass", "glass"): "glass", ("like", "cone", "cone"): "ring"}

@@ -9,21 +9,23 @@ from typing import Any
 import pytest
 
 from pipeline.engines import probe
-from pipeline.engines.probe import Answer, Question, answer
+from pipeline.engines.probe import Answer, NodeQuestion, answer
 from pipeline.project import load_project
 from tests.planted import PROJECT, register_encoder
 
 
 @pytest.fixture
-def question(tmp_path: Path) -> Question:
+def question(tmp_path: Path) -> NodeQuestion:
     register_encoder()
     (tmp_path / ".probe").write_text("word", encoding="utf-8")
-    return Question(
+    return NodeQuestion(
         tmp_path, ".probe", "word", ("words",), "cpu", str(Path.cwd()), {"words": "own_encoder:load_words"}
     )
 
 
-def findings(question: Question, *, loopback: bool = False, **changes: Any) -> list[tuple[bool, bool, str]]:
+def findings(
+    question: NodeQuestion, *, loopback: bool = False, **changes: Any
+) -> list[tuple[bool, bool, str]]:
     """(ok, needed, detail) of each finding about a node that answers as this machine but for `changes`."""
     own = replace(answer(question), token=True)
     each = replace(own, **changes)
@@ -32,7 +34,7 @@ def findings(question: Question, *, loopback: bool = False, **changes: Any) -> l
     return [(finding.ok, finding.needed, finding.detail) for finding in found]
 
 
-def test_a_node_like_this_machine_is_one_line(question: Question) -> None:
+def test_a_node_like_this_machine_is_one_line(question: NodeQuestion) -> None:
     """It has read the note and written one beside it."""
     ((ok, _, detail),) = findings(question)
     assert ok and "sees the run's folder" in detail
@@ -53,19 +55,19 @@ def test_a_node_like_this_machine_is_one_line(question: Question) -> None:
     ],
 )
 def test_each_difference_is_named(
-    question: Question, changes: dict[str, Any], needed: bool, words: str
+    question: NodeQuestion, changes: dict[str, Any], needed: bool, words: str
 ) -> None:
     """What would spoil a run fails the doctor; the rest is a warning."""
     ((ok, is_needed, detail),) = findings(question, **changes)
     assert not ok and is_needed == needed and words in detail
 
 
-def test_on_loopback_no_token_is_asked_for(question: Question) -> None:
+def test_on_loopback_no_token_is_asked_for(question: NodeQuestion) -> None:
     """No other machine is to reach the cluster."""
     assert findings(question, loopback=True, token=False)[0][0]
 
 
-def test_a_folder_that_is_another_one_there_is_noticed(question: Question, tmp_path: Path) -> None:
+def test_a_folder_that_is_another_one_there_is_noticed(question: NodeQuestion, tmp_path: Path) -> None:
     """A file of the same name with other content, or none: not the same store."""
     assert "other files" in answer(replace(question, word="another")).store
     assert "No such file" in answer(replace(question, folder=tmp_path / "gone")).store
@@ -85,7 +87,7 @@ def test_a_mixture_of_hardware_is_a_warning_unless_it_is_refused(
     assert probe._hardware({"a": "GPU", "b": "GPU"}, project).ok
 
 
-def test_the_answer_of_a_node_is_small(question: Question) -> None:
+def test_the_answer_of_a_node_is_small(question: NodeQuestion) -> None:
     """It holds the class of hardware and the identity of each encoder, and no file."""
     found: Answer = answer(question)
     assert found.identities.keys() == {"words"} and len(found.identities["words"]) == 64

@@ -14,7 +14,7 @@ from data.errors import InputError
 from pipeline.api import Project
 from pipeline.predict.answers import Hit
 from pipeline.predict.recognise import recognise
-from pipeline.predict.search import ANSWERS, Part, Query, Searcher
+from pipeline.predict.search import ANSWERS, PlacedPart, Query, Searcher
 from tests.planted import register_encoder
 from trainer.score.geometry import unit_rows
 
@@ -131,7 +131,7 @@ def test_parts_are_added_as_unit_vectors(searcher: Searcher) -> None:
     ]
     sum_1D = unit_rows(parts[0].vector_1D + parts[1].vector_1D)
     both = searcher.search(parts, top=4)
-    alone = searcher.search([Part(sum_1D, "x")], top=4)
+    alone = searcher.search([PlacedPart(sum_1D, "x")], top=4)
     assert both.hits == alone.hits and both.answers == alone.answers
     assert searcher.search(parts[::-1], top=4).hits == both.hits
     assert len(both.models) == 2

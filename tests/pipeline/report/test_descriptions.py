@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from pipeline.description_gain import gain_sentence, gains, main_gain
-from pipeline.report.answer import Asked, first_screen
+from pipeline.report.answer import RunData, first_screen
 from pipeline.report.descriptions import description_section
 from pipeline.table import result_table, result_table_markdown
 
-ASKED = Asked(samples=9, modalities=2, categories=3, untrained=1)
+ASKED = RunData(samples=9, modalities=2, categories=3, untrained=1)
 
 
 def _row(split: str, modality: str | None, gain: float, half: float = 0.05, **other: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.accuracies import SPLIT_TITLES
-from pipeline.report.answer import Asked, answer, first_screen, small_table
+from pipeline.report.answer import RunData, answer, first_screen, small_table
 from pipeline.report.mistakes import worst_confusions
 from pipeline.report.page import unified_centers, unified_samples
 from pipeline.report.results import calibration_section
@@ -188,7 +188,7 @@ def _told(value: float | None, places: int) -> str:
 
 def test_transductive_results_carry_a_warning(run: Any, parsed: Any) -> None:
     """Before the first number, and only where it is so."""
-    asked = Asked(samples=9, modalities=2, categories=4, untrained=0)
+    asked = RunData(samples=9, modalities=2, categories=4, untrained=0)
     assert "Transductive" not in parsed(first_screen(run.metrics, asked)).text
     warned = parsed(first_screen({**run.metrics, "transductive": True}, asked)).text
     assert warned.startswith("Transductive: unlabelled samples of every split, the test split too")

@@ -29,7 +29,7 @@ from trainer.settings import Evaluate
 
 
 @dataclass(frozen=True)
-class Judged:
+class TrustRows:
     """The rows of metrics.json about what to trust; empty without heads."""
 
     trust: list[dict[str, Any]] = field(default_factory=list)
@@ -55,19 +55,19 @@ def judge(
     settings: Evaluate,
     *,
     together: bool = False,
-) -> Judged:
+) -> TrustRows:
     """Find the constants, choose by val, measure both, and repeat the splits.
 
     `frozen` holds the features, and `place` maps them by other heads.
     """
     if not len(centers.row_ids):
-        return Judged()
+        return TrustRows()
     seen_C = seen_categories(base)
     to_do = tasks(seen_C, labels_used=True)
     placed = place_samples(spaces, heads)
     texts = centers_by_model(centers, heads)
     constants = find_constants(base, spaces, place, centers, heads, seen_C, settings, together=together)
-    judged = Judged(
+    judged = TrustRows(
         trust=trust_rows(placed, texts, to_do, seen_C, settings, reasons=_alone(placed, heads, spaces)),
         stacking=stacking_rows(placed, texts, seen_C, constants, settings),
         repeats=repeat_rows(base, spaces, frozen, place, centers, heads, settings, together=together),

@@ -50,7 +50,7 @@ _Placing = Callable[[Heads], Mapping[str, SampleSet]]
 
 
 @dataclass(frozen=True)
-class Cell:
+class SplitTop1:
     """The top-1 of one method on the test samples of one split."""
 
     top1: float
@@ -90,14 +90,14 @@ def repeat_rows(
     total = count * len(shots)
     with tqdm(total=total, desc="repeat splits", unit="training", disable=None) as bar:
 
-        def measure(number: int, few: int | None) -> dict[_Key, Cell]:
+        def measure(number: int, few: int | None) -> dict[_Key, SplitTop1]:
             found = _measure(base, spaces, frozen, place, centers, heads, settings, number, few)
             bar.update()
             return found
 
         jobs = [(number, few) for number in range(count) for few in shots]
         cells = side_by_side([partial(measure, *job) for job in jobs], together=together)
-    splits: list[dict[_Key, Cell]] = [{} for _ in range(count)]
+    splits: list[dict[_Key, SplitTop1]] = [{} for _ in range(count)]
     for (number, _), found in zip(jobs, cells, strict=True):
         splits[number] |= found
     return _rows(splits, shots)
@@ -176,7 +176,7 @@ def _measure(
     settings: Evaluate,
     number: int,
     few: int | None,
-) -> dict[_Key, Cell]:
+) -> dict[_Key, SplitTop1]:
     """The accuracies of every method in one split, fitted on all its train samples or on a few."""
     seed = settings.seed + number
     drawn = redraw(base, seed=seed)
@@ -188,7 +188,7 @@ def _measure(
     kept = {row["sample_id"]: row["split"] for row in split.samples}
     seen_C = seen_categories(base)
     features = {modality: _resplit(samples, kept) for modality, samples in frozen.items()}
-    found: dict[_Key, Cell] = {}
+    found: dict[_Key, SplitTop1] = {}
     hits = _by_features(features, seen_C)
     if fitted is not None:
         placed = {ZERO_SHOT: spaces.get(ZERO_SHOT, {}), ALIGNED: place(fitted)}
@@ -202,7 +202,7 @@ def _measure(
         n_train = len(labelled(features[modality], "train")) if modality in features else 0
         for method, hit_N in by_method.items():
             if len(hit_N):
-                found[modality, few, method] = Cell(float(hit_N.mean()), len(hit_N), n_train)
+                found[modality, few, method] = SplitTop1(float(hit_N.mean()), len(hit_N), n_train)
     return found
 
 
@@ -265,7 +265,7 @@ def _by_texts(
     return hits
 
 
-def _rows(splits: list[dict[_Key, Cell]], shots: list[int | None]) -> list[dict[str, Any]]:
+def _rows(splits: list[dict[_Key, SplitTop1]], shots: list[int | None]) -> list[dict[str, Any]]:
     """The means over the splits, of what every split has."""
     keys = [key for key in splits[0] if all(key in split for split in splits)]
     modalities = sorted({modality for modality, _, _ in keys})

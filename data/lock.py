@@ -127,10 +127,13 @@ class Holder:
 def lock_holder(path: Path) -> Holder | None:
     """The holder of a lock, read without locking; None where the lock is free.
 
-    The name that a killed process of this host left behind does not count.
+    The name that a killed process of this host left behind does not count, nor do those of sharers, which
+    stay when they end.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8")[:1000])
+        if "what" in content:
+            return None
         holder = Holder(int(content["pid"]), str(content["host"]), content.get("doing"), path.stat().st_mtime)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -124,6 +124,9 @@ def test_a_look_at_a_lock_says_who_holds_it_and_what_it_does(tmp_path: Path) -> 
     path.write_text('{"pid": 1, "host": "elsewhere"}')
     elsewhere = lock_holder(path)
     assert elsewhere is not None and elsewhere.doing is None
+    with shared_lock(path, "part jobs"):
+        assert lock_holder(path) is None
+    assert "part jobs" in path.read_text() and lock_holder(path) is None
     for odd in ("{", "[]", '{"pid": "x", "host": 1}', "\x00"):
         path.write_text(odd)
         assert lock_holder(path) is None

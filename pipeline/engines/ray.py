@@ -27,6 +27,7 @@ from data.errors import EngineError, InputError, MissingDependencyError
 from kb_builder.encode.spread import Work
 from kb_builder.weights.known import VARIABLE
 from pipeline.engines.worker import Done, Failed, Hello, Worker, code_version
+from pipeline.loopback import is_loopback
 from pipeline.project import RunSection
 
 TRIES = 3  # of one order
@@ -172,7 +173,7 @@ class RayEngine:
         self._connected = True
         self._head_seen = time.monotonic()
         # The head may be addressed by loopback and have nodes elsewhere.
-        self.is_loopback = all(is_loopback(f"{node['NodeManagerAddress']}:0") for node in ray.nodes())
+        self.is_loopback = all(is_loopback(node["NodeManagerAddress"]) for node in ray.nodes())
         if not self.is_loopback and os.environ.get("RAY_AUTH_MODE") != "token":
             self.close()
             raise InputError(_open(self.address))
@@ -377,7 +378,7 @@ def cluster_address(given: str | None) -> str:
             f'the cluster {address!r} must be written as HOST:PORT of its head, such as "head:6379", on a'
             " machine that is one of its nodes; a cluster is never started here without being asked for"
         )
-    if not is_loopback(address) and os.environ.get("RAY_AUTH_MODE") != "token":
+    if not is_loopback(host.strip("[]")) and os.environ.get("RAY_AUTH_MODE") != "token":
         raise InputError(_open(address))
     return address
 
@@ -387,12 +388,6 @@ def _open(address: str) -> str:
         f"the cluster at {address} lets anyone who reaches it run programs, unless it asks for a token: start"
         " it with RAY_AUTH_MODE=token and a token of your own (RAY_AUTH_TOKEN_PATH), and set both here"
     )
-
-
-def is_loopback(address: str) -> bool:
-    """Whether a HOST:PORT is this machine's own."""
-    host = address.rpartition(":")[0].strip("[]")
-    return host.startswith("127.") or host in {"localhost", "::1"}
 
 
 def _answers(address: str) -> bool:

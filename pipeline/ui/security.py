@@ -76,16 +76,6 @@ _HEADERS = {
 }
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a server on this host can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 @dataclass(frozen=True)
 class Guard:
     """An ASGI application in front of `app`; see the top of this file. Without `token`, none is asked for."""

@@ -18,11 +18,12 @@ from nicegui import app as pages_app
 from nicegui import ui
 
 from data.errors import InputError, UniBindError
+from pipeline.loopback import is_loopback
 from pipeline.project import ProjectFile
 from pipeline.ui.frame import STATIC, THEME_COOKIE, PageView, alert, frame, style_sheet
 from pipeline.ui.media import serve_media
 from pipeline.ui.pages import categories, category, results, runs, sample, samples, search, space, sql, text
-from pipeline.ui.security import Guard, give_scripts_nonces, is_loopback
+from pipeline.ui.security import Guard, give_scripts_nonces
 from pipeline.ui.state import Desk, open_desk
 
 PORT = 8642

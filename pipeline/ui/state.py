@@ -26,7 +26,7 @@ from data.paths import resolver
 from data.readers import read, use_budget, warm_up
 from data.readers.axes import File, Up, turned, up_override
 from data.readers.payload import Text
-from data.reads import reading, remembered
+from data.reads import remembered
 from data.show import shorten
 from kb_builder.browse.query import connect
 from pipeline.api import Project
@@ -321,8 +321,3 @@ def upload_file(opened: Opened, upload: Upload) -> File:
     if upload.modality is None:
         raise SampleError(f"{upload.name}: its ending does not show its modality")
     return turned(upload.path, up_override(upload.modality, upload.path, opened.file.data.up_axis))
-
-
-def centers_there(opened: Opened) -> bool:
-    """Whether localization has chosen centers."""
-    return reading(opened.file.kb / "centers.parquet").is_file()

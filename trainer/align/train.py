@@ -267,10 +267,6 @@ class _Fitting:
         return all(epoch - since >= self.settings.patience for since in best.metadata["improved"].values())
 
 
-def _is_as_good(now: float | None, before: float | None) -> bool:
-    return now is None or before is None or now >= before
-
-
 def _with_mean_of_notes(heads: Heads, sets: dict[str, SampleSet]) -> Heads:
     """The heads with the mean of the train samples of modality text, where these have no head."""
     if heads.space.mean_T is None or "text" in heads.weights or "text" not in sets:

@@ -11,6 +11,7 @@ import pytest
 from data.errors import InputError, ProjectError
 from pipeline.engines.choose import engine_of
 from pipeline.engines.local import LocalEngine
+from pipeline.engines.ray import cluster_address
 from pipeline.project import RunSection, load_project
 from pipeline.run.jobs import STAGES
 from tests.planted import PROJECT
@@ -120,3 +121,13 @@ def test_a_cluster_that_is_not_named_or_not_guarded_is_refused(
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
     with pytest.raises(InputError, match=message), engine_of(RunSection(engine="ray", address=address)):
         pytest.fail("an engine without a cluster")
+
+
+def test_a_name_that_begins_like_loopback_is_not_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address of this machine needs no token; a name below `127.` may be anybody's."""
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    assert cluster_address("127.0.0.2:6379") == "127.0.0.2:6379"
+    assert cluster_address("[::1]:6379") == "[::1]:6379"
+    for address in ("127.example.com:6379", "0.0.0.0:6379"):
+        with pytest.raises(InputError, match="lets anyone who reaches it run programs"):
+            cluster_address(address)

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from pipeline.ui.security import COOKIE, MOST_BODY, Guard, is_loopback, sign_in_page
+from pipeline.loopback import is_loopback
+from pipeline.ui.security import COOKIE, MOST_BODY, Guard, sign_in_page
 from pipeline.ui.state import Desk
 
 Served = Callable[..., None]

@@ -57,6 +57,7 @@ class RunProgress(NamedTuple):
     requests: Requests | None
     left_s: float | None  # of the running stage, where it works in shards
     pauses: Sequence[Pause] = ()  # while no request is sent
+    finished: Sequence[tuple[str, float]] = ()  # stages and shards, with their seconds
 
 
 def progress(project: ProjectFile, stale: dict[str, str | None]) -> RunProgress:
@@ -80,7 +81,8 @@ def progress(project: ProjectFile, stale: dict[str, str | None]) -> RunProgress:
         counts = mark["summary"] if mark is not None else {}
         states.append(StageState(name, state, seconds, len(parts), counts, note))
     paused = [] if holder is None else pauses(project.kb, after=holder.since)
-    return RunProgress(holder, states, _requests(project), _left(project, states), paused)
+    finished = tuple(sorted((key, mark["seconds"]) for key, mark in found.items()))
+    return RunProgress(holder, states, _requests(project), _left(project, states), paused, finished)
 
 
 def stale_stages(project: ProjectFile) -> dict[str, str | None]:

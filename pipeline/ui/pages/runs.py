@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -25,21 +26,24 @@ async def show(view: PageView) -> None:
     project = view.opened.file
     runner = view.desk.runner(view.opened)
     stale: dict[str, str | None] = {}
+    checked: Sequence[tuple[str, float]] | None = None  # the finished stages that `stale` was found for
+    looked: bool | None = None  # whether a run was at work at the last look
     _buttons(view, runner)
     wrong = box("div")
     spot = box("div", "", aria_live="off")
-    looked: bool | None = None  # whether a run was at work at the last look
-    is_fresh = False  # whether `stale` was found since
 
     async def tick() -> None:
-        nonlocal stale, looked, is_fresh
+        nonlocal stale, looked, checked
         try:
             now = await asyncio.to_thread(progress, project, stale)
             at_work = now.holder is not None
-            if looked is not None and not at_work and not is_fresh:  # not at the first look: it takes long
+            if at_work:
+                checked = None
+            elif looked is not None and now.finished != checked:  # not at the first look: it takes long
+                checked = now.finished  # of before: what a run finishes meanwhile is checked at the next look
                 stale = await asyncio.to_thread(stale_stages, project)
                 now = await asyncio.to_thread(progress, project, stale)
-            is_fresh, looked = looked is not None and not at_work, at_work
+            looked = at_work
         except UniBindError as error:
             wrong.clear()
             with wrong:

@@ -12,3 +12,18 @@ addEventListener("keydown", (event) => {
   const turn = { "[": "prev", "]": "next" }[event.key];
   if (turn) document.querySelector(`a[rel=${turn}]`)?.click();
 });
+
+// What is pressed before the page is connected waits for it: NiceGUI sends the words typed until then and the press
+// after them separately, in no order, and a search without words would be dropped.
+function afterConnecting(event) {
+  if (window.did_handshake || !event.isTrusted || (event.type === "keydown" && event.key !== "Enter")) return;
+  if (event.type === "click" && !event.target.closest?.("button, [role=button], .q-checkbox")) return;
+  event.stopImmediatePropagation();
+  event.preventDefault();
+  const again = () => {
+    if (!window.did_handshake) return setTimeout(again, 20);
+    setTimeout(() => event.target.dispatchEvent(new event.constructor(event.type, event)), 60);
+  };
+  again();
+}
+for (const type of ["keydown", "click"]) addEventListener(type, afterConnecting, true);

@@ -168,6 +168,33 @@ def test_words_a_dropped_picture_and_both(page: Any, server: str, tmp_path: Path
     assert "/?file=" in page.url
 
 
+def test_words_typed_before_the_page_is_connected_are_not_lost(page: Any, server: str) -> None:
+    """What the server says is held back until words are typed and Enter is pressed."""
+    held: list[tuple[Any, Any]] = []
+    is_open = False
+
+    def route(socket: Any) -> None:
+        def said(message: Any) -> None:
+            socket.send(message) if is_open else held.append((socket, message))
+
+        socket.connect_to_server().on_message(said)
+
+    page.route_web_socket(re.compile("socket.io"), route)
+    for words in ("red cup", "blue ball", "green ball"):
+        page.goto(server)
+        page.get_by_label("Words").fill(words)
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(300)
+        assert held and "?q" not in page.url
+        is_open = True
+        for socket, message in held:
+            socket.send(message)
+        _see(page, "Nearest categories")
+        assert page.url.endswith("/?q=" + words.replace(" ", "+"))
+        is_open = False
+        held.clear()
+
+
 def test_a_dropped_sound_that_nothing_can_place_says_so(page: Any, server: str, tmp_path: Path) -> None:
     """This project has no head for sounds; the page says what it would need."""
     sf.write(tmp_path / "knock.wav", [0.0, 0.5, -0.5] * 1000, 16_000)

@@ -196,12 +196,17 @@ def _holds(path: Path, rows: list[dict[str, Any]]) -> bool:
 
 def _most_descriptions(kb: Path) -> int:
     """How many valid descriptions the category with the most of them has; 1 where there are none."""
+    return max(ok_counts(kb).values(), default=1)
+
+
+def ok_counts(kb: Path) -> Counter[str]:
+    """How many valid descriptions each category has, by its id."""
     counts: Counter[str] = Counter()
     for file in names(kb / "descriptions" / "category", "*.parquet"):
         rows = read_columns(file, ["category_id", "status"], hint="unibind describe").to_pydict()
         owned = zip(rows["category_id"], rows["status"], strict=True)
         counts.update(owner for owner, status in owned if status == "ok")
-    return max(counts.values(), default=1)
+    return counts
 
 
 def random_descriptors(count: int, *, seed: int) -> list[str]:

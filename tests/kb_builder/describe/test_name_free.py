@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from kb_builder.describe import name_free
 from kb_builder.describe.name_free import name_free_texts
 from kb_builder.tables.controls import NameFree, write_controls
 from kb_builder.tables.schemas import DESCRIPTIONS, read_rows, write_table
@@ -46,3 +49,16 @@ def test_every_valid_description_that_says_more_than_the_name(tmp_path: Path) ->
 def test_without_categories_there_is_nothing(tmp_path: Path) -> None:
     """A project without labelled samples has no categories."""
     assert list(name_free_texts(tmp_path)) == []
+
+
+def test_too_many_are_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All would be encoded twice, for the few that become centers."""
+    monkeypatch.setattr(name_free, "MOST", 1)
+    write_categories(tmp_path, {"0": "dog"})
+    _write(tmp_path, "part", {"a": "The dog barks."})
+    assert len(list(name_free_texts(tmp_path))) == 1
+    _write(tmp_path, "added", {"b": "A dog fetches sticks."})
+    assert list(name_free_texts(tmp_path)) == []
+    assert "2 descriptions are more than 1" in capsys.readouterr().err

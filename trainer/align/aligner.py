@@ -8,8 +8,7 @@ modality, M texts, D feature dimensions, R dimensions of the shared space, T tex
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from data.errors import TrainingError, first_line
+from data.threads import one_thread_each
 from trainer.align.draws import Contrast, Draws, Pull, StepLayout
 from trainer.align.heads import Heads
 from trainer.align.losses import (
@@ -40,21 +40,15 @@ from trainer.settings import Train
 
 LOGGED = ("loss", "loss_description", "loss_center", "temperature")  # of every step; NaN: no such loss
 
-# Below this many multiplications in a step's forward product one thread is as fast as several, and on a busy
-# machine ten times faster: a team of threads waits for its slowest at each of a step's many small operations.
+# Below this many multiplications in one product one thread is as fast as several, and on a busy machine ten
+# times faster: a team of threads waits, spinning, for its slowest at each of many small operations.
 _ONE_THREAD_PRODUCTS = 10**9
-_MOST_ROWS = 20_000  # of a modality, for its start and its mean: of more samples, evenly spaced ones
+MOST_ROWS = 20_000  # of a modality, for its start and its mean: of more samples, evenly spaced ones
 
 
-@contextmanager
-def threads_for(products: int) -> Iterator[None]:
-    """Within: torch uses one thread if a step has few multiplications, else as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if products < _ONE_THREAD_PRODUCTS else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def threads_for(products: int) -> AbstractContextManager[None]:
+    """Within: NumPy and torch use one thread if there are few multiplications, else as many as before."""
+    return one_thread_each() if products < _ONE_THREAD_PRODUCTS else nullcontext()
 
 
 class Aligner:
@@ -161,7 +155,7 @@ class Aligner:
         if settings.start != "random" and settings.head != "mlp":
             by_center = self._center_weight >= 0.5
             first, second = (pairs.centers, pairs.own) if by_center else (pairs.own, pairs.centers)
-            some = evenly_spaced(len(x_ND), _MOST_ROWS)
+            some = evenly_spaced(len(x_ND), MOST_ROWS)
             has_N = first.counts_N[some] > 0
             spans_N2 = np.stack(
                 [
@@ -356,7 +350,7 @@ def _weigh(pairs: dict[str, Pairs], settings: Train) -> tuple[float, Literal["al
 
 def modality_mean(heads: Heads, modality: str, train: SampleSet) -> Floats:
     """The mean of a modality's train samples in the shared space: [T]."""
-    mapped_NT = heads.map_with_mean(modality, train.vectors_ND[evenly_spaced(len(train), _MOST_ROWS)])
+    mapped_NT = heads.map_with_mean(modality, train.vectors_ND[evenly_spaced(len(train), MOST_ROWS)])
     return np.asarray(mapped_NT.mean(axis=0, dtype=np.float64), dtype=np.float32)
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from data.errors import TrainingError
 from data.files import hash_file, hash_json
 from kb_builder.tables.schemas import write_table
-from trainer.align.aligner import Aligner, modality_mean, threads_for
+from trainer.align.aligner import MOST_ROWS, Aligner, modality_mean, threads_for
 from trainer.align.checkpoint import (
     TRAIN_LOG,
     Checkpoint,
@@ -199,6 +199,20 @@ class _Fitting:
         self, number: int, this: Round, earlier: Heads | None, log: list[LogRow], found: Checkpoint | None
     ) -> Heads:
         """Train one round: the heads, each of its modality's best epoch; extends `log`."""
+        with threads_for(self._largest_product(this)):
+            return self._run_round(number, this, earlier, log, found)
+
+    def _largest_product(self, this: Round) -> int:
+        """Multiplications of the largest product between steps: a modality's start, mean, or val."""
+        text_dim = this.texts_MR.shape[1]
+        rows = {m: min(len(p.samples), MOST_ROWS) for m, p in this.pairs.items()}
+        dims = {m: p.samples.vectors_ND.shape[1] for m, p in this.pairs.items()}
+        starts = [n * dims[m] * (dims[m] + text_dim) for m, n in rows.items()]
+        return max([*starts, *(s.vectors_ND.size * text_dim for s in self.validation.sets.values())])
+
+    def _run_round(
+        self, number: int, this: Round, earlier: Heads | None, log: list[LogRow], found: Checkpoint | None
+    ) -> Heads:
         aligner = Aligner(this.pairs, this.texts_MR, this.owners_M, self.settings, self.processes, this.space)
         # In a second round, the log's numbers of epochs and steps continue.
         first_epoch, first_step = (log[-1]["epoch"] + 1, log[-1]["step"]) if log else (0, 0)
@@ -210,12 +224,10 @@ class _Fitting:
             start, best = progress.epoch + 1, found.best
         silent = True if self.quiet or self.processes.rank else None
         taken = log[-1]["step"] - first_step if found else 0
-        with (
-            threads_for(aligner.products_per_step),
-            tqdm(total=aligner.steps, initial=taken, desc="train", unit="step", disable=silent) as bar,
-        ):
+        with tqdm(total=aligner.steps, initial=taken, desc="train", unit="step", disable=silent) as bar:
             for epoch in range(start, self.settings.epochs + 1):
-                rows = aligner.epoch() if epoch else [aligner.log_row()]
+                with threads_for(aligner.products_per_step):
+                    rows = aligner.epoch() if epoch else [aligner.log_row()]
                 epoch_in_log = first_epoch + epoch
                 for row in rows:
                     row |= {"epoch": epoch_in_log, "step": first_step + row["step"], "val_top1": None}

@@ -208,7 +208,8 @@ class _Fitting:
         rows = {m: min(len(p.samples), MOST_ROWS) for m, p in this.pairs.items()}
         dims = {m: p.samples.vectors_ND.shape[1] for m, p in this.pairs.items()}
         starts = [n * dims[m] * (dims[m] + text_dim) for m, n in rows.items()]
-        return max([*starts, *(s.vectors_ND.size * text_dim for s in self.validation.sets.values())])
+        scored = [s.vectors_ND.size * text_dim for s in self.validation.sets.values()]
+        return int(max([*starts, *scored]))
 
     def _run_round(
         self, number: int, this: Round, earlier: Heads | None, log: list[LogRow], found: Checkpoint | None

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from data.threads import one_thread_each
 from trainer.records import Doubles
 
 _EXAGGERATION, _EXAGGERATED_SHARE = 12.0, 0.25
@@ -34,8 +35,14 @@ def tsne(x_ND: npt.NDArray[np.floating], *, perplexity: float = 30.0, steps: int
     gains on their eq. 5, over all pairs. It starts from the first two principal axes, scaled down to 1e-4
     (Kobak and Berens, Nature Communications 2019), with learning rate N / 12 (Belkina et al. 2019): no random
     number is drawn. Memory and time of a step grow with N². Perplexity is lowered to (N - 1) / 3 where N is
-    small; fewer than four points are shown along their principal axes.
+    small; fewer than four points are shown along their principal axes. One thread does it all: on a busy
+    machine two would spend most of their time waiting for each other, in each step.
     """
+    with one_thread_each():
+        return _tsne(x_ND, perplexity, steps)
+
+
+def _tsne(x_ND: npt.NDArray[np.floating], perplexity: float, steps: int) -> Doubles:
     n = len(x_ND)
     y_N2 = principal_axes(x_ND, 2)
     if n < 4:

@@ -10,7 +10,7 @@ from data.errors import InputError
 from data.files import hash_text
 from data.manifest.ids import normal_spelling
 from kb_builder.added.formats import AddedFile, AddedText
-from kb_builder.added.sources import Source, read_sources, remove_source, write_source
+from kb_builder.added.sources import Source, read_sources, write_source
 
 NAME = FORM = "by-hand"
 WRITER = "a person"  # in the column `model_resolved`
@@ -36,21 +36,6 @@ def add_by_hand(kb: Path, class_name: str, text: str) -> AddedText:
     made = AddedText(class_name, given, model=WRITER, written_at=datetime.now(UTC).replace(microsecond=0))
     write_source(kb, Source(NAME, _content((*texts, made))))
     return made
-
-
-def remove_by_hand(kb: Path, class_name: str, text: str) -> None:
-    """Remove a text that was added by hand. The caller holds the project's lock.
-
-    Raises InputError where there is none.
-    """
-    texts = texts_by_hand(kb)
-    left = tuple(each for each in texts if (each.class_name, each.text) != (class_name, text))
-    if len(left) == len(texts):
-        raise InputError(f"{text!r} was not added to {class_name} by hand")
-    if left:
-        write_source(kb, Source(NAME, _content(left)))
-    else:
-        remove_source(kb, NAME)
 
 
 def texts_by_hand(kb: Path) -> tuple[AddedText, ...]:

@@ -91,7 +91,9 @@ def categories_section(base: KnowledgeBase, run: Path) -> Html | None:
     right_C = found.counts_CC.diagonal()
     shown = np.flatnonzero(found.totals)
     worst = shown[np.argsort(right_C[shown] / found.totals[shown], kind="stable")]
-    where = " and ".join(split_title(split) for split in found.splits)
+    among_all = all(split.endswith("_among_all") for split in found.splits)
+    where = " and ".join(split_title(split.removesuffix("_among_all")) for split in found.splits)
+    where += ", with all categories to choose from" if among_all else ""
     return section(
         "categories",
         "Category by category",

@@ -35,7 +35,8 @@ from trainer.evaluate.tasks import CENTERS
 PATH, TITLE = "/results", "Results"
 MOST_CATEGORIES = 30  # of the confusion matrix: those with the most mistakes
 REPORT_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'self'"
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; sandbox;"
+    " frame-ancestors 'self'"
 )
 
 
@@ -43,7 +44,7 @@ async def show(view: PageView) -> None:
     """The numbers of the run's evaluation, and what lies behind them."""
     metrics = await asyncio.to_thread(_metrics, view.opened)
     if metrics is None:
-        alert("This project was not evaluated yet: run it to its stage `evaluate`.", kind="note")
+        alert("This project was not evaluated yet: run it to its stage evaluate.", kind="note")
         return
     _recognition(view, metrics)
     await _confusion(view)

@@ -30,11 +30,12 @@ from data.reads import remembered
 from data.show import shorten
 from kb_builder.browse.query import connect
 from pipeline.api import Project
-from pipeline.predict.search import ANSWERS, Found, Query, Searcher
+from pipeline.predict.search import ANSWERS, Found, PlacedPart, Query, Searcher
 from pipeline.project import ProjectFile
 from pipeline.ui.watch import Runner
 
 MOST_UPLOADS = 64  # dropped files that are kept; the oldest goes first
+MOST_PLACED = 256  # parts of queries whose vectors are kept; the oldest goes first
 
 # Whether an answer (`answers AS a`) is one of the categories of its sample (`v_samples AS s`), in SQL.
 IS_RIGHT = "(a.named = s.category_id OR coalesce(list_contains(s.more_category_ids, a.named), false))"
@@ -73,6 +74,8 @@ class Opened:
         self._lock = threading.Lock()
         self._open_views = remembered(partial(_Views, file.kb))
         self._views: _Views | None = None
+        self._placed_by: Searcher | None = None
+        self._placed: dict[Query, PlacedPart] = {}
         self._recognised_of: Searcher | None = None
         self._recognised = ANSWERS.empty_table()
 
@@ -92,12 +95,22 @@ class Opened:
         use_budget(self.file.data.budget)
         started = time.perf_counter()
         with self._lock:
-            placed = [searcher.place(query) for query in queries]
+            placed = [self._place(searcher, query) for query in queries]
         encoded = time.perf_counter()
         own = [str(query.source) for query in queries if query.is_sample]
         found = searcher.search(placed, top=top, without=own)
         ended = time.perf_counter()
         return Timed(found, 1e3 * (encoded - started), 1e3 * (ended - encoded))
+
+    def _place(self, searcher: Searcher, query: Query) -> PlacedPart:
+        """A part of a query in the space; what was placed is kept until the project is loaded again."""
+        if searcher is not self._placed_by:
+            self._placed, self._placed_by = {}, searcher
+        if query not in self._placed:
+            self._placed[query] = searcher.place(query)
+            while len(self._placed) > MOST_PLACED:
+                self._placed.pop(next(iter(self._placed)))
+        return self._placed[query]
 
     def answers(self) -> pa.Table:
         """The answer for every sample (`ANSWERS`); empty before `localize` has chosen centers."""

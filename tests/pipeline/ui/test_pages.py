@@ -15,6 +15,7 @@ from nicegui.testing import User
 from data.seals import discard
 from kb_builder.added.struck import read_struck
 from kb_builder.tables.schemas import CATEGORIES, read_rows, write_table
+from pipeline.predict.search import PlacedPart, Query, Searcher
 from pipeline.project import load_project
 from pipeline.run.jobs import plan
 from pipeline.run.runner import run_stages
@@ -67,6 +68,23 @@ def test_parts_of_a_query_are_added_up(desk: Desk, visit: Any) -> None:
         assert "/sample?id=red-cup-0" not in links
 
     visit(desk, steps)
+
+
+def test_a_part_of_a_query_is_encoded_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that stays in the query while words are added is not encoded again; the answer is the same."""
+    opened, placed, place = desk.project(None), [], Searcher.place
+    red, cup = Query("text", "red"), Query(None, "red-cup-0", is_sample=True)
+
+    def counted(searcher: Searcher, query: Query) -> PlacedPart:
+        placed.append(query)
+        return place(searcher, query)
+
+    monkeypatch.setattr(Searcher, "place", counted)
+    first = opened.search([red], top=3).found
+    both = opened.search([red, cup], top=3).found
+    assert placed == [red, cup]
+    assert opened.search([red], top=3).found == first != both == opened.search([red, cup], top=3).found
+    assert placed == [red, cup]
 
 
 def test_typing_searches(desk: Desk, visit: Any) -> None:

@@ -55,6 +55,7 @@ PAGES = (
 
 def add_pages(desk: Desk) -> None:
     """Register the pages, the media route and the static files with NiceGUI's application."""
+    pages_app.config.quasar_config["loadingBar"]["skipHijack"] = True  # it has no name for screen readers
     named = [(page.path, page.name) for page in PAGES if page.name is not None]
     for page in PAGES:
         _add_page(desk, page, named)

@@ -116,6 +116,7 @@ def browser(program: str) -> Iterator[Any]:
 def page(browser: Any, server: str) -> Iterator[Any]:
     """A tab whose console and requests are watched."""
     context = browser.new_context(viewport={"width": 1400, "height": 900}, reduced_motion="reduce")
+    context.set_default_timeout(_WAIT_MS)  # the first page waits for the server
     tab = context.new_page()
     wrong: list[str] = []
     tab.on("console", lambda said: wrong.append(said.text) if said.type in {"error", "warning"} else None)

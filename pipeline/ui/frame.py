@@ -236,33 +236,40 @@ def pager(view: PageView, page: int, more: bool, words: str, *, label: str = "Pa
 async def later(
     view: PageView, work: Callable[[], T], show: Callable[[T], Awaitable[None] | None], what: str
 ) -> None:
-    """Do work in a thread and show what it gave: within the page where it is done soon.
+    """Do work in a thread and show what it gave: within the page where it is done soon, else afterwards.
 
-    Slow work has a spinner in its place, and is shown once it is done. An error of ours is shown too.
+    An error of ours is shown in its place.
     """
-    working = asyncio.ensure_future(asyncio.to_thread(work))
-    await asyncio.wait({working}, timeout=AT_ONCE_S)
-    spot = box("div", "later", aria_live="polite")
-    if not working.done():
-        working.add_done_callback(_looked_at)  # the page may be closed before
-        spot.props["aria-busy"] = "true"
-        with spot:
-            ui.spinner(size="1.4rem").props["aria-hidden"] = "true"
-            Words(what, "span", "quiet")
-        await ui.context.client.connected(timeout=60)
-        await asyncio.wait({working})
-        spot.props.pop("aria-busy", None)
-        if spot.is_deleted:
-            return
-        spot.clear()
-    with spot:
+    with box("div", "later", aria_live="polite"):
         try:
-            shown = show(await working)
+            shown = show(await _worked(work, what))
         except UniBindError as error:
             alert(error)
             return
         if shown is not None:
             await shown
+
+
+async def answers_ready(view: PageView) -> None:
+    """Wait, with the page open, until the answers for all samples are there. Raises what they raise."""
+    await _worked(view.opened.answers, "Recognising every sample; this takes long only once …")
+
+
+async def _worked(work: Callable[[], T], what: str) -> T:
+    """The result of work in a thread; where it takes long, the page is sent with a spinner in its place."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    await asyncio.wait({working}, timeout=AT_ONCE_S)
+    if not working.done():
+        working.add_done_callback(_looked_at)  # the page may be closed before
+        with box("div", "", aria_busy="true") as spot:
+            ui.spinner(size="1.4rem").props["aria-hidden"] = "true"
+            Words(what, "span", "quiet")
+        await ui.context.client.connected(timeout=60)
+        await asyncio.wait({working})
+        if spot.is_deleted:
+            raise asyncio.CancelledError
+        spot.delete()
+    return await working
 
 
 def _looked_at(working: asyncio.Future[Any]) -> None:

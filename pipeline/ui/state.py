@@ -71,7 +71,8 @@ class Opened:
         self.file = file
         self.api = Project(file)
         self.maps: dict[str, Any] = {}  # pipeline/ui/maps.py keeps its maps here
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # while a model works
+        self._answers_lock, self._views_lock = threading.Lock(), threading.Lock()
         self._open_views = remembered(partial(_Views, file.kb))
         self._views: _Views | None = None
         self._placed_by: Searcher | None = None
@@ -117,7 +118,7 @@ class Opened:
         if not (self.file.kb / "centers.parquet").is_file():
             return ANSWERS.empty_table()
         searcher = self.searcher()
-        with self._lock:
+        with self._answers_lock:  # of many samples they take a minute, and need no model
             if searcher is not self._recognised_of:
                 self._recognised, self._recognised_of = searcher.recognised(), searcher
             return self._recognised
@@ -141,7 +142,7 @@ class Opened:
         base, and where a run replaced a file meanwhile.
         """
         table = self.answers() if answers else None
-        with self._lock:
+        with self._views_lock:
             views = self._open_views()
             if self._views is not None and views is not self._views:
                 self._views.close()
@@ -150,7 +151,7 @@ class Opened:
 
     def close(self) -> None:
         """Close the connection to the knowledge base."""
-        with self._lock:
+        with self._views_lock:
             self._open_views = remembered(partial(_Views, self.file.kb))
             if self._views is not None:
                 self._views.close()
@@ -293,8 +294,8 @@ class Desk:
             warm_up()
             for opened in self.projects.values():
                 with suppress(UniBindError):  # the page that meets it again shows it
-                    opened.answers()
                     opened.search([Query("text", "warm up")], top=1)
+                    opened.answers()
 
         thread = threading.Thread(target=load, name="warm-up", daemon=True)
         thread.start()

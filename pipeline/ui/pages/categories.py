@@ -7,7 +7,7 @@ from typing import Any
 
 from data.manifest.read import SPLITS
 from data.modality import MODALITIES
-from pipeline.ui.frame import PageView, Words, alert, filters, interval_bar, link, pager, table
+from pipeline.ui.frame import PageView, Words, alert, answers_ready, filters, interval_bar, link, pager, table
 from pipeline.ui.state import IS_RIGHT
 from trainer.evaluate.intervals import share_interval
 
@@ -53,6 +53,7 @@ async def show(view: PageView) -> None:
             "split": ("Split", {"" if name == "test" else name: name for name in SPLITS}),
         },
     )
+    await answers_ready(view)
     split = view.one_of("split", SPLITS, "test")
     modality = view.one_of("modality", MODALITIES)
     order = ORDERS[view.one_of("order", ORDERS, "name")][1]

@@ -12,7 +12,19 @@ from data.errors import InputError, UniBindError
 from data.show import visible
 from kb_builder.added.struck import read_struck
 from pipeline.ui.edits import Pending, Preview, preview, save
-from pipeline.ui.frame import PageView, Words, alert, bar, box, button, chip, interval_bar, link, table
+from pipeline.ui.frame import (
+    PageView,
+    Words,
+    alert,
+    answers_ready,
+    bar,
+    box,
+    button,
+    chip,
+    interval_bar,
+    link,
+    table,
+)
 from pipeline.ui.state import IS_RIGHT
 from trainer.evaluate.intervals import share_interval
 
@@ -34,6 +46,7 @@ async def show(view: PageView) -> None:
     with box("p", "line"):
         link("Its samples", view.to("/samples", category=one))
         link("Search by its name", view.to("/", q=category["name"]))
+    await answers_ready(view)
     with box("div", "two"):
         with box("section"):
             await _accuracy(view, one)

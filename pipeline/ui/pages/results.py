@@ -28,7 +28,19 @@ from pipeline.accuracies import (
 )
 from pipeline.compare.runs import Comparison, compare, open_run
 from pipeline.compare.text import measure_title, p_text
-from pipeline.ui.frame import PageView, Words, address, alert, box, chip, filters, interval_bar, link, table
+from pipeline.ui.frame import (
+    PageView,
+    Words,
+    address,
+    alert,
+    answers_ready,
+    box,
+    chip,
+    filters,
+    interval_bar,
+    link,
+    table,
+)
 from pipeline.ui.state import Desk, Opened
 from trainer.evaluate.tasks import CENTERS
 
@@ -118,6 +130,7 @@ async def _confusion(view: PageView) -> None:
             "split": ("Split", {"" if name == "test" else name: name for name in SPLITS}),
         },
     )
+    await answers_ready(view)
     split = view.one_of("split", SPLITS, "test")
     modality = view.one_of("modality", MODALITIES)
     rows = await view.rows(

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pytest
 from nicegui.testing import User
 
-from pipeline.predict.search import Query
+from pipeline.predict.search import Query, Searcher
 from pipeline.ui.state import Desk, Opened, Timed
 from tests.planted import register_encoder
 
@@ -60,6 +61,33 @@ def test_slow_work_comes_later_and_quick_work_with_the_page(
 
     monkeypatch.setattr("pipeline.ui.frame.AT_ONCE_S", 60.0)
     served(desk, page)
+
+
+def test_what_needs_no_answers_waits_for_none(
+    desk: Desk, visit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While every sample is recognised, the first page and a search are there; the gallery says it waits."""
+    go_on, recognised = threading.Event(), Searcher.recognised
+
+    def slow(searcher: Searcher) -> pa.Table:
+        assert go_on.wait(60)
+        return recognised(searcher)
+
+    async def steps(user: User) -> None:
+        desk.warm_up()
+        await user.open("/")
+        await user.should_see("Or one of its own samples")
+        await user.open("/?q=red+ball")
+        await user.should_see("Nearest categories")
+        await user.open("/samples")
+        await user.should_see("Recognising every sample")
+        await user.should_not_see("1 to 48 of 60")
+        go_on.set()
+        await user.should_see("1 to 48 of 60")
+        await user.should_not_see("Recognising every sample")
+
+    monkeypatch.setattr(Searcher, "recognised", slow)
+    visit(desk, steps)
 
 
 def test_a_run_is_watched_started_and_seen_to_its_end(

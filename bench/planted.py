@@ -112,4 +112,4 @@ def _store(folder: Path, rows: list[tuple[str, str]], vectors_ND: Any) -> None:
 def _description(row: tuple[str, str]) -> dict[str, Any]:
     """A row of the descriptions table, with placeholders in columns that evaluation does not read."""
     filled = {f.name: None if f.nullable else "" if pa.types.is_string(f.type) else 0 for f in DESCRIPTIONS}
-    return {**filled, "row_id": row[0], "category_id": row[1], "status": "ok"}
+    return {**filled, "kind": "category", "row_id": row[0], "category_id": row[1], "status": "ok"}

@@ -18,6 +18,7 @@ from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
 from starlette.datastructures import QueryParams
 
+from data.errors import UniBindError
 from data.show import visible_lines
 from pipeline.html.style import properties
 from pipeline.ui.state import Desk, Opened
@@ -26,6 +27,7 @@ STATIC = Path(__file__).parent / "static"
 # The page of the navigation that leads to each page without an entry of its own.
 _ABOVE = {"/sample": "/samples", "/category": "/categories", "/text": "/categories"}
 THEME_COOKIE = "unibind_theme"
+AT_ONCE_S = 0.25  # how long a page waits for slow work before it is sent without
 T = TypeVar("T")
 Value = str | int | float | bool | None | Sequence[str]
 
@@ -147,10 +149,10 @@ def table(
 ) -> ui.element:
     """A table that scrolls sideways where the page is narrow.
 
-    `columns` has a letter for each column, `l` for texts and `r` for numbers. A cell is a text, or a function
-    that makes what stands in it. The first cell of a row is its heading.
+    `columns` has a letter for each column: `l` for words, `w` for texts, `r` for numbers. A cell is a text,
+    or a function that makes what stands in it. The first cell of a row is its heading.
     """
-    kinds = ["num" if each == "r" else "" for each in columns]
+    kinds = [{"r": "num", "w": "wide"}.get(each, "") for each in columns]
     whole = box("div", f"scroll {classes}", tabindex=0, role="region", aria_label=label)
     with whole, box("table"):
         with box("thead"), box("tr"):
@@ -225,42 +227,54 @@ def pager(view: PageView, page: int, more: bool, words: str, *, label: str = "Pa
     """Links to the page before and after; `[` and `]` follow them."""
     with box("nav", "pager", aria_label=label):
         if page > 1:
-            link("← earlier", view.here(page=page - 1 if page > 2 else None), rel="prev")
+            link("← previous", view.here(page=page - 1 if page > 2 else None), rel="prev")
         Words(words)
         if more:
-            link("later →", view.here(page=page + 1), rel="next")
+            link("next →", view.here(page=page + 1), rel="next")
 
 
 async def later(
     view: PageView, work: Callable[[], T], show: Callable[[T], Awaitable[None] | None], what: str
 ) -> None:
-    """Show a spinner in place, do slow work in a thread once the page is open, then show what it gave.
+    """Do work in a thread and show what it gave: within the page where it is done soon, else afterwards.
 
     An error of ours is shown in its place.
     """
-    from data.errors import UniBindError
-
-    spot = box("div", "later", aria_live="polite", aria_busy="true")
-    with spot:
-        ui.spinner(size="1.4rem").props["aria-hidden"] = "true"
-        Words(what, "span", "quiet")
-    await ui.context.client.connected(timeout=60)
-    try:
-        done = await asyncio.to_thread(work)
-    except UniBindError as error:
-        spot.clear()
-        with spot:
+    with box("div", "later", aria_live="polite"):
+        try:
+            shown = show(await _worked(work, what))
+        except UniBindError as error:
             alert(error)
-        return
-    finally:
-        spot.props.pop("aria-busy", None)
-    if spot.is_deleted:
-        return
-    spot.clear()
-    with spot:
-        shown = show(done)
+            return
         if shown is not None:
             await shown
+
+
+async def answers_ready(view: PageView) -> None:
+    """Wait, with the page open, until the answers for all samples are there. Raises what they raise."""
+    await _worked(view.opened.answers, "Recognising every sample; this takes long only once …")
+
+
+async def _worked(work: Callable[[], T], what: str) -> T:
+    """The result of work in a thread; where it takes long, the page is sent with a spinner in its place."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    await asyncio.wait({working}, timeout=AT_ONCE_S)
+    if not working.done():
+        working.add_done_callback(_looked_at)  # the page may be closed before
+        with box("div", "", aria_busy="true") as spot:
+            ui.spinner(size="1.4rem").props["aria-hidden"] = "true"
+            Words(what, "span", "quiet")
+        await ui.context.client.connected(timeout=60)
+        await asyncio.wait({working})
+        if spot.is_deleted:
+            raise asyncio.CancelledError
+        spot.delete()
+    return await working
+
+
+def _looked_at(working: asyncio.Future[Any]) -> None:
+    if not working.cancelled():
+        working.exception()
 
 
 @contextmanager

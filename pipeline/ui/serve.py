@@ -6,10 +6,12 @@ global application, so one process serves one desk.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from fastapi import FastAPI, Request
@@ -55,6 +57,7 @@ PAGES = (
 
 def add_pages(desk: Desk) -> None:
     """Register the pages, the media route and the static files with NiceGUI's application."""
+    pages_app.config.quasar_config["loadingBar"]["skipHijack"] = True  # it has no name for screen readers
     named = [(page.path, page.name) for page in PAGES if page.name is not None]
     for page in PAGES:
         _add_page(desk, page, named)
@@ -139,6 +142,7 @@ def serve(
     try:
         with _listening(host, port) as listener:
             pages_app.on_startup(desk.warm_up)
+            pages_app.on_startup(_many_threads)
             # NiceGUI looks at every object for its server; torch warns when its old names are looked at.
             warnings.filterwarnings("ignore", message=".*reduce_op", category=FutureWarning)
             shown = f"[{host}]" if ":" in host else host
@@ -149,6 +153,11 @@ def serve(
             uvicorn.Server(config).run(sockets=[listener])
     finally:
         desk.close()
+
+
+def _many_threads() -> None:
+    """Pages that wait for the first answers wait in threads; the others must not wait for these."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32, thread_name_prefix="page"))
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -30,11 +30,12 @@ from data.reads import remembered
 from data.show import shorten
 from kb_builder.browse.query import connect
 from pipeline.api import Project
-from pipeline.predict.search import ANSWERS, Found, Query, Searcher
+from pipeline.predict.search import ANSWERS, Found, PlacedPart, Query, Searcher
 from pipeline.project import ProjectFile
 from pipeline.ui.watch import Runner
 
 MOST_UPLOADS = 64  # dropped files that are kept; the oldest goes first
+MOST_PLACED = 256  # parts of queries whose vectors are kept; the oldest goes first
 
 # Whether an answer (`answers AS a`) is one of the categories of its sample (`v_samples AS s`), in SQL.
 IS_RIGHT = "(a.named = s.category_id OR coalesce(list_contains(s.more_category_ids, a.named), false))"
@@ -70,9 +71,12 @@ class Opened:
         self.file = file
         self.api = Project(file)
         self.maps: dict[str, Any] = {}  # pipeline/ui/maps.py keeps its maps here
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # while a model works
+        self._answers_lock, self._views_lock = threading.Lock(), threading.Lock()
         self._open_views = remembered(partial(_Views, file.kb))
         self._views: _Views | None = None
+        self._placed_by: Searcher | None = None
+        self._placed: dict[Query, PlacedPart] = {}
         self._recognised_of: Searcher | None = None
         self._recognised = ANSWERS.empty_table()
 
@@ -92,19 +96,29 @@ class Opened:
         use_budget(self.file.data.budget)
         started = time.perf_counter()
         with self._lock:
-            placed = [searcher.place(query) for query in queries]
+            placed = [self._place(searcher, query) for query in queries]
         encoded = time.perf_counter()
         own = [str(query.source) for query in queries if query.is_sample]
         found = searcher.search(placed, top=top, without=own)
         ended = time.perf_counter()
         return Timed(found, 1e3 * (encoded - started), 1e3 * (ended - encoded))
 
+    def _place(self, searcher: Searcher, query: Query) -> PlacedPart:
+        """A part of a query in the space; what was placed is kept until the project is loaded again."""
+        if searcher is not self._placed_by:
+            self._placed, self._placed_by = {}, searcher
+        if query not in self._placed:
+            self._placed[query] = searcher.place(query)
+            while len(self._placed) > MOST_PLACED:
+                self._placed.pop(next(iter(self._placed)))
+        return self._placed[query]
+
     def answers(self) -> pa.Table:
         """The answer for every sample (`ANSWERS`); empty before `localize` has chosen centers."""
         if not (self.file.kb / "centers.parquet").is_file():
             return ANSWERS.empty_table()
         searcher = self.searcher()
-        with self._lock:
+        with self._answers_lock:  # of many samples they take a minute, and need no model
             if searcher is not self._recognised_of:
                 self._recognised, self._recognised_of = searcher.recognised(), searcher
             return self._recognised
@@ -128,7 +142,7 @@ class Opened:
         base, and where a run replaced a file meanwhile.
         """
         table = self.answers() if answers else None
-        with self._lock:
+        with self._views_lock:
             views = self._open_views()
             if self._views is not None and views is not self._views:
                 self._views.close()
@@ -137,7 +151,7 @@ class Opened:
 
     def close(self) -> None:
         """Close the connection to the knowledge base."""
-        with self._lock:
+        with self._views_lock:
             self._open_views = remembered(partial(_Views, self.file.kb))
             if self._views is not None:
                 self._views.close()
@@ -280,8 +294,8 @@ class Desk:
             warm_up()
             for opened in self.projects.values():
                 with suppress(UniBindError):  # the page that meets it again shows it
-                    opened.answers()
                     opened.search([Query("text", "warm up")], top=1)
+                    opened.answers()
 
         thread = threading.Thread(target=load, name="warm-up", daemon=True)
         thread.start()

@@ -7,18 +7,18 @@ from typing import Any
 
 from data.manifest.read import SPLITS
 from data.modality import MODALITIES
-from pipeline.ui.frame import PageView, Words, alert, filters, interval_bar, link, table
+from pipeline.ui.frame import PageView, Words, alert, answers_ready, filters, interval_bar, link, pager, table
 from pipeline.ui.state import IS_RIGHT
 from trainer.evaluate.intervals import share_interval
 
 PATH, TITLE = "/categories", "Categories"
-MOST = 1000  # rows; of more categories, those that come first in the chosen order
+SIZE = 100  # of a page
 RESAMPLES, SEED = 1000, 0
 ORDERS = {
     "name": ("by name", "c.name, c.category_id"),
-    "worst": ("worst first", "a.share NULLS LAST, c.name"),
-    "best": ("best first", "a.share DESC NULLS LAST, c.name"),
-    "texts": ("fewest texts first", "texts, c.name"),
+    "worst": ("worst first", "a.share NULLS LAST, c.name, c.category_id"),
+    "best": ("best first", "a.share DESC NULLS LAST, c.name, c.category_id"),
+    "texts": ("fewest texts first", "texts, c.name, c.category_id"),
 }
 _QUERY = f"""\
 WITH scored AS (
@@ -53,28 +53,34 @@ async def show(view: PageView) -> None:
             "split": ("Split", {"" if name == "test" else name: name for name in SPLITS}),
         },
     )
+    await answers_ready(view)
     split = view.one_of("split", SPLITS, "test")
     modality = view.one_of("modality", MODALITIES)
     order = ORDERS[view.one_of("order", ORDERS, "name")][1]
-    rows = await view.rows(f"{_QUERY}{order} LIMIT {MOST + 1}", [split, modality, modality], answers=True)
+    page = view.number("page", 1, high=1_000_000)
+    part = f"LIMIT {SIZE + 1} OFFSET {SIZE * (page - 1)}"
+    rows = await view.rows(f"{_QUERY}{order} {part}", [split, modality, modality], answers=True)
     if not rows:
-        alert("There is no category yet.", kind="note")
+        alert("There is no category here." if page > 1 else "There is no category yet.", kind="note")
         return
     Words(
-        f"Recognition of the {split} samples among all categories, as `unibind predict` answers, with the 95%"
+        f"Recognition of the {split} samples among all categories, as “unibind predict” answers, with the 95%"
         " bootstrap interval.",
         "p",
         "quiet",
     )
-    await asyncio.to_thread(_with_intervals, rows)
+    await asyncio.to_thread(_with_intervals, rows[:SIZE])
     table(
         "lrlrlrrrr",
         ("category", "right", "", "of", "most confused with", "texts", "rejected", "centers", "samples"),
-        [_row(view, row, split) for row in rows[:MOST]],
+        [_row(view, row, split) for row in rows[:SIZE]],
         label="Categories",
     )
-    if len(rows) > MOST:
-        Words(f"The first {MOST:,} categories; `SQL` has all.", "p", "quiet")
+    if page > 1 or len(rows) > SIZE:
+        first = SIZE * (page - 1) + 1
+        (count,) = await view.rows("SELECT count(*) AS n FROM v_categories")
+        words = f"{first:,} to {first + len(rows[:SIZE]) - 1:,} of {count['n']:,}"
+        pager(view, page, len(rows) > SIZE, words, label="Pages of the categories")
 
 
 def _with_intervals(rows: list[dict[str, Any]]) -> None:

@@ -12,7 +12,19 @@ from data.errors import InputError, UniBindError
 from data.show import visible
 from kb_builder.added.struck import read_struck
 from pipeline.ui.edits import Pending, Preview, preview, save
-from pipeline.ui.frame import PageView, Words, alert, bar, box, button, chip, interval_bar, link, table
+from pipeline.ui.frame import (
+    PageView,
+    Words,
+    alert,
+    answers_ready,
+    bar,
+    box,
+    button,
+    chip,
+    interval_bar,
+    link,
+    table,
+)
 from pipeline.ui.state import IS_RIGHT
 from trainer.evaluate.intervals import share_interval
 
@@ -34,6 +46,7 @@ async def show(view: PageView) -> None:
     with box("p", "line"):
         link("Its samples", view.to("/samples", category=one))
         link("Search by its name", view.to("/", q=category["name"]))
+    await answers_ready(view)
     with box("div", "two"):
         with box("section"):
             await _accuracy(view, one)
@@ -119,7 +132,7 @@ async def _centers(view: PageView, one: str) -> None:
     )
     Words("Embedding centers", "h2")
     if not rows:
-        Words("None were chosen yet; run the project to its stage `localize`.", "p", "quiet")
+        Words("None were chosen yet; run the project to its stage localize.", "p", "quiet")
         return
     Words(
         "Each center with the labelled samples for which it was the nearest of the answer, and how many of"
@@ -144,7 +157,7 @@ async def _centers(view: PageView, one: str) -> None:
         ]
 
     head = ("rank", "text", row_score(rows[0]["rule"]), "wins", "", "right")
-    table("rlrrlr", head, [line(row) for row in rows], label="Embedding centers")
+    table("rwrrlr", head, [line(row) for row in rows], label="Embedding centers")
 
 
 def row_score(rule: str) -> str:
@@ -206,7 +219,7 @@ async def _texts(view: PageView, one: str, name: str) -> None:
         ]
 
     head = ("text", "strike / take back", "status", "aspect", "written by", "")
-    table("llllll", head, [line(row) for row in rows], label="Texts")
+    table("wlllll", head, [line(row) for row in rows], label="Texts")
 
 
 def _editor(view: PageView, pending: Pending, texts: dict[str, str]) -> None:
@@ -216,7 +229,11 @@ def _editor(view: PageView, pending: Pending, texts: dict[str, str]) -> None:
         field.props("outlined dense maxlength=2000").style("flex:1 1 18rem")
         add = box("span")
         look = box("span")
-        reason = ui.input("Why (kept with what is struck out)").props("outlined dense maxlength=500")
+        reason = (
+            ui.input("Reason, if any is struck out")
+            .props("outlined dense maxlength=500")
+            .style("flex:0 1 16rem")
+        )
         keep = box("span")
     marked = box("ul", "", aria_label="texts marked to be added")
     spot = box("div", "", aria_live="polite")
@@ -266,7 +283,7 @@ def _editor(view: PageView, pending: Pending, texts: dict[str, str]) -> None:
     if view.get("saved"):
         with spot:
             alert(
-                "Saved. `unibind run` (or the page Run) localizes, trains and evaluates again.", kind="note"
+                "Saved. “unibind run” (or the page Run) localizes, trains and evaluates again.", kind="note"
             )
 
 

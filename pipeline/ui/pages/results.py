@@ -28,14 +28,27 @@ from pipeline.accuracies import (
 )
 from pipeline.compare.runs import Comparison, compare, open_run
 from pipeline.compare.text import measure_title, p_text
-from pipeline.ui.frame import PageView, Words, address, alert, box, chip, filters, interval_bar, link, table
+from pipeline.ui.frame import (
+    PageView,
+    Words,
+    address,
+    alert,
+    answers_ready,
+    box,
+    chip,
+    filters,
+    interval_bar,
+    link,
+    table,
+)
 from pipeline.ui.state import Desk, Opened
 from trainer.evaluate.tasks import CENTERS
 
 PATH, TITLE = "/results", "Results"
 MOST_CATEGORIES = 30  # of the confusion matrix: those with the most mistakes
 REPORT_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'self'"
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; sandbox;"
+    " frame-ancestors 'self'"
 )
 
 
@@ -43,7 +56,7 @@ async def show(view: PageView) -> None:
     """The numbers of the run's evaluation, and what lies behind them."""
     metrics = await asyncio.to_thread(_metrics, view.opened)
     if metrics is None:
-        alert("This project was not evaluated yet: run it to its stage `evaluate`.", kind="note")
+        alert("This project was not evaluated yet: run it to its stage evaluate.", kind="note")
         return
     _recognition(view, metrics)
     await _confusion(view)
@@ -117,6 +130,7 @@ async def _confusion(view: PageView) -> None:
             "split": ("Split", {"" if name == "test" else name: name for name in SPLITS}),
         },
     )
+    await answers_ready(view)
     split = view.one_of("split", SPLITS, "test")
     modality = view.one_of("modality", MODALITIES)
     rows = await view.rows(

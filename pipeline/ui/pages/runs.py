@@ -110,7 +110,7 @@ def _stages(now: RunProgress) -> None:
     elif all(each.state == "done" for each in now.stages):
         Words("The run is finished.", "p")
     else:
-        Words("Nothing is at work. `unibind run` continues where it stopped.", "p")
+        Words("Nothing is at work. “unibind run” continues where it stopped.", "p")
 
     def line(each: Any) -> list[Any]:
         words = _WORDS[each.state] + (f": {each.note}" if each.note else "")
@@ -118,7 +118,7 @@ def _stages(now: RunProgress) -> None:
         shards = f" ({each.shards} shards)" if each.shards > 1 else ""
         return [f"{_MARKS[each.state]} {each.name}", words + shards, took, counts_text(each.counts)]
 
-    table("llrl", ("stage", "", "took", "counts"), [line(each) for each in now.stages], label="Stages")
+    table("llrw", ("stage", "", "took", "counts"), [line(each) for each in now.stages], label="Stages")
 
 
 def _asked(now: RunProgress) -> None:

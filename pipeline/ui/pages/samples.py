@@ -9,7 +9,7 @@ from typing import Any
 from data.manifest.read import SPLITS
 from data.modality import MODALITIES
 from pipeline.ui.cards import sample_card
-from pipeline.ui.frame import PageView, Words, alert, box, filters, link, pager, table
+from pipeline.ui.frame import PageView, Words, alert, answers_ready, box, filters, link, pager, table
 from pipeline.ui.state import IS_RIGHT
 
 PATH, TITLE = "/samples", "Samples"
@@ -51,6 +51,7 @@ async def show(view: PageView) -> None:
     if view.get("state") == "quarantined":
         await _quarantined(view)
         return
+    await answers_ready(view)
     where, values = conditions(view)
     tables = "FROM v_samples AS s LEFT JOIN answers AS a USING (sample_id)"
     page = view.number("page", 1, high=1_000_000)

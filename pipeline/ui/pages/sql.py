@@ -128,7 +128,8 @@ def documented() -> tuple[tuple[str, str], ...]:
             query = query.replace(file, name)
         if ".parquet" not in query and not query.startswith("COPY"):
             words = re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", match[1].strip().replace("\n", " "))
-            found.append((shorten(words.removesuffix(":"), 140), query))
+            sentence = re.split(r"(?<=[a-z)])\. ", words)[0]  # what it asks; the page of the docs says more
+            found.append((shorten(sentence.rstrip(":."), 140), query))
     return tuple(found)
 
 

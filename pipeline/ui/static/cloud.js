@@ -59,7 +59,7 @@ export default {
         const side = ct * x - st * y, away = st * x + ct * y;
         const near = -(ce * away) + se * z, up = se * away + ce * z;
         const px = Math.round(width / 2 + scale * side), py = Math.round(height / 2 - scale * up);
-        const light = 0.62 + 0.38 * Math.min(1, Math.max(0, (near + 1) / 2));
+        const light = 0.4 + 0.6 * Math.min(1, Math.max(0, (near + 1) / 2));
         const colour = 0xff000000 | ((rgb[3 * i + 2] * light) << 16) | ((rgb[3 * i + 1] * light) << 8) | (rgb[3 * i] * light);
         for (let dy = -radius; dy <= radius; dy++) for (let dx = -radius; dx <= radius; dx++) {
           if (dx * dx + dy * dy > radius * radius) continue;

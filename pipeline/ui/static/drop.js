@@ -13,6 +13,7 @@ export default {
       this.wrong = "";
       if (file.size > this.maxFileSize) { this.wrong = `${file.name} is larger than ${Math.round(this.maxFileSize / 2 ** 20)} MB.`; return; }
       this.busy = file.name;
+      while (!window.did_handshake) await new Promise((done) => setTimeout(done, 20)); // what was pressed before goes first
       const body = new FormData();
       body.append("file", file, file.name);
       try {

@@ -35,9 +35,10 @@ export default {
     this.xy = new Float32Array(bytes, at, 2 * n); at += 8 * n;
     this.values = { category: new Int32Array(bytes, at, n) }; at += 4 * n;
     for (const name of ["kind", "state", "writer"]) { this.values[name] = new Uint8Array(bytes, at, n); at += n; }
-    this.order = new Uint32Array(n); // in turns, so that no group hides another
-    const step = this.coprime(n);
-    for (let i = 0, j = 0; i < n; i++, j = (j + step) % n) this.order[i] = j;
+    const order = new Uint32Array(n), step = this.coprime(n); // in turns, so that no category hides another
+    for (let i = 0, j = 0; i < n; i++, j = (j + step) % n) order[i] = j;
+    const kinds = this.values.kind, layer = (i) => ["description", "center"].indexOf(head.kinds[kinds[i]]);
+    this.layers = [0, -1, 1].map((which) => order.filter((i) => layer(i) === which)); // texts, samples, centers
     this.observer = new ResizeObserver(() => this.resize());
     this.observer.observe(this.$refs.map);
     this.dark = new MutationObserver(() => this.colour());
@@ -106,33 +107,33 @@ export default {
     },
     scale() { const { width, height } = this.$refs.canvas; return 0.47 * Math.min(width, height) * this.view.z; },
     draw() {
-      const { width, height } = this.$refs.canvas, pixels = new Uint32Array(this.image.data.buffer), { xy, colours, order, n } = this;
-      const s = this.scale(), ox = width / 2 - this.view.x * s, oy = height / 2 + this.view.y * s, kinds = this.values.kind;
+      const { width, height } = this.$refs.canvas, pixels = new Uint32Array(this.image.data.buffer), { xy, colours, n } = this;
+      const s = this.scale(), ox = width / 2 - this.view.x * s, oy = height / 2 + this.view.y * s;
       const crowd = Math.max(0.7, Math.min(3.2, 90 / Math.sqrt(n))) * Math.min(2.2, Math.sqrt(this.view.z)) * this.ratio;
-      const small = Math.max(1, Math.round(crowd)), center = this.head.kinds.indexOf("center"), text = this.head.kinds.indexOf("description");
+      const small = Math.max(1, Math.round(crowd));
       const started = performance.now();
       pixels.fill(0);
-      const put = (i, radius) => {
-        const colour = colours[i];
-        if (!colour) return;
-        const px = Math.round(ox + xy[2 * i] * s), py = Math.round(oy - xy[2 * i + 1] * s);
-        if (px < -radius || py < -radius || px >= width + radius || py >= height + radius) return;
-        const limit = radius * radius + 0.5;
-        for (let dy = -radius; dy <= radius; dy++) {
-          const qy = py + dy;
-          if (qy < 0 || qy >= height) continue;
-          for (let dx = -radius; dx <= radius; dx++) {
-            const qx = px + dx;
-            if (dx * dx + dy * dy <= limit && qx >= 0 && qx < width) pixels[qy * width + qx] = colour;
-          }
+      const paint = (layer, radius) => { // dots that touch an edge are left out
+        const dot = this.dot(radius, width), right = width - radius, bottom = height - radius;
+        for (const i of layer) {
+          const colour = colours[i], px = Math.round(ox + xy[2 * i] * s), py = Math.round(oy - xy[2 * i + 1] * s);
+          if (!colour || px < radius || py < radius || px >= right || py >= bottom) continue;
+          const at = py * width + px;
+          for (let k = 0; k < dot.length; k++) pixels[at + dot[k]] = colour;
         }
       };
-      for (let k = 0; k < n; k++) { const i = order[k]; if (kinds[i] === text) put(i, Math.max(1, small - 1)); }
-      for (let k = 0; k < n; k++) { const i = order[k]; if (kinds[i] !== text && kinds[i] !== center) put(i, small); }
-      for (let k = 0; k < n; k++) { const i = order[k]; if (kinds[i] === center) put(i, small + Math.round(this.ratio)); }
+      const [texts, samples, centers] = this.layers;
+      paint(texts, Math.max(1, small - 1));
+      paint(samples, small);
+      paint(centers, small + Math.round(this.ratio));
       this.$refs.canvas.getContext("2d").putImageData(this.image, 0, 0);
       this.ms = performance.now() - started;
       this.$refs.canvas.dataset.ms = this.ms.toFixed(1);
+    },
+    dot(radius, width) {
+      const found = [], limit = radius * radius + 0.5; // the pixels of a dot, counted from its middle
+      for (let dy = -radius; dy <= radius; dy++) for (let dx = -radius; dx <= radius; dx++) if (dx * dx + dy * dy <= limit) found.push(dy * width + dx);
+      return Int32Array.from(found);
     },
     later() { if (!this.asked) this.asked = requestAnimationFrame(() => { this.asked = 0; this.draw(); }); clearTimeout(this.saved); this.saved = setTimeout(() => this.remember(), 400); },
     remember() {

@@ -15,15 +15,16 @@ addEventListener("keydown", (event) => {
 
 // What is pressed before the page is connected waits for it: NiceGUI sends the words typed until then and the press
 // after them separately, in no order, and a search without words would be dropped.
+const early = [];
 function afterConnecting(event) {
-  if (window.did_handshake || !event.isTrusted || (event.type === "keydown" && event.key !== "Enter")) return;
+  if ((window.did_handshake && !early.length) || !event.isTrusted || (event.type === "keydown" && event.key !== "Enter")) return;
   if (event.type === "click" && !event.target.closest?.("button, [role=button], .q-checkbox")) return;
   event.stopImmediatePropagation();
   event.preventDefault();
-  const again = () => {
-    if (!window.did_handshake) return setTimeout(again, 20);
-    setTimeout(() => event.target.dispatchEvent(new event.constructor(event.type, event)), 60);
-  };
-  again();
+  if (early.push(event) === 1) pressAgain();
+}
+function pressAgain() {
+  if (!window.did_handshake) return setTimeout(pressAgain, 20);
+  setTimeout(() => { for (const event of early.splice(0)) event.target.dispatchEvent(new event.constructor(event.type, event)); }, 60);
 }
 for (const type of ["keydown", "click"]) addEventListener(type, afterConnecting, true);

@@ -86,6 +86,14 @@ def own_desk(cups: Path, opening: Callable[..., Desk]) -> Desk:
     return opening(cups, allow_run=True)
 
 
+class PatientUser(User):
+    """A user who waits a minute for what a slow machine has not shown yet."""
+
+    async def should_see(self, *target: Any, retries: int = 600, **what: Any) -> None:
+        """Return as soon as it is there."""
+        await super().should_see(*target, retries=retries, **what)
+
+
 @asynccontextmanager
 async def _simulated(desk: Desk) -> AsyncIterator[User]:
     with nicegui_reset_globals():
@@ -101,7 +109,7 @@ async def _simulated(desk: Desk) -> AsyncIterator[User]:
                     transport=httpx.ASGITransport(core.app), base_url="http://127.0.0.1"
                 ) as client,
             ):
-                yield User(client)
+                yield PatientUser(client)
         finally:
             os.environ.pop("NICEGUI_USER_SIMULATION", None)
             ui.navigate, ui.notify, ui.download = Navigate(), notify, download

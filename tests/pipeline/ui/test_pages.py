@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from nicegui.testing import User
 from data.seals import discard
 from kb_builder.added.struck import read_struck
 from kb_builder.tables.schemas import CATEGORIES, read_rows, write_table
+from pipeline.predict.search import PlacedPart, Query, Searcher
 from pipeline.project import load_project
 from pipeline.run.jobs import plan
 from pipeline.run.runner import run_stages
@@ -26,7 +26,6 @@ from pipeline.ui.state import Desk
 from tests.planted import register_encoder
 
 HOSTILE = '<script>alert("x")</script>'
-SLOW = 300  # tries, a tenth of a second apart, while models are loaded
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +43,7 @@ def test_words_find_samples_and_categories(desk: Desk, visit: Any) -> None:
 
     async def steps(user: User) -> None:
         await user.open("/?q=red+ball")
-        await user.should_see("Nearest categories", retries=SLOW)
+        await user.should_see("Nearest categories")
         await user.should_see("red ball")
         await user.should_see(marker="timing")
         await user.should_see("60 samples in")
@@ -63,12 +62,29 @@ def test_parts_of_a_query_are_added_up(desk: Desk, visit: Any) -> None:
 
     async def steps(user: User) -> None:
         await user.open("/?q=blue&sample=red-cup-0")
-        await user.should_see("Nearest samples", retries=SLOW)
+        await user.should_see("Nearest samples")
         links = _links(user)
         assert "/?q=blue" in links and "/?sample=red-cup-0" in links
         assert "/sample?id=red-cup-0" not in links
 
     visit(desk, steps)
+
+
+def test_a_part_of_a_query_is_encoded_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that stays in the query while words are added is not encoded again; the answer is the same."""
+    opened, placed, place = desk.project(None), [], Searcher.place
+    red, cup = Query("text", "red"), Query(None, "red-cup-0", is_sample=True)
+
+    def counted(searcher: Searcher, query: Query) -> PlacedPart:
+        placed.append(query)
+        return place(searcher, query)
+
+    monkeypatch.setattr(Searcher, "place", counted)
+    first = opened.search([red], top=3).found
+    both = opened.search([red, cup], top=3).found
+    assert placed == [red, cup]
+    assert opened.search([red], top=3).found == first != both == opened.search([red, cup], top=3).found
+    assert placed == [red, cup]
 
 
 def test_typing_searches(desk: Desk, visit: Any) -> None:
@@ -78,7 +94,7 @@ def test_typing_searches(desk: Desk, visit: Any) -> None:
         await user.open("/")
         await user.should_see("Or one of its own samples")
         user.find(kind=ui.input).type("green cup").trigger("keydown.enter")
-        await user.should_see("Nearest categories", retries=SLOW)
+        await user.should_see("Nearest categories")
         assert user.back_history[-1] == "/?q=green+cup"
 
     visit(desk, steps)
@@ -102,7 +118,7 @@ def test_a_wrong_address_says_what_is_wrong(desk: Desk, visit: Any, address: str
 
     async def steps(user: User) -> None:
         await user.open(address)
-        await user.should_see(words, retries=SLOW)
+        await user.should_see(words)
 
     visit(desk, steps)
 
@@ -112,7 +128,7 @@ def test_samples_are_filtered(desk: Desk, visit: Any) -> None:
 
     async def steps(user: User) -> None:
         await user.open("/samples")
-        await user.should_see("1 to 48 of 60", retries=SLOW)
+        await user.should_see("1 to 48 of 60")
         assert "/samples?page=2" in _links(user)
         await user.open("/samples?modality=text&split=train")
         await user.should_see("1 to 5 of 5")
@@ -137,12 +153,12 @@ def test_a_sample_has_its_answers_and_neighbours(desk: Desk, visit: Any) -> None
         await user.should_see("Search by this sample")
         await user.should_see("The same object in other modalities")
         await user.should_see("A red cup on a table")
-        await user.should_see("Answers", retries=SLOW)
+        await user.should_see("Answers")
         await user.should_see("by the aligned heads, among all categories")
         links = _links(user)
         assert "/sample?id=red-cup-0-note" in links and "/category?id=red-cup" in links
         await user.open("/sample?id=red-cup-0-note")
-        await user.should_see("by the aligned heads, among all categories", retries=SLOW)
+        await user.should_see("by the aligned heads, among all categories")
 
     visit(desk, steps)
 
@@ -172,7 +188,7 @@ def test_categories_and_one_of_them(desk: Desk, visit: Any) -> None:
 
     async def steps(user: User) -> None:
         await user.open("/categories?order=worst")
-        await user.should_see("blue ball", retries=SLOW)
+        await user.should_see("blue ball")
         assert "/category?id=blue-ball" in _links(user)
         await user.open("/category?id=blue-ball")
         for words in ("Recognised test samples", "Recognised as", "Embedding centers", "Texts", "accepted"):
@@ -181,6 +197,26 @@ def test_categories_and_one_of_them(desk: Desk, visit: Any) -> None:
         await user.open(why)
         for words in ("The prompt", "The raw answer", "The gates", "kept"):
             await user.should_see(words)
+
+    visit(desk, steps)
+
+
+def test_many_categories_stand_on_several_pages(
+    desk: Desk, visit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each category is on one page, in the chosen order, and the links keep the order."""
+    monkeypatch.setattr("pipeline.ui.pages.categories.SIZE", 4)
+
+    async def steps(user: User) -> None:
+        found: list[str] = []
+        for address, words in (("", "1 to 4 of 6"), ("&page=2", "5 to 6 of 6")):
+            await user.open(f"/categories?order=worst{address}")
+            await user.should_see(words)
+            found += [link for link in _links(user) if link.startswith("/category?")]
+        assert len(found) == len(set(found)) == 6
+        assert "/categories?order=worst" in _links(user)
+        await user.open("/categories?page=3")
+        await user.should_see("There is no category here")
 
     visit(desk, steps)
 
@@ -197,7 +233,7 @@ def test_a_text_is_struck_out_and_another_added(own_desk: Desk, visit: Any) -> N
 
     async def steps(user: User) -> None:
         await user.open("/category?id=red-cup")
-        await user.should_see("Preview the localization", retries=SLOW)
+        await user.should_see("Preview the localization")
         user.find("Save").click()
         await user.should_see("nothing is marked yet")
         boxes = [e for e in user.client.elements.values() if isinstance(e, ui.checkbox)]  # type: ignore[union-attr]
@@ -206,13 +242,13 @@ def test_a_text_is_struck_out_and_another_added(own_desk: Desk, visit: Any) -> N
         user.find("Add a text about it").type(text)
         user.find("Mark to add").click()
         user.find("Preview the localization").click()
-        await user.should_see("No longer centers: ", retries=SLOW)
+        await user.should_see("No longer centers: ")
         await user.should_see(f"− {row['text']}")
         await user.should_see("With the heads as they are")
         assert not read_struck(kb)
-        user.find("Why (kept with what is struck out)").type("says nothing")
+        user.find("Reason, if any is struck out").type("says nothing")
         user.find("Save").click()
-        await user.should_see("Saved.", retries=SLOW)
+        await user.should_see("Saved.")
 
     visit(own_desk, steps)
     assert read_struck(kb)[center].reason == "says nothing"
@@ -228,7 +264,7 @@ def test_a_text_is_struck_out_and_another_added(own_desk: Desk, visit: Any) -> N
 
     async def after(user: User) -> None:
         await user.open("/category?id=red-cup")
-        await user.should_see("says nothing", retries=SLOW)
+        await user.should_see("says nothing")
         await user.should_see("a person (added)")
 
     visit(own_desk, after)
@@ -309,13 +345,13 @@ def test_the_map_has_every_sample_center_and_text(
 
     async def steps(user: User) -> None:
         await user.open("/space?which=after&by=state")
-        await user.should_see(PointMap, retries=SLOW)
+        await user.should_see(PointMap)
         (made,) = user.find(kind=PointMap).elements
         assert made.props["by"] == "state" and "96" not in made.props["alt"]
         user.find(kind=PointMap).trigger("lasso", [0, 1, kinds.index("center")])
-        await user.should_see("Within the lasso", retries=20)
+        await user.should_see("Within the lasso")
         user.find(kind=PointMap).trigger("pick", 0)
-        await user.should_see("Search by this sample", retries=20)
+        await user.should_see("Search by this sample")
         assert user.back_history[-1].startswith("/sample?id=")
 
     visit(desk, steps)
@@ -335,7 +371,7 @@ def test_results_have_tables_a_matrix_and_the_report(
 
     async def steps(user: User) -> None:
         await user.open("/results?split=test")
-        await user.should_see("Confusions", retries=SLOW)
+        await user.should_see("Confusions")
         await user.should_see("samples are recognised among all categories")
         cells = [link for link in _links(user) if link.startswith("/samples?category=") and "named=" in link]
         assert cells
@@ -348,6 +384,7 @@ def test_results_have_tables_a_matrix_and_the_report(
         answer = await client.get("/report/cups")
         assert answer.status_code == 200 and "sandbox" in answer.headers["content-security-policy"]
         assert "script" not in answer.headers["content-security-policy"]
+        assert "media-src data:" in answer.headers["content-security-policy"]  # its sounds can be played
 
     served(desk, report)
 
@@ -361,47 +398,8 @@ def test_two_runs_are_compared(
 
     async def steps(user: User) -> None:
         await user.open("/results?project=cups-2&beside=cups")
-        await user.should_see("no difference that these samples can show", retries=SLOW)
+        await user.should_see("no difference that these samples can show")
         assert any("project=cups-2" in link for link in _links(user))
-
-    visit(desk, steps)
-
-
-def test_a_run_is_watched_started_and_seen_to_its_end(
-    cups: Path, opening: Callable[..., Desk], visit: Any
-) -> None:
-    """Finished stages, why one is stale, a run started from the page, its words, and its end."""
-    path = cups
-    path.write_text(path.read_text(encoding="utf-8").replace("k = 3", "k = 2"), encoding="utf-8")
-    own_desk = opening(path, allow_run=True)
-    runner = own_desk.runner(own_desk.project(None))
-
-    async def steps(user: User) -> None:
-        await user.open("/run")
-        await user.should_see("✓ ingest")
-        await user.should_see("its settings changed", retries=SLOW)
-        user.find("Pause").click()
-        await asyncio.sleep(0.3)
-        assert any("no run is at work" in each for each in user.notify.messages)
-        user.find("Start or resume").click()
-        await user.should_see("What the run says", retries=SLOW)
-        for _ in range(1800):
-            if not runner.at_work:
-                break
-            await asyncio.sleep(0.1)
-        assert any("▸ report" in line for line in runner.lines()), runner.lines()
-        await user.should_see("The run is finished.", retries=SLOW)
-
-    visit(own_desk, steps)
-
-
-def test_runs_are_only_watched_without_leave(desk: Desk, visit: Any) -> None:
-    """Without --allow-run there is no button."""
-
-    async def steps(user: User) -> None:
-        await user.open("/run")
-        await user.should_see("start it with --allow-run")
-        await user.should_not_see("Start or resume")
 
     visit(desk, steps)
 
@@ -420,7 +418,7 @@ def test_a_hostile_name_stays_a_name(
 
     async def steps(user: User) -> None:
         await user.open("/categories")
-        await user.should_see(HOSTILE, retries=SLOW)
+        await user.should_see(HOSTILE)
         for element in user.client.elements.values():  # type: ignore[union-attr]
             assert not isinstance(element, ui.html)
 

@@ -20,13 +20,13 @@ from nicegui import ui
 from data.errors import InputError, UniBindError
 from pipeline.loopback import is_loopback
 from pipeline.project import ProjectFile
+from pipeline.ui import PORT
 from pipeline.ui.frame import STATIC, THEME_COOKIE, PageView, alert, frame, style_sheet
 from pipeline.ui.media import serve_media
 from pipeline.ui.pages import categories, category, results, runs, sample, samples, search, space, sql, text
 from pipeline.ui.security import Guard, give_scripts_nonces
 from pipeline.ui.state import Desk, open_desk
 
-PORT = 8642
 _BUILD_S = 60.0  # until a page must have begun to answer
 
 

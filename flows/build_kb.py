@@ -43,5 +43,4 @@ def describe(project: str, name: str) -> StageResult:
     shards = jobs.shards(load_project(Path(project)), name)
     for shard in shards:
         run_shard(project, name, shard, len(shards))
-    result: StageResult = run_stage(project, name)
-    return result
+    return run_stage(project, name)

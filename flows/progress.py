@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -55,7 +56,8 @@ def progress_shown(name: str, *, part: int = 0, parts: int = 1) -> Iterator[None
                     return
 
     logger = get_run_logger()
-    teller = threading.Thread(target=tell_now_and_then, name="progress", daemon=True)
+    settings = copy_context()  # Prefect's, which are of the context
+    teller = threading.Thread(target=settings.run, args=(tell_now_and_then,), name="progress", daemon=True)
     teller.start()
     try:
         with steps_watched(shown.note):

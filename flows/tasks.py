@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import State, Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -21,6 +21,7 @@ from flows.progress import progress_shown
 from flows.stopping import SuspendedError, stoppable
 from pipeline.project import load_project
 from pipeline.run import runner
+from pipeline.run.stage import StageResult
 from pipeline.run.stale import require_current_before
 
 # Errors to retry after the scheduler's own retries: an endpoint that is down or overloaded.
@@ -56,11 +57,11 @@ def is_temporary(task: Task[..., Any], task_run: Any, state: State[Any]) -> bool
     retry_delay_seconds=30,
     retry_condition_fn=is_temporary,
 )
-def run_stage(project: str, name: str) -> Any:
+def run_stage(project: str, name: str) -> StageResult:
     """Run one stage of the project file `project`, or skip it when nothing it depends on has changed.
 
-    Returns a `StageResult`; or, where the flow run was suspended, the task's state. Raises InputError for
-    localize, train and evaluate, which a flow may run alone, if an earlier stage is stale.
+    Raises InputError for localize, train and evaluate, which a flow may run alone, if an earlier stage is
+    stale; and Prefect's CancelledRun where the flow run was suspended.
     """
     checked = load_project(Path(project))
     if name in {"localize", "train", "evaluate"}:
@@ -69,7 +70,7 @@ def run_stage(project: str, name: str) -> Any:
         with stoppable(), progress_shown(f"{checked.name}-{name}"):
             result = runner.run_stage(checked, name)
     except SuspendedError:
-        return _stopped()
+        return cast(StageResult, _stopped())
     outcome = (
         "skipped, nothing it depends on has changed"
         if result.skipped
@@ -88,23 +89,23 @@ def run_stage(project: str, name: str) -> Any:
     retry_delay_seconds=30,
     retry_condition_fn=is_temporary,
 )
-def run_shard(project: str, name: str, shard: int, shards: int = 1) -> Any:
+def run_shard(project: str, name: str, shard: int, shards: int = 1) -> dict[str, Any]:
     """Run one shard, of `shards`, of a describe stage, or skip it when it is complete.
 
-    Returns its seconds and summary; or, where the flow run was suspended, the task's state.
+    Returns its seconds and summary. Raises Prefect's CancelledRun where the flow run was suspended.
     """
     checked = load_project(Path(project))
     try:
         with stoppable(), progress_shown(f"{checked.name}-{name}", part=shard, parts=shards):
             done = runner.run_shard(checked, name, shard)
     except SuspendedError:
-        return _stopped()
+        return cast(dict[str, Any], _stopped())
     get_run_logger().info("%s, shard %d: %.1f s of work %s", name, shard, done["seconds"], done["summary"])
     return done
 
 
 def _stopped() -> State[Any]:
-    """The state of a task whose flow run was suspended. The flow, which gets it as an error, then ends."""
+    """The state of a task whose flow run was suspended. Prefect raises it in the flow."""
     return Cancelled(
         name="Suspended", message="stopped between two commits; the resumed run continues from there"
     )

@@ -103,4 +103,5 @@ def test_outside_a_flow_run_nobody_watches() -> None:
 def _artifacts(flow_run: Any) -> list[Any]:
     wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]))
     with get_client(sync_client=True) as client:
-        return client.read_artifacts(artifact_filter=wanted)
+        made = client.read_artifacts(artifact_filter=wanted)
+    return [each for each in made if each.key is not None]  # without one: what Prefect keeps of an error

@@ -6,11 +6,13 @@ import asyncio
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 from prefect.exceptions import TerminationSignal
-from prefect.utilities.engine import capture_sigterm
+from prefect.utilities.engine import capture_sigterm, is_prefect_sigterm_handler_installed
 
 from flows import stopping
 from flows.stopping import SuspendedError, end_if_suspended, stoppable
@@ -103,38 +105,67 @@ def test_outside_a_flow_run_nothing_is_watched() -> None:
     end_if_suspended()
 
 
-def test_cancelling_reaches_past_the_task_that_it_hits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """asyncio alone would leave the exception in that task, and the run would go on."""
+def test_cancelling_stops_the_main_task_and_awaits_what_is_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever task Prefect's signal hits, it is the main one that is cancelled, and no other."""
     kept: list[str] = []
 
     async def call() -> None:
         signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(0.05)
+        kept.append("an answer")
 
-    async def other() -> None:
+    async def work() -> None:
+        in_flight = asyncio.create_task(call())
         try:
             await asyncio.sleep(60)
         finally:
-            await asyncio.sleep(0.01)
-            kept.append("what was in flight")
+            await in_flight
 
-    async def work() -> None:
-        await asyncio.gather(other(), call(), return_exceptions=True)
-
-    monkeypatch.setattr("prefect._internal.control_listener.get_intent", lambda: "cancel")
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(TerminationSignal), capture_sigterm(), stoppable():
-            asyncio.run(work())
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert kept == ["what was in flight"]
+    with _prefect_cancels(monkeypatch), stoppable():
+        asyncio.run(work())
+    assert kept == ["an answer"]
 
 
-def test_a_cancelled_run_is_not_taken_for_a_suspended_one(request_made: _Request) -> None:
+def test_cancelling_stops_work_that_is_not_asynchronous_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the work ends before it notices."""
+    with _prefect_cancels(monkeypatch), stoppable():
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(60)
+    with _prefect_cancels(monkeypatch), stoppable(), suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(60)
+
+
+def test_prefect_finds_its_own_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks before it says that a run is cancelled on purpose; afterwards its handler is back."""
+    with capture_sigterm():
+        theirs = signal.getsignal(signal.SIGTERM)
+        with stoppable():
+            assert is_prefect_sigterm_handler_installed()
+        assert signal.getsignal(signal.SIGTERM) is theirs
+        assert is_prefect_sigterm_handler_installed()
+
+
+def test_a_cancelled_run_is_not_taken_for_a_suspended_one(
+    request_made: _Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If both happen, the cancelling counts."""
-    with pytest.raises(TerminationSignal), stoppable():
+    with _prefect_cancels(monkeypatch), stoppable():
         request_made.wanted.set()
         try:
             time.sleep(60)
         except KeyboardInterrupt:
-            raise stopping._Cancelled(signal=signal.SIGTERM) from None
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(60)
+
+
+@contextmanager
+def _prefect_cancels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in a flow run that was cancelled on purpose: the block must end by Prefect's signal."""
+    monkeypatch.setattr("prefect._internal.control_listener.get_intent", lambda: "cancel")
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(TerminationSignal), capture_sigterm():
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -11,7 +11,6 @@ from data.errors import BudgetError
 from flows.artifacts import reported
 from flows.automations import over_budget
 from flows.localize_centers import localize_centers
-from flows.parameters import Downstream, ProjectPath
 from flows.tasks import run_shard, run_stage
 from flows.train_alignment import train_alignment
 from pipeline.project import load_project
@@ -20,8 +19,13 @@ from pipeline.run.stage import StageResult
 
 
 @flow(name="build-kb", flow_run_name="build-kb {project}", log_prints=True)
-def build_kb(project: ProjectPath = "demo.toml", downstream: Downstream = True) -> State[Any] | None:
-    """Build the knowledge base of a project file; with `downstream`, localize and train on it as well."""
+def build_kb(project: str = "demo.toml", downstream: bool = True) -> State[Any] | None:
+    """Build the knowledge base of a project file; with `downstream`, localize and train on it as well.
+
+    Args:
+        project: The project file (TOML) on the machine of the worker, relative to the repository.
+        downstream: Then choose the embedding centers, train, evaluate and report, as subflows.
+    """
     try:
         with reported(project) as done:
             done.append(run_stage(project, "world"))

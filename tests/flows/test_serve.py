@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from prefect.utilities.callables import parameter_schema
 
 from data.errors import InputError
+from flows.build_kb import build_kb
+from flows.localize_centers import localize_centers
 from flows.serve import deployments, prefect_version, server
+from flows.train_alignment import train_alignment
 
 if TYPE_CHECKING:
     from conftest import Served
@@ -54,6 +58,14 @@ def test_the_deployments_are_those_of_prefect_yaml(monkeypatch: pytest.MonkeyPat
     assert read[0].parameters == {"project": "demo.toml", "downstream": True}
     assert all("unibind" in each.tags for each in read)
     assert not read[0].schedules
+
+
+def test_the_page_says_what_each_parameter_is() -> None:
+    """Prefect takes it from the docstrings of the flows."""
+    for flow in (build_kb, localize_centers, train_alignment):
+        asked = parameter_schema(flow).properties
+        assert "project" in asked
+        assert all(each["description"] for each in asked.values())
 
 
 def test_the_schedule_is_one_line_of_prefect_yaml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,7 +68,7 @@ def _interrupted_by_prefect(cancelled: threading.Event) -> Iterator[None]:
         cancelled.set()
         signal.raise_signal(signal.SIGINT)
 
-    def install(handler: Callable[..., Any]) -> None:
+    def install(handler: Any) -> None:
         with engine._prefect_sigterm_bridge_lock:
             signal.signal(signal.SIGTERM, handler)
             engine._prefect_sigterm_handler = handler

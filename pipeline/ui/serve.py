@@ -20,7 +20,6 @@ from nicegui import ui
 from data.errors import InputError, UniBindError
 from pipeline.loopback import is_loopback
 from pipeline.project import ProjectFile
-from pipeline.ui import PORT
 from pipeline.ui.frame import STATIC, THEME_COOKIE, PageView, alert, frame, style_sheet
 from pipeline.ui.media import serve_media
 from pipeline.ui.pages import categories, category, results, runs, sample, samples, search, space, sql, text

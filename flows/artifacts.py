@@ -99,8 +99,8 @@ def make_artifacts(summary: RunSummary, done: list[StageResult], *, ended: str |
     command = shlex.join(["unibind", "ui", "--project", str(project.path)])
     start = f"Works while this runs on the machine of your browser: {code(command)}"
     file = f"The file: {code(project.run / 'report.html')}"
-    _link(f"report-{name}", f"/report/{quote(project.name)}", f"{start}. {file}")
-    _link(f"ui-{name}", "/", f"{start}.")
+    _link("The report", f"report-{name}", f"/report/{quote(project.name)}", f"{start}. {file}")
+    _link("Search, samples, categories and the space", f"ui-{name}", "/", f"{start}.")
     if (project.run / "space.png").is_file():
         create_image_artifact(
             picture(project.run / "space.png"),
@@ -109,9 +109,9 @@ def make_artifacts(summary: RunSummary, done: list[StageResult], *, ended: str |
         )
 
 
-def _link(key: str, path: str, description: str) -> None:
+def _link(text: str, key: str, path: str, description: str) -> None:
     address = f"http://127.0.0.1:{PORT}{path}"
-    create_link_artifact(address, key=key, description=description)
+    create_link_artifact(address, link_text=text, key=key, description=description)
 
 
 def picture(path: Path) -> str:

@@ -32,8 +32,12 @@ WITH found AS (
     FROM v_descriptions WHERE status <> 'ok'
     UNION ALL SELECT 'samples', stage, reason FROM v_rejects
 ), counted AS (SELECT what, verdict, reason, count(*) AS n FROM found GROUP BY ALL)
-SELECT *, count(*) OVER () AS reasons, sum(n) OVER (PARTITION BY what) AS of_what
+SELECT *, count(*) OVER () AS reasons
 FROM counted ORDER BY n DESC, what, verdict, reason LIMIT {MOST_REASONS}"""
+_REJECTIONS = """
+SELECT 'texts about a ' || kind AS what, count(*) AS n FROM v_descriptions WHERE status <> 'ok' GROUP BY kind
+UNION ALL SELECT 'samples', count(DISTINCT sample_id) FROM v_rejects HAVING count(*) > 0
+ORDER BY what"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class RunSummary:
     """What is said of a run.
 
     `headline` is None and `results` is empty where no report is current. `rejected` has a row per reason, the
-    most frequent first, and `rejections` the number of all rejected rows, by what they are.
+    most frequent first, and `rejections` the number of all rejected texts and samples, by what they are.
     """
 
     project: ProjectFile
@@ -64,10 +68,12 @@ def summarise(project: ProjectFile) -> RunSummary:
         headline, results = _headline(metrics, project), _results(metrics)
     kept: list[Row] = []
     found: list[Row] = []
+    rejections: list[Row] = []
     unreadable = None
     try:
         kept = sql_table(project.kb, _KEPT).to_pylist()
         found = sql_table(project.kb, _REJECTED).to_pylist()
+        rejections = sql_table(project.kb, _REJECTIONS).to_pylist()
     except UniBindError as error:  # nothing is ingested yet, or a file is damaged
         unreadable = str(error)
     return RunSummary(
@@ -78,7 +84,7 @@ def summarise(project: ProjectFile) -> RunSummary:
         results=results,
         kept={row["kind"]: row["n"] for row in kept},
         rejected=_rejected(found),
-        rejections={row["what"]: int(row["of_what"]) for row in found},
+        rejections={row["what"]: row["n"] for row in rejections},
         unreadable=unreadable,
     )
 
@@ -133,7 +139,7 @@ def _rejections(summary: RunSummary) -> str:
         return f"Not known: {plain(summary.unreadable)}"
     if not summary.rejections:
         return "Nothing."
-    words = ", ".join(f"{count:,} {what}" for what, count in summary.rejections.items())
+    words = ", ".join(f"{what}: {count:,}" for what, count in summary.rejections.items())
     return f"{words}. The artifact of rejected rows has the reasons."
 
 

@@ -79,6 +79,8 @@ def test_rejected_rows_are_grouped_by_reason(cups: Path) -> None:
     assert len(summary.rejected) == MOST_REASONS + 1
     assert summary.rejected[-1]["reason"].endswith("rarer reasons are left out")
     assert summary.rejections["samples"] == len(reasons)
+    write_table(project.kb / "rejects" / "encode.parquet", [{**rows[0], "stage": "encode"}], REJECTS)
+    assert summarise(project).rejections["samples"] == len(reasons)  # one sample, rejected twice
 
 
 def test_the_picture_is_small_and_in_the_artifact_itself(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.exceptions import CancelledRun
 from prefect.logging import get_run_logger
@@ -53,8 +54,7 @@ def reported(project: str) -> Iterator[list[StageResult]]:
         return
     file = load_project(Path(project))
     tag = f"project:{file.name}"
-    with get_client(sync_client=True) as client:
-        client.update_flow_run(context.flow_run.id, tags=sorted({*context.flow_run.tags, tag}))
+    _tag(context.flow_run, tag)
     try:
         with tags(tag):
             yield done
@@ -65,6 +65,14 @@ def reported(project: str) -> Iterator[list[StageResult]]:
         _make(file, done, ended=str(error))
         raise
     _make(file, done)
+
+
+def _tag(run: FlowRun, tag: str) -> None:
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(run.id, tags=sorted({*run.tags, tag}))
+    except Exception as error:
+        get_run_logger().warning("the run has no tag %s: %s: %s", tag, type(error).__name__, error)
 
 
 def _make(project: ProjectFile, done: list[StageResult], *, ended: str | None = None) -> None:

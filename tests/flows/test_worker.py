@@ -121,7 +121,8 @@ def project(tmp_path: Path, asked: Server) -> Path:
     """A project that takes some seconds to be described, with a hostile category and a broken picture."""
     folder = make_project(tmp_path / "project", asked.url)
     file = folder / "unibind.toml"
-    text = file.read_text(encoding="utf-8").replace("n = 4\n", f"n = 8\nconcurrency = {IN_FLIGHT}\n")
+    asking = f"n = 8\nconcurrency = {IN_FLIGHT}\ncontrast_pairs = 0\n"
+    text = file.read_text(encoding="utf-8").replace("n = 4\n", asking)
     file.write_text(text, encoding="utf-8")
     rows = (folder / "manifest.csv").read_text(encoding="utf-8").replace(",red,", f',"{HOSTILE}",')
     (folder / "manifest.csv").write_text(rows, encoding="utf-8")

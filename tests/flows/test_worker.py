@@ -161,8 +161,9 @@ def _check_artifacts(made: dict[str, Any], project: Path) -> None:
     assert kinds["results-small"] == kinds["rejected-small"] == "table"
     assert kinds["space-small"] == "image"
     assert made["space-small"]["data"].startswith("data:image/png;base64,")
-    describing = made["progress-small-describe-categories-category-descriptions"]
-    assert (describing["type"], describing["data"]) == ("progress", 100.0)
+    for step in ("describe-categories-category-descriptions", "encode-encode-texts-minilm"):
+        progress = made[f"progress-small-{step}"]
+        assert (progress["type"], progress["data"]) == ("progress", 100.0)
     page = made["summary-small"]["data"]
     assert "The right category is found for" in page
     shown = MarkdownIt("commonmark", {"html": True}).enable("table").render(page)

@@ -15,7 +15,8 @@
         ├── ThrottledError       429; may carry `retry_after` seconds
         ├── RequestError         fatal for this request: 400, 413, 422, 501, context length, content policy
         └── RunError             fatal for the run: 401, 402, 403, unknown model, quota, a parameter that the
-                                 endpoint does not take; resumable
+            │                    endpoint does not take; resumable
+            └── BudgetError      `budget_usd` is used up
 
 Messages say what is wrong, where, and how to fix it. Vendor errors are wrapped once, at the adapter.
 """
@@ -135,3 +136,7 @@ class RequestError(DescriberError):
 
 class RunError(DescriberError):
     """Fatal for the run, which stops and can be resumed."""
+
+
+class BudgetError(RunError):
+    """The budget has no room for the next request; the run goes on once `budget_usd` is raised."""

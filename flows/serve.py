@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -22,9 +23,11 @@ import httpx
 import yaml  # type: ignore[import-untyped]
 from prefect import serve
 from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Schedule
 from prefect.settings import get_current_settings
 
-from data.errors import InputError, UniBindError
+from data.errors import InputError, UniBindError, first_line
+from flows import automations
 from flows.silent_runs import orphans_ended, watch_silent_runs
 
 START_SECONDS = 120.0  # a first start creates the database, which takes 10 to 30 seconds on a slow disk
@@ -41,6 +44,7 @@ def main() -> None:
         to_serve = deployments(Path("prefect.yaml"))
         with server(api_url()), orphans_ended():
             asyncio.run(watch_silent_runs())
+            asyncio.run(automations.create())
             # One run at a time: each uses every core, and a knowledge base has one writer.
             serve(*to_serve, limit=1, pause_on_shutdown=False)
     except UniBindError as error:
@@ -61,9 +65,21 @@ def deployments(path: Path) -> list[RunnerDeployment]:
             name=each["name"],
             parameters=each["parameters"],
             description=each["description"],
+            tags=each["tags"],
+            schedules=[_schedule(given) for given in each["schedules"]] if each.get("schedules") else None,
         )
         for each in listed
     ]
+
+
+def _schedule(given: dict[str, Any]) -> Schedule:
+    """A schedule as prefect.yaml writes it: `cron`, `rrule` or `interval` (seconds), `timezone`, …"""
+    try:
+        if "interval" in given:
+            given = {**given, "interval": timedelta(seconds=given["interval"])}
+        return Schedule(**given)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"prefect.yaml: the schedule {given} cannot be used: {first_line(error)}") from None
 
 
 def api_url() -> str:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import State, Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.states import Cancelled
 
 from data.errors import ThrottledError, TransientError, UniBindError
 from data.show import duration, visible_lines
+from flows.progress import progress_shown
+from flows.stopping import SuspendedError, stoppable
 from pipeline.project import load_project
 from pipeline.run import runner
 from pipeline.run.stage import StageResult
@@ -58,12 +61,16 @@ def run_stage(project: str, name: str) -> StageResult:
     """Run one stage of the project file `project`, or skip it when nothing it depends on has changed.
 
     Raises InputError for localize, train and evaluate, which a flow may run alone, if an earlier stage is
-    stale.
+    stale; and Prefect's CancelledRun where the flow run was suspended.
     """
     checked = load_project(Path(project))
     if name in {"localize", "train", "evaluate"}:
         require_current_before(checked, name)
-    result = runner.run_stage(checked, name)
+    try:
+        with stoppable(), progress_shown(f"{checked.name}-{name}"):
+            result = runner.run_stage(checked, name)
+    except SuspendedError:
+        return cast(StageResult, _stopped())
     outcome = (
         "skipped, nothing it depends on has changed"
         if result.skipped
@@ -82,8 +89,23 @@ def run_stage(project: str, name: str) -> StageResult:
     retry_delay_seconds=30,
     retry_condition_fn=is_temporary,
 )
-def run_shard(project: str, name: str, shard: int) -> dict[str, Any]:
-    """Run one shard of a describe stage, or skip it when it is complete."""
-    done = runner.run_shard(load_project(Path(project)), name, shard)
+def run_shard(project: str, name: str, shard: int, shards: int = 1) -> dict[str, Any]:
+    """Run one shard, of `shards`, of a describe stage, or skip it when it is complete.
+
+    Returns its seconds and summary. Raises Prefect's CancelledRun where the flow run was suspended.
+    """
+    checked = load_project(Path(project))
+    try:
+        with stoppable(), progress_shown(f"{checked.name}-{name}", part=shard, parts=shards):
+            done = runner.run_shard(checked, name, shard)
+    except SuspendedError:
+        return cast(dict[str, Any], _stopped())
     get_run_logger().info("%s, shard %d: %.1f s of work %s", name, shard, done["seconds"], done["summary"])
     return done
+
+
+def _stopped() -> State[Any]:
+    """The state of a task whose flow run was suspended. Prefect raises it in the flow."""
+    return Cancelled(
+        name="Suspended", message="stopped between two commits; the resumed run continues from there"
+    )

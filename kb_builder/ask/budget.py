@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.errors import ProjectError, RunError
+from data.errors import BudgetError, ProjectError, RunError
 from data.reads import columns
 from kb_builder.ask.cost import cost, price_of, usage_of, worst_case
 from kb_builder.ask.endpoint.client import endpoint_of
@@ -45,9 +45,9 @@ class Budget:
         self.reserved = max(0.0, self.reserved - reserved)  # sums of floats may end just below zero
         self.spent += paid
 
-    def used_up(self, wanted: float) -> RunError:
+    def used_up(self, wanted: float) -> BudgetError:
         """The error for an amount that does not fit while nothing is in flight."""
-        return RunError(
+        return BudgetError(
             f"the budget of ${self.most:g} is used up: ${self.spent:.4f} is spent over all runs of this "
             "knowledge base, answers that broke off and may have been charged for included, and the next "
             f"request may cost ${wanted:.6f}; raise `budget_usd` and run again: "

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from data.errors import RunError
 from data.files import write_json
+from data.progress import Step
 from kb_builder.ask.asker import Asker, Progress
 from kb_builder.ask.endpoint.client import ChatClient
 from kb_builder.ask.endpoint.parameters import changes_line, shape_for
@@ -36,16 +37,20 @@ class AskingBar:
     def __init__(self, title: str, *, unit: str, total: int) -> None:
         # miniters 0: after a burst of texts tqdm would wait for another burst before its next update.
         self._bar: Any = tqdm(desc=title, unit=unit, total=total, disable=None, miniters=0)
+        self._step = Step(title, total=total)
 
     def add(self, count: int) -> None:
         """Add `count` texts."""
         self._bar.update(count)
+        self._step.add(count)
 
     def show(self, progress: Progress) -> None:
         """Show the asker's progress: requests, calls in flight, cost, and why it is paused."""
         if not self._bar.disable:
             self._bar.set_postfix_str(describe_progress(progress), refresh=False)
             self._bar.update(0)
+        if self._step.watched:
+            self._step.say(describe_progress(progress))
 
     def __enter__(self) -> AskingBar:
         return self

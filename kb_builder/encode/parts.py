@@ -26,6 +26,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from data.progress import Step
 from kb_builder.encode.hardware import UNKNOWN, classes, forget_classes, hardware_class, require_one_class
 from kb_builder.encode.make import MadePart, encode_sheets, write_own, write_part
 from kb_builder.encode.plan import Plan
@@ -74,6 +75,12 @@ class _Progress:
         total = int(found.to_encode[numbers].sum()) if numbers else 0
         self.total = total
         self.bar = tqdm(total=total, desc=title, unit=f" {unit}", disable=None if total else True)
+        self._step = Step(title, total=total)
+
+    def advance(self, count: int) -> None:
+        """Move the bar by contents that are encoded."""
+        self.bar.update(count)
+        self._step.add(count)
 
     def take(self, made: MadePart) -> None:
         """Note a file that was made."""
@@ -83,7 +90,7 @@ class _Progress:
 
     def count(self, made: MadePart) -> None:
         """Move the bar by a part that was made elsewhere."""
-        self.bar.update(int(self._to_encode[made.index]))
+        self.advance(int(self._to_encode[made.index]))
 
 
 def encode_parts(
@@ -145,7 +152,7 @@ def _make_here(
     hardware = hardware_class(encoder.name, settings.device)
 
     def make(orders: Iterable[Sheet]) -> Iterator[MadePart]:
-        done = encode_sheets(orders, encoder, settings.batch_size, on_batch=progress.bar.update)
+        done = encode_sheets(orders, encoder, settings.batch_size, on_batch=progress.advance)
         for sheet, own in done:
             if all(index in paths for index in sheet.lent):
                 made = write_part(sheet, own, progress.rejects, paths, hardware)

@@ -26,6 +26,7 @@ from pipeline.cli.project import (
 )
 from pipeline.cli.reproduce import reproduce
 from pipeline.cli.terminal import USAGE_ERROR, own_lines, print_usage_error, safe_output
+from pipeline.ui import PORT
 
 if TYPE_CHECKING:
     from data.modality import Modality
@@ -346,7 +347,7 @@ def browse(
     host: Annotated[
         str, typer.Option(help="The address to listen on; beyond this machine, a token is asked for.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any free one.")] = 8642,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any free one.")] = PORT,
     allow_run: Annotated[
         bool, typer.Option("--allow-run", help="Let the pages start, pause and resume runs.")
     ] = False,

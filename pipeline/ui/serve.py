@@ -28,7 +28,6 @@ from pipeline.ui.pages import categories, category, results, runs, sample, sampl
 from pipeline.ui.security import Guard, give_scripts_nonces
 from pipeline.ui.state import Desk, open_desk
 
-PORT = 8642
 _BUILD_S = 60.0  # until a page must have begun to answer
 
 

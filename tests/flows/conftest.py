@@ -53,6 +53,32 @@ def watched_lookup(host, *args, **kwargs):
 socket.socket.connect = watched_connect
 socket.socket.connect_ex = watched_connect_ex
 socket.getaddrinfo = watched_lookup
+
+try:
+    import uvloop  # uvicorn takes it where it is installed; it looks up and connects in C
+except ImportError:
+    pass
+else:
+    loop_connect, loop_sock, loop_lookup = (
+        getattr(uvloop.Loop, name) for name in ("create_connection", "sock_connect", "getaddrinfo")
+    )
+
+    def watched_loop_connect(self, factory, host=None, *args, **kwargs):
+        note(host)
+        return loop_connect(self, factory, host, *args, **kwargs)
+
+    def watched_loop_sock(self, sock, address):
+        if sock.family != socket.AF_UNIX:
+            note(address)
+        return loop_sock(self, sock, address)
+
+    def watched_loop_lookup(self, host, *args, **kwargs):
+        note(host)
+        return loop_lookup(self, host, *args, **kwargs)
+
+    uvloop.Loop.create_connection = watched_loop_connect
+    uvloop.Loop.sock_connect = watched_loop_sock
+    uvloop.Loop.getaddrinfo = watched_loop_lookup
 """
 
 

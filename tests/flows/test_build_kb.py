@@ -9,8 +9,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 
 import pipeline.run.runner
-from data.errors import RunError, TransientError
+from data.errors import BudgetError, RunError, TransientError
 from flows import tasks
+from flows.automations import OVER_BUDGET
 from flows.build_kb import build_kb
 
 BUILDING = [
@@ -68,6 +69,27 @@ def test_a_users_mistake_fails_in_one_line(
     assert state.message.endswith("RunError: https://llm.example answered 401: check OPENAI_API_KEY")
     assert tries == ["describe-categories"]
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.usefixtures("served", "ran")
+def test_a_used_up_budget_is_a_state_of_its_own(project: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Automations and filters see it; it is a failure, tried once, with the message of the error."""
+    tries: list[str] = []
+
+    def refuse(project: Any, name: str, shard: int) -> dict[str, Any]:
+        tries.append(name)
+        raise BudgetError("used up")
+
+    monkeypatch.setattr(pipeline.run.runner, "run_shard", refuse)
+    state = build_kb(project, return_state=True)
+    assert (state.name, state.is_failed(), state.message) == (
+        OVER_BUDGET,
+        True,
+        "used up",
+    )
+    with pytest.raises(BudgetError):
+        build_kb(project)
+    assert tries == 2 * ["describe-categories"]
 
 
 @pytest.mark.usefixtures("served")

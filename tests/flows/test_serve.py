@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from prefect.utilities.callables import parameter_schema
 
 from data.errors import InputError
+from flows.build_kb import build_kb
+from flows.localize_centers import localize_centers
 from flows.serve import deployments, prefect_version, server
+from flows.train_alignment import train_alignment
 
 if TYPE_CHECKING:
     from conftest import Served
@@ -52,6 +56,36 @@ def test_the_deployments_are_those_of_prefect_yaml(monkeypatch: pytest.MonkeyPat
     names = ["build-kb", "localize-centers", "train-alignment"]
     assert [(each.flow_name, each.name) for each in read] == [(name, name) for name in names]
     assert read[0].parameters == {"project": "demo.toml", "downstream": True}
+    assert all("unibind" in each.tags for each in read)
+    assert not read[0].schedules
+
+
+def test_the_page_says_what_each_parameter_is() -> None:
+    """Prefect takes it from the docstrings of the flows."""
+    for flow in (build_kb, localize_centers, train_alignment):
+        asked = parameter_schema(flow).properties
+        assert "project" in asked
+        assert all(each["description"] for each in asked.values())
+
+
+def test_the_schedule_is_one_line_of_prefect_yaml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its comment sign taken away, it is served; a wrong one is named."""
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "prefect.yaml").read_text(encoding="utf-8")
+    with_it = text.replace("# schedules:", "schedules:")
+    assert with_it != text
+    (tmp_path / "prefect.yaml").write_text(with_it, encoding="utf-8")
+    scheduled = deployments(tmp_path / "prefect.yaml")[0].schedules
+    assert scheduled is not None
+    assert [getattr(each.schedule, "cron", None) for each in scheduled] == ["0 3 * * *"]
+    hourly = with_it.replace('cron: "0 3 * * *", timezone: UTC', "interval: 3600")
+    (tmp_path / "prefect.yaml").write_text(hourly, encoding="utf-8")
+    scheduled = deployments(tmp_path / "prefect.yaml")[0].schedules
+    assert scheduled is not None
+    assert str(getattr(scheduled[0].schedule, "interval", None)) == "1:00:00"
+    (tmp_path / "prefect.yaml").write_text(with_it.replace("0 3 * * *", "at three"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"the schedule .*at three.* cannot be used"):
+        deployments(tmp_path / "prefect.yaml")
 
 
 def test_elsewhere_than_in_the_root_it_says_where_to_go(tmp_path: Path) -> None:
@@ -123,6 +157,11 @@ def test_nothing_phones_home(served: Served) -> None:
     lookup = "import socket\ntry: socket.getaddrinfo('prefect.invalid', 443)\nexcept OSError: pass"
     subprocess.run([sys.executable, "-c", lookup], env=served.environment, check=True)
     assert served.elsewhere.read_text() == "prefect.invalid\n"  # so it would have been seen
+    served.elsewhere.unlink()
+    connect = "import asyncio, uvloop\ntry: uvloop.run(asyncio.open_connection('prefect.invalid', 443))\n"
+    connect += "except OSError: pass"
+    subprocess.run([sys.executable, "-c", connect], env=served.environment, check=True)
+    assert "prefect.invalid" in served.elsewhere.read_text()  # in uvloop too, which the server runs on
     served.elsewhere.unlink()
 
 

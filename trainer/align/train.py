@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from data.errors import TrainingError
 from data.files import hash_file, hash_json
+from data.progress import Step
 from kb_builder.tables.schemas import write_table
 from trainer.align.aligner import MOST_ROWS, Aligner, modality_mean, threads_for
 from trainer.align.checkpoint import (
@@ -225,6 +226,7 @@ class _Fitting:
             start, best = progress.epoch + 1, found.best
         silent = True if self.quiet or self.processes.rank else None
         taken = log[-1]["step"] - first_step if found else 0
+        step = None if silent else Step("train", total=aligner.steps, done=taken)
         with tqdm(total=aligner.steps, initial=taken, desc="train", unit="step", disable=silent) as bar:
             for epoch in range(start, self.settings.epochs + 1):
                 with threads_for(aligner.products_per_step):
@@ -237,6 +239,8 @@ class _Fitting:
                 log += rows
                 self.write_curves(rows)
                 bar.update(len(rows) if epoch else 0)
+                if step is not None and epoch:
+                    step.add(len(rows))
                 bar.set_postfix(loss=rows[-1]["loss"], refresh=False)
                 assert best is not None  # set at epoch 0
                 if self._have_stopped(best, epoch_in_log):

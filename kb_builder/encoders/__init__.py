@@ -65,6 +65,7 @@ def load_encoder(name: str, device: str = "auto") -> Encoder:
     | `onnx:NAME`, `onnx-int8:NAME` | a text encoder by ONNX Runtime on the CPU, exact or in 8-bit integers |
     | `imported:NAME` | vectors of another tool; it cannot encode anything new |
     | anything else | the folder or name of a sentence-transformers model, text-only or CLIP-like |
+    | `NAME?dim=256&prompt=document` | of such a model the first dimensions, one of its prompts, or both |
 
     MODEL is a path, or a name in the model folder (kb_builder/weights/known.py). `device` is `auto`, `cpu`,
     `cuda` or a list of CUDA devices (`cuda:0,cuda:1`), each of which gets the model. Raises InputError for an

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -144,11 +144,16 @@ class SentenceEncoder:
 def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "fp32") -> SentenceEncoder:
     """Load `minilm`, the folder of a sentence-transformers model, or a downloaded model by its name.
 
-    `precision` is fp32, fp16 or bf16; in half precision it is another encoder, `fp16:NAME`. Nothing is
-    downloaded, and no code from the model's folder is run. Raises InputError if the model does not exist or
-    is not one of sentence-transformers, and MissingDependencyError if `minilm` is not installed.
+    `precision` is fp32, fp16 or bf16; in half precision it is another encoder, `fp16:NAME`. So it is with
+    options behind the name: `NAME?dim=256` keeps the first 256 dimensions, which are a whole embedding where
+    the model was trained for it (Matryoshka, Kusupati et al. 2022); `NAME?prompt=document` puts the model's
+    own prompt of that name before every text, in place of its default; `NAME?dim=256&prompt=document` does
+    both. Nothing is downloaded, and no code from the model's folder is run. Raises InputError if the model
+    does not exist, is not one of sentence-transformers or does not have what an option asks for, and
+    MissingDependencyError if `minilm` is not installed.
     """
-    folder = minilm_folder() if name == MINILM else _model_folder(name)
+    bare, options = _options(name)
+    folder = minilm_folder() if bare == MINILM else _model_folder(bare)
     files = [path for path in folder.rglob("*") if path.suffix in _LFS_FILES]
     # Where there are safetensors, the weights in the older format are not read.
     if any(path.suffix == ".safetensors" for path in files):
@@ -175,16 +180,19 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
         raise InputError(f"the encoder {name!r} ({folder}) does not state its dimension; name another model")
     if not 0 < dim <= _MOST_DIMENSIONS:
         raise InputError(f"the encoder {name!r} ({folder}) is damaged: {dim:,} dimensions; fetch it again")
+    chosen = _choose(model, options, name, dim)
+    dim = min(dim, chosen.get("dim", dim))
     facts = {
-        "name": folder.name if Path(name).is_dir() else name,
+        "name": folder.name if Path(bare).is_dir() else bare,
         "weights": hash_model(folder),
         "preprocessing": f"2/{RENDER_VERSION}" if pictures else "3/sounds" if hears else "2",
         "dim": dim,
+        **{key: value for key, value in chosen.items() if key != "dim"},
     }
     model.eval().requires_grad_(False)
     if device == "cpu":
         use_onednn(model)
-    licence = "Apache-2.0" if name == MINILM else stated_licence(folder)
+    licence = "Apache-2.0" if bare == MINILM else stated_licence(folder)
     log_licence(name, licence)
     return SentenceEncoder(
         model=model,
@@ -196,6 +204,41 @@ def load_sentence_encoder(name: str, *, device: str = "cpu", precision: str = "f
         licence=licence,
         parameters=sum(weight.numel() for weight in model.parameters()),
     )
+
+
+def _options(name: str) -> tuple[str, dict[str, str]]:
+    """The model's own name, and the options behind it; a folder may have a question mark in its name."""
+    bare, mark, rest = name.rpartition("?")
+    if not mark or Path(name).is_dir():
+        return name, {}
+    pairs = [each.partition("=") for each in rest.split("&")]
+    options = {key: value for key, _, value in pairs}
+    if len(options) < len(pairs) or not options.keys() <= {"dim", "prompt"} or not all(options.values()):
+        raise InputError(
+            f"the encoder {name!r}: behind the question mark stand dim=NUMBER, prompt=NAME, or both with & "
+            "between, each once"
+        )
+    return bare, options
+
+
+def _choose(model: SentenceTransformer, options: Mapping[str, str], name: str, dim: int) -> dict[str, Any]:
+    """Set what the options ask of the model, of `dim` dimensions; returns what decides its vectors."""
+    chosen: dict[str, Any] = {}
+    if "dim" in options:
+        number = options["dim"]
+        if not (number.isascii() and number.isdigit() and 0 < int(number) <= dim):
+            raise InputError(
+                f"the encoder {name!r} has {dim:,} dimensions: dim takes a whole number from 1 to {dim:,}"
+            )
+        model.truncate_dim = chosen["dim"] = int(number)
+    if "prompt" in options:
+        wanted = options["prompt"]
+        prompts = {key: text for key, text in model.prompts.items() if text}  # "" stands for none
+        if wanted not in prompts:
+            known = ", ".join(sorted(prompts)) or "none"
+            raise InputError(f"the encoder {name!r}: the model has no such prompt; its prompts: {known}")
+        model.default_prompt_name, chosen["prompt"] = wanted, prompts[wanted]
+    return chosen
 
 
 load_fp32 = partial(load_sentence_encoder, precision="fp32")

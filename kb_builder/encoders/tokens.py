@@ -160,7 +160,11 @@ def _counter_of_model(encoder: str) -> TokenCounter:
             " your encoder `token_limit` and `count_tokens` (docs/extending.md)"
         )
 
+    # Before every text stands the model's prompt, where it has one.
+    prompt = getattr(model, "prompts", {}).get(getattr(model, "default_prompt_name", None)) or ""
+
     def count(texts: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(list(texts), truncation=False)["input_ids"]] if texts else []
+        whole = [prompt + text for text in texts]
+        return [len(ids) for ids in tokenizer(whole, truncation=False)["input_ids"]] if whole else []
 
     return TokenCounter(count, limit)

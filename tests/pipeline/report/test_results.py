@@ -99,9 +99,10 @@ def test_the_answer_is_three_sentences(parsed: Any) -> None:
     metrics = {"recognition": rows, "trust": trust, "stacking": stacking}
     assert parsed(answer(metrics)).text == (
         "The right category is found for 75.0% of new samples of trained categories (chance 12.5%) and 35.0%"
-        " of the samples of categories without a train sample, among these (chance 12.5%); with all"
-        " categories to choose from, 60.0% and 50.0%. Training raised the same samples of image from 25.0% to"
-        " 75.0% . The LLM’s texts did not clearly help: the best control, class name, reaches 45.0% where"
+        " of the samples of categories without a train sample, with only these to choose from (chance"
+        " 12.5%); with all categories to choose from, 60.0% and 50.0%. Training raised the share of image"
+        " samples that are recognised (trained categories, the same samples) from 25.0% to 75.0% . The LLM’s"
+        " texts did not clearly help: put in their place, the best control, class name, reaches 45.0% where"
         " they reach 35.0% (untrained categories)."
     )
     table = parsed(small_table(metrics)).text
@@ -114,15 +115,15 @@ def test_the_answer_is_three_sentences(parsed: Any) -> None:
     [
         (
             {"lead": 0.3, "lead_low": 0.1, "lead_high": 0.5},
-            "texts helped: the best control, class name, reaches 5.0%",
+            "texts helped: put in their place, the best control, class name, reaches 5.0%",
         ),
         (
             {"lead": -0.3, "lead_low": -0.5, "lead_high": -0.1},
-            "texts did harm: the best control, class name, reaches",
+            "texts did harm: put in their place, the best control, class name, reaches",
         ),
         (
             {"lead": 0.3, "lead_low": -0.1, "lead_high": 0.5},
-            "texts did not clearly help: the best control, class",
+            "texts did not clearly help: put in their place, the best control, class",
         ),
     ],
 )

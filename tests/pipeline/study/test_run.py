@@ -158,9 +158,11 @@ def test_a_study_file_of_a_windows_editor(place: Path) -> None:
 
 
 def test_the_studies_of_this_repository_are_sound() -> None:
-    """ablation.toml and its like load: every setting, every claim."""
+    """ablation.toml, docs/space.toml and their like load: every setting, every claim."""
     root = Path(studies.__file__).parents[2]
-    for file in root.glob("ablation*.toml"):
+    files = [*root.glob("ablation*.toml"), root / "docs" / "space.toml"]
+    assert len(files) >= 2
+    for file in files:
         study = load_study(file)
         assert len(study.file.seeds) >= 5
-        assert study.project == load_project(root / study.file.project, study.file.set)
+        assert study.project == load_project(file.parent / study.file.project, study.file.set)

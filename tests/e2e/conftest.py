@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import forked
+
 # The main job in small: three objects per category instead of sixteen, and the deterministic describer.
 PROJECT = """\
 name = "small"
@@ -73,18 +75,8 @@ def served(planted_key: str) -> Served:
 
 @pytest.fixture(scope="session")
 def unibind() -> Unibind:
-    """Run the command line in a folder, as a user would: `unibind(folder, "predict", "a.png")`."""
-
-    def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", "from pipeline.cli.main import main; main()", *arguments],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-
-    return run
+    """Run the command line in a folder, in a process forked for it: `unibind(folder, "predict", "a.png")`."""
+    return forked
 
 
 @pytest.fixture(scope="session")
@@ -104,10 +96,16 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(small_world: Path, tmp_path_factory: pytest.TempPathFactory, unibind: Unibind) -> Path:
-    """The same project run to its end, undisturbed."""
+def finished(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same project run to its end, undisturbed, by a process that a user would start."""
     folder = tmp_path_factory.mktemp("finished") / "p"
     shutil.copytree(small_world, folder)
-    done = unibind(folder, "run")
+    done = subprocess.run(
+        [sys.executable, "-c", "from pipeline.cli.main import main; main()", "run"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr
     return folder

@@ -188,7 +188,7 @@ def test_a_table_that_was_replaced_and_put_back_is_read_again(
 def test_a_shard_that_a_writer_deletes_while_it_is_looked_at(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is opened once: whoever has it open sees it whole. One that is gone before is damage, told by name."""
+    """It is opened once: whoever has it open sees it whole. One gone before is damage, told by name."""
     (path,) = part_paths(folder)
     before = inspect_shard(path).shard
     layout = shards._layout

@@ -132,7 +132,10 @@ def _start(models: Path) -> World:
         "encode": {"text": model, "samples": model, "zero_shot": model, "device": "cpu"},
         "localize": {"k": 3},
         "train": {"epochs": 2, "device": "cpu"},
-        "evaluate": {"bootstrap": 10, "few_shot": [], "sweeps": False, "probe": False, "baselines": False},
+        "evaluate": {
+            **{"bootstrap": 10, "few_shot": [], "sweeps": False, "probe": False, "baselines": False},
+            **{"repeats": 2, "stacking_folds": 2},
+        },
     }
     return World(rows, categories, files, settings, models)
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from data.environment import cores
+from tests.once import once
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["DO_NOT_TRACK"] = "1"
@@ -42,6 +44,11 @@ def _in_memory(folder: Path = Path("/dev/shm")) -> bool:
 # disk takes 5 ms for it. No test cuts the power, so none can tell a disk from memory.
 if "PYTEST_DEBUG_TEMPROOT" not in os.environ and _in_memory():
     os.environ["PYTEST_DEBUG_TEMPROOT"] = "/dev/shm"
+
+
+# On a slow machine an example may take its time: that it took longer than the one before is no mistake.
+settings.register_profile("unibind", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unibind")
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -133,11 +140,17 @@ def finished_cups(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipeline.project import load_project
     from pipeline.run.jobs import plan
     from pipeline.run.runner import run_stages
-    from tests.planted import plant_project
+    from tests.planted import plant_project, register_encoder
 
-    project = load_project(plant_project(tmp_path_factory.mktemp("cups") / "project"))
-    run_stages(project, plan(project))
-    return project.path
+    def make(folder: Path) -> None:
+        project = load_project(plant_project(folder / "project"))
+        run_stages(project, plan(project))
+
+    made = once(tmp_path_factory, "finished-cups", make)
+    register_encoder()
+    # A copy for each process: a run of it, which finds nothing to do, locks it.
+    own = Path(shutil.copytree(made / "project", tmp_path_factory.mktemp("cups") / "project"))
+    return own / "unibind.toml"
 
 
 @pytest.fixture

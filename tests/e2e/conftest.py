@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.project import load_project
+from pipeline.run.runner import run_stage
 from tests.commands import forked
+from tests.once import once
 
 # The main job in small: three objects per category instead of sixteen, and the deterministic describer.
 PROJECT = """\
@@ -36,6 +39,7 @@ k = 4
 [evaluate]
 bootstrap = 200
 few_shot = [1, 4]
+repeats = 2
 """
 
 
@@ -82,17 +86,12 @@ def unibind() -> Unibind:
 @pytest.fixture(scope="session")
 def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the project file and its sample world made: the start of every run below."""
-    folder = tmp_path_factory.mktemp("world")
-    (folder / "unibind.toml").write_text(PROJECT, encoding="utf-8")
-    code = (
-        "from pathlib import Path; from pipeline.project import load_project;"
-        "from pipeline.run.runner import run_stage; run_stage(load_project(Path('unibind.toml')), 'world')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def make(folder: Path) -> None:
+        (folder / "unibind.toml").write_text(PROJECT, encoding="utf-8")
+        run_stage(load_project(folder / "unibind.toml"), "world")
+
+    return once(tmp_path_factory, "e2e-world", make)
 
 
 @pytest.fixture(scope="session")

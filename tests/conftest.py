@@ -153,6 +153,15 @@ def finished_cups(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return own / "unibind.toml"
 
 
+@pytest.fixture(scope="session")
+def sample_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest sample world (tests/planted.py), made by two processes; not to be changed."""
+    from data.tabletop.world import build_world
+    from tests.planted import SMALL_WORLD
+
+    return once(tmp_path_factory, "sample-world", lambda folder: build_world(folder, SMALL_WORLD, workers=2))
+
+
 @pytest.fixture
 def cups(finished_cups: Path, tmp_path: Path) -> Path:
     """The project file of a copy of it, to be changed."""

@@ -72,7 +72,7 @@ def served(planted_key: str) -> Served:
             yield line.split()[-1]
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=120)
 
     return serve
 

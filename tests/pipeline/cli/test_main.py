@@ -28,7 +28,7 @@ def test_help_lists_every_command_by_what_it_is_for(tmp_path: Path) -> None:
         env=os.environ | {"COLUMNS": "80"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert "b'" not in done.stdout
     panels: dict[str, list[str]] = {}

@@ -88,7 +88,7 @@ def server(program: str, project: Path) -> Iterator[str]:
             yield found[0]
         finally:
             run.send_signal(signal.SIGINT)
-            assert run.wait(60) in {0, 130}
+            assert run.wait(120) in {0, 130}
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,10 @@ def test_words_typed_before_the_page_is_connected_are_not_lost(page: Any, server
         page.goto(server)
         page.get_by_label("Words").fill(words)
         page.keyboard.press("Enter")
-        page.wait_for_timeout(300)
+        for _ in range(_WAIT_MS // 50):
+            if held:
+                break
+            page.wait_for_timeout(50)
         assert held and "?q" not in page.url
         is_open = True
         for socket, message in held:

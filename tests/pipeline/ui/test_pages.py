@@ -381,8 +381,12 @@ def test_a_run_is_watched_started_and_seen_to_its_end(
         await user.should_see("✓ ingest")
         await user.should_see("its settings changed", retries=SLOW)
         user.find("Pause").click()
-        await asyncio.sleep(0.3)
-        assert any("no run is at work" in each for each in user.notify.messages)
+        for _ in range(1200):
+            if any("no run is at work" in each for each in user.notify.messages):
+                break
+            await asyncio.sleep(0.1)
+        else:
+            pytest.fail(f"nothing was said of the pause: {user.notify.messages}")
         user.find("Start or resume").click()
         await user.should_see("What the run says", retries=SLOW)
         for _ in range(1800):

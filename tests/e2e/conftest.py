@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.project import load_project
@@ -106,5 +108,33 @@ def finished(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         text=True,
         timeout=600,
     )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of six of the sample world's 24 categories, two of them not trained; not run yet."""
+    folder = tmp_path_factory.mktemp("few") / "p"
+    world = Path(shutil.copytree(small_world / "runs/small/world", folder / "world"))
+    manifest, listed = pq.read_table(world / "manifest.parquet"), pc.read_csv(world / "categories.csv")
+    trained = {row["category_id"] for row in manifest.to_pylist() if row["split"] == "train"}
+    names = sorted(manifest["category_id"].unique().to_pylist(), key=lambda name: (name in trained, name))
+    kept = {*names[:2], *names[-4:]}
+    assert len(kept & trained) == 4
+    for table, path in ((manifest, "manifest.parquet"), (listed, "categories.csv")):
+        rows = table.filter([name in kept for name in table["category_id"].to_pylist()])
+        (pq.write_table if path.endswith("parquet") else pc.write_csv)(rows, world / path)
+    given = 'manifest = "world/manifest.parquet"\ncategories = "world/categories.csv"'
+    text = PROJECT.replace('manifest = "tabletop"', given)
+    (folder / "unibind.toml").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(few: Path, tmp_path_factory: pytest.TempPathFactory, unibind: Unibind) -> Path:
+    """The same project run to its end."""
+    folder = Path(shutil.copytree(few, tmp_path_factory.mktemp("undisturbed") / "p"))
+    done = unibind(folder, "run")
     assert done.returncode == 0, done.stderr
     return folder

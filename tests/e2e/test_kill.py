@@ -16,15 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow.csv as pc
-import pyarrow.parquet as pq
 import pytest
-
-from tests.e2e.conftest import PROJECT
 
 Unibind = Callable[..., subprocess.CompletedProcess[str]]
 VOLATILE = ("created_at", "latency_ms")
-CATEGORIES = 6, 2  # how many, and how many of them are not trained
 
 
 def tables(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -44,35 +39,6 @@ def asked(folder: Path) -> int:
     """How many requests the ledger holds an answer to."""
     with sqlite3.connect(folder / "runs/small/kb/ledger.sqlite") as ledger:
         return int(ledger.execute("SELECT count(*) FROM entries").fetchone()[0])
-
-
-@pytest.fixture(scope="module")
-def few(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of some of the sample world's categories, not run yet."""
-    folder = tmp_path_factory.mktemp("few") / "p"
-    world = Path(shutil.copytree(small_world / "runs/small/world", folder / "world"))
-    manifest, listed = pq.read_table(world / "manifest.parquet"), pc.read_csv(world / "categories.csv")
-    trained = {row["category_id"] for row in manifest.to_pylist() if row["split"] == "train"}
-    names = sorted(manifest["category_id"].unique().to_pylist(), key=lambda name: (name in trained, name))
-    total, unseen = CATEGORIES
-    kept = {*names[:unseen], *names[unseen - total :]}
-    assert len(kept & trained) == total - unseen
-    for table, path in ((manifest, "manifest.parquet"), (listed, "categories.csv")):
-        rows = table.filter([name in kept for name in table["category_id"].to_pylist()])
-        (pq.write_table if path.endswith("parquet") else pc.write_csv)(rows, world / path)
-    given = 'manifest = "world/manifest.parquet"\ncategories = "world/categories.csv"'
-    text = PROJECT.replace('manifest = "tabletop"', given)
-    (folder / "unibind.toml").write_text(text, encoding="utf-8")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def undisturbed(few: Path, tmp_path_factory: pytest.TempPathFactory, unibind: Unibind) -> Path:
-    """The same project run to its end."""
-    folder = Path(shutil.copytree(few, tmp_path_factory.mktemp("undisturbed") / "p"))
-    done = unibind(folder, "run")
-    assert done.returncode == 0, done.stderr
-    return folder
 
 
 @pytest.mark.parametrize(

@@ -56,23 +56,26 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(8, cores())
 
 
-# Folders whose tests share what takes a process seconds to make: a Prefect server, the sample world run to
-# its end, a process with all libraries loaded. pytest-xdist gives each of them to one process.
-_TOGETHER = ("tests/e2e/", "tests/flows/", "tests/torture/")
+# Tests that share what takes a process seconds to make: one with all libraries loaded, from which commands
+# are forked, and the sample world run to its end; a Prefect server. One process of pytest-xdist gets a line.
+_TOGETHER = (
+    ("tests/e2e/", "tests/torture/", "tests/pipeline/run/test_part_job.py"),
+    ("tests/flows/",),
+)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """As `--dist loadfile` is, but for the folders above."""
+    """As `--dist loadfile` is, but for the tests above."""
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    class ByFileOrFolder(LoadFileScheduling):
+    class ByFileOrLine(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return next((folder for folder in _TOGETHER if file.startswith(folder)), file)
+            return next((" ".join(line) for line in _TOGETHER if file.startswith(line)), file)
 
-    return ByFileOrFolder(config, log)
+    return ByFileOrLine(config, log)
 
 
 _connect = socket.socket.connect

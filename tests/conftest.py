@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from data.environment import cores
+from kb_builder.ask import ledger
 from tests.once import once
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -45,6 +46,9 @@ def _in_memory(folder: Path = Path("/dev/shm")) -> bool:
 if "PYTEST_DEBUG_TEMPROOT" not in os.environ and _in_memory():
     os.environ["PYTEST_DEBUG_TEMPROOT"] = "/dev/shm"
 
+
+# A lone answer waits this long for others that are committed with it; a quarter of a second in real runs.
+ledger.GROUP_SECONDS = 0.01
 
 # On a slow machine an example may take its time: that it took longer than the one before is no mistake.
 settings.register_profile("unibind", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -23,6 +23,7 @@ from pipeline.report.page import write_report
 from pipeline.run.jobs import plan
 from pipeline.run.runner import run_stages
 from tests.commands import Told, in_process
+from tests.once import once
 from tests.planted import description_row, plant_project, vector_files, write_categories, write_store
 from trainer.align.train import train
 from trainer.evaluate.measure import evaluate
@@ -337,19 +338,24 @@ def _write_hostile(root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
-    """The run, made by the command as a user runs it; the folder's name is hostile, too, C0 included."""
-    root = tmp_path_factory.mktemp("hostile") / f"a\x1b[31m\n{EVIL}"
-    root.mkdir()
-    _write_hostile(root)
-    done = subprocess.run(
-        [sys.executable, "-c", "from pipeline.cli.main import main; main()", "run"],
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout
-    return Hostile(root, done.stdout)
+    """The run, made by the command as a user runs it; its folder is hostile, too (C0). Not to be changed."""
+    name = f"a\x1b[31m\n{EVIL}"
+
+    def make(folder: Path) -> None:
+        (folder / name).mkdir()
+        _write_hostile(folder / name)
+        done = subprocess.run(
+            [sys.executable, "-c", "from pipeline.cli.main import main; main()", "run"],
+            cwd=folder / name,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stdout
+        (folder / "printed").write_bytes(done.stdout)
+
+    made = once(tmp_path_factory, "hostile", make)
+    return Hostile(made / name, (made / "printed").read_bytes())
 
 
 @pytest.fixture(scope="session")

@@ -67,8 +67,14 @@ lint: $(READY) ## ruff, mypy --strict, the layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: $(READY) lint ## lint, then the tests; offline
-	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+# mypy checks in what time the tests leave over; what it says comes at the end.
+test: $(READY) ## lint and the tests, beside each other; offline
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+	@said=$$(mktemp); nice $(BIN)/mypy >"$$said" 2>&1 & types=$$!; \
+	  $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder; tests=$$?; \
+	  wait $$types; types=$$?; cat "$$said"; rm -f "$$said"; [ $$types -eq 0 ] && exit $$tests
 
 test-slow: $(READY) ## the tests that take minutes
 	@$(BIN)/python -m pytest -m slow

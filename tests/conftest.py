@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from data.environment import cores
+from kb_builder.ask import ledger
+from tests.once import once
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["DO_NOT_TRACK"] = "1"
@@ -24,9 +27,59 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # set before torch is imported, a
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(_share)
 
 
+def _in_memory(folder: Path = Path("/dev/shm")) -> bool:
+    """Whether a folder is a file system in memory that has, and a machine that has, 4 GiB to spare."""
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
+        known = Path("/proc/meminfo").read_text("utf-8").split("MemAvailable:")[1]
+        about = os.statvfs(folder)
+    except (OSError, IndexError):
+        return False
+    room = min(about.f_bavail * about.f_frsize, int(known.split()[0]) * 1024)
+    kind = next((kind for _, place, kind, *_ in mounts if place == str(folder)), "")
+    usable = os.access(folder, os.W_OK | os.X_OK) and not about.f_flag & os.ST_NOEXEC
+    return kind == "tmpfs" and usable and room >= 4 * 2**30
+
+
+# Every file that is written is forced to the disk, thousands of times: a quarter of the tests' time where a
+# disk takes 5 ms for it. No test cuts the power, so none can tell a disk from memory.
+if "PYTEST_DEBUG_TEMPROOT" not in os.environ and _in_memory():
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = "/dev/shm"
+
+
+# A lone answer waits this long for others that are committed with it; a quarter of a second in real runs.
+ledger.GROUP_SECONDS = 0.01
+
+# On a slow machine an example may take its time: that it took longer than the one before is no mistake.
+settings.register_profile("unibind", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unibind")
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """What `-n auto` starts: a process for each core that this one may use, at most eight."""
     return min(8, cores())
+
+
+# Tests that share what takes a process seconds to make: one with all libraries loaded, from which commands
+# are forked, and the sample world run to its end; a Prefect server. One process of pytest-xdist gets a line.
+_TOGETHER = (
+    ("tests/e2e/", "tests/torture/", "tests/pipeline/run/test_part_job.py"),
+    ("tests/flows/",),
+)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """As `--dist loadfile` is, but for the tests above."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFileOrLine(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return next((" ".join(line) for line in _TOGETHER if file.startswith(line)), file)
+
+    return ByFileOrLine(config, log)
 
 
 _connect = socket.socket.connect
@@ -113,11 +166,26 @@ def finished_cups(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipeline.project import load_project
     from pipeline.run.jobs import plan
     from pipeline.run.runner import run_stages
-    from tests.planted import plant_project
+    from tests.planted import plant_project, register_encoder
 
-    project = load_project(plant_project(tmp_path_factory.mktemp("cups") / "project"))
-    run_stages(project, plan(project))
-    return project.path
+    def make(folder: Path) -> None:
+        project = load_project(plant_project(folder / "project"))
+        run_stages(project, plan(project))
+
+    made = once(tmp_path_factory, "finished-cups", make)
+    register_encoder()
+    # A copy for each process: a run of it, which finds nothing to do, locks it.
+    own = Path(shutil.copytree(made / "project", tmp_path_factory.mktemp("cups") / "project"))
+    return own / "unibind.toml"
+
+
+@pytest.fixture(scope="session")
+def sample_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest sample world (tests/planted.py), made by two processes; not to be changed."""
+    from data.tabletop.world import build_world
+    from tests.planted import SMALL_WORLD
+
+    return once(tmp_path_factory, "sample-world", lambda folder: build_world(folder, SMALL_WORLD, workers=2))
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from data.files import hash_file, write_json
+from data.tabletop.settings import TabletopSettings
 from kb_builder.store.table import write_vectors
 from kb_builder.tables.schemas import CATEGORIES, DESCRIPTIONS, write_table
 
@@ -28,6 +29,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 COLOURS = {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (40, 60, 200)}
 SHAPES = ("cup", "ball")
 UNSEEN = "blue ball"
+# As few objects and as small files as there can be.
+SMALL_WORLD = TabletopSettings(objects_per_category=3, image_px=32, video_px=32, video_frames=4, points=128)
 PROJECT = """\
 name = "cups"
 seed = 1

@@ -149,26 +149,28 @@ def inspect_shard(path: Path) -> Contents:
 
 def _inspect(path: Path) -> Contents:
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table, footer = file.read(), file.metadata
+        with (  # opened once, since a writer may delete the file meanwhile
+            pa.OSFile(str(path)) as file,
+            pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+        ):
+            table, footer, size = parquet.read(), parquet.metadata, file.size()
+            dim, dtype = _layout(path, table.schema)
+            stored_ND = stored_vectors(table.column("vector"), dim, dtype)
+            ids, groups, contents = (_one_chunk(table.column(name)) for name in COLUMNS[:3])
+            row_groups = []
+            start = 0
+            for number in range(footer.num_row_groups):
+                rows = footer.row_group(number).num_rows
+                if not rows:
+                    continue
+                floats = stored_ND[start : start + rows].tobytes()
+                offset = _find_floats(file, footer.row_group(number).column(len(COLUMNS) - 1), floats)
+                row_groups.append(RowGroup(groups[start].as_py(), rows, offset, crc32(floats)))
+                start += rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise damaged(path, first_line(error)) from error
-    dim, dtype = _layout(path, table.schema)
-    stored_ND = stored_vectors(table.column("vector"), dim, dtype)
-    ids, groups, contents = (_one_chunk(table.column(name)) for name in COLUMNS[:3])
-    row_groups = []
-    start = 0
-    with path.open("rb") as file:
-        for number in range(footer.num_row_groups):
-            rows = footer.row_group(number).num_rows
-            if not rows:
-                continue
-            floats = stored_ND[start : start + rows].tobytes()
-            offset = _find_floats(file, footer.row_group(number).column(len(COLUMNS) - 1), floats)
-            row_groups.append(RowGroup(groups[start].as_py(), rows, offset, crc32(floats)))
-            start += rows
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    shard = Shard(path.name, path.stat().st_size, tuple(row_groups))
+    shard = Shard(path.name, size, tuple(row_groups))
     return Contents(shard, ids, groups, contents, stored_ND, metadata)
 
 

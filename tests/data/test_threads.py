@@ -60,19 +60,19 @@ def test_jobs_that_overlap_leave_the_number_of_threads_as_it_was() -> None:
     def first() -> None:
         with one_thread_each():
             other.start()
-            assert outlives.wait(10)
+            assert outlives.wait(60)
             assert _blas_threads() == {1}
 
     def second() -> None:
         with one_thread_each():
             assert _blas_threads() == {1}
             outlives.set()
-            job.join(10)
+            job.join(60)
 
     job, other = threading.Thread(target=first), threading.Thread(target=second)
     job.start()
-    job.join(10)
-    other.join(10)
+    job.join(60)
+    other.join(60)
     assert outlives.is_set() and not other.is_alive()
     assert _blas_threads() == before
 

@@ -129,13 +129,13 @@ def test_predict_reads_all_modalities_of_the_world(finished: Path, unibind: Unib
         )
 
 
-def test_another_scorer_is_measured_anew(finished: Path, unibind: Unibind, tmp_path: Path) -> None:
+def test_another_scorer_is_measured_anew(undisturbed: Path, unibind: Unibind, tmp_path: Path) -> None:
     """`scorer` under [evaluate] runs the evaluation again, whose rows name it; until then, no probability."""
-    folder = shutil.copytree(finished, tmp_path / "p")
+    folder = shutil.copytree(undisturbed, tmp_path / "p")
     project = folder / "unibind.toml"
     told = project.read_text(encoding="utf-8").replace("[evaluate]", '[evaluate]\nscorer = "logsumexp"')
     project.write_text(told, encoding="utf-8")
-    picture = str(next((folder / "runs/small/world").rglob("*.png")))
+    picture = str(next((folder / "world").rglob("*.png")))
     assert "other centers, heads or settings" in unibind(folder, "predict", picture).stdout
     done = unibind(folder, "evaluate")
     assert done.returncode == 0, done.stderr

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,12 @@ else:
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nothing listens on, below those that the system gives to connections."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("a hundred ports are taken")
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Served:
     log: Path
     elsewhere: Path  # what its processes looked up or connected to that is not this machine
 
-    def prefect(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def prefect(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run the real Prefect command line in the repository's root."""
         return subprocess.run(
             [str(Path(sys.executable).with_name("prefect")), *arguments],
@@ -161,7 +164,7 @@ def serving(folder: Path) -> Iterator[Served]:
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-            process.wait(60)
+            process.wait(300)
         for left in _servers(url):
             os.kill(left, signal.SIGTERM)
 
@@ -178,7 +181,7 @@ def _servers(url: str) -> list[int]:
     ]
 
 
-def wait_until(condition: Any, process: subprocess.Popen[bytes], log: Path, *, seconds: float = 120) -> None:
+def wait_until(condition: Any, process: subprocess.Popen[bytes], log: Path, *, seconds: float = 300) -> None:
     """Wait until `condition()` holds; fail with the log's end when the process ends or time is up."""
     deadline = time.monotonic() + seconds
     while not condition():

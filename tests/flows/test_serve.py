@@ -134,7 +134,7 @@ def test_a_mistake_is_one_line(web_shop: str) -> None:
         env={"PREFECT_API_URL": web_shop, "PATH": ""},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {web_shop}: that port is in use")
@@ -173,7 +173,7 @@ def test_the_command_line_finds_the_server_by_pyproject() -> None:
         env={"PATH": "", "HOME": "/nonexistent"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     for setting in (
         "PREFECT_API_URL='http://127.0.0.1:4200/api'",

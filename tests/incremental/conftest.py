@@ -25,6 +25,7 @@ from kb_builder.encode.exchange import import_vectors
 from pipeline.project import ProjectFile, load_project
 from pipeline.run.jobs import plan
 from pipeline.run.runner import run_stage, run_stages
+from tests.once import once
 
 CATEGORIES = ("red fox", "snow owl", "oak tree", "pond")
 COLUMNS = ("sample_id", "uri", "modality", "category", "split", "object_id", "description")
@@ -132,7 +133,15 @@ def _start(models: Path) -> World:
         "encode": {"text": model, "samples": model, "zero_shot": model, "device": "cpu"},
         "localize": {"k": 3},
         "train": {"epochs": 2, "device": "cpu"},
-        "evaluate": {"bootstrap": 10, "few_shot": [], "sweeps": False, "probe": False, "baselines": False},
+        "evaluate": {
+            "bootstrap": 10,
+            "few_shot": [],
+            "sweeps": False,
+            "probe": False,
+            "baselines": False,
+            "stacking_folds": 2,
+            "repeats": 2,
+        },
     }
     return World(rows, categories, files, settings, models)
 
@@ -183,15 +192,17 @@ def start_world(save_clip: Callable[[str], Path]) -> Callable[[Path], World]:
 @pytest.fixture(scope="session")
 def finished_once(save_clip: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a project with a file of every kind, run to its end; not to be changed."""
-    root = tmp_path_factory.mktemp("finished")
-    world = _start(_models(save_clip, root / "models"))
-    world.rows[1]["split"] = "test"
-    world.files["media/3-3.bmp"] = b"no picture"
-    world.files["media/2-3.bmp"] = b""
-    world.write(root / "project")
-    project = load_project(root / "project" / "unibind.toml")
-    run_stages(project, plan(project))
-    return root / "project"
+
+    def make(root: Path) -> None:
+        world = _start(_models(save_clip, root / "models"))
+        world.rows[1]["split"] = "test"
+        world.files["media/3-3.bmp"] = b"no picture"
+        world.files["media/2-3.bmp"] = b""
+        world.write(root / "project")
+        project = load_project(root / "project" / "unibind.toml")
+        run_stages(project, plan(project))
+
+    return once(tmp_path_factory, "finished-once", make) / "project"
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from pipeline.project import load_project
 from pipeline.run.jobs import STAGE_NAMES, plan
 from pipeline.run.runner import run_stages
 from pipeline.run.stale import require_current_before
+from tests.commands import in_process
 
 Done = Callable[[Path], set[str]]
 
@@ -133,14 +132,11 @@ def test_evaluate_alone_says_what_changed_and_what_to_run(
     """The command ends with one line; nothing is measured on what is out of date."""
     before = (finished / "runs/p/metrics.json").read_bytes()
     change(finished)
-    call = "from pipeline.cli.main import main; main()"
-    ended = subprocess.run(
-        [sys.executable, "-c", call, "evaluate"], cwd=finished, capture_output=True, text=True, timeout=300
-    )
-    assert ended.returncode == 1
-    assert told in ended.stderr
-    assert "run `unibind run`" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    ended = in_process("evaluate", folder=finished)
+    assert ended.status == 1
+    assert told in ended.err
+    assert "run `unibind run`" in ended.err
+    assert "Traceback" not in ended.err
     assert (finished / "runs/p/metrics.json").read_bytes() == before
     with pytest.raises(InputError, match="since"):
         require_current_before(load_project(finished / "unibind.toml"), "evaluate")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import subprocess
@@ -19,11 +18,12 @@ import soundfile as sf
 from PIL import Image
 
 from kb_builder.tables.schemas import CONTROLS, DESCRIPTIONS, REJECTS, SAMPLES, write_table
-from pipeline.cli.main import main
 from pipeline.project import load_project
 from pipeline.report.page import write_report
 from pipeline.run.jobs import plan
 from pipeline.run.runner import run_stages
+from tests.commands import Told, in_process
+from tests.once import once
 from tests.planted import description_row, plant_project, vector_files, write_categories, write_store
 from trainer.align.train import train
 from trainer.evaluate.measure import evaluate
@@ -338,55 +338,30 @@ def _write_hostile(root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
-    """The run, made by the command as a user runs it; the folder's name is hostile, too, C0 included."""
-    root = tmp_path_factory.mktemp("hostile") / f"a\x1b[31m\n{EVIL}"
-    root.mkdir()
-    _write_hostile(root)
-    done = subprocess.run(
-        [sys.executable, "-c", "from pipeline.cli.main import main; main()", "run"],
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout
-    return Hostile(root, done.stdout)
+    """The run, made by the command as a user runs it; its folder is hostile, too (C0). Not to be changed."""
+    name = f"a\x1b[31m\n{EVIL}"
 
+    def make(folder: Path) -> None:
+        (folder / name).mkdir()
+        _write_hostile(folder / name)
+        done = subprocess.run(
+            [sys.executable, "-c", "from pipeline.cli.main import main; main()", "run"],
+            cwd=folder / name,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stdout
+        (folder / "printed").write_bytes(done.stdout)
 
-class _Terminal(io.TextIOWrapper):
-    """What was written, as a pipe or, with `tty`, as a terminal gets it."""
-
-    def __init__(self, *, tty: bool) -> None:
-        super().__init__(io.BytesIO(), encoding="utf-8", write_through=True)
-        self._tty = tty
-
-    def isatty(self) -> bool:
-        return self._tty
-
-    @property
-    def text(self) -> str:
-        return self.buffer.getvalue().decode("utf-8")  # type: ignore[attr-defined,no-any-return]
-
-
-def _unibind(*arguments: str, folder: Path, piped: str = "", tty: bool = False) -> tuple[int, str, str]:
-    """Status, stdout and stderr of a command, run in this process."""
-    out, err = _Terminal(tty=tty), _Terminal(tty=tty)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["unibind", *arguments])
-        patch.setattr(sys, "stdin", io.StringIO(piped))
-        patch.setattr(sys, "stdout", out)
-        patch.setattr(sys, "stderr", err)
-        patch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as end:
-            main()
-    return int(end.value.code or 0), out.text, err.text
+    made = once(tmp_path_factory, "hostile", make)
+    return Hostile(made / name, (made / "printed").read_bytes())
 
 
 @pytest.fixture(scope="session")
-def unibind() -> Callable[..., tuple[int, str, str]]:
+def unibind() -> Callable[..., Told]:
     """`unibind(*arguments, folder=…)`: a command run in this process, which has its models loaded already."""
-    return _unibind
+    return in_process
 
 
 @pytest.fixture

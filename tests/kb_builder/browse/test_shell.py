@@ -75,7 +75,7 @@ class Terminal:
 
     def wait_for(self, text: str) -> str:
         """What it printed up to this text."""
-        assert self.has(text, seconds=60), self.output
+        assert self.has(text, seconds=300), self.output
         before, _, self.output = self.output.partition(text)
         return before
 
@@ -146,5 +146,5 @@ def test_a_prompt_shows_the_sql_and_answers(browsed_kb: Path, tmp_path: Path) ->
         assert "forgotten" not in terminal.wait_for("still here")
         terminal.wait_for("kb > ")
         terminal.type(".quit\n")
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=300) == 0
     assert "SELECT 'still '" in (tmp_path / "state" / "unibind" / "kb_history").read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -458,16 +459,25 @@ describe_category_shards(Path(sys.argv[1]), [0], settings, run_id="killed", enco
 @pytest.mark.parametrize("progress", [0.15, 0.6])
 def test_kill_9_and_resume(tmp_path: Path, chat_server: Callable[..., Any], progress: float) -> None:
     """Killed in the middle of a storm, resumed: the same table, and nothing committed is asked again."""
-    server = chat_server(storm, delay=0.05)
     kb = knowledge_base(tmp_path / "killed", NAMES)
     planned = 12 * len(NAMES)
+    killed = threading.Event()
+
+    def waits_for_the_kill(body: dict[str, Any], nth: int) -> dict[str, Any] | None:
+        """From so many answers on, no further one until the process is killed."""
+        if server.answered.total() >= progress * planned:
+            killed.wait(300)
+        return storm(body, nth)
+
+    server = chat_server(waits_for_the_kill)
     command = [sys.executable, "-c", DESCRIBE, str(kb), server.url]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while len(list(iter_entries(kb))) < progress * planned and time.monotonic() < until:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
+    killed.set()
     assert not list(kb.rglob("*.parquet"))[1:], "no table before the end"
     committed = [json.loads(entry.request)["seed"] for entry in list(iter_entries(kb))]
     assert 0 < len(committed) < planned

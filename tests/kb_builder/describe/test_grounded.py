@@ -174,7 +174,7 @@ def test_only_a_model_that_knows_little_is_held_to_it() -> None:
 def test_a_replay_knows_what_the_ledger_knows(tmp_path: Path) -> None:
     """The bundled model, once: its choices and texts come again from the ledger, row by row."""
     kb = _kb(tmp_path, "glass cone", "glass cube", "cork cone", "cork cube")
-    settings = DescribeCategories(n=3, aspects=("material", "use"), near_cosine=None)
+    settings = DescribeCategories(n=2, aspects=("material", "use"), near_cosine=None)
 
     def rows(**how: Any) -> list[dict[str, Any]]:
         describe_category_shards(kb, [0], settings, run_id="r", encoder="minilm", **how)
@@ -193,7 +193,7 @@ def test_a_replay_knows_what_the_ledger_knows(tmp_path: Path) -> None:
 def test_what_nothing_is_known_of_gets_a_few_texts(tmp_path: Path) -> None:
     """And so does a category all of whose texts are turned away: none is left without one."""
     kb = _kb(tmp_path, "qwertz", "zebra", notes=None)
-    settings = DescribeCategories(n=12, aspects=("use",), near_cosine=None)
+    settings = DescribeCategories(n=UNKNOWN_TEXTS + 1, aspects=("use",), near_cosine=None)
     describe_category_shards(kb, [0], settings, run_id="r", encoder="minilm")
     found = read_rows(kb / "descriptions" / "category")
     texts = {name: [row for row in found if row["category_id"] == name] for name in ("qwertz", "zebra")}

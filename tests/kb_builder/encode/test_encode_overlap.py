@@ -54,7 +54,7 @@ class Watched:
         with self.lock:
             first, self.begun = not self.begun, True
         if first:
-            self.overlapped = self.another.wait(timeout=30)
+            self.overlapped = self.another.wait(timeout=120)
         with self.lock:
             self.held -= len(batch)
         return np.tile(np.array([0.6, 0.8], np.float32), (len(batch), 1))

@@ -15,7 +15,8 @@ import pytest
 
 from data.errors import KnowledgeBaseError
 from data.files import hash_json, write_json
-from kb_builder.store.shards import read_floats
+from kb_builder.store import shards
+from kb_builder.store.shards import inspect_shard, read_floats
 from kb_builder.store.table import MANIFEST, open_table, part_paths, read_vectors, write_vectors
 
 IDS = [f"row-{number:03d}" for number in range(60)]
@@ -182,6 +183,24 @@ def test_a_table_that_was_replaced_and_put_back_is_read_again(
     assert len(tried) == 2
     assert (read.ids, read.groups) == (before.ids, before.groups)
     assert np.array_equal(read.vectors_ND, before.vectors_ND)
+
+
+def test_a_shard_that_a_writer_deletes_while_it_is_looked_at(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is opened once: whoever has it open sees it whole. One gone before is damage, told by name."""
+    (path,) = part_paths(folder)
+    before = inspect_shard(path).shard
+    layout = shards._layout
+
+    def deleted_meanwhile(path: Path, schema: Any) -> Any:
+        path.unlink()
+        return layout(path, schema)
+
+    monkeypatch.setattr(shards, "_layout", deleted_meanwhile)
+    assert inspect_shard(path).shard == before
+    with pytest.raises(KnowledgeBaseError, match=path.name):
+        inspect_shard(path)
 
 
 def test_a_truncated_file_is_refused_by_name(folder: Path) -> None:

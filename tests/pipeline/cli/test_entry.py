@@ -23,7 +23,7 @@ def _run(
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT))), "COLUMNS": "80"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -91,7 +91,7 @@ def test_a_missing_package_is_one_line(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: the package `data` is not installed; run `make setup`")

@@ -13,6 +13,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tests.commands import in_process
+
 UNIBIND = Path(sys.executable).parent / "unibind"
 
 
@@ -24,7 +26,7 @@ def post(url: str, body: dict[str, Any], key: str) -> tuple[int, dict[str, Any]]
         {"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:
@@ -74,7 +76,7 @@ def test_it_serves_until_it_is_stopped(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text(encoding="utf-8").endswith(" 400\n")
 
 
-def test_mistakes_in_its_options_are_one_line() -> None:
+def test_mistakes_in_its_options_are_one_line(tmp_path: Path) -> None:
     """A wrong fault lists the right ones; a missing key, a torn share and a torn outage are told."""
     for options, words in (
         (["--fault", "sulk=1"], "known are: throttle"),
@@ -82,9 +84,9 @@ def test_mistakes_in_its_options_are_one_line() -> None:
         (["--outage", "5"], "FROM:TO"),
         (["--api-key-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE is not set"),
     ):
-        done = subprocess.run([UNIBIND, "fake-openai", *options], capture_output=True, text=True)
-        assert done.returncode == 1
-        assert done.stderr.startswith("error: ") and words in done.stderr and done.stderr.count("\n") == 1
+        done = in_process("fake-openai", *options, folder=tmp_path)
+        assert done.status == 1
+        assert done.err.startswith("error: ") and words in done.err and done.err.count("\n") == 1
 
 
 def test_what_it_cannot_have_is_one_line_at_its_start(tmp_path: Path) -> None:
@@ -95,9 +97,7 @@ def test_what_it_cannot_have_is_one_line_at_its_start(tmp_path: Path) -> None:
             (["--port", port], f"port {port} of 127.0.0.1 cannot be used (Address already in use)"),
             (["--log", str(tmp_path / "nowhere" / "log")], "nowhere/log: cannot be written (No such file"),
         ):
-            done = subprocess.run(
-                [UNIBIND, "fake-openai", *options], capture_output=True, text=True, timeout=60
-            )
-            assert done.returncode == 1
-            assert done.stderr.startswith("error: ") and words in done.stderr
-            assert done.stderr.count("\n") == 1 and done.stdout == ""
+            done = in_process("fake-openai", *options, folder=tmp_path)
+            assert done.status == 1
+            assert done.err.startswith("error: ") and words in done.err
+            assert done.err.count("\n") == 1 and done.out == ""

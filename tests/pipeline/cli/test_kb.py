@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from kb_builder.tables.schemas import CATEGORIES, SAMPLES, write_table
+from tests.commands import Told
 
 PROJECT = 'name = "x"\n[data]\nmanifest = "m.csv"\n'
 
@@ -24,78 +24,79 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def unibind_kb(
-    *arguments: str, cwd: Path, piped: str | bytes | None = ""
-) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-c", "from pipeline.cli.main import main; main()", "kb", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        input=piped.encode() if isinstance(piped, str) else piped,
-        timeout=120,
-    )
+Kb = Callable[..., Told]
 
 
-def test_statements_from_a_pipe(project: Path) -> None:
+@pytest.fixture
+def kb(project: Path, unibind: Callable[..., Told]) -> Kb:
+    """`kb(*arguments)`: `unibind kb ARGUMENTS`, by default in the project."""
+
+    def run(*arguments: str, folder: Path = project, piped: str | bytes = "") -> Told:
+        return unibind("kb", *arguments, folder=folder, piped=piped)
+
+    return run
+
+
+def test_statements_from_a_pipe(kb: Kb) -> None:
     """Without a command, what is piped in is answered on stdout; the first error is one line and exit 1."""
-    done = unibind_kb(cwd=project, piped="SELECT name FROM v_categories;\nFROM nope;\nSELECT 1;")
-    assert done.stdout.decode() == "name\n----------\nbrass bell\n"
-    assert done.returncode == 1
-    assert done.stderr.startswith(b"error: Catalog Error: Table with name nope does not exist!")
-    assert done.stderr.count(b"\n") == 1
+    done = kb(piped="SELECT name FROM v_categories;\nFROM nope;\nSELECT 1;")
+    assert done.out == "name\n----------\nbrass bell\n"
+    assert done.status == 1
+    assert done.err.startswith("error: Catalog Error: Table with name nope does not exist!")
+    assert done.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "piped"), [((), b"SELECT '\xff'"), (("sql", "SELECT '\udcff'"), b"")], ids=["pipe", "sql"]
 )
-def test_bytes_that_are_no_text(project: Path, arguments: tuple[str, ...], piped: bytes) -> None:
+def test_bytes_that_are_no_text(kb: Kb, arguments: tuple[str, ...], piped: bytes) -> None:
     """What is not UTF-8, in a pipe or on the command line, is one line, not a traceback."""
-    done = unibind_kb(*arguments, cwd=project, piped=piped)
-    assert done.returncode == 1
-    assert b"not UTF-8" in done.stderr
-    assert done.stderr.count(b"\n") == 1
+    done = kb(*arguments, piped=piped)
+    assert done.status == 1
+    assert "not UTF-8" in done.err
+    assert done.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", [("stats",), ("show", "bell"), ("sql", "FROM v_categories")])
-def test_every_answer_tells_its_sql_when_asked(project: Path, command: tuple[str, ...]) -> None:
+def test_every_answer_tells_its_sql_when_asked(kb: Kb, command: tuple[str, ...]) -> None:
     """`--sql` puts the query above the answer; without it there is none."""
-    plain = unibind_kb(*command, cwd=project)
-    told = unibind_kb(*command, "--sql", cwd=project)
-    assert plain.returncode == told.returncode == 0
-    assert b"FROM v_categories" not in plain.stdout
-    assert b"FROM v_" in told.stdout
-    for line in plain.stdout.splitlines():
-        assert line in told.stdout.splitlines()
+    plain = kb(*command)
+    told = kb(*command, "--sql")
+    assert plain.status == told.status == 0
+    assert "FROM v_categories" not in plain.out
+    assert "FROM v_" in told.out
+    for line in plain.out.splitlines():
+        assert line in told.out.splitlines()
 
 
-def test_views_are_a_script(project: Path) -> None:
+def test_views_are_a_script(kb: Kb) -> None:
     """What `unibind kb views` prints can be run in another DuckDB, from any folder."""
-    done = unibind_kb("views", cwd=project)
+    done = kb("views")
     with duckdb.connect() as connection:
-        connection.execute(done.stdout.decode())
+        connection.execute(done.out)
         assert connection.execute("SELECT name FROM v_categories").fetchall() == [("brass bell",)]
 
 
-def test_nearest_without_vectors(project: Path) -> None:
+def test_nearest_without_vectors(kb: Kb) -> None:
     """The command says which stage is missing."""
-    done = unibind_kb("nearest", "a bell", "-k", "3", cwd=project)
-    assert done.returncode == 1
-    assert b"run `unibind encode`" in done.stderr
-    assert done.stderr.count(b"\n") == 1
+    done = kb("nearest", "a bell", "-k", "3")
+    assert done.status == 1
+    assert "run `unibind encode`" in done.err
+    assert done.err.count("\n") == 1
 
 
-def test_where_the_project_is_said(project: Path, tmp_path: Path) -> None:
+def test_where_the_project_is_said(project: Path, tmp_path: Path, kb: Kb) -> None:
     """`-p` names the project for the prompt; before a command it is refused, with how to say it."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     file = str(project / "unibind.toml")
-    assert unibind_kb("-p", file, cwd=elsewhere, piped="SELECT 7").stdout == b"7\n-\n7\n"
-    done = unibind_kb("-p", file, "stats", cwd=elsewhere)
-    assert done.returncode == 1
-    assert b"unibind kb stats -p" in done.stderr
+    assert kb("-p", file, folder=elsewhere, piped="SELECT 7").out == "7\n-\n7\n"
+    done = kb("-p", file, "stats", folder=elsewhere)
+    assert done.status == 1
+    assert "unibind kb stats -p" in done.err
 
 
-def test_vectors_go_in_and_come_out(project: Path) -> None:
+def test_vectors_go_in_and_come_out(project: Path, kb: Kb) -> None:
     """What `kb import` takes serves as an encoder; a table that is not encoded yet cannot be exported."""
     sample = {
         "sample_id": "a",
@@ -110,39 +111,39 @@ def test_vectors_go_in_and_come_out(project: Path) -> None:
     write_table(project / "runs" / "x" / "kb" / "samples.parquet", [sample], SAMPLES)
     np.save(project / "x.npy", np.array([[3.0, 4.0]]))
     (project / "x.txt").write_text("a.png\n")
-    done = unibind_kb("import", "x.npy", "x.txt", "--name", "mine", cwd=project)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(b"1 vectors imported, 1 now in ")
-    done = unibind_kb("import", "x.npy", "unibind.toml", "--name", "mine", cwd=project)
-    assert done.returncode == 1
-    assert done.stderr.startswith(b"error: unibind.toml: 3 ids, but x.npy has 1 rows")
-    done = unibind_kb("export", "out", cwd=project)
-    assert done.returncode == 1
-    assert b"run `unibind encode`" in done.stderr
+    done = kb("import", "x.npy", "x.txt", "--name", "mine")
+    assert done.status == 0, done.err
+    assert done.out.startswith("1 vectors imported, 1 now in ")
+    done = kb("import", "x.npy", "unibind.toml", "--name", "mine")
+    assert done.status == 1
+    assert done.err.startswith("error: unibind.toml: 3 ids, but x.npy has 1 rows")
+    done = kb("export", "out")
+    assert done.status == 1
+    assert "run `unibind encode`" in done.err
 
 
-def test_texts_are_added_listed_and_removed(project: Path) -> None:
+def test_texts_are_added_listed_and_removed(project: Path, kb: Kb) -> None:
     """What `kb add-texts` reports, that it takes one thing at a time, and that a pack needs texts first."""
     (project / "cupl.json").write_text(
         '{"brass_bell": ["A brass bell rings in a tall tower."], "emu": ["An emu runs."]}'
     )
-    done = unibind_kb("add-texts", "cupl.json", "--license", "mit", cwd=project)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.decode().splitlines()
+    done = kb("add-texts", "cupl.json", "--license", "mit")
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
     assert "1 of 2 classes are categories of this project" in lines
     assert "1 texts pass the gates, 0 do not" in lines
     assert "licence: mit" in lines
-    done = unibind_kb("add-texts", "cupl.json", "--license", "cc0-1.0", cwd=project)
-    assert done.returncode == 1
-    assert b"were added as cupl with the licence mit" in done.stderr
-    assert b"cupl: 2 texts about 2 classes" in unibind_kb("add-texts", "--list", cwd=project).stdout
+    done = kb("add-texts", "cupl.json", "--license", "cc0-1.0")
+    assert done.status == 1
+    assert "were added as cupl with the licence mit" in done.err
+    assert "cupl: 2 texts about 2 classes" in kb("add-texts", "--list").out
     for arguments in ((), ("cupl.json", "--list")):
-        done = unibind_kb("add-texts", *arguments, cwd=project)
-        assert done.returncode == 1
-        assert done.stderr == b"error: give one of FILE, --list or --remove NAME\n"
-    assert unibind_kb("add-texts", "--remove", "cupl", cwd=project).stdout.startswith(b"removed cupl")
-    assert b"no texts were added" in unibind_kb("add-texts", "--list", cwd=project).stdout
-    done = unibind_kb("pack", "out", cwd=project)
-    assert done.returncode == 1
-    assert b"no category has a text yet" in done.stderr
+        done = kb("add-texts", *arguments)
+        assert done.status == 1
+        assert done.err == "error: give one of FILE, --list or --remove NAME\n"
+    assert kb("add-texts", "--remove", "cupl").out.startswith("removed cupl")
+    assert "no texts were added" in kb("add-texts", "--list").out
+    done = kb("pack", "out")
+    assert done.status == 1
+    assert "no category has a text yet" in done.err
     assert not (project / "out").exists()

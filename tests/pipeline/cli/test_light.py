@@ -50,7 +50,7 @@ def heavy_modules(*arguments: str, cwd: Path, status: int = 0) -> list[str]:
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     word, code, *found = done.stderr.splitlines()[-1].split()
     assert (word, int(code)) == ("status", status), done.stderr

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -14,16 +15,9 @@ import pytest
 from kb_builder.settings import CategoryDescriber
 from pipeline.cli.main import main
 from pipeline.cli.reproduce import Describer
+from tests.commands import Told
 
-
-def unibind(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from pipeline.cli.main import main; main()", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+Unibind = Callable[..., Told]
 
 
 def test_help_lists_every_command_by_what_it_is_for(tmp_path: Path) -> None:
@@ -34,7 +28,7 @@ def test_help_lists_every_command_by_what_it_is_for(tmp_path: Path) -> None:
         env=os.environ | {"COLUMNS": "80"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert "b'" not in done.stdout
     panels: dict[str, list[str]] = {}
@@ -68,98 +62,96 @@ def test_reproduce_offers_every_describer_of_categories() -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "describe", "encode", "localize", "train", "evaluate"])
-def test_a_missing_project_is_one_line(tmp_path: Path, command: str) -> None:
+def test_a_missing_project_is_one_line(tmp_path: Path, unibind: Unibind, command: str) -> None:
     """Without a project file every command says so in one line and exits with 1."""
-    done = unibind(command, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "unibind init" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert "Traceback" not in done.stderr
+    status, _, err = unibind(command, folder=tmp_path)
+    assert status == 1
+    assert "unibind init" in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
 
 
-def test_a_project_with_three_mistakes_lists_them_without_a_traceback(tmp_path: Path) -> None:
+def test_a_project_with_three_mistakes_lists_them_without_a_traceback(
+    tmp_path: Path, unibind: Unibind
+) -> None:
     """All the mistakes of the file are told in one go."""
     (tmp_path / "unibind.toml").write_text('name = ""\n[dta]\n[localize]\nk = 0\n', encoding="utf-8")
-    done = unibind("run", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "4 mistakes" in done.stderr
-    assert "dta: unknown key; did you mean `data`?" in done.stderr
-    assert "Traceback" not in done.stderr
+    status, _, err = unibind("run", folder=tmp_path)
+    assert status == 1
+    assert "4 mistakes" in err
+    assert "dta: unknown key; did you mean `data`?" in err
+    assert "Traceback" not in err
 
 
-def test_a_manifest_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_a_manifest_that_is_not_there_is_one_line(tmp_path: Path, unibind: Unibind) -> None:
     """The manifest's path is in the message."""
     (tmp_path / "unibind.toml").write_text('name = "x"\n[data]\nmanifest = "no.csv"\n', encoding="utf-8")
-    done = unibind("run", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "no.csv" in done.stderr
-    assert "Traceback" not in done.stderr
+    status, _, err = unibind("run", folder=tmp_path)
+    assert status == 1
+    assert "no.csv" in err
+    assert "Traceback" not in err
 
 
-def test_a_disk_that_takes_nothing_is_one_line(tmp_path: Path) -> None:
+def test_a_disk_that_takes_nothing_is_one_line(tmp_path: Path, unibind: Unibind) -> None:
     """What the system says, and where; never a traceback."""
     (tmp_path / "unibind.toml").write_text('name = "x"\n[data]\nmanifest = "m.csv"\n', encoding="utf-8")
     (tmp_path / "m.csv").write_text("uri,modality\na.txt,text\n", encoding="utf-8")
     (tmp_path / "a.txt").write_text("a bell", encoding="utf-8")
     (tmp_path / "runs").write_text("a file where a folder should be", encoding="utf-8")
-    done = unibind("describe", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "runs is a file, where a folder belongs" in done.stderr
-    assert str(tmp_path / "runs") in done.stderr
-    assert "Traceback" not in done.stderr
+    status, _, err = unibind("describe", folder=tmp_path)
+    assert status == 1
+    assert "runs is a file, where a folder belongs" in err
+    assert str(tmp_path / "runs") in err
+    assert "Traceback" not in err
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+def _stopped(monkeypatch: pytest.MonkeyPatch, thrown: BaseException) -> None:
+    """Let every command that loads a project end with an exception."""
+
+    def stop(project: object) -> None:
+        raise thrown
+
+    monkeypatch.setattr("pipeline.cli.main.load", stop)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, unibind: Unibind, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupt ends with 130 and one line."""
-    code = (
-        "import pipeline.cli.main as cli\n"
-        "def stop(project): raise KeyboardInterrupt\n"
-        "cli.load = stop\n"
-        "import sys; sys.argv = ['unibind', 'describe']\n"
-        "cli.main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 130
-    assert "stopped; run the same command again to continue" in done.stderr
-    assert "Traceback" not in done.stderr
+    _stopped(monkeypatch, KeyboardInterrupt())
+    status, _, err = unibind("describe", folder=tmp_path)
+    assert status == 130
+    assert "stopped; run the same command again to continue" in err
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
     "thrown",
     [
-        "MemoryError()",
-        "ImportError('libtorch_cpu.so: failed to map segment from shared object')",
-        "RuntimeError('DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes')",
-        "RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB')",
-        'RuntimeError("can\'t start new thread")',
+        MemoryError(),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("can't start new thread"),
     ],
 )
-def test_too_little_memory_is_one_line(tmp_path: Path, thrown: str) -> None:
+def test_too_little_memory_is_one_line(
+    tmp_path: Path, unibind: Unibind, monkeypatch: pytest.MonkeyPatch, thrown: Exception
+) -> None:
     """However a library says it."""
-    code = (
-        "import pipeline.cli.main as cli\n"
-        f"def stop(project): raise {thrown}\n"
-        "cli.load = stop\n"
-        "import sys; sys.argv = ['unibind', 'describe']\n"
-        "cli.main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: out of memory; end other programs")
-    assert done.stderr.count("\n") == 1
+    _stopped(monkeypatch, thrown)
+    status, _, err = unibind("describe", folder=tmp_path)
+    assert status == 1
+    assert err.startswith("error: out of memory; end other programs")
+    assert err.count("\n") == 1
 
 
-def test_a_bug_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
+def test_a_bug_of_ours_keeps_its_traceback(
+    tmp_path: Path, unibind: Unibind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only want of memory is told in a line of its own."""
-    code = (
-        "import pipeline.cli.main as cli\n"
-        "def stop(project): raise RuntimeError('a bug')\n"
-        "cli.load = stop\n"
-        "import sys; sys.argv = ['unibind', 'describe']\n"
-        "cli.main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert "Traceback" in done.stderr
+    _stopped(monkeypatch, RuntimeError("a bug"))
+    status, _, err = unibind("describe", folder=tmp_path)
+    assert status == 1
+    assert "Traceback" in err
 
 
 def test_the_demo_ends_with_the_line_that_opens_it(

@@ -74,7 +74,7 @@ def test_warnings_of_the_log_are_one_line_each() -> None:
         "    logging.getLogger('x').warning('file %s', 'a\\n\\x1b[31m\\u202e')\n"
         "    warnings.warn('odd \\x1b[31m')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=300)
     lines = done.stderr.decode("utf-8").splitlines()
     assert lines[0] == "file a\\n\\x1b[31m\\u202e"
     assert lines[1].endswith("UserWarning: odd \\x1b[31m")

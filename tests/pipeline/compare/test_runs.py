@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from data.files import write_json
 from pipeline.compare.questions import Run
 from pipeline.compare.runs import compare, open_run, verdict
 from pipeline.compare.text import comparison_text
+from tests.commands import Told, in_process
 from trainer.evaluate.intervals import lead
 from trainer.evaluate.outcomes import NAMED, RANKS, write_outcomes
 
@@ -290,15 +289,13 @@ def test_the_command_prints_text_and_json(tmp_path: Path, runs: list[Run]) -> No
     project.write_text('name = "better"\n[data]\nmanifest = "m.csv"\n')
     _write(tmp_path / "runs" / "better", 0.8, seed=1)
 
-    def unibind(*places: str | Path) -> subprocess.CompletedProcess[str]:
-        code = "from pipeline.cli.main import main; main()"
-        command = [sys.executable, "-c", code, "compare", *map(str, places)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    def unibind(*places: str | Path) -> Told:
+        return in_process("compare", *map(str, places), folder=tmp_path)
 
     done = unibind(runs[0].folder, project)
-    assert "better beside base" in done.stdout, done.stderr
-    value = json.loads(unibind(runs[0].folder, project, "--json").stdout)
+    assert "better beside base" in done.out, done.err
+    value = json.loads(unibind(runs[0].folder, project, "--json").out)
     assert {line["verdict"] for line in value["lines"]} == {"better"}
     failed = unibind(runs[0].folder, tmp_path / "nowhere")
-    assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
-    assert "no metrics.json" in failed.stderr
+    assert (failed.status, failed.err.count("\n")) == (1, 1)
+    assert "no metrics.json" in failed.err

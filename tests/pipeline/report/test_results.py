@@ -14,8 +14,10 @@ from pipeline.report.answer import RunData, answer, first_screen, small_table
 from pipeline.report.mistakes import worst_confusions
 from pipeline.report.page import unified_centers, unified_samples
 from pipeline.report.results import calibration_section
-from trainer.evaluate.measure import evaluate
+from trainer.align.heads import load_heads
+from trainer.evaluate.measure import measure
 from trainer.inputs import open_kb
+from trainer.localize.centers import load_centers
 from trainer.settings import Evaluate, Scorer
 
 
@@ -153,10 +155,12 @@ def test_a_run_without_training_or_without_rows_says_so(parsed: Any) -> None:
 @pytest.mark.parametrize("scorer", ["logsumexp", "mean", "medoid"])
 def test_the_page_says_by_which_scorer(run: Any, tmp_path: Path, scorer: Scorer, parsed: Any) -> None:
     """The rule names the scorer that was measured, and the mistakes are counted with it."""
-    metrics = json.loads(json.dumps(evaluate(run.kb, run.root, Evaluate(bootstrap=10, scorer=scorer))))
+    base = open_kb(run.kb)
+    settings = Evaluate(bootstrap=10, scorer=scorer, few_shot=(), probe=False, baselines=False, repeats=0)
+    found = measure(base, load_centers(base), load_heads(run.root), settings).metrics
+    metrics = json.loads(json.dumps(found))
     words = parsed(run.write(tmp_path / "report.html", metrics).read_text(encoding="utf-8")).text
     assert f"({scorer})" in words or f"Rule: {scorer} of" in words
-    base = open_kb(run.kb)
     _, confusions = worst_confusions(
         base,
         unified_samples(base, run.root),

@@ -4,53 +4,25 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from bench.torture.ground import Running
 from data.errors import InputError, KnowledgeBaseError
 from data.lock import shared_lock, write_lock
 from pipeline.cli.main import app
 from pipeline.project import load_project
 from pipeline.run.part_job import parse_share
+from tests.pipeline.run.part_jobs import job
 from tests.planted import register_encoder, vector_files
 
-JOB = """
-import os, signal, sys
-from kb_builder.encode import make
-from pipeline.cli.main import app
-from tests.planted import register_encoder
 
-register_encoder()
-left, write = int(sys.argv[3]), make.write_shard
-
-def write_or_die(path, **rest):
-    global left
-    left -= 1
-    if left == 0:
-        path.with_name(".part-00000.parquet.tmp").write_bytes(b"half")
-        os.kill(os.getpid(), signal.SIGKILL)
-    return write(path, **rest)
-
-make.write_shard = write_or_die
-app(["encode", "--project", sys.argv[1], "--part", sys.argv[2]], standalone_mode=False)
-"""
-ROOT = Path(__file__).parents[3]
-
-
-def job(project: Path, share: str, *, dies_at: int = 0) -> subprocess.Popen[str]:
-    """A part job in a process of its own, which is killed while it writes its file number `dies_at`."""
-    arguments = [sys.executable, "-c", JOB, str(project), share, str(dies_at)]
-    return subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-
-
-def finished(started: subprocess.Popen[str]) -> str:
+def finished(started: Running) -> str:
     """What a job said, which must have ended well."""
-    said = started.communicate()[1]
-    assert started.returncode == 0, said
-    return said
+    done = started.wait()
+    assert done.status == 0, done.err
+    return done.err
 
 
 def encode(project: Path, *options: str) -> None:
@@ -64,10 +36,10 @@ def project(described: Path, tmp_path: Path) -> Path:
 
 
 def test_three_jobs_at_once_and_a_run_give_the_bytes_of_one_process(
-    project: Path, by_one_process: dict[str, str], capsys: pytest.CaptureFixture[str]
+    project: Path, tmp_path: Path, by_one_process: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The run that commits encodes nothing, and has nothing to say about missing parts."""
-    for each in [job(project, f"{number}/3") for number in (1, 2, 3)]:
+    for each in [job(project, f"{number}/3", tmp_path / f"job-{number}") for number in (1, 2, 3)]:
         assert "is made" in finished(each)
     assert not list(load_project(project).kb.rglob("embeddings/**/manifest.json"))
     encode(project)
@@ -79,11 +51,12 @@ def test_three_jobs_at_once_and_a_run_give_the_bytes_of_one_process(
     assert "finished already" in capsys.readouterr().err
 
 
-def test_a_job_that_was_killed_is_run_again(project: Path, by_one_process: dict[str, str]) -> None:
+def test_a_job_that_was_killed_is_run_again(
+    project: Path, tmp_path: Path, by_one_process: dict[str, str]
+) -> None:
     """Whatever it left, whole files and a half one, the bytes are the same."""
-    killed = job(project, "1/2", dies_at=2)
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL
+    killed = job(project, "1/2", tmp_path / "killed", dies_at=2)
+    assert killed.wait().status == -signal.SIGKILL
     encode(project, "--part", "1/2")
     encode(project, "--part", "2/2")
     encode(project)
@@ -96,11 +69,11 @@ def half_files(project: Path) -> dict[str, str]:
 
 
 def test_a_missing_share_is_made_by_the_run_which_says_so(
-    project: Path, by_one_process: dict[str, str], capsys: pytest.CaptureFixture[str]
+    project: Path, tmp_path: Path, by_one_process: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A killed share counts as missing as far as it did not get."""
     encode(project, "--part", "2/3")
-    job(project, "1/3", dies_at=3).communicate()
+    assert job(project, "1/3", tmp_path / "killed", dies_at=3).wait().status == -signal.SIGKILL
     encode(project)
     assert "were not and were made now: " in capsys.readouterr().err
     assert vector_files(project) == {**by_one_process, **half_files(project)}

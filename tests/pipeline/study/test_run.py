@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -54,22 +55,33 @@ measure = "seen"
 """
 
 
+def _plant(folder: Path, run: Any, patch: pytest.MonkeyPatch) -> Path:
+    (folder / "unibind.toml").write_text(PROJECT)
+    (folder / "s.toml").write_text(STUDY)
+    (folder / "runs" / "small").mkdir(parents=True)
+    (folder / "runs" / "small" / "kb").symlink_to(run.kb)
+    patch.setattr(studies, "run_stages", lambda project, names: [])
+    patch.setattr(studies, "digest", lambda project, name: name)
+    return folder
+
+
 @pytest.fixture
 def place(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a project, whose knowledge base is the finished run's, and a study file."""
-    (tmp_path / "unibind.toml").write_text(PROJECT)
-    (tmp_path / "s.toml").write_text(STUDY)
-    (tmp_path / "runs" / "small").mkdir(parents=True)
-    (tmp_path / "runs" / "small" / "kb").symlink_to(run.kb)
-    monkeypatch.setattr(studies, "run_stages", lambda project, names: [])
-    monkeypatch.setattr(studies, "digest", lambda project, name: name)
-    return tmp_path
+    return _plant(tmp_path, run, monkeypatch)
 
 
-def test_a_study_says_what_every_variant_is_worth(place: Path) -> None:
+@pytest.fixture(scope="module")
+def studied(run: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Such a folder whose study two processes have worked out, and what it says; not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = _plant(tmp_path_factory.mktemp("studied"), run, patch)
+        return folder, run_study(load_study(folder / "s.toml"), jobs=2)
+
+
+def test_a_study_says_what_every_variant_is_worth(studied: tuple[Path, dict[str, Any]]) -> None:
     """Means, intervals and verdicts of every variant; a broken one says why; claims are judged."""
-    study = load_study(place / "s.toml")
-    found = run_study(study, jobs=2)
+    place, found = studied
     folder = place / "runs" / "small" / "studies" / "s"
     assert json.loads((folder / "study.json").read_text()) == json.loads(json.dumps(found))
     assert (folder / "study.html").exists()
@@ -110,9 +122,12 @@ def test_seeds_are_seeds(place: Path) -> None:
     assert study.reference[0].localize.k == 4
 
 
-def test_what_is_done_is_not_done_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_done_is_not_done_again(
+    studied: tuple[Path, dict[str, Any]], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stopped or longer study works out only what is missing, and comes to the same."""
-    first = run_study(load_study(place / "s.toml"), jobs=1)
+    done, first = studied
+    shutil.copytree(done / "runs" / "small" / "studies", place / "runs" / "small" / "studies")
     worked: list[Any] = []
     work_out = studies._compute
 

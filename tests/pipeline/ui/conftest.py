@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -46,10 +47,11 @@ points = 128
 
 
 @pytest.fixture(scope="session")
-def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_world(sample_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project file of a sample world that was ingested and no more: every modality, no model."""
     path = tmp_path_factory.mktemp("world") / "world.toml"
     path.write_text(WORLD, encoding="utf-8")
+    shutil.copytree(sample_world, path.parent / "runs" / "world" / "world")  # not rendered again
     run_stages(load_project(path), ["world", "ingest"])
     return path
 

@@ -37,7 +37,7 @@ from trainer.score.geometry import unit_rows
 from trainer.settings import Evaluate, Localize, Train
 
 MakeKb = Callable[..., Path]
-QUICK = Evaluate(bootstrap=1, few_shot=(), probe=False, sweeps=False)
+QUICK = Evaluate(bootstrap=1, few_shot=(), probe=False, sweeps=False, stacking_folds=2, repeats=1)
 RECIPE = Train(epochs=3, batch_size=48, learning_rate=0.02)
 
 

@@ -100,7 +100,8 @@ def test_every_scorer_is_measured_and_named(make_kb: MakeKb, tmp_path: Path, sco
     kb = make_kb()
     localize(kb, Localize(k=5))
     train(kb, tmp_path, Train(epochs=20, batch_size=48, learning_rate=0.02))
-    metrics = evaluate(kb, tmp_path, replace(SETTINGS, scorer=scorer))
+    settings = replace(SETTINGS, scorer=scorer, few_shot=(), baselines=False, repeats=0)
+    metrics = evaluate(kb, tmp_path, settings)
     rows = metrics["recognition"] + metrics["zero_shot"] + metrics["calibration"]
     assert {row["scorer"] for row in rows} == {scorer}
     assert _top1(metrics["recognition"], "unseen", "llm_centers") > 0.6  # chance is 1/3
@@ -146,14 +147,15 @@ def test_centers_that_hold_the_name_are_marked(make_kb: MakeKb, tmp_path: Path) 
 
 
 def test_two_runs_of_one_seed_are_equal(make_kb: MakeKb, tmp_path: Path) -> None:
-    """Trained and measured twice: the same metrics as JSON, the same bytes in both tables."""
+    """Trained and measured twice, baselines and few-shot heads too: the same JSON, tables and metadata."""
     kb = make_kb(noise=0.9)
     localize(kb, Localize(k=5))
     texts = []
     for run in (tmp_path / "one", tmp_path / "two"):
-        train(kb, run, Train(epochs=2))
+        train(kb, run, Train(epochs=2, center_weight=0.5))
         texts.append(json.dumps(evaluate(kb, run, SETTINGS)))
     assert texts[0] == texts[1]
+    assert load_heads(tmp_path / "one").metadata == load_heads(tmp_path / "two").metadata
     for name in ("named.parquet", "ranks.parquet"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 

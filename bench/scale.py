@@ -37,10 +37,11 @@ from bench.machine import versions
 from bench.rows import at_least, at_most, median, print_rows, publish, row
 from data.environment import cores
 from data.modality import Modality
+from data.work import Work
 from kb_builder.encode.parts import encode_parts
 from kb_builder.encode.plan import plan_parts
 from kb_builder.encode.rows import StoredTexts, WantedVectors, hash_texts, numbered
-from kb_builder.encode.spread import Spread, Work
+from kb_builder.encode.spread import Spread
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.base import Encoder, Floats, Source
 from kb_builder.settings import Encode

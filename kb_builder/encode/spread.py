@@ -7,31 +7,19 @@ made. pipeline/engines/ has the engines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 from data.errors import KnowledgeBaseError
 from data.readers import use_budget
 from data.readers.sandbox.budget import FileBudget
+from data.work import Carry, here
 from kb_builder.encode.hardware import hardware_class
 from kb_builder.encode.make import MadePart, encode_sheets, write_own, write_part
 from kb_builder.encode.sheet import read_sheet
 from kb_builder.encoders.base import Encoder
 from kb_builder.settings import Encode
-
-
-class Work(Protocol):
-    """What an engine does with orders: results come in the order of the orders, and as they are ready."""
-
-    def __call__(self, orders: Iterable[Any]) -> Iterator[Any]:
-        """The result of each order. May be called again and again, with one order or many."""
-
-
-def here(work: Work, orders: Iterable[Any]) -> Generator[Any]:
-    """Carry out orders in this process."""
-    yield from work(orders)
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,7 @@ class Spread:
     share nothing with this one but the knowledge base and the samples. `share`: only some parts are made.
     """
 
-    map: Callable[[Work, Iterable[Any]], Generator[Any]] = here
+    map: Carry = here
     elsewhere: bool = False
     share: PartShare | None = None
     same_hardware: bool = False  # refuse a table whose parts were made by several classes of hardware

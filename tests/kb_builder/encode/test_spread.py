@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from typing import Any
 import pytest
 
 from data.errors import InputError, KnowledgeBaseError
-from data.files import hash_file
 from kb_builder.encode import hardware, make, parts
 from kb_builder.encode.hardware import UNKNOWN, classes
-from kb_builder.encode.spread import PartOrder, PartShare, Spread, Work
+from kb_builder.encode.spread import PartShare, Spread
 from kb_builder.store.table import part_paths, read_vectors
+from tests.elsewhere import Elsewhere, all_files
 from tests.kb_builder.encode.letters import TABLES, LetterCounter, Row, picture, row, run
 
 # Each part shares a text with the one before: made one after the other, none could start before the other.
@@ -35,39 +34,6 @@ PICTURES = {
     ],
     "two": [picture("x2", "/somewhere/unreadable.png", "h"), picture("x3", "/somewhere/3.png", "good3")],
 }
-
-
-def all_files(folder: Path) -> dict[str, str]:
-    """Every file below a folder, hidden ones too."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): hash_file(path) for path in files}
-
-
-class Elsewhere:
-    """An engine that pickles what it is given, and does it in another order, some orders after a failure."""
-
-    def __init__(self, seed: int, stop_after: int | None = None) -> None:
-        self.draw = random.Random(seed)
-        self.stop_after = stop_after
-        self.orders: list[PartOrder] = []
-
-    def map(self, work: Work, orders: Iterable[Any]) -> Generator[Any]:
-        sent = pickle.dumps(work)
-        waiting: list[bytes] = []
-        left = iter(orders)
-        while True:
-            for order in left:
-                self.orders.append(order)
-                waiting.append(pickle.dumps(order))
-                if len(waiting) == 4:
-                    break
-            if not waiting:
-                return
-            if self.stop_after is not None and len(self.orders) > self.stop_after:
-                raise RuntimeError("killed")
-            order = waiting.pop(self.draw.randrange(len(waiting)))
-            (result,) = pickle.loads(sent)([pickle.loads(order)])
-            yield pickle.loads(pickle.dumps(result))
 
 
 class Portable(LetterCounter):

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from kb_builder.encode.hardware import UNKNOWN, classes, forget_classes, hardware_class, require_one_class
 from kb_builder.encode.make import MadePart, encode_sheets, write_own, write_part
 from kb_builder.encode.plan import Plan
-from kb_builder.encode.sheet import Sheet, write_sheet
+from kb_builder.encode.sheet import Sheet, SheetColumns, write_sheet
 from kb_builder.encode.spread import PartOrder, PartWork, Spread
 from kb_builder.encode.survey import Survey, survey
 from kb_builder.encoders.base import Encoder
@@ -168,21 +168,22 @@ def _make_elsewhere(
     folder = found.plan.folder / ORDERS
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     later: list[int] = []
+    rejects = found.rejects
 
     def first() -> Iterator[PartOrder]:
         for number in numbers:
-            sheet = found.sheet(number)
-            if not sheet.lent:
-                yield _order(folder, sheet, found.rejects)
+            columns = found.columns(number)
+            if not columns.is_borrowing:
+                yield _order(folder, columns, rejects)
                 continue
             later.append(number)
-            if sheet.encode:
-                yield _order(folder, sheet.own(), {}, whole=False)
+            if columns.is_encoding:
+                yield _order(folder, columns.own(), {}, whole=False)
 
     def second() -> Iterator[PartOrder]:
         paths = {index: made.path for index, made in progress.made.items()}
         for number in later:
-            yield _order(folder, found.sheet(number, paths), progress.rejects)
+            yield _order(folder, found.columns(number, paths), progress.rejects)
 
     try:
         for wave in (first, second):
@@ -195,12 +196,13 @@ def _make_elsewhere(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _order(folder: Path, sheet: Sheet, rejects: dict[str, str], *, whole: bool = True) -> PartOrder:
+def _order(folder: Path, columns: SheetColumns, rejects: dict[str, str], *, whole: bool = True) -> PartOrder:
     """Write a sheet for another process; its order names it, and the rejects that concern it."""
-    path = folder / f"{sheet.folder.name}-{sheet.number:05d}-{'whole' if whole else 'own'}.order"
-    write_sheet(sheet, path)
-    own = {key: rejects[key] for key in sheet.keys if key in rejects} if rejects else {}
-    return PartOrder(path, whole, sheet.name, own)
+    name = f"{Path(columns.about['folder']).name}-{columns.about['number']:05d}"
+    path = folder / f"{name}-{'whole' if whole else 'own'}.order"
+    write_sheet(columns, path)
+    own = {key: rejects[key] for key in columns.keys_not_encoded() if key in rejects} if rejects else {}
+    return PartOrder(path, whole, columns.name, own)
 
 
 def _commit(found: Survey, progress: _Progress, spread: Spread) -> list[str]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,9 @@ from kb_builder.store.shards import Shard
 from kb_builder.store.table import commit, read_manifest_or_none
 
 _AT_A_TIME = 10_000  # rows
+# Of parts made elsewhere, in seconds: the work of a table from which their size matters, the least that a
+# part should take, and what is advised where they take less.
+_LONG_S, _LEAST_S, _GOAL_S = 600, 5, 60
 ORDERS = ".orders"  # the folder of sheets for other processes, beside the tables
 
 logger = logging.getLogger(__name__)
@@ -70,6 +73,7 @@ class _Progress:
         self.made: dict[int, MadePart] = {}
         self.rejects = found.rejects
         self.rejected = 0
+        self.seconds: list[float] = []  # of each file that was made elsewhere
         self._to_encode = found.to_encode
         total = int(found.to_encode[numbers].sum()) if numbers else 0
         self.total = total
@@ -82,7 +86,8 @@ class _Progress:
         self.rejected += len(made.rejects)
 
     def count(self, made: MadePart) -> None:
-        """Move the bar by a part that was made elsewhere."""
+        """Move the bar by a part that was made elsewhere, and note how long it took."""
+        self.seconds.append(made.seconds)
         self.bar.update(int(self._to_encode[made.index]))
 
 
@@ -117,6 +122,8 @@ def encode_parts(
         else:
             _make_here(found, numbers, encoder, settings, spread, progress)
     notes = [_left(found, uncommitted)] if uncommitted else []
+    if small := advice_on_size(progress.seconds, plan, what):
+        notes.append(small)
     if share is None:
         notes += _commit(found, progress, spread)
     reasons = _reasons(plan, progress.rejects)
@@ -130,6 +137,19 @@ def encode_parts(
         ),
         reasons,
         tuple(notes),
+    )
+
+
+def advice_on_size(seconds: Sequence[float], plan: Plan, what: str) -> str | None:
+    """What to tell of parts that took these seconds elsewhere: None where they are few, or long enough."""
+    whole = sum(seconds)
+    if whole < _LONG_S or whole >= len(seconds) * _LEAST_S:
+        return None
+    mean, rows = whole / len(seconds), max(part.stop - part.start for part in plan.parts)
+    wanted = round(rows * _GOAL_S / mean)
+    return (
+        f"{plan.folder.name}: {len(seconds):,} parts took {mean:.2g} s each; with larger ones the driver has"
+        f" less to do: [encode] {what}_per_part = {wanted} makes them of about {_GOAL_S} s"
     )
 
 

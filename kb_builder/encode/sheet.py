@@ -58,7 +58,7 @@ class SheetColumns:
     @property
     def is_borrowing(self) -> bool:
         """Whether other parts of this run make some of its vectors."""
-        return self.table["lent_by"].null_count < len(self.table)
+        return bool(self.table["lent_by"].null_count < len(self.table))
 
     def own(self) -> SheetColumns:
         """The same for what the part encodes itself alone."""

@@ -7,8 +7,9 @@ made. pipeline/engines/ has the engines.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data.errors import KnowledgeBaseError
@@ -86,11 +87,14 @@ class PartWork:
         use_budget(self.budget)
         hardware = hardware_class(encoder.name, self.settings.device)
         for order in orders:
+            started = time.perf_counter()
             sheets = encode_sheets(
                 [read_sheet(order.sheet)], encoder, self.settings.batch_size, on_batch=lambda _: None
             )
             for sheet, own in sheets:
-                if order.whole:
-                    yield write_part(sheet, own, order.rejects, {}, hardware)
-                else:
-                    yield write_own(sheet, own, hardware)
+                made = (
+                    write_part(sheet, own, order.rejects, {}, hardware)
+                    if order.whole
+                    else write_own(sheet, own, hardware)
+                )
+                yield replace(made, seconds=time.perf_counter() - started)

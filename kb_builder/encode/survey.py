@@ -113,7 +113,8 @@ class Survey:
             return pa.nulls(size, TEXT) if column is None else column.take(places)
 
         texts: list[Path] = []
-        file_N = place_N = np.zeros(size, np.int64)
+        file_N: Ints = np.zeros(size, np.int64)
+        place_N: Ints = file_N
         stored = isinstance(table.sources, StoredTexts)
         if isinstance(table.sources, StoredTexts):
             texts, file_N, place_N = table.sources.located(np.arange(part.start, part.stop))

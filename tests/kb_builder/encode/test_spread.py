@@ -13,10 +13,11 @@ import pytest
 from data.errors import InputError, KnowledgeBaseError
 from kb_builder.encode import hardware, make, parts
 from kb_builder.encode.hardware import UNKNOWN, classes
+from kb_builder.encode.plan import plan_parts
 from kb_builder.encode.spread import PartShare, Spread
 from kb_builder.store.table import part_paths, read_vectors
 from tests.elsewhere import Elsewhere, all_files
-from tests.kb_builder.encode.letters import TABLES, LetterCounter, Row, picture, row, run
+from tests.kb_builder.encode.letters import TABLES, LetterCounter, Row, picture, row, run, wanted
 
 # Each part shares a text with the one before: made one after the other, none could start before the other.
 CHAIN = {
@@ -177,3 +178,16 @@ def test_the_class_of_hardware_stands_beside_each_part(
     for note in (tmp_path / "one").glob(".*.hardware"):
         note.unlink()
     assert list(classes(tmp_path / "one", names)) == [UNKNOWN]
+
+
+def test_parts_that_are_too_small_are_told(tmp_path: Path) -> None:
+    """Of much work in parts of less than five seconds: what rows would take a minute; else nothing."""
+    table = wanted([row(str(n), f"text {n}") for n in range(40)])
+    plan = plan_parts(tmp_path / "letters", {"one": table}, identity="i", rows_per_part=8)
+    assert parts.advice_on_size([0.5] * 2000, plan, "texts") == (
+        "letters: 2,000 parts took 0.5 s each; with larger ones the driver has less to do: [encode]"
+        " texts_per_part = 960 makes them of about 60 s"
+    )
+    assert parts.advice_on_size([5.0] * 2000, plan, "texts") is None
+    assert parts.advice_on_size([0.5] * 20, plan, "texts") is None
+    assert parts.advice_on_size([], plan, "texts") is None

@@ -30,7 +30,7 @@ class Costs:
     """What is not the work itself, in seconds unless it says otherwise."""
 
     start_s: float = 15.0  # from the start of a worker to its first part
-    driver_s: float = 0.02  # of the driver for each part, one after the other
+    driver_s: float = 0.004  # of the driver for each part, one after the other
     plan_s: float = 60.0  # before the first order
     commit_s: float = 10.0  # after the last part
     straggling: float = 0.01  # share of the parts

@@ -78,6 +78,26 @@ class SampleJob:
         return sample_purpose(sample, self.settings.native)
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What was measured of a sample; a text's facts are the text itself."""
+
+    facts: str | None
+    unreadable: str | None = None  # why its file cannot be read
+
+
+def facts_of(sample: Row, locate: Callable[[str], Path]) -> Facts:
+    """Measure a sample (`modality`, `uri`, perhaps `up`); `locate` finds its file. For any thread."""
+    uri = sample["uri"]
+    path = None
+    try:
+        path = locate(uri)
+        return Facts(measure(read(sample["modality"], turned(path, sample.get("up")))))
+    except SampleError as error:
+        # By the path that the manifest gives: the table does not depend on where the folder lies.
+        return Facts(None, str(error) if path is None else str(error).replace(str(path), uri))
+
+
 class SampleSubject:
     """The `Subject` of one sample: at most `tries` requests, until one text passes the gates."""
 
@@ -114,15 +134,12 @@ class SampleSubject:
         return wanted and not self.is_described
 
     def measure(self) -> None:
-        """Measure the file: a text's facts are the text itself. May be called in any thread."""
-        uri = self.sample["uri"]
-        path = None
-        try:
-            path = self._job.locate(uri)
-            self.facts = measure(read(self.sample["modality"], turned(path, self.sample.get("up"))))
-        except SampleError as error:
-            # By the path that the manifest gives: the table does not depend on where the folder lies.
-            self.unreadable = str(error) if path is None else str(error).replace(str(path), uri)
+        """Measure the file. May be called in any thread."""
+        self.take(facts_of(self.sample, self._job.locate))
+
+    def take(self, found: Facts) -> None:
+        """Take what was measured, here or elsewhere."""
+        self.facts, self.unreadable = found.facts, found.unreadable
 
     def plan(self) -> list[Request]:
         """The next try; [] with an `ok` text, after the last try, or without a describer."""

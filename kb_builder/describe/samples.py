@@ -15,22 +15,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from data.environment import cores
 from data.errors import KnowledgeBaseError
 from data.paths import resolver
+from data.readers.sandbox.budget import FileBudget
+from data.work import Carry
 from kb_builder.ask.asker import Asker
 from kb_builder.ask.endpoint.parameters import shape_for
 from kb_builder.ask.ledger import microseconds_now
 from kb_builder.describe.categories import read_categories
 from kb_builder.describe.cited import require_cited_answers
+from kb_builder.describe.measuring import MeasureWork, measured
 from kb_builder.describe.sample import GIVEN, SampleJob, SampleSubject
 from kb_builder.describe.shards import OnShard, ShardPlan, count_texts, describe_shards, shard_sizes
 from kb_builder.describers.choose import make_describer
@@ -68,12 +68,15 @@ def describe_sample_shards(
     on_shard: OnShard = lambda shard, summary: None,
     asker: Asker | None = None,
     replay: bool = False,
+    carry: Carry | None = None,
+    budget: FileBudget | None = None,
 ) -> dict[int, dict[str, Any]]:
     """Describe the samples of these shards: writes `descriptions/sample/part-NNNNN.parquet` of each.
 
     A part (sorted by sample_id) comes with `rejects/describe-NNNNN.parquet`. `encoder` names the text encoder
-    that will read the texts; `on_shard`, `asker`, `replay` and RunError as in `describe_shards`. In a replay
-    facts are measured again, and a sample without an answer keeps the reason for which an earlier run
+    that will read the texts; `on_shard`, `asker`, `replay` and RunError as in `describe_shards`. `carry`:
+    where samples are measured, with this `budget`, for describers that measure; None: in this process. In a
+    replay facts are measured again, and a sample without an answer keeps the reason for which an earlier run
     rejected its file, if any. Returns the summary of each shard: `samples`, `given` (rows from the manifest),
     `without_text` (samples that have no `ok` text), and the counts of `count_texts`, whose `rejected` also
     counts `unreadable` files.
@@ -98,6 +101,7 @@ def describe_sample_shards(
         remove_parts_beyond((kb / "rejects").glob(f"{STAGE}-*.parquet"), count)
         return _write(kb, shard, sorted(done, key=lambda subject: str(subject.sample["sample_id"])))
 
+    work, measures = MeasureWork(data_root, budget or FileBudget()), TRAITS[settings.describer].measures
     plan = ShardPlan(
         title="sample descriptions",
         unit=" samples",
@@ -107,7 +111,7 @@ def describe_sample_shards(
         count=count,
         sizes=sizes,
         describer=job.describer,
-        subjects=lambda bar: _measured(unmeasured()),
+        subjects=lambda bar: measured(unmeasured(), sum(sizes.values()), work, carry if measures else None),
         shard_of=lambda subject: subject.shard,
         write=write,
         bar_steps=1,
@@ -143,34 +147,6 @@ def _make_job(
         started=microseconds_now(),
         run_id=run_id,
     )
-
-
-def _measured(subjects: Iterator[SampleSubject]) -> Generator[SampleSubject, None, None]:
-    """The subjects in order, those whose facts are needed measured; a few files are read ahead.
-
-    In threads: decoding and array work release the interpreter lock, and at most one decoded sample per
-    thread is in memory.
-    """
-    threads = cores()
-    ahead: deque[tuple[SampleSubject, Future[None] | None]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="measure") as pool:
-        try:
-            for subject in subjects:
-                ahead.append((subject, pool.submit(subject.measure) if subject.needs_facts else None))
-                if len(ahead) > 4 * threads:
-                    yield _wait_for(*ahead.popleft())
-            while ahead:
-                yield _wait_for(*ahead.popleft())
-        finally:
-            for _, measuring in ahead:
-                if measuring is not None:
-                    measuring.cancel()
-
-
-def _wait_for(subject: SampleSubject, measuring: Future[None] | None) -> SampleSubject:
-    if measuring is not None:
-        measuring.result()
-    return subject
 
 
 def _write(kb: Path, shard: int, done: Sequence[SampleSubject]) -> dict[str, Any]:

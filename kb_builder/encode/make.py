@@ -46,6 +46,7 @@ class MadePart:
     shard: Shard
     rejects: dict[str, str]
     whole: bool = True  # False: only what the part encodes itself, to be put together later
+    seconds: float = 0.0  # that it took elsewhere
 
 
 def encode_sheets(

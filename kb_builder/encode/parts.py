@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from data.progress import Step
 from kb_builder.encode.hardware import UNKNOWN, classes, forget_classes, hardware_class, require_one_class
 from kb_builder.encode.make import MadePart, encode_sheets, write_own, write_part
 from kb_builder.encode.plan import Plan
-from kb_builder.encode.sheet import Sheet, write_sheet
+from kb_builder.encode.sheet import Sheet, SheetColumns, write_sheet
 from kb_builder.encode.spread import PartOrder, PartWork, Spread
 from kb_builder.encode.survey import Survey, survey
 from kb_builder.encoders.base import Encoder
@@ -39,6 +39,9 @@ from kb_builder.store.shards import Shard
 from kb_builder.store.table import commit, read_manifest_or_none
 
 _AT_A_TIME = 10_000  # rows
+# Of parts made elsewhere, in seconds: the work of a table from which their size matters, the least that a
+# part should take, and what is advised where they take less.
+_LONG_S, _LEAST_S, _GOAL_S = 600, 5, 60
 ORDERS = ".orders"  # the folder of sheets for other processes, beside the tables
 
 logger = logging.getLogger(__name__)
@@ -71,6 +74,7 @@ class _Progress:
         self.made: dict[int, MadePart] = {}
         self.rejects = found.rejects
         self.rejected = 0
+        self.seconds: list[float] = []  # of each file that was made elsewhere
         self._to_encode = found.to_encode
         total = int(found.to_encode[numbers].sum()) if numbers else 0
         self.total = total
@@ -89,7 +93,8 @@ class _Progress:
         self.rejected += len(made.rejects)
 
     def count(self, made: MadePart) -> None:
-        """Move the bar by a part that was made elsewhere."""
+        """Move the bar by a part that was made elsewhere, and note how long it took."""
+        self.seconds.append(made.seconds)
         self.advance(int(self._to_encode[made.index]))
 
 
@@ -124,6 +129,8 @@ def encode_parts(
         else:
             _make_here(found, numbers, encoder, settings, spread, progress)
     notes = [_left(found, uncommitted)] if uncommitted else []
+    if small := advice_on_size(progress.seconds, plan, what):
+        notes.append(small)
     if share is None:
         notes += _commit(found, progress, spread)
     reasons = _reasons(plan, progress.rejects)
@@ -137,6 +144,19 @@ def encode_parts(
         ),
         reasons,
         tuple(notes),
+    )
+
+
+def advice_on_size(seconds: Sequence[float], plan: Plan, what: str) -> str | None:
+    """What to tell of parts that took these seconds elsewhere: None where they are few, or long enough."""
+    whole = sum(seconds)
+    if whole < _LONG_S or whole >= len(seconds) * _LEAST_S:
+        return None
+    mean, rows = whole / len(seconds), max(part.stop - part.start for part in plan.parts)
+    wanted = round(rows * _GOAL_S / mean)
+    return (
+        f"{plan.folder.name}: {len(seconds):,} parts took {mean:.2g} s each; with larger ones the driver has"
+        f" less to do: [encode] {what}_per_part = {wanted} makes them of about {_GOAL_S} s"
     )
 
 
@@ -175,21 +195,22 @@ def _make_elsewhere(
     folder = found.plan.folder / ORDERS
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     later: list[int] = []
+    rejects = found.rejects
 
     def first() -> Iterator[PartOrder]:
         for number in numbers:
-            sheet = found.sheet(number)
-            if not sheet.lent:
-                yield _order(folder, sheet, found.rejects)
+            columns = found.columns(number)
+            if not columns.is_borrowing:
+                yield _order(folder, columns, rejects)
                 continue
             later.append(number)
-            if sheet.encode:
-                yield _order(folder, sheet.own(), {}, whole=False)
+            if columns.is_encoding:
+                yield _order(folder, columns.own(), {}, whole=False)
 
     def second() -> Iterator[PartOrder]:
         paths = {index: made.path for index, made in progress.made.items()}
         for number in later:
-            yield _order(folder, found.sheet(number, paths), progress.rejects)
+            yield _order(folder, found.columns(number, paths), progress.rejects)
 
     try:
         for wave in (first, second):
@@ -202,12 +223,13 @@ def _make_elsewhere(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _order(folder: Path, sheet: Sheet, rejects: dict[str, str], *, whole: bool = True) -> PartOrder:
+def _order(folder: Path, columns: SheetColumns, rejects: dict[str, str], *, whole: bool = True) -> PartOrder:
     """Write a sheet for another process; its order names it, and the rejects that concern it."""
-    path = folder / f"{sheet.folder.name}-{sheet.number:05d}-{'whole' if whole else 'own'}.order"
-    write_sheet(sheet, path)
-    own = {key: rejects[key] for key in sheet.keys if key in rejects} if rejects else {}
-    return PartOrder(path, whole, sheet.name, own)
+    name = f"{Path(columns.about['folder']).name}-{columns.about['number']:05d}"
+    path = folder / f"{name}-{'whole' if whole else 'own'}.order"
+    write_sheet(columns, path)
+    own = {key: rejects[key] for key in columns.keys_not_encoded() if key in rejects} if rejects else {}
+    return PartOrder(path, whole, columns.name, own)
 
 
 def _commit(found: Survey, progress: _Progress, spread: Spread) -> list[str]:

@@ -46,21 +46,22 @@ class StoredTexts:
         """The texts at some places of this column."""
         return StoredTexts(self.files, self.starts, self.places_N[np.asarray(rows)])
 
-    def located(self) -> list[tuple[Path, int]]:
-        """The file of each text, and its row there."""
-        starts_N = np.asarray(self.starts, np.int64)
-        file_N = self._numbers()
-        rows_N = self.places_N - starts_N[file_N] if len(self) else self.places_N
-        return [(self.files[file], row) for file, row in zip(file_N.tolist(), rows_N.tolist(), strict=True)]
+    def located(self, rows: Ints) -> tuple[list[Path], Ints, Ints]:
+        """The files of some texts, and of each text the number of its file there and its row in it."""
+        places_N = self.places_N[rows]
+        numbers, file_N = np.unique(self._numbers(places_N), return_inverse=True)
+        starts_N = np.asarray(self.starts, np.int64)[numbers]
+        row_N = places_N - starts_N[file_N] if len(places_N) else places_N
+        return [self.files[number] for number in numbers.tolist()], file_N, row_N
 
-    def _numbers(self) -> Ints:
-        """The number of each text's file."""
-        return np.searchsorted(np.asarray(self.starts), self.places_N, side="right") - 1
+    def _numbers(self, places_N: Ints) -> Ints:
+        """The number of the file at each place."""
+        return np.searchsorted(np.asarray(self.starts), places_N, side="right") - 1
 
     def to_pylist(self) -> list[str]:
         """The texts. Raises KnowledgeBaseError for a file that is gone or damaged."""
         found: list[str] = [""] * len(self)
-        file_N = self._numbers()
+        file_N = self._numbers(self.places_N)
         for number in np.unique(file_N).tolist():
             own = np.flatnonzero(file_N == number)
             texts = _texts_at(self.files[number], self.places_N[own] - self.starts[number])

@@ -1,27 +1,29 @@
 """Sheet: all that is needed to make one part of a table of vectors, without the plan that it comes from.
 
 A sheet names the part's rows, and for each distinct content where its vector comes from: it is encoded now,
-or a file holds it. In the process that planned, sheets stay in memory; for other machines each is one small
-Parquet file in the store, so that no row travels through an engine:
+or a file holds it. The process that planned makes it as `SheetColumns`, in a millisecond, since it makes
+those of all parts. It turns them into a `Sheet` itself, or writes them for another process as a small Arrow
+file in the store, so that no row travels through an engine:
 
-    id, group, content   strings, one row per row of the part
-    source               a sample's file, or the table that a text stands in; null where nothing is encoded
-    place                the row of a text in that table
-    label, up            of a sample: as `WantedVectors`
-    held_by              the number of a file in `paths` that holds the vector; null: none
+    id, group, content   one row per row of the part; the content in 32 bytes of a text, in hex of a file
+    encode               whether the row's content is encoded
+    file, place          the number of the file that a text stands in, and its row there; null: in none
+    source, label, up    of a sample: its file, and as `WantedVectors`; `source` may also be a text itself
+    held_by              the number of a file that holds the vector; null: none
+    lent_by              the index of the part of this run that makes the vector; null: none
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from data.errors import KnowledgeBaseError, first_line
 from data.files import hash_text
@@ -31,19 +33,69 @@ from kb_builder.encode.rows import StoredTexts
 from kb_builder.encoders.base import Source
 from kb_builder.store.shards import Dtype
 
-_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("group", pa.string()),
-        ("content", pa.string()),
-        ("source", pa.string()),
-        ("place", pa.int64()),
-        ("label", pa.string()),
-        ("up", pa.string()),
-        ("held_by", pa.int32()),
-    ]
-)
-_ABOUT = "unibind_sheet"
+_ABOUT = b"unibind_sheet"
+
+
+@dataclass(frozen=True)
+class SheetColumns:
+    """A sheet as columns (above), and what they do not hold."""
+
+    table: pa.Table
+    about: dict[str, Any]  # index, number, fingerprint, identity, dim, dtype, files, folder
+    texts: list[Path]  # the files that `file` numbers
+    held: list[Path]  # those that `held_by` numbers
+
+    @property
+    def name(self) -> str:
+        """The part, for messages."""
+        return f"part {self.about['number']} of {Path(self.about['folder']).name}"
+
+    @property
+    def is_encoding(self) -> bool:
+        """Whether it encodes anything."""
+        return bool(pc.any(self.table["encode"]).as_py())
+
+    @property
+    def is_borrowing(self) -> bool:
+        """Whether other parts of this run make some of its vectors."""
+        return bool(self.table["lent_by"].null_count < len(self.table))
+
+    def own(self) -> SheetColumns:
+        """The same for what the part encodes itself alone."""
+        none = pa.nulls(len(self.table), pa.int32())
+        table = self.table
+        for name in ("held_by", "lent_by"):
+            table = table.set_column(table.column_names.index(name), name, none)
+        return SheetColumns(table, self.about, self.texts, [])
+
+    def keys_not_encoded(self) -> list[str]:
+        """The content keys of rows whose content it does not encode, and perhaps of some others."""
+        rows = self.table.select(["group", "content"]).filter(pc.invert(self.table["encode"]))
+        contents = _hexes(rows["content"])
+        return keys_of(rows["group"].to_pylist(), contents, files=self.about["files"])
+
+    def sheet(self) -> Sheet:
+        """The sheet of these columns."""
+        table, about = self.table, self.about
+        rows_E = np.flatnonzero(table["encode"].to_numpy())
+        some = table.select(["file", "place", "source", "label", "up"]).take(rows_E)
+        sources: StoredTexts | list[str] = some["source"].to_pylist()
+        if not about["files"] and some["file"].null_count == 0:
+            sources = _stored(self.texts, some["file"].to_numpy(), some["place"].to_numpy())
+        return Sheet(
+            **{name: about[name] for name in ("index", "number", "fingerprint", "identity", "dim", "dtype")},
+            files=about["files"],
+            folder=Path(about["folder"]),
+            ids=table["id"].to_pylist(),
+            groups=table["group"].to_pylist(),
+            contents=_hexes(table["content"]),
+            encode=rows_E.tolist(),
+            sources=sources,
+            labels=some["label"].to_pylist() if about["files"] else [],
+            ups=some["up"].to_pylist() if about["files"] else [],
+            held={self.held[number]: rows for number, rows in _rows_by(table["held_by"]).items()},
+            lent=_rows_by(table["lent_by"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +141,6 @@ class Sheet:
         """The part, for messages."""
         return f"part {self.number} of {self.folder.name}"
 
-    def own(self) -> Sheet:
-        """The same sheet for what the part encodes itself alone."""
-        return replace(self, held={}, lent={})
-
     def items(self) -> Iterator[SheetItem]:
         """The contents to encode. Raises KnowledgeBaseError for a text that has changed since."""
         sources = self.sources.to_pylist() if isinstance(self.sources, StoredTexts) else self.sources
@@ -118,78 +166,45 @@ def keys_of(groups: list[str], contents: list[str], *, files: bool) -> list[str]
     return [f"{group}:{content}" for group, content in zip(groups, contents, strict=True)]
 
 
-def write_sheet(sheet: Sheet, path: Path) -> None:
-    """Write a sheet in which no vector is `lent`; whoever is given its path next can read it."""
-    assert not sheet.lent
-    count = len(sheet.ids)
-    columns: dict[str, list[Any]] = {name: [None] * count for name in _SCHEMA.names}
-    columns |= {"id": sheet.ids, "group": sheet.groups, "content": sheet.contents}
-    for number, rows in enumerate(sheet.held.values()):
-        for row in rows:
-            columns["held_by"][row] = number
-    about: dict[str, Any] = {
-        **{name: getattr(sheet, name) for name in ("index", "number", "fingerprint", "identity", "dim")},
-        "dtype": sheet.dtype,
-        "files": sheet.files,
-        "folder": str(sheet.folder),
-        "paths": [str(held) for held in sheet.held],
-        "encode": sheet.encode,
-    }
-    if isinstance(sheet.sources, StoredTexts):
-        located = sheet.sources.located()
-        values: Any = [(str(file), place, None, None) for file, place in located]
-    else:
-        labels, ups = (each or [None] * len(sheet.encode) for each in (sheet.labels, sheet.ups))
-        values = zip(sheet.sources, [None] * len(sheet.encode), labels, ups, strict=True)
-        about["inline"] = not sheet.files  # the texts themselves, of a table that has no files
-    for row, value in zip(sheet.encode, values, strict=True):
-        for name, each in zip(("source", "place", "label", "up"), value, strict=True):
-            columns[name][row] = each
-    table = pa.table(columns, schema=_SCHEMA.with_metadata({_ABOUT: json.dumps(about)}))
+def write_sheet(columns: SheetColumns, path: Path) -> None:
+    """Write a sheet for another process; whoever is given its path next can read it."""
+    about = columns.about | {"texts": [*map(str, columns.texts)], "held": [*map(str, columns.held)]}
+    table = columns.table.replace_schema_metadata({_ABOUT: json.dumps(about)})
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not synced, and not compressed: it is read at once and then removed.
-    pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
 
 
 def read_sheet(path: Path) -> Sheet:
     """A sheet as it was written. Raises KnowledgeBaseError if it is missing or damaged."""
     try:
-        table = pq.read_table(path, schema=_SCHEMA, partitioning=None)
-        about = json.loads(pq.read_schema(path).metadata[_ABOUT.encode()])
+        with pa.OSFile(str(path), "rb") as file, pa.ipc.open_file(file) as reader:
+            table = reader.read_all()
+        about = json.loads(table.schema.metadata[_ABOUT])
+        texts, held = ([Path(each) for each in about.pop(name)] for name in ("texts", "held"))
+        return SheetColumns(table, about, texts, held).sheet()
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise KnowledgeBaseError(
             f"{path}: an order that cannot be read ({first_line(error)}); run `unibind encode` again"
         ) from error
-    columns: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in _SCHEMA.names}
-    held: dict[Path, list[int]] = {Path(each): [] for each in about["paths"]}
-    by_number = list(held)
-    for row, number in enumerate(columns["held_by"]):
-        if number is not None:
-            held[by_number[number]].append(row)
-    encode: list[int] = about["encode"]
-    texts = not about["files"] and not about.get("inline")
-    some = {name: [columns[name][row] for row in encode] for name in ("source", "place", "label", "up")}
-    return Sheet(
-        **{name: about[name] for name in ("index", "number", "fingerprint", "identity", "dim", "dtype")},
-        files=about["files"],
-        folder=Path(about["folder"]),
-        ids=columns["id"],
-        groups=columns["group"],
-        contents=columns["content"],
-        encode=encode,
-        sources=_stored(some["source"], some["place"]) if texts else some["source"],
-        labels=some["label"] if about["files"] else [],
-        ups=some["up"] if about["files"] else [],
-        held=held,
-    )
 
 
-def _stored(files: list[str], places: list[int]) -> StoredTexts:
+def _hexes(contents: pa.ChunkedArray) -> list[str]:
+    found: list[Any] = contents.to_pylist()
+    return [each.hex() for each in found] if pa.types.is_fixed_size_binary(contents.type) else found
+
+
+def _rows_by(numbers: pa.ChunkedArray) -> dict[int, list[int]]:
+    """The rows that have each number."""
+    rows_N = np.flatnonzero(numbers.is_valid().to_numpy())
+    number_N = numbers.drop_null().to_numpy()
+    return {number: rows_N[number_N == number].tolist() for number in np.unique(number_N).tolist()}
+
+
+def _stored(files: list[Path], file_N: Any, place_N: Any) -> StoredTexts:
     """Texts by file and row, as a column."""
-    names = sorted(set(files))
-    numbers = {name: number for number, name in enumerate(names)}
     # Rows are counted over all files; each is given more room than any has rows.
-    room = max(places, default=0) + 1
-    starts = [number * room for number in range(len(names))]
-    rows = [starts[numbers[file]] + place for file, place in zip(files, places, strict=True)]
-    return StoredTexts([Path(name) for name in names], starts, np.array(rows, np.int64))
+    room = int(place_N.max(initial=0)) + 1
+    starts = [number * room for number in range(len(files))]
+    return StoredTexts(files, starts, file_N.astype(np.int64) * room + place_N)

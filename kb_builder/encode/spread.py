@@ -7,31 +7,20 @@ made. pipeline/engines/ has the engines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 from data.errors import KnowledgeBaseError
 from data.readers import use_budget
 from data.readers.sandbox.budget import FileBudget
+from data.work import Carry, here
 from kb_builder.encode.hardware import hardware_class
 from kb_builder.encode.make import MadePart, encode_sheets, write_own, write_part
 from kb_builder.encode.sheet import read_sheet
 from kb_builder.encoders.base import Encoder
 from kb_builder.settings import Encode
-
-
-class Work(Protocol):
-    """What an engine does with orders: results come in the order of the orders, and as they are ready."""
-
-    def __call__(self, orders: Iterable[Any]) -> Iterator[Any]:
-        """The result of each order. May be called again and again, with one order or many."""
-
-
-def here(work: Work, orders: Iterable[Any]) -> Generator[Any]:
-    """Carry out orders in this process."""
-    yield from work(orders)
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,7 @@ class Spread:
     share nothing with this one but the knowledge base and the samples. `share`: only some parts are made.
     """
 
-    map: Callable[[Work, Iterable[Any]], Generator[Any]] = here
+    map: Carry = here
     elsewhere: bool = False
     share: PartShare | None = None
     same_hardware: bool = False  # refuse a table whose parts were made by several classes of hardware
@@ -98,11 +87,14 @@ class PartWork:
         use_budget(self.budget)
         hardware = hardware_class(encoder.name, self.settings.device)
         for order in orders:
+            started = time.perf_counter()
             sheets = encode_sheets(
                 [read_sheet(order.sheet)], encoder, self.settings.batch_size, on_batch=lambda _: None
             )
             for sheet, own in sheets:
-                if order.whole:
-                    yield write_part(sheet, own, order.rejects, {}, hardware)
-                else:
-                    yield write_own(sheet, own, hardware)
+                made = (
+                    write_part(sheet, own, order.rejects, {}, hardware)
+                    if order.whole
+                    else write_own(sheet, own, hardware)
+                )
+                yield replace(made, seconds=time.perf_counter() - started)

@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from data.errors import KnowledgeBaseError, SampleError
 from data.modality import Modality
 from data.readers.axes import turned
 from kb_builder.encode.plan import Plan
-from kb_builder.encode.rows import Ints, StoredTexts
-from kb_builder.encode.sheet import Sheet
+from kb_builder.encode.rows import TEXT, Ints, StoredTexts
+from kb_builder.encode.sheet import Sheet, SheetColumns
 from kb_builder.encoders.base import Encoder, Source
 from kb_builder.store.shards import Contents, Dtype, Shard, check_rows, inspect_shard
 
@@ -77,49 +78,92 @@ class Survey:
         """Why contents have no vector, by content key, as finished parts say."""
         return {key: why for found in self.finished.values() for key, why in found.rejects.items()}
 
-    def sheet(self, index: int, made: Mapping[int, Path] | None = None) -> Sheet:
+    @cached_property
+    def _is_finished(self) -> npt.NDArray[np.bool_]:
+        """Whether each part is finished."""
+        found = np.zeros(len(self.plan.parts), np.bool_)
+        found[list(self.finished)] = True
+        return found
+
+    def sheet(self, index: int) -> Sheet:
+        """How to make a part in this process."""
+        return self.columns(index).sheet()
+
+    def columns(self, index: int, made: Mapping[int, Path] | None = None) -> SheetColumns:
         """How to make a part. With `made`, files that hold what parts encoded, nothing is encoded or lent."""
         part = self.plan.parts[index]
         table = self.plan.tables[part.table]
+        size = part.stop - part.start
         # Codes are numbered by first appearance, so ascending codes are in the order of the rows.
         codes, rows = np.unique(self.plan.codes_of(part), return_index=True)
         owners, files = self.plan.owners[codes], self.carried.files[codes]
-        held: dict[Path, list[int]] = {}
-        lent: dict[int, list[int]] = {}
-        encode: list[int] = []
-        for row, owner, file in zip(rows.tolist(), owners.tolist(), files.tolist(), strict=True):
-            if owner in self.finished:
-                held.setdefault(self.finished[owner].path, []).append(row)
-            elif file >= 0:
-                held.setdefault(self.carried.paths[file], []).append(row)
-            elif made is not None:
-                held.setdefault(made[owner], []).append(row)
-            elif owner == index:
-                encode.append(row)
-            else:
-                lent.setdefault(owner, []).append(row)
-        places = np.array(encode, np.int64) + part.start
-        return Sheet(
-            index=index,
-            folder=self.plan.folder / part.table,
-            number=part.number,
-            fingerprint=part.fingerprint,
-            identity=self.plan.identity,
-            dim=self.dim,
-            dtype=self.dtype,
-            files=table.files,
-            ids=table.ids[part.start : part.stop].to_pylist(),
-            groups=table.groups[part.start : part.stop].to_pylist(),
-            contents=table.hexes(range(part.start, part.stop)),
-            encode=encode,
-            sources=_some(table.sources, places),
-            labels=_some(table.sources if table.labels is None else table.labels, places)
-            if table.files
-            else [],
-            ups=[None] * len(encode) if table.ups is None else _some(table.ups, places),
-            held=held,
-            lent=lent,
+        finished, carried = self._is_finished[owners], files >= 0
+        new = ~finished & ~carried & (made is None)
+        held_by, held = _numbered(size, rows, ~new, np.where(finished | ~carried, owners, -1 - files))
+        encode_N = np.zeros(size, np.bool_)
+        encode_N[rows[new & (owners == index)]] = True
+        lent = new & (owners != index)
+        lent_N = np.zeros(size, np.int32)
+        lent_N[rows[lent]] = owners[lent]
+        is_lent_N = np.zeros(size, np.bool_)
+        is_lent_N[rows[lent]] = True
+        places = pa.array(np.arange(part.start, part.stop), mask=~encode_N)  # of what is encoded
+
+        def some(column: Any) -> pa.Array:
+            return pa.nulls(size, TEXT) if column is None else column.take(places)
+
+        texts: list[Path] = []
+        file_N: Ints = np.zeros(size, np.int64)
+        place_N: Ints = file_N
+        stored = isinstance(table.sources, StoredTexts)
+        if isinstance(table.sources, StoredTexts):
+            texts, file_N, place_N = table.sources.located(np.arange(part.start, part.stop))
+        without = ~encode_N | (not stored)
+        return SheetColumns(
+            table=pa.table(
+                {
+                    "id": table.ids[part.start : part.stop],
+                    "group": table.groups[part.start : part.stop].cast(TEXT),
+                    "content": table.contents[part.start : part.stop],
+                    "encode": encode_N,
+                    "file": pa.array(file_N, pa.int32(), mask=without),
+                    "place": pa.array(place_N, pa.int64(), mask=without),
+                    "source": some(None if stored else table.sources),
+                    "label": some((table.labels or table.sources) if table.files else None),
+                    "up": some(table.ups if table.files else None),
+                    "held_by": held_by,
+                    "lent_by": pa.array(lent_N, mask=~is_lent_N),
+                }
+            ),
+            about={
+                "index": index,
+                "folder": str(self.plan.folder / part.table),
+                "number": part.number,
+                "fingerprint": part.fingerprint,
+                "identity": self.plan.identity,
+                "dim": self.dim,
+                "dtype": self.dtype,
+                "files": table.files,
+            },
+            texts=texts,
+            held=[
+                self.carried.paths[-1 - key]
+                if key < 0
+                else self.finished[key].path
+                if key in self.finished
+                else (made or {})[key]
+                for key in held
+            ],
         )
+
+
+def _numbered(size: int, rows: Ints, chosen: npt.NDArray[np.bool_], keys: Ints) -> tuple[pa.Array, list[int]]:
+    """A column of `size` rows: of the chosen rows the number of their key, null elsewhere; and the keys."""
+    distinct, number_N = np.unique(keys[chosen], return_inverse=True)
+    found_N, is_null_N = np.zeros(size, np.int32), np.ones(size, np.bool_)
+    found_N[rows[chosen]] = number_N
+    is_null_N[rows[chosen]] = False
+    return pa.array(found_N, mask=is_null_N), distinct.tolist()
 
 
 def survey(plan: Plan, encoder: Encoder, dtype: Dtype) -> Survey:
@@ -131,12 +175,6 @@ def survey(plan: Plan, encoder: Encoder, dtype: Dtype) -> Survey:
     missing = {number for number in range(len(plan.parts)) if number not in finished}
     carried = _find_carried(plan, missing, outdated)
     return Survey(plan, encoder.dim, dtype, finished, carried)
-
-
-def _some(column: Any, places: Ints) -> Any:
-    """Some rows of a column: as a list, or as a column of stored texts."""
-    taken = column.take(places)
-    return taken if isinstance(taken, StoredTexts) else taken.to_pylist()
 
 
 def _scan_store(plan: Plan, encoder: Encoder, dtype: Dtype) -> tuple[dict[int, StoredPart], list[StoredPart]]:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from data.environment import cores
-from data.errors import ManifestError, SampleError
+from data.errors import ManifestError
 from data.manifest.read import Manifest
-from data.paths import resolver
-from data.readers.axes import Up, turned, up_override
-from data.readers.companions import content_hash
-from data.reads import hashed, reading
+from data.readers.axes import Up
+from data.readers.sandbox.budget import FileBudget
 from data.sample import Reject, Sample
+from data.work import Carry
+from kb_builder.tables.hashing import STAGE, HashWork, Row, hash_elsewhere, hash_here
 from kb_builder.tables.schemas import (
     CATEGORIES,
     GIVEN_DESCRIPTIONS,
@@ -28,17 +27,24 @@ from kb_builder.tables.schemas import (
     write_table,
 )
 
-STAGE = "ingest"
 log = logging.getLogger(__name__)
 
 
-def ingest(manifest: Manifest, kb: Path, *, up: Up | None = None) -> dict[str, int]:
+def ingest(
+    manifest: Manifest,
+    kb: Path,
+    *,
+    up: Up | None = None,
+    carry: Carry | None = None,
+    budget: FileBudget | None = None,
+) -> dict[str, int]:
     """Hash every file; write categories, samples, modalities, given_descriptions and rejects/ingest.parquet.
 
     A sample whose file is missing, empty, not a plain file, unreadable, or behind a link that leads outside
     the manifest's folder is rejected with its reason. `up` is the axis that points up in clouds and meshes;
-    None: the axis of
-    each format. The tables are sorted by id, so the same files and manifest give the same bytes.
+    None: the axis of each format. `carry`: where files are hashed, with this `budget` for decoding what names
+    the companions of a mesh; None: in this process. The tables are sorted by id, so the same files and
+    manifest give the same bytes.
 
     Returns counts: samples, categories, categories_without_samples, rejected, given_descriptions, and
     files_in_train_and_elsewhere (distinct contents in split train and another one: scores on those prove
@@ -47,7 +53,7 @@ def ingest(manifest: Manifest, kb: Path, *, up: Up | None = None) -> dict[str, i
     accepted: list[dict[str, Any]] = []
     rejects: list[Reject] = []
     given: list[dict[str, Any]] = []
-    for sample, outcome in _hash_all(manifest, up):
+    for sample, outcome in _hash_all(manifest, up, carry, budget or FileBudget()):
         if isinstance(outcome, Reject):
             rejects.append(outcome)
             continue
@@ -89,52 +95,18 @@ def ingest(manifest: Manifest, kb: Path, *, up: Up | None = None) -> dict[str, i
     return counts
 
 
-def _hash_all(manifest: Manifest, up: Up | None) -> Iterable[tuple[Sample, dict[str, Any] | Reject]]:
-    locate = resolver(manifest.root)
-    # Hashing releases the interpreter lock; more threads than cores keep a slow disk busy.
-    with ThreadPoolExecutor(max_workers=min(32, 2 * cores())) as pool:
-        outcomes = pool.map(lambda sample: _hash_one(sample, locate, up), manifest.samples)
-        yield from tqdm(
-            zip(manifest.samples, outcomes, strict=True),
-            total=len(manifest.samples),
-            desc="hash samples",
-            unit="file",
-            disable=None,
-        )
-
-
-def _hash_one(sample: Sample, locate: Callable[[str], Path], up: Up | None) -> dict[str, Any] | Reject:
-    try:
-        path = locate(sample.uri)
-        if not path.exists():
-            reading(path)
-            raise SampleError(f"{sample.uri}: no such file")
-        if not path.is_file():  # a folder, a pipe or a device: opening one might block forever
-            reading(path)
-            raise SampleError(f"{sample.uri}: not a plain file")
-        size = path.stat().st_size
-        if size == 0:
-            reading(path)
-            raise SampleError(f"{sample.uri}: empty file")
-        stated_up = up_override(sample.modality, path, up)
-        digest = content_hash(sample.modality, turned(path, stated_up), hash_one=hashed, absent=reading)
-    except SampleError as error:
-        return Reject(sample.sample_id, STAGE, str(error))
-    except OSError as error:
-        reading(path)
-        return Reject(sample.sample_id, STAGE, f"{sample.uri}: cannot be read: {error.strerror}")
-    return {
-        "sample_id": sample.sample_id,
-        "object_id": sample.object_id,
-        "modality": sample.modality,
-        "uri": sample.uri,
-        "category_id": sample.category_id,
-        "split": sample.split,
-        "sha256": digest,
-        "bytes": size,
-        "more_category_ids": list(sample.more_category_ids) or None,
-        "up": stated_up,
-    }
+def _hash_all(
+    manifest: Manifest, up: Up | None, carry: Carry | None, budget: FileBudget
+) -> Iterator[tuple[Sample, Row | Reject]]:
+    """Every sample with its row or reject, in the manifest's order."""
+    samples = manifest.samples
+    with tqdm(total=len(samples), desc="hash samples", unit="file", disable=None) as bar:
+        work = HashWork(manifest.root, up, budget)
+        outcomes = hash_elsewhere(samples, work, carry) if carry else hash_here(samples, manifest.root, up)
+        with closing(outcomes):
+            for pair in zip(samples, outcomes, strict=True):
+                bar.update()
+                yield pair
 
 
 def _leaked(samples: Iterable[dict[str, Any]]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from typing import Any, Protocol
 
-from kb_builder.encode.spread import Work
+from data.work import Work
 
 
 class Engine(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from kb_builder.encode.spread import Work, here
+from data.work import Work, here
 
 
 @dataclass(frozen=True)

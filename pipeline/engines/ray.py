@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import EngineError, InputError, MissingDependencyError
-from kb_builder.encode.spread import Work
+from data.work import Work
 from kb_builder.weights.known import VARIABLE
 from pipeline.engines.worker import Done, Failed, Hello, Worker, code_version
 from pipeline.loopback import is_loopback

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from data.environment import CORES
 from data.errors import UniBindError
 from data.files import hash_file, hash_json
-from kb_builder.encode.spread import Work
+from data.work import Work
 
 ROOT = Path(__file__).parents[2]
 _PACKAGES = ("data", "kb_builder", "trainer", "pipeline")

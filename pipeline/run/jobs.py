@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from data.files import write_json
 from data.reads import reading
 from data.seals import seal, unseal
 from data.show import visible
+from data.work import Carry
 from kb_builder.settings import Encode
 from kb_builder.weights.known import VARIABLE
 from pipeline.project import TABLETOP, ProjectFile
@@ -47,6 +49,15 @@ def _manifest(project: ProjectFile) -> Manifest:
     )
 
 
+@contextmanager
+def _carrying(project: ProjectFile) -> Iterator[Carry | None]:
+    """What carries out orders elsewhere; None where the project's engine is this process."""
+    from pipeline.engines.choose import engine_of
+
+    with engine_of(project.running) as engine:
+        yield engine.map if engine.elsewhere else None
+
+
 def _world(project: ProjectFile) -> dict[str, Any]:
     if project.data.manifest != TABLETOP:
         return {}
@@ -70,7 +81,8 @@ def _ingest(project: ProjectFile) -> dict[str, Any]:
     manifest = _manifest(project)
     for note in manifest.notes:
         print(f"  note: {visible(note)}", file=sys.stderr)
-    return ingest(manifest, project.kb, up=project.data.up_axis)
+    with _carrying(project) as carry:
+        return ingest(manifest, project.kb, up=project.data.up_axis, carry=carry, budget=project.data.budget)
 
 
 def _category_shards(project: ProjectFile) -> int:
@@ -113,15 +125,18 @@ def _sample_shards(project: ProjectFile) -> int:
 def _describe_samples(project: ProjectFile, shards: list[int], complete: Completed) -> None:
     from kb_builder.describe.samples import describe_sample_shards
 
-    describe_sample_shards(
-        project.kb,
-        project.data_root,
-        shards,
-        project.describe.samples,
-        run_id=project.name,
-        on_shard=complete,
-        encoder=project.encode.text,
-    )
+    with _carrying(project) as carry:
+        describe_sample_shards(
+            project.kb,
+            project.data_root,
+            shards,
+            project.describe.samples,
+            run_id=project.name,
+            on_shard=complete,
+            encoder=project.encode.text,
+            carry=carry,
+            budget=project.data.budget,
+        )
 
 
 def _described(project: ProjectFile, parts: Sequence[Path], before: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -238,7 +253,9 @@ def _train_outputs(project: ProjectFile) -> list[Path]:
 def _evaluate(project: ProjectFile) -> dict[str, Any]:
     from trainer.evaluate.measure import evaluate
 
-    write_json(project.run / "evaluation.json", evaluate(project.kb, project.run, project.evaluate))
+    with _carrying(project) as carry:
+        metrics = evaluate(project.kb, project.run, project.evaluate, carry)
+    write_json(project.run / "evaluation.json", metrics)
     return {}
 
 

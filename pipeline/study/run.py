@@ -1,43 +1,43 @@
 """Run an ablation study: every variant with every seed, and estimate the differences from the reference.
 
-A variant with a seed is a cell, computed in its own process (unless `jobs` is 1) and stored in
-`<run>/studies/<name>/cells/`; a study that was stopped or changed computes only missing cells. A cell's name
-is the hash of everything it depends on: settings, knowledge base, and the source code of stage 2.
+A variant with a seed is a cell, computed in its own process (unless `jobs` is 1) or by a worker of the
+project's engine, and stored in `<run>/studies/<name>/cells/`; a study that was stopped or changed computes
+only missing cells. A cell's name is the hash of everything it depends on: settings, knowledge base, and the
+source code of stage 2.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
-from data.environment import cores, environment
-from data.errors import DamagedError, InputError, UniBindError
+from data.environment import cores
+from data.errors import DamagedError, InputError
 from data.files import hash_json, write_json
+from data.work import Carry
 from pipeline.accuracies import percent
+from pipeline.engines.choose import engine_of
+from pipeline.project import ProjectFile, RunSection
 from pipeline.run.code import code_hash
 from pipeline.run.jobs import plan
 from pipeline.run.runner import digest, run_stages
 from pipeline.run.sealing import STUDY_FILES, seal_study, unseal_study
-from pipeline.study.cells import CellFile, read_cell, write_cell, wrong_with
+from pipeline.study.cells import read_cell, wrong_with
+from pipeline.study.compute import CellWork, by_processes, compute_cells
 from pipeline.study.file import Study
 from pipeline.study.page import flat_settings, write_study_page
-from trainer.evaluate.outcomes import NAMED_FILE, RANKS_FILE, write_outcomes
+from trainer.evaluate.outcomes import NAMED_FILE, RANKS_FILE
 from trainer.evaluate.seeds import Estimate, difference, estimate, estimate_of
 from trainer.evaluate.tasks import CENTERS
 from trainer.variant import Variant, hits_by_measure, run_variant
 
 _RESAMPLES = 2000
-# The processes of a study show no progress bar and have one thread each.
-_QUIET = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
 # Measures of the whole space, one value per seed.
 _BALANCE = {
     "modality_probe": "modality_probe_accuracy",
@@ -61,10 +61,12 @@ class Cell:
 def run_study(study: Study, *, jobs: int | None = None) -> dict[str, Any]:
     """Run the stages up to `encode`, compute missing cells, write study.json and study.html.
 
-    Returns the content of study.json (docs/metrics.md). Raises InputError where every variant fails, and the
-    errors of the stages up to `encode`.
+    `jobs` is the number of processes of this machine, by default one per core. Returns the content of
+    study.json (docs/metrics.md). Raises InputError where every variant fails, or `jobs` is given to a project
+    with another engine, and the errors of the engine and of the stages up to `encode`.
     """
     project = study.project
+    carrying = _carrying(project, jobs)
     before = plan(project)
     run_stages(project, before[: before.index("encode") + 1])
     folder = project.run / "studies" / study.file.name
@@ -73,7 +75,8 @@ def run_study(study: Study, *, jobs: int | None = None) -> dict[str, Any]:
         _key(base, variant): variant
         for variant in [*study.reference, *(v for each in study.variants.values() for v in each)]
     }
-    _compute(project.kb, folder / "cells", wanted, jobs or cores())
+    with carrying as carry:
+        compute_cells(CellWork(project.kb, folder / "cells"), wanted, carry)
     cells = {key: _read(folder / "cells" / key) for key in wanted}
     if all(cell.error for cell in cells.values()):
         raise InputError(f"every variant failed: {next(iter(cells.values())).error}")
@@ -89,43 +92,22 @@ def _key(base: str, variant: Variant) -> str:
     return hash_json([base, asdict(variant), code_hash(run_variant)])[:24]
 
 
-def _compute(kb: Path, folder: Path, wanted: Mapping[str, Variant], jobs: int) -> None:
-    missing = {key: v for key, v in wanted.items() if read_cell(folder / key) is None}
-    if not missing:
-        return
-    if jobs == 1:  # starting a process takes seconds
-        for key, variant in tqdm(missing.items(), desc="study", unit="cell", disable=None):
-            _cell(kb, folder / key, variant)
-        return
-    with (
-        environment(_QUIET),
-        ProcessPoolExecutor(min(jobs, len(missing)), multiprocessing.get_context("spawn")) as pool,
-        tqdm(total=len(missing), desc="study", unit="cell", disable=None) as bar,
-    ):
-        futures = [pool.submit(_cell, kb, folder / key, variant) for key, variant in missing.items()]
-        try:
-            for number, future in enumerate(as_completed(futures), start=1):
-                future.result()
-                bar.update()
-                if bar.disable and number % 20 == 0:
-                    print(f"  study: {number:,} of {len(missing):,} cells", file=sys.stderr, flush=True)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def _carrying(project: ProjectFile, jobs: int | None) -> AbstractContextManager[Carry]:
+    """What computes cells: `jobs` processes of this machine, or the workers of the project's engine."""
+    if project.running.engine == "local":
+        return nullcontext(by_processes(jobs or cores()))
+    if jobs is not None:
+        raise InputError(
+            f'--jobs counts processes of this machine, and [run] engine = "{project.running.engine}" computes'
+            " on its workers: leave out --jobs"
+        )
+    return _on_engine(project.running)
 
 
-def _cell(kb: Path, folder: Path, variant: Variant) -> None:
-    """Compute a cell and write it; where the variant fails, with its error."""
-    folder.mkdir(parents=True, exist_ok=True)
-    content: CellFile = {"variant": asdict(variant), "balance": {}, "error": None}
-    try:
-        measured = run_variant(kb, variant)
-    except UniBindError as error:
-        content["error"] = str(error)
-    else:
-        write_outcomes(folder, measured.named, measured.ranks)
-        content["balance"] = {row["measure"]: row["value"] for row in measured.metrics["balance"]}
-    write_cell(folder, content)  # last: it marks the cell as complete
+@contextmanager
+def _on_engine(settings: RunSection) -> Iterator[Carry]:
+    with engine_of(settings) as engine:
+        yield engine.map
 
 
 def _read(folder: Path) -> Cell:

@@ -24,7 +24,6 @@ from trainer.evaluate.gallery import gallery_measures
 from trainer.evaluate.tasks import CENTERS, AnchorSet
 from trainer.inputs import CLASS_NAME, KnowledgeBase
 from trainer.records import Doubles, Floats, Ints, SampleSet
-from trainer.settings import Train
 
 _ROWS_AT_ONCE = 1024
 _FOLDS = 5
@@ -75,32 +74,41 @@ def balance_rows(
     ]
 
 
+def baseline_names(heads: Heads) -> tuple[str, ...]:
+    """Bare names in place of the LLM centers, and images in place of texts (or the reverse)."""
+    return CLASS_NAME, f"{_OTHER_ALIGN[recipe_of(heads).align]}_centred"
+
+
 def baseline_heads(
     base: KnowledgeBase, anchors: dict[str, AnchorSet], heads: Heads, *, together: bool = False
 ) -> dict[str, Heads]:
     """Heads by baseline, each trained with the settings of `heads` but aligned with something else.
 
-    The baselines are bare names in place of the LLM centers, and images in place of texts (or the reverse). A
-    baseline that the knowledge base does not allow (no names, no train images) is absent. `together`: they
+    A baseline that the knowledge base does not allow (no names, no train images) is absent. `together`: they
     are trained side by side (`side_by_side`).
     """
+    names = baseline_names(heads)
+    trained = side_by_side(
+        [partial(train_baseline, base, anchors, heads, name) for name in names], together=together
+    )
+    return {name: found for name, found in zip(names, trained, strict=True) if found is not None}
+
+
+def train_baseline(
+    base: KnowledgeBase, anchors: dict[str, AnchorSet], heads: Heads, name: str
+) -> Heads | None:
+    """The heads of one baseline (`baseline_heads`); None where the knowledge base does not allow it."""
     recipe = recipe_of(heads)
-    other = _OTHER_ALIGN[recipe.align]
-    wanted = {
-        CLASS_NAME: (anchors.get(CLASS_NAME), recipe),
-        f"{other}_centred": (anchors[CENTERS], replace(recipe, align=other)),
-    }
-
-    def train(anchor_set: AnchorSet | None, settings: Train) -> Heads | None:
-        if anchor_set is None:
-            return None
-        try:
-            return fit(base, anchor_set.texts, settings).heads
-        except TrainingError:  # no train samples to align with
-            return None
-
-    trained = side_by_side([partial(train, *each) for each in wanted.values()], together=together)
-    return {name: found for name, found in zip(wanted, trained, strict=True) if found is not None}
+    if name == CLASS_NAME:
+        anchor_set = anchors.get(CLASS_NAME)
+    else:
+        anchor_set, recipe = anchors[CENTERS], replace(recipe, align=_OTHER_ALIGN[recipe.align])
+    if anchor_set is None:
+        return None
+    try:
+        return fit(base, anchor_set.texts, recipe).heads
+    except TrainingError:  # no train samples to align with
+        return None
 
 
 def modality_gaps(x_ND: Floats, modality_N: Ints) -> list[float]:

@@ -5,7 +5,7 @@ Shapes: N samples, C categories.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,12 +19,16 @@ from trainer.align.train import fit, recipe_of
 from trainer.evaluate.intervals import share_interval
 from trainer.evaluate.probe import fit_probe, labelled
 from trainer.evaluate.tasks import Task
+from trainer.evaluate.trainings.order import Ready, Training
 from trainer.inputs import KnowledgeBase, seen_categories
 from trainer.localize.centers import read_centers
 from trainer.localize.choose import choose_centers, without_progress
 from trainer.records import Bools, Centers, Ints, SampleSet
 from trainer.score.scoring import score
 from trainer.settings import Evaluate, Localize
+
+PROBE, HEADS = "probe", "heads"
+METHODS = (PROBE, HEADS)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ def few_shot_rows(
     settings: Evaluate,
     *,
     together: bool = False,
+    ready: Ready | None = None,
 ) -> list[dict[str, Any]]:
     """Rows {shots, method, modality, split, top1, top1_low, top1_high, n, n_train}, on split `seen`.
 
@@ -54,38 +59,85 @@ def few_shot_rows(
     the same settings on these samples. Where labelled samples guided the run's centers, others are chosen, by
     rule `visual` and guided by these samples alone. Both methods use all val samples for selection. What
     cannot be fitted with so few samples has no row. `together`: fits run side by side (`side_by_side`).
+    `ready`: the rows of fits that are made already.
+    """
+    alike = shots_alike(base, frozen, settings)
+    known = ready or {}
+    jobs: dict[Training, Callable[[], list[dict[str, Any]]]] = {}
+    for fit_ in few_shot_fits(alike, heads):
+        if fit_ in known:
+            jobs[fit_] = partial(known.__getitem__, fit_)
+        else:
+            jobs[fit_] = partial(few_shot_fit, base, frozen, centers, heads, settings, fit_)
+    found = dict(zip(jobs, side_by_side(jobs.values(), together=together), strict=True))
+    return [
+        {**row, "shots": shots}
+        for shots in settings.few_shot
+        for method in METHODS
+        for row in found.get(Training("few_shot", shots=alike.get(shots), method=method), ())
+    ]
+
+
+def shots_alike(base: KnowledgeBase, frozen: Mapping[str, SampleSet], settings: Evaluate) -> dict[int, int]:
+    """For each number of shots, the one whose fits it shares: where all samples are kept already, more
+    shots give the same results. Empty where no seen category has a test sample.
     """
     seen_C = seen_categories(base)
-    task = Task("seen", seen_C, seen_C)
-    shown = {modality: task.of(encoded) for modality, encoded in frozen.items()}
-    shown = {modality: samples for modality, samples in shown.items() if len(samples)}
-    train = {modality: labelled(frozen[modality], "train") for modality in shown}
-    val = {modality: frozen[modality].split("val") for modality in shown}
-    every: list[_FewShot] = []
-    kept_by: list[frozenset[str]] = []
-    for shots in settings.few_shot if shown else ():
+    if not any(len(each) for each in _shown(frozen, seen_C).values()):
+        return {}
+    first: dict[frozenset[str], int] = {}
+    found: dict[int, int] = {}
+    for shots in settings.few_shot:
         few = with_shots(base, shots, seed=settings.seed)
         kept = frozenset(row["sample_id"] for row in few.samples if row["split"] == "train")
-        of_these = {
-            m: s.take(np.array([name in kept for name in s.sample_ids], bool)) for m, s in train.items()
-        }
-        every.append(_FewShot(shots=shots, base=few, train=of_these, val=val, shown=shown))
-        kept_by.append(kept)
-    # Where all samples are kept already, more shots give the same results.
-    distinct = dict(zip(kept_by, every, strict=True))
-    jobs: dict[tuple[str, frozenset[str]], Callable[[], dict[str, Ints]]] = {}
-    if heads is not None:
-        for kept, few_shot in sorted(distinct.items(), key=lambda each: -each[1].shots):  # the longest first
-            jobs["heads", kept] = partial(_classify_by_heads, few_shot, centers, seen_C, heads, settings)
-    for kept, few_shot in distinct.items():
-        jobs["probe", kept] = partial(_classify_by_probe, few_shot)
-    predicted = dict(zip(jobs, side_by_side(jobs.values(), together=together), strict=True))
+        found[shots] = first.setdefault(kept, shots)
+    return found
+
+
+def few_shot_fits(alike: Mapping[int, int], heads: Heads | None) -> list[Training]:
+    """The fits of all shots that differ (`shots_alike`), the longest first."""
+    distinct = sorted(set(alike.values()), reverse=True)
+    methods = METHODS if heads is not None else (PROBE,)
+    return [Training("few_shot", shots=shots, method=each) for each in methods[::-1] for shots in distinct]
+
+
+def few_shot_fit(
+    base: KnowledgeBase,
+    frozen: Mapping[str, SampleSet],
+    centers: Centers,
+    heads: Heads | None,
+    settings: Evaluate,
+    fit_: Training,
+) -> list[dict[str, Any]]:
+    """The rows of one fit (`few_shot_rows`)."""
+    assert fit_.shots is not None
+    seen_C = seen_categories(base)
+    few = with_shots(base, fit_.shots, seed=settings.seed)
+    kept = frozenset(row["sample_id"] for row in few.samples if row["split"] == "train")
+    shown = {modality: samples for modality, samples in _shown(frozen, seen_C).items() if len(samples)}
+    train = {modality: labelled(frozen[modality], "train") for modality in shown}
+    few_shot = _FewShot(
+        shots=fit_.shots,
+        base=few,
+        train={m: s.take(np.array([name in kept for name in s.sample_ids], bool)) for m, s in train.items()},
+        val={modality: frozen[modality].split("val") for modality in shown},
+        shown=shown,
+    )
+    if fit_.method == PROBE:
+        predicted = _classify_by_probe(few_shot)
+    else:
+        assert heads is not None
+        predicted = _classify_by_heads(few_shot, centers, seen_C, heads, settings)
     return [
-        _row(few_shot, method, modality, predicted_N, settings)
-        for kept, few_shot in zip(kept_by, every, strict=True)
-        for method in ("probe", "heads")
-        for modality, predicted_N in predicted.get((method, kept), {}).items()
+        _row(few_shot, fit_.method, modality, predicted_N, settings)
+        for modality, predicted_N in predicted.items()
     ]
+
+
+def _shown(frozen: Mapping[str, SampleSet], seen_C: Bools) -> dict[str, SampleSet]:
+    """The test samples of seen categories, by modality."""
+    task = Task("seen", seen_C, seen_C)
+    return {modality: task.of(encoded) for modality, encoded in frozen.items()}
 
 
 def with_shots(base: KnowledgeBase, shots: int, *, seed: int) -> KnowledgeBase:

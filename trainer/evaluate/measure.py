@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from data.errors import TrainingError
 from data.threads import one_thread_each, side_by_side
+from data.work import Carry
 from kb_builder.store.cards import read_card
-from trainer.align.heads import Heads, has_heads, load_heads
-from trainer.align.train import recipe_of
-from trainer.evaluate.balance import balance_rows, baseline_heads
+from trainer.align.heads import Heads
+from trainer.evaluate.balance import balance_rows
 from trainer.evaluate.calibration import calibration_rows
 from trainer.evaluate.few_shot import few_shot_rows
 from trainer.evaluate.name_free import NAME_FREE, name_free_rows
@@ -24,25 +23,16 @@ from trainer.evaluate.predictions import predict_tasks
 from trainer.evaluate.probe import probe_rows
 from trainer.evaluate.recognition import recognition_rows, sweep_rows
 from trainer.evaluate.retrieval import retrieval_rows
-from trainer.evaluate.tasks import CENTERS, AnchorSet, anchor_sets, represent, tasks
+from trainer.evaluate.tasks import CENTERS, anchor_sets, represent, tasks
+from trainer.evaluate.trainings.baselines import baseline_balance_rows
+from trainer.evaluate.trainings.elsewhere import open_given, train_elsewhere
+from trainer.evaluate.trainings.given import Given, given_of
+from trainer.evaluate.trainings.order import Ready
 from trainer.evaluate.trust.judge import TrustRows, judge
 from trainer.evaluate.unmeasured import unmeasured_rows
-from trainer.inputs import (
-    KnowledgeBase,
-    count_rejects,
-    load_controls,
-    load_samples,
-    open_kb,
-    seen_categories,
-)
-from trainer.localize.centers import load_centers
+from trainer.inputs import KnowledgeBase, count_rejects, load_controls, seen_categories
 from trainer.records import Centers, SampleSet
-from trainer.score.geometry import unit_rows
 from trainer.settings import Evaluate
-
-# Vectors of up to this many numbers make problems that want one thread each. Their trainings run side by
-# side, each with a copy of the features: 32 MB.
-_SMALL = 2**23
 
 
 @dataclass(frozen=True)
@@ -54,14 +44,15 @@ class Measured:
     ranks: pa.Table
 
 
-def evaluate(kb: Path, run: Path, settings: Evaluate) -> dict[str, Any]:
+def evaluate(kb: Path, run: Path, settings: Evaluate, carry: Carry | None = None) -> dict[str, Any]:
     """Measure a run and write `<run>/named.parquet` and `<run>/ranks.parquet`; returns the metrics.
 
+    `carry`: where the trainings of the evaluation are made; None: in this process. No byte depends on it.
     Metrics and errors are described at `measure`.
     """
-    base = open_kb(kb)
-    heads = load_heads(run) if has_heads(run) else None
-    measured = measure(base, load_centers(base), heads, settings)
+    given = open_given(kb, run, settings)
+    ready = train_elsewhere(given, kb, run, carry) if carry else {}
+    measured = _measure_given(given, ready)
     write_outcomes(run, measured.named, measured.ranks)
     return measured.metrics
 
@@ -79,38 +70,29 @@ def measure(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings
     in `balance` the run's own space comes first, then the baselines. Raises TrainingError where the heads
     were trained on other encoders.
     """
-    frozen, without_vector = load_samples(base, "samples") if base.encoders.get("samples") else ({}, {})
-    spaces = _spaces(base, frozen, heads)
-    numbers = sum(s.vectors_ND.size for sets in (frozen, *spaces.values()) for s in sets.values())
-    # Another precision is set for the whole process, by each training for itself.
-    precise = heads is None or recipe_of(heads).precision == "highest"
-    together = numbers <= _SMALL and precise
+    return _measure_given(given_of(base, centers, heads, settings), {})
+
+
+def _measure_given(given: Given, ready: Ready) -> Measured:
+    """`measure`, with the results of the trainings that are made already."""
+    together = given.together
     with one_thread_each() if together else nullcontext():
-        return _measure(base, centers, heads, settings, frozen, without_vector, spaces, together)
+        return _measure(given, ready, together=together)
 
 
-def _measure(
-    base: KnowledgeBase,
-    centers: Centers,
-    heads: Heads | None,
-    settings: Evaluate,
-    frozen: dict[str, SampleSet],
-    without_vector: dict[str, int],
-    spaces: dict[str, dict[str, SampleSet]],
-    together: bool,
-) -> Measured:
-    """`measure` of the samples' features; `together`: independent parts run side by side, one thread each."""
+def _measure(given: Given, ready: Ready, *, together: bool) -> Measured:
+    """As above; `together`: independent parts run side by side, one thread each."""
+    base, centers, heads, settings = given.base, given.centers, given.heads, given.settings
+    frozen, spaces, resampling = given.frozen, given.spaces, given.resampling
+    how: dict[str, Any] = {"together": together, "ready": ready}
     anchors = anchor_sets(centers, load_controls(base), seed=settings.seed)
     # Samples that heads have mapped are compared with texts in the heads' space.
     anchors_of = {"zero_shot": anchors, "aligned": represent(anchors, heads) if heads else {}}
     seen_C = seen_categories(base)
     to_do = tasks(seen_C, labels_used=heads is not None or centers.labels_guided)
-    resampling = {"resamples": settings.bootstrap, "seed": settings.seed}
 
     trust = (
-        judge(
-            base, spaces, frozen, partial(_map_samples, frozen), centers, heads, settings, together=together
-        )
+        judge(base, spaces, frozen, given.place, centers, heads, settings, **how)
         if heads is not None
         else TrustRows()
     )
@@ -163,7 +145,7 @@ def _measure(
         "probe": probe_rows(frozen, seen_C, outcomes.get(model, []), together=together, **resampling)
         if settings.probe
         else [],
-        "few_shot": few_shot_rows(base, frozen, centers, heads, settings, together=together),
+        "few_shot": few_shot_rows(base, frozen, centers, heads, settings, **how),
         "sweeps": sweeps,
         "calibration": calibration + trust.calibration,
         "trust": trust.trust,
@@ -171,72 +153,14 @@ def _measure(
         "repeats": trust.repeats,
         "retrieval": retrieval,
         "balance": balance_rows(test, retrieval, anchors=model)
-        + _baseline_balance_rows(base, frozen, spaces, anchors, heads, settings, together=together),
+        + baseline_balance_rows(given, anchors, **how),
         "parameters": _parameters(base, heads) if heads else [],
         "rejects": count_rejects(base.folder),
-        "counts": _counts(frozen, without_vector, heads) if heads else {},
+        "counts": _counts(frozen, given.without_vector, heads) if heads else {},
     }
     tables = [named_table(base, found, model=name) for name, found in outcomes.items()]
     named_samples = pa.concat_tables([NAMED.empty_table(), *tables])
     return Measured(metrics, named_samples, ranks_table(base, retrieved, model=model))
-
-
-def _baseline_balance_rows(
-    base: KnowledgeBase,
-    frozen: dict[str, SampleSet],
-    spaces: dict[str, dict[str, SampleSet]],
-    anchors: dict[str, AnchorSet],
-    heads: Heads | None,
-    settings: Evaluate,
-    *,
-    together: bool,
-) -> list[dict[str, Any]]:
-    """Balance rows of the baselines: the untrained space, and heads aligned with something else."""
-    if heads is None or not settings.baselines:
-        return []
-    others = {name: sets for name, sets in spaces.items() if name == "zero_shot"}
-    for name, trained in baseline_heads(base, anchors, heads, together=together).items():
-        others[name] = _map_samples(frozen, trained)
-
-    def rows(name: str, sets: dict[str, SampleSet]) -> list[dict[str, Any]]:
-        test = {modality: samples.split("test") for modality, samples in sets.items()}
-        retrieval, _ = retrieval_rows(test, resamples=1, seed=settings.seed)
-        return balance_rows(test, retrieval, anchors=name)
-
-    found = side_by_side([partial(rows, *each) for each in others.items()], together=together)
-    return [row for some in found for row in some]
-
-
-def _map_samples(frozen: dict[str, SampleSet], heads: Heads) -> dict[str, SampleSet]:
-    return {
-        modality: replace(samples, vectors_ND=heads.map(modality, samples.vectors_ND))
-        for modality, samples in frozen.items()
-        if modality in heads.modalities
-    }
-
-
-def _spaces(
-    base: KnowledgeBase, frozen: dict[str, SampleSet], heads: Heads | None
-) -> dict[str, dict[str, SampleSet]]:
-    """The samples in the text space: as the untrained zero-shot encoder and as the heads map them."""
-    spaces: dict[str, dict[str, SampleSet]] = {}
-    if base.encoders.get("zero_shot") is not None:
-        sets, _ = load_samples(base, "zero_shot")
-        spaces["zero_shot"] = {m: replace(s, vectors_ND=unit_rows(s.vectors_ND)) for m, s in sets.items()}
-    if heads is not None:
-        _require_same_encoders(base, heads)
-        spaces["aligned"] = _map_samples(frozen, heads)
-    return spaces
-
-
-def _require_same_encoders(base: KnowledgeBase, heads: Heads) -> None:
-    for role in ("text", "samples"):
-        trained_on, now = heads.metadata["encoders"].get(role), base.encoder(role).name
-        if trained_on != now:
-            raise TrainingError(
-                f"the heads were trained on the {role} encoder {trained_on}, but the knowledge base now has"
-                f" {now}; run `unibind train` again"
-            )
 
 
 def _counts(

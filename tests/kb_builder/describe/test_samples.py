@@ -12,12 +12,14 @@ from PIL import Image
 from data.errors import KnowledgeBaseError
 from data.manifest.read import Manifest
 from data.sample import Sample
+from kb_builder.describe import measuring
 from kb_builder.describe.samples import describe_sample_shards, sample_shard_count
 from kb_builder.encoders.tokens import MINILM, TOKEN_LIMIT
 from kb_builder.facts.sentence import FACTS_VERSION
 from kb_builder.settings import DescribeSamples
 from kb_builder.tables.ingest import ingest
 from kb_builder.tables.schemas import read_rows
+from tests.elsewhere import Elsewhere, all_files
 
 NOTHING_ASKED = {"requests": 0, "answered_from_ledger": 0, "spent_usd": 0.0, "saved_usd": 0.0}
 
@@ -157,3 +159,27 @@ def test_wrong_calls(kb: Path, tmp_path: Path) -> None:
         describe(kb, DescribeSamples(), 1)
     with pytest.raises(KnowledgeBaseError, match="unibind run"):
         sample_shard_count(tmp_path / "none", DescribeSamples())
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2])
+def test_facts_measured_elsewhere_give_the_same_bytes(
+    kb: Path, monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    """In any order: parts and rejects; a worker that does not see the samples is an error."""
+    describe(kb, DescribeSamples())
+    here = all_files(kb)
+    for part in (*kb.glob("descriptions/sample/*"), *kb.glob("rejects/describe-*")):
+        part.unlink()
+    monkeypatch.setattr(measuring, "AT_A_TIME", at_a_time)
+    engine = Elsewhere(seed=at_a_time)
+
+    def elsewhere(root: Path) -> None:
+        describe_sample_shards(
+            kb, root, [0], DescribeSamples(), run_id="test", encoder=MINILM, carry=engine.map
+        )
+
+    elsewhere(kb.parent)
+    assert all_files(kb) == here
+    assert sum(len(order.samples) for order in engine.orders) == 5  # one text was given
+    with pytest.raises(KnowledgeBaseError, match="under the same path"):
+        elsewhere(kb.parent / "gone")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ from typing import Any
 import pytest
 
 from data.errors import InputError, KnowledgeBaseError
-from data.files import hash_file
 from kb_builder.encode import hardware, make, parts
 from kb_builder.encode.hardware import UNKNOWN, classes
-from kb_builder.encode.spread import PartOrder, PartShare, Spread, Work
+from kb_builder.encode.plan import plan_parts
+from kb_builder.encode.spread import PartShare, Spread
 from kb_builder.store.table import part_paths, read_vectors
-from tests.kb_builder.encode.letters import TABLES, LetterCounter, Row, picture, row, run
+from tests.elsewhere import Elsewhere, all_files
+from tests.kb_builder.encode.letters import TABLES, LetterCounter, Row, picture, row, run, wanted
 
 # Each part shares a text with the one before: made one after the other, none could start before the other.
 CHAIN = {
@@ -35,39 +35,6 @@ PICTURES = {
     ],
     "two": [picture("x2", "/somewhere/unreadable.png", "h"), picture("x3", "/somewhere/3.png", "good3")],
 }
-
-
-def all_files(folder: Path) -> dict[str, str]:
-    """Every file below a folder, hidden ones too."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): hash_file(path) for path in files}
-
-
-class Elsewhere:
-    """An engine that pickles what it is given, and does it in another order, some orders after a failure."""
-
-    def __init__(self, seed: int, stop_after: int | None = None) -> None:
-        self.draw = random.Random(seed)
-        self.stop_after = stop_after
-        self.orders: list[PartOrder] = []
-
-    def map(self, work: Work, orders: Iterable[Any]) -> Generator[Any]:
-        sent = pickle.dumps(work)
-        waiting: list[bytes] = []
-        left = iter(orders)
-        while True:
-            for order in left:
-                self.orders.append(order)
-                waiting.append(pickle.dumps(order))
-                if len(waiting) == 4:
-                    break
-            if not waiting:
-                return
-            if self.stop_after is not None and len(self.orders) > self.stop_after:
-                raise RuntimeError("killed")
-            order = waiting.pop(self.draw.randrange(len(waiting)))
-            (result,) = pickle.loads(sent)([pickle.loads(order)])
-            yield pickle.loads(pickle.dumps(result))
 
 
 class Portable(LetterCounter):
@@ -211,3 +178,16 @@ def test_the_class_of_hardware_stands_beside_each_part(
     for note in (tmp_path / "one").glob(".*.hardware"):
         note.unlink()
     assert list(classes(tmp_path / "one", names)) == [UNKNOWN]
+
+
+def test_parts_that_are_too_small_are_told(tmp_path: Path) -> None:
+    """Of much work in parts of less than five seconds: what rows would take a minute; else nothing."""
+    table = wanted([row(str(n), f"text {n}") for n in range(40)])
+    plan = plan_parts(tmp_path / "letters", {"one": table}, identity="i", rows_per_part=8)
+    assert parts.advice_on_size([0.5] * 2000, plan, "texts") == (
+        "letters: 2,000 parts took 0.5 s each; with larger ones the driver has less to do: [encode]"
+        " texts_per_part = 960 makes them of about 60 s"
+    )
+    assert parts.advice_on_size([5.0] * 2000, plan, "texts") is None
+    assert parts.advice_on_size([0.5] * 20, plan, "texts") is None
+    assert parts.advice_on_size([], plan, "texts") is None

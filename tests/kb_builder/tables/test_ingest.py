@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from data.errors import ManifestError
+from data.errors import KnowledgeBaseError, ManifestError
 from data.manifest.read import Manifest
+from data.reads import recorded
 from data.sample import Category, Sample
+from kb_builder.tables import hashing
 from kb_builder.tables.ingest import ingest
 from kb_builder.tables.schemas import CATEGORIES, REJECTS, SAMPLES, read_rows
+from tests.elsewhere import Elsewhere, all_files
 
 CATEGORIES_OF_TEST = (Category("dog", "Dog", ("hound",), "animal", "barks"), Category("cat", "cat"))
 
@@ -89,6 +93,30 @@ def test_a_second_run_gives_the_same_bytes(tmp_path: Path) -> None:
     assert len(files) == 5
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_files_hashed_elsewhere_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In any order: tables, rejects, and what was read; a worker that does not see the files is an error."""
+    for number in range(20):
+        (tmp_path / f"{number}.png").write_bytes(bytes([number]))
+    (tmp_path / "5.png").unlink()
+    (tmp_path / "6.png").write_bytes(b"")
+    samples = [Sample(str(number), "image", f"{number}.png", description="long") for number in range(20)]
+    given = manifest(tmp_path, *samples)
+    monkeypatch.setattr(hashing, "AT_A_TIME", 3)
+    engine = Elsewhere(seed=2)
+    read = []
+    for name, carry in (("here", None), ("there", engine.map)):
+        with recorded() as recorder:
+            ingest(given, tmp_path / name, carry=carry)
+        read.append({(note.path, note.digest) for note in recorder.notes()})
+    assert all_files(tmp_path / "there") == all_files(tmp_path / "here")
+    assert read[0] == read[1] and len(read[0]) == 20
+    assert len(engine.orders) == 7 and engine.orders[0].name == "3 samples from '0'"
+    assert all(sample.description is None for order in engine.orders for sample in order.samples)
+    gone = replace(given, root=tmp_path / "gone")
+    with pytest.raises(KnowledgeBaseError, match="under the same path"):
+        ingest(gone, tmp_path / "kb", carry=engine.map)
 
 
 def test_copies_in_train_and_elsewhere_are_counted(tmp_path: Path) -> None:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data.errors import ProjectError
+from data.errors import InputError, KnowledgeBaseError, ProjectError
+from data.work import Carry, here
 from pipeline.project import load_project
 from pipeline.study import run as studies
+from pipeline.study.compute import CellWork, compute_cells
 from pipeline.study.file import load_study
 from pipeline.study.run import run_study
 from pipeline.study.text import study_text
+from tests.elsewhere import Elsewhere, all_files
+from trainer.settings import Evaluate, Localize, Train
+from trainer.variant import Variant
 
 PROJECT = """
 name = "small"
@@ -129,18 +135,47 @@ def test_what_is_done_is_not_done_again(
     done, first = studied
     shutil.copytree(done / "runs" / "small" / "studies", place / "runs" / "small" / "studies")
     worked: list[Any] = []
-    work_out = studies._compute
+    work_out = studies.compute_cells
 
-    def watch(kb: Path, folder: Path, wanted: Any, jobs: int) -> None:
-        worked.extend(key for key in wanted if not (folder / key / "cell.json").exists())
-        work_out(kb, folder, wanted, jobs)
+    def watch(work: CellWork, wanted: Any, carry: Carry) -> None:
+        worked.extend(key for key in wanted if not (work.cells / key / "cell.json").exists())
+        work_out(work, wanted, carry)
 
-    monkeypatch.setattr(studies, "_compute", watch)
+    monkeypatch.setattr(studies, "compute_cells", watch)
     assert run_study(load_study(place / "s.toml"), jobs=1) == first
     assert worked == []
     (place / "s.toml").write_text(STUDY.replace("seeds = [3, 4]", "seeds = [3, 4, 5]"))
     run_study(load_study(place / "s.toml"), jobs=1)
     assert len(worked) == 5  # ours, published, broken, one, the name; names at test are ours
+
+
+def test_cells_that_other_processes_compute_have_the_same_bytes(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file of the study; `--jobs`, which counts processes of this machine, is refused there."""
+    study = load_study(place / "s.toml")
+    run_study(study, jobs=1)
+    folder = place / "runs" / "small" / "studies"
+    one = all_files(folder)
+    shutil.rmtree(folder)
+    engine = Elsewhere(seed=1)
+    monkeypatch.setattr(studies, "engine_of", lambda settings: nullcontext(engine))
+    with (place / "unibind.toml").open("a") as file:
+        file.write('[run]\nengine = "ray"\naddress = "127.0.0.1:1"\n')
+    run_study(load_study(place / "s.toml"))
+    assert all_files(folder) == one
+    assert len(engine.orders) == 10 and all("seed" in order.name for order in engine.orders)
+    with pytest.raises(InputError, match="leave out --jobs"):
+        run_study(load_study(place / "s.toml"), jobs=2)
+
+
+def test_a_worker_that_does_not_see_the_knowledge_base_fails_no_variant(tmp_path: Path) -> None:
+    """Its error is the run's; a cell would keep it as the variant's."""
+    work = CellWork(tmp_path / "gone", tmp_path / "cells")
+    variant = Variant(Localize(), Train(), Evaluate())
+    with pytest.raises(KnowledgeBaseError, match="under the same path"):
+        compute_cells(work, {"key": variant}, here)
+    assert not (tmp_path / "cells").exists()
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_side_by_side_gives_the_numbers_of_one_after_the_other(
     localize(kb, Localize(k=3))
     train(kb, tmp_path, Train(epochs=2, batch_size=48))
     together = evaluate(kb, tmp_path, SETTINGS)
-    monkeypatch.setattr("trainer.evaluate.measure._SMALL", 0)
+    monkeypatch.setattr("trainer.evaluate.trainings.given._SMALL", 0)
     assert evaluate(kb, tmp_path, SETTINGS) == together
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from trainer.align.heads import Heads
 from trainer.evaluate.calibration import score_calibration_rows
 from trainer.evaluate.tasks import Task, tasks
+from trainer.evaluate.trainings.order import Ready
 from trainer.evaluate.trust.answers import (
     ALIGNED,
     MEAN,
@@ -55,10 +56,12 @@ def judge(
     settings: Evaluate,
     *,
     together: bool = False,
+    ready: Ready | None = None,
 ) -> TrustRows:
     """Find the constants, choose by val, measure both, and repeat the splits.
 
-    `frozen` holds the features, and `place` maps them by other heads.
+    `frozen` holds the features, and `place` maps them by other heads. `ready`: trainings that are made
+    already.
     """
     if not len(centers.row_ids):
         return TrustRows()
@@ -66,11 +69,12 @@ def judge(
     to_do = tasks(seen_C, labels_used=True)
     placed = place_samples(spaces, heads)
     texts = centers_by_model(centers, heads)
-    constants = find_constants(base, spaces, place, centers, heads, seen_C, settings, together=together)
+    how: dict[str, Any] = {"together": together, "ready": ready}
+    constants = find_constants(base, spaces, place, centers, heads, seen_C, settings, **how)
     judged = TrustRows(
         trust=trust_rows(placed, texts, to_do, seen_C, settings, reasons=_alone(placed, heads, spaces)),
         stacking=stacking_rows(placed, texts, seen_C, constants, settings),
-        repeats=repeat_rows(base, spaces, frozen, place, centers, heads, settings, together=together),
+        repeats=repeat_rows(base, spaces, frozen, place, centers, heads, settings, **how),
         constants={key: constant.value for key, constant in constants.items()},
         seen_C=seen_C,
     )

@@ -22,6 +22,7 @@ from trainer.evaluate.few_shot import refit, with_shots
 from trainer.evaluate.gallery import most_frequent
 from trainer.evaluate.probe import fit_probe, labelled
 from trainer.evaluate.seeds import estimate_of
+from trainer.evaluate.trainings.order import Ready, Training
 from trainer.evaluate.trust.answers import (
     ALIGNED,
     MEAN,
@@ -71,6 +72,7 @@ def repeat_rows(
     settings: Evaluate,
     *,
     together: bool = False,
+    ready: Ready | None = None,
 ) -> list[dict[str, Any]]:
     """Rows {modality, shots, method, split, top1, top1_low, top1_high, n_splits, n, n_train}, and leads.
 
@@ -81,19 +83,21 @@ def repeat_rows(
     that many samples per category, up to four. A method that some split does not allow has no row. `modality`
     None: the mean over the modalities without text, unless it is the only one. Intervals are Student's, with
     the correction for splits that share samples (Nadeau and Bengio, Machine Learning 2003). Rows of the other
-    methods have lead, lead_low and lead_high: how far the heads are ahead, split by split.
+    methods have lead, lead_low and lead_high: how far the heads are ahead, split by split. `ready`: splits
+    that are measured already.
     """
-    shots: list[int | None] = [None, *(n for n in settings.few_shot if n <= _MOST_SHOTS)]
-    count = split_count(base, settings)
+    count, shots = split_count(base, settings), shots_of(settings)
     if count == 0:
         return []
+    known = ready or {}
     total = count * len(shots)
     with tqdm(total=total, desc="repeat splits", unit="training", disable=None) as bar:
 
         def measure(number: int, few: int | None) -> dict[_Key, SplitTop1]:
-            found = _measure(base, spaces, frozen, place, centers, heads, settings, number, few)
+            if (found := known.get(Training("repeat", number, few))) is None:
+                found = measure_split(base, spaces, frozen, place, centers, heads, settings, number, few)
             bar.update()
-            return found
+            return dict(found)
 
         jobs = [(number, few) for number in range(count) for few in shots]
         cells = side_by_side([partial(measure, *job) for job in jobs], together=together)
@@ -112,6 +116,11 @@ def split_count(base: KnowledgeBase, settings: Evaluate) -> int:
         row["modality"] for row in base.samples if row["split"] == "test" and row["category_id"] in trained
     )
     return _SPLITS if 0 < max(tested.values(), default=0) <= _SMALL else 0
+
+
+def shots_of(settings: Evaluate) -> list[int | None]:
+    """With how many samples per category each split is measured; None: with all."""
+    return [None, *(n for n in settings.few_shot if n <= _MOST_SHOTS)]
 
 
 def redraw(base: KnowledgeBase, *, seed: int) -> dict[str, str]:
@@ -166,7 +175,7 @@ def neighbours(train: SampleSet, val: SampleSet, shown: SampleSet) -> Ints | Non
     return most_frequent(categories(shown)[:, :best])
 
 
-def _measure(
+def measure_split(
     base: KnowledgeBase,
     spaces: Spaces,
     frozen: Mapping[str, SampleSet],

@@ -23,6 +23,7 @@ from data.threads import side_by_side
 from trainer.align.heads import Heads
 from trainer.evaluate.few_shot import refit
 from trainer.evaluate.intervals import harmonic_mean, interval_of, resampled, sum_by_object
+from trainer.evaluate.trainings.order import Ready, Training
 from trainer.evaluate.trust.answers import Model, Placed, answer, centers_by_model, offsets, place_samples
 from trainer.inputs import KnowledgeBase
 from trainer.records import Bools, Centers, Doubles, Ints, SampleSet
@@ -76,6 +77,7 @@ def find_constants(
     settings: Evaluate,
     *,
     together: bool = False,
+    ready: Ready | None = None,
 ) -> dict[tuple[str, Model], Constant]:
     """The constants by modality and model; none where all categories are trained, or none is.
 
@@ -83,22 +85,21 @@ def find_constants(
     fold holds out as large a share of the trained categories as is untrained of all, so that the constant is
     found in the situation where it is used. A fold sees no train sample of what it holds out, in localization
     neither. A modality has no constant where no val sample is of a held-out category, or none of the others.
+    `ready`: folds that are measured already.
     """
-    has_center_C = centers.counts() > 0
-    trained = np.flatnonzero(seen_C & has_center_C)
-    others = int((~seen_C & has_center_C).sum())
-    share = others / max(1, others + len(trained))
-    held_out = draw_folds(trained, share, settings.stacking_folds, seed=settings.seed) if others else []
+    trained, held_out = folds_of(centers, seen_C, settings)
     if not held_out:
         return {}
+    known = ready or {}
     with tqdm(total=len(held_out), desc="hold out categories", unit="training", disable=None) as bar:
 
-        def measure(held: Ints) -> dict[tuple[str, Model], Rivalry]:
-            found = _fold(base, spaces, place, centers, heads, trained, held, settings)
+        def measure(number: int, held: Ints) -> dict[tuple[str, Model], Rivalry]:
+            if (found := known.get(Training("fold", number))) is None:
+                found = measure_fold(base, spaces, place, centers, heads, trained, held, settings)
             bar.update()
-            return found
+            return dict(found)
 
-        found = side_by_side([partial(measure, held) for held in held_out], together=together)
+        found = side_by_side([partial(measure, *each) for each in enumerate(held_out)], together=together)
     constants: dict[tuple[str, Model], Constant] = {}
     for key in sorted({key for each in found for key in each}):
         parts = [each[key] for each in found if key in each]
@@ -108,6 +109,15 @@ def find_constants(
             value, harmonic = best_constant(whole)
             constants[key] = Constant(value, harmonic, own, len(whole.is_trained_N) - own, len(parts))
     return constants
+
+
+def folds_of(centers: Centers, seen_C: Bools, settings: Evaluate) -> tuple[Ints, list[Ints]]:
+    """The trained categories, int64[T], and the sets of them that are held out in turn."""
+    has_center_C = centers.counts() > 0
+    trained = np.flatnonzero(seen_C & has_center_C)
+    others = int((~seen_C & has_center_C).sum())
+    share = others / max(1, others + len(trained))
+    return trained, draw_folds(trained, share, settings.stacking_folds, seed=settings.seed) if others else []
 
 
 def draw_folds(trained: Ints, share: float, most: int, *, seed: int) -> list[Ints]:
@@ -250,7 +260,7 @@ def _both(
     return dict(zip(names, (seen, unseen, harmonic, low, high), strict=True))
 
 
-def _fold(
+def measure_fold(
     base: KnowledgeBase,
     spaces: Spaces,
     place: Callable[[Heads], Mapping[str, SampleSet]],

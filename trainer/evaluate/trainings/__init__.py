@@ -1,0 +1,1 @@
+"""The trainings of an evaluation as orders: others than this process may carry them out."""

@@ -104,7 +104,7 @@ train: $(READY) ## localize, train and evaluate from an existing knowledge base 
 ##@ Benchmarks: speed and memory, compared with other programs
 
 .PHONY: bench-peers bench-kb bench-latency bench-store bench-train bench-epoch bench-evaluate bench-media bench-verify
-.PHONY: bench-busy bench-scale bench-ui
+.PHONY: bench-busy bench-plan bench-scale bench-ui
 
 bench-peers: $(READY) ## install what the benchmarks compare with, in separate virtual environments
 	@for peer in bespokelabs-curator distilabel; do \
@@ -142,6 +142,9 @@ bench-busy: $(READY) ## the demo's stages beside a busy core (ten minutes)
 bench-scale: $(READY) ## the cost of spreading parts, and workers on a Ray cluster if it is installed (five minutes)
 	@$(BIN)/python -m bench.scale
 	@$(BIN)/python -m bench.scale_sim
+
+bench-plan: $(READY) ## planning the encoding of up to ten million rows (ten minutes)
+	@$(BIN)/python -m bench.plan
 
 bench-ui: $(READY) ## the web app over 100,000 samples (five minutes)
 	@$(BIN)/python -m bench.ui

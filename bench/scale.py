@@ -40,7 +40,7 @@ from data.modality import Modality
 from data.work import Work
 from kb_builder.encode.parts import encode_parts
 from kb_builder.encode.plan import plan_parts
-from kb_builder.encode.rows import StoredTexts, WantedVectors, hash_texts, numbered
+from kb_builder.encode.rows import TEXT, StoredTexts, WantedVectors, hash_texts
 from kb_builder.encode.spread import Spread
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.base import Encoder, Floats, Source
@@ -123,10 +123,10 @@ def wanted(folder: Path, count: int, *, rows: int) -> WantedVectors:
     """So many different texts, in groups of `rows`, as a table of descriptions gives them."""
     texts = pa.array([f"this is text number {number} of a table of many" for number in range(count)])
     pq.write_table(pa.table({"text": texts}), folder / "texts.parquet", row_group_size=65_536)
-    ids = pa.array([sha256(b"%d" % number).hexdigest() for number in range(count)])
-    groups = pa.array([f"{number // rows:07d}" for number in range(count)])
-    stored = StoredTexts([folder / "texts.parquet"], [0], np.arange(count))
-    return WantedVectors(ids, numbered(pa.chunked_array([groups])), hash_texts(texts), stored)
+    ids = pa.array([sha256(b"%d" % number).hexdigest() for number in range(count)], TEXT)
+    groups = pa.array([f"{number // rows:07d}" for number in range(count)], TEXT)
+    stored = StoredTexts([folder / "texts.parquet"], np.zeros(count, np.int32), np.arange(count))
+    return WantedVectors(ids, groups, hash_texts(texts), stored)
 
 
 def driver(rows: int, count: int) -> list[dict[str, Any]]:
@@ -143,9 +143,11 @@ def driver(rows: int, count: int) -> list[dict[str, Any]]:
 
     with tempfile.TemporaryDirectory() as scratch:
         table = wanted(Path(scratch), rows * count, rows=rows)
-        plan = plan_parts(Path(scratch) / "out", {"t": table}, identity="nothing", rows_per_part=rows)
-        started = time.perf_counter()
-        encode_parts(plan, Nothing(), SETTINGS, what="texts", spread=Spread(map=timed, elsewhere=True))
+        with plan_parts(
+            Path(scratch) / "out", {"t": [table]}, identity="nothing", rows_per_part=rows
+        ) as plan:
+            started = time.perf_counter()
+            encode_parts(plan, Nothing(), SETTINGS, what="texts", spread=Spread(map=timed, elsewhere=True))
         each_ms = 1000 * (time.perf_counter() - started - spent) / count
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     of = f"{count:,} parts of {rows:,} rows"
@@ -170,8 +172,8 @@ def single_parts(count: int = 12) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as scratch:
         table = wanted(Path(scratch), TEXTS * count, rows=TEXTS)
         folder = Path(scratch) / "out"
-        plan = plan_parts(folder, {"t": table}, identity=encoder.identity, rows_per_part=TEXTS)
-        encode_parts(plan, encoder, SETTINGS, what="texts", spread=Spread(map=timed, elsewhere=True))
+        with plan_parts(folder, {"t": [table]}, identity=encoder.identity, rows_per_part=TEXTS) as plan:
+            encode_parts(plan, encoder, SETTINGS, what="texts", spread=Spread(map=timed, elsewhere=True))
     note = f"{TEXTS:,} short texts each, {cores()} cores"
     return [row("seconds of single parts", median(runs), "s", runs=runs, note=note)]
 
@@ -261,17 +263,19 @@ def encode_here(address: str, workers: int) -> None:
             folder = Path(top) / name
             folder.mkdir()
             table = wanted(folder, TEXTS * parts, rows=TEXTS)
-            plan = plan_parts(folder / "out", {"t": table}, identity=encoder.identity, rows_per_part=TEXTS)
-            started = time.perf_counter()
-            encode_parts(
-                plan,
-                encoder,
-                SETTINGS,
-                what="texts",
-                spread=Spread(map=engine.map, elsewhere=True),
-                load=partial(load_encoder, "minilm", "cpu"),
-            )
-            seconds = time.perf_counter() - started
+            with plan_parts(
+                folder / "out", {"t": [table]}, identity=encoder.identity, rows_per_part=TEXTS
+            ) as plan:
+                started = time.perf_counter()
+                encode_parts(
+                    plan,
+                    encoder,
+                    SETTINGS,
+                    what="texts",
+                    spread=Spread(map=engine.map, elsewhere=True),
+                    load=partial(load_encoder, "minilm", "cpu"),
+                )
+                seconds = time.perf_counter() - started
     print(seconds)
 
 

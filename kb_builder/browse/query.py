@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -22,11 +22,24 @@ from data.errors import InputError, KnowledgeBaseError, first_line
 from data.files import Stamp, stamp
 from data.seals import check
 from kb_builder.browse.answer import Page, QueryResult
-from kb_builder.browse.sources import glob_escaped, quoted, require_utf8, sources, unreadable
+from kb_builder.browse.sources import ViewSource, glob_escaped, quoted, require_utf8, sources, unreadable
 from kb_builder.browse.views import VIEWS, views
 from kb_builder.store.cards import encoder_folders
 
-__all__ = ["Page", "QueryResult", "connect", "nearest", "run_query", "sql", "sql_table"]
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+__all__ = [
+    "Page",
+    "QueryResult",
+    "connect",
+    "connect_elsewhere",
+    "nearest",
+    "run_one",
+    "run_query",
+    "sql",
+    "sql_table",
+]
 
 T = TypeVar("T")
 
@@ -63,21 +76,46 @@ def connect(kb: Path, *, vectors: bool = True) -> Iterator[duckdb.DuckDBPyConnec
     # Both spellings: DuckDB checks the escaped pattern against the list, then the file that it finds.
     allowed = sorted({spelling for file in files for spelling in (str(file), glob_escaped(file))})
     with closing(duckdb.connect(config=_OPTIONS)) as connection:
-        # Otherwise a query could read any Python variable of the caller.
-        connection.execute("SET python_enable_replacements = false")
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, allowed))}]")
-        connection.execute("SET enable_external_access = false")
-        connection.create_function("embed", _embedder(kb), ["VARCHAR"], "FLOAT[]")
         try:
-            for view in views(found, encoder_folders(kb)):
-                connection.execute(view.sql)
-            connection.execute("SET lock_configuration = true")
+            _make_views(connection, kb, found, allowed)
             yield connection
         except duckdb.Error as error:
             _require_unchanged(stamps)
             raise _explained(error, files) from None
     _require_unchanged(stamps)
+
+
+@contextmanager
+def connect_elsewhere(
+    kb: Path, found: Sequence[ViewSource], files: AbstractFileSystem
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """As `connect`, of a knowledge base whose tables are not on this machine: DuckDB reads them by `files`.
+
+    `kb` is a folder with the cards of its encoders. Raises InputError, with DuckDB's reason.
+    """
+    allowed = sorted({source.spelled(file) for source in found for file in source.files})
+    with closing(duckdb.connect(config=_OPTIONS)) as connection:
+        connection.register_filesystem(files)
+        try:
+            _make_views(connection, kb, found, allowed)
+            yield connection
+        except duckdb.Error as error:
+            raise _explained(error, []) from None
+
+
+def _make_views(
+    connection: duckdb.DuckDBPyConnection, kb: Path, found: Sequence[ViewSource], allowed: Sequence[str]
+) -> None:
+    """Make the views; afterwards the connection reads nothing but the allowed files."""
+    # Otherwise a query could read any Python variable of the caller.
+    connection.execute("SET python_enable_replacements = false")
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, allowed))}]")
+    connection.execute("SET enable_external_access = false")
+    connection.create_function("embed", _embedder(kb), ["VARCHAR"], "FLOAT[]")
+    for view in views(found, encoder_folders(kb)):
+        connection.execute(view.sql)
+    connection.execute("SET lock_configuration = true")
 
 
 def run_query(connection: duckdb.DuckDBPyConnection, query: str, *, most: int | None = None) -> QueryResult:
@@ -113,8 +151,13 @@ def sql(kb: Path, query: str) -> QueryResult:
     """
     require_utf8(query)
     with connect(kb, vectors=_VECTORS.search(query) is not None) as connection:
-        _require_reading(connection, query)
-        return run_query(connection, query, most=_MOST_ROWS)
+        return run_one(connection, query)
+
+
+def run_one(connection: duckdb.DuckDBPyConnection, query: str) -> QueryResult:
+    """`sql` over the views of a connection."""
+    _require_reading(connection, query)
+    return run_query(connection, query, most=_MOST_ROWS)
 
 
 def sql_table(kb: Path, query: str, *, most: int | None = None, seconds: float | None = None) -> pa.Table:

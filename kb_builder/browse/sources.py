@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ from kb_builder.tables.schemas import (
 )
 
 # View -> the glob of its files, and their schema.
-_TABLES: dict[str, tuple[str, pa.Schema]] = {
+TABLES: dict[str, tuple[str, pa.Schema]] = {
     "v_categories": ("categories.parquet", CATEGORIES),
     "v_samples": ("samples.parquet", SAMPLES),
     "v_rejects": ("rejects/*.parquet", REJECTS),
@@ -45,7 +46,7 @@ _TABLES: dict[str, tuple[str, pa.Schema]] = {
     "v_centers": ("centers.parquet", CENTERS),
 }
 # View -> the role of an encoder, and the table in that encoder's folder.
-_VECTORS: dict[str, tuple[str, str]] = {
+VECTORS: dict[str, tuple[str, str]] = {
     "v_category_vectors": ("text", "category_texts"),
     "v_sample_text_vectors": ("text", "sample_texts"),
     "v_control_vectors": ("text", "controls"),
@@ -61,7 +62,7 @@ class ViewSource:
 
     `schema` is that of a table of rows, None for vectors. `dim` is the dimension of the vectors; of an empty
     view, that of the encoder with its role, or 1 without one. `lacking`: columns of the schema that are
-    newer than the files.
+    newer than the files. `protocol` stands before the paths of files that are not on this machine.
     """
 
     view: str
@@ -71,6 +72,11 @@ class ViewSource:
     schema: pa.Schema | None = None
     dim: int = 1
     lacking: tuple[str, ...] = ()
+    protocol: str = ""
+
+    def spelled(self, file: Path) -> str:
+        """A file as DuckDB is given it."""
+        return f"{self.protocol}{glob_escaped(file)}"
 
 
 def sources(kb: Path) -> tuple[ViewSource, ...]:
@@ -79,25 +85,20 @@ def sources(kb: Path) -> tuple[ViewSource, ...]:
     Raises KnowledgeBaseError, naming the file, if one is damaged or has other columns.
     """
     found = []
-    for view, (pattern, schema) in _TABLES.items():
+    for view, (pattern, schema) in TABLES.items():
         above, _, name = pattern.rpartition("/")
         folders = [kb / "descriptions" / kind for kind in KINDS] if "*" in above else [kb / above]
         files = tuple(path for folder in folders for path in names(folder, name))
-        lacking: set[str] = set()
-        for file in files:
-            there = _footer(reading(file)).names
-            lacking |= LATER_COLUMNS & (set(schema.names) - set(there))
-            if there != [name for name in schema.names if name not in lacking]:
-                raise KnowledgeBaseError(f"{file} has other columns than this version writes; build it again")
-        found.append(ViewSource(view, kb, pattern, files, schema, lacking=tuple(sorted(lacking))))
+        lacking = lacking_columns({file: _footer(reading(file)) for file in files}, schema)
+        found.append(ViewSource(view, kb, pattern, files, schema, lacking=lacking))
     serving = {encoder.role: encoder for encoder in encoder_folders(kb) if encoder.role}
-    for view, (role, table) in _VECTORS.items():
+    for view, (role, table) in VECTORS.items():
         encoder = serving.get(role)
         folder = kb / "embeddings" / (encoder.folder if encoder else "-") / table
         files = tuple(part_paths(folder)) if encoder else ()
         dim = int(encoder.card["dim"]) if encoder else 1
         for file in files:
-            _require_vectors(file, dim)
+            require_vectors(file, _footer(file), dim)
         found.append(ViewSource(view, folder, "*.parquet", files, dim=dim))
     return tuple(found)
 
@@ -136,8 +137,21 @@ def require_utf8(given: str) -> None:
         ) from None
 
 
-def _require_vectors(file: Path, dim: int) -> None:
-    schema = _footer(file)
+def lacking_columns(footers: Mapping[Path, pa.Schema], schema: pa.Schema) -> tuple[str, ...]:
+    """The columns that are newer than some of these files.
+
+    Raises KnowledgeBaseError for a file with other columns than the schema's.
+    """
+    lacking: set[str] = set()
+    for file, footer in footers.items():
+        lacking |= LATER_COLUMNS & (set(schema.names) - set(footer.names))
+        if footer.names != [name for name in schema.names if name not in lacking]:
+            raise KnowledgeBaseError(f"{file} has other columns than this version writes; build it again")
+    return tuple(sorted(lacking))
+
+
+def require_vectors(file: Path, schema: pa.Schema, dim: int) -> None:
+    """Raise KnowledgeBaseError for a file that is no shard with vectors of this dimension."""
     kind = schema.field("vector").type if tuple(schema.names) == COLUMNS else pa.null()
     if not pa.types.is_fixed_size_list(kind) or kind.list_size != dim:
         raise KnowledgeBaseError(

@@ -151,7 +151,7 @@ def _one_line(path: Path) -> str:
 def _over_files(source: ViewSource, *, globs: bool) -> str:
     if not source.files:
         return _empty(source)
-    paths = [quoted(glob_escaped(file)) for file in source.files]
+    paths = [quoted(source.spelled(file)) for file in source.files]
     if len(paths) > 1 and globs and sorted(source.base.glob(source.pattern)) == sorted(source.files):
         paths = [quoted(f"{glob_escaped(source.base)}/{source.pattern}")]
     files = paths[0] if len(paths) == 1 else f"[{', '.join(paths)}]"

@@ -18,11 +18,10 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +36,8 @@ from data.seals import unseal
 from data.show import visible
 from kb_builder.encode.parts import Encoded, encode_parts
 from kb_builder.encode.plan import plan_parts
-from kb_builder.encode.rows import HASH, TEXT, StoredTexts, WantedVectors, hash_texts, numbered
+from kb_builder.encode.planned_rows import forget_plans
+from kb_builder.encode.rows import TEXT, StoredTexts, WantedVectors, hash_texts
 from kb_builder.encode.spread import Spread
 from kb_builder.encoders import FACTORIES, Encoder, Loader, load_encoder
 from kb_builder.encoders.base import JOIN
@@ -45,7 +45,7 @@ from kb_builder.encoders.imported import PREFIX, find_imported
 from kb_builder.settings import Encode
 from kb_builder.store.cards import assign_roles
 from kb_builder.store.shards import Dtype
-from kb_builder.tables.schemas import REJECTS, SAMPLES, read_columns, write_table
+from kb_builder.tables.schemas import REJECTS, SAMPLES, column_batches, read_columns, write_table
 
 _TEXT_ROWS = pa.schema([("row_id", TEXT), ("group", TEXT), ("text", TEXT)])
 
@@ -73,13 +73,13 @@ def embed_texts(kb: Path, settings: Encode, spread: Spread | None = None) -> dic
     categories = kb / "descriptions" / "category"
     if not names_in(categories, "*.parquet") and _names_categories(kb):
         raise KnowledgeBaseError(f"{categories}: no category descriptions; run `unibind describe` first")
-    plan = plan_parts(
+    with plan_parts(
         folder,
         {table: wanted_texts(kb, table) for table in TEXT_TABLES},
         identity=encoder.identity,
         rows_per_part=settings.texts_per_part,
-    )
-    result = encode_parts(plan, encoder, settings, what="texts", spread=spread, load=load)
+    ) as plan:
+        result = encode_parts(plan, encoder, settings, what="texts", spread=spread, load=load)
     _tell(result)
     counts = asdict(result.counts)
     agreement = _agreement(encoder)
@@ -96,6 +96,7 @@ def _ready_folder(kb: Path, encoder: Encoder, dtype: Dtype, roles: list[str], sp
     if spread.share is not None:
         return _folder(kb, encoder, dtype)
     folder = encoder_folder(kb, encoder, dtype)
+    forget_plans(folder)
     assign_roles(kb, dict.fromkeys(roles, folder.name))
     return folder
 
@@ -116,8 +117,7 @@ def embed_samples(
     vector, and a row in rejects/encode.parquet. Returns the `Counts` summed over the encoders, with the
     number of `quarantined` samples. Raises InputError if an encoder does not take a modality of its role.
     """
-    samples = _samples(kb / "samples.parquet")
-    present = frozenset(row["modality"] for row in samples)
+    present = frozenset(_modalities(kb / "samples.parquet"))
     spread = spread or Spread()
     if settings.zero_shot is None and spread.share is None:
         assign_roles(kb, {"zero_shot": None})
@@ -130,14 +130,14 @@ def embed_samples(
         _check_takes(encoder, roles, present, settings)
         folder = _ready_folder(kb, encoder, settings.dtype, roles, spread)
         asked = {each for role in roles for each in present if (each == "text") == (role == "text")}
-        wanted, unlocated = _wanted_samples(samples, data_root, asked & encoder.modalities)
-        plan = plan_parts(
+        wanted = _wanted_samples(kb / "samples.parquet", data_root, asked & encoder.modalities, reasons)
+        with plan_parts(
             folder, {"samples": wanted}, identity=encoder.identity, rows_per_part=settings.samples_per_part
-        )
-        result = encode_parts(plan, encoder, settings, what="samples", spread=spread, load=load)
+        ) as plan:
+            result = encode_parts(plan, encoder, settings, what="samples", spread=spread, load=load)
         _tell(result)
         counts.update(asdict(result.counts))
-        reasons |= unlocated | result.reasons
+        reasons |= result.reasons
         del encoder
     rejects = [{"sample_id": key, "stage": "encode", "reason": reasons[key]} for key in sorted(reasons)]
     if spread.share is None:
@@ -145,16 +145,14 @@ def embed_samples(
     return dict(counts) | {"quarantined": len(rejects)}
 
 
-def _samples(path: Path) -> list[dict[str, Any]]:
-    """The accepted samples; none if there is no file."""
-    columns = ["sample_id", "modality", "uri", "sha256"]
-    up = SAMPLES.field("up")
-    files = _files(path)
-    return [
-        row
-        for file in files
-        for row in read_columns(file, columns, hint="unibind describe", optional=[up]).to_pylist()
-    ]
+def _modalities(path: Path) -> set[str]:
+    """The modalities of the accepted samples; none if there is no file."""
+    return {
+        name
+        for file in _files(path)
+        for rows in column_batches(file, ["modality"], hint="unibind describe")
+        for name in pc.unique(rows["modality"]).to_pylist()
+    }
 
 
 def _loader(kb: Path, name: str, settings: Encode) -> Callable[[], Encoder]:
@@ -213,65 +211,47 @@ def _zero_shot_name(settings: Encode) -> str | None:
 
 
 def _wanted_samples(
-    samples: list[dict[str, Any]], data_root: Path, modalities: Collection[str]
-) -> tuple[WantedVectors, dict[str, str]]:
-    """The samples to encode, and by sample id the reason why a file was not found."""
+    path: Path, data_root: Path, modalities: Collection[str], reasons: dict[str, str]
+) -> Iterator[WantedVectors]:
+    """The samples to encode; adds to `reasons`, by sample id, why a file was not found."""
     find = resolver(data_root)
-    rows: list[tuple[str | None, ...]] = []
-    reasons: dict[str, str] = {}
-    for sample in samples:
-        if sample["modality"] not in modalities:
-            continue
-        try:
-            path = find(sample["uri"])
-        except SampleError as error:
-            reasons[sample["sample_id"]] = str(error)
-            continue
-        about = (sample[name] for name in ("sample_id", "modality", "sha256"))
-        rows.append((*about, str(path), sample["uri"], sample["up"]))
-    ids, groups, contents, sources, labels, ups = (
-        pa.array([row[at] for row in rows], TEXT) for at in range(6)
-    )
-    numbers = numbered(pa.chunked_array([groups]))
-    return WantedVectors(ids, numbers, contents, sources, files=True, labels=labels, ups=ups), reasons
+    up = SAMPLES.field("up")
+    columns = ["sample_id", "modality", "sha256", "uri"]
+    for file in _files(path):
+        for some in column_batches(file, columns, hint="unibind describe", optional=[up]):
+            rows: list[tuple[str | None, ...]] = []
+            for sample in some.to_pylist():
+                if sample["modality"] not in modalities:
+                    continue
+                try:
+                    source = str(find(sample["uri"]))
+                except SampleError as error:
+                    reasons[sample["sample_id"]] = str(error)
+                    continue
+                rows.append((*(sample[name] for name in columns), source, sample["up"]))
+            ids, groups, contents, labels, sources, ups = (
+                pa.array([row[at] for row in rows], TEXT) for at in range(6)
+            )
+            yield WantedVectors(ids, groups, contents, sources, files=True, labels=labels, ups=ups)
 
 
-def wanted_texts(kb: Path, table: str) -> WantedVectors:
-    """The texts whose vectors a table should hold; of descriptions, those with status `ok`.
-
-    One file after the other is read; ids, groups and hashes stay in memory, texts do not.
-    """
+def wanted_texts(kb: Path, table: str) -> Iterator[WantedVectors]:
+    """The texts whose vectors a table should hold; of descriptions, those with status `ok`."""
     where, group = TEXT_TABLES[table]
     path = kb / where
     only_ok = path.is_dir()
-    files = _files(path)
-    starts, count = [], 0
-    ids, groups, contents = [pa.array([], TEXT)], [], [pa.array([], HASH)]
-    places = [np.zeros(0, np.int64)]
-    for file in files:
-        rows = read_columns(file, ["row_id", group, "text", *["status"] * only_ok], hint="unibind describe")
-        starts.append(count)
-        ok = np.asarray(pc.equal(rows["status"], "ok")) if only_ok else np.ones(len(rows), np.bool_)
-        own = rows.select(["row_id", group, "text"]).rename_columns(_TEXT_ROWS.names).cast(_TEXT_ROWS)
-        own = own.filter(pa.array(ok)).combine_chunks()
-        for chunk in own.to_batches():
-            ids.append(chunk.column(0))
-            groups.append(pc.fill_null(chunk.column(1), "").dictionary_encode())
-            contents.append(hash_texts(chunk.column(2)))
-        places.append(np.flatnonzero(ok) + count)
-        count += len(rows)
-        del rows, own
-        pa.default_memory_pool().release_unused()  # else Arrow keeps what each file took
-    numbers = numbered(pa.chunked_array(groups, pa.dictionary(pa.int32(), TEXT)))
-    held = StoredTexts(files, starts, np.concatenate(places))
-    return WantedVectors(_joined(ids), numbers, _joined(contents), held)
-
-
-def _joined(pieces: list[pa.Array]) -> pa.Array:
-    """The pieces of a column as one; they are freed."""
-    whole = pa.concat_arrays(pieces)
-    pieces.clear()
-    return whole
+    columns = ["row_id", group, "text", *["status"] * only_ok]
+    for file in _files(path):
+        count = 0
+        for rows in column_batches(file, columns, hint="unibind describe"):
+            ok = np.asarray(pc.equal(rows["status"], "ok")) if only_ok else np.ones(len(rows), np.bool_)
+            places = np.flatnonzero(ok)
+            own = rows.select(["row_id", group, "text"]).rename_columns(_TEXT_ROWS.names).cast(_TEXT_ROWS)
+            own = own.take(pa.array(places)).combine_chunks()
+            ids, groups, texts = (own[name].combine_chunks() for name in _TEXT_ROWS.names)
+            held = StoredTexts([file], np.zeros(len(places), np.int32), places + count)
+            yield WantedVectors(ids, pc.fill_null(groups, ""), hash_texts(texts), held)
+            count += len(rows)
 
 
 def _files(path: Path) -> list[Path]:

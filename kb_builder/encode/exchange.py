@@ -223,10 +223,13 @@ def _rows_of(kb: Path, table: str) -> pa.Table:
         rows = read_columns(kb / "samples.parquet", names, hint="unibind ingest")
         columns = [rows["sample_id"], rows["uri"], rows["modality"], rows["sha256"], rows["modality"]]
     else:
-        wanted = wanted_texts(kb, table)
-        text = pa.array(["text"] * len(wanted), TEXT)
-        contents = pa.array(wanted.hexes(range(len(wanted))), TEXT)
-        columns = [wanted.ids, wanted.ids, wanted.groups, contents, text]
+        pieces = list(wanted_texts(kb, table))
+        ids, groups = (
+            pa.chunked_array([getattr(piece, name) for piece in pieces], TEXT) for name in ("ids", "groups")
+        )
+        contents = pa.chunked_array([pa.array(piece.hexes(), TEXT) for piece in pieces], TEXT)
+        text = pa.array(["text"] * len(ids), TEXT)
+        columns = [ids, ids, groups, contents, text]
     return _large(dict(zip(("id", "uri", "group", "content", "modality"), columns, strict=True)))
 
 

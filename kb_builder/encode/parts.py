@@ -30,7 +30,7 @@ from data.progress import Step
 from kb_builder.encode.hardware import UNKNOWN, classes, forget_classes, hardware_class, require_one_class
 from kb_builder.encode.make import MadePart, encode_sheets, write_own, write_part
 from kb_builder.encode.plan import Plan
-from kb_builder.encode.sheet import Sheet, SheetColumns, write_sheet
+from kb_builder.encode.sheet import Sheet, SheetColumns, keys_of, write_sheet
 from kb_builder.encode.spread import PartOrder, PartWork, Spread
 from kb_builder.encode.survey import Survey, survey
 from kb_builder.encoders.base import Encoder
@@ -38,7 +38,6 @@ from kb_builder.settings import Encode
 from kb_builder.store.shards import Shard
 from kb_builder.store.table import commit, read_manifest_or_none
 
-_AT_A_TIME = 10_000  # rows
 # Of parts made elsewhere, in seconds: the work of a table from which their size matters, the least that a
 # part should take, and what is advised where they take less.
 _LONG_S, _LEAST_S, _GOAL_S = 600, 5, 60
@@ -136,9 +135,9 @@ def encode_parts(
     reasons = _reasons(plan, progress.rejects)
     return Encoded(
         Counts(
-            distinct=len(plan.owners),
+            distinct=plan.distinct,
             encoded=progress.total - progress.rejected,
-            carried=int(found.carried.held().sum()),
+            carried=int(found.carried[found.missing].sum()),
             reused=sum(each.shard.rows for each in found.finished.values()),
             quarantined=len(reasons),
         ),
@@ -281,9 +280,8 @@ def _left(found: Survey, uncommitted: int) -> str:
 def _reasons(plan: Plan, rejects: dict[str, str]) -> dict[str, str]:
     """The reason for each row without a vector, by its id."""
     reasons: dict[str, str] = {}
-    for table in plan.tables.values() if rejects else ():
-        for start in range(0, len(table), _AT_A_TIME):
-            keys = table.keys(range(start, min(start + _AT_A_TIME, len(table))))
-            rows = (row for row, key in enumerate(keys, start=start) if key in rejects)
-            reasons |= {table.ids[row].as_py(): rejects[keys[row - start]] for row in rows}
+    for part in plan.parts if rejects else ():
+        rows = plan.rows(part)
+        keys = keys_of(rows.groups, rows.contents, files=plan.tables[part.table])
+        reasons |= {id_: rejects[key] for id_, key in zip(rows.ids, keys, strict=True) if key in rejects}
     return reasons

@@ -1,12 +1,11 @@
-"""Rows to encode, in little memory: ids, groups and hashes are held, texts are read where they are stored.
+"""Rows to encode, some at a time: ids, groups and hashes are held, texts are read where they are stored.
 
-A row of texts takes about 70 bytes: its id, its group as a number, the SHA-256 of its text in 32 bytes, and
-the place of its text. `StoredTexts` reads the texts of some rows again, and compares them with their hashes.
+`StoredTexts` reads the texts of some rows again, and compares them with their hashes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.errors import KnowledgeBaseError, first_line
@@ -28,49 +26,37 @@ HASH = pa.binary(32)
 # Of every column of ids, names and hashes that grows with the rows: 33.5 million hashes of 64 letters fill
 # the 2 GiB that the offsets of `string` can address, and joining more raises ArrowInvalid.
 TEXT = pa.large_string()
-_AT_A_TIME = 65_536  # rows
+ROWS_AT_A_TIME = 65_536
 
 
 @dataclass(frozen=True)
 class StoredTexts:
-    """Texts in the column `text` of Parquet files; `places_N` counts the rows of all files in order."""
+    """Texts in the column `text` of Parquet files: `i` is in row `rows_N[i]` of `files[files_N[i]]`."""
 
     files: Sequence[Path]
-    starts: Sequence[int]  # of each file: the number of its first row
-    places_N: npt.NDArray[np.int64]
+    files_N: Ints
+    rows_N: Ints
 
     def __len__(self) -> int:
-        return len(self.places_N)
+        return len(self.rows_N)
 
     def take(self, rows: Any) -> StoredTexts:
         """The texts at some places of this column."""
-        return StoredTexts(self.files, self.starts, self.places_N[np.asarray(rows)])
-
-    def located(self, rows: Ints) -> tuple[list[Path], Ints, Ints]:
-        """The files of some texts, and of each text the number of its file there and its row in it."""
-        places_N = self.places_N[rows]
-        numbers, file_N = np.unique(self._numbers(places_N), return_inverse=True)
-        starts_N = np.asarray(self.starts, np.int64)[numbers]
-        row_N = places_N - starts_N[file_N] if len(places_N) else places_N
-        return [self.files[number] for number in numbers.tolist()], file_N, row_N
-
-    def _numbers(self, places_N: Ints) -> Ints:
-        """The number of the file at each place."""
-        return np.searchsorted(np.asarray(self.starts), places_N, side="right") - 1
+        some = np.asarray(rows, np.int64)
+        return StoredTexts(self.files, self.files_N[some], self.rows_N[some])
 
     def to_pylist(self) -> list[str]:
         """The texts. Raises KnowledgeBaseError for a file that is gone or damaged."""
         found: list[str] = [""] * len(self)
-        file_N = self._numbers(self.places_N)
-        for number in np.unique(file_N).tolist():
-            own = np.flatnonzero(file_N == number)
-            texts = _texts_at(self.files[number], self.places_N[own] - self.starts[number])
+        for number in np.unique(self.files_N).tolist():
+            own = np.flatnonzero(self.files_N == number)
+            texts = _texts_at(self.files[number], self.rows_N[own])
             for place, text in zip(own.tolist(), texts, strict=True):
                 found[place] = text
         return found
 
 
-def _texts_at(path: Path, rows: npt.NDArray[np.int64]) -> list[str]:
+def _texts_at(path: Path, rows: Ints) -> list[str]:
     """The texts of some rows of a file, in the order of `rows`; only their row groups are read."""
     try:
         with pq.ParquetFile(path) as file:
@@ -91,9 +77,9 @@ def _texts_at(path: Path, rows: npt.NDArray[np.int64]) -> list[str]:
         ) from error
 
 
-@dataclass
+@dataclass(frozen=True)
 class WantedVectors:
-    """The rows that a table should have, as columns of equal length.
+    """Some of the rows that a table should have, in any order, as columns of equal length.
 
     `sources` are texts, or with `files` paths of files whose modality is their group. `contents` are the
     SHA-256 of each, in 32 bytes for texts, in hex for files. `labels` name the files in messages, instead of
@@ -101,51 +87,26 @@ class WantedVectors:
     """
 
     ids: pa.LargeStringArray
-    groups: pa.DictionaryArray  # the names in ascending order
+    groups: pa.LargeStringArray
     contents: pa.FixedSizeBinaryArray | pa.LargeStringArray
     sources: pa.LargeStringArray | StoredTexts
     files: bool = False
     labels: pa.LargeStringArray | None = None
     ups: pa.LargeStringArray | None = None
 
-    def __post_init__(self) -> None:
-        for name in ("ids", "contents", "sources", "labels", "ups"):
-            column = getattr(self, name)
-            if isinstance(column, pa.StringArray):
-                setattr(self, name, column.cast(TEXT))
-
     def __len__(self) -> int:
         return len(self.ids)
-
-    def sort(self) -> None:
-        """Sort the rows by (group, id): one column after the other, so that no second table is in memory."""
-        columns = {"group": self.groups.indices, "id": self.ids}
-        order = pc.sort_indices(pa.table(columns), sort_keys=[(name, "ascending") for name in columns])
-        for name in ("ids", "groups", "contents", "sources", "labels", "ups"):
-            column = getattr(self, name)
-            if column is not None:
-                setattr(self, name, column.take(order))
-        del columns, order
-        pa.default_memory_pool().release_unused()
 
     def digests(self) -> Digests:
         """32 bytes per row: rows with equal ones have equal vectors."""
         if self.files:
-            return digests_of(self.groups.cast(TEXT), self.contents, files=True)
+            return digests_of(self.groups, self.contents, files=True)
         return _as_numbers(self.contents)
 
-    def hexes(self, rows: Iterable[int]) -> list[str]:
-        """The SHA-256 (hex) of some rows."""
-        some = self.contents.take(pa.array(rows, pa.int64())).to_pylist()
-        return some if self.files else [each.hex() for each in some]
-
-    def keys(self, rows: Sequence[int]) -> list[str]:
-        """The content keys of some rows: `hexes`, prefixed by "text", or for files by their modality."""
-        hexes = self.hexes(rows)
-        if not self.files:
-            return [f"text:{each}" for each in hexes]
-        groups = self.groups.take(pa.array(rows, pa.int64())).to_pylist()
-        return [f"{group}:{each}" for group, each in zip(groups, hexes, strict=True)]
+    def hexes(self) -> list[str]:
+        """The SHA-256 (hex) of the rows."""
+        contents = self.contents.to_pylist()
+        return contents if self.files else [each.hex() for each in contents]
 
 
 def digests_of(groups: pa.Array, contents: pa.Array, *, files: bool) -> Digests:
@@ -154,10 +115,10 @@ def digests_of(groups: pa.Array, contents: pa.Array, *, files: bool) -> Digests:
     A file counts together with its modality. A text's content that is no SHA-256 (unknown: "") equals none.
     """
     joined = bytearray()
-    for start in range(0, len(contents), _AT_A_TIME):
-        some = contents[start : start + _AT_A_TIME].to_pylist()
+    for start in range(0, len(contents), ROWS_AT_A_TIME):
+        some = contents[start : start + ROWS_AT_A_TIME].to_pylist()
         if files:
-            names = groups[start : start + _AT_A_TIME].to_pylist()
+            names = groups[start : start + ROWS_AT_A_TIME].to_pylist()
             keys = (f"{name}:{content}".encode() for name, content in zip(names, some, strict=True))
             joined += b"".join(sha256(key).digest() for key in keys)
         else:
@@ -183,20 +144,6 @@ def hash_texts(texts: pa.StringArray | pa.LargeStringArray) -> pa.FixedSizeBinar
     held = memoryview(data) if data is not None else memoryview(b"")
     joined = b"".join(sha256(held[start:stop]).digest() for start, stop in pairwise(ends))
     return pa.FixedSizeBinaryArray.from_buffers(HASH, len(texts), [None, pa.py_buffer(joined)])
-
-
-def numbered(groups: pa.ChunkedArray) -> pa.DictionaryArray:
-    """A column of names, or of numbered names, as numbers into the names in ascending order."""
-    coded = groups if pa.types.is_dictionary(groups.type) else groups.dictionary_encode()
-    coded = coded.unify_dictionaries()
-    if not coded.num_chunks:
-        return pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], TEXT))
-    names = coded.chunk(0).dictionary
-    order = pc.sort_indices(names)
-    ranks = np.empty(len(names), np.int32)
-    ranks[order.to_numpy()] = np.arange(len(names), dtype=np.int32)
-    numbers = np.concatenate([ranks[chunk.indices.to_numpy()] for chunk in coded.chunks])
-    return pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int32()), names.take(order))
 
 
 def _as_numbers(contents: pa.FixedSizeBinaryArray) -> Digests:

@@ -81,7 +81,7 @@ class SheetColumns:
         some = table.select(["file", "place", "source", "label", "up"]).take(rows_E)
         sources: StoredTexts | list[str] = some["source"].to_pylist()
         if not about["files"] and some["file"].null_count == 0:
-            sources = _stored(self.texts, some["file"].to_numpy(), some["place"].to_numpy())
+            sources = StoredTexts(self.texts, some["file"].to_numpy(), some["place"].to_numpy())
         return Sheet(
             **{name: about[name] for name in ("index", "number", "fingerprint", "identity", "dim", "dtype")},
             files=about["files"],
@@ -200,11 +200,3 @@ def _rows_by(numbers: pa.ChunkedArray) -> dict[int, list[int]]:
     rows_N = np.flatnonzero(numbers.is_valid().to_numpy())
     number_N = numbers.drop_null().to_numpy()
     return {number: rows_N[number_N == number].tolist() for number in np.unique(number_N).tolist()}
-
-
-def _stored(files: list[Path], file_N: Any, place_N: Any) -> StoredTexts:
-    """Texts by file and row, as a column."""
-    # Rows are counted over all files; each is given more room than any has rows.
-    room = int(place_N.max(initial=0)) + 1
-    starts = [number * room for number in range(len(files))]
-    return StoredTexts(files, starts, file_N.astype(np.int64) * room + place_N)

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data.errors import KnowledgeBaseError, SampleError
 from data.modality import Modality
 from data.readers.axes import turned
 from kb_builder.encode.plan import Plan
-from kb_builder.encode.rows import TEXT, Ints, StoredTexts
-from kb_builder.encode.sheet import Sheet, SheetColumns
+from kb_builder.encode.rows import Digests, Ints, StoredTexts, digests_of
+from kb_builder.encode.sheet import Sheet, SheetColumns, keys_of
 from kb_builder.encoders.base import Encoder, Source
 from kb_builder.store.shards import Contents, Dtype, Shard, check_rows, inspect_shard
 
@@ -42,18 +43,6 @@ class StoredPart:
 
 
 @dataclass(frozen=True)
-class _Carried:
-    """Vectors in outdated files: of each code the index of the file in `paths`, or -1."""
-
-    paths: list[Path]
-    files: Ints
-
-    def held(self) -> npt.NDArray[np.bool_]:
-        """Whether each code has a vector there."""
-        return self.files >= 0
-
-
-@dataclass(frozen=True)
 class Survey:
     """A plan, and what the store holds of it."""
 
@@ -61,7 +50,8 @@ class Survey:
     dim: int
     dtype: Dtype
     finished: dict[int, StoredPart]  # by index in the plan
-    carried: _Carried
+    outdated: tuple[Path, ...]  # files whose vectors are carried over, as the plan numbers them
+    carried: Ints  # of each part: how many of the contents that it owns are carried over
 
     @cached_property
     def missing(self) -> list[int]:
@@ -70,8 +60,8 @@ class Survey:
 
     @cached_property
     def to_encode(self) -> Ints:
-        """How many contents each part encodes."""
-        return np.bincount(self.plan.owners[~self.carried.held()], minlength=len(self.plan.parts))
+        """How many contents each part encodes, if it is missing."""
+        return self.plan.owned - self.carried
 
     @property
     def rejects(self) -> dict[str, str]:
@@ -92,11 +82,10 @@ class Survey:
     def columns(self, index: int, made: Mapping[int, Path] | None = None) -> SheetColumns:
         """How to make a part. With `made`, files that hold what parts encoded, nothing is encoded or lent."""
         part = self.plan.parts[index]
-        table = self.plan.tables[part.table]
         size = part.stop - part.start
-        # Codes are numbered by first appearance, so ascending codes are in the order of the rows.
-        codes, rows = np.unique(self.plan.codes_of(part), return_index=True)
-        owners, files = self.plan.owners[codes], self.carried.files[codes]
+        # Ascending first rows are in the order of the part's own rows.
+        firsts, rows = np.unique(self.plan.firsts(part), return_index=True)
+        owners, files = self.plan.owners(firsts), self.plan.carried_by(part)[rows]
         finished, carried = self._is_finished[owners], files >= 0
         new = ~finished & ~carried & (made is None)
         held_by, held = _numbered(size, rows, ~new, np.where(finished | ~carried, owners, -1 - files))
@@ -107,30 +96,17 @@ class Survey:
         lent_N[rows[lent]] = owners[lent]
         is_lent_N = np.zeros(size, np.bool_)
         is_lent_N[rows[lent]] = True
-        places = pa.array(np.arange(part.start, part.stop), mask=~encode_N)  # of what is encoded
-
-        def some(column: Any) -> pa.Array:
-            return pa.nulls(size, TEXT) if column is None else column.take(places)
-
-        texts: list[Path] = []
-        file_N: Ints = np.zeros(size, np.int64)
-        place_N: Ints = file_N
-        stored = isinstance(table.sources, StoredTexts)
-        if isinstance(table.sources, StoredTexts):
-            texts, file_N, place_N = table.sources.located(np.arange(part.start, part.stop))
-        without = ~encode_N | (not stored)
+        table, texts = self.plan.table(part)
+        encoded = {  # null where nothing is encoded
+            name: pc.if_else(pa.array(encode_N), table[name], None)
+            for name in ("file", "place", "source", "label", "up")
+        }
         return SheetColumns(
             table=pa.table(
                 {
-                    "id": table.ids[part.start : part.stop],
-                    "group": table.groups[part.start : part.stop].cast(TEXT),
-                    "content": table.contents[part.start : part.stop],
+                    **{name: table[name] for name in ("id", "group", "content")},
                     "encode": encode_N,
-                    "file": pa.array(file_N, pa.int32(), mask=without),
-                    "place": pa.array(place_N, pa.int64(), mask=without),
-                    "source": some(None if stored else table.sources),
-                    "label": some((table.labels or table.sources) if table.files else None),
-                    "up": some(table.ups if table.files else None),
+                    **encoded,
                     "held_by": held_by,
                     "lent_by": pa.array(lent_N, mask=~is_lent_N),
                 }
@@ -143,11 +119,11 @@ class Survey:
                 "identity": self.plan.identity,
                 "dim": self.dim,
                 "dtype": self.dtype,
-                "files": table.files,
+                "files": self.plan.tables[part.table],
             },
             texts=texts,
             held=[
-                self.carried.paths[-1 - key]
+                self.outdated[-1 - key]
                 if key < 0
                 else self.finished[key].path
                 if key in self.finished
@@ -172,9 +148,16 @@ def survey(plan: Plan, encoder: Encoder, dtype: Dtype) -> Survey:
     A part with a reject that can be read now, after its file was restored for example, is not finished.
     """
     finished, outdated = _scan_store(plan, encoder, dtype)
-    missing = {number for number in range(len(plan.parts)) if number not in finished}
-    carried = _find_carried(plan, missing, outdated)
-    return Survey(plan, encoder.dim, dtype, finished, carried)
+    if len(finished) == len(plan.parts):
+        outdated = []  # nothing is to be made
+    none = np.zeros(len(plan.parts), np.int64)
+    carried = plan.carry(_contents(plan, outdated)) if outdated else none
+    return Survey(plan, encoder.dim, dtype, finished, tuple(each.path for each in outdated), carried)
+
+
+def _some(column: Any, rows: list[int]) -> Any:
+    """Some rows of a column: of a list, or of stored texts."""
+    return column.take(rows) if isinstance(column, StoredTexts) else [column[row] for row in rows]
 
 
 def _scan_store(plan: Plan, encoder: Encoder, dtype: Dtype) -> tuple[dict[int, StoredPart], list[StoredPart]]:
@@ -220,17 +203,17 @@ def _any_readable_now(plan: Plan, index: int, rejects: Mapping[str, str], encode
     if not rejects:
         return False
     part = plan.parts[index]
-    table = plan.tables[part.table]
-    keys = table.keys(range(part.start, part.stop))
-    places = np.array([row for row, key in enumerate(keys, part.start) if key in rejects], np.int64)
-    sources = table.sources.take(places).to_pylist()
-    if not table.files:
-        return any(_is_readable(encoder, "text", source) for source in sources)
-    groups = table.groups.take(places).to_pylist()
-    ups = [None] * len(places) if table.ups is None else table.ups.take(places).to_pylist()
+    of_files, some = plan.tables[part.table], plan.rows(part)
+    keys = keys_of(some.groups, some.contents, files=of_files)
+    rows = [row for row, key in enumerate(keys) if key in rejects]
+    sources = _some(some.sources, rows)
+    if not of_files:
+        texts = sources.to_pylist() if isinstance(sources, StoredTexts) else sources
+        return any(_is_readable(encoder, "text", source) for source in texts)
+    found = zip(rows, sources, strict=True)
     return any(
-        _is_readable(encoder, group, turned(Path(source), up))
-        for group, source, up in zip(groups, sources, ups, strict=True)
+        _is_readable(encoder, cast("Modality", some.groups[row]), turned(Path(source), some.ups[row]))
+        for row, source in found
     )
 
 
@@ -242,17 +225,9 @@ def _is_readable(encoder: Encoder, modality: Modality, source: Source) -> bool:
     return True
 
 
-def _find_carried(plan: Plan, missing: set[int], outdated: Sequence[StoredPart]) -> _Carried:
-    """Stored vectors for the contents that `missing` parts own."""
-    if not outdated:
-        return _Carried([], np.broadcast_to(np.int32(-1), len(plan.owners)))
-    carried = _Carried([each.path for each in outdated], np.full(len(plan.owners), -1, np.int32))
-    missed = np.isin(plan.owners, list(missing))
-    for number, found in enumerate(outdated):
+def _contents(plan: Plan, outdated: Sequence[StoredPart]) -> Iterator[Digests]:
+    """The contents of files, one file after the other."""
+    for found in outdated:
         held = inspect_shard(found.path)
-        files = plan.tables[found.path.parent.name].files
-        codes = plan.find(held.groups, held.contents, files=files)
-        codes = np.unique(codes[codes >= 0])
-        new = missed[codes] & (carried.files[codes] < 0)
-        carried.files[codes[new]] = number
-    return carried
+        files = plan.tables[found.path.parent.name]
+        yield digests_of(held.groups, held.contents, files=files)

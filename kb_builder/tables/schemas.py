@@ -21,7 +21,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from data.files import atomic_path
 from data.reads import columns, names, reading
 
 SCHEMA_VERSION = "2"
+_ROWS_IN_MEMORY = 2**20  # of a file that is read whole, as small ones are
+_ROWS_AT_A_TIME = 65_536
 
 # Columns that came later, all nullable: files without them are read, and rows without them get null.
 LATER_COLUMNS = frozenset({"more_category_ids", "up", "stands_for"})
@@ -179,14 +182,27 @@ def read_columns(
 
     Raises KnowledgeBaseError if it is missing, damaged or lacks one; `hint` is the command that repairs it.
     """
-    try:
+    with _explained(file, hint):
         table = columns(file, [*wanted, *(field.name for field in optional)])
+    return _with_columns(file, table, wanted, hint, optional)
+
+
+@contextmanager
+def _explained(file: Path, hint: str) -> Iterator[None]:
+    """Errors of pyarrow as KnowledgeBaseError."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise KnowledgeBaseError(f"{file}: missing; run `{hint}`") from error
     except (pa.ArrowException, OSError) as error:
         raise KnowledgeBaseError(
             f"{file}: damaged ({first_line(error)}); delete it and run `{hint}`"
         ) from error
+
+
+def _with_columns(
+    file: Path, table: pa.Table, wanted: Sequence[str], hint: str, optional: Sequence[pa.Field]
+) -> pa.Table:
     for name in wanted:
         if name not in table.column_names:
             raise KnowledgeBaseError(f"{file}: no column {name!r}; delete it and run `{hint}`")
@@ -194,6 +210,32 @@ def read_columns(
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
     return table.select([*wanted, *(field.name for field in optional)]).replace_schema_metadata(None)
+
+
+def column_batches(
+    file: Path, wanted: Sequence[str], *, hint: str, optional: Sequence[pa.Field] = ()
+) -> Iterator[pa.Table]:
+    """`read_columns` some rows at a time; a file of more than a million rows is never in memory as a whole.
+
+    What a stage reads of such a file is noted as the whole file, not as columns. Raises as `read_columns`.
+    """
+    if _rows_in(file) <= _ROWS_IN_MEMORY:
+        whole = read_columns(file, wanted, hint=hint, optional=optional)
+        for start in range(0, len(whole), _ROWS_AT_A_TIME):
+            yield whole.slice(start, _ROWS_AT_A_TIME)
+        return
+    names = [*wanted, *(field.name for field in optional)]
+    with _explained(file, hint), pq.ParquetFile(reading(file)) as opened:
+        for batch in opened.iter_batches(_ROWS_AT_A_TIME, columns=names):
+            yield _with_columns(file, pa.Table.from_batches([batch]), wanted, hint, optional)
+
+
+def _rows_in(file: Path) -> int:
+    """The number of rows by the footer; 0 for a file that cannot be read, whose reader will say so."""
+    with suppress(pa.ArrowException, OSError):
+        rows: int = pq.read_metadata(file).num_rows
+        return rows
+    return 0
 
 
 def remove_parts_beyond(parts: Iterable[Path], count: int) -> None:

@@ -108,7 +108,8 @@ def check_unlisted(kb: Path, lines: Mapping[str, Sum], known: Iterable[str], fou
     for path in sorted(kb.rglob("*")):
         name = path.relative_to(kb).as_posix()
         parts = name.split("/")
-        if name in named or path.name in _LOCKS or path.name.startswith(".") or path.is_dir():
+        hidden = any(part.startswith(".") for part in parts)
+        if name in named or path.name in _LOCKS or hidden or path.is_dir():
             continue
         if parts[0] == "embeddings" and len(parts) > 2 and parts[1] not in serving:
             continue  # kept for when that encoder serves again

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 kb_app = typer.Typer(help="Query, verify and export the knowledge base.")
 WithSql = Annotated[bool, typer.Option("--sql", help="Print the SQL of each answer above it.")]
 
+PlaceArgument = Annotated[
+    str, typer.Argument(metavar="PLACE", help="s3://BUCKET/NAME, or a folder that machines share.")
+]
+
 
 @kb_app.callback(invoke_without_command=True)
 def kb(
@@ -75,8 +79,22 @@ def kb_nearest(
 
 
 @kb_app.command("sql")
-def kb_sql(query: str, project: ReadProject = None, with_sql: WithSql = False) -> None:
+def kb_sql(
+    query: str,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="PLACE", help="Query what is published there, in place of a project's."),
+    ] = None,
+    project: ReadProject = None,
+    with_sql: WithSql = False,
+) -> None:
     """Run a read-only SQL query over the knowledge base's views."""
+    if at is not None:
+        from kb_builder.publish.place import open_place
+        from kb_builder.publish.remote import sql_published
+
+        print(sql_published(open_place(at), query).to_text(with_sql=with_sql))
+        return
     from kb_builder.browse.query import sql
 
     print(sql(load_to_read(project).kb, query).to_text(with_sql=with_sql))
@@ -271,6 +289,46 @@ def _secrets(project: ProjectFile) -> dict[str, str]:
         found |= {url: "the endpoint's address" for url in urls if url}
     places = (Path.home(), project.path.parent, project.kb, project.data_root)
     return found | {str(place): "a path of this machine" for place in places if len(place.parts) > 1}
+
+
+@kb_app.command("publish")
+def kb_publish(
+    place: PlaceArgument,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read back what is there, and replace what is damaged.")
+    ] = False,
+    project: ReadProject = None,
+) -> None:
+    """Publish the whole knowledge base, its vectors and its ledger for your other machines.
+
+    Only what is not there yet is uploaded; a publication that was stopped is continued by the next.
+    `kb pack` is for others: it leaves out what is private.
+    """
+    from data.lock import write_lock
+    from kb_builder.publish.place import open_place
+    from kb_builder.publish.publish import publish
+
+    checked = load_to_read(project)
+    with write_lock(checked.run / "run.lock", "kb publish"):
+        print(publish(checked.kb, open_place(place), check=check))
+
+
+@kb_app.command("fetch")
+def kb_fetch(
+    place: PlaceArgument,
+    folder: Annotated[
+        Path | None, typer.Argument(help="The folder to write.", show_default="the project's knowledge base")
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option("--version", min=1, help="Its number.", show_default="the latest")
+    ] = None,
+    project: ReadProject = None,
+) -> None:
+    """Fetch a published knowledge base into a new folder, and verify every byte."""
+    from kb_builder.publish.fetch import fetch
+    from kb_builder.publish.place import open_place
+
+    print(fetch(open_place(place), folder or load_to_read(project).kb, version))
 
 
 @kb_app.command("verify")

@@ -17,7 +17,7 @@ from data.files import hash_file
 from data.modality import Modality
 from kb_builder.encode.parts import Encoded, encode_parts
 from kb_builder.encode.plan import plan_parts
-from kb_builder.encode.rows import WantedVectors, hash_texts, numbered
+from kb_builder.encode.rows import TEXT, WantedVectors, hash_texts
 from kb_builder.encode.spread import Spread
 from kb_builder.settings import Encode
 
@@ -78,13 +78,11 @@ def wanted(rows: Sequence[Row]) -> WantedVectors:
     """Rows as the columns that the plan takes."""
     files = any(each.file for each in rows)
     ids, groups, sources = (
-        pa.array([getattr(each, name) for each in rows], pa.string()) for name in ("id", "group", "source")
+        pa.array([getattr(each, name) for each in rows], TEXT) for name in ("id", "group", "source")
     )
-    contents = pa.array([each.content for each in rows], pa.string()) if files else hash_texts(sources)
-    labels = pa.array([Path(each.source).name for each in rows], pa.string())
-    return WantedVectors(
-        ids, numbered(pa.chunked_array([groups])), contents, sources, files=files, labels=labels
-    )
+    contents = pa.array([each.content for each in rows], TEXT) if files else hash_texts(sources)
+    labels = pa.array([Path(each.source).name for each in rows], TEXT)
+    return WantedVectors(ids, groups, contents, sources, files=files, labels=labels)
 
 
 TABLES = {
@@ -101,11 +99,10 @@ def run(
     dtype: Any = "float32",
     spread: Spread | None = None,
 ) -> Encoded:
-    columns = {name: wanted(rows) for name, rows in tables.items()}
-    plan = plan_parts(folder, columns, identity=encoder.identity, rows_per_part=8)
-    return encode_parts(
-        plan, encoder, Encode(batch_size=3, dtype=dtype, device="cpu"), what="texts", spread=spread
-    )
+    columns = {name: [wanted(rows)] for name, rows in tables.items()}
+    settings = Encode(batch_size=3, dtype=dtype, device="cpu")
+    with plan_parts(folder, columns, identity=encoder.identity, rows_per_part=8) as plan:
+        return encode_parts(plan, encoder, settings, what="texts", spread=spread)
 
 
 def hashes(folder: Path) -> dict[str, str]:

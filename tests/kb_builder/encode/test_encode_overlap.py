@@ -16,7 +16,7 @@ from data.errors import SampleError
 from data.modality import Modality
 from kb_builder.encode.parts import encode_parts
 from kb_builder.encode.plan import plan_parts
-from kb_builder.encode.rows import WantedVectors, numbered
+from kb_builder.encode.rows import TEXT, WantedVectors
 from kb_builder.settings import Encode
 from kb_builder.store.table import read_vectors
 
@@ -73,15 +73,11 @@ def test_decoding_overlaps_encoding_and_is_bounded(tmp_path: Path, torch_threads
     """While one batch is encoded another is decoded, and at most one per thread is held."""
     names = [f"{number:02d}" for number in range(40)]
     columns = [names, ["image"] * 40, names, [f"/media/{'bad' if name == '17' else name}" for name in names]]
-    ids, groups, contents, sources = (pa.array(column, pa.string()) for column in columns)
+    ids, groups, contents, sources = (pa.array(column, TEXT) for column in columns)
     encoder = Watched()
-    wanted = {
-        "samples": WantedVectors(
-            ids, numbered(pa.chunked_array([groups])), contents, sources, files=True, labels=sources
-        )
-    }
-    plan = plan_parts(tmp_path, wanted, identity=encoder.identity, rows_per_part=16)
-    result = encode_parts(plan, encoder, Encode(batch_size=BATCH), what="samples")
+    wanted = {"samples": [WantedVectors(ids, groups, contents, sources, files=True, labels=sources)]}
+    with plan_parts(tmp_path, wanted, identity=encoder.identity, rows_per_part=16) as plan:
+        result = encode_parts(plan, encoder, Encode(batch_size=BATCH), what="samples")
     assert result.reasons == {"17": "/media/bad: cannot be read; export it again"}
     assert read_vectors(tmp_path / "samples").ids == [name for name in names if name != "17"]
     assert encoder.overlapped

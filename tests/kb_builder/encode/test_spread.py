@@ -183,11 +183,11 @@ def test_the_class_of_hardware_stands_beside_each_part(
 def test_parts_that_are_too_small_are_told(tmp_path: Path) -> None:
     """Of much work in parts of less than five seconds: what rows would take a minute; else nothing."""
     table = wanted([row(str(n), f"text {n}") for n in range(40)])
-    plan = plan_parts(tmp_path / "letters", {"one": table}, identity="i", rows_per_part=8)
-    assert parts.advice_on_size([0.5] * 2000, plan, "texts") == (
-        "letters: 2,000 parts took 0.5 s each; with larger ones the driver has less to do: [encode]"
-        " texts_per_part = 960 makes them of about 60 s"
-    )
-    assert parts.advice_on_size([5.0] * 2000, plan, "texts") is None
-    assert parts.advice_on_size([0.5] * 20, plan, "texts") is None
-    assert parts.advice_on_size([], plan, "texts") is None
+    with plan_parts(tmp_path / "letters", {"one": [table]}, identity="i", rows_per_part=8) as plan:
+        assert parts.advice_on_size([0.5] * 2000, plan, "texts") == (
+            "letters: 2,000 parts took 0.5 s each; with larger ones the driver has less to do: [encode]"
+            " texts_per_part = 960 makes them of about 60 s"
+        )
+        assert parts.advice_on_size([5.0] * 2000, plan, "texts") is None
+        assert parts.advice_on_size([0.5] * 20, plan, "texts") is None
+        assert parts.advice_on_size([], plan, "texts") is None

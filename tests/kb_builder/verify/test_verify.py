@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import KnowledgeBaseError
-from data.seals import SEAL
+from data.seals import SEAL, seal
 from kb_builder.tables.parts import write_part
 from kb_builder.tables.schemas import DESCRIPTIONS, SAMPLES, read_rows, write_table
 from kb_builder.verify.verify import verify
@@ -64,6 +64,18 @@ def test_an_untouched_knowledge_base_is_clean(described_kb: Path) -> None:
     assert verification.totals == {("note", "answer that no row cites"): 2, UNSEALED: 1}
     assert str(verification).endswith("clean")
     assert "18 rows" in str(verification)
+
+
+def test_what_a_killed_run_left_in_a_hidden_folder_is_not_noted(described_kb: Path) -> None:
+    """The next run removes it; another file without a checksum is noted."""
+    seal(described_kb, [path for path in described_kb.rglob("*.*") if path.suffix in LOOKED_AT], "test")
+    unknown = ("note", "file without a checksum")
+    before = verify(described_kb).totals.get(unknown, 0)
+    for name in (".plan.x/storage.tmp", "other.tmp"):
+        path = described_kb / "embeddings" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1")
+    assert verify(described_kb).totals[unknown] == before + 1
 
 
 def test_one_byte_of_a_part(described_kb: Path) -> None:

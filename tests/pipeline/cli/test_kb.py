@@ -147,3 +147,23 @@ def test_texts_are_added_listed_and_removed(project: Path, kb: Kb) -> None:
     assert done.status == 1
     assert "no category has a text yet" in done.err
     assert not (project / "out").exists()
+
+
+def test_a_knowledge_base_goes_to_another_machine(kb: Kb, tmp_path: Path) -> None:
+    """Published, queried where it is without a project, and fetched as that of another project."""
+    for expected in ("place: version 1 published (1 objects", "place: is version 1 already (1 objects"):
+        done = kb("publish", "place")
+        assert done.status == 0, done.err
+        assert done.out.startswith(expected)
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "unibind.toml").write_text(PROJECT, encoding="utf-8")
+    done = kb("sql", "SELECT name FROM v_categories", "--at", "../place", folder=there)
+    assert (done.out, done.err) == ("name\n----------\nbrass bell\n", "")
+    done = kb("fetch", "../place", folder=there)
+    assert done.status == 0, done.err
+    assert "version 1 of ../place, 1 files" in done.out
+    assert "brass bell" in kb("sql", "FROM v_categories", folder=there).out
+    done = kb("fetch", "../place", folder=there)
+    assert done.status == 1
+    assert "already exists; name a new folder" in done.err

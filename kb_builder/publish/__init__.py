@@ -1,0 +1,1 @@
+"""Publishes a knowledge base to an object store or a shared folder, fetches it, and reads it where it is."""

@@ -253,6 +253,11 @@ async def later(
 async def answers_ready(view: PageView) -> None:
     """Wait, with the page open, until the answers for all samples are there. Raises what they raise."""
     await _worked(view.opened.answers, "Recognising every sample; this takes long only once …")
+    if why := view.opened.not_evaluated:
+        said = why.replace("`", "")
+        alert(
+            f"Answers without probabilities, and nothing taken off trained categories: {said}.", kind="note"
+        )
 
 
 async def _worked(work: Callable[[], T], what: str) -> T:

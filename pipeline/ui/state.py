@@ -123,6 +123,12 @@ class Opened:
                 self._recognised, self._recognised_of = searcher.recognised(), searcher
             return self._recognised
 
+    @property
+    def not_evaluated(self) -> str:
+        """Why the answers are without what an evaluation finds; empty where they have it."""
+        searcher = self._recognised_of
+        return "" if searcher is None else searcher.recogniser.evaluated.temperatures.missing or ""
+
     @contextmanager
     def busy(self) -> Iterator[None]:
         """Hold the project while a model of it works: one thread at a time."""

@@ -201,6 +201,27 @@ def test_categories_and_one_of_them(desk: Desk, visit: Any) -> None:
     visit(desk, steps)
 
 
+def test_answers_that_were_not_evaluated_say_so(
+    desk: Desk, cups: Path, opening: Callable[..., Desk], visit: Any
+) -> None:
+    """With other settings than those of the evaluation, pages with answers say what these are without."""
+    text = cups.read_text(encoding="utf-8")
+    cups.write_text(text.replace("bootstrap = 20", "bootstrap = 30"), encoding="utf-8")
+
+    async def quiet(user: User) -> None:
+        await user.open("/categories")
+        await user.should_see("blue ball")
+        await user.should_not_see("Answers without probabilities")
+
+    async def told(user: User) -> None:
+        await user.open("/categories")
+        await user.should_see("Answers without probabilities")
+        await user.should_see("evaluated with other centers, heads or settings")
+
+    visit(desk, quiet)
+    visit(opening(cups), told)
+
+
 def test_many_categories_stand_on_several_pages(
     desk: Desk, visit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from pipeline.loopback import is_loopback
 from pipeline.project import RunSection
 
 TRIES = 3  # of one order
+_MANY = 1_000_000_000  # orders of which the number is not known
 _QUEUED = 2  # orders that a worker has at a time: one at work, one waiting
 _LOOK_S = 2.0  # between two looks at the head and the nodes
 _HEAD_LOST_S = 15.0  # without an answer of the head
@@ -93,6 +95,7 @@ class RayEngine:
         self.address = cluster_address(settings.address)
         self._workers = settings.workers
         self._slots: list[_Slot] = []
+        self._most = _MANY  # orders, as far as that is known
         self._quarantined: list[_Task] = []
         self.is_loopback = False  # whether all nodes are on this machine's loopback
         self._connected = False
@@ -106,6 +109,7 @@ class RayEngine:
         Raises EngineError where the cluster is lost, or an order killed its worker three times (after all
         others are done), and InputError with the words of the first error that a user can fix.
         """
+        self._most = length_hint(orders, _MANY)
         left = iter(orders)
         first = next(left, None)
         if first is None:
@@ -271,14 +275,17 @@ class RayEngine:
         return sum(rooms)
 
     def _hire(self) -> None:
-        """Start a worker for each free slot of the cluster; at least one, which an autoscaler notices."""
+        """Start a worker for each free slot of the cluster, but no more than there are orders.
+
+        At least one, which an autoscaler notices.
+        """
         import ray
 
         kind = ray.remote(_NodeWorker)
         variables = {name: os.environ[name] for name in (VARIABLE,) if name in os.environ}
         options = {"num_cpus": self._workers.cpus, "num_gpus": self._workers.gpus}
         about = (self._workers.cpus, self._workers.gpus, variables, str(Path.cwd()))
-        while len(self._slots) < max(1, self._room()):
+        while len(self._slots) < max(1, min(self._most, self._room())):
             actor = kind.options(**options).remote(*about)
             self._slots.append(_Slot(actor, actor.hello.remote()))
 
@@ -302,7 +309,9 @@ class RayEngine:
         if not asked:  # all workers have died, and the head does not answer
             time.sleep(_LOOK_S / 4)
             return
-        ready, _ = ray.wait(list(asked), num_returns=1, timeout=_LOOK_S / 2)
+        ready, others = ray.wait(list(asked), num_returns=1, timeout=_LOOK_S / 2)
+        if ready and others:  # take all that are ready: with many workers each wait looks at all of them
+            ready += ray.wait(others, num_returns=len(others), timeout=0)[0]
         for ref in ready:
             slot = asked[ref]
             try:

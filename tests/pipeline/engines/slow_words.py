@@ -1,4 +1,7 @@
-"""The encoder of examples/own_encoder.py, slowly: so that a test can kill what works. The same vectors."""
+"""The encoder of examples/own_encoder.py, slowly: so that a test can kill what works. The same vectors.
+
+Where `SLOW_WORDS_LOG` names a file, each batch is a line of it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from own_encoder import WordsAndColours  # examples/ is on the path where this is used
@@ -15,6 +19,7 @@ from data.errors import SampleError
 from kb_builder.encoders.base import Floats
 
 SECONDS = 0.4  # for a batch
+LOG = "SLOW_WORDS_LOG"
 
 
 class SlowWords(WordsAndColours):
@@ -22,6 +27,9 @@ class SlowWords(WordsAndColours):
 
     def encode(self, batch: Sequence[Any]) -> Floats:
         """As the other, later."""
+        if log := os.environ.get(LOG):
+            with Path(log).open("a", encoding="utf-8") as file:
+                file.write(f"{len(batch)}\n")
         time.sleep(SECONDS)
         return super().encode(batch)
 

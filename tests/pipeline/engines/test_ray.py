@@ -1,4 +1,4 @@
-"""Encoding on a Ray cluster of two nodes on loopback: the bytes of one process, whatever is killed.
+"""Runs and studies on a Ray cluster of two nodes on loopback: the bytes of one process, whatever is killed.
 
 One cluster serves all tests, in their order: a second node joins, is killed, and last the head is.
 """
@@ -11,26 +11,28 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.pipeline.engines.cluster import HEAD, OTHER, ROOT, Cluster, new_cluster
-from tests.planted import EXAMPLES, vector_files
+from tests.pipeline.engines.driven import (
+    ENCODE,
+    PATHS,
+    copy_of,
+    encoding,
+    finished,
+    parts,
+    script,
+    wait_for_parts,
+)
+from tests.pipeline.engines.everything import files, prepare
+from tests.planted import plant_project, vector_files
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install '.[ray]'")
 
-HERE = Path(__file__).parent
-PATHS = os.pathsep.join(map(str, (ROOT, EXAMPLES, HERE)))
-ENCODE = """
-import sys
-from kb_builder.encoders import FACTORIES
-from pipeline.cli.main import main
-FACTORIES["words"] = sys.argv.pop(1)
-main()
-"""
+EVERYTHING = Path(__file__).with_name("everything.py")
 TROUBLE = """
 import sys
 from data.errors import UniBindError
@@ -68,80 +70,61 @@ def cluster() -> Iterator[Cluster]:
         found.stop()
 
 
-def copy_of(described: Path, folder: Path, cluster: Cluster, *, cpus: int) -> Path:
-    """The project file of a copy that is to be encoded on the cluster, by workers of so many CPUs."""
-    path = Path(shutil.copytree(described.parent, folder)) / described.name
-    run = f'\n[run]\nengine = "ray"\naddress = "{cluster.address}"\n\n[run.workers]\ncpus = {cpus}\n'
-    path.write_text(path.read_text(encoding="utf-8") + run, encoding="utf-8")
-    return path
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of which nothing has run; not to be changed."""
+    project = plant_project(tmp_path_factory.mktemp("planted") / "project")
+    prepare(project)
+    return project
 
 
-def encoding(project: Path, cluster: Cluster, *, slowly: bool = False) -> subprocess.Popen[str]:
-    """`unibind encode` in a process of its own."""
-    words = "slow_words:load_words" if slowly else "own_encoder:load_words"
-    command = [sys.executable, "-c", ENCODE, words, "encode", "--project", str(project)]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=cluster.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+@pytest.fixture(scope="module")
+def everything_here(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The files of a whole run and a study by one process."""
+    here = Path(shutil.copytree(planted.parent, tmp_path_factory.mktemp("here") / "project")) / planted.name
+    subprocess.run(
+        [sys.executable, EVERYTHING, here], cwd=ROOT, env=os.environ | {"PYTHONPATH": PATHS}, check=True
     )
+    return files(here)
 
 
-def finished(started: subprocess.Popen[str], *, status: int = 0) -> str:
-    """What the process said, which must have ended with this status."""
-    said = started.communicate(timeout=150)[0]
-    assert started.returncode == status, said
-    return said
-
-
-def parts(project: Path) -> list[Path]:
-    """The files of vectors that there are."""
-    return list((project.parent / "runs/cups/kb/embeddings").glob("*/*/*.parquet"))
-
-
-def wait_for_parts(project: Path, count: int, started: subprocess.Popen[str]) -> None:
-    """Until so many files of vectors are there."""
-    until = time.monotonic() + 120
-    while len(parts(project)) < count:
-        assert started.poll() is None and time.monotonic() < until, started.communicate()[0]
-        time.sleep(0.05)
-
-
-def script(text: str, cluster: Cluster, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """A program that gets the cluster's address."""
-    return subprocess.Popen(
-        [sys.executable, "-c", text, cluster.address],
-        cwd=ROOT,
-        env=environment or cluster.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+def everything_there(planted: Path, folder: Path, cluster: Cluster, *, cpus: int) -> dict[str, str]:
+    """The same by workers of so many CPUs."""
+    project = copy_of(planted, folder, cluster, cpus=cpus)
+    command = [sys.executable, str(EVERYTHING), str(project)]
+    finished(
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=cluster.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
     )
+    return files(project)
 
 
 def test_one_worker_on_one_node(
-    cluster: Cluster, described: Path, tmp_path: Path, by_one_process: dict[str, str]
+    cluster: Cluster, planted: Path, tmp_path: Path, everything_here: dict[str, str]
 ) -> None:
-    """The same bytes; and a process without the token is not let in, with the likely reason."""
+    """A run and a study: the same bytes; and a process without the token is not let in, with the reason."""
     bare = {name: value for name, value in cluster.environment.items() if not name.startswith("RAY_AUTH")}
     refused = script(WITHOUT_TOKEN, cluster, bare)
-    project = copy_of(described, tmp_path / "one", cluster, cpus=2)
-    finished(encoding(project, cluster))
-    assert vector_files(project) == by_one_process
+    assert everything_there(planted, tmp_path / "one", cluster, cpus=2) == everything_here
+    kinds = {name.split("/")[0] for name in everything_here}
+    assert {"kb", "studies", "evaluation.json", "heads.safetensors", "named.parquet"} <= kinds
     assert "does the cluster ask for a token? Then set RAY_AUTH_MODE=token" in finished(refused, status=1)
 
 
-def test_two_workers_on_two_nodes(
-    cluster: Cluster, described: Path, tmp_path: Path, by_one_process: dict[str, str]
+@pytest.mark.parametrize("workers", [2, 4])
+def test_several_workers_on_two_nodes(
+    cluster: Cluster, planted: Path, tmp_path: Path, everything_here: dict[str, str], workers: int
 ) -> None:
-    """The same bytes."""
-    cluster.start(OTHER, cpus=2)
-    project = copy_of(described, tmp_path / "two", cluster, cpus=2)
-    finished(encoding(project, cluster))
-    assert vector_files(project) == by_one_process
+    """A run and a study: the same bytes."""
+    if OTHER not in cluster.nodes:
+        cluster.start(OTHER, cpus=2)
+    assert everything_there(planted, tmp_path / "some", cluster, cpus=4 // workers) == everything_here
 
 
 def test_the_doctor_asks_every_node(cluster: Cluster, described: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 RAY = Path(sys.executable).with_name("ray")
 HEAD, OTHER = "127.0.0.2", "127.0.0.3"
+SLOW_WORDS_LOG = "SLOW_WORDS_LOG"  # names the file that slow_words.py writes a line to for each batch
 
 
 @dataclass

@@ -17,9 +17,9 @@ from own_encoder import WordsAndColours  # examples/ is on the path where this i
 
 from data.errors import SampleError
 from kb_builder.encoders.base import Floats
+from tests.pipeline.engines.cluster import SLOW_WORDS_LOG
 
 SECONDS = 0.4  # for a batch
-LOG = "SLOW_WORDS_LOG"
 
 
 class SlowWords(WordsAndColours):
@@ -27,7 +27,7 @@ class SlowWords(WordsAndColours):
 
     def encode(self, batch: Sequence[Any]) -> Floats:
         """As the other, later."""
-        if log := os.environ.get(LOG):
+        if log := os.environ.get(SLOW_WORDS_LOG):
             with Path(log).open("a", encoding="utf-8") as file:
                 file.write(f"{len(batch)}\n")
         time.sleep(SECONDS)

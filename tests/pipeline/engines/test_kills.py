@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.engines.cluster import HEAD, OTHER, Cluster, new_cluster
+from tests.pipeline.engines.cluster import HEAD, OTHER, SLOW_WORDS_LOG, Cluster, new_cluster
 from tests.pipeline.engines.driven import PATHS, copy_of, encoding, finished, parts, wait_for_parts
-from tests.pipeline.engines.slow_words import LOG
 from tests.planted import vector_files
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install '.[ray]'")
@@ -40,7 +39,7 @@ class _Clusters:
             self.stop()
         if self.cluster is None:
             self.cluster = new_cluster(python_path=PATHS)
-            self.cluster.environment[LOG] = str(self.log)
+            self.cluster.environment[SLOW_WORDS_LOG] = str(self.log)
         for host in (HEAD, OTHER):
             if host not in self.cluster.nodes:
                 self.cluster.start(host, cpus=SLOTS // 2)

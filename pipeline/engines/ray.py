@@ -5,7 +5,7 @@ part may be tried three times, and one that kills its worker each time is left o
 worker that runs other code is refused; a cluster beyond this machine must ask for a token.
 
 The head of the cluster is watched by a connection of our own: Ray ends this process a minute after it has
-lost the head, without a word.
+lost the head, and at once after it has lost its own node, without a word. So another process says it then.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import importlib.util
 import logging
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections import deque
@@ -100,6 +101,7 @@ class RayEngine:
         self.is_loopback = False  # whether all nodes are on this machine's loopback
         self._connected = False
         self._head_lost = False
+        self._witness: subprocess.Popen[bytes] | None = None
         self._looked = self._head_seen = self._worker_seen = 0.0
         self._said = False
 
@@ -175,6 +177,10 @@ class RayEngine:
                 " this machine must be one of its nodes, with the same versions of Python and Ray"
             ) from error
         self._connected = True
+        self._witness = _witness(
+            "error: this process was killed, or ended by Ray, which lost its node of the cluster at"
+            f" {self.address}. What is made is on disk: start the cluster and run the same command again"
+        )
         self._head_seen = time.monotonic()
         # The head may be addressed by loopback and have nodes elsewhere.
         self.is_loopback = all(is_loopback(node["NodeManagerAddress"]) for node in ray.nodes())
@@ -213,6 +219,9 @@ class RayEngine:
     def close(self) -> None:
         """End the workers and leave the cluster."""
         self._dismiss()
+        if self._witness is not None:
+            self._witness.communicate(b"\n")
+            self._witness = None
         if self._connected and not self._head_lost:
             import ray
 
@@ -415,3 +424,10 @@ def _last_line(error: BaseException) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _witness(words: str) -> subprocess.Popen[bytes]:
+    """A process that says `words` on stderr where this one ends before it has sent it a line."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", 'read -r line || printf "%s\\n" "$0" >&2', words], stdin=subprocess.PIPE
+    )

@@ -145,11 +145,13 @@ def test_the_next_run_goes_on(
     killed = time.monotonic()
     if what == "driver":
         started.kill()
-        started.wait(LIMIT_S)
+        said = started.communicate(timeout=LIMIT_S)[0]
+        assert "run the same command again" in said, said
     else:
         cluster.kill(HEAD)
         said = started.communicate(timeout=LIMIT_S)[0]
-        assert started.returncode == 1 and "has not answered for 15 s" in said, said
+        assert started.returncode in {0, 1}, said  # 0: all was made before the head was missed
+        assert started.returncode == 0 or "run the same command again" in said, said
     assert time.monotonic() - killed < LIMIT_S
     before = clusters.log.read_text(encoding="utf-8")
     left = len(parts(project))

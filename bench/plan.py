@@ -92,7 +92,7 @@ def pieces(count: int, spent: list[float]) -> Iterator[WantedVectors]:
 
 
 def step(count: int, memory_mb: int) -> None:
-    """Plan so many rows in this process; prints what it took."""
+    """Plan this many rows in this process, and print the seconds and the memory."""
     spent: list[float] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         folder = Path(place) / "encoder"

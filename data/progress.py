@@ -1,4 +1,4 @@
-"""How far a long step is, for a watcher in the same process (a Prefect flow); usually there is none."""
+"""Progress of long steps, for a watcher in the same process (a Prefect flow); usually there is none."""
 
 from __future__ import annotations
 

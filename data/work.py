@@ -8,7 +8,10 @@ rows of a table of results, never vectors. pipeline/engines/ has what carries or
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
+
+from data.errors import KnowledgeBaseError
 
 
 class Work(Protocol):
@@ -25,3 +28,12 @@ Carry = Callable[[Work, Iterable[Any]], Generator[Any]]
 def here(work: Work, orders: Iterable[Any]) -> Generator[Any]:
     """Carry out orders in this process."""
     yield from work(orders)
+
+
+def require_folder(folder: Path, what: str) -> None:
+    """Raise KnowledgeBaseError where this process does not see `folder`, which holds `what` ("the samples").
+
+    Without it, a machine that lacks the folder would reject what is in it as missing.
+    """
+    if not folder.is_dir():
+        raise KnowledgeBaseError(f"{folder} is not there: every machine must see {what} under the same path")

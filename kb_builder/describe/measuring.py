@@ -12,11 +12,10 @@ from itertools import islice
 from pathlib import Path
 
 from data.environment import cores
-from data.errors import KnowledgeBaseError
 from data.paths import resolver
 from data.readers import use_budget
 from data.readers.sandbox.budget import FileBudget
-from data.work import Carry
+from data.work import Carry, require_folder
 from kb_builder.describe.sample import Facts, Row, SampleSubject, facts_of
 
 AT_A_TIME = 128  # samples of one order: seconds of work
@@ -55,10 +54,7 @@ class MeasureWork:
         """The facts of each order. Raises KnowledgeBaseError where this process does not see the samples."""
         use_budget(self.budget)
         for order in orders:
-            if not self.root.is_dir():  # else every sample would be rejected as missing
-                raise KnowledgeBaseError(
-                    f"{self.root} is not there: every machine must see the samples under the same path"
-                )
+            require_folder(self.root, "the samples")
             with ThreadPoolExecutor(cores(), thread_name_prefix="measure") as pool:
                 found = pool.map(partial(facts_of, locate=resolver(self.root)), order.samples)
                 yield Measured(order.number, tuple(found))

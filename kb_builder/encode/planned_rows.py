@@ -57,7 +57,7 @@ class PlanLimits:
     rows_per_bucket: int = 4_000_000
 
     def memory_for(self, rows: int) -> int:
-        """The megabytes with which so many rows are sorted.
+        """The memory, in megabytes, for sorting this many rows.
 
         A sort merges runs as large as its memory, so the rows that it can sort grow with the square of it. It
         was seen to fail with a fourth to a half of this memory, for rows of texts and of samples.

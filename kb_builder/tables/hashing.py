@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data.environment import cores
-from data.errors import KnowledgeBaseError, SampleError
+from data.errors import SampleError
 from data.paths import resolver
 from data.readers import use_budget
 from data.readers.axes import Up, turned, up_override
@@ -19,7 +19,7 @@ from data.readers.companions import content_hash
 from data.readers.sandbox.budget import FileBudget
 from data.reads import Note, adopt, hashed, reading, recorded
 from data.sample import Reject, Sample
-from data.work import Carry
+from data.work import Carry, require_folder
 
 STAGE = "ingest"
 AT_A_TIME = 1000  # samples of one order: a result of less than a megabyte
@@ -61,10 +61,7 @@ class HashWork:
         """The outcomes of each order. Raises KnowledgeBaseError where this process does not see the root."""
         use_budget(self.budget)
         for order in orders:
-            if not self.root.is_dir():  # else every sample would be rejected as missing
-                raise KnowledgeBaseError(
-                    f"{self.root} is not there: every machine must see the samples under the same path"
-                )
+            require_folder(self.root, "the samples")
             with recorded() as recorder, closing(hash_here(order.samples, self.root, self.up)) as outcomes:
                 found = list(outcomes)
             yield Hashed(order.number, found, recorder.notes())

@@ -14,8 +14,8 @@ from typing import Any
 from tqdm import tqdm
 
 from data.environment import environment
-from data.errors import KnowledgeBaseError, UniBindError
-from data.work import Carry, Work, here
+from data.errors import UniBindError
+from data.work import Carry, Work, here, require_folder
 from pipeline.study.cells import CellFile, read_cell, write_cell
 from trainer.evaluate.outcomes import write_outcomes
 from trainer.variant import Variant, run_variant
@@ -51,10 +51,7 @@ class CellWork:
         its variant's error.
         """
         for order in orders:
-            if not self.kb.is_dir():
-                raise KnowledgeBaseError(
-                    f"{self.kb} is not there: every machine must see the project's folder under the same path"
-                )
+            require_folder(self.kb, "the project's folder")
             _compute_cell(self.kb, self.cells / order.key, order.variant)
             yield order.key
 

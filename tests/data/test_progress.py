@@ -1,4 +1,4 @@
-"""How far a step is, told to who watches."""
+"""Progress of a step, as its watcher sees it."""
 
 from __future__ import annotations
 

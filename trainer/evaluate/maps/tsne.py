@@ -28,6 +28,7 @@ def principal_axes(x_ND: npt.NDArray[np.floating], axes: int) -> Doubles:
     return np.pad(found_NA, ((0, 0), (0, axes - found_NA.shape[1])))
 
 
+@one_thread_each()
 def tsne(x_ND: npt.NDArray[np.floating], *, perplexity: float = 30.0, steps: int = 400) -> Doubles:
     """Coordinates in the plane that keep neighbours close: float64[N, 2].
 
@@ -38,11 +39,6 @@ def tsne(x_ND: npt.NDArray[np.floating], *, perplexity: float = 30.0, steps: int
     small; fewer than four points are shown along their principal axes. One thread does it all: on a busy
     machine two would spend most of their time waiting for each other, in each step.
     """
-    with one_thread_each():
-        return _tsne(x_ND, perplexity, steps)
-
-
-def _tsne(x_ND: npt.NDArray[np.floating], perplexity: float, steps: int) -> Doubles:
     n = len(x_ND)
     y_N2 = principal_axes(x_ND, 2)
     if n < 4:

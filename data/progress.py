@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 
-class Progress(NamedTuple):
+class StepProgress(NamedTuple):
     """A step's title, its units done and to be done, and what else there is to say."""
 
     title: str
@@ -17,7 +17,7 @@ class Progress(NamedTuple):
     words: str = ""
 
 
-Watch = Callable[[Progress], None]
+Watch = Callable[[StepProgress], None]
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
@@ -39,7 +39,7 @@ class Step:
 
     def __init__(self, title: str, *, total: int, done: int = 0) -> None:
         self._watch = _watch.get()
-        self._now = Progress(title, done, total)
+        self._now = StepProgress(title, done, total)
         self._tell()
 
     @property

@@ -17,7 +17,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
 
-from data.progress import Progress, steps_watched
+from data.progress import StepProgress, steps_watched
 from flows.markdown import plain, slug
 
 EVERY_S = 5.0
@@ -74,11 +74,11 @@ class _Shown:
     def __init__(self, name: str, flow_run: UUID, task_run: UUID | None, part: int, parts: int) -> None:
         self._name, self._flow_run, self._task_run = name, flow_run, task_run
         self._part, self._parts = part, parts
-        self._latest: dict[str, Progress] = {}
+        self._latest: dict[str, StepProgress] = {}
         self._told: dict[str, tuple[float, str]] = {}
         self._ended = False
 
-    def note(self, progress: Progress) -> None:
+    def note(self, progress: StepProgress) -> None:
         self._latest[progress.title] = progress
 
     def end(self) -> None:

@@ -36,7 +36,7 @@ class MeasureOrder:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredOrder:
     """What was measured of an order's samples, in their order."""
 
     number: int
@@ -50,14 +50,14 @@ class MeasureWork:
     root: Path  # of the samples
     budget: FileBudget
 
-    def __call__(self, orders: Iterable[MeasureOrder]) -> Iterator[Measured]:
+    def __call__(self, orders: Iterable[MeasureOrder]) -> Iterator[MeasuredOrder]:
         """The facts of each order. Raises KnowledgeBaseError where this process does not see the samples."""
         use_budget(self.budget)
         for order in orders:
             require_folder(self.root, "the samples")
             with ThreadPoolExecutor(cores(), thread_name_prefix="measure") as pool:
                 found = pool.map(partial(facts_of, locate=resolver(self.root)), order.samples)
-                yield Measured(order.number, tuple(found))
+                yield MeasuredOrder(order.number, tuple(found))
 
 
 def measured(
@@ -104,7 +104,7 @@ def _measured_elsewhere(
             # Without samples too: how much is taken ahead is the engine's, whatever needs to be measured.
             yield MeasureOrder(number, samples)
 
-    early: dict[int, Measured] = {}
+    early: dict[int, MeasuredOrder] = {}
     upcoming = 0
     with closing(carry(work, orders())) as results:
         for made in results:

@@ -29,7 +29,7 @@ _LEDGER = "ledger.sqlite"
 
 
 @dataclass(frozen=True)
-class Fetched:
+class FetchedVersion:
     """What was fetched."""
 
     folder: Path
@@ -46,7 +46,7 @@ class Fetched:
         )
 
 
-def fetch(place: Place, target: Path, number: int | None = None) -> Fetched:
+def fetch(place: Place, target: Path, number: int | None = None) -> FetchedVersion:
     """Fetch a version, by default the latest, into the new folder `target`.
 
     Raises InputError where `target` exists or nothing is published, and KnowledgeBaseError for an object that
@@ -76,7 +76,7 @@ def fetch(place: Place, target: Path, number: int | None = None) -> Fetched:
     shutil.rmtree(scratch, ignore_errors=True)
     requests = sum(each.rows for each in ledger.tables.get("entries", ())) if ledger else 0
     size = sum(content.bytes for content in version.files.values())
-    return Fetched(target, place.name, version.number, len(version.files), size, requests)
+    return FetchedVersion(target, place.name, version.number, len(version.files), size, requests)
 
 
 def _segment_files(ledger: PublishedLedger, folder: Path) -> dict[str, dict[Path, Content]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from data.progress import Progress, Step, steps_watched
+from data.progress import Step, StepProgress, steps_watched
 
 
 def test_every_move_is_told_from_any_thread() -> None:
     """A step that began in the block tells where it stands, also from threads of its own."""
-    told: list[Progress] = []
+    told: list[StepProgress] = []
     with steps_watched(told.append):
         step = Step("texts", total=5, done=1)
         with ThreadPoolExecutor(1) as pool:
@@ -17,15 +17,15 @@ def test_every_move_is_told_from_any_thread() -> None:
         step.say("2 in flight")
     assert step.watched
     assert told == [
-        Progress("texts", 1, 5),
-        Progress("texts", 4, 5),
-        Progress("texts", 4, 5, "2 in flight"),
+        StepProgress("texts", 1, 5),
+        StepProgress("texts", 4, 5),
+        StepProgress("texts", 4, 5, "2 in flight"),
     ]
 
 
 def test_outside_the_block_nobody_is_told() -> None:
     """A step that begins after the block counts for itself."""
-    told: list[Progress] = []
+    told: list[StepProgress] = []
     with steps_watched(told.append):
         pass
     step = Step("texts", total=5)

@@ -506,8 +506,17 @@ def _is_field(line: str) -> bool:
 
 
 def _of_pairs(lines: Sequence[str]) -> list[str]:
-    """The texts of lines such as `title: …` and `description: …`; [] if not all lines are such pairs."""
+    """The texts of lines such as `title: …` and `description: …`; [] if not all lines are such pairs.
+
+    The last line may be the beginning of a name that an earlier line has: the answer was cut off there.
+    """
     pairs = [_PAIR.match(line) for line in lines]
+    if (
+        pairs
+        and pairs[-1] is None
+        and any(pair is not None and pair[1].startswith(lines[-1]) for pair in pairs)
+    ):
+        lines, pairs = lines[:-1], pairs[:-1]
     named = [(_SIGNS.sub("", pair[1].casefold()), pair[2] or "") for pair in pairs if pair is not None]
     if {"q", "a"} <= {name for name, _ in named}:
         named = [({"q": "question", "a": "answer"}.get(name, name), text) for name, text in named]

@@ -272,6 +272,15 @@ def test_a_shape_that_was_cut_off_keeps_whole_texts_only(shape: str, texts: list
         ), item
 
 
+def test_an_answer_that_was_cut_off_within_a_name_keeps_no_question() -> None:
+    """Wherever it ends: questions and names are no texts."""
+    texts = ["A dog has brown fur.", "It barks at strangers."]
+    whole = SHAPES["questions and answers"](texts)
+    for end in range(whole.index(texts[0]) + len(texts[0]), len(whole) + 1):
+        found = [item.text for item in parsed(whole[:end], finish="length") if item.text]
+        assert found == texts[: len(found)] and found, whole[:end]
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -212,7 +212,9 @@ class _JsonReader:
                 piece, after = self._escape(place + 1)
                 pieces += (text[start:place], piece)
                 start = after
-            elif self._ends(place + 1, key=key) or (not quoting and self._ends_badly(place)):
+            elif not self._is_cut_word(place) and (
+                self._ends(place + 1, key=key) or (not quoting and self._ends_badly(place))
+            ):
                 pieces.append(text[start:place])
                 return "".join(pieces), place + 1
             else:
@@ -232,6 +234,11 @@ class _JsonReader:
             if low is not None and low[1] and 0xDC00 <= int(low[1], 16) < 0xE000:
                 return chr(0x10000 + ((code - 0xD800) << 10) + int(low[1], 16) - 0xDC00), low.end()
         return chr(code), end
+
+    def _is_cut_word(self, at: int) -> bool:
+        """Whether the text ends with an apostrophe after a letter: "dog'" may be the beginning of "dog's"."""
+        text = self._text
+        return at + 1 == len(text) and text[at] == "'" and text[at - 1].isalpha()
 
     def _ends(self, at: int, *, key: bool) -> bool:
         """Whether the quotation mark before `at` ends the string, judged by what follows it."""

@@ -21,7 +21,7 @@ _ITEM = re.compile(
 )
 _QUOTED_LINE = re.compile(r"\s{0,40}>{1,3}\s+")
 _HEADING = re.compile(r"\s{0,3}#{1,6}\s+")
-_RULE = re.compile(r"\s*+(?:(?:[-*_=~#]\s?){2,}+|(?:\.\.\.|…)\s*+)$")
+_RULE = re.compile(r"\s*+(?:(?:[-*_=~#]\s?){2,}+|(?:\.{1,3}|…)\s*+)$")
 _FRAME = re.compile(r"\s{0,40}\\(?:begin|end)\{\w{1,20}\}\s*+$")
 _FENCE = re.compile(r"\s*+(?:`{3,}+|~{3,}+)[\w+-]*+\s*+$")
 _BOLD_LINE = re.compile(r"\s{0,40}(\*\*|__)[^*_]{1,80}\1:?\s{0,40}$")

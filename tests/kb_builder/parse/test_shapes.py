@@ -272,11 +272,12 @@ def test_a_shape_that_was_cut_off_keeps_whole_texts_only(shape: str, texts: list
         ), item
 
 
-def test_an_answer_that_was_cut_off_within_a_name_keeps_no_question() -> None:
-    """Wherever it ends: questions and names are no texts."""
-    texts = ["A dog has brown fur.", "It barks at strangers."]
-    whole = SHAPES["questions and answers"](texts)
-    for end in range(whole.index(texts[0]) + len(texts[0]), len(whole) + 1):
+@pytest.mark.parametrize("shape", ["questions and answers", "a document of YAML", "single quotes"])
+def test_an_answer_that_is_cut_off_anywhere_keeps_texts_only(shape: str) -> None:
+    """Questions, names, dots at the end and words before an apostrophe are no texts, wherever it ends."""
+    texts = ["A dog has brown fur.", "It chews the dog's own bone."]
+    whole = SHAPES[shape](texts)
+    for end in range(whole.index(texts[0]) + len(texts[0]) + 1, len(whole) + 1):
         found = [item.text for item in parsed(whole[:end], finish="length") if item.text]
         assert found == texts[: len(found)] and found, whole[:end]
 

@@ -43,6 +43,7 @@ _FITTED = 256  # texts to which the scales of an int8 network are fitted
 # without the weights, so that layers with one input share its quantisation.
 _EVENED = 0.6
 _LEAST_COLUMN = 1e-5
+_WEIGHTS, _ZERO_POINTS = 1, 5  # inputs of the operator MatMulIntegerToFloat
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def load_onnx_encoder(name: str, *, int8: bool) -> SentenceEncoder:
         if int8:
             _scale_rows(encoder, transformer.model)
         _export(transformer.model, {key: inputs[key] for key in names}, path, int8=int8)
-    transformer.model = _Session(path, names, transformer.model.config)
+    transformer.model = _Session(path, names, transformer.model.config, signed=int8 and has_vnni())
     agreement = least_cosine(encoder.encode(texts), wanted_ND)
     logger.info("%s:%s agrees with %s: the least cosine is %.6f", family, name, name, agreement)
     if not int8 and agreement < AGREEMENT:
@@ -231,6 +232,29 @@ def _quantize(exported: Path) -> Path:
     return path
 
 
+def has_vnni() -> bool:
+    """Whether this processor multiplies unsigned by signed 8-bit integers and adds in 32 bits."""
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_vnni") or found.get("avx_vnni"))
+
+
+def sign_weights(path: Path) -> bytes:
+    """The quantised network with signed weights: 128 less, as are their zero points, so that every sum stays.
+
+    With VNNI, ONNX Runtime has fast exact products for these (1.7 times as fast), and none for unsigned ones.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    values = {value.name: value for value in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"]
+    for name in {node.input[place] for node in products for place in (_WEIGHTS, _ZERO_POINTS)}:
+        unsigned = onnx.numpy_helper.to_array(values[name])
+        signed = (unsigned.astype(np.int16) - 128).astype(np.int8)
+        values[name].CopyFrom(onnx.numpy_helper.from_array(signed, name))
+    return bytes(model.SerializeToString())
+
+
 def _is_lifted(rows: str, maker: Mapping[str, Any]) -> bool:
     """Whether scaled rows are those of a lifted layer: their scale is no maximum of absolute values."""
     node = maker[maker[rows].input[1]]
@@ -285,7 +309,7 @@ class _Plain(nn.Module):
 class _Session(nn.Module):
     """The exported network in ONNX Runtime, as a replacement for the original module."""
 
-    def __init__(self, path: Path, names: list[str], config: Any) -> None:
+    def __init__(self, path: Path, names: list[str], config: Any, *, signed: bool) -> None:
         super().__init__()
         import onnxruntime
 
@@ -293,7 +317,8 @@ class _Session(nn.Module):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # batches run in parallel
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            given = sign_weights(path) if signed else path
+            self._session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library's exceptions have no other common base
             reason = first_line(error)
             raise InputError(

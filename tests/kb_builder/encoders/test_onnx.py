@@ -67,6 +67,18 @@ def test_int8_gives_a_text_one_vector_whatever_stands_beside_it(cache: Path) -> 
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_int8_has_the_same_bits_with_signed_weights(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signed weights are a faster way to the same sums, so they are no other encoder."""
+    if not onnx.has_vnni():
+        pytest.skip("signed products are exact on processors with VNNI only")
+    signed = load_onnx_encoder("minilm", int8=True)
+    monkeypatch.setattr(onnx, "has_vnni", lambda: False)
+    unsigned = load_onnx_encoder("minilm", int8=True)
+    assert signed.identity == unsigned.identity
+    np.testing.assert_array_equal(signed.encode(TEXTS), unsigned.encode(TEXTS))
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_a_damaged_export_is_refused_by_name(cache: Path) -> None:
     """A file that was cut off says which it is and what to do, in one line; made again, it serves."""
     load_onnx_encoder("minilm", int8=False)

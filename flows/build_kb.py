@@ -15,6 +15,7 @@ from flows.tasks import run_shard, run_stage
 from flows.train_alignment import train_alignment
 from pipeline.project import load_project
 from pipeline.run import jobs
+from pipeline.run.publishing import publishing
 from pipeline.run.stage import StageResult
 
 
@@ -27,13 +28,11 @@ def build_kb(project: str = "demo.toml", downstream: bool = True) -> State[Any] 
         downstream: Then choose the embedding centers, train, evaluate and report, as subflows.
     """
     try:
-        with reported(project) as done:
-            done.append(run_stage(project, "world"))
-            done.append(run_stage(project, "ingest"))
-            done.append(describe(project, "describe-categories"))
-            done.append(run_stage(project, "describe-contrasts"))
-            done.append(describe(project, "describe-samples"))
-            done.append(run_stage(project, "encode"))
+        with reported(project) as done, publishing(load_project(Path(project)), jobs.STAGE_NAMES) as sent:
+            for name in jobs.STAGE_NAMES[: jobs.STAGE_NAMES.index("encode") + 1]:
+                in_shards = jobs.find_stage(name).shards is not None
+                done.append(describe(project, name) if in_shards else run_stage(project, name))
+                sent()
             if downstream:
                 localize_centers(project)
                 train_alignment(project)

@@ -158,6 +158,21 @@ def _project(project: ProjectFile) -> Iterator[Check]:
     same = of_categories.endpoint and _endpoint_settings(categories) == _endpoint_settings(samples)
     if of_samples.endpoint and not same:
         yield from _describer(samples, " of [describe.samples]")
+    if project.publish_to is not None:
+        yield _publishing(project.publish_to)
+
+
+def _publishing(to: str) -> Check:
+    """Whether the place of `[run] publish` can be read, what is there, and who writes."""
+    from kb_builder.publish.place import open_place
+    from kb_builder.publish.versions import place_text
+
+    if to.startswith("s3://") and importlib.util.find_spec("boto3") is None:
+        return Check("publish", False, "boto3 is not installed; pip install '.[s3]'")
+    try:
+        return Check("publish", True, f"{to}: {place_text(open_place(to))}")
+    except (UniBindError, OSError) as error:
+        return Check("publish", False, str(error))
 
 
 def _endpoint_settings(settings: Asking) -> tuple[object, ...]:

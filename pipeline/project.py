@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from data.errors import KnowledgeBaseError, ProjectError, foreign_as
@@ -68,12 +69,19 @@ class WorkersSection(_ProjectSection):
     gpus: float = Field(default=0, ge=0, le=64)
 
 
+def _place(given: str) -> str:
+    if not given or ("://" in given and not re.match(r"s3://[^/]+/+[^/]", given)):
+        raise ValueError(f"{given!r}: give s3://BUCKET/NAME, or the path of a folder")
+    return given
+
+
 class RunSection(_ProjectSection):
     """`[run]`: where work is done. No file depends on it, so no stage runs again when it changes."""
 
     engine: Literal["local", "ray"] = "local"
     address: str | None = Field(default=None, min_length=1)  # of a Ray cluster; None: RAY_ADDRESS
     same_hardware: bool = False  # refuse vectors that several classes of hardware made
+    publish: Annotated[str, AfterValidator(_place)] | None = None  # where to publish to as a run goes
     workers: WorkersSection = WorkersSection()
 
 
@@ -121,6 +129,12 @@ class ProjectFile(_ProjectContent):
         if self.data.root is not None:
             return self.path.parent / self.data.root
         return self.manifest if self.manifest.is_dir() else self.manifest.parent
+
+    @property
+    def publish_to(self) -> str | None:
+        """Where a run publishes to as it goes: `s3://BUCKET/NAME`, or the path of a folder."""
+        given = self.running.publish
+        return given if given is None or "://" in given else str(self.path.parent / given)
 
     def with_reuse(self) -> ProjectFile:
         """The same project with `reuse` on in both describe sections."""

@@ -38,6 +38,7 @@ from data.files import canonical_json, hash_json, hash_text
 from data.lock import write_lock
 from data.seals import FORBIDDEN, check_always, seal, unseal
 from kb_builder.ask.ledger_file import (
+    closing_lock,
     connect_to_read,
     connect_to_write,
     knowledge_base_error,
@@ -388,10 +389,11 @@ async def open_ledger(kb: Path) -> AsyncIterator[Ledger]:
         try:
             yield ledger
         finally:
-            await ledger.close()
-            if not path.with_name(f"{path.name}-wal").exists():  # else another process reads it
-                with suppress(OSError):  # disk full: no checksum until the next run
-                    seal(kb, [path], path.name)
+            with closing_lock(path):
+                await ledger.close()
+                if not path.with_name(f"{path.name}-wal").exists():  # else another process reads it
+                    with suppress(OSError):  # disk full: no checksum until the next run
+                        seal(kb, [path], path.name)
 
 
 def require_unchanged(kb: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from data.errors import KnowledgeBaseError
 from data.special_files import special_kind
 
 LEDGER_VERSION = 2
+_closing: dict[Path, threading.Lock] = {}
 
 # Parts of the messages of SQLite and of Python's module about a file whose content is damaged.
 _DAMAGE = (
@@ -35,6 +37,14 @@ _CREATE = (
     "CREATE INDEX entries_by_base_key ON entries (base_key)",
     "CREATE INDEX entries_by_cost ON entries (cost_usd)",  # sums need not read the answers
 )
+
+
+def closing_lock(path: Path) -> threading.Lock:
+    """A lock for whoever reads a ledger that this process may be writing, and for the writer as it closes.
+
+    A reader would keep the ledger's log (`-wal`) on the disk, and a ledger with a log gets no checksum.
+    """
+    return _closing.setdefault(path.absolute(), threading.Lock())
 
 
 def open_writer(path: Path) -> sqlite3.Connection:

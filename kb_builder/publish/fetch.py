@@ -10,7 +10,9 @@ import hashlib
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tqdm import tqdm
@@ -20,9 +22,11 @@ from data.files import atomic_path, hash_file
 from data.lock import write_lock
 from data.seals import SEAL, seal
 from data.show import visible
+from kb_builder.ask.ledger_file import connect_to_read, sqlite_errors
 from kb_builder.publish.place import Place
 from kb_builder.publish.segments import restore_ledger
-from kb_builder.publish.versions import Content, PublishedLedger, read_version
+from kb_builder.publish.versions import PublishedLedger, read_newest, read_version
+from kb_builder.publish.writer import Content
 
 _AT_ONCE = 8
 _LEDGER = "ledger.sqlite"
@@ -34,32 +38,42 @@ class FetchedVersion:
 
     folder: Path
     place: str
-    version: int
+    version: int  # of an unfinished run, the one before
+    unfinished: bool  # what a run has sent that has not ended
     files: int
     bytes: int
     requests: int  # in the ledger
+    newest: datetime | None  # when the last of them ended
 
     def __str__(self) -> str:
-        return visible(
-            f"{self.folder}: version {self.version} of {self.place}, {self.files:,} files,"
-            f" {self.bytes / 1e6:,.1f} MB, and a ledger of {self.requests:,} requests"
+        what = f"version {self.version} of {self.place}"
+        if self.unfinished:
+            after = f"after version {self.version}" if self.version else "before any version"
+            what = f"what a run that has not ended has sent to {self.place}, {after}"
+        line = (
+            f"{self.folder}: {what}, {self.files:,} files, {self.bytes / 1e6:,.1f} MB, and a ledger of"
+            f" {self.requests:,} requests"
         )
+        if self.newest is not None:
+            line += f", the newest of {self.newest:%Y-%m-%d %H:%M:%S} UTC"
+        return visible(f"{line}; `unibind run` continues it" if self.unfinished else line)
 
 
 def fetch(place: Place, target: Path, number: int | None = None) -> FetchedVersion:
-    """Fetch a version, by default the latest, into the new folder `target`.
+    """Fetch a version, by default what is newest, into the new folder `target`.
 
-    Raises InputError where `target` exists or nothing is published, and KnowledgeBaseError for an object that
-    is missing or damaged.
+    What is newest is the latest version, or what a run has sent since that has not ended. Raises InputError
+    where `target` exists or nothing is published, and KnowledgeBaseError for an object that is missing or
+    damaged.
     """
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise InputError(f"{target} already exists; name a new folder")
-    version = read_version(place, number)
+    version, unfinished = read_newest(place) if number is None else (read_version(place, number), False)
     scratch = target.parent / f".{target.name}.fetch"
     folder, segments = scratch / "kb", scratch / "segments"
     with write_lock(scratch / "fetch.lock"):
         wanted = {folder / name: content for name, content in version.files.items()}
-        ledger = version.ledger
+        ledger, newest = version.ledger, None
         tables = _segment_files(ledger, segments) if ledger else {}
         for files in tables.values():
             wanted |= files
@@ -70,13 +84,24 @@ def fetch(place: Place, target: Path, number: int | None = None) -> FetchedVersi
             path.unlink(missing_ok=True)
             with atomic_path(path) as temporary:
                 restore_ledger(temporary, ledger.user_version, ledger.schema, tables.items())
+            newest = _newest(path)
             if (folder / SEAL).is_file():
                 seal(folder, [path], _LEDGER)
+        folder.mkdir(parents=True, exist_ok=True)
         folder.replace(target)
     shutil.rmtree(scratch, ignore_errors=True)
     requests = sum(each.rows for each in ledger.tables.get("entries", ())) if ledger else 0
     size = sum(content.bytes for content in version.files.values())
-    return FetchedVersion(target, place.name, version.number, len(version.files), size, requests)
+    return FetchedVersion(
+        target, place.name, version.number, unfinished, len(version.files), size, requests, newest
+    )
+
+
+def _newest(ledger: Path) -> datetime | None:
+    """When the last request of a ledger ended."""
+    with sqlite_errors(ledger), closing(connect_to_read(ledger)) as connection:
+        (found,) = connection.execute("SELECT max(created_at) FROM entries").fetchone()
+    return None if found is None else datetime.fromtimestamp(found / 1e6, UTC)
 
 
 def _segment_files(ledger: PublishedLedger, folder: Path) -> dict[str, dict[Path, Content]]:

@@ -1,18 +1,22 @@
 """Places to publish to: an S3 bucket (`s3://BUCKET/PREFIX`), or a folder that machines share.
 
-A place holds objects by name. An object is there as a whole or not at all, and `put_new` makes one only if
-there is none of its name yet: of two writers, one succeeds.
+A place holds objects by name. An object is there as a whole or not at all. `put_new` makes one only if there
+is none of its name yet, and `replace` replaces one only if it is still as it was read: of two writers, one
+succeeds.
 
-S3 is read and written by pyarrow. That has no conditional request, so `put_new` is boto3's (the extra `s3`);
+S3 is read and written by pyarrow. That has no conditional request, so these are boto3's (the extra `s3`);
 reading needs no extra. Credentials and the region come from the environment or the AWS configuration alone,
 the address of another S3 server from AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import re
 import secrets
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,6 +74,12 @@ class Place(Protocol):
 
     def put_new(self, name: str, content: bytes) -> bool:
         """Make an object; False if there is one of this name already."""
+
+    def tagged(self, name: str) -> tuple[bytes, str] | None:
+        """The bytes of an object, and a tag of this content; None if there is no such object."""
+
+    def replace(self, name: str, content: bytes, tag: str) -> str | None:
+        """Replace an object whose content still has this tag; the new tag, or None if it has not."""
 
 
 def open_place(given: str) -> Place:
@@ -131,6 +141,26 @@ class FolderPlace:
             whole.unlink()
         return True
 
+    def tagged(self, name: str) -> tuple[bytes, str] | None:
+        """As `Place`."""
+        try:
+            content = (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        return content, hashlib.sha256(content).hexdigest()
+
+    def replace(self, name: str, content: bytes, tag: str) -> str | None:
+        """As `Place`. Compared and replaced under a lock, which must reach all machines that write here."""
+        target = self._folder / name
+        with target.with_name(f".{target.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            found = self.tagged(name)
+            if found is None or found[1] != tag:
+                return None
+            with atomic_path(target) as temporary:
+                temporary.write_bytes(content)
+        return hashlib.sha256(content).hexdigest()
+
 
 class S3Place:
     """A prefix of a bucket of Amazon S3, or of another server with this protocol."""
@@ -148,6 +178,8 @@ class S3Place:
             options |= {"scheme": parts.scheme, "endpoint_override": parts.netloc}
         with self._explained():
             self._files = fs.S3FileSystem(**options)
+        self._boto: Any = None
+        self._making = threading.Lock()
 
     def listed(self, below: str) -> dict[str, int]:
         """As `Place`."""
@@ -188,6 +220,27 @@ class S3Place:
 
     def put_new(self, name: str, content: bytes) -> bool:
         """As `Place`. Raises MissingDependencyError without the extra `s3`."""
+        return self._put_if(name, content, IfNoneMatch="*") is not None
+
+    def tagged(self, name: str) -> tuple[bytes, str] | None:
+        """As `Place`. Raises MissingDependencyError without the extra `s3`."""
+        found = self._asked("get_object", {"NoSuchKey", "404"}, Key=f"{self._prefix}/{name}")
+        return None if found is None else (found["Body"], str(found["ETag"]))
+
+    def replace(self, name: str, content: bytes, tag: str) -> str | None:
+        """As `Place`. Raises MissingDependencyError without the extra `s3`."""
+        return self._put_if(name, content, IfMatch=tag)
+
+    def _put_if(self, name: str, content: bytes, **condition: str) -> str | None:
+        # 409: another conditional request for this name is under way, so one of the two will be there.
+        # 404: what is to be replaced is not there.
+        refusals = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409", "404"}
+        key = f"{self._prefix}/{name}"
+        found = self._asked("put_object", refusals, Key=key, Body=content, **condition)
+        return None if found is None else str(found["ETag"])
+
+    def _asked(self, operation: str, refusals: set[str], **parameters: Any) -> Any:
+        """The answer of boto3 to a request to this bucket; None where it is one of the refusals."""
         try:
             import boto3
             from botocore.exceptions import BotoCoreError, ClientError
@@ -195,19 +248,20 @@ class S3Place:
             raise MissingDependencyError(
                 "publishing to S3 needs conditional requests: pip install '.[s3]'"
             ) from error
-        key = f"{self._prefix}/{name}"
         try:
-            client = boto3.client("s3", endpoint_url=_first_of(_ENDPOINTS), region_name=_first_of(_REGIONS))
-            client.put_object(Bucket=self._bucket, Key=key, Body=content, IfNoneMatch="*")
+            with self._making:  # making a client takes boto3 a quarter of a second, and one thread at a time
+                if self._boto is None:
+                    self._boto = boto3.client(
+                        "s3", endpoint_url=_first_of(_ENDPOINTS), region_name=_first_of(_REGIONS)
+                    )
+            found = getattr(self._boto, operation)(Bucket=self._bucket, **parameters)
+            return found | {"Body": found["Body"].read()} if "Body" in found else found
         except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            # 409: another conditional request for this name is under way, so one of the two will be there.
-            if code in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
-                return False
+            if str(error.response.get("Error", {}).get("Code", "")) in refusals:
+                return None
             raise self._error(error) from error
         except BotoCoreError as error:
             raise self._error(error) from error
-        return True
 
     def _path(self, name: str) -> str:
         return f"{self._bucket}/{self._prefix}/{name}"

@@ -37,7 +37,8 @@ from kb_builder.browse.sources import (
     require_vectors,
 )
 from kb_builder.publish.place import Place
-from kb_builder.publish.versions import Content, Version, read_version
+from kb_builder.publish.versions import Version, read_version
+from kb_builder.publish.writer import Content
 from kb_builder.store.cards import encoder_folders
 from kb_builder.store.table import part_paths
 

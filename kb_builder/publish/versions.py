@@ -1,6 +1,7 @@
 """Versions of a knowledge base at a place, and the objects that hold their content.
 
     <place>/
+      writer.json                  which version is the latest, and who writes the next
       versions/NNNNNNNN.json       one for each version, from 1; never changed
       objects/AB/<SHA-256>         the content of files, named by its SHA-256 (AB: its first two digits)
 
@@ -12,40 +13,28 @@ A version lists every file of the knowledge base:
     sha256: of all the above
 
 The ledger's tables are segments of rows in Parquet (kb_builder/publish/segments.py). A version is written
-last, and only if there is none of its number: the first of two writers has it, the other one fails. So a
-version that can be read is whole. The latest one counts.
+when all that it names is there, and appears when `writer.json` (kb_builder/publish/writer.py) says so. So a
+version that can be read is whole. The latest one counts. Places without a `writer.json` were written by an
+earlier program: there, every version has appeared.
+
+What a run has sent that has not ended yet is listed in the same form, in objects that `writer.json` names.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from data.errors import InputError, KnowledgeBaseError
+from data.errors import InputError, KnowledgeBaseError, first_line
 from data.files import hash_json
 from kb_builder.publish.place import Place
+from kb_builder.publish.writer import Content, read_state, version_files
 
 FORMAT = 1
-_FOLDER = "versions"
-_NAME = re.compile(rf"{_FOLDER}/(\d{{8}})\.json")
-_HASH = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class Content:
-    """The content of a file: an object."""
-
-    bytes: int
-    sha256: str
-
-    @property
-    def object(self) -> str:
-        """The object's name at its place."""
-        return f"objects/{self.sha256[:2]}/{self.sha256}"
 
 
 @dataclass(frozen=True)
@@ -82,9 +71,22 @@ class Version:
 
 
 def version_numbers(place: Place) -> list[int]:
-    """The numbers of the versions at a place, ascending."""
-    found = (_NAME.fullmatch(name) for name in place.listed(_FOLDER))
-    return sorted(int(each[1]) for each in found if each)
+    """The numbers of the versions that have appeared at a place, ascending."""
+    state, numbers = read_state(place), version_files(place)
+    if state is None:
+        return numbers
+    return [number for number in numbers if number <= state.version and number not in state.void]
+
+
+def place_text(place: Place) -> str:
+    """What is at a place, and who writes there, in one line. Raises InputError where it cannot be reached."""
+    state, numbers = read_state(place), version_numbers(place)
+    parts = [f"version {numbers[-1]}" if numbers else "no version yet"]
+    if state is not None and state.unfinished:
+        parts.append("what a run has sent that has not ended (`unibind kb fetch` takes it)")
+    if state is not None and state.held:
+        parts.append(f"{state} was writing at {state.renewed_at}")
+    return "; ".join(parts)
 
 
 def read_version(place: Place, number: int | None = None) -> Version:
@@ -94,7 +96,15 @@ def read_version(place: Place, number: int | None = None) -> Version:
     """
     numbers = version_numbers(place)
     if not numbers:
-        raise InputError(f"{place.name}: no knowledge base is published here; `unibind kb publish` does it")
+        state = read_state(place)
+        raise InputError(
+            f"{place.name}: no knowledge base is published here; "
+            + (
+                "`unibind kb publish` does it"
+                if state is None or not state.unfinished
+                else "`unibind kb fetch` takes what a run has sent that did not end"
+            )
+        )
     if number is not None and number not in numbers:
         raise InputError(f"{place.name}: no version {number}; there are {numbers[0]} to {numbers[-1]}")
     name = _name(numbers[-1] if number is None else number)
@@ -107,8 +117,38 @@ def read_version(place: Place, number: int | None = None) -> Version:
         ) from error
 
 
-def write_version(place: Place, version: Version) -> bool:
-    """Make a version visible; False where another one has its number already."""
+def read_newest(place: Place) -> tuple[Version, bool]:
+    """What a run that has not ended has sent, and True; else the latest version, and False.
+
+    Of the former, `number` is that of the version before, or 0. Raises as `read_version`.
+    """
+    state = read_state(place)
+    if state is None or not state.unfinished:
+        return read_version(place), False
+    files, ledger = {}, None
+    for content in state.unfinished:
+        found = _read_list(place, content)
+        files |= found.files
+        ledger = ledger or found.ledger
+    return Version(state.version, state.renewed_at, files, ledger), True
+
+
+def _read_list(place: Place, content: Content) -> Version:
+    try:
+        data = b"".join(place.pieces(content.object))
+        if hashlib.sha256(data).hexdigest() != content.sha256:
+            raise ValueError("its SHA-256 is another")
+        return _parsed(json.loads(data))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KnowledgeBaseError(
+            f"{place.name}/{content.object}, a list of what a run has sent: damaged ({first_line(error)});"
+            " where the run was, `unibind kb publish` sends all of it; `unibind kb fetch --version` takes a"
+            " version"
+        ) from error
+
+
+def encoded(version: Version) -> bytes:
+    """A version, or what a run has sent, as the bytes of an object."""
     value = {
         "format": FORMAT,
         "version": version.number,
@@ -118,8 +158,12 @@ def write_version(place: Place, version: Version) -> bool:
     }
     plain = json.loads(json.dumps(value))
     whole = plain | {"sha256": hash_json(plain)}
-    data = json.dumps(whole, indent=0, sort_keys=True, ensure_ascii=False).encode()
-    name = _name(version.number)
+    return json.dumps(whole, indent=0, sort_keys=True, ensure_ascii=False).encode()
+
+
+def write_version(place: Place, version: Version) -> bool:
+    """Write a version, which does not appear yet; False where another one has its number already."""
+    data, name = encoded(version), _name(version.number)
     if place.put_new(name, data):
         return True
     # A request that is repeated because its answer was lost is refused by what it has made itself.
@@ -130,7 +174,7 @@ def write_version(place: Place, version: Version) -> bool:
 
 
 def _name(number: int) -> str:
-    return f"{_FOLDER}/{number:08d}.json"
+    return f"versions/{number:08d}.json"
 
 
 def _parsed(value: dict[str, Any]) -> Version:
@@ -143,24 +187,18 @@ def _parsed(value: dict[str, Any]) -> Version:
     return Version(
         value["version"],
         value["published_at"],
-        {_safe(name): _content(Content, each) for name, each in value["files"].items()},
+        {_safe(name): Content.parsed(each) for name, each in value["files"].items()},
         None
         if ledger is None
         else PublishedLedger(
             ledger["user_version"],
             tuple(ledger["schema"]),
             {
-                name: tuple(_content(Segment, each) for each in segments)
+                name: tuple(Segment.parsed(each) for each in segments)
                 for name, segments in ledger["tables"].items()
             },
         ),
     )
-
-
-def _content(kind: type[Any], value: Mapping[str, Any]) -> Any:
-    if not _HASH.fullmatch(value["sha256"]):
-        raise ValueError(f"{value['sha256']!r} is no SHA-256")
-    return kind(**value)
 
 
 def _safe(name: str) -> str:

@@ -19,7 +19,12 @@ kb_app = typer.Typer(help="Query, verify and export the knowledge base.")
 WithSql = Annotated[bool, typer.Option("--sql", help="Print the SQL of each answer above it.")]
 
 PlaceArgument = Annotated[
-    str, typer.Argument(metavar="PLACE", help="s3://BUCKET/NAME, or a folder that machines share.")
+    str | None,
+    typer.Argument(
+        metavar="[PLACE]",
+        help="s3://BUCKET/NAME, or a folder that machines share.",
+        show_default="[run] publish of the project",
+    ),
 ]
 
 
@@ -293,7 +298,7 @@ def _secrets(project: ProjectFile) -> dict[str, str]:
 
 @kb_app.command("publish")
 def kb_publish(
-    place: PlaceArgument,
+    place: PlaceArgument = None,
     check: Annotated[
         bool, typer.Option("--check", help="Read back what is there, and replace what is damaged.")
     ] = False,
@@ -307,15 +312,25 @@ def kb_publish(
     from data.lock import write_lock
     from kb_builder.publish.place import open_place
     from kb_builder.publish.publish import publish
+    from pipeline.run.publishing import LOCK, say
 
     checked = load_to_read(project)
-    with write_lock(checked.run / "run.lock", "kb publish"):
-        print(publish(checked.kb, open_place(place), check=check))
+    to = open_place(place or _publish_to(checked))
+    with write_lock(checked.run / LOCK, "kb publish"), write_lock(checked.run / "run.lock", "kb publish"):
+        print(publish(checked.kb, to, check=check, say=say))
+
+
+def _publish_to(project: ProjectFile) -> str:
+    from data.errors import InputError
+
+    if project.publish_to is None:
+        raise InputError("name a place, such as s3://my-bucket/birds, or set `publish` in [run]")
+    return project.publish_to
 
 
 @kb_app.command("fetch")
 def kb_fetch(
-    place: PlaceArgument,
+    place: PlaceArgument = None,
     folder: Annotated[
         Path | None, typer.Argument(help="The folder to write.", show_default="the project's knowledge base")
     ] = None,
@@ -324,11 +339,17 @@ def kb_fetch(
     ] = None,
     project: ReadProject = None,
 ) -> None:
-    """Fetch a published knowledge base into a new folder, and verify every byte."""
+    """Fetch a published knowledge base into a new folder, and verify every byte.
+
+    If a run has not ended, what it has sent is fetched, all answers with it; `unibind run` continues it.
+    """
     from kb_builder.publish.fetch import fetch
     from kb_builder.publish.place import open_place
 
-    print(fetch(open_place(place), folder or load_to_read(project).kb, version))
+    if place is None or folder is None:
+        checked = load_to_read(project)
+        place, folder = place or _publish_to(checked), folder or checked.kb
+    print(fetch(open_place(place), folder, version))
 
 
 @kb_app.command("verify")

@@ -23,6 +23,7 @@ from kb_builder.ask.ledger import open_ledger
 from pipeline.project import ProjectFile
 from pipeline.run.jobs import INGEST, find_stage, needs, plan, shards, write_metrics
 from pipeline.run.marks import Mark, altered_outputs, read_mark, remove_mark, write_mark
+from pipeline.run.publishing import publishing
 from pipeline.run.sealing import drop_damaged, is_sealed, seal_outputs, unseal_outputs
 from pipeline.run.stage import Stage, StageResult
 from pipeline.run.stale import (
@@ -108,15 +109,18 @@ def _complete(
 def run_stages(project: ProjectFile, names: Iterable[str]) -> list[StageResult]:
     """Run stages in order, printing on stderr which ran and which were skipped; then write metrics.json.
 
-    Raises InputError where a stage before the first of them is stale (`require_current_before`).
+    Raises InputError where a stage before the first of them is stale (`require_current_before`), and as
+    `publishing` does.
     """
     names = list(names)
     require_current_before(project, names[0])
-    with media_checked_once():
-        return _run_stages(project, names)
+    with media_checked_once(), publishing(project, names) as stage_done:
+        return _run_stages(project, names, stage_done)
 
 
-def _run_stages(project: ProjectFile, names: Iterable[str]) -> list[StageResult]:
+def _run_stages(
+    project: ProjectFile, names: Iterable[str], stage_done: Callable[[], None]
+) -> list[StageResult]:
     results = []
     for name in names:
         print(f"▸ {name}", file=sys.stderr, flush=True)
@@ -129,6 +133,8 @@ def _run_stages(project: ProjectFile, names: Iterable[str]) -> list[StageResult]
         counts = ", ".join(f"{visible(key)} {number(value)}" for key, value in _flat(result.summary))
         print(f"  {name}: {text}{f'  ({counts})' if counts else ''}", file=sys.stderr, flush=True)
         results.append(result)
+        if not result.skipped:
+            stage_done()
     if (project.run / "evaluation.json").exists():
         write_metrics(project, results)
     return results

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from kb_builder.publish.place import FolderPlace
+from kb_builder.publish.writer import hold
 from pipeline.check import Check
 from pipeline.doctor import examine
 from pipeline.project import ProjectFile, load_project
@@ -213,3 +215,17 @@ def test_a_key_that_cannot_be_sent(
     checks = examine(project(tmp_path, endpoint))
     assert found(checks, "API key").ok is ok
     assert all("ght" not in check.to_text() for check in checks if check.what in {"endpoint", "API key"})
+
+
+def test_the_place_to_publish_to(tmp_path: Path) -> None:
+    """What is there and who writes; one that cannot be used is a failure."""
+    path = tmp_path / "unibind.toml"
+    path.write_text('name = "x"\n[data]\nmanifest = "m.csv"\n[run]\npublish = "place"\n', encoding="utf-8")
+    there = found(examine(load_project(path)), "publish")
+    assert (there.ok, there.detail) == (True, f"{tmp_path / 'place'}: no version yet")
+    with hold(FolderPlace(tmp_path / "place"), tmp_path / "elsewhere"):
+        there = found(examine(load_project(path)), "publish")
+    assert there.detail.startswith(f"{tmp_path / 'place'}: no version yet; process ")
+    assert f"({tmp_path / 'elsewhere'}) was writing at 20" in there.detail
+    path.write_text(path.read_text(encoding="utf-8").replace('"place"', '"unibind.toml"'), encoding="utf-8")
+    assert not found(examine(load_project(path)), "publish").ok

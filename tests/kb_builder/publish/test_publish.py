@@ -25,7 +25,8 @@ from kb_builder.publish import segments
 from kb_builder.publish.fetch import fetch
 from kb_builder.publish.place import FolderPlace, Place, open_place
 from kb_builder.publish.publish import publish
-from kb_builder.publish.versions import Content, Version, read_version, version_numbers, write_version
+from kb_builder.publish.versions import Version, read_version, version_numbers, write_version
+from kb_builder.publish.writer import Content
 from kb_builder.tables.schemas import DESCRIPTIONS, read_columns, write_table
 
 PART = "descriptions/category/part-00001.parquet"
@@ -109,6 +110,12 @@ class Breaking:
 
     def put_new(self, name: str, content: bytes) -> bool:
         return self._place.put_new(name, content)
+
+    def tagged(self, name: str) -> tuple[bytes, str] | None:
+        return self._place.tagged(name)
+
+    def replace(self, name: str, content: bytes, tag: str) -> str | None:
+        return self._place.replace(name, content, tag)
 
 
 def test_a_version_is_fetched_as_it_was(kb: Path, place_name: str, tmp_path: Path) -> None:
@@ -213,7 +220,7 @@ def test_two_writers_at_once(kb: Path, place_name: str, tmp_path: Path) -> None:
                 publish(kb, place)
             return super().put_new(name, content)
 
-    with pytest.raises(KnowledgeBaseError, match="another process has published version 1 meanwhile"):
+    with pytest.raises(KnowledgeBaseError, match="has taken over; what it has published is unchanged"):
         publish(kb, Slow(place))
     assert version_numbers(place) == [1]
     assert "more.json" in read_version(place).files
@@ -305,10 +312,16 @@ def test_a_server_that_ignores_conditions_is_refused(kb: Path, tmp_path: Path) -
             self._place.put(name, [content])
             return True
 
-    place = Ignoring(FolderPlace(tmp_path / "published"))
-    with pytest.raises(InputError, match="ignores conditional requests"):
-        publish(kb, place)
-    assert place.calls["put"] == 0
+    class IgnoringTags(Breaking):
+        def replace(self, name: str, content: bytes, tag: str) -> str | None:
+            self._place.put(name, [content])
+            return "any"
+
+    for kind, header in ((Ignoring, "If-None-Match"), (IgnoringTags, "If-Match")):
+        place = kind(FolderPlace(tmp_path / header))
+        with pytest.raises(InputError, match=rf"ignores conditional requests \({header}\)"):
+            publish(kb, place)
+        assert place.calls["put"] == 0
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b", ".hidden", "a\\b", ""])

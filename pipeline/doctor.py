@@ -163,7 +163,7 @@ def _project(project: ProjectFile) -> Iterator[Check]:
 
 
 def _publishing(to: str) -> Check:
-    """Whether the place of `[run] publish` can be read, what is there, and who writes."""
+    """Whether the place of `[run] publish` can be read, what is there, and the writer."""
     from kb_builder.publish.place import open_place
     from kb_builder.publish.versions import place_text
 

@@ -23,7 +23,7 @@ def require_answers(kb: Path, place: Place) -> None:
     """Raise KnowledgeBaseError where a place holds answers that the ledger of a knowledge base lacks.
 
     Those of the latest version, or of a run that has not ended. Of each request its key is read, 64 bytes.
-    What is damaged there does not count: nobody can take it.
+    What is damaged there does not count: it cannot be fetched.
     """
     state = read_state(place)
     if (state is None or not state.unfinished) and not version_numbers(place):
@@ -41,7 +41,7 @@ def require_answers(kb: Path, place: Place) -> None:
         there = f"move {kb} away and " if kb.exists() else ""
         raise KnowledgeBaseError(
             f"{place.name} holds {lost:,} answers that {kb} lacks; they would be asked and paid for again:"
-            f" {there}take them with `unibind kb fetch`; or, to start anew, publish to another place"
+            f" {there}take them with `unibind kb fetch`; or, to start from scratch, publish to another place"
         )
 
 

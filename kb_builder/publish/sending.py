@@ -3,7 +3,7 @@
 Every `EVERY_S` seconds and after each stage, the thread sends the segments of the ledger and the files of the
 last finished stage that are not there yet, then lists of both, which appear by one conditional request
 (`read_newest` reads them). It reads the ledger beside its writer, a segment at a time, so memory is bounded
-and the asking never waits for the network. What fails is told once and tried again: no error of the network,
+and the asking never waits for the network. A failure is reported once and retried: no error of the network,
 the server or the credentials stops or slows a run.
 """
 
@@ -126,7 +126,7 @@ class Sending:
                 self._try()
 
     def _try(self) -> None:
-        """Send what is new. An error is told, unless it was already."""
+        """Send what is new. An error is reported, unless it was already."""
         if self._lease.lost is not None and self.failing is not None:
             return
         try:
@@ -146,8 +146,8 @@ class Sending:
 
     def _failed(self, why: str) -> str:
         if self._lease.lost is not None:
-            return f"{why}; this run goes on, and asks what the other one may ask too: stop one of them"
-        return f"{why}; {self._unsent()} not sent yet: the run goes on, and tries again every {EVERY_S:.0f} s"
+            return f"{why}; this run continues and asks what the other one may ask too: stop one of them"
+        return f"{why}; {self._unsent()} not sent yet: the run continues and retries every {EVERY_S:.0f} s"
 
     def _send(self) -> None:
         self._lease.require()

@@ -1,7 +1,7 @@
 """Versions of a knowledge base at a place, and the objects that hold their content.
 
     <place>/
-      writer.json                  which version is the latest, and who writes the next
+      writer.json                  which version is the latest, and the writer of the next
       versions/NNNNNNNN.json       one for each version, from 1; never changed
       objects/AB/<SHA-256>         the content of files, named by its SHA-256 (AB: its first two digits)
 
@@ -79,7 +79,7 @@ def version_numbers(place: Place) -> list[int]:
 
 
 def place_text(place: Place) -> str:
-    """What is at a place, and who writes there, in one line. Raises InputError where it cannot be reached."""
+    """What is at a place, and its writer, in one line. Raises InputError where it cannot be reached."""
     state, numbers = read_state(place), version_numbers(place)
     parts = [f"version {numbers[-1]}" if numbers else "no version yet"]
     if state is not None and state.unfinished:

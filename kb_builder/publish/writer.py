@@ -1,4 +1,4 @@
-"""Who writes to a place, and what counts there: `writer.json`, the one object that is ever replaced.
+"""The writer of a place, and what counts there: `writer.json`, the one object that is ever replaced.
 
     format
     fence        the fencing number of the writer: each one has a higher one than all before it
@@ -136,7 +136,7 @@ class Lease:
                     found = self.place.tagged(WRITER)
                     now = None if found is None else _parsed(self.place, found[0])
                     if found is None or now is None or now.token != wanted.token:
-                        self.lost = f"somebody who removed {WRITER}" if now is None else str(now)
+                        self.lost = f"a process that removed {WRITER}" if now is None else str(now)
                         continue
                     self._tag = found[1]  # of a request whose answer was lost
                     if found[0] != data:

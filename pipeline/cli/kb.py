@@ -21,7 +21,7 @@ WithSql = Annotated[bool, typer.Option("--sql", help="Print the SQL of each answ
 PlaceArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[PLACE]",
+        metavar="PLACE",
         help="s3://BUCKET/NAME, or a folder that machines share.",
         show_default="[run] publish of the project",
     ),

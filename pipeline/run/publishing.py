@@ -1,8 +1,8 @@
 """`[run] publish`: what a run makes is sent to an object store as it goes, and published when it ends.
 
-After every error of the network the run goes on (kb_builder/publish/sending.py). What ends it is only what is
-wrong at its start, before anything was asked: a place that cannot be used, another machine that is at work
-there, or answers there that this knowledge base lacks.
+After every error of the network the run continues (kb_builder/publish/sending.py). Only what is wrong at its
+start ends it, before anything was asked: a place that cannot be used, another machine that is at work there,
+or answers there that this knowledge base lacks.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ def test_a_cut_line_stops_nothing(browsed_kb: Path, place_name: str, tmp_path: P
     assert said[0].startswith(
         f"{place.name}: the server cannot be reached; 30 requests of the ledger are not"
     )
-    assert said[0].endswith("the run goes on, and tries again every 0 s")
+    assert said[0].endswith("the run continues and retries every 0 s")
     assert said[1] == f"{place.name}: all answers are sent again"
 
 

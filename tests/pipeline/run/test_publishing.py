@@ -143,16 +143,15 @@ def test_a_vanished_machine_costs_what_was_not_sent(
     assert described(third) == described(undisturbed)
 
 
-def test_a_killed_run_goes_on_where_it_was(
-    chat_server: Callable[..., Any], place_name: str, tmp_path: Path
-) -> None:
+def test_a_killed_run_goes_on_where_it_was(chat_server: Callable[..., Any], tmp_path: Path) -> None:
     """On the same machine it waits for no lease; and with everything done, no version is made."""
+    place = str(tmp_path / "place")
     gate = Gate()
     server = chat_server(gate)
-    folder = machine(tmp_path / "first", server.url, place_name)
+    folder = machine(tmp_path / "first", server.url, place)
     with subprocess.Popen([sys.executable, "-c", _MACHINE, "describe"], cwd=folder) as process:
         try:
-            until(lambda: sent(open_place(place_name)) == ANSWERED, f"{ANSWERED} answers at the place")
+            until(lambda: sent(open_place(place)) == ANSWERED, f"{ANSWERED} answers at the place")
         finally:
             process.kill()
     gate.open.set()
@@ -162,27 +161,28 @@ def test_a_killed_run_goes_on_where_it_was(
     assert "version 1 published" in done.err
     assert "is version 1 already" in unibind(folder, "describe").err
     assert "is version 1 already" in unibind(folder, "kb", "publish").out
-    assert len(read_version(open_place(place_name)).files) > 4
+    assert len(read_version(open_place(place)).files) > 4
 
 
 def test_two_machines_at_one_place(
-    chat_server: Callable[..., Any], place_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chat_server: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second is refused before it asks anything, as is `kb publish`."""
+    place = str(tmp_path / "place")
     monkeypatch.setattr(writer, "RENEW_S", 0.05)
     monkeypatch.setattr(writer, "LEASE_S", 60.0)
     server = chat_server()
-    second = machine(tmp_path / "second", server.url, place_name)
-    with writer.hold(open_place(place_name), tmp_path / "first"):
+    second = machine(tmp_path / "second", server.url, place)
+    with writer.hold(open_place(place), tmp_path / "first"):
         done = in_process("describe", folder=second)
         assert done.status == 1
-        assert f"error: {place_name} is being written by process " in done.err
+        assert f"error: {place} is being written by process " in done.err
         assert not server.seen
     unibind(second, "describe")
-    with writer.hold(open_place(place_name), tmp_path / "first"):
+    with writer.hold(open_place(place), tmp_path / "first"):
         done = in_process("kb", "publish", folder=second)
         assert done.status == 1
-        assert f"error: {place_name} is being written by process " in done.err
+        assert f"error: {place} is being written by process " in done.err
 
 
 def test_a_network_that_fails_stops_no_run(

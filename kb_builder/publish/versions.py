@@ -72,7 +72,8 @@ class Version:
 
 def version_numbers(place: Place) -> list[int]:
     """The numbers of the versions that have appeared at a place, ascending."""
-    state, numbers = read_state(place), version_files(place)
+    # Listed first: a server gives the reason why it refuses a list, but not why it refuses an object.
+    numbers, state = version_files(place), read_state(place)
     if state is None:
         return numbers
     return [number for number in numbers if number <= state.version and number not in state.void]
@@ -80,7 +81,7 @@ def version_numbers(place: Place) -> list[int]:
 
 def place_text(place: Place) -> str:
     """What is at a place, and its writer, in one line. Raises InputError where it cannot be reached."""
-    state, numbers = read_state(place), version_numbers(place)
+    numbers, state = version_numbers(place), read_state(place)
     parts = [f"version {numbers[-1]}" if numbers else "no version yet"]
     if state is not None and state.unfinished:
         parts.append("what a run has sent that has not ended (`unibind kb fetch` takes it)")
@@ -122,6 +123,7 @@ def read_newest(place: Place) -> tuple[Version, bool]:
 
     Of the former, `number` is that of the version before, or 0. Raises as `read_version`.
     """
+    version_files(place)  # as in `version_numbers`
     state = read_state(place)
     if state is None or not state.unfinished:
         return read_version(place), False

@@ -127,7 +127,8 @@ def read_newest(place: Place) -> tuple[Version, bool]:
     state = read_state(place)
     if state is None or not state.unfinished:
         return read_version(place), False
-    files, ledger = {}, None
+    files: dict[str, Content] = {}
+    ledger: PublishedLedger | None = None
     for content in state.unfinished:
         found = _read_list(place, content)
         files |= found.files

@@ -195,23 +195,26 @@ def _require_conditions(place: Place) -> None:
 
 
 def _acquired(place: Place, folder: Path, say: Callable[[str], None]) -> Lease:
-    own = {
-        "token": secrets.token_hex(8),
-        "host": socket.gethostname(),
-        "folder": str(folder.resolve()),
-        "pid": os.getpid(),
-    }
+    own = State(
+        fence=1,
+        step=0,
+        token=secrets.token_hex(8),
+        host=socket.gethostname(),
+        folder=str(folder.resolve()),
+        pid=os.getpid(),
+        held=True,
+        renewed_at=_now(),
+        version=0,
+    )
     watched: tuple[str, float] | None = None  # another writer's state, and until when it may last
     while True:
         found = place.tagged(WRITER)
         if found is None:
-            state = State(
-                1, 0, held=True, renewed_at=_now(), version=max(version_files(place), default=0), **own
-            )
-            place.put_new(WRITER, _encoded(state))
+            own = replace(own, renewed_at=_now(), version=max(version_files(place), default=0))
+            place.put_new(WRITER, _encoded(own))
         else:
             before = _parsed(place, found[0])
-            same_folder = (before.host, before.folder) == (own["host"], own["folder"])
+            same_folder = (before.host, before.folder) == (own.host, own.folder)
             if before.held and not same_folder and not _is_gone(before):
                 if watched is None:
                     watched = found[1], time.monotonic() + LEASE_S
@@ -227,12 +230,19 @@ def _acquired(place: Place, folder: Path, say: Callable[[str], None]) -> Lease:
                 if time.monotonic() < watched[1]:
                     time.sleep(min(_POLL_S, LEASE_S / 10))
                     continue
-            state = replace(before, fence=before.fence + 1, step=0, held=True, renewed_at=_now(), **own)
-            place.replace(WRITER, _encoded(state), found[1])
+            own = replace(
+                own,
+                fence=before.fence + 1,
+                renewed_at=_now(),
+                version=before.version,
+                void=before.void,
+                unfinished=before.unfinished,
+            )
+            place.replace(WRITER, _encoded(own), found[1])
         # Read back: an answer may have been lost, and another writer may have been faster.
         found = place.tagged(WRITER)
-        if found is not None and found[0] == _encoded(state):
-            return Lease(place, state, found[1])
+        if found is not None and found[0] == _encoded(own):
+            return Lease(place, own, found[1])
 
 
 def _is_gone(state: State) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from data.errors import BudgetError, RunError, TransientError
 from flows import tasks
 from flows.automations import OVER_BUDGET
 from flows.build_kb import build_kb
+from pipeline.project import ProjectFile
 
 BUILDING = [
     "world",
@@ -49,6 +53,25 @@ def test_without_downstream_it_ends_with_the_embeddings(project: str, ran: list[
     """`downstream=False` stops after encoding."""
     build_kb(project, downstream=False)
     assert ran == BUILDING
+
+
+@pytest.mark.usefixtures("served")
+def test_it_publishes_as_it_goes(project: str, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """From before the first stage to the end of the downstream flows, and what each stage has written."""
+
+    @contextmanager
+    def publishing(file: ProjectFile, stages: Collection[str]) -> Iterator[Callable[[], None]]:
+        assert (file.path, "encode" in stages) == (Path(project).resolve(), True)
+        ran.append("begun")
+        yield lambda: ran.append("sent")
+        ran.append("published")
+
+    monkeypatch.setattr("flows.build_kb.publishing", publishing)
+    build_kb(project)
+    stages = [name for name in BUILDING if " " not in name]
+    told = [name for name in ran if " " not in name]
+    sent = [each for name in stages for each in (name, "sent")]
+    assert told == ["begun", *sent, "localize", "train", "evaluate", "report", "published"]
 
 
 @pytest.mark.usefixtures("served", "ran")

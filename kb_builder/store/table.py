@@ -76,19 +76,26 @@ class VectorTable:
 
     def read(self, group: str) -> Vectors:
         """The rows of one group, ids ascending; no others are read. Raises KeyError for an unknown group."""
-        blocks, ids = [], pa.array([], pa.large_string())
-        for shard, numbers in _runs(self._places[group]):
+        return self.read_many([group])[0]
+
+    def read_many(self, groups: Sequence[str]) -> list[Vectors]:
+        """The rows of some groups, each as `read` gives them; neighbours in a shard are read together."""
+        counts = [self.groups[group] for group in groups]
+        vectors_ND = np.empty((sum(counts), self.dim), np.float32)
+        ids: list[str] = []
+        for shard, first, stop in _runs([place for group in groups for place in self._places[group]]):
             path = self.folder / self.shards[shard].name
-            names = read_names(path, numbers).column("id")
-            if len(names) != sum(self.shards[shard].row_groups[number].rows for number in numbers):
+            names = read_names(path, range(first, stop)).column("id")
+            rows = sum(row_group.rows for row_group in self.shards[shard].row_groups[first:stop])
+            if len(names) != rows:
                 raise damaged(path, "its row counts differ from those in the manifest")
-            block_ND = np.empty((len(names), self.dim), np.float32)
-            self._fill(shard, numbers[0], numbers[-1] + 1, block_ND)
-            blocks.append(block_ND)
-            ids = pa.concat_arrays([ids, *names.cast(pa.large_string()).chunks])
-        vectors_ND = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        names = ids.to_pylist()
-        return Vectors(names, [group] * len(names), vectors_ND)
+            self._fill(shard, first, stop, vectors_ND[len(ids) : len(ids) + rows])
+            ids += names.to_pylist()
+        stops = np.cumsum(counts).tolist()
+        return [
+            Vectors(ids[stop - count : stop], [group] * count, vectors_ND[stop - count : stop])
+            for group, count, stop in zip(groups, counts, stops, strict=True)
+        ]
 
     def read_vectors(self) -> Floats:
         """All vectors without ids, in the order of the shards: float32[N, D]; shards are read in parallel."""
@@ -300,9 +307,12 @@ def _require_own_encoder(folder: Path, manifest: dict[str, Any]) -> None:
         )
 
 
-def _runs(places: list[tuple[int, int]]) -> list[tuple[int, list[int]]]:
-    """(shard, row groups) of one group; its row groups in a shard are consecutive."""
-    runs: dict[int, list[int]] = {}
+def _runs(places: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(shard, first row group, the one after the last) of each run of neighbouring row groups, in order."""
+    runs: list[tuple[int, int, int]] = []
     for shard, number in places:
-        runs.setdefault(shard, []).append(number)
-    return list(runs.items())
+        if runs and runs[-1][0] == shard and runs[-1][2] == number:
+            runs[-1] = (shard, runs[-1][1], number + 1)
+        else:
+            runs.append((shard, number, number + 1))
+    return runs

@@ -21,6 +21,7 @@ from trainer.settings import Scorer
 BINS = 15
 
 _CELLS = 2**17  # scores processed together: 1 MiB in float64
+_KEPT = 2**22  # scores, of which twice as many numbers are kept in float64: 64 MiB
 _TOLERANCE = 1e-9  # of the temperature, relative
 
 _Found = TypeVar("_Found")
@@ -56,14 +57,17 @@ def fit_temperature(scores_NC: Scores, label_N: Ints) -> float | None:
     highest (lower is always better), or own categories do not score above the mean (higher is always better).
     """
     own_N = scores_NC[np.arange(len(label_N)), label_N]
-    if (own_N == scores_NC.max(axis=1)).all() or _slope(scores_NC, label_N, 0.0) >= 0:
+    if (own_N == scores_NC.max(axis=1)).all():
+        return None
+    slope = _slope_of(scores_NC, label_N)
+    if slope(0.0) >= 0:
         return None
     low, high = 0.0, 1.0
-    while _slope(scores_NC, label_N, high) < 0:
+    while slope(high) < 0:
         low, high = high, 2 * high
     while high - low > _TOLERANCE * high:
         middle = (low + high) / 2
-        low, high = (middle, high) if _slope(scores_NC, label_N, middle) < 0 else (low, middle)
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
     return 2 / (low + high)
 
 
@@ -173,15 +177,27 @@ def _loss_and_error(scores_NC: Scores, label_N: Ints, temperature: float) -> tup
     return sum(loss for loss, _ in found) / len(label_N), float(np.abs(surplus_b).sum() / len(label_N))
 
 
-def _slope(scores_NC: Scores, label_N: Ints, beta: float) -> float:
-    """The derivative of the mean loss with respect to β = 1 / temperature."""
+def _slope_of(scores_NC: Scores, label_N: Ints) -> Callable[[float], float]:
+    """The derivative of the mean loss with respect to β = 1 / temperature, as a function of β.
 
-    def measure(scores_BC: Doubles, label_B: Ints) -> float:
+    Of few scores, what does not depend on β is kept.
+    """
+
+    def above(scores_BC: Doubles, label_B: Ints) -> tuple[Doubles, Doubles]:
         above_BC = scores_BC - scores_BC[np.arange(len(label_B)), label_B][:, None]
-        odds_BC = np.exp(beta * (above_BC - above_BC.max(axis=1, keepdims=True)))
+        return above_BC, above_BC - above_BC.max(axis=1, keepdims=True)
+
+    def of_block(beta: float, above_BC: Doubles, below_BC: Doubles) -> float:
+        odds_BC = beta * below_BC
+        np.exp(odds_BC, out=odds_BC)
         return float(np.sum(np.vecdot(odds_BC, above_BC) / odds_BC.sum(axis=1)))
 
-    return sum(_blocks(scores_NC, label_N, measure)) / len(label_N)
+    if scores_NC.size <= _KEPT:
+        kept = _blocks(scores_NC, label_N, above)
+        return lambda beta: sum(parallel_map(lambda both: of_block(beta, *both), kept)) / len(label_N)
+    return lambda beta: (
+        sum(_blocks(scores_NC, label_N, lambda *some: of_block(beta, *above(*some)))) / len(label_N)
+    )
 
 
 def _blocks(scores_NC: Scores, label_N: Ints, measure: Callable[[Doubles, Ints], _Found]) -> list[_Found]:

@@ -30,7 +30,7 @@ from trainer.evaluate.trainings.given import Given, given_of
 from trainer.evaluate.trainings.order import Ready
 from trainer.evaluate.trust.judge import TrustRows, judge
 from trainer.evaluate.unmeasured import unmeasured_rows
-from trainer.inputs import KnowledgeBase, count_rejects, load_controls, seen_categories
+from trainer.inputs import KnowledgeBase, count_rejects, seen_categories
 from trainer.records import Centers, SampleSet
 from trainer.settings import Evaluate
 
@@ -85,7 +85,7 @@ def _measure(given: Given, ready: Ready, *, together: bool) -> Measured:
     base, centers, heads, settings = given.base, given.centers, given.heads, given.settings
     frozen, spaces, resampling = given.frozen, given.spaces, given.resampling
     how: dict[str, Any] = {"together": together, "ready": ready}
-    anchors = anchor_sets(centers, load_controls(base), seed=settings.seed)
+    anchors = anchor_sets(centers, given.controls, seed=settings.seed)
     # Samples that heads have mapped are compared with texts in the heads' space.
     anchors_of = {"zero_shot": anchors, "aligned": represent(anchors, heads) if heads else {}}
     seen_C = seen_categories(base)

@@ -170,6 +170,7 @@ def _from_one_product(
         top=TOP,
         temperature=TEMPERATURE,
         whole=whole,
+        order_only=True,
     )
     ranked = dict(zip(ways, rankings, strict=True))
     named = {question: ranked[way].categories_NT for question, way in asking.items()}

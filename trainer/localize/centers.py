@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,12 +17,14 @@ from trainer.records import Centers, Doubles, Floats, Ints
 from trainer.score.blas import one_thread_each, parallel_map
 from trainer.score.geometry import unit_rows
 
+_ROWS_AT_ONCE = 4096  # texts that a thread reads together
+
 
 def load_centers(kb: KnowledgeBase) -> Centers:
     """The localized centers, rows sorted by (category, rank).
 
-    The store is read one category per core at a time. Raises KnowledgeBaseError where the centers are missing
-    or were chosen from other texts or by another encoder.
+    The store is read a few categories per core at a time. Raises KnowledgeBaseError where the centers are
+    missing or were chosen from other texts or by another encoder.
     """
     names = ["category_id", "rank", "row_id", "rule", "guided_by", "encoder"]
     return read_centers(kb, read_columns(kb.folder / "centers.parquet", names, hint="unibind localize"))
@@ -45,25 +49,33 @@ def read_centers(kb: KnowledgeBase, table: pa.Table) -> Centers:
     row_ids = rows["row_id"].to_pylist()
     own = load_class_names(kb) if CLASS_NAME in rows["rule"].unique().to_pylist() else None
 
-    def read(job: tuple[str, int, int]) -> Floats:
-        name, start, stop = job
-        ids, vectors_ND = [], np.zeros((0, stored_texts.dim), np.float32)
-        if name in stored_texts.groups:
-            stored = stored_texts.read(name)
-            ids, vectors_ND = stored.ids, stored.vectors_ND
-        if own is not None:
-            category = kb.index[name]
-            ids = [*ids, own.row_ids[category]]
-            vectors_ND = np.concatenate([vectors_ND, own.vectors_CD[category : category + 1]])
-        place_K = pc.index_in(pa.array(row_ids[start:stop]), value_set=pa.array(ids, pa.string()))
-        if place_K.null_count:
-            raise stale
-        return unit_rows(vectors_ND[place_K.to_numpy()])
-
     stops = np.cumsum(counts)
     jobs = list(zip(names.tolist(), (stops - counts).tolist(), stops.tolist(), strict=True))
+
+    def read(some: list[tuple[str, int, int]]) -> Floats:
+        known = [name for name, _, _ in some if name in stored_texts.groups]
+        stored = dict(zip(known, stored_texts.read_many(known), strict=True))
+        blocks = []
+        for name, start, stop in some:
+            ids, vectors_ND = [], np.zeros((0, stored_texts.dim), np.float32)
+            if name in stored:
+                ids, vectors_ND = stored[name].ids, stored[name].vectors_ND
+            if own is not None:
+                category = kb.index[name]
+                ids = [*ids, own.row_ids[category]]
+                vectors_ND = np.concatenate([vectors_ND, own.vectors_CD[category : category + 1]])
+            place_K = pc.index_in(pa.array(row_ids[start:stop]), value_set=pa.array(ids, pa.string()))
+            if place_K.null_count:
+                raise stale
+            blocks.append(unit_rows(vectors_ND[place_K.to_numpy()]))
+        return np.concatenate(blocks)
+
+    # Categories are read a few at a time: as many as have some thousand texts together.
+    before = np.cumsum([0, *(stored_texts.groups.get(name, 0) for name, _, _ in jobs[:-1])])
+    cuts = np.flatnonzero(np.diff(before // _ROWS_AT_ONCE, prepend=0)).tolist()
+    parts = [jobs[start:stop] for start, stop in pairwise([0, *cuts, len(jobs)]) if start < stop]
     with one_thread_each():
-        blocks = parallel_map(read, jobs)
+        blocks = parallel_map(read, parts)
     return Centers(
         categories=kb.categories,
         row_ids=tuple(row_ids),

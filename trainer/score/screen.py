@@ -11,17 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from trainer.records import Bools, Floats, Ints
-from trainer.score.blas import Product
-from trainer.score.segments import TILE, Keys
+from trainer.score.coarse import Block
 
 SPARE_PAIRS = 256  # a query with more than 2 T + this many pairs overflows
 _GROUPS = 4  # groups of segments per result, whose maxima set a first threshold
+_SEGMENTS = 100  # compared with the thresholds together
 _GATHERED = 16  # pairs per query, at least, that are gathered before they raise the threshold
 
 
@@ -35,26 +34,23 @@ class CloseSegments:
     overflow_Q: Bools  # queries with too many segments, which this product cannot decide
 
 
-def screen(
-    queries_QD: Floats,
-    keys: Keys,
-    tiles: Sequence[tuple[int, int]],
-    *,
-    top: int,
-    slack_Q: Floats,
-    product: Product,
-) -> CloseSegments:
-    """The pairs whose coarse score is at least the T-th best of these tiles minus `slack_Q`."""
-    n = len(queries_QD)
-    queries_DQ = np.ascontiguousarray(queries_QD.T)
-    product_KQ = np.empty((TILE, n), dtype=np.float32)
-    best_SQ = np.empty((TILE, n), dtype=np.float32)
-    hit_SQ = np.empty((TILE, n), dtype=np.bool_)
+def screen(block: Block, tiles: Sequence[tuple[int, int]], *, top: int) -> CloseSegments:
+    """The pairs whose coarse score is at least the T-th best of these tiles minus the slack."""
+    slack_Q = block.slack_Q
+    n = len(slack_Q)
+    groups = _grouped(tiles)
+    score_SQ = np.empty((max(group[-1][1] - group[0][0] for group in groups), n), dtype=np.float32)
+    hit_SQ = np.empty(score_SQ.shape, dtype=np.bool_)
     threshold_Q = np.full(n, -np.inf, dtype=np.float32)
     gathered, n_gathered = [_no_pairs(n)], 0
-    for first, last in tiles:
-        scores_SQ = _segment_scores(queries_DQ, keys, first, last, product, product_KQ, best_SQ)
-        hits_SQ = hit_SQ[: last - first]
+    for group in groups:
+        first, last = group[0][0], group[-1][1]
+        scores_SQ, hits_SQ = score_SQ[: last - first], hit_SQ[: last - first]
+        if len(group) == 1:
+            scores_SQ = block.scores(first, last)
+        else:
+            for start, stop in group:
+                scores_SQ[start - first : stop - first] = block.scores(start, stop)
         if top == 1:
             np.maximum(threshold_Q, scores_SQ.max(axis=0) - slack_Q, out=threshold_Q)
         np.greater_equal(scores_SQ, threshold_Q, out=hits_SQ)
@@ -73,6 +69,17 @@ def screen(
     return _best(gathered, top=top, slack_Q=slack_Q, threshold_Q=threshold_Q)[0]
 
 
+def _grouped(tiles: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Neighbouring tiles with so many segments together that comparing them costs little per segment."""
+    groups: list[list[tuple[int, int]]] = []
+    for first, last in tiles:
+        if groups and groups[-1][-1][1] == first and last - groups[-1][0][0] <= _SEGMENTS:
+            groups[-1].append((first, last))
+        else:
+            groups.append([(first, last)])
+    return groups
+
+
 def merge_parts(parts: Sequence[CloseSegments], *, top: int, slack_Q: Floats) -> CloseSegments:
     """The pairs of one block of queries that was screened against several parts of the keys."""
     if len(parts) == 1:
@@ -88,35 +95,6 @@ def first_threshold(scores_SQ: npt.NDArray[np.floating], top: int) -> npt.NDArra
     highest_GQ = scores_SQ[: size * n_groups].reshape(n_groups, size, -1).max(axis=1)
     threshold_Q: npt.NDArray[np.floating] = np.partition(highest_GQ, n_groups - top, axis=0)[n_groups - top]
     return threshold_Q
-
-
-def _segment_scores(
-    queries_DQ: Floats,
-    keys: Keys,
-    first: int,
-    last: int,
-    product: Product,
-    product_KQ: Floats,
-    best_SQ: Floats,
-) -> Floats:
-    """The best coarse score of each segment first … last - 1: [S, Q], in one of the two buffers."""
-    (start, stop), *rest = keys.pieces(first, last)
-    scores_KQ = product_KQ[: stop - start]
-    product.multiply(keys.float32(start, stop), queries_DQ, scores_KQ)
-    if keys.single:
-        return scores_KQ
-    best_SQ = best_SQ[: last - first]
-    bounds = np.asarray(keys.bounds[first : last + 1])
-    sizes_S = np.diff(bounds)
-    if rest or (sizes_S == sizes_S[0]).all():
-        scores_KQ.reshape(len(sizes_S), -1, queries_DQ.shape[1]).max(axis=1, out=best_SQ)
-    else:
-        for segment, (above, below) in enumerate(pairwise((bounds - start).tolist())):
-            scores_KQ[above:below].max(axis=0, out=best_SQ[segment])
-    for start, stop in rest:
-        product.multiply(keys.float32(start, stop), queries_DQ, product_KQ[: stop - start])
-        np.maximum(best_SQ, product_KQ[: stop - start].max(axis=0), out=best_SQ)
-    return best_SQ
 
 
 def _best(

@@ -120,6 +120,25 @@ def compare_pairs(queries_ND: Floats, keys: Keys, query_P: Ints, segment_P: Ints
     return score_P, key_P
 
 
+def approximate_pairs(queries_ND: Floats, keys: Keys, query_P: Ints, segment_P: Ints) -> Floats:
+    """Each pair's score as a float32 product gives it; pairs are sorted by segment unless keys are single."""
+    score_P = np.empty(len(query_P), dtype=np.float32)
+    if keys.single:
+        for start in range(0, len(query_P), _PAIRS):
+            chunk = slice(start, start + _PAIRS)
+            x_PD = queries_ND[query_P[chunk]].astype(np.float32, copy=False)
+            y_PD = keys.vectors_MD[segment_P[chunk]].astype(np.float32, copy=False)
+            np.vecdot(x_PD, y_PD, out=score_P[chunk])
+        return score_P
+    runs = np.flatnonzero(np.diff(segment_P, prepend=-1, append=-1))
+    for start, stop in zip(runs[:-1].tolist(), runs[1:].tolist(), strict=True):
+        segment = int(segment_P[start])
+        x_QD = queries_ND[query_P[start:stop]].astype(np.float32, copy=False)
+        best = [(x_QD @ keys.float32(*rows).T).max(axis=1) for rows in keys.pieces(segment, segment + 1)]
+        np.max(best, axis=0, out=score_P[start:stop])
+    return score_P
+
+
 class _Scratch:
     """Buffers for one float64 tile, allocated once: fresh pages would cost more than the product."""
 

@@ -6,15 +6,19 @@ lower segment, and within it to the earlier key.
 
 Coarser products, several times as fast, only propose: `screen` keeps every segment that may be among the best
 within their error bound, and `segments` scores those again in float64. Where too many segments remain, the
-query overflows and is given to the next product: bfloat16, then float32, then (where many keys are equal or
-zero) float64 with all keys. So the result never depends on the BLAS, the tiles or the threads, and the N × M
-matrix is never stored.
+query overflows and is given to the next product: bytes, then bfloat16, then float32, then (where many keys
+are equal or zero) float64 with all keys. Which comes first is decided by the clock: the coarsest is fastest
+and proposes most. So the result never depends on the BLAS, the tiles or the threads, and the N × M matrix is
+never stored.
 
 Shapes: N queries, M keys, S segments, D dimensions, T best, P pairs of a query and a segment.
 """
 
 from __future__ import annotations
 
+import math
+import time
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -22,10 +26,20 @@ import numpy.typing as npt
 
 from data.environment import cores
 from trainer.records import Doubles, Floats, Ints
-from trainer.score.blas import Product, fastest_products, largest_error, one_thread_each, parallel_map
+from trainer.score.blas import bytes_pay, fastest_products, one_thread_each, parallel_map
+from trainer.score.coarse import ByBytes, ByProduct, Coarse, float_slack
 from trainer.score.geometry import require_finite
+from trainer.score.pairs import best_places, in_order, surely_best
 from trainer.score.screen import SPARE_PAIRS, CloseSegments, merge_parts, screen
-from trainer.score.segments import BLOCK, Keys, Top, compare_all, compare_pairs, concatenate
+from trainer.score.segments import (
+    BLOCK,
+    Keys,
+    Top,
+    approximate_pairs,
+    compare_all,
+    compare_pairs,
+    concatenate,
+)
 
 # Up to this many multiplications, float64 alone is faster than starting threads and choosing a product.
 _SMALL = 2**27
@@ -33,6 +47,9 @@ _QUERIES = 512  # of one float32 product
 _ROUND = 2**22  # pairs in memory at a time, at most
 _PAIRS = 4096  # scored again by one job
 _NORM_ROWS = 1024
+_TRIALS = 8  # as many queries as one small round has, times this: enough to try products on the first of them
+_MANY = 1024  # queries that pay for rounding the keys to bytes
+_MOST_BYTES = 2**26  # of keys
 # Up to this length of a vector, float32 neither overflows nor loses precision that matters; else float64.
 _LARGEST_NORM = 1e6
 
@@ -44,13 +61,15 @@ def top_segments(
     *,
     top: int,
     keys_name: str = "keys",
+    order_only: bool = False,
 ) -> Top:
     """The T = min(top, S) best of the segments that begin at the rows `starts_S` (default: at every row).
 
-    Queries and keys are float32 or float16, and are converted in parts. Beside the result it needs at most
-    300 MB and four bytes for each query and key. Raises ValueError for NaN and infinity (with their row;
-    `keys_name` names the keys in messages), for no keys, for starts that are not 0 < … < M, and for
-    dimensions that differ.
+    Queries and keys are float32 or float16, and are converted in parts. `order_only`: only the segments are
+    asked for, so that float64 need not decide where float32 does; scores and keys are undefined. Beside the
+    result it needs at most 400 MB and four bytes for each query and key. Raises ValueError for NaN and
+    infinity (with their row; `keys_name` names the keys in messages), for no keys, for starts that are not
+    0 < … < M, and for dimensions that differ.
     """
     if len(keys_MD) == 0 or top < 1:
         raise ValueError(f"cannot take the best {top} of {len(keys_MD)}")
@@ -66,18 +85,17 @@ def top_segments(
         require_finite(keys_MD, keys_name)
         blocks = range(0, max(1, len(queries_ND)), BLOCK)
         return concatenate([compare_all(queries_ND[i : i + BLOCK], keys, top=top) for i in blocks])
-    products = list(fastest_products(multiplications))
+    products = fastest_products(multiplications)
+    with_bytes = len(queries_ND) >= _MANY and keys_MD.size <= _MOST_BYTES and bytes_pay(multiplications)
     with one_thread_each():
-        query_norms_N, key_norms_M = _norms(queries_ND, "queries"), _norms(keys_MD, keys_name)
-        largest = float(key_norms_M.max())
-        if max(largest, float(query_norms_N.max())) > _LARGEST_NORM:
+        norms_N = _norms(queries_ND, "queries").astype(np.float64)
+        longest = float(_norms(keys_MD, keys_name).max())
+        if max(longest, float(norms_N.max())) > _LARGEST_NORM:
             return _compared(queries_ND, np.arange(len(queries_ND)), keys, top)
-        norms_N = query_norms_N.astype(np.float64) * largest
-        step = max(1, _ROUND // (2 * top + SPARE_PAIRS) // _QUERIES) * _QUERIES
-        # The first round is small: a product that overflows for most of its queries is not used again.
-        starts = [0, *range(min(step, cores() * _QUERIES), len(queries_ND), step), len(queries_ND)]
-        rounds = [slice(*pair) for pair in pairwise(starts)]
-        return concatenate([_screened(queries_ND[r], norms_N[r], keys, top, products) for r in rounds])
+        ways: list[Coarse] = [ByBytes(keys)] if with_bytes else []
+        ways += [ByProduct(keys, product, longest) for product in products]
+        task = _Task(queries_ND, norms_N, keys, longest, top, order_only)
+        return concatenate(_in_rounds(task, ways))
 
 
 def nearest(
@@ -111,91 +129,168 @@ def _make_keys(keys_MD: Floats | npt.NDArray[np.float16], starts_S: Ints) -> Key
     return Keys(keys_MD, bounds)
 
 
-def _slack(norms_N: Doubles, dim: int, unit: float) -> Floats:
-    """How far below the T-th best coarse score a segment's score may lie if it belongs to the T best.
+@dataclass(frozen=True)
+class _Task:
+    """Some queries, and what is asked about them."""
 
-    Both scores may be wrong; the norms themselves and the difference are float32, and rounding to decimals
-    ties differences of up to 10⁻⁹.
+    queries_ND: Floats
+    norms_N: Doubles
+    keys: Keys
+    longest: float  # the length of the longest key
+    top: int
+    order_only: bool
+
+    def of(self, rows: slice) -> _Task:
+        return replace(self, queries_ND=self.queries_ND[rows], norms_N=self.norms_N[rows])
+
+
+@dataclass(frozen=True)
+class _Proposed:
+    """The pairs of one block of queries that may be among the best."""
+
+    rows_Q: Ints  # the queries of the block
+    close: CloseSegments
+    slack_Q: Floats  # of the scores in `close`
+
+
+def _in_rounds(task: _Task, ways: list[Coarse]) -> list[Top]:
+    """The best segments, some queries after the other; `ways` are the coarse scores, coarsest first.
+
+    The first round is small: a way that overflows for most of its queries is not used again. Of many queries,
+    the first small rounds find out where the ways should begin: further on while that takes less time.
     """
-    norm_error = 1 + largest_error(dim, 0.0)
-    slack_N = (2 * largest_error(dim, unit) * norm_error**2 + 2.0**-21) * norms_N + 2e-9
-    return slack_N.astype(np.float32)
+    n = len(task.queries_ND)
+    step = max(1, _ROUND // (2 * task.top + SPARE_PAIRS) // _QUERIES) * _QUERIES
+    small = min(step, cores() * _QUERIES)
+    trying, least, best_ways = n >= _TRIALS * small, math.inf, ways
+    found: list[Top] = []
+    start = 0
+    while start < n:
+        stop = min(start + (small if trying or start == 0 else step), n)
+        first, began = ways[0], time.process_time()
+        found.append(_screened(task.of(slice(start, stop)), ways))
+        took = time.process_time() - began
+        start = stop
+        if not trying or ways[0] is not first:
+            continue
+        if took < least:
+            least, best_ways = took, ways
+        trying = best_ways is ways and len(ways) > 1
+        ways = ways[1:] if trying else best_ways
+    return found
 
 
-def _screened(queries_ND: Floats, norms_N: Doubles, keys: Keys, top: int, products: list[Product]) -> Top:
-    """The best segments by one product after the other; for queries that remain, by all keys in float64.
+def _screened(task: _Task, ways: list[Coarse]) -> Top:
+    """The best segments by one coarse score after the other; for queries that remain, by all keys in float64.
 
-    A product that overflows for more than half of its queries is removed from `products`, unless it is the
-    last.
+    A way that overflows for more than half of its queries is removed from `ways`, unless it is the last.
     """
-    shape = (len(queries_ND), top)
+    shape = (len(task.queries_ND), task.top)
     best = Top(np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape, np.int64))
-    rows = np.arange(len(queries_ND))
-    for product in list(products):
-        slack_R = _slack(norms_N[rows], queries_ND.shape[1], product.unit)
-        blocks = _proposed(queries_ND, rows, keys, top, slack_R, product)
-        _choose(queries_ND, rows, keys, blocks, best)
-        left = rows[np.concatenate([block.overflow_Q for block in blocks])]
+    rows = np.arange(len(task.queries_ND))
+    for way in list(ways):
+        blocks = _proposed(task, rows, way)
+        _choose(task, _settled(task, way, blocks, best) if task.order_only else blocks, best)
+        left = rows[np.concatenate([block.close.overflow_Q for block in blocks])]
         if len(left) == 0:
             return best
-        if 2 * len(left) > len(rows) and product is not products[-1]:
-            products.remove(product)
+        if 2 * len(left) > len(rows) and way is not ways[-1]:
+            ways.remove(way)
         rows = left
-    exact = _compared(queries_ND, rows, keys, top)
+    exact = _compared(task.queries_ND, rows, task.keys, task.top)
     best.segments_NT[rows] = exact.segments_NT
     best.scores_NT[rows] = exact.scores_NT
     best.keys_NT[rows] = exact.keys_NT
     return best
 
 
-def _proposed(
-    queries_ND: Floats, rows: Ints, keys: Keys, top: int, slack_R: Floats, product: Product
-) -> list[CloseSegments]:
+def _proposed(task: _Task, rows: Ints, way: Coarse) -> list[_Proposed]:
     """The segments that may be among the best for some of the queries, block by block."""
     blocks = [slice(i, i + _QUERIES) for i in range(0, len(rows), _QUERIES)]
     # Few queries against many keys: the keys are divided among the threads too.
-    tiles = keys.tiles()
+    tiles = task.keys.tiles()
     parts = min(len(tiles), -(-2 * cores() // len(blocks)) if len(blocks) < 2 * cores() else 1)
     cuts = np.linspace(0, len(tiles), parts + 1).astype(int).tolist()
 
-    def propose(job: tuple[slice, int, int]) -> CloseSegments:
+    def propose(job: tuple[slice, int, int]) -> _Proposed:
         block, first, last = job
-        x_QD = np.asarray(queries_ND[rows[block]], dtype=np.float32)
-        return screen(x_QD, keys, tiles[first:last], top=top, slack_Q=slack_R[block], product=product)
+        asking = rows[block]
+        scored = way.block(np.asarray(task.queries_ND[asking], dtype=np.float32), task.norms_N[asking])
+        return _Proposed(asking, screen(scored, tiles[first:last], top=task.top), scored.slack_Q)
 
     found = parallel_map(propose, [(block, *cut) for block in blocks for cut in pairwise(cuts)])
     return [
-        merge_parts(found[i * parts : (i + 1) * parts], top=top, slack_Q=slack_R[block])
-        for i, block in enumerate(blocks)
+        replace(
+            found[i],
+            close=merge_parts(
+                [part.close for part in found[i : i + parts]], top=task.top, slack_Q=found[i].slack_Q
+            ),
+        )
+        for i in range(0, len(found), parts)
     ]
 
 
-def _choose(queries_ND: Floats, rows: Ints, keys: Keys, blocks: list[CloseSegments], best: Top) -> None:
+def _settled(task: _Task, way: Coarse, blocks: list[_Proposed], best: Top) -> list[_Proposed]:
+    """Write the best segments of queries whose order float32 decides; returns the pairs of the others."""
+    scores = [block.close.score_P for block in blocks]
+    slacks = [block.slack_Q for block in blocks]
+    if not way.decides:
+        query_P, segment_P, order_P = _by_segment(task.keys, blocks)
+        score_P = np.empty(len(query_P), dtype=np.float32)
+
+        def score(first: int) -> None:
+            pairs = order_P[first : first + _PAIRS]
+            score_P[pairs] = approximate_pairs(task.queries_ND, task.keys, query_P[pairs], segment_P[pairs])
+
+        parallel_map(score, range(0, len(query_P), _PAIRS))
+        scores = np.split(score_P, np.cumsum([len(part) for part in scores])[:-1])
+        dim = task.queries_ND.shape[1]
+        slacks = [float_slack(task.norms_N[block.rows_Q] * task.longest, dim, 0.0) for block in blocks]
+
+    def settle(number: int) -> _Proposed:
+        block, close = blocks[number], blocks[number].close
+        sure_A, best_AT, is_left_P = surely_best(close.query_P, scores[number], slacks[number], task.top)
+        best.segments_NT[block.rows_Q[sure_A]] = close.segment_P[best_AT]
+        left = (each[is_left_P] for each in (close.query_P, close.segment_P, close.score_P))
+        return replace(block, close=CloseSegments(*left, close.overflow_Q))
+
+    return parallel_map(settle, range(len(blocks)))
+
+
+def _choose(task: _Task, blocks: list[_Proposed], best: Top) -> None:
     """Write the best of the proposed pairs, by their float64 scores, into the rows of their queries."""
-    query_P = rows[np.concatenate([p.query_P + i * _QUERIES for i, p in enumerate(blocks)])]
-    segment_P = np.concatenate([p.segment_P for p in blocks])
+    query_P, segment_P, order_P = _by_segment(task.keys, blocks)
     score_P = np.empty(len(query_P), dtype=np.float64)
     key_P = np.empty(len(query_P), dtype=np.int64)
-    # Sorted by segment, so that its keys are converted once for many queries.
-    order_P = np.arange(len(query_P)) if keys.single else np.argsort(segment_P, kind="stable")
 
     def score_again(first: int) -> None:
         pairs = order_P[first : first + _PAIRS]
-        score_P[pairs], key_P[pairs] = compare_pairs(queries_ND, keys, query_P[pairs], segment_P[pairs])
+        score_P[pairs], key_P[pairs] = compare_pairs(
+            task.queries_ND, task.keys, query_P[pairs], segment_P[pairs]
+        )
 
     parallel_map(score_again, range(0, len(query_P), _PAIRS))
-    stops = np.cumsum([len(p.query_P) for p in blocks])
+    stops = np.cumsum([len(block.close.query_P) for block in blocks]).tolist()
 
     def choose(block: int) -> None:
-        chunk = slice(stops[block] - len(blocks[block].query_P), stops[block])
-        asked, firsts = np.unique(query_P[chunk], return_index=True)
-        order = np.lexsort((segment_P[chunk], -score_P[chunk], query_P[chunk])) + chunk.start
-        pairs = order[firsts[:, None] + np.arange(best.segments_NT.shape[1])]
-        best.segments_NT[asked] = segment_P[pairs]
-        best.scores_NT[asked] = score_P[pairs]
-        best.keys_NT[asked] = key_P[pairs]
+        close = blocks[block].close
+        chunk = slice(stops[block] - len(close.query_P), stops[block])
+        order_P = in_order(close.query_P, score_P[chunk], close.segment_P)
+        asked, best_AT = best_places(close.query_P, order_P, task.top)
+        asked = blocks[block].rows_Q[asked]
+        best.segments_NT[asked] = close.segment_P[best_AT]
+        best.scores_NT[asked] = score_P[chunk][best_AT]
+        best.keys_NT[asked] = key_P[chunk][best_AT]
 
     parallel_map(choose, range(len(blocks)))
+
+
+def _by_segment(keys: Keys, blocks: list[_Proposed]) -> tuple[Ints, Ints, Ints]:
+    """The query and the segment of all pairs, and an order in which each segment's keys are read once."""
+    query_P = np.concatenate([block.rows_Q[block.close.query_P] for block in blocks])
+    segment_P = np.concatenate([block.close.segment_P for block in blocks])
+    order_P = np.arange(len(query_P)) if keys.single else np.argsort(segment_P, kind="stable")
+    return query_P, segment_P, order_P
 
 
 def _compared(queries_ND: Floats, rows: Ints, keys: Keys, top: int) -> Top:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from trainer.records import Doubles, Floats, Ints
 from trainer.score.blas import largest_error, one_thread_each, parallel_map
 from trainer.score.geometry import rounded
+from trainer.score.pairs import best_places, in_order, surely_best
 from trainer.score.screen import first_threshold
 from trainer.score.segments import Keys
 
@@ -32,6 +33,7 @@ _CELLS = 2**23  # scores of a block: 32 MiB on each core
 _ROUND = 16  # blocks whose pairs are scored again together: the more, the more pairs share a run
 _PAIRS = 4096  # scored again by one job
 _NORM_ROWS = 1024
+_LARGEST_EXPONENT = 60  # a sum of a million million such exponentials fits into float32
 
 Scores = npt.NDArray[np.floating]  # float32 or float64
 
@@ -57,7 +59,7 @@ class Ranking:
     """The T best categories of each query, best first, by float64 scores rounded to nine decimals."""
 
     categories_NT: Ints
-    scores_NT: Doubles
+    scores_NT: Doubles  # [N, 0] where only the order was asked for
 
 
 def rank_ways(
@@ -69,24 +71,34 @@ def rank_ways(
     top: int,
     temperature: float,
     whole: Measure | None = None,
+    order_only: bool = False,
 ) -> tuple[list[Ranking], Scores]:
     """Each way's ranking; and every run's score for each query by the measure `whole`: [N, F], else empty.
 
     The runs begin at the rows `starts_F`. T is `top`, or the number of candidates if that is less. Ties go to
     the lower category. The scores by `whole` are float64, rounded, for up to 2³⁵ multiplications; beyond,
-    float32 as NumPy's product gives them, with errors of about 10⁻⁷ of the vectors' lengths. Values must be
-    finite. Beside the result it needs about 100 MB on each core.
+    float32 as NumPy's product gives them, with errors of about 10⁻⁷ of the vectors' lengths. `order_only`: no
+    scores in the rankings, so that float64 need not decide where float32 does. Values must be finite. Beside
+    the result it needs about 100 MB on each core.
     """
     keys = Keys(centers_MD, np.append(starts_F, len(centers_MD)).astype(np.int64))
     measures = list(dict.fromkeys([way.measure for way in ways] + ([] if whole is None else [whole])))
     n, n_runs = len(queries_ND), len(starts_F)
+    kinds = [(way.measure, (way.owner_F >= 0).tobytes()) for way in ways]  # ways of one kind propose the same
     tops = [min(top, int((way.owner_F >= 0).sum())) for way in ways]
-    found = [Ranking(np.empty((n, t), np.int64), np.empty((n, t))) for t in tops]
+    found = [Ranking(np.empty((n, t), np.int64), np.empty((n, 0 if order_only else t))) for t in tops]
     with one_thread_each():
         norms_N, longest = _lengths(queries_ND), float(_lengths(centers_MD).max())
         is_long = max(longest, float(norms_N.max(initial=0))) > _LARGEST_NORM
         is_exact = n * centers_MD.size <= _SMALL or is_long
-        coarse = _Coarse(keys, measures, temperature, np.float64 if is_exact else np.float32)
+        coarse = _Coarse(
+            keys,
+            measures,
+            temperature,
+            np.float64 if is_exact else np.float32,
+            largest=longest * float(norms_N.max(initial=0)),
+            whole=whole,
+        )
         slack_N = coarse.slack(norms_N * longest)
         whole_NF = np.empty((n, n_runs if whole else 0), coarse.dtype)
         step = max(1, min(_QUERIES, _CELLS // max(coarse.widest, n_runs * len(measures))))
@@ -100,10 +112,20 @@ def rank_ways(
                     whole_NF[block] = scores[whole].T
                     if is_exact:
                         rounded(whole_NF[block])
-                return [
-                    _proposed(scores[way.measure], way.owner_F, t, slack_N[block], start - rows.start, rows)
-                    for way, t in zip(ways, tops, strict=True)
-                ]
+                proposed: dict[tuple[Measure, bytes], _Proposed] = {}
+                for way, t, kind in zip(ways, tops, kinds, strict=True):
+                    if kind not in proposed:
+                        proposed[kind] = _propose(
+                            scores[way.measure], way.owner_F, t, slack_N[block], order_only=order_only
+                        )
+                for way, ranking, kind in zip(ways, found, kinds, strict=True):
+                    sure = proposed[kind]
+                    ranking.categories_NT[start + sure.query_A] = way.owner_F[sure.run_AT]
+                pairs = {
+                    kind: each.run_P * (rows.stop - rows.start) + start - rows.start + each.query_P
+                    for kind, each in proposed.items()
+                }
+                return [pairs[kind] for kind in kinds]
 
             proposed = zip(*parallel_map(propose, range(rows.start, rows.stop, step)), strict=True)
             pairs = [np.concatenate(blocks) for blocks in proposed]
@@ -115,8 +137,21 @@ def rank_ways(
 class _Coarse:
     """All measures of all runs for a block of queries, from one product in float32 or float64."""
 
-    def __init__(self, keys: Keys, measures: Sequence[Measure], temperature: float, dtype: type) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        measures: Sequence[Measure],
+        temperature: float,
+        dtype: type,
+        *,
+        largest: float,
+        whole: Measure | None,
+    ) -> None:
+        """`largest`: of the products' sizes. The scores by `whole` are a result, the others only propose."""
         self.dtype = np.dtype(dtype)
+        # Where no exponential overflows, soft scores share them, and the maximum need not be taken off.
+        fits = largest / temperature <= _LARGEST_EXPONENT
+        self._quick = {measure for measure in measures if measure.soft and fits and measure != whole}
         self._keys, self._measures, self._temperature = keys, measures, temperature
         self._tiles = keys.tiles()
         self.widest = max(int(keys.bounds[last] - keys.bounds[first]) for first, last in self._tiles)
@@ -160,40 +195,72 @@ class _Coarse:
         return found
 
     def _measure(self, cosines_SKQ: Scores, outs: dict[Measure, Scores], scratch: Scores) -> None:
+        """Write each measure of the runs; the cosines may be overwritten."""
         n_runs, n_keys, n = cosines_SKQ.shape
         counts = {measure: min(measure.first or n_keys, n_keys) for measure in outs}
-        highest: dict[int, Scores] = {}
-        before: Scores | None = None
-        start = 0
-        for stop in sorted(set(counts.values())):
-            among = cosines_SKQ[:, start:stop].max(axis=1)
-            highest[stop] = before = among if before is None else np.maximum(before, among)
-            start = stop
+        quick = [measure for measure in outs if measure in self._quick]
+        highest = _running(np.maximum, cosines_SKQ, [counts[m] for m in outs if m not in quick])
         for measure, out_SQ in outs.items():
             k = counts[measure]
             if not measure.soft:
                 out_SQ[...] = highest[k]
-                continue
-            powers_SKQ = scratch.reshape(-1)[: n_runs * k * n].reshape(n_runs, k, n)
-            np.subtract(cosines_SKQ[:, :k], highest[k][:, None], out=powers_SKQ)  # at most 0: no overflow
+            elif measure not in quick:
+                powers_SKQ = scratch.reshape(-1)[: n_runs * k * n].reshape(n_runs, k, n)
+                np.subtract(cosines_SKQ[:, :k], highest[k][:, None], out=powers_SKQ)  # at most 0: no overflow
+                powers_SKQ *= 1 / self._temperature
+                np.exp(powers_SKQ, out=powers_SKQ)
+                powers_SKQ.mean(axis=1, out=out_SQ)
+                np.log(out_SQ, out=out_SQ)
+                out_SQ *= self._temperature
+                out_SQ += highest[k]
+        if quick:
+            powers_SKQ = cosines_SKQ[:, : max(counts[measure] for measure in quick)]
             powers_SKQ *= 1 / self._temperature
             np.exp(powers_SKQ, out=powers_SKQ)
-            powers_SKQ.mean(axis=1, out=out_SQ)
-            np.log(out_SQ, out=out_SQ)
-            out_SQ *= self._temperature
-            out_SQ += highest[k]
+            sums = _running(np.add, powers_SKQ, [counts[measure] for measure in quick])
+            for measure in quick:
+                k = counts[measure]
+                np.log(sums[k] / k, out=outs[measure])
+                outs[measure] *= self._temperature
 
 
-def _proposed(scores_FQ: Scores, owner_F: Ints, top: int, slack_Q: Doubles, first: int, rows: slice) -> Ints:
-    """The pairs that may be among the T best, as run · R + query within the R queries of `rows`."""
+def _running(ufunc: np.ufunc, x_SKQ: Scores, counts: Sequence[int]) -> dict[int, Scores]:
+    """The sum or maximum over the first k of the K, for each k in `counts`: [S, Q]."""
+    found: dict[int, Scores] = {}
+    before: Scores | None = None
+    start = 0
+    for stop in sorted(set(counts)):
+        among: Scores = ufunc.reduce(x_SKQ[:, start:stop], axis=1)
+        found[stop] = before = among if before is None else ufunc(before, among)
+        start = stop
+    return found
+
+
+@dataclass(frozen=True)
+class _Proposed:
+    """The best runs of some queries of a block, and the pairs of the others."""
+
+    query_A: Ints
+    run_AT: Ints
+    run_P: Ints  # may be among the T best of its query
+    query_P: Ints
+
+
+def _propose(scores_FQ: Scores, owner_F: Ints, top: int, slack_Q: Doubles, *, order_only: bool) -> _Proposed:
+    """What the coarse scores decide about the T best of the runs with an owner; only with `order_only`."""
     taking = np.flatnonzero(owner_F >= 0)
+    none = np.zeros(0, np.int64)
     if len(taking) == 0:
-        return taking
+        return _Proposed(none, np.zeros((0, 0), np.int64), none, none)
     among_FQ = scores_FQ if len(taking) == len(owner_F) else scores_FQ[taking]
     threshold_Q = (first_threshold(among_FQ, top) - slack_Q).astype(among_FQ.dtype)
-    place_P, query_P = np.divmod(np.flatnonzero(among_FQ >= threshold_Q), among_FQ.shape[1])
-    pairs: Ints = taking[place_P] * (rows.stop - rows.start) + first + query_P
-    return pairs
+    at_P = np.flatnonzero(among_FQ >= threshold_Q)
+    place_P, query_P = np.divmod(at_P, among_FQ.shape[1])
+    run_P = taking[place_P]
+    if not order_only:
+        return _Proposed(none, np.zeros((0, top), np.int64), run_P, query_P)
+    query_A, best_AT, is_left_P = surely_best(query_P, among_FQ.ravel()[at_P], slack_Q, top)
+    return _Proposed(query_A, run_P[best_AT], run_P[is_left_P], query_P[is_left_P])
 
 
 def _decide(
@@ -232,12 +299,12 @@ def _decide(
     def choose(number: int) -> None:
         way, ranking = ways[number], found[number]
         place_P = place_of[pairs[number]]
-        query, score = query_P[place_P], exact[way.measure][place_P]
-        order = np.lexsort((way.owner_F[run_P[place_P]], -score, query))
-        counts_Q = np.bincount(query, minlength=n)
-        best_QT = order[(np.cumsum(counts_Q) - counts_Q)[:, None] + np.arange(ranking.scores_NT.shape[1])]
-        ranking.categories_NT[rows] = way.owner_F[run_P[place_P[best_QT]]]
-        ranking.scores_NT[rows] = score[best_QT]
+        query, score, owner = query_P[place_P], exact[way.measure][place_P], way.owner_F[run_P[place_P]]
+        order = in_order(query, score, owner)
+        asked, best_AT = best_places(query, order, ranking.categories_NT.shape[1])
+        ranking.categories_NT[rows.start + asked] = owner[best_AT]
+        if ranking.scores_NT.shape[1]:
+            ranking.scores_NT[rows.start + asked] = score[best_AT]
 
     parallel_map(score_again, range(0, len(every_P), _PAIRS))
     parallel_map(choose, range(len(ways)))

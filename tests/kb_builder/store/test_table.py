@@ -16,6 +16,7 @@ import pytest
 from data.errors import KnowledgeBaseError
 from data.files import hash_json, write_json
 from kb_builder.store import shards
+from kb_builder.store import table as table_module
 from kb_builder.store.shards import inspect_shard, read_floats
 from kb_builder.store.table import MANIFEST, open_table, part_paths, read_vectors, write_vectors
 
@@ -75,6 +76,31 @@ def test_a_group_may_lie_in_several_files(tmp_path: Path, monkeypatch: pytest.Mo
     read = open_table(tmp_path / "t").read("a")
     assert read.ids == IDS
     assert np.array_equal(read.vectors_ND, vectors_ND)
+
+
+def test_several_groups_are_read_as_each_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order asked for: neighbours in a shard, by one read, groups apart, and those in two shards."""
+    monkeypatch.setattr(table_module, "_ROWS_PER_SHARD", 25)
+    write_vectors(tmp_path / "t", ids=IDS, groups=GROUPS, vectors_ND=unit(3))
+    table = open_table(tmp_path / "t")
+    reads: list[str] = []
+
+    def noted(path: Path, *rest: Any) -> Any:
+        reads.append(path.name)
+        return read_floats(path, *rest)
+
+    monkeypatch.setattr(table_module, "read_floats", noted)
+    for asked in ([], ["cat"], ["bird", "cat", "dog"], ["dog", "bird"], ["cat", "dog"]):
+        found = table.read_many(asked)
+        count = len(reads)
+        assert [set(each.groups) for each in found] == [{group} for group in asked]
+        for group, each in zip(asked, found, strict=True):
+            alone = table.read(group)
+            assert each.ids == alone.ids
+            assert np.array_equal(each.vectors_ND, alone.vectors_ND)
+        if asked == ["bird", "cat", "dog"]:
+            assert count == len(table.shards) == 3
+        reads.clear()
 
 
 def test_duckdb_finds_the_nearest_without_our_code(folder: Path, vectors_ND: np.ndarray) -> None:

@@ -109,7 +109,10 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     temperature = fit_temperature(scores_NC, label_N)
     monkeypatch.setattr(calibration, "_CELLS", 40)
     assert [f(scores_NC, label_N, 0.05) for f in (log_loss, calibration_error)] == pytest.approx(whole)
-    assert fit_temperature(scores_NC, label_N) == pytest.approx(temperature)
+    in_blocks = fit_temperature(scores_NC, label_N)
+    assert in_blocks == pytest.approx(temperature)
+    monkeypatch.setattr(calibration, "_KEPT", 0)
+    assert fit_temperature(scores_NC, label_N) == in_blocks
 
 
 def _error_by_hand(scores_NC: Doubles, label_N: Ints, temperature: float) -> float:

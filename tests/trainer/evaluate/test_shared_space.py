@@ -13,8 +13,8 @@ import pytest
 from trainer.align import train as training
 from trainer.align.heads import Heads
 from trainer.align.train import fit
-from trainer.evaluate import measure as measuring
 from trainer.evaluate.measure import measure
+from trainer.evaluate.trainings import given as loading
 from trainer.inputs import KnowledgeBase, load_controls, load_samples, open_kb
 from trainer.localize.centers import load_centers
 from trainer.localize.choose import localize
@@ -54,7 +54,7 @@ def test_texts_that_all_move_alike_change_nothing(make_kb: MakeKb, monkeypatch: 
     heads = fit(base, centers, RECIPE).heads
     before = measure(base, centers, heads, QUICK).metrics
     monkeypatch.setattr(
-        measuring, "load_controls", lambda base: {n: _shifted(c) for n, c in load_controls(base).items()}
+        loading, "load_controls", lambda base: {n: _shifted(c) for n, c in load_controls(base).items()}
     )
     after = measure(base, _shifted(centers), heads, QUICK).metrics
     for name in ("recognition", "sweeps", "calibration"):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from trainer.records import Floats
-from trainer.score import screen, segments, topk
+from trainer.score import coarse, screen, segments, topk
 from trainer.score.geometry import unit_rows
 from trainer.score.topk import nearest
 
@@ -33,7 +33,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(topk, "_QUERIES", 7)
         monkeypatch.setattr(topk, "_ROUND", 500)
         monkeypatch.setattr(screen, "SPARE_PAIRS", 3)
-        for module in (segments, screen):
+        for module in (segments, coarse):
             monkeypatch.setattr(module, "TILE", 11)
 
 

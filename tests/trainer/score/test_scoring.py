@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.records import Centers, Floats
-from trainer.score import scoring, screen, segments, topk, ways
+from trainer.score import coarse, scoring, screen, segments, topk, ways
 from trainer.score.geometry import unit_rows
-from trainer.score.scoring import SCORERS, category_scores, score
+from trainer.score.scoring import SCORERS, best_categories, category_scores, score
 from trainer.settings import Scorer
 
 SCORER_NAMES: tuple[Scorer, ...] = get_args(Scorer)
@@ -93,6 +93,8 @@ def _agree(queries_ND: Floats, centers: Centers, scorer: Scorer, top: int) -> No
     """Categories and reasons are those of the loop, scores to the last decimal but one."""
     expected = _reference(queries_ND, centers, scorer)
     ranked = score(queries_ND, centers, scorer=scorer, top=top)
+    named_NT = best_categories(queries_ND, centers, scorer=scorer, top=top)
+    np.testing.assert_array_equal(named_NT, ranked.categories_NT)
     scores_NC = category_scores(queries_ND, centers, scorer)
     for i, row in enumerate(expected):
         assert ranked.categories_NT[i].tolist() == [category for category, _, _ in row[:top]]
@@ -109,7 +111,7 @@ def small_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topk, "_SMALL", 0)
     monkeypatch.setattr(topk, "_QUERIES", 7)
     monkeypatch.setattr(screen, "SPARE_PAIRS", 2)
-    for module in (segments, screen):
+    for module in (segments, coarse):
         monkeypatch.setattr(module, "TILE", 5)
     monkeypatch.setattr(ways, "_SMALL", 0)
     monkeypatch.setattr(ways, "_CELLS", 60)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.score import screen, segments, topk
+from trainer.score import coarse, screen, segments, topk
 from trainer.score.blas import Product, bfloat16_product, numpy_product
+from trainer.score.coarse import ByBytes
 from trainer.score.segments import Top
 from trainer.score.topk import nearest_keys, top_segments
 
@@ -43,14 +46,27 @@ def _next(starts: list[int], segment: int, keys_MD: Vectors) -> int:
 
 
 FLOAT32, BFLOAT16 = Product(numpy_product, 0.0), Product(bfloat16_product, 2.0**-8)
+PRODUCTS = [((FLOAT32,), False), ((BFLOAT16, FLOAT32), False), ((FLOAT32,), True)]
+
+
+def _multiply_bytes(a_ND: npt.NDArray[np.int8], b_DM: npt.NDArray[np.int8], out_NM: Any) -> None:
+    out_NM[...] = a_ND.astype(np.int32) @ b_DM.astype(np.int32)
+
+
+def _use(patch: pytest.MonkeyPatch, *products: Product, with_bytes: bool = False) -> None:
+    """Screen even the smallest task by `products`, whatever is fast here; with bytes first, or without."""
+    patch.setattr(topk, "_SMALL", 0)
+    patch.setattr(topk, "_MANY", 0)
+    patch.setattr(topk, "fastest_products", lambda _: products or (BFLOAT16, FLOAT32))
+    patch.setattr(topk, "bytes_pay", lambda _: with_bytes)
+    patch.setattr(topk, "ByBytes", partial(ByBytes, multiply=_multiply_bytes))
 
 
 @contextmanager
-def _screened(*products: Product) -> Iterator[None]:
-    """Within: even the smallest task is screened by `products`, in tiles so small that every edge is met."""
+def _screened(*products: Product, with_bytes: bool = False) -> Iterator[None]:
+    """Within: as `_use`, in tiles so small that every edge is met."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(topk, "fastest_products", lambda _: products or (BFLOAT16, FLOAT32))
-        patch.setattr(topk, "_SMALL", 0)
+        _use(patch, *products, with_bytes=with_bytes)
         patch.setattr(topk, "_QUERIES", 3)
         patch.setattr(topk, "_ROUND", 30)
         patch.setattr(topk, "SPARE_PAIRS", 1)
@@ -60,7 +76,8 @@ def _screened(*products: Product) -> Iterator[None]:
         patch.setattr(segments, "BLOCK", 2)
         patch.setattr(segments, "TILE", 6)
         patch.setattr(segments, "_PAIRS", 2)
-        patch.setattr(screen, "TILE", 6)
+        patch.setattr(screen, "_SEGMENTS", 5)
+        patch.setattr(coarse, "TILE", 6)
         patch.setattr(screen, "SPARE_PAIRS", 1)
         patch.setattr(screen, "_GROUPS", 1)
         patch.setattr(screen, "_GATHERED", 1)
@@ -72,9 +89,11 @@ def _agree(queries_ND: Vectors, keys_MD: Vectors, starts: list[int], top: int) -
     expected = _reference(queries_ND, keys_MD, starts, top)
     given_starts = np.array(starts, dtype=np.int64)
     found = [top_segments(queries_ND, keys_MD, given_starts, top=top)]
-    for products in ((FLOAT32,), (BFLOAT16, FLOAT32)):
-        with _screened(*products):
+    for products, with_bytes in PRODUCTS:
+        with _screened(*products, with_bytes=with_bytes):
             found.append(top_segments(queries_ND, keys_MD, given_starts, top=top))
+            order = top_segments(queries_ND, keys_MD, given_starts, top=top, order_only=True)
+            assert order.segments_NT.tolist() == expected.segments_NT.tolist()
     for best in found:
         assert best.segments_NT.tolist() == expected.segments_NT.tolist()
         assert best.keys_NT.tolist() == expected.keys_NT.tolist()
@@ -140,10 +159,12 @@ def test_scores_nearer_than_the_product_can_tell_are_told_apart(
     coarse_NM = np.empty((3, 60), np.float32)
     product.multiply(queries_ND, np.ascontiguousarray(keys_MD.T), coarse_NM)
     assert (order_NM[:, :5] != np.argsort(-coarse_NM, axis=1, kind="stable")[:, :5]).any()
-    with _screened(product, FLOAT32), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(screen, "SPARE_PAIRS", spare)
-        best = top_segments(queries_ND, keys_MD, top=5)
-    np.testing.assert_array_equal(best.segments_NT, order_NM[:, :5])
+    for with_bytes in (False, True):
+        with _screened(product, FLOAT32, with_bytes=with_bytes), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(screen, "SPARE_PAIRS", spare)
+            for order_only in (False, True):
+                best = top_segments(queries_ND, keys_MD, top=5, order_only=order_only)
+                np.testing.assert_array_equal(best.segments_NT, order_NM[:, :5])
 
 
 def test_scores_that_are_equal_when_rounded_tie() -> None:
@@ -158,13 +179,12 @@ def test_scores_that_are_equal_when_rounded_tie() -> None:
         assert first.segments_NT.tolist() == [[0]]
 
 
-@pytest.mark.parametrize("products", [(FLOAT32,), (BFLOAT16, FLOAT32)])
+@pytest.mark.parametrize(("products", "with_bytes"), PRODUCTS)
 def test_the_full_size_of_blocks_and_tiles_agrees_with_a_sort(
-    products: tuple[Product, ...], monkeypatch: pytest.MonkeyPatch
+    products: tuple[Product, ...], with_bytes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Screening as it is really cut: several blocks, tiles and parts, and queries that are lost in ties."""
-    monkeypatch.setattr(topk, "_SMALL", 0)
-    monkeypatch.setattr(topk, "fastest_products", lambda _: products)
+    _use(monkeypatch, *products, with_bytes=with_bytes)
     keys_MD = _grid(5, 2300, 24)
     keys_MD[1000:1400] = keys_MD[0]
     queries_ND = np.concatenate([_grid(6, 1400, 24), keys_MD[:3], np.zeros((2, 24), np.float32)])
@@ -174,8 +194,11 @@ def test_the_full_size_of_blocks_and_tiles_agrees_with_a_sort(
     np.testing.assert_array_equal(best.segments_NT, order_NT)
     np.testing.assert_array_equal(best.keys_NT, order_NT)
     np.testing.assert_array_equal(best.scores_NT, np.take_along_axis(scores_NM, order_NT, axis=1))
-    few = top_segments(queries_ND[:5], keys_MD, top=20)
-    np.testing.assert_array_equal(few.segments_NT, order_NT[:5])
+    for order_only in (False, True):
+        few = top_segments(queries_ND[:5], keys_MD, top=20, order_only=order_only)
+        np.testing.assert_array_equal(few.segments_NT, order_NT[:5])
+    every = top_segments(queries_ND, keys_MD, top=20, order_only=True)
+    np.testing.assert_array_equal(every.segments_NT, order_NT)
 
 
 def test_a_product_that_loses_most_of_the_first_round_is_not_asked_again() -> None:
@@ -196,6 +219,36 @@ def test_a_product_that_loses_most_of_the_first_round_is_not_asked_again() -> No
     expected_NM = np.round(queries_ND.astype(np.float64) @ keys_MD.astype(np.float64).T, 9)
     assert best.segments_NT[:, 0].tolist() == expected_NM.argmax(axis=1).tolist()
     assert 0 < asked.count("coarse") < asked.count("fine") / 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"), [((1, 2, 3), 0), ((2, 1, 3), 1), ((3, 2, 1), 2), ((1, 1, 0), 0)]
+)
+def test_the_clock_decides_which_coarse_scores_come_first(
+    seconds: tuple[int, int, int], chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is tried on one small round while it is faster than the one before; the fastest takes the rest."""
+    clock, asked = [0.0], []
+
+    def timed(number: int, product: Product) -> Product:
+        def multiply(a_ND: Floats, b_DM: Floats, out_NM: Floats) -> None:
+            asked.append(number)
+            clock[0] += seconds[number]
+            product.multiply(a_ND, b_DM, out_NM)
+
+        return Product(multiply, product.unit)
+
+    _use(monkeypatch, *(timed(*each) for each in enumerate((BFLOAT16, FLOAT32, FLOAT32))))
+    monkeypatch.setattr(topk, "_QUERIES", 8)
+    monkeypatch.setattr(topk, "cores", lambda: 1)
+    monkeypatch.setattr(topk.time, "process_time", lambda: clock[0])
+    keys_MD, queries_ND = _grid(11, 40, 16), _grid(12, 400, 16)
+    best = top_segments(queries_ND, keys_MD, top=1)
+    expected_NM = np.round(queries_ND.astype(np.float64) @ keys_MD.astype(np.float64).T, 9)
+    assert best.segments_NT[:, 0].tolist() == expected_NM.argmax(axis=1).tolist()
+    tries = [asked.count(number) for number in range(3)]
+    assert max(range(3), key=lambda number: tries[number]) == chosen
+    assert min(tries) <= 2
 
 
 def test_vectors_beyond_float32_are_compared_in_float64() -> None:

@@ -35,13 +35,15 @@ def _world(sizes: tuple[int, ...], *, n: int = 50, dim: int = 6) -> tuple[Floats
     return queries_ND, centers_MD, np.cumsum((0, *sizes[:-1]))
 
 
-def _scores(queries_ND: Floats, centers_MD: Floats, starts_F: Ints, measure: Measure) -> Doubles:
+def _scores(
+    queries_ND: Floats, centers_MD: Floats, starts_F: Ints, measure: Measure, temperature: float = 0.05
+) -> Doubles:
     """Every run's score by NumPy and SciPy, in one go each: [N, F]."""
     columns = []
     for own_KD in np.split(centers_MD.astype(np.float64), starts_F[1:]):
         cosines_NK = queries_ND.astype(np.float64) @ own_KD[: measure.first].T
         k = cosines_NK.shape[1]
-        soft_N = 0.05 * (logsumexp(cosines_NK / 0.05, axis=1) - np.log(k))
+        soft_N = temperature * (logsumexp(cosines_NK / temperature, axis=1) - np.log(k))
         columns.append(soft_N if measure.soft else cosines_NK.max(axis=1))
     return np.round(np.stack(columns, axis=1), 9)
 
@@ -74,8 +76,37 @@ def test_every_way_is_ranked_as_if_alone(kind: str, sizes: tuple[int, ...], top:
     np.testing.assert_allclose(whole_NF, expected_NF, rtol=0, atol=1.1e-9 if kind == "float64" else 5e-7)
 
 
+@pytest.mark.parametrize("temperature", [0.05, 1e-3])  # with the lower one, exponentials overflow
+def test_the_order_alone_is_the_same(kind: str, temperature: float) -> None:
+    """Asked for no scores, ways rank alike, also where scores differ by less than float32 can tell."""
+    queries_ND, centers_MD, starts_F = _world(SIZES["uneven"])
+    centers_MD[20] = centers_MD[3] + np.float32(1e-7)
+    f = len(starts_F)
+    owners = [np.arange(f), np.where(np.arange(f) == 2, -1, np.arange(f)), np.arange(f)[::-1]]
+    asked = [Way(measure, owner_F) for measure in MEASURES for owner_F in owners]
+    found, whole_NF = rank_ways(
+        queries_ND,
+        centers_MD,
+        starts_F,
+        asked,
+        top=3,
+        temperature=temperature,
+        whole=MEASURES[4],
+        order_only=True,
+    )
+    for way, ranking in zip(asked, found, strict=True):
+        scores_NF = _scores(queries_ND, centers_MD, starts_F, way.measure, temperature)
+        assert (ranking.categories_NT == _ranked(scores_NF, way.owner_F, 3)[0]).all()
+        assert ranking.scores_NT.shape == (50, 0)
+    expected_NF = _scores(queries_ND, centers_MD, starts_F, MEASURES[4], temperature)
+    np.testing.assert_allclose(whole_NF, expected_NF, rtol=0, atol=1.1e-9 if kind == "float64" else 5e-7)
+
+
+@pytest.mark.parametrize("order_only", [False, True])
 @pytest.mark.parametrize("soft", [False, True])
-def test_ties_go_to_the_lower_category_whatever_the_order_of_the_runs(kind: str, soft: bool) -> None:
+def test_ties_go_to_the_lower_category_whatever_the_order_of_the_runs(
+    kind: str, soft: bool, order_only: bool
+) -> None:
     """Equal runs under permuted names: categories come in their own order."""
     queries_ND, centers_MD, _ = _world((4,))
     owner_F = np.random.default_rng(1).permutation(9)
@@ -86,16 +117,20 @@ def test_ties_go_to_the_lower_category_whatever_the_order_of_the_runs(kind: str,
         [Way(Measure(soft), owner_F)],
         top=6,
         temperature=0.05,
+        order_only=order_only,
     )
     assert (ranking.categories_NT == np.arange(6)).all()
 
 
-def test_differences_that_float32_cannot_see_decide(kind: str) -> None:
+@pytest.mark.parametrize("order_only", [False, True])
+def test_differences_that_float32_cannot_see_decide(kind: str, order_only: bool) -> None:
     """Centers that differ by less than products are rounded by are told apart, beyond nine decimals not."""
     centers_MD = np.array([[0.5, 1e-9, 0], [0.5, 8e-9, 0], [0.5, 4e-9, 0], [0.5, 8.1e-9, 0]], np.float32)
     queries_ND = np.array([[1, 1, 0], [1, -1, 0], [0, 0, 1]], np.float32)
     way = Way(Measure(), np.arange(4))
-    (ranking,), _ = rank_ways(queries_ND, centers_MD, np.arange(4), [way], top=4, temperature=0.05)
+    (ranking,), _ = rank_ways(
+        queries_ND, centers_MD, np.arange(4), [way], top=4, temperature=0.05, order_only=order_only
+    )
     assert ranking.categories_NT.tolist() == [[1, 3, 2, 0], [0, 2, 1, 3], [0, 1, 2, 3]]
 
 

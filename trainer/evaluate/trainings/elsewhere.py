@@ -28,8 +28,7 @@ from trainer.evaluate.trainings.given import Given, given_of
 from trainer.evaluate.trainings.order import Kind, Ready, Training
 from trainer.evaluate.trust.repeats import measure_split, shots_of, split_count
 from trainer.evaluate.trust.stacking import folds_of, measure_fold
-from trainer.inputs import load_controls, open_kb, seen_categories
-from trainer.localize.centers import load_centers
+from trainer.inputs import open_kb, seen_categories
 from trainer.settings import Evaluate
 
 # The longest kinds first, so that none is left to the end.
@@ -67,7 +66,7 @@ def open_given(kb: Path, run: Path, settings: Evaluate) -> Given:
     """Load what an evaluation starts from. Raises TrainingError for heads of other encoders."""
     base = open_kb(kb)
     heads = load_heads(run) if has_heads(run) else None
-    return given_of(base, load_centers(base), heads, settings)
+    return given_of(base, None, heads, settings)
 
 
 def train_elsewhere(given: Given, kb: Path, run: Path, carry: Carry) -> Ready:
@@ -110,7 +109,7 @@ def make_training(given: Given, training: Training) -> Any:
         return few_shot_fit(base, given.frozen, centers, heads, settings, training)
     assert heads is not None  # `trainings_of`
     if training.kind == "baseline":
-        anchors = anchor_sets(centers, load_controls(base), seed=settings.seed)
+        anchors = anchor_sets(centers, given.controls, seed=settings.seed)
         return baseline_rows(given, anchors, training)
     common = given.place, centers, heads
     if training.kind == "repeat":

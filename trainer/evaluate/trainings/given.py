@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from data.errors import TrainingError
+from data.threads import side_by_side
 from trainer.align.heads import Heads
 from trainer.align.train import recipe_of
-from trainer.inputs import KnowledgeBase, load_samples
+from trainer.inputs import KnowledgeBase, load_controls, load_samples
+from trainer.localize.centers import load_centers
 from trainer.records import Centers, SampleSet
 from trainer.score.geometry import unit_rows
 from trainer.settings import Evaluate
@@ -24,6 +27,7 @@ class Given:
 
     base: KnowledgeBase
     centers: Centers
+    controls: dict[str, Centers]
     heads: Heads | None  # None: the zero-shot encoder alone
     frozen: dict[str, SampleSet]  # the features
     without_vector: dict[str, int]
@@ -53,18 +57,35 @@ class Given:
         }
 
 
-def given_of(base: KnowledgeBase, centers: Centers, heads: Heads | None, settings: Evaluate) -> Given:
-    """Load the samples. Raises TrainingError where the heads were trained on other encoders."""
-    frozen, without_vector = load_samples(base, "samples") if base.encoders.get("samples") else ({}, {})
+def given_of(base: KnowledgeBase, centers: Centers | None, heads: Heads | None, settings: Evaluate) -> Given:
+    """Load samples, controls and, where they are not given, the localized centers, side by side.
+
+    Raises TrainingError where the heads were trained on other encoders, and what loading raises.
+    """
+    loaded: list[Any] = side_by_side(
+        [
+            lambda: load_centers(base) if centers is None else centers,
+            partial(_load_zero_shot, base),
+            partial(load_controls, base),
+            partial(load_samples, base, "samples") if base.encoders.get("samples") else lambda: ({}, {}),
+        ]
+    )
+    known, zero_shot, controls, (frozen, without_vector) = loaded
     spaces: dict[str, dict[str, SampleSet]] = {}
-    given = Given(base, centers, heads, frozen, without_vector, spaces, settings)
-    if base.encoders.get("zero_shot") is not None:
-        sets, _ = load_samples(base, "zero_shot")
-        spaces["zero_shot"] = {m: replace(s, vectors_ND=unit_rows(s.vectors_ND)) for m, s in sets.items()}
+    given = Given(base, known, controls, heads, frozen, without_vector, spaces, settings)
+    if zero_shot is not None:
+        spaces["zero_shot"] = zero_shot
     if heads is not None:
         _require_same_encoders(base, heads)
         spaces["aligned"] = given.place(heads)
     return given
+
+
+def _load_zero_shot(base: KnowledgeBase) -> dict[str, SampleSet] | None:
+    if base.encoders.get("zero_shot") is None:
+        return None
+    sets, _ = load_samples(base, "zero_shot")
+    return {m: replace(s, vectors_ND=unit_rows(s.vectors_ND)) for m, s in sets.items()}
 
 
 def _require_same_encoders(base: KnowledgeBase, heads: Heads) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.optim.adam import adam
 
 from data.errors import TrainingError
 from data.threads import one_thread_each, side_by_side
@@ -29,6 +30,15 @@ _ROWS_AT_ONCE = 1024
 _FOLDS = 5
 _PROBE_PENALTY = 1.0
 _MLP_ROWS, _MLP_UNITS, _MLP_STEPS = 2048, 32, 50
+_ADAM: dict[str, Any] = {
+    "lr": 0.02,
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "eps": 1e-8,
+    "weight_decay": 0.0,
+    "amsgrad": False,
+    "maximize": False,
+}
 _OTHER_ALIGN: dict[Literal["text", "image"], Literal["text", "image"]] = {"text": "image", "image": "text"}
 
 
@@ -199,13 +209,14 @@ def _fit_mlp(x_ND: Floats, label_N: Ints, labels: int, *, seed: int) -> Callable
         hidden_NH = torch.relu(torch.from_numpy(rows_ND) @ layers[0] + layers[1])
         return hidden_NH @ layers[2] + layers[3]
 
-    optimiser = torch.optim.Adam(layers, lr=0.02)
+    means, squares = ([torch.zeros_like(layer) for layer in layers] for _ in range(2))
+    taken = [torch.zeros(()) for _ in layers]
     label = torch.from_numpy(label_N)
     for _ in range(_MLP_STEPS):
         loss = torch.nn.functional.cross_entropy(outputs(x_ND), label)
-        for layer, slope in zip(layers, torch.autograd.grad(loss, layers), strict=True):
-            layer.grad = slope
-        optimiser.step()
+        slopes = torch.autograd.grad(loss, layers)
+        with torch.no_grad():  # by torch's function: the class around it imports torch's compiler
+            adam(layers, [*slopes], means, squares, [], taken, **_ADAM)
 
     def guess(rows_ND: Floats) -> Ints:
         with torch.no_grad():

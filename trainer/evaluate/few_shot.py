@@ -17,7 +17,7 @@ from data.threads import side_by_side
 from trainer.align.heads import Heads
 from trainer.align.train import fit, recipe_of
 from trainer.evaluate.intervals import share_interval
-from trainer.evaluate.probe import fit_probe, labelled
+from trainer.evaluate.probe import Probe, fit_probe, labelled
 from trainer.evaluate.tasks import Task
 from trainer.evaluate.trainings.order import Ready, Training
 from trainer.inputs import KnowledgeBase, seen_categories
@@ -29,6 +29,8 @@ from trainer.settings import Evaluate, Localize
 
 PROBE, HEADS = "probe", "heads"
 METHODS = (PROBE, HEADS)
+
+Probes = Mapping[str, Probe | None]  # by modality
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def few_shot_rows(
     *,
     together: bool = False,
     ready: Ready | None = None,
+    probes: Probes | None = None,
 ) -> list[dict[str, Any]]:
     """Rows {shots, method, modality, split, top1, top1_low, top1_high, n, n_train}, on split `seen`.
 
@@ -59,7 +62,8 @@ def few_shot_rows(
     the same settings on these samples. Where labelled samples guided the run's centers, others are chosen, by
     rule `visual` and guided by these samples alone. Both methods use all val samples for selection. What
     cannot be fitted with so few samples has no row. `together`: fits run side by side (`side_by_side`).
-    `ready`: the rows of fits that are made already.
+    `ready`: the rows of fits that are made already. `probes`: those of all train samples, where they are
+    fitted already.
     """
     alike = shots_alike(base, frozen, settings)
     known = ready or {}
@@ -68,7 +72,7 @@ def few_shot_rows(
         if fit_ in known:
             jobs[fit_] = partial(known.__getitem__, fit_)
         else:
-            jobs[fit_] = partial(few_shot_fit, base, frozen, centers, heads, settings, fit_)
+            jobs[fit_] = partial(few_shot_fit, base, frozen, centers, heads, settings, fit_, probes)
     found = dict(zip(jobs, side_by_side(jobs.values(), together=together), strict=True))
     return [
         {**row, "shots": shots}
@@ -108,6 +112,7 @@ def few_shot_fit(
     heads: Heads | None,
     settings: Evaluate,
     fit_: Training,
+    probes: Probes | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of one fit (`few_shot_rows`)."""
     assert fit_.shots is not None
@@ -124,7 +129,9 @@ def few_shot_fit(
         shown=shown,
     )
     if fit_.method == PROBE:
-        predicted = _classify_by_probe(few_shot)
+        complete = {m for m, few_train in few_shot.train.items() if len(few_train) == len(train[m])}
+        fitted = {m: probe for m, probe in (probes or {}).items() if m in complete}
+        predicted = _classify_by_probe(few_shot, fitted)
     else:
         assert heads is not None
         predicted = _classify_by_heads(few_shot, centers, seen_C, heads, settings)
@@ -188,10 +195,14 @@ def refit(
         return known, None
 
 
-def _classify_by_probe(few_shot: _FewShot) -> dict[str, Ints]:
+def _classify_by_probe(few_shot: _FewShot, fitted: Probes) -> dict[str, Ints]:
+    """The predictions of probes; `fitted`: those of modalities that have all their train samples."""
     predicted: dict[str, Ints] = {}
     for modality, shown in few_shot.shown.items():
-        probe = fit_probe(few_shot.train[modality], few_shot.val[modality])
+        if modality in fitted:
+            probe = fitted[modality]
+        else:
+            probe = fit_probe(few_shot.train[modality], few_shot.val[modality])
         if probe is not None:
             predicted[modality] = probe.predict(shown.vectors_ND, 1)[:, 0]
     return predicted

@@ -20,7 +20,7 @@ from trainer.evaluate.few_shot import few_shot_rows
 from trainer.evaluate.name_free import NAME_FREE, name_free_rows
 from trainer.evaluate.outcomes import NAMED, RecognitionOutcomes, named_table, ranks_table, write_outcomes
 from trainer.evaluate.predictions import predict_tasks
-from trainer.evaluate.probe import probe_rows
+from trainer.evaluate.probe import fit_probes, probe_rows
 from trainer.evaluate.recognition import recognition_rows, sweep_rows
 from trainer.evaluate.retrieval import retrieval_rows
 from trainer.evaluate.tasks import CENTERS, anchor_sets, represent, tasks
@@ -128,6 +128,7 @@ def _measure(given: Given, ready: Ready, *, together: bool) -> Measured:
     test = {modality: s.split("test") for modality, s in spaces.get(model, {}).items()}
     retrieval, retrieved = retrieval_rows(test, **resampling)
     name_free = anchors[NAME_FREE].texts if NAME_FREE in anchors else None
+    probes = fit_probes(frozen, together=together) if settings.probe else {}
     metrics = {
         "transductive": centers.transductive,
         "with_name": centers.with_name,
@@ -142,10 +143,10 @@ def _measure(given: Given, ready: Ready, *, together: bool) -> Measured:
         "recognition": rows.get(model, []),
         "zero_shot": rows.get("zero_shot", []),
         "name_free": name_free_rows(outcomes, name_free, **resampling),
-        "probe": probe_rows(frozen, seen_C, outcomes.get(model, []), together=together, **resampling)
+        "probe": probe_rows(frozen, probes, seen_C, outcomes.get(model, []), **resampling)
         if settings.probe
         else [],
-        "few_shot": few_shot_rows(base, frozen, centers, heads, settings, **how),
+        "few_shot": few_shot_rows(base, frozen, centers, heads, settings, probes=probes, **how),
         "sweeps": sweeps,
         "calibration": calibration + trust.calibration,
         "trust": trust.trust,

@@ -8,6 +8,7 @@ samples, D features, K categories with train samples, R directions, C categories
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -117,32 +118,35 @@ def logistic_regression(
     return found[: k * d].view(k, d).numpy(), found[k * d :].numpy()
 
 
+def fit_probes(sets: Mapping[str, SampleSet], *, together: bool = False) -> dict[str, Probe | None]:
+    """The probe of all labelled train samples, by modality. `together`: side by side (`side_by_side`)."""
+    jobs = [partial(fit_probe, labelled(each, "train"), each.split("val")) for each in sets.values()]
+    return dict(zip(sets, side_by_side(jobs, together=together), strict=True))
+
+
 def probe_rows(
     sets: dict[str, SampleSet],
+    probes: Mapping[str, Probe | None],
     seen_C: Bools,
     outcomes: list[RecognitionOutcomes],
     *,
     resamples: int,
     seed: int,
-    together: bool = False,
 ) -> list[dict[str, Any]]:
     """Recognition rows of split `seen` with anchors `linear_probe`, k 0, model `probe`; by modality.
 
-    `sets` hold the frozen features. Besides the keys of recognition rows there are `strength` (C) and
-    `n_train`; where `outcomes` holds those of the LLM centers for the same samples, also lead, lead_low,
-    lead_high and p: how far the centers are ahead of the probe. A modality without train samples of two
-    categories has no row. `together`: modalities are fitted side by side (`side_by_side`).
+    `sets` hold the frozen features, and `probes` are those of `fit_probes`. Besides the keys of recognition
+    rows there are `strength` (C) and `n_train`; where `outcomes` holds those of the LLM centers for the same
+    samples, also lead, lead_low, lead_high and p: how far the centers are ahead of the probe. A modality
+    without train samples of two categories has no row.
     """
     task = Task("seen", seen_C, seen_C)
     ours = {
         each.shown.modality: each for each in outcomes if (each.split, each.anchors) == (task.split, CENTERS)
     }
     rows: list[dict[str, Any]] = []
-    probes = side_by_side(
-        [partial(fit_probe, labelled(each, "train"), each.split("val")) for each in sets.values()],
-        together=together,
-    )
-    for (modality, encoded), probe in zip(sets.items(), probes, strict=True):
+    for modality, encoded in sets.items():
+        probe = probes[modality]
         train, shown = labelled(encoded, "train"), task.of(encoded)
         if probe is None or len(shown) == 0:
             continue

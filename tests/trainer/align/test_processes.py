@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,17 +45,14 @@ def _gradients(kb: Path, settings: Train, processes: Processes) -> list[torch.Te
     pairs, texts_MT, _ = make_pairs(load_samples(base, "samples")[0], load_sample_texts(base)[0], centers)
     aligner = Aligner(pairs, texts_MT, centers.category_N, settings, processes)
     seen: list[torch.Tensor] = []
-    adam = aligner._optimiser._adam
 
-    def look(*_: object) -> None:
+    def look(tensors: Sequence[torch.Tensor], *_: object, **__: object) -> None:
         if not seen:
-            seen.extend(
-                p.grad.clone() for group in adam.param_groups for p in group["params"] if p.grad is not None
-            )
+            seen.extend(tensor.grad.clone() for tensor in tensors if tensor.grad is not None)
 
-    torch.nn.utils.clip_grad_norm_, before = lambda *a, **k: None, torch.nn.utils.clip_grad_norm_
+    # Gradients are looked at where they would be clipped.
+    torch.nn.utils.clip_grad_norm_, before = look, torch.nn.utils.clip_grad_norm_
     try:
-        adam.register_step_pre_hook(look)
         rows = aligner.epoch()
     finally:
         torch.nn.utils.clip_grad_norm_ = before

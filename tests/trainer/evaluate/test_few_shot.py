@@ -12,11 +12,13 @@ import pytest
 
 from trainer.align.heads import load_heads
 from trainer.align.train import fit, train
+from trainer.evaluate import few_shot
 from trainer.evaluate.few_shot import few_shot_rows, with_shots
-from trainer.evaluate.probe import fit_probe
+from trainer.evaluate.probe import Probe, fit_probe, fit_probes
 from trainer.inputs import load_samples, open_kb, seen_categories
 from trainer.localize.centers import load_centers, read_centers
 from trainer.localize.choose import choose_centers, localize
+from trainer.records import SampleSet
 from trainer.score.scoring import score
 from trainer.settings import Evaluate, Localize, Train
 
@@ -68,6 +70,28 @@ def test_without_heads_there_are_probes_only_and_without_shots_nothing(
     rows = few_shot_rows(base, frozen, centers, None, SETTINGS)
     assert {row["method"] for row in rows} == {"probe"}
     assert few_shot_rows(base, frozen, centers, None, Evaluate(few_shot=())) == []
+
+
+def test_probes_of_all_train_samples_are_not_fitted_again(
+    make_kb: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given those, as many shots as there are samples give the rows that fitting again gives."""
+    kb = make_kb(noise=0.5)
+    localize(kb, Localize(k=5))
+    base = open_kb(kb)
+    frozen, centers = load_samples(base, "samples")[0], load_centers(base)
+    settings = replace(SETTINGS, few_shot=(1, 100))
+    expected = few_shot_rows(base, frozen, centers, None, settings)
+    probes = fit_probes(frozen)
+    fitted: list[int] = []
+
+    def counted(train: SampleSet, val: SampleSet) -> Probe | None:
+        fitted.append(len(train))
+        return fit_probe(train, val)
+
+    monkeypatch.setattr(few_shot, "fit_probe", counted)
+    assert few_shot_rows(base, frozen, centers, None, settings, probes=probes) == expected
+    assert fitted == [9] * len({row["modality"] for row in expected})
 
 
 def test_a_recipe_that_so_few_cannot_follow_has_no_row(make_kb: Callable[..., Path], tmp_path: Path) -> None:

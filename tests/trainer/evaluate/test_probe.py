@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from trainer.evaluate.outcomes import RecognitionOutcomes
-from trainer.evaluate.probe import STRENGTHS, fit_probe, logistic_regression, probe_rows
+from trainer.evaluate.probe import STRENGTHS, fit_probe, fit_probes, logistic_regression, probe_rows
 from trainer.records import SampleSet
 
 
@@ -89,7 +89,8 @@ def test_rows_are_recognition_rows_with_a_lead() -> None:
     never = RecognitionOutcomes(
         "seen", "llm_centers", test, np.zeros(len(test), int), test.category_N < 0, test.category_N < 0
     )
-    (row,) = probe_rows({"audio": samples}, seen_C, [never], resamples=100, seed=0)
+    probes = fit_probes({"audio": samples})
+    (row,) = probe_rows({"audio": samples}, probes, seen_C, [never], resamples=100, seed=0)
     probe = fit_probe(samples.split("train"), samples.split("val"))
     assert probe is not None
     top1 = float(np.mean(probe.predict(test.vectors_ND, 1)[:, 0] == test.category_N))
@@ -97,5 +98,5 @@ def test_rows_are_recognition_rows_with_a_lead() -> None:
     assert (row["top1"], row["lead"], row["n"]) == (top1, pytest.approx(-top1), len(test))
     assert row["n_train"] == len(samples.split("train"))
     assert 0.25 < row["map"] <= 1
-    (bare,) = probe_rows({"audio": samples}, seen_C, [], resamples=100, seed=0)
+    (bare,) = probe_rows({"audio": samples}, probes, seen_C, [], resamples=100, seed=0)
     assert "lead" not in bare

@@ -38,7 +38,7 @@ class _Point:
     slope: float
 
 
-@torch.no_grad()
+@torch.inference_mode()  # less around each operation than `no_grad`
 def minimise(objective: Objective, start_X: Tensor, *, iterations: int) -> Tensor:
     """The vector near `start_X` at which `objective` is least: float64[X]. `start_X` is not changed."""
     most_evaluations = iterations * 5 // 4

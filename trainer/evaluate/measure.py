@@ -24,7 +24,7 @@ from trainer.evaluate.probe import fit_probes, probe_rows
 from trainer.evaluate.recognition import recognition_rows, sweep_rows
 from trainer.evaluate.retrieval import retrieval_rows
 from trainer.evaluate.tasks import CENTERS, anchor_sets, represent, tasks
-from trainer.evaluate.trainings.baselines import baseline_balance_rows
+from trainer.evaluate.trainings.baselines import with_baselines
 from trainer.evaluate.trainings.elsewhere import open_given, train_elsewhere
 from trainer.evaluate.trainings.given import Given, given_of
 from trainer.evaluate.trainings.order import Ready
@@ -117,16 +117,17 @@ def _measure(given: Given, ready: Ready, *, together: bool) -> Measured:
             ),
         )
 
+    own = "aligned" if heads else "zero_shot"
+    test = {modality: s.split("test") for modality, s in spaces.get(own, {}).items()}
     of_sets = [(model, samples) for model, sets in spaces.items() for samples in sets.values()]
-    found = side_by_side([partial(recognise, *each) for each in of_sets], together=together)
+    jobs: list[Any] = [partial(retrieval_rows, test, **resampling)]
+    jobs += [partial(recognise, *each) for each in of_sets]
+    (retrieval, retrieved), *found = side_by_side(jobs, together=together)
     for (model, _), (recognised, of_samples, swept, calibrated) in zip(of_sets, found, strict=True):
         rows[model] += recognised
         outcomes[model] += of_samples
         sweeps += swept
         calibration += calibrated
-    model = "aligned" if heads else "zero_shot"
-    test = {modality: s.split("test") for modality, s in spaces.get(model, {}).items()}
-    retrieval, retrieved = retrieval_rows(test, **resampling)
     name_free = anchors[NAME_FREE].texts if NAME_FREE in anchors else None
     probes = fit_probes(frozen, together=together) if settings.probe else {}
     metrics = {
@@ -135,15 +136,15 @@ def _measure(given: Given, ready: Ready, *, together: bool) -> Measured:
         "unmeasured": unmeasured_rows(
             base,
             centers,
-            recognised={row["modality"] for row in rows.get(model, ())},
+            recognised={row["modality"] for row in rows.get(own, ())},
             spaces=spaces,
             frozen=frozen,
             heads=heads,
         ),
-        "recognition": rows.get(model, []),
+        "recognition": rows.get(own, []),
         "zero_shot": rows.get("zero_shot", []),
         "name_free": name_free_rows(outcomes, name_free, **resampling),
-        "probe": probe_rows(frozen, probes, seen_C, outcomes.get(model, []), **resampling)
+        "probe": probe_rows(frozen, probes, seen_C, outcomes.get(own, []), **resampling)
         if settings.probe
         else [],
         "few_shot": few_shot_rows(base, frozen, centers, heads, settings, probes=probes, **how),
@@ -153,15 +154,14 @@ def _measure(given: Given, ready: Ready, *, together: bool) -> Measured:
         "stacking": trust.stacking,
         "repeats": trust.repeats,
         "retrieval": retrieval,
-        "balance": balance_rows(test, retrieval, anchors=model)
-        + baseline_balance_rows(given, anchors, **how),
+        "balance": with_baselines(partial(balance_rows, test, retrieval, anchors=own), given, anchors, **how),
         "parameters": _parameters(base, heads) if heads else [],
         "rejects": count_rejects(base.folder),
         "counts": _counts(frozen, given.without_vector, heads) if heads else {},
     }
     tables = [named_table(base, found, model=name) for name, found in outcomes.items()]
     named_samples = pa.concat_tables([NAMED.empty_table(), *tables])
-    return Measured(metrics, named_samples, ranks_table(base, retrieved, model=model))
+    return Measured(metrics, named_samples, ranks_table(base, retrieved, model=own))
 
 
 def _counts(

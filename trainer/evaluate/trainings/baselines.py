@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,20 +15,24 @@ from trainer.evaluate.trainings.order import Ready, Training
 from trainer.records import SampleSet
 
 
-def baseline_balance_rows(
-    given: Given, anchors: dict[str, AnchorSet], *, together: bool, ready: Ready
+def with_baselines(
+    own: Callable[[], list[dict[str, Any]]],
+    given: Given,
+    anchors: dict[str, AnchorSet],
+    *,
+    together: bool,
+    ready: Ready,
 ) -> list[dict[str, Any]]:
-    """Balance rows of the zero-shot space and of each baseline; none without heads, or where they are off.
+    """The balance rows that `own` makes, then those of the zero-shot space and of each baseline.
 
-    A baseline that the knowledge base does not allow has no rows. `together`: side by side (`side_by_side`).
-    `ready`: the rows of baselines that are made already.
+    Without heads, or where they are off, there are no baselines; one that the knowledge base does not allow
+    has no rows. `together`: side by side (`side_by_side`). `ready`: the rows of baselines that are made
+    already.
     """
     wanted = baselines_of(given)
-    if not wanted:
-        return []
-    jobs = (
-        [partial(_rows, given, "zero_shot", given.spaces["zero_shot"])] if "zero_shot" in given.spaces else []
-    )
+    jobs = [own]
+    if wanted and "zero_shot" in given.spaces:
+        jobs.append(partial(_rows, given, "zero_shot", given.spaces["zero_shot"]))
     for baseline in wanted:
         jobs.append(
             partial(ready.__getitem__, baseline)

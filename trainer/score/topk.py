@@ -251,8 +251,13 @@ def _settled(task: _Task, way: Coarse, blocks: list[_Proposed], best: Top) -> li
         block, close = blocks[number], blocks[number].close
         sure_A, best_AT, is_left_P = surely_best(close.query_P, scores[number], slacks[number], task.top)
         best.segments_NT[block.rows_Q[sure_A]] = close.segment_P[best_AT]
-        left = (each[is_left_P] for each in (close.query_P, close.segment_P, close.score_P))
-        return replace(block, close=CloseSegments(*left, close.overflow_Q))
+        left = replace(
+            close,
+            query_P=close.query_P[is_left_P],
+            segment_P=close.segment_P[is_left_P],
+            score_P=close.score_P[is_left_P],
+        )
+        return replace(block, close=left)
 
     return parallel_map(settle, range(len(blocks)))
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.records import Doubles, Floats, Ints
-from trainer.score.blas import largest_error, one_thread_each, parallel_map
+from trainer.score.blas import fastest_exponential, largest_error, one_thread_each, parallel_map
 from trainer.score.geometry import rounded
 from trainer.score.pairs import best_places, in_order, surely_best
 from trainer.score.screen import first_threshold
@@ -215,8 +215,9 @@ class _Coarse:
                 out_SQ += highest[k]
         if quick:
             powers_SKQ = cosines_SKQ[:, : max(counts[measure] for measure in quick)]
-            powers_SKQ *= 1 / self._temperature
-            np.exp(powers_SKQ, out=powers_SKQ)
+            exponential, log_base = fastest_exponential()
+            powers_SKQ *= 1 / (self._temperature * log_base)
+            exponential(powers_SKQ, out=powers_SKQ)
             sums = _running(np.add, powers_SKQ, [counts[measure] for measure in quick])
             for measure in quick:
                 k = counts[measure]

@@ -17,6 +17,7 @@ from trainer.score.blas import (
     bfloat16_product,
     byte_product,
     bytes_pay,
+    fastest_exponential,
     fastest_products,
     largest_error,
     numpy_product,
@@ -161,3 +162,20 @@ def test_bytes_pay_where_they_are_fast(
     assert bytes_pay(1) == expected
     blas._fastest.cache_clear()
     blas._bytes_pay.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [((1.0, 2.0), (np.exp2, 0.6931)), ((2.0, 1.0), (np.exp, 1.0))]
+)
+def test_the_faster_exponential_is_taken(
+    seconds: tuple[float, float], expected: tuple[np.ufunc, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the logarithm of its base, by which arguments are scaled."""
+    times = iter(seconds)
+    monkeypatch.setattr(blas, "_best_seconds", lambda work: next(times))
+    fastest_exponential.cache_clear()
+    exponential, log_base = fastest_exponential()
+    fastest_exponential.cache_clear()
+    assert exponential is expected[0]
+    assert log_base == pytest.approx(expected[1], abs=1e-4)
+    assert exponential(np.float32(3 / log_base)) == pytest.approx(np.exp(3), rel=1e-5)

@@ -76,9 +76,13 @@ def test_every_way_is_ranked_as_if_alone(kind: str, sizes: tuple[int, ...], top:
     np.testing.assert_allclose(whole_NF, expected_NF, rtol=0, atol=1.1e-9 if kind == "float64" else 5e-7)
 
 
+@pytest.mark.parametrize("exponential", [(np.exp, 1.0), (np.exp2, np.log(2))])
 @pytest.mark.parametrize("temperature", [0.05, 1e-3])  # with the lower one, exponentials overflow
-def test_the_order_alone_is_the_same(kind: str, temperature: float) -> None:
+def test_the_order_alone_is_the_same(
+    kind: str, temperature: float, exponential: tuple[np.ufunc, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Asked for no scores, ways rank alike, also where scores differ by less than float32 can tell."""
+    monkeypatch.setattr(ways, "fastest_exponential", lambda: exponential)
     queries_ND, centers_MD, starts_F = _world(SIZES["uneven"])
     centers_MD[20] = centers_MD[3] + np.float32(1e-7)
     f = len(starts_F)

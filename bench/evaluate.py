@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +39,12 @@ from trainer.evaluate.outcomes import named_table, ranks_table, write_outcomes
 from trainer.evaluate.predictions import TOP, predict_tasks
 from trainer.evaluate.recognition import recognition_rows, sweep_rows
 from trainer.evaluate.tasks import CENTERS, AnchorSet, anchor_sets, tasks
-from trainer.inputs import KnowledgeBase, load_controls, load_samples, open_kb, seen_categories
+from trainer.evaluate.trainings.elsewhere import open_given
+from trainer.inputs import KnowledgeBase, load_samples, open_kb, seen_categories
 from trainer.localize.centers import load_centers
 from trainer.localize.choose import localize
 from trainer.records import Centers, SampleSet
 from trainer.score.blas import numpy_product, torch_product
-from trainer.score.geometry import unit_rows
 from trainer.score.scoring import best_categories
 from trainer.settings import Evaluate, Localize
 
@@ -53,7 +52,7 @@ RESULTS = Path(__file__).parent / "results" / "evaluate.json"
 CATEGORIES, K, TEST, VAL = 1_000, 50, 50_000, 2_000
 TILES = ((512, 500), (512, 2_500), (1_024, 1_000), (2_048, 2_048))  # samples × centers
 CHECKED = 2_000  # samples that plain float64 products classify again
-GOAL = 3.0
+GOAL = 2.0
 SETTINGS = Evaluate()
 
 
@@ -159,7 +158,7 @@ def _parts(base: KnowledgeBase, out: Path, rounds: int) -> list[dict[str, Any]]:
     scorer = SETTINGS.scorer
     for _ in range(rounds):
         with part("reading everything"):
-            again, anchors, samples = _read(base.folder)
+            again, anchors, samples = _read(base.folder, out)
         to_do = tasks(seen_categories(again), labels_used=True)
         centers, shown = anchors[CENTERS].texts, to_do[0].of(samples)
         ours = {CENTERS: anchors[CENTERS]}
@@ -186,11 +185,10 @@ def _parts(base: KnowledgeBase, out: Path, rounds: int) -> list[dict[str, Any]]:
     return [row(f"of it, {name}", median(s), "s", runs=s) for name, s in took.items()]
 
 
-def _read(kb: Path) -> tuple[KnowledgeBase, dict[str, AnchorSet], SampleSet]:
-    base = open_kb(kb)
-    anchors = anchor_sets(load_centers(base), load_controls(base), seed=SETTINGS.seed)
-    samples = load_samples(base, "zero_shot")[0]["image"]
-    return base, anchors, replace(samples, vectors_ND=unit_rows(samples.vectors_ND))
+def _read(kb: Path, out: Path) -> tuple[KnowledgeBase, dict[str, AnchorSet], SampleSet]:
+    given = open_given(kb, out, SETTINGS)
+    anchors = anchor_sets(given.centers, given.controls, seed=SETTINGS.seed)
+    return given.base, anchors, given.spaces["zero_shot"]["image"]
 
 
 if __name__ == "__main__":

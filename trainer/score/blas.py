@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -160,8 +161,8 @@ def _seconds(product: Product) -> float:
 @cache
 def _bytes_pay(*, with_torch: bool) -> bool:
     # Elsewhere the product is slow or not exact. An older torch cannot say what the processor has.
-    can_say = getattr(loaded_torch().cpu, "get_capabilities", dict) if with_torch else dict
-    if not can_say().get("avx512_vnni", False):
+    has: dict[str, Any] = getattr(loaded_torch().cpu, "get_capabilities", dict)() if with_torch else {}
+    if not has.get("avx512_vnni"):
         return False
     with one_thread_each():
         other = _seconds(_fastest(with_torch=True)[0])

@@ -134,8 +134,10 @@ def approximate_pairs(queries_ND: Floats, keys: Keys, query_P: Ints, segment_P: 
     for start, stop in zip(runs[:-1].tolist(), runs[1:].tolist(), strict=True):
         segment = int(segment_P[start])
         x_QD = queries_ND[query_P[start:stop]].astype(np.float32, copy=False)
-        best = [(x_QD @ keys.float32(*rows).T).max(axis=1) for rows in keys.pieces(segment, segment + 1)]
-        np.max(best, axis=0, out=score_P[start:stop])
+        first, *rest = keys.pieces(segment, segment + 1)
+        best_Q = (x_QD @ keys.float32(*first).T).max(axis=1, out=score_P[start:stop])
+        for piece in rest:
+            np.maximum(best_Q, (x_QD @ keys.float32(*piece).T).max(axis=1), out=best_Q)
     return score_P
 
 

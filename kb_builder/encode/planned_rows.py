@@ -165,11 +165,14 @@ class PlannedRows:
         self._do("DROP TABLE found")
         return count
 
-    def group_sizes(self) -> dict[int, Ints]:
-        """The number of rows of each group of each table that has rows, in the order of the groups."""
-        sizes = self._ask("SELECT tbl, count(*) AS n FROM planned GROUP BY tbl, grp ORDER BY tbl, grp")
-        table_G, size_G = np.asarray(sizes["tbl"]), np.asarray(sizes["n"])
-        return {table: size_G[table_G == table] for table in np.unique(table_G).tolist()}
+    def group_sizes(self) -> dict[int, list[tuple[str, int]]]:
+        """Each group of each table that has rows, with the number of its rows, in the order of the groups."""
+        sizes = self._ask("SELECT tbl, grp, count(*) AS n FROM planned GROUP BY tbl, grp ORDER BY tbl, grp")
+        columns = (sizes[name].to_pylist() for name in ("tbl", "grp", "n"))
+        found: dict[int, list[tuple[str, int]]] = {}
+        for table, group, size in zip(*columns, strict=True):
+            found.setdefault(table, []).append((group, size))
+        return found
 
     def table(self, start: int, stop: int) -> tuple[pa.Table, list[Path]]:
         """Rows `start` … `stop` - 1, and the files that the column `file` numbers.

@@ -6,7 +6,8 @@
   nothing, for parts of 8 rows and for a million rows in parts of 4,096; and its memory, each in a process of
   its own.
 - Pictures that one process draws for the requests to a vision model, on all cores of this machine.
-- Seconds of single parts of 1,024 texts by MiniLM, which `python -m bench.scale_sim` replays.
+- Seconds of single parts of 1,024 texts by MiniLM, which `python -m bench.scale_sim` replays, and of parts
+  that should take 5 s (`part_seconds`).
 - With the extra `ray`: a cluster of two nodes on loopback, with a token. The time from the start of a run to
   its first result, the engine's time for an empty order, and how busy workers are with orders of `--work` s.
 - Efficiency of encoding on 2, 4 and 8 workers, as far as this machine has cores for them.
@@ -42,10 +43,13 @@ from bench.rows import at_least, at_most, median, print_rows, publish, row
 from data.environment import cores
 from data.modality import Modality
 from data.readers.companions import content_hash
-from data.work import Work
+from data.readers.sandbox.budget import FileBudget
+from data.work import Work, here
 from kb_builder.describers.media import MediaFiles, media_for
 from kb_builder.encode.parts import encode_parts
 from kb_builder.encode.plan import plan_parts
+from kb_builder.encode.rates import TEXTS as KIND
+from kb_builder.encode.rates import RateWork, rows_by_seconds
 from kb_builder.encode.rows import ROWS_AT_A_TIME, TEXT, StoredTexts, WantedVectors, hash_texts
 from kb_builder.encode.spread import Spread
 from kb_builder.encoders import load_encoder
@@ -56,6 +60,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 SETTINGS = Encode(device="cpu")
 A_MILLION = 1_000_000
+ASKED_S = 5.0  # `part_seconds`
 TEXTS = 1024  # of a measured part
 PARTS = 64  # encoded on a cluster
 WANTED = {2: 0.95, 4: 0.90, 8: 0.85}  # efficiency by workers
@@ -198,9 +203,32 @@ def pictures(seconds: float = 2.0) -> list[dict[str, Any]]:
     return rows
 
 
-def single_parts(count: int = 12) -> list[dict[str, Any]]:
-    """Seconds of single parts by MiniLM, on all cores of this machine."""
+def single_parts() -> list[dict[str, Any]]:
+    """Seconds of single parts by MiniLM, on all cores of this machine: of some rows, and of some seconds."""
     encoder: Encoder = load_encoder("minilm", "cpu")
+    rates = RateWork(lambda: encoder, encoder.identity, Encode(part_seconds=ASKED_S), FileBudget())
+    with tempfile.TemporaryDirectory() as top:
+        some = partial(wanted, Path(top), 2048, rows=TEXTS)
+        size = rows_by_seconds(Path(top) / "rates", {KIND}, some, rates, here)[0][KIND]
+    runs, by_seconds = seconds_of_parts(encoder, TEXTS, 12), seconds_of_parts(encoder, size, 3)
+    note = f"{TEXTS:,} short texts each, {cores()} cores"
+    took = median(by_seconds)
+    return [
+        row("seconds of single parts", median(runs), "s", runs=runs, note=note),
+        row(
+            f"seconds of parts of {ASKED_S:g} s",
+            took,
+            "s",
+            runs=by_seconds,
+            note=f"[encode] part_seconds: {size:,} short texts each",
+            against="what was asked for",
+            ratio=None if took is None else took / ASKED_S,
+        ),
+    ]
+
+
+def seconds_of_parts(encoder: Encoder, rows: int, count: int) -> list[float]:
+    """How long each of some parts takes."""
     runs: list[float] = []
 
     def timed(work: Work, orders: Iterable[Any]) -> Generator[Any]:
@@ -211,12 +239,11 @@ def single_parts(count: int = 12) -> list[dict[str, Any]]:
             yield made
 
     with tempfile.TemporaryDirectory() as scratch:
-        table = wanted(Path(scratch), TEXTS * count, rows=TEXTS)
+        table = wanted(Path(scratch), rows * count, rows=rows)
         folder = Path(scratch) / "out"
-        with plan_parts(folder, {"t": table}, identity=encoder.identity, rows_per_part=TEXTS) as plan:
+        with plan_parts(folder, {"t": table}, identity=encoder.identity, rows_per_part=rows) as plan:
             encode_parts(plan, encoder, SETTINGS, what="texts", spread=Spread(map=timed, elsewhere=True))
-    note = f"{TEXTS:,} short texts each, {cores()} cores"
-    return [row("seconds of single parts", median(runs), "s", runs=runs, note=note)]
+    return runs
 
 
 def on_ray(rounds: int, work: float) -> list[dict[str, Any]]:

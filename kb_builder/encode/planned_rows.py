@@ -275,8 +275,7 @@ class PlannedRows:
             if block is None:
                 start = number * _BLOCK
                 block = self._ask(
-                    f"SELECT row, {columns} FROM {table}"
-                    f" WHERE row >= {start} AND row < {start + _BLOCK}"
+                    f"SELECT row, {columns} FROM {table} WHERE row >= {start} AND row < {start + _BLOCK}"
                 ).combine_chunks()
                 # They come in the table's order, which is that of the rows; to have DuckDB sort them took
                 # half of the time.

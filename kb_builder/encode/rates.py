@@ -53,7 +53,7 @@ _FIRST = 4  # contents of the first batches
 
 @dataclass(frozen=True)
 class Rate:
-    """How long a content of a kind takes where it was measured, among others on all cores of a process."""
+    """How long a content of a kind takes, in a process whose cores all encode others of its kind."""
 
     nanoseconds: int
     contents: int
@@ -116,9 +116,15 @@ def rows_by_seconds(
         orders = [RateOrder(kind, items) for kind, items in _drawn(wanted(), missing).items()]
         with closing(carry(work, orders)) as results:
             for kind, rate in results:
-                write_new(_path(folder, kind), (json.dumps(asdict(rate), sort_keys=True) + "\n").encode())
-                rates[kind] = _kept(folder, kind) or rate  # of several processes, the first one's
-                measured.append(kind)
+                path, content = _path(folder, kind), json.dumps(asdict(rate), sort_keys=True) + "\n"
+                if write_new(path, content.encode()):
+                    measured.append(kind)
+                kept = _kept(folder, kind)  # of several processes, the first one's
+                if kept is None:
+                    raise KnowledgeBaseError(
+                        f"{path}: removed while this started; run the same command again"
+                    )
+                rates[kind] = kept
     return {kind: rate.rows(seconds) for kind, rate in rates.items()}, _told(rates, sorted(measured), seconds)
 
 

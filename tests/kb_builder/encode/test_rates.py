@@ -52,7 +52,7 @@ def test_a_rate_is_measured_once_and_kept(tmp_path: Path, engine: Carry) -> None
     rows, told = sized(tmp_path, [wanted(TEXT_ROWS)], {TEXTS}, carry=engine)
     assert rows[TEXTS] >= 1 and "measured now: texts" in told
     kept = json.loads((tmp_path / "rate-texts.json").read_text(encoding="utf-8"))
-    assert kept["contents"] >= 3 and "torch" in kept["hardware"]
+    assert kept["contents"] >= 1 and "torch" in kept["hardware"]
     assert [path.name for path in tmp_path.iterdir()] == ["rate-texts.json"]
     encoder = LetterCounter()
     again, told = sized(tmp_path, [], {TEXTS}, encoder=encoder)
@@ -97,13 +97,14 @@ def test_what_is_measured_does_not_depend_on_how_rows_come(
 ) -> None:
     """In one piece, or in many in another order: the contents with the smallest hashes."""
     monkeypatch.setattr(rates, "_CONTENTS", 10)
-    seen = []
-    for name, size, order in (("one", 200, 1), ("many", 7, -1)):
-        encoder = LetterCounter()
-        some = [wanted(TEXT_ROWS[start : start + size]) for start in range(0, 200, size)][::order]
-        sized(tmp_path / name, some, {TEXTS}, encoder=encoder)
-        seen.append(set(encoder.seen))
-    assert seen[0] == seen[1] and len(seen[0]) == 10
+    found = []
+    for name, size, way in (("one", 200, 1), ("many", 7, -1)):
+        engine = Elsewhere(0)
+        some = [wanted(TEXT_ROWS[start : start + size]) for start in range(0, 200, size)][::way]
+        sized(tmp_path / name, some, {TEXTS}, carry=engine.map)
+        (order,) = engine.orders
+        found.append([item.source for item in order.items])
+    assert found[0] == found[1] and len(set(found[0])) == 10
 
 
 def test_a_part_has_a_row_and_fits_into_memory() -> None:

@@ -3,8 +3,11 @@
     python -m bench.scale [--parts 2000] [--rounds 6] [--work 5]
 
 - The driver's own time for each part: survey, sheet, order, result and commit, with an encoder that costs
-  nothing, for parts of 8 and of 4,096 rows; and its memory.
-- Seconds of single parts of 1,024 texts by MiniLM, which `python -m bench.scale_sim` replays.
+  nothing, for parts of 8 rows and for a million rows in parts of 4,096; and its memory, each in a process of
+  its own.
+- Pictures that one process draws for the requests to a vision model, on all cores of this machine.
+- Seconds of single parts of 1,024 texts by MiniLM, which `python -m bench.scale_sim` replays, and of parts
+  that should take 5 s (`part_seconds`).
 - With the extra `ray`: a cluster of two nodes on loopback, with a token. The time from the start of a run to
   its first result, the engine's time for an empty order, and how busy workers are with orders of `--work` s.
 - Efficiency of encoding on 2, 4 and 8 workers, as far as this machine has cores for them.
@@ -18,12 +21,12 @@ import argparse
 import importlib.util
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -34,21 +37,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.machine import versions
+from bench.media_files import make_files
+from bench.memory import memory_rise
 from bench.rows import at_least, at_most, median, print_rows, publish, row
 from data.environment import cores
 from data.modality import Modality
-from data.work import Work
+from data.readers.companions import content_hash
+from data.readers.sandbox.budget import FileBudget
+from data.work import Work, here
+from kb_builder.describers.media import MediaFiles, media_for
 from kb_builder.encode.parts import encode_parts
 from kb_builder.encode.plan import plan_parts
-from kb_builder.encode.rows import TEXT, StoredTexts, WantedVectors, hash_texts
+from kb_builder.encode.rates import TEXTS as KIND
+from kb_builder.encode.rates import RateWork, rows_by_seconds
+from kb_builder.encode.rows import ROWS_AT_A_TIME, TEXT, StoredTexts, WantedVectors, hash_texts
 from kb_builder.encode.spread import Spread
 from kb_builder.encoders import load_encoder
 from kb_builder.encoders.base import Encoder, Floats, Source
-from kb_builder.settings import Encode
+from kb_builder.settings import DescribeSamples, Encode
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 SETTINGS = Encode(device="cpu")
+A_MILLION = 1_000_000
+ASKED_S = 5.0  # `part_seconds`
 TEXTS = 1024  # of a measured part
 PARTS = 64  # encoded on a cluster
 WANTED = {2: 0.95, 4: 0.90, 8: 0.85}  # efficiency by workers
@@ -111,7 +123,8 @@ def main() -> None:
     parser.add_argument("--work", type=float, default=5.0, help="seconds of an order")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
-    rows = [*driver(8, given.parts), *driver(4096, max(20, given.parts // 100)), *single_parts()]
+    rows = [*driver_alone(8, given.parts), *driver_alone(4096, -(-A_MILLION // 4096))]
+    rows += [*single_parts(), *pictures()]
     rows += on_ray(given.rounds, given.work)
     command = f"python -m bench.scale --parts {given.parts} --rounds {given.rounds} --work {given.work:g}"
     publish(given.results, rows, versions=versions(("ray", "torch", "pyarrow")), command=command)
@@ -119,14 +132,26 @@ def main() -> None:
     print(f"measured on {cores()} cores")
 
 
-def wanted(folder: Path, count: int, *, rows: int) -> WantedVectors:
-    """So many different texts, in groups of `rows`, as a table of descriptions gives them."""
-    texts = pa.array([f"this is text number {number} of a table of many" for number in range(count)])
-    pq.write_table(pa.table({"text": texts}), folder / "texts.parquet", row_group_size=65_536)
-    ids = pa.array([sha256(b"%d" % number).hexdigest() for number in range(count)], TEXT)
-    groups = pa.array([f"{number // rows:07d}" for number in range(count)], TEXT)
-    stored = StoredTexts([folder / "texts.parquet"], np.zeros(count, np.int32), np.arange(count))
-    return WantedVectors(ids, groups, hash_texts(texts), stored)
+def wanted(folder: Path, count: int, *, rows: int) -> Iterator[WantedVectors]:
+    """So many different texts, in groups of `rows`, piece by piece as a table of descriptions gives them."""
+    for start in range(0, count, ROWS_AT_A_TIME):
+        numbers = range(start, min(count, start + ROWS_AT_A_TIME))
+        texts = pa.array([f"this is text number {number} of a table of many" for number in numbers])
+        path = folder / f"texts-{start}.parquet"
+        pq.write_table(pa.table({"text": texts}), path)
+        ids = pa.array([sha256(b"%d" % number).hexdigest() for number in numbers], TEXT)
+        groups = pa.array([f"{number // rows:07d}" for number in numbers], TEXT)
+        stored = StoredTexts([path], np.zeros(len(numbers), np.int32), np.arange(len(numbers)))
+        yield WantedVectors(ids, groups, hash_texts(texts), stored)
+
+
+def driver_alone(rows: int, count: int) -> list[dict[str, Any]]:
+    """`driver` in a process of its own, whose memory is that of nothing else."""
+    code = f"import json; from bench.scale import driver; print(json.dumps(driver({rows}, {count})))"
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: list[dict[str, Any]] = json.loads(said.strip().splitlines()[-1])
+    return found
 
 
 def driver(rows: int, count: int) -> list[dict[str, Any]]:
@@ -141,25 +166,69 @@ def driver(rows: int, count: int) -> list[dict[str, Any]]:
             spent += time.perf_counter() - started
             yield made
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, memory_rise() as rise:
         table = wanted(Path(scratch), rows * count, rows=rows)
-        with plan_parts(
-            Path(scratch) / "out", {"t": [table]}, identity="nothing", rows_per_part=rows
-        ) as plan:
+        with plan_parts(Path(scratch) / "out", {"t": table}, identity="nothing", rows_per_part=rows) as plan:
             started = time.perf_counter()
             encode_parts(plan, Nothing(), SETTINGS, what="texts", spread=Spread(map=timed, elsewhere=True))
         each_ms = 1000 * (time.perf_counter() - started - spent) / count
-    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    of = f"{count:,} parts of {rows:,} rows"
+    of, peak_gb = f"{count:,} parts of {rows:,} rows", rise.peak_mb / 1000
     return [
         row(f"driver, {of}", each_ms, "ms a part", **at_most(each_ms, 5.0, "ms")),
         row(f"memory of the driver, {of}", peak_gb, "GB", **at_most(peak_gb, 1.0, "GB")),
     ]
 
 
-def single_parts(count: int = 12) -> list[dict[str, Any]]:
-    """Seconds of single parts by MiniLM, on all cores of this machine."""
+def pictures(seconds: float = 2.0) -> list[dict[str, Any]]:
+    """Pictures drawn for requests on all cores, in samples a second, by modality."""
+    settings = DescribeSamples(describer="openai", model="any")
+    rows = []
+    with tempfile.TemporaryDirectory() as top, ThreadPoolExecutor(cores()) as threads:
+        for modality, paths in make_files(Path(top)).items():
+            samples = [
+                {"modality": modality, "uri": path.name, "sha256": content_hash(modality, path)}
+                for path in paths
+            ]
+            files = MediaFiles(Path(top), [(each["sha256"], each["uri"]) for each in samples])
+            media = [one for sample in samples for one in media_for(sample, settings)]
+            sizes = [len(files.encoded(one)[1]) for one in media]  # the decoders have started
+            runs = []
+            for _ in range(3):
+                started, drawn = time.perf_counter(), 0
+                while (spent := time.perf_counter() - started) < seconds / 3:
+                    drawn += len(list(threads.map(files.part, media)))
+                runs.append(drawn / spent)
+            note = f"{cores()} cores; {sum(sizes) / len(sizes) / 1e3:.0f} kB each"
+            rows.append(row(f"pictures drawn, {modality}", median(runs), "a second", runs=runs, note=note))
+    return rows
+
+
+def single_parts() -> list[dict[str, Any]]:
+    """Seconds of single parts by MiniLM, on all cores of this machine: of some rows, and of some seconds."""
     encoder: Encoder = load_encoder("minilm", "cpu")
+    rates = RateWork(lambda: encoder, encoder.identity, Encode(part_seconds=ASKED_S), FileBudget())
+    with tempfile.TemporaryDirectory() as top:
+        some = partial(wanted, Path(top), 2048, rows=TEXTS)
+        size = rows_by_seconds(Path(top) / "rates", {KIND}, some, rates, here)[0][KIND]
+    runs, by_seconds = seconds_of_parts(encoder, TEXTS, 12), seconds_of_parts(encoder, size, 3)
+    note = f"{TEXTS:,} short texts each, {cores()} cores"
+    took = median(by_seconds)
+    return [
+        row("seconds of single parts", median(runs), "s", runs=runs, note=note),
+        row(
+            f"seconds of parts of {ASKED_S:g} s",
+            took,
+            "s",
+            runs=by_seconds,
+            note=f"[encode] part_seconds: {size:,} short texts each",
+            against="what was asked for",
+            ratio=None if took is None else took / ASKED_S,
+        ),
+    ]
+
+
+def seconds_of_parts(encoder: Encoder, rows: int, count: int) -> list[float]:
+    """How long each of some parts takes."""
     runs: list[float] = []
 
     def timed(work: Work, orders: Iterable[Any]) -> Generator[Any]:
@@ -170,12 +239,11 @@ def single_parts(count: int = 12) -> list[dict[str, Any]]:
             yield made
 
     with tempfile.TemporaryDirectory() as scratch:
-        table = wanted(Path(scratch), TEXTS * count, rows=TEXTS)
+        table = wanted(Path(scratch), rows * count, rows=rows)
         folder = Path(scratch) / "out"
-        with plan_parts(folder, {"t": [table]}, identity=encoder.identity, rows_per_part=TEXTS) as plan:
+        with plan_parts(folder, {"t": table}, identity=encoder.identity, rows_per_part=rows) as plan:
             encode_parts(plan, encoder, SETTINGS, what="texts", spread=Spread(map=timed, elsewhere=True))
-    note = f"{TEXTS:,} short texts each, {cores()} cores"
-    return [row("seconds of single parts", median(runs), "s", runs=runs, note=note)]
+    return runs
 
 
 def on_ray(rounds: int, work: float) -> list[dict[str, Any]]:
@@ -264,7 +332,7 @@ def encode_here(address: str, workers: int) -> None:
             folder.mkdir()
             table = wanted(folder, TEXTS * parts, rows=TEXTS)
             with plan_parts(
-                folder / "out", {"t": [table]}, identity=encoder.identity, rows_per_part=TEXTS
+                folder / "out", {"t": table}, identity=encoder.identity, rows_per_part=TEXTS
             ) as plan:
                 started = time.perf_counter()
                 encode_parts(

@@ -64,6 +64,25 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_new(target: Path, content: bytes) -> bool:
+    """Write a file unless there is one; False where there is.
+
+    Of several writers, on any machines, one succeeds: a link fails where there is a file, on any file system
+    that has links.
+    """
+    whole = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    with atomic_path(whole) as temporary:
+        temporary.write_bytes(content)
+    try:
+        os.link(whole, target)
+    except FileExistsError:
+        return False
+    finally:
+        whole.unlink()
+    _sync(target.parent)
+    return True
+
+
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder that is renamed to `target` when the block ends without an error.

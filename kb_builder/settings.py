@@ -345,6 +345,9 @@ def writer_traits(settings: Asking) -> DescriberTraits:
     return TRAITS[writer_of(settings)]
 
 
+_TEXTS_PER_PART, _SAMPLES_PER_PART = 4096, 512
+
+
 @dataclass(frozen=True)
 class Encode:
     """Settings of the frozen encoders: `[encode]`."""
@@ -358,5 +361,15 @@ class Encode:
     device: str = "auto"  # cpu, cuda (all of them), cuda:0,cuda:2 ...; auto: CUDA if available
     batch_size: Count = 64
     # Rows of one part: the most work that is lost with its process, and what an engine gives to one worker.
-    texts_per_part: Count = 4096
-    samples_per_part: Count = 512
+    texts_per_part: Count = _TEXTS_PER_PART
+    samples_per_part: Count = _SAMPLES_PER_PART
+    # In their place: seconds that a part takes; kb_builder/encode/rates.py
+    part_seconds: Annotated[float | None, Gt(0), Le(86_400), OrOff] = None
+
+    def __post_init__(self) -> None:
+        rows = self.texts_per_part, self.samples_per_part
+        if self.part_seconds is not None and rows != (_TEXTS_PER_PART, _SAMPLES_PER_PART):
+            raise ValueError(
+                "`part_seconds` sets the size of parts in place of `texts_per_part` and `samples_per_part`:"
+                " leave these out, or that"
+            )

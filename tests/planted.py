@@ -105,6 +105,26 @@ def register_encoder() -> None:
     FACTORIES["words"] = "own_encoder:load_words"
 
 
+def time_parts(project: Path) -> Path:
+    """Give `described` (tests/pipeline/conftest.py) parts of a tenth of a millisecond, not of some rows."""
+    text = project.read_text(encoding="utf-8")
+    rows = "texts_per_part = 4\nsamples_per_part = 5"
+    assert rows in text
+    project.write_text(text.replace(rows, "part_seconds = 0.0001"), encoding="utf-8")
+    return project
+
+
+def copy_rates(project: Path, other: Path) -> list[str]:
+    """Give a project the rates that another one has measured; their names."""
+    kb, place = (path.parent / "runs" / "cups" / "kb" for path in (project, other))
+    rates = sorted(kb.glob("embeddings/*/rate-*.json"))
+    for path in rates:
+        copy = place / path.relative_to(kb)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    return [path.name for path in rates]
+
+
 def vector_files(project: Path) -> dict[str, str]:
     """Every file of a project's knowledge base with its SHA-256, the ledger and its lock apart."""
     kb = project.parent / "runs" / "cups" / "kb"

@@ -11,7 +11,7 @@ functions for decoding in the calling process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -62,18 +62,26 @@ def read_here(modality: Modality, file: File) -> Payload:
         return payload
 
 
-def read_prepared(modality: Modality, file: File, step: str, **options: Any) -> Any:
+def read_prepared(
+    modality: Modality,
+    file: File,
+    step: str,
+    *,
+    reader_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Any:
     """`step(read(modality, file), **options)`, both in the worker process, each within the budget.
 
-    `step` is "module:function"; it returns a payload, an array or a list of arrays. Several threads that
-    prepare samples in this way do not wait for Python's lock, and what comes back is the smaller result.
+    `reader_options` are further ones of the reader, such as `short_side` of a picture's. `step` is
+    "module:function"; it returns a payload, an array or a list of arrays. Several threads that prepare
+    samples in this way do not wait for Python's lock, and what comes back is the smaller result.
     """
     if modality == "text":
         return find_function(step)(read_here(modality, file), **options)
     return sandbox.decode(
         READERS[modality],
         path_of(file),
-        _options(modality, file),
+        {**_options(modality, file), **(reader_options or {})},
         what=_shown(modality),
         step=step,
         step_options=options,

@@ -2,7 +2,8 @@
 
 A request identifies its media by the hash of the file and a *recipe* (see `Media`), so planning a hundred
 thousand requests reads no file. When a request is sent, `MediaFiles` reads the file, checks that it is the
-one that was ingested, and draws, reduces and encodes it: one sample per call is in memory.
+one that was ingested, and has it drawn, reduced and encoded by a decoder process (data/render/sent.py): on
+all cores, and of the requests that are being sent only.
 
 | modality | sent as |
 |---|---|
@@ -28,26 +29,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from data.errors import SampleError
 from data.files import canonical_json
-from data.modality import Modality
 from data.paths import resolver
-from data.readers import read, read_image
+from data.readers import read, read_prepared
 from data.readers.axes import File, path_of, turned
 from data.readers.companions import content_hash
-from data.readers.payload import Bytes, Clip, Payload, Picture, ThermalPicture, Waveform
-from data.render import RENDER_VERSION, contact_sheet, render
-from data.render.canvas import heat_picture, quarter_frames
+from data.readers.payload import Waveform
+from data.render import RENDER_VERSION
 from kb_builder.ask.request import Media
 from kb_builder.settings import DescribeSamples
 
 MEDIA_VERSION = "2"  # raise it when the same file and settings give other bytes
 JPEG_QUALITY = 90
-# Smaller pictures are enlarged to this long side: vision models cut pictures into patches of a fixed size,
-# and see little of a spectrogram of 224 pixels or an event picture of 131.
-ENLARGE_TO = 448
 NATIVE_MAX_BYTES = 20 * 2**20  # of a sound or video that is sent unchanged; endpoints refuse larger ones
 _SENT_SOUNDS = {".wav": "wav", ".mp3": "mp3"}
 _VIDEO_TYPES = {
@@ -144,50 +139,23 @@ class MediaFiles:
         raise SampleError(reasons[0])
 
 
-def picture(payload: Payload, *, max_side: int) -> Bytes:
-    """A payload as one uint8[H, W, 3] picture whose long side is at most `max_side`.
-
-    Renderings with more detail than the encoders' small ones are drawn at full size.
-    """
-    draw = _DRAW.get(type(payload))
-    views = render(payload) if draw is None else draw(payload, max_side)
-    return _fit(contact_sheet(views), max_side)
-
-
-_DRAW: dict[type, Callable[[Any, int], list[Bytes]]] = {
-    Picture: lambda payload, size: [payload.rgb_HW3],
-    ThermalPicture: lambda payload, size: [heat_picture(payload, size=size)],
-    Clip: lambda payload, size: quarter_frames(payload, size=size),
-}
-
-
-def _fit(rgb_HW3: Bytes, max_side: int) -> Bytes:
-    height, width = rgb_HW3.shape[:2]
-    long_side = max(height, width)
-    target = min(max(long_side, ENLARGE_TO), max_side)
-    if target == long_side:
-        return rgb_HW3
-    scale = target / long_side
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(Image.fromarray(rgb_HW3).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
-
-
 def _recipe(media: Media) -> dict[str, Any]:
     recipe: dict[str, Any] = json.loads(media.recipe)
     return recipe
 
 
 def _encode_picture(file: File, recipe: Mapping[str, Any]) -> tuple[str, bytes]:
-    payload = _read(file, recipe["modality"], recipe["max_side"])
-    encoded = io.BytesIO()
-    drawn = Image.fromarray(picture(payload, max_side=recipe["max_side"]))
-    drawn.save(encoded, "JPEG", quality=recipe["jpeg"], subsampling=0)
-    return "image/jpeg", encoded.getvalue()
-
-
-def _read(file: File, modality: Modality, max_side: int) -> Payload:
-    # A photo is decoded at least at the size that is sent.
-    return read_image(path_of(file), short_side=max_side) if modality == "image" else read(modality, file)
+    modality, max_side = recipe["modality"], recipe["max_side"]
+    drawn = read_prepared(
+        modality,
+        file,
+        "data.render.sent:jpeg",
+        # A photo is decoded at least at the size that is sent.
+        reader_options={"short_side": max_side} if modality == "image" else {},
+        max_side=max_side,
+        quality=recipe["jpeg"],
+    )
+    return "image/jpeg", drawn.tobytes()
 
 
 def _encode_sound(file: File, recipe: Mapping[str, Any]) -> tuple[str, bytes]:

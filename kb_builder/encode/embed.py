@@ -4,6 +4,7 @@
       encoders.json                              the folder of the text, the samples and the zero_shot encoder
       <encoder>-<identity[:12]>-<dtype>/
         encoder.json                             the card: name, identity, dim, dtype, modalities, licence, …
+        rate-*.json                              with `part_seconds`: kb_builder/encode/rates.py
         category_texts/                          id = row_id, group = category_id
         sample_texts/                            id = row_id, group = modality
         controls/                                id = row_id, group = category_id
@@ -18,9 +19,10 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +36,10 @@ from data.reads import names as names_in
 from data.reads import reading
 from data.seals import unseal
 from data.show import visible
-from kb_builder.encode.parts import Encoded, encode_parts
+from kb_builder.encode.parts import encode_parts
 from kb_builder.encode.plan import plan_parts
 from kb_builder.encode.planned_rows import forget_plans
+from kb_builder.encode.rates import TEXTS, RateWork, rows_by_seconds
 from kb_builder.encode.rows import TEXT, StoredTexts, WantedVectors, hash_texts
 from kb_builder.encode.spread import Spread
 from kb_builder.encoders import FACTORIES, Encoder, Loader, load_encoder
@@ -73,21 +76,43 @@ def embed_texts(kb: Path, settings: Encode, spread: Spread | None = None) -> dic
     categories = kb / "descriptions" / "category"
     if not names_in(categories, "*.parquet") and _names_categories(kb):
         raise KnowledgeBaseError(f"{categories}: no category descriptions; run `unibind describe` first")
-    with plan_parts(
-        folder,
-        {table: wanted_texts(kb, table) for table in TEXT_TABLES},
-        identity=encoder.identity,
-        rows_per_part=settings.texts_per_part,
-    ) as plan:
+
+    def wanted() -> dict[str, Iterator[WantedVectors]]:
+        return {table: wanted_texts(kb, table) for table in TEXT_TABLES}
+
+    size: int = settings.texts_per_part
+    if settings.part_seconds is not None:
+        rows = _rows_by_seconds(
+            folder, {TEXTS}, lambda: chain(*wanted().values()), encoder, load, settings, spread
+        )
+        size = rows.get(TEXTS, size)
+    with plan_parts(folder, wanted(), identity=encoder.identity, rows_per_part=size) as plan:
         result = encode_parts(plan, encoder, settings, what="texts", spread=spread, load=load)
-    _tell(result)
+    _tell(result.notes)
     counts = asdict(result.counts)
     agreement = _agreement(encoder)
     return counts if agreement is None else counts | {"agreement": round(agreement, 6)}
 
 
-def _tell(result: Encoded) -> None:
-    for note in result.notes:
+def _rows_by_seconds(
+    folder: Path,
+    kinds: Set[str],
+    wanted: Callable[[], Iterable[WantedVectors]],
+    encoder: Encoder,
+    load: Callable[[], Encoder],
+    settings: Encode,
+    spread: Spread,
+) -> dict[str, int]:
+    """`rows_by_seconds`, told."""
+    loaded = load if spread.elsewhere else lambda: encoder
+    work = RateWork(loaded, encoder.identity, settings, spread.budget)
+    rows, told = rows_by_seconds(folder, kinds, wanted, work, spread.map)
+    _tell([f"{folder.name}: {told}"])
+    return rows
+
+
+def _tell(notes: Iterable[str]) -> None:
+    for note in notes:
         print(f"  note: {visible(note)}", file=sys.stderr, flush=True)
 
 
@@ -130,12 +155,16 @@ def embed_samples(
         _check_takes(encoder, roles, present, settings)
         folder = _ready_folder(kb, encoder, settings.dtype, roles, spread)
         asked = {each for role in roles for each in present if (each == "text") == (role == "text")}
-        wanted = _wanted_samples(kb / "samples.parquet", data_root, asked & encoder.modalities, reasons)
-        with plan_parts(
-            folder, {"samples": wanted}, identity=encoder.identity, rows_per_part=settings.samples_per_part
-        ) as plan:
+        wanted = partial(
+            _wanted_samples, kb / "samples.parquet", data_root, asked & encoder.modalities, reasons
+        )
+        size: int | dict[str, int] = settings.samples_per_part
+        if settings.part_seconds is not None:
+            taken = asked & encoder.modalities
+            size = _rows_by_seconds(folder, taken, wanted, encoder, load, settings, spread)
+        with plan_parts(folder, {"samples": wanted()}, identity=encoder.identity, rows_per_part=size) as plan:
             result = encode_parts(plan, encoder, settings, what="samples", spread=spread, load=load)
-        _tell(result)
+        _tell(result.notes)
         counts.update(asdict(result.counts))
         reasons |= result.reasons
         del encoder

@@ -57,8 +57,8 @@ def encode_sheets(
     Files that cannot be read (SampleError) get no vector; any other error is raised.
     """
     ahead, sheets = tee(sheets)
-    batches = (batch for sheet in ahead for batch in _batches(sheet, batch_size))
-    with closing(map_batches(partial(_encode_batch, encoder), batches)) as results:
+    batches = (batch for sheet in ahead for batch in batches_of(sheet.items(), batch_size))
+    with closing(map_batches(partial(encode_batch, encoder), batches)) as results:
         for sheet in sheets:
             own = Own({}, {})
             for _ in range(0, len(sheet.encode), batch_size):
@@ -69,15 +69,15 @@ def encode_sheets(
             yield sheet, own
 
 
-def _batches(sheet: Sheet, size: int) -> Iterator[Sequence[SheetItem]]:
-    """The contents that a part encodes, in batches; texts are sorted by length, files keep their order."""
-    items = list(sheet.items())
+def batches_of(items: Iterable[SheetItem], size: int) -> Iterator[Sequence[SheetItem]]:
+    """Contents to encode, in batches; texts are sorted by length, files keep their order."""
+    items = list(items)
     items.sort(key=lambda item: len(item.source) if isinstance(item.source, str) else 0)
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
-def _encode_batch(encoder: Encoder, batch: Sequence[SheetItem]) -> tuple[dict[str, Floats], dict[str, str]]:
+def encode_batch(encoder: Encoder, batch: Sequence[SheetItem]) -> tuple[dict[str, Floats], dict[str, str]]:
     """Vectors by content key, and the reasons for the contents without one, by content key."""
     keys, prepared, reasons = [], [], {}
     with reading_ahead([(item.modality, item.source) for item in batch if not isinstance(item.source, str)]):

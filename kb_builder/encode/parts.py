@@ -30,6 +30,7 @@ from data.progress import Step
 from kb_builder.encode.hardware import UNKNOWN, classes, forget_classes, hardware_class, require_one_class
 from kb_builder.encode.make import MadePart, encode_sheets, write_own, write_part
 from kb_builder.encode.plan import Plan
+from kb_builder.encode.rates import MOST_ROWS
 from kb_builder.encode.sheet import Sheet, SheetColumns, keys_of, write_sheet
 from kb_builder.encode.spread import PartOrder, PartWork, Spread
 from kb_builder.encode.survey import Survey, survey
@@ -128,7 +129,7 @@ def encode_parts(
         else:
             _make_here(found, numbers, encoder, settings, spread, progress)
     notes = [_left(found, uncommitted)] if uncommitted else []
-    if small := advice_on_size(progress.seconds, plan, what):
+    if small := advice_on_size(progress.seconds, plan, what, settings.part_seconds):
         notes.append(small)
     if share is None:
         notes += _commit(found, progress, spread)
@@ -146,12 +147,25 @@ def encode_parts(
     )
 
 
-def advice_on_size(seconds: Sequence[float], plan: Plan, what: str) -> str | None:
-    """What to tell of parts that took these seconds elsewhere: None where they are few, or long enough."""
+def advice_on_size(
+    seconds: Sequence[float], plan: Plan, what: str, asked_s: float | None = None
+) -> str | None:
+    """What to tell of parts that took these seconds elsewhere: None where they are few, or long enough.
+
+    `asked_s` is what they should have taken (`part_seconds`).
+    """
     whole = sum(seconds)
     if whole < _LONG_S or whole >= len(seconds) * _LEAST_S:
         return None
     mean, rows = whole / len(seconds), max(part.stop - part.start for part in plan.parts)
+    if asked_s is not None:
+        if mean >= asked_s / 4 or rows == MOST_ROWS:
+            return None
+        return (
+            f"{plan.folder.name}: {len(seconds):,} parts took {mean:.2g} s each, not {asked_s:g}: their rates"
+            " (rate-*.json) were measured where it took longer; delete these files, and the next run measures"
+            " again"
+        )
     wanted = round(rows * _GOAL_S / mean)
     return (
         f"{plan.folder.name}: {len(seconds):,} parts took {mean:.2g} s each; with larger ones the driver has"

@@ -1,19 +1,20 @@
 """Plan of an embedding run: which rows go into which shard, and which shard encodes each distinct content.
 
-The plan depends on the rows alone: they are sorted by (group, id) and cut into parts of bounded size, between
-two groups where possible. Each distinct content is encoded by the first part that holds it; later
-parts copy its vector.
+The plan depends on the rows and the size of a part alone: rows are sorted by (group, id) and cut into parts
+of bounded size, between two groups where possible. Each distinct content is encoded by the first part that
+holds it; later parts copy its vector.
 
 The rows are not in memory (kb_builder/encode/planned_rows.py), only a few numbers for each part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from math import lcm
 from pathlib import Path
 
 import numpy as np
@@ -93,10 +94,12 @@ def plan_parts(
     tables: Mapping[str, Iterable[WantedVectors]],
     *,
     identity: str,
-    rows_per_part: int,
+    rows_per_part: int | Mapping[str, int],
     limits: PlanLimits | None = None,
 ) -> Iterator[Plan]:
     """The parts of `<folder>/<table>/`; the rows of each table come in pieces of any size and order.
+
+    `rows_per_part` may differ by group: a part with rows of several groups is filled by shares of each.
 
     While the block lasts, a hidden folder in `folder` takes what exceeds the memory of `limits`. Raises
     KnowledgeBaseError for a duplicate id in a table, and where that disk is full.
@@ -118,12 +121,14 @@ def plan_parts(
         yield Plan(folder, identity, files, tuple(_parts(rows, files, identity, rows_per_part)), rows)
 
 
-def _parts(rows: PlannedRows, files: Mapping[str, bool], identity: str, size: int) -> Iterator[VectorPart]:
+def _parts(
+    rows: PlannedRows, files: Mapping[str, bool], identity: str, size: int | Mapping[str, int]
+) -> Iterator[VectorPart]:
     before, sizes = 0, rows.group_sizes()
     for table, name in enumerate(files):
-        ends = np.cumsum(sizes.get(table, []), dtype=np.int64)
+        groups = sizes.get(table, [])
         last: list[tuple[str, str]] = []
-        for number, (start, stop) in enumerate(_cut(ends.tolist(), size)):
+        for number, (start, stop) in enumerate(_cut(groups, size)):
             some = rows.rows(before + start, before + stop)
             keys = list(zip(some.groups, some.ids, strict=True))
             if not all(first < second for first, second in pairwise(last + keys)):
@@ -131,22 +136,26 @@ def _parts(rows: PlannedRows, files: Mapping[str, bool], identity: str, size: in
             last = keys[-1:]
             fingerprint = hash_json([identity, files[name], some.ids, some.groups, some.contents])
             yield VectorPart(name, number, before + start, before + stop, fingerprint)
-        before += int(ends[-1]) if len(ends) else 0
+        before += sum(count for _, count in groups)
 
 
-def _cut(ends: list[int], size: int) -> list[tuple[int, int]]:
+def _cut(groups: Sequence[tuple[str, int]], size: int | Mapping[str, int]) -> list[tuple[int, int]]:
     """Cut sorted rows into (start, stop) runs of at most `size`, between two groups where possible.
 
-    `ends` are the ends of the groups, ascending.
+    `groups` are their names and numbers of rows, in order.
     """
+    limits = [size if isinstance(size, int) else size[name] for name, _ in groups]
+    full = lcm(*set(limits))  # a part, counted so that a row of any group is a whole number
     cuts: list[tuple[int, int]] = []
-    start = previous = 0
-    for end in ends:
-        if end - start > size and previous > start:
-            cuts.append((start, previous))
-            start = previous
-        while end - start > size:
-            cuts.append((start, start + size))
-            start += size
-        previous = end
-    return [*cuts, (start, ends[-1])] if ends else []
+    start = place = filled = 0
+    for (_, count), most in zip(groups, limits, strict=True):
+        each, left = full // most, count
+        if filled and filled + left * each > full:
+            cuts.append((start, place))
+            start, filled = place, 0
+        while filled + left * each > full:  # a group that is larger than a part begins one
+            cuts.append((start, start + most))
+            start, left = start + most, left - most
+        filled += left * each
+        place += count
+    return [*cuts, (start, place)] if groups else []

@@ -165,11 +165,14 @@ class PlannedRows:
         self._do("DROP TABLE found")
         return count
 
-    def group_sizes(self) -> dict[int, Ints]:
-        """The number of rows of each group of each table that has rows, in the order of the groups."""
-        sizes = self._ask("SELECT tbl, count(*) AS n FROM planned GROUP BY tbl, grp ORDER BY tbl, grp")
-        table_G, size_G = np.asarray(sizes["tbl"]), np.asarray(sizes["n"])
-        return {table: size_G[table_G == table] for table in np.unique(table_G).tolist()}
+    def group_sizes(self) -> dict[int, list[tuple[str, int]]]:
+        """Each group of each table that has rows, with the number of its rows, in the order of the groups."""
+        sizes = self._ask("SELECT tbl, grp, count(*) AS n FROM planned GROUP BY tbl, grp ORDER BY tbl, grp")
+        columns = (sizes[name].to_pylist() for name in ("tbl", "grp", "n"))
+        found: dict[int, list[tuple[str, int]]] = {}
+        for table, group, size in zip(*columns, strict=True):
+            found.setdefault(table, []).append((group, size))
+        return found
 
     def table(self, start: int, stop: int) -> tuple[pa.Table, list[Path]]:
         """Rows `start` … `stop` - 1, and the files that the column `file` numbers.
@@ -272,9 +275,12 @@ class PlannedRows:
             if block is None:
                 start = number * _BLOCK
                 block = self._ask(
-                    f"SELECT row, {columns} FROM {table}"
-                    f" WHERE row >= {start} AND row < {start + _BLOCK} ORDER BY row"
+                    f"SELECT row, {columns} FROM {table} WHERE row >= {start} AND row < {start + _BLOCK}"
                 ).combine_chunks()
+                # They come in the table's order, which is that of the rows; to have DuckDB sort them took
+                # half of the time.
+                if not (np.diff(np.asarray(block["row"])) > 0).all():
+                    block = block.sort_by("row")
             self._blocks[table, number] = block
             while len(self._blocks) > _BLOCKS:
                 self._blocks.pop(next(iter(self._blocks)))

@@ -63,6 +63,18 @@ class PartOrder:
     rejects: dict[str, str]  # contents of other parts that have no vector, with the reasons
 
 
+def load_same(load: Callable[[], Encoder], identity: str) -> Encoder:
+    """The encoder of this identity. Raises KnowledgeBaseError where this process has another one."""
+    encoder = load()
+    if encoder.identity != identity:
+        raise KnowledgeBaseError(
+            f"the encoder {encoder.name!r} has the identity {encoder.identity[:12]} here, and"
+            f" {identity[:12]} where the run was started: give every machine the same weights"
+            " and the same version of this program"
+        )
+    return encoder
+
+
 @dataclass(frozen=True)
 class PartWork:
     """Makes parts by their orders, in any process: it loads the encoder by name when the first one comes."""
@@ -77,13 +89,7 @@ class PartWork:
 
         Raises KnowledgeBaseError where this process has another encoder than the one that planned.
         """
-        encoder = self.encoder()
-        if encoder.identity != self.identity:
-            raise KnowledgeBaseError(
-                f"the encoder {encoder.name!r} has the identity {encoder.identity[:12]} here, and"
-                f" {self.identity[:12]} where the run was started: give every machine the same weights"
-                " and the same version of this program"
-            )
+        encoder = load_same(self.encoder, self.identity)
         use_budget(self.budget)
         hardware = hardware_class(encoder.name, self.settings.device)
         for order in orders:

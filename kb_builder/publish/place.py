@@ -15,7 +15,6 @@ import fcntl
 import hashlib
 import os
 import re
-import secrets
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +26,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from data.errors import InputError, MissingDependencyError, first_line
-from data.files import atomic_path
+from data.files import atomic_path, write_new
 
 PIECE = 2**23  # bytes that are read and sent at a time
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -128,18 +127,8 @@ class FolderPlace:
             file.writelines(pieces)
 
     def put_new(self, name: str, content: bytes) -> bool:
-        """As `Place`. A link fails where there is a file, on any file system."""
-        target = self._folder / name
-        whole = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-        with atomic_path(whole) as temporary:
-            temporary.write_bytes(content)
-        try:
-            os.link(whole, target)
-        except FileExistsError:
-            return False
-        finally:
-            whole.unlink()
-        return True
+        """As `Place`."""
+        return write_new(self._folder / name, content)
 
     def tagged(self, name: str) -> tuple[bytes, str] | None:
         """As `Place`."""

@@ -201,7 +201,7 @@ def _encode_settings(project: ProjectFile) -> Any:
 
     encode = asdict(project.encode)
     del encode["batch_size"]  # a vector does not depend on the rest of its batch
-    for name in ("texts_per_part", "samples_per_part"):
+    for name in ("texts_per_part", "samples_per_part", "part_seconds"):
         if encode[name] == getattr(Encode(), name):  # as before there was such a setting
             del encode[name]
     most = most_controls(project.localize.k)

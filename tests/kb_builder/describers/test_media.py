@@ -19,10 +19,11 @@ from data.errors import SampleError
 from data.files import hash_file
 from data.modality import guess_modality
 from data.readers import read
-from data.render import contact_sheet, render
+from data.render import contact_sheet, render, sent
+from data.render.sent import ENLARGE_TO, jpeg
 from kb_builder.ask.request import Media
 from kb_builder.describers import media as media_module
-from kb_builder.describers.media import ENLARGE_TO, MediaFiles, media_for
+from kb_builder.describers.media import MediaFiles, media_for
 from kb_builder.settings import DescribeSamples
 from kb_builder.tables.schemas import read_rows
 
@@ -74,6 +75,27 @@ def test_other_modalities_arrive_as_their_rendering(sensor_files: Path, uri: str
     assert max(arrived.shape) == max(ENLARGE_TO, *drawn.shape)
     back = Image.fromarray(arrived.astype(np.uint8)).resize(drawn.shape[1::-1], Image.Resampling.NEAREST)
     assert np.abs(np.asarray(back).astype(int) - drawn).mean() < 6
+
+
+@pytest.mark.parametrize(
+    ("uri", "modality"),
+    [
+        ("photo.png", "image"),
+        ("tone.flac", "audio"),
+        ("ball.npy", "point"),
+        ("warm.tif", "thermal"),
+        ("clip.mp4", "video"),
+        ("events.npz", "event"),
+    ],
+)
+def test_pictures_are_drawn_in_decoder_processes(
+    sensor_files: Path, monkeypatch: pytest.MonkeyPatch, uri: str, modality: Any
+) -> None:
+    """With the bytes that this process would draw, and nothing of it is done here."""
+    payload = read(modality, sensor_files / uri)
+    drawn = jpeg(payload, max_side=OPENAI.max_side, quality=media_module.JPEG_QUALITY)
+    monkeypatch.setattr(sent, "picture", None)
+    assert payload_of(part_of(sensor_files, uri, modality), "image/jpeg") == drawn.tobytes()
 
 
 def test_thermal_arrives_with_warm_bright(sensor_files: Path) -> None:

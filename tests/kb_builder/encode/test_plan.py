@@ -101,6 +101,23 @@ def test_a_plan_is_that_made_by_hand(tmp_path: Path, seed: int) -> None:
     assert found[0]["sources"] == [[f"text of {each}" for each in ids] for ids in found[0]["ids"]]
 
 
+def test_groups_may_have_parts_of_their_own_sizes(tmp_path: Path) -> None:
+    """A part with rows of several groups is filled by shares of each; equal sizes are one size."""
+    counts = {"a": 10, "b": 3, "c": 100, "d": 1}
+    rows = [(group, f"{group}{n:03d}", b"1" * 32) for group, count in counts.items() for n in range(count)]
+    sizes = {"a": 4, "b": 6, "c": 50, "d": 7}
+    with plan_parts(tmp_path, {"t": pieces(rows, 9)}, identity="i", rows_per_part=sizes) as plan:
+        found = [[plan.rows(part).groups.count(group) for group in counts] for part in plan.parts]
+        assert found == [[4, 0, 0, 0], [4, 0, 0, 0], [2, 3, 0, 0], [0, 0, 50, 0], [0, 0, 50, 0], [0, 0, 0, 1]]
+    rows = some_rows(400, 30, contents=250, seed=1)
+    alike = dict.fromkeys({row[0] for row in rows}, 32)
+    plans = []
+    for size in (alike, 32):
+        with plan_parts(tmp_path, {"t": pieces(rows, 400)}, identity="i", rows_per_part=size) as plan:
+            plans.append(plan.parts)
+    assert plans[0] == plans[1]
+
+
 def test_a_plan_that_does_not_fit_into_memory_is_the_same(tmp_path: Path) -> None:
     """What exceeds it is in a hidden folder, gone afterwards; the next run removes a killed one's."""
     rows = some_rows(200_000, 500, contents=150_000, seed=1)

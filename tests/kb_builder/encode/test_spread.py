@@ -191,3 +191,6 @@ def test_parts_that_are_too_small_are_told(tmp_path: Path) -> None:
         assert parts.advice_on_size([5.0] * 2000, plan, "texts") is None
         assert parts.advice_on_size([0.5] * 20, plan, "texts") is None
         assert parts.advice_on_size([], plan, "texts") is None
+        told = parts.advice_on_size([0.5] * 2000, plan, "texts", 30.0)
+        assert told is not None and "0.5 s each, not 30: their rates" in told
+        assert parts.advice_on_size([0.5] * 2000, plan, "texts", 1.0) is None

@@ -80,7 +80,21 @@ def test_the_engine_makes_no_stage_stale(tmp_path: Path) -> None:
     (encode,) = (stage for stage in STAGES if stage.name == "encode")
     sized = PROJECT.replace("[encode]", "[encode]\ntexts_per_part = 7")
     assert encode.settings(load_project(write(tmp_path, sized))) != encode.settings(plain)
-    assert "texts_per_part" not in encode.settings(plain)[0]
+    timed = load_project(write(tmp_path, PROJECT.replace("[encode]", "[encode]\npart_seconds = 60")))
+    assert encode.settings(timed)[0]["part_seconds"] == 60.0
+    assert not {"texts_per_part", "part_seconds"} & encode.settings(plain)[0].keys()
+
+
+def test_the_size_of_a_part_is_given_once(tmp_path: Path) -> None:
+    """By seconds or by rows; by no seconds at all is a mistake."""
+    for wrong, message in {
+        "part_seconds = 0": "encode.part_seconds: ",
+        "part_seconds = inf": "encode.part_seconds: ",
+        "part_seconds = 60\nsamples_per_part = 9": "in place of `texts_per_part` and `samples_per_part`",
+    }.items():
+        with pytest.raises(ProjectError) as caught:
+            load_project(write(tmp_path, PROJECT.replace("[encode]", f"[encode]\n{wrong}")))
+        assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

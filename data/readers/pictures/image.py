@@ -73,12 +73,19 @@ def open_picture(path: Path, *, short_side: int | None = None) -> Iterator[tuple
         yield picture, orientation
 
 
+def _zero_is_white(picture: Image.Image) -> bool:
+    """Whether a TIFF declares that 0 is white (TIFF 6.0, PhotometricInterpretation)."""
+    return picture.format == "TIFF" and getattr(picture, "tag_v2", {}).get(262) == 0
+
+
 def _to_rgb(picture: Image.Image, path: Path) -> AnyArray:
     """uint8[H, W, 3] of a decoded picture of any defined white."""
     # Pillow reads 16-bit PGM greys as 32-bit numbers, always scaled to a maximum of 65535.
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
         # Pillow's own conversion clips at 255; 65535 / 255 = 257.
         grey_HW = np.rint(np.asarray(picture, dtype=np.float32) / 257).astype(np.uint8)
+        if _zero_is_white(picture):  # Pillow inverts such greys of 1 to 8 bits only
+            grey_HW = 255 - grey_HW
         return np.repeat(grey_HW[:, :, None], 3, axis=2)
     if picture.mode in {"I", "F"}:
         raise SampleError(f"{path}: 32-bit pixels have no defined white; save it with 8 or 16 bits a channel")

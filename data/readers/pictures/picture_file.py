@@ -19,9 +19,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from data.errors import SampleError
 from data.readers.payload import AnyArray
 from data.readers.stretch import Stretch
-from data.tiff import MAGICS, WHOLE_TYPES, first_directory
+from data.tiff import MAGICS, MAX_DIRECTORIES, WHOLE_TYPES, Directory, first_directory, whole_pictures
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PNG_KEPT = (b"tRNS",)  # the only ancillary chunk that defines pixels; critical ones begin with a capital
@@ -189,9 +190,28 @@ def _jpeg(path: Path, file: BinaryIO) -> tuple[Path | BinaryIO, int]:
     return io.BytesIO(b"".join([*kept, file.read()])), orientation
 
 
+def the_picture(path: Path, file: BinaryIO) -> Directory | None:
+    """The directory of the only picture of a TIFF, behind thumbnails or before them; None for other files.
+
+    Raises `SampleError` for a sequence, of which only one picture would be read, and where every picture is
+    a reduced copy.
+    """
+    if first_directory(file) is None:
+        return None
+    found = whole_pictures(file)
+    if len(found) >= MAX_DIRECTORIES:
+        raise SampleError(f"{path}: {MAX_DIRECTORIES} pages or more, or a loop of pages; export one picture")
+    if len(found) > 1:
+        raise SampleError(f"{path}: holds {len(found)} pictures; split the sequence into one file each")
+    if not found:
+        raise SampleError(f"{path}: holds nothing but reduced copies of a picture; export the picture")
+    return found[0]
+
+
 def _tiff(path: Path, file: BinaryIO) -> tuple[Path | BinaryIO, int]:
-    """The file with only those tags that define pixels in its first directory, and no further directories."""
-    found = first_directory(file)
+    """The file with only those tags that define pixels in the picture's directory, and no further
+    directories."""
+    found = the_picture(path, file)
     if found is None:
         return path, 1
     orientation = 1
@@ -200,8 +220,10 @@ def _tiff(path: Path, file: BinaryIO) -> tuple[Path | BinaryIO, int]:
             orientation = entry.value if 1 <= entry.value <= 8 else 1
     kept = [entry.raw for entry in found.entries if entry.tag in TIFF_KEPT]
     end = bytes(struct.calcsize(found.offset_form))
-    patch = struct.pack(found.count_form, len(kept)) + b"".join(kept) + end
-    stretch = Stretch(path, 0, path.stat().st_size, {found.at: patch})
+    patches = {found.at: struct.pack(found.count_form, len(kept)) + b"".join(kept) + end}
+    if found.number:  # the header leads to it, past the thumbnails before it
+        patches[8 if "Q" in found.offset_form else 4] = struct.pack(found.offset_form, found.at)
+    stretch = Stretch(path, 0, path.stat().st_size, patches)
     return stretch.open(), orientation  # type: ignore[return-value]
 
 

@@ -15,7 +15,6 @@ import json
 import logging
 import re
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +23,16 @@ import tifffile
 from data.errors import SampleError
 from data.readers.payload import AnyArray, ThermalPicture
 from data.readers.pictures.image import MAX_PIXELS, open_picture
-from data.readers.pictures.picture_file import orientation_of, upright
+from data.readers.pictures.picture_file import orientation_of, the_picture, upright
 from data.readers.untrusted import MEBIBYTE, check_file, decoding
+from data.tiff import MAGICS
 
 MAX_BYTES = 256 * MEBIBYTE
-MAX_PAGES = 64  # of a TIFF: one picture with its thumbnails and masks
 MAX_VALUE = 1e12  # above any sensor's counts, and its square still fits float32
 CENTIKELVIN = (0.01, 0.0)  # scale, offset
 ZERO_CELSIUS_K = 273.15
 PACKED_BITS = (10, 12, 14)  # sensors whose pixels are stored without padding
 BLOCK_PIXELS = 2**20  # unpacked at once: bounds memory
-TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # tifffile logs several lines for a damaged file; our one SampleError is enough.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -46,11 +44,11 @@ def read_thermal(path: Path) -> ThermalPicture:
     Of a colour picture the luma is taken (ITU-R BT.601), since a false-colour palette cannot be undone.
     """
     check_file(path, max_bytes=MAX_BYTES)
-    with path.open("rb") as file:
-        is_tiff = file.read(4) in TIFF_MAGIC
-    if not is_tiff:
+    with decoding(path, "thermal picture"), path.open("rb") as file:
+        directory = the_picture(path, file) if file.read(4) in MAGICS else None
+    if directory is None:
         return ThermalPicture(_read_picture(path), "counts")
-    page = _first_page(path)
+    page = _read_page(path, directory.number)
     if page.values_HW is None:
         values_HW = _read_picture(path)
     else:
@@ -74,23 +72,16 @@ def read_thermal(path: Path) -> ThermalPicture:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """The only page of a TIFF. `values_HW`: None where only Pillow can decompress it."""
+    """The page of a TIFF that holds its picture. `values_HW`: None where only Pillow can decompress it."""
 
     values_HW: AnyArray | None
     scale: tuple[float, float] | None  # to kelvin: factor, offset
     inverted: bool = False  # Pillow inverts 8-bit greys declared as "0 is white"
 
 
-def _first_page(path: Path) -> _Page:
+def _read_page(path: Path, number: int) -> _Page:
     with decoding(path, "thermal TIFF"), tifffile.TiffFile(path) as tiff:
-        # Bounded: a chain of directories that leads back to itself has infinitely many pages.
-        chain = list(islice(tiff.pages, MAX_PAGES + 1))
-        if len(chain) > MAX_PAGES:
-            raise SampleError(f"{path}: more than {MAX_PAGES} pages, or a loop of pages; export one picture")
-        pages = [page for page in chain if not (page.keyframe.subfiletype & 1)]  # bit 0: a thumbnail
-        if len(pages) != 1:
-            raise SampleError(f"{path}: holds {len(pages)} pictures; split the sequence into one file each")
-        page = pages[0].aspage()
+        page = tiff.pages[number].aspage()
         if page.imagewidth * page.imagelength > MAX_PIXELS:
             raise SampleError(
                 f"{path}: {page.imagewidth} × {page.imagelength} pixels are more than {MAX_PIXELS:,}; "

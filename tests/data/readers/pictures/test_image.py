@@ -5,12 +5,15 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from data.errors import SampleError
+from data.modality import guess_modality
 from data.readers import read_here as read
 from data.readers.payload import Bytes, Picture
 from data.readers.pictures.image import SHORT_SIDE
@@ -89,6 +92,40 @@ def test_sixteen_bit_greys_are_scaled_not_clipped(tmp_path: Path) -> None:
     path = tmp_path / "grey.png"
     Image.fromarray(np.array([[0, 257 * 100, 65535]], np.uint16)).save(path)
     np.testing.assert_array_equal(rgb_of(path), [[[0] * 3, [100] * 3, [255] * 3]])
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_greys_whose_zero_is_white_are_inverted(compression: Any, tmp_path: Path) -> None:
+    """A TIFF may declare that 0 is white, at any depth: both depths give the same picture."""
+    grey = np.arange(24 * 10, dtype=np.uint8).reshape(24, 10)
+    for stored in (grey, grey.astype(np.uint16) * 257):
+        tifffile.imwrite(tmp_path / "a.tif", stored, photometric="miniswhite", compression=compression)
+        np.testing.assert_array_equal(rgb_of(tmp_path / "a.tif")[:, :, 0], 255 - grey)
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_tiff_with_a_thumbnail_is_its_picture(first: bool, bigtiff: bool, tmp_path: Path) -> None:
+    """Reduced copies and masks of a TIFF are no pictures, wherever they lie."""
+    beside = [(gradient(6, 10), 1), (gradient()[:, :, 0] > 40, 4)]
+    pages = [*beside, (gradient(), 0)] if first else [(gradient(), 0), *beside]
+    with tifffile.TiffWriter(tmp_path / "a.tif", bigtiff=bigtiff) as tiff:
+        for page, kind in pages:
+            tiff.write(page, subfiletype=kind, photometric="rgb" if page.ndim == 3 else "mask")
+    np.testing.assert_array_equal(rgb_of(tmp_path / "a.tif"), gradient())
+    assert guess_modality(tmp_path / "a.tif") == "image"
+
+
+def test_a_sequence_in_a_tiff_is_refused(tmp_path: Path) -> None:
+    """Of several pictures in one TIFF none is taken in silence; nor is a thumbnail in place of a picture."""
+    tifffile.imwrite(tmp_path / "two.tif", np.stack([gradient(), gradient()]), photometric="rgb")
+    with pytest.raises(SampleError, match="holds 2 pictures; split the sequence"):
+        read("image", tmp_path / "two.tif")
+    with tifffile.TiffWriter(tmp_path / "thumbs.tif") as tiff:
+        for _ in range(2):
+            tiff.write(gradient(), subfiletype=1, photometric="rgb")
+    with pytest.raises(SampleError, match="nothing but reduced copies"):
+        read("image", tmp_path / "thumbs.tif")
 
 
 def test_float_pixels_are_refused(tmp_path: Path) -> None:

@@ -170,10 +170,18 @@ def test_sequences_are_refused_but_thumbnails_pass(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "two.tif", np.stack([CENTIKELVIN, CENTIKELVIN]), photometric="minisblack")
     with pytest.raises(SampleError, match="holds 2 pictures"):
         read("thermal", tmp_path / "two.tif")
-    with tifffile.TiffWriter(tmp_path / "thumb.tif") as tiff:
-        tiff.write(CENTIKELVIN)
-        tiff.write(CENTIKELVIN[::4, ::4], subfiletype=1)
-    assert thermal(tmp_path / "thumb.tif").values_HW.shape == CENTIKELVIN.shape
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_thumbnail_is_never_the_picture(first: bool, compression: Any, tmp_path: Path) -> None:
+    """A reduced copy is ignored, behind the picture and before it, packed or not; so is its orientation."""
+    thumbnail, picture = (CENTIKELVIN[::4, ::4], 1), (CENTIKELVIN, 0)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for values, kind in (thumbnail, picture) if first else (picture, thumbnail):
+            turned = [(274, 3, 1, 3, False)] if kind else []
+            tiff.write(values, subfiletype=kind, compression=compression, extratags=turned)
+    np.testing.assert_array_equal(thermal(tmp_path / "a.tif").values_HW, CENTIKELVIN)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,16 +23,18 @@ COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_g
 
 
 def read_ply(path: Path) -> tuple[AnyArray, Bytes | None]:
-    """(xyz[N, 3], uint8 colours or None) of a PLY file; one with faces is sampled over its surface."""
+    """(xyz[N, 3], uint8 colours or None) of a PLY file; one with faces is sampled over its surface.
+
+    Colours are those of the vertices, else those of the faces.
+    """
     import plyfile
 
     with _ascii_header(path) as file, decoding(path, "PLY file"):
         ply = plyfile.PlyData.read(file, mmap=False)
+        _check_end(path, file, ply)
         vertices = ply["vertex"].data
         xyz_V3 = np.stack([vertices[axis] for axis in "xyz"], axis=1)
-        names = vertices.dtype.names or ()
-        colours = next((each for each in COLOURS if set(each) <= set(names)), None)
-        rgb_V3 = named_colours(np.stack([vertices[c] for c in colours], axis=1)) if colours else None
+        rgb_V3 = _colours(vertices)
         faces = ply["face"].data if "face" in ply and len(ply["face"].data) else None
         if "tristrips" in ply:
             raise SampleError(f"{path}: contains triangle strips; export it with faces")
@@ -39,8 +42,30 @@ def read_ply(path: Path) -> tuple[AnyArray, Bytes | None]:
             return xyz_V3, rgb_V3
         polygons = list(faces[_corner_list(faces)])
         corners = np.concatenate(polygons).astype(np.int64)
-        triangles_M3, _ = fans(corners, np.array([len(polygon) for polygon in polygons]))
-    return sample_mesh(path, xyz_V3, triangles_M3, vertex_rgb_V3=rgb_V3)
+        triangles_M3, polygon_M = fans(corners, np.array([len(polygon) for polygon in polygons]))
+        rgb_P3 = _colours(faces)
+        rgb_M3 = None if rgb_P3 is None else rgb_P3[polygon_M]
+    return sample_mesh(path, xyz_V3, triangles_M3, vertex_rgb_V3=rgb_V3, triangle_rgb_M3=rgb_M3)
+
+
+def _colours(rows: AnyArray) -> Bytes | None:
+    """uint8[N, 3] of the vertices or faces of a PLY; None where they have no colours."""
+    names = rows.dtype.names or ()
+    colours = next((each for each in COLOURS if set(each) <= set(names)), None)
+    return named_colours(np.stack([rows[each] for each in colours], axis=1)) if colours else None
+
+
+def _check_end(path: Path, file: io.BufferedReader, ply: Any) -> None:
+    """Raise `SampleError` where a PLY goes on behind the elements that its header declares."""
+    if ply.text:  # plyfile reads ahead: one line is one row
+        body = path.read_bytes().partition(b"end_header")[2]
+        beyond = sum(bool(line.strip()) for line in body.splitlines()) - sum(each.count for each in ply)
+        what = f"{beyond:,} lines"
+    else:
+        beyond = len(file.read().rstrip(b"\0\r\n\x1a "))
+        what = f"{beyond:,} bytes"
+    if beyond > 0:
+        raise SampleError(f"{path}: {what} behind the elements declared in its header; export it again")
 
 
 def _ascii_header(path: Path) -> io.BufferedReader:

@@ -19,6 +19,7 @@ from data.readers.untrusted import MEBIBYTE, check_file, decoding
 MAX_BYTES = 256 * MEBIBYTE
 MAX_POINTS = 5_000_000
 MIN_POINTS = 16  # fewer define no shape
+MAX_COLUMNS = 16  # of an array of points: coordinates, colours, normals and a few more; beyond: a picture
 NPY_MAGIC = b"\x93NUMPY"
 
 # The output of a format's reader: xyz[N, 3] of any number type, and uint8[N, 3] colours or None.
@@ -66,10 +67,13 @@ def columns_to_cloud(columns_NC: AnyArray, path: Path) -> RawCloud:
     """Split columns x y z [+ three more]; the three are colours if `as_colours` accepts them."""
     if columns_NC.ndim == 3 and columns_NC.shape[0] == 1:
         columns_NC = columns_NC[0]  # a batch of one
+    shape = list(columns_NC.shape)
     if columns_NC.ndim != 2 or columns_NC.shape[1] < 3 or columns_NC.dtype.kind not in "iuf":
-        raise SampleError(
-            f"{path}: {columns_NC.dtype}{list(columns_NC.shape)} is not a point cloud; save numbers as [N, 3]"
-        )
+        raise SampleError(f"{path}: {columns_NC.dtype}{shape} is not a point cloud; save numbers as [N, 3]")
+    if shape[1] > MAX_COLUMNS:
+        turned = shape[0] in {3, 4, 6, 7, 9}
+        hint = "save it transposed, as [N, 3]" if turned else "a picture or a table is no cloud; save [N, 3]"
+        raise SampleError(f"{path}: an array of shape {shape} has too many columns for points: {hint}")
     return columns_NC[:, :3], as_colours(columns_NC[:, 3:6]) if columns_NC.shape[1] == 6 else None
 
 
@@ -82,6 +86,11 @@ def read_npy(path: Path) -> RawCloud:
     with decoding(path, "NumPy array"):
         # Memory-mapped: a header that declares more than the file has is refused before memory is allocated.
         columns_NC = np.load(path, mmap_mode="r", allow_pickle=False)
+    beyond = path.stat().st_size - columns_NC.offset - columns_NC.nbytes
+    if beyond:
+        raise SampleError(
+            f"{path}: {beyond:,} bytes behind its array, which would not be read; save one array in a file"
+        )
     return columns_to_cloud(columns_NC, path)
 
 

@@ -14,7 +14,8 @@ ending and by rules that the values must satisfy. Columns that fit no rule are d
 | others | x y z; the rest is dropped |
 
 A header line names them: `x y z r g b`, `//X Y Z R G B Intensity`, `X;Y;Z`, … Ambiguous files are refused: a
-comma that may be a decimal point or a separator, a first column that counts the points.
+comma that may be a decimal point or a separator, a first column that counts the points, colours before
+coordinates.
 """
 
 from __future__ import annotations
@@ -183,6 +184,11 @@ def _by_rule(columns_NC: AnyArray, path: Path) -> tuple[AnyArray, Bytes | None]:
         raise SampleError(
             f"{path}: its first column counts the points; remove it, or name the columns x, y, z"
         )
+    if width == 6 and _are_behind_colours(xyz_N3, rest):
+        raise SampleError(
+            f"{path}: its first three columns look like colours and the others like coordinates; name the "
+            "columns in a first line such as `r g b x y z`"
+        )
     if ending == ".xyzrgb":
         rgb_N3 = named_colours(rest) if width == 6 else None
         if rgb_N3 is None:
@@ -206,5 +212,12 @@ def _by_rule(columns_NC: AnyArray, path: Path) -> tuple[AnyArray, Bytes | None]:
     return xyz_N3, None
 
 
+def _are_behind_colours(first_N3: AnyArray, last_N3: AnyArray) -> bool:
+    """Whether the first columns can be colours, and the last are neither these nor normals: r g b x y z."""
+    are_bytes = bool(((first_N3 >= 0) & (first_N3 <= 255) & (first_N3 == np.rint(first_N3))).all())
+    fractions = bool((last_N3 != np.rint(last_N3)).any())
+    return are_bytes and fractions and as_colours(last_N3) is None and not are_normals(last_N3)
+
+
 def _counts_points(column_N: AnyArray) -> bool:
-    return len(column_N) > 2 and column_N[0] in {0, 1} and bool((np.diff(column_N) == 1).all())
+    return len(column_N) > 2 and float(column_N[0]).is_integer() and bool((np.diff(column_N) == 1).all())

@@ -145,6 +145,9 @@ def test_far_away_clouds_keep_their_shape(tmp_path: Path, xyz: Floats) -> None:
         (np.zeros((50, 3), np.complex64), "not a point cloud"),
         (np.zeros((50, 3), [("x", "f4")]), "not a point cloud"),
         (np.zeros((0, 3)), "fewer than 16"),
+        (np.random.default_rng(0).random((48, 64)), "a picture or a table"),
+        (np.random.default_rng(0).random((1, 48, 64)), "a picture or a table"),
+        (np.random.default_rng(0).random((3, 64)), "transposed"),
     ],
 )
 def test_clouds_without_a_shape_are_refused(array: np.ndarray[Any, Any], reason: str, tmp_path: Path) -> None:
@@ -152,6 +155,18 @@ def test_clouds_without_a_shape_are_refused(array: np.ndarray[Any, Any], reason:
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(SampleError, match=reason):
         read("point", tmp_path / "a.npy")
+
+
+def test_no_array_is_read_by_half(tmp_path: Path, xyz: Floats) -> None:
+    """Two arrays saved into one file are refused; a tensor as large as a picture is no cloud either."""
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.save(file, xyz)
+        np.save(file, xyz)
+    with pytest.raises(SampleError, match="behind its array"):
+        read("point", tmp_path / "a.npy")
+    torch.save(torch.rand(48, 64), tmp_path / "a.pt")
+    with pytest.raises(SampleError, match="a picture or a table"):
+        read("point", tmp_path / "a.pt")
 
 
 class Payload:
@@ -283,6 +298,34 @@ def test_a_ply_mesh_has_the_colours_of_its_vertices(tmp_path: Path) -> None:
     cloud = cloud_of(tmp_path / "a.ply")
     assert cloud.rgb_N3 is not None
     np.testing.assert_allclose(cloud.rgb_N3[:, [0, 2]], cloud.xyz_N3[:, :2] * 255, atol=0.51)
+
+
+def test_a_ply_mesh_has_the_colours_of_its_faces(tmp_path: Path) -> None:
+    """A red triangle and a blue square are red and blue, without any mixture."""
+    vertices = np.array(
+        [(0, 0, 0), (1, 0, 0), (0, 1, 0), (2, 0, 0), (3, 0, 0), (3, 1, 0), (2, 1, 0)],
+        [("x", "f4"), ("y", "f4"), ("z", "f4")],
+    )
+    faces = np.zeros(2, [("vertex_indices", object), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
+    faces["vertex_indices"] = [np.array([0, 1, 2]), np.array([3, 4, 5, 6])]
+    faces["red"], faces["blue"] = [255, 0], [0, 255]
+    described = PlyElement.describe(faces, "face", val_types={"vertex_indices": "i4"})
+    PlyData([PlyElement.describe(vertices, "vertex"), described]).write(str(tmp_path / "a.ply"))
+    cloud = cloud_of(tmp_path / "a.ply")
+    expected = np.where(cloud.xyz_N3[:, :1] < 1.5, [[255, 0, 0]], [[0, 0, 255]])
+    np.testing.assert_array_equal(cloud.rgb_N3, expected)
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_a_ply_that_goes_on_behind_its_end_is_refused(text: bool, tmp_path: Path, xyz: Floats) -> None:
+    """A header that declares fewer points than there are; blank lines and padding at the end are nothing."""
+    save_ply(tmp_path / "a.ply", xyz, text=text)
+    data = (tmp_path / "a.ply").read_bytes()
+    (tmp_path / "b.ply").write_bytes(data + (b"\n\n" if text else bytes(100)))
+    np.testing.assert_array_equal(cloud_of(tmp_path / "b.ply").xyz_N3, cloud_of(tmp_path / "a.ply").xyz_N3)
+    (tmp_path / "b.ply").write_bytes(data.replace(b"vertex 50", b"vertex 40"))
+    with pytest.raises(SampleError, match="10 lines behind" if text else "120 bytes behind"):
+        read("point", tmp_path / "b.ply")
 
 
 def pcd(

@@ -218,6 +218,24 @@ def test_torn_text_is_refused(text: str, reason: str, tmp_path: Path) -> None:
         cloud_of(save(tmp_path / "a.xyz", text))
 
 
+def test_colours_before_coordinates_need_a_header(xyz: Floats, rgb: Bytes, tmp_path: Path) -> None:
+    """Columns r g b x y z are refused, not read as a cloud of colours; a header says what they are."""
+    lines = text_of(rgb, xyz)
+    with pytest.raises(SampleError, match="look like colours"):
+        cloud_of(save(tmp_path / "a.xyz", lines))
+    assert_is(save(tmp_path / "a.xyz", f"r g b x y z\n{lines}"), xyz, rgb)
+    grid = rgb.astype(np.float32)  # whole coordinates, with normals
+    assert_is(save(tmp_path / "a.xyz", text_of(grid, NORMALS)), grid, None)
+
+
+@pytest.mark.parametrize("start", [0, 1, 5, 1000])
+def test_a_column_that_counts_is_no_coordinate(start: int, xyz: Floats, tmp_path: Path) -> None:
+    """Rows cut out of a numbered table begin at any number."""
+    counts = np.arange(start, start + COUNT)[:, None]
+    with pytest.raises(SampleError, match="counts the points"):
+        cloud_of(save(tmp_path / "a.xyz", text_of(counts, xyz)))
+
+
 def test_named_colours_of_every_depth() -> None:
     """Bytes, 16 bits, fractions; NaN, negatives and fractions beyond one are none."""
     assert named_colours(np.array([[0, 128, 255]], np.uint8)) is not None

@@ -31,6 +31,10 @@ def checked_events(
             f"{path}: {int(outside_N.sum()):,} events lie outside the {width} × {height} sensor, the first "
             f"is number {n} at ({x_N[n]}, {y_N[n]}); correct it or fetch it again"
         )
+    if any(column.dtype.kind == "f" and (column != np.rint(column)).any() for column in (x_N, y_N)):
+        raise SampleError(
+            f"{path}: its x or y are fractions of a pixel; save x, y, t, p in this order, in whole pixels"
+        )
     if not (t_N.min() >= -(2**53) and t_N.max() <= 2**53):  # also for NaN
         raise SampleError(
             f"{path}: contains times that are not finite microseconds; correct them or fetch it again"

@@ -24,6 +24,7 @@ BIN_OVERFLOW_ROW, BIN_OVERFLOW_US = 240, 2**13
 NPZ_SENSOR = (640, 480)  # width, height of N-ImageNet's camera (Samsung DVS Gen3)
 UNITS_US = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}  # microseconds
 MAX_UNIT_BYTES = 1024
+MOST_FALLS = 0.1  # share of the events that are earlier than the one before, in a recording by time
 MAX_SPAN_US = 3.6e9  # an hour; longer times must be in another unit, such as nanoseconds
 NPZ_FIELDS = ("x", "y", "t", "p")
 
@@ -77,12 +78,40 @@ def read_npz(path: Path) -> Events:
         columns = [events[name].ravel() for name in NPZ_FIELDS]
     elif events.ndim == 2 and events.shape[1] == 4:
         columns = list(events.T)
+        _check_order(path, columns[0], columns[2])
     else:
         raise SampleError(
             f"{path}: event_data has shape {events.shape}; it needs fields x, y, t, p or four columns"
         )
     x_N, y_N, t_N, p_N = columns
-    return checked_events(path, x_N, y_N, _microseconds(path, t_N, unit), p_N, sensor=NPZ_SENSOR)
+    t_us_N = _microseconds(path, t_N, unit)
+    _check_clock(path, t_us_N)
+    return checked_events(path, x_N, y_N, t_us_N, p_N, sensor=NPZ_SENSOR)
+
+
+def _check_order(path: Path, first_N: AnyArray, third_N: AnyArray) -> None:
+    """Raise `SampleError` for columns t, x, y, p, whose times can pass for pixels in a short recording."""
+    if (third_N[1:] < third_N[:-1]).any() and (first_N[1:] >= first_N[:-1]).all():
+        raise SampleError(
+            f"{path}: its first column is sorted like times, its third is not; save the columns x, y, t, p"
+        )
+
+
+def _check_clock(path: Path, t_N: AnyArray) -> None:
+    """Raise `SampleError` for a timer that ran over: times that grow, and fall by half of the recording.
+
+    Events in no order at all, half of which fall, are no such case: no representation depends on the order.
+    """
+    back = np.flatnonzero(t_N[1:] < t_N[:-1]) if t_N.dtype.kind in "iuf" else np.zeros(0, np.int64)
+    if not 0 < len(back) <= MOST_FALLS * len(t_N):
+        return
+    falls = t_N[back].astype(np.float64) - t_N[back + 1].astype(np.float64)
+    if falls.max() > (float(t_N.max()) - float(t_N.min())) / 2:
+        n = int(back[falls.argmax()])
+        raise SampleError(
+            f"{path}: after event {n} the times go back from {t_N[n]} to {t_N[n + 1]}; undo the overflow of "
+            "the timer"
+        )
 
 
 def _microseconds(path: Path, t_N: AnyArray, unit: str | None) -> AnyArray:

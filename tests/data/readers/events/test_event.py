@@ -117,6 +117,28 @@ def test_other_npz_files_are_refused(arrays: dict[str, Any], reason: str, tmp_pa
         read("event", tmp_path / "a.npz")
 
 
+def test_columns_in_another_order_are_refused(tmp_path: Path) -> None:
+    """Times in the first column of a short recording could be pixels, in seconds all of them pixel 0."""
+    n = np.arange(100)
+    x, y, p = n * 7 % 64, n * 5 % 48, n % 2
+    for times, reason in ((n, "sorted like times"), (n * 1e-4, "sorted like times|fractions of a pixel")):
+        np.savez(tmp_path / "a.npz", event_data=np.stack([times, x, y, p], axis=1))
+        with pytest.raises(SampleError, match=reason):
+            read("event", tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", event_data=np.stack([x + 0.5, y, n, p], axis=1))
+    with pytest.raises(SampleError, match="fractions of a pixel"):
+        read("event", tmp_path / "a.npz")
+
+
+def test_a_timer_that_ran_over_is_refused(tmp_path: Path) -> None:
+    """16-bit times that start anew would mix the beginning and the end; events a little late do not."""
+    times = np.arange(300) * 1000
+    with pytest.raises(SampleError, match="after event 65 the times go back from 65000 to 464"):
+        seen(save_times(tmp_path / "a.npz", (times % 2**16).astype(np.uint16)))
+    times[[7, 8]] = times[[8, 7]]
+    assert seen(save_times(tmp_path / "a.npz", times)).t_us_N.tolist() == times.tolist()
+
+
 def test_a_torn_event_is_refused(tmp_path: Path) -> None:
     """A `.bin` whose size is no multiple of five bytes was cut."""
     (tmp_path / "a.bin").write_bytes(bytes(12))

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import av
 
 from data.errors import SampleError
-from data.readers.untrusted import check_file, decoding
+from data.readers.untrusted import MEBIBYTE, check_file, decoding
 
 # FFmpeg also "opens" playlists and concat scripts, which name other files and addresses to fetch. Only real
 # containers are allowed, regardless of the file's name, and only the file itself.
@@ -30,32 +30,41 @@ def open_container(
     `file` is read instead of the file at `path`, where only a part of it is wanted.
     """
     check_file(path, max_bytes=max_bytes)
-    if _counts_movies(path) > 1:
-        raise SampleError(
-            f"{path}: several files are joined to one, of which only the first would be read; split it"
-        )
+    _check_boxes(path)
     with decoding(path, what):
         container = av.open(file if file is not None else str(path.absolute()), options=OPTIONS)
     with container:
         yield container
 
 
-def _counts_movies(path: Path) -> int:
-    """How many `moov` boxes an MP4 or QuickTime file has (ISO/IEC 14496-12, 4.2): FFmpeg reads the first one.
+def _check_boxes(path: Path) -> None:
+    """Raise `SampleError` for an MP4 or QuickTime file that FFmpeg would read in part, by its boxes (ISO/IEC
+    14496-12, 4.2).
 
-    0 for files of any other kind.
+    FFmpeg reads the first of several joined files; and in a file of fragments, which has no index of the
+    whole, it takes a torn or damaged fragment for the end.
     """
-    size, at, movies = path.stat().st_size, 0, 0
+    size, at, movies, fragments = path.stat().st_size, 0, 0, 0
     with path.open("rb") as file:
         while at + 8 <= size:
             file.seek(at)
             head = file.read(16)
             length, kind = int.from_bytes(head[:4], "big"), head[4:8]
             if at == 0 and kind not in FIRST_BOXES:
-                return 0
+                return
             movies += kind == b"moov"
+            fragments += kind == b"moof"
             length = int.from_bytes(head[8:], "big") if length == 1 else length
-            if length < 8:  # 0: to the end of the file
+            if length == 0 and kind.isascii() and kind.isalnum():  # to the end of the file
+                at = size
+            if length < 8:
                 break
             at += length
-    return movies
+        file.seek(min(at, size))
+        rest = file.read(MEBIBYTE).strip(b"\0")
+    if movies > 1:
+        raise SampleError(
+            f"{path}: several files are joined to one, of which only the first would be read; split it"
+        )
+    if fragments and (at > size or rest):
+        raise SampleError(f"{path}: truncated or damaged within its last fragment; fetch it again")

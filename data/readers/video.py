@@ -26,6 +26,7 @@ SEEK_AHEAD_S = 4.0  # up to about this gap, decoding is cheaper than seeking
 PATIENCE_S = 1.0  # a video counts as damaged if a frame is further from its time than this
 # AVI stores no presentation times; where these codecs reorder frames, FFmpeg guesses them wrong.
 REORDERING = ("h264", "hevc", "vc1")
+MOST_BACK_S = 0.25  # decoding times only grow; a joined MPEG film begins again at 0
 TRUNCATED_SHARE = 0.1  # of the declared duration; trimmed files lack a few frames, truncated ones more
 
 
@@ -91,7 +92,9 @@ def timeline(path: Path) -> Timeline:
         with decoding(path, "video"):
             rate = stream.average_rate or stream.guessed_rate
             counted = container.format.name == "avi" and stream.codec_context.name in REORDERING
+            latest: int | None = None
             for packet in container.demux():
+                latest = _require_later(path, stream, packet, latest)
                 # AVI has no presentation times.
                 start = packet.dts if counted or packet.pts is None else packet.pts
                 if start is None or not packet.size or packet.is_discard:
@@ -118,6 +121,21 @@ def timeline(path: Path) -> Timeline:
     if whole is False or here_s < promised_s * (1 - TRUNCATED_SHARE):
         raise SampleError(f"{path}: truncated, {here_s:.1f} of {promised_s:.1f} s are there; fetch it again")
     return Timeline(sorted(moments), end, unit, counted)
+
+
+def _require_later(path: Path, stream: Any, packet: Any, latest: int | None) -> int | None:
+    """The decoding time of the stream's latest packet, in its time unit, given that of the one before.
+
+    Raises `SampleError` where the clock starts anew: frames of two films would have the same times.
+    """
+    if packet.stream_index != stream.index or packet.dts is None:
+        return latest
+    if latest is not None and (latest - packet.dts) * stream.time_base > MOST_BACK_S:
+        raise SampleError(
+            f"{path}: its clock starts anew at {float(latest * stream.time_base):.1f} s: several files are "
+            "joined to one; split it"
+        )
+    return int(packet.dts)
 
 
 def decode_at(

@@ -37,8 +37,16 @@ def numbers_of(clip: Clip) -> list[int]:
     return [int(((row > 127) << np.arange(8)).sum()) for row in columns.mean(axis=2)]
 
 
-def write_video(path: Path, count: int, *, rate: int = 10, codec: str = "mpeg4", gop: int = 12) -> None:
-    with av.open(str(path), "w") as container:
+def write_video(
+    path: Path,
+    count: int,
+    *,
+    rate: int = 10,
+    codec: str = "mpeg4",
+    gop: int = 12,
+    form: str | None = None,
+) -> None:
+    with av.open(str(path), "w", format=form) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.codec_context.gop_size = gop
@@ -220,6 +228,39 @@ def test_a_cut_recording_is_refused_whatever_stands_still(share: float, tmp_path
     (tmp_path / "a.mkv").write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(SampleError, match=r"truncated|not a readable"):
         read("video", tmp_path / "a.mkv")
+
+
+@pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "frag_keyframe+default_base_moof", "dash"])
+def test_fragments_are_read_whole_or_refused(flags: str, tmp_path: Path) -> None:
+    """An MP4 of fragments has no index of the whole: its boxes show where it is cut or overwritten."""
+    with av.open(str(tmp_path / "a.mp4"), "w", options={"movflags": flags}) as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.gop_size = 4
+        for number in range(24):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(number_frame(number), format="rgb24")))
+        container.mux(stream.encode())
+    film = (tmp_path / "a.mp4").read_bytes()
+    assert numbers_of(clip_of(tmp_path / "a.mp4")) == expected_numbers(24)
+    (tmp_path / "b.mp4").write_bytes(film + bytes(500))  # padding is no damage
+    assert numbers_of(clip_of(tmp_path / "b.mp4")) == expected_numbers(24)
+    box = film.rindex(b"moof", 0, int(len(film) * 0.6)) - 4
+    for torn in (film[: box + 60], film[: len(film) * 9 // 10], film[:box] + bytes(8) + film[box + 8 :]):
+        (tmp_path / "b.mp4").write_bytes(torn)
+        with pytest.raises(SampleError, match="truncated or damaged within its last fragment"):
+            read("video", tmp_path / "b.mp4")
+
+
+@pytest.mark.parametrize(("ending", "codec"), [("mpg", "mpeg1video"), ("ts", "mpeg2video")])
+def test_joined_mpeg_films_are_refused(ending: str, codec: str, tmp_path: Path) -> None:
+    """Each film's clock begins at 0, so the frames of the second would hide behind those of the first."""
+    form = {"mpg": "mpeg", "ts": "mpegts"}[ending]
+    write_video(tmp_path / f"a.{ending}", 48, rate=24, codec=codec, form=form)
+    clip_of(tmp_path / f"a.{ending}")
+    film = (tmp_path / f"a.{ending}").read_bytes()
+    (tmp_path / f"b.{ending}").write_bytes(film + film)
+    with pytest.raises(SampleError, match="clock starts anew"):
+        read("video", tmp_path / f"b.{ending}")
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])

@@ -27,14 +27,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 
+from data.manifest.doubts import in_latin, is_nothing, is_rewritten, mixes_scripts
 from data.paths import is_word_mark, slug
 
 _BETWEEN_WORDS = frozenset(" -_/|'’,.;:()&")  # signs within a name that rarely distinguish classes
 _HASH_DIGITS = 10
 _SHOWN = 3
 _NUMBER = re.compile(r"\+?[0-9]{1,18}([.,][0-9]{1,18})?")
-# How programs write a missing value; as a category name it is most likely a mistake.
-_NOTHING = frozenset({"nan", "none", "null", "<na>", "n/a", "nat"})
 
 
 def normal_spelling(name: str) -> str:
@@ -116,19 +115,31 @@ def notes_on_names(spellings: Mapping[str, Collection[str]], shown_as: Mapping[s
     alike: dict[str, list[str]] = defaultdict(list)
     for key in sorted(shown_as):
         alike[_look_key(key)].append(shown_as[key])
-    similar = [_listed(each) for each in alike.values() if len(each) > 1]
+    similar = [_listed(each, look_alike=True) for each in alike.values() if len(each) > 1]
     if similar:
         number = sum(len(each) for each in alike.values() if len(each) > 1)
         notes.append(
-            f"{number} categories differ from another only in signs, zeros or invisible characters and stay"
-            f" separate: {_joined_examples(similar)}"
+            f"{number} categories differ from another only in signs, zeros, invisible characters or letters"
+            f" that look the same, and stay separate: {_joined_examples(similar)}"
         )
     hidden = [_quoted(name) for _, name in sorted(shown_as.items()) if _hides(name)]
     if hidden:
         notes.append(
             f"{_counted(len(hidden), 'category name')} with invisible characters: {_joined_examples(hidden)}"
         )
-    nothing = [repr(name) for key, name in sorted(shown_as.items()) if key in _NOTHING]
+    mixed = [ascii(name) for _, name in sorted(shown_as.items()) if mixes_scripts(name)]
+    if mixed:
+        notes.append(
+            f"{_counted(len(mixed), 'category name')} with Latin and Cyrillic letters in one word:"
+            f" {_joined_examples(mixed)}"
+        )
+    rewritten = [repr(name) for _, name in sorted(shown_as.items()) if is_rewritten(name)]
+    if rewritten:
+        notes.append(
+            f"{_counted(len(rewritten), 'category name')} that a spreadsheet may have rewritten (dates, long"
+            f" numbers): {_joined_examples(rewritten)}"
+        )
+    nothing = [repr(name) for _, name in sorted(shown_as.items()) if is_nothing(name)]
     if nothing:
         notes.append(
             f"{', '.join(nothing)} is read as a category; leave the cell empty for samples without one"
@@ -138,7 +149,7 @@ def notes_on_names(spellings: Mapping[str, Collection[str]], shown_as: Mapping[s
 
 def _look_key(key: str) -> str:
     """Equal for similar-looking names: their words, or their number without redundant zeros and signs."""
-    visible = _visible(key)
+    visible = in_latin(_visible(key))
     if _NUMBER.fullmatch(visible):
         return f"{Decimal(visible.replace(',', '.')).normalize():f}"
     return slug(visible) or name_key(visible)
@@ -167,8 +178,12 @@ def _quoted(name: str) -> str:
     return shown
 
 
-def _listed(names: Iterable[str]) -> str:
-    shown = [_quoted(name) for name in names]
+def _listed(names: Iterable[str], *, look_alike: bool = False) -> str:
+    """Names in quotes; with `look_alike`, letters that look like Latin ones are escaped."""
+    shown = [
+        ascii(name) if look_alike and in_latin(folded := name.casefold()) != folded else _quoted(name)
+        for name in names
+    ]
     if len(shown) > _SHOWN + 1:
         shown = [*shown[:_SHOWN], f"{len(shown) - _SHOWN} more"]
     return f"{', '.join(shown[:-1])} and {shown[-1]}"

@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 from data.errors import ManifestError, SampleError
 from data.files import atomic_path
 from data.manifest.categories import read_categories
+from data.manifest.doubts import doubtful_samples
 from data.manifest.ids import category_ids, name_key
 from data.manifest.names import BETWEEN, CategoryNames
 from data.manifest.unibind_lists import LISTS, find_lists, read_lists
@@ -345,8 +346,4 @@ def _notes(
         notes.append(
             f"{unused} categories have no sample: they are candidates, but nothing is scored for them"
         )
-    trained = {sample.uri for sample in samples if sample.split == "train"}
-    leaked = len({sample.uri for sample in samples if sample.split != "train"} & trained)
-    if leaked:
-        notes.append(f"{leaked} files are in split train and in another: scores on them are not held-out")
-    return tuple(notes)
+    return (*notes, *doubtful_samples(samples))

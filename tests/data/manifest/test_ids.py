@@ -216,7 +216,7 @@ def test_what_is_said_of_names() -> None:
     names = ["dog", "cat", "nan", "C", "C++", "1", "1.0", "cat\u200b"]
     joined, alike, hidden, nothing = notes_on_names(spellings, {name_key(name): name for name in names})
     assert joined == ("1 category in several spellings: 'Dog' and 'dog ' are read as one category 'dog'")
-    assert alike.startswith("6 categories differ from another only in signs, zeros or")
+    assert alike.startswith("6 categories differ from another only in signs, zeros, invisible")
     assert "'C' and 'C++'" in alike
     assert "'1' and '1.0'" in alike
     assert r"'cat' and 'cat\u200b'" in alike
@@ -232,3 +232,29 @@ def test_long_notes_name_three_and_count_the_rest() -> None:
     assert alike.startswith("48 categories")
     assert alike.endswith("; and 5 more")
     assert "'a', 'a!', 'a#' and 3 more" in alike
+
+
+@pytest.mark.parametrize(
+    "name", ["nan", "NA", "#N/A", "\\N", "None", "null", "#DIV/0!", "n/a", "<NA>", "Nil"]
+)
+def test_words_for_nothing_are_noted(name: str) -> None:
+    """What pandas, R, Excel and databases write for a missing value is hardly meant as a category."""
+    (note,) = notes_on_names({}, {name_key(name): name})
+    assert note == f"{name!r} is read as a category; leave the cell empty for samples without one"
+
+
+def test_letters_that_look_the_same_are_noted() -> None:
+    """A Cyrillic letter within a Latin word, and a name written in another script throughout."""
+    names = ["dog", "d\u043eg", "COP", "\u0421\u041e\u0420", "\u03b2-carotene", "\u0434\u043e\u043c"]
+    alike, mixed = notes_on_names({}, {name_key(name): name for name in names})
+    assert r"'dog' and 'd\u043eg'" in alike
+    assert r"'COP' and '\u0421\u041e\u0420'" in alike
+    assert mixed == r"1 category name with Latin and Cyrillic letters in one word: 'd\u043eg'"
+
+
+@pytest.mark.parametrize("name", ["1.23457E+11", "1E+05", "2-Sep", "Mar-01", "2026-03-01 00:00:00"])
+def test_names_that_a_spreadsheet_rewrote_are_noted(name: str) -> None:
+    """Excel makes dates of MARCH1 and 2-9, and one number of long ones that differ."""
+    (note,) = notes_on_names({}, {name_key(name): name})
+    assert note.startswith("1 category name that a spreadsheet may have rewritten")
+    assert notes_on_names({}, {"march": "March", "e5": "E5", "7": "7"}) == []

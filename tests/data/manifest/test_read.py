@@ -179,10 +179,25 @@ def test_a_list_of_categories_rules(tmp_path: Path) -> None:
     assert "category_id 'n3' is not in the category list" in str(error.value)
 
 
-def test_a_file_in_train_and_test_is_noted(tmp_path: Path) -> None:
-    """One file in split train and in another is allowed, and said."""
-    path = write(tmp_path / "m.csv", "sample_id,uri,split\n1,a.png,train\n2,a.png,test\n")
-    assert any("in split train and in another" in note for note in read_manifest(path).notes)
+@pytest.mark.parametrize(
+    ("rows", "note"),
+    [
+        (["a.png,train,dog,", "a.png,test,dog,"], "1 file in split train and in another, such as 'a.png'"),
+        (["./b//a.png,train,dog,", "b/a.png,test,dog,"], "in split train and in another, such as 'b/a.png'"),
+        (["a.png,test,dog,", "a.png,test,cat,"], "1 file with rows of different categories, such as 'a.png'"),
+        (["a.png,train,dog,7", "b.png,val,dog,7"], "1 object in split train and in another, such as '7'"),
+        (["a.png,test,dog,7", "b.png,test,cat,7"], "1 object with rows of different categories, such as '7'"),
+        (["a.png,test,dog,NA", "b.png,test,dog,NA"], "'NA' is read as the object_id of 2 samples"),
+    ],
+)
+def test_what_makes_scores_wrong_is_noted(rows: list[str], note: str, tmp_path: Path) -> None:
+    """Leaks between splits, files of two labels and ids that mean nothing are allowed, and said once."""
+    lines = [f"{number},{row}" for number, row in enumerate(rows)]
+    lines += ["x,x.png,train,cat|dog,8", "y,x.png,train,dog,8", "z,y.png,test,,8x"]
+    text = "\n".join(["sample_id,uri,split,category,object_id", *lines])
+    notes = read_manifest(write(tmp_path / "m.csv", text)).notes
+    assert [each for each in notes if note in each]
+    assert len([each for each in notes if "such as" in each or "is read as" in each]) == 1
 
 
 def test_the_root_can_lie_elsewhere(tmp_path: Path) -> None:

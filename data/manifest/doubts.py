@@ -1,0 +1,102 @@
+"""What is allowed in a manifest, but is probably a mistake: notes say so, nothing is changed.
+
+Of names: words for a missing value, names that a spreadsheet has rewritten, letters that look like others. Of
+samples: a file or an object in split train and in another, one file or object of different categories.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+
+from data.sample import Sample
+
+# How programs (pandas, R, Excel, databases) write a missing or impossible value; in lower case.
+_NOTHING = frozenset(
+    {"nan", "none", "null", "<na>", "n/a", "nat", "na", "nil", "\\n"}
+    | {"#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#null!", "#num!"}
+)
+# What Excel makes of `123456789012`, `MARCH1` and `1/2`.
+_REWRITTEN = re.compile(
+    r"\d(?:[.,]\d+)?E[+-]\d{2,3}"
+    r"|\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)-\d{2}"
+    r"|\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d(?::\d\d)?)?"
+)
+# Cyrillic and Greek letters in lower case, and the Latin ones that they, or their capitals, look like.
+_CYRILLIC = dict(zip("аеорсухіјѕһԁԛԝӏвкмнт", "aeopcyxijshdqwlbkmht", strict=True))
+_GREEK = dict(zip("αβεζηικμνορτυχ", "abezhikmnoptyx", strict=True))
+_LOOKS = str.maketrans(_CYRILLIC | _GREEK)
+_LATIN = re.compile(r"[a-z]", re.IGNORECASE)
+
+
+def is_nothing(name: str) -> bool:
+    """Whether a text is how programs write a missing value (`nan`, `NA`, `#N/A`)."""
+    return name.strip().casefold() in _NOTHING
+
+
+def is_rewritten(name: str) -> bool:
+    """Whether a text is a date or a number as spreadsheets rewrite names and long numbers."""
+    return _REWRITTEN.fullmatch(name.strip()) is not None
+
+
+def mixes_scripts(name: str) -> bool:
+    """Whether a word of a name has both Latin letters and Cyrillic ones that look like Latin ones."""
+    words = re.findall(r"\w+", name.casefold())
+    return any(_LATIN.search(word) and not _CYRILLIC.keys().isdisjoint(word) for word in words)
+
+
+def in_latin(key: str) -> str:
+    """A folded name with Latin letters in place of Greek and Cyrillic ones that look like them."""
+    return key.translate(_LOOKS)
+
+
+def doubtful_samples(samples: Sequence[Sample]) -> list[str]:
+    """Notes on files and objects that occur in ways which make a result wrong."""
+    files = [(posixpath.normpath(sample.uri), sample) for sample in samples]
+    objects = [(sample.object_id, sample) for sample in samples if sample.object_id is not None]
+    notes = []
+    for what, grouped, remedy in (
+        ("file", files, "one of the labels is wrong"),
+        ("object", objects, "different things need different object_ids"),
+    ):
+        if leaked := _in_train_and_elsewhere(grouped):
+            notes.append(
+                f"{_counted(leaked, what)} in split train and in another, such as {leaked[0]!r}: scores on"
+                " these are not held-out"
+            )
+        if torn := _of_different_categories(grouped):
+            notes.append(
+                f"{_counted(torn, what)} with rows of different categories, such as {torn[0]!r}: {remedy}"
+            )
+    nothing = Counter(name for name, _ in objects if is_nothing(name))
+    for name, count in sorted(nothing.items()):
+        notes.append(
+            f"{name!r} is read as the object_id of {count} samples; leave the cell empty for samples without"
+            " one"
+        )
+    return notes
+
+
+def _counted(names: Sequence[str], what: str) -> str:
+    return f"{len(names)} {what}{'s' if len(names) > 1 else ''}"
+
+
+def _in_train_and_elsewhere(grouped: Iterable[tuple[str, Sample]]) -> list[str]:
+    splits: dict[str, set[str]] = defaultdict(set)
+    for name, sample in grouped:
+        splits[name].add(sample.split)
+    return [name for name, each in splits.items() if "train" in each and len(each) > 1]
+
+
+def _of_different_categories(grouped: Iterable[tuple[str, Sample]]) -> list[str]:
+    """Names that have two samples without a category in common. Samples without any do not count."""
+    first: dict[str, Collection[str]] = {}
+    torn: dict[str, None] = {}
+    for name, sample in grouped:
+        if sample.category_id is not None:
+            mine = {sample.category_id, *sample.more_category_ids}
+            if not mine & set(first.setdefault(name, mine)):
+                torn[name] = None
+    return list(torn)

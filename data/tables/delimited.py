@@ -60,9 +60,10 @@ def delimited_rows(
             mistakes.note(f"{len(unnamed)} column{_s(unnamed)} without a name or a value skipped")
         needed = named[-1] + 1 if named else 0
         cut = 0
+        swallowing: list[str] = []
         line = reader.line_num + 1
         for cells in reader:
-            where = f"line {line + line_of_text}"
+            where, start = f"line {line + line_of_text}", line
             line = reader.line_num + 1
             if len(cells) > len(header) and not _has_text(cells[len(header) :]):
                 cut += 1
@@ -76,6 +77,8 @@ def delimited_rows(
                             f"{cells[number][:60]!r} in column {number + 1}, which has no name in the header"
                         )
                         mistakes.add(where, what)
+                if reader.line_num > start and needed > 2 and _holds_a_row(cells[:needed], separator):
+                    swallowing.append(where)
                 yield where, {name: cell for name, cell in zip(header, cells, strict=False) if name}
             elif cells:
                 mistakes.add(where, _wrong_count(cells, header, separator))
@@ -84,6 +87,12 @@ def delimited_rows(
         raise ManifestError(
             f"{path}: line {reader.line_num + line_of_text}: not valid CSV: {error}{hint}"
         ) from None
+    if swallowing:
+        others = f" and {len(swallowing) - 1} more" if len(swallowing) > 1 else ""
+        mistakes.note(
+            f"{swallowing[0]}{others}: a cell in double quotes goes on over several lines, one of which looks"
+            " like a row of its own; close the quote where the cell ends"
+        )
     if cut:
         mistakes.note(
             f"{cut} row{'s' if cut > 1 else ''} with empty cells beyond the header: these cells are ignored"
@@ -136,6 +145,12 @@ def _wrong_count(cells: list[str], header: list[str], separator: str) -> str:
     if other and len(cells) == 1:
         return f"{what}; the header is separated by {_NAMES.get(separator, repr(separator))}, this row is not"
     return what
+
+
+def _holds_a_row(cells: list[str], separator: str) -> bool:
+    """Whether a further line of a cell has as many cells itself, as where a quote was never closed."""
+    further = (line for cell in cells if "\n" in cell for line in cell.split("\n")[1:])
+    return any(line.count(separator) == len(cells) - 1 for line in further)
 
 
 def _has_text(cells: list[str]) -> bool:

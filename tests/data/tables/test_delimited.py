@@ -81,6 +81,16 @@ def test_byte_order_marks(tmp_path: Path, encoding: str) -> None:
     assert notes == []
 
 
+def test_rows_within_an_open_quote_are_noted(tmp_path: Path) -> None:
+    """A quote that is closed three rows later swallows rows; a description of several lines does not."""
+    head = "uri,category,split\n"
+    rows, notes = read(tmp_path, f'{head}a.jpg,dog,"train\nb.jpg,cat,test\nc.jpg,cat,test"\nd.jpg,dog,test\n')
+    assert len(rows) == 2
+    assert [note for note in notes if note.startswith("line 2: a cell in double quotes goes on")]
+    _, notes = read(tmp_path, f'{head}a.jpg,"a dog, big\nand brown, too",train\n')
+    assert notes == []
+
+
 def test_a_decimal_column_of_pandas(tmp_path: Path) -> None:
     """Whole numbers that an empty cell made floats are whole again; a mixed column is left as it is."""
     rows, notes = read(tmp_path, "uri,category\na,1.0\nb,\nc,2.0\n")

@@ -23,6 +23,9 @@ _PAPERS = re.compile(
     r"|attributions?|changelog|requirements|class(es|[ _-]?names)|labels?|categories|file[ _-]?list)$",
     re.IGNORECASE,
 )
+_MASK = re.compile(
+    r"(.+)[_-](?:masks?|seg|segmentation|labels?|gt|annotations?|trimap|depth|alpha|matte)", re.IGNORECASE
+)
 _SHOWN = 5  # example words of file names
 
 
@@ -65,6 +68,8 @@ def survey_folder(
     if not kinds:
         raise ManifestError(_no_sample_message(folder, skipped))
     notes = _layout_notes(layout, kinds, by_name=by_name)
+    if not by_name:
+        notes += _deeper(layout, kinds)
     if modality is None:
         kinds, changes = _modalities_by_folder(layout, kinds)
         notes += changes
@@ -77,7 +82,7 @@ def survey_folder(
     ]
     groups = group_files(files, folder)
     splits, on_splits = _splits(files, groups, layout)
-    notes += [*on_splits, *groups.notes, *_missing(files, by_name=by_name)]
+    notes += [*on_splits, *groups.notes, *_masks(kinds), *_missing(files, by_name=by_name)]
     root, before = root_of(folder, kinds) if follow_links else (folder, "")
     if before:
         notes.append(f"links lead outside {folder}: files are read below {root}")
@@ -172,6 +177,36 @@ def _layout_notes(layout: Layout, uris: Collection[str], *, by_name: bool) -> li
             pairs = ", ".join(f"{name} → {meaning}" for name, meaning in sorted(meant.items(), key=str))
             lines.append(f"{role} by folder: {pairs}")
     return [f"{'; '.join(lines)}. If these are categories, rename a folder"]
+
+
+def _deeper(layout: Layout, uris: Iterable[str]) -> list[str]:
+    """A note on files in sub-folders of categories, whose names are not read: animals/dog/1.jpg."""
+    found = sorted(uri for uri in uris if layout.has("category") and uri.count("/") > len(layout.roles))
+    if not found:
+        return []
+    count = "1 file lies" if len(found) == 1 else f"{len(found)} files lie"
+    return [
+        f"{count} in a sub-folder of a category, such as {found[0]} of {layout.category(found[0])!r}: such"
+        " sub-folders are not read as categories"
+    ]
+
+
+def _masks(uris: Collection[str]) -> list[str]:
+    """A note on pictures named like the mask of a picture beside them, which are samples like any other."""
+    stems = {PurePosixPath(uri).with_suffix("") for uri in uris}
+    found = [
+        uri
+        for uri in sorted(uris)
+        if (name := _MASK.fullmatch(PurePosixPath(uri).stem)) is not None
+        and PurePosixPath(uri).with_name(name[1]) in stems
+    ]
+    if not found:
+        return []
+    count = "1 file is" if len(found) == 1 else f"{len(found)} files are"
+    return [
+        f"{count} named like a mask, a depth map or labels of another, such as {found[0]}, and read as"
+        " samples; move them out of the folder if they are none"
+    ]
 
 
 def _modalities_by_folder(

@@ -321,6 +321,27 @@ def test_one_category_is_said_to_be_one(tmp_path: Path) -> None:
     assert "one category only (dog)" in told(survey_folder(tmp_path))
 
 
+def test_folders_within_categories_are_said(tmp_path: Path) -> None:
+    """Of animals/dog and animals/cat, animals is the category: in a taxonomy that may not be meant."""
+    fill(tmp_path, "animals/dog/a.png", "animals/cat/b.png", "plants/rose/c.png", "plants/d.png")
+    scan = survey_folder(tmp_path)
+    assert {category.name for category in scan.categories} == {"animals", "plants"}
+    assert "3 files lie in a sub-folder of a category, such as animals/cat/b.png of 'animals'" in told(scan)
+    assert "sub-folder of a category" not in told(survey_folder(tmp_path / "animals"))
+    assert "sub-folder of a category" not in told(survey_folder(tmp_path, by_name=True))
+
+
+def test_masks_beside_pictures_are_said(tmp_path: Path) -> None:
+    """A segmentation mask is no second dog; a mask of which no picture is there is a thing."""
+    fill(tmp_path, "dog/1.jpg", "dog/1_mask.png", "cat/2.png", "cat/2-Depth.png", "cat/opera_mask.png")
+    scan = survey_folder(tmp_path)
+    assert "2 files are named like a mask, a depth map or labels of another" in told(scan)
+    assert len(scan.samples) == 5
+    (tmp_path / "dog/1.jpg").unlink()
+    (tmp_path / "cat/2.png").unlink()
+    assert "named like a mask" not in told(survey_folder(tmp_path))
+
+
 def test_things_in_two_given_splits_are_said(tmp_path: Path) -> None:
     """Splits by folder are kept; that a thing is in train and in test is said."""
     fill(tmp_path, "train/dog/rex.png", "train/dog/max.png", "test/dog/ada.png")

@@ -76,6 +76,14 @@ def doubtful_samples(samples: Sequence[Sample]) -> list[str]:
             f"{name!r} is read as the object_id of {count} samples; leave the cell empty for samples without"
             " one"
         )
+    empty = [
+        sample.description for sample in samples if sample.description and is_nothing(sample.description)
+    ]
+    if empty:
+        notes.append(
+            f"{empty[0]!r} is read as the description of {len(empty)} samples; leave the cell empty for"
+            " samples without one"
+        )
     return notes
 
 

@@ -25,6 +25,8 @@ from kb_builder.encoders.tokens import token_counter
 from kb_builder.gates.gate import Candidate, CategoryGate
 from kb_builder.gates.names import category_names
 from kb_builder.parse.answers import PARSER_VERSION
+from kb_builder.parse.own_names import OwnNames
+from kb_builder.parse.sentences import item_mark, left_over
 from kb_builder.settings import DescribeCategories
 from kb_builder.tables.parts import remove_beyond, write_part
 
@@ -89,8 +91,9 @@ def added_rows(
         candidates = [
             Candidate(
                 row_id=row_id(key, choice=0, item=0, parser_version=PARSER_VERSION),
-                text=each.text.text,
+                text=None if (unclean := _unclean(each.text.class_name, each.text.text)) else each.text.text,
                 n_tokens=length,
+                reason=unclean,
             )
             for key, each, length in zip(keys, mine, lengths, strict=True)
         ]
@@ -98,6 +101,18 @@ def added_rows(
             _row(each, key, JudgedText(each.text.text, length, verdict, cost_usd=0.0), run_id)
             for each, key, length, verdict in zip(mine, keys, lengths, gate.judge(candidates), strict=True)
         ]
+
+
+def _unclean(class_name: str, text: str) -> str | None:
+    """Why a text is not the description alone, or None: a tag, an entity, the mark of a list.
+
+    Answers of models are cleaned of these; a text from outside stays as it is, or is rejected.
+    """
+    names = OwnNames(f'"{class_name}"')
+    hidden = names.hide(text)
+    mark = item_mark(hidden)
+    left = mark[0].strip() if mark else left_over(hidden)
+    return f"holds {names.show(left)!r}, which is no part of a text" if left else None
 
 
 def _row(cited: Cited, key: str, judged: JudgedText, run_id: str) -> dict[str, Any]:

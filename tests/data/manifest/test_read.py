@@ -188,13 +188,15 @@ def test_a_list_of_categories_rules(tmp_path: Path) -> None:
         (["a.png,train,dog,7", "b.png,val,dog,7"], "1 object in split train and in another, such as '7'"),
         (["a.png,test,dog,7", "b.png,test,cat,7"], "1 object with rows of different categories, such as '7'"),
         (["a.png,test,dog,NA", "b.png,test,dog,NA"], "'NA' is read as the object_id of 2 samples"),
+        (["a.png,test,dog,,nan", "b.png,test,dog,,a dog"], "'nan' is read as the description of 1 samples"),
     ],
 )
 def test_what_makes_scores_wrong_is_noted(rows: list[str], note: str, tmp_path: Path) -> None:
     """Leaks between splits, files of two labels and ids that mean nothing are allowed, and said once."""
     lines = [f"{number},{row}" for number, row in enumerate(rows)]
     lines += ["x,x.png,train,cat|dog,8", "y,x.png,train,dog,8", "z,y.png,test,,8x"]
-    text = "\n".join(["sample_id,uri,split,category,object_id", *lines])
+    lines = [line + "," * (5 - line.count(",")) for line in lines]
+    text = "\n".join(["sample_id,uri,split,category,object_id,description", *lines])
     notes = read_manifest(write(tmp_path / "m.csv", text)).notes
     assert [each for each in notes if note in each]
     assert len([each for each in notes if "such as" in each or "is read as" in each]) == 1

@@ -100,6 +100,26 @@ def test_texts_become_rows(kb: Path) -> None:
     assert all(word in page for word in ("cupl.json", "mit", sha256, "church_bell", "no model was asked"))
 
 
+@pytest.mark.parametrize(
+    ("text", "mark"),
+    [
+        ("<p>A dog wags its tail.</p>", "<p>"),
+        ("A dog&amp;quot; wags its tail.", "amp;"),
+        ("1. A dog wags its long tail.", "1."),
+        ("- A dog wags its long tail.", "-"),
+        ("A dog wags its [color] tail.", "[color]"),
+        ('["A dog wags its tail.", "A dog barks."]', '["A'),
+    ],
+)
+def test_texts_with_marks_are_no_descriptions(text: str, mark: str, kb: Path) -> None:
+    """What is cleaned off answers is rejected in a file: a text that is `ok` is a description alone."""
+    assert added_to(kb, {"dog": [text, "A dog has 2 ears & 4 legs."]}).statuses == {"ok": 1, "unparsed": 1}
+    described(kb)
+    rejected, kept = sorted(rows_of(kb), key=lambda row: str(row["status"]), reverse=True)
+    assert (rejected["text"], kept["status"]) == (text, "ok")
+    assert rejected["reason"] == f"holds {mark!r}, which is no part of a text"
+
+
 def test_what_the_command_reports(kb: Path) -> None:
     """Counts of classes, categories and texts, and the mode; the texts of the same file are there already."""
     many = CUPL | {f"animal {number}": [f"An animal {number}."] for number in range(7)}

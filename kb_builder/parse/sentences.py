@@ -61,6 +61,7 @@ _LINK = re.compile(r"\[([^\[\]\n]{0,300})\]\((?:https?:|/|#|www\.|mailto:)[^()\s
 _ESCAPED = re.compile(r"\\([*_#`\[\]()~<>+.!|{}&$'\"-])")
 _LATEX = re.compile(r"\\(?:text|textbf|textit|emph|mathrm|mathbf)\{([^{}\n]{0,1000})\}")
 _DISPLAYED = re.compile(r"^\s{0,40}\\[\[(](.*)\\[\])]\s{0,40}$", re.DOTALL)
+_MATHS = re.compile(r"^\s{0,40}\${1,2}([A-Z][^$]*+)\${1,2}\.?\s{0,40}$")  # all of a text
 _WRITTEN_BREAK = re.compile(r"(?:\\[nrt])++(?=\s|$|[A-Z*-])")  # a line break or a tab that was escaped twice
 _WRITTEN_SPACE = re.compile(r"▁(?=\w)")  # a space as SentencePiece writes it
 _ENTITY = re.compile(
@@ -86,7 +87,7 @@ _LEFT = re.compile(
     r"adjective|noun|verb|action|sound|location|place|brand|detail|feature)s?\b[^\[\]]{0,60}\]"
     r"|[\[{]\s{0,9}[\"“][\w ]|[\"“”]\s{0,9}:\s{0,9}[\"“\[{]|[\"“”],\s{0,9}[\"“][A-Z]"
     r"|[\"”'.]\s{0,9}\]?\s{0,9}\}$"
-    r"|[\"”]\s{0,9}\]\s{0,9}\}?$|[.!?];\s|https?://|\b(?:amp|quot|nbsp|apos);|[;&]#\w|\\u[0-9a-f]{4}|(?<![:\\\w])\\[a-z]{3}|\\,"
+    r"|[\"”]\s{0,9}\]\s{0,9}\}?$|[.!?];\s|https?://|\b(?:amp|quot|nbsp|apos);|[;&]#\w|\\u[0-9a-f]{4}|(?<=[\w,.;!?])\\[nrt](?=\w)|(?<![:\\\w])\\[a-z]{3}|\\,"
     r"|^\w{1,40}(?:\[\d{1,3}\])?\s?=\s?[\"“]|=>\s?[\"'“]|^\w[\w.]{0,40}\([\"'“]|^(?:\d{1,3},\s?|[fru])[\"“]"
     r"|(?-i:(?:[a-z]{4}[.!?]|[.!?][\"”']),\s{0,3}[\"“'][A-Z])|<0x|â€|Ã[©¨ª§¶¼¤±³]|Â[°·»«]|(?-i:(?:User|Human|Assistant|USER|HUMAN|ASSISTANT):)",
     re.IGNORECASE,
@@ -136,20 +137,22 @@ _TASK = tuple(
     f"{who} {what}"
     for who, whats in (
         ("the user", "wants|asks|asked|is asking|needs|said|requested"),
-        ("we need to", "write|describe|produce|give"),
+        ("we need", "to write|to describe|to produce|to give|one sentence|a sentence|one description"),
         ("i need to", "write|describe|produce|mention|avoid|craft"),
-        ("i should", "write|describe|produce|mention|avoid|craft"),
+        ("i should", "write|describe|produce|mention|avoid|craft|make|keep|respond|answer|provide|focus"),
         ("i must", "write|describe|produce|mention|avoid|craft"),
         ("i will", "write|describe|start"),
         ("i'll", "write|describe|start"),
         ("let me", "think|write|try|craft|draft|start|see|count|describe"),
         ("let's", "write|think|craft|draft|count|describe"),
+        ("wait,", "i|let me|maybe|actually|the user"),
+        ("hmm,", "i|let me|maybe|the user"),
     )
     for what in whats.split("|")
 )
 _TASK_HINTS = (
     "the user ",
-    "we need to ",
+    "we need ",
     "i need to ",
     "i should ",
     "i must ",
@@ -157,6 +160,8 @@ _TASK_HINTS = (
     "i'll ",
     "let me ",
     "let's ",
+    "wait, ",
+    "hmm, ",
 )
 _SECOND = re.compile(
     r"\s{0,40}[*_#]{0,3}\s?(?:description|text|sentence|caption|option|version|alternative) ?#?[2-9]\b",
@@ -265,6 +270,8 @@ def without_formatting(text: str, asked: str = "") -> str:
     if "\\" in text:
         text = _LATEX.sub(r"\1", _WRITTEN_BREAK.sub("\n", text))
         text = _DISPLAYED.sub(r"\1", text)
+    if "$" in text:
+        text = _MATHS.sub(r"\1", text)
     text = " ".join(_lines(_WRITTEN_SPACE.sub(" ", text) if "▁" in text else text, asked))
     for sign, pairs in _PAIRS:
         for _ in range(3 if sign in text else 0):  # ***bold and italic***, **bold with *italic* inside**

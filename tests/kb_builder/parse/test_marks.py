@@ -91,7 +91,7 @@ AROUND = [
     "▁{}", "\u3164{}\u2800", "{}\n\n[^1]: A book.", "{} [This text has 5 words.]",
     "{} Let me know if you need more.", "{} I hope this helps!", "Option 1: {}", "**Version 2:** {}",
     "Description - {}", "\\t{}\\r\\n", "„{}“", "「{}」",
-    "{} EOT", "{}\nEOS", "‹{}›", "=={}==", "||{}||", "| {} |",
+    "${}$", "$${}$$", "{} EOT", "{}\nEOS", "‹{}›", "=={}==", "||{}||", "| {} |",
     "<image>\n{}", "{}【4:0†source】", "{} \ue200cite\ue202turn0search0\ue201",
 ]  # fmt: skip
 
@@ -140,6 +140,10 @@ def test_marks_inside_a_list_concern_their_text_alone(mark: str) -> None:
         (f'f"{TEXT}"', "holds 'f\"', which is no part of a text"),
         (f"print('{TEXT}')", 'holds "print(\'", which is no part of a text'),
         ("We need to write a sentence about a dog.", "speaks of the task: 'we need to write'"),
+        ("Wait, I should make it one sentence. A dog barks.", "speaks of the task: 'i should make'"),
+        ("Wait, maybe it is shorter. A dog barks at night.", "speaks of the task: 'wait, maybe'"),
+        ("We need one sentence. A dog barks at night.", "speaks of the task: 'we need one sentence'"),
+        ("A dog has a wet nose and\\na long tail.", "holds '\\\\n', which is no part of a text"),
         (f"{TEXT} <unk>", "holds '<unk>', which is no part of a text"),
         ("A dog <verb> at night in town.", "holds '<verb>', which is no part of a text"),
         ("A dog in [Your City] barks at night.", "holds '[Your City]', which is no part of a text"),

@@ -183,6 +183,11 @@ def hashed(path: Path) -> str:
     return digest
 
 
+def hash_of(path: Path) -> str:
+    """`hashed`, without a note."""
+    return content(path)[0] or hash_file(path)  # it cannot be read; the error says why
+
+
 def replay(notes: Iterable[Note]) -> None:
     """Note earlier reads again, where their cached result is used instead of reading."""
     for note in notes:

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.errors import SampleError
+from data.errors import KnowledgeBaseError, SampleError
 from data.files import hash_json
 from data.readers import reading_ahead
+from data.readers.companions import content_hash
+from data.reads import hash_of
 from kb_builder.encode.hardware import note_class
 from kb_builder.encode.sheet import Sheet, SheetItem, keys_of
 from kb_builder.encoders.base import Encoder
@@ -54,7 +56,8 @@ def encode_sheets(
 ) -> Iterator[tuple[Sheet, Own]]:
     """Encode what each sheet asks for, in order. `on_batch` hears how many contents a batch had.
 
-    Files that cannot be read (SampleError) get no vector; any other error is raised.
+    Files that cannot be read (SampleError) get no vector; any other error is raised. Raises
+    KnowledgeBaseError for a file that is no longer what its content says.
     """
     ahead, sheets = tee(sheets)
     batches = (batch for sheet in ahead for batch in batches_of(sheet.items(), batch_size))
@@ -84,10 +87,30 @@ def encode_batch(encoder: Encoder, batch: Sequence[SheetItem]) -> tuple[dict[str
         for item in batch:
             try:
                 prepared.append(encoder.prepare(item.modality, item.source))
+                _require_same(item)
                 keys.append(item.key)
             except SampleError as error:
                 reasons[item.key] = str(error).replace(str(item.source), item.label or str(item.source))
     return dict(zip(keys, encoder.encode(prepared), strict=True)), reasons
+
+
+def _require_same(item: SheetItem) -> None:
+    """Raise KnowledgeBaseError where a file is no longer what `ingest` hashed: its vector would be stored as
+    that of the old content, and taken for it whenever that comes back.
+
+    A file whose signature is known and unchanged is not hashed again; one that is gone by now cannot be.
+    """
+    if isinstance(item.source, str):
+        return
+    try:
+        digest = content_hash(item.modality, item.source, hash_one=hash_of)
+    except OSError:
+        return
+    if digest != item.key.partition(":")[2]:
+        raise KnowledgeBaseError(
+            f"{item.label or item.source}: changed after its content was noted; let the program that writes"
+            " it finish, and run `unibind run` again"
+        )
 
 
 def write_part(

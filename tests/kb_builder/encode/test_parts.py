@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data.errors import KnowledgeBaseError
+from data.files import hash_file
 from kb_builder.store.shards import inspect_shard
 from kb_builder.store.table import part_paths, read_vectors
 from tests.kb_builder.encode.letters import TABLES, LetterCounter, hashes, picture, row, run
@@ -193,6 +194,19 @@ def test_a_file_that_was_put_back_gets_its_vector(tmp_path: Path) -> None:
     result = run(tmp_path, LetterCounter(), {"one": [*others, replace(gone, source="can be read")]})
     assert (result.counts.quarantined, result.counts.encoded, result.counts.carried) == (0, 1, 5)
     assert read_vectors(tmp_path / "one").ids[-1] == "x1"
+
+
+def test_a_file_that_changes_between_is_not_stored_as_the_old_one(tmp_path: Path) -> None:
+    """A file replaced after it was hashed, and put back later, would have the vector of the other one."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    rows = {"one": [picture("a", str(path), hash_file(path))]}
+    path.write_bytes(b"new")
+    with pytest.raises(KnowledgeBaseError, match=r"a\.png: changed after its content was noted"):
+        run(tmp_path / "store", LetterCounter(), rows)
+    path.write_bytes(b"old")
+    result = run(tmp_path / "store", LetterCounter(), rows)
+    assert (result.counts.encoded, result.counts.carried) == (1, 0)
 
 
 def test_a_part_of_unreadable_files_only(tmp_path: Path) -> None:

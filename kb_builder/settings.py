@@ -10,13 +10,15 @@ from datetime import date
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_type_hints
 from urllib.parse import urlsplit
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, BeforeValidator
+
+from kb_builder.bounds import NotNegative, Positive, distinct
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Gt(0), Le(1)]
-Seconds = Annotated[float, Gt(0)]
-Dollars = Annotated[float, Ge(0)]
+Seconds = Positive
+Dollars = NotNegative
 # TOML has no null: "off" in a project file means None.
 OrOff = BeforeValidator(lambda value: None if value == "off" else value)
 
@@ -223,7 +225,7 @@ class Asking:
 
     # `openai`: the model's name, required; `llava`: a folder or hub name; `local`: a GGUF file (None: the
     # bundled model).
-    model: str | None = None
+    model: Annotated[str, MinLen(1)] | None = None
     # Any OpenAI-compatible endpoint, or several that serve the same model; None is OpenAI itself.
     base_url: Addresses = None
     api_key_env: OnlyHow[Variable] = "OPENAI_API_KEY"  # the variable that holds the key
@@ -265,12 +267,14 @@ class DescribeCategories(Asking):
 
     describer: CategoryDescriber = "local"
     n: Count = 50  # unique valid texts wanted per category
-    aspects: Annotated[tuple[Aspect, ...], MinLen(1)] | None = None  # None: those that samples show
+    # None: those that samples show
+    aspects: Annotated[tuple[Aspect, ...], MinLen(1), AfterValidator(distinct)] | None = None
     items: Count | None = None  # texts per request; None: 10 for `openai`, 1 for the others
     # `local` with a model that continues openings: write from notes, dictionary and the model's choices among
     # a few words alone; false: about every aspect, whatever it knows.
     grounded: bool = True
-    max_requests_per_text: Annotated[float, Ge(1)] = 6.0  # asks for at most n × this many texts per category
+    # Asks for at most n × this many texts per category.
+    max_requests_per_text: Annotated[float, Ge(1), Lt(math.inf)] = 6.0
     saturated_below: Annotated[int, Ge(0), Le(100)] = 10  # stop at fewer new texts per 100 asked for
     near_jaccard: Share = 0.7  # near-duplicate: at least this similar in character 3-grams ...
     near_cosine: Annotated[Share | None, OrOff] = 0.95  # ... or in embeddings; "off": not compared
@@ -297,7 +301,8 @@ class DescribeSamples(Asking):
     max_tokens: Count = 80
     tries: Count = 3  # requests per sample until a text passes the gates
     max_side: Annotated[int, Ge(64), Le(4096)] = 768  # pixels of the longer side of a picture that is sent
-    native: tuple[Literal["audio", "video"], ...] = ()  # sent unchanged, if the endpoint takes them
+    # Sent unchanged, if the endpoint takes them.
+    native: Annotated[tuple[Literal["audio", "video"], ...], AfterValidator(distinct)] = ()
     batch_size: Count = 8  # `llava`: samples per forward pass
     device: str = "auto"  # `llava`: cpu, cuda, cuda:1 ...
     shard_samples: Count = 1000  # samples per shard (one Prefect task, one Parquet file)

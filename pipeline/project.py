@@ -34,9 +34,11 @@ class DataSection(_ProjectSection):
     """`[data]`: the samples."""
 
     manifest: str = Field(min_length=1)  # "tabletop", or a path relative to the project file
-    root: str | None = None  # the folder the manifest's uris are relative to; its own folder by default
+    # The folder the manifest's uris are relative to; its own folder by default.
+    root: str | None = Field(default=None, min_length=1)
     modality: Modality | None = None  # of every sample, where the manifest has no such column
-    categories: str | None = None  # an optional category list, relative to the project file
+    # An optional category list, relative to the project file.
+    categories: str | None = Field(default=None, min_length=1)
     up: Literal["auto", "x", "y", "z"] = "auto"  # the up axis of clouds and meshes; auto: by file format
     # Limits of decoding one file; a file that exceeds them is quarantined, and the run continues.
     seconds_per_file: float = Field(default=FileBudget().seconds, ge=0.1, le=86_400)  # of processor time

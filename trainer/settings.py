@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BeforeValidator
+from annotated_types import Ge, Le, Lt, MinLen
+from pydantic import AfterValidator, BeforeValidator
 
 from data.modality import Modality
+from kb_builder.bounds import NotNegative, Positive, distinct
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -69,7 +70,8 @@ class Train:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     enabled: bool = True
-    modalities: tuple[Modality, ...] | None = None  # only these; None: all that have train samples
+    # Only these; None: all that have train samples.
+    modalities: Annotated[tuple[Modality, ...], MinLen(1), AfterValidator(distinct)] | None = None
     # What samples are aligned with: texts; or, for comparison and as in ImageBind, images of the same object
     # and category, which were aligned with the texts before (trainer/align/rounds.py).
     align: Literal["text", "image"] = "text"
@@ -96,13 +98,13 @@ class Train:
     # With the mean centers: vectors are divided by their length to this power before they are classified.
     # From 0 (categories without train samples are recognised best) to 1 (modalities mix best).
     mixing: Share = 0.4
-    learning_rate: Annotated[float, Gt(0)] = 1e-2  # at its peak, after a linear warm-up
+    learning_rate: Positive = 1e-2  # at its peak, after a linear warm-up
     schedule: Literal["cosine", "linear"] = "cosine"  # how it decays, to zero
     warmup: Share = 0.1  # share of all steps
-    weight_decay: Annotated[float, Ge(0)] = 0.01
+    weight_decay: NotNegative = 0.01
     # λ of the penalty λ/2 |W|² on a head's weights in the mean loss of its modality
-    penalty: Annotated[float, Ge(0)] = 3e-3
-    clip_norm: Annotated[float, Gt(0)] = 1.0
+    penalty: NotNegative = 3e-3
+    clip_norm: Positive = 1.0
     # Of the mean centers: as it is. Of contrasts: at the start; learned, within [0.01, 1].
     temperature: Annotated[float, Ge(0.01), Le(1)] = 0.07
     # Share of the loss for category centers; the rest is for the samples' own descriptions. With 1, these
@@ -131,7 +133,7 @@ class Evaluate:
     bootstrap: Count = 1000  # resamples for every interval
     probe: bool = True  # measure a linear probe of the frozen features as well
     # Numbers of labelled train samples per category and modality, for few-shot probes and heads; []: none.
-    few_shot: tuple[Count, ...] = (1, 2, 4, 8, 16)
+    few_shot: Annotated[tuple[Count, ...], AfterValidator(distinct)] = (1, 2, 4, 8, 16)
     sweeps: bool = True  # measure with fewer centers and with the other scorers as well
     # Measure the balance of heads aligned with bare names and with images as well; costs two more trainings.
     baselines: bool = True

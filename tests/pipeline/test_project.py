@@ -254,3 +254,38 @@ def test_stages_that_decode_depend_on_the_budget(tmp_path: Path) -> None:
     )
     stale = {stage.name for stage in STAGES if stage.settings(one) != stage.settings(other)}
     assert stale == {"describe-samples", "encode"}
+
+
+@pytest.mark.parametrize(
+    ("section", "line", "key"),
+    [
+        ("train", "learning_rate = inf", "train.learning_rate"),
+        ("train", "penalty = inf", "train.penalty"),
+        ("train", "modalities = []", "train.modalities"),
+        ("train", 'modalities = ["image", "image"]', "train.modalities: names 'image' twice"),
+        ("evaluate", "few_shot = [4, 1, 4]", "evaluate.few_shot: names 4 twice"),
+        (
+            "describe.categories",
+            'aspects = ["look", "look"]',
+            "describe.categories.aspects: names 'look' twice",
+        ),
+        ("describe.categories", "max_requests_per_text = inf", "describe.categories.max_requests_per_text"),
+        ("describe.categories", "budget_usd = inf", "describe.categories.budget_usd"),
+        ("describe.samples", "request_timeout_s = inf", "describe.samples.request_timeout_s"),
+        ("describe.samples", 'model = ""', "describe.samples.model"),
+    ],
+)
+def test_values_that_say_nothing_or_twice_the_same_are_refused(
+    section: str, line: str, key: str, tmp_path: Path
+) -> None:
+    """No infinite number, empty name, empty list or repeated item has a meaning of its own."""
+    with pytest.raises(ProjectError) as caught:
+        load_project(write(tmp_path, f"{MINIMAL}[{section}]\n{line}\n"))
+    assert key in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["root", "categories"])
+def test_an_empty_path_is_none(key: str, tmp_path: Path) -> None:
+    """`categories = ""` was the same as no category list."""
+    with pytest.raises(ProjectError, match=rf"data\.{key}: string should have at least 1 character"):
+        load_project(write(tmp_path, f'{MINIMAL}{key} = ""\n'))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data.manifest.doubts import doubtful_aliases
 from data.manifest.ids import category_ids, is_blank, name_key, normal_spelling
 from data.sample import Category
 from data.tables.read import Mistakes, TextRow, TextTable, folded, read_table, read_text, text_of
@@ -54,7 +55,8 @@ def read_categories(path: Path, *, notes: list[str] | None = None) -> tuple[Cate
         mistakes.add("list", "no category in it")
     mistakes.raise_if_any()
     if notes is not None:
-        notes += [f"{path.name}: {note}" for note in mistakes.notes]
+        doubts = doubtful_aliases(tuple(found.values()), name_key)
+        notes += [f"{path.name}: {note}" for note in (*mistakes.notes, *doubts)]
     return tuple(found.values())
 
 

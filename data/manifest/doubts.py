@@ -9,9 +9,9 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
-from data.sample import Sample
+from data.sample import Category, Sample
 
 # How programs (pandas, R, Excel, databases) write a missing or impossible value; in lower case.
 _NOTHING = frozenset(
@@ -52,6 +52,30 @@ def in_latin(key: str) -> str:
     return key.translate(_LOOKS)
 
 
+def doubtful_aliases(categories: Sequence[Category], key: Callable[[str], str]) -> list[str]:
+    """A note on aliases that are a name of another category as well; `key` says which names are the same.
+
+    A text that names the one then passes for a text that names the other.
+    """
+    owners: dict[str, set[str]] = defaultdict(set)
+    for category in categories:
+        for name in (category.name, *category.aliases):
+            owners[key(name)].add(category.category_id)
+    shared = [
+        (alias, category.name)
+        for category in categories
+        for alias in category.aliases
+        if len(owners[key(alias)]) > 1
+    ]
+    if not shared:
+        return []
+    alias, name = shared[0]
+    return [
+        f"{_counted(shared, 'alias', 'aliases')} that another category has as well, such as {alias!r} of"
+        f" {name!r}: a text that names it counts for both"
+    ]
+
+
 def doubtful_samples(samples: Sequence[Sample]) -> list[str]:
     """Notes on files and objects that occur in ways which make a result wrong."""
     files = [(posixpath.normpath(sample.uri), sample) for sample in samples]
@@ -87,8 +111,8 @@ def doubtful_samples(samples: Sequence[Sample]) -> list[str]:
     return notes
 
 
-def _counted(names: Sequence[str], what: str) -> str:
-    return f"{len(names)} {what}{'s' if len(names) > 1 else ''}"
+def _counted(things: Sequence[object], what: str, many: str | None = None) -> str:
+    return f"{len(things)} {what if len(things) == 1 else many or what + 's'}"
 
 
 def _in_train_and_elsewhere(grouped: Iterable[tuple[str, Sample]]) -> list[str]:

@@ -45,6 +45,18 @@ def test_the_four_formats(tmp_path: Path) -> None:
     assert [category.name for category in read_categories(text)] == ["Dog", "Ice cream"]
 
 
+def test_an_alias_of_two_categories_is_noted(tmp_path: Path) -> None:
+    """An alias that is another's name or alias, in any spelling; one's own name again is nothing."""
+    content = "name,aliases\ndog,Wolf|hound|DOG\nwolf,\ncat,puss|hound\n"
+    notes: list[str] = []
+    read_categories(write(tmp_path / "c.csv", content), notes=notes)
+    (note,) = notes
+    assert note.startswith("c.csv: 3 aliases that another category has as well, such as 'Wolf' of 'dog'")
+    notes = []
+    read_categories(write(tmp_path / "c.csv", "name,aliases\ndog,hound|Dog\ncat,puss\n"), notes=notes)
+    assert notes == []
+
+
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     """Repeated ids and names, a name of nothing, a missing name and an unknown column stand in one error."""
     content = "name,alias,category_id\nDog,x,\ndog,x,\nDog,x,d2\n\u200b,x,\n,x,\nHund,x,dog\n"

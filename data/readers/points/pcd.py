@@ -156,7 +156,10 @@ def _to_rows(flat_NC: AnyArray, row_type: np.dtype[np.void]) -> AnyArray:
         values = flat_NC[:, column : column + width]
         if name in {"rgb", "rgba"} and row_type[name].base == np.float32 and _are_packed(values):
             values = values.astype(np.uint32).view(np.float32)
-        cloud[name] = values
+        with np.errstate(invalid="ignore"):  # NaN and numbers that are too large: refused below
+            cloud[name] = values
+        if row_type[name].base.kind in "iu" and (cloud[name] != values).any():
+            raise ValueError(f"a number of {name} does not fit the type that is declared")
         column += width
     return cloud
 

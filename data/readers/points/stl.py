@@ -26,7 +26,7 @@ def read_stl(path: Path) -> tuple[AnyArray, Bytes | None]:
     data = path.read_bytes()
     facets = int.from_bytes(data[80:HEAD_BYTES], "little") if len(data) >= HEAD_BYTES else 0
     whole = HEAD_BYTES + facets * FACET_BYTES
-    is_text = data[:256].lstrip().lower().startswith(b"solid") and b"facet" in data[:4096]
+    is_text = data[:256].lstrip().lower().startswith(b"solid") and b"facet" in data[:4096].lower()
     if len(data) >= HEAD_BYTES and whole <= len(data) and not (is_text and whole < len(data)):
         if data[whole:].strip(b"\0\r\n\x1a "):
             raise SampleError(

@@ -234,12 +234,13 @@ def test_broken_offs_are_refused_with_the_reason(text: str, reason: str, tmp_pat
 
 
 def test_stl_in_both_forms_is_the_mesh(tmp_path: Path) -> None:
-    """Binary, text, and binary that begins with "solid" give the same surface, z upwards."""
+    """Binary, text in small letters and capitals, and binary that begins with "solid" are one surface."""
     tall_box().export(tmp_path / "binary.stl")
     tall_box().export(tmp_path / "text.stl", file_type="stl_ascii")
     data = (tmp_path / "binary.stl").read_bytes()
     (tmp_path / "solid.stl").write_bytes(b"solid made by facet CAD".ljust(80) + data[80:])
-    for name in ("binary", "text", "solid"):
+    (tmp_path / "capitals.stl").write_text((tmp_path / "text.stl").read_text().upper())
+    for name in ("binary", "text", "solid", "capitals"):
         assert size_of(tmp_path / f"{name}.stl") == [1.0, 2.0, 5.0]
         np.testing.assert_allclose(
             cloud_of(tmp_path / f"{name}.stl").xyz_N3, cloud_of(tmp_path / "binary.stl").xyz_N3, atol=1e-5

@@ -135,3 +135,20 @@ def test_colours_as_text_are_packed_floats_or_integers(
         cloud = read("point", tmp_path / "a.pcd")
         assert isinstance(cloud, Points)
         np.testing.assert_array_equal(cloud.rgb_N3, rgb)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "x"), [("I", 4, "0.5"), ("U", 1, "300"), ("U", 2, "-1"), ("I", 4, "nan")]
+)
+def test_numbers_that_do_not_fit_their_type_are_refused(kind: str, size: int, x: str, tmp_path: Path) -> None:
+    """Fractions declared as whole numbers were cut off, larger numbers began again at 0."""
+    head = (
+        f"VERSION .7\nFIELDS x y z\nSIZE {size} 4 4\nTYPE {kind} F F\nCOUNT 1 1 1\nWIDTH 20\nHEIGHT 1\n"
+        "POINTS 20\nDATA ascii\n"
+    )
+    lines = [f"{number} {number * 0.5} 1.0" for number in range(20)]
+    (tmp_path / "a.pcd").write_text(head + "\n".join(lines))
+    read("point", tmp_path / "a.pcd")
+    (tmp_path / "a.pcd").write_text(head + "\n".join([*lines[:-1], f"{x} 1.0 1.0"]))
+    with pytest.raises(SampleError, match="a number of x does not fit"):
+        read("point", tmp_path / "a.pcd")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ MAX_SECONDS = 30 * 60
 MAX_CHANNELS = 64
 MAX_PEAK = 1000.0  # float files may exceed ±1, but 60 dB above full scale means damage
 BLOCK_FRAMES = 2**16
+CANCELLED = 1e-3  # the mean of channels has less than this share of their power only if they cancel out
 # Tolerance between declared and real duration of a container: encoders round, trimmed files lack a little.
 SHORT_BY_S, SHORT_BY_SHARE = 0.5, 0.02
 HEAD_BYTES = 16
@@ -121,11 +123,14 @@ def _read_with_soundfile(sound: soundfile.SoundFile, path: Path, *, before: floa
     _check_length(path, seconds=before + sound.frames / sound.samplerate, channels=sound.channels)
     with decoding(path, "sound"):
         blocks: list[Floats] = []
+        power = _Power()
         # Not sound.blocks(): it refuses codecs in which libsndfile cannot seek (GSM), and pads truncated
         # files with the remains of the previous block.
         for start in range(0, sound.frames, BLOCK_FRAMES):
             block_TC = sound.read(min(BLOCK_FRAMES, sound.frames - start), dtype="float32", always_2d=True)
             blocks.append(block_TC.mean(axis=1, dtype=np.float32))
+            power.add(block_TC, blocks[-1])
+    power.require_sound(path)
     mono_T = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
     if len(mono_T) < sound.frames:
         raise SampleError(
@@ -159,6 +164,7 @@ def _read_with_av(part: Stretch, *, before: float) -> tuple[Floats, int]:
         declared_s = _declared_seconds(container, stream, path)
         _check_length(path, seconds=before + (container.duration or 0) / av.time_base, channels=channels)
         blocks: list[Floats] = []
+        power = _Power()
         total, last_s = 0, 0.0
         with decoding(path, "sound"):
             for packet in container.demux():
@@ -172,9 +178,12 @@ def _read_with_av(part: Stretch, *, before: float) -> tuple[Floats, int]:
                             f"{path}: its rate changes from {rate} to {frame.sample_rate} Hz midway; "
                             "export it again at one rate"
                         )
-                    blocks.append(_mono(frame))
+                    samples_CT = _samples(frame)
+                    blocks.append(samples_CT.mean(axis=0, dtype=np.float32))
+                    power.add(samples_CT, blocks[-1])
                     total += len(blocks[-1])
                     _check_length(path, seconds=before + total / rate, channels=channels)
+    power.require_sound(path)
     start_s = float((stream.start_time or 0) * stream.time_base)
     found_s = max(total / rate, last_s - start_s)
     if found_s < declared_s - max(SHORT_BY_S, SHORT_BY_SHARE * declared_s):
@@ -196,19 +205,41 @@ def _declared_seconds(container: Any, stream: Any, path: Path) -> float:
     return 0.0
 
 
-def _mono(frame: Any) -> Floats:
-    """float32[T]: the mean of a decoded frame's channels."""
+@dataclass
+class _Power:
+    """The power of a sound's channels, and of their mean: channels of opposite sign cancel each other."""
+
+    channels: float = 0.0
+    mean: float = 0.0
+
+    @np.errstate(all="ignore")  # values that are no sound are refused elsewhere
+    def add(self, samples: Floats, mean_T: Floats) -> None:
+        """Add a block of samples of all channels, in any order of axes, and their mean."""
+        if samples.size > mean_T.size:
+            self.channels += float(np.vdot(samples, samples)) * mean_T.size / samples.size
+            self.mean += float(np.vdot(mean_T, mean_T))
+
+    def require_sound(self, path: Path) -> None:
+        """Raise `SampleError` where the channels cancel each other out, and silence would be left."""
+        if self.mean < CANCELLED * self.channels:
+            raise SampleError(
+                f"{path}: its channels cancel each other out (one is the other's negative): their mean is"
+                " silence; save one of them"
+            )
+
+
+def _samples(frame: Any) -> Floats:
+    """float32[C, T] of a decoded frame."""
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
     if samples.dtype.kind == "f":
-        samples_CT = samples.astype(np.float32)
+        samples_CT: Floats = samples.astype(np.float32)
     else:
         half = 2.0 ** (8 * samples.dtype.itemsize - 1)
         offset = half if samples.dtype.kind == "u" else 0.0
         samples_CT = ((samples.astype(np.float64) - offset) / half).astype(np.float32)
-    mono_T: Floats = samples_CT.mean(axis=0, dtype=np.float32)
-    return mono_T
+    return np.ascontiguousarray(samples_CT)
 
 
 def _check_length(path: Path, *, seconds: float, channels: int) -> None:

@@ -50,6 +50,32 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     np.testing.assert_allclose(heard(tmp_path / "a.wav").samples_T, left / 6, atol=1e-7)
 
 
+@pytest.mark.parametrize("ending", ["wav", "mka"])
+def test_channels_that_leave_nothing_are_refused(ending: str, tmp_path: Path) -> None:
+    """A microphone whose second wire is inverted would be heard as silence; silence itself is a sound."""
+    left = sine(440, rate=16000)
+
+    def write(samples_2T: Floats) -> None:
+        if ending == "wav":
+            soundfile.write(tmp_path / "a.wav", samples_2T.T, 16000, subtype="PCM_16")
+            return
+        with av.open(str(tmp_path / "a.mka"), "w") as container:
+            stream = container.add_stream("pcm_s16le", rate=16_000, layout="stereo")
+            whole = np.rint(samples_2T.T * 32767).astype(np.int16).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(whole, format="s16", layout="stereo")
+            frame.sample_rate = 16_000
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+
+    write(np.stack([left, -left]))
+    with pytest.raises(SampleError, match="its channels cancel each other out"):
+        heard(tmp_path / f"a.{ending}")
+    write(np.stack([left, -0.8 * left]))
+    assert np.abs(heard(tmp_path / f"a.{ending}").samples_T).max() == pytest.approx(0.05, abs=1e-3)
+    write(np.stack([left * 0, left * 0]))
+    assert not heard(tmp_path / f"a.{ending}").samples_T.any()
+
+
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 96000])
 def test_resampling_keeps_pitch_loudness_and_length(rate: int, tmp_path: Path) -> None:
     """A tone of any rate comes out at 16 kHz with its frequency, amplitude and duration."""

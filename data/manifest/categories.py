@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.manifest.doubts import doubtful_aliases
+from data.manifest.doubts import doubtful_aliases, doubtful_lines
 from data.manifest.ids import category_ids, is_blank, name_key, normal_spelling
 from data.sample import Category
 from data.tables.read import Mistakes, TextRow, TextTable, folded, read_table, read_text, text_of
@@ -66,6 +66,8 @@ def _text_lines(path: Path, mistakes: Mistakes) -> TextTable:
     header = {folded(cell) for cell in lines[0].split("\t")}
     if "\t" in lines[0] and "name" in header:
         return read_table(path, mistakes, known=COLUMNS, ending=".tsv")
+    for note in doubtful_lines([line.strip() for line in lines if line.strip()]):
+        mistakes.note(note)
     cells = ((f"line {number}", line) for number, line in enumerate(lines, start=1) if line.strip())
     rows = [TextRow(where, {"name": text_of(line, where, "name", mistakes)}) for where, line in cells]
     return TextTable(frozenset({"name"}), rows)

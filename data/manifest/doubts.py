@@ -28,6 +28,8 @@ _REWRITTEN = re.compile(
 _CYRILLIC = dict(zip("аеорсухіјѕһԁԛԝӏвкмнт", "aeopcyxijshdqwlbkmht", strict=True))
 _GREEK = dict(zip("αβεζηικμνορτυχ", "abezhikmnoptyx", strict=True))
 _LOOKS = str.maketrans(_CYRILLIC | _GREEK)
+_NUMBERED = re.compile(r"\(?\d+[\s.,:;)|]+.*\D.*")
+_NUMBERED_BEHIND = re.compile(r".*\D.*[\s,:;|]+\d+")
 _LATIN = re.compile(r"[a-z]", re.IGNORECASE)
 
 
@@ -50,6 +52,23 @@ def mixes_scripts(name: str) -> bool:
 def in_latin(key: str) -> str:
     """A folded name with Latin letters in place of Greek and Cyrillic ones that look like them."""
     return key.translate(_LOOKS)
+
+
+def doubtful_lines(lines: Sequence[str]) -> list[str]:
+    """Notes on a list of one name a line: comments and numbers are read as names, or as parts of them."""
+    notes = []
+    comments = [line for line in lines if line.startswith(("#", "//"))]
+    if comments:
+        notes.append(
+            f"{_counted(comments, 'line')} read as a name, such as {comments[0]!r}: a list of names has no"
+            " comments"
+        )
+    for pattern, where in ((_NUMBERED, "begins"), (_NUMBERED_BEHIND, "ends")):
+        if len(lines) > 1 and all(map(pattern.fullmatch, lines)):
+            notes.append(
+                f"every line {where} with a number, which is read as part of the name ({lines[0]!r})"
+            )
+    return notes
 
 
 def doubtful_aliases(categories: Sequence[Category], key: Callable[[str], str]) -> list[str]:

@@ -195,6 +195,9 @@ def _read_matrix(path: Path) -> npt.NDArray[np.floating]:
     if not isinstance(x_ND, np.ndarray) or x_ND.ndim != 2 or x_ND.dtype.kind != "f" or x_ND.size == 0:
         found = getattr(x_ND, "dtype", "several arrays"), getattr(x_ND, "shape", "")
         raise InputError(f"{path}: expected a matrix of floats [rows, dimensions], found {found}")
+    offset: int = getattr(x_ND, "offset", 0)
+    if path.stat().st_size > offset + x_ND.nbytes:
+        raise InputError(f"{path}: holds more than one array, of which the first alone would be read")
     return x_ND
 
 

@@ -57,6 +57,25 @@ def test_an_alias_of_two_categories_is_noted(tmp_path: Path) -> None:
     assert notes == []
 
 
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        ("# animals\ndog\ncat\n", "1 line read as a name, such as '# animals'"),
+        ("0 dog\n1 cat\n", "every line begins with a number"),
+        ("1: dog\n2: cat\n", "every line begins with a number"),
+        ("/a/airfield 0\n/b/barn 1\n", "every line ends with a number"),
+        ("dog\n7 cats\nno. 9\n7\n", None),
+        ("1\n2\n", None),
+    ],
+)
+def test_lines_that_are_more_than_a_name_are_noted(content: str, note: str | None, tmp_path: Path) -> None:
+    """Comments and numbers of a text list are names, or parts of them: that is said."""
+    notes: list[str] = []
+    read_categories(write(tmp_path / "c.txt", content), notes=notes)
+    assert [note in each for each in notes if note] == ([True] if note else [])
+    assert len(notes) == (note is not None)
+
+
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     """Repeated ids and names, a name of nothing, a missing name and an unknown column stand in one error."""
     content = "name,alias,category_id\nDog,x,\ndog,x,\nDog,x,d2\n\u200b,x,\n,x,\nHund,x,dog\n"

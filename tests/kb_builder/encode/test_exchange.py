@@ -224,6 +224,15 @@ def test_an_import_that_does_not_fit_changes_nothing(
     assert sorted(kb.rglob("*")) == before
 
 
+def test_a_file_of_two_matrices_is_refused(kb: Path, tmp_path: Path) -> None:
+    """`np.save` twice into one file keeps both arrays; the first alone would have been read."""
+    vectors, ids = given(tmp_path, unit(2, 16), ["a", "b"])
+    with vectors.open("ab") as file:
+        np.save(file, unit(2, 16))
+    with pytest.raises(InputError, match="holds more than one array"):
+        import_vectors(kb, vectors, ids, table="samples", name="mine")
+
+
 def test_one_name_has_one_dimension(kb: Path, tmp_path: Path) -> None:
     """Vectors of another length under a name that is taken would be another model's."""
     import_vectors(kb, *given(tmp_path, unit(1, 16), ["a"]), table="samples", name="mine")

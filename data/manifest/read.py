@@ -340,6 +340,12 @@ def _notes(
     unlabelled = sum(sample.category_id is None for sample in samples)
     if unlabelled:
         notes.append(f"{unlabelled} of {len(samples)} samples have no category: they are not scored")
+    several = sum(bool(sample.more_category_ids) for sample in samples)
+    if several:
+        notes.append(
+            f"{several} of {len(samples)} samples have several categories ({BETWEEN!r} separates them): the"
+            " first is trained on, any of them counts as correct"
+        )
     used = {each for sample in samples for each in (sample.category_id, *sample.more_category_ids)}
     unused = sum(category.category_id not in used for category in names.categories())
     if unused:

@@ -39,7 +39,9 @@ def test_several_names_are_a_text_or_a_list(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
     for name in ("m.jsonl", "m.parquet"):
-        first, second = read_manifest(tmp_path / name).samples
+        manifest = read_manifest(tmp_path / name)
+        assert any("1 of 2 samples have several categories" in note for note in manifest.notes)
+        first, second = manifest.samples
         assert (first.category_id, first.more_category_ids) == ("dog", ("cat",))
         assert (second.category_id, second.more_category_ids) == ("dog", ())
 

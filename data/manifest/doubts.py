@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from data.sample import Category, Sample
 
@@ -30,6 +30,7 @@ _GREEK = dict(zip("αβεζηικμνορτυχ", "abezhikmnoptyx", strict=True)
 _LOOKS = str.maketrans(_CYRILLIC | _GREEK)
 _NUMBERED = re.compile(r"\(?\d+[\s.,:;)|]+.*\D.*")
 _NUMBERED_BEHIND = re.compile(r".*\D.*[\s,:;|]+\d+")
+NameOf = Callable[[Sample], str | None]
 _LATIN = re.compile(r"[a-z]", re.IGNORECASE)
 
 
@@ -97,23 +98,23 @@ def doubtful_aliases(categories: Sequence[Category], key: Callable[[str], str]) 
 
 def doubtful_samples(samples: Sequence[Sample]) -> list[str]:
     """Notes on files and objects that occur in ways which make a result wrong."""
-    files = [(posixpath.normpath(sample.uri), sample) for sample in samples]
-    objects = [(sample.object_id, sample) for sample in samples if sample.object_id is not None]
     notes = []
-    for what, grouped, remedy in (
-        ("file", files, "one of the labels is wrong"),
-        ("object", objects, "different things need different object_ids"),
+    for what, name_of, remedy in (
+        ("file", _file, "one of the labels is wrong"),
+        ("object", _object, "different things need different object_ids"),
     ):
-        if leaked := _in_train_and_elsewhere(grouped):
+        if leaked := _in_train_and_elsewhere(samples, name_of):
             notes.append(
                 f"{_counted(leaked, what)} in split train and in another, such as {leaked[0]!r}: scores on"
                 " these are not held-out"
             )
-        if torn := _of_different_categories(grouped):
+        if torn := _of_different_categories(samples, name_of):
             notes.append(
                 f"{_counted(torn, what)} with rows of different categories, such as {torn[0]!r}: {remedy}"
             )
-    nothing = Counter(name for name, _ in objects if is_nothing(name))
+    nothing = Counter(
+        sample.object_id for sample in samples if sample.object_id and is_nothing(sample.object_id)
+    )
     for name, count in sorted(nothing.items()):
         notes.append(
             f"{name!r} is read as the object_id of {count} samples; leave the cell empty for samples without"
@@ -134,20 +135,33 @@ def _counted(things: Sequence[object], what: str, many: str | None = None) -> st
     return f"{len(things)} {what if len(things) == 1 else many or what + 's'}"
 
 
-def _in_train_and_elsewhere(grouped: Iterable[tuple[str, Sample]]) -> list[str]:
-    splits: dict[str, set[str]] = defaultdict(set)
-    for name, sample in grouped:
-        splits[name].add(sample.split)
-    return [name for name, each in splits.items() if "train" in each and len(each) > 1]
+def _file(sample: Sample) -> str | None:
+    uri = sample.uri
+    return posixpath.normpath(uri) if "./" in uri or "//" in uri else uri
 
 
-def _of_different_categories(grouped: Iterable[tuple[str, Sample]]) -> list[str]:
+def _object(sample: Sample) -> str | None:
+    return sample.object_id
+
+
+def _in_train_and_elsewhere(samples: Sequence[Sample], name_of: NameOf) -> list[str]:
+    trained = {name_of(sample) for sample in samples if sample.split == "train"}
+    others = (name_of(sample) for sample in samples if sample.split != "train")
+    return [name for name in dict.fromkeys(others) if name is not None and name in trained]
+
+
+def _of_different_categories(samples: Sequence[Sample], name_of: NameOf) -> list[str]:
     """Names that have two samples without a category in common. Samples without any do not count."""
-    first: dict[str, Collection[str]] = {}
+    first: dict[str, Sample] = {}
     torn: dict[str, None] = {}
-    for name, sample in grouped:
-        if sample.category_id is not None:
-            mine = {sample.category_id, *sample.more_category_ids}
-            if not mine & set(first.setdefault(name, mine)):
+    for sample in samples:
+        name = name_of(sample)
+        if name is not None and sample.category_id is not None:
+            before = first.setdefault(name, sample)
+            if before is not sample and not _categories(before) & _categories(sample):
                 torn[name] = None
     return list(torn)
+
+
+def _categories(sample: Sample) -> set[str | None]:
+    return {sample.category_id, *sample.more_category_ids}

@@ -30,6 +30,9 @@ from data.tiff import MAGICS
 MAX_BYTES = 256 * MEBIBYTE
 MAX_VALUE = 1e12  # above any sensor's counts, and its square still fits float32
 CENTIKELVIN = (0.01, 0.0)  # scale, offset
+# The warmest pixel of a picture: between a dark sky and a welding arc. Beyond, the scale is wrong, such as
+# that of counts taken for kelvin.
+COLDEST_K, HOTTEST_K = 50.0, 10_000.0
 ZERO_CELSIUS_K = 273.15
 PACKED_BITS = (10, 12, 14)  # sensors whose pixels are stored without padding
 BLOCK_PIXELS = 2**20  # unpacked at once: bounds memory
@@ -66,6 +69,11 @@ def read_thermal(path: Path) -> ThermalPicture:
     if not np.isfinite(kelvin_HW).all() or kelvin_HW.min() < 0:
         raise SampleError(
             f"{path}: its scale gives temperatures that are infinite or below 0 K; correct its description"
+        )
+    if not COLDEST_K <= kelvin_HW.max() <= HOTTEST_K:
+        raise SampleError(
+            f"{path}: at most {kelvin_HW.max():,.4g} K by its description, which no thermal camera sees;"
+            " correct the unit and the scale in it"
         )
     return ThermalPicture(kelvin_HW, "kelvin")
 

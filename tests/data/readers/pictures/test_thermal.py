@@ -155,6 +155,24 @@ def test_units_that_cannot_be_are_refused(told: dict[str, Any], reason: str, tmp
         read("thermal", tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize(
+    ("told", "stored"),
+    [
+        ({"unit": "kelvin"}, CENTIKELVIN),  # counts of 0.01 K without their scale
+        ({"unit": "celsius"}, CENTIKELVIN),
+        ({"unit": "kelvin", "scale": 0.01}, CENTIKELVIN // 100),  # kelvin, scaled again
+        ({"unit": "celsius", "offset": -273.15}, CENTIKELVIN / 1000.0),
+    ],
+)
+def test_temperatures_that_no_camera_sees_are_refused(
+    told: dict[str, Any], stored: Any, tmp_path: Path
+) -> None:
+    """A forgotten scale makes 29,000 K of a room, a doubled one 3 K."""
+    tifffile.imwrite(tmp_path / "a.tif", np.asarray(stored, np.float32), metadata=told)
+    with pytest.raises(SampleError, match="which no thermal camera sees"):
+        read("thermal", tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
 def test_dead_pixels_are_refused(value: float, tmp_path: Path) -> None:
     """NaN, infinite and absurd values are refused by name."""

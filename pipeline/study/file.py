@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from data.errors import ProjectError
 from data.tables.text_files import read_toml
+from kb_builder.bounds import distinct
 from pipeline.project import ProjectFile, load_project, merged
 from trainer.variant import Variant
 
@@ -54,7 +55,7 @@ class StudyFile(_StudySection):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     project: str
-    seeds: list[int] = Field(default=[0, 1, 2, 3, 4], min_length=1)
+    seeds: Annotated[list[int], AfterValidator(distinct)] = Field(default=[0, 1, 2, 3, 4], min_length=1)
     set: dict[str, Any] = {}  # changes of the project file, for the whole study
     ablations: dict[str, AblationSection] = Field(min_length=1)
     claims: list[ClaimSection] = []
@@ -85,21 +86,26 @@ def load_study(path: Path) -> Study:
     _check_claims(path, file)
     source = path.resolve().parent / file.project
     variants = {
-        (ablation, name): _of_every_seed(source, file, section)
+        (ablation, name): _of_every_seed(path, source, file, section)
         for ablation, part in file.ablations.items()
         for name, section in part.variants.items()
     }
-    reference = _of_every_seed(source, file, VariantSection())
+    reference = _of_every_seed(path, source, file, VariantSection())
     return Study(file, load_project(source, file.set), variants, reference)
 
 
-def _of_every_seed(source: Path, file: StudyFile, section: VariantSection) -> list[Variant]:
+def _of_every_seed(path: Path, source: Path, file: StudyFile, section: VariantSection) -> list[Variant]:
     changes = {"localize": section.localize, "train": section.train, "evaluate": section.evaluate}
     found = []
     for seed in file.seeds:
         project = load_project(source, merged(file.set, merged(changes, {"seed": seed})))
         found.append(
             Variant(project.localize, project.train, project.evaluate, section.anchors, section.shots)
+        )
+    if len({each.train.seed for each in found}) < len(found):
+        raise ProjectError(
+            f"{path}: every seed would train the same heads, because `seed` is set under [train] in {source}"
+            " or in the study; remove it there"
         )
     return found
 

@@ -186,6 +186,11 @@ def test_a_worker_that_does_not_see_the_knowledge_base_fails_no_variant(tmp_path
             "train.los: unknown key; did you mean `loss`",
         ),
         (('question = "Which loss?"\n', ""), "ablations.losses.question: Field required"),
+        (("seeds = [3, 4]", "seeds = [3, 4, 3]"), "seeds: Value error, names 3 twice"),
+        (
+            ("seeds = [3, 4]", "seeds = [3, 4]\nset = { train.seed = 1 }"),
+            "every seed would train the same heads",
+        ),
         (('variant = "published"', 'variant = "gone"'), "is about losses, gone: no such variant"),
         (('project = "unibind.toml"', 'project = "no.toml"'), "no such project file"),
         (("[ablations.centers]", "[ablations.centers"), "not valid TOML"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
@@ -35,8 +36,9 @@ _LATIN = re.compile(r"[a-z]", re.IGNORECASE)
 
 
 def is_nothing(name: str) -> bool:
-    """Whether a text is how programs write a missing value (`nan`, `NA`, `#N/A`)."""
-    return name.strip().casefold() in _NOTHING
+    """Whether a text is how programs write a missing value (`nan`, `NA`, `#N/A`), or shows nothing."""
+    shown = "".join(letter for letter in name if unicodedata.category(letter) != "Cf").strip()
+    return not shown or shown.casefold() in _NOTHING
 
 
 def is_rewritten(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 from data.errors import SampleError
@@ -20,6 +21,8 @@ def read_text(path: Path) -> Text:
         raise SampleError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
     if "\0" in text:
         raise SampleError(f"{path}: contains NUL characters, so it is not a text; save it as plain UTF-8")
-    if not text:
-        raise SampleError(f"{path}: contains nothing but white space; write a text into it")
+    if all(letter.isspace() or unicodedata.category(letter) == "Cf" for letter in text):
+        raise SampleError(
+            f"{path}: contains nothing but white space and invisible characters; write a text into it"
+        )
     return Text(text)

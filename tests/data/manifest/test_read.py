@@ -188,6 +188,7 @@ def test_a_list_of_categories_rules(tmp_path: Path) -> None:
         (["a.png,train,dog,7", "b.png,val,dog,7"], "1 object in split train and in another, such as '7'"),
         (["a.png,test,dog,7", "b.png,test,cat,7"], "1 object with rows of different categories, such as '7'"),
         (["a.png,test,dog,NA", "b.png,test,dog,NA"], "'NA' is read as the object_id of 2 samples"),
+        (["a.png,test,dog,\u200b", "b.png,test,dog,\u200b"], r"'\u200b' is read as the object_id of 2"),
         (["a.png,test,dog,,nan", "b.png,test,dog,,a dog"], "'nan' is read as the description of 1 samples"),
     ],
 )

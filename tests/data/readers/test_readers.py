@@ -84,6 +84,7 @@ def test_text_is_read_without_its_mark_and_margins(tmp_path: Path) -> None:
         ("Würfel".encode("latin-1"), "not UTF-8 at byte 1"),
         (b"a\0b", "NUL"),
         (b" \n\t ", "white space"),
+        (" \u200b\u2060\n".encode(), "invisible characters"),
         (b"a" * (MAX_BYTES + 1), "MiB"),
     ],
 )

@@ -57,9 +57,12 @@ def _colours(rows: AnyArray) -> Bytes | None:
 
 def _check_end(path: Path, file: io.BufferedReader, ply: Any) -> None:
     """Raise `SampleError` where a PLY goes on behind the elements that its header declares."""
-    if ply.text:  # plyfile reads ahead: one line is one row
-        body = path.read_bytes().partition(b"end_header")[2]
-        beyond = sum(bool(line.strip()) for line in body.splitlines()) - sum(each.count for each in ply)
+    if ply.text:  # plyfile reads ahead; one line is one row
+        with path.open("rb") as lines:
+            for line in lines:
+                if line.strip() == b"end_header":
+                    break
+            beyond = sum(bool(line.strip()) for line in lines) - sum(each.count for each in ply)
         what = f"{beyond:,} lines"
     else:
         beyond = len(file.read().rstrip(b"\0\r\n\x1a "))

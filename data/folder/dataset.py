@@ -15,7 +15,7 @@ from data.folder.walk import LINK_BROKEN, LINK_FOLDER, LINK_OUT, PART, parts_of_
 from data.manifest.ids import best_spelling, category_ids, is_blank, name_key, normal_spelling, notes_on_names
 from data.modality import EXTENSIONS, Modality, guess_modality
 from data.sample import Category, Sample, Split
-from data.splits import SplitUnit, draw_splits
+from data.splits import SplitUnit, draw_splits, split_of_folder
 
 # Names of documents beside the samples that describe none of them.
 _PAPERS = re.compile(
@@ -74,6 +74,14 @@ def survey_folder(
         kinds, changes = _modalities_by_folder(layout, kinds)
         notes += changes
     names = {uri: first_word(uri) if by_name else layout.category(uri) for uri in kinds}
+    words = sorted(
+        {name for name in names.values() if name is not None and split_of_folder(name) is not None}
+    )
+    if by_name and words:
+        notes.append(
+            f"{', '.join(words)} at the beginning of the names {'is' if len(words) == 1 else 'are'} read as"
+            f" {'a category' if len(words) == 1 else 'categories'}, not as splits; use folders for splits"
+        )
     categories, on_names = folder_categories({name for name in names.values() if name is not None})
     notes += on_names
     files = [

@@ -331,6 +331,15 @@ def test_folders_within_categories_are_said(tmp_path: Path) -> None:
     assert "sub-folder of a category" not in told(survey_folder(tmp_path, by_name=True))
 
 
+def test_splits_in_names_are_said(tmp_path: Path) -> None:
+    """With --by-name the first word is the category, also where it is `train` and `test`."""
+    fill(tmp_path, "train_dog_1.png", "test_dog_2.png", "cat_3.png")
+    assert "test, train at the beginning of the names are read as categories" in told(
+        survey_folder(tmp_path, by_name=True)
+    )
+    assert "at the beginning of the names" not in told(survey_folder(tmp_path))
+
+
 def test_masks_beside_pictures_are_said(tmp_path: Path) -> None:
     """A segmentation mask is no second dog; a mask of which no picture is there is a thing."""
     fill(tmp_path, "dog/1.jpg", "dog/1_mask.png", "cat/2.png", "cat/2-Depth.png", "cat/opera_mask.png")

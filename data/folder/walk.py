@@ -66,7 +66,8 @@ def _is_plain(uri: str) -> bool:
         uri.encode("utf-8")
     except UnicodeEncodeError:
         return False
-    return uri == uri.strip() and "\\" not in uri and all(ord(letter) >= 32 for letter in uri)
+    is_printed = all(ord(letter) >= 32 and letter != "\x7f" for letter in uri)
+    return uri == uri.strip() and "\\" not in uri and is_printed
 
 
 def root_of(folder: Path, uris: Iterable[str]) -> tuple[Path, str]:

@@ -29,6 +29,7 @@ _REWRITTEN = re.compile(
 _CYRILLIC = dict(zip("аеорсухіјѕһԁԛԝӏвкмнт", "aeopcyxijshdqwlbkmht", strict=True))
 _GREEK = dict(zip("αβεζηικμνορτυχ", "abezhikmnoptyx", strict=True))
 _LOOKS = str.maketrans(_CYRILLIC | _GREEK)
+_LOST = re.compile(r"[\x80-\x84\x86-\x9f\ufffd]")  # control characters of Latin-1, and U+FFFD
 _NUMBERED = re.compile(r"\(?\d+[\s.,:;)|]+.*\D.*")
 _NUMBERED_BEHIND = re.compile(r".*\D.*[\s,:;|]+\d+")
 NameOf = Callable[[Sample], str | None]
@@ -44,6 +45,18 @@ def is_nothing(name: str) -> bool:
 def is_rewritten(name: str) -> bool:
     """Whether a text is a date or a number as spreadsheets rewrite names and long numbers."""
     return _REWRITTEN.fullmatch(name.strip()) is not None
+
+
+def wrongly_decoded(name: str) -> str | None:
+    """What shows that a program has decoded a name wrongly: what it was before UTF-8 was read as Windows-1252
+    (`cafÃ©` was `café`), or a sign that stands for a lost letter; None for other names."""
+    if lost := _LOST.search(name):
+        return f"holds {ascii(lost[0])[1:-1]}"
+    try:
+        before = name.encode("cp1252").decode("utf-8")
+    except UnicodeError:
+        return None
+    return f"was {before!r}" if before != name else None
 
 
 def mixes_scripts(name: str) -> bool:

@@ -27,7 +27,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 
-from data.manifest.doubts import in_latin, is_nothing, is_rewritten, mixes_scripts
+from data.manifest.doubts import in_latin, is_nothing, is_rewritten, mixes_scripts, wrongly_decoded
 from data.paths import is_word_mark, slug
 
 _BETWEEN_WORDS = frozenset(" -_/|'’,.;:()&")  # signs within a name that rarely distinguish classes
@@ -132,6 +132,12 @@ def notes_on_names(spellings: Mapping[str, Collection[str]], shown_as: Mapping[s
         notes.append(
             f"{_counted(len(mixed), 'category name')} with Latin and Cyrillic letters in one word:"
             f" {_joined_examples(mixed)}"
+        )
+    garbled = [f"{name!r} {why}" for _, name in sorted(shown_as.items()) if (why := wrongly_decoded(name))]
+    if garbled:
+        notes.append(
+            f"{_counted(len(garbled), 'category name')} decoded wrongly by an earlier program:"
+            f" {_joined_examples(garbled)}"
         )
     rewritten = [repr(name) for _, name in sorted(shown_as.items()) if is_rewritten(name)]
     if rewritten:

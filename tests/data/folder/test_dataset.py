@@ -145,6 +145,26 @@ def test_a_scan_survives_the_manifest(tmp_path: Path, ending: str, names: tuple[
     assert (manifest.samples, manifest.categories, manifest.notes) == (samples, categories, ())
 
 
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_odd_names_of_files_survive_the_manifest_or_are_left_out(tmp_path: Path, ending: str) -> None:
+    """One name that a manifest refuses would make all of it unreadable: DEL was one."""
+    names = [
+        "a\x7f.png",
+        "b\x85.png",
+        "c\u2028d.png",
+        "e\x9f.png",
+        "f\ufffd.png",
+        "=x.png",
+        "#a.png",
+        "g, h.png",
+    ]
+    fill(tmp_path, *(f"dog/{name}" for name in [*names, "\xa0n.png", "n\xa0.png", "k\x01.png", "ok.png"]))
+    scan = survey_folder(tmp_path)
+    assert {uri for uri, _ in scan.skipped} == {"dog/a\x7f.png", "dog/k\x01.png"}
+    write_manifest(tmp_path / f"manifest.{ending}", scan.samples, categories=scan.categories)
+    assert read_manifest(tmp_path / f"manifest.{ending}").samples == scan.samples
+
+
 def told(scan: FolderScan) -> str:
     return "\n".join(scan.notes)
 

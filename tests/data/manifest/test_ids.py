@@ -258,3 +258,12 @@ def test_names_that_a_spreadsheet_rewrote_are_noted(name: str) -> None:
     (note,) = notes_on_names({}, {name_key(name): name})
     assert note.startswith("1 category name that a spreadsheet may have rewritten")
     assert notes_on_names({}, {"march": "March", "e5": "E5", "7": "7"}) == []
+
+
+def test_names_that_were_decoded_wrongly_are_noted() -> None:
+    """UTF-8 that a program took for Windows-1252; the same letters where they are meant are fine."""
+    names = ["cafÃ©", "café", "naïve", "Ã", "dogâ€™s tail", "caf\ufffd", "dog\x92s"]
+    (note,) = notes_on_names({}, {name_key(name): name for name in names})
+    assert note.startswith("4 category names decoded wrongly by an earlier program: 'cafÃ©' was 'café'; 'caf")
+    for one in ("cafÃ©", "dogâ€™s tail", "caf\ufffd", "dog\x92s"):
+        assert notes_on_names({}, {name_key(one): one})

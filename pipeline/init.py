@@ -16,8 +16,11 @@ from data.folder.dataset import FolderScan, link_remedy, survey_folder
 from data.manifest.read import write_manifest
 from data.modality import Modality
 from data.sample import Sample
+from data.show import visible
 
 DEFAULT_NAME = "unibind.toml"
+# Control characters, which reading a project file refuses; and bytes of a path that are not UTF-8.
+_UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 # Modalities that the default encoders map into the text space without training, and text itself.
 _UNTRAINED: frozenset[Modality] = frozenset({"image", "video", "text"})
 
@@ -79,6 +82,11 @@ def init_project(
     name, renamed = _name(folder, target)
     enabled, why = trains(scan.samples)
     root = Path(os.path.relpath(scan.root.resolve(), target.resolve().parent)).as_posix()
+    for text in (root, manifest.name):
+        if _UNFIT.search(text):
+            raise InputError(
+                f"{visible(text)}: holds a character that no project file can hold; rename the folder or file"
+            )
     write_manifest(manifest, scan.samples, categories=scan.categories)
     write_text(
         target,

@@ -153,3 +153,12 @@ def test_modality_overrules_endings(tmp_path: Path) -> None:
     assert len(manifest.samples) == 11
     told = read_manifest(project.manifest, root=project.data_root, modality="image").notes
     assert any("the column modality overrides `modality = 'image'` for 11 samples" in note for note in told)
+
+
+@pytest.mark.parametrize("name", ["a\x7fb", "a\x9fb", "a\x1fb", b"a\xffb".decode("utf-8", "surrogateescape")])
+def test_a_folder_that_no_project_can_name_is_refused(name: str, tmp_path: Path) -> None:
+    """Its project file could not be read, or not be written: one line, and nothing is left behind."""
+    sounds(tmp_path / name, "dog/a.wav", "cat/b.wav")
+    with pytest.raises(InputError, match="holds a character that no project file can hold; rename"):
+        init_project(tmp_path / name, tmp_path / "unibind.toml")
+    assert [path.name for path in tmp_path.iterdir()] == [name]

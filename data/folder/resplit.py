@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfile
@@ -119,25 +119,39 @@ def _write_delimited(path: Path, by_row: Mapping[str, Split]) -> None:
 
 
 def _write_jsonl(path: Path, by_row: Mapping[str, Split]) -> None:
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    """Write a JSONL file, keeping its encoding; a line that has no split yet is kept but for that."""
+    encoding = encoding_of(path.read_bytes())
+    lines = read_text(path).split("\n")
     for number, line in enumerate(lines, start=1):
-        if (split := by_row.get(f"line {number}")) is not None:
-            lines[number - 1] = json.dumps(json.loads(line) | {COLUMN: split}, ensure_ascii=False)
+        if (split := by_row.get(f"line {number}")) is None:
+            continue
+        line = line.removeprefix("\ufeff")  # of a concatenated file
+        record = json.loads(line)
+        name = _split_column(record)
+        if name is None:
+            lines[number - 1] = f'{line.rstrip().removesuffix("}").rstrip()}, "{COLUMN}": "{split}"}}'
+        else:
+            lines[number - 1] = json.dumps(record | {name: split}, ensure_ascii=False)
     with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines), encoding="utf-8", newline="")
+        temporary.write_text("\n".join(lines), encoding=encoding, newline="")
 
 
 def _write_parquet(path: Path, by_row: Mapping[str, Split]) -> None:
     with pq.ParquetFile(path) as file:
         table = file.read()
     splits = pa.array([by_row.get(f"row {number}") for number in range(1, len(table) + 1)], pa.string())
-    name = next((name for name in table.column_names if name.strip().casefold() == COLUMN), None)
+    name = _split_column(table.column_names)
     if name is None:
         table = table.append_column(COLUMN, splits)
     else:
         table = table.set_column(table.column_names.index(name), name, splits)
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary)
+
+
+def _split_column(names: Iterable[str]) -> str | None:
+    """The column of splits as the file spells it, such as `Split`; None without one."""
+    return next((name for name in names if folded(name) == COLUMN), None)
 
 
 _WRITERS = {".parquet": _write_parquet, ".jsonl": _write_jsonl}

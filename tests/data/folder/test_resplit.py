@@ -102,6 +102,35 @@ def test_form_and_further_cells_stay(media: Path) -> None:
     assert [row[:3] for row in csv.reader((media / "m.csv").read_text().splitlines())] == rows
 
 
+@pytest.mark.parametrize("name", ["Split", "SPLIT ", "split_"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_column_in_another_spelling_is_the_column(name: str, ending: str, media: Path) -> None:
+    """No second column of splits stands beside it, which would make the manifest unreadable."""
+    rows = [{"uri": uri, "category": category, name: "train"} for uri, category in FILES]
+    path = media / f"m.{ending}"
+    if ending == "csv":
+        lines = [f"uri,category,{name}", *(",".join(row.values()) for row in rows)]
+        path.write_text("\n".join(lines))
+    elif ending == "jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    done = resplit_manifest(path, force=True)
+    assert tuple(sample.split for sample in read_manifest(path).samples) == done.splits
+
+
+def test_lines_of_json_stay_as_they_are(media: Path) -> None:
+    """Encoding, marks within the file, spaces and figures are kept; the split comes behind them."""
+    lines = [f'{{"uri":"{uri}" , "object_id": 1.50e1{n}}} ' for n, (uri, _) in enumerate(FILES)]
+    text = "\n".join([*lines[:3], "", "\ufeff" + lines[3], *lines[4:]])
+    (media / "m.jsonl").write_text(text, encoding="utf-16")
+    done = resplit_manifest(media / "m.jsonl")
+    after = (media / "m.jsonl").read_text(encoding="utf-16").split("\n")
+    assert after[0] == f'{lines[0].strip()[:-1]}, "split": "{done.splits[0]}"}}'
+    assert after[3] == ""
+    assert tuple(sample.split for sample in read_manifest(media / "m.jsonl").samples) == done.splits
+
+
 def test_splits_that_are_there_are_kept_unless_forced(media: Path) -> None:
     """A refusal says which there are and changes nothing; forced, every earlier file is kept."""
     path = as_csv(media)

@@ -331,7 +331,8 @@ def folder_categories(folders: Collection[str]) -> tuple[dict[str, Category], tu
     literal = {name_key(folder) for folder in folders}
     spelling = {}
     for folder in folders:
-        read = normal_spelling(folder.replace("_", " ")) or folder
+        read = normal_spelling(folder.replace("_", " "))
+        read = folder if is_blank(read) else read
         taken = name_key(read) != name_key(folder) and name_key(read) in literal
         spelling[folder] = normal_spelling(folder) if taken else read
     spellings: dict[str, set[str]] = defaultdict(set)

@@ -116,6 +116,9 @@ def test_a_folder_that_shows_no_name_is_refused(tmp_path: Path) -> None:
     """A name of invisible characters alone can be no category; an underscore can."""
     fill(tmp_path, "_/a.png", "b/b.png")
     assert [category.name for category in survey_folder(tmp_path).categories] == ["b", "_"]
+    fill(tmp_path, "_\u200b/c.png")  # not a name of nothing but U+200B, which no manifest may hold
+    names = [category.name for category in survey_folder(tmp_path).categories]
+    assert sorted(names) == ["_", "_\u200b", "b"]
     fill(tmp_path, "\u200b/c.png")
     with pytest.raises(ManifestError, match=r"the folder '\\u200b' has no visible character"):
         survey_folder(tmp_path)

@@ -132,7 +132,7 @@ def _require_later(path: Path, stream: Any, packet: Any, latest: int | None) -> 
         return latest
     if latest is not None and (latest - packet.dts) * stream.time_base > MOST_BACK_S:
         raise SampleError(
-            f"{path}: its clock starts anew at {float(latest * stream.time_base):.1f} s: several files are "
+            f"{path}: its clock begins again at {float(latest * stream.time_base):.1f} s: several files are "
             "joined to one; split it"
         )
     return int(packet.dts)

@@ -46,9 +46,10 @@ def ingest(
     the companions of a mesh; None: in this process. The tables are sorted by id, so the same files and
     manifest give the same bytes.
 
-    Returns counts: samples, categories, categories_without_samples, rejected, given_descriptions, and
+    Returns counts: samples, categories, categories_without_samples, rejected, given_descriptions,
     files_in_train_and_elsewhere (distinct contents in split train and another one: scores on those prove
-    nothing). Raises ManifestError if no sample can be used.
+    nothing) and files_of_two_categories (contents of samples without a category in common: a label is wrong).
+    Raises ManifestError if no sample can be used.
     """
     accepted: list[dict[str, Any]] = []
     rejects: list[Reject] = []
@@ -90,6 +91,7 @@ def ingest(
         "rejected": len(rejects),
         "given_descriptions": len(given),
         "files_in_train_and_elsewhere": _leaked(accepted),
+        "files_of_two_categories": _mislabelled(accepted),
     }
     log.info("ingest: %s", ", ".join(f"{name} {count}" for name, count in counts.items()))
     return counts
@@ -114,6 +116,21 @@ def _leaked(samples: Iterable[dict[str, Any]]) -> int:
     for sample in samples:
         splits_of[sample["sha256"]].add(sample["split"])
     return sum("train" in splits and len(splits) > 1 for splits in splits_of.values())
+
+
+def _mislabelled(samples: Iterable[dict[str, Any]]) -> int:
+    first: dict[str, dict[str, Any]] = {}
+    torn = set()
+    for sample in samples:
+        if sample["category_id"] is not None:
+            before = first.setdefault(sample["sha256"], sample)
+            if before is not sample and not _categories(before) & _categories(sample):
+                torn.add(sample["sha256"])
+    return len(torn)
+
+
+def _categories(sample: dict[str, Any]) -> set[str]:
+    return {sample["category_id"], *(sample["more_category_ids"] or ())}
 
 
 def _by(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:

@@ -41,6 +41,7 @@ def test_files_become_rows(tmp_path: Path) -> None:
         "rejected": 0,
         "given_descriptions": 1,
         "files_in_train_and_elsewhere": 0,
+        "files_of_two_categories": 0,
     }
     rows = read_rows(tmp_path / "kb" / "samples.parquet")
     assert [row["sample_id"] for row in rows] == ["y", "z"]
@@ -126,6 +127,18 @@ def test_copies_in_train_and_elsewhere_are_counted(tmp_path: Path) -> None:
     splits = {"a": "train", "b": "test", "c": "val", "d": "test"}
     samples = [Sample(name, "image", f"{name}.png", split) for name, split in splits.items()]  # type: ignore[arg-type]
     assert ingest(manifest(tmp_path, *samples), tmp_path / "kb")["files_in_train_and_elsewhere"] == 1
+
+
+def test_copies_of_two_categories_are_counted(tmp_path: Path) -> None:
+    """The same content under two names and labels is one of them at most; a label in common is none."""
+    for name in ("a", "b", "c", "d", "e", "f"):
+        (tmp_path / f"{name}.png").write_bytes(b"same" if name in "abc" else b"other")
+    categories = {"a": ("dog",), "b": ("cat",), "c": ("cat",), "d": ("dog", "cat"), "e": ("cat",), "f": ()}
+    samples = [
+        Sample(name, "image", f"{name}.png", category_id=ids[0] if ids else None, more_category_ids=ids[1:])
+        for name, ids in categories.items()
+    ]
+    assert ingest(manifest(tmp_path, *samples), tmp_path / "kb")["files_of_two_categories"] == 1
 
 
 def test_nothing_usable_is_an_error_that_says_where_was_looked(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,6 +22,8 @@ MAX_PIXELS = 64_000_000  # 192 MB decoded; below Pillow's own limit of 89 millio
 
 # Never EPS or PDF (they start Ghostscript), nor rare decoders that only an attacker would use.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
+
+BITS, COMPRESSION, PHOTOMETRIC, PLANES = 258, 259, 262, 284  # tags of a TIFF
 
 # Pillow warns at 89 million pixels; here anything above MAX_PIXELS is refused.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -66,6 +69,8 @@ def open_picture(path: Path, *, short_side: int | None = None) -> Iterator[tuple
             raise SampleError(
                 f"{path}: {width} × {height} pixels are more than {MAX_PIXELS:,}; scale the picture down"
             )
+        if picture.format == "TIFF":
+            _require_right_order(picture, path)
         with decoding(path, "picture"):
             if short_side is not None:
                 picture.draft(None, (short_side, short_side))  # JPEG's own scaling; nothing elsewhere
@@ -73,9 +78,26 @@ def open_picture(path: Path, *, short_side: int | None = None) -> Iterator[tuple
         yield picture, orientation
 
 
+def _require_right_order(picture: Image.Image, path: Path) -> None:
+    """Raise `SampleError` for two kinds of TIFF that Pillow reads as other numbers, without an error.
+
+    Big-endian numbers other than unsigned ones come from libtiff, which decompresses them, in this machine's
+    order, and Pillow turns their bytes around once more. Of 16-bit colours in planes it reads the bytes as
+    colours.
+    """
+    tags: Any = getattr(picture, "tag_v2", {})
+    packed = tags.get(COMPRESSION, 1) != 1
+    if packed and getattr(tags, "prefix", b"") == b"MM" and picture.mode in {"I", "F"}:
+        raise SampleError(
+            f"{path}: compressed big-endian numbers are not read; save it uncompressed, or little-endian"
+        )
+    if not packed and tags.get(PLANES, 1) == 2 and max(tags.get(BITS, (8,))) > 8:
+        raise SampleError(f"{path}: 16-bit colours in separate planes are not read; save them pixel by pixel")
+
+
 def _zero_is_white(picture: Image.Image) -> bool:
     """Whether a TIFF declares that 0 is white (TIFF 6.0, PhotometricInterpretation)."""
-    return picture.format == "TIFF" and getattr(picture, "tag_v2", {}).get(262) == 0
+    return picture.format == "TIFF" and getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0
 
 
 def _to_rgb(picture: Image.Image, path: Path) -> AnyArray:

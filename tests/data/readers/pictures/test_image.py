@@ -103,6 +103,29 @@ def test_greys_whose_zero_is_white_are_inverted(compression: Any, tmp_path: Path
         np.testing.assert_array_equal(rgb_of(tmp_path / "a.tif")[:, :, 0], 255 - grey)
 
 
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_sixteen_bit_colours_are_right_or_refused(
+    planes: Any, compression: Any, byteorder: Any, tmp_path: Path
+) -> None:
+    """Of uncompressed 16-bit planes Pillow takes the bytes for colours."""
+    stored = np.random.default_rng(0).integers(0, 2**16, (24, 40, 3)).astype(np.uint16)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        stored if planes == "contig" else np.moveaxis(stored, 2, 0),
+        photometric="rgb",
+        planarconfig=planes,
+        compression=compression,
+        byteorder=byteorder,
+    )
+    if planes == "separate" and compression is None:
+        with pytest.raises(SampleError, match="in separate planes are not read"):
+            read("image", tmp_path / "a.tif")
+    else:
+        np.testing.assert_array_equal(rgb_of(tmp_path / "a.tif"), stored >> 8)
+
+
 @pytest.mark.parametrize("bigtiff", [False, True])
 @pytest.mark.parametrize("first", [False, True])
 def test_a_tiff_with_a_thumbnail_is_its_picture(first: bool, bigtiff: bool, tmp_path: Path) -> None:

@@ -65,6 +65,20 @@ def test_counts_of_every_number_type(dtype: Any, byteorder: Any, tmp_path: Path)
     np.testing.assert_allclose(picture.values_HW, stored.astype(np.float64), rtol=1e-6)
 
 
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.float32])
+def test_packed_counts_are_right_or_refused(dtype: Any, byteorder: Any, tmp_path: Path) -> None:
+    """Of compressed big-endian numbers Pillow turns the bytes around twice; unsigned ones it reads."""
+    stored = (CENTIKELVIN % 120).astype(dtype) if np.dtype(dtype).itemsize == 1 else CENTIKELVIN.astype(dtype)
+    for how in ({}, {"predictor": True} if np.dtype(dtype).kind != "f" else {}, {"tile": (16, 16)}):
+        tifffile.imwrite(tmp_path / "a.tif", stored, byteorder=byteorder, compression="zlib", **how)  # type: ignore[arg-type]
+        if byteorder == ">" and dtype in {np.int16, np.uint32, np.int32, np.float32}:
+            with pytest.raises(SampleError, match=r"big-endian|not a readable"):
+                read("thermal", tmp_path / "a.tif")
+        else:
+            np.testing.assert_array_equal(thermal(tmp_path / "a.tif").values_HW, stored.astype(np.float32))
+
+
 @pytest.mark.parametrize("ending", ["png", "lzw.tif"])
 def test_sixteen_bits_through_pillow(ending: str, tmp_path: Path) -> None:
     """16-bit PNG and LZW-packed TIFF, which tifffile alone cannot unpack, keep all their bits."""

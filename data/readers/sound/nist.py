@@ -8,7 +8,7 @@ from pathlib import Path
 from data.errors import SampleError
 from data.readers.stretch import Stretch
 
-_FIELD = re.compile(rb"^(sample_count|channel_count|sample_n_bytes) -i (\d{1,12})\s*$", re.MULTILINE)
+_FIELD = re.compile(rb"^(sample_count|channel_count|sample_n_bytes) -(?:i|s\d+) (\d{1,12})\s*$", re.MULTILINE)
 _CODING = re.compile(rb"^sample_coding -s\d+ (\S+)", re.MULTILINE)
 _PLAIN = (b"pcm", b"ulaw", b"mu-law", b"alaw")
 

@@ -140,12 +140,15 @@ def test_other_containers(ending: str, tmp_path: Path) -> None:
         ("a.wav", "DOUBLE", 192_000),
         ("a.aiff", "PCM_24", 44100),
         ("a.caf", "ALAC_16", 48000),
+        ("a.nist", "ULAW", 8000),  # whose header gives a number as a text
+        ("a.nist", "PCM_24", 16000),
         ("a.mp3", "MPEG_LAYER_III", 32000),
     ],
 )
 def test_other_codings_and_rates(name: str, subtype: str, rate: int, tmp_path: Path) -> None:
     """What libsndfile codes, at any rate, gives the same tone."""
-    soundfile.write(tmp_path / name, sine(500, rate=rate, seconds=1.0), rate, subtype=subtype)
+    form = name.partition(".")[2].upper()
+    soundfile.write(tmp_path / name, sine(500, rate=rate, seconds=1.0), rate, subtype=subtype, format=form)
     sound = heard(tmp_path / name)
     assert sound.seconds == pytest.approx(1.0, abs=0.1)
     assert pitch(sound) == pytest.approx(500, abs=2)

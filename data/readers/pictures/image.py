@@ -106,6 +106,8 @@ def _to_rgb(picture: Image.Image, path: Path) -> AnyArray:
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
         # Pillow's own conversion clips at 255; 65535 / 255 = 257.
         grey_HW = np.rint(np.asarray(picture, dtype=np.float32) / 257).astype(np.uint8)
+        if (key := picture.info.get("transparency")) is not None:  # of a PNG: one grey that is transparent
+            grey_HW[np.asarray(picture) == key] = 255
         if _zero_is_white(picture):  # Pillow inverts such greys of 1 to 8 bits only
             grey_HW = 255 - grey_HW
         return np.repeat(grey_HW[:, :, None], 3, axis=2)

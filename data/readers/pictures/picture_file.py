@@ -111,6 +111,7 @@ def _png(path: Path, file: BinaryIO) -> tuple[Path | BinaryIO, int]:
     kept = [PNG_MAGIC]
     dropped = False
     by_exif, by_xmp = 1, 1
+    depth, colours = 8, 0
     file.seek(len(PNG_MAGIC))
     while len(head := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", head)
@@ -128,9 +129,29 @@ def _png(path: Path, file: BinaryIO) -> tuple[Path | BinaryIO, int]:
             file.seek(length + 4, io.SEEK_CUR)
             dropped = True
         else:
-            kept += [head, file.read(length + 4)]
+            body = file.read(length + 4)
+            if name == b"IHDR":
+                depth, colours = body[8], body[9]
+            elif name == b"tRNS" and (key := _pillow_key(body[:-4], depth, colours)) is not None:
+                body, dropped = key + zlib.crc32(name + key).to_bytes(4, "big"), True
+            kept += [head, body]
     orientation = by_exif if by_exif != 1 else by_xmp
     return (io.BytesIO(b"".join(kept)) if dropped else path), orientation
+
+
+def _pillow_key(key: bytes, depth: int, colours: int) -> bytes | None:
+    """The transparent colour of a PNG in Pillow's units, where these are not the file's; else None.
+
+    Pillow compares a colour as the file has it with pixels that it has scaled to 8 bits: greys of 2 and 4
+    bits are multiplied, of 16-bit colours the high byte is kept.
+    """
+    if colours == 0 and depth in {2, 4}:
+        scaled = [int.from_bytes(key, "big") * 255 // (2**depth - 1)]
+    elif colours == 2 and depth == 16:
+        scaled = [key[at] for at in (0, 2, 4)]
+    else:
+        return None
+    return b"".join(min(value, 255).to_bytes(2, "big") for value in scaled)
 
 
 def _plain(name: bytes, text: bytes) -> bytes:

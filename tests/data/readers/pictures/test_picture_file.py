@@ -119,6 +119,34 @@ def test_pixels_turn_as_pillow_turns_them(orientation: int) -> None:
     np.testing.assert_array_equal(upright(photo(), orientation), np.asarray(picture))
 
 
+@pytest.mark.parametrize("colours", [0, 2])
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_the_transparent_colour_of_a_png_is_white(colours: int, depth: int, tmp_path: Path) -> None:
+    """Of greys and colours of every depth, the one that the file calls transparent shows the background."""
+    if colours == 2 and depth < 8:
+        return  # PNG has no such colours
+    most, channels = 2**depth - 1, 3 if colours else 1
+    values = np.array([[0, most], [most // 2, most]], np.uint16)
+    pixels = np.repeat(values[:, :, None], channels, axis=2)
+    if depth == 16:
+        rows = [row.astype(">u2").tobytes() for row in pixels]
+    elif depth == 8:
+        rows = [row.astype(np.uint8).tobytes() for row in pixels]
+    else:
+        rows = [bytes([(row[0, 0] << depth | row[1, 0]) << (8 - 2 * depth)]) for row in pixels]
+    head = struct.pack(">IIBBBBB", 2, 2, depth, colours, 0, 0, 0)
+    for key in (0, most // 2, most):
+        chunks = [
+            png_chunk(b"IHDR", head),
+            png_chunk(b"tRNS", struct.pack(">H", key) * channels),
+            png_chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))),
+            png_chunk(b"IEND", b""),
+        ]
+        (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+        expected = np.where(values == key, 255, np.rint(values / most * 255))
+        np.testing.assert_allclose(seen(tmp_path / "a.png")[:, :, 0], expected, atol=1.0)
+
+
 def odd_exifs() -> Iterator[bytes]:
     """Exif whose entries are of every type, some of them impossible; half say orientation 6 besides."""
     tags = [

@@ -95,3 +95,48 @@ def test_a_missing_package_is_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: the package `data` is not installed; run `make setup`")
+
+
+_ENDED = """
+import atexit, sys, threading, time
+import pipeline.cli.main as command
+import unibind
+
+def work():
+    time.sleep(0.2)
+    print("the thread is done")
+
+def run():
+    if "thread" in sys.argv:
+        threading.Thread(target=work).start()
+    print("x" * 200_000)
+    sys.exit(int(sys.argv[1]))
+
+atexit.register(print, "registered")
+command.main = run
+unibind.main()
+"""
+
+
+@pytest.mark.parametrize("more", [(), ("thread",)])
+def test_the_end_is_quick_and_whole(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """All output, what is registered for the end, the status, and threads that are still at work."""
+    done = _run("-c", _ENDED, "3", *more, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (3, "")
+    printed, *rest = done.stdout.splitlines()
+    assert printed == "x" * 200_000
+    assert rest == ["the thread is done"] * bool(more) + ["registered"]
+
+
+def test_a_reader_that_has_gone_ends_a_command_quietly(tmp_path: Path) -> None:
+    """`unibind … | head`: no traceback from the flush at the end."""
+    done = _run("-c", "import subprocess, sys; " + _GONE, cwd=tmp_path)
+    assert done.stdout.strip() == ""
+    assert "Traceback" not in done.stderr
+
+
+_GONE = """
+command = subprocess.Popen([sys.executable, "-m", "unibind", "--help"], stdout=subprocess.PIPE)
+command.stdout.close()
+command.wait()
+"""

@@ -46,7 +46,8 @@ _LOADED += [
     "pipeline.predict.zero_shot",
     "kb_builder.verify.verify",
 ]
-_LOADED += ["torch", "pyarrow.parquet", "duckdb", "safetensors.torch"]
+_LOADED += ["torch", "torch._dynamo", "pyarrow.parquet", "duckdb", "safetensors.torch"]
+_LOADED += ["matplotlib.figure", "matplotlib.backends.backend_agg", "bench.ready"]
 _PROJECT = """\
 name = "{name}"
 seed = 3

@@ -1,4 +1,4 @@
-"""One small tabletop project, run to its end once for all tests of the main job; fake-openai for stage 1."""
+"""One small project, run to its end once for all tests of the main job; fake-openai for stage 1."""
 
 from __future__ import annotations
 
@@ -13,23 +13,16 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.project import load_project
-from pipeline.run.runner import run_stage
 from tests.commands import forked
-from tests.once import once
 
-# The main job in small: three objects per category instead of sixteen, and the deterministic describer.
+# The main job in small: some of the sample world's categories, and the deterministic describer.
 PROJECT = """\
 name = "small"
 seed = 3
 
 [data]
-manifest = "tabletop"
-
-[tabletop]
-objects_per_category = 3
-image_px = 96
-video_px = 64
+manifest = "world/manifest.parquet"
+categories = "world/categories.csv"
 
 [describe.categories]
 describer = "fake"
@@ -38,10 +31,27 @@ n = 6
 [localize]
 k = 4
 
+[train]
+epochs = 20
+"""
+# Every kind of number, on few draws.
+EVALUATE = """
 [evaluate]
 bootstrap = 200
 few_shot = [1, 4]
+stacking_folds = 2
 repeats = 2
+"""
+# For tests that compare what was written before.
+EVALUATE_LITTLE = """
+[evaluate]
+bootstrap = 20
+few_shot = []
+sweeps = false
+probe = false
+baselines = false
+stacking_folds = 0
+repeats = 0
 """
 
 
@@ -85,22 +95,24 @@ def unibind() -> Unibind:
     return forked
 
 
+def plant(world: Path, folder: Path, *, trained: int, untrained: int, evaluate: str) -> Path:
+    """Write a project of some categories of a sample world; returns its folder."""
+    ours = Path(shutil.copytree(world, folder / "world"))
+    manifest, listed = pq.read_table(ours / "manifest.parquet"), pc.read_csv(ours / "categories.csv")
+    seen = {row["category_id"] for row in manifest.to_pylist() if row["split"] == "train"}
+    kept = {*sorted(seen)[-trained:], *sorted({*listed["category_id"].to_pylist()} - seen)[-untrained:]}
+    for table, path in ((manifest, "manifest.parquet"), (listed, "categories.csv")):
+        rows = table.filter([name in kept for name in table["category_id"].to_pylist()])
+        (pq.write_table if path.endswith("parquet") else pc.write_csv)(rows, ours / path)
+    (folder / "unibind.toml").write_text(PROJECT + evaluate, encoding="utf-8")
+    return folder
+
+
 @pytest.fixture(scope="session")
-def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the project file and its sample world made: the start of every run below."""
-
-    def make(folder: Path) -> None:
-        (folder / "unibind.toml").write_text(PROJECT, encoding="utf-8")
-        run_stage(load_project(folder / "unibind.toml"), "world")
-
-    return once(tmp_path_factory, "e2e-world", make)
-
-
-@pytest.fixture(scope="session")
-def finished(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same project run to its end, undisturbed, by a process that a user would start."""
-    folder = tmp_path_factory.mktemp("finished") / "p"
-    shutil.copytree(small_world, folder)
+def finished(sample_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of eight categories, two not trained, run to its end by a process that a user would start."""
+    place = tmp_path_factory.mktemp("finished") / "p"
+    folder = plant(sample_world, place, trained=6, untrained=2, evaluate=EVALUATE)
     done = subprocess.run(
         [sys.executable, "-c", "from pipeline.cli.main import main; main()", "run"],
         cwd=folder,
@@ -113,22 +125,10 @@ def finished(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
-def few(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of six of the sample world's 24 categories, two of them not trained; not run yet."""
-    folder = tmp_path_factory.mktemp("few") / "p"
-    world = Path(shutil.copytree(small_world / "runs/small/world", folder / "world"))
-    manifest, listed = pq.read_table(world / "manifest.parquet"), pc.read_csv(world / "categories.csv")
-    trained = {row["category_id"] for row in manifest.to_pylist() if row["split"] == "train"}
-    names = sorted(manifest["category_id"].unique().to_pylist(), key=lambda name: (name in trained, name))
-    kept = {*names[:2], *names[-4:]}
-    assert len(kept & trained) == 4
-    for table, path in ((manifest, "manifest.parquet"), (listed, "categories.csv")):
-        rows = table.filter([name in kept for name in table["category_id"].to_pylist()])
-        (pq.write_table if path.endswith("parquet") else pc.write_csv)(rows, world / path)
-    given = 'manifest = "world/manifest.parquet"\ncategories = "world/categories.csv"'
-    text = PROJECT.replace('manifest = "tabletop"', given)
-    (folder / "unibind.toml").write_text(text, encoding="utf-8")
-    return folder
+def few(sample_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of four categories, one of them not trained; not run yet."""
+    place = tmp_path_factory.mktemp("few") / "p"
+    return plant(sample_world, place, trained=3, untrained=1, evaluate=EVALUATE_LITTLE)
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -20,19 +19,14 @@ import pytest
 import soundfile
 from PIL import Image
 
+from bench.torture.ground import Running, start
 from kb_builder.verify.verify import verify
+from tests.e2e.pace import quick_pace
 
 Served = Callable[..., AbstractContextManager[str]]
 CATEGORIES = ("brass bell", "oak barrel", "steel anvil", "silk umbrella")
 # What says by which way, when, how fast, in how many tries and at what price a text came.
 OF_THE_WAY = ("source", "created_at", "latency_ms", "attempts", "cost_usd")
-COMMAND = "from pipeline.cli.main import main; main()"
-# Nobody asks for 0.2 s instead of 15, and looks come every 0.1 s instead of every 5. So many rounds that
-# nothing dies in all of them.
-QUICKLY = (
-    "from functools import partial; from kb_builder.ask.batch import asker; "
-    "asker.Pace = partial(asker.Pace, rounds=20, quiet_s=0.2, poll_s=0.1, longest_poll_s=0.1, settle_s=0.5); "
-)
 
 PROJECT = """\
 name = "p"
@@ -98,33 +92,26 @@ def project(folder: Path, url: str, submit: str) -> Path:
     return folder
 
 
-def started(folder: Path, code: str) -> subprocess.Popen[str]:
+def started(folder: Path, *, quickly: bool) -> Running:
     """Stage 1 in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code, "describe"],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    pace = quick_pace if quickly else None
+    return start(folder, "describe", streams=folder / "streams", before=pace, environment=dict(os.environ))
 
 
-def described(folder: Path, code: str = COMMAND) -> None:
+def described(folder: Path, *, quickly: bool = False) -> None:
     """Run stage 1 to its end."""
-    process = started(folder, code)
-    _, told = process.communicate(timeout=300)
-    assert process.returncode == 0, told
+    done = started(folder, quickly=quickly).wait(300)
+    assert done.status == 0, done.err
 
 
-def killed_in_a_batch_of(folder: Path, code: str, *, media: bool) -> None:
+def killed_in_a_batch_of(folder: Path, *, quickly: bool, media: bool) -> None:
     """Start stage 1, and kill it -9 while requests with media, or such without, are at the server."""
-    process = started(folder, code)
+    process = started(folder, quickly=quickly)
     while media not in under_way(folder):
-        assert process.poll() is None, f"ended before the kill: {process.communicate()[1]}"
+        assert process.process.is_alive(), f"ended before the kill: {process.wait().err}"
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process.kill()
+    assert process.wait().status == -signal.SIGKILL
 
 
 def in_ledger(folder: Path, query: str) -> list[tuple[Any, ...]]:
@@ -165,19 +152,21 @@ def of_asked(folder: Path, column: str) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("pace", "faults", "kills"),
+    ("quickly", "faults", "kills"),
     [
-        pytest.param(
-            QUICKLY, ("--batch-expired=0.1", "--batch-failed=0.05"), [True], id="quick, with faults"
-        ),
-        pytest.param("", (), [False, True], id="as shipped", marks=pytest.mark.slow),
+        pytest.param(True, ("--batch-expired=0.1", "--batch-failed=0.05"), [True], id="quick, with faults"),
+        pytest.param(False, (), [False, True], id="as shipped", marks=pytest.mark.slow),
     ],
 )
 def test_killed_and_resumed_it_ends_as_an_online_run(
-    tmp_path: Path, pace: str, faults: tuple[str, ...], kills: list[bool], served: Served, planted_key: str
+    tmp_path: Path,
+    quickly: bool,
+    faults: tuple[str, ...],
+    kills: list[bool],
+    served: Served,
+    planted_key: str,
 ) -> None:
     """kill -9 while a batch of samples (or of categories) is out: the same rows for half, nothing twice."""
-    code = pace + COMMAND
     with served("--batch-seconds=0.8", "--fault=refusal=0.15", *faults) as url:
         online = project(tmp_path / "online", url, "online")
         described(online)
@@ -186,8 +175,8 @@ def test_killed_and_resumed_it_ends_as_an_online_run(
         forget(url)
         batch = project(tmp_path / "batch", url, "batch")
         for media in kills:
-            killed_in_a_batch_of(batch, code, media=media)
-        described(batch, code)
+            killed_in_a_batch_of(batch, quickly=quickly, media=media)
+        described(batch, quickly=quickly)
         counted = stats(url)
     died = sum(counted["faults"].get(name, 0) for name in ("batch_expired", "batch_failed"))
     assert bool(died) == bool(faults)

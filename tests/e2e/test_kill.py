@@ -1,15 +1,15 @@
 """Killed at any moment, the main job goes on and ends with the same tables, asking nothing twice.
 
-Its world is a quarter of the one that the other tests of this folder run on: six categories, all modalities.
+Its world is half of the one that test_main_job.py runs on: four categories, all modalities.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Any
 
 import duckdb
 import pytest
+
+from bench.torture.ground import Running, start
 
 Unibind = Callable[..., subprocess.CompletedProcess[str]]
 VOLATILE = ("created_at", "latency_ms")
@@ -41,6 +43,14 @@ def asked(folder: Path) -> int:
         return int(ledger.execute("SELECT count(*) FROM entries").fetchone()[0])
 
 
+def wait_for_line(started: Running, line: str) -> None:
+    """Wait until a command has printed a line on stderr."""
+    printed = started.streams / "err"
+    while not (printed.exists() and line in printed.read_text("utf-8", errors="replace").splitlines()):
+        assert started.process.is_alive(), started.wait().err
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     "sign",
     [
@@ -58,20 +68,11 @@ def test_a_run_killed_in_a_stage_ends_as_an_undisturbed_one(
     """kill -9 as soon as the stage begins; the next run ends with the same tables and the same ledger."""
     folder = tmp_path / "p"
     shutil.copytree(few, folder)
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from pipeline.cli.main import main; main()", "run"],
-        cwd=folder,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.strip() == f"▸ {sign}":
-            time.sleep(0.3)
-            process.send_signal(signal.SIGKILL)
-            break
-    process.stderr.close()
-    assert process.wait() == -signal.SIGKILL
+    process = start(folder, "run", streams=tmp_path / "streams", environment=os.environ)
+    wait_for_line(process, f"▸ {sign}")
+    time.sleep(0.3)
+    process.kill()
+    assert process.wait().status == -signal.SIGKILL
     done = unibind(folder, "run")
     assert done.returncode == 0, done.stderr
     assert tables(folder) == tables(undisturbed)

@@ -27,11 +27,11 @@ from typing import Any
 import duckdb
 import pytest
 
+from bench.torture.ground import Running, start
 from kb_builder.ask.ledger import GROUP_ROWS
 
 Unibind = Callable[..., subprocess.CompletedProcess[str]]
 Served = Callable[..., AbstractContextManager[str]]
-COMMAND = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 # No row says when, how fast or in how many tries: everything else must be equal.
 VOLATILE = ("created_at", "latency_ms", "attempts")
 LASTING = ("refusal", "refusal_field", "content_filter", "length", "torn_content", "policy")
@@ -139,26 +139,26 @@ def answered(folder: Path) -> int:
             return 0
 
 
+def started(folder: Path) -> Running:
+    """Stage 1 in a process of its own."""
+    return start(folder, "describe", streams=folder / "streams", environment=os.environ)
+
+
 def describe(folder: Path) -> None:
     """Run stage 1 to its end."""
-    done = subprocess.run([*COMMAND, "describe"], cwd=folder, capture_output=True, text=True, timeout=6000)
-    assert done.returncode == 0, done.stderr
-    (folder / "told.log").write_text(done.stdout + done.stderr, encoding="utf-8")
+    done = started(folder).wait(6000)
+    assert done.status == 0, done.err
+    (folder / "told.log").write_text(done.out + done.err, encoding="utf-8")
 
 
 def killed_at(folder: Path, count: int, extra_s: float) -> bool:
     """Start stage 1 and kill it -9 a moment after so many answers; False if it ended first."""
-    process = subprocess.Popen(
-        [*COMMAND, "describe"],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None and answered(folder) < count:
+    running = started(folder)
+    while running.process.is_alive() and answered(folder) < count:
         time.sleep(0.01)
     time.sleep(extra_s)
-    process.send_signal(signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL
+    running.process.kill()
+    return running.wait().status == -signal.SIGKILL
 
 
 def that_hold(key: str, folder: Path) -> list[str]:

@@ -184,12 +184,18 @@ ALTERED: dict[str, Alter] = {
 }
 
 
+@pytest.fixture(scope="module")
+def honest(finished_once: Path, contents_of: Any) -> dict[str, dict[str, Any]]:
+    """What each stage wrote of the project before anything is altered."""
+    found = contents_of(load_project(finished_once / "unibind.toml"))
+    return {stage.name: _written(finished_once, stage, found) for stage in STAGES}
+
+
 @pytest.mark.parametrize("what", ALTERED)
 def test_a_stage_that_would_give_something_else_is_called_stale(
-    what: str, finished: Path, tmp_path: Path, contents_of: Any
+    what: str, finished: Path, honest: dict[str, dict[str, Any]], tmp_path: Path, contents_of: Any
 ) -> None:
     """Whatever stage's output would be another, run afresh on the altered file, does not count as done."""
-    honest = {stage.name: _outputs(finished, stage.name, contents_of) for stage in STAGES}
     ALTERED[what](finished)
     project = load_project(finished / "unibind.toml")
     for folder in (project.run, project.kb):  # else the checksums name the file before any stage is asked
@@ -201,29 +207,29 @@ def test_a_stage_that_would_give_something_else_is_called_stale(
             continue
         copy = tmp_path / "again" / stage.name
         shutil.copytree(finished, copy)
-        _forget(copy, stage.name)
+        _forget(copy, stage)
         try:
-            run_stage(load_project(copy / "unibind.toml"), stage.name)
-            again = _outputs(copy, stage.name, contents_of)
+            own = load_project(copy / "unibind.toml")
+            run_stage(own, stage.name)
+            again = _written(copy, stage, contents_of(own))
         except UniBindError as error:
             again = {"error": str(error)}
         assert again == honest[stage.name], f"{stage.name} was not called stale"
 
 
-def _outputs(folder: Path, name: str, contents_of: Any) -> dict[str, Any]:
+def _written(folder: Path, stage: Stage, contents: dict[str, Any]) -> dict[str, Any]:
+    """Of the contents of a run those of a stage's own files."""
     project = load_project(folder / "unibind.toml")
-    (stage,) = (each for each in STAGES if each.name == name)
     own = {path.relative_to(project.run).as_posix() for path in stage.outputs(project)}
-    return {file: value for file, value in contents_of(project).items() if file in own}
+    return {file: value for file, value in contents.items() if file in own}
 
 
-def _forget(folder: Path, name: str) -> None:
+def _forget(folder: Path, stage: Stage) -> None:
     """Let a stage be as if it had never run."""
     project: ProjectFile = load_project(folder / "unibind.toml")
-    (stage,) = (each for each in STAGES if each.name == name)
     for path in list(stage.outputs(project)):
         path.unlink(missing_ok=True)
-    for mark in (project.run / "stages").glob(f"{name}*.json"):
+    for mark in (project.run / "stages").glob(f"{stage.name}*.json"):
         mark.unlink()
 
 

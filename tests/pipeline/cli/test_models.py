@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline.cli.main import app
+from tests.commands import in_process
 
 Save = Callable[[str], Path]
 ROOT = Path(__file__).parents[3]
@@ -98,17 +96,9 @@ def test_predict_names_a_picture_with_a_clip_folder(save_clip: Save, tmp_path: P
     pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
     among = ["--categories", "dog, cat", "--encoder", f"clip:{save_clip('clip')}"]
-    main = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
-    done = subprocess.run(
-        [*main, "predict", str(tmp_path / "noise.png"), *among],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    done = in_process("predict", str(tmp_path / "noise.png"), *among, folder=ROOT)
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
     assert lines[0].endswith("noise.png  (image, zero-shot)")
     assert {line.split()[1] for line in lines[1:3]} == {"dog", "cat"}
 

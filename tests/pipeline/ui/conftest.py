@@ -30,6 +30,7 @@ from pipeline.project import load_project
 from pipeline.run.runner import run_stages
 from pipeline.ui.serve import add_pages, application
 from pipeline.ui.state import Desk, open_desk
+from tests.elsewhere import all_files
 
 HOSTILE = '<script>alert("x")</script>'
 Visit = Callable[[Desk, Callable[[User], Coroutine[Any, Any, None]]], None]
@@ -48,11 +49,16 @@ points = 128
 
 @pytest.fixture(scope="session")
 def small_world(sample_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project file of a sample world that was ingested and no more: every modality, no model."""
+    """The project file of a sample world that was ingested and no more: every modality, no model.
+
+    All of its objects but one are there already.
+    """
     path = tmp_path_factory.mktemp("world") / "world.toml"
     path.write_text(WORLD, encoding="utf-8")
-    shutil.copytree(sample_world, path.parent / "runs" / "world" / "world")  # not rendered again
+    world = Path(shutil.copytree(sample_world, path.parent / "runs" / "world" / "world"))
+    shutil.rmtree(world / "media" / "cork-torus-000")
     run_stages(load_project(path), ["world", "ingest"])
+    assert all_files(world) == all_files(sample_world)
     return path
 
 

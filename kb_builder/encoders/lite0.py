@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from data.errors import InputError, MissingDependencyError
@@ -35,8 +37,12 @@ SIZE = 160
 
 # The pixel normalisation of the weights' training: 127 becomes 0, and 128 levels become 1.
 _MEAN, _STD = 127.0, 128.0
-# Pictures per forward pass. 32 overflow a core's cache: they took a third longer, and 0.4 GB more memory.
-_PICTURES_PER_PASS = 8
+# The first blocks have large maps and few weights, the others small maps and many weights. So few pictures go
+# through the first at once (more would overflow a core's cache, and their memory is handed out anew, page by
+# page, for every pass), and many through the others; from 16 on torch adds in another order.
+_FIRST_BLOCKS, _FIRST_PIXELS, _PICTURES_PER_PASS = 5, 2 * SIZE**2, 12
+# Channels of a pixel up to which torch's own 1 × 1 convolution on one thread and oneDNN's add in one order.
+_SAME_SUMS = 192
 # The attributes of a block that hold a convolution, and the batch normalisation behind it.
 _CONVOLUTION_NORMS = (
     ("_conv_stem", "_bn0"),
@@ -45,12 +51,11 @@ _CONVOLUTION_NORMS = (
     ("_project_conv", "_bn2"),
     ("_conv_head", "_bn1"),
 )
+_UNCLIPPED = "_project_conv"  # the one without a ReLU6 behind it
 
 
 class Network(Protocol):
     """The methods of the network that are used here; its package has no types."""
-
-    def extract_features(self, inputs: torch.Tensor) -> torch.Tensor: ...
 
     def get_submodule(self, target: str) -> nn.Module: ...
 
@@ -75,6 +80,7 @@ def load_network(size: int, *, device: str = "cpu") -> Network:
     Every batch normalisation is fused into the convolution before it, which saves time and changes the result
     by rounding only. The padding of the convolutions depends on `size` (TensorFlow's "same"); where it is the
     same on all sides, the convolution pads by itself, which changes no bit and saves two copies of its input.
+    On a CPU the convolutions also do the ReLU6 behind them (`_Clipping`).
     """
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -94,6 +100,8 @@ def load_network(size: int, *, device: str = "cpu") -> Network:
     if device == "cpu":
         use_onednn(network)  # MKL's matrix product gives a row other last bits if the other rows differ
     ready: Network = network.to(device, memory_format=torch.channels_last)
+    if device == "cpu" and _clips_at_once():
+        _clip_at_once(ready)
     return ready
 
 
@@ -121,20 +129,101 @@ def _pad_by_itself(convolution: nn.Module) -> None:
             convolution.static_padding = nn.Identity()
 
 
+class _Clipping(nn.Conv2d):
+    """A convolution on a CPU that pads its input and clips its result to 0…6 (ReLU6) in one call of oneDNN.
+
+    That changes no bit, and saves a pass over the padded input and one over the result. Long sums are left to
+    torch's own product, whose order of adding oneDNN does not have.
+    """
+
+    kernel: torch.Tensor
+    clips: bool
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """float32[V, C, H, W] in the channels-last layout."""
+        if self.kernel_size == (1, 1) and self.in_channels > _SAME_SUMS:
+            found = functional.conv2d(input, self.weight, self.bias)
+            return found.clamp_(0, 6) if self.clips else found
+        return _convolve(input, self.kernel, self.bias, self, clip=self.clips)
+
+
+def _clip_at_once(network: Network) -> None:
+    """Make every convolution a `_Clipping`, and every ReLU6 do nothing."""
+    for block in [network, *network.get_submodule("_blocks").children()]:
+        for name, _ in _CONVOLUTION_NORMS:
+            convolution: Any = getattr(block, name, None)
+            if convolution is not None:
+                convolution.__class__ = _Clipping
+                convolution.clips = name != _UNCLIPPED
+                convolution.kernel = _padding_kernel(convolution)
+        setattr(block, "_swish", nn.Identity())  # noqa: B010  (a protocol without it)
+
+
+def _padding_kernel(convolution: Any) -> torch.Tensor:
+    """The weights; where one row and column more is padded behind than before, with zeros for it before.
+
+    oneDNN is told one padding for both sides. What the zeros are multiplied with adds nothing.
+    """
+    weight: torch.Tensor = convolution.weight
+    before = convolution.static_padding
+    if not isinstance(before, nn.ZeroPad2d):
+        return weight
+    left, right, top, bottom = before.padding
+    if (left, top) != (right - 1, bottom - 1) or left != top:
+        raise AssertionError(f"a padding of {before.padding}")
+    convolution.padding, convolution.static_padding = (right, right), nn.Identity()
+    return functional.pad(weight, (1, 0, 1, 0)).contiguous(memory_format=torch.channels_last)
+
+
+def _convolve(
+    x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, like: nn.Conv2d, *, clip: bool
+) -> torch.Tensor:
+    # The operator that torch.compile puts in the place of a convolution on a CPU; it has no public name.
+    operator: Any = torch.ops.mkldnn._convolution_pointwise
+    then = ("hardtanh", [0.0, 6.0]) if clip else ("none", [])
+    result: torch.Tensor = operator(
+        x, kernel, bias, like.padding, like.stride, like.dilation, like.groups, *then, ""
+    )
+    return result
+
+
+@cache
+def _clips_at_once() -> bool:
+    """Whether this torch has oneDNN's convolution."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        with torch.inference_mode():
+            _convolve(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 1, 1), None, nn.Conv2d(1, 1, 1), clip=True)
+    except (AttributeError, RuntimeError):  # another torch, or a build without it
+        return False
+    return True
+
+
 @torch.inference_mode()
 def pooled_features(network: Network, pictures_VSS3: Bytes) -> Floats:
     """float32[V, 1280]: the last feature map averaged over its positions, for each of V pictures."""
     if len(pictures_VSS3) == 0:
         return np.zeros((0, FEATURES), np.float32)
     device = next(network.parameters()).device
-    chunks = (
-        _to_tensor(pictures_VSS3[start : start + _PICTURES_PER_PASS], device)
-        for start in range(0, len(pictures_VSS3), _PICTURES_PER_PASS)
-    )
-    features: Floats = (
-        torch.cat([network.extract_features(each).mean((2, 3)) for each in chunks]).cpu().numpy()
-    )
-    return features
+    first, rest = _halves(network)
+    side = pictures_VSS3.shape[1]
+    at_once = max(1, _FIRST_PIXELS // side**2) if device.type == "cpu" else _PICTURES_PER_PASS
+    features = []
+    for start in range(0, len(pictures_VSS3), _PICTURES_PER_PASS):
+        some = pictures_VSS3[start : start + _PICTURES_PER_PASS]
+        maps = [first(_to_tensor(some[at : at + at_once], device)) for at in range(0, len(some), at_once)]
+        features.append(rest(torch.cat(maps)).mean((2, 3)))
+    pooled: Floats = torch.cat(features).cpu().numpy()
+    return pooled
+
+
+def _halves(network: Network) -> tuple[nn.Sequential, nn.Sequential]:
+    """`extract_features` of the package as its first blocks, and the rest."""
+    stem, clip, head = (network.get_submodule(name) for name in ("_conv_stem", "_swish", "_conv_head"))
+    blocks = list(network.get_submodule("_blocks").children())
+    first = nn.Sequential(stem, clip, *blocks[:_FIRST_BLOCKS])
+    return first, nn.Sequential(*blocks[_FIRST_BLOCKS:], head, clip)
 
 
 @torch.inference_mode()

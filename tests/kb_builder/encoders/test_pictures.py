@@ -14,6 +14,7 @@ from PIL import Image
 from data.errors import SampleError
 from data.readers import read
 from data.render import render
+from data.threads import one_thread_each
 from kb_builder.encoders import lite0, load_encoder
 from kb_builder.encoders.lite0 import SIZE, weights_path
 from kb_builder.encoders.pictures import pad_to_square
@@ -51,17 +52,23 @@ def direct_features(modality: Any, path: Path) -> np.ndarray:
     return np.asarray(mean / np.linalg.norm(mean))
 
 
-@pytest.mark.parametrize("count", [1, 8])
-def test_convolutions_that_pad_by_themselves_change_no_bit(
+@pytest.mark.parametrize("count", [1, 14])
+def test_padding_and_clipping_convolutions_change_no_bit(
     monkeypatch: pytest.MonkeyPatch, encoder: Any, count: int
 ) -> None:
-    """Stored vectors stay valid: the network gives the bits that it gave with padded copies of its inputs."""
+    """Stored vectors stay valid: the network gives the bits that it gave with padded copies of its inputs, a
+    ReLU6 of its own behind each convolution, and all blocks for all pictures at once."""
     pictures = np.random.default_rng(5).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
-    monkeypatch.setattr(lite0, "_pad_by_itself", lambda module: None)
-    with_copies = lite0.load_network(SIZE)
-    np.testing.assert_array_equal(
-        lite0.pooled_features(encoder.network, pictures), lite0.pooled_features(with_copies, pictures)
-    )
+    with one_thread_each():
+        ours = lite0.pooled_features(encoder.network, pictures)
+        assert lite0._clips_at_once()
+        monkeypatch.setattr(lite0, "_pad_by_itself", lambda module: None)
+        monkeypatch.setattr(lite0, "_clips_at_once", lambda: False)
+        monkeypatch.setattr(lite0, "_FIRST_PIXELS", count * SIZE**2)
+        plain = lite0.load_network(SIZE)
+        np.testing.assert_array_equal(ours, lite0.pooled_features(plain, pictures))
+    weights = [sum(each.numel() for each in network.parameters()) for network in (encoder.network, plain)]
+    assert weights[0] == weights[1], "the card names the published number of parameters"
 
 
 def test_equals_a_direct_forward_pass(encoder: Any, files: list[tuple[Any, Path]]) -> None:

@@ -30,7 +30,8 @@ def read_ply(path: Path) -> tuple[AnyArray, Bytes | None]:
     import plyfile
 
     with _ascii_header(path) as file, decoding(path, "PLY file"):
-        ply = plyfile.PlyData.read(file, mmap=False)
+        # Mapped where it is a binary file without lists: else plyfile reads number by number, in Python.
+        ply = plyfile.PlyData.read(file)
         _check_end(path, file, ply)
         vertices = ply["vertex"].data
         xyz_V3 = np.stack([vertices[axis] for axis in "xyz"], axis=1)
@@ -87,6 +88,8 @@ def _ascii_header(path: Path) -> io.BufferedReader:
     )
     if declared > size:
         raise SampleError(f"{path}: truncated, its header declares {declared:,} elements; fetch it again")
+    if not start and header.isascii() and b"format binary" in header:
+        return path.open("rb")
     patches = {} if header.isascii() else {start: bytes(b if b < 128 else ord("?") for b in header)}
     return io.BufferedReader(Stretch(path, start, size, patches).open())
 

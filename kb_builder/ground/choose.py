@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from kb_builder.ask.request import Request, derived_seed
@@ -48,6 +49,7 @@ class _Least(NamedTuple):
 # Words in one place of a grid's names are of one kind. Whole names may be of any, so that much is likelier of
 # one than of the others by chance alone. How they were set: docs/words.md.
 _OF_GRID, _OF_WHOLE = _Least(1.0, 0.1, -1.9), _Least(1.5, 0.35, -1.2)
+_LISTS_AT_ONCE = 8  # requests in flight at the servers of the bundled model on two cores
 # Any thing: what is said of it is said of everything.
 _ANYTHING = ("Thing", "Object")
 
@@ -105,19 +107,31 @@ def plan_choices(
     model: str,
     seed: int,
 ) -> Iterator[AskedChoice]:
-    """Every request: question by question and list by list, so that servers need not read a list again."""
-    for question in asked:
-        for number, examples in enumerate(question.lists):
-            for group, parts in groups.items():
-                words = [part.word for part in parts if question.fits(part)]
-                for word in dict.fromkeys([*words, *(_ANYTHING if words else ())]):
-                    yield AskedChoice(
-                        question,
-                        group,
-                        word,
-                        number,
-                        _request(question, examples, word, endpoint, model, seed),
-                    )
+    """Every request: a few lists at a time, thing by thing.
+
+    Servers keep the prompts of the last few requests and read only the rest of one that begins alike. Were a
+    list asked about all things at once, the requests in flight would each read it anew.
+    """
+    by_list = [
+        [
+            AskedChoice(
+                question, group, word, number, _request(question, examples, word, endpoint, model, seed)
+            )
+            for group, parts in groups.items()
+            for word in _things(question, parts)
+        ]
+        for question in asked
+        for number, examples in enumerate(question.lists)
+    ]
+    for start in range(0, len(by_list), _LISTS_AT_ONCE):
+        for turn in zip_longest(*by_list[start : start + _LISTS_AT_ONCE]):
+            yield from (each for each in turn if each is not None)
+
+
+def _things(question: ChoiceQuestion, parts: Sequence[NamePart]) -> list[str]:
+    """What a list is completed for: the words of a group that the question is asked of, and any thing."""
+    words = [part.word for part in parts if question.fits(part)]
+    return list(dict.fromkeys([*words, *(_ANYTHING if words else ())]))
 
 
 def _request(

@@ -65,12 +65,12 @@ def test_the_questions_can_be_asked() -> None:
 
 
 def test_every_thing_is_asked_by_every_list_beside_anything() -> None:
-    """List by list; a question about materials is not asked of the noun; the words are lifted and listed."""
+    """Thing by thing; what is asked about materials is not asked of the noun; words are lifted and listed."""
     parts = {"glass": [NamePart("glass", "modifier", "glass"), NamePart("wood", "modifier", "glass")]}
     parts["cone"] = [NamePart("cone", "head", "cone")]
     asked = list(plan_choices(parts, [_question(of=("modifier",))], endpoint="e", model="m", seed=0))
     words = ["glass", "wood", "Thing", "Object"]
-    assert [(each.list_number, each.word) for each in asked] == [(i, word) for i in (0, 1) for word in words]
+    assert [(each.list_number, each.word) for each in asked] == [(i, word) for word in words for i in (0, 1)]
     request = asked[0].request
     assert request.messages == (("user", "How things feel."), ("assistant", "Ice: cold. Wool: soft. Glass:"))
     assert request.max_tokens == 1
@@ -78,10 +78,21 @@ def test_every_thing_is_asked_by_every_list_beside_anything() -> None:
     assert request.extra["top_logprobs"] == 6
     whole = {"": [NamePart("car horn", "whole", "")]}
     asked = list(plan_choices(whole, [_question()], endpoint="e", model="m", seed=0))
-    assert [each.word for each in asked[:3]] == ["car horn", "Thing", "Object"]
+    assert [each.word for each in asked[::2]] == ["car horn", "Thing", "Object"]
     assert not list(plan_choices(whole, [_question(of=("modifier",))], endpoint="e", model="m", seed=0))
     code = {"": [NamePart("KP-4211", "whole", "")]}
     assert not list(plan_choices(code, [_question()], endpoint="e", model="m", seed=0))
+
+
+def test_few_lists_are_asked_at_a_time() -> None:
+    """So that a server keeps each of them in mind: it reads what follows a beginning that it knows."""
+    lists = tuple(f"Ice: cold. Number {number}: soft." for number in range(12))
+    parts = {"": [NamePart("car horn", "whole", ""), NamePart("dog", "whole", "")]}
+    asked = list(plan_choices(parts, [_question(lists=lists)], endpoint="e", model="m", seed=0))
+    order = [(each.list_number, each.word) for each in asked]
+    words = ["car horn", "dog", "Thing", "Object"]
+    assert order[:32] == [(number, word) for word in words for number in range(8)]
+    assert order[32:] == [(number, word) for word in words for number in range(8, 12)]
 
 
 def test_shares_are_among_the_words_and_the_fit_is_beside_the_likeliest_other() -> None:

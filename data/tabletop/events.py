@@ -45,8 +45,12 @@ def film_events(spec: ObjectSpec, light_FHW: F32, *, seconds: float) -> Columns:
     y = np.concatenate([y, rng.integers(0, height, stray)])
     t = np.concatenate([t, rng.integers(0, int(times_F[-1]) + 1, stray)])
     polarity = np.concatenate([polarity, rng.random(stray) < 0.5])
-    order = np.lexsort((polarity, x, y, t))
-    return x[order], y[order], t[order], polarity[order]
+    # Sorted as one number each, by time, row, column and polarity: a third of the time that columns take.
+    places_N = np.sort(((t * height + y) * width + x) * 2 + polarity)
+    places_N, polarity = places_N >> 1, (places_N & 1).astype(bool)
+    rows_N, x = np.divmod(places_N, width)
+    t, y = np.divmod(rows_N, height)
+    return x, y, t, polarity
 
 
 def crossings(

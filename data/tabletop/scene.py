@@ -1,11 +1,12 @@
 """Cameras, poses and ray casting: one object over an endless table, in metres, z up, the table at z = 0.
 
-Legend: N rays or points, HW picture.
+Legend: N rays or points, HW picture. Where all rays start at one point, `origins_N3` may be [1, 3].
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,9 @@ from embreex.mesh_construction import TriangleMesh
 from numpy.typing import NDArray
 
 from data.tabletop.objects import ObjectSpec
-from data.tabletop.shapes import F32, f32, mesh_of, normals_at
+from data.tabletop.shapes import F32, Indices, dot, f32, mesh_of, normals_at, pick, row_by_row, turned, unit
 
 Bool = NDArray[np.bool_]
-Indices = NDArray[np.intp]
 FAR = np.float32(1e30)  # the distance of what is never hit
 
 
@@ -51,15 +51,15 @@ class Body:
 
     def to_local(self, points_N3: F32) -> F32:
         """World points in the object's own coordinates."""
-        return f32((points_N3 - self.centre_3) @ self.rotation_33)
+        return turned(points_N3 - self.centre_3, self.rotation_33)
 
     def turn_to_local(self, directions_N3: F32) -> F32:
         """World directions in the object's own coordinates."""
-        return directions_N3 @ self.rotation_33
+        return turned(directions_N3, self.rotation_33)
 
     def turn_to_world(self, directions_N3: F32) -> F32:
         """Directions of the object's own coordinates in the world's."""
-        return directions_N3 @ self.rotation_33.T
+        return turned(directions_N3, self.rotation_33.T)
 
 
 def solid_of(spec: ObjectSpec) -> Any:
@@ -96,27 +96,16 @@ def rays(camera: Camera, x_N: F32, y_N: F32) -> F32:
     axes_33 = np.stack([right, up, forward])
     axes_33 /= np.linalg.norm(axes_33, axis=1, keepdims=True)
     scale = 2 * np.tan(camera.view_angle / 2) / min(camera.width, camera.height)
-    seen_N3 = np.ones((len(x_N), 3), np.float32)
+    seen_N3 = np.ones((len(x_N), 3), np.float32, order="F")
     seen_N3[:, 0] = (x_N - camera.width / 2) * scale
     seen_N3[:, 1] = (camera.height / 2 - y_N) * scale
-    return unit(seen_N3 @ axes_33.astype(np.float32))
-
-
-def unit(vectors_N3: F32) -> F32:
-    """Vectors scaled to unit length."""
-    length_N = np.sqrt(dot(vectors_N3, vectors_N3))
-    return f32(vectors_N3 / np.maximum(length_N, 1e-12)[:, None])
-
-
-def dot(a_N3: F32, b: F32) -> F32:
-    """Scalar products of rows with rows [N, 3], or with one vector [3]."""
-    return f32(a_N3 @ b) if b.ndim == 1 else np.einsum("nd,nd->n", a_N3, b)
+    return unit(turned(seen_N3, axes_33.astype(np.float32)))
 
 
 def cast(body: Body, origins_N3: F32, towards_N3: F32) -> F32:
     """Distances [N] in metres along world rays to the object; FAR where they miss it."""
     near, local_origins, local_towards = _near_rays(body, origins_N3, towards_N3)
-    distance_N = np.full(len(origins_N3), FAR, np.float32)
+    distance_N = np.full(len(towards_N3), FAR, np.float32)
     if len(near):
         found: F32 = body.solid.run(local_origins, local_towards, query="DISTANCE")
         distance_N[near] = np.minimum(found, FAR)
@@ -125,9 +114,7 @@ def cast(body: Body, origins_N3: F32, towards_N3: F32) -> F32:
 
 def is_blocked(body: Body, points_N3: F32, towards_3: F32) -> Bool:
     """Whether the object lies between world points and what is far off in one direction."""
-    near, local_origins, local_towards = _near_rays(
-        body, points_N3, np.broadcast_to(towards_3, points_N3.shape)
-    )
+    near, local_origins, local_towards = _near_rays(body, points_N3, towards_3[None])
     blocked_N = np.zeros(len(points_N3), bool)
     if len(near):
         blocked_N[near] = body.solid.run(local_origins, local_towards, query="OCCLUDED") == 0
@@ -141,9 +128,9 @@ def _near_rays(body: Body, origins_N3: F32, towards_N3: F32) -> tuple[Indices, F
     along_N = dot(offset_N3, towards_N3)
     reach = np.float32(body.reach)
     near = np.flatnonzero((dot(offset_N3, offset_N3) - along_N**2 < reach**2) & (along_N > -reach))
-    local_origins = np.ascontiguousarray(body.to_local(origins_N3[near]), np.float32)
-    local_towards = np.ascontiguousarray(body.turn_to_local(towards_N3[near]), np.float32)
-    return near, local_origins, local_towards
+    local_origins = body.to_local(pick(origins_N3, near))
+    local_towards = body.turn_to_local(pick(towards_N3, near))
+    return near, row_by_row(local_origins), row_by_row(local_towards)
 
 
 def normals(body: Body, points_N3: F32) -> F32:
@@ -159,8 +146,13 @@ def table_distance(origins_N3: F32, towards_N3: F32) -> F32:
 
 
 def pixel_centres(camera: Camera) -> tuple[F32, F32]:
-    """Picture coordinates x, y [H·W] of all pixel centres, row by row."""
-    y_HW, x_HW = np.mgrid[: camera.height, : camera.width].astype(np.float32) + np.float32(0.5)
+    """Picture coordinates x, y [H·W] of all pixel centres, row by row; not to be written to."""
+    return _centres(camera.height, camera.width)
+
+
+@lru_cache(maxsize=4)  # of a film, all pictures have the same
+def _centres(height: int, width: int) -> tuple[F32, F32]:
+    y_HW, x_HW = np.mgrid[:height, :width].astype(np.float32) + np.float32(0.5)
     return x_HW.ravel(), y_HW.ravel()
 
 

@@ -20,15 +20,13 @@ from data.tabletop.scene import (
     Bool,
     Camera,
     cast,
-    dot,
     is_blocked,
     normals,
     pixel_centres,
     rays,
     table_distance,
-    unit,
 )
-from data.tabletop.shapes import F32, f32
+from data.tabletop.shapes import F32, dot, f32, pick, put, row_by_row, spread, unit
 from data.tabletop.textures import albedo, table_pattern
 
 GLASS_INDEX = np.float32(1.52)  # refractive index of soda-lime glass
@@ -81,14 +79,14 @@ def photograph(body: Body, setting: Setting, camera: Camera, *, soft: int) -> F3
     across = solid_HW[1:] != solid_HW[:-1]
     edge_HW[1:] |= across
     edge_HW[:-1] |= across
-    edge_N = edge_HW.ravel()
+    edges = np.flatnonzero(edge_HW)
     offsets_42 = f32([[-0.125, -0.375], [0.375, -0.125], [0.125, 0.375], [-0.375, 0.125]])  # turned grid
     fine_x, fine_y = (
-        (centre_N[edge_N] + offsets_42[:, axis, None]).ravel() for axis, centre_N in enumerate((x_N, y_N))
+        (centre_N[edges] + offsets_42[:, axis, None]).ravel() for axis, centre_N in enumerate((x_N, y_N))
     )
     fine_N3, _ = radiance(body, setting, camera, fine_x, fine_y, soft=1)
-    colour_N3[edge_N] = fine_N3.reshape(4, -1, 3).mean(axis=0)
-    return colour_N3.reshape(camera.height, camera.width, 3)
+    put(colour_N3, edges, fine_N3.T.reshape(3, 4, -1).mean(axis=1).T)
+    return row_by_row(colour_N3).reshape(camera.height, camera.width, 3)
 
 
 def radiance(
@@ -96,23 +94,24 @@ def radiance(
 ) -> tuple[F32, Bool]:
     """Linear RGB [N, 3] seen through picture points, and whether each shows the object."""
     towards_N3 = rays(camera, x_N, y_N)
-    eyes_N3 = np.broadcast_to(camera.eye_3, towards_N3.shape)
-    distance_N = cast(body, eyes_N3, towards_N3)
+    eye_13 = camera.eye_3[None]
+    distance_N = cast(body, eye_13, towards_N3)
     solid_N = distance_N < FAR
     colour_N3 = np.empty_like(towards_N3)
     solid, other = np.flatnonzero(solid_N), np.flatnonzero(~solid_N)
-    colour_N3[other] = _surroundings(body, setting, eyes_N3[: len(other)], towards_N3[other], soft=soft)
-    at_solid_N3 = towards_N3[solid]
-    points = eyes_N3[: len(solid)] + at_solid_N3 * distance_N[solid, None]
+    put(colour_N3, other, _surroundings(body, setting, eye_13, pick(towards_N3, other), soft=soft))
+    at_solid_N3 = pick(towards_N3, solid)
+    points = eye_13 + at_solid_N3 * distance_N[solid, None]
     shade = _glass if body.spec.kind.texture == "clear" else _opaque
-    colour_N3[solid] = shade(body, setting, points, at_solid_N3)
+    put(colour_N3, solid, shade(body, setting, points, at_solid_N3))
     return colour_N3, solid_N
 
 
 def to_srgb(linear: F32, *, exposure: float) -> NDArray[np.uint8]:
     """8-bit sRGB (IEC 61966-2-1) of linear light, highlights rolled off softly above 0.8."""
     x = np.maximum(linear * np.float32(exposure), 0)
-    x = np.where(x > 0.8, 0.8 + 0.2 * (1 - np.exp(-(x - 0.8) / 0.2)), x)
+    bright = np.nonzero(x > 0.8)
+    x[bright] = 0.8 + 0.2 * (1 - np.exp(-(x[bright] - 0.8) / 0.2))
     encoded = np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-6) ** (1 / 2.4) - 0.055)
     pixels: NDArray[np.uint8] = np.round(255 * encoded).astype(np.uint8)
     return pixels
@@ -133,24 +132,25 @@ def _opaque(body: Body, setting: Setting, points_N3: F32, towards_N3: F32) -> F3
     start_N3 = points_N3 + normals_N3 * SKIN
     lit_N = np.zeros_like(facing_N)
     front = np.flatnonzero(facing_N > 0)
-    lit_N[front] = ~is_blocked(body, start_N3[front], setting.light_3)
+    lit_N[front] = ~is_blocked(body, pick(start_N3, front), setting.light_3)
     # Half of the room's light comes from above, half by way of the table, which the object itself darkens.
-    upward_N = (0.5 + 0.5 * normals_N3[:, 2])[:, None]
+    upward_N = 0.5 + 0.5 * normals_N3[:, 2]
     from_table = setting.table_3 * (setting.ambient_3 + 0.5 * setting.lamp_3)
-    height_N = np.clip(points_N3[:, 2] / np.float32(body.spec.size), 0, 1)[:, None]
-    bounce_N3 = setting.ambient_3 * upward_N + from_table * (1 - upward_N) * (0.3 + 0.7 * height_N)
+    height_N = np.clip(points_N3[:, 2] / np.float32(body.spec.size), 0, 1)
+    near_N = (0.3 + 0.7 * height_N)[:, None]
+    bounce_N3 = spread(setting.ambient_3, upward_N) + spread(from_table, 1 - upward_N) * near_N
     mirror_N = stuff.f0 + (1 - stuff.f0) * (1 - np.clip(-dot(normals_N3, towards_N3), 0, 1)) ** 5
     metal = stuff.f0 > 0.3
-    diffuse_N3 = colour_N3 * (setting.lamp_3 * (facing_N * lit_N)[:, None] + bounce_N3)
+    diffuse_N3 = colour_N3 * (spread(setting.lamp_3, facing_N * lit_N) + bounce_N3)
     half_N3 = unit(setting.light_3 - towards_N3)
     highlight_N = stuff.gloss * np.clip(dot(normals_N3, half_N3), 0, 1) ** np.float32(stuff.shininess) * lit_N
     if metal:
         reflected_N3 = _reflection(body, setting, points_N3, towards_N3, normals_N3)
         tint_N3 = np.clip(colour_N3 + (1 - colour_N3) * (mirror_N[:, None] - stuff.f0), 0, 1)
-        return f32(0.12 * diffuse_N3 + tint_N3 * reflected_N3 + highlight_N[:, None] * setting.lamp_3)
+        return f32(0.12 * diffuse_N3 + tint_N3 * reflected_N3 + spread(setting.lamp_3, highlight_N))
     # Rough surfaces mirror too, but blurred beyond recognition: the room's mean light, scaled by their gloss.
-    sheen_N3 = (mirror_N * min(1.0, 4 * stuff.gloss))[:, None] * setting.wall_3
-    return f32(diffuse_N3 + sheen_N3 + highlight_N[:, None] * setting.lamp_3)
+    sheen_N3 = spread(setting.wall_3, mirror_N * min(1.0, 4 * stuff.gloss))
+    return f32(diffuse_N3 + sheen_N3 + spread(setting.lamp_3, highlight_N))
 
 
 def _glass(body: Body, setting: Setting, points_N3: F32, towards_N3: F32) -> F32:
@@ -163,25 +163,25 @@ def _glass(body: Body, setting: Setting, points_N3: F32, towards_N3: F32) -> F32
     inside_N3, _ = _refract(towards_N3, normals_N3, 1 / GLASS_INDEX)
     at_N3 = points_N3 - normals_N3 * SKIN
     length_N = np.zeros(len(points_N3), np.float32)
-    leaving_N3 = inside_N3.copy()
+    leaving_N3 = inside_N3.copy(order="K")
     todo = np.arange(len(points_N3))
     for bounce in range(INNER_BOUNCES + 1):
-        distance = cast(body, at_N3[todo], inside_N3[todo])
+        from_N3, along_N3 = pick(at_N3, todo), pick(inside_N3, todo)
+        distance = cast(body, from_N3, along_N3)
         distance = np.where(distance < FAR, distance, 0)
-        at_N3[todo] += inside_N3[todo] * distance[:, None]
+        from_N3 = from_N3 + along_N3 * distance[:, None]
         length_N[todo] += distance
-        wall = -normals(body, at_N3[todo])
-        out, passes = _refract(inside_N3[todo], wall, GLASS_INDEX)
+        wall = -normals(body, from_N3)
+        out, passes = _refract(along_N3, wall, GLASS_INDEX)
         if bounce == INNER_BOUNCES:
             passes[:] = True
-        leaving_N3[todo[passes]] = out[passes]
-        at_N3[todo[passes]] -= wall[passes] * SKIN
-        stay = todo[~passes]
-        inside_N3[stay] -= 2 * dot(inside_N3[stay], wall[~passes])[:, None] * wall[~passes]
-        at_N3[stay] += wall[~passes] * SKIN
-        todo = stay
-    tint = np.asarray(body.spec.kind.light, np.float32) * np.asarray(body.spec.hue_gain, np.float32)
-    through_N3 = np.clip(tint, 0.02, 0.99) ** (length_N[:, None] / np.float32(0.05))  # Beer–Lambert
+        put(leaving_N3, todo[passes], pick(out, np.flatnonzero(passes)))
+        put(at_N3, todo, from_N3 + wall * np.where(passes, -SKIN, SKIN)[:, None])
+        stays = np.flatnonzero(~passes)
+        todo, along_N3, wall = todo[stays], pick(along_N3, stays), pick(wall, stays)
+        put(inside_N3, todo, along_N3 - 2 * dot(along_N3, wall)[:, None] * wall)
+    tint_3 = np.clip(f32(body.spec.kind.light) * f32(body.spec.hue_gain), 0.02, 0.99)
+    through_N3 = (tint_3[:, None] ** (length_N / np.float32(0.05))).T  # Beer–Lambert
     behind_N3 = _surroundings(body, setting, at_N3, unit(leaving_N3), soft=1)
     front_N3 = _reflection(body, setting, points_N3, towards_N3, normals_N3)
     half_N3 = unit(setting.light_3 - towards_N3)
@@ -189,7 +189,7 @@ def _glass(body: Body, setting: Setting, points_N3: F32, towards_N3: F32) -> F32
     return f32(
         (1 - mirror_N)[:, None] * through_N3 * behind_N3
         + mirror_N[:, None] * front_N3
-        + highlight_N[:, None] * setting.lamp_3
+        + spread(setting.lamp_3, highlight_N)
     )
 
 
@@ -221,22 +221,22 @@ def _surroundings(body: Body, setting: Setting, origins_N3: F32, towards_N3: F32
     table_N = np.where(on_table_N, np.clip((1.8 - away_N) / 1.2, 0, 1), 0).astype(np.float32)[:, None]
     beyond, on_table = np.flatnonzero(table_N[:, 0] < 1), np.flatnonzero(on_table_N)
     colour_N3 = np.zeros_like(towards_N3)
-    colour_N3[beyond] = _room(setting, towards_N3[beyond]) * (1 - table_N[beyond])
-    colour_N3[on_table] += table_N[on_table] * _table(body, setting, points_N3[on_table], soft=soft)
+    put(colour_N3, beyond, _room(setting, pick(towards_N3, beyond)) * (1 - table_N[beyond]))
+    of_table_N3 = table_N[on_table] * _table(body, setting, pick(points_N3, on_table), soft=soft)
+    put(colour_N3, on_table, pick(colour_N3, on_table) + of_table_N3)
     return colour_N3
 
 
 def _room(setting: Setting, towards_N3: F32) -> F32:
     """Radiance [N, 3] of the room in a direction: walls darker below, a broad lamp, a window opposite."""
-    height_N = np.clip(0.5 + 0.5 * towards_N3[:, 2], 0, 1)[:, None]
-    skirting_N = np.clip(1 - np.abs(towards_N3[:, 2] - 0.05) * 9, 0, 1)[
-        :, None
-    ]  # dark furniture along the walls
-    wall_N3 = setting.wall_3 * (0.35 + 0.9 * height_N) * (1 - 0.75 * skirting_N)
-    lamp_N = np.clip((dot(towards_N3, setting.light_3) - 0.90) * 18, 0, 1)[:, None]
+    height_N = np.clip(0.5 + 0.5 * towards_N3[:, 2], 0, 1)
+    skirting_N = np.clip(1 - np.abs(towards_N3[:, 2] - 0.05) * 9, 0, 1)  # dark furniture along the walls
+    wall_N3 = spread(setting.wall_3, 0.35 + 0.9 * height_N) * (1 - 0.75 * skirting_N)[:, None]
+    rows_N3 = row_by_row(towards_N3)
+    lamp_N = np.clip((dot(rows_N3, setting.light_3) - 0.90) * 18, 0, 1)
     window_3 = unit(f32([[-setting.light_3[0], -setting.light_3[1], 0.45]]))[0]
-    window_N = np.clip((dot(towards_N3, window_3) - 0.93) * 25, 0, 1)[:, None]
-    return f32(wall_N3 + 2.6 * lamp_N * setting.lamp_3 + 1.1 * window_N * setting.lamp_3)
+    window_N = np.clip((dot(rows_N3, window_3) - 0.93) * 25, 0, 1)
+    return f32(wall_N3 + spread(setting.lamp_3, 2.6 * lamp_N) + spread(setting.lamp_3, 1.1 * window_N))
 
 
 def _table(body: Body, setting: Setting, points_N3: F32, *, soft: int) -> F32:
@@ -246,20 +246,22 @@ def _table(body: Body, setting: Setting, points_N3: F32, *, soft: int) -> F32:
     squared_N = np.maximum(dot(offset_N3, offset_N3), np.float32(1e-6))
     along_N = dot(offset_N3, setting.light_3)
     near = np.flatnonzero(squared_N - along_N**2 < (body.reach + LAMP_WIDTH * along_N) ** 2)
-    near_N3 = points_N3[near]
+    near_N3 = pick(points_N3, near)
     lit_N = np.ones(len(points_N3), np.float32)
     for light_3 in _lamp_points(tuple(setting.light_3.tolist()), soft):
         lit_N[near] -= is_blocked(body, near_N3, light_3) / np.float32(soft)
-    lit_N3 = lit_N[:, None]
+    direct_3 = setting.lamp_3 * setting.light_3[2]
     if body.spec.kind.texture == "clear":  # glass lets most of the light through, in its colour
-        lit_N3 = lit_N3 + (1 - lit_N3) * 0.6 * np.asarray(body.spec.kind.light, np.float32)
+        direct_N3 = direct_3 * (lit_N[:, None] + spread(f32(body.spec.kind.light), (1 - lit_N) * 0.6))
+    else:
+        direct_N3 = spread(direct_3, lit_N)
     # Share of the sky that a ball of the object's size hides (I. Quilez, "Sphere ambient occlusion", 2007).
     radius = np.float32(body.spec.size * 0.45)
     hidden_N = offset_N3[:, 2] / np.sqrt(squared_N) * np.minimum(radius**2 / squared_N, 1)
-    open_N3 = (1 - np.clip(hidden_N, 0, 0.8))[:, None]
-    light_N3 = setting.lamp_3 * setting.light_3[2] * lit_N3 + setting.ambient_3 * open_N3
+    open_N = f32(1 - np.clip(hidden_N, 0, 0.8))
+    light_N3 = direct_N3 + spread(setting.ambient_3, open_N)
     pattern_N = table_pattern(points_N3, setting.table_offset)
-    return f32(setting.table_3 * pattern_N[:, None] * light_N3)
+    return f32(spread(setting.table_3, pattern_N) * light_N3)
 
 
 @lru_cache(maxsize=8)  # of a film, all pictures have the same

@@ -14,9 +14,9 @@ import numpy as np
 
 from data.tabletop.materials import Texture
 from data.tabletop.objects import ObjectSpec
-from data.tabletop.shapes import F32, f32
+from data.tabletop.shapes import F32, f32, spread, turned
 
-SIDE = 64  # of the block of noise, in cells
+SIDE = 64  # of the block of noise, in cells; a power of two, so that `& (SIDE - 1)` is `% SIDE`
 
 
 @cache
@@ -35,8 +35,8 @@ def noise(points_N3: F32, *, falloff: float, seed: int = 0) -> F32:
     flat = _noise_block(falloff, seed).ravel()
     floor = np.floor(points_N3)
     part = points_N3 - floor
-    low = floor.astype(np.int32).astype(np.intp) % SIDE  # of the type that indices have, for eight look-ups
-    high = (low + 1) % SIDE
+    low = floor.astype(np.int32).astype(np.intp) & (SIDE - 1)  # of the type that indices have
+    high = (low + 1) & (SIDE - 1)
     x, y, z = (
         (low[:, axis] * step, high[:, axis] * step) for axis, step in enumerate((SIDE * SIDE, SIDE, 1))
     )
@@ -44,8 +44,8 @@ def noise(points_N3: F32, *, falloff: float, seed: int = 0) -> F32:
     planes = []
     for i in (0, 1):
         here, there = x[i] + y[0], x[i] + y[1]
-        near = flat[here + z[0]] * (1 - w) + flat[here + z[1]] * w
-        far = flat[there + z[0]] * (1 - w) + flat[there + z[1]] * w
+        near = flat.take(here + z[0]) * (1 - w) + flat.take(here + z[1]) * w
+        far = flat.take(there + z[0]) * (1 - w) + flat.take(there + z[1]) * w
         planes.append(near * (1 - v) + far * v)
     value: F32 = planes[0] * (1 - u) + planes[1] * u
     return value
@@ -54,16 +54,16 @@ def noise(points_N3: F32, *, falloff: float, seed: int = 0) -> F32:
 def albedo(spec: ObjectSpec, local_N3: F32) -> F32:
     """Linear RGB reflectance [N, 3] of the object at points in its local coordinates (metres)."""
     points_N3 = local_N3 / np.float32(0.05 * spec.texture_scale) + np.float32(10) * f32(spec.texture_offset)
-    dark_N = np.clip(_TEXTURES[spec.kind.texture](points_N3), 0, 1)[:, None]
+    dark_N = np.clip(_TEXTURES[spec.kind.texture](points_N3), 0, 1)
     gain = f32(spec.hue_gain)
     light, dark = (f32(colour) for colour in (spec.kind.light, spec.kind.dark))
-    colour_N3: F32 = np.clip((light * (1 - dark_N) + dark * dark_N) * gain, 0, 0.95)
+    colour_N3: F32 = np.clip((spread(light, 1 - dark_N) + spread(dark, dark_N)) * gain, 0, 0.95)
     return colour_N3
 
 
 def _grain(points_N3: F32) -> F32:
     """Wood: yearly rings about the trunk's axis, wobbling, and fine fibres along it. Units of 5 cm."""
-    trunk = points_N3 @ _TRUNK
+    trunk = turned(points_N3, _TRUNK)
     wobble = noise(trunk * f32([4, 4, 1.2]), falloff=2.4)
     distance = np.hypot(trunk[:, 0] - 9.0, trunk[:, 1] - 7.0) + 0.10 * wobble
     phase = (distance * 4.5) % 1
@@ -119,8 +119,9 @@ def table_pattern(points_N3: F32, offset: float) -> F32:
     slice_ = _noise_block(1.2, 2)[int(offset * SIDE)].ravel()
     place_N2 = points_N3[:, :2] * np.float32(260)
     floor = np.floor(place_N2)
-    (u, v), (x, y) = (place_N2 - floor).T, floor.astype(np.int32).T % SIDE
-    row, next_row, next_y = x * SIDE, (x + 1) % SIDE * SIDE, (y + 1) % SIDE
-    near = slice_[row + y] * (1 - v) + slice_[row + next_y] * v
-    far = slice_[next_row + y] * (1 - v) + slice_[next_row + next_y] * v
+    (u, v), (x, y) = (place_N2 - floor).T, floor.astype(np.int32).T.astype(np.intp) & (SIDE - 1)
+    next_y = (y + 1) & (SIDE - 1)
+    row, next_row = x * SIDE, ((x + 1) & (SIDE - 1)) * SIDE
+    near = slice_.take(row + y) * (1 - v) + slice_.take(row + next_y) * v
+    far = slice_.take(next_row + y) * (1 - v) + slice_.take(next_row + next_y) * v
     return f32(np.clip(1 + 0.11 * (near * (1 - u) + far * u), 0.5, 1.5))

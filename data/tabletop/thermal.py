@@ -27,7 +27,6 @@ from data.tabletop.scene import (
     FAR,
     cast,
     direction,
-    dot,
     frame_camera,
     is_blocked,
     normals,
@@ -36,7 +35,7 @@ from data.tabletop.scene import (
     table_distance,
     upright,
 )
-from data.tabletop.shapes import F32
+from data.tabletop.shapes import F32, dot, pick
 
 WIDTH, HEIGHT = 160, 120  # pixels of a Lepton 3.5
 SENSOR_NOISE = 0.05  # K, its noise-equivalent temperature difference
@@ -84,10 +83,11 @@ def take_thermal(spec: ObjectSpec, solid: Any) -> NDArray[np.float64]:
         view_angle=0.5,
     )
     towards_N3 = rays(camera, *pixel_centres(camera))
-    eyes_N3 = np.broadcast_to(camera.eye_3, towards_N3.shape)
-    distance_N = cast(body, eyes_N3, towards_N3)
+    eye_13 = camera.eye_3[None]
+    distance_N = cast(body, eye_13, towards_N3)
     solid_N = distance_N < FAR
-    on_table_N = ~solid_N & (table_distance(eyes_N3, towards_N3) < 3)
+    solid = np.flatnonzero(solid_N)
+    on_table = np.flatnonzero(~solid_N & (table_distance(eye_13, towards_N3) < 3))
 
     def table_kelvin(origins_N3: F32, directions_N3: F32) -> F32:
         """The table's temperature where rays meet it: warmed where the heater reaches it."""
@@ -98,10 +98,11 @@ def take_thermal(spec: ObjectSpec, solid: Any) -> NDArray[np.float64]:
         return room + warming(lit * beam, effusivity=TABLE_EFFUSIVITY, seconds=seconds)
 
     kelvin_N = np.full(len(towards_N3), room - 1.0)  # the walls
-    table_N = table_kelvin(eyes_N3[on_table_N], towards_N3[on_table_N])
-    kelvin_N[on_table_N] = _apparent(table_N, TABLE_EMISSIVITY, room - 1.0)
+    table_N = table_kelvin(eye_13, pick(towards_N3, on_table))
+    kelvin_N[on_table] = _apparent(table_N, TABLE_EMISSIVITY, room - 1.0)
 
-    points_N3 = eyes_N3[solid_N] + towards_N3[solid_N] * distance_N[solid_N, None]
+    at_solid_N3 = pick(towards_N3, solid)
+    points_N3 = eye_13 + at_solid_N3 * distance_N[solid, None]
     normals_N3 = normals(body, points_N3)
     outside_N3 = points_N3 + normals_N3 * np.float32(2e-4)
     lit_N = np.clip(dot(normals_N3, heater_3), 0, 1) * ~is_blocked(body, outside_N3, heater_3)
@@ -110,13 +111,14 @@ def take_thermal(spec: ObjectSpec, solid: Any) -> NDArray[np.float64]:
     own_N = start + warming(
         lit_N * np.float32(flux * stuff.emissivity), effusivity=stuff.effusivity, seconds=seconds
     )
-    cosine_N = np.clip(-dot(normals_N3, towards_N3[solid_N]), 0, 1)
+    cosine_N = np.clip(-dot(normals_N3, at_solid_N3), 0, 1)
     emissivity_N = stuff.emissivity * (1 - (1 - cosine_N) ** 5)
-    mirrored_N3 = towards_N3[solid_N] + 2 * cosine_N[:, None] * normals_N3
+    mirrored_N3 = at_solid_N3 + 2 * cosine_N[:, None] * normals_N3
     mirrored_N = np.full(len(points_N3), room - 1.0)
     down_N = (table_distance(outside_N3, mirrored_N3) < 3) & (stuff.gloss >= MIRROR_GLOSS)
-    mirrored_N[down_N] = table_kelvin(outside_N3[down_N], mirrored_N3[down_N])
-    kelvin_N[solid_N] = _apparent(own_N, emissivity_N, mirrored_N)
+    down = np.flatnonzero(down_N)
+    mirrored_N[down] = table_kelvin(pick(outside_N3, down), pick(mirrored_N3, down))
+    kelvin_N[solid] = _apparent(own_N, emissivity_N, mirrored_N)
     kelvin_N = kelvin_N + SENSOR_NOISE * rng.standard_normal(len(kelvin_N))
     return kelvin_N.reshape(HEIGHT, WIDTH)
 

@@ -66,6 +66,21 @@ def test_there_are_six_rigid_motions_and_no_more(shape: Shape) -> None:
     np.testing.assert_allclose(masses, 1, rtol=0.12)
 
 
+def test_balls_of_a_material_share_their_modes() -> None:
+    """Size and stiffness only scale them; another material, or a cone of other proportions, has its own."""
+    ball, other = (draw_object("steel", "sphere", index=index, seed=0) for index in (0, 1))
+    assert ball.size != other.size
+    modes = modes_of(ball, count=20)
+    assert modes_of(other, count=20) is modes
+    assert not np.array_equal(
+        modes_of(draw_object("cork", "sphere", index=0, seed=0), count=20).omega_K, modes.omega_K
+    )
+    cones = [modes_of(draw_object("steel", "cone", index=index, seed=0), count=20) for index in (0, 1)]
+    assert not np.array_equal(cones[0].omega_K, cones[1].omega_K)
+    with pytest.raises(ValueError, match="read-only"):
+        modes.omega_K[0] = 0.0
+
+
 def _is_inside(spec: object, points: np.ndarray) -> np.ndarray:
     from data.tabletop.objects import ObjectSpec
 

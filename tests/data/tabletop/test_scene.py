@@ -10,7 +10,6 @@ from data.tabletop.scene import (
     FAR,
     Body,
     cast,
-    dot,
     frame_camera,
     is_blocked,
     normals,
@@ -19,10 +18,9 @@ from data.tabletop.scene import (
     rotation,
     solid_of,
     table_distance,
-    unit,
     upright,
 )
-from data.tabletop.shapes import f32
+from data.tabletop.shapes import dot, f32, normals_at, pick, put, row_by_row, spread, turned, unit
 
 
 def test_rays_meet_a_ball_where_the_quadratic_formula_says() -> None:
@@ -103,3 +101,46 @@ def test_the_table_is_met_only_by_rays_that_fall() -> None:
     found = table_distance(np.broadcast_to(f32([0, 0, 1]), (3, 3)), towards)
     assert found[0] == pytest.approx(np.sqrt(5), rel=1e-6)
     assert np.all(found[1:] == FAR)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 1000])
+def test_vectors_in_columns_have_the_bits_of_vectors_in_rows(count: int) -> None:
+    """However they lie in memory, sums and products are those of NumPy's own expressions."""
+    rng = np.random.default_rng(0)
+    rows, others = (f32(rng.standard_normal((count, 3))) for _ in range(2))
+    columns, vector = np.asfortranarray(rows), f32([0.3, -0.4, 0.8])
+    matrix = rotation((1, 2, 3), 0.7)
+    for each in (rows, columns):
+        np.testing.assert_array_equal(turned(each, matrix), rows @ matrix)
+        np.testing.assert_array_equal(turned(each, matrix.T), rows @ matrix.T)
+        np.testing.assert_array_equal(dot(each, vector), rows @ vector)
+        np.testing.assert_array_equal(dot(each, others), np.einsum("nd,nd->n", rows, others))
+        np.testing.assert_array_equal(row_by_row(each), rows)
+        assert row_by_row(each).flags.c_contiguous
+        for shape in SHAPES:
+            spec = draw_object("stone", shape, index=2, seed=0)
+            np.testing.assert_array_equal(normals_at(spec, each / 10), normals_at(spec, rows / 10))
+    np.testing.assert_array_equal(spread(vector, rows[:, 0]), rows[:, :1] * vector)
+
+
+def test_vectors_are_picked_and_put_by_place() -> None:
+    """As by an index; a single vector stands for all."""
+    columns = np.asfortranarray(f32(np.arange(12).reshape(4, 3)))
+    places = np.array([2, 0])
+    np.testing.assert_array_equal(pick(columns, places), columns[places])
+    np.testing.assert_array_equal(pick(columns[:1], np.array([3, 1])), columns[[0, 0]])
+    put(columns, places, f32([[1, 2, 3], [4, 5, 6]]))
+    np.testing.assert_array_equal(columns[:3], [[4, 5, 6], [3, 4, 5], [1, 2, 3]])
+
+
+def test_rays_of_one_eye_need_one_origin() -> None:
+    """Distances to object and table are those of an origin for each ray."""
+    spec = draw_object("steel", "torus", index=0, seed=0)
+    body = upright(spec, solid_of(spec))
+    camera = frame_camera(
+        body.centre_3, span=0.2, azimuth=1.0, elevation=0.6, width=40, height=30, view_angle=0.5
+    )
+    towards = rays(camera, *pixel_centres(camera))
+    eye, eyes = camera.eye_3[None], np.tile(camera.eye_3, (len(towards), 1))
+    np.testing.assert_array_equal(cast(body, eye, towards), cast(body, eyes, towards))
+    np.testing.assert_array_equal(table_distance(eye, towards), table_distance(eyes, towards))

@@ -7,9 +7,9 @@ import pytest
 
 from data.tabletop.objects import draw_object
 from data.tabletop.picture import take_picture
-from data.tabletop.scene import solid_of, unit
+from data.tabletop.scene import solid_of
 from data.tabletop.shading import _refract, to_srgb
-from data.tabletop.shapes import f32
+from data.tabletop.shapes import f32, unit
 from data.tabletop.textures import noise
 
 

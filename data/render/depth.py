@@ -1,6 +1,6 @@
 """Renders point clouds: shaded depth from four sides, by splatting into a z-buffer, in NumPy.
 
-Shape legend: N points, H = W = SIZE pixels.
+Shape legend: N points, H, W: pixels of the part of the view that points reach.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ def depth_views(cloud: Points) -> list[Bytes]:
     else:
         colours_N = cloud.rgb_N3[::stride].astype(np.int64) @ np.array((1 << 16, 1 << 8, 1))
     radius = splat_radius(len(xyz_N3))
-    return [
-        _shade(*_splat(xyz_N3 @ camera(azimuth).T, colours_N, radius), radius) for azimuth in AZIMUTHS_DEG
-    ]
+    return [_view(xyz_N3 @ camera(azimuth).T, colours_N, radius) for azimuth in AZIMUTHS_DEG]
 
 
 def splat_radius(count: int) -> int:
@@ -59,21 +57,37 @@ def camera(azimuth_deg: float) -> Floats:
     return np.array((right, np.cross(me, right), me), dtype=np.float32)
 
 
-def _splat(seen_N3: Floats, colours_N: Integers, radius: int) -> tuple[Floats, Bytes]:
-    """(depth float32[H, W] towards the viewer, NaN where empty; colours uint8[H, W, 3] on the background)."""
+def _view(seen_N3: Floats, colours_N: Integers, radius: int) -> Bytes:
+    """One view, uint8[SIZE, SIZE, 3]; drawn where points can reach, the rest is background."""
     column_N = np.rint(SIZE / 2 - 0.5 + SCALE * seen_N3[:, 0]).astype(np.int64)
     row_N = np.rint(SIZE / 2 - 0.5 - SCALE * seen_N3[:, 1]).astype(np.int64)
     step_N = np.rint((seen_N3[:, 2] + 1) * (DEPTH_STEPS / 2)).astype(np.int64)
+    reach = _reach(radius)
+    top, left = (max(0, int(place_N.min()) - reach) for place_N in (row_N, column_N))
+    bottom, right = (min(SIZE, int(place_N.max()) + reach + 1) for place_N in (row_N, column_N))
+    shape = bottom - top, right - left
     # Depth above colour in one integer: the maximum keeps the nearest point together with its colour.
-    nearest = np.full(SIZE * SIZE, -1, np.int64)
-    np.maximum.at(nearest, row_N * SIZE + column_N, step_N << 24 | colours_N)
-    grown_HW = _grow(nearest.reshape(SIZE, SIZE), radius)
+    nearest = np.full(shape[0] * shape[1], -1, np.int64)
+    np.maximum.at(nearest, (row_N - top) * shape[1] + column_N - left, step_N << 24 | colours_N)
+    view_HW3 = np.full((SIZE, SIZE, 3), BACKGROUND & 0xFF, np.uint8)
+    view_HW3[top:bottom, left:right] = _shade(*_splat(nearest.reshape(shape), radius), radius)
+    return view_HW3
+
+
+def _reach(radius: int) -> int:
+    """Pixels beyond the points that count: splats reach `radius`, smoothing looks as far, differences one."""
+    return 2 * radius + 1
+
+
+def _splat(nearest_HW: Integers, radius: int) -> tuple[Floats, Bytes]:
+    """(depth float32[H, W] towards the viewer, NaN where empty; colours uint8[H, W, 3] on the background)."""
+    grown_HW = _grow(nearest_HW, radius)
     empty_HW = grown_HW < 0
     depth_HW = (grown_HW >> 24).astype(np.float32) * np.float32(2 / DEPTH_STEPS) - 1
     depth_HW[empty_HW] = np.nan
     colour_HW = np.where(empty_HW, BACKGROUND, grown_HW).astype("<u4")
     # Little-endian 0x..RRGGBB: blue comes first.
-    return depth_HW, colour_HW.view(np.uint8).reshape(SIZE, SIZE, 4)[:, :, 2::-1]
+    return depth_HW, colour_HW.view(np.uint8).reshape(*grown_HW.shape, 4)[:, :, 2::-1]
 
 
 def _grow(nearest_HW: Integers, radius: int) -> Integers:
@@ -102,7 +116,10 @@ def _shade(depth_HW: Floats, colours_HW3: Bytes, radius: int) -> Bytes:
     lambert_HW = (toward_light_HW / np.sqrt(right_HW**2 + down_HW**2 + 1)).clip(0, 1)
     near_HW = FAR_SHADE + (1 - FAR_SHADE) * (smooth_HW + 1) / 2
     light_HW = np.where(empty_HW, np.float32(1), (AMBIENT + (1 - AMBIENT) * lambert_HW) * near_HW)
-    return np.rint(colours_HW3 * light_HW[:, :, None]).astype(np.uint8)
+    lit_HW3 = np.empty(colours_HW3.shape, np.uint8)
+    for channel in range(3):  # one at a time: a loop over three numbers is slow
+        lit_HW3[:, :, channel] = np.rint(colours_HW3[:, :, channel] * light_HW)
+    return lit_HW3
 
 
 def _smooth(depth_HW: Floats, empty_HW: npt.NDArray[np.bool_], radius: int) -> Floats:
@@ -117,12 +134,13 @@ def _smooth(depth_HW: Floats, empty_HW: npt.NDArray[np.bool_], radius: int) -> F
 def _box(field_HW: Floats, radius: int) -> Floats:
     """The sum over a square around each pixel, through shifted additions (zero outside)."""
     side = 2 * radius + 1
+    height, width = field_HW.shape
     rows = np.pad(field_HW, ((radius, radius), (0, 0)))
-    summed = rows[:SIZE].copy()
+    summed = rows[:height].copy()
     for shift in range(1, side):
-        summed += rows[shift : shift + SIZE]
+        summed += rows[shift : shift + height]
     columns = np.pad(summed, ((0, 0), (radius, radius)))
-    summed = columns[:, :SIZE].copy()
+    summed = columns[:, :width].copy()
     for shift in range(1, side):
-        summed += columns[:, shift : shift + SIZE]
+        summed += columns[:, shift : shift + width]
     return summed

@@ -102,3 +102,16 @@ def test_sparse_and_dense_clouds_are_drawn(count: int) -> None:
     border = np.ones((SIZE, SIZE), bool)
     border[2:-2, 2:-2] = False
     assert not any(drawn(view)[border].any() for view in views)
+
+
+@pytest.mark.parametrize(("count", "scale"), [(16, (1, 1, 1)), (60, (1, 0.01, 0.01)), (3000, (0.2, 1, 0.6))])
+def test_what_points_do_not_reach_need_not_be_drawn(
+    count: int, scale: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The views are those of the whole square."""
+    rng = np.random.default_rng(0)
+    xyz = (rng.normal(size=(count, 3)) * scale).astype(np.float32)
+    cloud = Points(xyz, rng.integers(0, 256, (count, 3), dtype=np.uint8))
+    views = depth_views(cloud)
+    monkeypatch.setattr(depth, "_reach", lambda radius: SIZE)
+    np.testing.assert_array_equal(views, depth_views(cloud))

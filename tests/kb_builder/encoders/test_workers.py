@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from kb_builder.encoders import load_encoder
 from kb_builder.encoders.workers import encode_by_length, encode_one, map_batches
 
 
@@ -57,6 +60,22 @@ def test_an_error_ends_the_run_and_restores_torch() -> None:
         list(map_batches(work, range(1000)))
     assert len(started) < 1000
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_the_memory_of_a_product_is_used_again() -> None:
+    """It is not returned to the kernel, which would hand it out again page by page."""
+
+    minilm = load_encoder("minilm")
+    texts = ["word " * 43] * 22
+
+    def faults(number: int) -> int:
+        minilm.encode(texts)
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        minilm.encode(texts)
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+    assert max(map_batches(faults, range(2))) < 5_000  # 11,000 where it is returned
 
 
 def test_texts_of_similar_length_are_encoded_together() -> None:

@@ -19,7 +19,7 @@ def describe_events(events: Events) -> str:
     number = len(events.t_us_N)
     head = f"An event-camera recording of {seconds:.2f} seconds with {number} events"
     pixel_N = events.y_N.astype(np.int64) * events.width + events.x_N
-    active = len(np.unique(pixel_N))
+    active = int(np.count_nonzero(np.bincount(pixel_N)))
     # Per pixel of the sensor, so that a large sensor does not make every scene look busy.
     per_pixel = number / (events.width * events.height)
     rate = grade(

@@ -200,20 +200,22 @@ def _shape(mask_HW: Mask) -> _Shape:
 
 
 def _outside(mask_HW: Mask) -> Mask:
-    """The pixels outside the mask that are 4-connected to the picture's edge."""
-    free = np.pad(~mask_HW, 1, constant_values=True)
+    """The pixels outside the mask that are 4-connected to the picture's edge.
+
+    They are found run by run, a whole row or column at a time: of a run, all pixels are reached or none.
+    """
+    free = np.pad(~mask_HW, 1, constant_values=True)  # a run may go on behind a row's end: both are outside
+    along = [np.cumsum(~free).reshape(free.shape), np.cumsum(~free.T).reshape(free.T.shape).T]
     reached = np.zeros_like(free)
     reached[0] = True
-    while True:
-        grown = reached.copy()
-        grown[1:] |= reached[:-1]
-        grown[:-1] |= reached[1:]
-        grown[:, 1:] |= reached[:, :-1]
-        grown[:, :-1] |= reached[:, 1:]
-        grown &= free
-        if (grown == reached).all():
-            return reached[1:-1, 1:-1]
-        reached = grown
+    before = 0
+    while before < (count := int(np.count_nonzero(reached))):
+        before = count
+        for run_HW in along:
+            any_reached = np.zeros(int(run_HW[-1, -1]) + 1, np.bool_)
+            any_reached[run_HW[reached]] = True
+            reached = any_reached[run_HW] & free
+    return reached[1:-1, 1:-1]
 
 
 def _outline(shape: _Shape) -> str:

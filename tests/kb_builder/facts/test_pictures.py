@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from data.readers.payload import Clip, Picture, ThermalPicture
-from kb_builder.facts.pictures import describe_clip, describe_picture, describe_thermal, otsu_threshold
+from kb_builder.facts.pictures import (
+    _outside,
+    describe_clip,
+    describe_picture,
+    describe_thermal,
+    otsu_threshold,
+)
 
 
 def disc(
@@ -127,3 +133,20 @@ def test_otsu_against_brute_force() -> None:
     best = max(between(cut) for cut in np.sort(values)[:-1])
     assert between(otsu_threshold(values)) == pytest.approx(best, rel=0.01)
     assert otsu_threshold(np.array([5.0, 5.0])) == 5.0
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.6, 1.0])
+def test_outside_is_what_a_flood_from_the_edge_reaches(share: float) -> None:
+    """Around corners, through winding ways, and not between two pixels that touch at a corner."""
+    rng = np.random.default_rng(0)
+    for height, width in ((1, 1), (1, 9), (7, 1), (40, 30)):
+        mask = rng.random((height, width)) < share
+        todo, flooded = [(-1, -1)], np.zeros((height + 2, width + 2), np.bool_)
+        while todo:
+            y, x = todo.pop()
+            inside = 0 <= y < height and 0 <= x < width
+            if not (-1 <= y <= height and -1 <= x <= width) or flooded[y, x] or (inside and mask[y, x]):
+                continue
+            flooded[y, x] = True
+            todo += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
+        np.testing.assert_array_equal(_outside(mask), flooded[:height, :width])

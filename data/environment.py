@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from data.errors import InputError
 
 CORES = "UNIBIND_CORES"  # a worker's share of its machine; processes that it starts inherit it
+# For a process that is started: one thread for each product, and glibc keeps the memory of a picture, which
+# it else returns to the system at once and gets again page by page.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+KEEP_MEMORY = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(64 * 2**20))
 
 
 def cores() -> int:

@@ -5,6 +5,7 @@ Legend: N rays or points, HW picture. Where all rays start at one point, `origin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,7 +27,7 @@ class Camera:
     """A pinhole camera with square pixels."""
 
     eye_3: F32
-    target_3: F32
+    axes_33: F32  # unit vectors to the right, up and forward, as rows
     width: int
     height: int
     view_angle: float  # radians, of the shorter side
@@ -90,16 +91,11 @@ def direction(azimuth: float, elevation: float) -> F32:
 
 def rays(camera: Camera, x_N: F32, y_N: F32) -> F32:
     """Unit directions [N, 3] through picture points (0, 0 is the upper left corner, not a pixel's centre)."""
-    forward = camera.target_3 - camera.eye_3
-    right = np.cross(forward, (0, 0, 1))
-    up = np.cross(right, forward)
-    axes_33 = np.stack([right, up, forward])
-    axes_33 /= np.linalg.norm(axes_33, axis=1, keepdims=True)
     scale = 2 * np.tan(camera.view_angle / 2) / min(camera.width, camera.height)
     seen_N3 = np.ones((len(x_N), 3), np.float32, order="F")
     seen_N3[:, 0] = (x_N - camera.width / 2) * scale
     seen_N3[:, 1] = (camera.height / 2 - y_N) * scale
-    return unit(turned(seen_N3, axes_33.astype(np.float32)))
+    return unit(turned(seen_N3, camera.axes_33))
 
 
 def cast(body: Body, origins_N3: F32, towards_N3: F32) -> F32:
@@ -128,9 +124,15 @@ def _near_rays(body: Body, origins_N3: F32, towards_N3: F32) -> tuple[Indices, F
     along_N = dot(offset_N3, towards_N3)
     reach = np.float32(body.reach)
     near = np.flatnonzero((dot(offset_N3, offset_N3) - along_N**2 < reach**2) & (along_N > -reach))
-    local_origins = body.to_local(pick(origins_N3, near))
-    local_towards = body.turn_to_local(pick(towards_N3, near))
-    return near, row_by_row(local_origins), row_by_row(local_towards)
+    return near, _local(body.to_local, origins_N3, near), _local(body.turn_to_local, towards_N3, near)
+
+
+def _local(turn: Callable[[F32], F32], vectors_N3: F32, near: Indices) -> F32:
+    """Some vectors in the object's own coordinates, row by row in memory; one that stands for all is turned
+    once, which is to say twice: a product of a single row may add in another order."""
+    if len(vectors_N3) == 1:
+        return row_by_row(np.broadcast_to(turn(pick(vectors_N3, near[:2]))[:1], (len(near), 3)))
+    return row_by_row(turn(pick(vectors_N3, near)))
 
 
 def normals(body: Body, points_N3: F32) -> F32:
@@ -168,5 +170,9 @@ def frame_camera(
 ) -> Camera:
     """A camera that sees `span` metres across its shorter side at the target."""
     distance = span / 2 / np.tan(view_angle / 2)
-    eye_3 = target_3 + np.float32(distance) * direction(azimuth, elevation)
-    return Camera(eye_3.astype(np.float32), target_3.astype(np.float32), width, height, view_angle)
+    eye_3 = (target_3 + np.float32(distance) * direction(azimuth, elevation)).astype(np.float32)
+    forward = target_3.astype(np.float32) - eye_3
+    right = np.cross(forward, (0, 0, 1))
+    axes_33 = np.stack([right, np.cross(right, forward), forward])
+    axes_33 /= np.linalg.norm(axes_33, axis=1, keepdims=True)
+    return Camera(eye_3, axes_33.astype(np.float32), width, height, view_angle)

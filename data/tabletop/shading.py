@@ -40,6 +40,7 @@ class Setting:
     """The room around an object: its light and its table."""
 
     light_3: F32  # unit vector towards the lamp
+    window_3: F32  # and towards the window opposite
     lamp_3: F32  # linear RGB irradiance of a surface that faces it, over π
     ambient_3: F32  # the same of the sky-like light of the room
     table_3: F32  # linear reflectance of the table
@@ -57,6 +58,7 @@ def draw_setting(rng: np.random.Generator, camera_azimuth: float) -> Setting:
     table = rng.uniform(0.12, 0.6) * (1 + rng.uniform(-0.3, 0.3, 3))
     return Setting(
         light_3=light,
+        window_3=unit(f32([[-light[0], -light[1], 0.45]]))[0],
         lamp_3=f32(rng.uniform(0.75, 1.15) * np.array([1 + warmth, 1, 1 - warmth])),
         ambient_3=f32(rng.uniform(0.22, 0.4) * np.array([1 - warmth / 2, 1, 1 + warmth / 2])),
         table_3=table.astype(np.float32),
@@ -109,11 +111,11 @@ def radiance(
 
 def to_srgb(linear: F32, *, exposure: float) -> NDArray[np.uint8]:
     """8-bit sRGB (IEC 61966-2-1) of linear light, highlights rolled off softly above 0.8."""
-    x = np.maximum(linear * np.float32(exposure), 0)
-    bright = np.nonzero(x > 0.8)
+    x = np.maximum(linear * np.float32(exposure), 0).ravel()
+    bright = np.flatnonzero(x > 0.8)
     x[bright] = 0.8 + 0.2 * (1 - np.exp(-(x[bright] - 0.8) / 0.2))
     encoded = np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-6) ** (1 / 2.4) - 0.055)
-    pixels: NDArray[np.uint8] = np.round(255 * encoded).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.round(255 * encoded).astype(np.uint8).reshape(linear.shape)
     return pixels
 
 
@@ -234,8 +236,7 @@ def _room(setting: Setting, towards_N3: F32) -> F32:
     wall_N3 = spread(setting.wall_3, 0.35 + 0.9 * height_N) * (1 - 0.75 * skirting_N)[:, None]
     rows_N3 = row_by_row(towards_N3)
     lamp_N = np.clip((dot(rows_N3, setting.light_3) - 0.90) * 18, 0, 1)
-    window_3 = unit(f32([[-setting.light_3[0], -setting.light_3[1], 0.45]]))[0]
-    window_N = np.clip((dot(rows_N3, window_3) - 0.93) * 25, 0, 1)
+    window_N = np.clip((dot(rows_N3, setting.window_3) - 0.93) * 25, 0, 1)
     return f32(wall_N3 + spread(setting.lamp_3, 2.6 * lamp_N) + spread(setting.lamp_3, 1.1 * window_N))
 
 

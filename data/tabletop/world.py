@@ -29,7 +29,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.environment import cores, environment
+from data.environment import KEEP_MEMORY, ONE_THREAD, cores, environment
 from data.errors import ProjectError, UniBindError
 from data.files import atomic_path, hash_file, hash_json, write_json
 from data.manifest.read import write_manifest
@@ -149,7 +149,7 @@ def _render_all(specs: list[ObjectSpec], settings: TabletopSettings, media: Path
         return
     work = partial(render_object, settings=settings, media=media)
     with (
-        _single_threaded_children(),
+        _for_children(),
         ProcessPoolExecutor(
             min(workers, len(specs)),
             mp_context=multiprocessing.get_context("spawn"),
@@ -183,12 +183,12 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _single_threaded_children() -> AbstractContextManager[None]:
-    """Make numeric libraries of processes started within use one thread each.
+def _for_children() -> AbstractContextManager[None]:
+    """Make numeric libraries of processes started within use one thread each, and keep their memory.
 
     Workers then do not compete for cores, and sums are always added in the same order: the same bits.
     """
-    return environment(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+    return environment(ONE_THREAD | KEEP_MEMORY)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from data.environment import cores
+from data.environment import KEEP_MEMORY, ONE_THREAD, cores
 from data.errors import MissingDependencyError, SampleError, UniBindError
 from data.files import stamp
 from data.readers.sandbox.budget import WAITS, FileBudget
@@ -43,9 +43,6 @@ CRASHES = 2  # on one file before the file is blamed: another program may have k
 _ROOT = Path(__file__).parents[3]
 # The worker gets no other environment variable: not the API key.
 _KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH"})
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-# Without this glibc returns a picture's memory to the system after each file, which takes half a millisecond.
-_KEEP_MEMORY = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(64 * 2**20))
 # A separate string, so that pipeline/run/code.py finds the module and counts it as code of the stages.
 _WORKER = "data.readers.sandbox.worker"
 _START = (
@@ -133,7 +130,7 @@ class _Worker:
         self._ready = False
         path = [str(_ROOT), *(str(each) for each in sys.path if str(each) != str(_ROOT))]
         environment = {name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES}
-        environment |= _ONE_THREAD | _KEEP_MEMORY | {"UNIBIND_PATH": json.dumps(path)}
+        environment |= ONE_THREAD | KEEP_MEMORY | {"UNIBIND_PATH": json.dumps(path)}
         descriptors = (theirs.fileno(), self._memory)
         # -I -S: ignore PYTHON… variables, and import nothing from the current folder. The UTF-8 mode is
         # passed on, so that file names are encoded as in this process.

@@ -21,7 +21,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -395,8 +395,11 @@ def outside_event_loop(function: Callable[[], T]) -> T:
         return function()
     with ThreadPoolExecutor(1) as pool:
         thread = pool.submit(threading.get_ident).result()
-        answer = pool.submit(function)
         try:
+            answer = pool.submit(function)
+            # In turns: a signal that comes just before an endless wait for a lock would not end it.
+            while not wait([answer], timeout=0.2).done:
+                continue
             return answer.result()
         except KeyboardInterrupt:
             # Python sends SIGINT to the main thread only; asyncio cancels its tasks on this exception.

@@ -38,7 +38,7 @@ from data.work import Carry
 from kb_builder.encode.hardware import hardware_class
 from kb_builder.encode.make import batches_of, encode_batch
 from kb_builder.encode.rows import StoredTexts, WantedVectors
-from kb_builder.encode.sheet import SheetItem
+from kb_builder.encode.sheet import SheetItem, keys_of
 from kb_builder.encode.spread import load_same
 from kb_builder.encoders.base import Encoder
 from kb_builder.encoders.workers import map_batches
@@ -184,7 +184,9 @@ def _items(rows: WantedVectors, places: list[int]) -> Iterator[SheetItem]:
             yield SheetItem(source, "text", source, "")
             continue
         up = None if rows.ups is None else rows.ups[place].as_py()
-        yield SheetItem(source, rows.groups[place].as_py(), turned(Path(source), up), source)
+        modality = rows.groups[place].as_py()
+        (key,) = keys_of([modality], [rows.contents[place].as_py()], files=True)
+        yield SheetItem(key, modality, turned(Path(source), up), source)
 
 
 def _measure(encoder: Encoder, items: Collection[SheetItem], settings: Encode) -> tuple[int, float]:

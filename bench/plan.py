@@ -5,9 +5,7 @@
 Rows are texts of descriptions, without the texts: ids and SHA-256 as a knowledge base has them, fifty rows to
 a category; one content in twenty is a repeated one. Each size is planned in a process of its own. Then all of
 its contents are carried over, as if every part of the store were of another plan, which is the most that a
-survey asks of a plan; and a hundred parts are read one after the other. Making the rows is not counted. The
-largest size is planned once more with the memory that its sort needs (`PlanLimits`), as a hundred million
-rows are.
+survey asks of a plan; and a hundred parts are read one after the other. Making the rows is not counted.
 """
 
 from __future__ import annotations
@@ -44,18 +42,14 @@ def main() -> None:
     parser.add_argument("--sizes", default="1000000,3000000,10000000")
     sizes = [int(size) for size in parser.parse_args().sizes.split(",")]
     rows, peaks = [], []
-    memory_mb = PlanLimits().memory_mb
-    for size, mb in [
-        *((size, memory_mb) for size in sizes),
-        (sizes[-1], PlanLimits(memory_mb=1).memory_for(sizes[-1])),
-    ]:
+    for size in sizes:
+        mb = PlanLimits().memory_for(size)
         ended = run([sys.executable, "-m", "bench.plan", "--step", str(size), str(mb)])
         if ended.code:
             raise RuntimeError(f"{size} rows with {mb} MB: {ended.failure}")
         found = json.loads(ended.last_line)
         of = f"{size:,} rows with {mb:,} MB"
-        if mb == memory_mb:
-            peaks.append(ended.peak_mb)
+        peaks.append(ended.peak_mb)
         note = f"{found['disk_mb']:,.0f} MB on disk at the end"
         rows += [
             row(f"plan {of}: peak of memory", ended.peak_mb, "MB", note=note),
@@ -65,7 +59,7 @@ def main() -> None:
         ]
     # From the size on at which DuckDB's memory is full.
     slope = 1e6 * (peaks[-1] - peaks[-2]) / (sizes[-1] - sizes[-2])
-    more_mb = PlanLimits().memory_for(LARGEST) - memory_mb
+    more_mb = PlanLimits().memory_for(LARGEST) - PlanLimits().memory_for(sizes[-1])
     largest_gb = (1e6 * (peaks[-1] + more_mb) + slope * (LARGEST - sizes[-1])) / 1e9
     note = f"{slope:.1f} bytes a row from {sizes[-2]:,} to {sizes[-1]:,} rows, {more_mb:,} MB more for DuckDB"
     goal = at_most(largest_gb, GOAL_GB, "GB")

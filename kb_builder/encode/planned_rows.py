@@ -51,7 +51,7 @@ _READ = "id, grp, k0, k1, k2, k3, content, file, place, source, label, up"
 class PlanLimits:
     """What planning may take. No byte of a file depends on it."""
 
-    memory_mb: int = 1000  # of DuckDB; more for a table that needs more to be sorted
+    memory_mb: int = 600  # of DuckDB; more for a table that needs more to be sorted
     sortable: int = 25  # rows that one megabyte can sort
     threads: int = 4  # at most; each needs memory
     rows_per_bucket: int = 4_000_000

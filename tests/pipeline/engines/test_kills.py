@@ -1,7 +1,7 @@
 """Kills at three moments: of a worker, of a node, of the head and of the driver. Minutes, so marked slow.
 
 Each time: no row is lost, at most as many parts are made again as there were slots (each part is one batch,
-and a line of the log), and a run that cannot go on ends, and says why.
+and a line of the log), and a run that cannot go on ends, and says why. `-s` shows how long each took from the kill to its end.
 """
 
 from __future__ import annotations
@@ -81,6 +81,11 @@ def again(clusters: _Clusters, batches: int) -> int:
     return len(clusters.log.read_text(encoding="utf-8").splitlines()) - batches
 
 
+def tell(what: str, moment: str, killed: float) -> None:
+    """Print how long a run took from a kill to its end."""
+    print(f"{what}, {moment}: {time.monotonic() - killed:.1f} s from the kill to the end of the run")
+
+
 @pytest.fixture(scope="module")
 def batches(clusters: _Clusters, described: Path, tmp_path_factory: pytest.TempPathFactory) -> int:
     """How many batches an undisturbed run encodes."""
@@ -119,7 +124,9 @@ def test_the_run_goes_on(
         os.kill((cluster.workers(HEAD) + cluster.workers(OTHER))[0], signal.SIGKILL)
     else:
         cluster.kill(OTHER)
+    killed = time.monotonic()
     finished(started)
+    tell(what, moment, killed)
     assert vector_files(project) == by_one_process
     assert again(clusters, batches) <= (1 if what == "worker" else SLOTS // 2)
 
@@ -141,13 +148,16 @@ def test_the_next_run_goes_on(
     started = at_work(project, clusters, moment, whole)
     cluster = clusters.cluster
     assert cluster is not None
+    killed = time.monotonic()
     if what == "driver":
         started.kill()
         said = started.communicate(timeout=LIMIT_S)[0]
+        tell(what, moment, killed)
         assert "run the same command again" in said, said
     else:
         cluster.kill(HEAD)
         said = started.communicate(timeout=LIMIT_S)[0]
+        tell(what, moment, killed)
         assert started.returncode in {0, 1}, said  # 0: all was made before the head was missed
         assert started.returncode == 0 or "run the same command again" in said, said
     before = clusters.log.read_text(encoding="utf-8")

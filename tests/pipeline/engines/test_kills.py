@@ -1,7 +1,8 @@
 """Kills at three moments: of a worker, of a node, of the head and of the driver. Minutes, so marked slow.
 
 Each time: no row is lost, at most as many parts are made again as there were slots (each part is one batch,
-and a line of the log), and a run that cannot go on ends, and says why. `-s` shows how long each took from the kill to its end.
+and a line of the log), and a run that cannot go on ends, and says why. `-s` shows how long each took from the
+kill to its end.
 """
 
 from __future__ import annotations

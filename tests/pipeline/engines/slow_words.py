@@ -19,7 +19,7 @@ from data.errors import SampleError
 from kb_builder.encoders.base import Floats
 from tests.pipeline.engines.cluster import SLOW_WORDS_LOG
 
-SECONDS = 0.4  # for a batch
+SECONDS = 0.3  # for a batch
 
 
 class SlowWords(WordsAndColours):

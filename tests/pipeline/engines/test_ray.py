@@ -60,8 +60,27 @@ RayEngine(RunSection(engine="ray", address=sys.argv[1])).connect()
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """A head with two CPUs; tests add another node."""
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of which nothing has run; not to be changed."""
+    project = plant_project(tmp_path_factory.mktemp("planted") / "project")
+    prepare(project)
+    return project
+
+
+@pytest.fixture(scope="module")
+def started_here(
+    planted: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """A whole run and a study by one process: the project, and the process."""
+    here = Path(shutil.copytree(planted.parent, tmp_path_factory.mktemp("here") / "project")) / planted.name
+    command = [sys.executable, str(EVERYTHING), str(here)]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": PATHS}) as process:
+        yield here, process
+
+
+@pytest.fixture(scope="module")
+def cluster(started_here: object) -> Iterator[Cluster]:
+    """A head with two CPUs, started while the run by one process is at work; tests add another node."""
     found = new_cluster(python_path=PATHS)
     try:
         found.start(HEAD, cpus=2)
@@ -71,20 +90,10 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of which nothing has run; not to be changed."""
-    project = plant_project(tmp_path_factory.mktemp("planted") / "project")
-    prepare(project)
-    return project
-
-
-@pytest.fixture(scope="module")
-def everything_here(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def everything_here(started_here: tuple[Path, subprocess.Popen[bytes]]) -> dict[str, str]:
     """The files of a whole run and a study by one process."""
-    here = Path(shutil.copytree(planted.parent, tmp_path_factory.mktemp("here") / "project")) / planted.name
-    subprocess.run(
-        [sys.executable, EVERYTHING, here], cwd=ROOT, env=os.environ | {"PYTHONPATH": PATHS}, check=True
-    )
+    here, process = started_here
+    assert process.wait() == 0
     return files(here)
 
 

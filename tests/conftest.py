@@ -33,23 +33,15 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # set before torch is imported, a
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(_share)
 
 
-def _free_memory() -> int:
-    """The bytes that the machine can still give to processes; 0 where it does not say."""
-    try:
-        known = Path("/proc/meminfo").read_text("utf-8").split("MemAvailable:")[1]
-    except (OSError, IndexError):
-        return 0
-    return int(known.split()[0]) * 1024
-
-
 def _in_memory(folder: Path = Path("/dev/shm")) -> bool:
     """Whether a folder is a file system in memory that has, and a machine that has, 4 GiB to spare."""
     try:
         mounts = [line.split() for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
+        known = Path("/proc/meminfo").read_text("utf-8").split("MemAvailable:")[1]
         about = os.statvfs(folder)
-    except OSError:
+    except (OSError, IndexError):
         return False
-    room = min(about.f_bavail * about.f_frsize, _free_memory())
+    room = min(about.f_bavail * about.f_frsize, int(known.split()[0]) * 1024)
     kind = next((kind for _, place, kind, *_ in mounts if place == str(folder)), "")
     usable = os.access(folder, os.W_OK | os.X_OK) and not about.f_flag & os.ST_NOEXEC
     return kind == "tmpfs" and usable and room >= 4 * 2**30
@@ -70,12 +62,8 @@ settings.load_profile("unibind")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """What `-n auto` starts: a process for each core that this one may use, at most eight.
-
-    Where 5 GiB are free for each, it is one more, since a process waits for a quarter of its time.
-    """
-    one_more = _free_memory() >= (cores() + 1) * 5 * 2**30
-    return min(8, cores() + one_more)
+    """What `-n auto` starts: a process for each core that this one may use, at most eight."""
+    return min(8, cores())
 
 
 # Tests that share what takes a process seconds to make: one with all libraries loaded, from which commands

@@ -121,11 +121,11 @@ def test_the_run_goes_on(
     started = at_work(project, clusters, moment, whole)
     cluster = clusters.cluster
     assert cluster is not None
+    killed = time.monotonic()
     if what == "worker":
         os.kill((cluster.workers(HEAD) + cluster.workers(OTHER))[0], signal.SIGKILL)
     else:
         cluster.kill(OTHER)
-    killed = time.monotonic()
     finished(started)
     tell(what, moment, killed)
     assert vector_files(project) == by_one_process

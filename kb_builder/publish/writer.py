@@ -73,7 +73,7 @@ class Content:
 
 
 @dataclass(frozen=True)
-class State:
+class WriterState:
     """The content of `writer.json`; the module's docstring says what each field is."""
 
     fence: int
@@ -92,7 +92,7 @@ class State:
         return visible(f"process {self.pid} on {self.host} ({self.folder})")
 
 
-def read_state(place: Place) -> State | None:
+def read_state(place: Place) -> WriterState | None:
     """The state of a place; None where nothing was published, or by an earlier program alone."""
     for attempt in range(_READS):
         try:
@@ -114,14 +114,14 @@ def version_files(place: Place) -> list[int]:
 class Lease:
     """The right to write to a place: changes of its state, until another writer has taken over."""
 
-    def __init__(self, place: Place, state: State, tag: str) -> None:
+    def __init__(self, place: Place, state: WriterState, tag: str) -> None:
         self.place = place
         self.state = state
         self.lost: str | None = None  # who has taken over
         self._tag = tag
         self._lock = threading.RLock()
 
-    def change(self, **changes: Any) -> State:
+    def change(self, **changes: Any) -> WriterState:
         """Renew the lease, and change the state with it.
 
         Raises KnowledgeBaseError if another writer has taken over; then nothing is changed.
@@ -195,7 +195,7 @@ def _require_conditions(place: Place) -> None:
 
 
 def _acquired(place: Place, folder: Path, say: Callable[[str], None]) -> Lease:
-    own = State(
+    own = WriterState(
         fence=1,
         step=0,
         token=secrets.token_hex(8),
@@ -245,7 +245,7 @@ def _acquired(place: Place, folder: Path, say: Callable[[str], None]) -> Lease:
             return Lease(place, own, found[1])
 
 
-def _is_gone(state: State) -> bool:
+def _is_gone(state: WriterState) -> bool:
     return datetime.now(UTC) - datetime.fromisoformat(state.renewed_at) > timedelta(seconds=GONE_S)
 
 
@@ -253,13 +253,13 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _encoded(state: State) -> bytes:
+def _encoded(state: WriterState) -> bytes:
     value = json.loads(json.dumps({"format": FORMAT, **asdict(state)}))
     whole = value | {"sha256": hash_json(value)}
     return json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
-def _parsed(place: Place, data: bytes) -> State:
+def _parsed(place: Place, data: bytes) -> WriterState:
     try:
         value = json.loads(data)
         claimed = value.pop("sha256")
@@ -268,7 +268,7 @@ def _parsed(place: Place, data: bytes) -> State:
         if value.pop("format") != FORMAT:
             raise ValueError("it has a format that this program does not read")
         unfinished = tuple(map(Content.parsed, value.pop("unfinished")))
-        return State(**value | {"void": tuple(value["void"])}, unfinished=unfinished)
+        return WriterState(**value | {"void": tuple(value["void"])}, unfinished=unfinished)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise KnowledgeBaseError(
             f"{place.name}/{WRITER}: damaged ({error}); remove this object: then the versions count that are"

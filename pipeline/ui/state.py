@@ -234,7 +234,7 @@ class Upload:
     modality: Modality | None
 
 
-class Uploads:
+class DroppedFiles:
     """Dropped files in a temporary folder, by ids that cannot be guessed; the folder goes with the server."""
 
     def __init__(self) -> None:
@@ -278,7 +278,7 @@ class Desk:
 
     projects: Mapping[str, Opened]
     allow_run: bool = False
-    uploads: Uploads = field(default_factory=Uploads)
+    uploads: DroppedFiles = field(default_factory=DroppedFiles)
     _runners: dict[str, Runner] = field(default_factory=dict)
 
     def runner(self, opened: Opened) -> Runner:
